@@ -1,0 +1,34 @@
+"""offbeat: asynchronous decentralized SGD, simulated exactly and reproducibly.
+
+    import offbeat
+
+    result = offbeat.compare(task="digits", case="combined", target=0.9)
+    print(result)                        # the table
+    result.save_report("report.html")    # the page
+
+Read `offbeat.agent` (the contract), `offbeat.algorithms.adsgd` (an algorithm) and
+`offbeat.sim.simulator`, in that order, and you have understood the system.
+"""
+
+from offbeat.agent import Agent, View
+from offbeat.algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllReduceSGD
+from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
+from offbeat.experiment import Experiment, compare, plan, simulate
+from offbeat.results import VERSION as __version__
+from offbeat.results import Comparison, Curve, Run
+from offbeat.rules import SGD, Adam, Momentum
+from offbeat.sim.delays import Delay, empirical
+from offbeat.sim.world import CASES, Crash, World
+from offbeat.task import Scores, Task
+from offbeat.tasks import TASKS, Logistic, ModuleTask, Quadratic
+from offbeat.topology import TOPOLOGIES, Topology
+from offbeat.trace import Staleness, Trace
+from offbeat.vector import Vector, join, mix, opaque, pin, split, total, zero
+
+__all__ = [
+    "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam", "Agent",
+    "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError", "Delay", "Experiment",
+    "Logistic", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "Scores", "SettingError", "Staleness",
+    "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "empirical", "join", "mix",
+    "opaque", "pin", "plan", "simulate", "split", "total", "zero",
+]  # fmt: skip

@@ -1,0 +1,206 @@
+"""The contract between an algorithm and whatever runs it.
+
+An algorithm is a class, one object an agent: *events come in, effects go out, no I/O inside*. A
+deterministic simulator and a runtime of real processes drive the same class.
+
+What the engine promises
+------------------------
+ 1. `start` comes first, once. An agent that returns after a crash gets `rejoin` in its place.
+ 2. Handlers are never re-entered and never overlap.
+ 3. `self.now` does not decrease.
+ 4. `send` is mail: each pair delivers in order, exactly once, while both live.
+ 5. `publish` is a register, one per (message type, receivers): the newest wins, any may be skipped or
+    lost, none ever goes back. Registers are read at one moment: what is new is handed to `on_message`
+    just before `on_gradient`, one version of each. What came out of a register is late bound: kept in
+    a field, it moves on with the register. `pin(v)` keeps the value.
+ 6. `accumulate` is exactly once: what has not left yet is summed into one message, and then it is mail.
+ 7. `on_gradient(g)` answers the one outstanding `compute(x)`, with the gradient *at that x*, on a fresh
+    minibatch from the agent's own stream.
+ 8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the
+    diagonal. Nothing of a lost peer arrives afterwards; a returned one starts with a neighbour's
+    newest model and that neighbour's `round`.
+ 9. `self.rng` is this agent's own; delays, losses and data come from other streams, so that another
+    algorithm in the same world meets the same delays.
+
+What the agent promises
+-----------------------
+ a. No I/O, no clock, no thread, no global randomness: only the events and `self`.
+ b. A vector that was given away is never changed: write `self.x = self.x + d`.
+ c. At most one `compute` is outstanding.
+ d. Messages are frozen dataclasses of vectors and numbers.
+ e. State is plain fields (no lambdas, no open files), so that an agent can be pickled.
+ f. Iterate over lists and dicts, never over sets.
+ g. Never write `lr * g`: write `self.rule(g)`, so that momentum or the user's own optimizer can take
+    its place.
+ h. Control flow does not look at values of vectors, unless the algorithm is about that.
+
+`offbeat.sim.checks` holds a checker for both sides; the tests switch it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from offbeat.errors import SettingError
+from offbeat.rules import Rule
+from offbeat.vector import Vector
+
+Message = Any
+"""A frozen dataclass whose fields are vectors and numbers."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What an agent knows of the graph, at present.
+
+    w: j -> w_ij, the agent's own row of the row-stochastic matrix W, itself included, by rising j.
+    a: j -> a_ji, its own column of the column-stochastic A, itself included, by rising j. For an
+       undirected graph with symmetric weights the two are the same.
+    listeners: who mixes this agent's model: every j != i with w_ji > 0.
+    side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
+    """
+
+    w: Mapping[int, float]
+    a: Mapping[int, float]
+    listeners: tuple[int, ...]
+    side: int | None = None
+
+
+@dataclass(slots=True)
+class Compute:
+    """Evaluate the gradient at x."""
+
+    x: Vector
+
+
+@dataclass(slots=True)
+class Send:
+    """Mail."""
+
+    to: tuple[int, ...]
+    message: Message
+
+
+@dataclass(slots=True)
+class Publish:
+    """A register: newest wins."""
+
+    to: tuple[int, ...]
+    message: Message
+
+
+@dataclass(slots=True)
+class Accumulate:
+    """Mail whose unsent predecessors are added to it, field by field."""
+
+    to: tuple[int, ...]
+    message: Message
+
+
+@dataclass(slots=True)
+class Alarm:
+    """Call `on_alarm(name)` after a while."""
+
+    after: float
+    name: str
+
+
+Effect = Compute | Send | Publish | Accumulate | Alarm
+
+
+@dataclass
+class Agent:
+    """One agent's algorithm as a state machine. Subclass it, and override what you need.
+
+    The engine calls `join` before `start`; from then on these fields are there:
+
+    me, n:  this agent's index and how many agents there are
+    x:      its model x_i
+    view:   its weights and its listeners (`View`)
+    rule:   the local rule, g -> what to subtract from the model (lr * g for plain SGD)
+    rng:    its own random stream (a `random.Random`)
+    now:    the time; in a simulation the simulated one
+    round:  for algorithms that count rounds; a returning agent gets its donor's
+    """
+
+    me: int = field(init=False)
+    n: int = field(init=False)
+    x: Vector = field(init=False)
+    view: View = field(init=False)
+    rule: Rule = field(init=False)
+    rng: Random = field(init=False)
+    now: float = field(init=False, default=0.0)
+    round: int = field(init=False, default=0)
+    effects: list[Effect] = field(init=False, default_factory=list)
+
+    def join(self, me: int, n: int, x: Vector, view: View, rule: Rule, rng: Random) -> None:
+        """Give the agent its place in a run. Engines call this, before `start`."""
+        self.me, self.n, self.x, self.view, self.rule, self.rng = me, n, x, view, rule, rng
+
+    # -- what an algorithm overrides ---------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise `SettingError` if the algorithm cannot run here. Called after `join`, before any work."""
+
+    def start(self) -> None:
+        """The first event."""
+        self.compute(self.x)
+
+    def rejoin(self) -> None:
+        """The first event of an agent that returns; `x` and `round` are a neighbour's."""
+        self.start()
+
+    def on_gradient(self, g: Vector) -> None:
+        """The answer to the outstanding `compute`."""
+        raise NotImplementedError(f"{type(self).__name__} must say what it does with a gradient: override on_gradient")
+
+    def on_message(self, src: int, message: Message) -> None:
+        """Mail, when it arrives; what is new in a register, just before `on_gradient`."""
+
+    def on_alarm(self, name: str) -> None:
+        """An alarm went off."""
+
+    def on_view(self, view: View) -> None:
+        """A peer was lost or has returned."""
+        self.view = view
+
+    @property
+    def model(self) -> Vector:
+        """What is evaluated, and what a returning neighbour starts from. Default: `x`."""
+        return self.x
+
+    # -- what an algorithm calls -------------------------------------------------------------------
+
+    def compute(self, x: Vector) -> None:
+        """Ask for the gradient at x."""
+        self.effects.append(Compute(x))
+
+    def send(self, to: int | tuple[int, ...], message: Message) -> None:
+        """Mail: in order, exactly once."""
+        self.effects.append(Send(_receivers(to), message))
+
+    def publish(self, to: int | tuple[int, ...], message: Message) -> None:
+        """A register: the newest wins."""
+        self.effects.append(Publish(_receivers(to), message))
+
+    def accumulate(self, to: int | tuple[int, ...], message: Message) -> None:
+        """Mail, exactly once; what has not left yet is summed."""
+        self.effects.append(Accumulate(_receivers(to), message))
+
+    def alarm(self, after: float, name: str) -> None:
+        """Ask for `on_alarm(name)` in `after` units of time."""
+        if not after >= 0:
+            raise SettingError(f"An alarm was set {after} units ahead; expected a number >= 0.")
+        self.effects.append(Alarm(after, name))
+
+    def drain(self) -> list[Effect]:
+        """Take the effects of the last handler. Engines and tests call this."""
+        effects, self.effects = self.effects, []
+        return effects
+
+
+def _receivers(to: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (to,) if isinstance(to, int) else to

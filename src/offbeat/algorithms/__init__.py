@@ -1,0 +1,115 @@
+"""The algorithms: one file each, one row each in `ALGORITHMS`."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields, replace
+
+from offbeat.agent import Agent
+from offbeat.algorithms.adpsgd import ADPSGD
+from offbeat.algorithms.adsgd import ADSGD
+from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.dsgd import DSGD
+from offbeat.algorithms.rfast import RFAST
+from offbeat.errors import SettingError, unknown
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One row of the table.
+
+    prototype:   an agent that every agent of a run is a copy of
+    paper:       where it was published
+    waits_for:   what an agent may have to wait for besides its own gradient
+    needs:       of the graph and its weights
+    tolerates:   "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
+    note:        what else one should know, in particular why something is not tolerated
+    times_n:     whether the default step is n times that of the others
+    """
+
+    name: str
+    prototype: Agent
+    title: str
+    paper: str
+    waits_for: str = "nothing"
+    needs: str = "a connected graph"
+    tolerates: frozenset[str] = frozenset({"loss", "crash", "return"})
+    note: str = ""
+    times_n: bool = False
+
+    def default_lr(self, lr: float, n: int) -> float:
+        """The step when none was given for this algorithm in particular."""
+        return lr * n if self.times_n else lr
+
+    def new(self) -> Agent:
+        """A fresh agent."""
+        return copy.deepcopy(self.prototype)
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row
+    for row in (
+        Algorithm(
+            "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
+            needs="an undirected connected graph, symmetric weights",
+        ),
+        Algorithm(
+            "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
+            waits_for="the answer of one random neighbour",
+            needs="an undirected connected graph; with :atomic a bipartite one",
+            note="biased towards the data of fast agents. Options: overlap (average while computing), atomic",
+        ),
+        Algorithm(
+            "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
+            needs="a strongly connected graph, row- and column-stochastic weights",
+            note="its default step is n times --lr, our choice: only a share of the tracked gradient moves a model",
+            times_n=True,
+        ),
+        Algorithm(
+            "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
+            waits_for="all neighbours of the same round",
+            needs="an undirected connected graph, symmetric weights",
+            note="mail is never lost. Option: overlap (send while computing)",
+        ),
+        Algorithm(
+            "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce", "textbook; a baseline of arXiv:2505.10322",
+            waits_for="everybody", needs="nothing: its ring is 0..n-1 on any topology",
+            tolerates=frozenset({"loss"}),
+            note="stands still when an agent is lost, and does not take one back: a ring with a hole has no sum",
+        ),
+    )
+}  # fmt: skip
+
+
+def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
+    """A row of the table by name, with options ("adpsgd:overlap+atomic"); or a row for a class of the user's.
+
+    Raises SettingError for an unknown name or option.
+    """
+    if isinstance(wanted, Algorithm):
+        return wanted
+    if isinstance(wanted, type) and issubclass(wanted, Agent):
+        return find(wanted())
+    if isinstance(wanted, Agent):
+        name = type(wanted).__name__.lower()
+        return Algorithm(name, wanted, (type(wanted).__doc__ or name).strip().splitlines()[0], "the user's own")
+    if not isinstance(wanted, str):
+        raise SettingError(f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}.")
+    name, _, options = wanted.strip().lower().partition(":")
+    if name not in ALGORITHMS:
+        raise unknown("algorithm", name, ALGORITHMS)
+    row = ALGORITHMS[name]
+    if not options:
+        return row
+    known = [f.name for f in fields(row.prototype) if f.init]
+    for option in options.split("+"):
+        if option not in known:
+            raise unknown(f"option of {name}", option, known) if known else SettingError(
+                f"The algorithm {name} has no options; got '{wanted}'."
+            )
+    return replace(
+        row, name=f"{name}:{options}", prototype=type(row.prototype)(**dict.fromkeys(options.split("+"), True))
+    )
+
+
+__all__ = ["ADPSGD", "ADSGD", "ALGORITHMS", "DSGD", "RFAST", "Algorithm", "AllReduceSGD", "find"]

@@ -1,0 +1,110 @@
+"""Asynchronous decentralized parallel SGD. arXiv:1710.06952."""
+
+from dataclasses import dataclass, field
+
+from offbeat.agent import Agent, View
+from offbeat.errors import SettingError
+from offbeat.vector import Vector
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Average with me: this is my model."""
+
+    x: Vector
+
+
+@dataclass(frozen=True)
+class Moved:
+    """I moved by d towards you: move by -d."""
+
+    d: Vector
+
+
+@dataclass
+class ADPSGD(Agent):
+    """Average with one random neighbour, then step along a gradient taken before the averaging.
+
+        x_i, x_j <- (x_i + x_j) / 2,   then   x_i <- x_i - lr g_i(xhat_i)
+
+    Paper -> code: the active agent i sends `Ask(x_i)`; the passive one answers at once, also while it
+    computes. xhat_i, the model that the gradient was started at, is what was given to `compute`.
+
+    By default an agent computes, asks, waits for the answer and steps, as the comparison in
+    arXiv:2505.10322 has it on our reading.
+    overlap: ask when the gradient starts, so that averaging and computing go on together, as in arXiv:1710.06952.
+    atomic: on a bipartite graph only the agents of one side ask and those of the other only answer,
+    so that every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
+
+    Differs from the paper: the answer is the displacement d = (x_i - x_j)/2, so x_i + x_j is kept
+    exactly even if x_i has moved in between (it was asked by a third agent meanwhile), and no lock is
+    needed on any graph. When two agents ask each other at once, the one with the higher index
+    withdraws its question and answers.
+    """
+
+    overlap: bool = False
+    atomic: bool = False
+    g: Vector | None = field(init=False, default=None)
+    asked: int | None = field(init=False, default=None)
+
+    def check(self) -> None:
+        """`atomic` needs a two-coloured graph."""
+        if self.atomic and self.n > 1 and self.view.side is None:
+            raise SettingError(
+                "adpsgd:atomic needs a bipartite graph, in which every edge joins an agent that asks to one "
+                "that answers; this topology has an odd cycle. Use a grid, a chain, a star, a tree or a ring "
+                "with an even number of agents, or plain adpsgd."
+            )
+
+    def start(self) -> None:
+        """The first gradient."""
+        self.begin()
+
+    def begin(self) -> None:
+        """The next gradient."""
+        self.g = None
+        self.compute(self.x)
+        if self.overlap:
+            self.ask()
+
+    def ask(self) -> None:
+        """Choose a neighbour at random and offer it my model."""
+        if self.view.listeners and not (self.atomic and self.view.side == 1):
+            self.asked = self.rng.choice(self.view.listeners)
+            self.send(self.asked, Ask(self.x))
+
+    def on_gradient(self, g: Vector) -> None:
+        """The gradient at xhat_i is there."""
+        self.g = g
+        if not self.overlap:
+            self.ask()
+        self.finish()
+
+    def on_message(self, src: int, message: Ask | Moved) -> None:
+        """A question is answered at once; an answer completes the averaging."""
+        match message:
+            case Ask(x):
+                if src == self.asked:
+                    if self.me < src:
+                        return
+                    self.asked = None
+                d = (x - self.x) / 2
+                self.x = self.x + d
+                self.send(src, Moved(d))
+            case Moved(d):
+                self.x = self.x - d
+                self.asked = None
+        self.finish()
+
+    def on_view(self, view: View) -> None:
+        """Wait no longer for the answer of who was lost."""
+        self.view = view
+        if self.asked not in view.w:
+            self.asked = None
+        self.finish()
+
+    def finish(self) -> None:
+        """Step, once the averaging is done and the gradient is there."""
+        if self.g is not None and self.asked is None:
+            self.x = self.x - self.rule(self.g)
+            self.begin()

@@ -1,0 +1,43 @@
+"""Asynchronous decentralized SGD. arXiv:2505.10322, Algorithm 2."""
+
+from dataclasses import dataclass, field
+
+from offbeat.agent import Agent, View
+from offbeat.vector import Vector, mix
+
+
+@dataclass(frozen=True)
+class Model:
+    """An agent's whole model."""
+
+    x: Vector
+
+
+@dataclass
+class ADSGD(Agent):
+    """Mix whatever has been heard by the time the gradient is done; wait for nobody.
+
+        x_i <- w_ii x_i + sum_{j in N_i} w_ij x_ij - lr g_i(x_i),   then multicast x_i
+
+    Paper -> code: x_i -> `x`; x_ij, the newest model heard from j when the gradient completes -> `heard`.
+
+    Differs from the paper: nothing. A neighbour not heard yet counts as the agent's own model, which
+    is the paper's x_j^0 when all agents start from the same model.
+    """
+
+    heard: dict[int, Vector] = field(init=False, default_factory=dict)
+
+    def on_message(self, src: int, message: Model) -> None:
+        """A neighbour's newest model replaces the older one."""
+        self.heard[src] = message.x
+
+    def on_gradient(self, g: Vector) -> None:
+        """Equation (5) of the paper, then the next gradient at once."""
+        self.x = mix(self.view.w, self.heard, own=self.x) - self.rule(g)
+        self.publish(self.view.listeners, Model(self.x))
+        self.compute(self.x)
+
+    def on_view(self, view: View) -> None:
+        """Forget who was lost; when it returns it has to be heard again."""
+        self.view = view
+        self.heard = {j: x for j, x in self.heard.items() if j in view.w}

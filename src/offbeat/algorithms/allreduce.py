@@ -1,0 +1,63 @@
+"""Parallel SGD: everybody averages everybody's gradient by ring all-reduce, in every step."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from offbeat.agent import Agent
+from offbeat.vector import Vector, join, split
+
+
+@dataclass(frozen=True)
+class Part:
+    """Piece c of a gradient, summed over the agents that it has passed."""
+
+    c: int
+    v: Vector
+
+
+@dataclass
+class AllReduceSGD(Agent):
+    """One common model, stepped along the mean of all agents' gradients.
+
+        x <- x - lr (1/n) sum_i g_i(x)
+
+    The gradient is cut into n pieces. In n - 1 hops each piece travels around the ring and is summed,
+    in n - 1 more the sums travel around; every hop moves 1/n of a model to the agent on the right.
+
+    The ring is 0, 1, ..., n-1 whatever the topology is: all-reduce does not know neighbours. It needs
+    everybody: when an agent is lost the ring stands still, and cannot be joined again half-way.
+    """
+
+    pieces: list[Vector] = field(init=False, default_factory=list)
+    mail: deque[Part] = field(init=False, default_factory=deque)
+    hop: int = field(init=False, default=0)
+
+    @property
+    def right(self) -> int:
+        """The next agent on the ring."""
+        return (self.me + 1) % self.n
+
+    def on_gradient(self, g: Vector) -> None:
+        """Cut the gradient and send the first piece on its way."""
+        self.pieces, self.hop = split(g, self.n), 0
+        if self.n > 1:
+            self.send(self.right, Part(self.me, self.pieces[self.me]))
+        self.advance()
+
+    def on_message(self, src: int, message: Part) -> None:
+        """A piece from the left; it may come before the own gradient is done."""
+        self.mail.append(message)
+        self.advance()
+
+    def advance(self) -> None:
+        """Take in the pieces that have come; after the last of 2 (n - 1) hops, step."""
+        while self.pieces and self.mail and self.hop < 2 * (self.n - 1):
+            part, self.hop = self.mail.popleft(), self.hop + 1
+            summing = self.hop < self.n
+            self.pieces[part.c] = self.pieces[part.c] + part.v if summing else part.v
+            if self.hop < 2 * (self.n - 1):
+                self.send(self.right, Part(part.c, self.pieces[part.c]))
+        if self.pieces and self.hop == 2 * (self.n - 1):
+            self.x = self.x - self.rule(join(self.pieces) / self.n)
+            self.pieces = []
+            self.compute(self.x)

@@ -1,0 +1,263 @@
+"""The command line. What it can do, `offbeat.compare` can do from Python."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from offbeat import experiment
+from offbeat.algorithms import ALGORITHMS
+from offbeat.errors import OffbeatError, SettingError, unknown
+from offbeat.report.table import WIDTH, as_table, target_name
+from offbeat.results import VERSION, Comparison, Curve, Run
+from offbeat.sim.delays import FAMILIES
+from offbeat.sim.world import CASES
+from offbeat.tasks import TASKS
+from offbeat.topology import TOPOLOGIES
+
+app = typer.Typer(
+    name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """The entry point: an error of ours is one paragraph and its exit code, not a traceback."""
+    try:
+        app()
+    except OffbeatError as error:
+        Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
+        sys.exit(error.exit_code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"offbeat {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def offbeat(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Asynchronous decentralized SGD: compare algorithms under controlled delays.
+
+    Start with [bold]offbeat compare --case combined[/bold], then see [bold]offbeat list[/bold].
+    """
+
+
+WHAT, WORLD, LEARNING, OUTPUT = "What is compared", "The world", "Learning", "Running and output"
+
+
+@app.command()
+def compare(
+    task: Annotated[str, typer.Option(help=f"What is trained: {', '.join(TASKS)}.", rich_help_panel=WHAT)] = "digits",
+    algorithms: Annotated[
+        str, typer.Option(help="Names with commas between; options after a colon, as in 'dsgd:overlap'.", rich_help_panel=WHAT)
+    ] = ",".join(ALGORITHMS),
+    agents: Annotated[int, typer.Option(help="How many agents.", rich_help_panel=WHAT)] = 9,
+    topology: Annotated[
+        str, typer.Option(help="Who hears whom: 'offbeat list topologies'. Some take a parameter: 'grid:2x6'.", rich_help_panel=WHAT)
+    ] = "grid",
+    skew: Annotated[
+        float, typer.Option(help="Fraction of the data that is split by sorted label, the rest uniformly.", rich_help_panel=WHAT)
+    ] = 1.0,
+    dirichlet: Annotated[
+        float | None, typer.Option(help="Split by a Dirichlet mixture with this alpha instead.", rich_help_panel=WHAT)
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the IDX files of MNIST or Fashion-MNIST [env: OFFBEAT_DATA]; else they are downloaded.", rich_help_panel=WHAT),
+    ] = None,
+    case: Annotated[str, typer.Option(help=f"One of {', '.join(CASES)}.", rich_help_panel=WORLD)] = "base",
+    straggler: Annotated[int | None, typer.Option(help="The slow agent; default: the centre of the graph.", rich_help_panel=WORLD)] = None,
+    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
+    compute: Annotated[
+        str, typer.Option(help="How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH'.", rich_help_panel=WORLD)
+    ] = "gamma 0.25",
+    communication: Annotated[str, typer.Option(help="How long sending a model takes, likewise.", rich_help_panel=WORLD)] = "lognormal 1",
+    loss: Annotated[float, typer.Option(help="Probability that a receiver misses a message of a register.", rich_help_panel=WORLD)] = 0.0,
+    crash: Annotated[
+        list[str] | None, typer.Option(help="'agent 3 at 100 until 200'; repeat it for more.", rich_help_panel=WORLD)
+    ] = None,
+    lr: Annotated[
+        list[str] | None,
+        typer.Option(help="The step: 0.01 (default), several: 0.01,0.03, each algorithm's best of a grid: tuned; 'rfast=0.05' sets one algorithm's (repeatable).", rich_help_panel=LEARNING),
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
+    reg: Annotated[float, typer.Option(help="lambda in lambda * sum x^2 / (1 + x^2).", rich_help_panel=LEARNING)] = 0.001,
+    until: Annotated[float | None, typer.Option(help="Simulated time at which a run ends; default: the task's.", rich_help_panel=LEARNING)] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Test accuracy of the average model (quadratic: gap to the optimum); default: the task's.", rich_help_panel=LEARNING)
+    ] = None,
+    eval_every: Annotated[float | None, typer.Option(help="Simulated time between evaluations; default: until / 200.", rich_help_panel=LEARNING)] = None,
+    seed: Annotated[int, typer.Option(help="The first seed. One seed, the same bytes.", rich_help_panel=OUTPUT)] = 0,
+    seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=OUTPUT)] = 1,
+    executor: Annotated[str, typer.Option(help="'batched', or 'event-by-event', the slow oracle.", rich_help_panel=OUTPUT)] = "batched",
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)] = False,
+) -> None:
+    """Run several algorithms in the same simulated world, and compare them.
+
+    All meet the same delays, losses and minibatches. The unit of time is the mean time of one gradient,
+    and by default also that of sending one model. Ctrl-C keeps the runs that are finished.
+
+    Examples:
+
+      offbeat compare --case combined --target 0.9 --report report.html
+
+      offbeat compare --task mnist --data DIR --seeds 5 --lr tuned --json out.json
+
+      offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
+    """
+    for path in (json, report):
+        if path is not None:
+            _check_writable(path)
+    plan = experiment.plan(
+        algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
+        case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
+        until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
+        communication=communication, data=data, executor=executor,
+    )  # fmt: skip
+    comparison = _carry_out(plan, quiet)
+    if json is not None:
+        comparison.save_json(json)
+    if report is not None and comparison.runs:
+        comparison.save_report(report)
+    if not quiet:
+        out = Console()
+        out = out if out.is_terminal else Console(width=WIDTH)
+        out.print(as_table(comparison))
+        for path in (json, report if comparison.runs else None):
+            if path is not None:
+                out.print(Text(f"Written: {path}"), soft_wrap=True)
+    if comparison.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def parse_steps(texts: list[str]) -> dict[str, Any]:
+    """--lr: 'x', 'x,y', 'tuned' for all; 'name=x' for one. Raises SettingError for anything else."""
+    steps: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.rpartition("=")
+        if name in steps:
+            raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; give several steps with commas between.")
+        try:
+            numbers = value if value == "tuned" and not separator else [float(part) for part in value.split(",")]
+        except ValueError:
+            raise SettingError(f"Cannot read --lr {text}; expected 0.01, or 0.01,0.03, or tuned, or rfast=0.05.") from None
+        if separator and len(numbers) != 1:
+            raise SettingError(f"--lr {text} gives one algorithm several steps; expected one, as in rfast=0.05.")
+        steps[name.strip()] = numbers[0] if separator else numbers
+    return steps
+
+
+def _check_writable(path: Path) -> None:
+    """Fail now rather than after the work."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with tempfile.NamedTemporaryFile(dir=path.parent):
+            pass
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError("the file is read-only")
+    except OSError as error:
+        raise SettingError(f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that exists and is writable.") from None
+
+
+def _carry_out(plan: experiment.Plan, quiet: bool) -> Comparison:
+    """Make the runs with a progress bar; Ctrl-C ends the plan and keeps what is finished."""
+    runs: list[Run] = []
+    try:
+        with nullcontext() if quiet else _bar() as bar:
+            told, finished = _told(bar, plan.count) if bar is not None else (None, None)
+            for run in plan.runs(told):
+                runs.append(run)
+                if finished is not None:
+                    finished(run)
+    except KeyboardInterrupt:
+        return Comparison(runs, interrupted=True)
+    return Comparison(runs)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+
+
+def _told(bar: Progress, count: int) -> tuple[experiment.Progress, Callable[[Run], None]]:
+    """A callback for every evaluation and one for every finished run."""
+    now = bar.add_task("", total=1.0)
+    everything = bar.add_task("runs", total=count)
+
+    def evaluated(name: str, time: float, until: float, curve: Curve) -> None:
+        score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"gap {curve.loss[-1]:.3g}"
+        bar.update(now, description=f"{name}, time {time:,.0f} of {until:,.0f}, {score}", completed=time / until)
+        if time >= until:
+            bar.advance(everything)
+
+    def finished(run: Run) -> None:
+        if run.diverged_at is not None:
+            bar.advance(everything)
+            outcome = f"diverged by time {run.diverged_at:g}"
+        else:
+            reached = run.time_to_target
+            outcome = f"{target_name(run)}: {'never' if reached is None else f'{reached:,.6g}'}"
+        bar.console.print(f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False)
+
+    return evaluated, finished
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str | None, typer.Argument(help="algorithms, topologies, tasks, cases or delays; default: all.")] = None,
+) -> None:
+    """Say which algorithms, topologies, tasks, cases and distributions of delays there are."""
+    tables: dict[str, Callable[[], Table]] = {
+        "algorithms": _algorithms,
+        "topologies": lambda: _two("topologies", {row.name: f"{row.title}; agents: {row.agents}" for row in TOPOLOGIES.values()}),
+        "tasks": lambda: _two("tasks", {row.name: f"{row.title}; to time {row.until:g}, target {row.target:g}" for row in TASKS.values()}),
+        "cases": lambda: _two("cases", CASES),
+        "delays": lambda: _two("delays", FAMILIES),
+    }
+    if what is not None and what not in tables:
+        raise unknown("list", what, tables)
+    out = Console()
+    out = out if out.is_terminal else Console(width=WIDTH)
+    for name, table in tables.items():
+        if what in (None, name):
+            out.print(table())
+
+
+def _two(title: str, rows: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column()
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return table
+
+
+def _algorithms() -> Table:
+    table = _two("algorithms", {})
+    for row in ALGORITHMS.values():
+        lines = [f"{row.title} ({row.paper})", f"waits for {row.waits_for}; needs {row.needs}",
+                 f"tolerates {', '.join(sorted(row.tolerates)) or 'nothing'}", row.note]  # fmt: skip
+        table.add_row(row.name, "\n".join(line for line in lines if line))
+    return table

@@ -1,0 +1,42 @@
+"""Everything that offbeat raises on purpose.
+
+    OffbeatError
+    |-- SettingError     what was asked for makes no sense; nothing has run     (exit code 2)
+    |-- DataError        a data file is missing, truncated or corrupt           (exit code 2)
+    `-- ContractError    an algorithm broke a promise of `offbeat.agent`        (exit code 1)
+
+A message is one paragraph: what was got, what was expected, what to do.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class OffbeatError(Exception):
+    """The root of the tree: catch this to catch everything that offbeat raises on purpose."""
+
+    exit_code = 1
+
+
+class SettingError(OffbeatError):
+    """What was asked for makes no sense; raised before any work starts."""
+
+    exit_code = 2
+
+
+class DataError(OffbeatError):
+    """A data file is missing, truncated or corrupt."""
+
+    exit_code = 2
+
+
+class ContractError(OffbeatError):
+    """An algorithm broke a promise of the contract at the head of `offbeat.agent`."""
+
+
+def unknown(what: str, got: str, known: Iterable[str]) -> SettingError:
+    """The error for a name that is not in a table, with the nearest name that is."""
+    names = list(known)
+    near = get_close_matches(got.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    return SettingError(f"Unknown {what} '{got}'.{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,122 @@
+"""The comparison as a table of text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from statistics import median
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from offbeat.results import Comparison, Run, spread
+
+WIDTH = 118
+"""Columns of text where the output is not a terminal."""
+
+
+def as_text(comparison: Comparison) -> str:
+    """The table as plain text."""
+    console = Console(file=io.StringIO(), width=WIDTH)
+    console.print(as_table(comparison))
+    return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+
+
+def as_table(comparison: Comparison) -> Group:
+    """The table, with a line that says what was run and notes on what needs saying."""
+    if not comparison.runs:
+        return Group(Text("No run was finished."))
+    heads, rows = cells(comparison)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return Group(Text(headline(comparison), style="bold"), table, *(Text(note, style="dim") for note in notes(comparison)))
+
+
+def headline(comparison: Comparison) -> str:
+    """What was run, in one line."""
+    first = comparison.runs[0]
+    s, seeds = first.settings, sorted({run.seed for run in comparison.runs})
+    slow = f" (agent {s['straggler']}, {s['slowdown']:g} times slower)" if s["straggler"] is not None else ""
+    split = f"Dirichlet {s['dirichlet']:g}" if s["dirichlet"] is not None else f"label skew {s['skew']:g}"
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    return ", ".join(
+        [s["task"], f"case {s['case']}{slow}", f"{s['agents']} agents on {s['topology']}", split,
+         f"to time {s['until']:g}", which]
+    )  # fmt: skip
+
+
+def target_name(run: Run) -> str:
+    """The column that says when the target was met."""
+    target = run.settings["target"]
+    if target is None:
+        return "time to target"
+    return f"time to {target * 100:g} %" if run.measure == "accuracy" else f"time to gap {target:g}"
+
+
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table, as text."""
+    first = comparison.runs[0]
+    with_accuracy = first.measure == "accuracy"
+    heads = ["algorithm", target_name(first), "vs best", *(["accuracy", "worst"] if with_accuracy else []),
+             "loss", "updates", "messages", "MB", "consensus", "B", "D"]  # fmt: skip
+    times = {key: spread([run.time_to_target for run in runs]) for key, runs in comparison.groups().items()}
+    best = min((t[0] for t in times.values() if t[0] is not None), default=None)
+    rows = []
+    for key, runs in comparison.groups().items():
+        middle, low, high = times[key]
+        row = [comparison.label(key), _time(middle, low, high, len(runs))]
+        row.append("" if middle is None or not best else f"{middle / best:.2f}x")
+        if with_accuracy:
+            row += [_percent(_middle(runs, "accuracy")), _percent(_middle(runs, "accuracy_worst"))]
+        loss = _middle(runs, "loss")
+        row.append("diverged" if any(run.diverged_at is not None for run in runs) else f"{loss:.4g}")
+        row += [f"{median(run.updates for run in runs):,.0f}", f"{median(run.messages for run in runs):,.0f}",
+                f"{median(run.megabytes for run in runs):,.1f}", f"{_middle(runs, 'consensus'):.3g}",
+                f"{max(run.staleness.B for run in runs)}", _largest([run.staleness.D for run in runs])]  # fmt: skip
+        rows.append(row)
+    return heads, rows
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader of the table should be told."""
+    said = []
+    if comparison.runs[0].measure == "accuracy":
+        said.append("accuracy, loss: of the average model; worst: accuracy of the worst agent's own model.")
+    if len({run.seed for run in comparison.runs}) > 1:
+        said.append("Medians over the seeds, for the time with [smallest - largest]; B and D are the largest.")
+    for run in comparison.runs:
+        if run.diverged_at is not None:
+            said.append(f"{run.algorithm} with step {run.lr:g}, seed {run.seed}, diverged by time {run.diverged_at:g}; its run ended there.")
+    steps = {run.lr for run in comparison.runs}
+    if len(steps) > 1:
+        named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)
+        said.append("Steps: " + ", ".join(named) + ".")
+    if comparison.interrupted:
+        said.append("Interrupted: these are the runs that were finished.")
+    return said
+
+
+def _middle(runs: Sequence[Run], name: str) -> float:
+    values = [value for run in runs if (value := run.final[name]) is not None]
+    return median(values) if values else float("nan")
+
+
+def _time(middle: float | None, low: float | None, high: float | None, count: int) -> str:
+    def shown(t: float | None) -> str:
+        return "never" if t is None else f"{t:,.6g}"
+
+    return shown(middle) if count == 1 or low == high else f"{shown(middle)} [{shown(low)} - {shown(high)}]"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _largest(values: Sequence[int | None]) -> str:
+    known = [value for value in values if value is not None]
+    return str(max(known)) if known else "-"

@@ -1,0 +1,190 @@
+"""What comes out of an experiment: runs, and a comparison of runs, as plain values."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from offbeat.topology import Topology
+from offbeat.trace import Staleness, Trace, write_atomically
+from offbeat.vector import Parts
+
+if TYPE_CHECKING:
+    import pandas
+    import plotly.graph_objects
+
+VERSION = version("offbeat")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured over the run, one value for each evaluation.
+
+    time: simulated; updates: gradients applied by then, by all agents; megabytes: sent by then (1 MB = 10^6 bytes);
+    loss: of the average model on all training data; accuracy: of the average model on the test data, empty
+    where the task has none; consensus: root mean square distance of the agents' models from the average model.
+    """
+
+    time: list[float] = field(default_factory=list)
+    updates: list[int] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    consensus: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One algorithm in one world, from one seed.
+
+    settings:        everything needed to run it again (names as in `offbeat.simulate`)
+    time_to_target:  the first evaluation at which the target was met; None if there was none
+    diverged_at:     the evaluation at which the loss was no longer finite; the run ended there
+    final:           loss, accuracy, consensus at the end, and accuracy_mean and accuracy_worst of the agents' own models
+    topology:        the graph and its weights
+    models:          the agents' final models, [n, P] per part
+    trace:           the whole trace, where it was kept
+    tuning:          step -> what it gave, where the step was tuned
+    """
+
+    algorithm: str
+    lr: float
+    seed: int
+    settings: dict[str, Any]
+    measure: str
+    curve: Curve
+    time_to_target: float | None
+    diverged_at: float | None
+    final: dict[str, float | None]
+    updates: int
+    messages: int
+    megabytes: float
+    staleness: Staleness
+    digest: str
+    wall_s: float
+    topology: Topology = field(repr=False)
+    models: Parts = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
+    tuning: dict[float, dict[str, float | None]] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The run as JSON-ready values; what is not finite becomes null."""
+        named = ("task", "case", "agents", "topology", "skew")
+        record = {
+            "algorithm": self.algorithm,
+            **{name: self.settings[name] for name in named},
+            "lr": self.lr,
+            **{name: self.settings[name] for name in ("batch",)},
+            "seed": self.seed,
+            **{name: self.settings[name] for name in ("until", "target")},
+            "time_to_target": self.time_to_target,
+            "diverged_at": self.diverged_at,
+            "updates": self.updates,
+            "messages": self.messages,
+            "megabytes": self.megabytes,
+            "staleness": {"B": self.staleness.B, "D": self.staleness.D},
+            "final": self.final,
+            "curve": vars(self.curve),
+            "digest": self.digest,
+            "wall_s": self.wall_s,
+            "settings": self.settings,
+            "tuning": None if self.tuning is None else {f"{lr:g}": outcome for lr, outcome in self.tuning.items()},
+        }
+        cleaned: dict[str, Any] = _finite(record)
+        return cleaned
+
+    def to_frame(self) -> pandas.DataFrame:
+        """The curve as a pandas data frame, one row an evaluation. Needs pandas."""
+        import pandas
+
+        columns = {name: values for name, values in vars(self.curve).items() if values}
+        return pandas.DataFrame({"algorithm": self.algorithm, "lr": self.lr, "seed": self.seed, **columns})
+
+    def plot(self) -> plotly.graph_objects.Figure:
+        """Accuracy (or loss) over simulated time."""
+        return Comparison([self]).plot()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs of the same experiment: algorithms, seeds, steps.
+
+    interrupted: some runs of the plan were not made
+    """
+
+    runs: Sequence[Run]
+    interrupted: bool = False
+
+    def groups(self) -> dict[tuple[str, float], list[Run]]:
+        """The runs by (algorithm, lr): what differs only by its seed is together."""
+        groups: dict[tuple[str, float], list[Run]] = {}
+        for run in self.runs:
+            groups.setdefault((run.algorithm, run.lr), []).append(run)
+        return groups
+
+    def label(self, key: tuple[str, float]) -> str:
+        """A group's name in tables and figures; with its step where an algorithm has several."""
+        algorithm, lr = key
+        several = sum(name == algorithm for name, _ in self.groups()) > 1
+        return f"{algorithm} lr={lr:g}" if several else algorithm
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON-ready values."""
+        return {
+            "offbeat": VERSION,
+            **({"interrupted": True} if self.interrupted else {}),
+            "runs": [run.record() for run in self.runs],
+        }
+
+    def save_json(self, path: str | os.PathLike[str]) -> None:
+        """Write `record()`, whole or not at all."""
+        write_atomically(Path(path), (json.dumps(self.record(), indent=1, allow_nan=False) + "\n").encode())
+
+    def save_report(self, path: str | os.PathLike[str]) -> None:
+        """Write one self-contained HTML page with figures, the table and every setting."""
+        from offbeat.report.page import page
+
+        write_atomically(Path(path), page(self).encode())
+
+    def to_frame(self) -> pandas.DataFrame:
+        """All curves in one pandas data frame. Needs pandas (`pip install offbeat[frame]`)."""
+        import pandas
+
+        return pandas.concat([run.to_frame() for run in self.runs], ignore_index=True)
+
+    def plot(self) -> plotly.graph_objects.Figure:
+        """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
+        from offbeat.report.figures import curves
+
+        return curves(self, x="time", y="accuracy" if self.runs and self.runs[0].measure == "accuracy" else "loss")
+
+    def __str__(self) -> str:
+        from offbeat.report.table import as_text
+
+        return as_text(self)
+
+
+def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
+    """Median, smallest and largest of times to target; "never" (None) counts as infinitely late."""
+    if not values:
+        return None, None, None
+    times = sorted(math.inf if value is None else value for value in values)
+    low, middle, high = times[0], median(times), times[-1]
+    return tuple(None if math.isinf(t) else t for t in (middle, low, high))  # type: ignore[return-value]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

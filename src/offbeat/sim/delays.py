@@ -1,0 +1,124 @@
+"""Distributions of delays, of which the mean is a parameter.
+
+A `Delay` is a value: a family, its mean (in units of simulated time) and, where the family has one,
+its coefficient of variation cv = standard deviation / mean.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from offbeat.errors import DataError, SettingError, unknown
+
+FAMILIES = {
+    "gamma": "gamma with shape 1 / cv^2; at least 0, moderate tail",
+    "lognormal": "lognormal with sigma^2 = log(1 + cv^2); heavy tail",
+    "exponential": "exponential; cv is 1",
+    "constant": "always the mean",
+    "empirical": "drawn with replacement from measured values, scaled to the mean",
+}
+DEFAULT_CV = {"gamma": 0.25, "lognormal": 1.0}
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A distribution of delays with a given mean.
+
+    Raises SettingError for an unknown family, a negative or non-finite mean, a cv that is not positive.
+    """
+
+    family: str
+    mean: float = 1.0
+    cv: float | None = None
+    values: bytes = b""  # of the empirical family: float64, with mean 1
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise unknown("delay distribution", self.family, FAMILIES)
+        if not (math.isfinite(self.mean) and self.mean >= 0):
+            raise SettingError(f"The mean of a delay must be a finite number >= 0; got {self.mean}.")
+        if self.cv is not None and self.family not in DEFAULT_CV:
+            raise SettingError(f"The {self.family} distribution has no coefficient of variation to set; got {self.cv}.")
+        if self.cv is not None and not (math.isfinite(self.cv) and self.cv > 0):
+            raise SettingError(f"The coefficient of variation must be a number > 0; got {self.cv}. Use 'constant' for 0.")
+        if (self.family == "empirical") != bool(self.values):
+            raise SettingError("Measured values go with the empirical distribution, and it needs some.")
+
+    def times(self, factor: float) -> Delay:
+        """The same shape with a mean `factor` times as large."""
+        return replace(self, mean=self.mean * factor)
+
+    def draw(self, rng: np.random.Generator, count: int) -> list[float]:
+        """`count` independent delays."""
+        cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family, 0.0)
+        if self.family == "gamma":
+            sample = rng.gamma(cv**-2, cv**2, count)
+        elif self.family == "lognormal":
+            sigma2 = math.log1p(cv**2)
+            sample = rng.lognormal(-sigma2 / 2, math.sqrt(sigma2), count)
+        elif self.family == "exponential":
+            sample = rng.exponential(1.0, count)
+        elif self.family == "constant":
+            sample = np.ones(count)
+        else:
+            values = np.frombuffer(self.values)
+            sample = values[rng.integers(len(values), size=count)]
+        drawn: list[float] = (sample * self.mean).tolist()
+        return drawn
+
+    def __str__(self) -> str:
+        cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family)
+        return self.family + (f" {cv:g}" if cv is not None else "")
+
+
+def empirical(values: np.ndarray | list[float], mean: float | None = None) -> Delay:
+    """Delays drawn from measured ones. `mean` rescales them; None keeps the measured mean.
+
+    Raises SettingError unless the values are finite, not negative and not all zero.
+    """
+    array = np.asarray(values, dtype=float).ravel()
+    if array.size == 0 or not np.isfinite(array).all() or (array < 0).any() or array.sum() == 0:
+        raise SettingError(
+            f"Measured delays must be finite numbers >= 0, at least one of them positive; got {array.size} values"
+            + (f" between {array.min()} and {array.max()}." if array.size else ".")
+        )
+    measured = float(array.mean())
+    return Delay("empirical", measured if mean is None else mean, values=(array / measured).tobytes())
+
+
+def read_values(path: Path) -> np.ndarray:
+    """Measured values from a file: .npy, .npz (its only array, NaNs left out), or text with one number a line.
+
+    Raises DataError if the file cannot be read as numbers.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                if len(arrays.files) != 1:
+                    raise DataError(f"{path}: expected one array, got {', '.join(arrays.files)}.")
+                values = arrays[arrays.files[0]]
+        elif path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            values = np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None)
+        numbers = np.asarray(values, dtype=float).ravel()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as measured delays ({error}); expected .npy, .npz or text.") from error
+    return numbers[~np.isnan(numbers)]
+
+
+def parse(text: str) -> Delay:
+    """A unit-mean delay from the command line: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'."""
+    family, _, rest = text.strip().partition(" ")
+    if family in ("file", "empirical"):
+        if not rest:
+            raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
+        return empirical(read_values(Path(rest.strip())), mean=1.0)
+    try:
+        return Delay(family, cv=float(rest) if rest else None)
+    except ValueError:
+        raise SettingError(f"Expected a number after '{family}', its coefficient of variation; got '{rest}'.") from None

@@ -1,0 +1,97 @@
+"""Executors: when and how gradients are evaluated. The algorithms do not know which one runs.
+
+A gradient is known from the moment it starts: its model is a value, its minibatch comes from the
+agent's own stream. So it may be evaluated any time before it is due.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from offbeat.errors import unknown
+from offbeat.task import Task
+from offbeat.vector import Parts, Vector
+
+WIDEST = 256
+"""Gradients in one call, at most: wider batches leave the caches."""
+
+
+class Executor(Protocol):
+    """Evaluates gradients for the simulator."""
+
+    def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
+        """The agent starts a gradient at x on this minibatch."""
+
+    def cancel(self, agent: int) -> None:
+        """The agent died."""
+
+    def resolve(self, agent: int) -> Vector:
+        """The agent's gradient is due."""
+
+
+class EventByEvent:
+    """One gradient at a time, when it is due. The oracle: the others must agree with it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.open: dict[int, tuple[Parts, np.ndarray]] = {}
+
+    def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
+        """Remember it."""
+        self.open[agent] = (x.parts, sample)
+
+    def cancel(self, agent: int) -> None:
+        """Forget it."""
+        self.open.pop(agent, None)
+
+    def resolve(self, agent: int) -> Vector:
+        """Evaluate this one."""
+        return evaluate(self.task, {agent: self.open.pop(agent)})[agent]
+
+
+class Batched:
+    """When a gradient is due that is not known yet, evaluate all that have been started, in one call."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.open: dict[int, tuple[Parts, np.ndarray]] = {}
+        self.known: dict[int, Vector] = {}
+
+    def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
+        """Remember it."""
+        self.open[agent] = (x.parts, sample)
+
+    def cancel(self, agent: int) -> None:
+        """Forget it."""
+        self.open.pop(agent, None)
+        self.known.pop(agent, None)
+
+    def resolve(self, agent: int) -> Vector:
+        """Evaluate everything that is open, unless this one is known."""
+        if agent not in self.known:
+            todo = list(self.open)
+            for at in range(0, len(todo), WIDEST):
+                self.known |= evaluate(self.task, {i: self.open[i] for i in todo[at : at + WIDEST]})
+            self.open.clear()
+        return self.known.pop(agent)
+
+
+def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[int, Vector]:
+    """The gradients of several agents in one call of the task."""
+    agents = list(requests)
+    models = tuple(torch.stack(rows) for rows in zip(*(x for x, _ in requests.values()), strict=True))
+    gradients = task.gradients(agents, [sample for _, sample in requests.values()], models)
+    return {agent: Vector(tuple(g[row] for g in gradients)) for row, agent in enumerate(agents)}
+
+
+EXECUTORS: dict[str, type[EventByEvent] | type[Batched]] = {"batched": Batched, "event-by-event": EventByEvent}
+
+
+def executor(name: str, task: Task) -> Executor:
+    """An executor by name. Raises SettingError for an unknown one."""
+    if name not in EXECUTORS:
+        raise unknown("executor", name, EXECUTORS)
+    return EXECUTORS[name](task)

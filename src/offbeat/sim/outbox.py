@@ -1,0 +1,80 @@
+"""What an agent has to send: one server, first come first served."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, fields, replace
+from enum import IntEnum
+from functools import cache
+
+from offbeat.agent import Message
+from offbeat.vector import Vector
+
+
+class Medium(IntEnum):
+    """The three ways to give something away."""
+
+    MAIL = 0
+    REGISTER = 1
+    ACCUMULATOR = 2
+
+
+@dataclass(slots=True)
+class Transmission:
+    """Something on its way. `start` is when it left: from then on its content is fixed."""
+
+    sender: int
+    medium: Medium
+    to: tuple[int, ...]
+    message: Message
+    start: float = 0.0
+
+
+@dataclass
+class Outbox:
+    """The queue of one sender.
+
+    Mail keeps its order. A register that is still waiting is replaced, and keeps its place; an
+    accumulator that is still waiting is added to.
+    """
+
+    queue: deque[Transmission] = field(default_factory=deque)
+    waiting: dict[tuple[Medium, type, tuple[int, ...]], Transmission] = field(default_factory=dict)
+    busy: bool = False
+
+    def put(self, item: Transmission) -> None:
+        """Queue something, or merge it with what waits."""
+        if item.medium is not Medium.MAIL:
+            key = (item.medium, type(item.message), item.to)
+            older = self.waiting.get(key)
+            if older is not None:
+                newest_wins = item.medium is Medium.REGISTER
+                older.message = item.message if newest_wins else added(older.message, item.message)
+                return
+            self.waiting[key] = item
+        self.queue.append(item)
+
+    def take(self) -> Transmission | None:
+        """The next one to leave."""
+        if not self.queue:
+            return None
+        item = self.queue.popleft()
+        if item.medium is not Medium.MAIL:
+            del self.waiting[item.medium, type(item.message), item.to]
+        return item
+
+
+@cache
+def _names(message_type: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(message_type))
+
+
+def vectors(message: Message) -> dict[str, Vector]:
+    """The fields of a message that are vectors."""
+    return {name: v for name in _names(type(message)) if isinstance(v := getattr(message, name), Vector)}
+
+
+def added(older: Message, newer: Message) -> Message:
+    """Two accumulated messages as one: vectors are summed, of anything else the newer one stays."""
+    before = vectors(older)
+    return replace(newer, **{name: before[name] + v for name, v in vectors(newer).items()})

@@ -1,0 +1,350 @@
+"""The simulator: agents, a world, a heap of events.
+
+Events are ordered by (time, wave, priority, number). Within one instant come faults, deliveries, alarms,
+then gradients, all that were scheduled before the instant began (wave 0); then, in the same order, what
+those cause at the same instant (wave 1), and so on. So agents that work in lockstep read before any of
+them is heard, and a message that takes no time arrives before the next gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
+from offbeat.errors import ContractError
+from offbeat.rules import Rule
+from offbeat.sim.checks import Checker
+from offbeat.sim.executors import Executor
+from offbeat.sim.outbox import Medium, Outbox, Transmission, vectors
+from offbeat.sim.world import Crash, World
+from offbeat.streams import Purpose, python_stream, stream
+from offbeat.task import Task
+from offbeat.topology import Topology
+from offbeat.trace import EVENT_CODE, Recorder
+from offbeat.vector import Parts, Stamp, Vector, pin, settle
+
+FAULT, DELIVERY, ALARM, GRADIENT = range(4)
+CHUNK = 64
+"""Random numbers are drawn this many at a time."""
+
+Observer = Callable[[float, int, Vector], None]
+"""Called after every write of a model with (time, agent, model)."""
+
+
+class Supply:
+    """The values of one random stream, one at a time; drawn in chunks, because a call to a generator is slow."""
+
+    __slots__ = ("draw", "ready")
+
+    def __init__(self, draw: Callable[[int], Sequence[Any]]) -> None:
+        self.draw = draw
+        self.ready: list[Any] = []
+
+    def __call__(self) -> Any:
+        if not self.ready:
+            self.ready = list(self.draw(CHUNK))[::-1]
+        return self.ready.pop()
+
+
+class Simulator:
+    """Runs one algorithm on one task in one world.
+
+    new_agent, new_rule: make one agent's algorithm and its local rule
+    returns:             whether this algorithm takes crashed agents back
+    checker:             holds both sides to the contract (for tests)
+    observers:           are told of every write
+    """
+
+    def __init__(
+        self,
+        new_agent: Callable[[], Agent],
+        new_rule: Callable[[], Rule],
+        topology: Topology,
+        task: Task,
+        world: World,
+        executor: Executor,
+        returns: bool = True,
+        checker: Checker | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        n = topology.n
+        world.check(n)
+        self.topology, self.task, self.world, self.executor = topology, task, world, executor
+        self.new_agent, self.new_rule, self.returns = new_agent, new_rule, returns
+        self.checker, self.observers = checker, observers
+        self.recorder = Recorder(n)
+        self.now, self.wave, self.number = 0.0, 0, 0
+        self.heap: list[tuple[float, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.messages, self.bytes_sent = 0, 0
+        self.alive = frozenset(range(n))
+        self.epoch, self.versions, self.steps = [0] * n, [0] * n, [0] * n
+        self.computing = [False] * n
+        self.outbox = [Outbox() for _ in range(n)]
+        self.arrived: list[dict[tuple[int, type], Transmission]] = [{} for _ in range(n)]
+        self.registers: list[dict[tuple[int, type], Message]] = [{} for _ in range(n)]
+        self._perform: dict[type, Callable[[int, Any], None]] = {
+            Compute: self._compute,
+            Send: partial(self._give, Medium.MAIL),
+            Publish: partial(self._give, Medium.REGISTER),
+            Accumulate: partial(self._give, Medium.ACCUMULATOR),
+            Alarm: self._alarm,
+        }
+        self._streams()
+        initial = task.initial()
+        self.model_bytes = sum(part.numel() * part.element_size() for part in initial)
+        self.agents = [self._joined(i, Vector(initial)) for i in range(n)]
+        self.models = [agent.x for agent in self.agents]
+        for agent in self.agents:
+            agent.check()
+
+    def _streams(self) -> None:
+        seed, n, world, task = self.world.seed, self.topology.n, self.world, self.task
+
+        def delays(purpose: Purpose, i: int) -> Supply:
+            delay = world.compute_delay(i) if purpose is Purpose.COMPUTE else world.communication_delay(i)
+            return Supply(partial(delay.draw, stream(seed, purpose, i)))
+
+        self.compute_time = [delays(Purpose.COMPUTE, i) for i in range(n)]
+        self.send_time = [delays(Purpose.COMMUNICATION, i) for i in range(n)]
+        self.minibatch = [Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(n)]
+        self.lost = [Supply(stream(seed, Purpose.LOSS, i).random) for i in range(n)]
+        self.rngs = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
+
+    def _joined(self, i: int, x: Vector) -> Agent:
+        agent = self.new_agent()
+        agent.join(i, self.topology.n, x, self.topology.view(i, self.alive), self.new_rule(), self.rngs[i])
+        return agent
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Schedule the faults and start every agent."""
+        for crash in self.world.crashes:
+            self._at(crash.at, FAULT, self._crash, crash)
+        for i in range(self.topology.n):
+            self._handle(i, "start", "start")
+
+    def run(self, until: float) -> None:
+        """Process every event up to and including the time `until`."""
+        heap = self.heap
+        while heap and heap[0][0] <= until:
+            self.now, self.wave, _, _, call, args = heappop(heap)
+            call(*args)
+
+    def average(self) -> Parts:
+        """The mean of the living agents' models."""
+        return tuple(part.mean(0) for part in self.stacked())
+
+    def stacked(self) -> Parts:
+        """The living agents' models, [m, P]."""
+        return self._stack([self.models[i] for i in sorted(self.alive) or range(self.topology.n)])
+
+    @staticmethod
+    def _stack(models: Sequence[Vector]) -> Parts:
+        return tuple(torch.stack(rows) for rows in zip(*(x.parts for x in models), strict=True))
+
+    def _at(self, time: float, priority: int, call: Callable[..., None], *args: Any) -> None:
+        wave = self.wave + 1 if time <= self.now else 0
+        self.number += 1
+        heappush(self.heap, (time, wave, priority, self.number, call, args))
+
+    # -- handlers and their effects ----------------------------------------------------------------
+
+    def _handle(
+        self, i: int, event: str, label: str, *args: Any, source: int = -1, kind: int = -1,
+        version: int = -1, start: float = -1.0,
+    ) -> None:  # fmt: skip
+        """Call a handler; then record what it wrote, evaluate what it kept, and perform its effects."""
+        agent = self.agents[i]
+        agent.now = self.now
+        end = -1.0 if start < 0 else self.now
+        self.recorder.events.append((self.now, i, EVENT_CODE[label], source, kind, version, start, end))
+        getattr(agent, event)(*args)
+        effects = agent.drain()
+        model = agent.model
+        if model is self.models[i]:
+            settle()
+        else:
+            self._wrote(i, model, event != "rejoin" and any(type(effect) is Compute for effect in effects))
+        if self.checker is not None:
+            self.checker.handled(agent, effects)
+        for effect in effects:
+            self._effect(i, effect)
+
+    def _effect(self, i: int, effect: Effect) -> None:
+        try:
+            perform = self._perform[type(effect)]
+        except KeyError:
+            raise ContractError(f"Agent {i} asked for {effect!r}, which is no effect of the contract.") from None
+        perform(i, effect)
+
+    def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
+        """An agent has written its model: count, record what was mixed, stamp."""
+        mixed = sorted({stamp for stamp in model.sources() if stamp.agent != i})
+        settle()
+        self.versions[i] += 1
+        self.steps[i] += stepped
+        self.models[i] = model
+        if model.stamp is None:
+            model.stamp = Stamp(i, self.versions[i])
+        write = len(self.recorder.writes)
+        self.recorder.writes.append((self.now, i, self.steps[i]))
+        self.recorder.mixed.extend((write, *stamp) for stamp in mixed)
+        for observer in self.observers:
+            observer(self.now, i, model)
+
+    def _compute(self, i: int, effect: Compute) -> None:
+        if self.computing[i]:
+            raise ContractError(f"Agent {i} asked for a second gradient while one was outstanding (promise c).")
+        self.computing[i] = True
+        self.executor.request(i, self._given(i, effect.x), self.minibatch[i]())
+        self._at(self.now + self.compute_time[i](), GRADIENT, self._gradient, i, self.epoch[i], self.now)
+
+    def _gradient(self, i: int, epoch: int, start: float) -> None:
+        if epoch != self.epoch[i]:
+            return
+        if self.arrived[i]:
+            fresh, self.arrived[i] = self.arrived[i], {}
+            for (source, kind), item in fresh.items():
+                message, version = self._bound(i, source, kind, item.message)
+                self._handle(
+                    i, "on_message", "register", source, message, source=source,
+                    kind=self.recorder.kind(message), version=version, start=item.start,
+                )  # fmt: skip
+        self.computing[i] = False
+        g = self.executor.resolve(i)
+        self._handle(i, "on_gradient", "gradient", g, version=self.steps[i], start=start)
+
+    def _bound(self, i: int, source: int, kind: type, message: Message) -> tuple[Message, int]:
+        """The register's late-bound vectors, moved on to the newest version."""
+        newest = vectors(message)
+        bound = self.registers[i].get((source, kind))
+        late = vectors(bound) if bound is not None else {name: Vector(v.parts) for name, v in newest.items()}
+        for name, v in newest.items():
+            late[name].move(v)
+            late[name].late = True
+        self.registers[i][source, kind] = message = replace(message, **late)
+        return message, _version(newest)
+
+    def _alarm(self, i: int, effect: Alarm) -> None:
+        self._at(self.now + effect.after, ALARM, self._ring, i, self.epoch[i], effect.name)
+
+    def _ring(self, i: int, epoch: int, name: str) -> None:
+        if epoch == self.epoch[i]:
+            self._handle(i, "on_alarm", "alarm", name)
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def _given(self, i: int, x: Vector) -> Vector:
+        """A vector that is given away: a fixed value, with its writer's stamp."""
+        if x.late:
+            x = Vector(x.parts, x.stamp)
+        if x.stamp is None:
+            x.stamp = Stamp(i, self.versions[i])
+        return x
+
+    def _give(self, medium: Medium, i: int, effect: Send | Publish | Accumulate) -> None:
+        if not effect.to:
+            return
+        message = effect.message
+        inside = vectors(message)
+        fixed = {name: self._given(i, v) for name, v in inside.items()}
+        if any(fixed[name] is not v for name, v in inside.items()):
+            message = replace(message, **fixed)
+        self.outbox[i].put(Transmission(i, medium, effect.to, message))
+        settle()  # accumulated messages may have been added up
+        if not self.outbox[i].busy:
+            self._transmit(i)
+
+    def _transmit(self, i: int) -> None:
+        """The next transmission of this sender starts now, if anything waits."""
+        item = self.outbox[i].take()
+        self.outbox[i].busy = item is not None
+        if item is None:
+            return
+        item.start = self.now
+        size = sum(v.nbytes for v in vectors(item.message).values())
+        delay = self.send_time[i]() * size / self.model_bytes if size else 0.0
+        self.messages += 1
+        self.bytes_sent += size
+        self.recorder.transmissions.append(
+            (self.now, self.now + delay, i, self.recorder.kind(item.message), size)
+        )
+        self._at(self.now + delay, DELIVERY, self._arrive, self.epoch[i], item)
+
+    def _arrive(self, epoch: int, item: Transmission) -> None:
+        sender = item.sender
+        if epoch != self.epoch[sender]:
+            return
+        register = item.medium is Medium.REGISTER
+        for j in item.to:
+            if register and self.world.loss and self.lost[sender]() < self.world.loss:
+                continue
+            if j not in self.alive:
+                continue
+            if register:
+                self.arrived[j][sender, type(item.message)] = item
+            else:
+                self._handle(
+                    j, "on_message", "mail", sender, item.message, source=sender,
+                    kind=self.recorder.kind(item.message), version=_version(vectors(item.message)), start=item.start,
+                )  # fmt: skip
+        self._transmit(sender)
+
+    # -- crashes -----------------------------------------------------------------------------------
+
+    def _crash(self, crash: Crash) -> None:
+        i = crash.agent
+        self.recorder.events.append((self.now, i, EVENT_CODE["crash"], -1, -1, -1, -1.0, -1.0))
+        before = {j: self.topology.view(j, self.alive) for j in self._peers(i)}
+        self.alive -= {i}
+        self.epoch[i] += 1
+        self.computing[i] = False
+        self.executor.cancel(i)
+        self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
+        for j in before:
+            for box in (self.arrived[j], self.registers[j]):
+                for key in [key for key in box if key[0] == i]:
+                    del box[key]
+        if crash.until is not None and self.returns:
+            self._at(crash.until, FAULT, self._return, i)
+        self._tell(before)
+
+    def _return(self, i: int) -> None:
+        """The agent is back, with the newest model and the round of a living agent, a neighbour if there is one."""
+        neighbours = self._peers(i)
+        donor = next(iter([*neighbours, *sorted(self.alive)]), i)
+        before = {j: self.topology.view(j, self.alive) for j in neighbours}
+        self.alive |= {i}
+        counted = self.agents[donor].round
+        agent = self.agents[i] = self._joined(i, pin(self.models[donor]))
+        agent.round = counted
+        self._tell(before)
+        self._handle(i, "rejoin", "rejoin", source=donor)
+
+    def _peers(self, i: int) -> list[int]:
+        """The living agents that share an edge with i, by rising index."""
+        return [j for j in self.topology.peers(i) if j in self.alive and j != i]
+
+    def _tell(self, before: Mapping[int, object]) -> None:
+        for j, old in before.items():
+            view = self.topology.view(j, self.alive)
+            if view != old:
+                self._handle(j, "on_view", "view", view)
+
+
+def _version(inside: Mapping[str, Vector]) -> int:
+    """The version that a message carries: that of its first stamped vector."""
+    return next((v.stamp.version for v in inside.values() if v.stamp is not None), -1)
+
+
+def final_bytes(models: Parts) -> bytes:
+    """The models as bytes, for a digest."""
+    return b"".join(np.ascontiguousarray(part.numpy()).tobytes() for part in models)

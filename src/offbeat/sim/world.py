@@ -1,0 +1,127 @@
+"""The world of a run: how long everything takes, what is lost, who crashes. One seeded value.
+
+A sender has one server for all that it sends, first come first served; one delay is drawn for each
+transmission and all receivers of a multicast get it together. It is full duplex: receiving costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from offbeat.errors import SettingError, unknown
+from offbeat.sim.delays import Delay
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The agent dies at time `at`, and returns at time `until` (None: never)."""
+
+    agent: int
+    at: float
+    until: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.agent >= 0 and math.isfinite(self.at) and self.at >= 0):
+            raise SettingError(f"A crash needs an agent >= 0 and a time >= 0; got agent {self.agent} at {self.at}.")
+        if self.until is not None and not self.until > self.at:
+            raise SettingError(f"Agent {self.agent} crashes at {self.at}; it cannot return before, at {self.until}.")
+
+    def __str__(self) -> str:
+        return f"agent {self.agent} at {self.at:g}" + (f" until {self.until:g}" if self.until is not None else "")
+
+
+@dataclass(frozen=True)
+class World:
+    """Delays, losses and crashes.
+
+    seed:                every stream of the run comes from it
+    compute:             delay of a gradient (default: gamma, mean 1, cv 0.25)
+    communication:       delay of a transmission of one model (default: lognormal, mean 1, cv 1);
+                         a smaller payload takes proportionally less, bare numbers take no time
+    slow_compute, slow_communication: agent -> factor on its mean
+    loss:                probability that one receiver misses one transmission of a register; mail is never lost
+    crashes:             who crashes when
+
+    Raises SettingError for a factor or a probability out of range.
+    """
+
+    seed: int = 0
+    compute: Delay = Delay("gamma")
+    communication: Delay = Delay("lognormal")
+    slow_compute: Mapping[int, float] = field(default_factory=dict)
+    slow_communication: Mapping[int, float] = field(default_factory=dict)
+    loss: float = 0.0
+    crashes: tuple[Crash, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.loss < 1:
+            raise SettingError(f"The probability of loss must be in [0, 1); got {self.loss}.")
+        for factor in (*self.slow_compute.values(), *self.slow_communication.values()):
+            if not (math.isfinite(factor) and factor > 0):
+                raise SettingError(f"A slowdown must be a finite number > 0; got {factor}.")
+        if self.seed < 0:
+            raise SettingError(f"A seed must be >= 0; got {self.seed}.")
+
+    def check(self, n: int) -> None:
+        """Raise SettingError if it speaks of agents that do not exist, or of crashes that overlap."""
+        named = [*self.slow_compute, *self.slow_communication, *(crash.agent for crash in self.crashes)]
+        for agent in named:
+            if not 0 <= agent < n:
+                raise SettingError(f"There is no agent {agent}: with {n} agents they are 0 to {n - 1}.")
+        ends: dict[int, float] = {}
+        for crash in sorted(self.crashes, key=lambda c: c.at):
+            if crash.at <= ends.get(crash.agent, -1.0):
+                raise SettingError(f"Agent {crash.agent} cannot crash at {crash.at:g}: it is down then.")
+            ends[crash.agent] = math.inf if crash.until is None else crash.until
+
+    def compute_delay(self, agent: int) -> Delay:
+        """How long this agent's gradients take."""
+        return self.compute.times(self.slow_compute.get(agent, 1.0))
+
+    def communication_delay(self, agent: int) -> Delay:
+        """How long this agent's transmissions take, for one model each."""
+        return self.communication.times(self.slow_communication.get(agent, 1.0))
+
+
+CASES = {
+    "base": "all mean delays are 1",
+    "slow-comm": "every agent communicates 10 times slower",
+    "comp-straggler": "one agent computes 10 times slower",
+    "comm-straggler": "one agent sends 10 times slower",
+    "combined": "one agent computes and sends 10 times slower",
+}
+"""The five cases of arXiv:2505.10322, section on experiments. The factor 10 is `--slowdown`."""
+
+
+def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) -> World:
+    """`world` with one of the five cases on top. Raises SettingError for an unknown case or slowdown."""
+    if name not in CASES:
+        raise unknown("case", name, CASES)
+    if not (math.isfinite(slowdown) and slowdown > 0):
+        raise SettingError(f"The slowdown must be a finite number > 0; got {slowdown}.")
+    if name == "slow-comm":
+        return replace(world, communication=world.communication.times(slowdown))
+    slow = {straggler: slowdown}
+    if name in ("comp-straggler", "combined"):
+        world = replace(world, slow_compute={**world.slow_compute, **slow})
+    if name in ("comm-straggler", "combined"):
+        world = replace(world, slow_communication={**world.slow_communication, **slow})
+    return world
+
+
+_CRASH = re.compile(r"^\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.eE+]+)(?:\s+until\s+([0-9.eE+]+))?\s*$")
+
+
+def parse_crash(text: str) -> Crash:
+    """'agent 3 at 100 until 200', or without 'until' for good. Raises SettingError for anything else."""
+    match = _CRASH.match(text)
+    try:
+        if match:
+            agent, at, until = match.groups()
+            return Crash(int(agent), float(at), float(until) if until else None)
+    except ValueError:
+        pass
+    raise SettingError(f"Cannot read the crash '{text}'; expected 'agent 3 at 100' or 'agent 3 at 100 until 200'.")

@@ -1,0 +1,51 @@
+"""What is trained: the interface between a task and the engines.
+
+A task knows all agents' data. Models travel as *parts*: one tensor per (dtype, device), in a batch of
+m models with a leading dimension, [m, P].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from offbeat.vector import Parts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What m models are worth: loss [m]; accuracy [m] on test data, None where the task has none."""
+
+    loss: np.ndarray
+    accuracy: np.ndarray | None
+
+
+class Task(Protocol):
+    """An objective sum_i f_i, where agent i can evaluate stochastic gradients of its own f_i.
+
+    name:    as in a table
+    agents:  how many f_i there are
+    measure: "accuracy", or "loss" for a task without test data; what a target is measured in
+    """
+
+    name: str
+    agents: int
+    measure: str
+
+    def initial(self) -> Parts:
+        """x^0, the model that all agents start from: flat tensors [P]."""
+
+    def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
+        """The agent's next `count` minibatches, [count, ...]; row s is whatever `gradients` needs for one."""
+
+    def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
+        """Row r: the gradient of f_{agents[r]} on minibatch samples[r] at models[r]; tensors [m, P].
+
+        Row r does not depend on the other rows.
+        """
+
+    def scores(self, models: Parts) -> Scores:
+        """Loss on all training data, and accuracy on test data, of each of m models."""

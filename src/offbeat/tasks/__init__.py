@@ -1,0 +1,62 @@
+"""The tasks: what is trained, on which data. One row each in `TASKS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from offbeat.errors import unknown
+from offbeat.streams import Purpose, stream
+from offbeat.task import Task
+from offbeat.tasks.data import load
+from offbeat.tasks.logistic import Logistic
+from offbeat.tasks.minibatches import Minibatches, partition
+from offbeat.tasks.module import ModuleTask
+from offbeat.tasks.quadratic import Quadratic, random_quadratic
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One row of the table: what it is, and what `until` and `target` are when nobody says."""
+
+    name: str
+    title: str
+    until: float
+    target: float
+
+
+TASKS = {
+    row.name: row
+    for row in (
+        TaskRow("digits", "logistic regression on scikit-learn's 8x8 digits, embedded (1,438 + 359 images)", 3000, 0.9),
+        TaskRow("mnist", "logistic regression on MNIST (60,000 + 10,000 images)", 12000, 0.89),
+        TaskRow("fashion-mnist", "logistic regression on Fashion-MNIST (60,000 + 10,000 images)", 12000, 0.80),
+        TaskRow("quadratic", "random quadratics, d = 10; its loss is the gap to the optimum, known in closed form", 1000, 0.01),
+    )
+}
+
+
+def build(
+    name: str,
+    agents: int,
+    seed: int,
+    batch: int = 32,
+    reg: float = 0.001,
+    skew: float = 1.0,
+    alpha: float | None = None,
+    data: Path | None = None,
+) -> Task:
+    """A task of the table. The split of the data among the agents is drawn from the seed.
+
+    Raises SettingError for an unknown name or impossible settings, DataError for missing or corrupt files.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    if name == "quadratic":
+        return random_quadratic(agents, stream(seed, Purpose.TASK))
+    data_set = load(name, data)
+    shards = partition(data_set.train_y.numpy(), agents, stream(seed, Purpose.PARTITION), skew, alpha)
+    return Logistic(data_set, Minibatches(shards, batch), reg)
+
+
+__all__ = ["TASKS", "Logistic", "Minibatches", "ModuleTask", "Quadratic", "TaskRow", "build", "partition", "random_quadratic"]

@@ -1,0 +1,288 @@
+"""The data sets: where their files are looked for, how they are fetched, checked and read.
+
+MNIST and Fashion-MNIST come as four IDX files each: two zero bytes, the element type, the number of
+dimensions, every dimension as a big-endian 32-bit number, then the elements in row-major order.
+"""
+
+import gzip
+import hashlib
+import math
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+
+import numpy as np
+import numpy.typing as npt
+import pooch
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from torch import Tensor
+
+from offbeat.errors import DataError, SettingError, unknown
+
+VARIABLE = "OFFBEAT_DATA"
+"""The environment variable that names the data directory when no argument does."""
+
+CLASSES = 10
+IMAGE = (28, 28)
+STEMS = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
+"""The file names, without '.gz': training images and labels, test images and labels."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the four files of a data set come from and how they are recognised.
+
+    folders: the names that a directory of these files may have; mirrors: base URLs, tried in this order;
+    sha256: of the four gzip files, in the order of `STEMS`; labels: SHA-256 of the test labels themselves,
+    one byte each and without header, which tells apart two sets whose files have the same names.
+    """
+
+    title: str
+    folders: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    sha256: tuple[str, str, str, str]
+    labels: str
+
+
+SOURCES = {
+    "mnist": Source(
+        "MNIST",
+        ("mnist",),
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        ),
+        "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
+    ),
+    "fashion-mnist": Source(
+        "Fashion-MNIST",
+        ("fashion_mnist", "fashion-mnist"),
+        # Plain HTTP is all that this host speaks; the SHA-256 of each file makes up for it.
+        ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
+        (
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        ),
+        "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+    ),
+}
+
+NAMES = ("digits", *SOURCES)
+"""What `load` knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """N images of D pixels for training and some for testing.
+
+    train_x: float32 [N, D], every pixel in [0, 1]; train_y: int64 [N], every label in [0, classes);
+    test_x and test_y: the same for the test images.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: int
+
+
+def load(name: str, data: Path | None = None) -> DataSet:
+    """The data set of that name (see `NAMES`), in new tensors that the caller may change.
+
+    "digits" comes with scikit-learn: 8x8 images, features / 16; the images at 4, 9, 14, ... are the test
+    images; `data` plays no part. The others are 28x28, pixels / 255. Their files are taken from the
+    directory `data`, else from the one that `OFFBEAT_DATA` names, else from the user's cache, to which
+    they are downloaded once. In a directory D that is named, they are looked for in D/mnist,
+    D/fashion_mnist or D/fashion-mnist, and in D itself if it has none of these; nothing is downloaded.
+
+    Raises SettingError if the name is unknown or the directory does not exist; DataError if a file is
+    missing, cannot be downloaded, or is not exactly what it should be.
+    """
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    if name == "digits":
+        return _digits()
+    root = _directory(data)
+    paths = _download(name) if root is None else _find(name, root)
+    train, test = _pair(paths[0], paths[1]), _pair(paths[2], paths[3])
+    _refuse_other_set(name, paths[3], test[1])
+    return DataSet(name, *train, *test, CLASSES)
+
+
+def _digits() -> DataSet:
+    # Imported here because scikit-learn takes a second to import and nothing else here needs it.
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = torch.from_numpy((bunch.data / 16).astype(np.float32))
+    y = torch.from_numpy(bunch.target.astype(np.int64))
+    test = torch.arange(len(y)) % 5 == 4
+    return DataSet("digits", x[~test], y[~test], x[test], y[test], CLASSES)
+
+
+def _directory(data: Path | None) -> Path | None:
+    """The data directory that was named, by the argument or else by the variable; None if none was."""
+    given = data or os.environ.get(VARIABLE)
+    if not given:
+        return None
+    root = Path(given).expanduser()
+    if not root.is_dir():
+        origin = "given as argument" if data else f"from the environment variable {VARIABLE}"
+        raise SettingError(
+            f"The data directory '{root}' ({origin}) is not a directory that exists. Name one that holds the "
+            f"files, or none at all to have them downloaded."
+        )
+    return root
+
+
+def _variants(stem: str) -> tuple[str, ...]:
+    """The names under which a file is in circulation, the most common last."""
+    dotted = stem.replace("-idx", ".idx")
+    return dotted, dotted + ".gz", stem, stem + ".gz"
+
+
+def _find(name: str, root: Path) -> list[Path]:
+    """The four files under `root`, in the order of `STEMS`; DataError if no one place has them all."""
+    source = SOURCES[name]
+    places = [root / folder for folder in source.folders]
+    # All sets use the same file names: beside a folder of either set, files in `root` itself are nobody's.
+    if not any((root / folder).is_dir() for other in SOURCES.values() for folder in other.folders):
+        places.append(root)
+    looked = []
+    for place in places:
+        found = {s: place / v for s in STEMS for v in _variants(s) if (place / v).is_file()}
+        if len(found) == len(STEMS):
+            return [found[stem] for stem in STEMS]
+        lacks = ", ".join(stem for stem in STEMS if stem not in found)
+        looked.append(f"{place} ({'lacks ' + lacks if place.is_dir() else 'no such directory'})")
+    raise DataError(
+        f"The files of {source.title} are not in the data directory '{root}'. Looked in {'; '.join(looked)}. "
+        f"Each may end in '.gz', and be named as '{_variants(STEMS[0])[0]}' is. Put the four files there, "
+        f"or name no data directory to have them downloaded."
+    )
+
+
+class _Bar:
+    """The progress bar that pooch drives, drawn by rich on stderr; not drawn where that is no terminal."""
+
+    total = 0
+    """Bytes of the whole file; set by pooch, which writes 0 for unknown."""
+
+    def __init__(self, label: str) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._progress.add_task(label, total=None)
+
+    def update(self, n: int) -> None:
+        """Tell that n more bytes have come."""
+        self._progress.start()
+        self._progress.update(self._task, advance=n, total=self.total or None)
+
+    def reset(self) -> None:
+        """Go back to no bytes, as pooch does before it tells the true number at the end."""
+        self._progress.reset(self._task)
+
+    def close(self) -> None:
+        """Leave the bar as it is; harmless when repeated."""
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+
+def _fetch(url: str, sha256: str, cache: Path) -> Path:
+    """The file of that URL in `cache`, downloaded unless it is there; ValueError if its SHA-256 differs."""
+    file = url.rpartition("/")[2]
+    bar = _Bar(file)
+    try:
+        loader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", file, cache, downloader=loader))
+    finally:
+        bar.close()
+
+
+def _download(name: str) -> list[Path]:
+    """The four files in the user's cache, from the first mirror that delivers; DataError if none does."""
+    source = SOURCES[name]
+    cache = Path(pooch.os_cache("offbeat")) / name
+    tried = []
+    for mirror in source.mirrors:
+        try:
+            return [_fetch(f"{mirror}{s}.gz", h, cache) for s, h in zip(STEMS, source.sha256, strict=True)]
+        except (OSError, ValueError) as error:
+            # What requests raises is an OSError; pooch reports a wrong checksum as a ValueError and
+            # deletes the file. Files that did pass stay in the cache and are not fetched again.
+            tried.append(f"{mirror} ({shorten(str(error), 300)})")
+    raise DataError(
+        f"{source.title} could not be downloaded. Tried {'; '.join(tried)}. To supply the files by hand, put "
+        f"{', '.join(stem + '.gz' for stem in STEMS)} into DIR/{source.folders[0]} and pass --data DIR or "
+        f"set {VARIABLE}=DIR."
+    )
+
+
+def _bad(path: Path, got: str, expected: str) -> DataError:
+    return DataError(f"{path} {got}; expected {expected}. Replace this file by a good copy.")
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, decompressed if they are gzip, whatever its name says."""
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise _bad(path, f"cannot be read ({error})", "a whole IDX file, plain or gzip-compressed") from error
+
+
+def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The array [N, *item] of unsigned bytes in an IDX file, N > 0; DataError unless it is exactly that."""
+    raw = _content(path)
+    rank = 1 + len(item)
+    magic = bytes((0, 0, 8, rank))
+    start = len(magic) + 4 * rank
+    if raw[:4] != magic:
+        what = f"{magic.hex(' ')} (IDX, unsigned bytes, {rank} dimension{'s' * (rank > 1)})"
+        raise _bad(path, f"starts with {raw[:4].hex(' ') or 'nothing, it is empty'}", what)
+    if len(raw) < start:
+        raise _bad(path, f"ends after {len(raw)} bytes", f"a header of {start} bytes")
+    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    if shape[1:] != item or shape[0] == 0:
+        what = "x".join(("N", *map(str, item)))
+        raise _bad(path, f"holds an array of shape {'x'.join(map(str, shape))}", f"{what} with N > 0")
+    size = start + math.prod(shape)
+    if len(raw) != size:
+        raise _bad(path, f"has {len(raw)} bytes (uncompressed)", f"{size}, by its header")
+    return np.frombuffer(raw, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
+    """Pixels / 255, float32 [N, 784], and labels, int64 [N]; DataError unless they belong together."""
+    x, y = _idx(images, IMAGE), _idx(labels, ())
+    if len(x) != len(y):
+        raise _bad(labels, f"has {len(y)} labels", f"{len(x)}, one for each image of {images}")
+    if y.max() >= CLASSES:
+        raise _bad(labels, f"holds the label {y.max()}", f"labels from 0 to {CLASSES - 1}")
+    pixels = np.divide(x.reshape(len(x), -1), np.float32(255), dtype=np.float32)
+    return torch.from_numpy(pixels), torch.from_numpy(y.astype(np.int64))
+
+
+def _refuse_other_set(name: str, path: Path, labels: Tensor) -> None:
+    """DataError if these test labels are those of another set: their files have the same names."""
+    digest = hashlib.sha256(labels.to(torch.uint8).numpy().tobytes()).hexdigest()
+    for other, source in SOURCES.items():
+        if other != name and source.labels == digest:
+            raise DataError(
+                f"{path} holds the labels of {source.title}; expected those of {SOURCES[name].title}, whose "
+                f"files have the same names. Keep each set in a folder of its own."
+            )

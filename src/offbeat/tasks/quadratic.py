@@ -1,0 +1,78 @@
+"""Quadratics: the task whose answers are known in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from offbeat.errors import SettingError
+from offbeat.task import Scores
+from offbeat.vector import Parts
+
+
+@dataclass(frozen=True, eq=False)
+class Quadratic:
+    """f_i(x) = (h_i / 2) ||x - b_i||^2, with gradients h_i (x - b_i) + noise * N(0, I), in float64.
+
+    b: [n, d], the minimisers of the f_i;  h: [n], their curvatures;  noise: standard deviation a coordinate.
+    The loss is the gap mean_i f_i(x) - min_x mean_i f_i(x).
+
+    Raises SettingError for shapes that do not fit, curvatures <= 0 or negative noise.
+    """
+
+    b: np.ndarray
+    h: np.ndarray
+    noise: float = 0.0
+    name: str = field(default="quadratic", init=False)
+    measure: str = field(default="loss", init=False)
+
+    def __post_init__(self) -> None:
+        if self.b.ndim != 2 or self.h.shape != self.b.shape[:1]:
+            raise SettingError(f"Expected b of shape [n, d] and h of shape [n]; got {self.b.shape} and {self.h.shape}.")
+        if not ((self.h > 0).all() and self.noise >= 0 and np.isfinite(self.b).all()):
+            raise SettingError("Expected finite b, curvatures h > 0 and noise >= 0.")
+
+    @property
+    def agents(self) -> int:
+        """n."""
+        return len(self.h)
+
+    @property
+    def optimum(self) -> np.ndarray:
+        """The minimiser of sum_i f_i: sum_i h_i b_i / sum_i h_i, [d]."""
+        best: np.ndarray = self.h @ self.b / self.h.sum()
+        return best
+
+    def initial(self) -> Parts:
+        """Zero."""
+        return (torch.zeros(self.b.shape[1], dtype=torch.float64),)
+
+    def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
+        """The noise of `count` gradients, [count, d]; nothing at all without noise."""
+        if self.noise == 0:
+            return np.zeros((count, 0))
+        return rng.normal(0.0, self.noise, (count, self.b.shape[1]))
+
+    def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
+        """h_i (x - b_i) + noise, row by row."""
+        rows = list(agents)
+        exact = torch.from_numpy(self.h[rows, None]) * (models[0] - torch.from_numpy(self.b[rows]))
+        return (exact + torch.from_numpy(np.stack(samples)) if self.noise else exact,)
+
+    def scores(self, models: Parts) -> Scores:
+        """The gap of every model; there is no accuracy."""
+
+        def f(x: np.ndarray) -> np.ndarray:
+            squares = ((x[:, None, :] - self.b[None]) ** 2).sum(-1)
+            value: np.ndarray = (self.h / 2 * squares).mean(1)
+            return value
+
+        return Scores(f(models[0].numpy()) - f(self.optimum[None]), None)
+
+
+def random_quadratic(n: int, rng: np.random.Generator, d: int = 10, noise: float = 0.1) -> Quadratic:
+    """b_i standard normal, h_i log-uniform in [1/2, 2]."""
+    return Quadratic(rng.normal(size=(n, d)), 2.0 ** rng.uniform(-1, 1, n), noise)

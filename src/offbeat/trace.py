@@ -1,0 +1,172 @@
+"""The trace of a run: what happened when, and who mixed which version of whom.
+
+Three tables, in the order in which things happened; the digest is over all three.
+
+events         every handler call: time, agent, event, source, kind (message type), version (of the model
+               that the message carries; of a gradient: the step), start and end of the transmission (of a
+               gradient: of the computation)
+writes         every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists,
+               for each, the versions of other agents that entered it: recorded from the linear form that the
+               algorithm wrote, so it is exact whatever the algorithm is
+transmissions  start, end, agent, kind, bytes
+
+The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same
+instant share one k. The r-th version of a model is the one that its agent's r-th write made; 0 is the initial one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash")
+EVENT_CODE = {name: code for code, name in enumerate(EVENTS)}
+
+_EVENT = np.dtype(
+    [("time", "f8"), ("agent", "i4"), ("event", "i2"), ("source", "i4"), ("kind", "i2"), ("version", "i8"),
+     ("start", "f8"), ("end", "f8")]
+)  # fmt: skip
+_WRITE = np.dtype([("time", "f8"), ("agent", "i4"), ("step", "i8")])
+_MIXED = np.dtype([("write", "i8"), ("source", "i4"), ("version", "i8")])
+_TRANSMISSION = np.dtype([("start", "f8"), ("end", "f8"), ("agent", "i4"), ("kind", "i2"), ("bytes", "i8")])
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """The constants of assumption 3.3 of arXiv:2505.10322, measured.
+
+    B: every agent writes at least once in every window of B iterations.
+    D: no mixed model is older than D iterations, k - D <= s_ij^k; None where nothing came from a register.
+    """
+
+    B: int
+    D: int | None
+
+
+@dataclass
+class Recorder:
+    """Collects a trace while an engine runs; rows are tuples in the order of the tables' columns."""
+
+    agents: int
+    kinds: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    writes: list[tuple[Any, ...]] = field(default_factory=list)
+    mixed: list[tuple[Any, ...]] = field(default_factory=list)
+    transmissions: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def kind(self, message: object) -> int:
+        """The number of a message type; new types get the next one."""
+        return self.kinds.setdefault(type(message).__name__, len(self.kinds))
+
+    def trace(self) -> Trace:
+        """What was collected so far, as arrays."""
+        return Trace(
+            self.agents,
+            tuple(self.kinds),
+            np.array(self.events, dtype=_EVENT),
+            np.array(self.writes, dtype=_WRITE),
+            np.array(self.mixed, dtype=_MIXED),
+            np.array(self.transmissions, dtype=_TRANSMISSION),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A recorded run; the tables are numpy structured arrays (see the head of this file)."""
+
+    agents: int
+    kinds: tuple[str, ...]
+    events: np.ndarray
+    writes: np.ndarray
+    mixed: np.ndarray
+    transmissions: np.ndarray
+
+    def iterations(self) -> np.ndarray:
+        """k of every write, from 0: int64 [writes]."""
+        times = self.writes["time"]
+        return np.concatenate([[0], np.cumsum(np.diff(times) != 0)])[: len(times)].astype(np.int64)
+
+    def selected(self) -> tuple[np.ndarray, np.ndarray]:
+        """For every row of `mixed`: k, and s_ij^k = min(k, k of the write that ended the mixed version)."""
+        k = self.iterations()
+        by_agent = np.argsort(self.writes["agent"], kind="stable")
+        first = np.searchsorted(self.writes["agent"][by_agent], np.arange(self.agents + 1))
+        source, version = self.mixed["source"], self.mixed["version"]
+        position = first[source] + version  # the write after version r is the agent's (r+1)-st, index r
+        ended = position < first[source + 1]
+        mine = k[self.mixed["write"]]
+        if not len(by_agent):
+            return mine, mine
+        end = k[by_agent[np.where(ended, position, 0)]]
+        return mine, np.where(ended, np.minimum(mine, end), mine)
+
+    def staleness(self) -> Staleness:
+        """B and D, measured over the whole trace, its ends included."""
+        k = self.iterations()
+        last = int(k[-1]) if len(k) else -1
+        longest = 0
+        for agent in range(self.agents):
+            mine = k[self.writes["agent"] == agent]
+            longest = max(longest, int(np.diff(np.concatenate([[-1], mine, [last + 1]])).max()))
+        if not (self.events["event"] == EVENT_CODE["register"]).any():
+            return Staleness(longest, None)
+        now, then = self.selected()
+        return Staleness(longest, int((now - then).max(initial=0)))
+
+    def updates(self) -> np.ndarray:
+        """Gradients applied by each agent: int64 [agents]."""
+        counts = np.zeros(self.agents, dtype=np.int64)
+        np.maximum.at(counts, self.writes["agent"], self.writes["step"])
+        return counts
+
+    def table(self) -> list[dict[str, Any]]:
+        """The writes as rows {"k", "time", "agent", "step", "versions": {neighbour: version}}."""
+        rows: list[dict[str, Any]] = [
+            {"k": int(k), "time": float(w["time"]), "agent": int(w["agent"]), "step": int(w["step"]), "versions": {}}
+            for k, w in zip(self.iterations(), self.writes, strict=True)
+        ]
+        for write, source, version in self.mixed.tolist():
+            rows[write]["versions"][source] = version
+        return rows
+
+    def digest(self, *more: bytes) -> str:
+        """SHA-256 over all tables, and over whatever else is given (the final models)."""
+        sha = hashlib.sha256(repr((self.agents, self.kinds)).encode())
+        for array in (self.events, self.writes, self.mixed, self.transmissions):
+            sha.update(array.tobytes())
+        for part in more:
+            sha.update(part)
+        return sha.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the trace as .npz (no pickle), whole or not at all."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, agents=np.array(self.agents), kinds=np.array(self.kinds, dtype="U"), events=self.events,
+            writes=self.writes, mixed=self.mixed, transmissions=self.transmissions,
+        )  # fmt: skip
+        write_atomically(Path(path), buffer.getvalue())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Trace:
+        """Read a trace back."""
+        with np.load(path, allow_pickle=False) as z:
+            return Trace(
+                int(z["agents"]), tuple(z["kinds"].tolist()), z["events"], z["writes"], z["mixed"], z["transmissions"]
+            )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

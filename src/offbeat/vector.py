@@ -1,0 +1,202 @@
+"""Vectors: what agents compute with, written as linear forms.
+
+A `Vector` stands for a tuple of flat tensors, one per (dtype, device) that the model has. Agents
+add, subtract and scale vectors as if they were numbers; what they build is a *linear form*
+sum_k c_k v_k, and nothing is computed until the handler that built it ends. The rules:
+
+1. A form is evaluated term by term from left to right, ((c_1 v_1) + c_2 v_2) + ...; so the bits of
+   the result depend on what the algorithm wrote and on nothing else, whichever engine runs it.
+2. `a + b` continues the form on its left; a form on its right that has several terms, or that is
+   scaled, is a term of its own, evaluated once, however many forms share it.
+3. When a handler ends (`settle`), every vector that is still referred to becomes a plain value.
+4. What is not linear (slices, an adaptive step) is an `opaque` node: evaluated once, like a form.
+5. Values never change. `+=` rebinds the name, as it does for numbers.
+
+One exception to the last rule is on purpose: a vector that came out of a register is *late bound*,
+it stands for the newest version that was handed over, and moves on with the register. `pin(v)` keeps
+the bytes of this moment.
+
+Vectors are built and settled by one thread per process, the one that runs the handlers.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Parts = tuple[Tensor, ...]
+Term = tuple[float, "Vector"]
+
+
+class Stamp(NamedTuple):
+    """Whose model a vector is, and how many times that agent had written its model by then."""
+
+    agent: int
+    version: int
+
+
+class Vector:
+    """A tuple of flat tensors, or a linear form over other vectors that will become one."""
+
+    __slots__ = ("__weakref__", "_make", "_parts", "_terms", "late", "stamp")
+
+    def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None) -> None:
+        self._parts = parts
+        self._terms: tuple[Term, ...] = ()
+        self._make: Callable[[], Parts] | None = None
+        self.stamp = stamp
+        self.late = False  # whether it came out of a register, and moves on with it
+
+    # -- arithmetic: builds forms, computes nothing ------------------------------------------------
+
+    def __add__(self, other: Vector) -> Vector:
+        return _form((*self._on_the_left(), *other._on_the_right(1.0)))
+
+    def __sub__(self, other: Vector) -> Vector:
+        return _form((*self._on_the_left(), *other._on_the_right(-1.0)))
+
+    def __mul__(self, scale: float) -> Vector:
+        return _form(self._on_the_right(float(scale)))
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Vector:
+        return self * (1.0 / divisor)
+
+    def __neg__(self) -> Vector:
+        return self * -1.0
+
+    def _on_the_left(self) -> tuple[Term, ...]:
+        return self._terms or ((1.0, self),)
+
+    def _on_the_right(self, scale: float) -> tuple[Term, ...]:
+        if len(self._terms) == 1:
+            ((c, v),) = self._terms
+            return ((scale * c, v),)
+        return ((scale, self),)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> Parts:
+        """The tensors. Reading them forces the evaluation of whatever they depend on."""
+        if self._parts is None:
+            self._parts = self._make() if self._make is not None else _combine(self._terms)
+        return self._parts
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value."""
+        return sum(part.numel() * part.element_size() for part in self.parts)
+
+    def norm(self) -> float:
+        """The Euclidean norm over the whole tuple."""
+        return float(sum(float(part.double().square().sum()) for part in self.parts) ** 0.5)
+
+    def sources(self) -> Iterator[Stamp]:
+        """The stamps of the vectors that enter this form: whose versions were mixed."""
+        for _, v in self._terms:
+            if v.stamp is not None:
+                yield v.stamp
+            elif v._terms:
+                yield from v.sources()
+
+    def move(self, other: Vector) -> None:
+        """Rebind a late-bound vector to a newer version. For engines only."""
+        self._parts, self.stamp = other.parts, other.stamp
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copying and pickling materialise: the value travels, the form does not."""
+        return Vector, (self.parts, self.stamp)
+
+    def __repr__(self) -> str:
+        if self._parts is None:
+            return f"Vector({len(self._terms)} terms, not evaluated yet)"
+        return f"Vector({', '.join(f'{p.dtype}[{p.numel()}]' for p in self._parts)})"
+
+
+# Vectors built since the last `settle`; weakly, so that what was only passed through is never computed.
+_born: list[weakref.ref[Vector]] = []
+
+
+def _form(terms: tuple[Term, ...]) -> Vector:
+    v = Vector()
+    v._terms = terms
+    _born.append(weakref.ref(v))
+    return v
+
+
+def opaque(make: Callable[[], Parts]) -> Vector:
+    """A vector that is not a linear form: `make` computes it, at the latest when the handler ends."""
+    v = Vector()
+    v._make = make
+    _born.append(weakref.ref(v))
+    return v
+
+
+def settle() -> None:
+    """End of a handler: every vector built in it that is still referred to becomes a value."""
+    kept = [v for ref in _born if (v := ref()) is not None]
+    _born.clear()
+    for v in kept:
+        v.parts  # noqa: B018  (reading evaluates)
+    for v in kept:
+        v._terms, v._make = (), None
+
+
+def _combine(terms: tuple[Term, ...]) -> Parts:
+    """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias."""
+    (c0, v0), *rest = terms
+    if not rest and c0 == 1.0:
+        return v0.parts
+    sums = tuple(part * c0 for part in v0.parts)
+    for c, v in rest:
+        for total, part in zip(sums, v.parts, strict=True):
+            total.add_(part, alpha=c)
+    return sums
+
+
+# -- what algorithms use ---------------------------------------------------------------------------
+
+
+def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vector:
+    """sum_j w_j x_j over the keys of `w`; whoever has not been heard counts as `own`.
+
+    The weight of an unheard neighbour thereby goes on the diagonal, and the row stays stochastic.
+    """
+    return _form(tuple((w_j, heard.get(j, own)) for j, w_j in w.items()))
+
+
+def pin(v: Vector) -> Vector:
+    """The value of `v` now, also when `v` came out of a register and moves on."""
+    return _form(((1.0, v),))
+
+
+def zero(like: Vector) -> Vector:
+    """The zero vector in the shape of `like`."""
+    return Vector(tuple(torch.zeros_like(part) for part in like.parts))
+
+
+def total(vectors: Iterable[Vector], start: Vector) -> Vector:
+    """start + v_1 + v_2 + ..., as one form."""
+    for v in vectors:
+        start = start + v
+    return start
+
+
+def split(v: Vector, n: int) -> list[Vector]:
+    """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
+
+    def piece(c: int) -> Vector:
+        return opaque(lambda: tuple(part.tensor_split(n)[c] for part in v.parts))
+
+    return [piece(c) for c in range(n)]
+
+
+def join(pieces: list[Vector]) -> Vector:
+    """The inverse of `split`."""
+    return opaque(lambda: tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))
