@@ -61,12 +61,14 @@ class View:
        undirected graph with symmetric weights the two are the same.
     listeners: who mixes this agent's model: every j != i with w_ji > 0.
     side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
+    peers: who shares an edge with this agent, in either direction.
     """
 
     w: Mapping[int, float]
     a: Mapping[int, float]
     listeners: tuple[int, ...]
     side: int | None = None
+    peers: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)

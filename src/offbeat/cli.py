@@ -16,15 +16,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from offbeat import experiment
+from offbeat import comparison, experiment
 from offbeat.algorithms import ALGORITHMS
 from offbeat.errors import OffbeatError, SettingError, unknown
+from offbeat.graphs import TOPOLOGIES
 from offbeat.report.table import WIDTH, as_table, target_name
 from offbeat.results import VERSION, Comparison, Curve, Run
 from offbeat.sim.delays import FAMILIES
 from offbeat.sim.world import CASES
 from offbeat.tasks import TASKS
-from offbeat.topology import TOPOLOGIES
 
 app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -51,7 +51,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def offbeat(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Asynchronous decentralized SGD: compare algorithms under controlled delays.
 
@@ -66,50 +68,93 @@ WHAT, WORLD, LEARNING, OUTPUT = "What is compared", "The world", "Learning", "Ru
 def compare(
     task: Annotated[str, typer.Option(help=f"What is trained: {', '.join(TASKS)}.", rich_help_panel=WHAT)] = "digits",
     algorithms: Annotated[
-        str, typer.Option(help="Names with commas between; options after a colon, as in 'dsgd:overlap'.", rich_help_panel=WHAT)
+        str,
+        typer.Option(
+            help="Names with commas between; options after a colon, as in 'dsgd:overlap'.", rich_help_panel=WHAT
+        ),
     ] = ",".join(ALGORITHMS),
     agents: Annotated[int, typer.Option(help="How many agents.", rich_help_panel=WHAT)] = 9,
     topology: Annotated[
-        str, typer.Option(help="Who hears whom: 'offbeat list topologies'. Some take a parameter: 'grid:2x6'.", rich_help_panel=WHAT)
+        str,
+        typer.Option(
+            help="Who hears whom: 'offbeat list topologies'. Some take a parameter: 'grid:2x6'.", rich_help_panel=WHAT
+        ),
     ] = "grid",
     skew: Annotated[
-        float, typer.Option(help="Fraction of the data that is split by sorted label, the rest uniformly.", rich_help_panel=WHAT)
+        float,
+        typer.Option(
+            help="Fraction of the data that is split by sorted label, the rest uniformly.", rich_help_panel=WHAT
+        ),
     ] = 1.0,
     dirichlet: Annotated[
         float | None, typer.Option(help="Split by a Dirichlet mixture with this alpha instead.", rich_help_panel=WHAT)
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the IDX files of MNIST or Fashion-MNIST [env: OFFBEAT_DATA]; else they are downloaded.", rich_help_panel=WHAT),
+        typer.Option(
+            help="Folder with the IDX files of MNIST or Fashion-MNIST [env: OFFBEAT_DATA]; else they are downloaded.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     case: Annotated[str, typer.Option(help=f"One of {', '.join(CASES)}.", rich_help_panel=WORLD)] = "base",
-    straggler: Annotated[int | None, typer.Option(help="The slow agent; default: the centre of the graph.", rich_help_panel=WORLD)] = None,
+    straggler: Annotated[
+        int | None, typer.Option(help="The slow agent; default: the centre of the graph.", rich_help_panel=WORLD)
+    ] = None,
     slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
     compute: Annotated[
-        str, typer.Option(help="How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH'.", rich_help_panel=WORLD)
+        str,
+        typer.Option(
+            help="How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH'.",
+            rich_help_panel=WORLD,
+        ),
     ] = "gamma 0.25",
-    communication: Annotated[str, typer.Option(help="How long sending a model takes, likewise.", rich_help_panel=WORLD)] = "lognormal 1",
-    loss: Annotated[float, typer.Option(help="Probability that a receiver misses a message of a register.", rich_help_panel=WORLD)] = 0.0,
+    communication: Annotated[
+        str, typer.Option(help="How long sending a model takes, likewise.", rich_help_panel=WORLD)
+    ] = "lognormal 1",
+    loss: Annotated[
+        float, typer.Option(help="Probability that a receiver misses a message of a register.", rich_help_panel=WORLD)
+    ] = 0.0,
     crash: Annotated[
         list[str] | None, typer.Option(help="'agent 3 at 100 until 200'; repeat it for more.", rich_help_panel=WORLD)
     ] = None,
     lr: Annotated[
         list[str] | None,
-        typer.Option(help="The step: 0.01 (default), several: 0.01,0.03, each algorithm's best of a grid: tuned; 'rfast=0.05' sets one algorithm's (repeatable).", rich_help_panel=LEARNING),
+        typer.Option(
+            help="The step: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them (repeatable).",
+            rich_help_panel=LEARNING,
+        ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
-    reg: Annotated[float, typer.Option(help="lambda in lambda * sum x^2 / (1 + x^2).", rich_help_panel=LEARNING)] = 0.001,
-    until: Annotated[float | None, typer.Option(help="Simulated time at which a run ends; default: the task's.", rich_help_panel=LEARNING)] = None,
-    target: Annotated[
-        float | None, typer.Option(help="Test accuracy of the average model (quadratic: gap to the optimum); default: the task's.", rich_help_panel=LEARNING)
+    reg: Annotated[
+        float, typer.Option(help="lambda in lambda * sum x^2 / (1 + x^2).", rich_help_panel=LEARNING)
+    ] = 0.001,
+    until: Annotated[
+        float | None,
+        typer.Option(help="Simulated time at which a run ends; default: the task's.", rich_help_panel=LEARNING),
     ] = None,
-    eval_every: Annotated[float | None, typer.Option(help="Simulated time between evaluations; default: until / 200.", rich_help_panel=LEARNING)] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(
+            help="Test accuracy of the average model (quadratic: gap to the optimum); default: the task's.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    eval_every: Annotated[
+        float | None,
+        typer.Option(help="Simulated time between evaluations; default: until / 200.", rich_help_panel=LEARNING),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The first seed. One seed, the same bytes.", rich_help_panel=OUTPUT)] = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=OUTPUT)] = 1,
-    executor: Annotated[str, typer.Option(help="'batched', or 'event-by-event', the slow oracle.", rich_help_panel=OUTPUT)] = "batched",
+    executor: Annotated[
+        str, typer.Option(help="'batched', or 'event-by-event', the slow oracle.", rich_help_panel=OUTPUT)
+    ] = "batched",
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
 
@@ -127,25 +172,25 @@ def compare(
     for path in (json, report):
         if path is not None:
             _check_writable(path)
-    plan = experiment.plan(
+    plan = comparison.plan(
         algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor,
     )  # fmt: skip
-    comparison = _carry_out(plan, quiet)
+    result = _carry_out(plan, quiet)
     if json is not None:
-        comparison.save_json(json)
-    if report is not None and comparison.runs:
-        comparison.save_report(report)
+        result.save_json(json)
+    if report is not None and result.runs:
+        result.save_report(report)
     if not quiet:
         out = Console()
         out = out if out.is_terminal else Console(width=WIDTH)
-        out.print(as_table(comparison))
-        for path in (json, report if comparison.runs else None):
+        out.print(as_table(result))
+        for path in (json, report if result.runs else None):
             if path is not None:
                 out.print(Text(f"Written: {path}"), soft_wrap=True)
-    if comparison.interrupted:
+    if result.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -155,11 +200,15 @@ def parse_steps(texts: list[str]) -> dict[str, Any]:
     for text in texts:
         name, separator, value = text.rpartition("=")
         if name in steps:
-            raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; give several steps with commas between.")
+            raise SettingError(
+                f"--lr was given twice for {name or 'all algorithms'}; give several steps with commas between."
+            )
         try:
             numbers = value if value == "tuned" and not separator else [float(part) for part in value.split(",")]
         except ValueError:
-            raise SettingError(f"Cannot read --lr {text}; expected 0.01, or 0.01,0.03, or tuned, or rfast=0.05.") from None
+            raise SettingError(
+                f"Cannot read --lr {text}; expected 0.01, or 0.01,0.03, or tuned, or rfast=0.05."
+            ) from None
         if separator and len(numbers) != 1:
             raise SettingError(f"--lr {text} gives one algorithm several steps; expected one, as in rfast=0.05.")
         steps[name.strip()] = numbers[0] if separator else numbers
@@ -176,10 +225,12 @@ def _check_writable(path: Path) -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError("the file is read-only")
     except OSError as error:
-        raise SettingError(f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that exists and is writable.") from None
+        raise SettingError(
+            f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that exists and is writable."
+        ) from None
 
 
-def _carry_out(plan: experiment.Plan, quiet: bool) -> Comparison:
+def _carry_out(plan: comparison.Plan, quiet: bool) -> Comparison:
     """Make the runs with a progress bar; Ctrl-C ends the plan and keeps what is finished."""
     runs: list[Run] = []
     try:
@@ -226,13 +277,19 @@ def _told(bar: Progress, count: int) -> tuple[experiment.Progress, Callable[[Run
 
 @app.command("list")
 def list_(
-    what: Annotated[str | None, typer.Argument(help="algorithms, topologies, tasks, cases or delays; default: all.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(help="algorithms, topologies, tasks, cases or delays; default: all.")
+    ] = None,
 ) -> None:
     """Say which algorithms, topologies, tasks, cases and distributions of delays there are."""
     tables: dict[str, Callable[[], Table]] = {
         "algorithms": _algorithms,
-        "topologies": lambda: _two("topologies", {row.name: f"{row.title}; agents: {row.agents}" for row in TOPOLOGIES.values()}),
-        "tasks": lambda: _two("tasks", {row.name: f"{row.title}; to time {row.until:g}, target {row.target:g}" for row in TASKS.values()}),
+        "topologies": lambda: _two(
+            "topologies", {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()}
+        ),
+        "tasks": lambda: _two(
+            "tasks", {row.name: f"{row.title}; to time {row.until:g}, target {row.target:g}" for row in TASKS.values()}
+        ),
         "cases": lambda: _two("cases", CASES),
         "delays": lambda: _two("delays", FAMILIES),
     }

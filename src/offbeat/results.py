@@ -27,7 +27,7 @@ VERSION = version("offbeat")
 class Curve:
     """What was measured over the run, one value for each evaluation.
 
-    time: simulated; updates: gradients applied by then, by all agents; megabytes: sent by then (1 MB = 10^6 bytes);
+    time: simulated; updates: gradients applied by then, by all; megabytes: sent by then (1 MB = 10^6 bytes);
     loss: of the average model on all training data; accuracy: of the average model on the test data, empty
     where the task has none; consensus: root mean square distance of the agents' models from the average model.
     """
@@ -47,7 +47,7 @@ class Run:
     settings:        everything needed to run it again (names as in `offbeat.simulate`)
     time_to_target:  the first evaluation at which the target was met; None if there was none
     diverged_at:     the evaluation at which the loss was no longer finite; the run ended there
-    final:           loss, accuracy, consensus at the end, and accuracy_mean and accuracy_worst of the agents' own models
+    final:           loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models
     topology:        the graph and its weights
     models:          the agents' final models, [n, P] per part
     trace:           the whole trace, where it was kept

@@ -22,6 +22,7 @@ class SGD:
     lr: float
 
     def __call__(self, g: Vector) -> Vector:
+        """Lr times g."""
         return self.lr * g
 
 
@@ -34,6 +35,7 @@ class Momentum:
     m: Vector | None = field(init=False, default=None)
 
     def __call__(self, g: Vector) -> Vector:
+        """One step of m, and the displacement along it."""
         self.m = g if self.m is None else self.beta * self.m + g
         return self.lr * self.m
 
@@ -52,6 +54,7 @@ class Adam:
     moments: tuple[tuple[Tensor, Tensor], ...] = field(init=False, default=())
 
     def __call__(self, g: Vector) -> Vector:
+        """One step of the moments, and the displacement."""
         return opaque(lambda: self._displacement(g.parts))
 
     def _displacement(self, g: Parts) -> Parts:
@@ -59,10 +62,8 @@ class Adam:
         self.t += 1
         old = self.moments or tuple((part * 0, part * 0) for part in g)
         self.moments = tuple(
-            (b1 * m + (1 - b1) * part, b2 * v + (1 - b2) * part.square())
-            for (m, v), part in zip(old, g, strict=True)
+            (b1 * m + (1 - b1) * part, b2 * v + (1 - b2) * part.square()) for (m, v), part in zip(old, g, strict=True)
         )
         return tuple(
-            self.lr * (m / (1 - b1**self.t)) / ((v / (1 - b2**self.t)).sqrt() + self.eps)
-            for m, v in self.moments
+            self.lr * (m / (1 - b1**self.t)) / ((v / (1 - b2**self.t)).sqrt() + self.eps) for m, v in self.moments
         )

@@ -24,16 +24,19 @@ class Scores:
 
 
 class Task(Protocol):
-    """An objective sum_i f_i, where agent i can evaluate stochastic gradients of its own f_i.
+    """An objective sum_i f_i, where agent i can evaluate stochastic gradients of its own f_i."""
 
-    name:    as in a table
-    agents:  how many f_i there are
-    measure: "accuracy", or "loss" for a task without test data; what a target is measured in
-    """
+    @property
+    def name(self) -> str:
+        """As in a table."""
 
-    name: str
-    agents: int
-    measure: str
+    @property
+    def agents(self) -> int:
+        """How many f_i there are."""
+
+    @property
+    def measure(self) -> str:
+        """Either "accuracy", or "loss" for a task without test data: what a target is measured in."""
 
     def initial(self) -> Parts:
         """x^0, the model that all agents start from: flat tensors [P]."""

@@ -104,8 +104,10 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
     known = [f.name for f in fields(row.prototype) if f.init]
     for option in options.split("+"):
         if option not in known:
-            raise unknown(f"option of {name}", option, known) if known else SettingError(
-                f"The algorithm {name} has no options; got '{wanted}'."
+            raise (
+                unknown(f"option of {name}", option, known)
+                if known
+                else SettingError(f"The algorithm {name} has no options; got '{wanted}'.")
             )
     return replace(
         row, name=f"{name}:{options}", prototype=type(row.prototype)(**dict.fromkeys(options.split("+"), True))

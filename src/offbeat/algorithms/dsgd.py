@@ -1,4 +1,4 @@
-"""Decentralized SGD with a barrier among neighbours. arXiv:1705.09056 (D-PSGD), the baseline DSGD of arXiv:2505.10322."""
+"""Decentralized SGD with a barrier among neighbours. arXiv:1705.09056, a baseline of arXiv:2505.10322."""
 
 from dataclasses import dataclass, field
 

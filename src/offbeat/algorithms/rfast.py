@@ -82,9 +82,9 @@ class RFAST(Agent):
     def on_view(self, view: View) -> None:
         """Close the books with who was lost: what it got from us comes back, what we used of it goes."""
         self.view = view
-        self.heard = {j: v for j, v in self.heard.items() if j in view.w}
-        self.got = {j: rho for j, rho in self.got.items() if j in view.w}
-        for j in [j for j in self.given if j not in view.a]:
+        self.heard = {j: v for j, v in self.heard.items() if j in view.peers}
+        self.got = {j: rho for j, rho in self.got.items() if j in view.peers}
+        for j in [j for j in self.given if j not in view.peers]:
             self.z = self.z + self.given.pop(j)
-        for j in [j for j in self.used if j not in view.w]:
+        for j in [j for j in self.used if j not in view.peers]:
             self.z = self.z - self.used.pop(j)

@@ -34,7 +34,8 @@ def as_table(comparison: Comparison) -> Group:
         table.add_column(head, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    return Group(Text(headline(comparison), style="bold"), table, *(Text(note, style="dim") for note in notes(comparison)))
+    said = (Text(note, style="dim") for note in notes(comparison))
+    return Group(Text(headline(comparison), style="bold"), table, *said)
 
 
 def headline(comparison: Comparison) -> str:
@@ -91,7 +92,8 @@ def notes(comparison: Comparison) -> list[str]:
         said.append("Medians over the seeds, for the time with [smallest - largest]; B and D are the largest.")
     for run in comparison.runs:
         if run.diverged_at is not None:
-            said.append(f"{run.algorithm} with step {run.lr:g}, seed {run.seed}, diverged by time {run.diverged_at:g}; its run ended there.")
+            which = f"{run.algorithm} with step {run.lr:g}, seed {run.seed},"
+            said.append(f"{which} diverged by time {run.diverged_at:g}; its run ended there.")
     steps = {run.lr for run in comparison.runs}
     if len(steps) > 1:
         named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)

@@ -6,7 +6,7 @@ Raises ContractError, which names the promise that was broken.
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -36,7 +36,7 @@ class Checker:
             raise ContractError(f"The clock of agent {agent.me} went back to {agent.now} (promise 3 of the engine).")
         self.clock[agent.me] = agent.now
         if agent.model.late:
-            raise ContractError(f"{name}'s model is late bound: it would move on with a register. Write pin(v) (promise 5).")
+            raise ContractError(f"{name}'s model would move on with a register: write pin(v) (promise 5).")
         if sum(type(effect) is Compute for effect in effects) > 1:
             raise ContractError(f"{name} asked for two gradients in one handler (promise c).")
         for effect in effects:
@@ -59,11 +59,13 @@ class Checker:
             what, inside = f"{name}.compute", {"x": effect.x}
         else:
             message, what = effect.message, f"{name}'s {type(effect.message).__name__}"
-            if not is_dataclass(message) or not type(message).__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            parameters = getattr(message, "__dataclass_params__", None)
+            if parameters is None or not parameters.frozen:
                 raise ContractError(f"{what} must be a frozen dataclass of vectors and numbers (promise d).")
             inside = {name: getattr(message, name) for name in message.__dataclass_fields__}
         for field_name, value in inside.items():
             if isinstance(value, Vector):
                 self.given.extend((f"{what}.{field_name}", part, part._version) for part in value.parts)
             elif not isinstance(value, int | float):
-                raise ContractError(f"{what}.{field_name} is a {type(value).__name__}; expected a vector or a number (promise d).")
+                kind = type(value).__name__
+                raise ContractError(f"{what}.{field_name} is a {kind}; expected a vector or a number (promise d).")

@@ -44,7 +44,9 @@ class Delay:
         if self.cv is not None and self.family not in DEFAULT_CV:
             raise SettingError(f"The {self.family} distribution has no coefficient of variation to set; got {self.cv}.")
         if self.cv is not None and not (math.isfinite(self.cv) and self.cv > 0):
-            raise SettingError(f"The coefficient of variation must be a number > 0; got {self.cv}. Use 'constant' for 0.")
+            raise SettingError(
+                f"The coefficient of variation must be a number > 0; got {self.cv}. Use 'constant' for 0."
+            )
         if (self.family == "empirical") != bool(self.values):
             raise SettingError("Measured values go with the empirical distribution, and it needs some.")
 
@@ -108,7 +110,8 @@ def read_values(path: Path) -> np.ndarray:
         numbers = np.asarray(values, dtype=float).ravel()
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as measured delays ({error}); expected .npy, .npz or text.") from error
-    return numbers[~np.isnan(numbers)]
+    known: np.ndarray = numbers[~np.isnan(numbers)]
+    return known
 
 
 def parse(text: str) -> Delay:

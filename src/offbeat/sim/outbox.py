@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import cache
 
 from offbeat.agent import Message
 from offbeat.vector import Vector
@@ -64,14 +63,9 @@ class Outbox:
         return item
 
 
-@cache
-def _names(message_type: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(message_type))
-
-
 def vectors(message: Message) -> dict[str, Vector]:
     """The fields of a message that are vectors."""
-    return {name: v for name in _names(type(message)) if isinstance(v := getattr(message, name), Vector)}
+    return {name: v for name in message.__dataclass_fields__ if isinstance(v := getattr(message, name), Vector)}
 
 
 def added(older: Message, newer: Message) -> Message:

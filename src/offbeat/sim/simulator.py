@@ -8,7 +8,7 @@ them is heard, and a message that takes no time arrives before the next gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
@@ -43,11 +43,12 @@ class Supply:
 
     __slots__ = ("draw", "ready")
 
-    def __init__(self, draw: Callable[[int], Sequence[Any]]) -> None:
+    def __init__(self, draw: Callable[[int], Iterable[Any]]) -> None:
         self.draw = draw
         self.ready: list[Any] = []
 
     def __call__(self) -> Any:
+        """The next value."""
         if not self.ready:
             self.ready = list(self.draw(CHUNK))[::-1]
         return self.ready.pop()
@@ -114,7 +115,7 @@ class Simulator:
         self.compute_time = [delays(Purpose.COMPUTE, i) for i in range(n)]
         self.send_time = [delays(Purpose.COMMUNICATION, i) for i in range(n)]
         self.minibatch = [Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(n)]
-        self.lost = [Supply(stream(seed, Purpose.LOSS, i).random) for i in range(n)]
+        self.lost = [Supply(partial(uniform, stream(seed, Purpose.LOSS, i))) for i in range(n)]
         self.rngs = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
 
     def _joined(self, i: int, x: Vector) -> Agent:
@@ -274,9 +275,7 @@ class Simulator:
         delay = self.send_time[i]() * size / self.model_bytes if size else 0.0
         self.messages += 1
         self.bytes_sent += size
-        self.recorder.transmissions.append(
-            (self.now, self.now + delay, i, self.recorder.kind(item.message), size)
-        )
+        self.recorder.transmissions.append((self.now, self.now + delay, i, self.recorder.kind(item.message), size))
         self._at(self.now + delay, DELIVERY, self._arrive, self.epoch[i], item)
 
     def _arrive(self, epoch: int, item: Transmission) -> None:
@@ -338,6 +337,12 @@ class Simulator:
             view = self.topology.view(j, self.alive)
             if view != old:
                 self._handle(j, "on_view", "view", view)
+
+
+def uniform(rng: np.random.Generator, count: int) -> list[float]:
+    """`count` uniform numbers in [0, 1)."""
+    drawn: list[float] = rng.random(count).tolist()
+    return drawn
 
 
 def _version(inside: Mapping[str, Vector]) -> int:

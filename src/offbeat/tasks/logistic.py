@@ -57,8 +57,8 @@ class Logistic:
 
     def _unpacked(self, models: Tensor) -> tuple[Tensor, Tensor]:
         """[m, P] -> W [m, C, D], c [m, C]."""
-        classes = self.data.classes
-        return models[:, :-classes].unflatten(1, (classes, -1)), models[:, -classes:]
+        classes, features = self.data.classes, self.data.train_x.shape[1]
+        return models[:, :-classes].view(-1, classes, features), models[:, -classes:]
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
         """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's gradient."""

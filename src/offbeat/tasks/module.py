@@ -54,7 +54,7 @@ class ModuleTask:
         _refuse_hidden_state(module)
         x, y = train
         if len(x) != len(y) or len(x) == 0:
-            raise SettingError(f"Expected as many targets as inputs, and some; got {len(x)} inputs and {len(y)} targets.")
+            raise SettingError(f"Expected as many targets as inputs, and some; got {len(x)} and {len(y)}.")
         labelled = y.ndim == 1 and not y.is_floating_point()
         if shards is None:
             labels = y.numpy() if labelled else np.zeros(len(y), dtype=np.int64)
@@ -112,15 +112,14 @@ class ModuleTask:
             losses.append(self._mean(model, *self.train, lambda out, y: self.loss(out, y)))
             losses[-1] += self.reg * sum(float((part.square() / (1 + part.square())).sum()) for part in model)
             if self.measure == "accuracy" and self.test is not None:
-                accuracies.append(
-                    self._mean(model, *self.test, lambda out, y: (out.argmax(-1) == y).double().mean())
-                )
+                accuracies.append(self._mean(model, *self.test, lambda out, y: (out.argmax(-1) == y).double().mean()))
         return Scores(np.array(losses), np.array(accuracies) if accuracies else None)
 
     def _mean(self, model: Parts, x: Tensor, y: Tensor, measure: Loss, chunk: int = 1024) -> float:
         """The mean of a mean over chunks of the data, so that activations fit in memory."""
         named, total = self._named(model), 0.0
-        for x_part, y_part in zip(x.split(chunk), y.split(chunk), strict=True):
+        for at in range(0, len(x), chunk):
+            x_part, y_part = x[at : at + chunk], y[at : at + chunk]
             total += float(measure(functional_call(self.module, named, (x_part,)), y_part)) * len(x_part)
         return total / len(x)
 
@@ -129,8 +128,8 @@ def _refuse_hidden_state(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if getattr(part, "track_running_stats", False):
             raise SettingError(
-                f"The module's part '{name}' ({type(part).__name__}) keeps running statistics, which are not parameters "
-                "and would not be mixed. Use GroupNorm or LayerNorm, or track_running_stats=False."
+                f"The module's part '{name}' ({type(part).__name__}) keeps running statistics, which are not "
+                "parameters and would not be mixed. Use GroupNorm or LayerNorm, or track_running_stats=False."
             )
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
             raise SettingError(

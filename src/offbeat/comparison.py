@@ -1,0 +1,162 @@
+"""Several runs of one experiment: `simulate` one algorithm, `compare` several.
+
+Nothing runs before everything has been checked: names, numbers, graph, data, what an algorithm needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from offbeat.agent import Agent
+from offbeat.algorithms import ALGORITHMS, Algorithm, find
+from offbeat.errors import SettingError, unknown
+from offbeat.experiment import Experiment, Prepared, Progress, prepare, run_one, simulator
+from offbeat.results import Comparison, Run
+from offbeat.rules import SGD, Rule
+
+TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+"""The steps that `lr="tuned"` tries (times n for R-FAST)."""
+
+TUNING_SEED = 1_000_003
+"""Added to the first seed for tuning, so that no step is chosen on a world that it is compared in."""
+
+Steps = float | str | Sequence[float] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked list of runs, made one at a time by iterating over `runs`."""
+
+    experiment: Experiment
+    prepared: list[Prepared]
+    rows: list[Algorithm]
+    steps: list[list[float] | None]  # for each row; None: to be tuned
+    rule: Callable[[float], Rule] = SGD
+    check: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many runs there will be, those for tuning included."""
+        seeds = len(self.prepared)
+        return sum(len(TUNING_GRID) + seeds if steps is None else len(steps) * seeds for steps in self.steps)
+
+    def runs(self, progress: Progress | None = None) -> Iterator[Run]:
+        """Make the runs; each is finished when it is yielded. The trace is kept for the first seed only."""
+        for row, steps in zip(self.rows, self.steps, strict=True):
+            tuning = None
+            if steps is None:
+                steps, tuning = self._tuned(row, progress)
+            for lr in steps:
+                for index, p in enumerate(self.prepared):
+                    run = run_one(
+                        p, row, lr, self.experiment.executor, self.rule, progress, self.check, keep_trace=index == 0
+                    )
+                    yield replace(run, tuning=tuning)
+
+    def _tuned(
+        self, row: Algorithm, progress: Progress | None
+    ) -> tuple[list[float], dict[float, dict[str, float | None]]]:
+        """The step of the grid with the shortest time to target, then the smallest final loss, in a world apart."""
+        p = prepare(self.experiment, self.prepared[0].seed + TUNING_SEED)
+        outcomes: dict[float, dict[str, float | None]] = {}
+        best: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+        for base in TUNING_GRID:
+            lr = row.default_lr(base, p.topology.n)
+            run = run_one(p, row, lr, self.experiment.executor, self.rule, progress, keep_trace=False)
+            loss = run.final["loss"] if run.diverged_at is None else None
+            outcomes[lr] = {"time_to_target": run.time_to_target, "loss": loss}
+            time_to_target = math.inf if run.time_to_target is None else run.time_to_target
+            best = min(best, (time_to_target, math.inf if loss is None else loss, lr))
+        if math.isinf(best[2]) or math.isinf(best[1]):
+            tried = ", ".join(f"{lr:g}" for lr in outcomes)
+            raise SettingError(f"{row.name} diverged with every step of the grid {tried}.")
+        return [best[2]], outcomes
+
+
+def plan(
+    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
+    *,
+    lr: Steps = 0.01,
+    seed: int = 0,
+    seeds: int = 1,
+    rule: Callable[[float], Rule] = SGD,
+    check: bool = False,
+    **settings: Any,
+) -> Plan:
+    """Check everything about a comparison. Raises SettingError or DataError; nothing has run then."""
+    if isinstance(algorithms, str):
+        algorithms = algorithms.split(",")
+    rows = [find(a) for a in algorithms]
+    if not rows:
+        raise SettingError("Name at least one algorithm.")
+    names = [row.name for row in rows]
+    if len(set(names)) < len(names):
+        raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
+    if seeds < 1:
+        raise SettingError(f"There must be at least one seed; got {seeds}.")
+    known = [f.name for f in fields(Experiment)]
+    for name in settings:
+        if name not in known:
+            raise unknown("setting", name, [*known, "lr", "seed", "seeds", "rule"])
+    e = Experiment(**settings)
+    prepared = [prepare(e, s) for s in range(seed, seed + seeds)]
+    made = Plan(e, prepared, rows, _steps(lr, rows, prepared[0].topology.n), rule, check)
+    for row, steps in zip(rows, made.steps, strict=True):
+        for step in steps or [1.0]:
+            simulator(prepared[0], row, step, e.executor, rule, check=False)
+    return made
+
+
+def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | None]:
+    """For every algorithm its list of steps; None where they are to be tuned.
+
+    A mapping gives steps by algorithm, and by "" for all that it does not name.
+    """
+    own: dict[str, Any] = dict(lr) if isinstance(lr, Mapping) else {}
+    base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
+    for name in own:
+        if name not in [row.name for row in rows]:
+            compared = ", ".join(row.name for row in rows)
+            raise SettingError(f"A step was given for '{name}', which is not compared. Compared: {compared}.")
+    if isinstance(base, str) and base != "tuned":
+        raise SettingError(f"A step is a number, several numbers, or 'tuned'; got '{base}'.")
+    common = None if base == "tuned" else [base] if isinstance(base, int | float) else list(base)
+    if common is not None and len(set(common)) < max(1, len(common)):
+        raise SettingError(f"Expected one or more different steps; got {common}.")
+    return [
+        [own[row.name]] if row.name in own else None if common is None else [row.default_lr(s, n) for s in common]
+        for row in rows
+    ]
+
+
+def compare(
+    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Run several algorithms in the same worlds.
+
+    algorithms: names ("adsgd", "dsgd:overlap"), classes or objects of your own (`offbeat.Agent`)
+    settings:   those of `Experiment`, and
+    lr:         a step, several, "tuned" (each algorithm's own best of `TUNING_GRID`), or {algorithm: step, "": step}
+    seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
+    rule:       step -> local rule, for example offbeat.Momentum (default: SGD)
+
+        result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
+        print(result)
+    """
+    return Comparison(list(plan(algorithms, **settings).runs(progress)))
+
+
+def simulate(
+    algorithm: str | type[Agent] | Agent | Algorithm = "adsgd", *, progress: Progress | None = None, **settings: Any
+) -> Run:
+    """Run one algorithm once; the settings are those of `compare`."""
+    made = plan([algorithm], **settings)
+    if made.count != 1:
+        raise SettingError("simulate makes one run: give one step and one seed, or use compare.")
+    return next(made.runs(progress))

@@ -1,0 +1,294 @@
+"""Figures of a comparison, in plotly: an algorithm has the same colour in all of them."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from offbeat.report.table import cells, target_name
+from offbeat.results import Comparison, Run
+from offbeat.topology import Topology
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, told apart by the colour-blind; without their yellow, which is pale on white."""
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+
+X_TITLES = {
+    "time": "simulated time (mean gradient = 1)",
+    "updates": "gradients applied, by all agents",
+    "megabytes": "megabytes sent, by all agents",
+}
+Y_TITLES = {
+    "loss": "training loss",
+    "accuracy": "test accuracy",
+    "consensus": "distance from the average model",
+}
+
+POINTS = 400
+"""A line has about this many points at most."""
+
+LIFT = 3.0
+"""A diverged run is drawn up to this many times the largest loss of those that did not diverge."""
+
+_AXIS = {
+    "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666", "ticklen": 4,
+    "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}}, "automargin": True,
+}  # fmt: skip
+
+STYLE = go.layout.Template(
+    layout={
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#222"},
+        "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
+        "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 13}},
+        "margin": {"l": 56, "r": 12, "t": 16, "b": 48},
+    }
+)  # fmt: skip
+"""White, thin axes, the legend above."""
+
+
+def escaped(text: str) -> str:
+    """Text as plotly shows it: plotly reads a few HTML tags in what it is given."""
+    return html.escape(text, quote=False)
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a group is drawn: colour by algorithm; marker by group; dashes by step, where there are several."""
+
+    colour: str
+    symbol: str
+    dash: str
+
+
+def looks(comparison: Comparison) -> dict[tuple[str, float], Look]:
+    """A look for every group, by the order of the comparison; past the seventh algorithm colours return dashed."""
+    steps: dict[str, int] = {}
+    found: dict[tuple[str, float], Look] = {}
+    for key in comparison.groups():
+        nth = list(steps).index(key[0]) if key[0] in steps else len(steps)
+        step = steps[key[0]] = steps.get(key[0], -1) + 1
+        found[key] = Look(
+            PALETTE[nth % len(PALETTE)],
+            SYMBOLS[len(found) % len(SYMBOLS)],
+            DASHES[(step + nth // len(PALETTE)) % len(DASHES)],
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A group of runs on one grid: median, smallest, largest; up to where the first of them diverged."""
+
+    x: np.ndarray
+    middle: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    diverged: bool
+
+
+def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
+    """The curves of the runs as one; over time they share their grid, over anything else they are interpolated."""
+    pairs = []
+    for run in runs:
+        values = np.array(getattr(run.curve, y), dtype=float)
+        kept = np.isfinite(values) & np.isfinite(run.curve.loss)
+        count = len(kept) if kept.all() else int(np.argmin(kept))
+        pairs.append((np.array(getattr(run.curve, x)[:count], dtype=float), values[:count]))
+    count = min(len(along) for along, _ in pairs)
+    if x == "time" or len(runs) == 1 or not count:
+        grid, rows = pairs[0][0][:count], np.stack([values[:count] for _, values in pairs])
+    else:
+        grid = np.linspace(max(along[0] for along, _ in pairs), min(along[-1] for along, _ in pairs), count)
+        rows = np.stack([_interpolated(grid, along, values) for along, values in pairs])
+    thin = np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)
+    grid, rows = grid[thin], rows[:, thin]
+    diverged = any(run.diverged_at is not None for run in runs)
+    return Summary(grid, np.median(rows, 0), rows.min(0), rows.max(0), diverged)
+
+
+def _interpolated(grid: np.ndarray, along: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Where nothing was sent or applied between evaluations, the last one counts."""
+    last = np.append(np.diff(along) > 0, True)
+    found: np.ndarray = np.interp(grid, along[last], values[last])
+    return found
+
+
+def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figure:
+    """How all algorithms went: x is "time", "updates" or "megabytes"; y "loss", "accuracy" or "consensus".
+
+    A line is the median over the seeds, a band reaches from the smallest to the largest, a cross ends
+    what diverged, and the target is dashed.
+    """
+    groups = {key: runs for key, runs in comparison.groups().items() if all(getattr(run.curve, y) for run in runs)}
+    drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
+    look = looks(comparison)
+    ceiling = _ceiling(list(drawn.values()))
+    fig = go.Figure(layout={"template": STYLE, "height": 360})
+    for key, s in drawn.items():
+        if len(groups[key]) > 1:
+            fig.add_trace(_band(s, look[key], comparison.label(key), ceiling))
+    for key, s in drawn.items():
+        fig.add_trace(_line(s, look[key], comparison.label(key), x, y, ceiling))
+    for key, s in drawn.items():
+        if s.diverged and len(s.x):
+            fig.add_trace(_cross(s, look[key], comparison.label(key), ceiling))
+    fig.update_xaxes(title_text=X_TITLES[x], rangemode="tozero")
+    fig.update_yaxes(title_text=_y_title(comparison, y))
+    if y == "loss":
+        fig.update_yaxes(type="log", dtick="D2" if _decades(list(drawn.values()), ceiling) > 0.8 else None)
+    if y == "accuracy":
+        fig.update_yaxes(tickformat=".0%")
+    target = comparison.runs[0].settings["target"] if comparison.runs else None
+    if target is not None and comparison.runs[0].measure == y and (y != "loss" or target > 0):
+        fig.add_hline(target, line={"color": "#444", "width": 1, "dash": "dash"})
+        fig.add_annotation(
+            text=f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}", showarrow=False,
+            x=0, xref="paper", xanchor="left", y=math.log10(target) if y == "loss" else target, yanchor="bottom",
+            font={"size": 12, "color": "#444"},
+        )  # fmt: skip
+    return fig
+
+
+def _y_title(comparison: Comparison, y: str) -> str:
+    quadratic = bool(comparison.runs) and comparison.runs[0].settings["task"] == "quadratic"
+    return "gap to the optimum" if y == "loss" and quadratic else Y_TITLES[y]
+
+
+def _ceiling(drawn: Sequence[Summary]) -> float:
+    """Up to where lines are drawn: one run that exploded must not press the others flat."""
+    sane = [s.high for s in drawn if not s.diverged and len(s.x)] or [s.high[:1] for s in drawn if len(s.x)]
+    return LIFT * max((float(values.max()) for values in sane), default=1.0)
+
+
+def _decades(drawn: Sequence[Summary], ceiling: float) -> float:
+    values = np.concatenate([[], *(s.middle for s in drawn)])
+    values = np.minimum(values[values > 0], ceiling)
+    return math.log10(values.max() / values.min()) if len(values) else 0.0
+
+
+def _below(s: Summary, ceiling: float) -> int:
+    """How many points of a summary are drawn: up to the first one above the ceiling."""
+    above = s.middle > ceiling
+    return int(np.argmax(above)) + 1 if s.diverged and above.any() else len(s.x)
+
+
+def _band(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
+    count = _below(s, ceiling)
+    around = np.concatenate([s.high[:count], s.low[:count][::-1]])
+    floor = around[around > 0].min(initial=math.inf)
+    return go.Scatter(
+        x=np.concatenate([s.x[:count], s.x[:count][::-1]]), y=np.clip(around, min(floor, ceiling), ceiling)
+        if math.isfinite(floor) else around,
+        fill="toself", fillcolor=look.colour, opacity=0.18, mode="none", line={"width": 0},
+        legendgroup=escaped(label), showlegend=False, hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _line(s: Summary, look: Look, label: str, x: str, y: str, ceiling: float) -> go.Scatter:
+    count = _below(s, ceiling)
+    shown = {"time": "time %{x:,.6~g}", "updates": "%{x:,.0f} gradients", "megabytes": "%{x:,.4~g} MB"}[x]
+    value = "%{y:.1%}" if y == "accuracy" else "%{y:.4~g}"
+    return go.Scatter(
+        x=s.x[:count], y=np.minimum(s.middle[:count], ceiling), name=escaped(label), legendgroup=escaped(label),
+        mode="lines+markers", line={"color": look.colour, "width": 2, "dash": look.dash},
+        marker={"color": look.colour, "symbol": look.symbol, "size": 8, "maxdisplayed": 8},
+        hovertemplate=f"{shown}: {value}",
+    )  # fmt: skip
+
+
+def _cross(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
+    last = _below(s, ceiling) - 1
+    return go.Scatter(
+        x=[s.x[last]], y=[min(s.middle[last], ceiling)], mode="markers", legendgroup=escaped(label), showlegend=False,
+        marker={"color": look.colour, "symbol": "x", "size": 12, "line": {"color": "white", "width": 1}},
+        cliponaxis=False, hovertemplate=f"{escaped(label)} diverged<extra></extra>",
+    )  # fmt: skip
+
+
+# -- bars and the graph ----------------------------------------------------------------------------
+
+
+def bars(comparison: Comparison) -> go.Figure:
+    """Time to target: median, smallest to largest over the seeds; hatched to the end where it was never met."""
+    groups, look = comparison.groups(), looks(comparison)
+    end = max((run.settings["until"] for run in comparison.runs), default=1.0)
+    texts = [row[1] for row in cells(comparison)[1]] if groups else []
+    rows = []
+    for runs in groups.values():
+        times = sorted(math.inf if run.time_to_target is None else run.time_to_target for run in runs)
+        rows.append((float(np.median(times)), times[0], times[-1]))
+    shown = [tuple(min(time, end) for time in row) for row in rows]
+    colours = [look[key].colour for key in groups]
+    places = list(range(len(groups)))
+    fig = go.Figure(layout={"template": STYLE, "height": 60 + 58 * max(len(groups), 1), "showlegend": False})
+    fig.add_trace(
+        go.Bar(
+            orientation="h", x=[row[0] for row in shown], y=places, width=0.42, hoverinfo="skip",
+            marker={
+                "color": colours, "line": {"color": colours, "width": 1},
+                "pattern": {"shape": ["/" if math.isinf(row[0]) else "" for row in rows], "bgcolor": "white",
+                            "fgcolor": colours, "fillmode": "replace", "size": 7, "solidity": 0.25},
+            },
+            error_x={
+                "array": [row[2] - row[0] for row in shown], "arrayminus": [row[0] - row[1] for row in shown],
+                "color": "#222", "thickness": 1.5, "width": 5, "visible": any(row[1] < row[2] for row in shown),
+            },
+        )
+    )  # fmt: skip
+    for place, key in enumerate(groups):
+        fig.add_annotation(
+            text=f"<b>{escaped(comparison.label(key))}</b>  {escaped(texts[place])}", showarrow=False,
+            x=0, xanchor="left", y=place - 0.22, yanchor="bottom", xshift=-3,
+        )  # fmt: skip
+    title = target_name(comparison.runs[0]) if comparison.runs else "time to target"
+    fig.update_xaxes(title_text=f"{title}, {X_TITLES['time']}", range=[0, end * 1.02])
+    fig.update_yaxes(range=[len(groups) - 0.6, -0.75], visible=False)
+    fig.update_layout(margin={"l": 16})
+    return fig
+
+
+def graph(drawn: Run | Topology) -> go.Figure:
+    """Who hears whom; the straggler of a run is a square."""
+    topology = drawn.topology if isinstance(drawn, Run) else drawn
+    slow = drawn.settings["straggler"] if isinstance(drawn, Run) else None
+    at, edges = topology.positions(), sorted(topology.graph.edges())
+    fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": slow is not None})
+    lines: list[list[float | None]] = [[v for i, j in edges for v in (at[i][c], at[j][c], None)] for c in (0, 1)]
+    fig.add_trace(
+        go.Scatter(x=lines[0], y=lines[1], mode="lines", line={"color": "#999", "width": 1.5}, hoverinfo="skip",
+                   showlegend=False)
+    )  # fmt: skip
+    if topology.graph.is_directed():
+        for i, j in edges:
+            fig.add_annotation(
+                x=at[j][0], y=at[j][1], ax=at[i][0], ay=at[i][1], xref="x", yref="y", axref="x", ayref="y", text="",
+                showarrow=True, arrowhead=2, arrowsize=1.4, arrowcolor="#999", standoff=14, startstandoff=12,
+            )  # fmt: skip
+    few = topology.n <= 64
+    for name, agents, colour, symbol in (
+        ("agent", [i for i in at if i != slow], PALETTE[0], "circle"),
+        ("straggler", [i for i in at if i == slow], PALETTE[1], "square"),
+    ):
+        fig.add_trace(
+            go.Scatter(
+                x=[at[i][0] for i in agents], y=[at[i][1] for i in agents], name=name, text=[str(i) for i in agents],
+                mode="markers+text" if few else "markers", textfont={"color": "white", "size": 12 if few else 1},
+                marker={"color": colour, "symbol": symbol, "size": 24 if topology.n <= 40 else 20 if few else 7},
+                hovertemplate=f"{name} %{{text}}<extra></extra>",
+            )
+        )  # fmt: skip
+    fig.update_xaxes(visible=False)
+    fig.update_yaxes(visible=False, scaleanchor="x")
+    fig.update_layout(margin={"l": 24, "r": 24, "b": 24})
+    return fig

@@ -1,0 +1,208 @@
+"""Who computed, sent and waited when: a window of the trace, one row an agent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from offbeat.report.figures import STYLE, X_TITLES, escaped
+from offbeat.results import Run
+from offbeat.trace import EVENT_CODE
+
+ROWS = 16
+"""So many agents are shown; of more, the straggler, its neighbours, and the first."""
+
+STEPS = 6
+"""The window takes in about so many steps of the slowest agent."""
+
+Span = tuple[int, float, float]
+"""Row, start, end."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a state is drawn in its agent's row: colour, pattern, thickness, and how far below the middle."""
+
+    colour: str
+    width: float
+    offset: float
+    pattern: str = ""
+
+
+LOOKS = {
+    "computing": Look("#3d3d3d", 0.5, -0.13),
+    "waiting": Look("#F3E788", 0.5, -0.13),
+    "sending": Look("#56B4E9", 0.22, 0.28),
+    "down": Look("#888888", 0.78, 0.0, "x"),
+}
+
+
+@dataclass
+class Spans:
+    """What some agents did, by state."""
+
+    states: dict[str, list[Span]] = field(default_factory=lambda: {state: [] for state in LOOKS})
+
+    def add(self, state: str, row: int, start: float, end: float) -> None:
+        """Note it, if it took any time."""
+        if end > start:
+            self.states[state].append((row, start, end))
+
+
+def window(runs: Sequence[Run]) -> tuple[float, float]:
+    """A window in which something can be seen: some steps of the slowest agent, after the start-up.
+
+    If agents crash, it begins a little before the first of them does.
+    """
+    ends = [run.curve.time[-1] for run in runs]
+    slowest, typical, crashed = 0.0, 0.0, math.inf
+    for run in runs:
+        if run.trace is None:
+            continue
+        events = run.trace.events
+        done = events[events["event"] == EVENT_CODE["gradient"]]
+        means = [float((mine["end"] - mine["start"]).mean()) for mine in _by_agent(done, run.trace.agents) if len(mine)]
+        slowest, typical = max([slowest, *means]), max(typical, float(np.median(means)) if means else 0.0)
+        crashed = min([crashed, *events["time"][events["event"] == EVENT_CODE["crash"]].tolist()])
+    last = max(ends, default=0.0)
+    length = min(max(STEPS * slowest, 12 * typical), 100 * typical) or last
+    unit = 10 ** math.floor(math.log10(length)) / 2 if length > 0 else 1.0
+    length = min(math.ceil(length / unit) * unit, last)
+    start = crashed - length / 4 if crashed < last else length
+    start = math.floor(min(max(start, 0.0), last - length) / unit) * unit
+    return start, start + length
+
+
+def shown(run: Run) -> list[int]:
+    """The agents that have a row."""
+    n, slow = run.topology.n, run.settings["straggler"]
+    if n <= ROWS:
+        return list(range(n))
+    first = [] if slow is None else [slow, *run.topology.peers(slow)]
+    return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
+
+
+def timeline(run: Run, start: float | None = None, end: float | None = None) -> go.Figure:
+    """One run: who computed, sent and waited when. The run must have kept its trace."""
+    return timelines({run.algorithm: run}, start, end)
+
+
+def timelines(runs: dict[str, Run], start: float | None = None, end: float | None = None) -> go.Figure:
+    """Several runs, named, one above the other over the same window of time."""
+    begin, stop = window(list(runs.values()))
+    begin, stop = begin if start is None else start, stop if end is None else end
+    count, agents = len(runs), max((len(shown(run)) for run in runs.values()), default=1)
+    panel, gap, top, bottom = 17 * agents + 12, 34, 60, 52
+    height = top + bottom + count * panel + (count - 1) * gap
+    fig = make_subplots(
+        rows=max(count, 1), cols=1, shared_xaxes=True, vertical_spacing=gap / (height - top - bottom),
+        subplot_titles=[f"<b>{escaped(name)}</b>" for name in runs],
+    )  # fmt: skip
+    fig.update_annotations(x=0, xanchor="left", font_size=13)
+    used = set()
+    for place, run in enumerate(runs.values(), start=1):
+        spans = _spans(run, begin, stop)
+        used |= {state for state, found in spans.states.items() if found}
+        for state, found in spans.states.items():
+            fig.add_trace(_bar(state, found), row=place, col=1)
+        rows, slow = shown(run), run.settings["straggler"]
+        fig.update_yaxes(
+            row=place, col=1, range=[len(rows) - 0.4, -0.6], showgrid=False, ticks="", tickfont={"size": 11},
+            tickvals=list(range(len(rows))), ticktext=[f"<b>{i}</b>" if i == slow else str(i) for i in rows],
+            title={"text": "agent", "standoff": 4},
+        )  # fmt: skip
+    for state in LOOKS:
+        if state in used:
+            fig.add_trace(_key(state), row=1, col=1)
+    fig.update_xaxes(range=[begin, stop], showgrid=False)
+    fig.update_xaxes(title_text=X_TITLES["time"], row=max(count, 1), col=1)
+    fig.update_layout(
+        template=STYLE, height=height, barmode="overlay", hovermode="closest",
+        margin={"l": 44, "r": 12, "t": top, "b": bottom},
+        legend={"y": 1 + 26 / (height - top - bottom), "itemclick": False, "itemdoubleclick": False},
+    )  # fmt: skip
+    return fig
+
+
+def _bar(state: str, spans: Sequence[Span]) -> go.Bar:
+    """All bars of one state in one panel."""
+    look = LOOKS[state]
+    return go.Bar(
+        orientation="h", base=[start for _, start, _ in spans], x=[end - start for _, start, end in spans],
+        y=[row + look.offset for row, _, _ in spans], width=look.width, showlegend=False, legendgroup=state,
+        marker=_marker(look), customdata=[end for _, _, end in spans],
+        hovertemplate=f"{state}, %{{base:.5~g}} to %{{customdata:.5~g}}<extra></extra>",
+    )  # fmt: skip
+
+
+def _key(state: str) -> go.Bar:
+    """The entry of the legend, which is there even if the first panel has no such bar."""
+    return go.Bar(
+        orientation="h", base=[0], x=[0], y=[0], name=state, legendgroup=state, marker=_marker(LOOKS[state]),
+        hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _marker(look: Look) -> dict[str, object]:
+    marker: dict[str, object] = {"color": look.colour, "line": {"color": "white", "width": 0.5}}
+    if look.pattern:
+        pattern = {"shape": look.pattern, "bgcolor": "white", "fgcolor": look.colour, "fillmode": "replace", "size": 5}
+        marker |= {"pattern": pattern, "line": {"color": look.colour, "width": 0.5}}
+    return marker
+
+
+# -- from the trace --------------------------------------------------------------------------------
+
+
+def _by_agent(rows: np.ndarray, agents: int) -> list[np.ndarray]:
+    return [rows[rows["agent"] == agent] for agent in range(agents)]
+
+
+def _spans(run: Run, begin: float, stop: float) -> Spans:
+    """What the shown agents did between `begin` and `stop`."""
+    spans = Spans()
+    if run.trace is not None:
+        over = run.curve.time[-1]
+        events, sent = (_by_agent(rows, run.trace.agents) for rows in (run.trace.events, run.trace.transmissions))
+        for row, agent in enumerate(shown(run)):
+            downs = _downs(events[agent], over)
+            found = Spans()
+            _worked(found, row, events[agent], downs, over)
+            for at in sent[agent]:
+                cut = [down for down, _ in downs if at["start"] < down < at["end"]]
+                found.add("sending", row, float(at["start"]), min([float(at["end"]), over, *cut]))
+            for state, all_of_it in found.states.items():
+                for _, start, end in all_of_it:
+                    spans.add(state, row, max(start, begin), min(end, stop))
+    return spans
+
+
+def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
+    """When an agent was down."""
+    crashed = events["time"][events["event"] == EVENT_CODE["crash"]].tolist()
+    back = events["time"][events["event"] == EVENT_CODE["rejoin"]].tolist()
+    return [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
+
+
+def _worked(spans: Spans, row: int, events: np.ndarray, downs: list[tuple[float, float]], over: float) -> None:
+    """Computing and down as recorded, waiting in between.
+
+    A gradient that was cut off by a crash or by the end of the run is not in the trace, so that the time
+    before those counts as waiting only where it is longer than two of the agent's gradients.
+    """
+    done = events[events["event"] == EVENT_CODE["gradient"]]
+    busy = [("computing", float(start), float(end)) for start, end in zip(done["start"], done["end"], strict=True)]
+    longest = max((end - start for _, start, end in busy), default=math.inf)
+    known = sorted([*busy, *(("down", at, until) for at, until in downs)], key=lambda span: span[1:])
+    free = 0.0
+    for state, start, end in [*known, ("", over, over)]:
+        if state == "computing" or start - free > 2 * longest:
+            spans.add("waiting", row, free, start)
+        if state:
+            spans.add(state, row, start, end)
+        free = max(free, end)

@@ -1,0 +1,21 @@
+"""What all tests share: one thread, reproducible Hypothesis, where real data may be."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("offbeat")
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder with real data sets; the test is skipped where there is none."""
+    folder = Path(os.environ.get("OFFBEAT_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "mnist").is_dir():
+        pytest.skip(f"no real data in {folder}")
+    return folder

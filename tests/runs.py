@@ -1,0 +1,76 @@
+"""Small runs for the tests, always with the contract checked."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat import SGD, Agent, Delay, Quadratic, World
+from offbeat.algorithms import find
+from offbeat.rules import Rule
+from offbeat.sim.checks import Checker
+from offbeat.sim.executors import executor
+from offbeat.sim.simulator import Observer, Simulator, Supply
+from offbeat.streams import Purpose, stream
+from offbeat.task import Task
+from offbeat.topology import Topology, build
+
+ALL = ("adsgd", "adpsgd", "adpsgd:overlap", "adpsgd:atomic", "rfast", "dsgd", "dsgd:overlap", "allreduce")
+LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
+
+
+def quadratic(n: int = 9, d: int = 3, seed: int = 0, equal: bool = False, noise: float = 0.0) -> Quadratic:
+    """Random quadratics; `equal` gives all of them curvature 1."""
+    rng = np.random.default_rng(seed)
+    return Quadratic(rng.normal(size=(n, d)), np.ones(n) if equal else rng.uniform(0.5, 2.0, n), noise)
+
+
+def started(
+    algorithm: str | Agent | type[Agent],
+    task: Task | None = None,
+    world: World | None = None,
+    topology: str | Topology = "grid",
+    lr: float = 0.05,
+    how: str = "event-by-event",
+    rule: Callable[[float], Rule] = SGD,
+    observers: Sequence[Observer] = (),
+    check: bool = True,
+    **options: Any,
+) -> Simulator:
+    """A simulator that has started; `run(until)` it."""
+    row = find(algorithm)
+    task = task or quadratic()
+    sim = Simulator(
+        row.new,
+        lambda: rule(lr),
+        build(topology, task.agents),
+        task,
+        world or World(),
+        executor(how, task),
+        returns="return" in row.tolerates,
+        checker=Checker(pickle_every=20) if check else None,
+        observers=observers,
+        **options,
+    )
+    sim.start()
+    return sim
+
+
+def models(sim: Simulator) -> np.ndarray:
+    """[n, P] of the first part."""
+    stacked: np.ndarray = sim.stacked()[0].numpy()
+    return stacked
+
+
+def vector(sim: Simulator, i: int, name: str) -> np.ndarray:
+    """A field of agent i as an array."""
+    value: torch.Tensor = getattr(sim.agents[i], name).parts[0]
+    array: np.ndarray = value.numpy()
+    return array
+
+
+def minibatches(task: Task, seed: int, i: int) -> Supply:
+    """The minibatches that agent i meets, one at a time."""
+    return Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i)))

@@ -1,0 +1,198 @@
+"""What must be conserved at every instant, under any delays, losses and crashes."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import models, quadratic, started
+
+from offbeat import Crash, Delay, Quadratic, Vector, World
+from offbeat.algorithms.adpsgd import Ask, Moved
+from offbeat.sim.outbox import Transmission
+from offbeat.sim.simulator import Simulator
+
+worlds = st.builds(
+    World,
+    seed=st.integers(0, 10_000),
+    slow_compute=st.dictionaries(st.integers(0, 5), st.sampled_from([0.3, 10.0]), max_size=2),
+    slow_communication=st.dictionaries(st.integers(0, 5), st.sampled_from([0.1, 10.0]), max_size=2),
+    loss=st.sampled_from([0.0, 0.3]),
+)
+graphs = st.sampled_from(["ring", "grid", "complete", "star", "chain", "binary-tree"])
+
+
+def on_their_way(sim: Simulator) -> list[Transmission]:
+    """Everything that was sent and has not arrived: queued, or being transmitted."""
+    waiting = [item for box in sim.outbox for item in box.queue]
+    flying = [event[5][1] for event in sim.heap if event[4] == sim._arrive]
+    return [item for item in waiting + flying if isinstance(item, Transmission)]
+
+
+def array(v: Vector) -> np.ndarray:
+    value: np.ndarray = v.parts[0].numpy()
+    return value
+
+
+# -- R-FAST ----------------------------------------------------------------------------------------
+
+
+def tracked_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of trackers and of mass on the links, and sum of the newest gradients."""
+    live: list[Any] = [sim.agents[i] for i in sorted(sim.alive)]
+    zero = np.zeros(3)
+    mass = sum((array(agent.z) for agent in live), zero)
+    for giver in live:
+        for j, rho in giver.given.items():
+            taker: Any = sim.agents[j]
+            mass = mass + array(rho) - (array(taker.used[giver.me]) if giver.me in taker.used else zero)
+    return mass, sum((array(agent.g) for agent in live), zero)
+
+
+@given(worlds, graphs)
+def test_rfast_keeps_its_mass_under_loss_and_delay(world: World, graph: str) -> None:
+    sim = started("rfast", quadratic(6, noise=0.5), world, graph, lr=0.02)
+    for time in range(2, 40, 3):
+        sim.run(time)
+        mass, gradients = tracked_mass(sim)
+        assert mass == pytest.approx(gradients, abs=1e-11)
+
+
+@given(worlds, st.integers(0, 5), st.booleans())
+def test_rfast_keeps_its_mass_among_the_living_when_agents_crash(world: World, who: int, returns: bool) -> None:
+    crash = Crash(who, 10.5, 21.5 if returns else None)
+    other = Crash((who + 1) % 6, 14.5, None)
+    world = World(world.seed, slow_compute=world.slow_compute, loss=world.loss, crashes=(crash, other))
+    sim = started("rfast", quadratic(6, noise=0.5), world, "complete", lr=0.02)
+    for time in range(2, 40, 3):
+        sim.run(time)
+        mass, gradients = tracked_mass(sim)
+        assert mass == pytest.approx(gradients, abs=1e-11)
+    assert len(sim.alive) == (5 if returns else 4)
+
+
+class Linear(Quadratic):
+    """f_i(x) = b_i x: constant gradients."""
+
+    def gradients(self, agents: Any, samples: Any, models: Any) -> Any:
+        return (torch.from_numpy(self.b[list(agents)]),)
+
+
+def test_rfast_effective_step_on_the_grid() -> None:
+    """Constant gradients c_i in lockstep: the models drift by -0.23288 lr mean(c) a round.
+
+    lr n sum_i pi_i a_ii pi_i = 0.3778 lr is what moves when neighbours' v are of the same round; they are one
+    round old here (everybody reads before anybody is heard), which divides it by 1 + (1 - mean w_ii) = 1.6222.
+    """
+    from offbeat import Delay
+    from offbeat.tasks.quadratic import Quadratic
+
+    class Linear(Quadratic):
+        """f_i(x) = c_i x, as the limit of a quadratic whose minimiser is far away."""
+
+        def gradients(self, agents: Any, samples: Any, models: Any) -> Any:
+                    return (torch.from_numpy(self.b[list(agents)]),)
+
+    c = np.random.default_rng(1).normal(size=(9, 3))
+    world = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
+    sim = started("rfast", Linear(c, np.ones(9)), world, lr=1e-3)
+    sim.run(300)
+    before = models(sim).mean(0)
+    sim.run(400)
+    drift = (models(sim).mean(0) - before) / 100
+    assert drift / (-1e-3 * c.mean(0)) == pytest.approx([0.377778 / 1.622222] * 3, rel=1e-5)
+
+
+class Nothing:
+    """The local rule of no gradients at all."""
+
+    def __init__(self, lr: float) -> None: ...
+
+    def __call__(self, g: Vector) -> Vector:
+        return 0.0 * g
+
+
+# -- AD-PSGD ---------------------------------------------------------------------------------------
+
+
+class Applied:
+    """A local rule that adds up what it applied."""
+
+    total: np.ndarray
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def __call__(self, g: Vector) -> Vector:
+        Applied.total = Applied.total + self.lr * array(g)
+        return self.lr * g
+
+
+@given(worlds, graphs, st.sampled_from(["adpsgd", "adpsgd:overlap"]))
+def test_adpsgd_sum_with_displacements_in_flight(world: World, graph: str, algorithm: str) -> None:
+    """sum_i x_i - displacements in flight = x(0) - everything that was applied, at every instant."""
+    Applied.total = np.zeros(3)
+    sim = started(algorithm, quadratic(6, noise=0.5), world, graph, rule=Applied)
+    for time in range(2, 60, 4):
+        sim.run(time)
+        flying = sum((array(i.message.d) for i in on_their_way(sim) if isinstance(i.message, Moved)), np.zeros(3))
+        assert models(sim).sum(0) - flying == pytest.approx(-Applied.total, abs=1e-12)
+    asking = sum(isinstance(i.message, Ask) for i in on_their_way(sim))
+    assert asking <= 6, "an agent has at most one question under way"
+
+
+@given(worlds, st.sampled_from(["grid", "chain", "star", "binary-tree"]))
+def test_atomic_adpsgd_never_increases_the_spread_and_keeps_the_mean(world: World, graph: str) -> None:
+    """Without gradients: after every complete averaging the mean is the same and the spread is no larger."""
+    sim = started("adpsgd:atomic", quadratic(6), world, graph, rule=Nothing)
+    spread_out(sim)
+    mean, spread = models(sim).mean(0), np.inf
+    for time in range(5, 100, 5):
+        sim.run(time)
+        flying = [i for i in on_their_way(sim) if isinstance(i.message, Moved)]
+        landed = {i.to[0]: array(i.message.d) for i in flying}
+        x = np.array([models(sim)[i] - landed.get(i, 0.0) for i in range(6)])
+        assert x.mean(0) == pytest.approx(mean, abs=1e-12)
+        now = ((x - mean) ** 2).sum()
+        assert now <= spread + 1e-12
+        spread = now
+
+
+def spread_out(sim: Simulator) -> None:
+    """Different models to begin with, before anything has happened."""
+    rng = np.random.default_rng(0)
+    for i, agent in enumerate(sim.agents):
+        agent.x = sim.models[i] = Vector((torch.from_numpy(rng.normal(size=3)),))
+
+
+def test_two_agents_agree_after_one_averaging() -> None:
+    sim = started("adpsgd:atomic", quadratic(2), World(seed=1), "chain", rule=Nothing)
+    spread_out(sim)
+    sim.run(10)
+    assert models(sim)[0] == pytest.approx(models(sim)[1], abs=1e-15)
+
+
+# -- mixing ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=12)
+@given(worlds, graphs)
+def test_adsgd_without_gradients_agrees_within_the_initial_range(world: World, graph: str) -> None:
+    """Row-stochastic mixing does not keep the mean; it never leaves the convex hull, and reaches consensus."""
+    sim = started("adsgd", quadratic(6), world, graph, rule=Nothing, check=False)
+    spread_out(sim)
+    low, high = models(sim).min(0), models(sim).max(0)
+    for time in (10, 50, 800):
+        sim.run(time)
+        assert (models(sim) >= low - 1e-12).all()
+        assert (models(sim) <= high + 1e-12).all()
+    assert np.ptp(models(sim), axis=0).max() < 1e-3
+
+
+@given(worlds, graphs, st.sampled_from(["adsgd", "dsgd", "adpsgd", "rfast"]))
+def test_consensus_is_a_fixed_point_without_gradients(world: World, graph: str, algorithm: str) -> None:
+    sim = started(algorithm, quadratic(6), world, graph, rule=Nothing)
+    sim.run(30)
+    assert models(sim) == pytest.approx(np.zeros((6, 3)), abs=1e-15)

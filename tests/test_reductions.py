@@ -1,0 +1,152 @@
+"""Algorithms that must coincide: the most convincing tests there are."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
+
+from offbeat import Delay, Momentum, Quadratic, World
+from offbeat.rules import SGD, Adam
+from offbeat.sim.simulator import Simulator
+from offbeat.topology import build, with_weights
+
+UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
+
+
+@given(st.sampled_from(["grid", "ring", "complete", "star", "chain", "exponential"]), st.integers(1, 9), st.booleans())
+def test_adsgd_in_lockstep_is_dsgd_bit_for_bit(topology: str, n: int, overlap: bool) -> None:
+    n = {5: 6, 7: 8}.get(n, n) if topology == "grid" else n
+    task = quadratic(n, noise=0.1)
+    runs = [
+        started(name, task, LOCKSTEP, build(topology, n)) for name in ("adsgd", "dsgd:overlap" if overlap else "dsgd")
+    ]
+    for sim in runs:
+        sim.run(50)
+        assert sim.steps == [50] * n
+    assert np.array_equal(models(runs[0]), models(runs[1]))
+
+
+def test_adsgd_in_lockstep_has_no_staleness() -> None:
+    sim = started("adsgd", world=LOCKSTEP)
+    sim.run(20)
+    staleness = sim.recorder.trace().staleness()
+    assert (staleness.B, staleness.D) == (1, 0)
+
+
+def reference_dsgd(w: np.ndarray, task: Quadratic, lr: float, rounds: int) -> np.ndarray:
+    x = np.zeros_like(task.b)
+    for _ in range(rounds):
+        x = w @ x - lr * task.h[:, None] * (x - task.b)
+    return x
+
+
+def test_dsgd_is_the_matrix_recursion_whatever_the_delays() -> None:
+    task = quadratic()
+    sim = started("dsgd", task, UNEQUAL)
+    sim.run(500)
+    rounds = min(sim.steps)
+    assert rounds > 10
+    reached = [reference_dsgd(sim.topology.dense_w(), task, 0.05, k)[i] for i, k in enumerate(sim.steps)]
+    assert models(sim) == pytest.approx(np.array(reached), rel=1e-12, abs=1e-12)
+
+
+def test_allreduce_is_gradient_descent_on_the_mean() -> None:
+    task = quadratic()
+    sim = started("allreduce", task, UNEQUAL, lr=0.1)
+    sim.run(400)
+    x, steps = np.zeros(3), min(sim.steps)
+    for _ in range(steps):
+        x = x - 0.1 * (task.h[:, None] * (x - task.b)).mean(0)
+    slowest = [i for i, k in enumerate(sim.steps) if k == steps]
+    assert models(sim)[slowest] == pytest.approx(np.tile(x, (len(slowest), 1)), rel=1e-12, abs=1e-12)
+    assert max(sim.steps) - steps <= 1
+
+
+@pytest.mark.parametrize("rule", [SGD, Momentum, Adam])
+@pytest.mark.parametrize("algorithm", ALL)
+def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(algorithm: str, rule: type[SGD]) -> None:
+    task = quadratic(1, noise=0.3)
+    sim = started(algorithm, task, World(seed=5), "ring", rule=rule)
+    sim.run(30)
+    (x,) = task.initial()
+    x.requires_grad_(True)
+    optimizer = {
+        SGD: lambda: torch.optim.SGD([x], lr=0.05),
+        Momentum: lambda: torch.optim.SGD([x], lr=0.05, momentum=0.9),
+        Adam: lambda: torch.optim.Adam([x], lr=0.05),
+    }[rule]()
+    sample = minibatches(task, 5, 0)
+    for _ in range(sim.steps[0]):
+        x.grad = task.gradients([0], [sample()], (x.detach()[None],))[0][0]
+        optimizer.step()
+    assert sim.steps[0] > 20
+    if rule is SGD:
+        assert np.array_equal(models(sim)[0], x.detach().numpy())
+    else:
+        assert models(sim)[0] == pytest.approx(x.detach().numpy(), rel=1e-9)
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd"])
+def test_with_the_identity_as_w_every_agent_is_alone(algorithm: str) -> None:
+    task = quadratic(noise=0.1)
+    grid = build("grid", 9)
+    together = started(algorithm, task, UNEQUAL, with_weights(grid.graph, np.eye(9)))
+    together.run(100)
+    x = np.zeros_like(task.b)
+    for i in range(9):
+        noise = minibatches(task, UNEQUAL.seed, i)
+        for _ in range(together.steps[i]):
+            x[i] = x[i] - 0.05 * (task.h[i] * (x[i] - task.b[i]) + noise())
+    assert models(together) == pytest.approx(x, rel=1e-12, abs=1e-12)
+
+
+def test_complete_mixing_of_equal_curvature_follows_allreduce() -> None:
+    """With w_ij = 1/n and affine gradients of equal Hessian, DSGD's average model is parallel SGD's."""
+    task = quadratic(equal=True)
+    complete = build("complete", 9)
+    uniform = with_weights(complete.graph, np.full((9, 9), 1 / 9))
+    dsgd, allreduce = started("dsgd", task, LOCKSTEP, uniform), started("allreduce", task, LOCKSTEP, complete)
+    for sim in (dsgd, allreduce):
+        sim.run(30)
+    assert models(dsgd).mean(0) == pytest.approx(models(allreduce).mean(0), rel=1e-12)
+
+
+def test_double_step_adsgd_has_the_same_limit() -> None:
+    """W~ = (1 - theta) I + theta W with step theta * alpha: the limit depends on alpha alone."""
+    task, grid, limits = quadratic(), build("grid", 9), []
+    for theta in (1.0, 0.5, 0.2):
+        w = (1 - theta) * np.eye(9) + theta * grid.dense_w()
+        sim = started("adsgd", task, UNEQUAL, with_weights(grid.graph, w), lr=theta * 0.1, check=False)
+        sim.run(3000)
+        limits.append(models(sim))
+    assert limits[1] == pytest.approx(limits[0], abs=1e-9)
+    assert limits[2] == pytest.approx(limits[0], abs=1e-9)
+
+
+def test_shuffled_ties_leave_lockstep_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody relies on the order of what happens at one instant: numbers count down instead of up."""
+    plain = {name: started(name, world=LOCKSTEP) for name in ("adsgd", "dsgd")}
+    original = Simulator._at
+
+    def reversed_ties(self: Simulator, *args: object) -> None:
+        self.number -= 2
+        original(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Simulator, "_at", reversed_ties)
+    for name, sim in plain.items():
+        shuffled = started(name, world=LOCKSTEP)
+        shuffled.run(30)
+        monkeypatch.setattr(Simulator, "_at", original)
+        sim.run(30)
+        monkeypatch.setattr(Simulator, "_at", reversed_ties)
+        assert np.array_equal(models(sim), models(shuffled))
+
+
+def test_constant_delays_make_adsgd_periodic() -> None:
+    world = World(compute=Delay("constant"), communication=Delay("constant", mean=0.25))
+    sim = started("adsgd", world=world)
+    sim.run(40)
+    rows = sim.recorder.trace().table()
+    assert all(row["versions"] == dict.fromkeys(row["versions"], row["step"] - 1) for row in rows if row["step"] > 1)

@@ -1,0 +1,144 @@
+import gc
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offbeat.vector import Parts, Stamp, Vector, _born, join, mix, opaque, pin, settle, split, total, zero
+
+numbers = st.floats(-10, 10, allow_nan=False, width=32)
+
+
+def vec(*values: float) -> Vector:
+    return Vector((torch.tensor(values, dtype=torch.float64),))
+
+
+def value(v: Vector) -> list[float]:
+    return v.parts[0].tolist()
+
+
+def test_arithmetic() -> None:
+    x, y = vec(1, 2), vec(10, 20)
+    assert value(x + y) == [11, 22]
+    assert value(x - y) == [-9, -18]
+    assert value(2 * x - y / 2 + -x) == [-4, -8]
+    assert value(total([x, y], start=zero(x))) == [11, 22]
+    assert value(mix({0: 0.5, 1: 0.25, 2: 0.25}, {1: y}, own=x)) == [0.5 + 2.5 + 0.25, 1 + 5 + 0.5]
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=6))
+def test_a_form_is_evaluated_from_left_to_right_bit_for_bit(terms: list[tuple[float, float]]) -> None:
+    """(c0 v0 + c1 v1) + ...: what torch computes step by step, whatever was evaluated in between."""
+    vectors = [(c, vec(x, -x, 3 * x)) for c, x in terms]
+    (c, v), *rest = vectors
+    form, expected = c * v, v.parts[0] * c
+    for c, v in rest:
+        form = form + c * v
+        expected = torch.add(expected, v.parts[0], alpha=c)
+    assert torch.equal(form.parts[0], expected)
+    settle()
+
+
+@given(st.data())
+def test_reading_a_value_early_does_not_change_the_bits(data: st.DataObject) -> None:
+    x, y, z = (vec(*data.draw(st.lists(numbers, min_size=3, max_size=3))) for _ in range(3))
+    c = data.draw(numbers)
+
+    def build(read: bool) -> Vector:
+        half = x - c * y
+        scaled = c * half
+        if read:
+            assert len(value(half)) == len(value(scaled)) == 3
+        return z + scaled - half
+
+    early, late = build(read=True), build(read=False)
+    assert torch.equal(early.parts[0], late.parts[0])
+    settle()
+
+
+def test_a_shared_term_is_evaluated_once_and_a_dropped_one_never() -> None:
+    settle()
+    calls = []
+
+    def make(name: str) -> Vector:
+        def compute() -> Parts:
+            calls.append(name)
+            return (torch.ones(2),)
+
+        return opaque(compute)
+
+    half = make("shared")
+    kept = [2.0 * half + half, half - half]
+    make("dropped")
+    del half
+    gc.collect()
+    settle()
+    assert calls == ["shared"]
+    assert value(kept[0]) == [3, 3]
+    assert value(kept[1]) == [0, 0]
+
+
+def test_settle_turns_everything_kept_into_values_that_hold_no_history() -> None:
+    x = vec(1.0)
+    for _ in range(50):
+        x = 0.5 * x + x
+    settle()
+    assert x._terms == ()
+    assert not _born
+
+
+def test_values_do_not_change_and_plus_equals_rebinds() -> None:
+    x = y = vec(1, 2)
+    x += vec(1, 1)
+    assert value(x) == [2, 3]
+    assert value(y) == [1, 2]
+
+
+def test_a_vector_is_a_tuple_of_parts() -> None:
+    v = Vector((torch.tensor([3.0, 0.0]), torch.tensor([4.0], dtype=torch.float64)))
+    assert v.norm() == 5
+    assert v.nbytes == 2 * 4 + 8
+    doubled = (v + v).parts
+    assert [part.dtype for part in doubled] == [torch.float32, torch.float64]
+    assert [part.tolist() for part in doubled] == [[6, 0], [8]]
+
+
+@given(st.integers(1, 12), st.integers(0, 7))
+def test_join_undoes_split(n: int, length: int) -> None:
+    v = Vector((torch.arange(length).double(), torch.arange(2 * length).float()))
+    pieces = split(v, n)
+    assert len(pieces) == n
+    assert all(torch.equal(a, b) for a, b in zip(join(pieces).parts, v.parts, strict=True))
+    settle()
+
+
+def test_late_bound_moves_on_and_pin_does_not() -> None:
+    register = vec(1.0)
+    register.late = True
+    pinned = pin(register)
+    settle()
+    register.move(vec(2.0))
+    assert value(register + vec(0.0)) == [2]
+    assert value(pinned) == [1]
+
+
+def test_sources_name_the_versions_that_enter_a_form() -> None:
+    mine, theirs, other = Vector((torch.ones(1),), Stamp(0, 3)), Vector((torch.ones(1),), Stamp(1, 7)), vec(1.0)
+    form = mine + (theirs - mine) / 2 - 0.1 * other
+    assert list(form.sources()) == [Stamp(0, 3), Stamp(1, 7), Stamp(0, 3)]
+    settle()
+    assert list(form.sources()) == []
+
+
+def test_pickling_materialises() -> None:
+    form = vec(1, 2) + vec(3, 4)
+    again = pickle.loads(pickle.dumps(form))
+    assert value(again) == [4, 6]
+
+
+def test_parts_that_do_not_fit_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        _ = (vec(1.0) + Vector((torch.ones(1), torch.ones(1)))).parts
+    settle()
