@@ -86,15 +86,6 @@ def test_rfast_effective_step_on_the_grid() -> None:
     lr n sum_i pi_i a_ii pi_i = 0.3778 lr is what moves when neighbours' v are of the same round; they are one
     round old here (everybody reads before anybody is heard), which divides it by 1 + (1 - mean w_ii) = 1.6222.
     """
-    from offbeat import Delay
-    from offbeat.tasks.quadratic import Quadratic
-
-    class Linear(Quadratic):
-        """f_i(x) = c_i x, as the limit of a quadratic whose minimiser is far away."""
-
-        def gradients(self, agents: Any, samples: Any, models: Any) -> Any:
-                    return (torch.from_numpy(self.b[list(agents)]),)
-
     c = np.random.default_rng(1).normal(size=(9, 3))
     world = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
     sim = started("rfast", Linear(c, np.ones(9)), world, lr=1e-3)

@@ -72,11 +72,9 @@ def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(algorithm: str, rule
     sim.run(30)
     (x,) = task.initial()
     x.requires_grad_(True)
-    optimizer = {
-        SGD: lambda: torch.optim.SGD([x], lr=0.05),
-        Momentum: lambda: torch.optim.SGD([x], lr=0.05, momentum=0.9),
-        Adam: lambda: torch.optim.Adam([x], lr=0.05),
-    }[rule]()
+    optimizer: torch.optim.Optimizer = torch.optim.Adam([x], lr=0.05)
+    if rule is not Adam:
+        optimizer = torch.optim.SGD([x], lr=0.05, momentum=0.9 if rule is Momentum else 0.0)
     sample = minibatches(task, 5, 0)
     for _ in range(sim.steps[0]):
         x.grad = task.gradients([0], [sample()], (x.detach()[None],))[0][0]

@@ -21,8 +21,8 @@ class ADSGD(Agent):
 
     Paper -> code: x_i -> `x`; x_ij, the newest model heard from j when the gradient completes -> `heard`.
 
-    Differs from the paper: nothing. A neighbour not heard yet counts as the agent's own model, which
-    is the paper's x_j^0 when all agents start from the same model.
+    Differs from the paper: until a neighbour is heard for the first time, its weight is the agent's own (its
+    present model stands in), as it is after a crash; the paper's buffers hold x_j^0 until then.
     """
 
     heard: dict[int, Vector] = field(init=False, default_factory=dict)

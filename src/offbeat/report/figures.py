@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from offbeat.report.table import cells, target_name
-from offbeat.results import Comparison, Run
+from offbeat.results import Comparison, Run, spread
 from offbeat.topology import Topology
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
@@ -28,7 +28,7 @@ X_TITLES = {
 Y_TITLES = {
     "loss": "training loss",
     "accuracy": "test accuracy",
-    "consensus": "distance from the average model",
+    "consensus": "distance from average (RMS)",
 }
 
 POINTS = 400
@@ -39,7 +39,7 @@ LIFT = 3.0
 
 _AXIS = {
     "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666", "ticklen": 4,
-    "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}}, "automargin": True,
+    "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}},
 }  # fmt: skip
 
 STYLE = go.layout.Template(
@@ -47,8 +47,8 @@ STYLE = go.layout.Template(
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#222"},
         "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
         "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 13}},
-        "margin": {"l": 56, "r": 12, "t": 16, "b": 48},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "tracegroupgap": 0},
+        "margin": {"l": 66, "r": 22, "t": 16, "b": 48},
     }
 )  # fmt: skip
 """White, thin axes, the legend above."""
@@ -134,7 +134,7 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
     drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
     look = looks(comparison)
     ceiling = _ceiling(list(drawn.values()))
-    fig = go.Figure(layout={"template": STYLE, "height": 360})
+    fig = go.Figure(layout={"template": STYLE, "height": 350 + 14 * max(0, len(drawn) - 5)})
     for key, s in drawn.items():
         if len(groups[key]) > 1:
             fig.add_trace(_band(s, look[key], comparison.label(key), ceiling))
@@ -143,10 +143,11 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
     for key, s in drawn.items():
         if s.diverged and len(s.x):
             fig.add_trace(_cross(s, look[key], comparison.label(key), ceiling))
-    fig.update_xaxes(title_text=X_TITLES[x], rangemode="tozero")
+    end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=1.0)
+    fig.update_xaxes(title_text=X_TITLES[x], range=[0, 1.01 * end])
     fig.update_yaxes(title_text=_y_title(comparison, y))
     if y == "loss":
-        fig.update_yaxes(type="log", dtick="D2" if _decades(list(drawn.values()), ceiling) > 0.8 else None)
+        fig.update_yaxes(type="log", **_ticks(list(drawn.values()), ceiling))
     if y == "accuracy":
         fig.update_yaxes(tickformat=".0%")
     target = comparison.runs[0].settings["target"] if comparison.runs else None
@@ -155,7 +156,7 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
         fig.add_annotation(
             text=f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}", showarrow=False,
             x=0, xref="paper", xanchor="left", y=math.log10(target) if y == "loss" else target, yanchor="bottom",
-            font={"size": 12, "color": "#444"},
+            font={"size": 12, "color": "#444"}, bgcolor="rgba(255,255,255,0.75)", borderpad=0, xshift=2,
         )  # fmt: skip
     return fig
 
@@ -171,10 +172,20 @@ def _ceiling(drawn: Sequence[Summary]) -> float:
     return LIFT * max((float(values.max()) for values in sane), default=1.0)
 
 
-def _decades(drawn: Sequence[Summary], ceiling: float) -> float:
+def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | list[str]]:
+    """Of a logarithmic axis: powers of ten, with 2 and 5 times those if there are few; plotly's own on a short one."""
     values = np.concatenate([[], *(s.middle for s in drawn)])
     values = np.minimum(values[values > 0], ceiling)
-    return math.log10(values.max() / values.min()) if len(values) else 0.0
+    low, high = (math.log10(values.min()), math.log10(values.max())) if len(values) else (0.0, 0.0)
+    if high - low < 0.9:
+        return {}
+    marks = [
+        (m, e) for e in range(math.floor(low), math.ceil(high) + 1) for m in ((1, 2, 5) if high - low < 3 else (1,))
+    ]
+    return {
+        "tickvals": [m * 10.0**e for m, e in marks],
+        "ticktext": [f"{m * 10.0**e:g}" if -4 < e < 4 else f"{m}·10<sup>{e}</sup>"[2 * (m == 1) :] for m, e in marks],
+    }
 
 
 def _below(s: Summary, ceiling: float) -> int:
@@ -203,6 +214,7 @@ def _line(s: Summary, look: Look, label: str, x: str, y: str, ceiling: float) ->
         x=s.x[:count], y=np.minimum(s.middle[:count], ceiling), name=escaped(label), legendgroup=escaped(label),
         mode="lines+markers", line={"color": look.colour, "width": 2, "dash": look.dash},
         marker={"color": look.colour, "symbol": look.symbol, "size": 8, "maxdisplayed": 8},
+        cliponaxis=False,
         hovertemplate=f"{shown}: {value}",
     )  # fmt: skip
 
@@ -224,11 +236,8 @@ def bars(comparison: Comparison) -> go.Figure:
     groups, look = comparison.groups(), looks(comparison)
     end = max((run.settings["until"] for run in comparison.runs), default=1.0)
     texts = [row[1] for row in cells(comparison)[1]] if groups else []
-    rows = []
-    for runs in groups.values():
-        times = sorted(math.inf if run.time_to_target is None else run.time_to_target for run in runs)
-        rows.append((float(np.median(times)), times[0], times[-1]))
-    shown = [tuple(min(time, end) for time in row) for row in rows]
+    times = [spread([run.time_to_target for run in runs]) for runs in groups.values()]
+    shown = [tuple(end if time is None else time for time in row) for row in times]
     colours = [look[key].colour for key in groups]
     places = list(range(len(groups)))
     fig = go.Figure(layout={"template": STYLE, "height": 60 + 58 * max(len(groups), 1), "showlegend": False})
@@ -237,12 +246,20 @@ def bars(comparison: Comparison) -> go.Figure:
             orientation="h", x=[row[0] for row in shown], y=places, width=0.42, hoverinfo="skip",
             marker={
                 "color": colours, "line": {"color": colours, "width": 1},
-                "pattern": {"shape": ["/" if math.isinf(row[0]) else "" for row in rows], "bgcolor": "white",
+                "pattern": {"shape": ["/" if row[0] is None else "" for row in times], "bgcolor": "white",
                             "fgcolor": colours, "fillmode": "replace", "size": 7, "solidity": 0.25},
             },
+        )
+    )  # fmt: skip
+    varied = [(place, *row) for place, row in enumerate(shown) if row[1] < row[2]]
+    fig.add_trace(
+        go.Scatter(
+            x=[middle for _, middle, _, _ in varied], y=[place for place, *_ in varied], mode="markers",
+            marker={"size": 1, "color": "#222"}, hoverinfo="skip",
             error_x={
-                "array": [row[2] - row[0] for row in shown], "arrayminus": [row[0] - row[1] for row in shown],
-                "color": "#222", "thickness": 1.5, "width": 5, "visible": any(row[1] < row[2] for row in shown),
+                "array": [high - middle for _, middle, _, high in varied], "symmetric": False,
+                "arrayminus": [middle - low for _, middle, low, _ in varied],
+                "color": "#222", "thickness": 1.5, "width": 5,
             },
         )
     )  # fmt: skip
@@ -265,10 +282,8 @@ def graph(drawn: Run | Topology) -> go.Figure:
     at, edges = topology.positions(), sorted(topology.graph.edges())
     fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": slow is not None})
     lines: list[list[float | None]] = [[v for i, j in edges for v in (at[i][c], at[j][c], None)] for c in (0, 1)]
-    fig.add_trace(
-        go.Scatter(x=lines[0], y=lines[1], mode="lines", line={"color": "#999", "width": 1.5}, hoverinfo="skip",
-                   showlegend=False)
-    )  # fmt: skip
+    line = {"color": "#999", "width": 1.5 if len(edges) <= 100 else 0.5}
+    fig.add_trace(go.Scatter(x=lines[0], y=lines[1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
     if topology.graph.is_directed():
         for i, j in edges:
             fig.add_annotation(

@@ -109,52 +109,69 @@ def _results(comparison: Comparison) -> list[str]:
     ]
 
 
+def _row(*figures: str) -> str:
+    """Side by side, or below each other on a narrow screen."""
+    return f'<div class="pair">{"".join(figures)}</div>' if len(figures) > 1 else "".join(figures)
+
+
+def _loss(comparison: Comparison) -> str:
+    quadratic = comparison.runs[0].settings["task"] == "quadratic"
+    return "The gap to the optimum" if quadratic else "The loss on all training data"
+
+
 def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     """Loss and accuracy over time and updates, and the time to target."""
-    first = comparison.runs[0]
-    accuracy = first.measure == "accuracy"
-    gap = "The gap to the optimum" if first.settings["task"] == "quadratic" else "The loss on all training data"
-    seeds = len({run.seed for run in comparison.runs})
+    first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
     reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (seeds > 1)
     if any(run.diverged_at is not None for run in comparison.runs):
-        reading += "A line that ends in a cross is of an algorithm that diverged there."
+        reading += "A cross ends the line of an algorithm that diverged."
+    reading = f"<p>{reading}</p>" * bool(reading)
+    over = {
+        "time": "over simulated time: what is gained in the same time",
+        "updates": "over the gradients applied by all agents: what is gained from the same work",
+    }
 
-    def pair(x: str, over: str) -> str:
-        loss = shelf.put(curves(comparison, x, "loss"), f"{gap}, of the average of all agents’ models, {over}.")
-        if not accuracy:
-            return loss
-        test = f"The accuracy of the same average model on the test data, {over}."
-        return f'<div class="pair">{loss}{shelf.put(curves(comparison, x, "accuracy"), test)}</div>'
+    def loss(x: str) -> str:
+        caption = f"{_loss(comparison)}, of the average of all agents’ models, {over[x]}."
+        return shelf.put(curves(comparison, x, "loss"), caption)
 
-    parts = [f"<p>{reading}</p>", pair("time", "over simulated time: what is gained in the same time")]
-    if first.settings["target"] is not None:
-        parts.append(
-            shelf.put(
-                bars(comparison),
-                "Simulated time of the first evaluation at which the average model met the target"
-                + (": median, and smallest to largest over the seeds" if seeds > 1 else "")
-                + ". Shorter is better; hatched bars never met it.",
-            )
-        )
-    return [*parts, pair("updates", "over the gradients applied by all agents: what is gained from the same work")]
+    def accuracy(x: str) -> str:
+        caption = f"The accuracy of the same average model on the test data, {over[x]}."
+        return shelf.put(curves(comparison, x, "accuracy"), caption)
+
+    def target() -> list[str]:
+        if first.settings["target"] is None:
+            return []
+        caption = "Simulated time of the first evaluation at which the average model met the target"
+        caption += ": median, and smallest to largest over the seeds" * (seeds > 1)
+        return [shelf.put(bars(comparison), f"{caption}. Shorter is better; hatched bars never met it.")]
+
+    if first.measure != "accuracy":
+        return [reading, _row(loss("time"), loss("updates")), *target()]
+    return [
+        reading,
+        _row(loss("time"), accuracy("time")),
+        *target(),
+        _row(loss("updates"), accuracy("updates")),
+    ]
 
 
 def _communication(comparison: Comparison, shelf: Shelf) -> list[str]:
     """What was sent for it, and how far apart the agents are."""
     runs, parts = comparison.runs, []
     if any(run.megabytes for run in runs):
-        y, what = ("accuracy", "test accuracy") if runs[0].measure == "accuracy" else ("loss", "loss")
-        caption = f"The {what} of the average model over what all agents sent by then; 1 MB is 10<sup>6</sup> bytes."
-        parts.append(shelf.put(curves(comparison, "megabytes", y), caption))
+        accurate = runs[0].measure == "accuracy"
+        caption = (
+            f"{'Test accuracy' if accurate else _loss(comparison)} of the average model, over what all agents sent."
+        )
+        figure = curves(comparison, "megabytes", "accuracy" if accurate else "loss")
+        parts.append(shelf.put(figure, f"{caption} 1 MB is 10<sup>6</sup> bytes."))
     if any(value for run in runs for value in run.curve.consensus):
         caption = (
-            "Consensus over simulated time: the root mean square distance of the agents’ models from their average. "
-            "At 0 they are all the same."
+            "Consensus: the root mean square distance of the agents’ models from their average; 0 if all are equal."
         )
         parts.append(shelf.put(curves(comparison, "time", "consensus"), caption))
-    if not parts:
-        return ["<p>Nothing was sent.</p>"]
-    return [f'<div class="pair">{"".join(parts)}</div>' if len(parts) > 1 else parts[0]]
+    return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 
 def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
@@ -168,12 +185,14 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
         first = next(iter(traced.values()))
         rows = len(shown(first))
         caption = (
-            f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the same window of "
-            "time. Yellow: alive, but without a gradient to compute."
+            f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the same window "
+            "of time. Yellow: alive, but without a gradient to compute."
             + (f" Agent {slow} is the straggler." if slow is not None else "")
             + (f" {rows} of {n} agents are shown." if rows < n else "")
         )
         parts.append(shelf.put(timelines(traced), caption))
+    if n == 1:
+        return parts
     directed = runs[0].topology.graph.is_directed()
     edges = "an arrow from each sender to its receiver" if directed else "an edge between those that exchange models"
     caption = f"The communication graph, {_e(runs[0].topology.name)}, of {n} agents: {edges}."
@@ -260,7 +279,9 @@ def _common(comparison: Comparison) -> dict[str, object]:
         values = list({_text(run.settings.get(name)): run.settings.get(name) for run in runs}.values())
         found[name] = values[0] if len(values) == 1 else values
     seeds = sorted({run.seed for run in runs})
-    return {k: v for k, v in found.items() if k not in ("algorithm", "lr", "seed")} | {"seeds": seeds}
+    return {k: v for k, v in found.items() if k not in ("algorithm", "lr", "seed")} | {
+        "seeds": ", ".join(map(str, seeds))
+    }
 
 
 def command(comparison: Comparison) -> tuple[str, list[str]]:
@@ -273,12 +294,13 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     missing += [] if _named(first) else [f"the graph {s['topology']}"]
     missing += [f"measured delays of {name}" for name in ("compute", "communication") if s[name] == "empirical"]
     missing += ["such a choice of steps"] if steps is None else []
-    if any(isinstance(value, list) for name, value in s.items() if name not in ("crash", "seeds")):
+    if any(isinstance(value, list) for name, value in s.items() if name != "crash"):
         missing.append("several experiments in one")
     split = "skew" if s["dirichlet"] is None else "dirichlet"
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
     given = ["agents", "topology", split, "data", "case", *slow, "compute", "communication", "loss", "batch", "reg",
              "until", "target", "eval_every", "executor"]  # fmt: skip
+    given = [name for name in given if (name, s[name]) not in (("loss", 0.0), ("executor", "batched"))]
     options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
     options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
     options += [("seed", seeds[0]), ("seeds", seeds[-1] - seeds[0] + 1)]

@@ -123,7 +123,7 @@ def timelines(runs: dict[str, Run], start: float | None = None, end: float | Non
     fig.update_xaxes(title_text=X_TITLES["time"], row=max(count, 1), col=1)
     fig.update_layout(
         template=STYLE, height=height, barmode="overlay", hovermode="closest",
-        margin={"l": 44, "r": 12, "t": top, "b": bottom},
+        margin={"l": 44, "r": 22, "t": top, "b": bottom},
         legend={"y": 1 + 26 / (height - top - bottom), "itemclick": False, "itemdoubleclick": False},
     )  # fmt: skip
     return fig

@@ -70,7 +70,8 @@ class Quadratic:
             value: np.ndarray = (self.h / 2 * squares).mean(1)
             return value
 
-        return Scores(f(models[0].numpy()) - f(self.optimum[None]), None)
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is reported, not warned about
+            return Scores(f(models[0].numpy()) - f(self.optimum[None]), None)
 
 
 def random_quadratic(n: int, rng: np.random.Generator, d: int = 10, noise: float = 0.1) -> Quadratic:

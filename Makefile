@@ -1,0 +1,50 @@
+# make demo    sets everything up and runs the main job: five algorithms on real data, a table and a page
+# make test    sets everything up and runs the whole suite
+# make check   lint, format and types          make fix     what of that can be mended automatically
+# make bench   how fast the simulator is        make docs    the API reference, in build/docs
+# make clean   remove everything that make made
+#
+# PYTHON=python3.12 chooses the Python (3.11 or later). Where pip finds no CPU wheel of torch, name an index that has it:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check fix bench docs clean
+
+demo: $(READY)
+	mkdir -p build
+	$(BIN)/offbeat compare --task digits --case combined --skew 1 --target 0.9 \
+		--json build/demo.json --report build/demo.html
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python bench/simulator.py
+
+docs: $(READY)
+	$(BIN)/pdoc --docformat restructuredtext --output-directory build/docs offbeat
+	@echo "Written: build/docs/index.html"
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "offbeat needs Python 3.11 or later; '$(PYTHON)' is" `$(PYTHON) --version 2>&1` "- try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[dev]'
+	@touch $(READY)

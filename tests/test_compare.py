@@ -1,0 +1,241 @@
+"""`simulate` and `compare` from Python: settings, results, a user's own algorithm and module."""
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+import torch
+from runs import models, quadratic, started
+from torch import nn
+
+import offbeat
+from offbeat import Delay, ModuleTask, SettingError, World
+from offbeat.comparison import TUNING_GRID
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined", "check": True}
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_algorithms_run_and_the_table_names_them() -> None:
+    result = offbeat.compare(["adsgd", "adpsgd:atomic", "rfast", "dsgd:overlap", "allreduce"], **QUICK)
+    text = str(result)
+    for run in result.runs:
+        assert run.algorithm in text
+        assert len(run.curve.time) == 201
+        assert run.curve.time[-1] == 30.0
+        assert run.updates == run.curve.updates[-1] > 0
+        assert np.diff(run.curve.megabytes).min() >= 0
+    assert "agent 4, 10 times slower" in text
+    assert result.runs[2].lr == pytest.approx(0.09)
+
+
+def test_a_seed_is_the_same_alone_or_beside_others() -> None:
+    several = offbeat.compare(["adsgd", "rfast"], seeds=3, **QUICK)
+    alone = offbeat.simulate("rfast", seed=2, **QUICK)
+    assert alone.digest in {run.digest for run in several.runs}
+    assert len({run.digest for run in several.runs}) == 6
+    assert [run.trace is not None for run in several.runs] == [True, False, False] * 2
+
+
+def test_the_digest_sees_the_models_and_the_schedule() -> None:
+    base = offbeat.simulate("adsgd", **QUICK)
+    assert offbeat.simulate("adsgd", **QUICK).digest == base.digest
+    for change in ({"lr": 0.011}, {"seed": 1}, {"slowdown": 9.0}, {"compute": "gamma 0.3"}, {"loss": 0.01}):
+        assert offbeat.simulate("adsgd", **(QUICK | change)).digest != base.digest
+    assert offbeat.simulate("adsgd", executor="event-by-event", **QUICK).digest == base.digest
+
+
+def test_steps_for_all_for_one_and_several() -> None:
+    runs = offbeat.compare(["adsgd", "rfast"], lr={"": [0.01, 0.02], "rfast": 0.05}, **QUICK).runs
+    assert [(run.algorithm, run.lr) for run in runs] == [("adsgd", 0.01), ("adsgd", 0.02), ("rfast", 0.05)]
+    comparison = offbeat.Comparison(runs)
+    assert [comparison.label(key) for key in comparison.groups()] == ["adsgd lr=0.01", "adsgd lr=0.02", "rfast"]
+
+
+def test_a_tuned_step_is_the_best_of_the_grid_in_a_world_apart() -> None:
+    (run,) = offbeat.compare(["adsgd"], lr="tuned", target=0.02, **QUICK).runs
+    assert run.tuning is not None
+    assert list(run.tuning) == list(TUNING_GRID)
+    best = min(v["time_to_target"] or math.inf for v in run.tuning.values())
+    assert run.tuning[run.lr]["time_to_target"] == best < math.inf
+    assert run.digest == offbeat.simulate("adsgd", lr=run.lr, target=0.02, **QUICK).digest
+
+
+def test_a_diverging_algorithm_is_reported_and_the_others_finish() -> None:
+    result = offbeat.compare(["adsgd", "dsgd"], lr={"adsgd": 1e9}, **QUICK)
+    diverged, fine = result.runs
+    assert diverged.diverged_at is not None
+    assert diverged.time_to_target is None
+    assert fine.diverged_at is None
+    assert "diverged" in str(result)
+    record = json.loads(json.dumps(result.record(), allow_nan=False))
+    assert record["runs"][0]["final"]["loss"] is None
+
+
+def test_time_to_target_is_the_first_evaluation_that_meets_it() -> None:
+    run = offbeat.simulate("adsgd", target=0.3, eval_every=1.0, lr=0.05, **(QUICK | {"until": 200.0}))
+    assert run.time_to_target is not None
+    at = run.curve.time.index(run.time_to_target)
+    assert run.curve.loss[at] <= 0.3 < min(run.curve.loss[:at])
+
+
+def test_evaluations_end_at_the_end() -> None:
+    times = offbeat.simulate("adsgd", eval_every=0.7, **(QUICK | {"until": 2.0})).curve.time
+    assert times == pytest.approx([0, 0.7, 1.4, 2.0])
+
+
+def test_consensus_error_is_the_root_mean_square_distance_from_the_mean() -> None:
+    run = offbeat.simulate("adsgd", **QUICK)
+    x = run.models[0].numpy()
+    expected = math.sqrt(((x - x.mean(0)) ** 2).sum(1).mean())
+    assert run.final["consensus"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_frames_and_plots(tmp_path: Path) -> None:
+    result = offbeat.compare(["adsgd", "dsgd"], seeds=2, **QUICK)
+    frame = result.to_frame()
+    assert len(frame) == 4 * 201
+    assert {"algorithm", "seed", "time", "loss", "updates"} <= set(frame.columns)
+    assert len(result.plot().data) >= 2
+    assert len(result.runs[0].plot().data) >= 1
+    result.save_json(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["offbeat"] == offbeat.__version__
+
+
+def test_adsgd_reaches_the_target_on_mnist_and_adpsgd_is_biased(real_data: Path) -> None:
+    """A shorter run of the main experiment: by time 1500 ADSGD is clearly ahead of the biased AD-PSGD."""
+    result = offbeat.compare(
+        ["adsgd", "adpsgd"], task="mnist", case="combined", data=real_data, until=1500, target=0.8, eval_every=300
+    )
+    adsgd, adpsgd = result.runs
+    assert adsgd.final["accuracy"] is not None
+    assert adpsgd.final["accuracy"] is not None
+    assert adsgd.time_to_target is not None
+    assert adsgd.final["accuracy"] > adpsgd.final["accuracy"] + 0.1
+
+
+# -- what a user brings ----------------------------------------------------------------------------
+
+
+def test_a_users_own_algorithm_runs_beside_ours() -> None:
+    own = example("memory_efficient").MemoryEfficientADSGD
+    result = offbeat.compare(["adsgd", own], **QUICK)
+    assert [run.algorithm for run in result.runs] == ["adsgd", "memoryefficientadsgd"]
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_algorithm_3_is_algorithm_2(quick: bool) -> None:
+    """Per update, while links are so fast that no difference waits; and in the limit, when they are summed."""
+    own = example("memory_efficient").MemoryEfficientADSGD
+    world = World(seed=3, slow_compute={4: 10.0}, communication=Delay("lognormal", mean=0.01 if quick else 3.0))
+    sims = [started(algorithm, quadratic(), world, check=False) for algorithm in ("adsgd", own)]
+    for agent in sims[0].agents:  # y starts from everybody's initial model; so do the buffers here
+        agent.heard = dict.fromkeys(agent.view.listeners, agent.x)  # type: ignore[attr-defined]
+    for sim in sims:
+        sim.run(100 if quick else 2500)
+    assert models(sims[1]) == pytest.approx(models(sims[0]), abs=1e-12 if quick else 1e-6)
+
+
+def test_a_users_own_module_runs_in_compare() -> None:
+    task = example("own_module").task()
+    result = offbeat.compare(["adsgd", "rfast"], task=task, case="combined", lr=0.1, until=40, eval_every=20)
+    for run in result.runs:
+        assert run.settings["task"] == "digits-cnn"
+        assert run.final["accuracy"] is not None
+        assert run.curve.loss[-1] < run.curve.loss[0]
+
+
+def test_a_users_own_graph_and_weights() -> None:
+    run = offbeat.simulate("adsgd", topology=nx.petersen_graph(), **QUICK)
+    assert run.settings["agents"] == 10
+    graph = nx.cycle_graph(4)
+    w = np.array([[0.6, 0.2, 0, 0.2], [0.2, 0.6, 0.2, 0], [0, 0.2, 0.6, 0.2], [0.2, 0, 0.2, 0.6]])
+    assert offbeat.simulate("adsgd", topology=offbeat.with_weights(graph, w), **QUICK).updates > 0
+    with pytest.raises(SettingError, match=r"numbers of agents differ.*agents has 9.*topology has 10"):
+        offbeat.simulate("adsgd", topology=nx.petersen_graph(), agents=9, **QUICK)
+    directed = offbeat.simulate("rfast", topology=nx.cycle_graph(5, create_using=nx.DiGraph), **QUICK)
+    assert directed.updates > 0
+
+
+def test_momentum_is_a_rule_for_every_algorithm() -> None:
+    plain = offbeat.simulate("adsgd", **QUICK)
+    heavy = offbeat.simulate("adsgd", rule=offbeat.Momentum, **QUICK)
+    assert heavy.curve.loss[-1] < plain.curve.loss[-1]
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), "running statistics"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), "global random stream"),
+    ],
+)
+def test_modules_with_hidden_state_are_refused(module: nn.Module, message: str) -> None:
+    x, y = torch.randn(20, 4), torch.randint(4, (20,))
+    with pytest.raises(SettingError, match=message):
+        ModuleTask(module, nn.functional.cross_entropy, (x, y), agents=2)
+
+
+def test_a_module_with_two_dtypes_and_tied_weights_is_two_parts() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4, bias=False)
+            self.b = nn.Linear(4, 4, bias=False)
+            self.b.weight = self.a.weight
+            self.c = nn.Linear(4, 1, dtype=torch.float64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.c(self.b(torch.tanh(self.a(x))).double()).squeeze(-1)
+            return out
+
+    torch.manual_seed(0)
+    x = torch.randn(90, 4)
+    task = ModuleTask(Mixed(), nn.functional.mse_loss, (x, x.sum(1).double()), agents=9, batch=4)
+    assert [(p.dtype, p.numel()) for p in task.initial()] == [(torch.float32, 16), (torch.float64, 5)]
+    for algorithm in ("adsgd", "rfast", "allreduce", "adpsgd"):
+        run = offbeat.simulate(algorithm, task=task, until=40, lr=0.02, check=True)
+        assert run.measure == "loss"
+        assert run.curve.loss[-1] < run.curve.loss[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tsk": "digits"}, "Unknown setting 'tsk'. Did you mean 'task'"),
+        ({"lr": "tunde"}, "or 'tuned'"),
+        ({"lr": {"rfast": 0.1}}, "not compared"),
+        ({"lr": float("nan")}, "finite number > 0"),
+        ({"seeds": 0}, "at least one seed"),
+        ({"until": 0}, "finite time > 0"),
+        ({"eval_every": -1}, "time between evaluations"),
+        ({"straggler": 9, "case": "combined"}, "no agent 9"),
+        ({"crash": ("agent 12 at 4",)}, "no agent 12"),
+        ({"crash": ("agent 1 at 4", "agent 1 at 5")}, "it is down then"),
+        ({"skew": 1.5, "task": "digits"}, "1.5"),
+        ({"loss": 1.0}, r"in \[0, 1\)"),
+        ({"topology": nx.Graph([(0, 1), (2, 3)])}, "not connected"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_runs(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        offbeat.plan(["adsgd"], **(QUICK | settings))

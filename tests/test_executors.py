@@ -1,0 +1,105 @@
+"""The batched executor against the oracle: the same trace always, the same bits where gradients allow it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import ALL, quadratic, started
+from torch import nn
+
+from offbeat import Crash, ModuleTask, World, tasks
+from offbeat.streams import Purpose, stream
+from offbeat.task import Task
+from offbeat.tasks.data import load
+
+
+@pytest.fixture(scope="module")
+def digits() -> Task:
+    return tasks.build("digits", 9, seed=0)
+
+
+def width_independent(task: Task) -> bool:
+    """Whether a gradient has the same bits alone and beside others: a property of torch's build, not of ours."""
+    rng = stream(0, Purpose.DATA, 0)
+    samples = [task.draw(i, rng, 1)[0] for i in range(9)]
+    models = tuple(torch.randn(9, part.numel()).to(part.dtype) for part in task.initial())
+    together = task.gradients(range(9), samples, models)
+    alone = [task.gradients([i], [samples[i]], tuple(m[i : i + 1] for m in models)) for i in range(9)]
+    return all(torch.equal(part[i], alone[i][p][0]) for p, part in enumerate(together) for i in range(9))
+
+
+def agree(task: Task, algorithm: str, world: World, until: float, topology: str = "grid") -> None:
+    runs = [started(algorithm, task, world, topology, how=how, lr=0.05) for how in ("event-by-event", "batched")]
+    for sim in runs:
+        sim.run(until)
+    oracle, batched = runs
+    assert oracle.recorder.trace().digest() == batched.recorder.trace().digest()
+    for a, b in zip(oracle.stacked(), batched.stacked(), strict=True):
+        if width_independent(task):
+            assert torch.equal(a, b)
+        else:
+            assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1000), st.sampled_from(ALL), st.booleans())
+def test_batched_equals_event_by_event_on_quadratics(seed: int, algorithm: str, faults: bool) -> None:
+    world = World(seed=seed, slow_compute={4: 10.0}, slow_communication={4: 10.0})
+    if faults and algorithm != "allreduce":
+        world = replace(world, loss=0.2, crashes=(Crash(1, 8.3, 20.1), Crash(4, 13.7)))
+    agree(quadratic(noise=0.5), algorithm, world, 40)
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_batched_equals_event_by_event_on_digits(algorithm: str, digits: Task) -> None:
+    agree(digits, algorithm, World(seed=1, slow_compute={4: 10.0}, slow_communication={4: 10.0}), 60)
+
+
+@pytest.mark.parametrize("vectorized", [True, False])
+def test_batched_equals_event_by_event_on_a_module(vectorized: bool) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(180, 5), torch.randint(3, (180,))
+    module = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3))
+    task = ModuleTask(module, nn.functional.cross_entropy, (x, y), batch=4, vectorized=vectorized)
+    agree(task, "adsgd", World(seed=1), 30)
+
+
+def test_closed_form_gradients_are_autograds(digits: Task) -> None:
+    """The closed form of the logistic task against torch.autograd on its written-out loss."""
+    rng = stream(3, Purpose.DATA, 0)
+    samples = [digits.draw(i, rng, 1)[0] for i in range(3)]
+    models = torch.randn(3, 650)
+    (closed,) = digits.gradients([0, 1, 2], samples, (models,))
+    data = load("digits")
+    for r in range(3):
+        flat = models[r].clone().requires_grad_(True)
+        index = torch.from_numpy(samples[r])
+        logits = data.train_x[index] @ flat[:640].view(10, 64).T + flat[640:]
+        loss = nn.functional.cross_entropy(logits, data.train_y[index]) + 0.001 * (flat**2 / (1 + flat**2)).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert flat.grad is not None
+        assert torch.allclose(closed[r], flat.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_linear_module_is_the_logistic_task(digits: Task) -> None:
+    """The same trajectory through torch.func and through the closed form."""
+    data = load("digits")
+    linear = nn.Linear(64, 10)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    shards = digits.minibatches.shards  # type: ignore[attr-defined]
+    module = ModuleTask(
+        linear, nn.functional.cross_entropy, (data.train_x, data.train_y), (data.test_x, data.test_y),
+        reg=0.001, shards=shards,
+    )  # fmt: skip
+    ends = []
+    for task in (digits, module):
+        sim = started("adsgd", task, World(seed=2), lr=0.01, how="batched")
+        sim.run(40)
+        scores = task.scores(sim.stacked())
+        ends.append((sim.stacked()[0].numpy(), scores.loss, scores.accuracy))
+    for a, b in zip(*ends, strict=True):
+        assert np.asarray(a) == pytest.approx(np.asarray(b), rel=1e-4, abs=1e-5)

@@ -1,0 +1,136 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import ALL, quadratic, started
+
+from offbeat import Crash, Delay, Trace, Vector, World
+from offbeat.trace import EVENT_CODE, Recorder
+
+worlds = st.builds(
+    World,
+    seed=st.integers(0, 10_000),
+    communication=st.sampled_from([Delay("lognormal"), Delay("exponential", mean=3.0), Delay("constant", mean=0.0)]),
+    slow_compute=st.dictionaries(st.integers(0, 8), st.just(10.0), max_size=2),
+    loss=st.sampled_from([0.0, 0.2]),
+)
+
+
+def by_hand(agents: int, writes: list[int], mixed: list[tuple[int, int, int]]) -> Trace:
+    """A trace in which writes[k] writes at iteration k; mixed: (write, source, version)."""
+    recorder = Recorder(agents)
+    count = [0] * agents
+    for k, agent in enumerate(writes):
+        count[agent] += 1
+        recorder.writes.append((float(k), agent, count[agent]))
+    recorder.events.append((0.0, 0, EVENT_CODE["register"], 0, 0, 0, 0.0, 0.0))
+    recorder.mixed.extend(mixed)
+    return recorder.trace()
+
+
+def test_selected_index_of_the_worked_examples() -> None:
+    """s_ij^k = min(k, m_{r+1}): version r stays valid until the (r+1)-st write of its agent.
+
+    Agent 1 (here 0) writes at 5 and at 10; agent 2 (here 1) finishes at 9. If it has heard of the write at 5,
+    s = 9; if it still holds the initial model, s = 5. If the write was at 3 and the next one at 7, s = 7.
+    """
+    writes = [1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0]
+    for version, s in ((1, 9), (0, 5)):
+        now, then = by_hand(2, writes, [(9, 0, version)]).selected()
+        assert (now.tolist(), then.tolist()) == ([9], [s])
+    writes = [1, 1, 1, 0, 1, 1, 1, 0, 1, 1]
+    assert by_hand(2, writes, [(9, 0, 1)]).selected()[1].tolist() == [7]
+    assert by_hand(2, writes, [(9, 0, 2)]).selected()[1].tolist() == [9]
+
+
+def test_b_counts_the_ends_and_writes_of_one_instant_share_an_iteration() -> None:
+    assert by_hand(2, [0, 0, 0, 1], []).staleness().B == 4
+    assert by_hand(2, [1, 0, 0], []).staleness().B == 3
+    assert by_hand(2, [0, 1, 0, 1], []).staleness().B == 2
+    recorder = Recorder(2)
+    recorder.writes += [(1.0, 0, 1), (1.0, 1, 1), (2.0, 1, 2), (2.0, 0, 2)]
+    trace = recorder.trace()
+    assert trace.iterations().tolist() == [0, 0, 1, 1]
+    assert (trace.staleness().B, trace.staleness().D) == (1, None)
+
+
+@given(worlds, st.sampled_from(["adsgd", "rfast"]))
+def test_lemma_c1_holds_on_every_recorded_trace(world: World, algorithm: str) -> None:
+    """||x^k - xhat^k||^2 <= D sum_{t=k-D}^{k-1} ||x^{t+1} - x^t||^2, with the measured D, for every write."""
+    history: list[tuple[int, np.ndarray]] = []
+
+    def observe(time: float, agent: int, model: Vector) -> None:
+        history.append((agent, model.parts[0].numpy()))
+
+    sim = started(algorithm, quadratic(), world, observers=[observe])
+    sim.run(25)
+    trace = sim.recorder.trace()
+    if algorithm == "rfast":  # its registers carry v and rho, not models: the indices still obey 0 <= k - s <= D
+        now, then = trace.selected()
+        assert (then <= now).all()
+        return
+    staleness = trace.staleness()
+    assert staleness.D is not None
+    k = trace.iterations()
+    x = np.zeros((k[-1] + 2, 9, 3))  # x[k]: all models before iteration k
+    for (agent, model), at in zip(history, k, strict=True):
+        x[at + 1 :, agent] = model
+    moved = ((x[1:] - x[:-1]) ** 2).sum((1, 2))
+    now, then = trace.selected()
+    assert ((now - then) <= staleness.D).all()
+    for write in range(len(k)):
+        rows = trace.mixed["write"] == write
+        heard = dict(zip(trace.mixed["source"][rows], then[rows], strict=True))
+        left = sum(((x[k[write], j] - x[s, j]) ** 2).sum() for j, s in heard.items())
+        window = moved[max(0, k[write] - staleness.D) : k[write]].sum()
+        assert left <= staleness.D * window + 1e-12
+
+
+@given(worlds)
+def test_what_adsgd_mixes_never_goes_back_and_everybody_is_in_each_window(world: World) -> None:
+    sim = started("adsgd", world=world)
+    sim.run(30)
+    trace = sim.recorder.trace()
+    newest: dict[tuple[int, int], int] = {}
+    for row in trace.table():
+        for source, version in row["versions"].items():
+            assert version >= newest.get((row["agent"], source), 0)
+            newest[row["agent"], source] = version
+    k, b = trace.iterations(), trace.staleness().B
+    for start in range(k[-1] - b + 2):
+        window = trace.writes["agent"][(k >= start) & (k < start + b)]
+        assert set(window.tolist()) == set(range(9))
+
+
+def test_without_communication_delay_adsgd_has_d_zero() -> None:
+    sim = started("adsgd", world=World(communication=Delay("constant", mean=0.0), slow_compute={4: 10.0}))
+    sim.run(60)
+    staleness = sim.recorder.trace().staleness()
+    assert staleness.D == 0
+    assert staleness.B > 30
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_dsgd_mixes_the_same_round_and_mail_gives_no_d(algorithm: str) -> None:
+    sim = started(algorithm, world=World(seed=1, slow_compute={4: 10.0}))
+    sim.run(100)
+    trace = sim.recorder.trace()
+    if algorithm.startswith("dsgd"):
+        for row in trace.table():
+            assert set(row["versions"].values()) <= {row["step"] - 1}
+    assert (trace.staleness().D is None) == (algorithm not in ("adsgd", "rfast"))
+    assert trace.updates().tolist() == sim.steps
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    sim = started("rfast", world=World(crashes=(Crash(2, 5.0, 9.0),)))
+    sim.run(20)
+    trace = sim.recorder.trace()
+    trace.save(tmp_path / "trace.npz")
+    again = Trace.load(tmp_path / "trace.npz")
+    assert again.digest() == trace.digest()
+    assert again.table() == trace.table()
+    assert [p.name for p in tmp_path.iterdir()] == ["trace.npz"]
+    assert {"crash", "rejoin", "view"} <= {list(EVENT_CODE)[c] for c in trace.events["event"]}

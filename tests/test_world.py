@@ -1,0 +1,306 @@
+"""Delays, transmissions, losses and crashes."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import ALL, models, quadratic, started
+
+from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
+from offbeat.errors import DataError
+from offbeat.sim.delays import parse, read_values
+from offbeat.sim.outbox import Medium, Outbox, Transmission
+from offbeat.sim.world import apply_case, parse_crash
+from offbeat.streams import Purpose, stream
+from offbeat.vector import zero
+
+CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
+
+
+# -- distributions ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("delay", "cv"),
+    [
+        (Delay("gamma", 3.0), 0.25),
+        (Delay("gamma", 3.0, cv=0.7), 0.7),
+        (Delay("lognormal", 3.0), 1.0),
+        (Delay("lognormal", 3.0, cv=0.3), 0.3),
+        (Delay("exponential", 3.0), 1.0),
+        (Delay("constant", 3.0), 0.0),
+        (empirical([1.0, 2.0, 3.0], mean=3.0), np.std([1, 2, 3]) / 2),
+    ],
+    ids=str,
+)
+def test_the_mean_is_the_parameter_and_the_shape_is_the_familys(delay: Delay, cv: float) -> None:
+    drawn = np.array(delay.draw(np.random.default_rng(0), 200_000))
+    assert (drawn >= 0).all()
+    assert drawn.mean() == pytest.approx(3.0, rel=0.02)
+    assert drawn.std() / drawn.mean() == pytest.approx(cv, rel=0.05)
+    assert np.mean(delay.times(2).draw(np.random.default_rng(0), 200_000)) == pytest.approx(2 * drawn.mean())
+
+
+def test_measured_delays_keep_their_mean_unless_told() -> None:
+    assert empirical(np.array([2.0, 4.0])).mean == 3.0
+    assert sorted(set(empirical([2.0, 4.0]).draw(np.random.default_rng(0), 50))) == [2.0, 4.0]
+
+
+def test_measured_delays_from_files(tmp_path: Path, real_data: Path) -> None:
+    np.save(tmp_path / "d.npy", np.array([[1.0, 2.0], [3.0, np.nan]]))
+    (tmp_path / "d.txt").write_text("1\n2\n3\n")
+    (tmp_path / "d.csv").write_text("1,2,3\n")
+    for name in ("d.npy", "d.txt", "d.csv"):
+        assert sorted(read_values(tmp_path / name)) == [1, 2, 3]
+    rtt = empirical(read_values(real_data / "traces" / "seattle_rtt.npz"), mean=1.0)
+    assert np.mean(rtt.draw(np.random.default_rng(0), 100_000)) == pytest.approx(1.0, rel=0.05)
+    (tmp_path / "bad.txt").write_text("one two\n")
+    with pytest.raises(DataError, match="cannot be read as measured delays"):
+        read_values(tmp_path / "bad.txt")
+
+
+def test_delays_as_text() -> None:
+    assert parse("gamma 0.25") == Delay("gamma", cv=0.25)
+    assert parse("constant") == Delay("constant")
+    for text in ("gama", "gamma -1", "gamma x", "constant 2", "gamma nan", "file"):
+        with pytest.raises(SettingError):
+            parse(text)
+    for mean, cv in ((-1.0, None), (float("nan"), None), (1.0, 0.0)):
+        with pytest.raises(SettingError):
+            Delay("gamma", mean, cv)
+
+
+@given(st.integers(0, 5), st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_drawing_in_chunks_is_drawing_one_by_one(seed: int, chunks: list[int]) -> None:
+    for delay in (Delay("gamma"), Delay("lognormal"), Delay("exponential"), empirical([1.0, 5.0])):
+        rng = stream(seed, Purpose.COMPUTE, 3)
+        pieces = [x for n in chunks for x in delay.draw(rng, n)]
+        assert pieces == delay.draw(stream(seed, Purpose.COMPUTE, 3), sum(chunks))
+
+
+# -- the world -------------------------------------------------------------------------------------
+
+
+def test_the_five_cases() -> None:
+    base = World(seed=1)
+    assert apply_case(base, "base", 4) == base
+    assert apply_case(base, "slow-comm", 4).communication.mean == 10
+    for name, computes, sends in (
+        ("comp-straggler", 10.0, 1.0),
+        ("comm-straggler", 1.0, 10.0),
+        ("combined", 10.0, 10.0),
+    ):
+        world = apply_case(base, name, 4)
+        assert (world.compute_delay(4).mean, world.communication_delay(4).mean) == (computes, sends)
+        assert (world.compute_delay(3).mean, world.communication_delay(3).mean) == (1.0, 1.0)
+    with pytest.raises(SettingError, match="Did you mean 'combined'"):
+        apply_case(base, "combind", 4)
+
+
+def test_crashes_as_text() -> None:
+    assert parse_crash("agent 3 at 100 until 200") == Crash(3, 100.0, 200.0)
+    assert parse_crash(str(Crash(3, 1.5))) == Crash(3, 1.5)
+    for text in ("", "agent 3", "agent x at 3", "agent 3 at 5 until 4", "agent 3 at 1.2.3"):
+        with pytest.raises(SettingError):
+            parse_crash(text)
+
+
+@pytest.mark.parametrize("algorithm", ["adpsgd", "rfast", "dsgd", "adsgd"])
+def test_every_algorithm_meets_the_same_delays(algorithm: str) -> None:
+    """The k-th gradient of an agent takes the same time under every algorithm, and so does its k-th transmission."""
+    world = World(seed=9, slow_compute={4: 3.0})
+    traces = []
+    for name in ("adsgd", algorithm):
+        sim = started(name, world=world)
+        sim.run(60)
+        traces.append(sim.recorder.trace())
+    for i in range(9):
+        lengths = []
+        for trace in traces:
+            mine = trace.events[(trace.events["agent"] == i) & (trace.events["event"] == 2)]
+            lengths.append((mine["end"] - mine["start"])[:3])
+        assert len(lengths[1]) > 0
+        assert lengths[0][: len(lengths[1])] == pytest.approx(lengths[1])
+        sent = [t.transmissions[t.transmissions["agent"] == i] for t in traces]
+        times = [(s["end"] - s["start"])[:3] for s in sent]
+        count = min(len(times[0]), len(times[1]))
+        assert times[0][:count] == pytest.approx(times[1][:count])
+
+
+@pytest.mark.parametrize("algorithm", ALL)
+def test_slow_links_leave_the_update_counts_of_asynchronous_algorithms_alone(algorithm: str) -> None:
+    counts = []
+    for factor in (1.0, 10.0):
+        sim = started(algorithm, world=World(seed=2, slow_communication={4: factor}))
+        sim.run(200)
+        counts.append(sim.steps)
+    if algorithm in ("adsgd", "rfast"):
+        assert counts[0] == counts[1]
+    elif algorithm == "adpsgd:atomic":  # agent 4 asks, so only itself waits for its slow questions
+        assert counts[1][4] < 0.5 * counts[0][4]
+    else:
+        assert sum(counts[1]) < 0.75 * sum(counts[0])
+
+
+def test_a_tenfold_computation_straggler_makes_a_tenth_of_the_updates() -> None:
+    sim = started("adsgd", world=World(seed=1, slow_compute={4: 10.0}), check=False)
+    sim.run(1000)
+    assert sim.steps[4] == pytest.approx(100, rel=0.1)
+    assert np.mean(sim.steps[:4]) == pytest.approx(1000, rel=0.03)
+
+
+# -- one server a sender ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Note:
+    x: Vector
+    n: int = 0
+
+
+@dataclass(frozen=True)
+class Other:
+    x: Vector
+
+
+@dataclass
+class Scripted(Agent):
+    """Agent 0 sends what its script says at every gradient; everybody writes down what comes."""
+
+    medium: str = "publish"
+    each: int = 3
+    log: list[tuple[float, int, int, float]] = field(init=False, default_factory=list)
+    count: int = field(init=False, default=0)
+
+    def on_message(self, src: int, message: Note) -> None:
+        self.log.append((self.now, src, message.n, float(message.x.parts[0][0])))
+
+    def on_gradient(self, g: Vector) -> None:
+        if self.me == 0:
+            for _ in range(self.each):
+                self.count += 1
+                one = zero(self.x)
+                one.parts[0].add_(1.0)
+                getattr(self, self.medium)(self.view.listeners, Note(one, self.count))
+        self.compute(self.x)
+
+
+def scripted(medium: str, each: int, until: float, world: World = CONSTANT) -> list[tuple[float, int, int, float]]:
+    sim = started(Scripted(medium, each), quadratic(2), world, "chain", check=False)
+    sim.run(until)
+    receiver = sim.agents[1]
+    assert isinstance(receiver, Scripted)
+    return receiver.log
+
+
+def test_mail_arrives_in_order_exactly_once_one_transmission_after_the_other() -> None:
+    log = scripted("send", 3, 10.5)
+    assert [n for _, _, n, _ in log] == list(range(1, 10))
+    assert [t for t, _, _, _ in log] == [float(t) for t in range(2, 11)]
+
+
+def test_a_register_is_replaced_while_it_waits_and_read_with_the_gradient() -> None:
+    """Three are published at 1, 2, 3, ...: the first leaves at once, of the others only the newest."""
+    log = scripted("publish", 3, 10.5)
+    assert [(t, n) for t, _, n, _ in log][:4] == [(2.0, 1), (3.0, 3), (4.0, 6), (5.0, 9)]
+
+
+def test_what_has_not_left_is_accumulated_and_nothing_is_lost() -> None:
+    """Three ones are given at 1, 2, 3, ...; the first leaves at once, then all that has come together."""
+    log = scripted("accumulate", 3, 30.5)
+    assert [value for _, _, _, value in log] == [1.0, 2.0, *[3.0] * 27]
+
+
+def test_a_register_that_is_replaced_keeps_its_place() -> None:
+    box, x = Outbox(), Vector()
+    box.put(Transmission(0, Medium.REGISTER, (1,), Note(x, 1)))
+    box.put(Transmission(0, Medium.MAIL, (1,), Other(x)))
+    box.put(Transmission(0, Medium.REGISTER, (1,), Note(x, 2)))
+    box.put(Transmission(0, Medium.REGISTER, (2,), Note(x, 3)))
+    order = []
+    while (item := box.take()) is not None:
+        order.append((type(item.message).__name__, item.to, getattr(item.message, "n", None)))
+    assert order == [("Note", (1,), 2), ("Other", (1,), None), ("Note", (2,), 3)]
+    box.put(Transmission(0, Medium.REGISTER, (1,), Note(x, 4)))
+    assert box.take() is not None
+
+
+def test_payload_scales_the_delay_and_numbers_are_free() -> None:
+    sim = started("allreduce", world=CONSTANT)
+    sim.run(30)
+    sent = sim.recorder.trace().transmissions
+    assert set(sent["bytes"].tolist()) == {8, 0}, "three numbers in nine pieces: some are empty"
+    assert set(np.round(sent["end"] - sent["start"], 12).tolist()) == {round(1 / 3, 12), 0.0}
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.4])
+def test_loss_is_per_receiver_and_never_hits_mail(loss: float) -> None:
+    quick = World(seed=1, compute=Delay("constant"), communication=Delay("constant", mean=0.1), loss=loss)
+    kept = scripted("publish", 1, 2000.5, quick)
+    assert len(kept) == pytest.approx(2000 * (1 - loss), rel=0.05)
+    mail = scripted("send", 1, 200.5, replace(CONSTANT, loss=loss))
+    assert len(mail) == 199
+
+
+# -- crashes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [a for a in ALL if a != "allreduce"])
+@pytest.mark.parametrize("until", [None, 60.0])
+def test_the_others_go_on_and_who_returns_contributes(algorithm: str, until: float | None) -> None:
+    task = quadratic()
+    sim = started(algorithm, task, World(seed=5, crashes=(Crash(4, 30.2, until), Crash(1, 41.0, until))))
+    sim.run(50)
+    before = list(sim.steps)
+    sim.run(150)
+    for i in range(9):
+        moved = sim.steps[i] - before[i]
+        assert (moved == 0) if until is None and i in (1, 4) else (moved > 5), (i, before, sim.steps)
+    dead = [] if until else [1, 4]
+    rows = [row for row in sim.recorder.trace().table() if row["time"] > 50 and row["agent"] in dead]
+    assert rows == []
+    if until:
+        versions = [row["versions"] for row in sim.recorder.trace().table() if row["time"] > 100]
+        assert any(4 in v for v in versions), "the returned agent is mixed again"
+    assert np.isfinite(models(sim)).all()
+
+
+def test_allreduce_stands_still_when_an_agent_is_lost() -> None:
+    sim = started("allreduce", world=World(seed=5, crashes=(Crash(4, 30.2, 60.0),)))
+    sim.run(200)
+    assert all(row["time"] < 45 for row in sim.recorder.trace().table())
+
+
+def test_a_returned_dsgd_agent_takes_part_in_the_barrier_again() -> None:
+    sim = started("dsgd", world=World(seed=5, crashes=(Crash(4, 30.2, 60.0),)))
+    sim.run(400)
+    assert max(agent.round for agent in sim.agents) - min(agent.round for agent in sim.agents) <= 4
+    for row in sim.recorder.trace().table():
+        if row["time"] > 150:
+            assert len(row["versions"]) == len(sim.topology.peers(row["agent"]))
+
+
+@given(st.integers(0, 10_000), st.sampled_from([a for a in ALL if a != "allreduce"]), st.data())
+def test_no_schedule_of_crashes_stops_the_living(seed: int, algorithm: str, data: st.DataObject) -> None:
+    """Random crashes and returns on a random graph: whoever lives goes on, and the contract holds."""
+    times = st.floats(1, 40, allow_nan=False)
+    crashes = []
+    for i in data.draw(st.lists(st.integers(0, 5), max_size=4, unique=True)):
+        at, away = data.draw(times), data.draw(st.none() | times)
+        crashes.append(Crash(i, at, None if away is None else at + away))
+    graph = data.draw(st.sampled_from(["chain", "star", "grid", "binary-tree"]))
+    sim = started(algorithm, quadratic(6), World(seed=seed, crashes=tuple(crashes), loss=0.1), graph)
+    sim.run(100)
+    before = list(sim.steps)
+    sim.run(160)
+    assert all(sim.steps[i] > before[i] for i in sim.alive)
+
+
+def test_all_agents_may_crash() -> None:
+    sim = started("adsgd", quadratic(2), World(crashes=(Crash(0, 5.0, 20.0), Crash(1, 6.0))), "chain")
+    sim.run(40)
+    assert sim.alive == {0}
+    assert sim.steps[0] > 15
