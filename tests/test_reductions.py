@@ -66,7 +66,9 @@ def test_allreduce_is_gradient_descent_on_the_mean() -> None:
 
 @pytest.mark.parametrize("rule", [SGD, Momentum, Adam])
 @pytest.mark.parametrize("algorithm", ALL)
-def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(algorithm: str, rule: type[SGD]) -> None:
+def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(
+    algorithm: str, rule: type[SGD] | type[Momentum] | type[Adam]
+) -> None:
     task = quadratic(1, noise=0.3)
     sim = started(algorithm, task, World(seed=5), "ring", rule=rule)
     sim.run(30)
