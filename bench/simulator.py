@@ -3,8 +3,8 @@
     make bench
 
 Every repeat measures, one after the other on one thread: the naive loop (an nn.Module, autograd and torch.optim.SGD
-for each agent, driven by the same schedule), the event-by-event oracle, the batched executor, and the batched gradient alone,
-which is the floor. Printed are medians over the repeats and, in brackets, the smallest and the largest.
+for each agent, driven by the same schedule), the event-by-event oracle, the batched executor, and the batched
+gradient alone, which is the floor. Printed are medians over the repeats and, in brackets, the smallest and the largest.
 """
 
 from __future__ import annotations

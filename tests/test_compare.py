@@ -174,6 +174,20 @@ def test_a_users_own_graph_and_weights() -> None:
     assert directed.updates > 0
 
 
+def test_a_published_algorithm_is_refused_on_a_graph_that_it_is_not_for() -> None:
+    directed = nx.cycle_graph(5, create_using=nx.DiGraph)
+    uneven = offbeat.with_weights(nx.path_graph(2), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    for algorithm, topology, message in (
+        ("adsgd", directed, "undirected"),
+        ("adpsgd", directed, "undirected"),
+        ("dsgd:overlap", uneven, "symmetric"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            offbeat.simulate(algorithm, topology=topology, **QUICK)
+    offbeat.simulate("adpsgd", topology=uneven, **QUICK)
+    offbeat.simulate(offbeat.ADSGD(), topology=uneven, **QUICK)  # as an algorithm of one's own, anything goes
+
+
 def test_momentum_is_a_rule_for_every_algorithm() -> None:
     plain = offbeat.simulate("adsgd", **QUICK)
     heavy = offbeat.simulate("adsgd", rule=offbeat.Momentum, **QUICK)

@@ -182,6 +182,7 @@ def simulator(
     observers: Sequence[Observer] = (),
 ) -> Simulator:
     """The simulator of one run, ready to start. Raises SettingError if the algorithm cannot run there."""
+    row.check(p.topology)
     if not (math.isfinite(lr) and lr > 0):
         raise SettingError(f"A step must be a finite number > 0; got {lr} for {row.name}.")
     return Simulator(

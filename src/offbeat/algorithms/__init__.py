@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from offbeat.agent import Agent
 from offbeat.algorithms.adpsgd import ADPSGD
@@ -12,6 +13,7 @@ from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.rfast import RFAST
 from offbeat.errors import SettingError, unknown
+from offbeat.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Algorithm:
     tolerates:   "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
     note:        what else one should know, in particular why something is not tolerated
     times_n:     whether the default step is n times that of the others
+    graph:       whether the graph has to be undirected, and its weights symmetric too
     """
 
     name: str
@@ -36,10 +39,24 @@ class Algorithm:
     tolerates: frozenset[str] = frozenset({"loss", "crash", "return"})
     note: str = ""
     times_n: bool = False
+    graph: Literal["any", "undirected", "symmetric"] = "any"
 
     def default_lr(self, lr: float, n: int) -> float:
         """The step when none was given for this algorithm in particular."""
         return lr * n if self.times_n else lr
+
+    def check(self, topology: Topology) -> None:
+        """Raise SettingError if the published algorithm is not for this graph."""
+        directed = topology.graph.is_directed()
+        if directed and self.graph != "any":
+            raise SettingError(
+                f"{self.name} needs an undirected graph; '{topology.name}' is directed. rfast takes directed graphs."
+            )
+        if self.graph == "symmetric" and not topology.symmetric:
+            raise SettingError(
+                f"{self.name} needs symmetric weights, w_ij = w_ji, or it would minimise another objective; those of "
+                f"'{topology.name}' are not. Metropolis weights are (the default), and rfast takes any."
+            )
 
     def new(self) -> Agent:
         """A fresh agent."""
@@ -51,12 +68,12 @@ ALGORITHMS: dict[str, Algorithm] = {
     for row in (
         Algorithm(
             "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
-            needs="an undirected connected graph, symmetric weights",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric",
         ),
         Algorithm(
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
             waits_for="the answer of one random neighbour",
-            needs="an undirected connected graph; with :atomic a bipartite one",
+            needs="an undirected connected graph; with :atomic a bipartite one", graph="undirected",
             note="biased towards the data of fast agents. Options: overlap (average while computing), atomic",
         ),
         Algorithm(
@@ -68,7 +85,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
             waits_for="all neighbours of the same round",
-            needs="an undirected connected graph, symmetric weights",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost. Option: overlap (send while computing)",
         ),
         Algorithm(

@@ -47,7 +47,8 @@ STYLE = go.layout.Template(
         "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#222"},
         "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
         "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "tracegroupgap": 0},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top",
+                   "tracegroupgap": 0},
         "margin": {"l": 66, "r": 22, "t": 16, "b": 48},
     }
 )  # fmt: skip

@@ -204,7 +204,7 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
 
 def _again(comparison: Comparison) -> list[str]:
     line, missing = command(comparison)
-    how = f"<pre><code>{_e(line)}</code></pre>"
+    how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", _e(line)) + "</code></pre>"
     if missing:
         how = (
             f"<p>The command line has no words for {_e(' and '.join(missing))}. From Python, "

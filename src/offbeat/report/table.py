@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from offbeat.algorithms import ALGORITHMS
 from offbeat.results import Comparison, Run, spread
 
 WIDTH = 118
@@ -94,6 +95,10 @@ def notes(comparison: Comparison) -> list[str]:
         if run.diverged_at is not None:
             which = f"{run.algorithm} with step {run.lr:g}, seed {run.seed},"
             said.append(f"{which} diverged by time {run.diverged_at:g}; its run ended there.")
+    if comparison.runs[0].settings["crash"]:
+        for name in dict.fromkeys(run.algorithm for run in comparison.runs):
+            if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:
+                said.append(f"{name} {ALGORITHMS[name].note}.")
     steps = {run.lr for run in comparison.runs}
     if len(steps) > 1:
         named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)

@@ -124,7 +124,7 @@ def timelines(runs: dict[str, Run], start: float | None = None, end: float | Non
     fig.update_layout(
         template=STYLE, height=height, barmode="overlay", hovermode="closest",
         margin={"l": 44, "r": 22, "t": top, "b": bottom},
-        legend={"y": 1 + 26 / (height - top - bottom), "itemclick": False, "itemdoubleclick": False},
+        legend={"itemclick": False, "itemdoubleclick": False},
     )  # fmt: skip
     return fig
 
