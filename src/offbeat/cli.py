@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -92,7 +93,7 @@ def compare(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the IDX files of MNIST or Fashion-MNIST [env: OFFBEAT_DATA]; else they are downloaded.",
+            help="Folder with the IDX files of MNIST or Fashion-MNIST; default: OFFBEAT_DATA, else they are downloaded.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -152,6 +153,10 @@ def compare(
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)
     ] = None,
+    traces: Annotated[
+        Path | None,
+        typer.Option(help="Write the trace of every run to this folder, as .npz.", rich_help_panel=OUTPUT),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
     ] = False,
@@ -169,7 +174,7 @@ def compare(
 
       offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
     """
-    for path in (json, report):
+    for path in (json, report, None if traces is None else traces / "trace.npz"):
         if path is not None:
             _check_writable(path)
     plan = comparison.plan(
@@ -178,7 +183,7 @@ def compare(
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor,
     )  # fmt: skip
-    result = _carry_out(plan, quiet)
+    result = _carry_out(plan, quiet, traces)
     if json is not None:
         result.save_json(json)
     if report is not None and result.runs:
@@ -230,14 +235,17 @@ def _check_writable(path: Path) -> None:
         ) from None
 
 
-def _carry_out(plan: comparison.Plan, quiet: bool) -> Comparison:
+def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> Comparison:
     """Make the runs with a progress bar; Ctrl-C ends the plan and keeps what is finished."""
     runs: list[Run] = []
     try:
         with nullcontext() if quiet else _bar() as bar:
             told, finished = _told(bar, plan.count) if bar is not None else (None, None)
-            for run in plan.runs(told):
-                runs.append(run)
+            for run in plan.runs(told, keep_traces=traces is not None):
+                if traces is not None and run.trace is not None:
+                    name = f"{run.algorithm.replace(':', '-')}-lr{run.lr:g}-seed{run.seed}.npz"
+                    run.trace.save(traces / name)
+                runs.append(run if run.seed == plan.prepared[0].seed else replace(run, trace=None))
                 if finished is not None:
                     finished(run)
     except KeyboardInterrupt:

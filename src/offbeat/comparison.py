@@ -43,23 +43,25 @@ class Plan:
         seeds = len(self.prepared)
         return sum(len(TUNING_GRID) + seeds if steps is None else len(steps) * seeds for steps in self.steps)
 
-    def runs(self, progress: Progress | None = None) -> Iterator[Run]:
-        """Make the runs; each is finished when it is yielded. The trace is kept for the first seed only."""
+    def runs(self, progress: Progress | None = None, keep_traces: bool = False) -> Iterator[Run]:
+        """Make the runs; each is finished when it is yielded. Without `keep_traces` only the first seed's have one."""
         for row, steps in zip(self.rows, self.steps, strict=True):
             tuning = None
             if steps is None:
                 steps, tuning = self._tuned(row, progress)
             for lr in steps:
                 for index, p in enumerate(self.prepared):
-                    run = run_one(
-                        p, row, lr, self.experiment.executor, self.rule, progress, self.check, keep_trace=index == 0
-                    )
+                    keep = keep_traces or index == 0
+                    run = run_one(p, row, lr, self.experiment.executor, self.rule, progress, self.check, keep)
                     yield replace(run, tuning=tuning)
 
     def _tuned(
         self, row: Algorithm, progress: Progress | None
     ) -> tuple[list[float], dict[float, dict[str, float | None]]]:
-        """The step of the grid with the shortest time to target, then the smallest final loss, in a world apart."""
+        """The step of the grid with the shortest time to target, then the smallest final loss, in a world apart.
+
+        An algorithm that diverges with every step gets the smallest, and is then reported as diverged.
+        """
         p = prepare(self.experiment, self.prepared[0].seed + TUNING_SEED)
         outcomes: dict[float, dict[str, float | None]] = {}
         best: tuple[float, float, float] = (math.inf, math.inf, math.inf)
@@ -70,9 +72,6 @@ class Plan:
             outcomes[lr] = {"time_to_target": run.time_to_target, "loss": loss}
             time_to_target = math.inf if run.time_to_target is None else run.time_to_target
             best = min(best, (time_to_target, math.inf if loss is None else loss, lr))
-        if math.isinf(best[2]) or math.isinf(best[1]):
-            tried = ", ".join(f"{lr:g}" for lr in outcomes)
-            raise SettingError(f"{row.name} diverged with every step of the grid {tried}.")
         return [best[2]], outcomes
 
 

@@ -35,7 +35,10 @@ POINTS = 400
 """A line has about this many points at most."""
 
 LIFT = 3.0
-"""A diverged run is drawn up to this many times the largest loss of those that did not diverge."""
+"""Lines are drawn up to so many times the largest value of the runs that did not explode."""
+
+ARROWS = 300
+"""The edges of a directed graph with more are drawn without arrowheads."""
 
 _AXIS = {
     "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666", "ticklen": 4,
@@ -48,7 +51,7 @@ STYLE = go.layout.Template(
         "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
         "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top",
-                   "tracegroupgap": 0},
+                   "tracegroupgap": 0, "font": {"size": 12}},
         "margin": {"l": 66, "r": 22, "t": 16, "b": 48},
     }
 )  # fmt: skip
@@ -96,6 +99,7 @@ class Summary:
     low: np.ndarray
     high: np.ndarray
     diverged: bool
+    exploded: bool
 
 
 def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
@@ -115,7 +119,12 @@ def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
     thin = np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)
     grid, rows = grid[thin], rows[:, thin]
     diverged = any(run.diverged_at is not None for run in runs)
-    return Summary(grid, np.median(rows, 0), rows.min(0), rows.max(0), diverged)
+    return Summary(grid, np.median(rows, 0), rows.min(0), rows.max(0), diverged, any(map(exploded, runs)))
+
+
+def exploded(run: Run) -> bool:
+    """Whether the loss ended ten times as high as it began, or diverged; such a run does not set a figure's scale."""
+    return run.diverged_at is not None or run.curve.loss[-1] > 10 * run.curve.loss[0]
 
 
 def _interpolated(grid: np.ndarray, along: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -144,7 +153,7 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
     for key, s in drawn.items():
         if s.diverged and len(s.x):
             fig.add_trace(_cross(s, look[key], comparison.label(key), ceiling))
-    end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=1.0)
+    end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=0.0) or 1.0
     fig.update_xaxes(title_text=X_TITLES[x], range=[0, 1.01 * end])
     fig.update_yaxes(title_text=_y_title(comparison, y))
     if y == "loss":
@@ -169,20 +178,24 @@ def _y_title(comparison: Comparison, y: str) -> str:
 
 def _ceiling(drawn: Sequence[Summary]) -> float:
     """Up to where lines are drawn: one run that exploded must not press the others flat."""
-    sane = [s.high for s in drawn if not s.diverged and len(s.x)] or [s.high[:1] for s in drawn if len(s.x)]
-    return LIFT * max((float(values.max()) for values in sane), default=1.0)
+    some = [s for s in drawn if len(s.x)]
+    scale = (
+        [s.high for s in some if not s.exploded]
+        or [s.high for s in some if not s.diverged]
+        or [s.high[:1] for s in some]
+    )
+    return LIFT * max((float(values.max()) for values in scale), default=1.0)
 
 
 def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | list[str]]:
-    """Of a logarithmic axis: powers of ten, with 2 and 5 times those if there are few; plotly's own on a short one."""
+    """Of a logarithmic axis: powers of ten, eight at most, or with 2 and 5 times them; plotly's own on a short one."""
     values = np.concatenate([[], *(s.middle for s in drawn)])
     values = np.minimum(values[values > 0], ceiling)
     low, high = (math.log10(values.min()), math.log10(values.max())) if len(values) else (0.0, 0.0)
     if high - low < 0.9:
         return {}
-    marks = [
-        (m, e) for e in range(math.floor(low), math.ceil(high) + 1) for m in ((1, 2, 5) if high - low < 3 else (1,))
-    ]
+    exponents = range(math.floor(low), math.ceil(high) + 1, math.ceil((high - low) / 8))
+    marks = [(m, e) for e in exponents for m in ((1, 2, 5) if high - low < 3 else (1,))]
     return {
         "tickvals": [m * 10.0**e for m, e in marks],
         "ticktext": [f"{m * 10.0**e:g}" if -4 < e < 4 else f"{m}·10<sup>{e}</sup>"[2 * (m == 1) :] for m, e in marks],
@@ -192,7 +205,7 @@ def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | 
 def _below(s: Summary, ceiling: float) -> int:
     """How many points of a summary are drawn: up to the first one above the ceiling."""
     above = s.middle > ceiling
-    return int(np.argmax(above)) + 1 if s.diverged and above.any() else len(s.x)
+    return int(np.argmax(above)) + 1 if s.exploded and above.any() else len(s.x)
 
 
 def _band(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
@@ -210,13 +223,12 @@ def _band(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
 def _line(s: Summary, look: Look, label: str, x: str, y: str, ceiling: float) -> go.Scatter:
     count = _below(s, ceiling)
     shown = {"time": "time %{x:,.6~g}", "updates": "%{x:,.0f} gradients", "megabytes": "%{x:,.4~g} MB"}[x]
-    value = "%{y:.1%}" if y == "accuracy" else "%{y:.4~g}"
+    value = "%{customdata:.1%}" if y == "accuracy" else "%{customdata:.4~g}"
     return go.Scatter(
         x=s.x[:count], y=np.minimum(s.middle[:count], ceiling), name=escaped(label), legendgroup=escaped(label),
         mode="lines+markers", line={"color": look.colour, "width": 2, "dash": look.dash},
         marker={"color": look.colour, "symbol": look.symbol, "size": 8, "maxdisplayed": 8},
-        cliponaxis=False,
-        hovertemplate=f"{shown}: {value}",
+        cliponaxis=False, customdata=s.middle[:count], hovertemplate=f"{shown}: {value}",
     )  # fmt: skip
 
 
@@ -285,7 +297,7 @@ def graph(drawn: Run | Topology) -> go.Figure:
     lines: list[list[float | None]] = [[v for i, j in edges for v in (at[i][c], at[j][c], None)] for c in (0, 1)]
     line = {"color": "#999", "width": 1.5 if len(edges) <= 100 else 0.5}
     fig.add_trace(go.Scatter(x=lines[0], y=lines[1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
-    if topology.graph.is_directed():
+    if topology.graph.is_directed() and len(edges) <= ARROWS:
         for i, j in edges:
             fig.add_annotation(
                 x=at[j][0], y=at[j][1], ax=at[i][0], ay=at[i][1], xref="x", yref="y", axref="x", ayref="y", text="",

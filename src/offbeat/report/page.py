@@ -19,7 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.errors import OffbeatError
-from offbeat.report.figures import bars, curves, graph
+from offbeat.report.figures import bars, curves, exploded, graph
 from offbeat.report.table import cells, headline, notes
 from offbeat.report.timeline import shown, timelines
 from offbeat.results import VERSION, Comparison, Run
@@ -124,7 +124,9 @@ def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
     reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (seeds > 1)
     if any(run.diverged_at is not None for run in comparison.runs):
-        reading += "A cross ends the line of an algorithm that diverged."
+        reading += "A cross ends the line of an algorithm that diverged. "
+    if any(exploded(run) and run.diverged_at is None for run in comparison.runs):
+        reading += "A line that ends at the upper border goes on far above it."
     reading = f"<p>{reading}</p>" * bool(reading)
     over = {
         "time": "over simulated time: what is gained in the same time",
@@ -194,7 +196,7 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
     if n == 1:
         return parts
     directed = runs[0].topology.graph.is_directed()
-    edges = "an arrow from each sender to its receiver" if directed else "an edge between those that exchange models"
+    edges = "an edge from each sender to its receiver" if directed else "an edge between those that exchange models"
     caption = f"The communication graph, {_e(runs[0].topology.name)}, of {n} agents: {edges}."
     return [*parts, f'<div class="pair">{shelf.put(graph(runs[0]), caption)}</div>']
 

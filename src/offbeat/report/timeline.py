@@ -66,8 +66,12 @@ def window(runs: Sequence[Run]) -> tuple[float, float]:
             continue
         events = run.trace.events
         done = events[events["event"] == EVENT_CODE["gradient"]]
-        means = [float((mine["end"] - mine["start"]).mean()) for mine in _by_agent(done, run.trace.agents) if len(mine)]
-        slowest, typical = max([slowest, *means]), max(typical, float(np.median(means)) if means else 0.0)
+        counts = np.bincount(done["agent"], minlength=run.trace.agents)
+        means = (
+            np.bincount(done["agent"], done["end"] - done["start"], run.trace.agents)[counts > 0] / counts[counts > 0]
+        )
+        if len(means):
+            slowest, typical = max(slowest, float(means.max())), max(typical, float(np.median(means)))
         crashed = min([crashed, *events["time"][events["event"] == EVENT_CODE["crash"]].tolist()])
     last = max(ends, default=0.0)
     length = min(max(STEPS * slowest, 12 * typical), 100 * typical) or last
@@ -159,21 +163,19 @@ def _marker(look: Look) -> dict[str, object]:
 # -- from the trace --------------------------------------------------------------------------------
 
 
-def _by_agent(rows: np.ndarray, agents: int) -> list[np.ndarray]:
-    return [rows[rows["agent"] == agent] for agent in range(agents)]
-
-
 def _spans(run: Run, begin: float, stop: float) -> Spans:
     """What the shown agents did between `begin` and `stop`."""
     spans = Spans()
     if run.trace is not None:
         over = run.curve.time[-1]
-        events, sent = (_by_agent(rows, run.trace.agents) for rows in (run.trace.events, run.trace.transmissions))
+        sent = run.trace.transmissions
+        sent = sent[(sent["end"] > begin) & (sent["start"] < stop)]
         for row, agent in enumerate(shown(run)):
-            downs = _downs(events[agent], over)
+            events = run.trace.events[run.trace.events["agent"] == agent]
+            downs = _downs(events, over)
             found = Spans()
-            _worked(found, row, events[agent], downs, over)
-            for at in sent[agent]:
+            _worked(found, row, events, downs, over)
+            for at in sent[sent["agent"] == agent]:
                 cut = [down for down, _ in downs if at["start"] < down < at["end"]]
                 found.add("sending", row, float(at["start"]), min([float(at["end"]), over, *cut]))
             for state, all_of_it in found.states.items():

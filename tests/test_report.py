@@ -1,0 +1,358 @@
+"""The page and its figures: whole, self-contained, and right about what they show."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from typer.testing import CliRunner
+
+import offbeat
+from offbeat import ADSGD, Algorithm, Comparison, Quadratic
+from offbeat.cli import app
+from offbeat.report.figures import PALETTE, bars, curves, graph, looks, summary
+from offbeat.report.page import command, page
+from offbeat.report.timeline import shown, timeline, timelines, window
+from offbeat.topology import build
+
+FIVE = ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"]
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: its elements, what they would load, the text of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.data: dict[str, str] = {}
+        self.current = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.current = next((value or "" for name, value in attrs if name == "id"), tag)
+        for name, value in attrs:
+            if name.startswith("on"):
+                self.handlers.append(name)
+            if name in ("src", "href", "srcset", "poster", "data"):
+                (self.links if tag == "a" else self.loads).append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.data[self.current] = self.data.get(self.current, "") + data
+
+
+def figures(text: str) -> dict[str, go.Figure]:
+    """The figures in a page, as plotly reads them, each checked against plotly's schema."""
+    found = json.loads(Reader(text).data["figures"])
+    return {name: go.Figure(value) for name, value in found.items()}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Comparison:
+    return offbeat.compare(FIVE, task="digits", case="combined", seeds=2, until=60, target=0.3)
+
+
+@pytest.fixture(scope="module")
+def quadratic() -> Comparison:
+    return offbeat.compare(["adsgd", "dsgd"], task="quadratic", until=40, seeds=2, lr=[0.1, 0.05])
+
+
+@pytest.fixture(scope="module")
+def diverged() -> Comparison:
+    made = offbeat.compare(["adsgd", "dsgd"], task="digits", until=60, seeds=2, lr={"": 0.01, "dsgd": 1e37})
+    assert {run.algorithm for run in made.runs if run.diverged_at is not None} == {"dsgd"}
+    return made
+
+
+# -- the page --------------------------------------------------------------------------------------
+
+
+def test_page_is_whole_and_self_contained(digits: Comparison) -> None:
+    text = page(digits)
+    read = Reader(text)
+    assert read.loads == [] and read.handlers == []
+    assert all(re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", link) for link in read.links)
+    assert read.tags.count("script") == 3 and read.tags.count("h1") == 1 and read.tags.count("title") == 1
+    assert "default-src 'none'" in text and 'name="viewport"' in text
+    assert len(text) < 6e6
+    drawn = figures(text)
+    assert len(drawn) == read.tags.count("figure") == read.tags.count("figcaption") == 9
+    body = text[text.index("<main>") : text.index("</main>")]
+    for run in digits.runs:
+        assert f"<td>{run.algorithm}</td>" in body and run.digest in body
+    for number in ("2505.10322", "1710.06952", "2307.11617", "1705.09056"):
+        assert f"https://arxiv.org/abs/{number}" in body
+    assert offbeat.__version__ in body and np.__version__ in body
+
+
+def test_page_escapes_what_users_name(digits: Comparison) -> None:
+    mine = Algorithm(HOSTILE, ADSGD(), "mine", "nowhere")
+    made = offbeat.compare([mine, "dsgd"], task="quadratic", until=20, crash=("agent 1 at 5",))
+    text = page(made)
+    read = Reader(text)
+    assert "img" not in read.tags and read.tags.count("script") == 3 and read.handlers == []
+    assert not any("javascript" in link for link in read.links)
+    assert "<img" not in Reader(text).data["figures"] and "no words for the algorithm" in text
+    assert len(figures(text)) == 7
+
+
+def test_page_without_accuracy(quadratic: Comparison) -> None:
+    text = page(quadratic)
+    assert "test accuracy" not in text[text.index("<main>") : text.index("</main>")]
+    assert "gap to the optimum" in text and "adsgd lr=0.05" in text
+    assert len(figures(text)) == 7
+
+
+def test_page_of_diverged_runs(diverged: Comparison) -> None:
+    text = page(diverged)
+    assert "diverged by time" in text and "A cross ends the line" in text
+    assert len(figures(text)) == 9
+    for x in ("time", "updates", "megabytes"):
+        for trace in curves(diverged, x, "loss").data:
+            assert np.isfinite(trace.y).all() and max(trace.y) < 100
+
+
+def test_page_when_everything_diverged_at_once() -> None:
+    made = offbeat.compare("adsgd", task="digits", until=3, eval_every=3, lr=1e38)
+    assert made.runs[0].diverged_at is not None
+    assert len(figures(page(made))) > 3
+
+
+def test_page_of_a_single_agent() -> None:
+    text = page(offbeat.compare(["adsgd", "dsgd"], task="quadratic", agents=1, topology="chain", until=20))
+    assert "Nothing was sent" in text
+    assert len(figures(text)) == 4
+
+
+def test_page_of_an_own_task_and_graph() -> None:
+    task = Quadratic(np.eye(3), np.ones(3))
+    object.__setattr__(task, "name", "<b>mine</b>")
+    ring = nx.DiGraph([(0, 1), (1, 2), (2, 0)])
+    text = page(offbeat.compare(["rfast"], task=task, topology=ring, until=20))
+    assert "&lt;b&gt;mine&lt;/b&gt;" in text and "<b>mine</b>" not in text
+    assert "no words for the task &lt;b&gt;mine&lt;/b&gt; and the graph custom" in text
+    assert "offbeat compare" not in text
+    assert not [
+        name for name, figure in figures(text).items() if any("target" in a.text for a in figure.layout.annotations)
+    ]
+
+
+def test_page_of_interrupted_and_empty_comparisons(quadratic: Comparison) -> None:
+    assert "Interrupted: these are the runs" in page(Comparison(quadratic.runs[:3], interrupted=True))
+    assert "No run was finished" in page(Comparison([], interrupted=True))
+
+
+def test_page_shows_how_steps_were_tuned() -> None:
+    text = page(offbeat.compare(["adsgd", "rfast"], task="quadratic", until=20, lr="tuned"))
+    assert text.count("<td>chosen</td>") == 2 and "--lr</span> tuned" in text
+
+
+def test_page_without_a_trace(digits: Comparison) -> None:
+    text = page(Comparison([run for run in digits.runs if run.trace is None]))
+    assert "Who computed" not in text and len(figures(text)) == 8
+
+
+def test_save_report_writes_the_page(quadratic: Comparison, tmp_path: Path) -> None:
+    quadratic.save_report(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text("utf-8") == page(quadratic)
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lr": 0.03, "case": "combined", "straggler": 2, "slowdown": 5.0, "loss": 0.1, "seeds": 2},
+        {
+            "lr": [0.1, 0.3],
+            "crash": ("agent 3 at 5 until 10", "agent 1 at 7"),
+            "topology": "random-regular:4",
+            "seed": 3,
+        },
+        {"lr": {"": [0.1, 0.3], "rfast": 0.7}, "compute": "exponential", "communication": "lognormal 0.5"},
+        {"lr": {"": "tuned", "adsgd": 0.123}, "dirichlet": 0.5, "target": 0.5, "eval_every": 0.7},
+        {"lr": {"adsgd": 0.1, "rfast": 0.2}, "executor": "event-by-event"},
+    ],
+)
+def test_the_command_line_makes_the_same_runs(settings: dict[str, Any], tmp_path: Path) -> None:
+    made = offbeat.compare(["adsgd", "rfast"], task="quadratic", until=15, agents=12, **settings)
+    line, missing = command(made)
+    assert missing == []
+    words = shlex.split(line)
+    assert words[:2] == ["offbeat", "compare"]
+    result = CliRunner().invoke(app, [*words[1:], "--quiet", "--json", str(tmp_path / "again.json")])
+    assert result.exit_code == 0, result.output
+    again = json.loads((tmp_path / "again.json").read_text("utf-8"))["runs"]
+    assert [run["digest"] for run in again] == [run.digest for run in made.runs]
+
+
+def test_what_the_command_line_cannot_say(quadratic: Comparison) -> None:
+    first = quadratic.runs[0]
+    measured = replace(first, settings={**first.settings, "compute": "empirical"})
+    assert command(Comparison([measured]))[1] == ["measured delays of compute"]
+    longer = replace(first, settings={**first.settings, "until": 50.0})
+    assert command(Comparison([first, longer]))[1] == ["several experiments in one"]
+    weights = replace(first, topology=build("ring", 9))
+    assert command(Comparison([weights]))[1] == ["the graph grid"]
+
+
+# -- figures ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("x", ["time", "updates", "megabytes"])
+@pytest.mark.parametrize("y", ["loss", "accuracy", "consensus"])
+def test_curves_have_a_line_and_a_band_for_every_group(digits: Comparison, x: str, y: str) -> None:
+    figure = curves(digits, x, y)
+    lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
+    assert [trace.name for trace in lines] == FIVE
+    assert [trace.line.color for trace in lines] == list(PALETTE[:5])
+    assert len({trace.marker.symbol for trace in lines}) == 5
+    assert len(figure.data) == 10
+    assert (figure.layout.yaxis.type == "log") == (y == "loss")
+    json.loads(figure.to_json())
+
+
+def test_summary_is_the_median_and_the_range(digits: Comparison) -> None:
+    one, two = digits.groups()["adsgd", 0.01]
+    s = summary([one, two], "time", "loss")
+    assert s.x.tolist() == one.curve.time
+    assert np.allclose(s.middle, np.median([one.curve.loss, two.curve.loss], 0))
+    assert np.allclose(s.high, np.maximum(one.curve.loss, two.curve.loss))
+    alone = summary([one], "updates", "loss")
+    assert alone.x.tolist() == one.curve.updates and alone.middle.tolist() == one.curve.loss
+    over = summary([one, two], "megabytes", "accuracy")
+    assert over.x[-1] == min(one.curve.megabytes[-1], two.curve.megabytes[-1])
+    assert (over.low <= over.middle).all() and (over.middle <= over.high).all()
+
+
+def test_a_diverged_line_ends_in_a_cross_below_the_ceiling(diverged: Comparison) -> None:
+    figure = curves(diverged, "time", "loss")
+    crosses = [trace for trace in figure.data if trace.marker.symbol == "x"]
+    assert len(crosses) == 1 and crosses[0].marker.color == PALETTE[1]
+    lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
+    assert crosses[0].y[0] <= 3.0 * max(lines["adsgd"].y) * 1.5
+    assert lines["dsgd"].x[-1] == crosses[0].x[0] < lines["adsgd"].x[-1]
+
+
+def test_a_run_that_explodes_does_not_set_the_scale() -> None:
+    made = offbeat.compare("dsgd", task="quadratic", until=40, lr=[0.1, 20.0])
+    assert all(run.diverged_at is None for run in made.runs) and made.runs[1].curve.loss[-1] > 1e6
+    calm, wild = curves(made).data
+    assert max(wild.y) == 3.0 * max(calm.y) and len(wild.x) < len(calm.x)
+    alone = curves(Comparison(made.runs[1:]))
+    assert max(alone.data[0].y) == max(made.runs[1].curve.loss)
+    assert len(alone.layout.yaxis.tickvals) <= 10
+
+
+def test_bars_say_never(digits: Comparison) -> None:
+    figure = bars(digits)
+    until = digits.runs[0].settings["until"]
+    for place, runs in enumerate(digits.groups().values()):
+        times = [run.time_to_target for run in runs]
+        never = np.median([np.inf if time is None else time for time in times]) == np.inf
+        assert (figure.data[0].marker.pattern.shape[place] == "/") == never
+        assert ("never" in figure.layout.annotations[place].text) or None not in times
+        assert not never or figure.data[0].x[place] == until
+
+
+def test_looks_differ_and_steps_share_a_colour(quadratic: Comparison) -> None:
+    found = looks(quadratic)
+    assert len(set(found.values())) == 4
+    assert found["adsgd", 0.1].colour == found["adsgd", 0.05].colour != found["dsgd", 0.1].colour
+    assert found["adsgd", 0.1].dash != found["adsgd", 0.05].dash
+
+
+def test_timeline_adds_up(digits: Comparison) -> None:
+    """Between gradients an agent waits: computing and waiting fill the window, and nothing overlaps."""
+    for run in digits.runs:
+        if run.trace is None:
+            continue
+        figure = timeline(run, 10.0, 30.0)
+        rows: dict[int, list[tuple[float, float]]] = {i: [] for i in range(9)}
+        for trace in figure.data:
+            if trace.legendgroup in ("computing", "waiting") and trace.showlegend is False:
+                for y, start, length in zip(trace.y, trace.base, trace.x, strict=True):
+                    rows[round(y)].append((start, start + length))
+        for spans in rows.values():
+            ordered = sorted(spans)
+            assert ordered[0][0] == 10.0 and ordered[-1][1] == pytest.approx(30.0)
+            assert all(a[1] == pytest.approx(b[0]) for a, b in pairwise(ordered))
+
+
+def test_timeline_shows_who_was_down_and_that_a_ring_then_stands_still() -> None:
+    crash = ("agent 3 at 20 until 26",)
+    made = offbeat.compare(["adsgd", "allreduce"], task="quadratic", until=60, crash=crash)
+    start, end = window(made.runs)
+    assert start < 20 < end <= 60
+    down = {
+        run.algorithm: next(t for t in timeline(run, 0, 60).data if t.legendgroup == "down" and len(t.x))
+        for run in made.runs
+    }
+    assert down["adsgd"].base[0] == 20 and down["adsgd"].x[0] == 6
+    assert down["allreduce"].x[0] == 40
+    waits = [t for t in timeline(made.runs[1], 30, 60).data if t.legendgroup == "waiting" and t.showlegend is False]
+    assert len(waits[0].x) == 8 and set(waits[0].x) == {30.0}
+
+
+def test_timeline_shows_the_straggler_of_many() -> None:
+    made = offbeat.compare(
+        "dsgd", task="quadratic", agents=30, topology="ring", case="combined", straggler=17, until=30
+    )
+    rows = shown(made.runs[0])
+    assert len(rows) == 16 and {16, 17, 18} <= set(rows)
+    assert "<b>17</b>" in timeline(made.runs[0]).layout.yaxis.ticktext
+
+
+def test_timelines_share_one_window(digits: Comparison) -> None:
+    traced = {run.algorithm: run for run in digits.runs if run.trace is not None}
+    figure = timelines(traced)
+    ranges = {tuple(axis.range) for axis in figure.select_xaxes()}
+    assert len(ranges) == 1
+    assert {t.name for t in figure.data if t.name} == {"computing", "waiting", "sending"}
+
+
+def test_graph_marks_the_straggler(digits: Comparison) -> None:
+    figure = graph(digits.runs[0])
+    assert figure.data[0].x.count(None) == 12
+    assert [list(trace.text) for trace in figure.data[1:]] == [["0", "1", "2", "3", "5", "6", "7", "8"], ["4"]]
+    arrows = graph(build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3)).layout.annotations
+    assert len(arrows) == 3 and all(arrow.showarrow for arrow in arrows)
+
+
+# -- in a browser ----------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
+def test_a_browser_draws_the_page_without_a_word(digits: Comparison, tmp_path: Path) -> None:
+    digits.save_report(tmp_path / "report.html")
+    done = subprocess.run(
+        [
+            str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+            "--disable-background-networking", "--disable-component-update", "--disable-quic",
+            f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
+            "--virtual-time-budget=10000", "--dump-dom", (tmp_path / "report.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    count = len(figures(page(digits)))
+    assert done.stdout.count("js-plotly-plot") >= count
+    assert len(re.findall(r'class="main-svg"', done.stdout)) >= count
