@@ -93,7 +93,7 @@ def compare(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder with the IDX files of MNIST or Fashion-MNIST; default: OFFBEAT_DATA, else they are downloaded.",
+            help="Folder with the IDX files of (Fashion-)MNIST; default: OFFBEAT_DATA, else they are downloaded.",
             rich_help_panel=WHAT,
         ),
     ] = None,
