@@ -15,10 +15,10 @@ from offbeat.results import Run
 from offbeat.trace import EVENT_CODE
 
 ROWS = 16
-"""So many agents are shown; of more, the straggler, its neighbours, and the first."""
+"""So many agents are shown; of more, those that crash, the straggler, its neighbours, and the first."""
 
 STEPS = 6
-"""The window takes in about so many steps of the slowest agent."""
+"""The window takes in about so many gradients or messages of the slowest agent."""
 
 Span = tuple[int, float, float]
 """Row, start, end."""
@@ -55,7 +55,7 @@ class Spans:
 
 
 def window(runs: Sequence[Run]) -> tuple[float, float]:
-    """A window in which something can be seen: some steps of the slowest agent, after the start-up.
+    """A window in which something can be seen: a few steps of the slowest agent, after the start-up.
 
     If agents crash, it begins a little before the first of them does.
     """
@@ -66,12 +66,9 @@ def window(runs: Sequence[Run]) -> tuple[float, float]:
             continue
         events = run.trace.events
         done = events[events["event"] == EVENT_CODE["gradient"]]
-        counts = np.bincount(done["agent"], minlength=run.trace.agents)
-        means = (
-            np.bincount(done["agent"], done["end"] - done["start"], run.trace.agents)[counts > 0] / counts[counts > 0]
-        )
-        if len(means):
-            slowest, typical = max(slowest, float(means.max())), max(typical, float(np.median(means)))
+        means = _means(done)
+        slowest = max([slowest, *means, *_means(run.trace.transmissions)])
+        typical = max(typical, float(np.median(means)) if means else 0.0)
         crashed = min([crashed, *events["time"][events["event"] == EVENT_CODE["crash"]].tolist()])
     last = max(ends, default=0.0)
     length = min(max(STEPS * slowest, 12 * typical), 100 * typical) or last
@@ -82,12 +79,22 @@ def window(runs: Sequence[Run]) -> tuple[float, float]:
     return start, start + length
 
 
+def _means(rows: np.ndarray) -> list[float]:
+    """How long what is in the rows took each of their agents, on average."""
+    count, total = np.bincount(rows["agent"]), np.bincount(rows["agent"], rows["end"] - rows["start"])
+    means: list[float] = (total[count > 0] / count[count > 0]).tolist()
+    return means
+
+
 def shown(run: Run) -> list[int]:
     """The agents that have a row."""
     n, slow = run.topology.n, run.settings["straggler"]
     if n <= ROWS:
         return list(range(n))
     first = [] if slow is None else [slow, *run.topology.peers(slow)]
+    if run.trace is not None:
+        events = run.trace.events
+        first = [*np.unique(events["agent"][events["event"] == EVENT_CODE["crash"]]).tolist(), *first]
     return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
 
 

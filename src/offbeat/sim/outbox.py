@@ -9,6 +9,8 @@ from enum import IntEnum
 from offbeat.agent import Message
 from offbeat.vector import Vector
 
+Register = tuple[int, type, tuple[int, ...]]
+
 
 class Medium(IntEnum):
     """The three ways to give something away."""
@@ -20,13 +22,19 @@ class Medium(IntEnum):
 
 @dataclass(slots=True)
 class Transmission:
-    """Something on its way. `start` is when it left: from then on its content is fixed."""
+    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`."""
 
     sender: int
     medium: Medium
     to: tuple[int, ...]
     message: Message
-    start: float = 0.0
+    start: float = -1.0
+    end: float = -1.0
+
+    @property
+    def register(self) -> Register:
+        """Which register it is a version of: there is one for each sender, message type and receivers."""
+        return self.sender, type(self.message), self.to
 
 
 @dataclass
@@ -38,13 +46,13 @@ class Outbox:
     """
 
     queue: deque[Transmission] = field(default_factory=deque)
-    waiting: dict[tuple[Medium, type, tuple[int, ...]], Transmission] = field(default_factory=dict)
+    waiting: dict[tuple[Medium, Register], Transmission] = field(default_factory=dict)
     busy: bool = False
 
     def put(self, item: Transmission) -> None:
         """Queue something, or merge it with what waits."""
         if item.medium is not Medium.MAIL:
-            key = (item.medium, type(item.message), item.to)
+            key = (item.medium, item.register)
             older = self.waiting.get(key)
             if older is not None:
                 newest_wins = item.medium is Medium.REGISTER
@@ -59,7 +67,7 @@ class Outbox:
             return None
         item = self.queue.popleft()
         if item.medium is not Medium.MAIL:
-            del self.waiting[item.medium, type(item.message), item.to]
+            del self.waiting[item.medium, item.register]
         return item
 
 

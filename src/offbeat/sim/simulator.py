@@ -22,7 +22,7 @@ from offbeat.errors import ContractError
 from offbeat.rules import Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.executors import Executor
-from offbeat.sim.outbox import Medium, Outbox, Transmission, vectors
+from offbeat.sim.outbox import Medium, Outbox, Register, Transmission, vectors
 from offbeat.sim.world import Crash, World
 from offbeat.streams import Purpose, python_stream, stream
 from offbeat.task import Task
@@ -88,8 +88,8 @@ class Simulator:
         self.epoch, self.versions, self.steps = [0] * n, [0] * n, [0] * n
         self.computing = [False] * n
         self.outbox = [Outbox() for _ in range(n)]
-        self.arrived: list[dict[tuple[int, type], Transmission]] = [{} for _ in range(n)]
-        self.registers: list[dict[tuple[int, type], Message]] = [{} for _ in range(n)]
+        self.arrived: list[dict[Register, Transmission]] = [{} for _ in range(n)]
+        self.registers: list[dict[Register, Message]] = [{} for _ in range(n)]
         self._perform: dict[type, Callable[[int, Any], None]] = {
             Compute: self._compute,
             Send: partial(self._give, Medium.MAIL),
@@ -139,16 +139,9 @@ class Simulator:
             self.now, self.wave, _, _, call, args = heappop(heap)
             call(*args)
 
-    def average(self) -> Parts:
-        """The mean of the living agents' models."""
-        return tuple(part.mean(0) for part in self.stacked())
-
     def stacked(self) -> Parts:
-        """The living agents' models, [m, P]."""
-        return self._stack([self.models[i] for i in sorted(self.alive) or range(self.topology.n)])
-
-    @staticmethod
-    def _stack(models: Sequence[Vector]) -> Parts:
+        """The living agents' models, [m, P]; everybody's if nobody lives."""
+        models = [self.models[i] for i in sorted(self.alive) or range(self.topology.n)]
         return tuple(torch.stack(rows) for rows in zip(*(x.parts for x in models), strict=True))
 
     def _at(self, time: float, priority: int, call: Callable[..., None], *args: Any) -> None:
@@ -160,12 +153,11 @@ class Simulator:
 
     def _handle(
         self, i: int, event: str, label: str, *args: Any, source: int = -1, kind: int = -1,
-        version: int = -1, start: float = -1.0,
+        version: int = -1, start: float = -1.0, end: float = -1.0,
     ) -> None:  # fmt: skip
         """Call a handler; then record what it wrote, evaluate what it kept, and perform its effects."""
         agent = self.agents[i]
         agent.now = self.now
-        end = -1.0 if start < 0 else self.now
         self.recorder.events.append((self.now, i, EVENT_CODE[label], source, kind, version, start, end))
         getattr(agent, event)(*args)
         effects = agent.drain()
@@ -213,26 +205,28 @@ class Simulator:
             return
         if self.arrived[i]:
             fresh, self.arrived[i] = self.arrived[i], {}
-            for (source, kind), item in fresh.items():
-                message, version = self._bound(i, source, kind, item.message)
-                self._handle(
-                    i, "on_message", "register", source, message, source=source,
-                    kind=self.recorder.kind(message), version=version, start=item.start,
-                )  # fmt: skip
+            for item in fresh.values():
+                self._deliver(i, "register", item, self._bound(i, item))
         self.computing[i] = False
         g = self.executor.resolve(i)
-        self._handle(i, "on_gradient", "gradient", g, version=self.steps[i], start=start)
+        self._handle(i, "on_gradient", "gradient", g, version=self.steps[i], start=start, end=self.now)
 
-    def _bound(self, i: int, source: int, kind: type, message: Message) -> tuple[Message, int]:
-        """The register's late-bound vectors, moved on to the newest version."""
-        newest = vectors(message)
-        bound = self.registers[i].get((source, kind))
+    def _deliver(self, i: int, label: str, item: Transmission, message: Message) -> None:
+        self._handle(
+            i, "on_message", label, item.sender, message, source=item.sender, kind=self.recorder.kind(message),
+            version=_version(item.message), start=item.start, end=item.end,
+        )  # fmt: skip
+
+    def _bound(self, i: int, item: Transmission) -> Message:
+        """The message with the register's late-bound vectors, moved on to this version."""
+        newest = vectors(item.message)
+        bound = self.registers[i].get(item.register)
         late = vectors(bound) if bound is not None else {name: Vector(v.parts) for name, v in newest.items()}
         for name, v in newest.items():
             late[name].move(v)
             late[name].late = True
-        self.registers[i][source, kind] = message = replace(message, **late)
-        return message, _version(newest)
+        self.registers[i][item.register] = message = replace(item.message, **late)
+        return message
 
     def _alarm(self, i: int, effect: Alarm) -> None:
         self._at(self.now + effect.after, ALARM, self._ring, i, self.epoch[i], effect.name)
@@ -270,13 +264,13 @@ class Simulator:
         self.outbox[i].busy = item is not None
         if item is None:
             return
-        item.start = self.now
         size = sum(v.nbytes for v in vectors(item.message).values())
         delay = self.send_time[i]() * size / self.model_bytes if size else 0.0
+        item.start, item.end = self.now, self.now + delay
         self.messages += 1
         self.bytes_sent += size
-        self.recorder.transmissions.append((self.now, self.now + delay, i, self.recorder.kind(item.message), size))
-        self._at(self.now + delay, DELIVERY, self._arrive, self.epoch[i], item)
+        self.recorder.transmissions.append((item.start, item.end, i, self.recorder.kind(item.message), size))
+        self._at(item.end, DELIVERY, self._arrive, self.epoch[i], item)
 
     def _arrive(self, epoch: int, item: Transmission) -> None:
         sender = item.sender
@@ -289,12 +283,9 @@ class Simulator:
             if j not in self.alive:
                 continue
             if register:
-                self.arrived[j][sender, type(item.message)] = item
+                self.arrived[j][item.register] = item
             else:
-                self._handle(
-                    j, "on_message", "mail", sender, item.message, source=sender,
-                    kind=self.recorder.kind(item.message), version=_version(vectors(item.message)), start=item.start,
-                )  # fmt: skip
+                self._deliver(j, "mail", item, item.message)
         self._transmit(sender)
 
     # -- crashes -----------------------------------------------------------------------------------
@@ -345,9 +336,9 @@ def uniform(rng: np.random.Generator, count: int) -> list[float]:
     return drawn
 
 
-def _version(inside: Mapping[str, Vector]) -> int:
+def _version(message: Message) -> int:
     """The version that a message carries: that of its first stamped vector."""
-    return next((v.stamp.version for v in inside.values() if v.stamp is not None), -1)
+    return next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
 
 
 def final_bytes(models: Parts) -> bytes:
