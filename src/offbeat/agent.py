@@ -44,7 +44,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from offbeat.errors import SettingError
+from offbeat.errors import ContractError, SettingError
 from offbeat.rules import Rule
 from offbeat.vector import Vector
 
@@ -157,7 +157,7 @@ class Agent:
 
     def on_gradient(self, g: Vector) -> None:
         """The answer to the outstanding `compute`."""
-        raise NotImplementedError(f"{type(self).__name__} must say what it does with a gradient: override on_gradient")
+        raise ContractError(f"{type(self).__name__} must say what it does with a gradient: override on_gradient.")
 
     def on_message(self, src: int, message: Message) -> None:
         """Mail, when it arrives; what is new in a register, just before `on_gradient`."""

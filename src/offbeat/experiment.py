@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,10 @@ class Experiment:
     target: float | None = None
     eval_every: float | None = None
     loss: float = 0.0
-    crash: tuple[str | Crash, ...] = ()
+    crash: str | Crash | tuple[str | Crash, ...] = ()
     compute: str | Delay = Delay("gamma")
     communication: str | Delay = Delay("lognormal")
-    data: Path | None = None
+    data: str | Path | None = None
     executor: str = "batched"
 
 
@@ -87,26 +88,49 @@ class Prepared:
     settings: dict[str, Any]
 
 
+WHOLE = ("agents", "straggler", "batch")
+REAL = ("slowdown", "skew", "dirichlet", "reg", "until", "target", "eval_every", "loss")
+
+
+def _check_types(e: Experiment, seed: object) -> None:
+    values = {name: getattr(e, name) for name in (*WHOLE, *REAL)} | {"seed": seed}
+    for name, value in values.items():
+        kind = Integral if name in (*WHOLE, "seed") else Real
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            expected = "a whole number" if kind is Integral else "a number"
+            raise SettingError(f"'{name}' must be {expected}; got {value!r}.")
+    for name in ("compute", "communication"):
+        if not isinstance(getattr(e, name), str | Delay):
+            raise SettingError(
+                f"'{name}' must be text like 'gamma 0.25' or an offbeat.Delay; got {getattr(e, name)!r}."
+            )
+    if e.target is not None and math.isnan(e.target):
+        raise SettingError("The target must be a number; got nan.")
+
+
 def prepare(e: Experiment, seed: int) -> Prepared:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then."""
+    _check_types(e, seed)
     n = _agents(e)
     topology = build(e.topology, n, seed)
     named = "straggler" in e.case or e.case == "combined"
     straggler = e.straggler if e.straggler is not None else topology.centre if named else 0
+    crashes = (e.crash,) if isinstance(e.crash, str | Crash) else e.crash
     world = World(
         seed=seed,
         compute=parse(e.compute) if isinstance(e.compute, str) else e.compute,
         communication=parse(e.communication) if isinstance(e.communication, str) else e.communication,
         loss=e.loss,
-        crashes=tuple(parse_crash(c) if isinstance(c, str) else c for c in e.crash),
+        crashes=tuple(parse_crash(c) if isinstance(c, str) else c for c in crashes),
     )
     world = apply_case(world, e.case, straggler, e.slowdown)
     if not 0 <= straggler < n:
         raise SettingError(f"There is no agent {straggler} to be the straggler: with {n} agents they are 0 to {n - 1}.")
     world.check(n)
+    data = None if e.data is None else Path(e.data)
     until: float
     if isinstance(e.task, str):
-        task: Task = tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, e.data)
+        task: Task = tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data)
         row = tasks.TASKS[e.task]
         until = row.until if e.until is None else e.until
         target: float | None = row.target if e.target is None else e.target

@@ -57,9 +57,9 @@ class Run:
     algorithm: str
     lr: float
     seed: int
-    settings: dict[str, Any]
+    settings: dict[str, Any] = field(repr=False)
     measure: str
-    curve: Curve
+    curve: Curve = field(repr=False)
     time_to_target: float | None
     diverged_at: float | None
     final: dict[str, float | None]
