@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any
 
 from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Experiment, Prepared, Progress, prepare, run_one, simulator
+from offbeat.experiment import Experiment, Prepared, Progress, check_number, prepare, run_one, simulator
 from offbeat.results import Comparison, Run
 from offbeat.rules import SGD, Rule
 
@@ -94,6 +95,8 @@ def plan(
     names = [row.name for row in rows]
     if len(set(names)) < len(names):
         raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
+    check_number("seed", seed, Integral)
+    check_number("seeds", seeds, Integral)
     if seeds < 1:
         raise SettingError(f"There must be at least one seed; got {seeds}.")
     known = [f.name for f in fields(Experiment)]

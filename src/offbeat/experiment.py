@@ -92,13 +92,16 @@ WHOLE = ("agents", "straggler", "batch")
 REAL = ("slowdown", "skew", "dirichlet", "reg", "until", "target", "eval_every", "loss")
 
 
-def _check_types(e: Experiment, seed: object) -> None:
-    values = {name: getattr(e, name) for name in (*WHOLE, *REAL)} | {"seed": seed}
-    for name, value in values.items():
-        kind = Integral if name in (*WHOLE, "seed") else Real
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-            expected = "a whole number" if kind is Integral else "a number"
-            raise SettingError(f"'{name}' must be {expected}; got {value!r}.")
+def check_number(name: str, value: object, kind: type = Real) -> None:
+    """Raise SettingError unless the value is a number (`Integral`: a whole one) or None."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        expected = "a whole number" if kind is Integral else "a number"
+        raise SettingError(f"'{name}' must be {expected}; got {value!r}.")
+
+
+def _check_types(e: Experiment) -> None:
+    for name in (*WHOLE, *REAL):
+        check_number(name, getattr(e, name), Integral if name in WHOLE else Real)
     for name in ("compute", "communication"):
         if not isinstance(getattr(e, name), str | Delay):
             raise SettingError(
@@ -110,7 +113,7 @@ def _check_types(e: Experiment, seed: object) -> None:
 
 def prepare(e: Experiment, seed: int) -> Prepared:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then."""
-    _check_types(e, seed)
+    _check_types(e)
     n = _agents(e)
     topology = build(e.topology, n, seed)
     named = "straggler" in e.case or e.case == "combined"
