@@ -149,9 +149,7 @@ def test_page_of_an_own_task_and_graph() -> None:
     assert "&lt;b&gt;mine&lt;/b&gt;" in text and "<b>mine</b>" not in text
     assert "no words for the task &lt;b&gt;mine&lt;/b&gt; and the graph custom" in text
     assert "offbeat compare" not in text
-    assert not [
-        name for name, figure in figures(text).items() if any("target" in a.text for a in figure.layout.annotations)
-    ]
+    assert not any("target" in (trace.name or "") for figure in figures(text).values() for trace in figure.data)
 
 
 def test_page_of_interrupted_and_empty_comparisons(quadratic: Comparison) -> None:
@@ -204,12 +202,22 @@ def test_the_command_line_makes_the_same_runs(settings: dict[str, Any], tmp_path
     assert [run["digest"] for run in again] == [run.digest for run in made.runs]
 
 
+def test_the_command_line_repeats_every_bit_of_a_step() -> None:
+    for lr in np.random.default_rng(0).uniform(0.01, 1, 50).tolist():
+        made = offbeat.compare("rfast", task="quadratic", until=1, agents=7, topology="ring", lr={"rfast": lr})
+        words = shlex.split(command(made)[0])
+        text = words[words.index("--lr") + 1]
+        assert (float(text[6:]) if text.startswith("rfast=") else float(text) * 7) == lr
+
+
 def test_what_the_command_line_cannot_say(quadratic: Comparison) -> None:
     first = quadratic.runs[0]
     measured = replace(first, settings={**first.settings, "compute": "empirical"})
     assert command(Comparison([measured]))[1] == ["measured delays of compute"]
     longer = replace(first, settings={**first.settings, "until": 50.0})
     assert command(Comparison([first, longer]))[1] == ["several experiments in one"]
+    crashed = replace(first, settings={**first.settings, "crash": ["agent 1 at 2"]})
+    assert command(Comparison([first, crashed]))[1] == ["several experiments in one"]
     weights = replace(first, topology=build("ring", 9))
     assert command(Comparison([weights]))[1] == ["the graph grid"]
 
@@ -225,7 +233,8 @@ def test_curves_have_a_line_and_a_band_for_every_group(digits: Comparison, x: st
     assert [trace.name for trace in lines] == FIVE
     assert [trace.line.color for trace in lines] == list(PALETTE[:5])
     assert len({trace.marker.symbol for trace in lines}) == 5
-    assert len(figure.data) == 10
+    assert len(figure.data) == 10 + (y == "accuracy")
+    assert ("target 30 %" in [trace.name for trace in figure.data]) == (y == "accuracy")
     assert (figure.layout.yaxis.type == "log") == (y == "loss")
     json.loads(figure.to_json())
 
@@ -255,7 +264,7 @@ def test_a_diverged_line_ends_in_a_cross_below_the_ceiling(diverged: Comparison)
 def test_a_run_that_explodes_does_not_set_the_scale() -> None:
     made = offbeat.compare("dsgd", task="quadratic", until=40, lr=[0.1, 20.0])
     assert all(run.diverged_at is None for run in made.runs) and made.runs[1].curve.loss[-1] > 1e6
-    calm, wild = curves(made).data
+    calm, wild, _ = curves(made).data
     assert max(wild.y) == 3.0 * max(calm.y) and len(wild.x) < len(calm.x)
     alone = curves(Comparison(made.runs[1:]))
     assert max(alone.data[0].y) == max(made.runs[1].curve.loss)

@@ -162,12 +162,9 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
         fig.update_yaxes(tickformat=".0%")
     target = comparison.runs[0].settings["target"] if comparison.runs else None
     if target is not None and comparison.runs[0].measure == y and (y != "loss" or target > 0):
-        fig.add_hline(target, line={"color": "#444", "width": 1, "dash": "dash"})
-        fig.add_annotation(
-            text=f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}", showarrow=False,
-            x=0, xref="paper", xanchor="left", y=math.log10(target) if y == "loss" else target, yanchor="bottom",
-            font={"size": 12, "color": "#444"}, bgcolor="rgba(255,255,255,0.75)", borderpad=0, xshift=2,
-        )  # fmt: skip
+        name = f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}"
+        line = {"color": "#444", "width": 1, "dash": "dash"}
+        fig.add_trace(go.Scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip"))
     return fig
 
 

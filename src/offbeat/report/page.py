@@ -179,7 +179,10 @@ def _communication(comparison: Comparison, shelf: Shelf) -> list[str]:
 def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
     """The timelines, and the graph."""
     runs = comparison.runs
-    traced = {run.algorithm: run for run in reversed(runs) if run.trace is not None and len(run.trace.events)}
+    traced: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda run: run.curve.time[-1]):  # a run that diverged early shows little
+        if run.trace is not None:
+            traced[run.algorithm] = run
     traced = {run.algorithm: traced[run.algorithm] for run in runs if run.algorithm in traced}
     slow, n = runs[0].settings["straggler"], runs[0].topology.n
     parts = []
@@ -190,6 +193,7 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
             f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the same window "
             "of time. Yellow: alive, but without a gradient to compute."
             + (f" Agent {slow} is the straggler." if slow is not None else "")
+            + (" Left blank: a gradient that a crash cut off." if runs[0].settings["crash"] else "")
             + (f" {rows} of {n} agents are shown." if rows < n else "")
         )
         parts.append(shelf.put(timelines(traced), caption))
@@ -296,7 +300,7 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     missing += [] if _named(first) else [f"the graph {s['topology']}"]
     missing += [f"measured delays of {name}" for name in ("compute", "communication") if s[name] == "empirical"]
     missing += ["such a choice of steps"] if steps is None else []
-    if any(isinstance(value, list) for name, value in s.items() if name != "crash"):
+    if any(s[name] != value for name, value in first.settings.items() if name in s):
         missing.append("several experiments in one")
     split = "skew" if s["dirichlet"] is None else "dirichlet"
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
@@ -326,14 +330,14 @@ def _steps(comparison: Comparison) -> list[str] | None:
     for (name, lr), runs in comparison.groups().items():
         row = ALGORITHMS.get(_base(name))
         scale = runs[0].topology.n if row is not None and row.times_n else 1
-        step = next((x for x in (float(f"{lr / scale:.12g}"), lr / scale) if x * scale == lr), nan)
+        step = next((x for x in (float(f"{lr / scale:.12g}"), lr / scale) if x * scale == lr), nan)  # nan: only its own
         before = asked.get(name, ())
         asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, step)
         own[name] = lr
     many = [steps for steps in asked.values() if len(steps) > 1]
     common = many[0] if many else Counter(asked.values()).most_common(1)[0][0]
-    others = [name for name, steps in asked.items() if steps != common]
+    base = common if isinstance(common, str) else ",".join(map(_text, common))
+    others = [name for name, steps in asked.items() if steps != common or "nan" in base]
     if any(len(asked[name]) > 1 for name in others):
         return None
-    base = common if isinstance(common, str) else ",".join(map(_text, common))
-    return [base, *(f"{name}={_text(own[name])}" for name in others)]
+    return [base] * ("nan" not in base) + [f"{name}={_text(own[name])}" for name in others]

@@ -1,0 +1,696 @@
+"""The command line: what it prints and writes, what it refuses, and what it keeps when it is interrupted."""
+
+import gzip
+import inspect
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+from test_data import idx, small_set
+
+import offbeat
+from offbeat import cli, comparison
+from offbeat.errors import ContractError
+from offbeat.experiment import Experiment
+from offbeat.sim.delays import parse
+
+QUICK = ("compare", "--task", "quadratic", "--until", "20")
+"""A comparison of a tenth of a second."""
+
+KEYS = {
+    "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
+    "time_to_target", "updates", "messages", "megabytes", "staleness", "final", "curve", "digest", "wall_s",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended. `said`: standard error in one line, without colours and frames."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─|+]", " ", self.err).split())
+
+    def refused(self) -> "Outcome":
+        """One paragraph on standard error, nothing on standard output, exit code 2."""
+        assert self.code == 2, self
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        assert "Warning" not in self.err
+        return self
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run `offbeat` with these arguments, in this process and in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("OFFBEAT_DATA", "FORCE_COLOR", "PY_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["offbeat", *map(str, arguments)])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is refused must be refused before the first run."""
+
+    def run(*_: object, **__: object) -> None:
+        raise AssertionError("something was run")
+
+    monkeypatch.setattr(comparison, "run_one", run)
+
+
+def read(path: Path | str) -> dict[str, Any]:
+    """A file of results; NaN and Infinity, which are not JSON, are refused."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    value: dict[str, Any] = json.loads(Path(path).read_text("utf-8"), parse_constant=refuse)
+    return value
+
+
+def digests(path: Path | str) -> list[str]:
+    return [run["digest"] for run in read(path)["runs"]]
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+REFUSED = [
+    # names, with the nearest that there is
+    ("--task digit", "Unknown task 'digit'. Did you mean 'digits'?"),
+    ("--task MNIST", "Did you mean 'mnist'?"),
+    ("--algorithms adsgd,adsdg", "Unknown algorithm 'adsdg'. Did you mean 'adsgd'?"),
+    ("--algorithms adsgd,", "Unknown algorithm ''"),
+    ("--algorithms ''", "Unknown algorithm ''"),
+    ("--algorithms rfast,rfast", "named twice: rfast, rfast"),
+    ("--algorithms dsgd:overlp", "Did you mean 'overlap'?"),
+    ("--algorithms adsgd:overlap", "adsgd has no options"),
+    ("--algorithms adpsgd:atomic --topology complete", "bipartite"),
+    ("--topology gird", "Unknown topology 'gird'. Did you mean 'grid'?"),
+    ("--topology ring:3", "'ring:3' has a colon"),
+    ("--topology grid:2x5", "expected rows x columns"),
+    ("--topology random-regular:x", "degree"),
+    ("--topology erdos-renyi:nan", "probability"),
+    ("--topology erdos-renyi:0.0001", "None of 100 draws"),
+    ("--case combine", "Unknown case 'combine'. Did you mean 'combined'?"),
+    ("--compute gama", "Unknown delay distribution 'gama'. Did you mean 'gamma'?"),
+    ("--communication lognorml", "Did you mean 'lognormal'?"),
+    ("--executor event", "Did you mean 'event-by-event'?"),
+    # how many agents
+    ("--agents 0", "at least one agent; got 0"),
+    ("--agents -1", "at least one agent; got -1"),
+    ("--agents 7", "7 agents make no grid"),
+    ("--agents 1439 --topology ring --task digits", "1438 samples over 1439 agents"),
+    ("--topology random-regular", "Use 8 or 10 agents"),
+    ("--case combined --straggler 9", "no agent 9 to be the straggler: with 9 agents they are 0 to 8"),
+    ("--case combined --straggler -1", "no agent -1"),
+    # times
+    ("--until 0", "finite time > 0; got until = 0"),
+    ("--until -1", "got until = -1"),
+    ("--until nan", "got until = nan"),
+    ("--until inf", "got until = inf"),
+    ("--eval-every 0", "time between evaluations"),
+    ("--eval-every -1", "time between evaluations"),
+    ("--eval-every nan", "time between evaluations"),
+    ("--eval-every 21", "(0, 20]; got 21"),
+    ("--eval-every 1e-9", "evaluations"),
+    # targets
+    ("--target nan", "target"),
+    ("--target inf", "target"),
+    ("--task digits --target nan", "target"),
+    ("--task digits --target 90", "90"),
+    ("--task digits --target -0.5", "-0.5"),
+    # steps
+    ("--lr 0", "finite number > 0; got 0"),
+    ("--lr -1", "got -1"),
+    ("--lr nan", "got nan"),
+    ("--lr inf", "got inf"),
+    ("--lr abc", "Cannot read --lr abc"),
+    ("--lr ''", "Cannot read --lr"),
+    ("--lr 0.01,", "Cannot read --lr 0.01,"),
+    ("--lr 0.01,0.01", "different steps"),
+    ("--lr tuned,0.1", "Cannot read --lr tuned,0.1"),
+    ("--lr tuned --lr 0.1", "twice for all algorithms"),
+    ("--lr rfast=tuned", "Cannot read --lr rfast=tuned"),
+    ("--lr rfast=", "Cannot read --lr rfast="),
+    ("--lr rfast=0", "got 0.0 for rfast"),
+    ("--lr rfast=0.1,0.2", "several steps; expected one"),
+    ("--lr rfast=0.1 --lr rfast=0.2", "twice for rfast"),
+    ("--lr rfast=0.1 --lr 'rfast =0.2'", "twice for rfast"),
+    ("--lr rfst=0.1", "rfst"),
+    ("--lr unknown=0.1", "not compared"),
+    ("--algorithms adsgd --lr rfast=0.1", "not compared. Compared: adsgd"),
+    # data
+    ("--task digits --batch 0", "at least one sample; got 0"),
+    ("--task digits --batch -3", "got -3"),
+    ("--task digits --batch 1000000000", "1000000000"),
+    ("--task digits --reg -1", "regulariser must be"),
+    ("--task digits --reg nan", "regulariser must be"),
+    ("--task digits --reg inf", "regulariser must be"),
+    ("--task digits --skew -0.1", "skew is -0.1"),
+    ("--task digits --skew 1.1", "skew is 1.1"),
+    ("--task digits --skew nan", "skew is nan"),
+    ("--task digits --dirichlet 0", "alpha is 0"),
+    ("--task digits --dirichlet -1", "alpha is -1"),
+    ("--task digits --dirichlet nan", "alpha is nan"),
+    ("--task mnist --data nowhere", "'nowhere' (given as argument) is not a directory that exists"),
+    ("--task mnist --data .", "lacks train-images-idx3-ubyte"),
+    # the world
+    ("--case combined --slowdown 0", "slowdown must be a finite number > 0; got 0"),
+    ("--case combined --slowdown -1", "got -1"),
+    ("--case combined --slowdown nan", "got nan"),
+    ("--case combined --slowdown inf", "got inf"),
+    ("--loss 1", "[0, 1); got 1"),
+    ("--loss -0.1", "[0, 1); got -0.1"),
+    ("--loss nan", "[0, 1); got nan"),
+    ("--compute 'gamma x'", "got 'x'"),
+    ("--compute 'gamma 0'", "Use 'constant' for 0"),
+    ("--compute 'gamma nan'", "got nan"),
+    ("--compute 'gamma 1e-300'", "coefficient of variation"),
+    ("--compute 'gamma 1e300'", "coefficient of variation"),
+    ("--compute 'lognormal 1e300'", "coefficient of variation"),
+    ("--compute 'constant 2'", "no coefficient of variation to set; got 2"),
+    ("--compute file", "needs a file"),
+    ("--compute 'file nowhere.csv'", "nowhere.csv"),
+    ("--crash 'agent 3'", "Cannot read the crash 'agent 3'; expected 'agent 3 at 100'"),
+    ("--crash 'agent one at 5'", "Cannot read the crash"),
+    ("--crash 'agent 1 at -5'", "Cannot read the crash"),
+    ("--crash 'agent 1 at .'", "Cannot read the crash"),
+    ("--crash 'agent 1 at 1e999'", "got agent 1 at inf"),
+    ("--crash 'agent 99 at 5'", "no agent 99: with 9 agents they are 0 to 8"),
+    ("--crash 'agent 1 at 5 until 3'", "cannot return before"),
+    ("--crash 'agent 1 at 5' --crash 'agent 1 at 7'", "cannot crash at 7: it is down then"),
+    ("--crash 'agent 1 at 5 until 10' --crash 'agent 1 at 7'", "cannot crash at 7: it is down then"),
+    # seeds
+    ("--seeds 0", "at least one seed; got 0"),
+    ("--seeds -2", "got -2"),
+    ("--seed -1", "A seed must be >= 0; got -1"),
+    # files
+    ("--json nowhere/out.json", "Cannot write nowhere/out.json"),
+    ("--report nowhere/out.html", "Cannot write nowhere/out.html"),
+    ("--traces nowhere", "Cannot write nowhere"),
+    ("--json .", "it is a folder"),
+    ("--report .", "it is a folder"),
+    ("--json same --report ./same", "same"),
+]
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(("arguments", "fragment"), REFUSED, ids=[arguments for arguments, _ in REFUSED])
+def test_what_makes_no_sense_is_refused_in_one_paragraph(call: Call, arguments: str, fragment: str) -> None:
+    given = shlex.split(arguments)
+    for option in ("--json", "--report"):
+        given = given if option in given else [*given, option, f"kept{option}"]
+    outcome = call(*QUICK, *given).refused()
+    assert outcome.err.startswith("Error: ")
+    assert outcome.err.count("\n") == 1, "one paragraph, which the terminal may wrap"
+    assert fragment in outcome.err
+    assert not list(Path.cwd().iterdir()), "nothing is written, not even in part"
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        ("compare --agents nine", "--agents"),
+        ("compare --until soon", "--until"),
+        ("compare --seed 1.5", "--seed"),
+        ("compare --nonsense 3", "No such option: --nonsense"),
+        ("compare --eval-evry 3", "--eval-every"),
+        ("compare --json", "--json"),
+        ("compare stray", "stray"),
+        ("compar", "compare"),
+        ("list nonsense", "Unknown list 'nonsense'. Known: algorithms, topologies, tasks, cases, delays."),
+        ("list algorithm", "Did you mean 'algorithms'?"),
+        ("list tasks cases", "cases"),
+        ("--nonsense", "No such option: --nonsense"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(call: Call, arguments: str, fragment: str) -> None:
+    assert fragment in call(*shlex.split(arguments)).refused().said
+
+
+def test_an_error_of_an_algorithm_ends_with_another_code(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ContractError("Agent 3 broke [red]promise[/red] c.")
+
+    monkeypatch.setattr(comparison, "run_one", broken)
+    outcome = call(*QUICK, "--quiet", "--json", "out.json")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err == "Error: Agent 3 broke [red]promise[/red] c.\n"
+
+
+# -- data and measured delays that are not what they should be -------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A folder with a data set that has the form of MNIST and is small."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for stem, content in small_set(train=20).items():
+        (folder / f"{stem}.gz").write_bytes(gzip.compress(content))
+    return folder
+
+
+def test_data_are_taken_from_the_folder_or_the_variable(
+    call: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("compare", "--task", "mnist", "--agents", "4", "--batch", "2", "--until", "2", "--algorithms", "adsgd")
+    assert call(*small, "--data", tiny, "--json", "option.json").code == 0
+    monkeypatch.setenv("OFFBEAT_DATA", str(tiny))
+    assert call(*small, "--json", "variable.json").code == 0
+    assert digests("option.json") == digests("variable.json")
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    ("spoil", "fragment"),
+    [
+        (lambda raw: raw[: len(raw) // 2], "cannot be read"),
+        (lambda raw: raw[:-8] + bytes(8), "cannot be read"),
+        (lambda raw: b"", "it is empty"),
+        (lambda raw: b"<html>404</html>", "starts with 3c 68 74 6d"),
+        (lambda raw: gzip.compress(gzip.decompress(raw)[:-1]), "by its header"),
+        (lambda raw: gzip.compress(idx(np.zeros((20, 32, 32), dtype=np.uint8))), "expected Nx28x28"),
+    ],
+    ids=["truncated", "corrupt", "empty", "a page", "too short", "other images"],
+)
+def test_bad_data_are_named(call: Call, tiny: Path, spoil: Callable[[bytes], bytes], fragment: str) -> None:
+    file = tiny / "train-images-idx3-ubyte.gz"
+    file.write_bytes(spoil(file.read_bytes()))
+    outcome = call("compare", "--task", "mnist", "--agents", "4", "--data", tiny).refused()
+    assert outcome.err.startswith("Error: ")
+    assert file.name in outcome.err
+    assert fragment in outcome.err
+
+
+def written(values: object, file: str) -> bytes:
+    """The bytes of a numpy file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, rtt=np.asarray(values)) if file.endswith("z") else np.save(buffer, np.asarray(values))
+    return buffer.getvalue()
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    ("file", "content", "fragment"),
+    [
+        ("empty.csv", b"", "0 values"),
+        ("words.csv", b"rtt\n1\n2\n", "cannot be read as measured delays"),
+        ("ragged.csv", b"1,2\n3\n", "cannot be read as measured delays"),
+        ("binary.txt", b"\xff\xfe\x00", "cannot be read as measured delays"),
+        ("zero.txt", b"0\n0\n", "at least one of them positive"),
+        ("negative.txt", b"-1\n2\n", "finite numbers >= 0"),
+        ("infinite.txt", b"1\ninf\n", "finite numbers >= 0"),
+        ("unknown.txt", b"nan\n", "0 values"),
+        ("empty.npy", b"", "cannot be read as measured delays"),
+        ("cut.npy", written([1.0, 2.0], ".npy")[:-4], "cannot be read as measured delays"),
+        ("words.npy", written(["a"], ".npy"), "cannot be read as measured delays"),
+        ("complex.npy", written([1 + 2j], ".npy"), "cannot be read as measured delays"),
+        ("empty.npz", b"", "cannot be read as measured delays"),
+        ("cut.npz", written([1.0, 2.0], ".npz")[:100], "cannot be read as measured delays"),
+        ("other.npz", b"not a zip file", "cannot be read as measured delays"),
+    ],
+)
+def test_bad_measurements_are_named(call: Call, file: str, content: bytes, fragment: str) -> None:
+    Path(file).write_bytes(content)
+    outcome = call(*QUICK, "--communication", f"file {file}").refused()
+    assert outcome.err.startswith("Error: ")
+    assert fragment in outcome.err
+
+
+# -- what is written -------------------------------------------------------------------------------
+
+
+def test_the_results_as_json(call: Call) -> None:
+    outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.1,0.2", "--seeds", "2", "--json", "out.json")
+    assert outcome.code == 0
+    record = read("out.json")
+    assert record["offbeat"] == offbeat.__version__
+    assert "interrupted" not in record
+    assert [(run["algorithm"], run["lr"], run["seed"]) for run in record["runs"]] == [
+        (name, lr, seed) for name in ("adsgd", "dsgd") for lr in (0.1, 0.2) for seed in (0, 1)
+    ]
+    for run in record["runs"]:
+        assert set(run) >= KEYS
+        assert (run["task"], run["case"], run["topology"], run["agents"]) == ("quadratic", "base", "grid", 9)
+        assert (run["skew"], run["until"], run["target"]) == (1.0, 20.0, 0.01)
+        assert (run["batch"], run["time_to_target"]) == (32, None)
+        assert run["updates"] > 0
+        assert run["messages"] > 0
+        assert run["megabytes"] > 0
+        assert set(run["staleness"]) == {"B", "D"}
+        assert isinstance(run["staleness"]["D"], int if run["algorithm"] == "adsgd" else type(None))
+        assert set(run["final"]) >= {"loss", "accuracy", "consensus"}
+        assert run["final"]["accuracy"] is None
+        assert run["final"]["loss"] == run["curve"]["loss"][-1]
+        assert set(run["curve"]) >= {"time", "loss", "accuracy", "consensus"}
+        assert len(run["curve"]["time"]) == len(run["curve"]["loss"]) == len(run["curve"]["consensus"]) == 201
+        assert (run["curve"]["time"][0], run["curve"]["time"][-1]) == (0.0, 20.0)
+        assert re.fullmatch("[0-9a-f]{64}", run["digest"])
+        assert run["wall_s"] > 0
+
+
+def test_accuracy_and_time_to_target_where_there_are_some(call: Call) -> None:
+    call("compare", "--until", "20", "--eval-every", "5", "--target", "0.2", "--algorithms", "rfast", "--json", "r.json")
+    (run,) = read("r.json")["runs"]
+    assert run["task"] == "digits"
+    assert run["curve"]["time"] == [0, 5, 10, 15, 20]
+    assert len(run["curve"]["accuracy"]) == 5
+    assert run["time_to_target"] in run["curve"]["time"]
+    assert 0.2 <= run["final"]["accuracy"] <= 1
+
+
+def test_standard_output_is_the_table_and_what_was_written(call: Call) -> None:
+    outcome = call(*QUICK, "--json", "out.json", "--report", "out.html", "--traces", ".")
+    assert outcome.code == 0
+    for name in offbeat.ALGORITHMS:
+        assert re.search(rf"^ *{name} .*never", outcome.out, re.MULTILINE)
+        assert f"{name}, seed 0: " in outcome.err
+    assert outcome.out.endswith("Written: out.json\nWritten: out.html\n") or "out.html" in outcome.out
+    assert "</html>" in Path("out.html").read_text("utf-8")
+    assert len(list(Path.cwd().glob("*.npz"))) == len(offbeat.ALGORITHMS)
+    assert {path.suffix for path in Path.cwd().iterdir()} == {".json", ".html", ".npz"}
+
+
+def test_quiet_means_quiet(call: Call) -> None:
+    assert call(*QUICK, "--quiet", "--json", "out.json") == Outcome(0, "", "")
+    assert len(read("out.json")["runs"]) == len(offbeat.ALGORITHMS)
+
+
+def test_a_diverging_algorithm_is_reported_and_the_others_finish(call: Call) -> None:
+    outcome = call(*QUICK, "--lr", "adsgd=1e9", "--json", "out.json", "--report", "out.html")
+    assert outcome.code == 0
+    assert "Warning" not in outcome.err
+    assert re.search(r"^ *adsgd .*diverged", outcome.out, re.MULTILINE)
+    first, *others = read("out.json")["runs"]
+    assert first["final"]["loss"] is None
+    assert first["time_to_target"] is None
+    assert all(run["final"]["loss"] < 1 for run in others)
+    assert len(others) == len(offbeat.ALGORITHMS) - 1
+
+
+def test_a_step_with_which_all_diverge(call: Call) -> None:
+    outcome = call("compare", "--task", "quadratic", "--until", "200", "--lr", "50", "--json", "out.json")
+    assert outcome.code == 0
+    assert "Warning" not in outcome.err
+    assert len(read("out.json")["runs"]) == len(offbeat.ALGORITHMS)
+
+
+def test_when_all_agents_crash_the_runs_end_all_the_same(call: Call) -> None:
+    crashes = [part for agent in range(2) for part in ("--crash", f"agent {agent} at {agent + 1}")]
+    assert call(*QUICK, "--agents", "2", *crashes, "--json", "out.json", "--report", "out.html").code == 0
+    assert all(run["curve"]["time"][-1] == 20 for run in read("out.json")["runs"])
+
+
+def test_existing_files_are_replaced_and_links_are_followed(call: Call) -> None:
+    Path("old.json").write_text("old")
+    Path("link.json").symlink_to("old.json")
+    assert call(*QUICK, "--quiet", "--json", "link.json").code == 0
+    assert Path("link.json").is_symlink()
+    assert read("old.json")["runs"]
+
+
+def test_a_name_as_long_as_the_file_system_allows(call: Call) -> None:
+    name = "n" * 250 + ".json"
+    assert call(*QUICK, "--quiet", "--json", name).code == 0
+    assert read(name)["runs"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have names")
+@pytest.mark.usefixtures("nothing_runs")
+def test_what_is_no_file_is_not_replaced_by_one(call: Call) -> None:
+    os.mkfifo("pipe")
+    assert "Cannot write pipe" in call(*QUICK, "--json", "pipe").refused().err
+    assert Path("pipe").is_fifo()
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_read_only_file_is_refused_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("out.json").write_text("old")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the administrator may write everywhere
+    assert "read-only" in call(*QUICK, "--json", "out.json").refused().err
+    assert Path("out.json").read_text() == "old"
+
+
+def test_a_disk_that_fails_at_the_end_costs_no_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    outcome = call(*QUICK, "--json", "out.json")
+    assert outcome.code == 1
+    assert re.search(r"^Error: .*out\.json.*No space left on device", outcome.err, re.MULTILINE)
+    assert "adsgd" in outcome.out
+    assert not list(Path.cwd().iterdir())
+
+
+# -- the same bytes --------------------------------------------------------------------------------
+
+
+def test_the_same_command_gives_the_same_digests(call: Call) -> None:
+    command = ("compare", "--until", "10", "--case", "combined", "--loss", "0.3", "--crash", "agent 3 at 2 until 5")
+    for name in ("one.json", "two.json"):
+        assert call(*command, "--quiet", "--json", name).code == 0
+    assert digests("one.json") == digests("two.json")
+    assert len(set(digests("one.json"))) == len(offbeat.ALGORITHMS)
+
+
+def test_a_seed_alone_is_what_it_is_beside_others(call: Call) -> None:
+    call(*QUICK, "--quiet", "--seeds", "3", "--json", "three.json")
+    call(*QUICK, "--quiet", "--seed", "1", "--json", "alone.json")
+    assert set(digests("alone.json")) < set(digests("three.json"))
+    assert len(set(digests("three.json"))) == 3 * len(offbeat.ALGORITHMS)
+
+
+def test_a_seed_may_be_huge(call: Call) -> None:
+    seed = str(10**30)
+    assert call(*QUICK, "--algorithms", "adsgd", "--quiet", "--seed", seed, "--json", "out.json").code == 0
+    assert read("out.json")["runs"][0]["seed"] == 10**30
+
+
+def test_python_does_what_the_command_line_does(call: Call) -> None:
+    call(*QUICK, "--quiet", "--case", "combined", "--crash", "agent 3 at 2", "--lr", "0.1", "--json", "out.json")
+    result = offbeat.compare(task="quadratic", until=20, case="combined", crash=("agent 3 at 2",), lr=0.1)
+    assert [run.digest for run in result.runs] == digests("out.json")
+
+
+def test_options_are_the_settings_and_have_the_same_defaults() -> None:
+    options = {name: p.default for name, p in inspect.signature(cli.compare).parameters.items()}
+    assert options.pop("agents") == 9
+    for setting in fields(Experiment):
+        if setting.name == "agents":
+            continue
+        default = options[setting.name]
+        if setting.name in ("compute", "communication"):
+            default = parse(default)
+            assert (str(default), default.mean) == (str(setting.default), setting.default.mean)
+        else:
+            assert (default or ()) == setting.default if setting.name == "crash" else default == setting.default
+
+
+# -- help ------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_option_and_says_something_of_each(call: Call) -> None:
+    outcome = call("compare", "--help")
+    assert outcome.code == 0
+    for name in inspect.signature(cli.compare).parameters:
+        assert re.search(rf"--{name.replace('_', '-')}\b.*  [A-Z'a-z]{{2,}}", outcome.out), name
+    assert "OFFBEAT_DATA" in outcome.out
+
+
+def test_the_examples_of_the_help_work(call: Call) -> None:
+    lines = [line.strip() for line in (cli.compare.__doc__ or "").splitlines()]
+    examples = [shlex.split(line)[1:] for line in lines if line.startswith("offbeat compare")]
+    assert len(examples) >= 3
+    for example in examples:
+        assert call(*example, "--task", "quadratic", "--until", "5", "--algorithms", "adsgd,rfast").code == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_first_thing_that_one_sees_teaches(call: Call, arguments: tuple[str, ...]) -> None:
+    outcome = call(*arguments)
+    assert outcome.code == (0 if arguments else 2)
+    assert "offbeat compare" in outcome.out
+    assert "offbeat list" in outcome.out
+    assert "Traceback" not in outcome.err
+
+
+def test_version(call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == Outcome(0, f"offbeat {offbeat.__version__}\n", "")
+    monkeypatch.setattr(sys, "argv", ["python -m offbeat", "--version"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("offbeat", run_name="__main__")
+    assert not end.value.code
+    assert capsys.readouterr().out == f"offbeat {offbeat.__version__}\n"
+
+
+def test_lists_name_everything_that_can_be_named(call: Call) -> None:
+    names = {
+        "algorithms": offbeat.ALGORITHMS, "topologies": offbeat.TOPOLOGIES, "tasks": offbeat.TASKS,
+        "cases": offbeat.CASES, "delays": {"gamma", "lognormal", "exponential", "constant"},
+    }  # fmt: skip
+    whole = call("list")
+    assert whole.code == 0
+    for what, table in names.items():
+        outcome = call("list", what)
+        assert outcome.code == 0
+        for name in table:
+            assert re.search(rf"^ {name} ", outcome.out, re.MULTILINE)
+        assert outcome.out in whole.out
+
+
+# -- interrupted -----------------------------------------------------------------------------------
+
+
+def start(folder: Path, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
+    """A real process; standard error is a pipe."""
+    env = {key: value for key, value in os.environ.items() if key != "OFFBEAT_DATA"}
+    command = [sys.executable, "-m", "offbeat", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
+    return subprocess.Popen(command, cwd=folder, env=env, text=True, **pipes)
+
+
+def first_line(stream: IO[str] | None, fragment: str) -> str:
+    """Read until a line says it, and no further."""
+    assert stream is not None
+    return next(line for line in stream if fragment in line)
+
+
+MANY = (*QUICK, "--algorithms", "adsgd,dsgd", "--seeds", "400", "--json", "out.json", "--report", "out.html")
+"""Runs for a minute or so, unless it is interrupted; a run is finished every tenth of a second."""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_runs_that_are_finished(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    with start(tmp_path, *MANY) as process:
+        first_line(process.stderr, "adsgd, seed 0: ")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert "Interrupted" in out
+    record = read(tmp_path / "out.json")
+    assert record["interrupted"] is True
+    assert 1 <= len(record["runs"]) < 800
+    assert [run["seed"] for run in record["runs"]] == list(range(len(record["runs"])))
+    page = (tmp_path / "out.html").read_text("utf-8")
+    assert "Interrupted" in page
+    assert page.rstrip().endswith("</html>")
+    assert {path.name for path in tmp_path.iterdir()} == {"out.json", "out.html"}
+
+
+def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "run_one", interrupted)
+    outcome = call(*QUICK, "--json", "out.json", "--report", "out.html")
+    assert outcome.code == 130
+    assert "No run was finished" in outcome.out
+    assert read("out.json") == {"offbeat": offbeat.__version__, "interrupted": True, "runs": []}
+    assert "Traceback" not in outcome.err
+
+
+def test_interrupted_while_everything_is_being_checked(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "prepare", interrupted)
+    outcome = call(*QUICK, "--json", "out.json")
+    assert outcome.code == 130
+    assert "Traceback" not in outcome.err
+    assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes")
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_that_goes_away_costs_no_results(tmp_path: Path, closed: str) -> None:
+    with start(tmp_path, *QUICK, "--json", "out.json") as process:
+        gone, other = process.stdout, process.stderr
+        if closed == "stderr":
+            gone, other = other, gone
+        assert gone is not None
+        assert other is not None
+        gone.close()
+        said = other.read()
+        process.wait(timeout=60)
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said
+    assert len(read(tmp_path / "out.json")["runs"]) >= 1
+
+
+def test_the_hash_seed_of_python_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing iterates over a set: two processes that hash differently agree."""
+    processes = []
+    for hash_seed in ("1", "2"):
+        monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
+        options = ("--crash", "agent 3 at 2 until 5", "--topology", "erdos-renyi", "--json", f"{hash_seed}.json")
+        processes.append(start(tmp_path, *QUICK, *options, "--quiet"))
+    assert [process.communicate(timeout=60) for process in processes] == [("", "")] * 2
+    assert digests(tmp_path / "1.json") == digests(tmp_path / "2.json")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("columns", [60, 80])
+def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path, columns: int) -> None:
+    import fcntl
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    command = ("compare", "--until", "5", "--eval-every", "5", "--target", "0.001")
+    with start(tmp_path, *command, stdout=theirs, stdin=subprocess.DEVNULL) as process:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # what a terminal says at its end on Linux
+                break
+            if not part:
+                break
+            shown += part
+        _, err = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0, err
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert "…" not in text
+    for name in offbeat.ALGORITHMS:
+        assert re.search(rf"^ *{name} ", text, re.MULTILINE)
+    assert "time to 0.1 %" in " ".join(text.split())
