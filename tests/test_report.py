@@ -22,9 +22,11 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat import ADSGD, Algorithm, Comparison, Quadratic
 from offbeat.cli import app
+from offbeat.report.again import command
 from offbeat.report.figures import PALETTE, bars, curves, graph, looks, summary
-from offbeat.report.page import command, page
+from offbeat.report.page import page
 from offbeat.report.timeline import shown, timeline, timelines, window
+from offbeat.tasks.quadratic import random_quadratic
 from offbeat.topology import build
 
 FIVE = ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"]
@@ -212,17 +214,20 @@ def test_the_command_line_repeats_every_bit_of_a_step() -> None:
 
 def test_what_the_command_line_cannot_say(quadratic: Comparison) -> None:
     first = quadratic.runs[0]
-    measured = replace(first, settings={**first.settings, "compute": "empirical"})
-    assert command(Comparison([measured]))[1] == ["measured delays of compute"]
+    short: dict[str, Any] = {"task": "quadratic", "until": 2}
+    for settings, missing in (
+        ({"compute": offbeat.empirical([1.0, 2.0])}, "the measured delays of compute"),
+        ({"topology": nx.petersen_graph()}, "the graph Petersen Graph"),
+        ({"task": random_quadratic(9, np.random.default_rng(0))}, "the task quadratic"),
+        ({"rule": offbeat.Momentum}, "the rule Momentum"),
+    ):
+        assert command(offbeat.compare(["adsgd"], **(short | settings)))[1] == [missing]
+    assert command(offbeat.compare([offbeat.ADSGD()], **short))[1] == ["the algorithm adsgd"]
+    assert command(offbeat.compare(["adsgd"], compute="gamma 0.3 mean 2", **short))[1] == []
     longer = replace(first, settings={**first.settings, "until": 50.0})
     assert command(Comparison([first, longer]))[1] == ["several experiments in one"]
     crashed = replace(first, settings={**first.settings, "crash": ["agent 1 at 2"]})
     assert command(Comparison([first, crashed]))[1] == ["several experiments in one"]
-    weights = replace(first, topology=build("ring", 9))
-    assert command(Comparison([weights]))[1] == ["the graph grid"]
-
-
-# -- figures ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("x", ["time", "updates", "megabytes"])

@@ -178,8 +178,13 @@ def _eval_times(until: float, every: float | None) -> list[float]:
 def _settings(
     e: Experiment, task: Task, topology: Topology, world: World, straggler: int, until: float, target: float | None
 ) -> dict[str, Any]:
-    """What is needed to run it again, JSON-ready."""
+    """What is needed to run it again, JSON-ready; `own` lists what only Python can be given."""
     given = {f.name: getattr(e, f.name) for f in fields(e)}
+    own = [f"the task {task.name}"] * (not isinstance(e.task, str))
+    own += [f"the graph {topology.name}"] * (not isinstance(e.topology, str))
+    for name in ("compute", "communication"):
+        measured = isinstance(given[name], Delay) and given[name].family == "empirical"
+        own += [f"the measured delays of {name}"] * measured
     given |= {
         "task": task.name,
         "agents": topology.n,
@@ -189,8 +194,9 @@ def _settings(
         "target": target,
         "eval_every": _eval_times(until, e.eval_every)[1],
         "crash": [str(crash) for crash in world.crashes],
-        "compute": str(world.compute),
-        "communication": str(world.communication),
+        "compute": str(e.compute),
+        "communication": str(e.communication),
+        "own": own,
         "data": None if e.data is None else str(e.data),
     }
     return given
@@ -247,9 +253,11 @@ def run_one(
         models = sim.stacked()
         final = _final(p.task, models, curve)
     trace = sim.recorder.trace()
+    named = getattr(rule, "__name__", repr(rule))
+    own = [*p.settings["own"], *[f"the algorithm {row.name}"] * row.own, *[f"the rule {named}"] * (rule is not SGD)]
     return Run(
         algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
-        settings={**p.settings, "algorithm": row.name, "lr": lr, "seed": p.seed},
+        settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
         time_to_target=reached if diverged_at is None else None, diverged_at=diverged_at,
         updates=sum(sim.steps), messages=sim.messages, megabytes=sim.bytes_sent / 1e6,
         staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),

@@ -28,6 +28,7 @@ class Algorithm:
     note:        what else one should know, in particular why something is not tolerated
     times_n:     whether the default step is n times that of the others
     graph:       whether the graph has to be undirected, and its weights symmetric too
+    own:         whether it is the user's own, and not in the table
     """
 
     name: str
@@ -40,6 +41,7 @@ class Algorithm:
     note: str = ""
     times_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
+    own: bool = False
 
     def default_lr(self, lr: float, n: int) -> float:
         """The step when none was given for this algorithm in particular."""
@@ -104,12 +106,14 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
     Raises SettingError for an unknown name or option.
     """
     if isinstance(wanted, Algorithm):
-        return wanted
+        ours = ALGORITHMS.get(wanted.name.partition(":")[0])
+        return wanted if ours and type(ours.prototype) is type(wanted.prototype) else replace(wanted, own=True)
     if isinstance(wanted, type) and issubclass(wanted, Agent):
         return find(wanted())
     if isinstance(wanted, Agent):
         name = type(wanted).__name__.lower()
-        return Algorithm(name, wanted, (type(wanted).__doc__ or name).strip().splitlines()[0], "the user's own")
+        title = (type(wanted).__doc__ or name).strip().splitlines()[0]
+        return Algorithm(name, wanted, title, "the user's own", own=True)
     if not isinstance(wanted, str):
         raise SettingError(f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}.")
     name, _, options = wanted.strip().lower().partition(":")

@@ -46,10 +46,9 @@ def headline(comparison: Comparison) -> str:
     slow = f" (agent {s['straggler']}, {s['slowdown']:g} times slower)" if s["straggler"] is not None else ""
     split = f"Dirichlet {s['dirichlet']:g}" if s["dirichlet"] is not None else f"label skew {s['skew']:g}"
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-    return ", ".join(
-        [s["task"], f"case {s['case']}{slow}", f"{s['agents']} agents on {s['topology']}", split,
-         f"to time {s['until']:g}", which]
-    )  # fmt: skip
+    agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
+    shares = [split] if first.measure == "accuracy" and not s["own"] else []
+    return ", ".join([s["task"], f"case {s['case']}{slow}", agents, *shares, f"to time {s['until']:g}", which])
 
 
 def target_name(run: Run) -> str:

@@ -74,7 +74,7 @@ class Delay:
 
     def __str__(self) -> str:
         cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family)
-        return self.family + (f" {cv:g}" if cv is not None else "")
+        return self.family + (f" {cv!r}" if cv is not None else "") + (f" mean {self.mean!r}" if self.mean != 1 else "")
 
 
 def empirical(values: np.ndarray | list[float], mean: float | None = None) -> Delay:
@@ -115,13 +115,21 @@ def read_values(path: Path) -> np.ndarray:
 
 
 def parse(text: str) -> Delay:
-    """A unit-mean delay from the command line: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'."""
-    family, _, rest = text.strip().partition(" ")
-    if family in ("file", "empirical"):
-        if not rest:
-            raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
-        return empirical(read_values(Path(rest.strip())), mean=1.0)
+    """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
+
+    'gamma 0.25 mean 3' sets another mean. Raises SettingError for anything else, DataError for a bad file.
+    """
+    shape, _, mean = text.strip().partition(" mean ")
+    family, _, rest = shape.strip().partition(" ")
     try:
-        return Delay(family, cv=float(rest) if rest else None)
+        average = float(mean) if mean else 1.0
+        if family in ("file", "empirical"):
+            if not rest:
+                raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
+            return empirical(read_values(Path(rest.strip())), average)
+        return Delay(family, average, float(rest) if rest else None)
     except ValueError:
-        raise SettingError(f"Expected a number after '{family}', its coefficient of variation; got '{rest}'.") from None
+        raise SettingError(
+            f"Cannot read the delay '{text}'; expected a family, its coefficient of variation and perhaps its mean, "
+            "as in 'gamma 0.25' or 'lognormal 1 mean 3'."
+        ) from None

@@ -1,0 +1,142 @@
+"""How to run it again: the last part of the page."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+from collections import Counter
+from math import nan
+
+import numpy as np
+import torch
+
+from offbeat.algorithms import ALGORITHMS
+from offbeat.report.markup import escaped, linked, table
+from offbeat.results import VERSION, Comparison
+
+
+def again(comparison: Comparison) -> list[str]:
+    """How to make the runs again: the command line, every setting, every digest."""
+    line, missing = command(comparison)
+    how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", escaped(line)) + "</code></pre>"
+    if missing:
+        how = (
+            f"<p>The command line has no words for {escaped(' and '.join(missing))}. From Python, "
+            "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the settings "
+            "below.</p>"
+        )
+    settings = [[escaped(name), escaped(_text(value))] for name, value in _common(comparison).items()]
+    papers = []
+    for name in dict.fromkeys(run.algorithm for run in comparison.runs):
+        row = ALGORITHMS.get(_base(name))
+        said = f"{row.title}; {row.paper}. An agent waits for {row.waits_for}." if row else "not one of offbeat’s own."
+        papers.append(f"<li><b>{escaped(name)}</b>: {linked(said)}</li>")
+    return [
+        how,
+        f"<p>Made with offbeat {escaped(VERSION)}, Python {platform.python_version()}, "
+        f"PyTorch {escaped(torch.__version__)} and NumPy {escaped(np.__version__)}.</p>",
+        "<h3>Settings</h3>", table(["name", "value"], settings, "settings"),
+        *_tuning(comparison),
+        "<h3>Runs</h3>", *_runs(comparison),
+        "<h3>Algorithms</h3>", f"<ul>{''.join(papers)}</ul>",
+    ]  # fmt: skip
+
+
+def _runs(comparison: Comparison) -> list[str]:
+    rows = [
+        [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), _reached(run.time_to_target), f"{run.updates:,}",
+         f"{run.wall_s:.1f}", f'<code title="{escaped(run.digest)}">{escaped(run.digest[:16])}</code>']
+        for run in comparison.runs
+    ]  # fmt: skip
+    return [
+        "<p>The digest is the SHA-256 of the whole trace and the final models; here are its first 16 digits.</p>",
+        table(["algorithm", "step", "seed", "time to target", "updates", "seconds", "digest"], rows, "runs"),
+    ]
+
+
+def _tuning(comparison: Comparison) -> list[str]:
+    """What the steps of the grid gave, where they were tuned."""
+    rows = []
+    for (name, chosen), runs in comparison.groups().items():
+        for lr, outcome in (runs[0].tuning or {}).items():
+            loss = "diverged" if outcome["loss"] is None else f"{outcome['loss']:.4g}"
+            rows.append(
+                [escaped(name), f"{lr:g}", _reached(outcome["time_to_target"]), loss, "chosen" * (lr == chosen)]
+            )
+    if not rows:
+        return []
+    about = "<p>All steps that were tried, in a world of another seed than those compared.</p>"
+    return ["<h3>Tuning</h3>", about, table(["algorithm", "step", "time to target", "loss", ""], rows, "tuning")]
+
+
+def _reached(time: float | None) -> str:
+    return "never" if time is None else f"{time:,.6g}"
+
+
+def _base(algorithm: str) -> str:
+    """An algorithm's name without its options."""
+    return algorithm.partition(":")[0]
+
+
+def _text(value: object) -> str:
+    """A setting as the command line takes it."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, list | tuple):
+        return "; ".join(map(_text, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _common(comparison: Comparison) -> dict[str, object]:
+    """All settings but the algorithms and their steps; several values where the runs differ."""
+    runs = comparison.runs
+    found: dict[str, object] = {}
+    for name in runs[0].settings:
+        values = list({_text(run.settings.get(name)): run.settings.get(name) for run in runs}.values())
+        found[name] = values[0] if len(values) == 1 else values
+    seeds = sorted({run.seed for run in runs})
+    return {k: v for k, v in found.items() if k not in ("algorithm", "lr", "seed", "own")} | {
+        "seeds": ", ".join(map(str, seeds))
+    }
+
+
+def command(comparison: Comparison) -> tuple[str, list[str]]:
+    """The command line that makes these runs again, and what it has no words for."""
+    s, steps = _common(comparison), _steps(comparison)
+    names = list(dict.fromkeys(run.algorithm for run in comparison.runs))
+    first, seeds = comparison.runs[0], sorted({run.seed for run in comparison.runs})
+    missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
+    missing += ["such a choice of steps"] if steps is None else []
+    if any(isinstance(s[k], list) != isinstance(value, list) for k, value in first.settings.items() if k in s):
+        missing.append("several experiments in one")
+    split = "skew" if s["dirichlet"] is None else "dirichlet"
+    slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
+    given = ["agents", "topology", split, "data", "case", *slow, "compute", "communication", "loss", "batch", "reg",
+             "until", "target", "eval_every", "executor"]  # fmt: skip
+    given = [name for name in given if (name, s[name]) not in (("loss", 0.0), ("executor", "batched"))]
+    options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
+    options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
+    options += [("seed", seeds[0]), ("seeds", seeds[-1] - seeds[0] + 1)]
+    words = [f"--{k.replace('_', '-')} {shlex.quote(_text(v))}" for k, v in options if v is not None]
+    return " ".join(["offbeat compare", *words]), missing
+
+
+def _steps(comparison: Comparison) -> list[str] | None:
+    """The values of --lr: one for all, or several, or "tuned", and then those of single algorithms."""
+    asked: dict[str, tuple[float, ...] | str] = {}
+    own: dict[str, float] = {}
+    for (name, lr), runs in comparison.groups().items():
+        row = ALGORITHMS.get(_base(name))
+        scale = runs[0].topology.n if row is not None and row.times_n else 1
+        step = next((x for x in (float(f"{lr / scale:.12g}"), lr / scale) if x * scale == lr), nan)  # nan: only its own
+        before = asked.get(name, ())
+        asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, step)
+        own[name] = lr
+    many = [steps for steps in asked.values() if len(steps) > 1]
+    common = many[0] if many else Counter(asked.values()).most_common(1)[0][0]
+    base = common if isinstance(common, str) else ",".join(map(_text, common))
+    others = [name for name, steps in asked.items() if steps != common or "nan" in base]
+    if any(len(asked[name]) > 1 for name in others):
+        return None
+    return [base] * ("nan" not in base) + [f"{name}={_text(own[name])}" for name in others]

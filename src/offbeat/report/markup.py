@@ -1,0 +1,30 @@
+"""Pieces of HTML."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+
+def escaped(text: object) -> str:
+    """Text as HTML."""
+    return html.escape(str(text))
+
+
+def linked(text: str) -> str:
+    """Escaped, with links to the papers on arXiv."""
+    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">\g<0></a>', escaped(text))
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:
+    """A table that scrolls in a box of its own; the cells are HTML."""
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
+    body = "".join(
+        f"<tr{' class=best' if index in best else ''}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n"
+        for index, row in enumerate(rows)
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table class="{name}">'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
