@@ -108,7 +108,7 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     first, seeds = comparison.runs[0], sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
     missing += ["such a choice of steps"] if steps is None else []
-    if any(isinstance(s[k], list) != isinstance(value, list) for k, value in first.settings.items() if k in s):
+    if any(s[name] != value for name, value in first.settings.items() if name in s):
         missing.append("several experiments in one")
     split = "skew" if s["dirichlet"] is None else "dirichlet"
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
