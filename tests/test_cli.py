@@ -8,11 +8,12 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,7 @@ from test_data import idx, small_set
 import offbeat
 from offbeat import cli, comparison
 from offbeat.errors import ContractError
-from offbeat.experiment import Experiment
+from offbeat.experiment import Experiment, run_one
 from offbeat.sim.delays import parse
 
 QUICK = ("compare", "--task", "quadratic", "--until", "20")
@@ -144,7 +145,7 @@ REFUSED = [
     ("--eval-every -1", "time between evaluations"),
     ("--eval-every nan", "time between evaluations"),
     ("--eval-every 21", "(0, 20]; got 21"),
-    ("--eval-every 1e-9", "evaluations"),
+    ("--eval-every 1e-320", "evaluations"),
     # targets
     ("--target nan", "target"),
     ("--target inf", "target"),
@@ -194,7 +195,11 @@ REFUSED = [
     ("--loss 1", "[0, 1); got 1"),
     ("--loss -0.1", "[0, 1); got -0.1"),
     ("--loss nan", "[0, 1); got nan"),
-    ("--compute 'gamma x'", "got 'x'"),
+    ("--compute 'gamma x'", "Cannot read the delay 'gamma x'"),
+    ("--compute 'gamma 0.25 mean x'", "Cannot read the delay 'gamma 0.25 mean x'"),
+    ("--compute 'constant mean -1'", "got -1"),
+    ("--compute 'constant mean nan'", "got nan"),
+    ("--compute 'constant mean 0'", "mean"),
     ("--compute 'gamma 0'", "Use 'constant' for 0"),
     ("--compute 'gamma nan'", "got nan"),
     ("--compute 'gamma 1e-300'", "coefficient of variation"),
@@ -327,14 +332,14 @@ def written(values: object, file: str) -> bytes:
 @pytest.mark.parametrize(
     ("file", "content", "fragment"),
     [
-        ("empty.csv", b"", "0 values"),
+        ("empty.csv", b"", "empty.csv"),
         ("words.csv", b"rtt\n1\n2\n", "cannot be read as measured delays"),
         ("ragged.csv", b"1,2\n3\n", "cannot be read as measured delays"),
         ("binary.txt", b"\xff\xfe\x00", "cannot be read as measured delays"),
         ("zero.txt", b"0\n0\n", "at least one of them positive"),
         ("negative.txt", b"-1\n2\n", "finite numbers >= 0"),
         ("infinite.txt", b"1\ninf\n", "finite numbers >= 0"),
-        ("unknown.txt", b"nan\n", "0 values"),
+        ("unknown.txt", b"nan\n", "at least one of them positive"),
         ("empty.npy", b"", "cannot be read as measured delays"),
         ("cut.npy", written([1.0, 2.0], ".npy")[:-4], "cannot be read as measured delays"),
         ("words.npy", written(["a"], ".npy"), "cannot be read as measured delays"),
@@ -343,11 +348,13 @@ def written(values: object, file: str) -> bytes:
         ("cut.npz", written([1.0, 2.0], ".npz")[:100], "cannot be read as measured delays"),
         ("other.npz", b"not a zip file", "cannot be read as measured delays"),
     ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
 def test_bad_measurements_are_named(call: Call, file: str, content: bytes, fragment: str) -> None:
     Path(file).write_bytes(content)
     outcome = call(*QUICK, "--communication", f"file {file}").refused()
     assert outcome.err.startswith("Error: ")
+    assert file in outcome.err
     assert fragment in outcome.err
 
 
@@ -355,13 +362,13 @@ def test_bad_measurements_are_named(call: Call, file: str, content: bytes, fragm
 
 
 def test_the_results_as_json(call: Call) -> None:
-    outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.1,0.2", "--seeds", "2", "--json", "out.json")
+    outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.01,0.02", "--seeds", "2", "--json", "out.json")
     assert outcome.code == 0
     record = read("out.json")
     assert record["offbeat"] == offbeat.__version__
     assert "interrupted" not in record
     assert [(run["algorithm"], run["lr"], run["seed"]) for run in record["runs"]] == [
-        (name, lr, seed) for name in ("adsgd", "dsgd") for lr in (0.1, 0.2) for seed in (0, 1)
+        (name, lr, seed) for name in ("adsgd", "dsgd") for lr in (0.01, 0.02) for seed in (0, 1)
     ]
     for run in record["runs"]:
         assert set(run) >= KEYS
@@ -384,8 +391,8 @@ def test_the_results_as_json(call: Call) -> None:
 
 
 def test_accuracy_and_time_to_target_where_there_are_some(call: Call) -> None:
-    call("compare", "--until", "20", "--eval-every", "5", "--target", "0.2", "--algorithms", "rfast", "--json", "r.json")
-    (run,) = read("r.json")["runs"]
+    call("compare", "--until", "20", "--eval-every", "5", "--target", "0.2", "--algorithms", "rfast", "--json", "r")
+    (run,) = read("r")["runs"]
     assert run["task"] == "digits"
     assert run["curve"]["time"] == [0, 5, 10, 15, 20]
     assert len(run["curve"]["accuracy"]) == 5
@@ -460,21 +467,23 @@ def test_what_is_no_file_is_not_replaced_by_one(call: Call) -> None:
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_read_only_file_is_refused_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out.json").write_text("old")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # the administrator may write everywhere
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # the administrator may write everywhere
     assert "read-only" in call(*QUICK, "--json", "out.json").refused().err
     assert Path("out.json").read_text() == "old"
 
 
-def test_a_disk_that_fails_at_the_end_costs_no_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+def test_a_folder_that_is_gone_at_the_end_costs_no_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("sub").mkdir()
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    outcome = call(*QUICK, "--json", "out.json")
+    def run(*arguments: Any, **options: Any) -> offbeat.Run:
+        shutil.rmtree("sub", ignore_errors=True)
+        return run_one(*arguments, **options)
+
+    monkeypatch.setattr(comparison, "run_one", run)
+    outcome = call(*QUICK, "--json", "sub/out.json")
     assert outcome.code == 1
-    assert re.search(r"^Error: .*out\.json.*No space left on device", outcome.err, re.MULTILINE)
+    assert re.search(r"^Error: .*sub/out\.json.*No such file or directory", outcome.err, re.MULTILINE)
     assert "adsgd" in outcome.out
-    assert not list(Path.cwd().iterdir())
 
 
 # -- the same bytes --------------------------------------------------------------------------------
@@ -509,16 +518,48 @@ def test_python_does_what_the_command_line_does(call: Call) -> None:
 
 def test_options_are_the_settings_and_have_the_same_defaults() -> None:
     options = {name: p.default for name, p in inspect.signature(cli.compare).parameters.items()}
-    assert options.pop("agents") == 9
-    for setting in fields(Experiment):
-        if setting.name == "agents":
-            continue
-        default = options[setting.name]
-        if setting.name in ("compute", "communication"):
-            default = parse(default)
-            assert (str(default), default.mean) == (str(setting.default), setting.default.mean)
-        else:
-            assert (default or ()) == setting.default if setting.name == "crash" else default == setting.default
+    defaults: dict[str, Any] = {setting.name: setting.default for setting in fields(Experiment)}
+    assert defaults.keys() < options.keys()
+    for name in ("compute", "communication"):
+        told = parse(options.pop(name))
+        delay = defaults.pop(name)
+        assert (str(told), told.mean) == (str(delay), delay.mean)
+    assert {name: options[name] for name in defaults} == defaults | {"agents": 9, "crash": None}
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    ("settings", "fragment"),
+    [
+        ({"lr": None}, "step"),
+        ({"lr": ["a"]}, "step"),
+        ({"lr": {"adsgd": "x"}}, "step"),
+        ({"lr": {"adsgd": None}}, "step"),
+        ({"task": None}, "task"),
+        ({"case": None}, "case"),
+        ({"executor": 3}, "executor"),
+        ({"crash": [(1, 2)]}, "crash"),
+        ({"seed": None}, "seed"),
+        ({"agents": "9"}, "'agents' must be a whole number; got '9'"),
+        ({"until": "20"}, "'until' must be a number; got '20'"),
+        ({"compute": 1.0}, "Delay"),
+        ({"compute": offbeat.Delay("constant", mean=0.0)}, "mean"),
+    ],
+    ids=str,
+)
+def test_python_refuses_what_the_command_line_could_not_say(settings: dict[str, Any], fragment: str) -> None:
+    with pytest.raises(offbeat.SettingError, match=fragment):
+        offbeat.plan(["adsgd"], **(dict[str, Any](task="quadratic", until=20.0) | settings))
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "agents": np.int64(9), "batch": np.int32(4), "straggler": np.int64(3), "slowdown": np.float32(3),
+        "until": np.float32(2), "lr": np.float32(0.5), "seed": np.int64(1), "eval_every": np.float64(1),
+    }  # fmt: skip
+    result = offbeat.compare(["adsgd"], task="quadratic", case="combined", **settings)
+    result.save_json(tmp_path / "out.json")
+    assert read(tmp_path / "out.json")["runs"][0]["lr"] == 0.5
 
 
 # -- help ------------------------------------------------------------------------------------------
@@ -559,7 +600,7 @@ def test_version(call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 def test_lists_name_everything_that_can_be_named(call: Call) -> None:
-    names = {
+    names: dict[str, Iterable[str]] = {
         "algorithms": offbeat.ALGORITHMS, "topologies": offbeat.TOPOLOGIES, "tasks": offbeat.TASKS,
         "cases": offbeat.CASES, "delays": {"gamma", "lognormal", "exponential", "constant"},
     }  # fmt: skip

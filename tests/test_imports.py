@@ -31,7 +31,7 @@ ALLOWED = {
     "sim": "agent rules streams task topology trace vector",
     # results, and how they are shown
     "results": "topology trace vector",
-    "report": "algorithms results tasks topology trace",
+    "report": "algorithms results topology trace",
     # everything put together
     "experiment": "algorithms results rules sim task tasks topology vector",
     "comparison": "agent algorithms experiment results rules",

@@ -67,7 +67,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     venv.create(env.folder, with_pip=False, symlinks=os.name != "nt")
     pip = (sys.executable, "-m", "pip", "--python", env.python, "--disable-pip-version-check")
     done(*pip, "install", "--no-deps", "--no-index", "--no-compile", wheel, cwd=env.folder)
-    home = Path(done(env.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=env.folder).strip())
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    home = Path(done(env.python, "-c", code, cwd=env.folder).strip())
     borrowed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (home / "borrowed.pth").write_text("\n".join(borrowed) + "\n", encoding="utf-8")
     return env
@@ -106,4 +107,5 @@ def test_the_command_works_from_the_wheel(installed: Installed) -> None:
 
 
 def test_python_m_offbeat_is_offbeat(installed: Installed) -> None:
-    assert done(installed.python, "-m", "offbeat", "--version", cwd=installed.folder) == f"offbeat {offbeat.__version__}\n"
+    out = done(installed.python, "-m", "offbeat", "--version", cwd=installed.folder)
+    assert out == f"offbeat {offbeat.__version__}\n"

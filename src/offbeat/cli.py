@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,16 +14,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from offbeat import comparison, experiment
+from offbeat import comparison
 from offbeat.algorithms import ALGORITHMS
+from offbeat.console import Out, progress_bar, told_by
 from offbeat.errors import OffbeatError, SettingError, unknown
 from offbeat.graphs import TOPOLOGIES
-from offbeat.report.table import WIDTH, as_table, target_name
-from offbeat.results import VERSION, Comparison, Curve, Run
+from offbeat.report.table import as_table
+from offbeat.results import VERSION, Comparison, Run
 from offbeat.sim.delays import FAMILIES
 from offbeat.sim.world import CASES
 from offbeat.tasks import TASKS
@@ -31,8 +32,6 @@ app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -174,29 +173,32 @@ def compare(
 
       offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
     """
-    for path in (json, report, None if traces is None else traces / "trace.npz"):
-        if path is not None:
-            _check_writable(path)
+    _check_writable(json, report, None if traces is None else traces / "trace.npz")
     plan = comparison.plan(
         algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor,
     )  # fmt: skip
-    result = _carry_out(plan, quiet, traces)
-    if json is not None:
-        result.save_json(json)
-    if report is not None and result.runs:
-        result.save_report(report)
+    result, code = _carry_out(plan, quiet, traces)
+    written, failures = _write(result, json, report)
     if not quiet:
-        out = Console()
-        out = out if out.is_terminal else Console(width=WIDTH)
-        out.print(as_table(result))
-        for path in (json, report if result.runs else None):
-            if path is not None:
-                out.print(Text(f"Written: {path}"), soft_wrap=True)
-    if result.interrupted:
-        raise typer.Exit(INTERRUPTED)
+        out = Out()
+        out.print(as_table(result, out.width))
+        for path in written:
+            out.print(Text(f"Written: {path}"), soft_wrap=True)
+    if failures:
+        raise OffbeatError(" ".join(failures))
+    if code:
+        raise typer.Exit(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what ends a job of a cluster, or a container. It keeps what is finished, as Ctrl-C does."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def parse_steps(texts: list[str]) -> dict[str, Any]:
@@ -204,6 +206,7 @@ def parse_steps(texts: list[str]) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.rpartition("=")
+        name = name.strip()
         if name in steps:
             raise SettingError(
                 f"--lr was given twice for {name or 'all algorithms'}; give several steps with commas between."
@@ -216,31 +219,49 @@ def parse_steps(texts: list[str]) -> dict[str, Any]:
             ) from None
         if separator and len(numbers) != 1:
             raise SettingError(f"--lr {text} gives one algorithm several steps; expected one, as in rfast=0.05.")
-        steps[name.strip()] = numbers[0] if separator else numbers
+        steps[name] = numbers[0] if separator else numbers
     return steps
 
 
-def _check_writable(path: Path) -> None:
+def _check_writable(*paths: Path | None) -> None:
     """Fail now rather than after the work."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError("the file is read-only")
-    except OSError as error:
-        raise SettingError(
-            f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that exists and is writable."
-        ) from None
+    named = [path for path in paths if path is not None]
+    if len({path.resolve() for path in named}) < len(named):
+        raise SettingError(f"Two results would be written to the same file, {named[0]}; expected different names.")
+    for path in named:
+        try:
+            if path.exists() and not path.is_file():
+                raise OSError("it is a folder" if path.is_dir() else "it is no regular file")
+            with tempfile.NamedTemporaryFile(dir=path.resolve().parent):
+                pass
+            if path.exists() and not os.access(path, os.W_OK):
+                raise OSError("the file is read-only")
+        except OSError as error:
+            raise SettingError(
+                f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that is writable."
+            ) from None
 
 
-def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> Comparison:
-    """Make the runs with a progress bar; Ctrl-C ends the plan and keeps what is finished."""
+def _write(result: Comparison, json: Path | None, report: Path | None) -> tuple[list[Path], list[str]]:
+    """Write what was asked for; which files were written, and what went wrong with the others."""
+    written, failures = [], []
+    for path, save in ((json, result.save_json), (report, result.save_report)):
+        if path is not None:
+            try:
+                save(path)
+                written.append(path)
+            except OSError as error:
+                failures.append(f"Cannot write {path}: {error.strerror or error}.")
+    return written, failures
+
+
+def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> tuple[Comparison, int]:
+    """Make the runs with a progress bar, and the exit code; Ctrl-C and SIGTERM end it and keep what is finished."""
     runs: list[Run] = []
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        with nullcontext() if quiet else _bar() as bar:
-            told, finished = _told(bar, plan.count) if bar is not None else (None, None)
+        with nullcontext() if quiet else progress_bar() as bar:
+            told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
             for run in plan.runs(told, keep_traces=traces is not None):
                 if traces is not None and run.trace is not None:
                     name = f"{run.algorithm.replace(':', '-')}-lr{run.lr:g}-seed{run.seed}.npz"
@@ -248,39 +269,12 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> Compa
                 runs.append(run if run.seed == plan.prepared[0].seed else replace(run, trace=None))
                 if finished is not None:
                     finished(run)
-    except KeyboardInterrupt:
-        return Comparison(runs, interrupted=True)
-    return Comparison(runs)
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )  # fmt: skip
-
-
-def _told(bar: Progress, count: int) -> tuple[experiment.Progress, Callable[[Run], None]]:
-    """A callback for every evaluation and one for every finished run."""
-    now = bar.add_task("", total=1.0)
-    everything = bar.add_task("runs", total=count)
-
-    def evaluated(name: str, time: float, until: float, curve: Curve) -> None:
-        score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"gap {curve.loss[-1]:.3g}"
-        bar.update(now, description=f"{name}, time {time:,.0f} of {until:,.0f}, {score}", completed=time / until)
-        if time >= until:
-            bar.advance(everything)
-
-    def finished(run: Run) -> None:
-        if run.diverged_at is not None:
-            bar.advance(everything)
-            outcome = f"diverged by time {run.diverged_at:g}"
-        else:
-            reached = run.time_to_target
-            outcome = f"{target_name(run)}: {'never' if reached is None else f'{reached:,.6g}'}"
-        bar.console.print(f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False)
-
-    return evaluated, finished
+    except KeyboardInterrupt as interrupt:
+        code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+        return Comparison(runs, interrupted=True), code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return Comparison(runs), 0
 
 
 @app.command("list")
@@ -303,8 +297,7 @@ def list_(
     }
     if what is not None and what not in tables:
         raise unknown("list", what, tables)
-    out = Console()
-    out = out if out.is_terminal else Console(width=WIDTH)
+    out = Out()
     for name, table in tables.items():
         if what in (None, name):
             out.print(table())

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from numbers import Real
 from typing import Any
 
 from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Experiment, Prepared, Progress, check_number, prepare, run_one, simulator
+from offbeat.experiment import Experiment, Prepared, Progress, prepare, run_one, simulator, whole
 from offbeat.results import Comparison, Run
 from offbeat.rules import SGD, Rule
 
@@ -95,8 +95,7 @@ def plan(
     names = [row.name for row in rows]
     if len(set(names)) < len(names):
         raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
-    check_number("seed", seed, Integral)
-    check_number("seeds", seeds, Integral)
+    seed, seeds = whole("seed", seed), whole("seeds", seeds)
     if seeds < 1:
         raise SettingError(f"There must be at least one seed; got {seeds}.")
     known = [f.name for f in fields(Experiment)]
@@ -123,13 +122,20 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
         if name not in [row.name for row in rows]:
             compared = ", ".join(row.name for row in rows)
             raise SettingError(f"A step was given for '{name}', which is not compared. Compared: {compared}.")
-    if isinstance(base, str) and base != "tuned":
-        raise SettingError(f"A step is a number, several numbers, or 'tuned'; got '{base}'.")
-    common = None if base == "tuned" else [base] if isinstance(base, int | float) else list(base)
+    several = [base] if isinstance(base, Real) else base
+    numbers = [*own.values(), *(several if isinstance(several, Sequence) and base != "tuned" else ())]
+    wrong = [step for step in numbers if isinstance(step, bool) or not isinstance(step, Real)]
+    if wrong or not isinstance(several, Sequence) or (isinstance(base, str) and base != "tuned"):
+        raise SettingError(f"A step is a number, several numbers, or 'tuned'; got {wrong[0] if wrong else base!r}.")
+    common = None if base == "tuned" else [float(step) for step in several]
     if common is not None and len(set(common)) < max(1, len(common)):
         raise SettingError(f"Expected one or more different steps; got {common}.")
     return [
-        [own[row.name]] if row.name in own else None if common is None else [row.default_lr(s, n) for s in common]
+        [float(own[row.name])]
+        if row.name in own
+        else None
+        if common is None
+        else [row.default_lr(s, n) for s in common]
         for row in rows
     ]
 

@@ -6,10 +6,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import networkx as nx
 import torch
@@ -30,6 +30,8 @@ from offbeat.vector import Parts
 
 EVALUATIONS = 200
 """How often a run is evaluated when `eval_every` does not say."""
+
+MOST_EVALUATIONS = 1_000_000
 
 Progress = Callable[[str, float, float, Curve], None]
 """Told after every evaluation: which run, the time, the end, the curve so far."""
@@ -92,39 +94,57 @@ WHOLE = ("agents", "straggler", "batch")
 REAL = ("slowdown", "skew", "dirichlet", "reg", "until", "target", "eval_every", "loss")
 
 
-def check_number(name: str, value: object, kind: type = Real) -> None:
-    """Raise SettingError unless the value is a number (`Integral`: a whole one) or None."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
-        expected = "a whole number" if kind is Integral else "a number"
-        raise SettingError(f"'{name}' must be {expected}; got {value!r}.")
+def whole(name: str, value: object) -> int:
+    """The value as an int. Raises SettingError unless it is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise SettingError(f"'{name}' must be a whole number; got {value!r}.")
+    return int(value)
 
 
-def _check_types(e: Experiment) -> None:
+def real(name: str, value: object) -> float:
+    """The value as a float. Raises SettingError unless it is a number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SettingError(f"'{name}' must be a number; got {value!r}.")
+    return float(value)
+
+
+def _typed(e: Experiment) -> Experiment:
+    """The experiment with plain numbers. Raises SettingError where something is of the wrong type."""
+    numbers: dict[str, Any] = {}
     for name in (*WHOLE, *REAL):
-        check_number(name, getattr(e, name), Integral if name in WHOLE else Real)
+        value = getattr(e, name)
+        if value is not None:
+            numbers[name] = whole(name, value) if name in WHOLE else real(name, value)
+    for name in ("case", "executor"):
+        if not isinstance(getattr(e, name), str):
+            raise SettingError(f"The {name} must be a name; got {getattr(e, name)!r}.")
+    if not isinstance(e.task, str) and not hasattr(e.task, "gradients"):
+        raise SettingError(f"The task must be a name or an object with the interface of offbeat.Task; got {e.task!r}.")
+    crashes = (e.crash,) if isinstance(e.crash, str | Crash) else tuple(e.crash)
+    for crash in crashes:
+        if not isinstance(crash, str | Crash):
+            raise SettingError(f"A crash is text like 'agent 3 at 100' or an offbeat.Crash; got {crash!r}.")
     for name in ("compute", "communication"):
         if not isinstance(getattr(e, name), str | Delay):
             raise SettingError(
                 f"'{name}' must be text like 'gamma 0.25' or an offbeat.Delay; got {getattr(e, name)!r}."
             )
-    if e.target is not None and math.isnan(e.target):
-        raise SettingError("The target must be a number; got nan.")
+    return replace(e, crash=crashes, **numbers)
 
 
 def prepare(e: Experiment, seed: int) -> Prepared:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then."""
-    _check_types(e)
+    e = _typed(e)
     n = _agents(e)
     topology = build(e.topology, n, seed)
     named = "straggler" in e.case or e.case == "combined"
     straggler = e.straggler if e.straggler is not None else topology.centre if named else 0
-    crashes = (e.crash,) if isinstance(e.crash, str | Crash) else e.crash
     world = World(
         seed=seed,
         compute=parse(e.compute) if isinstance(e.compute, str) else e.compute,
         communication=parse(e.communication) if isinstance(e.communication, str) else e.communication,
         loss=e.loss,
-        crashes=tuple(parse_crash(c) if isinstance(c, str) else c for c in crashes),
+        crashes=tuple(parse_crash(c) if isinstance(c, str) else c for c in cast(tuple[str | Crash, ...], e.crash)),
     )
     world = apply_case(world, e.case, straggler, e.slowdown)
     if not 0 <= straggler < n:
@@ -141,6 +161,9 @@ def prepare(e: Experiment, seed: int) -> Prepared:
         if e.until is None:
             raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
         task, until, target = e.task, e.until, e.target
+    if target is not None and not (0 <= target <= 1 if task.measure == "accuracy" else math.isfinite(target)):
+        expected = "an accuracy between 0 and 1" if task.measure == "accuracy" else "a finite loss"
+        raise SettingError(f"The target must be {expected}; got {target:g}.")
     return Prepared(
         seed, task, topology, world, until, target, _eval_times(until, e.eval_every),
         _settings(e, task, topology, world, straggler, until, target),
@@ -170,6 +193,10 @@ def _eval_times(until: float, every: float | None) -> list[float]:
     step = until / EVALUATIONS if every is None else every
     if not (math.isfinite(step) and 0 < step <= until):
         raise SettingError(f"The time between evaluations must be in (0, {until:g}]; got {step}.")
+    if until / step > MOST_EVALUATIONS:
+        raise SettingError(
+            f"{until / step:.3g} evaluations are too many: at most {MOST_EVALUATIONS}; raise eval_every."
+        )
     count = math.floor(until / step * (1 + 1e-12))
     times = [step * i for i in range(count + 1)]
     return times if times[-1] >= until * (1 - 1e-12) else [*times, until]

@@ -25,18 +25,35 @@ def as_text(comparison: Comparison) -> str:
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
 
 
-def as_table(comparison: Comparison) -> Group:
-    """The table, with a line that says what was run and notes on what needs saying."""
+def as_table(comparison: Comparison, width: int = WIDTH) -> Group:
+    """The table, with a line that says what was run and notes on what needs saying.
+
+    Where it is wider than `width`, it is several tables below one another.
+    """
     if not comparison.runs:
         return Group(Text("No run was finished."))
     heads, rows = cells(comparison)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+    tables = []
+    for columns in _fitting([heads, *rows], width):
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+        for index in columns:
+            table.add_column(heads[index], justify="left" if index == 0 else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(row[index] for index in columns))
+        tables.append(table)
     said = (Text(note, style="dim") for note in notes(comparison))
-    return Group(Text(headline(comparison), style="bold"), table, *said)
+    return Group(Text(headline(comparison), style="bold"), *tables, *said)
+
+
+def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """The columns in groups that are no wider than `width`, each with the first column."""
+    widths = [max(len(row[index]) for row in rows) + 2 for index in range(len(rows[0]))]
+    groups = [[0]]
+    for index in range(1, len(widths)):
+        if len(groups[-1]) > 1 and sum(widths[i] for i in groups[-1]) + widths[index] > width - 1:
+            groups.append([0])
+        groups[-1].append(index)
+    return groups
 
 
 def headline(comparison: Comparison) -> str:

@@ -7,8 +7,10 @@ its coefficient of variation cv = standard deviation / mean.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -43,9 +45,9 @@ class Delay:
             raise SettingError(f"The mean of a delay must be a finite number >= 0; got {self.mean}.")
         if self.cv is not None and self.family not in DEFAULT_CV:
             raise SettingError(f"The {self.family} distribution has no coefficient of variation to set; got {self.cv}.")
-        if self.cv is not None and not (math.isfinite(self.cv) and self.cv > 0):
+        if self.cv is not None and not 1e-6 <= self.cv <= 1e3:
             raise SettingError(
-                f"The coefficient of variation must be a number > 0; got {self.cv}. Use 'constant' for 0."
+                f"The coefficient of variation must be between 1e-6 and 1000; got {self.cv}. Use 'constant' for 0."
             )
         if (self.family == "empirical") != bool(self.values):
             raise SettingError("Measured values go with the empirical distribution, and it needs some.")
@@ -98,20 +100,27 @@ def read_values(path: Path) -> np.ndarray:
     Raises DataError if the file cannot be read as numbers.
     """
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                if len(arrays.files) != 1:
-                    raise DataError(f"{path}: expected one array, got {', '.join(arrays.files)}.")
-                values = arrays[arrays.files[0]]
-        elif path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
-        else:
-            values = np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None)
-        numbers = np.asarray(values, dtype=float).ravel()
-    except (OSError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file is reported as 0 values
+            values = _raw_values(path)
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"they are {values.dtype}, not real numbers")
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"{path}: cannot be read as measured delays ({error}); expected .npy, .npz or text.") from error
+    numbers = values.astype(float).ravel()
     known: np.ndarray = numbers[~np.isnan(numbers)]
     return known
+
+
+def _raw_values(path: Path) -> np.ndarray:
+    if path.suffix == ".npz":
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if len(arrays.files) != 1:
+                raise ValueError(f"expected one array, got {', '.join(arrays.files) or 'none'}")
+            return np.asarray(arrays[arrays.files[0]])
+    if path.suffix == ".npy":
+        return np.asarray(np.load(path, allow_pickle=False))
+    return np.atleast_1d(np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None))
 
 
 def parse(text: str) -> Delay:

@@ -62,6 +62,8 @@ class World:
         for factor in (*self.slow_compute.values(), *self.slow_communication.values()):
             if not (math.isfinite(factor) and factor > 0):
                 raise SettingError(f"A slowdown must be a finite number > 0; got {factor}.")
+        if self.compute.mean == 0:
+            raise SettingError("A gradient must take time: the mean of its delay is 0; expected a number > 0.")
         if self.seed < 0:
             raise SettingError(f"A seed must be >= 0; got {self.seed}.")
 

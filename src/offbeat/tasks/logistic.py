@@ -33,8 +33,12 @@ class Logistic:
     targets: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.reg >= 0:
-            raise SettingError(f"The weight of the regulariser must be >= 0; got {self.reg}.")
+        if not 0 <= self.reg < float("inf"):
+            raise SettingError(f"The weight of the regulariser must be a finite number >= 0; got {self.reg}.")
+        if self.minibatches.batch > len(self.data.train_y):
+            raise SettingError(
+                f"A minibatch of {self.minibatches.batch} samples is more than there are: {len(self.data.train_y)}."
+            )
         object.__setattr__(self, "targets", one_hot(self.data.train_y, self.data.classes).float())
 
     @property
