@@ -35,7 +35,8 @@ ALLOWED = {
     # everything put together
     "experiment": "algorithms results rules sim task tasks topology vector",
     "comparison": "agent algorithms experiment results rules",
-    "cli": "algorithms comparison experiment graphs report results sim tasks",
+    "console": "report results",
+    "cli": "algorithms comparison console graphs report results sim tasks",
     "__main__": "cli",
 }
 """Unit -> the units that it may import. A unit is a module or a package of `offbeat`; all may import `errors`,

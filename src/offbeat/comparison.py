@@ -14,8 +14,8 @@ from typing import Any
 from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Experiment, Prepared, Progress, prepare, run_one, simulator, whole
-from offbeat.results import Comparison, Run
+from offbeat.experiment import Experiment, Prepared, prepare, run_one, simulator, whole
+from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

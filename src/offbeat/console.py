@@ -8,9 +8,9 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from offbeat import experiment
 from offbeat.report.table import WIDTH, target_name
 from offbeat.results import Curve, Run
+from offbeat.results import Progress as Tell
 
 
 class Out(Console):
@@ -35,7 +35,7 @@ def progress_bar() -> Progress:
     )  # fmt: skip
 
 
-def told_by(bar: Progress, count: int) -> tuple[experiment.Progress, Callable[[Run], None]]:
+def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
     """A callback for every evaluation and one for every finished run."""
     now = bar.add_task("", total=1.0)
     everything = bar.add_task("runs", total=count)

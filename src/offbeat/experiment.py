@@ -17,7 +17,7 @@ import torch
 from offbeat import tasks
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError
-from offbeat.results import Curve, Run
+from offbeat.results import Curve, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.delays import Delay, parse
@@ -32,9 +32,6 @@ EVALUATIONS = 200
 """How often a run is evaluated when `eval_every` does not say."""
 
 MOST_EVALUATIONS = 1_000_000
-
-Progress = Callable[[str, float, float, Curve], None]
-"""Told after every evaluation: which run, the time, the end, the curve so far."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +38,10 @@ class Curve:
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     consensus: list[float] = field(default_factory=list)
+
+
+Progress = Callable[[str, float, float, Curve], None]
+"""Told after every evaluation: which run, the time, the end, the curve so far."""
 
 
 @dataclass(frozen=True, eq=False)

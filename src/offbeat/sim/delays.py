@@ -135,7 +135,11 @@ def parse(text: str) -> Delay:
         if family in ("file", "empirical"):
             if not rest:
                 raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
-            return empirical(read_values(Path(rest.strip())), average)
+            path = Path(rest.strip())
+            try:
+                return empirical(read_values(path), average)
+            except SettingError as error:
+                raise SettingError(f"{path}: {error}") from None
         return Delay(family, average, float(rest) if rest else None)
     except ValueError:
         raise SettingError(
