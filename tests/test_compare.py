@@ -252,8 +252,6 @@ def test_a_module_with_two_dtypes_and_tied_weights_is_two_parts() -> None:
         ({"topology": nx.Graph([(0, 1), (2, 3)])}, "not connected"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_before_anything_runs(
-    settings: dict[str, Any], message: str
-) -> None:
+def test_settings_that_make_no_sense_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         offbeat.plan(["adsgd"], **(QUICK | settings))
