@@ -38,6 +38,10 @@ def main() -> None:
     """The entry point: an error of ours is one paragraph and its exit code, not a traceback."""
     try:
         app()
+    except OSError as error:  # a full disk behind standard output, say
+        sys.stderr.write(f"Error: Cannot print: {error.strerror or error}.\n")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OffbeatError as error:
         Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
         sys.exit(error.exit_code)
@@ -77,7 +81,8 @@ def compare(
     topology: Annotated[
         str,
         typer.Option(
-            help="Who hears whom: 'offbeat list topologies'. Some take a parameter: 'grid:2x6'.", rich_help_panel=WHAT
+            help="Who hears whom; see 'offbeat list topologies'. Some take a parameter: 'random-regular:4'.",
+            rich_help_panel=WHAT,
         ),
     ] = "grid",
     skew: Annotated[
@@ -206,11 +211,10 @@ def parse_steps(texts: list[str]) -> dict[str, Any]:
     steps: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.rpartition("=")
-        name = name.strip()
+        name = name.strip().lower()
         if name in steps:
-            raise SettingError(
-                f"--lr was given twice for {name or 'all algorithms'}; give several steps with commas between."
-            )
+            advice = "expected one." if name else "give several steps with commas between."
+            raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
         try:
             numbers = value if value == "tuned" and not separator else [float(part) for part in value.split(",")]
         except ValueError:
@@ -264,7 +268,7 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> tuple
             told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
             for run in plan.runs(told, keep_traces=traces is not None):
                 if traces is not None and run.trace is not None:
-                    name = f"{run.algorithm.replace(':', '-')}-lr{run.lr:g}-seed{run.seed}.npz"
+                    name = f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
                     run.trace.save(traces / name)
                 runs.append(run if run.seed == plan.prepared[0].seed else replace(run, trace=None))
                 if finished is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
@@ -20,6 +21,8 @@ from offbeat.rules import SGD, Rule
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The steps that `lr="tuned"` tries (times n for R-FAST)."""
+
+MOST_SEEDS = 10_000
 
 TUNING_SEED = 1_000_003
 """Added to the first seed for tuning, so that no step is chosen on a world that it is compared in."""
@@ -96,8 +99,10 @@ def plan(
     if len(set(names)) < len(names):
         raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
-    if seeds < 1:
-        raise SettingError(f"There must be at least one seed; got {seeds}.")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
+    if not callable(rule) or not callable(rule(1.0)):
+        raise SettingError("The rule is called with a step and gives a local rule: pass offbeat.Momentum itself.")
     known = [f.name for f in fields(Experiment)]
     for name in settings:
         if name not in known:
@@ -120,8 +125,11 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
     base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
     for name in own:
         if name not in [row.name for row in rows]:
-            compared = ", ".join(row.name for row in rows)
-            raise SettingError(f"A step was given for '{name}', which is not compared. Compared: {compared}.")
+            compared = [row.name for row in rows]
+            hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(name, compared, n=1)) else ""
+            raise SettingError(
+                f"A step was given for '{name}', which is not compared.{hint} Compared: {', '.join(compared)}."
+            )
     several = [base] if isinstance(base, Real) else base
     numbers = [*own.values(), *(several if isinstance(several, Sequence) and base != "tuned" else ())]
     wrong = [step for step in numbers if isinstance(step, bool) or not isinstance(step, Real)]
@@ -130,14 +138,11 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
     common = None if base == "tuned" else [float(step) for step in several]
     if common is not None and len(set(common)) < max(1, len(common)):
         raise SettingError(f"Expected one or more different steps; got {common}.")
-    return [
-        [float(own[row.name])]
-        if row.name in own
-        else None
-        if common is None
-        else [row.default_lr(s, n) for s in common]
-        for row in rows
-    ]
+    steps: list[list[float] | None] = []
+    for row in rows:
+        shared = None if common is None else [row.default_lr(step, n) for step in common]
+        steps.append([float(own[row.name])] if row.name in own else shared)
+    return steps
 
 
 def compare(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from math import isfinite
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -37,18 +38,18 @@ def progress_bar() -> Progress:
 
 def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
     """A callback for every evaluation and one for every finished run."""
-    now = bar.add_task("", total=1.0)
+    now = bar.add_task("", total=100)
     everything = bar.add_task("runs", total=count)
 
     def evaluated(name: str, time: float, until: float, curve: Curve) -> None:
         score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"gap {curve.loss[-1]:.3g}"
-        bar.update(now, description=f"{name}, time {time:,.0f} of {until:,.0f}, {score}", completed=time / until)
-        if time >= until:
+        said = f"{name}, time {time:,.0f} of {until:,.0f}, {score}"
+        bar.update(now, description=said, completed=round(100 * time / until))
+        if time >= until or not isfinite(curve.loss[-1]):
             bar.advance(everything)
 
     def finished(run: Run) -> None:
         if run.diverged_at is not None:
-            bar.advance(everything)
             outcome = f"diverged by time {run.diverged_at:g}"
         else:
             reached = run.time_to_target

@@ -135,6 +135,10 @@ def prepare(e: Experiment, seed: int) -> Prepared:
     n = _agents(e)
     topology = build(e.topology, n, seed)
     named = "straggler" in e.case or e.case == "combined"
+    if e.straggler is not None and not named:
+        raise SettingError(f"A straggler was named, but there is none in case '{e.case}'; expected a straggler case.")
+    if e.dirichlet is not None and e.skew != 1.0:
+        raise SettingError(f"Expected a label skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}.")
     straggler = e.straggler if e.straggler is not None else topology.centre if named else 0
     world = World(
         seed=seed,
@@ -158,8 +162,11 @@ def prepare(e: Experiment, seed: int) -> Prepared:
         if e.until is None:
             raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
         task, until, target = e.task, e.until, e.target
-    if target is not None and not (0 <= target <= 1 if task.measure == "accuracy" else math.isfinite(target)):
-        expected = "an accuracy between 0 and 1" if task.measure == "accuracy" else "a finite loss"
+    for crash in world.crashes:
+        if crash.at >= until:
+            raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
+    if target is not None and not (0 <= target <= 1 if task.measure == "accuracy" else 0 < target < math.inf):
+        expected = "an accuracy between 0 and 1" if task.measure == "accuracy" else "a finite loss > 0"
         raise SettingError(f"The target must be {expected}; got {target:g}.")
     return Prepared(
         seed, task, topology, world, until, target, _eval_times(until, e.eval_every),

@@ -70,7 +70,8 @@ def _lattice(n: int, shape: str, wrap: bool) -> nx.Graph:
         rows, columns = (int(match[1]), int(match[2])) if match else (0, 0)
         if rows * columns != n or (wrap and min(rows, columns) < least):
             thin = ", both 3 or more" if wrap else ""
-            raise SettingError(f"'{what}:{shape}' on {n} agents: expected {_SHAPE}, with product {n}{thin}.")
+            advice = f" Or give it {rows * columns} agents." if rows * columns and not wrap else ""
+            raise SettingError(f"'{what}:{shape}' on {n} agents: expected {_SHAPE}, with product {n}{thin}.{advice}")
     elif fits(n):
         rows, columns = rows_of(n), n // rows_of(n)
     else:

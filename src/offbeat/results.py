@@ -136,8 +136,11 @@ class Comparison:
     def label(self, key: tuple[str, float]) -> str:
         """A group's name in tables and figures; with its step where an algorithm has several."""
         algorithm, lr = key
-        several = sum(name == algorithm for name, _ in self.groups()) > 1
-        return f"{algorithm} lr={lr:g}" if several else algorithm
+        steps = [step for name, step in self.groups() if name == algorithm]
+        if len(steps) == 1:
+            return algorithm
+        alike = len({f"{step:g}" for step in steps}) < len(steps)
+        return f"{algorithm} lr={lr!r}" if alike else f"{algorithm} lr={lr:g}"
 
     def record(self) -> dict[str, Any]:
         """Everything as JSON-ready values."""

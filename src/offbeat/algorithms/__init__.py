@@ -116,23 +116,24 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
         return Algorithm(name, wanted, title, "the user's own", own=True)
     if not isinstance(wanted, str):
         raise SettingError(f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}.")
-    name, _, options = wanted.strip().lower().partition(":")
+    name, colon, options = wanted.strip().lower().partition(":")
+    if not name or (colon and not options):
+        raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:overlap'.")
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS)
     row = ALGORITHMS[name]
     if not options:
         return row
     known = [f.name for f in fields(row.prototype) if f.init]
-    for option in options.split("+"):
+    chosen = sorted(set(options.split("+")))
+    for option in chosen:
         if option not in known:
             raise (
                 unknown(f"option of {name}", option, known)
                 if known
                 else SettingError(f"The algorithm {name} has no options; got '{wanted}'.")
             )
-    return replace(
-        row, name=f"{name}:{options}", prototype=type(row.prototype)(**dict.fromkeys(options.split("+"), True))
-    )
+    return replace(row, name=f"{name}:{'+'.join(chosen)}", prototype=type(row.prototype)(**dict.fromkeys(chosen, True)))
 
 
 __all__ = ["ADPSGD", "ADSGD", "ALGORITHMS", "DSGD", "RFAST", "Algorithm", "AllReduceSGD", "find"]

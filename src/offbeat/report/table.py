@@ -115,10 +115,14 @@ def notes(comparison: Comparison) -> list[str]:
         for name in dict.fromkeys(run.algorithm for run in comparison.runs):
             if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:
                 said.append(f"{name} {ALGORITHMS[name].note}.")
-    steps = {run.lr for run in comparison.runs}
-    if len(steps) > 1:
+    tuned = any(run.tuning for run in comparison.runs)
+    if tuned or len({run.lr for run in comparison.runs}) > 1:
         named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)
-        said.append("Steps: " + ", ".join(named) + ".")
+        said.append(f"Steps{' (tuned)' * tuned}: " + ", ".join(named) + ".")
+    for name, tried in {run.algorithm: (run.lr, run.tuning) for run in comparison.runs if run.tuning}.items():
+        lr, grid = tried
+        if lr in (min(grid or [lr]), max(grid or [lr])):
+            said.append(f"{name}'s step {lr:g} is at the edge of the grid; a better one may lie beyond it.")
     if comparison.interrupted:
         said.append("Interrupted: these are the runs that were finished.")
     return said

@@ -21,7 +21,7 @@ FAMILIES = {
     "lognormal": "lognormal with sigma^2 = log(1 + cv^2); heavy tail",
     "exponential": "exponential; cv is 1",
     "constant": "always the mean",
-    "empirical": "drawn with replacement from measured values, scaled to the mean",
+    "empirical": "drawn with replacement from measured values; on the command line 'file PATH'",
 }
 DEFAULT_CV = {"gamma": 0.25, "lognormal": 1.0}
 
@@ -123,15 +123,24 @@ def _raw_values(path: Path) -> np.ndarray:
     return np.atleast_1d(np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None))
 
 
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
 def parse(text: str) -> Delay:
     """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
 
     'gamma 0.25 mean 3' sets another mean. Raises SettingError for anything else, DataError for a bad file.
     """
-    shape, _, mean = text.strip().partition(" mean ")
+    shape, _, mean = text.strip().rpartition(" mean ")
+    if not shape or (text.strip().startswith("file ") and not _is_number(mean)):
+        shape, mean = text.strip(), "1"  # "mean" may be a word of a path
     family, _, rest = shape.strip().partition(" ")
     try:
-        average = float(mean) if mean else 1.0
+        average = float(mean)
         if family in ("file", "empirical"):
             if not rest:
                 raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
