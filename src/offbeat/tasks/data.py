@@ -207,6 +207,7 @@ def _fetch(url: str, sha256: str, cache: Path) -> Path:
     file = url.rpartition("/")[2]
     bar = _Bar(file)
     try:
+        pooch.get_logger().setLevel("WARNING")  # the bar says enough
         loader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)
         return Path(pooch.retrieve(url, f"sha256:{sha256}", file, cache, downloader=loader))
     finally:
