@@ -34,7 +34,8 @@ bench: $(READY)
 	$(BIN)/python bench/simulator.py
 
 docs: $(READY)
-	$(BIN)/pdoc --docformat restructuredtext --output-directory build/docs offbeat
+	$(BIN)/pdoc --output-directory build/docs offbeat offbeat.algorithms offbeat.report offbeat.sim offbeat.tasks \
+		$$(cd src && ls offbeat/[a-z]*.py offbeat/algorithms/[a-z]*.py offbeat/tasks/[a-z]*.py | sed 's|/|.|g; s|\.py$$||')
 	@echo "Written: build/docs/index.html"
 
 clean:

@@ -23,7 +23,7 @@ class Difference:
 class MemoryEfficientADSGD(Agent):
     """arXiv:2505.10322, Algorithm 3: x <- w_ii x + y - lr g, with y = sum_j w_ij x_j kept by y <- y + w_ij delta_j."""
 
-    y: Vector = field(init=False)
+    y: Vector = field(init=False, repr=False)
 
     def start(self) -> None:
         """All models are equal at first."""

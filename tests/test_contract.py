@@ -121,6 +121,7 @@ def test_rfast_by_hand_conserves_what_it_gives() -> None:
 
 def test_every_row_finds_its_class_and_options_are_checked() -> None:
     for name, row in ALGORITHMS.items():
+        assert type(row.prototype).__name__ in repr(row)
         assert find(name).new() is not row.prototype
         assert "arXiv" in row.paper or row.name == "allreduce"
     assert find("DSGD:overlap").new().overlap  # type: ignore[attr-defined]

@@ -128,15 +128,15 @@ class Agent:
     round:  for algorithms that count rounds; a returning agent gets its donor's
     """
 
-    me: int = field(init=False)
-    n: int = field(init=False)
-    x: Vector = field(init=False)
-    view: View = field(init=False)
-    rule: Rule = field(init=False)
-    rng: Random = field(init=False)
+    me: int = field(init=False, default=-1)
+    n: int = field(init=False, default=0)
+    x: Vector = field(init=False, repr=False)
+    view: View = field(init=False, repr=False)
+    rule: Rule = field(init=False, repr=False)
+    rng: Random = field(init=False, repr=False)
     now: float = field(init=False, default=0.0)
     round: int = field(init=False, default=0)
-    effects: list[Effect] = field(init=False, default_factory=list)
+    effects: list[Effect] = field(init=False, repr=False, default_factory=list)
 
     def join(self, me: int, n: int, x: Vector, view: View, rule: Rule, rng: Random) -> None:
         """Give the agent its place in a run. Engines call this, before `start`."""

@@ -41,8 +41,8 @@ class RFAST(Agent):
     that are left; j returns with nothing given and nothing used.
     """
 
-    z: Vector = field(init=False)
-    g: Vector = field(init=False)
+    z: Vector = field(init=False, repr=False)
+    g: Vector = field(init=False, repr=False)
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
     given: dict[int, Vector] = field(init=False, default_factory=dict)
     got: dict[int, Vector] = field(init=False, default_factory=dict)
