@@ -11,7 +11,7 @@ from offbeat.streams import Purpose, stream
 from offbeat.task import Task
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.logistic import Logistic
-from offbeat.tasks.minibatches import Minibatches, partition
+from offbeat.tasks.minibatches import Minibatches, split_among
 from offbeat.tasks.module import ModuleTask
 from offbeat.tasks.quadratic import Quadratic, random_quadratic
 
@@ -62,8 +62,8 @@ def build(
     if name == "quadratic":
         return random_quadratic(agents, stream(seed, Purpose.TASK))
     data_set = _loaded(name, data)
-    shards = partition(data_set.train_y.numpy(), agents, stream(seed, Purpose.PARTITION), skew, alpha)
+    shards = split_among(data_set.train_y.numpy(), agents, stream(seed, Purpose.PARTITION), skew, alpha)
     return Logistic(data_set, Minibatches(shards, batch), reg)
 
 
-__all__ = ["TASKS", "Logistic", "Minibatches", "ModuleTask", "Quadratic", "TaskRow", "build", "partition"]
+__all__ = ["TASKS", "Logistic", "Minibatches", "ModuleTask", "Quadratic", "TaskRow", "build"]

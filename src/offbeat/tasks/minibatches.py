@@ -28,7 +28,7 @@ class Minibatches:
         return drawn
 
 
-def partition(
+def split_among(
     labels: np.ndarray, n: int, rng: np.random.Generator, skew: float = 1.0, alpha: float | None = None
 ) -> np.ndarray:
     """n shards of equal size, [n, s]: by label skew, or by a Dirichlet mixture where `alpha` is given."""

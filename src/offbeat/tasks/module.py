@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from offbeat.errors import SettingError
 from offbeat.streams import Purpose, stream
 from offbeat.task import Scores
-from offbeat.tasks.minibatches import Minibatches, partition
+from offbeat.tasks.minibatches import Minibatches, split_among
 from offbeat.vector import Parts
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -59,7 +59,7 @@ class ModuleTask:
         if shards is None:
             labels = y.numpy() if labelled else np.zeros(len(y), dtype=np.int64)
             rng = stream(seed, Purpose.PARTITION)
-            shards = partition(labels, agents, rng, skew, alpha) if labelled else partition(labels, agents, rng, 0.0)
+            shards = split_among(labels, agents, rng, skew, alpha) if labelled else split_among(labels, agents, rng, 0.0)
         self.name = name or type(module).__name__.lower()
         self.agents = len(shards)
         self.measure = "accuracy" if test is not None and labelled else "loss"
