@@ -59,7 +59,7 @@ class ModuleTask:
         if shards is None:
             labels = y.numpy() if labelled else np.zeros(len(y), dtype=np.int64)
             rng = stream(seed, Purpose.PARTITION)
-            shards = split_among(labels, agents, rng, skew, alpha) if labelled else split_among(labels, agents, rng, 0.0)
+            shards = split_among(labels, agents, rng, *((skew, alpha) if labelled else (0.0,)))
         self.name = name or type(module).__name__.lower()
         self.agents = len(shards)
         self.measure = "accuracy" if test is not None and labelled else "loss"
