@@ -28,6 +28,7 @@ ALLOWED = {
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
     "tasks": "streams task vector",
+    "live": "vector",
     "sim": "agent rules streams task topology trace vector",
     # results, and how they are shown
     "results": "topology trace vector",

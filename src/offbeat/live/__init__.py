@@ -1,0 +1,1 @@
+"""The live runtime, in the making: so far registers in shared memory."""
