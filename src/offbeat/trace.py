@@ -111,10 +111,12 @@ class Trace:
         """B and D, measured over the whole trace, its ends included."""
         k = self.iterations()
         last = int(k[-1]) if len(k) else -1
-        longest = 0
-        for agent in range(self.agents):
-            mine = k[self.writes["agent"] == agent]
-            longest = max(longest, int(np.diff(np.concatenate([[-1], mine, [last + 1]])).max()))
+        everybody = np.arange(self.agents)
+        agent = np.concatenate([everybody, self.writes["agent"], everybody])
+        when = np.concatenate([np.full(self.agents, -1), k, np.full(self.agents, last + 1)])
+        order = np.lexsort((when, agent))
+        gaps = np.diff(when[order])[np.diff(agent[order]) == 0]
+        longest = int(gaps.max())
         if not (self.events["event"] == EVENT_CODE["register"]).any():
             return Staleness(longest, None)
         now, then = self.selected()
