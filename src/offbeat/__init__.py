@@ -21,7 +21,7 @@ from offbeat.results import Comparison, Curve, Run
 from offbeat.rules import SGD, Adam, Momentum
 from offbeat.sim.delays import Delay, empirical
 from offbeat.sim.world import CASES, Crash, World
-from offbeat.task import Scores, Task
+from offbeat.task import Task
 from offbeat.tasks import TASKS, Logistic, ModuleTask, Quadratic
 from offbeat.topology import Topology, with_weights
 from offbeat.trace import Staleness, Trace
@@ -30,7 +30,7 @@ from offbeat.vector import Vector, join, mix, opaque, pin, split, total, zero
 __all__ = [
     "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam", "Agent",
     "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError", "Delay", "Experiment",
-    "Logistic", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "Scores", "SettingError", "Staleness",
+    "Logistic", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "SettingError", "Staleness",
     "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "empirical", "join", "mix",
     "opaque", "pin", "plan", "simulate", "split", "total", "with_weights",
     "zero",

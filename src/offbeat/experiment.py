@@ -297,7 +297,7 @@ def run_one(
 
 
 def _final(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
-    own = task.scores(models).accuracy if task.measure == "accuracy" else None
+    own = task.accuracies(models) if task.measure == "accuracy" else None
     return {
         "loss": curve.loss[-1],
         "accuracy": curve.accuracy[-1] if curve.accuracy else None,
@@ -310,14 +310,14 @@ def _final(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
 def _evaluate(sim: Simulator, now: float, curve: Curve) -> None:
     models = sim.stacked()
     mean = tuple(part.mean(0) for part in models)
-    scores = sim.task.scores(tuple(part[None] for part in mean))
+    average = tuple(part[None] for part in mean)
     squares = sum((part - middle).double().square().sum(1).mean() for part, middle in zip(models, mean, strict=True))
     curve.time.append(now)
     curve.updates.append(sum(sim.steps))
     curve.megabytes.append(sim.bytes_sent / 1e6)
-    curve.loss.append(float(scores.loss[0]))
-    if scores.accuracy is not None:
-        curve.accuracy.append(float(scores.accuracy[0]))
+    curve.loss.append(float(sim.task.losses(average)[0]))
+    if sim.task.measure == "accuracy":
+        curve.accuracy.append(float(sim.task.accuracies(average)[0]))
     curve.consensus.append(float(squares) ** 0.5)
 
 

@@ -7,20 +7,11 @@ m models with a leading dimension, [m, P].
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from offbeat.vector import Parts
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What m models are worth: loss [m]; accuracy [m] on test data, None where the task has none."""
-
-    loss: np.ndarray
-    accuracy: np.ndarray | None
 
 
 class Task(Protocol):
@@ -50,5 +41,8 @@ class Task(Protocol):
         Row r does not depend on the other rows.
         """
 
-    def scores(self, models: Parts) -> Scores:
-        """Loss on all training data, and accuracy on test data, of each of m models."""
+    def losses(self, models: Parts) -> np.ndarray:
+        """The loss of each of m models on all training data, [m]."""
+
+    def accuracies(self, models: Parts) -> np.ndarray:
+        """The accuracy of each of m models on the test data, [m]. Never called where `measure` is "loss"."""

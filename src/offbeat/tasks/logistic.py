@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from offbeat.errors import SettingError
-from offbeat.task import Scores
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.minibatches import Minibatches
 from offbeat.vector import Parts
@@ -79,13 +78,20 @@ class Logistic:
         c.add_(p.sum(1))
         return (gradient,)
 
-    def scores(self, models: Parts) -> Scores:
-        """Loss on all training data, accuracy on the test data."""
-        data, losses, accuracies = self.data, [], []
+    def losses(self, models: Parts) -> np.ndarray:
+        """Mean cross entropy on all training data, and the regulariser."""
+        data, values = self.data, []
         for x in models[0]:
             w, c = self._unpacked(x[None])
             penalty = (x.square() / (1 + x.square())).sum() * self.reg
-            losses.append(float(cross_entropy(torch.addmm(c[0], data.train_x, w[0].T), data.train_y) + penalty))
+            values.append(float(cross_entropy(torch.addmm(c[0], data.train_x, w[0].T), data.train_y) + penalty))
+        return np.array(values)
+
+    def accuracies(self, models: Parts) -> np.ndarray:
+        """The share of the test data whose largest logit is its label's."""
+        data, values = self.data, []
+        for x in models[0]:
+            w, c = self._unpacked(x[None])
             right = torch.addmm(c[0], data.test_x, w[0].T).argmax(1) == data.test_y
-            accuracies.append(float(right.double().mean()))
-        return Scores(np.array(losses), np.array(accuracies))
+            values.append(float(right.double().mean()))
+        return np.array(values)

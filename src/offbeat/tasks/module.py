@@ -11,7 +11,6 @@ from torch.func import functional_call, grad, vmap
 
 from offbeat.errors import SettingError
 from offbeat.streams import Purpose, stream
-from offbeat.task import Scores
 from offbeat.tasks.minibatches import Minibatches, split_among
 from offbeat.vector import Parts
 
@@ -105,15 +104,21 @@ class ModuleTask:
         return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
 
     @torch.no_grad()
-    def scores(self, models: Parts) -> Scores:
-        """Loss on all training data; accuracy on the test data, if any."""
-        losses, accuracies = [], []
+    def losses(self, models: Parts) -> np.ndarray:
+        """The objective on all training data."""
+        values = []
         for model in zip(*models, strict=True):
-            losses.append(self._mean(model, *self.train, lambda out, y: self.loss(out, y)))
-            losses[-1] += self.reg * sum(float((part.square() / (1 + part.square())).sum()) for part in model)
-            if self.measure == "accuracy" and self.test is not None:
-                accuracies.append(self._mean(model, *self.test, lambda out, y: (out.argmax(-1) == y).double().mean()))
-        return Scores(np.array(losses), np.array(accuracies) if accuracies else None)
+            penalty = sum(float((part.square() / (1 + part.square())).sum()) for part in model)
+            values.append(self._mean(model, *self.train, self.loss) + self.reg * penalty)
+        return np.array(values)
+
+    @torch.no_grad()
+    def accuracies(self, models: Parts) -> np.ndarray:
+        """The share of the test data whose largest output is its label's."""
+        if self.test is None:
+            raise SettingError("There is no accuracy without test data; give the task a `test` set.")
+        x, y = self.test
+        return np.array([self._mean(model, x, y, _right) for model in zip(*models, strict=True)])
 
     def _mean(self, model: Parts, x: Tensor, y: Tensor, measure: Loss, chunk: int = 1024) -> float:
         """The mean of a mean over chunks of the data, so that activations fit in memory."""
@@ -122,6 +127,10 @@ class ModuleTask:
             x_part, y_part = x[at : at + chunk], y[at : at + chunk]
             total += float(measure(functional_call(self.module, named, (x_part,)), y_part)) * len(x_part)
         return total / len(x)
+
+
+def _right(out: Tensor, y: Tensor) -> Tensor:
+    return (out.argmax(-1) == y).double().mean()
 
 
 def _refuse_hidden_state(module: nn.Module) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from offbeat.errors import SettingError
-from offbeat.task import Scores
 from offbeat.vector import Parts
 
 
@@ -62,8 +61,8 @@ class Quadratic:
         exact = torch.from_numpy(self.h[rows, None]) * (models[0] - torch.from_numpy(self.b[rows]))
         return (exact + torch.from_numpy(np.stack(samples)) if self.noise else exact,)
 
-    def scores(self, models: Parts) -> Scores:
-        """The gap of every model; there is no accuracy."""
+    def losses(self, models: Parts) -> np.ndarray:
+        """The gap of every model."""
 
         def f(x: np.ndarray) -> np.ndarray:
             squares = ((x[:, None, :] - self.b[None]) ** 2).sum(-1)
@@ -71,7 +70,12 @@ class Quadratic:
             return value
 
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is reported, not warned about
-            return Scores(f(models[0].numpy()) - f(self.optimum[None]), None)
+            gap: np.ndarray = f(models[0].numpy()) - f(self.optimum[None])
+            return gap
+
+    def accuracies(self, models: Parts) -> np.ndarray:
+        """There are none: a quadratic has no test data."""
+        raise NotImplementedError("A quadratic has no accuracy.")
 
 
 def random_quadratic(n: int, rng: np.random.Generator, d: int = 10, noise: float = 0.1) -> Quadratic:
