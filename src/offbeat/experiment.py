@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
@@ -22,8 +22,8 @@ from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.delays import Delay, parse
 from offbeat.sim.executors import executor
-from offbeat.sim.simulator import Observer, Simulator, final_bytes
-from offbeat.sim.world import Crash, World, apply_case, parse_crash
+from offbeat.sim.simulator import Simulator, final_bytes
+from offbeat.sim.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 from offbeat.task import Task
 from offbeat.topology import Topology, build
 from offbeat.vector import Parts
@@ -134,7 +134,7 @@ def prepare(e: Experiment, seed: int) -> Prepared:
     e = _typed(e)
     n = _agents(e)
     topology = build(e.topology, n, seed)
-    named = "straggler" in e.case or e.case == "combined"
+    named = e.case in STRAGGLER_CASES
     if e.straggler is not None and not named:
         raise SettingError(f"A straggler was named, but there is none in case '{e.case}'; expected a straggler case.")
     if e.dirichlet is not None and e.skew != 1.0:
@@ -220,7 +220,7 @@ def _settings(
         "task": task.name,
         "agents": topology.n,
         "topology": topology.name,
-        "straggler": straggler if "straggler" in e.case or e.case == "combined" else None,
+        "straggler": straggler if e.case in STRAGGLER_CASES else None,
         "until": until,
         "target": target,
         "eval_every": _eval_times(until, e.eval_every)[1],
@@ -243,7 +243,6 @@ def simulator(
     how: str = "batched",
     rule: Callable[[float], Rule] = SGD,
     check: bool = False,
-    observers: Sequence[Observer] = (),
 ) -> Simulator:
     """The simulator of one run, ready to start. Raises SettingError if the algorithm cannot run there."""
     row.check(p.topology)
@@ -251,7 +250,7 @@ def simulator(
         raise SettingError(f"A step must be a finite number > 0; got {lr} for {row.name}.")
     return Simulator(
         row.new, lambda: rule(lr), p.topology, p.task, p.world, executor(how, p.task),
-        returns="return" in row.tolerates, checker=Checker() if check else None, observers=observers,
+        returns="return" in row.tolerates, checker=Checker() if check else None,
     )  # fmt: skip
 
 

@@ -101,6 +101,10 @@ CASES = {
 """The five cases of arXiv:2505.10322, section on experiments. The factor 10 is `--slowdown`."""
 
 
+STRAGGLER_CASES = ("comp-straggler", "comm-straggler", "combined")
+"""Those of the cases in which one agent is slower than the others."""
+
+
 def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) -> World:
     """`world` with one of the five cases on top. Raises SettingError for an unknown case or slowdown."""
     if name not in CASES:
