@@ -12,8 +12,8 @@ from offbeat.algorithms import find
 from offbeat.rules import Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.executors import executor
-from offbeat.sim.simulator import Observer, Simulator, Supply
-from offbeat.streams import Purpose, stream
+from offbeat.sim.simulator import Observer, Simulator
+from offbeat.streams import Purpose, Supply, stream
 from offbeat.task import Task
 from offbeat.topology import Topology, build
 

@@ -24,9 +24,9 @@ from test_data import idx, small_set
 
 import offbeat
 from offbeat import cli, comparison
+from offbeat.delays import parse
 from offbeat.errors import ContractError
 from offbeat.experiment import Experiment, run_one
-from offbeat.sim.delays import parse
 
 QUICK = ("compare", "--task", "quadratic", "--until", "20")
 """A comparison of a tenth of a second."""

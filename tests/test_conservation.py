@@ -11,7 +11,7 @@ from runs import models, quadratic, started
 
 from offbeat import Crash, Delay, Quadratic, Vector, World
 from offbeat.algorithms.adpsgd import Ask, Moved
-from offbeat.sim.outbox import Transmission
+from offbeat.outbox import Transmission
 from offbeat.sim.simulator import Simulator
 
 worlds = st.builds(

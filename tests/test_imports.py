@@ -121,7 +121,7 @@ each = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name
 
 
 def unit_of(name: str) -> str:
-    """`offbeat.sim.world` -> sim; what is not ours keeps its first name."""
+    """`offbeat.world` -> sim; what is not ours keeps its first name."""
     first, _, rest = name.partition(".")
     return (rest.partition(".")[0] or "__init__") if first == ROOT else first
 

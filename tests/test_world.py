@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from runs import ALL, models, quadratic, started
 
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
+from offbeat.delays import parse, read_values
 from offbeat.errors import DataError
-from offbeat.sim.delays import parse, read_values
-from offbeat.sim.outbox import Medium, Outbox, Transmission
-from offbeat.sim.world import apply_case, parse_crash
+from offbeat.outbox import Medium, Outbox, Transmission
 from offbeat.streams import Purpose, stream
 from offbeat.vector import zero
+from offbeat.world import apply_case, parse_crash
 
 CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
 

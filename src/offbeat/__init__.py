@@ -13,25 +13,25 @@ Read `offbeat.agent` (the contract), `offbeat.algorithms.adsgd` (an algorithm) a
 from offbeat.agent import Agent, View
 from offbeat.algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllReduceSGD
 from offbeat.comparison import compare, plan, simulate
+from offbeat.delays import Delay, empirical
 from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.experiment import Experiment
 from offbeat.graphs import TOPOLOGIES
 from offbeat.results import VERSION as __version__
 from offbeat.results import Comparison, Curve, Run
 from offbeat.rules import SGD, Adam, Momentum
-from offbeat.sim.delays import Delay, empirical
-from offbeat.sim.world import CASES, Crash, World
 from offbeat.task import Task
 from offbeat.tasks import TASKS, Logistic, ModuleTask, Quadratic
 from offbeat.topology import Topology, with_weights
 from offbeat.trace import Staleness, Trace
-from offbeat.vector import Vector, join, mix, opaque, pin, split, total, zero
+from offbeat.vector import Vector, concat, mix, opaque, pin, split, total, zero
+from offbeat.world import CASES, Crash, World
 
 __all__ = [
     "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam", "Agent",
     "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError", "Delay", "Experiment",
     "Logistic", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "SettingError", "Staleness",
-    "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "empirical", "join", "mix",
+    "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "concat", "empirical", "mix",
     "opaque", "pin", "plan", "simulate", "split", "total", "with_weights",
     "zero",
 ]  # fmt: skip

@@ -20,13 +20,13 @@ from rich.text import Text
 from offbeat import comparison
 from offbeat.algorithms import ALGORITHMS
 from offbeat.console import Out, progress_bar, told_by
+from offbeat.delays import FAMILIES
 from offbeat.errors import OffbeatError, SettingError, unknown
 from offbeat.graphs import TOPOLOGIES
 from offbeat.report.table import as_table
 from offbeat.results import VERSION, Comparison, Run
-from offbeat.sim.delays import FAMILIES
-from offbeat.sim.world import CASES
 from offbeat.tasks import TASKS
+from offbeat.world import CASES
 
 app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",

@@ -16,17 +16,17 @@ import torch
 
 from offbeat import tasks
 from offbeat.algorithms import Algorithm
+from offbeat.delays import Delay, parse
 from offbeat.errors import SettingError
 from offbeat.results import Curve, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
-from offbeat.sim.delays import Delay, parse
 from offbeat.sim.executors import executor
 from offbeat.sim.simulator import Simulator, final_bytes
-from offbeat.sim.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 from offbeat.task import Task
 from offbeat.topology import Topology, build
 from offbeat.vector import Parts
+from offbeat.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 
 EVALUATIONS = 200
 """How often a run is evaluated when `eval_every` does not say."""
@@ -272,16 +272,16 @@ def run_one(
         sim.start()
         for now in p.eval_times:
             sim.run(now)
-            _evaluate(sim, now, curve)
+            curve_point(p.task, sim.stacked(), now, sum(sim.steps), sim.bytes_sent / 1e6, curve)
             if progress is not None:
                 progress(row.name, now, p.until, curve)
             if not (math.isfinite(curve.loss[-1]) and math.isfinite(curve.consensus[-1])):
                 diverged_at = now
                 break
-            if reached is None and _met(p, curve):
+            if reached is None and met(p, curve):
                 reached = now
         models = sim.stacked()
-        final = _final(p.task, models, curve)
+        final = final_scores(p.task, models, curve)
     trace = sim.recorder.trace()
     named = getattr(rule, "__name__", repr(rule))
     own = [*p.settings["own"], *[f"the algorithm {row.name}"] * row.own, *[f"the rule {named}"] * (rule is not SGD)]
@@ -295,7 +295,8 @@ def run_one(
     )  # fmt: skip
 
 
-def _final(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
+def final_scores(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
+    """The scores at the end: of the average model, from the curve, and of the agents' own."""
     own = task.accuracies(models) if task.measure == "accuracy" else None
     return {
         "loss": curve.loss[-1],
@@ -306,24 +307,25 @@ def _final(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
     }
 
 
-def _evaluate(sim: Simulator, now: float, curve: Curve) -> None:
-    models = sim.stacked()
+def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: float, curve: Curve) -> None:
+    """Evaluate these models [m, P] and add a point to the curve."""
     mean = tuple(part.mean(0) for part in models)
     average = tuple(part[None] for part in mean)
     squares = sum((part - middle).double().square().sum(1).mean() for part, middle in zip(models, mean, strict=True))
     curve.time.append(now)
-    curve.updates.append(sum(sim.steps))
-    curve.megabytes.append(sim.bytes_sent / 1e6)
-    curve.loss.append(float(sim.task.losses(average)[0]))
-    if sim.task.measure == "accuracy":
-        curve.accuracy.append(float(sim.task.accuracies(average)[0]))
+    curve.updates.append(updates)
+    curve.megabytes.append(megabytes)
+    curve.loss.append(float(task.losses(average)[0]))
+    if task.measure == "accuracy":
+        curve.accuracy.append(float(task.accuracies(average)[0]))
     curve.consensus.append(float(squares) ** 0.5)
 
 
-def _met(p: Prepared, curve: Curve) -> bool:
+def met(p: Prepared, curve: Curve, k: int = -1) -> bool:
+    """Whether the k-th point of the curve meets the target."""
     if p.target is None:
         return False
-    return curve.accuracy[-1] >= p.target if p.task.measure == "accuracy" else curve.loss[-1] <= p.target
+    return curve.accuracy[k] >= p.target if p.task.measure == "accuracy" else curve.loss[k] <= p.target
 
 
 @contextmanager

@@ -4,10 +4,15 @@ A stream is named by (agent, purpose). What one purpose draws never shifts anoth
 see the same delays, losses and minibatches in the same world.
 """
 
+from collections.abc import Callable, Iterable
 from enum import IntEnum
 from random import Random
+from typing import Any
 
 import numpy as np
+
+CHUNK = 64
+"""Random numbers are drawn this many at a time."""
 
 WORLD = 2**32 - 1
 """The agent index under which the streams that belong to nobody are named."""
@@ -24,6 +29,7 @@ class Purpose(IntEnum):
     PARTITION = 5
     TOPOLOGY = 6
     TASK = 7
+    SHARD = 8
 
 
 def stream(seed: int, purpose: Purpose, agent: int = WORLD) -> np.random.Generator:
@@ -34,3 +40,25 @@ def stream(seed: int, purpose: Purpose, agent: int = WORLD) -> np.random.Generat
 def python_stream(seed: int, purpose: Purpose, agent: int = WORLD) -> Random:
     """The same as a `random.Random`, for the handlers of an algorithm."""
     return Random(int(stream(seed, purpose, agent).integers(2**63)))
+
+
+def uniform(rng: np.random.Generator, count: int) -> list[float]:
+    """`count` uniform numbers in [0, 1)."""
+    drawn: list[float] = rng.random(count).tolist()
+    return drawn
+
+
+class Supply:
+    """The values of one random stream, one at a time; drawn in chunks, because a call to a generator is slow."""
+
+    __slots__ = ("draw", "ready")
+
+    def __init__(self, draw: Callable[[int], Iterable[Any]]) -> None:
+        self.draw = draw
+        self.ready: list[Any] = []
+
+    def __call__(self) -> Any:
+        """The next value."""
+        if not self.ready:
+            self.ready = list(self.draw(CHUNK))[::-1]
+        return self.ready.pop()

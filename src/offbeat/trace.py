@@ -18,24 +18,30 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash")
+from offbeat.errors import DataError
+
+EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved")
 EVENT_CODE = {name: code for code, name in enumerate(EVENTS)}
 
-_EVENT = np.dtype(
+EVENT = np.dtype(
     [("time", "f8"), ("agent", "i4"), ("event", "i2"), ("source", "i4"), ("kind", "i2"), ("version", "i8"),
      ("start", "f8"), ("end", "f8")]
 )  # fmt: skip
-_WRITE = np.dtype([("time", "f8"), ("agent", "i4"), ("step", "i8")])
-_MIXED = np.dtype([("write", "i8"), ("source", "i4"), ("version", "i8")])
-_TRANSMISSION = np.dtype([("start", "f8"), ("end", "f8"), ("agent", "i4"), ("kind", "i2"), ("bytes", "i8")])
+WRITE = np.dtype([("time", "f8"), ("agent", "i4"), ("step", "i8")])
+MIXED = np.dtype([("write", "i8"), ("source", "i4"), ("version", "i8")])
+TRANSMISSION = np.dtype([("start", "f8"), ("end", "f8"), ("agent", "i4"), ("kind", "i2"), ("bytes", "i8")])
+TABLES = {"events": EVENT, "writes": WRITE, "mixed": MIXED, "transmissions": TRANSMISSION}
 
 
 @dataclass(frozen=True)
@@ -70,16 +76,19 @@ class Recorder:
         return Trace(
             self.agents,
             tuple(self.kinds),
-            np.array(self.events, dtype=_EVENT),
-            np.array(self.writes, dtype=_WRITE),
-            np.array(self.mixed, dtype=_MIXED),
-            np.array(self.transmissions, dtype=_TRANSMISSION),
+            np.array(self.events, dtype=EVENT),
+            np.array(self.writes, dtype=WRITE),
+            np.array(self.mixed, dtype=MIXED),
+            np.array(self.transmissions, dtype=TRANSMISSION),
         )
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A recorded run; the tables are numpy structured arrays (see the head of this file)."""
+    """A recorded run; the tables are numpy structured arrays (see the head of this file).
+
+    settings: what is needed to run it again, JSON-ready; not part of the digest
+    """
 
     agents: int
     kinds: tuple[str, ...]
@@ -87,6 +96,7 @@ class Trace:
     writes: np.ndarray
     mixed: np.ndarray
     transmissions: np.ndarray
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def iterations(self) -> np.ndarray:
         """k of every write, from 0: int64 [writes]."""
@@ -153,16 +163,22 @@ class Trace:
         np.savez_compressed(
             buffer, agents=np.array(self.agents), kinds=np.array(self.kinds, dtype="U"), events=self.events,
             writes=self.writes, mixed=self.mixed, transmissions=self.transmissions,
+            settings=np.array(json.dumps(dict(self.settings))),
         )  # fmt: skip
         write_atomically(Path(path), buffer.getvalue())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Trace:
-        """Read a trace back."""
-        with np.load(path, allow_pickle=False) as z:
-            return Trace(
-                int(z["agents"]), tuple(z["kinds"].tolist()), z["events"], z["writes"], z["mixed"], z["transmissions"]
-            )
+        """Read a trace back. Raises DataError if the file is none."""
+        try:
+            with np.load(path, allow_pickle=False) as z:
+                settings = json.loads(str(z["settings"])) if "settings" in z.files else {}
+                tables = {name: z[name].astype(dtype) for name, dtype in TABLES.items()}
+                return Trace(int(z["agents"]), tuple(z["kinds"].tolist()), **tables, settings=settings)
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise DataError(
+                f"{path} cannot be read as a trace ({error}); expected a .npz that offbeat wrote."
+            ) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:

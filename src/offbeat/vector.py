@@ -16,13 +16,17 @@ One exception to the last rule is on purpose: a vector that came out of a regist
 it stands for the newest version that was handed over, and moves on with the register. `pin(v)` keeps
 the bytes of this moment.
 
-Vectors are built and settled by one thread per process, the one that runs the handlers.
+Vectors are built and settled by one thread at a time in a process, the one that runs the handlers.
+
+For engines whose memory is shared or recycled: `into` says where a form is to be evaluated; parts that are `Leased`
+will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had mixed a version that
+was overwritten meanwhile.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +34,12 @@ from torch import Tensor
 
 Parts = tuple[Tensor, ...]
 Term = tuple[float, "Vector"]
+
+
+class Leased(tuple[Tensor, ...]):
+    """Parts in memory that somebody will overwrite, when all have been told."""
+
+    __slots__ = ()
 
 
 class Stamp(NamedTuple):
@@ -42,12 +52,14 @@ class Stamp(NamedTuple):
 class Vector:
     """A tuple of flat tensors, or a linear form over other vectors that will become one."""
 
-    __slots__ = ("__weakref__", "_make", "_parts", "_terms", "late", "stamp")
+    __slots__ = ("__weakref__", "_make", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
     def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None) -> None:
         self._parts = parts
         self._terms: tuple[Term, ...] = ()
         self._make: Callable[[], Parts] | None = None
+        self._out: Parts | None = None
+        self._open = False  # whether its terms are those of whatever form it is added to
         self.stamp = stamp
         self.late = False  # whether it came out of a register, and moves on with it
 
@@ -74,9 +86,8 @@ class Vector:
         return self._terms or ((1.0, self),)
 
     def _on_the_right(self, scale: float) -> tuple[Term, ...]:
-        if len(self._terms) == 1:
-            ((c, v),) = self._terms
-            return ((scale * c, v),)
+        if len(self._terms) == 1 or (self._open and self._terms):
+            return tuple((scale * c, v) for c, v in self._terms)
         return ((scale, self),)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -85,7 +96,7 @@ class Vector:
     def parts(self) -> Parts:
         """The tensors. Reading them forces the evaluation of whatever they depend on."""
         if self._parts is None:
-            self._parts = self._make() if self._make is not None else _combine(self._terms)
+            self._parts = self._make() if self._make is not None else _combine(self._terms, self._out)
         return self._parts
 
     @property
@@ -97,17 +108,29 @@ class Vector:
         """The Euclidean norm over the whole tuple."""
         return float(sum(float(part.double().square().sum()) for part in self.parts) ** 0.5)
 
-    def sources(self) -> Iterator[Stamp]:
-        """The stamps of the vectors that enter this form: whose versions were mixed."""
+    def sources(self) -> Iterator[Vector]:
+        """The vectors with a stamp that enter this form: whose versions were mixed."""
         for _, v in self._terms:
             if v.stamp is not None:
-                yield v.stamp
+                yield v
             elif v._terms:
                 yield from v.sources()
 
     def move(self, other: Vector) -> None:
         """Rebind a late-bound vector to a newer version. For engines only."""
         self._parts, self.stamp = other.parts, other.stamp
+
+    def into(self, out: Parts) -> bool:
+        """Have a form evaluated into these tensors, and say whether it will be. For engines only."""
+        if self._parts is not None or self._make is not None or self._out is not None:
+            return False
+        self._out = out
+        return True
+
+    def move_out(self, leased: Iterable[Parts]) -> None:
+        """Take a copy if its value lies in one of these. For engines only."""
+        if self._parts is not None and any(self._parts is parts for parts in leased):
+            self._parts = tuple(part.clone() for part in self._parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copying and pickling materialise: the value travels, the form does not."""
@@ -138,26 +161,58 @@ def opaque(make: Callable[[], Parts]) -> Vector:
     return v
 
 
-def settle() -> None:
-    """End of a handler: every vector built in it that is still referred to becomes a value."""
+def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> None:
+    """End of a handler: every vector built in it that is still referred to becomes a value.
+
+    torn: called after the evaluation with the late-bound vectors that were used; says which of them were overwritten
+    meanwhile, moved on to a newer version by then. What depends on those is evaluated again, until there are none.
+    """
     kept = [v for ref in _born if (v := ref()) is not None]
     _born.clear()
     for v in kept:
         v.parts  # noqa: B018  (reading evaluates)
+    used = [term for v in kept for _, term in v._terms if term.late] if torn is not None else []
+    while used and torn is not None and (moved := torn(used)):
+        stale = {id(v) for v in moved}
+        for v in kept:  # in the order of their birth: what a form is made of comes first
+            if any(id(term) in stale for _, term in v._terms):
+                stale.add(id(v))
+                v._parts = None
+        for v in kept:
+            v.parts  # noqa: B018
     for v in kept:
-        v._terms, v._make = (), None
+        v._terms, v._make, v._out, v._open = (), None, None, False
 
 
-def _combine(terms: tuple[Term, ...]) -> Parts:
-    """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias."""
+def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
+    """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias, except of leased memory."""
     (c0, v0), *rest = terms
+    if out is not None:
+        values = [(c, _raw(v)) for c, v in terms]
+        for k, total in enumerate(out):
+            linear(total, [(c, parts[k]) for c, parts in values])
+        return out
+    first = _raw(v0)
     if not rest and c0 == 1.0:
-        return v0.parts
-    sums = tuple(part * c0 for part in v0.parts)
+        return tuple(part.clone() for part in first) if type(first) is Leased else first
+    sums = tuple(part * c0 for part in first)
     for c, v in rest:
-        for total, part in zip(sums, v.parts, strict=True):
+        for total, part in zip(sums, _raw(v), strict=True):
             total.add_(part, alpha=c)
     return sums
+
+
+def _raw(v: Vector) -> Parts:
+    """The parts as they lie in memory; a late-bound vector may give others to those who ask it for `parts`."""
+    return v._parts if v._parts is not None else v.parts
+
+
+def linear(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
+    """out <- sum_k c_k v_k from left to right, without another tensor."""
+    (c0, v0), *rest = terms
+    torch.mul(v0, c0, out=out)
+    for c, v in rest:
+        out.add_(v, alpha=c)
 
 
 # -- what algorithms use ---------------------------------------------------------------------------
@@ -174,6 +229,13 @@ def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vec
 def pin(v: Vector) -> Vector:
     """The value of `v` now, also when `v` came out of a register and moves on."""
     return _form(((1.0, v),))
+
+
+def difference(x: Vector, y: Vector) -> Vector:
+    """x - y, whose terms go into whatever it is added to or taken from: x - (x - y) is y to the bit."""
+    v = x - y
+    v._open = True
+    return v
 
 
 def zero(like: Vector) -> Vector:
@@ -197,6 +259,6 @@ def split(v: Vector, n: int) -> list[Vector]:
     return [piece(c) for c in range(n)]
 
 
-def join(pieces: list[Vector]) -> Vector:
+def concat(pieces: list[Vector]) -> Vector:
     """The inverse of `split`."""
     return opaque(lambda: tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from offbeat.agent import Agent
-from offbeat.vector import Vector, join, split
+from offbeat.vector import Vector, concat, split
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,6 @@ class AllReduceSGD(Agent):
             if self.hop < 2 * (self.n - 1):
                 self.send(self.right, Part(part.c, self.pieces[part.c]))
         if self.pieces and self.hop == 2 * (self.n - 1):
-            self.x = self.x - self.rule(join(self.pieces) / self.n)
+            self.x = self.x - self.rule(concat(self.pieces) / self.n)
             self.pieces = []
             self.compute(self.x)

@@ -8,7 +8,7 @@ them is heard, and a message that takes no time arrives before the next gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
@@ -19,39 +19,20 @@ import torch
 
 from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
 from offbeat.errors import ContractError
+from offbeat.outbox import Medium, Outbox, Register, Transmission, vectors
 from offbeat.rules import Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.executors import Executor
-from offbeat.sim.outbox import Medium, Outbox, Register, Transmission, vectors
-from offbeat.sim.world import Crash, World
-from offbeat.streams import Purpose, python_stream, stream
+from offbeat.streams import Purpose, Supply, python_stream, stream, uniform
 from offbeat.task import Task
 from offbeat.topology import Topology
 from offbeat.trace import EVENT_CODE, Recorder
 from offbeat.vector import Parts, Stamp, Vector, pin, settle
+from offbeat.world import Crash, World
 
 FAULT, DELIVERY, ALARM, GRADIENT = range(4)
-CHUNK = 64
-"""Random numbers are drawn this many at a time."""
-
 Observer = Callable[[float, int, Vector], None]
 """Called after every write of a model with (time, agent, model)."""
-
-
-class Supply:
-    """The values of one random stream, one at a time; drawn in chunks, because a call to a generator is slow."""
-
-    __slots__ = ("draw", "ready")
-
-    def __init__(self, draw: Callable[[int], Iterable[Any]]) -> None:
-        self.draw = draw
-        self.ready: list[Any] = []
-
-    def __call__(self) -> Any:
-        """The next value."""
-        if not self.ready:
-            self.ready = list(self.draw(CHUNK))[::-1]
-        return self.ready.pop()
 
 
 class Simulator:
@@ -180,7 +161,7 @@ class Simulator:
 
     def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
         """An agent has written its model: count, record what was mixed, stamp."""
-        mixed = sorted({stamp for stamp in model.sources() if stamp.agent != i})
+        mixed = sorted({v.stamp for v in model.sources() if v.stamp is not None and v.stamp.agent != i})
         settle()
         self.versions[i] += 1
         self.steps[i] += stepped
@@ -328,12 +309,6 @@ class Simulator:
             view = self.topology.view(j, self.alive)
             if view != old:
                 self._handle(j, "on_view", "view", view)
-
-
-def uniform(rng: np.random.Generator, count: int) -> list[float]:
-    """`count` uniform numbers in [0, 1)."""
-    drawn: list[float] = rng.random(count).tolist()
-    return drawn
 
 
 def _version(message: Message) -> int:

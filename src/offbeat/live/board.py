@@ -1,0 +1,167 @@
+"""What all processes of a run can see: who belongs to it, how far everybody is, and whether to stop.
+
+One file of 8-byte words in shared memory:
+
+    head      magic, agents, order (RUN, STOP or END), how many changes of the membership there are, time zero (ns)
+    changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left. Only the launcher adds.
+    rows      one an agent, written by that agent alone (`Row`)
+
+A *bell* is a named pipe: whoever waits for something waits for his bell, and is woken by one byte.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offbeat.live import memory
+from offbeat.live.wire import FabricError
+
+MAGIC = 0x6F6666626F617232
+HEAD, CHANGES, ROW = 8, 16384, 32
+
+
+class Order(IntEnum):
+    """What the launcher asks of everybody. STOP: save and end; END: all are done, answer no more mail."""
+
+    WAIT = 0
+    RUN = 1
+    STOP = 2
+    END = 3
+
+
+class State(IntEnum):
+    """Where an agent is. JOINED: ready, waits for its membership; LEFT: done, but answers mail."""
+
+    ABSENT = 0
+    JOINED = 1
+    RUNNING = 2
+    LEFT = 3
+
+
+class Row(IntEnum):
+    """The words of a row. Times are in ns of the system's monotonic clock; LOSS and METRIC are float64."""
+
+    STATE = 0
+    INCARNATION = 1
+    PID = 2
+    STEPS = 3
+    WRITES = 4
+    REGISTERS = 5  # how many it has made
+    MODEL = 6  # which of them holds its model, counted from 1
+    WAITED = 7  # in all, for others
+    LAST = 8  # when its last step ended
+    MIXED = 9  # in all, within steps
+    FIRST = 10  # when its first step ended
+    LOSS = 11
+    AGE = 12  # mean age of what it mixed last, ns
+    COMPUTING = 13  # since when; 0: not
+    MAILBOXES = 14  # how many it has made
+
+
+class Board:
+    """The board of a run; the launcher creates it, agents attach to it."""
+
+    def __init__(self, mapped: Any) -> None:
+        self.words = np.frombuffer(mapped, dtype=np.int64)
+        self.n = int(self.words[1])
+        end = HEAD + 2 * CHANGES
+        self.changes = self.words[HEAD:end].reshape(CHANGES, 2)
+        self.rows = self.words[end : end + self.n * ROW].reshape(self.n, ROW)
+        self.numbers = self.rows.view(np.float64)
+
+    @staticmethod
+    def create(path: Path, n: int) -> Board:
+        """A board for n agents, none of which belongs to the run yet."""
+        head = np.array([MAGIC, n, Order.WAIT, 0, 0], dtype=np.int64).tobytes()
+        return Board(memory.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
+
+    @staticmethod
+    def attach(path: Path) -> Board:
+        """Map the launcher's board. Raises FabricError if there is none."""
+        mapped = memory.attach(path)
+        if len(mapped) < 8 * HEAD or np.frombuffer(mapped, dtype=np.int64)[0] != MAGIC:
+            raise FabricError(f"{path} is not the board of a run of this version of offbeat.")
+        return Board(mapped)
+
+    @property
+    def order(self) -> Order:
+        """What is asked of everybody."""
+        return Order(int(self.words[2]))
+
+    @order.setter
+    def order(self, order: Order) -> None:
+        self.words[2] = order
+
+    @property
+    def epoch(self) -> int:
+        """How many changes of the membership there have been."""
+        return int(self.words[3])
+
+    @property
+    def zero(self) -> int:
+        """When the run's clock began, in ns of the monotonic clock."""
+        return int(self.words[4])
+
+    def begin(self) -> None:
+        """Start the clock and everybody who waits."""
+        self.words[4] = time.monotonic_ns()
+        self.order = Order.RUN
+
+    def change(self, agent: int, incarnation: int) -> None:
+        """Tell everybody that an agent has joined (incarnation > 0) or is gone (< 0). For the launcher only."""
+        epoch = self.epoch
+        if epoch >= CHANGES:
+            raise FabricError(f"Agents came and went {CHANGES} times; a run can remember no more.")
+        self.changes[epoch] = agent, incarnation
+        self.words[3] = epoch + 1
+
+    def since(self, epoch: int) -> list[tuple[int, int]]:
+        """The changes after the first `epoch` ones."""
+        return [(int(agent), int(incarnation)) for agent, incarnation in self.changes[epoch : self.epoch]]
+
+
+class Bell:
+    """A named pipe that wakes whoever waits for it."""
+
+    def __init__(self, path: Path) -> None:
+        with suppress(FileExistsError):
+            os.mkfifo(path, 0o600)
+        self.handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+
+    def ring(self) -> None:
+        """Wake the owner. Never blocks: a full pipe wakes as well."""
+        with suppress(BlockingIOError):
+            os.write(self.handle, b"\0")
+
+    def wait(self, timeout: float | None, others: Sequence[int] = ()) -> list[int]:
+        """Until the bell rings or one of the other files can be read: which ones can."""
+        readable, _, _ = select.select([self.handle, *others], [], [], timeout)
+        return [*readable]
+
+    def quiet(self) -> None:
+        """Forget what has rung so far."""
+        with suppress(BlockingIOError):
+            while len(os.read(self.handle, 4096)) == 4096:
+                pass
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self.handle)
+
+
+LAUNCHER = -1
+"""Whose bell is the launcher's."""
+
+
+def bell_path(folder: Path, agent: int) -> Path:
+    """Where an agent's bell is."""
+    return folder / f"bell.{agent}"

@@ -1,0 +1,232 @@
+"""The exchange of models on one machine, as one agent sees it: registers and mail in shared memory.
+
+Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnations (1, 2, ... with every restart):
+
+    register.i.a.k       the k-th register that agent i made
+    mail.i.a.j.b         from i to j
+    bell.i               wakes i
+
+An agent that comes back starts with new files, so nothing of its former life can be mistaken for news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from offbeat.agent import Message
+from offbeat.live.board import LAUNCHER, Bell, Board, Row, bell_path
+from offbeat.live.mail import Mailbox
+from offbeat.live.register import Register
+from offbeat.live.wire import FabricError, Layout, Tag
+from offbeat.live.wire import tag as read_tag
+from offbeat.outbox import vectors
+from offbeat.vector import Parts, Stamp, Vector
+
+NO_TAG = Tag()
+
+SLACK = 1 << 16
+"""Bytes of a mailbox beside room for two messages."""
+
+
+class Bound(Vector):
+    """A vector that lies in a neighbour's register and moves on with it. Who asks for `parts` gets a whole copy."""
+
+    __slots__ = ("place", "reader")
+
+    def __init__(self, reader: Reader, place: int) -> None:
+        super().__init__()
+        self.reader, self.place, self.late = reader, place, True
+
+    @property
+    def parts(self) -> Parts:
+        """A copy, whole; the vector moves on if its version was overwritten."""
+        while True:
+            copied = tuple(part.clone() for part in self._parts or ())
+            if not self.reader.torn():
+                return copied
+            self.reader.bind()
+
+    def bind(self, parts: Parts, stamp: Stamp | None) -> None:
+        """Lie there from now on."""
+        self._parts, self.stamp = parts, stamp
+
+
+@dataclass
+class Reader:
+    """A neighbour's register: which version was handed over, and which one its vectors are bound to."""
+
+    source: int
+    register: Register
+    delivered: int = 0
+    bound: int = 0
+    tag: Tag = NO_TAG
+    message: Message = None
+    vectors: list[Bound] = field(default_factory=list)
+
+    def bind(self) -> None:
+        """Move the vectors on to the newest version; with numbers beside them, as a copy."""
+        register = self.register
+        if not self.vectors:
+            self.vectors = [Bound(self, k) for k in range(len(register.layout.vectors))]
+        if register.layout.numbers:
+            version, copies, words = register.copy()
+            for v, copy in zip(self.vectors, copies, strict=True):
+                v.bind(copy.parts, copy.stamp)
+        else:
+            while True:
+                version = register.newest
+                parts, words = register.read(version)
+                if register.whole(version):
+                    break
+            for v, each, stamp in zip(self.vectors, parts, register.layout.stamps(words), strict=True):
+                v.bind(each, stamp)
+        self.bound, self.tag = version, read_tag(words)
+        self.message = register.layout.message(words, self.vectors)
+
+    def torn(self) -> bool:
+        """Whether the version that the vectors are bound to has been overwritten."""
+        return not self.register.layout.numbers and not self.register.whole(self.bound)
+
+
+class Fabric:
+    """What agent `me` gives to others and takes from them. Not for several threads at once."""
+
+    def __init__(self, folder: Path, board: Board, me: int, incarnation: int, model_bytes: int) -> None:
+        self.folder, self.board, self.me, self.incarnation = folder, board, me, incarnation
+        self.model_bytes = model_bytes
+        self.epoch = 0  # how many changes of the membership this agent knows of
+        self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
+        self.bell = Bell(bell_path(folder, me))
+        self._launcher = Bell(bell_path(folder, LAUNCHER))
+        self.row = board.rows[me]
+        self.row[Row.INCARNATION] = incarnation
+        self.mine: list[Register] = []
+        self.alive: dict[int, int] = {}  # agent -> incarnation
+        self.readers: dict[int, list[Reader]] = {}
+        self.bells: dict[int, Bell] = {}
+        self.outgoing: dict[int, Mailbox] = {}
+        self.incoming: dict[int, Mailbox] = {}
+        self.boxes = np.zeros(board.n, dtype=np.int64)
+
+    # -- who is there ------------------------------------------------------------------------------
+
+    def meet(self, agent: int, incarnation: int) -> None:
+        """This agent is there from now on."""
+        self.forget(agent)
+        self.alive[agent] = incarnation
+        self.bells[agent] = Bell(bell_path(self.folder, agent))
+        self.readers[agent] = []
+
+    def forget(self, agent: int) -> None:
+        """This agent is gone: nothing of it arrives any more."""
+        self.alive.pop(agent, None)
+        self.readers.pop(agent, None)
+        if agent in self.bells:
+            self.bells.pop(agent).close()
+        for boxes in (self.outgoing, self.incoming):
+            boxes.pop(agent, None)
+        self.boxes[agent] = 0
+
+    # -- registers ---------------------------------------------------------------------------------
+
+    def register(self, message: Message, to: tuple[int, ...]) -> Register:
+        """My register for this kind of message and these receivers. One with more serves, if the others are gone."""
+        kind = f"{type(message).__module__}:{type(message).__qualname__}"
+        for register in self.mine:
+            if register.layout.kind == kind and (
+                register.to == to
+                or (to and set(to) < set(register.to) and not (set(register.to) - set(to)) & self.alive.keys())
+            ):
+                return register
+        for v in vectors(message).values():
+            v.parts  # noqa: B018  (a first version: its layout has to be known)
+        count = len(self.mine)
+        register = Register.create(self._name(self.me, self.incarnation, count), Layout.of(message), to)
+        self.mine.append(register)
+        self.row[Row.REGISTERS] = count + 1
+        return register
+
+    def poll(self, agents: tuple[int, ...]) -> Iterator[Reader]:
+        """The registers of these agents that have something new for me, moved on to it."""
+        for j in agents:
+            if j not in self.alive:
+                continue
+            readers = self.readers[j]
+            row = self.board.rows[j]
+            if row[Row.REGISTERS] != len(readers) and row[Row.INCARNATION] == self.alive[j]:
+                self._attach(j, int(row[Row.REGISTERS]))
+            for reader in readers:
+                if self.me in reader.register.to and reader.register.newest > reader.delivered:
+                    reader.bind()
+                    reader.delivered = reader.bound
+                    if reader.tag.epoch >= self.floor:
+                        yield reader
+
+    def model_of(self, agent: int) -> tuple[Vector, Tag] | None:
+        """A copy of an agent's newest model and the tag that it came with; None before its first."""
+        return model_of(self.folder, self.board, agent)
+
+    def _attach(self, j: int, count: int) -> None:
+        readers = self.readers[j]
+        try:
+            while len(readers) < count:
+                readers.append(Reader(j, Register.attach(self._name(j, self.alive[j], len(readers)))))
+        except FabricError:
+            if self.board.epoch == self.epoch:  # else the agent is gone, and its files with it
+                raise
+
+    def tell_launcher(self) -> None:
+        """Wake the launcher: my row says something new."""
+        self._launcher.ring()
+
+    # -- mail --------------------------------------------------------------------------------------
+
+    def post(self, to: int, message: Message, tag: Tag) -> bool:
+        """Put a message into the mailbox of `to`, if there is room. What is sent to nobody is gone."""
+        if to not in self.alive:
+            return True
+        if to not in self.outgoing:
+            size = max(self.model_bytes, sum(v.nbytes for v in vectors(message).values()))
+            name = f"mail.{self.me}.{self.incarnation}.{to}.{self.alive[to]}"
+            self.outgoing[to] = Mailbox.create(self.folder / name, 2 * size + SLACK)
+            self.row[Row.MAILBOXES] += 1
+        box = self.outgoing[to]
+        if not (box.put(message, tag) or box.put(message, tag)):
+            return False
+        self.bells[to].ring()
+        return True
+
+    def receive(self) -> Iterator[tuple[int, Message, Tag]]:
+        """All mail that has come, by sender, in order."""
+        made = self.board.rows[:, Row.MAILBOXES]
+        for j in np.flatnonzero(made != self.boxes).tolist():
+            if j in self.alive and j not in self.incoming:
+                path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"
+                if path.exists():
+                    self.incoming[j] = Mailbox.attach(path)
+            self.boxes[j] = made[j]
+        for j in list(self.incoming):
+            while (box := self.incoming.get(j)) is not None and (mail := box.take()) is not None:
+                if box.wanted():
+                    self.bells[j].ring()
+                yield j, *mail
+
+    def _name(self, agent: int, incarnation: int, k: int) -> Path:
+        return self.folder / f"register.{agent}.{incarnation}.{k}"
+
+
+def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | None:
+    """A copy of an agent's newest model and the tag that it came with; None before its first."""
+    row = board.rows[agent]
+    if not row[Row.MODEL]:
+        return None
+    path = folder / f"register.{agent}.{int(row[Row.INCARNATION])}.{int(row[Row.MODEL]) - 1}"
+    try:
+        version, copies, words = Register.attach(path).copy()
+    except FabricError:  # gone meanwhile
+        return None
+    return (copies[0], read_tag(words)) if version else None

@@ -1,0 +1,116 @@
+"""Mail in shared memory: a bounded queue from one sender to one receiver, in order, each message exactly once.
+
+The queue is a ring of bytes. `written` counts those that the sender ever put, `taken` those that the receiver ever
+took; each is changed by one side only, after the bytes themselves. A message that does not fit waits with its sender
+(`put` says so), who is never blocked.
+
+    message   length of all that follows, length of the layout, layout, (aligned) words, (aligned) vectors
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat.agent import Message
+from offbeat.live import memory
+from offbeat.live.wire import FabricError, Layout, Tag, aligned, read_layout
+from offbeat.live.wire import tag as read_tag
+from offbeat.vector import Vector
+
+MAGIC = 0x6F66666D61696C32  # "offmail2"
+HEAD = struct.Struct("<QQQQQ")  # magic, bytes of the ring, written, taken, whether the sender waits for room
+WRITTEN, TAKEN, WANTED = 2, 3, 4
+PREFIX = struct.Struct("<QQ")
+START = aligned(HEAD.size)
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Mailbox:
+    """A queue; `create` it in the sender, `attach` to it in the receiver."""
+
+    def __init__(self, path: Path, mapped: Any) -> None:
+        self.path = path
+        self._head = np.frombuffer(mapped, dtype=np.int64)[: HEAD.size // 8]
+        self._ring = np.frombuffer(mapped, dtype=np.uint8)[START:]
+        self.capacity = len(self._ring)
+
+    @staticmethod
+    def create(path: Path, capacity: int) -> Mailbox:
+        """An empty queue for this many bytes. Raises FabricError where it does not fit."""
+        capacity = aligned(capacity)
+        return Mailbox(path, memory.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
+
+    @staticmethod
+    def attach(path: Path) -> Mailbox:
+        """Map the sender's queue. Raises FabricError if it is not one."""
+        mapped = memory.attach(path)
+        if len(mapped) < START or HEAD.unpack_from(mapped, 0)[:2] != (MAGIC, len(mapped) - START):
+            raise FabricError(f"{path} is not a mailbox of this version of offbeat. Do all agents run the same one?")
+        return Mailbox(path, mapped)
+
+    def put(self, message: Message, tag: Tag) -> bool:
+        """Add a message, if there is room for it. Raises FabricError if there never will be."""
+        layout = Layout.of(message)
+        words_at = aligned(PREFIX.size + len(layout.text))
+        vectors_at = words_at + aligned(8 * layout.words)
+        total = vectors_at + layout.offsets[-1]
+        if total > self.capacity:
+            raise FabricError(f"A message of {total} bytes was sent; the mailbox holds {self.capacity}.")
+        written = int(self._head[WRITTEN])
+        if total > self.capacity - (written - int(self._head[TAKEN])):
+            self._head[WANTED] = 1
+            return False
+        words = np.zeros(layout.words, dtype=np.int64)
+        layout.put_words(words, message, tag)
+        self._copy_in(written, np.frombuffer(PREFIX.pack(total, len(layout.text)) + layout.text, dtype=np.uint8))
+        self._copy_in(written + words_at, words.view(np.uint8))
+        offsets = iter(layout.offsets)
+        for name, _ in layout.vectors:
+            for part in getattr(message, name).parts:
+                self._copy_in(written + vectors_at + next(offsets), part.contiguous().view(torch.uint8).numpy())
+        self._head[WRITTEN] = written + total
+        return True
+
+    def take(self) -> tuple[Message, Tag] | None:
+        """The next message, as a copy, and its tag; None if there is none."""
+        taken = int(self._head[TAKEN])
+        if int(self._head[WRITTEN]) == taken:
+            return None
+        total, length = PREFIX.unpack(self._copy_out(taken, PREFIX.size).tobytes())
+        body = self._copy_out(taken, total)
+        self._head[TAKEN] = taken + total
+        layout = read_layout(body[PREFIX.size : PREFIX.size + length].tobytes())
+        words_at = aligned(PREFIX.size + length)
+        words = body[words_at : words_at + 8 * layout.words].view(np.int64)
+        vectors = [Vector(parts) for parts in layout.parts(body, words_at + aligned(8 * layout.words))]
+        return layout.message(words, vectors), read_tag(words)
+
+    def wanted(self) -> bool:
+        """Whether the sender has been waiting for room; asked by the receiver after it has taken something."""
+        waits = bool(self._head[WANTED])
+        self._head[WANTED] = 0
+        return waits
+
+    def _copy_in(self, at: int, data: Bytes) -> None:
+        at %= self.capacity
+        first = min(len(data), self.capacity - at)
+        self._ring[at : at + first] = data[:first]
+        self._ring[: len(data) - first] = data[first:]
+
+    def _copy_out(self, at: int, count: int) -> Bytes:
+        at %= self.capacity
+        first = min(count, self.capacity - at)
+        out = np.empty(count, dtype=np.uint8)
+        out[:first] = self._ring[at : at + first]
+        out[first:] = self._ring[: count - first]
+        return out
+
+    def unlink(self) -> None:
+        """Remove the name; whoever has it mapped keeps it."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""Files in shared memory that several processes map: made whole or not at all, private to this user.
+
+What is written by one process becomes visible to the others in the order in which it was written. x86-64 guarantees
+that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+from pathlib import Path
+
+from offbeat.live.wire import FabricError
+
+
+def create(path: Path, size: int, head: bytes) -> mmap.mmap:
+    """A new file of `size` bytes that begins with `head`, mapped. Raises FabricError where it does not fit.
+
+    It gets its name when it is complete, so whoever finds it can use it.
+    """
+    require_ordered_stores()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise FabricError(f"Cannot create shared memory {path}: {error.strerror}.") from error
+    try:
+        os.posix_fallocate(handle, 0, size)
+        memory = mmap.mmap(handle, size)
+        memory[: len(head)] = head
+        os.link(temporary, path)
+    except FileExistsError:
+        raise FabricError(f"Cannot create shared memory {path}: it exists. Is another run using it?") from None
+    except OSError as error:
+        room = os.statvfs(path.parent)
+        raise FabricError(
+            f"Shared memory is too small: {size / 1e6:.1f} MB were asked for, {path.parent} has "
+            f"{room.f_bavail * room.f_frsize / 1e6:.1f} MB left ({error.strerror}). In a container, give it more: "
+            "docker run --shm-size=2g."
+        ) from error
+    finally:
+        os.close(handle)
+        temporary.unlink()
+    return memory
+
+
+def attach(path: Path) -> mmap.mmap:
+    """Map a file that somebody else made. Raises FabricError if there is none."""
+    require_ordered_stores()
+    try:
+        with path.open("r+b") as file:
+            return mmap.mmap(file.fileno(), 0)
+    except (OSError, ValueError) as error:
+        raise FabricError(f"Cannot attach to shared memory {path}: {error}.") from error
+
+
+def require_ordered_stores() -> None:
+    """Raise FabricError on a processor that may reorder stores."""
+    machine = platform.machine().lower()
+    if machine not in ("x86_64", "amd64"):
+        raise FabricError(
+            "Registers in shared memory need a processor that keeps the order of stores, as x86-64 does; this is "
+            f"{machine}. The simulator (offbeat compare) runs anywhere."
+        )

@@ -1,0 +1,129 @@
+"""Registers in shared memory: one writer, any number of readers, who read in place and never wait.
+
+A register holds the newest versions of one message type in three slots. Version v (1, 2, ...) is written into slot
+v mod 3. The writer makes the slot's counter odd (2 v - 1), writes, makes it even (2 v), and only then moves `newest`
+on. A reader looks up `newest`, uses the slot in place, and afterwards checks that its counter is still 2 v: if it is
+not, the writer has lapped it, and the reader starts again with a newer version. A writer that dies half-way leaves only
+its own slot odd; `newest` still names a whole version.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offbeat.agent import Message
+from offbeat.live import memory
+from offbeat.live.wire import FabricError, Layout, Tag, Words, aligned, read_layout
+from offbeat.vector import Leased, Vector, pin
+
+MAGIC = 0x6F66666265617432  # "offbeat2"
+SLOTS = 3
+HEAD = struct.Struct("<QQQ")  # magic, bytes of the text, newest
+NEWEST = 2
+
+
+class Register:
+    """One register; `create` it in the writer, `attach` to it in the readers. `to`: whom it is for."""
+
+    def __init__(self, path: Path, mapped: Any, text: bytes) -> None:
+        to, _, layout = text.partition(b"\n")
+        self.path, self.to, self.layout = path, tuple(json.loads(to)), read_layout(layout)
+        first, (body, size) = aligned(HEAD.size + len(text)), _slot(self.layout)
+        words = np.frombuffer(mapped, dtype=np.int64)
+        self._head = words[: HEAD.size // 8]
+        starts = [first + k * (body + size) for k in range(SLOTS)]
+        self._counter = [words[at // 8 :][:1] for at in starts]
+        self._words = [words[at // 8 + 1 :][: self.layout.words] for at in starts]
+        self._parts = [[Leased(parts) for parts in self.layout.parts(mapped, at + body)] for at in starts]
+        self._tenants: list[list[weakref.ref[Vector]]] = [[] for _ in range(SLOTS)]
+
+    @staticmethod
+    def create(path: Path, layout: Layout, to: Sequence[int] = ()) -> Register:
+        """A new register, of version 0: nothing published yet. Raises FabricError where it does not fit."""
+        text = json.dumps([*to]).encode() + b"\n" + layout.text
+        size = aligned(HEAD.size + len(text)) + SLOTS * sum(_slot(layout))
+        return Register(path, memory.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
+
+    @staticmethod
+    def attach(path: Path) -> Register:
+        """Map somebody else's register. Raises FabricError if it is not one."""
+        mapped = memory.attach(path)
+        magic, length, _ = HEAD.unpack_from(mapped, 0) if len(mapped) >= HEAD.size else (0, 0, 0)
+        if magic != MAGIC:
+            raise FabricError(f"{path} is not a register of this version of offbeat. Do all agents run the same one?")
+        return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
+
+    @property
+    def newest(self) -> int:
+        """The newest finished version; 0 before the first."""
+        return int(self._head[NEWEST])
+
+    def begin(self, vectors: Sequence[Vector]) -> list[Vector]:
+        """Begin the next version: these vectors are to be evaluated into its slot. For the writer only.
+
+        Whatever vector still lies in that slot moves out of it first. What has a value already, or is on its way
+        elsewhere, is copied: the vectors that will lie in the slot are returned.
+        """
+        version = self.newest + 1
+        slot = version % SLOTS
+        for ref in self._tenants[slot]:
+            old = ref()
+            if old is not None:
+                old.move_out(self._parts[slot])
+        self._counter[slot][0] = 2 * version - 1
+        placed = []
+        for v, parts in zip(vectors, self._parts[slot], strict=True):
+            if not v.into(parts):
+                v = pin(v)
+                v.into(parts)
+            placed.append(v)
+        self._tenants[slot] = [weakref.ref(v) for v in placed]
+        return placed
+
+    def finish(self, message: Message, tag: Tag) -> int:
+        """The vectors have been evaluated: make the version visible. Returns its number."""
+        version = self.newest + 1
+        slot = version % SLOTS
+        self.layout.put_words(self._words[slot], message, tag)
+        self._counter[slot][0] = 2 * version
+        self._head[NEWEST] = version
+        return version
+
+    def read(self, version: int) -> tuple[list[Leased], Words]:
+        """The vectors of a version in place, and its words; whole only if `whole(version)` afterwards."""
+        slot = version % SLOTS
+        return self._parts[slot], self._words[slot].copy()
+
+    def whole(self, version: int) -> bool:
+        """Whether what `read(version)` gave has not been overwritten since."""
+        return int(self._counter[version % SLOTS][0]) == 2 * version
+
+    def copy(self) -> tuple[int, list[Vector], Words]:
+        """The newest version as a copy, whole, its vectors stamped; version 0 if there is none."""
+        while True:
+            version = self.newest
+            if version == 0:
+                return 0, [], np.zeros(0, dtype=np.int64)
+            parts, words = self.read(version)
+            stamps = self.layout.stamps(words)
+            vectors = [
+                Vector(tuple(part.clone() for part in each), stamp) for each, stamp in zip(parts, stamps, strict=True)
+            ]
+            if self.whole(version):
+                return version, vectors, words
+
+    def unlink(self) -> None:
+        """Remove the name; whoever has it mapped keeps it."""
+        self.path.unlink(missing_ok=True)
+
+
+def _slot(layout: Layout) -> tuple[int, int]:
+    """Bytes of the counter and the words, and of the vectors."""
+    return aligned(8 * (1 + layout.words)), layout.offsets[-1]

@@ -1,0 +1,195 @@
+"""Messages as bytes: how a message type lies in memory that other processes read.
+
+A message is a frozen dataclass of vectors and numbers. Its `Layout` says which fields are which and how long they
+are; it travels as JSON. The body is words of 8 bytes, then the bytes of the vectors, each part aligned:
+
+    words     the tag, one for each number (int64 or float64), agent and version of each vector's stamp (-1, -1: none)
+    vectors   part by part, in the order of the fields
+
+No code is loaded from what another process wrote: a message type is looked up among those that are already there.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from offbeat.agent import Message
+from offbeat.errors import OffbeatError
+from offbeat.vector import Parts, Stamp, Vector
+
+ALIGN = 64
+
+Words = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class FabricError(OffbeatError):
+    """Shared memory cannot be had, or is not what it should be."""
+
+
+def aligned(at: int) -> int:
+    """The next place where a part may begin."""
+    return -(-at // ALIGN) * ALIGN
+
+
+class Tag(NamedTuple):
+    """What travels with every message.
+
+    round: the sender's; epoch: how many changes of the membership the sender knew of; start, end: of the transmission
+    """
+
+    round: int = 0
+    epoch: int = 0
+    start: float = -1.0
+    end: float = -1.0
+
+
+TAG = struct.Struct("<qqdd")
+TAG_WORDS = TAG.size // 8
+
+Shape = tuple[tuple[str, int], ...]
+"""Of a vector: dtype and length of each part."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a message lies in memory.
+
+    kind:    the message type, "module:qualified name"
+    numbers: field -> "int" or "float"
+    vectors: field -> its shape
+    """
+
+    kind: str
+    numbers: tuple[tuple[str, str], ...]
+    vectors: tuple[tuple[str, Shape], ...]
+
+    @staticmethod
+    def of(message: Message) -> Layout:
+        """The layout of this message; its vectors need their values. Raises FabricError for other fields."""
+        numbers: list[tuple[str, str]] = []
+        vectors: list[tuple[str, Shape]] = []
+        for name in message.__dataclass_fields__:
+            value = getattr(message, name)
+            if isinstance(value, Vector):
+                vectors.append((name, shape(value.parts)))
+            elif isinstance(value, int | float):
+                numbers.append((name, "float" if isinstance(value, float) else "int"))
+            else:
+                raise FabricError(
+                    f"{type(message).__name__}.{name} is a {type(value).__name__}; expected a vector or a number."
+                )
+        return Layout(f"{type(message).__module__}:{type(message).__qualname__}", tuple(numbers), tuple(vectors))
+
+    @cached_property
+    def text(self) -> bytes:
+        """As JSON."""
+        return json.dumps([self.kind, self.numbers, self.vectors]).encode()
+
+    @cached_property
+    def words(self) -> int:
+        """How many words of 8 bytes precede the vectors."""
+        return TAG_WORDS + len(self.numbers) + 2 * len(self.vectors)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """Where each part begins, in bytes from the words' end, which is aligned; and where the last one ends."""
+        at, offsets = 0, []
+        for _, parts in self.vectors:
+            for dtype, length in parts:
+                offsets.append(at)
+                at = aligned(at + getattr(torch, dtype).itemsize * length)
+        return (*offsets, at)
+
+    def parts(self, memory: Any, start: int) -> list[Parts]:
+        """The vectors that begin at `start` in this memory, in place, one for each field."""
+        offsets = iter(self.offsets)
+        return [
+            tuple(_view(memory, getattr(torch, dtype), length, start + next(offsets)) for dtype, length in parts)
+            for _, parts in self.vectors
+        ]
+
+    def put_words(self, words: Words, message: Message, tag: Tag) -> None:
+        """Write tag, numbers and stamps."""
+        words[:TAG_WORDS] = np.frombuffer(TAG.pack(*tag), dtype=np.int64)
+        values = words.view(np.float64)
+        for k, (name, type_) in enumerate(self.numbers, TAG_WORDS):
+            (values if type_ == "float" else words)[k] = getattr(message, name)
+        at = TAG_WORDS + len(self.numbers)
+        for name, _ in self.vectors:
+            words[at : at + 2] = getattr(message, name).stamp or (-1, -1)
+            at += 2
+
+    def stamps(self, words: Words) -> list[Stamp | None]:
+        """Those of the vectors, in the order of the fields."""
+        pairs = words[TAG_WORDS + len(self.numbers) :].tolist()
+        return [Stamp(*pairs[k : k + 2]) if pairs[k] >= 0 else None for k in range(0, 2 * len(self.vectors), 2)]
+
+    def message(self, words: Words, vectors: Sequence[Vector]) -> Message:
+        """The message with these vectors, which get their stamps."""
+        values = words.view(np.float64)
+        fields: dict[str, Any] = {
+            name: float(values[k]) if type_ == "float" else int(words[k])
+            for k, (name, type_) in enumerate(self.numbers, TAG_WORDS)
+        }
+        for (name, _), v, stamp in zip(self.vectors, vectors, self.stamps(words), strict=True):
+            v.stamp = stamp
+            fields[name] = v
+        return message_type(self.kind)(**fields)
+
+
+def tag(words: Words) -> Tag:
+    """The tag of a message."""
+    return Tag(*TAG.unpack(words[:TAG_WORDS].tobytes()))
+
+
+def shape(parts: Parts) -> Shape:
+    """Of these tensors."""
+    return tuple((str(part.dtype).removeprefix("torch."), part.numel()) for part in parts)
+
+
+@lru_cache(maxsize=1000)
+def read_layout(text: bytes) -> Layout:
+    """The layout from its JSON. Raises FabricError if it is none."""
+    try:
+        kind, numbers, vectors = json.loads(text)
+        layout = Layout(
+            str(kind),
+            tuple((str(name), str(type_)) for name, type_ in numbers),
+            tuple((str(name), tuple((str(d), int(n)) for d, n in parts)) for name, parts in vectors),
+        )
+        if not all(isinstance(getattr(torch, d, None), torch.dtype) for _, parts in layout.vectors for d, _ in parts):
+            raise ValueError("an unknown dtype")
+    except (ValueError, TypeError) as error:
+        raise FabricError(f"Not a message of offbeat: {error}. Do all agents run the same version?") from None
+    return layout
+
+
+@lru_cache(maxsize=1000)
+def message_type(kind: str) -> type:
+    """The class of this name, among those that are loaded. Raises FabricError if it is no frozen dataclass."""
+    module, _, name = kind.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    parameters = getattr(found, "__dataclass_params__", None)
+    if not isinstance(found, type) or parameters is None or not parameters.frozen:
+        raise FabricError(
+            f"A neighbour sent a message of type {kind}, which is no frozen dataclass here. Do all agents run the same "
+            "script and the same algorithm?"
+        )
+    return found
+
+
+def _view(memory: Any, dtype: torch.dtype, length: int, at: int) -> torch.Tensor:
+    if not length:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(memory, dtype=dtype, count=length, offset=at)

@@ -1,0 +1,143 @@
+"""A live run of an experiment: one real process for every agent, in the same world as the simulator's.
+
+`python -m offbeat.liverun` is what the launcher starts for each agent; `run_live` launches them and collects the
+result.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from offbeat.algorithms import Algorithm, find
+from offbeat.errors import SettingError
+from offbeat.experiment import Experiment, Prepared, curve_point, final_scores, met, one_thread, prepare
+from offbeat.live.board import State
+from offbeat.live.driver import Stopped
+from offbeat.live.enter import begin, log_path, place
+from offbeat.live.fabric import model_of
+from offbeat.live.launch import Job, Launcher
+from offbeat.live.log import merged
+from offbeat.results import Curve, Run
+from offbeat.rules import SGD
+from offbeat.sim.executors import evaluate
+from offbeat.sim.simulator import final_bytes
+from offbeat.streams import Purpose, Supply, python_stream, stream
+from offbeat.vector import Parts, Vector
+
+
+def agent_program() -> None:
+    """What one agent's process does: gradients of its task, one after another, until the time is over."""
+    here = place()
+    if here is None:
+        raise SettingError("offbeat.liverun is started by offbeat live, not by hand.")
+    s, me = here.settings, here.me
+    p = prepare(Experiment(**s["experiment"]), s["seed"])
+    agent = find(s["algorithm"]).new()
+    initial = Vector(p.task.initial())
+    rng = python_stream(p.seed, Purpose.ALGORITHM, me)
+    n = p.topology.n
+    agent.join(me, n, initial, p.topology.view(me, frozenset(range(n))), SGD(s["lr"]), rng)
+    agent.check()
+    driver = here.driver(agent, p.topology, initial.nbytes, p.world)
+    driver.deadline = p.until
+    asked = here.asked()
+    minibatch = Supply(partial(p.task.draw, me, stream(p.seed, Purpose.DATA, me)))
+    compute_time = Supply(partial(p.world.compute_delay(me).draw, stream(p.seed, Purpose.COMPUTE, me)))
+    for _ in range(asked):
+        minibatch(), compute_time()
+    with one_thread():
+        try:
+            x = begin(driver, here, initial)
+            driver.attend()
+            while True:
+                done = driver.now() + compute_time()
+                g = evaluate(p.task, {me: (x.parts, minibatch())})[me]
+                time.sleep(max(0.0, min(done, p.until) - driver.now()) * driver.unit)
+                x = driver.step(g)
+        except Stopped:
+            pass
+        driver.leave()
+        driver.close()
+
+
+@dataclass
+class Watcher:
+    """Looks at a run from outside: copies all models at the times of evaluation."""
+
+    p: Prepared
+    unit: float
+    told: Callable[[float], None] | None = None
+    taken: list[tuple[float, Parts, int]] = field(default_factory=list)
+    final: Parts = ()
+
+    def __call__(self, launcher: Launcher) -> None:
+        """Called by the launcher every now and then, and just before the end."""
+        board = launcher.board
+        if not board.zero:
+            return
+        now = (time.monotonic_ns() - board.zero) / 1e9 / self.unit
+        due = len(self.taken) < len(self.p.eval_times) and self.p.eval_times[len(self.taken)] <= now
+        states = board.rows[:, 0]
+        over = bool((states == State.LEFT).all())
+        if due or over:
+            models = self._models(launcher)
+            steps = int(board.rows[:, 3].sum())
+            while len(self.taken) < len(self.p.eval_times) and self.p.eval_times[len(self.taken)] <= now:
+                self.taken.append((self.p.eval_times[len(self.taken)], models, steps))
+            if over:
+                self.final = models
+        if self.told is not None:
+            self.told(min(now, self.p.until))
+
+    def _models(self, launcher: Launcher) -> Parts:
+        rows = []
+        for i in range(self.p.topology.n):
+            found = model_of(launcher.shared, launcher.board, i)
+            rows.append(self.p.task.initial() if found is None else found[0].parts)
+        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+
+
+def run_live(
+    p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
+    say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
+) -> Run:  # fmt: skip
+    """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
+
+    Raises RunFailed if it ended before its time.
+    """
+    began = time.perf_counter()
+    settings = {
+        "experiment": e, "seed": p.seed, "algorithm": row.name, "lr": lr, "unit": unit, "folder": str(folder.resolve()),
+    }  # fmt: skip
+    watcher = Watcher(p, unit, told)
+    job = Job(p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates)
+    Launcher(job, say, watcher).run()
+    trace = merged([log_path(folder, i) for i in range(job.n)], settings)
+    trace.save(folder / "trace.npz")
+    sent = trace.transmissions
+    curve = Curve()
+    with one_thread():
+        for now, models, steps in watcher.taken:
+            curve_point(p.task, models, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
+        final = final_scores(p.task, watcher.final, curve)
+    reached = next((t for k, t in enumerate(curve.time) if met(p, curve, k)), None)
+    return Run(
+        algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
+        settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit},
+        time_to_target=reached, diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
+        updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
+        staleness=trace.staleness(), digest=trace.digest(final_bytes(watcher.final)),
+        wall_s=time.perf_counter() - began, topology=p.topology, models=watcher.final, trace=trace,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    agent_program()
