@@ -4,7 +4,10 @@ Three tables, in the order in which things happened; the digest is over all thre
 
 events         every handler call: time, agent, event, source, kind (message type), version (of the model
                that the message carries; of a gradient: the step), start and end of the transmission (of a
-               gradient: of the computation)
+               gradient: of the computation). Of a view: source is who was lost (version 0) or is back (1). Of a rejoin:
+               source and version say whose model it starts with. Live only: `moved` says that a register's vectors
+               moved on within the next handler; `crash` with a source, that a returning agent knows of that loss; the
+               start of a rejoin is how many gradients the agent had asked for before
 writes         every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists,
                for each, the versions of other agents that entered it: recorded from the linear form that the
                algorithm wrote, so it is exact whatever the algorithm is

@@ -8,6 +8,8 @@ comes and goes. No handler ever touches the parameters of a model: the training 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import select
 import time
@@ -15,6 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from threading import RLock, Thread
+
+import torch
 
 from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send, View
 from offbeat.errors import ContractError
@@ -26,7 +30,7 @@ from offbeat.live.register import Register
 from offbeat.live.wire import Tag
 from offbeat.outbox import Medium, Transmission, vectors
 from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE
+from offbeat.trace import EVENT_CODE, write_atomically
 from offbeat.vector import Stamp, Vector, pin, settle
 
 LONGEST = 0.05
@@ -35,6 +39,14 @@ LONGEST = 0.05
 
 class Stopped(Exception):
     """The run has been asked to stop."""
+
+
+def digest(x: Vector) -> str:
+    """SHA-256 of a vector's bytes."""
+    sha = hashlib.sha256()
+    for part in x.parts:
+        sha.update(part.contiguous().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,9 @@ class Driver:
     def rejoin(self, x: Vector, round_: int, donor: int, position: int) -> Vector:
         """The first event of an agent that has come back, with a neighbour's model and round."""
         with self.lock:
+            for j in range(self.topology.n):
+                if j not in self.alive:
+                    self.log.events.append((self.now(), self.me, EVENT_CODE["crash"], j, -1, -1, -1.0, -1.0))
             self.agent.x = self.model = x
             self.agent.round = round_
             version = x.stamp.version if x.stamp is not None else 0
@@ -211,6 +226,9 @@ class Driver:
             self._thread.join()
         with self.lock:
             self.log.close()
+            if self.log.path is not None:
+                end = {"version": self.version, "steps": self.steps, "model": digest(self.model)}
+                write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())
 
     def _sleep(self) -> float | None:
         """Seconds until something is due; None: as long as the bell does not ring."""
@@ -362,7 +380,7 @@ class Driver:
                 version = -1 if stamp is None else stamp.version
                 kind = self.log.kind(reader.message)
                 self.log.events.append(
-                    (self.now(), self.me, EVENT_CODE["moved"], reader.source, kind, version, *reader.tag[2:])
+                    (self.agent.now, self.me, EVENT_CODE["moved"], reader.source, kind, version, *reader.tag[2:])
                 )
                 moved += reader.vectors
         return moved

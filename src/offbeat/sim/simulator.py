@@ -286,7 +286,7 @@ class Simulator:
                     del box[key]
         if crash.until is not None and self.returns:
             self._at(crash.until, FAULT, self._return, i)
-        self._tell(before)
+        self._tell(before, i)
 
     def _return(self, i: int) -> None:
         """The agent is back, with the newest model and the round of a living agent, a neighbour if there is one."""
@@ -297,18 +297,18 @@ class Simulator:
         counted = self.agents[donor].round
         agent = self.agents[i] = self._joined(i, pin(self.models[donor]))
         agent.round = counted
-        self._tell(before)
-        self._handle(i, "rejoin", "rejoin", source=donor)
+        self._tell(before, i)
+        self._handle(i, "rejoin", "rejoin", source=donor, version=self.versions[donor])
 
     def _peers(self, i: int) -> list[int]:
         """The living agents that share an edge with i, by rising index."""
         return [j for j in self.topology.peers(i) if j in self.alive and j != i]
 
-    def _tell(self, before: Mapping[int, object]) -> None:
+    def _tell(self, before: Mapping[int, object], who: int) -> None:
         for j, old in before.items():
             view = self.topology.view(j, self.alive)
             if view != old:
-                self._handle(j, "on_view", "view", view)
+                self._handle(j, "on_view", "view", view, source=who, version=int(who in self.alive))
 
 
 def _version(message: Message) -> int:

@@ -1,0 +1,219 @@
+"""Checkpoints of one agent: its whole state in one file, which is there completely or not at all.
+
+A checkpoint is a safetensors file, <folder>/step-000000120.safetensors, that any reader of safetensors opens: the
+tensors by their place in the state, and in its metadata, as JSON, `about` (which run this is), and `state` (everything
+else, see `encode`). No file is ever unpickled.
+
+It is written under another name, brought to the disk, and then renamed; so a process may be killed, a disk may be full
+and the power may go at any instant, and the checkpoints before are still there. A folder belongs to one writer.
+
+    save(folder, step_name(120), about, {"agent": agent_state(agent), "rule": rule_state(agent.rule)})
+    about, state = load(folder / f"{step_name(latest(folder)[0])}.safetensors")
+    refuse_other(about, what_this_run_is)
+    restore_agent(agent, state["agent"])        # one that has joined
+    restore_rule(agent.rule, state["rule"])
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialized
+
+from offbeat.agent import Agent
+from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
+from offbeat.live.encode import decode, encode, name_of
+from offbeat.rules import Rule
+
+FORMAT, ENDING, TEMPORARY = "checkpoint 1", ".safetensors", ".checkpoint-"
+STEP = re.compile(r"step-(\d{9,})\.safetensors")
+GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
+"""Fields of an agent that whoever lets it join gives it."""
+SHOWN, WIDE = 8, 80
+"""How many differences are shown; how wide a value may be before its entries are compared one by one."""
+
+
+class CheckpointError(OffbeatError):
+    """A checkpoint cannot be written; those before it are intact."""
+
+
+def step_name(step: int) -> str:
+    """The name of the checkpoint of a step."""
+    return f"step-{step:09d}"
+
+
+def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep: int = 2) -> Path:
+    """Write folder/name.safetensors, whole or not at all, and return its path.
+
+    If `name` is that of a step, of the checkpoints of earlier steps all but the newest keep - 1 are removed; and those
+    of later steps, which belong to a run that was given up when this one went back.
+
+    Raises ContractError if the state cannot be stored, CheckpointError if the file cannot be written.
+    """
+    if Path(name).name != name or name[:1] in ("", ".") or keep < 1:
+        raise SettingError(f"A checkpoint needs a plain name and keep >= 1; got '{name}' and {keep}.")
+    path = folder / f"{name}{ENDING}"
+    content = _content(about, state)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stray in folder.glob(f"{TEMPORARY}*"):  # of a writer that was killed
+            stray.unlink(missing_ok=True)
+        _write(path, content)
+        if STEP.fullmatch(path.name):
+            step, steps = int(name.removeprefix("step-")), latest(folder)
+            for other in {*steps} - {*[s for s in steps if s <= step][:keep]}:
+                (folder / f"{step_name(other)}{ENDING}").unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write the checkpoint {path} of {len(content) / 1e6:.1f} MB: {error.strerror or error}. The ones "
+            "before it are intact. Is there room, and may this user write there?"
+        ) from error
+    return path
+
+
+def latest(folder: Path) -> list[int]:
+    """The steps of which there is a checkpoint, the newest first."""
+    found = (STEP.fullmatch(path.name) for path in folder.glob("step-*"))
+    return sorted((int(step[1]) for step in found if step), reverse=True)
+
+
+def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, Any], Any]:
+    """What `save` was given: (about, state), the tensors on the CPU.
+
+    classes: the message types that may be in it. Default: every frozen dataclass of a module imported already.
+
+    Raises DataError if the file is missing, truncated or something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            head = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no iterator)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} is no whole checkpoint: {error}. Expected a file that `save` wrote.") from error
+    if (got := head.get("offbeat")) != FORMAT:
+        raise DataError(f"{path} is not a checkpoint: its metadata says offbeat = {got!r}; expected {FORMAT!r}.")
+    try:
+        return decode(json.loads(head["about"]), {}), decode(json.loads(head["state"]), tensors, classes)
+    except (KeyError, ValueError, RecursionError, DataError) as error:
+        raise DataError(f"{path} cannot be restored: {error}") from error
+
+
+def _content(about: Mapping[str, Any], state: object) -> bytes:
+    known, none = encode(dict(about), "about")
+    if none:
+        raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
+    tree, tensors = encode(state)
+    head = {"offbeat": FORMAT, "about": json.dumps(known), "state": json.dumps(tree)}
+    try:
+        return serialized(tensors, head)
+    except SafetensorError as error:
+        raise ContractError(f"The state is too large beside its tensors: {error}. Keep numbers in tensors.") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """As `trace.write_atomically`, and on the disk before it has its name."""
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name
+    finally:
+        os.close(folder)
+
+
+def agent_state(agent: Agent) -> dict[str, Any]:
+    """All that the agent knows and that `join` does not give it; `rng` as `getstate` gives it.
+
+    Taken between handlers, when every vector is a value (`offbeat.vector.settle`) and no effect waits.
+    """
+    if agent.effects:
+        raise ContractError(f"Agent {agent.me} has effects that nobody has drained; a checkpoint would lose them.")
+    return {**_fields(agent, GIVEN), "rng": agent.rng.getstate()}
+
+
+def restore_agent(agent: Agent, state: Mapping[str, Any]) -> None:
+    """Give an agent that has joined the state of another one of its class."""
+    mine = {name: value for name, value in state.items() if name != "rng"}
+    _set(agent, mine, _fields(agent, GIVEN | {"rng"}).keys() - mine.keys())
+    agent.rng.setstate(state["rng"])
+
+
+def rule_state(rule: Rule) -> dict[str, Any]:
+    """What the rule's own `state_dict` gives, or the fields of a rule that is a dataclass."""
+    if hasattr(rule, "state_dict") and hasattr(rule, "load_state_dict"):
+        return dict(rule.state_dict())
+    if is_dataclass(rule):
+        return _fields(rule)
+    raise ContractError(
+        f"The state of a rule of type {name_of(type(rule))} is unknown. Make it a dataclass, or give it `state_dict` "
+        "and `load_state_dict`, as optimizers have."
+    )
+
+
+def restore_rule(rule: Rule, state: Mapping[str, Any]) -> None:
+    """Give a rule the state of another one of its class."""
+    if hasattr(rule, "state_dict") and hasattr(rule, "load_state_dict"):
+        rule.load_state_dict(dict(state))
+    else:
+        _set(rule, state, _fields(rule).keys() ^ state.keys())
+
+
+def _fields(owner: object, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Every field that is set, also one that is an attribute only."""
+    names = [f.name for f in fields(owner)] if is_dataclass(owner) else []
+    names += [name for name in getattr(owner, "__dict__", {}) if name not in names]
+    return {name: getattr(owner, name) for name in names if name not in without and hasattr(owner, name)}
+
+
+def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
+    if wrong:
+        raise DataError(f"The state is not of a {name_of(type(owner))}: they differ in {', '.join(sorted(wrong))}.")
+    for name, value in state.items():
+        object.__setattr__(owner, name, value)  # a rule may be frozen
+
+
+def refuse_other(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from it."""
+    if lines := _differences("", saved, now):
+        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+        raise SettingError("\n  ".join(["This checkpoint is of another run:", *lines[:SHOWN], *more]))
+
+
+def _differences(what: str, saved: Any, now: Any) -> list[str]:
+    if saved == now:
+        return []
+    before, after = _entries(saved), _entries(now)
+    if before is None or after is None:
+        return [f"{what}: saved {saved!r:.{WIDE}}, now {now!r:.{WIDE}}"]
+    lines = []
+    for key in {**before, **after}:
+        place = f"{what}[{key}]" if isinstance(key, int) else f"{what}.{key}".lstrip(".")
+        lines += _differences(place, before.get(key), after.get(key))
+    return lines or [f"{what}: saved {list(before)!r:.{WIDE}}, now {list(after)!r:.{WIDE}}, another order"]
+
+
+def _entries(value: Any) -> dict[Any, Any] | None:
+    """What to compare one by one: a mapping, a list of (name, ...), or a long list; None for anything else."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    if all(isinstance(item, list | tuple) and len(item) > 1 and isinstance(item[0], str) for item in value):
+        named = {item[0]: tuple(item[1:]) for item in value}
+        if len(named) == len(value):
+            return named
+    return dict(enumerate(value)) if len(repr(value)) > WIDE else None

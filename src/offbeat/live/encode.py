@@ -1,0 +1,219 @@
+"""Nested Python values as JSON and tensors, and back, bit by bit. Nothing is run or imported to read them.
+
+None, bool, int, finite floats, str and list are themselves in JSON; everything else is an object whose first key says
+what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor": name}, {"message": "module:class", ...}.
+
+Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and {"same": number}
+stands for one that was met before: what was one object in several places is one object afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offbeat.errors import ContractError, DataError
+from offbeat.vector import Stamp, Vector
+
+DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is not for
+# what every version of safetensors stores; tensors of other types are stored as bytes
+NATIVE = frozenset(("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"))
+HOLDS = "None, numbers, strings, bytes, list, tuple, dict, deque, dense tensors and arrays, vectors, frozen dataclasses"
+KEYS = frozenset((type(None), bool, int, str, bytes))
+ATOMS = KEYS | {float}
+SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
+
+
+def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]:
+    """A value as something that `json` writes, and copies of its tensors on the CPU, detached, by their place.
+
+    where: what the value is called, in errors and in the names of tensors.
+
+    Raises ContractError for what cannot be stored; it names the place, "state.letters[3][1]", and the type.
+    """
+    writer = _Writer()
+    return writer.tree(value, where, 0), writer.tensors
+
+
+def decode(tree: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] | None = None) -> Any:
+    """The value that `encode` made this of.
+
+    classes: the dataclasses that may be made. Default: every frozen one in a module that is imported already.
+
+    Raises DataError if this is not what `encode` writes, or needs another class.
+    """
+    try:
+        return _Reader(tensors, classes).value(tree)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, struct.error) as error:
+        raise DataError(f"Expected an encoded state; this is none ({type(error).__name__}: {error}).") from error
+
+
+def name_of(kind: type) -> str:
+    """How a class is called in a checkpoint."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _frozen(kind: type) -> bool:
+    return getattr(vars(kind).get("__dataclass_params__"), "frozen", False)  # its own, not that of a base class
+
+
+class _Writer:
+    """Collects the tensors of one value, and numbers the objects that may be met again."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.met: dict[int, tuple[int, object]] = {}  # kept alive, so that no id is given twice
+
+    def tree(self, value: Any, at: str, depth: int) -> Any:
+        """One value, which sits at `at`."""
+        kind = type(value)
+        if depth > DEEPEST:
+            raise ContractError(f"{at} is nested more than {DEEPEST} levels deep; a checkpoint is for plain fields.")
+        if kind in ATOMS:
+            return _atom(value)
+        if id(value) in self.met:
+            return {"same": self.met[id(value)][0]}
+        if kind in SHARED:
+            self.met[id(value)] = (len(self.met), value)
+        if kind is list or kind is deque or kind is tuple:
+            items = [self.tree(item, f"{at}[{k}]", depth + 1) for k, item in enumerate(value)]
+            if kind is deque:
+                return {"deque": items, "longest": value.maxlen}
+            return items if kind is list else {"tuple": items}
+        if kind is dict:
+            for key in value:
+                if not _plain(key):
+                    raise _refused(key, f"A key of {at}", "None, numbers, strings and tuples of them as keys")
+            return {"dict": [[self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in value.items()]}
+        if isinstance(value, Vector):
+            parts = [self.tree(part, f"{at}.parts[{k}]", depth + 1) for k, part in enumerate(value.parts)]
+            self.met[id(value)] = (len(self.met), value)
+            return {"vector": parts, "stamp": value.stamp and list(value.stamp)}
+        if kind is Tensor:
+            return self._tensor(value, at)
+        if kind is np.ndarray or issubclass(kind, np.generic):
+            return {"array" if kind is np.ndarray else "scalar": self._numpy(value, at)}
+        if _frozen(kind):
+            inside = {f.name: self.tree(getattr(value, f.name), f"{at}.{f.name}", depth + 1) for f in fields(value)}
+            return {"message": name_of(kind), "fields": inside}
+        raise _refused(value, at)
+
+    def _tensor(self, value: Tensor, at: str) -> dict[str, Any]:
+        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type == "meta":
+            raise _refused(value, at)
+        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        dtype = str(copy.dtype).removeprefix("torch.")
+        self.tensors[at] = copy if dtype in NATIVE else copy.reshape(-1).view(torch.uint8)
+        return {"tensor": at} if dtype in NATIVE else {"tensor": at, "dtype": dtype, "shape": list(copy.shape)}
+
+    def _numpy(self, value: Any, at: str) -> dict[str, Any]:
+        try:
+            return self._tensor(torch.from_numpy(np.array(value, order="C")), at)
+        except (TypeError, ValueError):
+            raise _refused(value, at) from None
+
+
+def _refused(value: object, at: str, expected: str = HOLDS) -> ContractError:
+    kind = name_of(type(value)).replace(":", ".")
+    return ContractError(f"{at} is of type {kind}; a checkpoint holds {expected} (promise e of offbeat.agent).")
+
+
+def _plain(key: object) -> bool:
+    return all(map(_plain, key)) if type(key) is tuple else type(key) in KEYS
+
+
+def _atom(value: Any) -> Any:
+    """None, a number or a string: itself where JSON has it."""
+    if type(value) is int and value.bit_length() > 63:
+        return {"int": hex(value)}
+    if type(value) is float and not math.isfinite(value):
+        return {"float": struct.pack(">d", value).hex()}
+    return {"bytes": value.hex()} if type(value) is bytes else value
+
+
+def _below(at: str, key: object) -> str:
+    return f"{at}.{key}" if isinstance(key, str) and key.isidentifier() else f"{at}[{key!r}]"
+
+
+class _Reader:
+    """Makes the value again; whatever was numbered gets the same numbers."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], classes: Iterable[type] | None) -> None:
+        self.tensors = tensors
+        self.classes = None if classes is None else {name_of(kind): kind for kind in classes}
+        self.met: list[Any] = []
+        self.make: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+            "int": lambda body, _: int(body, 16),
+            "float": lambda body, _: struct.unpack(">d", bytes.fromhex(body))[0],
+            "bytes": lambda body, _: bytes.fromhex(body),
+            "tuple": lambda body, _: tuple(map(self.value, body)),
+            "deque": lambda body, tree: self._filled(deque(maxlen=tree["longest"]), body),
+            "dict": self._dict,
+            "tensor": lambda body, tree: self._new(self._tensor(body, tree)),
+            "vector": lambda body, tree: self._new(
+                Vector(tuple(map(self.value, body)), tree["stamp"] and Stamp(*tree["stamp"]))
+            ),
+            "array": lambda body, _: self._new(self._tensor(body["tensor"], body).numpy()),
+            "scalar": lambda body, _: self._tensor(body["tensor"], body).numpy()[()],
+            "message": self._message,
+            "same": lambda body, _: self.met[body],
+        }
+
+    def value(self, tree: Any) -> Any:
+        """One value."""
+        if isinstance(tree, list):
+            return self._filled([], tree)
+        if not isinstance(tree, dict):
+            return tree
+        kind, *_ = tree
+        return self.make[kind](tree[kind], tree)
+
+    def _new(self, value: Any) -> Any:
+        self.met.append(value)
+        return value
+
+    def _filled(self, empty: Any, items: list[Any]) -> Any:
+        self._new(empty).extend(self.value(item) for item in items)
+        return empty
+
+    def _dict(self, pairs: list[list[Any]], _: dict[str, Any]) -> Any:
+        new = self._new({})
+        new.update((self.value(key), self.value(value)) for key, value in pairs)
+        return new
+
+    def _tensor(self, name: str, tree: dict[str, Any]) -> Tensor:
+        stored = self.tensors[name]
+        return stored.view(vars(torch)[tree["dtype"]]).reshape(tree["shape"]) if "dtype" in tree else stored
+
+    def _message(self, name: str, tree: dict[str, Any]) -> Any:
+        kind = _imported(name) if self.classes is None else self.classes.get(name)
+        if kind is None or not _frozen(kind):
+            raise DataError(
+                f"The state holds a message of type {name}, which is not known here. Import the module that defines "
+                "it before the state is read: a file must not choose what is imported."
+            )
+        inside, known = tree["fields"], [f.name for f in fields(kind)]
+        if inside.keys() != set(known):
+            raise DataError(f"A saved {name} has the fields {', '.join(inside)}; expected {', '.join(known)}.")
+        message: object = object.__new__(kind)
+        for field, tree in inside.items():
+            object.__setattr__(message, field, self.value(tree))
+        return message
+
+
+def _imported(name: str) -> type | None:
+    """A class of a module that is imported already, without `getattr`: a module may import when it is asked."""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    return found if isinstance(found, type) else None

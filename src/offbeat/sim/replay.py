@@ -1,0 +1,256 @@
+"""Replays a trace: fresh agents meet the same events in the same order, and must do the same.
+
+Each agent's events are handed over in the order in which it met them, as soon as what they carry has been produced: a
+register's version, a letter. What comes out is compared with what was recorded: which versions entered every write.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
+from offbeat.errors import ContractError, DataError
+from offbeat.outbox import vectors
+from offbeat.rules import Rule
+from offbeat.topology import Topology
+from offbeat.trace import EVENTS, Recorder, Trace
+from offbeat.vector import Parts, Stamp, Vector, settle
+
+Gradient = Callable[[int, int, Vector], Vector]
+"""(agent, how many gradients it had asked for before, model) -> the gradient."""
+
+Key = tuple[int, str, int]
+"""Source, message type, receiver."""
+
+
+@dataclass
+class Life:
+    """What the replay keeps of one agent."""
+
+    agent: Agent
+    alive: frozenset[int]
+    model: Vector
+    version: int = 0
+    steps: int = 0
+    asked: int = 0
+    at: Vector | None = None
+    alarms: list[tuple[float, int, str]] = field(default_factory=list)
+
+
+class Replay:
+    """Runs a trace again.
+
+    new_agent, new_rule, rng: make one agent's algorithm, its local rule and its random stream
+    initial:                  the model that all start from
+    gradient:                 evaluates gradients
+    """
+
+    def __init__(
+        self, trace: Trace, topology: Topology, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule],
+        rng: Callable[[int], Random], initial: Parts, gradient: Gradient,
+    ) -> None:  # fmt: skip
+        self.trace, self.topology, self.initial = trace, topology, initial
+        self.new_agent, self.new_rule, self.gradient = new_agent, new_rule, gradient
+        self.rngs = [rng(i) for i in range(topology.n)]
+        self.kinds = list(trace.kinds)
+        self.recorder = Recorder(topology.n)
+        self.lives = [self._new(i, Vector(initial), frozenset(range(topology.n))) for i in range(topology.n)]
+        self.published: dict[Key, dict[int, Message]] = defaultdict(dict)
+        self.bound: dict[Key, Message] = {}
+        self.mail: dict[tuple[int, int], deque[Message]] = defaultdict(deque)
+        rows = [trace.writes[trace.writes["agent"] == i]["time"].tolist() for i in range(topology.n)]
+        self.write_times: list[Iterator[float]] = [iter(times) for times in rows]
+        events = trace.events
+        needed = events[events["event"] == EVENTS.index("rejoin")]
+        self.donated: dict[Stamp, tuple[Vector, int] | None] = {
+            Stamp(int(row["source"]), int(row["version"])): None for row in needed
+        }
+        for i in range(topology.n):
+            if Stamp(i, 0) in self.donated:
+                self.donated[Stamp(i, 0)] = Vector(initial), 0
+
+    def _new(self, i: int, x: Vector, alive: frozenset[int]) -> Life:
+        agent = self.new_agent()
+        agent.join(i, self.topology.n, x, self.topology.view(i, alive), self.new_rule(), self.rngs[i])
+        return Life(agent, alive, x)
+
+    def run(self, progress: Callable[[int], None] | None = None) -> Trace:
+        """The trace of the replay. Raises DataError where the agents do something else than was recorded."""
+        queues = [deque(self.trace.events[self.trace.events["agent"] == i].tolist()) for i in range(self.topology.n)]
+        waiting = sorted(range(len(queues)), key=lambda i: queues[i][0][0] if queues[i] else 0.0)
+        done = 0
+        while any(queues):
+            before = done
+            for i in waiting:
+                limit = min((queue[0][0] for j, queue in enumerate(queues) if queue and j != i), default=float("inf"))
+                while queues[i] and (queues[i][0][0] <= limit or done == before) and self._ready(i, queues[i][0]):
+                    self._event(i, queues[i].popleft())
+                    done += 1
+            if done == before:
+                stuck = min((queue[0] for queue in queues if queue), key=lambda row: row[0])
+                raise DataError(f"The trace cannot be replayed: nothing produced what event {stuck} needs.")
+            if progress is not None:
+                progress(done)
+            waiting.sort(key=lambda i: queues[i][0][0] if queues[i] else 0.0)
+        made = self.recorder.trace()
+        order = np.argsort(made.writes["time"], kind="stable")
+        place = np.argsort(order)
+        mixed = made.mixed.copy()
+        mixed["write"] = place[mixed["write"]]
+        return replace(
+            made, kinds=self.trace.kinds, transmissions=self.trace.transmissions, writes=made.writes[order],
+            events=np.sort(made.events, order="time", kind="stable"),
+            mixed=mixed[np.argsort(mixed["write"], kind="stable")],
+        )  # fmt: skip
+
+    def stacked(self) -> Parts:
+        """All agents' models, [n, P]."""
+        return tuple(torch.stack(rows) for rows in zip(*(life.model.parts for life in self.lives), strict=True))
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _ready(self, i: int, row: tuple[Any, ...]) -> bool:
+        _, _, event, source, kind, version, _, _ = row
+        match EVENTS[event]:
+            case "mail":
+                return bool(self.mail[source, i])
+            case "register" | "moved":
+                return version in self.published[source, self.kinds[kind], i]
+            case "rejoin":
+                return self.donated[Stamp(source, version)] is not None
+        return True
+
+    def _event(self, i: int, row: tuple[Any, ...]) -> None:
+        time, _, event, source, kind, version, start, _ = row
+        life, name = self.lives[i], EVENTS[event]
+        match name:
+            case "start":
+                self._handle(i, row, "start")
+            case "rejoin":
+                given = self.donated[Stamp(source, version)]
+                assert given is not None
+                old, x = life, Vector(given[0].parts, given[0].stamp)
+                life = self.lives[i] = self._new(i, x, old.alive)
+                life.version, life.steps, life.asked = old.version, old.steps, max(old.asked, int(start))
+                life.agent.round = given[1]
+                life.agent.view = self.topology.view(i, life.alive)
+                self._handle(i, row, "rejoin")
+            case "crash":
+                if source >= 0:
+                    life.alive -= {source}
+                else:
+                    life.alive = frozenset(range(self.topology.n))
+                self._note(row)
+            case "view":
+                life.alive = life.alive | {source} if version else life.alive - {source}
+                if not version:
+                    self._forget(i, source)
+                self._handle(i, row, "on_view", self.topology.view(i, life.alive))
+            case "register":
+                self._handle(i, row, "on_message", source, self._bind(source, self.kinds[kind], i, version))
+            case "moved":
+                self._bind(source, self.kinds[kind], i, version)
+                self._note(row)
+            case "mail":
+                self._handle(i, row, "on_message", source, self.mail[source, i].popleft())
+            case "alarm":
+                due = min(life.alarms)
+                life.alarms.remove(due)
+                self._handle(i, row, "on_alarm", due[2])
+            case "gradient":
+                if life.at is None:
+                    raise DataError(
+                        f"At {time}, agent {i} got a gradient in the trace; in the replay it asked for none."
+                    )
+                x, life.at = life.at, None
+                self._handle(i, row, "on_gradient", self.gradient(i, life.asked - 1, x))
+
+    def _bind(self, source: int, kind: str, i: int, version: int) -> Message:
+        key = (source, kind, i)
+        versions = self.published[key]
+        newest = versions[version]
+        for old in [v for v in versions if v < version]:
+            del versions[old]
+        if key not in self.bound:
+            self.bound[key] = replace(newest, **{name: Vector(v.parts) for name, v in vectors(newest).items()})
+        late = vectors(self.bound[key])
+        for name, v in vectors(newest).items():
+            late[name].move(v)
+            late[name].late = True
+        self.bound[key] = replace(newest, **late)
+        return self.bound[key]
+
+    def _forget(self, i: int, lost: int) -> None:
+        """Nothing of a lost peer arrives, and nothing reaches it."""
+        for pair in ((lost, i), (i, lost)):
+            self.mail.pop(pair, None)
+        for key in [key for key in self.bound if key[0] == lost and key[2] == i]:
+            del self.bound[key]
+
+    # -- handlers and their effects ----------------------------------------------------------------
+
+    def _note(self, row: tuple[Any, ...]) -> None:
+        self.recorder.events.append(row)
+
+    def _handle(self, i: int, row: tuple[Any, ...], event: str, *args: Any) -> None:
+        life, agent = self.lives[i], self.lives[i].agent
+        agent.now = row[0]
+        self._note(row)
+        getattr(agent, event)(*args)
+        effects, model = agent.drain(), agent.model
+        if model is life.model:
+            settle()
+        else:
+            mixed = sorted({v.stamp for v in model.sources() if v.stamp is not None and v.stamp.agent != i})
+            settle()
+            life.version += 1
+            life.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)
+            life.model = model
+            model.stamp = model.stamp or Stamp(i, life.version)
+            write = len(self.recorder.writes)
+            self.recorder.writes.append((next(self.write_times[i], row[0]), i, life.steps))
+            self.recorder.mixed.extend((write, *stamp) for stamp in mixed)
+            if Stamp(i, life.version) in self.donated:
+                self.donated[Stamp(i, life.version)] = model, agent.round
+        for effect in effects:
+            self._perform(i, effect)
+
+    def _perform(self, i: int, effect: object) -> None:
+        life = self.lives[i]
+        match effect:
+            case Compute(x):
+                life.at = self._fixed(i, x)
+                life.asked += 1
+            case Send(to, message):
+                for j in to:
+                    self.mail[i, j].append(self._given(i, message))
+            case Accumulate():
+                raise DataError("A trace does not say what `accumulate` summed up, so it cannot be replayed.")
+            case Publish(to, message):
+                given = self._given(i, message)
+                for j in to:
+                    self.published[i, type(message).__name__, j][self._version(given)] = given
+            case Alarm(after, name):
+                life.alarms.append((life.agent.now + after, len(life.alarms), name))
+            case _:
+                raise ContractError(f"Agent {i} asked for {effect!r}, which is no effect of the contract.")
+
+    def _fixed(self, i: int, x: Vector) -> Vector:
+        if x.late:
+            return Vector(x.parts, x.stamp)
+        x.stamp = x.stamp or Stamp(i, self.lives[i].version)
+        return x
+
+    def _given(self, i: int, message: Message) -> Message:
+        return replace(message, **{name: self._fixed(i, v) for name, v in vectors(message).items()})
+
+    @staticmethod
+    def _version(message: Message) -> int:
+        return next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
