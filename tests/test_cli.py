@@ -23,6 +23,7 @@ import pytest
 from test_data import idx, small_set
 
 import offbeat
+from offbeat import __main__ as command
 from offbeat import cli, comparison
 from offbeat.delays import parse
 from offbeat.errors import ContractError
@@ -73,7 +74,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         monkeypatch.setattr(sys, "argv", ["offbeat", *map(str, arguments)])
         code: Any = 0
         try:
-            cli.main()
+            command.main()
         except SystemExit as end:
             code = end.code or 0
         return Outcome(code, *capsys.readouterr())

@@ -17,6 +17,7 @@ from offbeat.delays import Delay, empirical
 from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.experiment import Experiment
 from offbeat.graphs import TOPOLOGIES
+from offbeat.member import Member, join
 from offbeat.results import VERSION as __version__
 from offbeat.results import Comparison, Curve, Run
 from offbeat.rules import SGD, Adam, Momentum
@@ -30,8 +31,8 @@ from offbeat.world import CASES, Crash, World
 __all__ = [
     "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam", "Agent",
     "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError", "Delay", "Experiment",
-    "Logistic", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "SettingError", "Staleness",
-    "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "concat", "empirical", "mix",
-    "opaque", "pin", "plan", "simulate", "split", "total", "with_weights",
+    "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "SettingError", "Staleness",
+    "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "concat", "empirical",
+    "join", "mix",    "opaque", "pin", "plan", "simulate", "split", "total", "with_weights",
     "zero",
 ]  # fmt: skip

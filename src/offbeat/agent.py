@@ -155,6 +155,15 @@ class Agent:
         """The first event of an agent that returns; `x` and `round` are a neighbour's."""
         self.start()
 
+    def resume(self) -> None:
+        """The first event of an agent whose fields came out of a checkpoint, its `compute` still outstanding.
+
+        Whatever was on its way then is gone. Default: as if every peer had been lost and come back.
+        """
+        view = self.view
+        self.on_view(View({self.me: 1.0}, {self.me: 1.0}, (), view.side))
+        self.on_view(view)
+
     def on_gradient(self, g: Vector) -> None:
         """The answer to the outstanding `compute`."""
         raise ContractError(f"{type(self).__name__} must say what it does with a gradient: override on_gradient.")

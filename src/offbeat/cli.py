@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -32,19 +30,6 @@ app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-
-
-def main() -> None:
-    """The entry point: an error of ours is one paragraph and its exit code, not a traceback."""
-    try:
-        app()
-    except OSError as error:  # a full disk behind standard output, say
-        sys.stderr.write(f"Error: Cannot print: {error.strerror or error}.\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OffbeatError as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
-        sys.exit(error.exit_code)
 
 
 def _version(wanted: bool) -> None:
@@ -178,7 +163,7 @@ def compare(
 
       offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
     """
-    _check_writable(json, report, None if traces is None else traces / "trace.npz")
+    check_writable(json, report, None if traces is None else traces / "trace.npz")
     plan = comparison.plan(
         algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
@@ -186,7 +171,7 @@ def compare(
         communication=communication, data=data, executor=executor,
     )  # fmt: skip
     result, code = _carry_out(plan, quiet, traces)
-    written, failures = _write(result, json, report)
+    written, failures = write_results(result, json, report)
     if not quiet:
         out = Out()
         out.print(as_table(result, out.width))
@@ -227,7 +212,7 @@ def parse_steps(texts: list[str]) -> dict[str, Any]:
     return steps
 
 
-def _check_writable(*paths: Path | None) -> None:
+def check_writable(*paths: Path | None) -> None:
     """Fail now rather than after the work."""
     named = [path for path in paths if path is not None]
     if len({path.resolve() for path in named}) < len(named):
@@ -246,7 +231,7 @@ def _check_writable(*paths: Path | None) -> None:
             ) from None
 
 
-def _write(result: Comparison, json: Path | None, report: Path | None) -> tuple[list[Path], list[str]]:
+def write_results(result: Comparison, json: Path | None, report: Path | None) -> tuple[list[Path], list[str]]:
     """Write what was asked for; which files were written, and what went wrong with the others."""
     written, failures = [], []
     for path, save in ((json, result.save_json), (report, result.save_report)):

@@ -7,6 +7,7 @@ result.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ def agent_program() -> None:
         minibatch(), compute_time()
     with one_thread():
         try:
+            driver.join()
             x = begin(driver, here, initial)
             driver.attend()
             while True:
@@ -66,6 +68,18 @@ def agent_program() -> None:
             pass
         driver.leave()
         driver.close()
+
+
+def parse_unit(text: str) -> float:
+    """'20ms' or '0.5s' in seconds. Raises SettingError for anything else."""
+    match = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s)\s*", text)
+    try:
+        seconds = float(match[1]) * (1e-3 if match[2] == "ms" else 1.0) if match else 0.0
+    except ValueError:
+        seconds = 0.0
+    if not 1e-5 <= seconds <= 3600:
+        raise SettingError(f"Cannot read the unit '{text}'; expected a time like '20ms' or '0.5s', at most an hour.")
+    return seconds
 
 
 @dataclass

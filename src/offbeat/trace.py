@@ -7,7 +7,8 @@ events         every handler call: time, agent, event, source, kind (message typ
                gradient: of the computation). Of a view: source is who was lost (version 0) or is back (1). Of a rejoin:
                source and version say whose model it starts with. Live only: `moved` says that a register's vectors
                moved on within the next handler; `crash` with a source, that a returning agent knows of that loss; the
-               start of a rejoin is how many gradients the agent had asked for before
+               start of a rejoin is how many gradients the agent had asked for before; `saved` and `resume` name by its
+               version the state that went into a checkpoint and came out of it
 writes         every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists,
                for each, the versions of other agents that entered it: recorded from the linear form that the
                algorithm wrote, so it is exact whatever the algorithm is
@@ -34,7 +35,7 @@ import numpy as np
 
 from offbeat.errors import DataError
 
-EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved")
+EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved", "saved", "resume")
 EVENT_CODE = {name: code for code, name in enumerate(EVENTS)}
 
 EVENT = np.dtype(

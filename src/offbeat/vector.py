@@ -52,13 +52,14 @@ class Stamp(NamedTuple):
 class Vector:
     """A tuple of flat tensors, or a linear form over other vectors that will become one."""
 
-    __slots__ = ("__weakref__", "_make", "_open", "_out", "_parts", "_terms", "late", "stamp")
+    __slots__ = ("__weakref__", "_final", "_make", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
     def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None) -> None:
         self._parts = parts
         self._terms: tuple[Term, ...] = ()
         self._make: Callable[[], Parts] | None = None
         self._out: Parts | None = None
+        self._final = False  # evaluated for good, whatever its registers do until the handler's end
         self._open = False  # whether its terms are those of whatever form it is added to
         self.stamp = stamp
         self.late = False  # whether it came out of a register, and moves on with it
@@ -167,34 +168,46 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
     torn: called after the evaluation with the late-bound vectors that were used; says which of them were overwritten
     meanwhile, moved on to a newer version by then. What depends on those is evaluated again, until there are none.
     """
-    kept = [v for ref in _born if (v := ref()) is not None]
+    kept = force(torn)
     _born.clear()
     for v in kept:
-        v.parts  # noqa: B018  (reading evaluates)
-    used = [term for v in kept for _, term in v._terms if term.late] if torn is not None else []
-    while used and torn is not None and (moved := torn(used)):
-        stale = {id(v) for v in moved}
-        for v in kept:  # in the order of their birth: what a form is made of comes first
-            if any(id(term) in stale for _, term in v._terms):
-                stale.add(id(v))
-                v._parts = None
-        for v in kept:
-            v.parts  # noqa: B018
+        v._terms, v._make, v._out, v._open, v._final = (), None, None, False, False
+
+
+def force(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> list[Vector]:
+    """Within a handler: evaluate for good what has been built so far; which vectors these are. See `settle`."""
+    kept = [v for ref in _born if (v := ref()) is not None]
     for v in kept:
-        v._terms, v._make, v._out, v._open = (), None, None, False
+        v.parts  # noqa: B018  (reading evaluates)
+    if torn is not None:
+        fresh = [v for v in kept if not v._final]
+        used = [term for v in fresh for _, term in v._terms if term.late]
+        while used and (moved := torn(used)):
+            stale = {id(v) for v in moved}
+            for v in fresh:  # in the order of their birth: what a form is made of comes first
+                if any(id(term) in stale for _, term in v._terms):
+                    stale.add(id(v))
+                    v._parts = None
+            for v in fresh:
+                v.parts  # noqa: B018
+        for v in fresh:
+            v._final = True
+    return kept
 
 
 def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
     """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias, except of leased memory."""
     (c0, v0), *rest = terms
+    first = _raw(v0)
+    if out is None and not rest and c0 == 1.0:
+        return tuple(part.clone() for part in first) if type(first) is Leased else first
+    if out is None and _linear is not plain:
+        out = tuple(torch.empty_like(part) for part in first)
     if out is not None:
         values = [(c, _raw(v)) for c, v in terms]
         for k, total in enumerate(out):
-            linear(total, [(c, parts[k]) for c, parts in values])
+            _linear(total, [(c, parts[k]) for c, parts in values])
         return out
-    first = _raw(v0)
-    if not rest and c0 == 1.0:
-        return tuple(part.clone() for part in first) if type(first) is Leased else first
     sums = tuple(part * c0 for part in first)
     for c, v in rest:
         for total, part in zip(sums, _raw(v), strict=True):
@@ -207,12 +220,25 @@ def _raw(v: Vector) -> Parts:
     return v._parts if v._parts is not None else v.parts
 
 
-def linear(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
-    """out <- sum_k c_k v_k from left to right, without another tensor."""
+Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
+"""out <- sum_k c_k v_k from left to right; the same bits as `plain` gives."""
+
+
+def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
+    """In torch, one operation a term."""
     (c0, v0), *rest = terms
     torch.mul(v0, c0, out=out)
     for c, v in rest:
         out.add_(v, alpha=c)
+
+
+_linear: Linear = plain
+
+
+def evaluate_with(linear: Linear) -> None:
+    """Have forms evaluated by another function from now on, in this process. For engines only."""
+    global _linear
+    _linear = linear
 
 
 # -- what algorithms use ---------------------------------------------------------------------------

@@ -49,6 +49,10 @@ class AllReduceSGD(Agent):
         self.mail.append(message)
         self.advance()
 
+    def resume(self) -> None:
+        """Everybody goes on from the same step, and sends its pieces again."""
+        self.mail.clear()
+
     def advance(self) -> None:
         """Take in the pieces that have come; after the last of 2 (n - 1) hops, step."""
         while self.pieces and self.mail and self.hop < 2 * (self.n - 1):

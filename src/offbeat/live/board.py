@@ -65,6 +65,8 @@ class Row(IntEnum):
     AGE = 12  # mean age of what it mixed last, ns
     COMPUTING = 13  # since when; 0: not
     MAILBOXES = 14  # how many it has made
+    METRIC = 15
+    LATE = 16  # padding of a slowed agent, in all
 
 
 class Board:

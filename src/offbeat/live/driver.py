@@ -13,16 +13,18 @@ import json
 import math
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from threading import RLock, Thread
+from typing import Any
 
 import torch
 
 from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send, View
 from offbeat.errors import ContractError
 from offbeat.live.board import Order, Row, State
+from offbeat.live.checkpoint import agent_state, restore_agent
 from offbeat.live.fabric import Bound, Fabric, Reader
 from offbeat.live.log import Log, Logged
 from offbeat.live.post import Link, Post
@@ -31,7 +33,7 @@ from offbeat.live.wire import Tag
 from offbeat.outbox import Medium, Transmission, vectors
 from offbeat.topology import Topology
 from offbeat.trace import EVENT_CODE, write_atomically
-from offbeat.vector import Stamp, Vector, pin, settle
+from offbeat.vector import Stamp, Vector, force, pin, settle
 
 LONGEST = 0.05
 """Seconds: nobody sleeps longer while something waits to be sent."""
@@ -80,6 +82,7 @@ class Driver:
         self.alive = frozenset([self.me]) if fabric is not None else frozenset(range(topology.n))
         self.model, self.version, self.steps = agent.x, 0, 0
         self.at: Vector | None = None  # where the next gradient is to be taken
+        self.snapshot: Vector | None = None  # where the last one was
         self.alarms: list[tuple[float, int, str]] = []
         self.deadline = math.inf
         """When the run ends, in units."""
@@ -96,13 +99,10 @@ class Driver:
 
     # -- what the training thread calls ------------------------------------------------------------
 
-    def join(self) -> int:
-        """Say that the agent is ready, wait until it belongs to the run; how often it has been there before.
-
-        Raises Stopped if the run ends first.
-        """
+    def join(self) -> None:
+        """Say that the agent is ready, and wait until it belongs to the run. Raises Stopped if the run ends first."""
         if self.fabric is None:
-            return 0
+            return
         fabric, board = self.fabric, self.fabric.board
         fabric.row[Row.STATE] = State.JOINED
         fabric.tell_launcher()
@@ -113,13 +113,12 @@ class Driver:
             fabric.bell.quiet()
         self.zero = board.zero
         before = board.since(0)
-        fabric.epoch = max(before.index(mine) + 1, board.n if fabric.incarnation == 1 else 0)
+        fabric.epoch = max(before.index(mine) + 1, board.n)  # the first n let everybody in
         for agent, incarnation in before[: fabric.epoch]:
             self._member(agent, incarnation)
         fabric.floor = fabric.epoch if fabric.incarnation > 1 else 0
         self.agent.view = self.topology.view(self.me, self.alive)
         fabric.row[Row.STATE] = State.RUNNING
-        return fabric.incarnation - 1
 
     def start(self) -> Vector:
         """The first event; returns where the first gradient is to be taken."""
@@ -145,7 +144,7 @@ class Driver:
             began = time.monotonic_ns()
             self._serve()
             self._check_order()
-            start, self.at = self._started, None
+            start, self.snapshot, self.at = self._started, self.at, None
             self._read_registers()
             self._handle("on_gradient", "gradient", g, version=self.steps, start=start, end=self.now())
             x = self._next()
@@ -156,6 +155,25 @@ class Driver:
                 if not row[Row.FIRST]:
                     row[Row.FIRST] = ended
             return x
+
+    def resume(self, state: Mapping[str, Any]) -> Vector:
+        """The first event of an agent that goes on from a checkpoint: what `state` gave."""
+        with self.lock:
+            restore_agent(self.agent, state["agent"])
+            self.model, self.at = self.agent.model, state["at"]
+            self.version, self.steps = state["version"], state["steps"]
+            self._handle("resume", "resume", version=self.version)
+            return self._next()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs of the agent. Call it with the lock, between steps."""
+        self.log.events.append((self.now(), self.me, EVENT_CODE["saved"], -1, -1, self.version, -1.0, -1.0))
+        self.log.flush()
+        return {"agent": agent_state(self.agent), "at": self.at, "version": self.version, "steps": self.steps}
+
+    def force(self) -> None:
+        """Within a handler: evaluate all that it has built so far."""
+        force(self._torn)
 
     def restore_counts(self, before: Logged) -> None:
         """Go on counting versions and steps where this agent's earlier lives ended."""

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from offbeat.agent import Agent
 from offbeat.errors import SettingError
-from offbeat.live import log
+from offbeat.live import kernel, log
 from offbeat.live.board import Board
-from offbeat.live.driver import Driver
+from offbeat.live.checkpoint import refuse_other
+from offbeat.live.driver import Driver, Snapshot
 from offbeat.live.fabric import Fabric
 from offbeat.live.post import Link
+from offbeat.live.register import Register
+from offbeat.live.wire import Layout, Tag
 from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE
-from offbeat.vector import Vector
+from offbeat.trace import EVENT_CODE, write_atomically
+from offbeat.vector import Vector, evaluate_with, settle
 from offbeat.world import World
 
 
@@ -46,6 +50,7 @@ class Place:
         fabric = Fabric(self.shared, Board.attach(self.shared / "board"), self.me, self.incarnation, model_bytes)
         link = None if world is None else Link(world, self.me, model_bytes)
         unit = float(self.settings["unit"])
+        evaluate_with(kernel.linear)
         return Driver(agent, topology, fabric, log.Log(self.log_path), unit, link, self.lifeline)
 
     def asked(self) -> int:
@@ -77,18 +82,35 @@ def log_path(folder: Path, agent: int) -> Path:
     return folder / f"agent-{agent}.trace"
 
 
+def propose(place: Place, about: Mapping[str, Any], initial: Vector) -> None:
+    """Agent 0 says which model this is, and where all start from. Before it joins."""
+    if place.me == 0 and not (place.shared / "model.json").exists():
+        register = Register.create(place.shared / "initial", Layout.of(Snapshot(initial)))
+        (placed,) = register.begin([initial])
+        settle()
+        register.finish(Snapshot(placed), Tag())
+        write_atomically(place.shared / "model.json", json.dumps(dict(about)).encode())
+
+
+def agree(place: Place, about: Mapping[str, Any]) -> Vector:
+    """Where all start from; once all have joined. Raises SettingError if agent 0 has another model."""
+    refuse_other(json.loads((place.shared / "model.json").read_text()), json.loads(json.dumps(dict(about))))
+    _, (x,), _ = Register.attach(place.shared / "initial").copy()
+    return Vector(x.parts)
+
+
 def begin(driver: Driver, place: Place, initial: Vector) -> Vector:
-    """Get into the run: start, or come back with a neighbour's model. Where the first gradient is to be taken."""
-    if driver.join() == 0:
+    """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient first."""
+    if place.incarnation == 1:
+        driver.agent.x = driver.model = initial
         return driver.start()
     assert driver.fabric is not None
     fabric, neighbours = driver.fabric, driver.agent.view.peers
     others = [j for j in sorted(fabric.alive) if j not in neighbours]
+    driver.restore_counts(log.read(place.log_path))
     for donor in [*neighbours, *others]:
         found = fabric.model_of(donor)
         if found is not None:
             x, tag = found
-            driver.restore_counts(log.read(place.log_path))
             return driver.rejoin(x, tag.round, donor, place.asked())
-    driver.restore_counts(log.read(place.log_path))
-    return driver.rejoin(initial, 0, driver.me, place.asked())
+    return driver.rejoin(initial, 0, place.me, place.asked())

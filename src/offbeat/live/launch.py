@@ -148,7 +148,7 @@ class Launcher:
         if self.board.order is Order.WAIT:
             if all(state is State.JOINED for state in states):
                 for i in range(self.job.n):
-                    self._change(i, 1)
+                    self._change(i, self.restarts[i] + 1)
                 self.board.begin()
                 changed = True
         else:
@@ -192,7 +192,7 @@ class Launcher:
             path.unlink(missing_ok=True)
         if self.board.order >= Order.STOP:
             return
-        why = self._why_not_again(child, state, code)
+        why = self._why_not_again(child, code)
         if why:
             self.stop(why)
             return
@@ -201,7 +201,7 @@ class Launcher:
         self.again[i] = time.monotonic() + wait
         self.say(i, f"died ({ending(code)}); restart {self.restarts[i]} of {self.job.max_restarts} in {wait:g} s")
 
-    def _why_not_again(self, child: Child, state: State, code: int) -> str:
+    def _why_not_again(self, child: Child, code: int) -> str:
         """Why a dead agent is not started again; empty if it is."""
         i, said = child.agent, "\n".join(f"    {line}" for line in list(child.lines)[-12:])
         said = f" It last said:\n{said}" if said else ""
@@ -210,7 +210,7 @@ class Launcher:
                 f"Agent {i} ended at step {int(self.board.rows[i, Row.STEPS])} without having left the run. Expected a "
                 f"script that calls offbeat.join() and wraps its optimizer.{said}"
             )
-        if state is not State.RUNNING and child.incarnation == 1:
+        if code > 0 and not self.board.rows[i, Row.FIRST] and child.incarnation == 1:
             return f"Agent {i} failed before its first step ({ending(code)}), so no restart can help.{said}"
         if not self.job.returns:
             return f"Agent {i} died ({ending(code)}), and the algorithm cannot go on without it.{said}"

@@ -1,0 +1,203 @@
+"""The command line of live runs: launch, live, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from offbeat import comparison
+from offbeat.algorithms import ALGORITHMS, find
+from offbeat.cli import check_writable, parse_steps, write_results
+from offbeat.console import Out
+from offbeat.errors import OffbeatError, SettingError
+from offbeat.live.enter import log_path
+from offbeat.live.launch import Job, Launcher, job_folder
+from offbeat.live.log import merged
+from offbeat.liverun import parse_unit, run_live
+from offbeat.replaying import replayed
+from offbeat.report.table import as_table
+from offbeat.results import Comparison, Run
+from offbeat.topology import build
+from offbeat.trace import Trace
+
+WHAT, HOW, OUTPUT = "What is run", "How", "Output"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command(context_settings={"allow_interspersed_args": False})(launch)
+    app.command()(live)
+    app.command()(replay)
+
+
+def launch(
+    command: Annotated[
+        list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
+    ],
+    agents: Annotated[int, typer.Option("--agents", "-n", help="How many agents.", rich_help_panel=WHAT)] = 2,
+    topology: Annotated[
+        str, typer.Option(help="Who hears whom; see 'offbeat list topologies'.", rich_help_panel=WHAT)
+    ] = "ring",
+    algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)] = "adsgd",
+    seed: Annotated[
+        int, typer.Option(help="Of the shares of the data and the random choices.", rich_help_panel=WHAT)
+    ] = 0,
+    module: Annotated[
+        bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
+    ] = False,
+    max_restarts: Annotated[
+        int,
+        typer.Option(help="How often one agent is started again; 0: the run ends when one dies.", rich_help_panel=HOW),
+    ] = 3,
+    checkpoint_every: Annotated[
+        str, typer.Option(help="Steps ('500') or seconds ('60s') between checkpoints.", rich_help_panel=HOW)
+    ] = "60s",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoints in --out.", rich_help_panel=HOW)
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for output, trace and checkpoints; default: a new one in ./offbeat-runs.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the agents' output.")] = False,
+) -> None:
+    """Train with your own script: one process an agent, none of which waits for another.
+
+    The script calls offbeat.join() and wraps its optimizer. Agents that die are started again, from a neighbour's
+    model. Ctrl-C saves and ends in order.
+
+    Example:
+
+      offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
+    """
+    row = find(algorithm)
+    row.check(build(topology, agents, seed))
+    if not module and not Path(command[0]).is_file():
+        raise SettingError(f"There is no script {command[0]}; expected a file, or a module's name with --module.")
+    if max_restarts < 0:
+        raise SettingError(f"--max-restarts must be 0 or more; got {max_restarts}.")
+    name = Path(command[0]).stem
+    folder = job_folder(out, name).resolve()
+    if not resume and any(folder.glob("agent-*.trace")):
+        raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
+    settings: dict[str, Any] = {
+        "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0, "folder": str(folder),
+        "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
+    }  # fmt: skip
+    console = Out()
+
+    def say(agent: int, line: str) -> None:
+        if not quiet:
+            console.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line), soft_wrap=True)
+
+    started = ["-m", "offbeat.live.child", *(["-m"] if module else []), *command]
+    launcher = Launcher(Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates), say)
+    try:
+        launcher.run()
+    finally:
+        trace = merged([log_path(folder, i) for i in range(agents)], settings)
+        trace.save(folder / "trace.npz")
+        if not quiet:
+            console.print(Text(f"Written: {folder}"), soft_wrap=True)
+    if launcher.stopped_by:
+        raise typer.Exit(128 + launcher.stopped_by)
+
+
+def live(
+    task: Annotated[
+        str, typer.Option(help="What is trained; see 'offbeat list tasks'.", rich_help_panel=WHAT)
+    ] = "digits",
+    algorithms: Annotated[
+        str, typer.Option(help="Names with commas between; they run one after another.", rich_help_panel=WHAT)
+    ] = "adsgd",
+    agents: Annotated[int, typer.Option(help="How many agents.", rich_help_panel=WHAT)] = 4,
+    topology: Annotated[str, typer.Option(help="Who hears whom.", rich_help_panel=WHAT)] = "ring",
+    case: Annotated[str, typer.Option(help="See 'offbeat list cases'.", rich_help_panel=WHAT)] = "base",
+    straggler: Annotated[int | None, typer.Option(help="The slow agent.", rich_help_panel=WHAT)] = None,
+    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WHAT)] = 10.0,
+    skew: Annotated[float, typer.Option(help="Fraction of the data split by label.", rich_help_panel=WHAT)] = 1.0,
+    data: Annotated[Path | None, typer.Option(help="Folder with the data.", rich_help_panel=WHAT)] = None,
+    lr: Annotated[list[str] | None, typer.Option(help="The step, as in compare.", rich_help_panel=WHAT)] = None,
+    batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=WHAT)] = 32,
+    unit: Annotated[
+        str,
+        typer.Option(help="Real time in a unit of simulated time: '20ms', '0.5s'.", rich_help_panel=HOW),
+    ] = "20ms",
+    until: Annotated[
+        float | None, typer.Option(help="When a run ends, in units; default: 30 s worth.", rich_help_panel=HOW)
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Accuracy to reach.", rich_help_panel=HOW)] = None,
+    loss: Annotated[float, typer.Option(help="Probability that a register is missed.", rich_help_panel=HOW)] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=HOW)] = 0,
+    max_restarts: Annotated[int, typer.Option(help="Restarts of one agent.", rich_help_panel=HOW)] = 3,
+    json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the page to this file.", rich_help_panel=OUTPUT)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for traces and output; default: a new one in ./offbeat-runs.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run the simulator's experiments for real: one process an agent, real gradients, real crashes.
+
+    Computation is padded up to the drawn time, and what is sent becomes visible after the drawn delay, so the world is
+    the one of 'offbeat compare'; the table, the JSON file and the page are the same.
+
+    Example:
+
+      offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd --until 1500
+    """
+    check_writable(json, report)
+    seconds = parse_unit(unit)
+    wanted: dict[str, Any] = {
+        "task": task, "agents": agents, "topology": topology, "case": case, "straggler": straggler,
+        "slowdown": slowdown, "skew": skew, "batch": batch, "target": target, "loss": loss,
+        "until": until if until is not None else 30.0 / seconds, "data": None if data is None else str(data.resolve()),
+    }  # fmt: skip
+    plan = comparison.plan(algorithms, lr=parse_steps(lr or []), seed=seed, **wanted)
+    folder = job_folder(out, task)
+    console, runs = Out(), []
+    for row, steps in zip(plan.rows, plan.steps, strict=True):
+        for step in steps or []:
+            name = f"{row.name.replace(':', '-')}-lr{step!r}"
+            runs.append(
+                _one(plan.prepared[0], wanted, row, step, job_folder(folder / name, name), seconds, max_restarts, quiet)
+            )
+    result = Comparison(runs)
+    written, failures = write_results(result, json, report)
+    if not quiet:
+        console.print(as_table(result, console.width))
+        for path in [*written, folder]:
+            console.print(Text(f"Written: {path}"), soft_wrap=True)
+    if failures:
+        raise OffbeatError(" ".join(failures))
+
+
+def _one(p: Any, e: dict[str, Any], row: Any, lr: float, folder: Path, unit: float, restarts: int, quiet: bool) -> Run:
+    console = Out(stderr=True)
+
+    def say(agent: int, line: str) -> None:
+        if not quiet:
+            console.print(Text(f"[{agent}] {line}"), soft_wrap=True)
+
+    return run_live(p, e, row, lr, folder, unit, restarts, say)
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A trace.npz that a live run wrote.")],
+) -> None:
+    """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was recorded."""
+    console = Out()
+    outcome = replayed(Trace.load(trace), trace.parent)
+    for line in outcome.lines:
+        console.print(Text(line), soft_wrap=True)
+    if not outcome.same:
+        raise typer.Exit(1)

@@ -1,0 +1,43 @@
+"""Runs a user's script as an agent: `python -m offbeat.live.child script.py arguments`, or `-m module arguments`.
+
+When the script ends, the agent stays until all are done, to answer mail; when it fails, it does not.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+from offbeat import member
+from offbeat.errors import OffbeatError
+
+
+def main() -> None:
+    """Run the script that the command line names."""
+    _, *command = sys.argv
+    try:
+        _run(command)
+    except SystemExit as ending:
+        if ending.code not in (None, 0):
+            raise
+    except OffbeatError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(error.exit_code)
+    for joined in member.joined():
+        joined.leave()
+
+
+def _run(command: list[str]) -> None:
+    if command[0] == "-m":
+        sys.argv = command[1:]
+        sys.path.insert(0, str(Path.cwd()))
+        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = command
+        sys.path[0] = str(Path(command[0]).resolve().parent)
+        runpy.run_path(command[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

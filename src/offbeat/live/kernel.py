@@ -1,0 +1,199 @@
+"""Linear forms over large vectors in one trip through memory.
+
+torch evaluates c_0 v_0 + c_1 v_1 + ... as one operation after the other, and once a vector outgrows the caches every
+one of them fetches the sum from memory and sends it back. The C function next to this file reads each v_k once and
+writes once. It is compiled at first use, which takes a moment, and kept in the user's cache.
+
+The result has the bits that torch gives on this machine: at load the function is compared with torch, and is not used
+if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from offbeat.errors import OffbeatError, SettingError
+
+THRESHOLD = 1_000_000
+"""Bytes of the result below which torch does the work: its operations then stay in the caches."""
+
+STREAM = 4_000_000
+"""Bytes from which the result is written around the caches, if it is not read as well."""
+
+FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-std=c11")
+Terms = Sequence[tuple[float, Tensor]]
+Function = Callable[..., None]
+Functions = Mapping[torch.dtype, Function]
+CTYPES = {torch.float32: (ctypes.c_float, "linear_float"), torch.float64: (ctypes.c_double, "linear_double")}
+
+
+class KernelError(OffbeatError):
+    """The compiled function cannot be had; `name` gives the reason."""
+
+
+def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
+    """out <- c_0 v_0, then out <- c_k v_k + out from left to right; `also` receives the same values.
+
+    All are flat tensors of one length. `out` and `also` may each be one of the v_k; tensors that overlap in part are
+    not supported. The coefficients are rounded to the dtype first, as torch does.
+    """
+    if not terms:
+        raise SettingError("Got a linear form without terms; expected at least one term.")
+    function = _load()[0].get(out.dtype) if _large(out, terms, also) else None
+    if function is None:
+        _with_torch(out, terms, also)
+    else:
+        _call(function, out, terms, also)
+
+
+def name() -> str:
+    """What large vectors are evaluated with here, and why if that is torch; compiles the function if need be."""
+    return _load()[1]
+
+
+def _with_torch(out: Tensor, terms: Terms, also: Tensor | None) -> None:
+    (c_0, v_0), *rest = terms
+    # A later term that lies where the sum grows would be overwritten before it is read.
+    total = torch.empty_like(out) if any(w.data_ptr() == out.data_ptr() for _, w in rest) else out
+    torch.mul(v_0, c_0, out=total)
+    for c, w in rest:
+        total.add_(w, alpha=c)
+    if total is not out:
+        out.copy_(total)
+    if also is not None:
+        also.copy_(out)
+
+
+def _large(out: Tensor, terms: Terms, also: Tensor | None) -> bool:
+    """Whether the compiled function may be used; all that torch refuses is left to torch, which says what is wrong."""
+    if out.nbytes < THRESHOLD or out.dtype not in CTYPES:
+        return False
+    grad, most = torch.is_grad_enabled(), torch.finfo(out.dtype).max
+    alike = (out.dtype, out.shape, torch.device("cpu"), torch.strided)
+    tensors = [out, *(v for _, v in terms), *(() if also is None else (also,))]
+    return all(abs(c) <= most for c, _ in terms) and all(
+        (t.dtype, t.shape, t.device, t.layout) == alike and t.is_contiguous() and not (grad and t.requires_grad)
+        for t in tensors
+    )
+
+
+def _call(function: Function, out: Tensor, terms: Terms, also: Tensor | None) -> None:
+    n, second = len(terms), None if also is None else also.data_ptr()
+    vectors = (ctypes.c_void_p * n)(*(v.data_ptr() for _, v in terms))
+    coefficients = (CTYPES[out.dtype][0] * n)(*(c for c, _ in terms))
+    function(out.data_ptr(), second, out.numel(), vectors, coefficients, n, STREAM)
+    for written in (out,) if also is None else (out, also):
+        if not written.is_inference():
+            torch.autograd.graph.increment_version(written)  # as in-place operations do: a backward pass checks it
+
+
+@cache
+def _load() -> tuple[Functions, str]:
+    """The functions by dtype, none if they cannot be had, and what to call them."""
+    try:
+        command = _compiler()
+        banner = _run([*command, "--version"])
+        functions = _checked(_built(command, banner))
+    except (KernelError, subprocess.SubprocessError, OSError, RuntimeError, ValueError, AttributeError) as why:
+        return {}, f"torch ({why})"
+    return functions, f"compiled ({_title(command, banner)})"
+
+
+def _compiler() -> list[str]:
+    """The command of a C compiler: that of $CC if it is set, else the first that is found."""
+    wanted = shlex.split(os.environ.get("CC", ""))
+    found = next(filter(shutil.which, wanted[:1] or ("cc", "gcc", "clang")), None)
+    if found is None:
+        raise KernelError(f"$CC names {wanted[0]}, which is not found" if wanted else "no C compiler found")
+    return wanted or [found]
+
+
+def _title(command: Sequence[str], banner: str) -> str:
+    """`gcc 12.2.0` out of what --version prints, whichever name the compiler was called by."""
+    kind = "clang" if "clang" in banner else "gcc" if "Free Software Foundation" in banner else Path(command[0]).name
+    version = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", banner))
+    return f"{kind} {version[0]}" if version else kind
+
+
+def _run(command: Sequence[str], source: bytes = b"") -> str:
+    done = subprocess.run(command, input=source, capture_output=True, timeout=60, check=False)
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines() or ["no message"]
+        said = next((line for line in lines if "error" in line), lines[-1])
+        raise KernelError(f"{command[0]} failed with exit code {done.returncode}: {said.strip()}")
+    return done.stdout.decode(errors="replace")
+
+
+def _built(command: Sequence[str], banner: str) -> Path:
+    """The shared library, from the cache if it is there; several processes may build it at once."""
+    source = resources.files(__package__).joinpath("kernel.c").read_bytes()
+    flags = (*FLAGS, f"-DFUSED={_fused():d}")
+    key = hashlib.sha256(repr((source, command, banner, flags, _processor())).encode()).hexdigest()[:32]
+    folder = _folder()
+    library = folder / f"kernel-{key}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as there:
+            new = Path(there) / library.name
+            _run([*command, *flags, "-x", "c", "-o", str(new), "-", "-lm"], source)
+            new.replace(library)
+    if library.lstat().st_uid != os.geteuid() or library.is_symlink():
+        raise KernelError(f"{library} is not a file of this user")
+    return library
+
+
+def _folder() -> Path:
+    """The user's cache, closed to everybody else: what lies there is executed."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (base if base.is_absolute() else Path.home() / ".cache") / "offbeat"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise KernelError(f"{folder} does not belong to this user")
+    folder.chmod(0o700)
+    return folder
+
+
+def _processor() -> list[str]:
+    """What -march=native depends on: a home directory may be shared by machines that differ."""
+    keys = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features", "isa", "cpu\t")
+    table = Path("/proc/cpuinfo")
+    first = table.read_text().split("\n\n")[0].splitlines() if table.exists() else []
+    return [platform.machine(), platform.processor(), *(line for line in first if line.startswith(keys))]
+
+
+def _fused() -> bool:
+    """Whether torch adds with one rounding, as it does where the processor has such an instruction."""
+    x = 1 + 2.0**-12  # x * x is 1 + 2^-11 + 2^-24, and the last bit has no place in a float32
+    total = torch.full((64,), -1 - 2.0**-11, dtype=torch.float32, device="cpu")
+    return bool(total.add_(torch.full_like(total, x), alpha=x)[0] != 0)
+
+
+def _checked(library: Path) -> Functions:
+    """The functions in that file; KernelError unless they give torch's bits, in whole tiles and in what is left."""
+    loaded, functions = ctypes.CDLL(str(library)), dict[torch.dtype, Function]()  # not PyDLL: other threads run
+    pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
+    for dtype, (_, symbol) in CTYPES.items():
+        functions[dtype] = function = loaded[symbol]
+        function.argtypes, function.restype = [pointer, pointer, size, pointer, pointer, size, size], None
+        for length in (*range(1, 34), 1000, 1031):
+            ours, theirs, *v = torch.randn((5, length), generator=source, dtype=dtype, device="cpu")
+            terms = [(0.3, v[0]), (-1.7, v[1]), (0.1, v[2])]
+            _call(function, ours, terms, None)
+            _with_torch(theirs, terms, None)
+            if not torch.equal(ours, theirs):
+                raise KernelError("the compiled function rounds differently from torch")
+    return functions

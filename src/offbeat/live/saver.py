@@ -1,0 +1,109 @@
+"""When and what is saved of an agent that trains in the user's own loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from offbeat.errors import SettingError
+from offbeat.live import checkpoint
+from offbeat.live.driver import Driver
+from offbeat.live.flat import Flat
+from offbeat.live.shard import Shard
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often: after so many steps, or so many seconds."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def parse(text: str) -> Every:
+        """'500' steps, or '60s'. Raises SettingError."""
+        try:
+            every = Every(seconds=float(text[:-1])) if text.endswith("s") else Every(steps=int(text))
+        except ValueError:
+            raise SettingError(
+                f"Cannot read '{text}'; expected a number of steps, '500', or of seconds, '60s'."
+            ) from None
+        if max(every.steps, every.seconds) <= 0:
+            raise SettingError(f"Checkpoints every {text}: expected more than 0.")
+        return every
+
+
+@dataclass
+class Saver:
+    """Saves one agent into its folder, and remembers what it was restored from."""
+
+    folder: Path
+    about: Mapping[str, Any]
+    every: Every
+    model: nn.Module
+    flat: Flat
+    optimizer: Optimizer
+    shards: list[tuple[Any, Shard[Any]]]
+    restored: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._saved_at, self._saved_step = time.monotonic(), -1
+
+    def newest(self, agents: int, together: bool) -> int | None:
+        """The step to go on from, if any: this agent's newest; `together`: the newest that all agents have."""
+        mine = checkpoint.latest(self.folder)
+        if together:
+            others = [checkpoint.latest(self.folder.parent / f"agent-{j}") for j in range(agents)]
+            mine = [step for step in mine if all(step in steps for steps in others)]
+        return mine[0] if mine else None
+
+    def due(self, steps: int) -> bool:
+        """Whether it is time again."""
+        if self.every.steps:
+            return steps % self.every.steps == 0
+        return time.monotonic() - self._saved_at >= self.every.seconds
+
+    def save(self, driver: Driver, final: bool = False) -> None:
+        """Write a checkpoint if one is due, or `final`."""
+        if driver.at is None or driver.steps == self._saved_step or not (final or self.due(driver.steps)):
+            return
+        with driver.lock:
+            shared = set(self.flat.named(self.flat.parts))
+            state = {
+                **driver.state(),
+                "model": self.flat.named(driver.at.parts),
+                "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
+                "optimizer": self.optimizer.state_dict(),
+                "shards": [made.state() for _, made in self.shards],
+                "torch": torch.get_rng_state(),
+            }
+            name = checkpoint.step_name(driver.steps)
+            checkpoint.save(self.folder, name, self.about, state)
+        self._saved_at, self._saved_step = time.monotonic(), driver.steps
+
+    def load(self, step: int) -> Mapping[str, Any]:
+        """The checkpoint of a step. Raises DataError, and SettingError if it is of another run."""
+        about, state = checkpoint.load(self.folder / f"{checkpoint.step_name(step)}.safetensors")
+        checkpoint.refuse_other(about, dict(self.about))
+        self.restored = state
+        return self.restored
+
+    def restore_training(self) -> None:
+        """Give optimizer, buffers and random numbers their state; not the parameters, which the agent gives."""
+        if self.restored:
+            self.optimizer.load_state_dict(self.restored["optimizer"])
+            self.model.load_state_dict(self.restored["rest"], strict=False)
+            torch.set_rng_state(self.restored["torch"])
+
+    def restore_shard(self, k: int) -> None:
+        """Give the k-th shard its position."""
+        positions = self.restored.get("shards", [])
+        if k < len(positions):
+            self.shards[k][1].restore(positions[k])

@@ -1,0 +1,250 @@
+"""An agent in the user's own training loop: `offbeat.join()`, then `wrap` the model and its optimizer.
+
+    agent = offbeat.join()
+    optimizer = agent.wrap(model, torch.optim.AdamW(model.parameters()))
+    for x, y in agent.shard(loader):
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()                # mixes here, never waits
+
+Order of step and mix. `optimizer.step()` hands the gradient to the agent, which asks for its local rule; the rule is
+the user's optimizer, applied to the parameters x at which the gradient was taken, u = x - optimizer(x). ADSGD then is
+
+    x_i <- sum_j w_ij x_j - u_i,
+
+so the optimizer's step is taken at the model before the mixing, and its state (momentum, moments) stays local, about
+the agent's own gradients. Whatever else changed the parameters between two steps (clipping of weights, say) is part of
+u. R-FAST gives the rule its tracker of the average gradient instead of the gradient, all-reduce the mean of all agents'
+gradients: these are written into the parameters' `grad` before the optimizer's step.
+
+A step that mixed precision skips is no event: the optimizer is not called then. Steps that accumulate gradients are as
+many events as there are calls of `step`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from offbeat.agent import Agent
+from offbeat.algorithms import Algorithm, find
+from offbeat.errors import SettingError
+from offbeat.live.board import Row
+from offbeat.live.driver import Driver, Stopped
+from offbeat.live.enter import Place, agree, begin, place, propose
+from offbeat.live.flat import Flat
+from offbeat.live.log import Log
+from offbeat.live.saver import Every, Saver
+from offbeat.live.shard import Shard, shard
+from offbeat.streams import Purpose, python_stream
+from offbeat.topology import Topology, build
+from offbeat.vector import Leased, Vector, difference, opaque
+
+T = TypeVar("T")
+
+_joined: list[Member] = []
+
+
+def join(algorithm: str | type[Agent] | Agent | None = None) -> Member:
+    """This process's place in a run: rank, world, graph and algorithm come from `offbeat launch`.
+
+    Without a launcher the agent is alone, and trains as if offbeat were not there. `algorithm`: a name, or a class of
+    your own, in place of what the launcher says.
+
+    Raises SettingError if the process has joined before, or the algorithm is unknown.
+    """
+    if _joined:
+        raise SettingError("This process has joined already; expected one offbeat.join(), before the model is wrapped.")
+    member = Member(place(), algorithm)
+    _joined.append(member)
+    return member
+
+
+def joined() -> list[Member]:
+    """The member of this process, if it has joined."""
+    return [*_joined]
+
+
+class Member:
+    """One agent of a run. rank: its number; world: how many agents there are."""
+
+    def __init__(self, here: Place | None, algorithm: str | type[Agent] | Agent | None = None) -> None:
+        self._here = here
+        settings: dict[str, Any] = {} if here is None else here.settings
+        self._settings = settings
+        self.rank: int = 0 if here is None else here.me
+        self.world: int = int(settings.get("agents", 1))
+        self.seed: int = int(settings.get("seed", 0))
+        self.algorithm: Algorithm = find(settings.get("algorithm", "adsgd") if algorithm is None else algorithm)
+        self.topology: Topology = build(settings.get("topology", "complete"), self.world, self.seed)
+        self.algorithm.check(self.topology)
+        self._shards: list[tuple[Any, Shard[Any]]] = []
+        self._driver: Driver | None = None
+        self._saver: Saver | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps this agent has made, in all its lives."""
+        return 0 if self._driver is None else self._driver.steps
+
+    def shard(self, loader: Iterable[T]) -> Shard[T]:
+        """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.live.shard.shard`."""
+        for known, made in self._shards:
+            if known is loader:
+                return made
+        made = shard(loader, self.rank, self.world, self.seed)
+        self._shards.append((loader, made))
+        if self._saver is not None:
+            self._saver.restore_shard(len(self._shards) - 1)
+        return made
+
+    def wrap(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:
+        """Join the run with this model; its optimizer, returned, mixes in every `step`.
+
+        All agents start from agent 0's parameters. Raises SettingError for a model or an optimizer that cannot be
+        shared (see `offbeat.live.flat`), and if the other agents have another model.
+        """
+        if self._driver is not None:
+            raise SettingError("This agent has wrapped a model already; expected one model, with one optimizer.")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise SettingError("LBFGS evaluates the loss several times a step; expected an optimizer of one gradient.")
+        flat = Flat(model, optimizer)
+        initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
+        local = Local(flat, optimizer)
+        agent = self.algorithm.new()
+        everybody = frozenset(range(self.world))
+        rng = python_stream(self.seed, Purpose.ALGORITHM, self.rank)
+        agent.join(self.rank, self.world, initial, self.topology.view(self.rank, everybody), local, rng)
+        agent.check()
+        driver = self._driver = self._made_driver(agent, flat, initial)
+        local.driver = driver
+        try:
+            x = driver.start() if self._here is None else self._enter(self._here, driver, initial, model, optimizer)
+        except Stopped:
+            raise SystemExit(0) from None
+        flat.write(x.parts)
+        optimizer.step = types.MethodType(self._stepper(flat, local), optimizer)  # type: ignore[method-assign]
+        driver.attend()
+        return optimizer
+
+    def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
+        """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""
+        if self._driver is not None and self._driver.fabric is not None:
+            numbers = self._driver.fabric.board.numbers[self.rank]
+            if loss is not None:
+                numbers[Row.LOSS] = _number(loss)
+            if metric is not None:
+                numbers[Row.METRIC] = _number(metric)
+
+    def average(self) -> dict[str, Tensor]:
+        """The mean of all agents' newest models, by parameter name; those who have none yet are left out.
+
+        For `model.load_state_dict(agent.average(), strict=False)`: buffers, such as BatchNorm's statistics, are not in
+        it. Never waits, so it is the mean of what is there at this moment.
+        """
+        if self._driver is None:
+            raise SettingError("There is no model to average: wrap one first.")
+        driver = self._driver
+        with driver.lock:
+            models = [driver.model.parts]
+            if driver.fabric is not None:
+                others = [driver.fabric.model_of(j) for j in range(self.world) if j != self.rank]
+                models += [found[0].parts for found in others if found is not None]
+            mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))
+        named: dict[str, Tensor] = self._flat.named(mean)
+        return named
+
+    def leave(self) -> None:
+        """Done with training: say so, and answer the others until all are. Called when a launched script ends."""
+        if self._driver is not None:
+            if self._saver is not None:
+                self._saver.save(self._driver, final=True)
+            self._driver.leave()
+            self._driver.close()
+            self._driver = None
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _made_driver(self, agent: Agent, flat: Flat, initial: Vector) -> Driver:
+        self._flat = flat
+        if self._here is None:
+            return Driver(agent, self.topology, None, Log(None))
+        return self._here.driver(agent, self.topology, initial.nbytes)
+
+    def _enter(self, here: Place, driver: Driver, initial: Vector, model: nn.Module, optimizer: Optimizer) -> Vector:
+        """Into the run: from the start, from a checkpoint of the whole run, or back after a crash."""
+        about = {
+            "algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name, "seed": self.seed,
+            "model": self._flat.names,
+        }  # fmt: skip
+        every = Every.parse(self._settings["checkpoint_every"])
+        folder = here.folder / "checkpoints" / f"agent-{self.rank}"
+        saver = self._saver = Saver(folder, about, every, model, self._flat, optimizer, self._shards)
+        returned = here.incarnation > 1
+        state = None
+        if self._settings["resume"] or returned:
+            step = saver.newest(self.world, together=not returned and "return" not in self.algorithm.tolerates)
+            state = None if step is None else saver.load(step)
+            saver.restore_training()
+        propose(here, about, initial)
+        driver.join()
+        initial = agree(here, about)
+        if state is not None and not returned:
+            return driver.resume(state)
+        return begin(driver, here, initial)
+
+    def _stepper(self, flat: Flat, local: Local) -> Callable[..., Any]:
+        driver = self._driver
+        assert driver is not None
+
+        def step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
+            loss = None
+            if closure is not None:
+                with torch.enable_grad():
+                    loss = closure()
+            flat.check()
+            try:
+                x = driver.step(local.gradient())
+            except Stopped:
+                raise SystemExit(0) from None
+            flat.write(x.parts)
+            if self._saver is not None:
+                self._saver.save(driver)
+            return loss
+
+        return step
+
+
+def _number(value: float | Tensor) -> float:
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
+class Local:
+    """The user's optimizer as the local rule: u = x - optimizer(x), at the x that the gradient was taken at."""
+
+    def __init__(self, flat: Flat, optimizer: Optimizer) -> None:
+        self.flat, self.optimizer = flat, optimizer
+        self._step: Callable[[], Any] = optimizer.step
+        self.driver: Driver | None = None
+        self._g: Vector | None = None
+
+    def gradient(self) -> Vector:
+        """The gradient as it lies in the parameters; gathered only if the algorithm looks at it."""
+        self._g = opaque(lambda: tuple(part.cpu() for part in self.flat.gradient()))
+        return self._g
+
+    def __call__(self, g: Vector) -> Vector:
+        """One step of the optimizer along g."""
+        assert self.driver is not None
+        x = self.driver.snapshot
+        assert x is not None
+        if g is not self._g:
+            self.driver.force()  # not on a version that may be overwritten before the handler ends
+            self.flat.set_gradient(g.parts)
+        self._step()
+        return difference(x, Vector(Leased(part.cpu() for part in self.flat.parts)))

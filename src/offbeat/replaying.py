@@ -1,0 +1,101 @@
+"""Replays the trace of a live run, and says whether everything came out as recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat.algorithms import find
+from offbeat.errors import DataError
+from offbeat.experiment import Experiment, one_thread, prepare
+from offbeat.live.driver import digest
+from offbeat.rules import SGD
+from offbeat.sim.executors import evaluate
+from offbeat.sim.replay import Replay
+from offbeat.streams import Purpose, Supply, python_stream, stream
+from offbeat.task import Task
+from offbeat.topology import build
+from offbeat.trace import Trace
+from offbeat.vector import Vector
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a replay gave. `lines` say it in words."""
+
+    trace: Trace
+    models: tuple[torch.Tensor, ...]
+    same: bool
+    lines: list[str]
+
+
+def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int], None] | None = None) -> Outcome:
+    """Run a trace through fresh agents. `folder`: where the agents of the run left the digests of their final models.
+
+    Of a task that the simulator knows the gradients are evaluated; for a user's own script they are zero, and what is
+    compared is the schedule: which versions entered which write. Raises DataError if it is no trace of a live run.
+    """
+    s = trace.settings
+    if "algorithm" not in s:
+        raise DataError("The trace does not say which algorithm made it; expected the trace of a live run.")
+    with one_thread():
+        replay = _experiment(trace, s) if "experiment" in s else _schedule(trace, s)
+        again = replay.run(progress)
+    lines = [f"{len(trace.events)} events and {len(trace.writes)} writes of {trace.agents} agents replayed."]
+    schedule = np.array_equal(again.writes, trace.writes) and np.array_equal(again.mixed, trace.mixed)
+    lines.append(f"Schedule and mixed versions: {'the same' if schedule else 'DIFFERENT'}.")
+    lines.append(f"Staleness: B = {again.staleness().B}, D = {again.staleness().D}.")
+    same = schedule
+    if "experiment" in s and folder is not None:
+        equal = [_equal(folder, i, life.model) for i, life in enumerate(replay.lives)]
+        known = [e for e in equal if e is not None]
+        lines.append(f"Final models: {sum(known)} of {len(known)} equal bit for bit.")
+        same = schedule and all(known)
+    return Outcome(again, replay.stacked(), same, lines)
+
+
+def _equal(folder: Path, i: int, model: Vector) -> bool | None:
+    path = folder / f"agent-{i}.json"
+    return json.loads(path.read_text())["model"] == digest(model) if path.exists() else None
+
+
+def _experiment(trace: Trace, s: Any) -> Replay:
+    p = prepare(Experiment(**s["experiment"]), s["seed"])
+    minibatches = _Minibatches(p.task, p.seed)
+
+    def gradient(i: int, k: int, x: Vector) -> Vector:
+        return evaluate(p.task, {i: (x.parts, minibatches(i, k))})[i]
+
+    return Replay(
+        trace, p.topology, find(s["algorithm"]).new, lambda: SGD(s["lr"]),
+        lambda i: python_stream(p.seed, Purpose.ALGORITHM, i), p.task.initial(), gradient,
+    )  # fmt: skip
+
+
+def _schedule(trace: Trace, s: Any) -> Replay:
+    initial = (torch.zeros(s["agents"]),)  # as many numbers as agents: all-reduce cuts them into that many pieces
+    topology = build(s["topology"], s["agents"], s["seed"])
+    return Replay(
+        trace, topology, find(s["algorithm"]).new, lambda: SGD(1.0),
+        lambda i: python_stream(s["seed"], Purpose.ALGORITHM, i), initial, lambda i, k, x: Vector(initial),
+    )  # fmt: skip
+
+
+class _Minibatches:
+    """Every agent's minibatches by number."""
+
+    def __init__(self, task: Task, seed: int) -> None:
+        self.draw = [Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(task.agents)]
+        self.drawn: list[list[np.ndarray[Any, Any]]] = [[] for _ in self.draw]
+
+    def __call__(self, i: int, k: int) -> np.ndarray[Any, Any]:
+        while len(self.drawn[i]) <= k:
+            self.drawn[i].append(self.draw[i]())
+        return self.drawn[i][k]
