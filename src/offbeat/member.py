@@ -247,4 +247,4 @@ class Local:
             self.driver.force()  # not on a version that may be overwritten before the handler ends
             self.flat.set_gradient(g.parts)
         self._step()
-        return difference(x, Vector(Leased(part.cpu() for part in self.flat.parts)))
+        return difference(x, opaque(lambda: Leased(part.cpu() for part in self.flat.parts), of=(g,)))

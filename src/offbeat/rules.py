@@ -55,7 +55,7 @@ class Adam:
 
     def __call__(self, g: Vector) -> Vector:
         """One step of the moments, and the displacement."""
-        return opaque(lambda: self._displacement(g.parts))
+        return opaque(lambda: self._displacement(g.parts), of=(g,))
 
     def _displacement(self, g: Parts) -> Parts:
         b1, b2 = self.betas

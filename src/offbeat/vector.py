@@ -52,13 +52,14 @@ class Stamp(NamedTuple):
 class Vector:
     """A tuple of flat tensors, or a linear form over other vectors that will become one."""
 
-    __slots__ = ("__weakref__", "_final", "_make", "_open", "_out", "_parts", "_terms", "late", "stamp")
+    __slots__ = ("__weakref__", "_final", "_make", "_of", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
     def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None) -> None:
         self._parts = parts
         self._terms: tuple[Term, ...] = ()
         self._make: Callable[[], Parts] | None = None
         self._out: Parts | None = None
+        self._of: tuple[Vector, ...] = ()  # what it was made from, where that is no form
         self._final = False  # evaluated for good, whatever its registers do until the handler's end
         self._open = False  # whether its terms are those of whatever form it is added to
         self.stamp = stamp
@@ -111,10 +112,10 @@ class Vector:
 
     def sources(self) -> Iterator[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
-        for _, v in self._terms:
+        for v in (*(v for _, v in self._terms), *self._of):
             if v.stamp is not None:
                 yield v
-            elif v._terms:
+            elif v._terms or v._of:
                 yield from v.sources()
 
     def move(self, other: Vector) -> None:
@@ -154,10 +155,13 @@ def _form(terms: tuple[Term, ...]) -> Vector:
     return v
 
 
-def opaque(make: Callable[[], Parts]) -> Vector:
-    """A vector that is not a linear form: `make` computes it, at the latest when the handler ends."""
+def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
+    """A vector that is not a linear form: `make` computes it, at the latest when the handler ends.
+
+    of: the vectors that it is made from, where their versions count as mixed.
+    """
     v = Vector()
-    v._make = make
+    v._make, v._of = make, of
     _born.append(weakref.ref(v))
     return v
 
@@ -171,7 +175,7 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
     kept = force(torn)
     _born.clear()
     for v in kept:
-        v._terms, v._make, v._out, v._open, v._final = (), None, None, False, False
+        v._terms, v._of, v._make, v._out, v._open, v._final = (), (), None, None, False, False
 
 
 def force(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> list[Vector]:
