@@ -25,20 +25,28 @@ ALLOWED = {
     "task": "vector",
     "graphs": "",
     "topology": "agent graphs",
+    # the world of a run, and what one agent sends in it
+    "delays": "",
+    "world": "delays",
+    "outbox": "agent vector",
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
     "tasks": "streams task vector",
-    "live": "vector",
-    "sim": "agent rules streams task topology trace vector",
+    "live": "agent outbox rules streams topology trace vector world",
+    "sim": "agent outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
     "report": "algorithms results topology trace",
     # everything put together
-    "experiment": "algorithms results rules sim task tasks topology vector",
+    "experiment": "algorithms delays results rules sim task tasks topology vector world",
     "comparison": "agent algorithms experiment results rules",
+    "member": "agent algorithms live streams topology vector",
+    "liverun": "algorithms experiment live results rules sim streams vector",
+    "replaying": "algorithms experiment live rules sim streams task topology trace vector",
     "console": "report results",
-    "cli": "algorithms comparison console graphs report results sim tasks",
-    "__main__": "cli",
+    "cli": "algorithms comparison console delays graphs report results tasks world",
+    "cli_live": "algorithms cli comparison console live liverun replaying report results topology trace",
+    "__main__": "cli cli_live",
 }
 """Unit -> the units that it may import. A unit is a module or a package of `offbeat`; all may import `errors`,
 and the package itself (`offbeat/__init__.py`) may import all but the command line and the report."""
@@ -49,18 +57,20 @@ LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas")}
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
 """All that an algorithm may import."""
 
+LIVE = {f"offbeat.live.{name}" for name in ("board", "children", "driver", "launch", "saver")}
+
 ONLY = {
     "pickle": {"offbeat.sim.checks"},
-    "random": {"offbeat.agent", "offbeat.graphs", "offbeat.streams"},
-    "time": {"offbeat.experiment"},
-    "typer": {"offbeat.cli"},
-    "threading": set(),
+    "random": {"offbeat.agent", "offbeat.graphs", "offbeat.live.encode", "offbeat.sim.replay", "offbeat.streams"},
+    "time": {"offbeat.experiment", "offbeat.liverun", *LIVE},
+    "typer": {"offbeat.cli", "offbeat.cli_live"},
+    "threading": {"offbeat.live.driver"},
     "multiprocessing": set(),
     "concurrent": set(),
     "asyncio": set(),
     "socket": set(),
-    "subprocess": set(),
-    "secrets": set(),
+    "subprocess": {"offbeat.live.children", "offbeat.live.kernel"},
+    "secrets": {"offbeat.live.launch"},
     "uuid": set(),
 }
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in files."""

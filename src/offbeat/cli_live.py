@@ -14,8 +14,10 @@ from offbeat.cli import check_writable, parse_steps, write_results
 from offbeat.console import Out
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.enter import log_path
+from offbeat.live.faults import parse_fault
 from offbeat.live.launch import Job, Launcher, job_folder
 from offbeat.live.log import merged
+from offbeat.live.saver import Every
 from offbeat.liverun import parse_unit, run_live
 from offbeat.replaying import replayed
 from offbeat.report.table import as_table
@@ -55,6 +57,10 @@ def launch(
     checkpoint_every: Annotated[
         str, typer.Option(help="Steps ('500') or seconds ('60s') between checkpoints.", rich_help_panel=HOW)
     ] = "60s",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=HOW),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoints in --out.", rich_help_panel=HOW)
     ] = False,
@@ -80,6 +86,9 @@ def launch(
     row.check(build(topology, agents, seed))
     if not module and not Path(command[0]).is_file():
         raise SettingError(f"There is no script {command[0]}; expected a file, or a module's name with --module.")
+    Every.parse(checkpoint_every)
+    for text in fault or []:
+        parse_fault(text, agents)
     if max_restarts < 0:
         raise SettingError(f"--max-restarts must be 0 or more; got {max_restarts}.")
     name = Path(command[0]).stem
@@ -89,6 +98,7 @@ def launch(
     settings: dict[str, Any] = {
         "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0, "folder": str(folder),
         "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
+        "faults": fault or [],
     }  # fmt: skip
     console = Out()
 
@@ -96,7 +106,7 @@ def launch(
         if not quiet:
             console.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line), soft_wrap=True)
 
-    started = ["-m", "offbeat.live.child", *(["-m"] if module else []), *command]
+    started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
     launcher = Launcher(Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates), say)
     try:
         launcher.run()

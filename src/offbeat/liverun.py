@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ def agent_program() -> None:
     compute_time = Supply(partial(p.world.compute_delay(me).draw, stream(p.seed, Purpose.COMPUTE, me)))
     for _ in range(asked):
         minibatch(), compute_time()
+    faults = here.faults()
     with one_thread():
         try:
             driver.join()
@@ -63,7 +64,9 @@ def agent_program() -> None:
                 done = driver.now() + compute_time()
                 g = evaluate(p.task, {me: (x.parts, minibatch())})[me]
                 time.sleep(max(0.0, min(done, p.until) - driver.now()) * driver.unit)
+                faults.before_step(driver.steps)
                 x = driver.step(g)
+                faults.after_step()
         except Stopped:
             pass
         driver.leave()
@@ -122,6 +125,7 @@ class Watcher:
 def run_live(
     p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
+    faults: Sequence[str] = (),
 ) -> Run:  # fmt: skip
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
@@ -130,6 +134,7 @@ def run_live(
     began = time.perf_counter()
     settings = {
         "experiment": e, "seed": p.seed, "algorithm": row.name, "lr": lr, "unit": unit, "folder": str(folder.resolve()),
+        "agents": p.topology.n, "faults": list(faults),
     }  # fmt: skip
     watcher = Watcher(p, unit, told)
     job = Job(p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates)

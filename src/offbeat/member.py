@@ -37,6 +37,7 @@ from offbeat.errors import SettingError
 from offbeat.live.board import Row
 from offbeat.live.driver import Driver, Stopped
 from offbeat.live.enter import Place, agree, begin, place, propose
+from offbeat.live.faults import Faults
 from offbeat.live.flat import Flat
 from offbeat.live.log import Log
 from offbeat.live.saver import Every, Saver
@@ -199,8 +200,9 @@ class Member:
         return begin(driver, here, initial)
 
     def _stepper(self, flat: Flat, local: Local) -> Callable[..., Any]:
-        driver = self._driver
+        driver, here = self._driver, self._here
         assert driver is not None
+        faults = Faults([]) if here is None else here.faults()
 
         def step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
             loss = None
@@ -208,13 +210,15 @@ class Member:
                 with torch.enable_grad():
                     loss = closure()
             flat.check()
+            faults.before_step(driver.steps)
             try:
                 x = driver.step(local.gradient())
             except Stopped:
-                raise SystemExit(0) from None
+                raise SystemExit(0) from None  # `leave` saves
             flat.write(x.parts)
             if self._saver is not None:
                 self._saver.save(driver)
+            faults.after_step()
             return loss
 
         return step

@@ -16,6 +16,7 @@ from offbeat.live.board import Board
 from offbeat.live.checkpoint import refuse_other
 from offbeat.live.driver import Driver, Snapshot
 from offbeat.live.fabric import Fabric
+from offbeat.live.faults import Faults, parse_fault
 from offbeat.live.post import Link
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
@@ -52,6 +53,11 @@ class Place:
         unit = float(self.settings["unit"])
         evaluate_with(kernel.linear)
         return Driver(agent, topology, fabric, log.Log(self.log_path), unit, link, self.lifeline)
+
+    def faults(self) -> Faults:
+        """What is to happen to this agent on purpose."""
+        found = [parse_fault(text, int(self.settings["agents"])) for text in self.settings["faults"]]
+        return Faults([fault for fault in found if fault.agent == self.me], self.incarnation == 1)
 
     def asked(self) -> int:
         """How many gradients this agent's earlier lives have asked for, or may have."""

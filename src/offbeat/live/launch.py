@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from offbeat.live.children import Child, Children, Say
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.board import LAUNCHER, Bell, Board, Order, Row, State, bell_path
-from offbeat.live.children import Child, Children, Say
 from offbeat.live.memory import require_ordered_stores
 from offbeat.live.wire import FabricError
 

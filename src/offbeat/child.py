@@ -1,4 +1,4 @@
-"""Runs a user's script as an agent: `python -m offbeat.live.child script.py arguments`, or `-m module arguments`.
+"""Runs a user's script as an agent: `python -m offbeat.child script.py arguments`, or `-m module arguments`.
 
 When the script ends, the agent stays until all are done, to answer mail; when it fails, it does not.
 """

@@ -1,0 +1,89 @@
+"""Faults on purpose, for tests and drills: `--fault "kill agent 2 at step 100"`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from offbeat.errors import SettingError
+
+FORMS = ("kill agent 2 at step 100", "stop agent 1 for 5 s at step 50", "slow agent 3 by 10")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to an agent, once it has made `step` steps.
+
+    kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation takes `amount`
+    times as long, from then on)
+    """
+
+    kind: str
+    agent: int
+    step: int
+    amount: float = 0.0
+
+
+_PATTERN = re.compile(
+    r"\s*(?:(?P<kill>kill) agent (?P<a>\d+)|(?P<stop>stop) agent (?P<b>\d+) for (?P<seconds>[\d.]+) ?s"
+    r"|(?P<slow>slow) agent (?P<c>\d+) by (?P<factor>[\d.]+))(?: (?:at|from) step (?P<step>\d+))?\s*",
+    re.IGNORECASE,
+)
+
+
+def parse_fault(text: str, agents: int) -> Fault:
+    """A fault from text, as in `FORMS`; without a step, at the beginning. Raises SettingError for anything else."""
+    match = _PATTERN.fullmatch(text)
+    try:
+        if match is None:
+            raise ValueError
+        agent = int(match["a"] or match["b"] or match["c"])
+        amount = float(match["seconds"] or match["factor"] or 0)
+    except ValueError:
+        expected = ", or ".join(f"'{form}'" for form in FORMS)
+        raise SettingError(f"Cannot read the fault '{text}'; expected {expected}.") from None
+    if agent >= agents:
+        raise SettingError(f"The fault '{text}': there is no agent {agent}; they are 0 to {agents - 1}.")
+    kind = str(match["kill"] or match["stop"] or match["slow"]).lower()
+    if kind == "slow" and amount < 1:
+        raise SettingError(f"The fault '{text}' slows by {amount:g}; expected 1 or more.")
+    return Fault(kind, agent, int(match["step"] or 0), amount)
+
+
+@dataclass
+class Faults:
+    """The faults of one agent. Call it just before each step. In a later life only slowness goes on."""
+
+    faults: Sequence[Fault]
+    first_life: bool = True
+    done: set[int] = field(default_factory=set)
+    since: float = field(default_factory=time.monotonic)
+
+    def before_step(self, steps: int) -> None:
+        """What is due after that many steps happens; a slow agent sleeps, in proportion to the time it computed."""
+        for k, fault in enumerate(self.faults):
+            if steps < fault.step:
+                continue
+            if fault.kind == "slow":
+                time.sleep((time.monotonic() - self.since) * (fault.amount - 1))
+            elif k not in self.done and self.first_life:
+                self.done.add(k)
+                _happen(fault)
+
+    def after_step(self) -> None:
+        """The next computation begins now."""
+        self.since = time.monotonic()
+
+
+def _happen(fault: Fault) -> None:
+    me = os.getpid()
+    if fault.kind == "kill":
+        os.kill(me, signal.SIGKILL)
+    else:  # somebody else has to wake this process
+        subprocess.Popen(["/bin/sh", "-c", f"sleep {fault.amount}; kill -CONT {me}"], start_new_session=True)
+        os.kill(me, signal.SIGSTOP)

@@ -1,0 +1,58 @@
+"""Faults on purpose: how they are read."""
+
+import pytest
+
+from offbeat.errors import SettingError
+from offbeat.live.faults import FORMS, Fault, Faults, parse_fault
+
+
+def test_the_forms_that_errors_name_can_be_read() -> None:
+    assert [parse_fault(form, 4) for form in FORMS] == [
+        Fault("kill", 2, 100),
+        Fault("stop", 1, 50, 5.0),
+        Fault("slow", 3, 0, 10.0),
+    ]
+    assert parse_fault("Slow agent 0 by 2.5 from step 7", 1) == Fault("slow", 0, 7, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kill agent", "Cannot read"),
+        ("kill agent 2 by 3", "Cannot read"),
+        ("slow agent 1 by 1.2.3", "Cannot read"),
+        ("slow agent 1 by 0.5", "expected 1 or more"),
+        ("kill agent 4 at step 1", "there is no agent 4"),
+        ("", "Cannot read"),
+    ],
+)
+def test_anything_else_is_refused(text: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        parse_fault(text, 4)
+
+
+def test_slowness_pads_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.sleep", slept.append)
+    faults = Faults([Fault("slow", 0, 2, 10.0)], first_life=False, since=100.0)
+    for step in range(4):
+        clock[0] += 0.5
+        faults.before_step(step)
+        faults.after_step()
+    assert slept == [4.5, 4.5]
+
+
+def test_a_later_life_is_not_killed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: list[Fault] = []
+    monkeypatch.setattr("offbeat.live.faults._happen", killed.append)
+    faults = [Fault("kill", 0, 3)]
+    again = Faults(faults, first_life=False)
+    first = Faults(faults)
+    for step in range(6):
+        again.before_step(step)
+        assert not killed
+    for step in range(6):
+        first.before_step(step)
+    assert killed == faults, "once"
