@@ -405,3 +405,12 @@ def test_refused(loader: Any, rank: Any, world: int, seed: int, message: str) ->
 def test_a_position_that_no_shard_had_is_refused(state: dict[str, int]) -> None:
     with pytest.raises(SettingError, match=r"Shard\.state"):
         shard([1, 2], 0, 2).restore(state)
+
+
+def test_a_loop_that_begins_anew_passes_the_epochs_that_were_over() -> None:
+    whole = shard(list(range(12)), 1, 2)
+    loop = [list(whole) for _ in range(4)]
+    share = shard(list(range(12)), 1, 2)
+    share.restore({"epoch": 3, "batch": 2}, anew=True)
+    assert [list(share) for _ in range(4)] == [[], [], loop[2][2:], loop[3]]
+    assert share.state() == whole.state()

@@ -21,6 +21,8 @@ from torch.optim import Optimizer
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.vector import Parts
 
+ALIGN = 64
+"""Bytes; what lies between two parameters is zero."""
 FEW = 4
 
 
@@ -50,13 +52,13 @@ class Flat:
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        self._trained = _trainable(model, optimizer)
+        trained = _trainable(model, optimizer)
         groups: dict[tuple[torch.dtype, torch.device], list[tuple[str, nn.Parameter]]] = {}
-        for name, p in self._trained:
+        for name, p in trained:
             groups.setdefault((p.dtype, p.device), []).append((name, p))
         self.model = model
         self.parts: Parts = tuple(
-            torch.empty(sum(p.numel() for _, p in group), dtype=dtype, device=device)
+            torch.zeros(sum(_room(p) for _, p in group), dtype=dtype, device=device)
             for (dtype, device), group in groups.items()
         )
         self.places: list[Place] = []
@@ -70,8 +72,8 @@ class Flat:
                 p.data = view
                 self.places.append(place)
                 self._parameters.append(p)
-                offset += p.numel()
-        self._pointers = [p.data_ptr() for p in self._parameters]
+                offset += _room(p)
+        self._trained = [(p, p.data_ptr(), p.stride()) for _, p in trained]
 
     @property
     def names(self) -> list[list[Any]]:
@@ -80,15 +82,21 @@ class Flat:
 
     def check(self) -> None:
         """Raise BrokenViews if something moved a parameter out of its buffer; a comparison of addresses."""
-        for k, (p, pointer) in enumerate(zip(self._parameters, self._pointers, strict=True)):
-            if p.data_ptr() != pointer or p.stride() != self.places[k].stride or not p.requires_grad:
-                raise BrokenViews(self._why(p, self.places[k]))
-        now = sum(p.requires_grad for p in self.model.parameters())
-        if now != len(self._parameters):
-            raise BrokenViews(
-                f"The model has {now} trainable parameters; there were {len(self._parameters)} when it was wrapped. "
-                "Add, replace or unfreeze parameters before agent.wrap(model, optimizer)."
-            )
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if len(trained) == len(self._trained) and all(
+            p is known and p.data_ptr() == pointer and p.stride() == stride
+            for p, (known, pointer, stride) in zip(trained, self._trained, strict=True)
+        ):
+            return
+        for p, place in zip(self._parameters, self.places, strict=True):
+            where = self._view(self.parts, place)
+            moved = p.data_ptr() != where.data_ptr() or p.stride() != where.stride() or p.dtype != where.dtype
+            if moved or not p.requires_grad or dict(self.model.named_parameters()).get(place.name) is not p:
+                raise BrokenViews(self._why(p, place))
+        raise BrokenViews(
+            f"The model has {len(trained)} trainable parameters; there were {len(self._trained)} when it was wrapped. "
+            "Add, replace or unfreeze parameters before agent.wrap(model, optimizer)."
+        )
 
     def gradient(self) -> Parts:
         """The gradients as flat tensors of their own; zeros where there are none. SettingError if one is sparse."""
@@ -175,6 +183,12 @@ def _trainable(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, nn.Par
             "Was the model changed or moved after the optimizer was made?"
         )
     return trained
+
+
+def _room(p: Tensor) -> int:
+    """How many numbers a parameter takes: each begins where torch would have it begin, so that no bit changes."""
+    step = ALIGN // p.element_size()
+    return -(-p.numel() // step) * step
 
 
 def _some(names: list[str]) -> str:

@@ -106,4 +106,4 @@ class Saver:
         """Give the k-th shard its position."""
         positions = self.restored.get("shards", [])
         if k < len(positions):
-            self.shards[k][1].restore(positions[k])
+            self.shards[k][1].restore(positions[k], anew=True)

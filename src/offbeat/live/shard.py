@@ -76,12 +76,16 @@ class Shard(Generic[T]):
             self._samples = _Samples(loader, rank, world, seed)
             self._loader = _twin(loader, generator=self._generator, **{self._samples.slot: self._samples})
         self.epoch = self._batch = self._turn = 0
+        self._over = 0  # epochs that a restored loop goes through again, empty
         self._restored = self._used = False
 
     def __iter__(self) -> Iterator[T]:
         """The batches of the next epoch, or the rest of a restored one."""
         if self._used and isinstance(self._source, Iterator):
             raise SettingError(f"A {type(self._source).__name__} lasts for one epoch; for more, pass a list, a loader.")
+        if self._over:
+            self._over -= 1
+            return iter(())
         if not self._restored:
             self.epoch, self._batch = self.epoch + 1, 0
         self._restored, self._used, self._turn = False, True, self._turn + 1
@@ -113,8 +117,10 @@ class Shard(Generic[T]):
         """The position: epochs started, and batches handed out in this one; what workers prefetched does not count."""
         return {"epoch": self.epoch, "batch": self._batch}
 
-    def restore(self, state: Mapping[str, int]) -> None:
+    def restore(self, state: Mapping[str, int], anew: bool = False) -> None:
         """Let the next `for` go on right after that batch, in a shard made with the same arguments.
+
+        anew: the loop over the epochs begins with the first one again, so those that were over are over at once.
 
         It is the rest of the interrupted epoch: empty if that was at its end. Map-style data sets load nothing again;
         everything else is read and skipped. The random state of workers is not part of the position.
@@ -123,6 +129,7 @@ class Shard(Generic[T]):
         if epoch < 0 or batch < 0 or batch > 0 == epoch:
             raise SettingError(f"Got the position {dict(state)}; expected what Shard.state() returned.")
         self.epoch, self._batch, self._restored = epoch, batch, epoch > 0
+        self._over = max(0, epoch - 1) if anew else 0
         self._turn += 1
 
 

@@ -1,0 +1,281 @@
+"""The user's own loop: `join`, `wrap`, `shard` with one agent alone, and the flat buffers beneath."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import offbeat
+from offbeat import member
+from offbeat.errors import SettingError
+from offbeat.live.flat import BrokenViews, Flat, buffers
+
+Make = Callable[[Any], torch.optim.Optimizer]
+
+OPTIMIZERS: dict[str, Make] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "foreach": lambda p: torch.optim.Adam(p, lr=0.01, foreach=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01),
+}
+
+
+class Tied(nn.Module):
+    """Two layers that share their weight, and one parameter that is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.b.weight = self.a.weight
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.still = nn.Parameter(torch.ones(6), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A residual of sorts."""
+        out: Tensor = self.b(torch.tanh(self.a(x))) * self.scale + self.still
+        return out
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(6, 6),
+    "tied": Tied,
+    "norm": lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 6)),
+    "parametrized": lambda: nn.Sequential(
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))
+    ),
+    "mixed dtypes": lambda: nn.Sequential(nn.Linear(6, 6), Doubled()),
+}
+
+
+class Doubled(nn.Module):
+    """A part in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 6).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """In float64, and back."""
+        out: Tensor = self.inner(x.double()).float()
+        return out
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has joined yet."""
+    monkeypatch.setattr(member, "_joined", [])
+    monkeypatch.delenv("OFFBEAT_RUN", raising=False)
+
+
+def batches(count: int = 12) -> Iterator[tuple[Tensor, Tensor]]:
+    rng = torch.Generator().manual_seed(5)
+    for _ in range(count):
+        yield torch.randn(8, 6, generator=rng), torch.randn(8, 6, generator=rng)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, set_to_none: bool = True) -> None:
+    for x, y in batches():
+        optimizer.zero_grad(set_to_none=set_to_none)
+        functional.mse_loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def equal(a: nn.Module, b: nn.Module) -> bool:
+    one, two = a.state_dict(), b.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_alone_it_trains_as_if_offbeat_were_not_there(algorithm: str, optimizer: str) -> None:
+    plain = MODELS["norm"]()
+    ours = copy.deepcopy(plain)
+    train(plain, OPTIMIZERS[optimizer](plain.parameters()))
+    wrapped = offbeat.join(algorithm).wrap(ours, OPTIMIZERS[optimizer](ours.parameters()))
+    train(ours, wrapped)
+    assert equal(plain, ours), "bit for bit"
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_every_kind_of_model_trains_the_same_in_flat_buffers(model: str, set_to_none: bool) -> None:
+    torch.manual_seed(1)
+    plain = MODELS[model]()
+    ours = copy.deepcopy(plain)
+    train(plain, OPTIMIZERS["momentum"](plain.parameters()), set_to_none)
+    agent = offbeat.join()
+    train(ours, agent.wrap(ours, OPTIMIZERS["momentum"](ours.parameters())), set_to_none)
+    assert equal(plain, ours)
+    average = agent.average()
+    assert average.keys() == {name for name, p in ours.named_parameters(remove_duplicate=False) if p.requires_grad}
+    assert all(torch.equal(average[name], ours.state_dict()[name]) for name in average)
+
+
+def test_the_optimizer_remains_an_optimizer() -> None:
+    """Schedulers, closures, a gradient scaler and accumulation work as before."""
+    plain = nn.Linear(6, 6)
+    ours = copy.deepcopy(plain)
+    for model in (plain, ours):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        if model is ours:
+            assert offbeat.join().wrap(ours, optimizer) is optimizer
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
+        for k, (x, y) in enumerate(batches()):
+
+            def closure(
+                k: int = k, x: Tensor = x, y: Tensor = y, model: nn.Module = model,
+                optimizer: torch.optim.Optimizer = optimizer,
+            ) -> Tensor:  # fmt: skip
+                if k % 2 == 0:
+                    optimizer.zero_grad()
+                loss = functional.mse_loss(model(x), y)
+                loss.backward()  # type: ignore[no-untyped-call]
+                return loss
+
+            if k % 2:
+                assert optimizer.step(closure) is not None
+            else:
+                closure()
+                continue
+            scheduler.step()
+    assert equal(plain, ours)
+
+
+def test_a_step_that_mixed_precision_skips_is_no_event() -> None:
+    model = nn.Linear(6, 6)
+    before = copy.deepcopy(model)
+    agent = offbeat.join()
+    optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    for p in model.parameters():
+        p.grad = torch.full_like(p, float("inf"))
+    scaler.scale(torch.zeros(1))
+    scaler.step(optimizer)
+    scaler.update()
+    assert agent.steps == 0
+    assert equal(before, model)
+
+
+def broken(how: str, model: nn.Module) -> None:
+    match how:
+        case "dtype":
+            model.double()
+        case "assign":
+            model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+        case "data":
+            next(model.parameters()).data = torch.zeros(6, 6)
+        case "frozen":
+            next(model.parameters()).requires_grad_(False)
+        case "added":
+            model.register_parameter("more", nn.Parameter(torch.zeros(3)))
+        case "replaced":
+            model.register_parameter("weight", nn.Parameter(torch.zeros(6, 6)))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("dtype", "torch.float64 now instead of torch.float32"),
+        ("assign", "without assign"),
+        ("data", "moved in memory"),
+        ("frozen", "was frozen"),
+        ("added", "3 trainable parameters; there were 2"),
+        ("replaced", "another parameter now"),
+    ],
+)
+def test_whatever_breaks_the_views_is_noticed_at_the_next_step(how: str, said: str) -> None:
+    model = nn.Linear(6, 6)
+    optimizer = offbeat.join().wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    train(model, optimizer)
+    broken(how, model)
+    with pytest.raises(BrokenViews, match=said):
+        optimizer.step()
+
+
+def test_loading_weights_into_a_wrapped_model_counts_as_part_of_the_step() -> None:
+    model, other = nn.Linear(6, 6), nn.Linear(6, 6)
+    optimizer = offbeat.join().wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    train(model, optimizer)
+    model.load_state_dict(other.state_dict())
+    optimizer.zero_grad()
+    optimizer.step()
+    assert equal(model, other)
+
+
+def test_channels_last_keeps_its_format_and_values() -> None:
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    before = model.weight.detach().clone()
+    flat = Flat(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert torch.equal(model.weight, before)
+    assert model.weight.is_contiguous(memory_format=torch.channels_last)
+    flat.check()
+    assert torch.equal(flat.named(flat.parts)["weight"], before)
+
+
+def test_gradients_go_out_and_in() -> None:
+    model = Tied()
+    flat = Flat(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert all(not g.any() for g in flat.gradient())
+    model(torch.ones(2, 6)).sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    gradient = flat.gradient()
+    model.zero_grad()
+    flat.set_gradient(gradient)
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == expected.keys()
+    assert all(torch.equal(p.grad, expected[name]) for name, p in model.named_parameters() if p.grad is not None)
+    assert "b.weight" in flat.named(flat.parts), "a tied parameter has all its names"
+
+
+def test_batch_norm_statistics_are_not_shared() -> None:
+    model = MODELS["norm"]()
+    flat = Flat(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert not any("running" in place.name for place in flat.places)
+    assert [name for name, _ in buffers(model)] == ["1.running_mean", "1.running_var"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: (nn.ReLU(), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)), "no trainable"),
+        (lambda: (nn.Linear(2, 2), torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)), "does not hold 'weight'"),
+        (lambda: (m := nn.Linear(2, 2), torch.optim.SGD([*m.parameters(), nn.Parameter(torch.zeros(1))], lr=1.0)),
+         "1 parameters that are not the model's"),
+        (lambda: (m := nn.LazyLinear(2), torch.optim.SGD(m.parameters(), lr=1.0)), "run one batch"),
+        (lambda: (m := nn.Linear(2, 2).to(torch.complex64), torch.optim.SGD(m.parameters(), lr=1.0)), "complex64"),
+        (lambda: (m := nn.Linear(2, 2), torch.optim.LBFGS(m.parameters())), "LBFGS"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_cannot_be_shared_is_refused(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        offbeat.join().wrap(*make())
+
+
+def test_one_process_joins_once_and_wraps_once() -> None:
+    agent = offbeat.join()
+    assert (agent.rank, agent.world, agent.steps) == (0, 1, 0)
+    with pytest.raises(SettingError, match="joined already"):
+        offbeat.join()
+    with pytest.raises(SettingError, match="wrap one first"):
+        agent.average()
+    model = nn.Linear(2, 2)
+    agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(SettingError, match="wrapped a model already"):
+        agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(SettingError, match="Unknown algorithm"):
+        member.Member(None, "adsdg")
+    loader = [1, 2, 3]
+    assert agent.shard(loader) is agent.shard(loader)
+    assert list(agent.shard(loader)) == loader
+
+
+def test_a_run_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFBEAT_RUN", "/dev/shm/offbeat-nowhere")
+    with pytest.raises(SettingError, match="unset OFFBEAT_RUN"):
+        offbeat.join()
