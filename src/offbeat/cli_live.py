@@ -16,7 +16,7 @@ from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
 from offbeat.live.launch import Job, Launcher, job_folder
-from offbeat.live.log import merged
+from offbeat.live.log import elapsed, merged
 from offbeat.live.saver import Every
 from offbeat.liverun import parse_unit, run_live
 from offbeat.replaying import replayed
@@ -107,11 +107,13 @@ def launch(
             console.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line), soft_wrap=True)
 
     started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
-    launcher = Launcher(Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates), say)
+    logs = [log_path(folder, i) for i in range(agents)]
+    job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, elapsed(logs))
+    launcher = Launcher(job, say)
     try:
         launcher.run()
     finally:
-        trace = merged([log_path(folder, i) for i in range(agents)], settings)
+        trace = merged(logs, settings)
         trace.save(folder / "trace.npz")
         if not quiet:
             console.print(Text(f"Written: {folder}"), soft_wrap=True)

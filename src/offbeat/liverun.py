@@ -20,12 +20,13 @@ import torch
 from offbeat.algorithms import Algorithm, find
 from offbeat.errors import SettingError
 from offbeat.experiment import Experiment, Prepared, curve_point, final_scores, met, one_thread, prepare
+from offbeat.live import checkpoint
 from offbeat.live.board import State
-from offbeat.live.driver import Stopped
-from offbeat.live.enter import begin, log_path, place
+from offbeat.live.driver import Driver, Stopped
+from offbeat.live.enter import Place, begin, log_path, place, resume
 from offbeat.live.fabric import model_of
 from offbeat.live.launch import Job, Launcher
-from offbeat.live.log import merged
+from offbeat.live.log import elapsed, merged
 from offbeat.results import Curve, Run
 from offbeat.rules import SGD
 from offbeat.sim.executors import evaluate
@@ -49,7 +50,9 @@ def agent_program() -> None:
     agent.check()
     driver = here.driver(agent, p.topology, initial.nbytes, p.world)
     driver.deadline = p.until
-    asked = here.asked()
+    keeper = Keeper(here, s, driver)
+    state = keeper.state()
+    asked = here.asked() if state is None else state["asked"] - 1
     minibatch = Supply(partial(p.task.draw, me, stream(p.seed, Purpose.DATA, me)))
     compute_time = Supply(partial(p.world.compute_delay(me).draw, stream(p.seed, Purpose.COMPUTE, me)))
     for _ in range(asked):
@@ -58,19 +61,54 @@ def agent_program() -> None:
     with one_thread():
         try:
             driver.join()
-            x = begin(driver, here, initial)
+            x = begin(driver, here, initial) if state is None else resume(driver, here, state)
             driver.attend()
             while True:
+                asked += 1
                 done = driver.now() + compute_time()
                 g = evaluate(p.task, {me: (x.parts, minibatch())})[me]
                 time.sleep(max(0.0, min(done, p.until) - driver.now()) * driver.unit)
                 faults.before_step(driver.steps)
                 x = driver.step(g)
                 faults.after_step()
+                keeper.save(asked + 1)
         except Stopped:
             pass
         driver.leave()
         driver.close()
+
+
+@dataclass
+class Keeper:
+    """Saves an agent of a live run every now and then, and finds what an earlier run saved."""
+
+    here: Place
+    settings: dict[str, Any]
+    driver: Driver
+
+    def __post_init__(self) -> None:
+        self.folder = self.here.folder / "checkpoints" / f"agent-{self.here.me}"
+        self.about = {name: self.settings[name] for name in ("experiment", "seed", "algorithm", "lr")}
+
+    def save(self, asked: int) -> None:
+        """Save, if as many steps have been made as the settings say; `asked`: gradients asked for so far."""
+        every, steps = self.settings["checkpoint_every"], self.driver.steps
+        if every and steps % every == 0:
+            with self.driver.lock:
+                content = checkpoint.pack(self.about, self.driver.state() | {"asked": asked})
+            checkpoint.store(self.folder, checkpoint.step_name(steps), content)
+
+    def state(self) -> dict[str, Any] | None:
+        """The newest state of this agent, if the run is to go on from it."""
+        if not self.settings["resume"] or self.here.incarnation > 1:
+            return None
+        together = "return" not in find(self.settings["algorithm"]).tolerates
+        step = checkpoint.newest(self.folder, self.settings["agents"], together)
+        if step is None:
+            return None
+        about, state = checkpoint.load(self.folder / f"{checkpoint.step_name(step)}.safetensors")
+        checkpoint.refuse_other(about, self.about)
+        return dict(state)
 
 
 def parse_unit(text: str) -> float:
@@ -125,7 +163,7 @@ class Watcher:
 def run_live(
     p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
-    faults: Sequence[str] = (),
+    faults: Sequence[str] = (), checkpoint_every: int = 0, resume: bool = False,
 ) -> Run:  # fmt: skip
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
@@ -135,11 +173,16 @@ def run_live(
     settings = {
         "experiment": e, "seed": p.seed, "algorithm": row.name, "lr": lr, "unit": unit, "folder": str(folder.resolve()),
         "agents": p.topology.n, "faults": list(faults),
+        "checkpoint_every": checkpoint_every, "resume": resume,
     }  # fmt: skip
     watcher = Watcher(p, unit, told)
-    job = Job(p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates)
+    logs = [log_path(folder, i) for i in range(p.topology.n)]
+    job = Job(
+        p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
+        elapsed(logs) * unit if resume else 0.0,
+    )  # fmt: skip
     Launcher(job, say, watcher).run()
-    trace = merged([log_path(folder, i) for i in range(job.n)], settings)
+    trace = merged(logs, settings)
     trace.save(folder / "trace.npz")
     sent = trace.transmissions
     curve = Curve()

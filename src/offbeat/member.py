@@ -35,8 +35,9 @@ from offbeat.agent import Agent
 from offbeat.algorithms import Algorithm, find
 from offbeat.errors import SettingError
 from offbeat.live.board import Row
+from offbeat.live.checkpoint import newest
 from offbeat.live.driver import Driver, Stopped
-from offbeat.live.enter import Place, agree, begin, place, propose
+from offbeat.live.enter import Place, agree, begin, place, propose, resume
 from offbeat.live.faults import Faults
 from offbeat.live.flat import Flat
 from offbeat.live.log import Log
@@ -189,14 +190,15 @@ class Member:
         returned = here.incarnation > 1
         state = None
         if self._settings["resume"] or returned:
-            step = saver.newest(self.world, together=not returned and "return" not in self.algorithm.tolerates)
+            together = not returned and "return" not in self.algorithm.tolerates
+            step = newest(folder, self.world, together)
             state = None if step is None else saver.load(step)
             saver.restore_training()
         propose(here, about, initial)
         driver.join()
         initial = agree(here, about)
         if state is not None and not returned:
-            return driver.resume(state)
+            return resume(driver, here, state)
         return begin(driver, here, initial)
 
     def _stepper(self, flat: Flat, local: Local) -> Callable[..., Any]:

@@ -113,9 +113,9 @@ class Board:
         """When the run's clock began, in ns of the monotonic clock."""
         return int(self.words[4])
 
-    def begin(self) -> None:
-        """Start the clock and everybody who waits."""
-        self.words[4] = time.monotonic_ns()
+    def begin(self, elapsed: float = 0.0) -> None:
+        """Start everybody who waits, and the clock at so many seconds."""
+        self.words[4] = time.monotonic_ns() - int(1e9 * elapsed)
         self.order = Order.RUN
 
     def change(self, agent: int, incarnation: int) -> None:

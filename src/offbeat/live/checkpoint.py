@@ -57,10 +57,14 @@ def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep:
 
     Raises ContractError if the state cannot be stored, CheckpointError if the file cannot be written.
     """
+    return store(folder, name, pack(about, state), keep)
+
+
+def store(folder: Path, name: str, content: bytes, keep: int = 2) -> Path:
+    """Write what `pack` gave. Raises as `save` does."""
     if Path(name).name != name or name[:1] in ("", ".") or keep < 1:
         raise SettingError(f"A checkpoint needs a plain name and keep >= 1; got '{name}' and {keep}.")
     path = folder / f"{name}{ENDING}"
-    content = _content(about, state)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for stray in folder.glob(f"{TEMPORARY}*"):  # of a writer that was killed
@@ -84,6 +88,18 @@ def latest(folder: Path) -> list[int]:
     return sorted((int(step[1]) for step in found if step), reverse=True)
 
 
+def newest(folder: Path, agents: int, together: bool) -> int | None:
+    """The step that the agent of this folder goes on from, if any: its newest; or the newest that all agents have.
+
+    The folders of the others are beside it: agent-0, agent-1, ...
+    """
+    mine = latest(folder)
+    if together:
+        others = [latest(folder.parent / f"agent-{j}") for j in range(agents)]
+        mine = [step for step in mine if all(step in steps for steps in others)]
+    return mine[0] if mine else None
+
+
 def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, Any], Any]:
     """What `save` was given: (about, state), the tensors on the CPU.
 
@@ -105,7 +121,8 @@ def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, A
         raise DataError(f"{path} cannot be restored: {error}") from error
 
 
-def _content(about: Mapping[str, Any], state: object) -> bytes:
+def pack(about: Mapping[str, Any], state: object) -> bytes:
+    """A checkpoint as bytes: a copy of the state as it is now. Raises ContractError if it cannot be stored."""
     known, none = encode(dict(about), "about")
     if none:
         raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")

@@ -161,8 +161,8 @@ class Driver:
         with self.lock:
             restore_agent(self.agent, state["agent"])
             self.model, self.at = self.agent.model, state["at"]
-            self.version, self.steps = state["version"], state["steps"]
-            self._handle("resume", "resume", version=self.version)
+            self.steps = state["steps"]
+            self._handle("resume", "resume", version=state["version"])
             return self._next()
 
     def state(self) -> dict[str, Any]:

@@ -105,6 +105,12 @@ def agree(place: Place, about: Mapping[str, Any]) -> Vector:
     return Vector(x.parts)
 
 
+def resume(driver: Driver, place: Place, state: Mapping[str, Any]) -> Vector:
+    """The first event, once joined, of an agent that goes on from a checkpoint."""
+    driver.restore_counts(log.read(place.log_path))
+    return driver.resume(state)
+
+
 def begin(driver: Driver, place: Place, initial: Vector) -> Vector:
     """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient first."""
     if place.incarnation == 1:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.live.children import Child, Children, Say
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.board import LAUNCHER, Bell, Board, Order, Row, State, bell_path
+from offbeat.live.children import Child, Children, Say
 from offbeat.live.memory import require_ordered_stores
 from offbeat.live.wire import FabricError
 
@@ -47,6 +47,7 @@ class Job:
     settings:     JSON-ready; every agent reads them (`shared/run.json`)
     max_restarts: of one agent; 0: the run ends when one dies
     returns:      whether the algorithm takes an agent back
+    elapsed:      seconds that a run which is resumed had run before
     """
 
     n: int
@@ -55,6 +56,7 @@ class Job:
     settings: Mapping[str, Any]
     max_restarts: int = 3
     returns: bool = True
+    elapsed: float = 0.0
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Launcher:
             if all(state is State.JOINED for state in states):
                 for i in range(self.job.n):
                     self._change(i, self.restarts[i] + 1)
-                self.board.begin()
+                self.board.begin(self.job.elapsed)
                 changed = True
         else:
             for i, state in enumerate(states):

@@ -98,6 +98,11 @@ def read(path: Path) -> Logged:
     return Logged(tuple(dict.fromkeys(kinds)), tables)
 
 
+def elapsed(paths: Sequence[Path]) -> float:
+    """The time of the last event, in units; 0 without any."""
+    return max((float(read(path).tables[0]["time"].max(initial=0.0)) for path in paths), default=0.0)
+
+
 def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
     """One trace of all agents' logs: every table by time, what is simultaneous by agent."""
     logs = [read(path) for path in paths]

@@ -56,14 +56,6 @@ class Saver:
     def __post_init__(self) -> None:
         self._saved_at, self._saved_step = time.monotonic(), -1
 
-    def newest(self, agents: int, together: bool) -> int | None:
-        """The step to go on from, if any: this agent's newest; `together`: the newest that all agents have."""
-        mine = checkpoint.latest(self.folder)
-        if together:
-            others = [checkpoint.latest(self.folder.parent / f"agent-{j}") for j in range(agents)]
-            mine = [step for step in mine if all(step in steps for steps in others)]
-        return mine[0] if mine else None
-
     def due(self, steps: int) -> bool:
         """Whether it is time again."""
         if self.every.steps:
@@ -84,8 +76,8 @@ class Saver:
                 "shards": [made.state() for _, made in self.shards],
                 "torch": torch.get_rng_state(),
             }
-            name = checkpoint.step_name(driver.steps)
-            checkpoint.save(self.folder, name, self.about, state)
+            content, name = checkpoint.pack(self.about, state), checkpoint.step_name(driver.steps)
+        checkpoint.store(self.folder, name, content)  # without the lock: mail is answered meanwhile
         self._saved_at, self._saved_step = time.monotonic(), driver.steps
 
     def load(self, step: int) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ register's version, a letter. What comes out is compared with what was recorded:
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,7 @@ class Life:
     steps: int = 0
     asked: int = 0
     at: Vector | None = None
+    resumed: int = 0  # how often it went on from a checkpoint
     alarms: list[tuple[float, int, str]] = field(default_factory=list)
 
 
@@ -64,6 +66,7 @@ class Replay:
         self.lives = [self._new(i, Vector(initial), frozenset(range(topology.n))) for i in range(topology.n)]
         self.published: dict[Key, dict[int, Message]] = defaultdict(dict)
         self.bound: dict[Key, Message] = {}
+        self.saved: dict[tuple[int, int], Life] = {}
         self.mail: dict[tuple[int, int], deque[Message]] = defaultdict(deque)
         rows = [trace.writes[trace.writes["agent"] == i]["time"].tolist() for i in range(topology.n)]
         self.write_times: list[Iterator[float]] = [iter(times) for times in rows]
@@ -118,7 +121,10 @@ class Replay:
 
     def _ready(self, i: int, row: tuple[Any, ...]) -> bool:
         _, _, event, source, kind, version, _, _ = row
-        match EVENTS[event]:
+        name = EVENTS[event]
+        if name in ("mail", "register", "moved") and self.lives[source].resumed < self.lives[i].resumed:
+            return False  # what it did before is not for those that went on from a checkpoint
+        match name:
             case "mail":
                 return bool(self.mail[source, i])
             case "register" | "moved":
@@ -138,7 +144,8 @@ class Replay:
                 assert given is not None
                 old, x = life, Vector(given[0].parts, given[0].stamp)
                 life = self.lives[i] = self._new(i, x, old.alive)
-                life.version, life.steps, life.asked = old.version, old.steps, max(old.asked, int(start))
+                life.version, life.steps, life.asked = old.version, old.steps, int(start)
+                life.resumed = old.resumed
                 life.agent.round = given[1]
                 life.agent.view = self.topology.view(i, life.alive)
                 self._handle(i, row, "rejoin")
@@ -164,6 +171,12 @@ class Replay:
                 due = min(life.alarms)
                 life.alarms.remove(due)
                 self._handle(i, row, "on_alarm", due[2])
+            case "saved":
+                self.saved[i, version] = copy.deepcopy(life)
+                self._note(row)
+            case "resume":
+                self._resume(i, version)
+                self._handle(i, row, "resume")
             case "gradient":
                 if life.at is None:
                     raise DataError(
@@ -171,6 +184,21 @@ class Replay:
                     )
                 x, life.at = life.at, None
                 self._handle(i, row, "on_gradient", self.gradient(i, life.asked - 1, x))
+
+    def _resume(self, i: int, version: int) -> None:
+        """Agent i is what it was when it was saved; nothing that it sent since then arrives."""
+        if (i, version) not in self.saved:
+            raise DataError(f"Agent {i} went on from its version {version}; the trace does not say when it was saved.")
+        before, life = self.lives[i], copy.deepcopy(self.saved[i, version])
+        life.version, life.resumed, life.alive = before.version, before.resumed + 1, frozenset(range(self.topology.n))
+        life.agent.rule, life.agent.view = before.agent.rule, self.topology.view(i, life.alive)
+        self.lives[i] = life
+        for pair in [pair for pair in self.mail if pair[0] == i]:
+            self.mail[pair].clear()
+        for key in [key for key in self.published if key[0] == i]:
+            self.published[key].clear()
+        for key in [key for key in self.bound if key[2] == i]:
+            del self.bound[key]
 
     def _bind(self, source: int, kind: str, i: int, version: int) -> Message:
         key = (source, kind, i)
