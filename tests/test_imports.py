@@ -41,6 +41,7 @@ ALLOWED = {
     "experiment": "algorithms delays results rules sim task tasks topology vector world",
     "comparison": "agent algorithms experiment results rules",
     "member": "agent algorithms live streams topology vector",
+    "child": "member",
     "liverun": "algorithms experiment live results rules sim streams vector",
     "replaying": "algorithms experiment live rules sim streams task topology trace vector",
     "console": "report results",
@@ -57,7 +58,7 @@ LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas")}
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
 """All that an algorithm may import."""
 
-LIVE = {f"offbeat.live.{name}" for name in ("board", "children", "driver", "launch", "saver")}
+LIVE = {f"offbeat.live.{name}" for name in ("board", "children", "driver", "faults", "launch", "saver")}
 
 ONLY = {
     "pickle": {"offbeat.sim.checks"},
@@ -69,7 +70,7 @@ ONLY = {
     "concurrent": set(),
     "asyncio": set(),
     "socket": set(),
-    "subprocess": {"offbeat.live.children", "offbeat.live.kernel"},
+    "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.live.kernel"},
     "secrets": {"offbeat.live.launch"},
     "uuid": set(),
 }

@@ -12,7 +12,7 @@ from torch.nn import functional
 import offbeat
 from offbeat import member
 from offbeat.errors import SettingError
-from offbeat.live.flat import BrokenViews, Flat, buffers
+from offbeat.live.flat import BrokenViews
 
 Make = Callable[[Any], torch.optim.Optimizer]
 
@@ -162,39 +162,12 @@ def test_a_step_that_mixed_precision_skips_is_no_event() -> None:
     assert equal(before, model)
 
 
-def broken(how: str, model: nn.Module) -> None:
-    match how:
-        case "dtype":
-            model.double()
-        case "assign":
-            model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
-        case "data":
-            next(model.parameters()).data = torch.zeros(6, 6)
-        case "frozen":
-            next(model.parameters()).requires_grad_(False)
-        case "added":
-            model.register_parameter("more", nn.Parameter(torch.zeros(3)))
-        case "replaced":
-            model.register_parameter("weight", nn.Parameter(torch.zeros(6, 6)))
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ("dtype", "torch.float64 now instead of torch.float32"),
-        ("assign", "without assign"),
-        ("data", "moved in memory"),
-        ("frozen", "was frozen"),
-        ("added", "3 trainable parameters; there were 2"),
-        ("replaced", "another parameter now"),
-    ],
-)
-def test_whatever_breaks_the_views_is_noticed_at_the_next_step(how: str, said: str) -> None:
+def test_whatever_breaks_the_views_is_noticed_at_the_next_step() -> None:
     model = nn.Linear(6, 6)
     optimizer = offbeat.join().wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
     train(model, optimizer)
-    broken(how, model)
-    with pytest.raises(BrokenViews, match=said):
+    model.double()
+    with pytest.raises(BrokenViews, match="weight"):
         optimizer.step()
 
 
@@ -208,53 +181,10 @@ def test_loading_weights_into_a_wrapped_model_counts_as_part_of_the_step() -> No
     assert equal(model, other)
 
 
-def test_channels_last_keeps_its_format_and_values() -> None:
-    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    before = model.weight.detach().clone()
-    flat = Flat(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    assert torch.equal(model.weight, before)
-    assert model.weight.is_contiguous(memory_format=torch.channels_last)
-    flat.check()
-    assert torch.equal(flat.named(flat.parts)["weight"], before)
-
-
-def test_gradients_go_out_and_in() -> None:
-    model = Tied()
-    flat = Flat(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    assert all(not g.any() for g in flat.gradient())
-    model(torch.ones(2, 6)).sum().backward()
-    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    gradient = flat.gradient()
-    model.zero_grad()
-    flat.set_gradient(gradient)
-    assert {name for name, p in model.named_parameters() if p.grad is not None} == expected.keys()
-    assert all(torch.equal(p.grad, expected[name]) for name, p in model.named_parameters() if p.grad is not None)
-    assert "b.weight" in flat.named(flat.parts), "a tied parameter has all its names"
-
-
-def test_batch_norm_statistics_are_not_shared() -> None:
-    model = MODELS["norm"]()
-    flat = Flat(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    assert not any("running" in place.name for place in flat.places)
-    assert [name for name, _ in buffers(model)] == ["1.running_mean", "1.running_var"]
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: (nn.ReLU(), torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)), "no trainable"),
-        (lambda: (nn.Linear(2, 2), torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0)), "does not hold 'weight'"),
-        (lambda: (m := nn.Linear(2, 2), torch.optim.SGD([*m.parameters(), nn.Parameter(torch.zeros(1))], lr=1.0)),
-         "1 parameters that are not the model's"),
-        (lambda: (m := nn.LazyLinear(2), torch.optim.SGD(m.parameters(), lr=1.0)), "run one batch"),
-        (lambda: (m := nn.Linear(2, 2).to(torch.complex64), torch.optim.SGD(m.parameters(), lr=1.0)), "complex64"),
-        (lambda: (m := nn.Linear(2, 2), torch.optim.LBFGS(m.parameters())), "LBFGS"),
-    ],
-)  # fmt: skip
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_cannot_be_shared_is_refused(make: Callable[[], Any], said: str) -> None:
-    with pytest.raises(SettingError, match=said):
-        offbeat.join().wrap(*make())
+def test_an_optimizer_that_evaluates_the_loss_itself_is_refused() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(SettingError, match="LBFGS"):
+        offbeat.join().wrap(model, torch.optim.LBFGS(model.parameters()))
 
 
 def test_one_process_joins_once_and_wraps_once() -> None:

@@ -1,29 +1,24 @@
-"""A module's parameters in one flat buffer per (dtype, device), so that a whole model is read and written in one copy.
-
-What is shared are the trainable parameters, tied ones once. They keep their identity: only their memory moves. Frozen
-parameters stay as they are.
-
-BatchNorm's running statistics, and all other buffers, are not parameters: they stay each agent's own and are never
-mixed. An exported model has the mean over the agents of those that are floating-point numbers.
-"""
+"""A module's parameters in one flat buffer per (dtype, device), so that one copy reads or writes a whole model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.vector import Parts
 
-ALIGN = 64
-"""Bytes; what lies between two parameters is zero."""
-FEW = 4
+FEW, ALIGNED = 4, 64  # names in a message; bytes, as torch aligns: elsewhere matrix products may round differently
+BEFORE = "before wrapping the model"
+AVERAGING = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+_get: Callable[..., Any] = dict.get
+_needs = attrgetter("requires_grad")
 
 
 class BrokenViews(OffbeatError):
@@ -32,178 +27,173 @@ class BrokenViews(OffbeatError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter lies: in part number `part`, from `offset` on."""
+    """Where a parameter lies: in part number `part`, from element `offset` on."""
 
     name: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    dtype: str
+    dtype: torch.dtype
+    device: torch.device
     part: int
     offset: int
 
 
 class Flat:
-    """The flat buffers of a model.
+    """The flat buffers of a model, with its trainable parameters as views. Raises SettingError if that cannot be.
 
-    parts:  the buffers, 1-D, in the order in which their (dtype, device) first appears
-    places: where each parameter lies
+    parts:  the buffers, 1-D, one per (dtype, device), in the order in which these first appear
+    places: where each parameter lies; tied ones have one place, frozen ones stay where they are
 
-    Raises SettingError for a model or an optimizer whose parameters cannot be shared.
+    Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of 64 bytes;
+    what lies between is zero, and linear operations keep it so. BatchNorm's running statistics, like all buffers, are
+    not parameters: they stay each agent's own and are never mixed; an exported model has their mean over the agents.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        trained = _trainable(model, optimizer)
-        groups: dict[tuple[torch.dtype, torch.device], list[tuple[str, nn.Parameter]]] = {}
-        for name, p in trained:
-            groups.setdefault((p.dtype, p.device), []).append((name, p))
+        _refuse_optimizer(model, optimizer, trained := _trainable(model))
         self.model = model
-        self.parts: Parts = tuple(
-            torch.zeros(sum(_room(p) for _, p in group), dtype=dtype, device=device)
-            for (dtype, device), group in groups.items()
-        )
         self.places: list[Place] = []
-        self._parameters: list[nn.Parameter] = []
-        for part, group in enumerate(groups.values()):
-            offset = 0
-            for name, p in group:
-                place = Place(name, tuple(p.shape), _dense_stride(p), str(p.dtype), part, offset)
-                view = self._view(self.parts, place)
-                view.copy_(p.data)
-                p.data = view
-                self.places.append(place)
-                self._parameters.append(p)
-                offset += _room(p)
-        self._trained = [(p, p.data_ptr(), p.stride()) for _, p in trained]
+        self._parameters = list(trained.values())
+        sizes: dict[tuple[torch.dtype, torch.device], int] = {}
+        for name, p in trained.items():
+            size = sizes.setdefault((p.dtype, p.device), 0)
+            part, step = list(sizes).index((p.dtype, p.device)), ALIGNED // p.element_size()
+            stride = tuple(torch.empty_like(p, device="meta").stride())  # its own, unless there are gaps
+            self.places.append(Place(name, tuple(p.shape), stride, p.dtype, p.device, part, size))
+            sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
+        self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items())
+        for p, place in zip(self._parameters, self.places, strict=True):
+            p.data = _view(self.parts, place).copy_(p.data)
+        self._called = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+        self._remember()
 
     @property
     def names(self) -> list[list[Any]]:
-        """Name, shape and dtype of every parameter, JSON-ready: whether two models are the same."""
-        return [[p.name, list(p.shape), p.dtype] for p in self.places]
+        """What lies where, for JSON: two models can be mixed, and restored, if and only if these are equal."""
+        strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.places]
+        return [[p.name, [*p.shape], str(p.dtype), p.part, p.offset, strides[k]] for k, p in enumerate(self.places)]
 
     def check(self) -> None:
-        """Raise BrokenViews if something moved a parameter out of its buffer; a comparison of addresses."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        if len(trained) == len(self._trained) and all(
-            p is known and p.data_ptr() == pointer and p.stride() == stride
-            for p, (known, pointer, stride) in zip(trained, self._trained, strict=True)
+        """Raise BrokenViews if a parameter has left its buffer. Cheap: to be called every step."""
+        if not (
+            all(map(is_, map(_get, self._tables, self._keys), self._values))
+            and sum(map(len, self._all_tables)) == len(self._keys)
+            and list(map(Tensor.data_ptr, self._parameters)) == self._pointers
+            and list(map(_needs, self._everything)) == self._needed
         ):
-            return
-        for p, place in zip(self._parameters, self.places, strict=True):
-            where = self._view(self.parts, place)
-            moved = p.data_ptr() != where.data_ptr() or p.stride() != where.stride() or p.dtype != where.dtype
-            if moved or not p.requires_grad or dict(self.model.named_parameters()).get(place.name) is not p:
-                raise BrokenViews(self._why(p, place))
-        raise BrokenViews(
-            f"The model has {len(trained)} trainable parameters; there were {len(self._trained)} when it was wrapped. "
-            "Add, replace or unfreeze parameters before agent.wrap(model, optimizer)."
-        )
+            self._examine()
+            self._remember()  # something harmless: a frozen part was added, the buffers went to shared memory
 
+    @torch.no_grad()
     def gradient(self) -> Parts:
-        """The gradients as flat tensors of their own; zeros where there are none. SettingError if one is sparse."""
+        """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
         flat = tuple(torch.zeros_like(part) for part in self.parts)
         for p, place in zip(self._parameters, self.places, strict=True):
             if p.grad is not None:
-                if p.grad.is_sparse:
-                    raise SettingError(f"The gradient of '{place.name}' is sparse; expected dense ones (sparse=False).")
-                self._view(flat, place).copy_(p.grad)
+                if p.grad.layout is not torch.strided:
+                    raise SettingError(f"The gradient of '{place.name}' is sparse; expected dense ones.")
+                _view(flat, place).copy_(p.grad)
         return flat
 
+    @torch.no_grad()
     def set_gradient(self, parts: Parts) -> None:
-        """Write flat tensors into the parameters' `grad`."""
+        """Copy flat tensors into the parameters' `grad`."""
+        self._require_fit(parts)
         for p, place in zip(self._parameters, self.places, strict=True):
-            g = self._view(parts, place)
-            if p.grad is None:
+            if p.grad is None or p.grad.layout is not torch.strided or p.grad.requires_grad:
                 p.grad = torch.empty_like(p)
-            p.grad.copy_(g)
+            p.grad.copy_(_view(parts, place))
 
     @torch.no_grad()
     def write(self, parts: Parts) -> None:
-        """Parameters <- parts. Only the training thread may call it."""
+        """Parameters <- parts. In the training thread, between steps: autograd does not see it."""
+        self._require_fit(parts)
         for to, part in zip(self.parts, parts, strict=True):
             to.copy_(part)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
-        """Flat tensors as {name in the state dict: tensor}, tied parameters under all their names."""
-        by_parameter = {id(p): self._view(parts, place) for p, place in zip(self._parameters, self.places, strict=True)}
-        everywhere = self.model.named_parameters(remove_duplicate=False)
-        return {name: by_parameter[id(p)].clone() for name, p in everywhere if id(p) in by_parameter}
+        """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or pickled."""
+        self._require_fit(parts)
+        by = {id(p): _view(parts, place) for p, place in zip(self._parameters, self.places, strict=True)}
+        return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
 
-    def _view(self, parts: Parts, place: Place) -> Tensor:
-        part = parts[place.part]
-        return part.as_strided(place.shape, place.stride, part.storage_offset() + place.offset)
+    def _require_fit(self, parts: Parts) -> None:
+        want, got = [part.shape for part in self.parts], [part.shape for part in parts]
+        if want != got or any(part.numel() > 1 and part.stride() != (1,) for part in parts):
+            raise SettingError(f"Got parts of shapes {[*map(tuple, got)]}; expected dense {[*map(tuple, want)]}.")
 
-    def _why(self, p: nn.Parameter, place: Place) -> str:
-        current = dict(self.model.named_parameters()).get(place.name)
-        if current is not p:
-            what = "is another parameter now: it was replaced, or load_state_dict(assign=True) was called"
-            do = "Use load_state_dict without assign, and wrap the model after its last change."
-        elif not p.requires_grad:
-            what, do = "was frozen", "Freeze parameters before wrapping the model."
-        elif str(p.dtype) != place.dtype:
-            what = f"is {p.dtype} now instead of {place.dtype}"
-            do = "Call .to(dtype) or .half() before wrapping, or use torch.autocast."
-        elif p.device != self.parts[place.part].device:
-            what = f"is on {p.device} now instead of {self.parts[place.part].device}"
-            do = "Move the model to its device before wrapping it."
-        else:
-            what = "was moved in memory, as .to(memory_format=...) or an assignment to .data does"
-            do = "Do that before wrapping the model."
-        return f"The parameter '{place.name}' no longer lives in the buffer that the others read: it {what}. {do}"
+    def _remember(self) -> None:
+        """What `check` compares with: all entries of all modules' tables, and addresses."""
+        modules = list(self.model.modules())
+        self._all_tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._modules)]
+        rows = [(table, key, value) for table in self._all_tables for key, value in table.items()]
+        self._tables, self._keys, self._values = ([row[k] for row in rows] for k in range(3))
+        self._pointers = [p.data_ptr() for p in self._parameters]
+        self._everything = [*self._parameters, *self.model.parameters()]
+        self._needed = list(map(_needs, self._everything))
 
-
-def _trainable(model: nn.Module, optimizer: Optimizer) -> list[tuple[str, nn.Parameter]]:
-    if isinstance(model, DistributedDataParallel) or type(model).__name__.startswith("FullySharded"):
-        raise SettingError(
-            f"The model is a {type(model).__name__}, which averages over processes itself; pass the module inside."
-        )
-    named = list(model.named_parameters())
-    for name, p in named:
-        if isinstance(p, nn.parameter.UninitializedParameter):
-            raise SettingError(
-                f"The parameter '{name}' has no shape yet: run one batch through the model, then wrap it."
+    def _examine(self) -> None:
+        now = dict(self.model.named_parameters(remove_duplicate=False))
+        new = [name for name, p in now.items() if p.requires_grad and self._called.get(name) is not p]
+        for p, place in zip(self._parameters, self.places, strict=True):
+            name = next((n for n, q in self._called.items() if q is p and now.get(n) is not p), place.name)
+            q, view = now.get(name, p), _view(self.parts, place)
+            moved = p.data_ptr() != view.data_ptr() or p.stride() != view.stride()
+            rows = (
+                (name not in now, f"is gone; new: {_some(new) or 'none'}", "re-parametrise, compile, replace modules"),
+                (q.dtype != view.dtype, f"is {q.dtype}, was {view.dtype}", "call .to(dtype) or .half()"),
+                (q.device != view.device, f"is on {q.device}, was on {view.device}", "call .to(device)"),
+                (q is not p, "was replaced, as load_state_dict(assign=True) does", "load without assign, or replace"),
+                (not p.requires_grad, "was frozen", "freeze parameters"),
+                (moved, "was moved: .to(memory_format=...), flatten_parameters() or .data = ...", "do that"),
             )
-        if p.requires_grad and (not p.is_floating_point() or p.layout is not torch.strided):
-            raise SettingError(
-                f"The parameter '{name}' is {p.dtype}, {p.layout}; expected dense floating-point numbers."
-            )
-    trained = [(name, p) for name, p in named if p.requires_grad]
-    if not trained:
-        raise SettingError("The model has no trainable parameters; expected some with requires_grad.")
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    mine = {id(p) for _, p in named}
-    missing = [name for name, p in trained if id(p) not in held]
-    if missing:
-        raise SettingError(
-            f"The optimizer does not hold {_some(missing)}; expected all trainable parameters of the model. Freeze "
-            "those that are not to be trained (requires_grad_(False))."
-        )
-    if held - mine:
-        raise SettingError(
-            f"The optimizer holds {len(held - mine)} parameters that are not the model's; expected the model's alone. "
-            "Was the model changed or moved after the optimizer was made?"
-        )
-    return trained
+            for _, what, do in (row for row in rows if row[0]):
+                raise BrokenViews(f"Parameter '{name}' left the shared buffer: it {what}. Expected: {do} {BEFORE}.")
+        if new:
+            raise BrokenViews(f"{_some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
 
 
-def _room(p: Tensor) -> int:
-    """How many numbers a parameter takes: each begins where torch would have it begin, so that no bit changes."""
-    step = ALIGN // p.element_size()
-    return -(-p.numel() // step) * step
+def buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the floating-point buffers in the model's state dict, such as BatchNorm's running statistics."""
+    mine = {id(b) for b in model.buffers() if b.is_floating_point()}
+    return {name: b.detach().clone() for name, b in model.state_dict(keep_vars=True).items() if id(b) in mine}
+
+
+def _view(parts: Parts, place: Place) -> Tensor:
+    part = parts[place.part]
+    return part.as_strided(place.shape, place.stride, part.storage_offset() + place.offset)
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(f"'{name}'" for name in names[:FEW]) + more
+    return ", ".join(f"'{name}'" for name in names[:FEW]) + f" and {len(names) - FEW} more" * (len(names) > FEW)
 
 
-def _dense_stride(p: Tensor) -> tuple[int, ...]:
-    """Its own strides if it fills its memory without gaps (channels_last does), else those of a contiguous tensor."""
-    return tuple(torch.empty_like(p, device="meta").stride())
+def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    for name, m in model.named_modules():
+        if kinds := AVERAGING.intersection(c.__name__ for c in type(m).__mro__):
+            raise SettingError(f"The module '{name}' is {min(kinds)}, which averages on its own; expected a plain one.")
+        if getattr(m, "sparse", False) is True and any(p.requires_grad for p in m.parameters(recurse=False)):
+            raise SettingError(f"The module '{name}' has sparse gradients, which cannot be shared: set sparse=False.")
+    owner: dict[tuple[torch.device, int], str] = {}
+    for name, p in model.named_parameters():
+        if nn.parameter.is_lazy(p):
+            raise SettingError(f"The parameter '{name}' has no shape yet: run one batch {BEFORE}.")
+        plain = type(p.data) is Tensor and p.layout is torch.strided and not p.is_meta
+        if p.requires_grad and not (plain and p.is_floating_point()):
+            got = f"a {type(p.data).__name__} of {p.dtype}, {p.layout}, on {p.device}"
+            raise SettingError(f"The parameter '{name}' is {got}; expected a plain dense tensor of real numbers.")
+        if plain and p.numel() and (twin := owner.setdefault((p.device, p.data_ptr()), name)) != name:
+            raise SettingError(f"'{twin}' and '{name}' share memory as two parameters; tie them as one: a.w = b.w.")
+    if trained := {name: p for name, p in model.named_parameters() if p.requires_grad}:
+        return trained
+    raise SettingError("The model has no trainable parameters; expected some with requires_grad.")
 
 
-def buffers(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The floating-point buffers in the model's state dict, copied."""
-    names = model.state_dict().keys()
-    for name, b in model.named_buffers():
-        if name in names and b.is_floating_point():
-            yield name, b.detach().clone()
+def _refuse_optimizer(model: nn.Module, optimizer: Optimizer, trained: dict[str, nn.Parameter]) -> None:
+    mine = {id(p) for p in model.parameters()}
+    groups = enumerate(group["params"] for group in optimizer.param_groups)
+    held = {id(p): f"group {g}, number {k}: {tuple(p.shape)}" for g, group in groups for k, p in enumerate(group)}
+    if missing := [name for name, p in trained.items() if id(p) not in held]:
+        raise SettingError(f"The optimizer does not hold {_some(missing)}; give it these, or freeze them.")
+    if foreign := [what for key, what in held.items() if key not in mine]:
+        raise SettingError(f"The optimizer holds parameters that are not the model's: {_some(foreign)}. Make it last.")
