@@ -23,8 +23,7 @@ import pytest
 from test_data import idx, small_set
 
 import offbeat
-from offbeat import __main__ as command
-from offbeat import cli, comparison
+from offbeat import cli, commands, comparison
 from offbeat.delays import parse
 from offbeat.errors import ContractError
 from offbeat.experiment import Experiment, run_one
@@ -74,7 +73,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         monkeypatch.setattr(sys, "argv", ["offbeat", *map(str, arguments)])
         code: Any = 0
         try:
-            command.main()
+            commands.main()
         except SystemExit as end:
             code = end.code or 0
         return Outcome(code, *capsys.readouterr())
@@ -766,3 +765,27 @@ def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path, columns: 
     for name in offbeat.ALGORITHMS:
         assert re.search(rf"^ *{name} ", text, re.MULTILINE)
     assert "time to 0.1 %" in " ".join(text.split())
+
+
+def test_a_trace_that_cannot_be_written_costs_no_result(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder goes away after the first of two runs: the table and the other results are there all the same."""
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    save = offbeat.Trace.save
+
+    def once(trace: offbeat.Trace, path: Path) -> None:
+        save(trace, path)
+        shutil.rmtree(folder)
+
+    monkeypatch.setattr(offbeat.Trace, "save", once)
+    outcome = call(
+        "compare", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "20", "--traces", folder,
+        "--json", "out.json",
+    )  # fmt: skip
+    assert outcome.code == 1
+    assert "dsgd" in outcome.out
+    assert [run["algorithm"] for run in read("out.json")["runs"]] == ["adsgd", "dsgd"]
+    assert "Cannot write" in outcome.err
+    assert "Traceback" not in outcome.err

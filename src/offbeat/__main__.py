@@ -1,32 +1,5 @@
-"""The command `offbeat`, also `python -m offbeat`."""
+"""`python -m offbeat` is `offbeat`."""
 
-from __future__ import annotations
+from offbeat.commands import main
 
-import os
-import sys
-
-from rich.console import Console
-from rich.text import Text
-
-from offbeat import cli_live
-from offbeat.cli import app
-from offbeat.errors import OffbeatError
-
-cli_live.register(app)
-
-
-def main() -> None:
-    """The entry point: an error of ours is one paragraph and its exit code, not a traceback."""
-    try:
-        app()
-    except OSError as error:  # a full disk behind standard output, say
-        sys.stderr.write(f"Error: Cannot print: {error.strerror or error}.\n")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except OffbeatError as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
-        sys.exit(error.exit_code)
-
-
-if __name__ == "__main__":
-    main()
+main()

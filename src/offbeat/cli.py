@@ -170,8 +170,10 @@ def compare(
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor,
     )  # fmt: skip
-    result, code = _carry_out(plan, quiet, traces)
-    written, failures = write_results(result, json, report)
+    failures: list[str] = []
+    result, code = _carry_out(plan, quiet, traces, failures)
+    written, not_written = write_results(result, json, report)
+    failures += not_written
     if not quiet:
         out = Out()
         out.print(as_table(result, out.width))
@@ -244,8 +246,11 @@ def write_results(result: Comparison, json: Path | None, report: Path | None) ->
     return written, failures
 
 
-def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> tuple[Comparison, int]:
-    """Make the runs with a progress bar, and the exit code; Ctrl-C and SIGTERM end it and keep what is finished."""
+def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None, failures: list[str]) -> tuple[Comparison, int]:
+    """Make the runs with a progress bar, and the exit code; Ctrl-C and SIGTERM end it and keep what is finished.
+
+    A trace that cannot be written costs no result: it is one of the `failures`.
+    """
     runs: list[Run] = []
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -254,7 +259,10 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None) -> tuple
             for run in plan.runs(told, keep_traces=traces is not None):
                 if traces is not None and run.trace is not None:
                     name = f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
-                    run.trace.save(traces / name)
+                    try:
+                        run.trace.save(traces / name)
+                    except OSError as error:
+                        failures.append(f"Cannot write {traces / name}: {error.strerror or error}.")
                 runs.append(run if run.seed == plan.prepared[0].seed else replace(run, trace=None))
                 if finished is not None:
                     finished(run)
