@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 from rich.text import Text
 
 from offbeat import comparison
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import check_writable, parse_steps, write_results
-from offbeat.console import Out
+from offbeat.console import Out, progress_bar
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
@@ -25,7 +28,7 @@ from offbeat.results import Comparison, Run
 from offbeat.topology import build
 from offbeat.trace import Trace
 
-WHAT, HOW, OUTPUT = "What is run", "How", "Output"
+WHAT, HOW, WORLD, LEARNING, OUTPUT = "What is run", "How", "The world", "Learning", "Running and output"
 
 
 def register(app: typer.Typer) -> None:
@@ -122,85 +125,121 @@ def launch(
 
 
 def live(
-    task: Annotated[
-        str, typer.Option(help="What is trained; see 'offbeat list tasks'.", rich_help_panel=WHAT)
-    ] = "digits",
+    task: Annotated[str, typer.Option(help="What is trained: 'offbeat list tasks'.", rich_help_panel=WHAT)] = "digits",
     algorithms: Annotated[
         str, typer.Option(help="Names with commas between; they run one after another.", rich_help_panel=WHAT)
     ] = "adsgd",
-    agents: Annotated[int, typer.Option(help="How many agents.", rich_help_panel=WHAT)] = 4,
-    topology: Annotated[str, typer.Option(help="Who hears whom.", rich_help_panel=WHAT)] = "ring",
-    case: Annotated[str, typer.Option(help="See 'offbeat list cases'.", rich_help_panel=WHAT)] = "base",
-    straggler: Annotated[int | None, typer.Option(help="The slow agent.", rich_help_panel=WHAT)] = None,
-    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WHAT)] = 10.0,
+    agents: Annotated[int, typer.Option(help="How many agents, a process each.", rich_help_panel=WHAT)] = 4,
+    topology: Annotated[str, typer.Option(help="Who hears whom; as in compare.", rich_help_panel=WHAT)] = "ring",
     skew: Annotated[float, typer.Option(help="Fraction of the data split by label.", rich_help_panel=WHAT)] = 1.0,
-    data: Annotated[Path | None, typer.Option(help="Folder with the data.", rich_help_panel=WHAT)] = None,
-    lr: Annotated[list[str] | None, typer.Option(help="The step, as in compare.", rich_help_panel=WHAT)] = None,
-    batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=WHAT)] = 32,
-    unit: Annotated[
-        str,
-        typer.Option(help="Real time in a unit of simulated time: '20ms', '0.5s'.", rich_help_panel=HOW),
-    ] = "20ms",
-    until: Annotated[
-        float | None, typer.Option(help="When a run ends, in units; default: 30 s worth.", rich_help_panel=HOW)
+    dirichlet: Annotated[float | None, typer.Option(help="Split by a Dirichlet mixture.", rich_help_panel=WHAT)] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the data; as in compare.", rich_help_panel=WHAT)
     ] = None,
-    target: Annotated[float | None, typer.Option(help="Accuracy to reach.", rich_help_panel=HOW)] = None,
-    loss: Annotated[float, typer.Option(help="Probability that a register is missed.", rich_help_panel=HOW)] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=HOW)] = 0,
-    max_restarts: Annotated[int, typer.Option(help="Restarts of one agent.", rich_help_panel=HOW)] = 3,
+    case: Annotated[str, typer.Option(help="See 'offbeat list cases'.", rich_help_panel=WORLD)] = "base",
+    straggler: Annotated[
+        int | None, typer.Option(help="The slow agent; default: the centre.", rich_help_panel=WORLD)
+    ] = None,
+    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
+    compute: Annotated[
+        str, typer.Option(help="How long gradients take, at least.", rich_help_panel=WORLD)
+    ] = "gamma 0.25",
+    communication: Annotated[
+        str, typer.Option(help="How long until what was sent can be seen.", rich_help_panel=WORLD)
+    ] = "lognormal 1",
+    loss: Annotated[float, typer.Option(help="Probability that a register is missed.", rich_help_panel=WORLD)] = 0.0,
+    unit: Annotated[str, typer.Option(help="Real time in a unit: '20ms', '0.5s'.", rich_help_panel=WORLD)] = "20ms",
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=WORLD),
+    ] = None,
+    lr: Annotated[list[str] | None, typer.Option(help="The step, as in compare.", rich_help_panel=LEARNING)] = None,
+    batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
+    reg: Annotated[float, typer.Option(help="As in compare.", rich_help_panel=LEARNING)] = 0.001,
+    until: Annotated[
+        float | None, typer.Option(help="When a run ends, in units; default: 30 s worth.", rich_help_panel=LEARNING)
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="Accuracy to reach.", rich_help_panel=LEARNING)] = None,
+    eval_every: Annotated[
+        float | None, typer.Option(help="Units between evaluations; default: until / 200.", rich_help_panel=LEARNING)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=OUTPUT)] = 0,
+    max_restarts: Annotated[int, typer.Option(help="Of one agent; 0: end when one dies.", rich_help_panel=OUTPUT)] = 3,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
     report: Annotated[Path | None, typer.Option(help="Write the page to this file.", rich_help_panel=OUTPUT)] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for traces and output; default: a new one in ./offbeat-runs.", rich_help_panel=OUTPUT
-        ),
+        typer.Option(help="Folder for traces; default: a new one in ./offbeat-runs.", rich_help_panel=OUTPUT),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Run the simulator's experiments for real: one process an agent, real gradients, real crashes.
 
     Computation is padded up to the drawn time, and what is sent becomes visible after the drawn delay, so the world is
-    the one of 'offbeat compare'; the table, the JSON file and the page are the same.
+    the one of 'offbeat compare'; the table, the JSON file and the page are the same. Ctrl-C keeps what there is.
 
     Example:
 
-      offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd --until 1500
+      offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd --until 1500 --report live.html
     """
     check_writable(json, report)
     seconds = parse_unit(unit)
-    wanted: dict[str, Any] = {
-        "task": task, "agents": agents, "topology": topology, "case": case, "straggler": straggler,
-        "slowdown": slowdown, "skew": skew, "batch": batch, "target": target, "loss": loss,
+    e: dict[str, Any] = {
+        "task": task, "agents": agents, "topology": topology, "case": case, "straggler": straggler, "reg": reg,
+        "slowdown": slowdown, "skew": skew, "dirichlet": dirichlet, "batch": batch, "target": target, "loss": loss,
         "until": until if until is not None else 30.0 / seconds, "data": None if data is None else str(data.resolve()),
+        "compute": compute, "communication": communication, "eval_every": eval_every,
     }  # fmt: skip
-    plan = comparison.plan(algorithms, lr=parse_steps(lr or []), seed=seed, **wanted)
-    folder = job_folder(out, task)
-    console, runs = Out(), []
-    for row, steps in zip(plan.rows, plan.steps, strict=True):
-        for step in steps or []:
-            name = f"{row.name.replace(':', '-')}-lr{step!r}"
-            runs.append(
-                _one(plan.prepared[0], wanted, row, step, job_folder(folder / name, name), seconds, max_restarts, quiet)
-            )
-    result = Comparison(runs)
+    plan = comparison.plan(algorithms, lr=parse_steps(lr or []), seed=seed, **e)
+    if None in plan.steps:
+        raise SettingError("Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the step.")
+    for text in fault or []:
+        parse_fault(text, plan.prepared[0].topology.n)
+    folder = job_folder(out, task).resolve()
+    result, code = _all_live(plan, e, folder, seconds, max_restarts, fault or [], quiet)
     written, failures = write_results(result, json, report)
     if not quiet:
+        console = Out()
         console.print(as_table(result, console.width))
         for path in [*written, folder]:
             console.print(Text(f"Written: {path}"), soft_wrap=True)
     if failures:
         raise OffbeatError(" ".join(failures))
+    if code:
+        raise typer.Exit(code)
 
 
-def _one(p: Any, e: dict[str, Any], row: Any, lr: float, folder: Path, unit: float, restarts: int, quiet: bool) -> Run:
-    console = Out(stderr=True)
+def _all_live(
+    plan: comparison.Plan, e: dict[str, Any], folder: Path, unit: float, restarts: int, faults: list[str], quiet: bool
+) -> tuple[Comparison, int]:
+    """The runs one after another, and the exit code; a signal ends them and keeps what there is."""
+    runs: list[Run] = []
+    p = plan.prepared[0]
+    with nullcontext() if quiet else progress_bar() as bar:
+        console = Out(stderr=True) if bar is None else bar.console
 
-    def say(agent: int, line: str) -> None:
-        if not quiet:
-            console.print(Text(f"[{agent}] {line}"), soft_wrap=True)
+        def say(agent: int, line: str) -> None:
+            if not quiet:
+                console.print(Text(f"[{agent}] {line}"), soft_wrap=True)
 
-    return run_live(p, e, row, lr, folder, unit, restarts, say)
+        for row, steps in zip(plan.rows, plan.steps, strict=True):
+            for lr in steps or []:
+                where = folder / f"{row.name.replace(':', '-')}-lr{lr!r}"
+                where.mkdir(exist_ok=True)
+                told = None if bar is None else _told(bar, row.name, p.until)
+                run, signal_number = run_live(p, e, row, lr, where, unit, restarts, say, told, faults)
+                runs.append(run)
+                if signal_number:
+                    return Comparison(runs, interrupted=True), 128 + signal_number
+    return Comparison(runs), 0
+
+
+def _told(bar: Progress, name: str, until: float) -> Callable[[float], None]:
+    """A callback that moves a bar of this run's own."""
+    task = bar.add_task(name, total=round(until))
+    return lambda now: bar.update(task, completed=round(now))
 
 
 def replay(

@@ -164,10 +164,10 @@ def run_live(
     p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
     faults: Sequence[str] = (), checkpoint_every: int = 0, resume: bool = False,
-) -> Run:  # fmt: skip
+) -> tuple[Run, int]:  # fmt: skip
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
-    Raises RunFailed if it ended before its time.
+    Returns the run, and the signal that ended it, 0 if none did. Raises RunFailed if it failed.
     """
     began = time.perf_counter()
     settings = {
@@ -181,7 +181,8 @@ def run_live(
         p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
         elapsed(logs) * unit if resume else 0.0,
     )  # fmt: skip
-    Launcher(job, say, watcher).run()
+    launcher = Launcher(job, say, watcher)
+    launcher.run()
     trace = merged(logs, settings)
     trace.save(folder / "trace.npz")
     sent = trace.transmissions
@@ -191,7 +192,7 @@ def run_live(
             curve_point(p.task, models, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
         final = final_scores(p.task, watcher.final, curve)
     reached = next((t for k, t in enumerate(curve.time) if met(p, curve, k)), None)
-    return Run(
+    run = Run(
         algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
         settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit},
         time_to_target=reached, diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
@@ -199,6 +200,7 @@ def run_live(
         staleness=trace.staleness(), digest=trace.digest(final_bytes(watcher.final)),
         wall_s=time.perf_counter() - began, topology=p.topology, models=watcher.final, trace=trace,
     )  # fmt: skip
+    return run, launcher.stopped_by
 
 
 if __name__ == "__main__":

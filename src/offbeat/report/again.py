@@ -115,11 +115,15 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     given = ["agents", "topology", split, "data", "case", *slow, "compute", "communication", "loss", "batch", "reg",
              "until", "target", "eval_every", "executor"]  # fmt: skip
     given = [name for name in given if (name, s[name]) not in (("loss", 0.0), ("executor", "batched"))]
+    live = "unit" in first.settings
+    if live:
+        given = [name for name in given if name != "executor"]
     options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
     options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
-    options += [("seed", seeds[0]), ("seeds", seeds[-1] - seeds[0] + 1)]
+    options += [("unit", f"{1000 * first.settings['unit']:g}ms")] if live else []
+    options += [("seed", seeds[0])] + [("seeds", seeds[-1] - seeds[0] + 1)] * (not live)
     words = [f"--{k.replace('_', '-')} {shlex.quote(_text(v))}" for k, v in options if v is not None]
-    return " ".join(["offbeat compare", *words]), missing
+    return " ".join(["offbeat live" if live else "offbeat compare", *words]), missing
 
 
 def _steps(comparison: Comparison) -> list[str] | None:

@@ -24,8 +24,7 @@ def page(comparison: Comparison) -> str:
     title = headline(comparison)
     body = [
         f"<h1>{escaped(title)}</h1>",
-        "<p>Algorithms for decentralized SGD, compared in one simulated world: all meet the same delays, losses, "
-        "crashes and minibatches. The unit of time is the mean time of one gradient of an agent that is not slow.</p>",
+        _about(comparison),
         "<h2>Results</h2>", *_results(comparison),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
@@ -33,6 +32,17 @@ def page(comparison: Comparison) -> str:
         "<h2>Run it again</h2>", *again(comparison),
     ]  # fmt: skip
     return _document(title, "\n".join(body), shelf)
+
+
+def _about(comparison: Comparison) -> str:
+    """What was done, in a paragraph."""
+    unit = comparison.runs[0].settings.get("unit")
+    where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
+    real = "" if unit is None else f", {1000 * unit:g} ms"
+    return (
+        f"<p>Algorithms for decentralized SGD, compared in {where}: all meet the same delays, losses, crashes and "
+        f"minibatches. The unit of time is the mean time of one gradient of an agent that is not slow{real}.</p>"
+    )
 
 
 class Shelf:
