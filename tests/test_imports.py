@@ -59,7 +59,10 @@ LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas")}
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
 """All that an algorithm may import."""
 
-LIVE = {f"offbeat.live.{name}" for name in ("board", "children", "driver", "faults", "launch", "saver")}
+LIVE = {
+    f"offbeat.live.{name}"
+    for name in ("board", "children", "driver", "faults", "launch", "metrics", "performer", "saver", "screen")
+}
 
 ONLY = {
     "pickle": {"offbeat.sim.checks"},

@@ -65,10 +65,10 @@ def agent_program() -> None:
             driver.attend()
             while True:
                 asked += 1
-                done = driver.now() + compute_time()
+                done = driver.clock.now() + compute_time()
                 g = evaluate(p.task, {me: (x.parts, minibatch())})[me]
-                time.sleep(max(0.0, min(done, p.until) - driver.now()) * driver.unit)
-                faults.before_step(driver.steps)
+                time.sleep(max(0.0, min(done, p.until) - driver.clock.now()) * driver.clock.unit)
+                faults.before_step(driver.performer.steps)
                 x = driver.step(g)
                 faults.after_step()
                 keeper.save(asked + 1)
@@ -92,7 +92,7 @@ class Keeper:
 
     def save(self, asked: int) -> None:
         """Save, if as many steps have been made as the settings say; `asked`: gradients asked for so far."""
-        every, steps = self.settings["checkpoint_every"], self.driver.steps
+        every, steps = self.settings["checkpoint_every"], self.driver.performer.steps
         if every and steps % every == 0:
             with self.driver.lock:
                 content = checkpoint.pack(self.about, self.driver.state() | {"asked": asked})

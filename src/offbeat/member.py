@@ -92,7 +92,7 @@ class Member:
     @property
     def steps(self) -> int:
         """How many steps this agent has made, in all its lives."""
-        return 0 if self._driver is None else self._driver.steps
+        return 0 if self._driver is None else self._driver.performer.steps
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
         """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.live.shard.shard`."""
@@ -153,7 +153,7 @@ class Member:
             raise SettingError("There is no model to average: wrap one first.")
         driver = self._driver
         with driver.lock:
-            models = [driver.model.parts]
+            models = [driver.performer.model.parts]
             if driver.fabric is not None:
                 others = [driver.fabric.model_of(j) for j in range(self.world) if j != self.rank]
                 models += [found[0].parts for found in others if found is not None]
@@ -212,7 +212,7 @@ class Member:
                 with torch.enable_grad():
                     loss = closure()
             flat.check()
-            faults.before_step(driver.steps)
+            faults.before_step(driver.performer.steps)
             try:
                 x = driver.step(local.gradient())
             except Stopped:
@@ -250,7 +250,7 @@ class Local:
         x = self.driver.snapshot
         assert x is not None
         if g is not self._g:
-            self.driver.force()  # not on a version that may be overwritten before the handler ends
+            self.driver.performer.force()  # not on a version that may be overwritten before the handler ends
             self.flat.set_gradient(g.parts)
         self._step()
         return difference(x, opaque(lambda: Leased(part.cpu() for part in self.flat.parts), of=(g,)))

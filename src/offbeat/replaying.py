@@ -15,7 +15,7 @@ import torch
 from offbeat.algorithms import find
 from offbeat.errors import DataError
 from offbeat.experiment import Experiment, one_thread, prepare
-from offbeat.live.driver import digest
+from offbeat.live.performer import digest
 from offbeat.rules import SGD
 from offbeat.sim.executors import evaluate
 from offbeat.sim.replay import Replay

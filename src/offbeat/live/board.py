@@ -48,7 +48,7 @@ class State(IntEnum):
 
 
 class Row(IntEnum):
-    """The words of a row. Times are in ns of the system's monotonic clock; LOSS and METRIC are float64."""
+    """The words of a row. Times are in ns of the system's monotonic clock; LOSS, METRIC and AGE are float64."""
 
     STATE = 0
     INCARNATION = 1
@@ -62,7 +62,7 @@ class Row(IntEnum):
     MIXED = 9  # in all, within steps
     FIRST = 10  # when its first step ended
     LOSS = 11
-    AGE = 12  # mean age of what it mixed last, ns
+    AGE = 12  # mean age of what it mixes, in seconds, float64
     COMPUTING = 13  # since when; 0: not
     MAILBOXES = 14  # how many it has made
     METRIC = 15

@@ -14,9 +14,10 @@ from offbeat.errors import SettingError
 from offbeat.live import kernel, log
 from offbeat.live.board import Board
 from offbeat.live.checkpoint import refuse_other
-from offbeat.live.driver import Driver, Snapshot
+from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
 from offbeat.live.faults import Faults, parse_fault
+from offbeat.live.performer import Snapshot
 from offbeat.live.post import Link
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
@@ -114,7 +115,7 @@ def resume(driver: Driver, place: Place, state: Mapping[str, Any]) -> Vector:
 def begin(driver: Driver, place: Place, initial: Vector) -> Vector:
     """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient first."""
     if place.incarnation == 1:
-        driver.agent.x = driver.model = initial
+        driver.agent.x = driver.performer.model = initial
         return driver.start()
     assert driver.fabric is not None
     fabric, neighbours = driver.fabric, driver.agent.view.peers

@@ -64,21 +64,22 @@ class Saver:
 
     def save(self, driver: Driver, final: bool = False) -> None:
         """Write a checkpoint if one is due, or `final`."""
-        if driver.at is None or driver.steps == self._saved_step or not (final or self.due(driver.steps)):
+        at, steps = driver.performer.at, driver.performer.steps
+        if at is None or steps == self._saved_step or not (final or self.due(steps)):
             return
         with driver.lock:
             shared = set(self.flat.named(self.flat.parts))
             state = {
                 **driver.state(),
-                "model": self.flat.named(driver.at.parts),
+                "model": self.flat.named(at.parts),
                 "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
                 "optimizer": self.optimizer.state_dict(),
                 "shards": [made.state() for _, made in self.shards],
                 "torch": torch.get_rng_state(),
             }
-            content, name = checkpoint.pack(self.about, state), checkpoint.step_name(driver.steps)
+            content, name = checkpoint.pack(self.about, state), checkpoint.step_name(steps)
         checkpoint.store(self.folder, name, content)  # without the lock: mail is answered meanwhile
-        self._saved_at, self._saved_step = time.monotonic(), driver.steps
+        self._saved_at, self._saved_step = time.monotonic(), steps
 
     def load(self, step: int) -> Mapping[str, Any]:
         """The checkpoint of a step. Raises DataError, and SettingError if it is of another run."""
