@@ -1,12 +1,29 @@
 import gc
 import pickle
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat.vector import Parts, Stamp, Vector, _born, concat, mix, opaque, pin, settle, split, total, zero
+from offbeat.vector import (
+    Leased,
+    Parts,
+    Stamp,
+    Vector,
+    _born,
+    concat,
+    difference,
+    force,
+    mix,
+    opaque,
+    pin,
+    settle,
+    split,
+    total,
+    zero,
+)  # fmt: skip
 
 numbers = st.floats(-10, 10, allow_nan=False, width=32)
 
@@ -142,3 +159,68 @@ def test_parts_that_do_not_fit_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"shorter|longer"):
         _ = (vec(1.0) + Vector((torch.ones(1), torch.ones(1)))).parts
     settle()
+
+
+def test_a_difference_gives_its_terms_away_and_repeats_none() -> None:
+    x, y = vec(1.0, -2.0, 3.0), vec(0.1, 0.2, 0.3)
+    alone = x - difference(x, y)
+    assert alone._terms == ((0.0, x), (1.0, y))
+    assert torch.equal(alone.parts[0], y.parts[0]), "to the bit"
+    mixed = mix({0: 0.25, 1: 0.75}, {1: y}, own=x) - difference(x, y)
+    assert mixed._terms == ((0.25 - 1.0, x), (0.75 + 1.0, y))
+    assert (2.0 * difference(x, y))._terms == ((2.0, x), (-2.0, y))
+
+
+def test_what_depends_on_a_version_that_was_overwritten_is_evaluated_again() -> None:
+    late, still = vec(1.0), vec(10.0)
+    late.late = True
+    form = late + still
+    nested = 2.0 * (form + late) + still
+    apart = still * 3.0
+    kept = apart.parts[0]
+    rounds = []
+
+    def torn(used: Sequence[Vector]) -> list[Vector]:
+        assert all(v is late for v in used)
+        rounds.append(float(nested.parts[0]))
+        if len(rounds) == 3:
+            return []
+        late.move(vec(float(1 + len(rounds))))
+        return [late]
+
+    settle(torn)
+    assert rounds == [34.0, 38.0, 42.0]
+    assert float(form.parts[0]) == 13.0
+    assert apart.parts[0] is kept, "the others are left alone"
+
+
+def test_what_was_forced_stays_as_it_is_when_a_register_moves_on() -> None:
+    late = vec(1.0)
+    late.late = True
+    early = 2.0 * late
+    force(lambda used: [])
+    after = late + early
+
+    def torn(used: Sequence[Vector]) -> list[Vector]:
+        if float(late.parts[0]) > 1.0:
+            return []
+        late.move(vec(5.0))
+        return [late]
+
+    settle(torn)
+    assert float(early.parts[0]) == 2.0
+    assert float(after.parts[0]) == 7.0
+
+
+def test_a_form_is_evaluated_where_the_engine_wants_it() -> None:
+    x = vec(1.0, 2.0)
+    out = Leased([torch.zeros(2, dtype=x.parts[0].dtype)])
+    form = 3.0 * x
+    assert form.into(out)
+    assert not form.into(out), "one place only"
+    settle()
+    assert form.parts is out
+    assert out[0].tolist() == [3.0, 6.0]
+    alias = pin(form)
+    assert alias.parts[0].data_ptr() != out[0].data_ptr(), "leased memory is copied, never shared"
+    assert not x.into(out), "a value stays where it is"

@@ -68,10 +68,10 @@ class Vector:
     # -- arithmetic: builds forms, computes nothing ------------------------------------------------
 
     def __add__(self, other: Vector) -> Vector:
-        return _form((*self._on_the_left(), *other._on_the_right(1.0)))
+        return _form(_joined(self, other, 1.0))
 
     def __sub__(self, other: Vector) -> Vector:
-        return _form((*self._on_the_left(), *other._on_the_right(-1.0)))
+        return _form(_joined(self, other, -1.0))
 
     def __mul__(self, scale: float) -> Vector:
         return _form(self._on_the_right(float(scale)))
@@ -85,10 +85,10 @@ class Vector:
         return self * -1.0
 
     def _on_the_left(self) -> tuple[Term, ...]:
-        return self._terms or ((1.0, self),)
+        return ((1.0, self),) if self._final or not self._terms else self._terms
 
     def _on_the_right(self, scale: float) -> tuple[Term, ...]:
-        if len(self._terms) == 1 or (self._open and self._terms):
+        if not self._final and (len(self._terms) == 1 or (self._open and self._terms)):
             return tuple((scale * c, v) for c, v in self._terms)
         return ((scale, self),)
 
@@ -146,6 +146,17 @@ class Vector:
 
 # Vectors built since the last `settle`; weakly, so that what was only passed through is never computed.
 _born: list[weakref.ref[Vector]] = []
+
+
+def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
+    """The terms of left + scale * right; what an open form repeats is read once, with both coefficients."""
+    terms = (*left._on_the_left(), *right._on_the_right(scale))
+    if not right._open:
+        return terms
+    merged: dict[int, Term] = {}
+    for c, v in terms:
+        merged[id(v)] = (merged[id(v)][0] + c if id(v) in merged else c, v)
+    return tuple(merged.values())
 
 
 def _form(terms: tuple[Term, ...]) -> Vector:
@@ -262,7 +273,7 @@ def pin(v: Vector) -> Vector:
 
 
 def difference(x: Vector, y: Vector) -> Vector:
-    """x - y, whose terms go into whatever it is added to or taken from: x - (x - y) is y to the bit."""
+    """x - y, whose terms go into whatever it is added to or taken from: x - (x - y) is 0 x + y, y to the bit."""
     v = x - y
     v._open = True
     return v
