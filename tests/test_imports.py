@@ -44,16 +44,17 @@ ALLOWED = {
     "child": "member",
     "liverun": "algorithms experiment live results rules sim streams vector",
     "replaying": "algorithms experiment live rules sim streams task topology trace vector",
+    "perfetto": "trace",
     "console": "report results",
     "cli": "algorithms comparison console delays graphs report results tasks world",
-    "cli_live": "algorithms cli comparison console live liverun replaying report results topology trace",
+    "cli_live": "algorithms cli comparison console live liverun perfetto replaying report results topology trace",
     "commands": "cli cli_live",
     "__main__": "commands",
 }
 """Unit -> the units that it may import. A unit is a module or a package of `offbeat`; all may import `errors`,
 and the package itself (`offbeat/__init__.py`) may import all but the command line and the report."""
 
-LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas")}
+LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch")}
 """What is imported inside a function, because it is slow or optional, or because results show themselves."""
 
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}

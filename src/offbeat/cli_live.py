@@ -20,8 +20,11 @@ from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
 from offbeat.live.launch import Job, Launcher, job_folder
 from offbeat.live.log import elapsed, merged
+from offbeat.live.metrics import Metrics
 from offbeat.live.saver import Every
+from offbeat.live.screen import Screen
 from offbeat.liverun import parse_unit, run_live
+from offbeat.perfetto import save_perfetto
 from offbeat.replaying import replayed
 from offbeat.report.table import as_table
 from offbeat.results import Comparison, Run
@@ -74,7 +77,18 @@ def launch(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the agents' output.")] = False,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what every agent did when, for ui.perfetto.dev (.json or .json.gz).", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write TensorBoard's files to this folder.", rich_help_panel=OUTPUT)
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+    ] = False,
 ) -> None:
     """Train with your own script: one process an agent, none of which waits for another.
 
@@ -94,6 +108,7 @@ def launch(
         parse_fault(text, agents)
     if max_restarts < 0:
         raise SettingError(f"--max-restarts must be 0 or more; got {max_restarts}.")
+    check_writable(profile)
     name = Path(command[0]).stem
     folder = job_folder(out, name).resolve()
     if not resume and any(folder.glob("agent-*.trace")):
@@ -103,25 +118,47 @@ def launch(
         "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
         "faults": fault or [],
     }  # fmt: skip
-    console = Out()
-
-    def say(agent: int, line: str) -> None:
-        if not quiet:
-            console.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line), soft_wrap=True)
-
     started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
     logs = [log_path(folder, i) for i in range(agents)]
     job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, elapsed(logs))
-    launcher = Launcher(job, say)
-    try:
-        launcher.run()
-    finally:
-        trace = merged(logs, settings)
-        trace.save(folder / "trace.npz")
-        if not quiet:
-            console.print(Text(f"Written: {folder}"), soft_wrap=True)
-    if launcher.stopped_by:
-        raise typer.Exit(128 + launcher.stopped_by)
+    stopped_by = _launched(job, tensorboard, quiet)
+    _keep(merged(logs, settings), folder, profile, quiet)
+    if stopped_by:
+        raise typer.Exit(128 + stopped_by)
+
+
+def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> int:
+    """Run it, with metrics and a view of what happens; the signal that ended it, 0 if none did."""
+    metrics = Metrics(job.folder, tensorboard)
+    with Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen:
+
+        def say(agent: int, line: str) -> None:
+            if screen is not None:
+                screen.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line))
+
+        def watch(launcher: Launcher) -> None:
+            metrics(launcher)
+            if screen is not None:
+                screen.update(launcher, metrics)
+
+        launcher = Launcher(job, say, watch)
+        try:
+            launcher.run()
+        finally:
+            metrics.close()
+            if metrics.error:
+                Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
+    return launcher.stopped_by
+
+
+def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:
+    """Write the trace, and the profile if one is wanted."""
+    trace.save(folder / "trace.npz")
+    if profile is not None:
+        save_perfetto(trace, profile)
+    if not quiet:
+        for path in [folder, *([profile] if profile is not None else [])]:
+            Out().print(Text(f"Written: {path}"), soft_wrap=True)
 
 
 def live(

@@ -1,0 +1,199 @@
+"""A run's metrics while it runs: a file of JSON lines and, if asked for, TensorBoard.
+
+All of it is read from shared memory by the launcher, so no agent ever notices. A line of metrics.jsonl is one agent at
+one look; what is not known, or is no finite number, is null:
+
+    time       seconds since the run's clock began; then the agent
+    state      starting, running, stopping, restarting, left or ended
+    step       steps in all its lives
+    rate       steps per second since the last look
+    loss       what the agent logged last, and `metric`; exactly 0 cannot be told from nothing
+    age        mean age of what it mixed last, in seconds
+    waited     seconds that it has waited for others, in all; 0 for an algorithm that does not wait
+    mixing     fraction of the time since the last look that its steps spent on mixing, waiting left out
+    restarts   how often it was started again
+    consensus  root mean square distance of all agents' newest models from their mean; not in every look
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat.errors import SettingError
+from offbeat.live.board import Order, Row, State
+from offbeat.live.fabric import model_of
+from offbeat.live.launch import Launcher
+from offbeat.live.register import SLOTS
+
+EVERY, SHORTEST, CONSENSUS_EVERY, SPARED = 1.0, 0.1, 5 * 10**9, 50
+"""Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED of all."""
+
+LARGEST = 256_000_000
+"""Bytes of all models together, beyond which they are not copied."""
+
+SCALARS = ("loss", "rate", "age", "waited", "metric")
+SAID = {"loss": Row.LOSS, "metric": Row.METRIC, "age": Row.AGE}
+COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
+
+
+@dataclass
+class Metrics:
+    """Call it with the launcher, often; it looks once a second. `close` it at the end.
+
+    folder:      where metrics.jsonl goes; lines are appended
+    tensorboard: the folder for TensorBoard's files; None: none. Raises SettingError if it cannot be
+    rows:        the lines of the last look
+    consensus:   the newest number of that name
+    error:       the first thing that could not be written, if any; the run goes on
+    """
+
+    folder: Path
+    tensorboard: Path | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    consensus: float | None = None
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        self._writer = None if self.tensorboard is None else _writer(self.tensorboard)
+        self._handle = -1
+        self._last, self._before, self._models_at, self._over = 0, np.zeros((0, 3), dtype=np.int64), 0, False
+
+    def __call__(self, launcher: Launcher) -> None:
+        """Look, if a second has passed since the last time, or if all agents have left meanwhile."""
+        if not (board := launcher.board).zero or self._over:
+            return
+        now, counted = time.monotonic_ns(), board.rows[:, COUNTED].copy()
+        if not self._last:
+            self._last, self._before = now, counted
+        self._over = bool((board.rows[:, Row.STATE] == State.LEFT).all())
+        passed = (now - self._last) / 1e9
+        if passed < EVERY and not self._over:
+            return
+        known = {"time": round((now - board.zero) / 1e9, 3), "consensus": self._look_at_models(launcher)}
+        pairs = enumerate(zip(counted.tolist(), self._before.tolist(), strict=True))
+        self.rows = [known | _row(launcher, i, *both, passed) for i, both in pairs]
+        self._last, self._before = now, counted
+        self._append("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows).encode())
+        self._draw(self._show)
+
+    def close(self) -> None:
+        """Close the files."""
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._draw(lambda writer: writer.close())
+        self._handle, self._writer = -1, None
+
+    def _look_at_models(self, launcher: Launcher) -> float | None:
+        began = time.monotonic_ns()
+        if began < self._models_at and not self._over:
+            return None
+        found = consensus_of(launcher)
+        self.consensus = self.consensus if found is None else found
+        ended = time.monotonic_ns()
+        self._models_at = ended + max(CONSENSUS_EVERY, SPARED * (ended - began))
+        return found
+
+    def _append(self, lines: bytes) -> None:
+        """Write whole lines: a part, where there is no more room, is taken back."""
+        path = self.folder / "metrics.jsonl"
+        try:
+            if self._handle < 0:
+                self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
+            before = os.fstat(self._handle).st_size
+            if os.write(self._handle, lines) < len(lines):
+                os.ftruncate(self._handle, before)
+                raise OSError("no room is left")
+        except OSError as error:
+            self._failed(f"Cannot write {path}: {error.strerror or error}.")
+
+    def _show(self, writer: Any) -> None:
+        for row in self.rows:
+            for name in SCALARS if row["agent"] else (*SCALARS, "consensus"):
+                where = "all" if name == "consensus" else f"agent-{row['agent']}"
+                if row[name] is not None:
+                    writer.add_scalar(f"{where}/{name}", row[name], round(row["time"]))
+
+    def _draw(self, what: Callable[[Any], None]) -> None:
+        """For TensorBoard, whose writer has a thread of its own, and raises what that met, whatever it is."""
+        try:
+            if self._writer is not None:
+                what(self._writer)
+        except Exception as error:
+            self._failed(f"Cannot write for TensorBoard: {error}")
+            self._writer = None
+
+    def _failed(self, why: str) -> None:
+        self.error = self.error or why
+
+
+def state_of(launcher: Launcher, i: int) -> str:
+    """Where an agent is, in one word: see `state` above."""
+    state = int(launcher.board.rows[i, Row.STATE])
+    if state == State.LEFT:
+        return "left"
+    if i not in launcher.children.running:
+        return "restarting" if i in launcher.again else "ended"
+    if launcher.board.order >= Order.STOP:
+        return "stopping"
+    return "running" if state == State.RUNNING else "starting"
+
+
+def consensus_of(launcher: Launcher) -> float | None:
+    """The number of that name; None before two agents have a model, and where the models are too large to copy."""
+    shared, board = launcher.shared, launcher.board
+    largest = max((path.stat().st_size for path in shared.glob("register.*")), default=0)
+    if board.n * largest / SLOTS > LARGEST:
+        return None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the cores are the agents'
+    try:
+        models = [found[0].parts for i in range(board.n) if (found := model_of(shared, board, i)) is not None]
+        if len(models) < 2:
+            return None
+        square = 0.0
+        for parts in zip(*models, strict=True):
+            stacked = torch.stack(parts).double()
+            square += float((stacked - stacked.mean(0)).square().sum())
+        return _finite(math.sqrt(square / len(models)))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: float) -> dict[str, Any]:
+    """One agent: its counters now and at the last look, and the seconds in between."""
+    words, numbers = launcher.board.rows[i], launcher.board.numbers[i]
+    steps, waited, mixed = (new - old for new, old in zip(now, before, strict=True))
+    resumed = before[0] == 0 and launcher.job.elapsed > 0  # its steps of before appear all at once
+    said = {name: _finite(numbers[row]) if words[row] else None for name, row in SAID.items()}
+    return {
+        "agent": i, "state": state_of(launcher, i), "step": now[0], **said,
+        "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed,
+        "waited": now[1] / 1e9,
+        "mixing": None if passed < SHORTEST else min(1.0, max(0.0, (mixed - waited) / 1e9 / passed)),
+        "restarts": launcher.restarts[i],
+    }  # fmt: skip
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+def _writer(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), flush_secs=10)
+    except ImportError:
+        raise SettingError("Writing for TensorBoard needs more: pip install offbeat[tensorboard].") from None
+    except OSError as error:
+        raise SettingError(f"Cannot write TensorBoard's files to {folder}: {error.strerror or error}.") from None

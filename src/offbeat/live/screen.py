@@ -1,0 +1,181 @@
+"""What the terminal shows while a run lasts: a line for every agent, their output above; or a line now and then."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from offbeat.live.board import Row
+from offbeat.live.launch import Launcher
+from offbeat.live.metrics import Metrics, state_of
+
+DRAWN_EVERY, SAID_EVERY = 0.25, 10.0
+"""Seconds between drawings, and between lines where there is no terminal."""
+
+HELD = 10_000
+"""Lines of output that wait for the next drawing, at most."""
+
+PATIENCE, STEPS = 5.0, 10.0
+"""An agent is slow when its last step was longer ago than so many seconds and so many mean steps."""
+
+COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, "waited": 7, "restarts": 8}
+"""What a line shows, and how wide that is; a narrow terminal shows the first few."""
+
+
+class Screen:
+    """The view of a run; use it in a `with`, and `update` it often.
+
+    console: of standard error
+    out:     where agents' output goes, unless both are terminals: then it goes above the table
+    """
+
+    def __init__(self, console: Console, out: Console) -> None:
+        self.console, self.out = console, out
+        self._live: Live | None = None
+        self._held: deque[Text] = deque(maxlen=HELD)
+        self._drawn = self._entered = self._said = time.monotonic()
+        self._last: tuple[Launcher, Metrics] | None = None
+        self._lost = 0  # lines for which there was no room
+        self._paces: dict[int, tuple[int, int, int]] = {}
+
+    def __enter__(self) -> Screen:
+        self._drawn, self._entered = 0.0, time.monotonic()
+        self._said = self._entered
+        if self._on_terminal(self.console) and not self.console.is_dumb_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=False)
+            self._try(self.console, self._live.start)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            self._show_held()
+            if self._last is not None:
+                live.update(self._drawing(*self._last))
+            self._try(self.console, live.stop)
+
+    def print(self, line: str | Text) -> None:
+        """Show a line of output; above the table it appears with the next drawing."""
+        line = Text(line) if isinstance(line, str) else line
+        if self._live is None or not self._on_terminal(self.out):
+            self._try(self.out, lambda: self.out.print(line, soft_wrap=True))
+            return
+        self._lost += len(self._held) == HELD
+        self._held.append(line)
+
+    def update(self, launcher: Launcher, metrics: Metrics) -> None:
+        """Draw, if it is time to. A terminal that has been stopped (Ctrl-S) stops nothing but this."""
+        self._last, now = (launcher, metrics), time.monotonic()
+        if self._live is None:
+            if now - self._said >= SAID_EVERY:
+                self._said = now
+                said = Text(self.summary(launcher, metrics))
+                self._try(self.console, lambda: self.console.print(said, soft_wrap=True))
+        elif now - self._drawn >= DRAWN_EVERY and self._writable():
+            self._drawn = now
+            self._show_held()
+            live, drawn = self._live, self._drawing(launcher, metrics)
+            self._try(self.console, lambda: live.update(drawn, refresh=True))
+
+    def summary(self, launcher: Launcher, metrics: Metrics) -> str:
+        """All agents in one line."""
+        board = launcher.board
+        seconds = (time.monotonic_ns() - board.zero) / 1e9 if board.zero else time.monotonic() - self._entered
+        states = Counter(state_of(launcher, i) for i in range(board.n))
+        counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        said = f"{seconds:,.0f} s: {counts}, {int(board.rows[:, Row.STEPS].sum()):,} steps"
+        rates = [row["rate"] for row in metrics.rows if row["rate"] is not None]
+        return f"{said}, {sum(rates):,.1f}/s" if rates else said
+
+    def describe(self, launcher: Launcher, i: int) -> str:
+        """Where an agent is, in a few words."""
+        state, row, now = state_of(launcher, i), launcher.board.rows[i], time.monotonic_ns()
+        if state == "restarting":
+            return f"restarting in {max(0.0, launcher.again[i] - now / 1e9):.0f} s"
+        if state != "running":
+            return state
+        first, last, steps = (int(row[k]) for k in (Row.FIRST, Row.LAST, Row.STEPS))
+        entered = max(launcher.board.zero, int(launcher.children.running[i].started * 1e9))
+        if i not in self._paces or self._paces[i][0] != first:
+            self._paces[i] = first, steps, last  # a new life
+        _, steps_then, then = self._paces[i]
+        mean = (last - then) / (steps - steps_then) if steps > steps_then else first - entered
+        silent = (now - (last or entered)) / 1e9
+        return f"no step for {silent:.0f} s" if silent > max(PATIENCE, STEPS * mean / 1e9) else state
+
+    def _drawing(self, launcher: Launcher, metrics: Metrics) -> Group:
+        width, height = self.console.size
+        names: list[str] = []
+        used = 0
+        for name, wide in COLUMNS.items():
+            used += wide + 2
+            if used <= width or not names:
+                names.append(name)
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for name in names:
+            right = name not in ("agent", "state")
+            table.add_column(name, justify="right" if right else "left", no_wrap=True, min_width=min(4, width))
+        n = launcher.board.n
+        states = [self.describe(launcher, i) for i in range(n)]
+        room = max(0, height - 3)
+        shown = range(n) if n <= room else sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])
+        for i in shown:
+            cells = self._cells(launcher, metrics, i) | {"state": states[i]}
+            table.add_row(*(Text(cells[name], overflow="ellipsis") for name in names))
+        below = self.summary(launcher, metrics) + (f" ({n - room} agents not shown)" if n > room else "")
+        return Group(*([table] if room else []), Text(below, no_wrap=True, overflow="ellipsis"))
+
+    def _cells(self, launcher: Launcher, metrics: Metrics, i: int) -> dict[str, str]:
+        row = metrics.rows[i] if i < len(metrics.rows) else {}
+        loss, rate = row.get("loss"), row.get("rate")
+        return {
+            "agent": str(i), "steps": f"{int(launcher.board.rows[i, Row.STEPS]):,}",
+            "rate": "-" if rate is None else f"{rate:.1f}/s", "loss": "-" if loss is None else f"{loss:.4g}",
+            "age": _seconds(row.get("age")), "waited": _seconds(row.get("waited")),
+            "restarts": str(launcher.restarts[i]),
+        }  # fmt: skip
+
+    def _show_held(self) -> None:
+        if not self._held:
+            return
+        lines = Text("\n").join(self._held)
+        if self._lost:
+            lines = Text.assemble(f"({self._lost:,} lines are in the agents' files only)\n", lines)
+        self._held.clear()
+        self._lost = 0
+        self._try(self.console, lambda: self.console.print(lines, soft_wrap=True))
+
+    def _try(self, console: Console, write: Callable[[], object]) -> None:
+        """Where nothing can be shown any more, nothing is; the run goes on."""
+        try:
+            write()
+        except (OSError, ValueError):
+            console.quiet = True
+
+    def _on_terminal(self, console: Console) -> bool:
+        try:
+            return console.is_terminal and console.file.isatty() and not console.quiet
+        except (OSError, ValueError):
+            return False
+
+    def _writable(self) -> bool:
+        try:
+            return bool(select.select([], [self.console.file.fileno()], [], 0)[1])
+        except (OSError, ValueError):
+            return False
+
+
+def _seconds(x: float | None) -> str:
+    if x is None:
+        return "-"
+    return f"{1000 * x:.0f} ms" if x < 1 else f"{x:.1f} s" if x < 120 else f"{x / 60:.0f} min"

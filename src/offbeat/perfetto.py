@@ -1,0 +1,199 @@
+"""A trace as the JSON that https://ui.perfetto.dev shows (the trace-event format).
+
+A process for every agent, with the tracks
+
+    compute        from the start to the end of every gradient; its step is the one that it leads to
+    mix            from a gradient to the write that it led to; a write without one is an instant
+    transmissions  from the start to the end of everything it sent
+    received       every register it read, with an arrow from the write that made what was read
+    events         crash, rejoin, view, mail, moved, saved, resume
+
+Slices of one track that overlap get a track each. Times are microseconds from the start of the run.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offbeat.trace import EVENT_CODE, EVENTS, Trace, write_atomically
+
+TRACKS = ("compute", "mix", "transmissions", "received", "events")
+INSTANTS = ("crash", "rejoin", "view", "mail", "moved", "saved", "resume")
+
+ARROWS = 100_000
+"""The most arrows that are drawn; the page slows down with more."""
+
+SHOWN = {"algorithm", "topology", "seed"}
+Json = dict[str, Any]
+
+
+@dataclass
+class _Drawing:
+    """The events of a page. A track and its lane, made when first used, are a thread of an agent's process."""
+
+    agents: int
+    scale: float
+    placed: list[tuple[float, int, int, Json]] = field(default_factory=list)
+    threads: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    busy: dict[tuple[int, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def at(self, time: float) -> float:
+        """Microseconds, to the nanosecond, so that what touches does not overlap."""
+        return round(time * self.scale, 3)
+
+    def add(self, ts: float, group: int, place: int, event: Json) -> None:
+        """At the same instant, events are in the order of their groups, and there of their places."""
+        self.placed.append((ts, group, place, {**event, "ts": ts}))
+
+    def thread(self, agent: int, track: str, start: float = 0.0, end: float = math.inf) -> Json:
+        """Where something of an agent from `start` to `end` is drawn; call it in the order of the starts."""
+        which, lane = TRACKS.index(track), 0
+        if end < math.inf:
+            ends = self.busy[agent, which]
+            lane = next((k for k, busy in enumerate(ends) if busy <= start), len(ends))
+            ends[lane : lane + 1] = [end]
+        tid = self.threads.setdefault((agent, which, lane), self.agents + 1 + len(self.threads))
+        return {"pid": agent + 1, "tid": tid}
+
+    def slice(self, track: str, agent: int, start: float, end: float, place: int, name: str, args: Json) -> Json:
+        """Something that takes time. Returns where it is."""
+        ts, stop = self.at(start), self.at(end)
+        where = self.thread(agent, track, ts, stop)
+        length = round(stop - ts, 3)
+        self.add(ts, 0, place, {"name": name, "cat": track, "ph": "X", "dur": length, **where, "args": args})
+        return where
+
+    def names(self) -> Iterator[Json]:
+        """What the processes and threads are called, and their order."""
+        for i in range(self.agents):
+            yield from _named("process", {"pid": i + 1}, f"agent {i}", i)
+        for (i, which, lane), tid in sorted(self.threads.items()):
+            name = TRACKS[which] + (f" {lane + 1}" if lane else "")
+            yield from _named("thread", {"pid": i + 1, "tid": tid}, name, 1000 * which + lane)
+
+
+def perfetto(trace: Trace, arrows: int = ARROWS) -> Json:
+    """The page's JSON: {"traceEvents", "displayTimeUnit", "metadata"}. At most so many arrows are drawn."""
+    unit = float(trace.settings.get("unit", 1.0))
+    drawing = _Drawing(trace.agents, 1e6 * unit)
+    _computed(drawing, trace)
+    made = _mixed(drawing, trace)
+    _sent(drawing, trace)
+    drawn, all_of_them = _received(drawing, trace, made, arrows)
+    drawing.placed.sort(key=lambda each: each[:3])
+    metadata: Json = {name: trace.settings[name] for name in sorted(SHOWN & trace.settings.keys())}
+    metadata |= {"agents": trace.agents, "unit_s": unit, "arrows": drawn, "arrows_left_out": all_of_them - drawn}
+    if drawn < all_of_them:
+        metadata["note"] = f"Only the first {drawn:,} of {all_of_them:,} arrows from a write to its readers are drawn."
+    events = [*drawing.names(), *(event for _, _, _, event in drawing.placed)]
+    return {"traceEvents": events, "displayTimeUnit": "ms", "metadata": metadata}
+
+
+def save_perfetto(trace: Trace, path: str | os.PathLike[str]) -> None:
+    """Write the page's JSON, whole or not at all; compressed if the name ends in .gz, which the page reads as well."""
+    content = json.dumps(perfetto(trace), separators=(",", ":"), allow_nan=False).encode()
+    small = os.fspath(path).endswith(".gz")
+    write_atomically(Path(path), gzip.compress(content, mtime=0) if small else content)
+
+
+def _computed(drawing: _Drawing, trace: Trace) -> None:
+    kept = trace.events[(trace.events["event"] == EVENT_CODE["gradient"]) & _spans(trace.events)]
+    for place, (_, agent, _, _, _, step, start, end) in enumerate(np.sort(kept, order="start", kind="stable").tolist()):
+        drawing.slice("compute", agent, start, end, place, "compute", {"step": step + 1})
+
+
+def _mixed(drawing: _Drawing, trace: Trace) -> dict[tuple[int, int], tuple[int, Json]]:
+    """Draw all writes. Returns for each (agent, version) its place among all writes, and where it is."""
+    began, made = _began(trace), {}
+    versions: dict[int, Json] = defaultdict(dict)
+    for write, source, version in trace.mixed.tolist():
+        versions[write][str(source)] = version
+    count = [0] * trace.agents
+    slices = []
+    for place, (time, agent, step) in enumerate(trace.writes.tolist()):
+        count[agent] += 1
+        args = {"version": count[agent], "step": step, "mixed": versions.get(place, {})}
+        slices.append((began.get(place, time), place, agent, time, args))
+    for start, place, agent, time, args in sorted(slices, key=lambda each: each[:2]):
+        name = "mix" if place in began else "write"
+        where = drawing.slice("mix", agent, start, time, 2 * place, name, args)
+        made[agent, args["version"]] = place, where  # odd places are for arrows: right behind the slice
+    return made
+
+
+def _began(trace: Trace) -> dict[int, float]:
+    """For every write that a gradient led to, when that gradient was there."""
+    chosen = np.isin(trace.events["event"], [EVENT_CODE[name] for name in ("gradient", "crash", "rejoin", "resume")])
+    happened = [(e[0], 0, e) for e in trace.events[chosen].tolist()]
+    wrote = [(w[0], 1, (place, *w)) for place, w in enumerate(trace.writes.tolist())]
+    open_: list[dict[int, float]] = [{} for _ in range(trace.agents)]
+    began = {}
+    for time, what, row in sorted([*happened, *wrote], key=lambda each: each[:2]):
+        if what:
+            place, _, agent, step = row
+            if step - 1 in open_[agent]:
+                began[place] = open_[agent].pop(step - 1)
+        else:
+            _, agent, event, _, _, step, _, _ = row
+            if event != EVENT_CODE["gradient"]:
+                open_[agent].clear()  # what it had computed is lost
+            else:
+                open_[agent][step] = time
+    return began
+
+
+def _sent(drawing: _Drawing, trace: Trace) -> None:
+    sent = trace.transmissions[_spans(trace.transmissions)]
+    for place, (start, end, agent, kind, size) in enumerate(np.sort(sent, order="start", kind="stable").tolist()):
+        drawing.slice("transmissions", agent, start, end, place, _kind(trace, kind), {"bytes": size})
+
+
+def _received(
+    drawing: _Drawing, trace: Trace, made: dict[tuple[int, int], tuple[int, Json]], arrows: int
+) -> tuple[int, int]:
+    """Draw what came from others, and what happened. Returns how many arrows are drawn, and how many there are."""
+    found = 0
+    for place, (time, agent, event, source, kind, version, _, _) in enumerate(trace.events.tolist()):
+        name, ts = EVENTS[event], drawing.at(time)
+        args = {"from": source, "version": version, "kind": _kind(trace, kind)}
+        if name in INSTANTS:
+            where = drawing.thread(agent, "events")
+            drawing.add(ts, 1, 2 * place, {"name": name, "cat": name, "ph": "i", "s": "t", **where, "args": args})
+        if name != "register":
+            continue
+        where = drawing.thread(agent, "received")
+        drawing.add(ts, 1, 2 * place, {"name": name, "cat": name, "ph": "X", "dur": 0, **where, "args": args})
+        write, from_where = made.get((source, version), (-1, {}))
+        if write < 0 or (sent := drawing.at(float(trace.writes["time"][write]))) > ts:
+            continue
+        found += 1
+        if found <= arrows:
+            arrow = {"name": "read", "cat": "read", "id": found}
+            drawing.add(sent, 0, 2 * write + 1, {**arrow, "ph": "s", **from_where})
+            drawing.add(ts, 1, 2 * place + 1, {**arrow, "ph": "f", "bp": "e", **where})
+    return min(found, arrows), found
+
+
+def _spans(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Which rows have a start and an end."""
+    spans: np.ndarray[Any, Any] = (table["start"] >= 0) & (table["end"] >= table["start"]) & np.isfinite(table["end"])
+    return spans
+
+
+def _kind(trace: Trace, kind: int) -> str:
+    return trace.kinds[kind] if 0 <= kind < len(trace.kinds) else "-"
+
+
+def _named(what: str, where: Json, name: str, place: int) -> Iterator[Json]:
+    yield {"name": f"{what}_name", "ph": "M", "ts": 0, **where, "args": {"name": name}}
+    yield {"name": f"{what}_sort_index", "ph": "M", "ts": 0, **where, "args": {"sort_index": place}}
