@@ -1,0 +1,229 @@
+"""Real processes: every algorithm reaches its limit; agents are killed and stopped; scripts go wrong."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from offbeat.live.launch import PREFIX, SHARED
+from offbeat.replaying import replayed
+from offbeat.topology import build
+from offbeat.trace import EVENT_CODE, Trace
+
+pytestmark = pytest.mark.skipif(
+    platform.machine().lower() not in ("x86_64", "amd64") or not SHARED.is_dir(), reason="needs x86-64 and /dev/shm"
+)
+
+UNTIL_BACK = """
+import os, time
+from pathlib import Path
+import torch
+import offbeat
+
+agent = offbeat.join()
+model = torch.nn.Linear(3, 3)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+before, done, end = agent.steps, Path("done"), time.monotonic() + 60
+while not done.exists() and time.monotonic() < end:
+    optimizer.zero_grad()
+    model(torch.ones(3)).square().sum().backward()
+    optimizer.step()
+    time.sleep(0.004)
+    if os.environ["OFFBEAT_INCARNATION"] == "2" and agent.steps > before + 50:
+        done.touch()
+"""
+"""Until the agent that was killed has made fifty steps in its second life."""
+
+DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
+
+QUADRATIC = """
+import sys, time
+import numpy as np, torch
+import offbeat
+
+seconds, lr = float(sys.argv[1]), float(sys.argv[2])
+agent = offbeat.join()
+rng = np.random.default_rng(0)
+b, h = rng.normal(size=(agent.world, 3)), rng.uniform(0.5, 2.0, agent.world)
+x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+model = torch.nn.Module()
+model.x = x
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=lr))
+mine, end, last = torch.from_numpy(b[agent.rank]), time.monotonic() + seconds, None
+while time.monotonic() < end:
+    optimizer.zero_grad()
+    (h[agent.rank] / 2 * (x - mine).square().sum()).backward()
+    optimizer.step()
+    time.sleep(0.001 * (1 + agent.rank))
+    if time.monotonic() < end - 0.5:
+        last = x.tolist()
+print("limit", agent.rank, *last)
+"""
+
+
+def launch(folder: Path, *arguments: str, script: str = QUADRATIC) -> "subprocess.CompletedProcess[str]":
+    (folder / "train.py").write_text(script)
+    command = [sys.executable, "-m", "offbeat", "launch", "--out", "out", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr, done.stderr
+    for left in SHARED.glob(f"{PREFIX}*"):
+        owner = int((left / "owner").read_text().split()[0])
+        assert Path(f"/proc/{owner}").exists(), f"{left} was left behind"
+    return done
+
+
+def limits(n: int, topology: str, lr: float, mixing: bool) -> np.ndarray:
+    """Where it ends: x = W x - lr H (x - b) for ADSGD and DSGD, the optimum of the sum for the others."""
+    rng = np.random.default_rng(0)
+    b, h = rng.normal(size=(n, 3)), rng.uniform(0.5, 2.0, n)
+    if not mixing:
+        return np.tile(h @ b / h.sum(), (n, 1))
+    w = build(topology, n).dense_w()
+    fixed: np.ndarray = np.linalg.solve(np.eye(n) - w + lr * np.diag(h), lr * h[:, None] * b)
+    return fixed
+
+
+@pytest.mark.parametrize(
+    "algorithm", ["adsgd", "dsgd", "dsgd:overlap", "rfast", "allreduce", "adpsgd", "adpsgd:overlap"]
+)
+def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(algorithm: str, tmp_path: Path) -> None:
+    """Unequal speeds, no noise. AD-PSGD has no limit of its own: it stays among the agents' optima."""
+    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "3", "0.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = [line.split()[2:] for line in done.stdout.splitlines() if " limit " in line]
+    reached = np.array([list(map(float, words[1:])) for words in sorted(said, key=lambda words: int(words[0]))])
+    assert reached.shape == (4, 3)
+    if "adpsgd" in algorithm:
+        assert np.abs(reached - limits(4, "ring", 0.1, mixing=False)).max() < 1.5
+    else:
+        expected = limits(4, "ring", 0.1, mixing="sgd" in algorithm)
+        np.testing.assert_allclose(reached, expected, atol=1e-4)
+    trace = Trace.load(tmp_path / "out" / "trace.npz")
+    assert replayed(trace).same
+    waited = [line for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines() if '"waited": 0.0' in line]
+    assert bool(waited) or algorithm not in ("adsgd", "rfast")
+
+
+@pytest.mark.parametrize("seed", range(DRILLS))
+def test_agents_are_killed_at_random_and_nobody_else_is_lost(seed: int, tmp_path: Path) -> None:
+    rng = Random(seed)
+    algorithm = rng.choice(["adsgd", "dsgd", "adpsgd", "rfast"])
+    victim, step = rng.randrange(4), rng.randrange(1, 200)
+    print(f"seed {seed}: {algorithm}, agent {victim} at step {step}")
+    fault = f"kill agent {victim} at step {step}"
+    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "--fault", fault, "train.py", script=UNTIL_BACK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"[{victim}] died (killed by SIGKILL); restart 1 of 3 in 0 s" in done.stdout
+    trace = Trace.load(tmp_path / "out" / "trace.npz")
+    returns = trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]
+    assert returns["agent"].tolist() == [victim]
+    back = float(returns["time"][0])
+    its = trace.writes[trace.writes["agent"] == victim]["time"]
+    assert (its > back).sum() > 10, "it contributes again"
+    for i in range(4):
+        assert (trace.writes[trace.writes["agent"] == i]["time"] > back).any(), f"agent {i} was lost"
+    assert replayed(trace).same
+
+
+def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_path: Path) -> None:
+    """ADSGD: the longest pause of the others around the kill and the stop is like their longest at any other time."""
+    faults = ["--fault", "kill agent 0 at step 50", "--fault", "stop agent 2 for 1.5 s at step 50"]
+    done = launch(tmp_path, "-n", "4", *faults, "train.py", script=UNTIL_BACK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trace = Trace.load(tmp_path / "out" / "trace.npz")
+    pauses = {i: np.diff(trace.writes[trace.writes["agent"] == i]["time"]) for i in range(4)}
+    assert pauses[2].max() > 1.4, "it was stopped"
+    assert pauses[0].max() > 0.5, "it was killed, and had to start again"
+    for i in (1, 3):
+        assert pauses[i].max() < 0.5, "nobody waited for them"
+    assert replayed(trace).same
+
+
+def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(QUADRATIC)
+    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "train.py", "60", "0.05"]
+    launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log, end = tmp_path / "out" / "agent-1.trace", time.monotonic() + 60
+    while not (log.exists() and log.stat().st_size > 1000):
+        assert time.monotonic() < end
+        time.sleep(0.01)  # a poll
+    agents = list(map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()))
+    launcher.kill()
+    launcher.wait()
+    while any(_runs(pid) for pid in agents):
+        assert time.monotonic() < end, "the agents go on for ever"
+        time.sleep(0.01)
+    left = list(SHARED.glob(f"{PREFIX}{launcher.pid}-*"))
+    assert len(left) == 1
+    (tmp_path / "next").mkdir()
+    launch(tmp_path / "next", "-n", "1", "train.py", "0.6", "0.05")
+    assert not left[0].exists()
+
+
+def _runs(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+START = "import offbeat, torch\nagent = offbeat.join()\n"
+WRAP = "model = torch.nn.Linear(2, 2)\noptimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))\n"
+STEPS = """
+for k in range(20):
+    optimizer.zero_grad()
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+"""
+LATE = START + WRAP + STEPS + "if agent.rank:\n    raise "
+WRONG = {
+    "raises at once": ("raise ValueError('no such thing')", 1, "failed before its first step", "no such thing"),
+    "never joins": ("print('hello')", 1, "ended at step 0 without having left", "hello"),
+    "another model in one agent": (
+        START + WRAP.replace("2, 2", "2, 2 + agent.rank") + STEPS, 1, "failed before its first step", "saved",
+    ),
+    "raises later": (LATE + "KeyError('late')", 1, "--max-restarts", "late"),
+    "exits early with a code": (LATE + "SystemExit(7)", 1, "exit code 7", ""),
+    "unknown algorithm": (START.replace("join()", "join('adsdg')"), 1, "Unknown algorithm", "adsgd"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_script_that_goes_wrong_gets_one_clear_paragraph(what: str, tmp_path: Path) -> None:
+    script, code, said, quoted = WRONG[what]
+    done = launch(tmp_path, "-n", "2", "--max-restarts", "1", "train.py", script=script)
+    assert done.returncode == code, done.stdout + done.stderr
+    error = done.stderr.replace("\n", " ")
+    assert error.count("Error: Agent") == 1
+    assert said in error
+    assert quoted in error
+
+
+def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
+    script = START + WRAP + STEPS.replace("range(20)", "range(20 * (1 + agent.rank))")
+    done = launch(tmp_path, "-n", "3", "--algorithm", "dsgd", "train.py", script=script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert Trace.load(tmp_path / "out" / "trace.npz").updates().tolist() == [20, 40, 60]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-n", "2", "nowhere.py"], "There is no script nowhere.py"),
+        (["-n", "0", "train.py"], "expected 1 or more"),
+        (["-n", "2", "--algorithm", "sgd", "train.py"], "Unknown algorithm"),
+        (["-n", "2", "--fault", "kill agent 5 at step 1", "train.py"], "there is no agent 5"),
+        (["-n", "2", "--checkpoint-every", "often", "train.py"], "Cannot read 'often'"),
+        (["-n", "2", "--max-restarts", "-1", "train.py"], "must be 0 or more"),
+        (["-n", "4", "--topology", "moebius", "train.py"], "Unknown topology"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_starts(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = launch(tmp_path, *arguments, script="raise AssertionError('something ran')")
+    assert done.returncode == 2
+    assert said in done.stderr.replace("\n", " ")
+    assert "something ran" not in done.stdout
