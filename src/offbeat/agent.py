@@ -180,7 +180,10 @@ class Agent:
 
     @property
     def model(self) -> Vector:
-        """What is evaluated, and what a returning neighbour starts from. Default: `x`."""
+        """What is evaluated, and what a returning neighbour starts from. Default: `x`.
+
+        The same object until it changes: that it is another one is how an engine knows of a write.
+        """
         return self.x
 
     # -- what an algorithm calls -------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Experiment, Prepared, prepare, run_one, simulator, whole
+from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, run_one, simulator, whole
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
 
@@ -113,6 +113,8 @@ def plan(
     for row, steps in zip(rows, made.steps, strict=True):
         for step in steps or [1.0]:
             simulator(prepared[0], row, step, e.executor, rule, check=False)
+        for p in prepared[1:]:  # of other seeds a random graph may be another
+            check_algorithm(p, row)
     return made
 
 

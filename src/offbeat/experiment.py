@@ -23,9 +23,10 @@ from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.executors import executor
 from offbeat.sim.simulator import Simulator, final_bytes
+from offbeat.streams import Purpose, python_stream
 from offbeat.task import Task
 from offbeat.topology import Topology, build
-from offbeat.vector import Parts
+from offbeat.vector import Parts, Vector
 from offbeat.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 
 EVALUATIONS = 200
@@ -234,6 +235,15 @@ def _settings(
 
 
 # -- one run ---------------------------------------------------------------------------------------
+
+
+def check_algorithm(p: Prepared, row: Algorithm) -> None:
+    """Raise SettingError if the algorithm cannot run on this graph."""
+    row.check(p.topology)
+    agent, n = row.new(), p.topology.n
+    rng = python_stream(p.seed, Purpose.ALGORITHM, 0)
+    agent.join(0, n, Vector(p.task.initial()), p.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
+    agent.check()
 
 
 def simulator(

@@ -30,6 +30,8 @@ class Transmission:
     message: Message
     start: float = -1.0
     end: float = -1.0
+    lives: tuple[int, ...] = ()
+    """Which life of each receiver it is for; nothing that was given to one reaches the next."""
 
     @property
     def register(self) -> Register:
@@ -46,13 +48,13 @@ class Outbox:
     """
 
     queue: deque[Transmission] = field(default_factory=deque)
-    waiting: dict[tuple[Medium, Register], Transmission] = field(default_factory=dict)
+    waiting: dict[tuple[Medium, Register, tuple[int, ...]], Transmission] = field(default_factory=dict)
     busy: bool = False
 
     def put(self, item: Transmission) -> None:
         """Queue something, or merge it with what waits."""
         if item.medium is not Medium.MAIL:
-            key = (item.medium, item.register)
+            key = (item.medium, item.register, item.lives)
             older = self.waiting.get(key)
             if older is not None:
                 newest_wins = item.medium is Medium.REGISTER
@@ -67,7 +69,7 @@ class Outbox:
             return None
         item = self.queue.popleft()
         if item.medium is not Medium.MAIL:
-            del self.waiting[item.medium, item.register]
+            del self.waiting[item.medium, item.register, item.lives]
         return item
 
 
@@ -77,6 +79,9 @@ def vectors(message: Message) -> dict[str, Vector]:
 
 
 def added(older: Message, newer: Message) -> Message:
-    """Two accumulated messages as one: vectors are summed, of anything else the newer one stays."""
-    before = vectors(older)
-    return replace(newer, **{name: before[name] + v for name, v in vectors(newer).items()})
+    """Two accumulated messages as one: vectors are summed, of anything else, stamps too, the newer one stays."""
+    before, sums = vectors(older), {}
+    for name, v in vectors(newer).items():
+        sums[name] = before[name] + v
+        sums[name].stamp = v.stamp
+    return replace(newer, **sums)

@@ -11,7 +11,7 @@ events         every handler call: time, agent, event, source, kind (message typ
                version the state that went into a checkpoint and came out of it
 writes         every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists,
                for each, the versions of other agents that entered it: recorded from the linear form that the
-               algorithm wrote, so it is exact whatever the algorithm is
+               algorithm built in the handler that wrote it; what it had mixed into a field earlier is not seen
 transmissions  start, end, agent, kind, bytes
 
 The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same

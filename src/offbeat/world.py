@@ -30,7 +30,13 @@ class Crash:
             raise SettingError(f"Agent {self.agent} crashes at {self.at}; it cannot return before, at {self.until}.")
 
     def __str__(self) -> str:
-        return f"agent {self.agent} at {self.at:g}" + (f" until {self.until:g}" if self.until is not None else "")
+        back = f" until {_text(self.until)}" if self.until is not None else ""
+        return f"agent {self.agent} at {_text(self.at)}{back}"
+
+
+def _text(time: float) -> str:
+    """A number that reads back as itself."""
+    return repr(float(time)).removesuffix(".0")
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,7 @@ def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) 
     return world
 
 
-_CRASH = re.compile(r"^\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.eE+]+)(?:\s+until\s+([0-9.eE+]+))?\s*$", re.IGNORECASE)
+_CRASH = re.compile(r"^\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.eE+-]+)(?:\s+until\s+([0-9.eE+-]+))?\s*$", re.IGNORECASE)
 
 
 def parse_crash(text: str) -> Crash:

@@ -93,13 +93,14 @@ class ADPSGD(Agent):
                 self.send(src, Moved(d))
             case Moved(d):
                 self.x = self.x - d
-                self.asked = None
+                if src == self.asked:
+                    self.asked = None
         self.finish()
 
     def on_view(self, view: View) -> None:
         """Wait no longer for the answer of who was lost."""
         self.view = view
-        if self.asked not in view.w:
+        if self.asked not in view.listeners:
             self.asked = None
         self.finish()
 

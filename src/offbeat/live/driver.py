@@ -179,10 +179,12 @@ class Driver:
         time.sleep(max(0.0, self.performer.alarms[0][0] - self.clock.now()) * self.clock.unit)
 
     def _check_order(self) -> None:
-        if self.fabric is not None and self.fabric.board.order >= Order.STOP:
+        if self._over() or select.select(self.lifeline, [], [], 0)[0]:
             raise Stopped
-        if self.clock.now() >= self.deadline or select.select(self.lifeline, [], [], 0)[0]:
-            raise Stopped
+
+    def _over(self) -> bool:
+        stopped = self.fabric is not None and self.fabric.board.order >= Order.STOP
+        return stopped or self.clock.now() >= self.deadline
 
     # -- the second thread -------------------------------------------------------------------------
 
@@ -240,7 +242,8 @@ class Driver:
             self._ring_alarms()
             return
         self.fabric.bell.quiet()
-        for agent, incarnation in self.fabric.board.since(self.fabric.epoch):
+        changes = self.fabric.board.since(self.fabric.epoch)
+        for agent, incarnation in [] if self._over() else changes:  # at the end all leave: nobody steps without them
             self.fabric.epoch += 1
             if agent != self.me:
                 self._changed(agent, incarnation)

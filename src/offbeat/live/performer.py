@@ -81,7 +81,9 @@ class Performer:
         getattr(agent, event)(*args)
         effects, model = agent.drain(), agent.model
         wrote = model is not self.model
-        mixed = [v for v in model.sources() if v.stamp is not None and v.stamp.agent != self.me] if wrote else []
+        mixed = (
+            [v for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != self.me] if wrote else []
+        )
         if wrote:
             self.version += 1
             self.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)

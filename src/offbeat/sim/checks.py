@@ -35,6 +35,8 @@ class Checker:
         if agent.now < self.clock.get(agent.me, 0.0):
             raise ContractError(f"The clock of agent {agent.me} went back to {agent.now} (promise 3 of the engine).")
         self.clock[agent.me] = agent.now
+        if agent.model is not agent.model:
+            raise ContractError(f"{name}'s model must be the same object until it changes: keep it in a field.")
         if agent.model.late:
             raise ContractError(f"{name}'s model would move on with a register: write pin(v) (promise 5).")
         if sum(type(effect) is Compute for effect in effects) > 1:

@@ -236,7 +236,7 @@ class Replay:
         if model is life.model:
             settle()
         else:
-            mixed = sorted({v.stamp for v in model.sources() if v.stamp is not None and v.stamp.agent != i})
+            mixed = sorted({v.stamp for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != i})
             settle()
             life.version += 1
             life.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)

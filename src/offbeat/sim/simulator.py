@@ -161,7 +161,7 @@ class Simulator:
 
     def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
         """An agent has written its model: count, record what was mixed, stamp."""
-        mixed = sorted({v.stamp for v in model.sources() if v.stamp is not None and v.stamp.agent != i})
+        mixed = sorted({v.stamp for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != i})
         settle()
         self.versions[i] += 1
         self.steps[i] += stepped
@@ -234,7 +234,8 @@ class Simulator:
         fixed = {name: self._given(i, v) for name, v in inside.items()}
         if any(fixed[name] is not v for name, v in inside.items()):
             message = replace(message, **fixed)
-        self.outbox[i].put(Transmission(i, medium, effect.to, message))
+        lives = tuple(self.epoch[j] if j in self.alive else -1 for j in effect.to)
+        self.outbox[i].put(Transmission(i, medium, effect.to, message, lives=lives))
         settle()  # accumulated messages may have been added up
         if not self.outbox[i].busy:
             self._transmit(i)
@@ -258,12 +259,13 @@ class Simulator:
         if epoch != self.epoch[sender]:
             return
         register = item.medium is Medium.REGISTER
-        for j in item.to:
+        for j, life in zip(item.to, item.lives, strict=True):
             if register and self.world.loss and self.lost[sender]() < self.world.loss:
                 continue
-            if j not in self.alive:
+            if j not in self.alive or life != self.epoch[j]:
                 continue
             if register:
+                self.arrived[j].pop(item.register, None)  # the newest is handed over last
                 self.arrived[j][item.register] = item
             else:
                 self._deliver(j, "mail", item, item.message)
@@ -280,7 +282,7 @@ class Simulator:
         self.computing[i] = False
         self.executor.cancel(i)
         self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
-        for j in before:
+        for j in self.alive:
             for box in (self.arrived[j], self.registers[j]):
                 for key in [key for key in box if key[0] == i]:
                     del box[key]
@@ -294,11 +296,12 @@ class Simulator:
         donor = next(iter([*neighbours, *sorted(self.alive)]), i)
         before = {j: self.topology.view(j, self.alive) for j in neighbours}
         self.alive |= {i}
-        counted = self.agents[donor].round
-        agent = self.agents[i] = self._joined(i, pin(self.models[donor]))
+        counted, x, version = self.agents[donor].round, self.models[donor], self.versions[donor]
+        agent = self.agents[i] = self._joined(i, x)
         agent.round = counted
         self._tell(before, i)
-        self._handle(i, "rejoin", "rejoin", source=donor, version=self.versions[donor])
+        agent.x = pin(x)  # what was mixed is read off the form, which lasts for one handler
+        self._handle(i, "rejoin", "rejoin", source=donor, version=version)
 
     def _peers(self, i: int) -> list[int]:
         """The living agents that share an edge with i, by rising index."""

@@ -1,0 +1,237 @@
+"""Live runs, with real processes: where they end, what their replay gives, who is killed or stopped meanwhile."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scripts.quadratic import quadratic
+from warm import Started, alive, finished, needs_shared_memory, process_state, start, until
+
+import offbeat.tasks
+from offbeat import SGD, Agent, Quadratic
+from offbeat.algorithms import find
+from offbeat.errors import DataError
+from offbeat.experiment import Experiment, one_thread, prepare
+from offbeat.live import enter
+from offbeat.live.board import Board, Order, Row, State
+from offbeat.live.driver import Driver
+from offbeat.live.fabric import Fabric
+from offbeat.live.log import Log
+from offbeat.live.performer import digest
+from offbeat.replaying import Outcome, replayed
+from offbeat.sim.executors import evaluate
+from offbeat.sim.replay import Replay
+from offbeat.streams import Purpose, python_stream
+from offbeat.topology import build
+from offbeat.trace import EVENT_CODE, Trace
+from offbeat.vector import Vector, difference, opaque, settle
+
+pytestmark = needs_shared_memory
+
+ALL = ("adsgd", "dsgd", "dsgd:overlap", "adpsgd", "adpsgd:overlap", "rfast", "allreduce")
+RETURNING = tuple(name for name in ALL if name != "allreduce")
+DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
+SCRIPT = str(Path(__file__).parent / "scripts" / "quadratic.py")
+EXACT = (
+    "import offbeat.tasks as t; from functools import partial; t.random_quadratic = partial(t.random_quadratic, noise=0.0)"
+)
+
+
+# -- runs of the simulator's experiments -----------------------------------------------------------
+
+
+def live(folder: Path, algorithm: str, units: float, *options: str, setup: str = "", ms: float = 2.0) -> Path:
+    """`offbeat live` on quadratics with four agents on a ring; the folder of its trace."""
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    run = finished(
+        folder, "live", "--task", "quadratic", "--agents", "4", "--algorithms", algorithm, "--unit", f"{ms}ms",
+        "--until", str(units), "--out", "out", *options, setup=setup,
+    )  # fmt: skip
+    assert run.code == 0, run.said + run.complained
+    (made,) = (folder / "out").iterdir()
+    return made
+
+
+def exact_replay(folder: Path) -> Outcome:
+    """The replay of the run in this folder: it gives the same schedule and the same final models, bit for bit."""
+    outcome = replayed(Trace.load(folder / "trace.npz"), folder)
+    assert outcome.same, outcome.lines
+    assert "4 of 4 equal bit for bit" in " ".join(outcome.lines)
+    return outcome
+
+
+@pytest.fixture
+def without_noise(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Quadratics have none, here and in the processes of a run with this setup."""
+    monkeypatch.setattr(offbeat.tasks, "random_quadratic", partial(offbeat.tasks.random_quadratic, noise=0.0))
+    return EXACT
+
+
+def limit(algorithm: str, task: Quadratic, topology: str, lr: float) -> np.ndarray:
+    """Where it ends: at x = W x - lr H (x - b) (ADSGD and DSGD), or at the optimum of the sum (the others)."""
+    if "dsgd" not in algorithm:
+        return np.tile(task.optimum, (task.agents, 1))
+    h = lr * np.diag(task.h)
+    fixed: np.ndarray = np.linalg.solve(h + np.eye(task.agents) - build(topology, task.agents).dense_w(), h @ task.b)
+    return fixed
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:overlap", "rfast", "allreduce"])
+def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, without_noise: str) -> None:
+    """Closed forms, to 1e-6, with a straggler and delays. Four times as long if the machine was busy."""
+    for units in (600, 2400):
+        folder = live(tmp_path, algorithm, units, "--lr", "0.2", "--case", "combined", "--slowdown", "3",
+                      setup=without_noise)  # fmt: skip
+        outcome = exact_replay(folder)
+        task = prepare(Experiment(**Trace.load(folder / "trace.npz").settings["experiment"]), 0).task
+        assert isinstance(task, Quadratic)
+        error = np.abs(outcome.models[0].numpy() - limit(algorithm, task, "ring", 0.2)).max()
+        if error < 1e-6:
+            return
+    pytest.fail(f"{algorithm} is {error} from its limit")
+
+
+@pytest.mark.parametrize("algorithm", ["adpsgd", "adpsgd:overlap"])
+def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
+    algorithm: str, tmp_path: Path, without_noise: str
+) -> None:
+    """It has no limit. Exactly: mean x(0) - mean x(K) is the mean of what was applied, what is on its way counted."""
+    lr = 0.02
+    folder = live(tmp_path, algorithm, 1200, "--lr", str(lr), "--case", "comp-straggler", setup=without_noise)
+    exact_replay(folder)
+    trace = Trace.load(folder / "trace.npz")
+    task = prepare(Experiment(**trace.settings["experiment"]), 0).task
+    assert isinstance(task, Quadratic)
+    applied: list[Vector] = []
+
+    def counted(g: Vector) -> Vector:
+        applied.append(SGD(lr)(g))
+        return applied[-1]
+
+    replay = Replay(
+        trace, build("ring", 4), find(algorithm).new, lambda: counted,
+        lambda i: python_stream(0, Purpose.ALGORITHM, i), task.initial(),
+        lambda i, k, x: evaluate(task, {i: (x.parts, np.zeros(0))})[i],
+    )  # fmt: skip
+    with one_thread():
+        replay.run()
+    x = replay.stacked()[0].numpy()
+    moving = [m.d.parts[0].numpy() for letters in replay.mail.values() for m in letters if hasattr(m, "d")]
+    steps = sum(u.parts[0].numpy() for u in applied)
+    np.testing.assert_allclose(x.sum(0) - sum(moving), -steps, atol=1e-12)
+    p = trace.updates() * task.h
+    assert np.abs(x.mean(0) - p @ task.b / p.sum()).max() < 0.15
+
+
+# -- replays ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", RETURNING)
+def test_the_replay_is_exact_with_losses_delays_and_agents_that_die(algorithm: str, tmp_path: Path) -> None:
+    """Two die, one of them early on; minibatches are random. Whatever is drawn is drawn again."""
+    loss = ["--loss", "0.3"] if algorithm in ("adsgd", "rfast") else []
+    faults = ["--fault", "kill agent 1 at step 7", "--fault", "kill agent 3 at step 40"]
+    folder = live(tmp_path, algorithm, 500, "--lr", "0.1", "--case", "combined", "--slowdown", "2", *loss, *faults)
+    trace = exact_replay(folder).trace
+    assert sorted(trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]["agent"].tolist()) == [1, 3]
+
+
+def test_allreduce_ends_when_one_dies(tmp_path: Path) -> None:
+    run = finished(
+        tmp_path, "live", "--task", "quadratic", "--agents", "3", "--algorithms", "allreduce", "--unit", "2ms",
+        "--until", "100000", "--out", "out", "--fault", "kill agent 1 at step 20",
+    )  # fmt: skip
+    assert run.code == 1
+    assert "Agent 1 died (killed by SIGKILL), and the algorithm cannot go on without it." in run.complained
+
+
+def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -> None:
+    """It computes for 20 units, a transmission takes 1: neighbours mix its model long before its next step."""
+    delays = ["--compute", "constant 1", "--communication", "constant 1"]
+    folder = live(
+        tmp_path, "adsgd", 150, "--case", "comp-straggler", "--straggler", "2", "--slowdown", "20", *delays, ms=10.0
+    )
+    trace = Trace.load(folder / "trace.npz")
+    written = trace.writes[trace.writes["agent"] == 2]["time"]
+    mixed = trace.mixed[trace.mixed["source"] == 2]
+    first = [trace.writes["time"][mixed["write"][mixed["version"] == v]].min() for v in np.unique(mixed["version"])]
+    waits = first - written[np.unique(mixed["version"]) - 1]
+    assert len(waits) >= 3
+    assert np.median(waits) < 6, "a unit on its way, a unit until the neighbour's next step"
+
+
+def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Path) -> None:
+    """The time counts from the start of the run, however long the slowest agent's process takes to get there."""
+    board = Board.create(tmp_path / "board", 1)
+    fabric = Fabric(tmp_path, Board.attach(tmp_path / "board"), 0, 1, 8)
+    agent, ring = find("adsgd").new(), build("ring", 1)
+    agent.join(0, 1, Vector((torch.zeros(1),)), ring.view(0, frozenset([0])), SGD(0.1), Random(0))
+    driver = Driver(agent, ring, fabric, Log(None))
+    driver.clock.zero -= 10**12  # the process has been there for a while
+    driver.deadline = 900.0
+
+    def launcher() -> None:
+        until(lambda: int(board.rows[0, Row.STATE]) == State.JOINED)
+        board.change(0, 1)
+        board.begin()
+
+    thread = threading.Thread(target=launcher)
+    thread.start()
+    try:
+        driver.join()
+    finally:
+        thread.join()
+    assert driver.clock.now() < 900.0
+    fabric.bell.close()
+
+
+def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
+    """Between the initial values and the description: its next life proposes again."""
+    (tmp_path / "initial").write_bytes(b"half")
+    here = enter.Place(tmp_path, 0, 2, 0, {})
+    enter.propose(here, {"model": "a"}, Vector((torch.arange(3.0),)))
+    settle()
+    assert enter.agree(here, {"model": "a"}).parts[0].tolist() == [0.0, 1.0, 2.0]
+
+
+# -- a user's script: replayed with its gradients --------------------------------------------------
+
+
+class _UsersRule:
+    """torch.optim.SGD as the local rule of one agent, at the x of its last gradient."""
+
+    def __init__(self, lr: float, at: dict[int, Vector], i: int) -> None:
+        self.lr, self.at, self.i = lr, at, i
+
+    def __call__(self, g: Vector) -> Vector:
+        x = self.at[self.i]
+        return difference(x, opaque(lambda: (x.parts[0].clone().add_(g.parts[0], alpha=-self.lr),), of=(g,)))
+
+
+def replay_script(trace: Trace, algorithm: Callable[[], Agent], topology: str, lr: float) -> Replay:
+    """The replay of `scripts/quadratic.py`, with its numbers."""
+    n = trace.agents
+    b, h = quadratic(n)
+    at: dict[int, Vector] = {}
+    rules: Iterator[int] = iter(range(n))
+
+    def gradient(i: int, k: int, x: Vector) -> Vector:
+        at[i] = x
+        return Vector((float(h[i]) * (x.parts[0] - torch.from_numpy(b[i])),))
+
+    replay = Replay(
+        trace, build(topology, n), algorithm, lambda: _UsersRule(lr, at, next(rules)),
+        lambda i: python_stream(0, Purpose.ALGORITHM, i), (torch.zeros(3, dtype=torch.float64),), gradient,
+    )  # fmt: skip
+    return replay
