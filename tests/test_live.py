@@ -1,50 +1,44 @@
 """Live runs, with real processes: where they end, what their replay gives, who is killed or stopped meanwhile."""
 
-import json
 import os
 import shutil
-import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from scripts.quadratic import quadratic
-from warm import Started, alive, finished, needs_shared_memory, process_state, start, until
+from warm import finished, needs_shared_memory, until
 
-import offbeat.tasks
-from offbeat import SGD, Agent, Quadratic
+from offbeat import SGD, Quadratic
 from offbeat.algorithms import find
-from offbeat.errors import DataError
+from offbeat.algorithms.adpsgd import Ask
 from offbeat.experiment import Experiment, one_thread, prepare
 from offbeat.live import enter
-from offbeat.live.board import Board, Order, Row, State
+from offbeat.live.board import Board, Row, State
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
 from offbeat.live.log import Log
-from offbeat.live.performer import digest
+from offbeat.live.wire import Tag
 from offbeat.replaying import Outcome, replayed
 from offbeat.sim.executors import evaluate
 from offbeat.sim.replay import Replay
 from offbeat.streams import Purpose, python_stream
+from offbeat.tasks.quadratic import random_quadratic
 from offbeat.topology import build
 from offbeat.trace import EVENT_CODE, Trace
-from offbeat.vector import Vector, difference, opaque, settle
+from offbeat.vector import Vector, settle
 
 pytestmark = needs_shared_memory
 
 ALL = ("adsgd", "dsgd", "dsgd:overlap", "adpsgd", "adpsgd:overlap", "rfast", "allreduce")
 RETURNING = tuple(name for name in ALL if name != "allreduce")
 DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
-SCRIPT = str(Path(__file__).parent / "scripts" / "quadratic.py")
 EXACT = (
-    "import offbeat.tasks as t; from functools import partial; t.random_quadratic = partial(t.random_quadratic, noise=0.0)"
+    "import offbeat.tasks as t; from functools import partial; "
+    "t.random_quadratic = partial(t.random_quadratic, noise=0.0)"
 )
 
 
@@ -74,7 +68,7 @@ def exact_replay(folder: Path) -> Outcome:
 @pytest.fixture
 def without_noise(monkeypatch: pytest.MonkeyPatch) -> str:
     """Quadratics have none, here and in the processes of a run with this setup."""
-    monkeypatch.setattr(offbeat.tasks, "random_quadratic", partial(offbeat.tasks.random_quadratic, noise=0.0))
+    monkeypatch.setattr("offbeat.tasks.random_quadratic", partial(random_quadratic, noise=0.0))
     return EXACT
 
 
@@ -121,7 +115,7 @@ def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
 
     replay = Replay(
         trace, build("ring", 4), find(algorithm).new, lambda: counted,
-        lambda i: python_stream(0, Purpose.ALGORITHM, i), task.initial(),
+        lambda i, life: python_stream(0, Purpose.ALGORITHM, i, life), task.initial(),
         lambda i, k, x: evaluate(task, {i: (x.parts, np.zeros(0))})[i],
     )  # fmt: skip
     with one_thread():
@@ -158,7 +152,7 @@ def test_allreduce_ends_when_one_dies(tmp_path: Path) -> None:
 
 def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -> None:
     """It computes for 20 units, a transmission takes 1: neighbours mix its model long before its next step."""
-    delays = ["--compute", "constant 1", "--communication", "constant 1"]
+    delays = ["--compute", "constant", "--communication", "constant"]
     folder = live(
         tmp_path, "adsgd", 150, "--case", "comp-straggler", "--straggler", "2", "--slowdown", "20", *delays, ms=10.0
     )
@@ -196,6 +190,27 @@ def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Pa
     fabric.bell.close()
 
 
+def test_a_mailbox_made_while_the_receiver_looks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender makes one for somebody else, and mine just when I have seen that there is none for me."""
+    board = Board.create(tmp_path / "board", 3)
+    mine, sender = (Fabric(tmp_path, board, i, 1, 8) for i in (0, 1))
+    for fabric in (mine, sender):
+        for j in {0, 1, 2} - {fabric.me}:
+            fabric.meet(j, 1)
+    assert sender.post(2, Ask(Vector((torch.zeros(1),))), Tag())
+    exists = Path.exists
+
+    def looking(path: Path) -> bool:
+        found = exists(path)
+        sender.post(0, Ask(Vector((torch.ones(1),))), Tag())
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", looking)
+        assert not list(mine.receive())
+    assert [source for source, _, _ in mine.receive()] == [1]
+
+
 def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
     """Between the initial values and the description: its next life proposes again."""
     (tmp_path / "initial").write_bytes(b"half")
@@ -203,35 +218,3 @@ def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
     enter.propose(here, {"model": "a"}, Vector((torch.arange(3.0),)))
     settle()
     assert enter.agree(here, {"model": "a"}).parts[0].tolist() == [0.0, 1.0, 2.0]
-
-
-# -- a user's script: replayed with its gradients --------------------------------------------------
-
-
-class _UsersRule:
-    """torch.optim.SGD as the local rule of one agent, at the x of its last gradient."""
-
-    def __init__(self, lr: float, at: dict[int, Vector], i: int) -> None:
-        self.lr, self.at, self.i = lr, at, i
-
-    def __call__(self, g: Vector) -> Vector:
-        x = self.at[self.i]
-        return difference(x, opaque(lambda: (x.parts[0].clone().add_(g.parts[0], alpha=-self.lr),), of=(g,)))
-
-
-def replay_script(trace: Trace, algorithm: Callable[[], Agent], topology: str, lr: float) -> Replay:
-    """The replay of `scripts/quadratic.py`, with its numbers."""
-    n = trace.agents
-    b, h = quadratic(n)
-    at: dict[int, Vector] = {}
-    rules: Iterator[int] = iter(range(n))
-
-    def gradient(i: int, k: int, x: Vector) -> Vector:
-        at[i] = x
-        return Vector((float(h[i]) * (x.parts[0] - torch.from_numpy(b[i])),))
-
-    replay = Replay(
-        trace, build(topology, n), algorithm, lambda: _UsersRule(lr, at, next(rules)),
-        lambda i: python_stream(0, Purpose.ALGORITHM, i), (torch.zeros(3, dtype=torch.float64),), gradient,
-    )  # fmt: skip
-    return replay

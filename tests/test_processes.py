@@ -1,24 +1,21 @@
 """Real processes: every algorithm reaches its limit; agents are killed and stopped; scripts go wrong."""
 
 import os
-import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from warm import Started, alive, finished, needs_shared_memory, until
 
 from offbeat.live.launch import PREFIX, SHARED
 from offbeat.replaying import replayed
 from offbeat.topology import build
 from offbeat.trace import EVENT_CODE, Trace
 
-pytestmark = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64") or not SHARED.is_dir(), reason="needs x86-64 and /dev/shm"
-)
+pytestmark = needs_shared_memory
 
 UNTIL_BACK = """
 import os, time
@@ -67,15 +64,8 @@ print("limit", agent.rank, *last)
 """
 
 
-def launch(folder: Path, *arguments: str, script: str = QUADRATIC) -> "subprocess.CompletedProcess[str]":
-    (folder / "train.py").write_text(script)
-    command = [sys.executable, "-m", "offbeat", "launch", "--out", "out", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in done.stderr, done.stderr
-    for left in SHARED.glob(f"{PREFIX}*"):
-        owner = int((left / "owner").read_text().split()[0])
-        assert Path(f"/proc/{owner}").exists(), f"{left} was left behind"
-    return done
+def launch(folder: Path, *arguments: str, script: str = QUADRATIC) -> Started:
+    return finished(folder, "launch", "--out", "out", *arguments, script=script)
 
 
 def limits(n: int, topology: str, lr: float, mixing: bool) -> np.ndarray:
@@ -94,13 +84,15 @@ def limits(n: int, topology: str, lr: float, mixing: bool) -> np.ndarray:
 )
 def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(algorithm: str, tmp_path: Path) -> None:
     """Unequal speeds, no noise. AD-PSGD has no limit of its own: it stays among the agents' optima."""
-    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "3", "0.1")
-    assert done.returncode == 0, done.stdout + done.stderr
-    said = [line.split()[2:] for line in done.stdout.splitlines() if " limit " in line]
+    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "2", "0.1")
+    assert done.code == 0, done.said + done.complained
+    said = [line.split()[2:] for line in done.said.splitlines() if " limit " in line]
     reached = np.array([list(map(float, words[1:])) for words in sorted(said, key=lambda words: int(words[0]))])
     assert reached.shape == (4, 3)
     if "adpsgd" in algorithm:
-        assert np.abs(reached - limits(4, "ring", 0.1, mixing=False)).max() < 1.5
+        optima = np.random.default_rng(0).normal(size=(4, 3))
+        assert (reached > optima.min(0) - 0.3).all()
+        assert (reached < optima.max(0) + 0.3).all()
     else:
         expected = limits(4, "ring", 0.1, mixing="sgd" in algorithm)
         np.testing.assert_allclose(reached, expected, atol=1e-4)
@@ -118,8 +110,8 @@ def test_agents_are_killed_at_random_and_nobody_else_is_lost(seed: int, tmp_path
     print(f"seed {seed}: {algorithm}, agent {victim} at step {step}")
     fault = f"kill agent {victim} at step {step}"
     done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "--fault", fault, "train.py", script=UNTIL_BACK)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert f"[{victim}] died (killed by SIGKILL); restart 1 of 3 in 0 s" in done.stdout
+    assert done.code == 0, done.said + done.complained
+    assert f"[{victim}] died (killed by SIGKILL); restart 1 of 3 in 0 s" in done.said
     trace = Trace.load(tmp_path / "out" / "trace.npz")
     returns = trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]
     assert returns["agent"].tolist() == [victim]
@@ -135,7 +127,7 @@ def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_pat
     """ADSGD: the longest pause of the others around the kill and the stop is like their longest at any other time."""
     faults = ["--fault", "kill agent 0 at step 50", "--fault", "stop agent 2 for 1.5 s at step 50"]
     done = launch(tmp_path, "-n", "4", *faults, "train.py", script=UNTIL_BACK)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.said + done.complained
     trace = Trace.load(tmp_path / "out" / "trace.npz")
     pauses = {i: np.diff(trace.writes[trace.writes["agent"] == i]["time"]) for i in range(4)}
     assert pauses[2].max() > 1.4, "it was stopped"
@@ -149,26 +141,17 @@ def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(t
     (tmp_path / "train.py").write_text(QUADRATIC)
     command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "train.py", "60", "0.05"]
     launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    log, end = tmp_path / "out" / "agent-1.trace", time.monotonic() + 60
-    while not (log.exists() and log.stat().st_size > 1000):
-        assert time.monotonic() < end
-        time.sleep(0.01)  # a poll
+    log = tmp_path / "out" / "agent-1.trace"
+    until(lambda: log.exists() and log.stat().st_size > 1000)
     agents = list(map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()))
     launcher.kill()
     launcher.wait()
-    while any(_runs(pid) for pid in agents):
-        assert time.monotonic() < end, "the agents go on for ever"
-        time.sleep(0.01)
+    until(lambda: not any(map(alive, agents)), what="the agents go on for ever")
     left = list(SHARED.glob(f"{PREFIX}{launcher.pid}-*"))
     assert len(left) == 1
     (tmp_path / "next").mkdir()
-    launch(tmp_path / "next", "-n", "1", "train.py", "0.6", "0.05")
+    assert launch(tmp_path / "next", "-n", "1", "train.py", "0.6", "0.05").code == 0
     assert not left[0].exists()
-
-
-def _runs(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 START = "import offbeat, torch\nagent = offbeat.join()\n"
@@ -196,8 +179,8 @@ WRONG = {
 def test_a_script_that_goes_wrong_gets_one_clear_paragraph(what: str, tmp_path: Path) -> None:
     script, code, said, quoted = WRONG[what]
     done = launch(tmp_path, "-n", "2", "--max-restarts", "1", "train.py", script=script)
-    assert done.returncode == code, done.stdout + done.stderr
-    error = done.stderr.replace("\n", " ")
+    assert done.code == code, done.said + done.complained
+    error = done.complained
     assert error.count("Error: Agent") == 1
     assert said in error
     assert quoted in error
@@ -206,7 +189,7 @@ def test_a_script_that_goes_wrong_gets_one_clear_paragraph(what: str, tmp_path: 
 def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
     script = START + WRAP + STEPS.replace("range(20)", "range(20 * (1 + agent.rank))")
     done = launch(tmp_path, "-n", "3", "--algorithm", "dsgd", "train.py", script=script)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.said + done.complained
     assert Trace.load(tmp_path / "out" / "trace.npz").updates().tolist() == [20, 40, 60]
 
 
@@ -224,6 +207,6 @@ def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
 )
 def test_wrong_options_are_refused_before_anything_starts(arguments: list[str], said: str, tmp_path: Path) -> None:
     done = launch(tmp_path, *arguments, script="raise AssertionError('something ran')")
-    assert done.returncode == 2
-    assert said in done.stderr.replace("\n", " ")
-    assert "something ran" not in done.stdout
+    assert done.code == 2
+    assert said in done.complained
+    assert "something ran" not in done.said

@@ -1,39 +1,33 @@
 """Everything is killed, and the run goes on from its checkpoints: real processes, SIGKILL."""
 
 import os
-import platform
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from warm import Started, finished, needs_shared_memory, start, until
 
-from offbeat.algorithms import find
 from offbeat.errors import SettingError
-from offbeat.experiment import Experiment, prepare
 from offbeat.live import checkpoint
 from offbeat.live.saver import Every
-from offbeat.liverun import run_live
 from offbeat.replaying import replayed
 from offbeat.trace import EVENT_CODE, Trace
 
-pytestmark = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64") or not Path("/dev/shm").is_dir(),
-    reason="needs x86-64 and /dev/shm",
-)
+pytestmark = needs_shared_memory
 
 EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 500, "case": "comp-straggler"}
 
-FIRST = """
-import sys
+RUN = """
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_resume import live
-live({algorithm!r}, Path({folder!r}), resume=False)
+from offbeat.algorithms import find
+from offbeat.experiment import Experiment, prepare
+from offbeat.liverun import run_live
+experiment = {experiment!r}
+prepared = prepare(Experiment(**experiment), 0)
+run_live(prepared, experiment, find({algorithm!r}), 0.05, Path("."), 0.005, checkpoint_every=10, resume={resume})
+raise SystemExit(0)
 """
 
 SCRIPT = """
@@ -58,28 +52,10 @@ for epoch in range(8):
 """
 
 
-def live(algorithm: str, folder: Path, resume: bool) -> Trace:
-    prepared = prepare(Experiment(**EXPERIMENT), 0)  # type: ignore[arg-type]
-    run, _ = run_live(
-        prepared, EXPERIMENT, find(algorithm), 0.05, folder, 0.005, checkpoint_every=10, resume=resume
-    )  # fmt: skip
-    assert run.trace is not None
-    return run.trace
-
-
-def until(done: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        assert process.poll() is None, "it ended too early"
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(0.01)  # a poll
-
-
-def kill_everything(process: subprocess.Popen[bytes]) -> None:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in [*map(int, children), process.pid]:
+def kill_everything(run: Started) -> None:
+    for pid in [*run.agents, run.pid]:
         os.kill(pid, signal.SIGKILL)
-    process.wait()
+    run.wait()
 
 
 def checkpointed(folder: Path, agents: int, steps: int) -> Callable[[], bool]:
@@ -92,11 +68,12 @@ def checkpointed(folder: Path, agents: int, steps: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "adpsgd", "rfast", "allreduce"])
 def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(algorithm: str, tmp_path: Path) -> None:
-    code = FIRST.format(tests=str(Path(__file__).parent), algorithm=algorithm, folder=str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", code])
-    until(checkpointed(tmp_path, 3, 10), process)
-    kill_everything(process)
-    trace = live(algorithm, tmp_path, resume=True)
+    about = {"experiment": EXPERIMENT, "algorithm": algorithm}
+    run = start(tmp_path, setup=RUN.format(resume=False, **about))
+    until(checkpointed(tmp_path, 3, 10))
+    kill_everything(run)
+    assert finished(tmp_path, setup=RUN.format(resume=True, **about)).code == 0
+    trace = Trace.load(tmp_path / "trace.npz")
     resumed = trace.events[trace.events["event"] == EVENT_CODE["resume"]]
     assert sorted(resumed["agent"].tolist()) == [0, 1, 2]
     assert trace.events["time"].max() > resumed["time"].max() + 50, "it went on"
@@ -106,21 +83,18 @@ def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(algor
 
 
 def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
     out = tmp_path / "out"
-    command = [
-        sys.executable, "-m", "offbeat", "launch", "-n", "3", "--out", "out", "--checkpoint-every", "10", "train.py",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    until(checkpointed(out, 3, 30), process)
-    kill_everything(process)
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert again.returncode == 2
-    assert "--resume goes on with it" in again.stderr.replace("\n", " ")
-    done = subprocess.run([*command[:-1], "--resume", "train.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    command = ["launch", "-n", "3", "--out", "out", "--checkpoint-every", "10"]
+    run = start(tmp_path, *command, "train.py", script=SCRIPT)
+    until(checkpointed(out, 3, 30))
+    kill_everything(run)
+    again = finished(tmp_path, *command, "train.py")
+    assert again.code == 2
+    assert "--resume goes on with it" in again.complained
+    done = finished(tmp_path, *command, "--resume", "train.py")
+    assert done.code == 0, done.said + done.complained
     for i in range(3):
-        assert f"agent {i}: epoch 8 at step 80" in done.stdout, "10 batches an epoch, none twice, none left out"
+        assert f"agent {i}: epoch 8 at step 80" in done.said, "10 batches an epoch, none twice, none left out"
     trace = Trace.load(out / "trace.npz")
     assert (trace.updates() == 80).all()
     assert replayed(trace, out).same
@@ -128,17 +102,14 @@ def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT.replace("range(8)", "range(1)"))
-    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "train.py"]
-    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert first.returncode == 0, first.stdout + first.stderr
-    (tmp_path / "train.py").write_text(SCRIPT.replace("range(8)", "range(1)").replace("8", "9"))
-    other = subprocess.run([*command[:-1], "--resume", "train.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert other.returncode == 1
-    said = other.stdout + other.stderr
-    assert "checkpoint is of another run" in said
-    assert "saved" in said
-    assert "Traceback" not in said
+    short = SCRIPT.replace("range(8)", "range(1)")
+    command = ["launch", "-n", "2", "--out", "out"]
+    first = finished(tmp_path, *command, "train.py", script=short)
+    assert first.code == 0, first.said + first.complained
+    other = finished(tmp_path, *command, "--resume", "train.py", script=short.replace("8", "9"))
+    assert other.code == 1
+    assert "checkpoint is of another run" in other.said + other.complained
+    assert "saved" in other.said + other.complained
 
 
 def test_how_often_is_read_before_anything_starts(tmp_path: Path) -> None:

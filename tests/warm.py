@@ -158,7 +158,7 @@ class Forked:
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int], **_: Any) -> None:
         reading, writing = os.pipe()
-        _, _, module, *arguments = command
+        module, arguments = command[2], command[3:]
 
         def program() -> None:
             os.setsid()
@@ -174,7 +174,8 @@ class Forked:
                 assert module == "offbeat.child"
                 offbeat.child.main()
 
-        self.pid, self.returncode = forked(program), None
+        self.pid = forked(program)
+        self.returncode: int | None = None
         os.close(writing)
         self.stdout = os.fdopen(reading, "rb", buffering=0)
 
@@ -223,13 +224,14 @@ def _standard(output: int, error: int, keep: Sequence[int] = ()) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(error, 2)
-    for fd in map(int, os.listdir("/proc/self/fd")):
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if fd > 2 and fd not in keep:
             try:
                 os.close(fd)
             except OSError:  # the listing itself
                 continue
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def serve() -> None:
@@ -247,7 +249,8 @@ def serve() -> None:
 def _launcher(request: Mapping[str, Any]) -> None:
     os.setsid()
     os.chdir(request["folder"])
-    _standard(os.open("stdout", os.O_WRONLY | os.O_CREAT), os.open("stderr", os.O_WRONLY | os.O_CREAT))
+    new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    _standard(os.open("stdout", new), os.open("stderr", new))
     exec(request["setup"], {})
     sys.argv = ["offbeat", *request["arguments"]]
     offbeat.commands.main()
@@ -266,5 +269,9 @@ if __name__ == "__main__":
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks
     torch.set_num_threads(1)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    for optimizer in (torch.optim.SGD([weight]), torch.optim.AdamW([weight])):  # they import much when first used
+        weight.grad = torch.zeros(1)
+        optimizer.step()
     vars(offbeat.live.children)["subprocess"] = SimpleNamespace(Popen=Forked, PIPE=-1, STDOUT=-2, DEVNULL=-3)
     serve()

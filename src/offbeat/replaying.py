@@ -75,7 +75,7 @@ def _experiment(trace: Trace, s: Any) -> Replay:
 
     return Replay(
         trace, p.topology, find(s["algorithm"]).new, lambda: SGD(s["lr"]),
-        lambda i: python_stream(p.seed, Purpose.ALGORITHM, i), p.task.initial(), gradient,
+        lambda i, life: python_stream(p.seed, Purpose.ALGORITHM, i, life), p.task.initial(), gradient,
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def _schedule(trace: Trace, s: Any) -> Replay:
     topology = build(s["topology"], s["agents"], s["seed"])
     return Replay(
         trace, topology, find(s["algorithm"]).new, lambda: SGD(1.0),
-        lambda i: python_stream(s["seed"], Purpose.ALGORITHM, i), initial, lambda i, k, x: Vector(initial),
+        lambda i, life: python_stream(s["seed"], Purpose.ALGORITHM, i, life), initial, lambda i, k, x: Vector(initial),
     )  # fmt: skip
 
 

@@ -32,14 +32,15 @@ class Purpose(IntEnum):
     SHARD = 8
 
 
-def stream(seed: int, purpose: Purpose, agent: int = WORLD) -> np.random.Generator:
-    """The generator of one (agent, purpose)."""
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(agent, purpose))))
+def stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> np.random.Generator:
+    """The generator of one (agent, purpose). `life`: another one after a crash that took the generator's state."""
+    key = (agent, purpose, life) if life else (agent, purpose)
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def python_stream(seed: int, purpose: Purpose, agent: int = WORLD) -> Random:
+def python_stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> Random:
     """The same as a `random.Random`, for the handlers of an algorithm."""
-    return Random(int(stream(seed, purpose, agent).integers(2**63)))
+    return Random(int(stream(seed, purpose, agent, life).integers(2**63)))
 
 
 def uniform(rng: np.random.Generator, count: int) -> list[float]:

@@ -21,6 +21,7 @@ from offbeat.live.performer import Snapshot
 from offbeat.live.post import Link
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
+from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology
 from offbeat.trace import EVENT_CODE, write_atomically
 from offbeat.vector import Vector, evaluate_with, settle
@@ -50,7 +51,7 @@ class Place:
     def driver(self, agent: Agent, topology: Topology, model_bytes: int, world: World | None = None) -> Driver:
         """The driver of this agent, not joined yet. `world`: emulate its delays."""
         fabric = Fabric(self.shared, Board.attach(self.shared / "board"), self.me, self.incarnation, model_bytes)
-        link = None if world is None else Link(world, self.me, model_bytes)
+        link = None if world is None else Link(world, self.me, model_bytes, self.incarnation - 1)
         unit = float(self.settings["unit"])
         evaluate_with(kernel.linear)
         return Driver(agent, topology, fabric, log.Log(self.log_path), unit, link, self.lifeline)
@@ -92,6 +93,7 @@ def log_path(folder: Path, agent: int) -> Path:
 def propose(place: Place, about: Mapping[str, Any], initial: Vector) -> None:
     """Agent 0 says which model this is, and where all start from. Before it joins."""
     if place.me == 0 and not (place.shared / "model.json").exists():
+        (place.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
         register = Register.create(place.shared / "initial", Layout.of(Snapshot(initial)))
         (placed,) = register.begin([initial])
         settle()
@@ -121,9 +123,11 @@ def begin(driver: Driver, place: Place, initial: Vector) -> Vector:
     fabric, neighbours = driver.fabric, driver.agent.view.peers
     others = [j for j in sorted(fabric.alive) if j not in neighbours]
     driver.restore_counts(log.read(place.log_path))
+    asked = place.asked()
+    driver.agent.rng = python_stream(int(place.settings["seed"]), Purpose.ALGORITHM, place.me, life=asked)
     for donor in [*neighbours, *others]:
         found = fabric.model_of(donor)
         if found is not None:
             x, tag = found
-            return driver.rejoin(x, tag.round, donor, place.asked())
-    return driver.rejoin(initial, 0, place.me, place.asked())
+            return driver.rejoin(x, tag.round, donor, asked)
+    return driver.rejoin(initial, 0, place.me, asked)

@@ -202,7 +202,7 @@ class Fabric:
 
     def receive(self) -> Iterator[tuple[int, Message, Tag]]:
         """All mail that has come, by sender, in order."""
-        made = self.board.rows[:, Row.MAILBOXES]
+        made = self.board.rows[:, Row.MAILBOXES].copy()  # more may be made meanwhile
         for j in np.flatnonzero(made != self.boxes).tolist():
             if j in self.alive and j not in self.incoming:
                 path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"

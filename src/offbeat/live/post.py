@@ -30,14 +30,15 @@ class Link:
     world: World
     me: int
     model_bytes: int
+    life: int = 0
     outbox: Outbox = field(default_factory=Outbox)
     current: Transmission | None = None
 
     def __post_init__(self) -> None:
         seed = self.world.seed
         delay = self.world.communication_delay(self.me)
-        self.send_time = Supply(partial(delay.draw, stream(seed, Purpose.COMMUNICATION, self.me)))
-        self.lost = Supply(partial(uniform, stream(seed, Purpose.LOSS, self.me)))
+        self.send_time = Supply(partial(delay.draw, stream(seed, Purpose.COMMUNICATION, self.me, self.life)))
+        self.lost = Supply(partial(uniform, stream(seed, Purpose.LOSS, self.me, self.life)))
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
         """What has arrived by now, and at whom; whatever waits next is on its way then."""

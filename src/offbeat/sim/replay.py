@@ -49,18 +49,18 @@ class Life:
 class Replay:
     """Runs a trace again.
 
-    new_agent, new_rule, rng: make one agent's algorithm, its local rule and its random stream
+    new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of its lives
     initial:                  the model that all start from
     gradient:                 evaluates gradients
     """
 
     def __init__(
         self, trace: Trace, topology: Topology, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule],
-        rng: Callable[[int], Random], initial: Parts, gradient: Gradient,
+        rng: Callable[[int, int], Random], initial: Parts, gradient: Gradient,
     ) -> None:  # fmt: skip
         self.trace, self.topology, self.initial = trace, topology, initial
         self.new_agent, self.new_rule, self.gradient = new_agent, new_rule, gradient
-        self.rngs = [rng(i) for i in range(topology.n)]
+        self.rng = rng
         self.kinds = list(trace.kinds)
         self.recorder = Recorder(topology.n)
         self.lives = [self._new(i, Vector(initial), frozenset(range(topology.n))) for i in range(topology.n)]
@@ -79,9 +79,9 @@ class Replay:
             if Stamp(i, 0) in self.donated:
                 self.donated[Stamp(i, 0)] = Vector(initial), 0
 
-    def _new(self, i: int, x: Vector, alive: frozenset[int]) -> Life:
+    def _new(self, i: int, x: Vector, alive: frozenset[int], life: int = 0) -> Life:
         agent = self.new_agent()
-        agent.join(i, self.topology.n, x, self.topology.view(i, alive), self.new_rule(), self.rngs[i])
+        agent.join(i, self.topology.n, x, self.topology.view(i, alive), self.new_rule(), self.rng(i, life))
         return Life(agent, alive, x)
 
     def run(self, progress: Callable[[int], None] | None = None) -> Trace:
@@ -143,7 +143,7 @@ class Replay:
                 given = self.donated[Stamp(source, version)]
                 assert given is not None
                 old, x = life, Vector(given[0].parts, given[0].stamp)
-                life = self.lives[i] = self._new(i, x, old.alive)
+                life = self.lives[i] = self._new(i, x, old.alive, int(start))
                 life.version, life.steps, life.asked = old.version, old.steps, int(start)
                 life.resumed = old.resumed
                 life.agent.round = given[1]
