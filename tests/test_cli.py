@@ -212,7 +212,7 @@ REFUSED = [
     ("--compute 'file nowhere.csv'", "nowhere.csv"),
     ("--crash 'agent 3'", "Cannot read the crash 'agent 3'; expected 'agent 3 at 100'"),
     ("--crash 'agent one at 5'", "Cannot read the crash"),
-    ("--crash 'agent 1 at -5'", "Cannot read the crash"),
+    ("--crash 'agent 1 at -5'", "A crash needs an agent >= 0 and a time >= 0"),
     ("--crash 'agent 1 at .'", "Cannot read the crash"),
     ("--crash 'agent 1 at 1e999'", "got agent 1 at inf"),
     ("--crash 'agent 99 at 5'", "no agent 99: with 9 agents they are 0 to 8"),

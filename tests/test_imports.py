@@ -38,7 +38,7 @@ ALLOWED = {
     "results": "topology trace vector",
     "report": "algorithms results topology trace",
     # everything put together
-    "experiment": "algorithms delays results rules sim task tasks topology vector world",
+    "experiment": "algorithms delays results rules sim streams task tasks topology vector world",
     "comparison": "agent algorithms experiment results rules",
     "member": "agent algorithms live streams topology vector",
     "child": "member",

@@ -53,14 +53,16 @@ model = torch.nn.Module()
 model.x = x
 optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=lr))
 mine, end, last = torch.from_numpy(b[agent.rank]), time.monotonic() + seconds, None
-while time.monotonic() < end:
-    optimizer.zero_grad()
-    (h[agent.rank] / 2 * (x - mine).square().sum()).backward()
-    optimizer.step()
-    time.sleep(0.001 * (1 + agent.rank))
-    if time.monotonic() < end - 0.5:
-        last = x.tolist()
-print("limit", agent.rank, *last)
+try:
+    while time.monotonic() < end:
+        optimizer.zero_grad()
+        (h[agent.rank] / 2 * (x - mine).square().sum()).backward()
+        optimizer.step()
+        time.sleep(0.001 * (1 + agent.rank))
+        if time.monotonic() < end - 0.5:
+            last = x.tolist()
+finally:
+    print("limit", agent.rank, *last)
 """
 
 
@@ -131,7 +133,7 @@ def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_pat
     trace = Trace.load(tmp_path / "out" / "trace.npz")
     pauses = {i: np.diff(trace.writes[trace.writes["agent"] == i]["time"]) for i in range(4)}
     assert pauses[2].max() > 1.4, "it was stopped"
-    assert pauses[0].max() > 0.5, "it was killed, and had to start again"
+    assert pauses[0].max() > 0.03, "it was killed, and had to start again"
     for i in (1, 3):
         assert pauses[i].max() < 0.5, "nobody waited for them"
     assert replayed(trace).same

@@ -128,6 +128,8 @@ class Driver:
                 row[Row.LAST] = ended
                 if not row[Row.FIRST]:
                     row[Row.FIRST] = ended
+                if self._sleep() is not None:  # the second thread may not know of it
+                    self.fabric.bell.ring()
             return x
 
     def resume(self, state: Mapping[str, Any]) -> Vector:

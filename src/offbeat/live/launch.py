@@ -162,6 +162,10 @@ class Launcher:
                 elif state is State.LEFT and self.member[i] > 0:
                     self._change(i, -incarnation)
                     changed = True
+                    if not self.job.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
+                        if "script" in self.job.settings:  # else all end at one time anyway
+                            self.say(i, "is done; the algorithm cannot go on without it, so the others stop")
+                        self.stop()
         stopping = self.board.order is Order.STOP
         awaited = list(self.children.running) if stopping else range(self.job.n)
         if self.board.order < Order.END and all(states[i] is State.LEFT for i in awaited):
