@@ -24,6 +24,7 @@ many events as there are calls of `step`.
 from __future__ import annotations
 
 import types
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -45,7 +46,7 @@ from offbeat.live.saver import Every, Saver
 from offbeat.live.shard import Shard, shard
 from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology, build
-from offbeat.vector import Leased, Vector, difference, opaque
+from offbeat.vector import Leased, Vector, difference, lazy, opaque
 
 T = TypeVar("T")
 
@@ -214,7 +215,9 @@ class Member:
             flat.check()
             faults.before_step(driver.performer.steps)
             try:
-                x = driver.step(local.gradient())
+                with driver.lock:
+                    x = driver.step(local.gradient())
+                    local.keep()
             except Stopped:
                 raise SystemExit(0) from None  # `leave` saves
             flat.write(x.parts)
@@ -237,19 +240,26 @@ class Local:
         self.flat, self.optimizer = flat, optimizer
         self._step: Callable[[], Any] = optimizer.step
         self.driver: Driver | None = None
-        self._g: Vector | None = None
+        self._g: Callable[[], Vector | None] = lambda: None
 
     def gradient(self) -> Vector:
         """The gradient as it lies in the parameters; gathered only if the algorithm looks at it."""
-        self._g = opaque(lambda: tuple(part.cpu() for part in self.flat.gradient()))
-        return self._g
+        g = lazy(lambda: tuple(part.cpu() for part in self.flat.gradient()))
+        self._g = weakref.ref(g)
+        return g
+
+    def keep(self) -> None:
+        """The step is made. If the algorithm keeps the gradient, gather it: the parameters' may change now."""
+        g = self._g()
+        if g is not None:
+            g.parts  # noqa: B018  (reading evaluates)
 
     def __call__(self, g: Vector) -> Vector:
         """One step of the optimizer along g."""
         assert self.driver is not None
         x = self.driver.snapshot
         assert x is not None
-        if g is not self._g:
+        if g is not self._g():
             self.driver.performer.force()  # not on a version that may be overwritten before the handler ends
             self.flat.set_gradient(g.parts)
         self._step()

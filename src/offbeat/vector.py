@@ -177,6 +177,13 @@ def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
     return v
 
 
+def lazy(make: Callable[[], Parts]) -> Vector:
+    """A vector that is computed only if somebody reads it. For engines, who keep what `make` reads until then."""
+    v = Vector()
+    v._make = make
+    return v
+
+
 def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> None:
     """End of a handler: every vector built in it that is still referred to becomes a value.
 
