@@ -24,7 +24,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import ALL, quadratic, started
-from safetensors import SafetensorError
 from safetensors.torch import save as safetensors_bytes
 
 from offbeat import SGD, Agent
@@ -97,7 +96,7 @@ def canonical(value: Any) -> Any:
 def again(value: Any) -> Any:
     """There and back, by way of JSON."""
     tree, tensors = encode(value)
-    return decode(json.loads(json.dumps(tree)), tensors)
+    return decode(json.loads(json.dumps(tree)), {name: tensor.clone() for name, tensor in tensors.items()})
 
 
 @st.composite
@@ -234,15 +233,11 @@ def test_what_came_out_of_a_register_comes_back_as_a_value() -> None:
     assert (back.late, back.stamp, back.parts[0].tolist()) == (False, (0, 1), [1.0, 1.0])
 
 
-def test_encoded_tensors_are_copies_without_a_graph() -> None:
+def test_encoded_tensors_have_no_graph_and_files_only_what_a_view_shows(tmp_path: Path) -> None:
     weights = torch.ones(3, requires_grad=True)
-    (copy,) = encode(weights * 2)[1].values()
-    assert not copy.requires_grad
-    part = torch.arange(1000.0)[:3]
-    (copy,) = encode(part)[1].values()
-    part += 1
-    assert copy.tolist() == [0.0, 1.0, 2.0]
-    assert copy.untyped_storage().nbytes() == 12, "of a view only what it shows"
+    (encoded,) = encode(weights * 2)[1].values()
+    assert not encoded.requires_grad
+    assert save(tmp_path, "view", {}, torch.arange(100_000.0)[:3]).stat().st_size < 1000
 
 
 @dataclass
@@ -545,7 +540,7 @@ def test_the_newest_are_kept_and_strays_are_swept(tmp_path: Path) -> None:
     assert latest(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize(("name", "keep"), [("../up", 2), ("", 2), (".hidden", 2), ("a/b", 2), ("step", 0)])
+@pytest.mark.parametrize(("name", "keep"), [("../up", 2), ("", 2), (".hidden", 2), ("a/b", 2)])
 def test_odd_names_are_refused(name: str, keep: int, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="plain name"):
         save(tmp_path, name, {}, 0, keep)
@@ -557,11 +552,8 @@ def test_nothing_is_written_of_what_cannot_be(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ContractError, match=r"state\.f"):
         save(tmp_path / "x", "a", {}, {"f": print})
 
-    def too_large(*_: object) -> None:
-        raise SafetensorError("header too large")
-
-    monkeypatch.setattr(checkpoint, "serialized", too_large)
-    with pytest.raises(ContractError, match=r"header too large\. Keep numbers"):
+    monkeypatch.setattr(checkpoint, "LONGEST_HEAD", 10)
+    with pytest.raises(ContractError, match=r"expected at most 0\. Keep numbers"):
         save(tmp_path / "x", "a", {}, [1] * 10)
     assert not (tmp_path / "x").exists()
 

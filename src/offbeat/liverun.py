@@ -95,8 +95,9 @@ class Keeper:
         every, steps = self.settings["checkpoint_every"], self.driver.performer.steps
         if every and steps % every == 0:
             with self.driver.lock:
-                content = checkpoint.pack(self.about, self.driver.state() | {"asked": asked})
-            checkpoint.store(self.folder, checkpoint.step_name(steps), content)
+                state = self.driver.state() | {"asked": asked}
+                begun = checkpoint.begin(self.folder, checkpoint.step_name(steps), self.about, state)
+            checkpoint.finish(begun)
 
     def state(self) -> dict[str, Any] | None:
         """The newest state of this agent, if the run is to go on from it."""

@@ -19,13 +19,15 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialized
+from torch import Tensor
 
 from offbeat.agent import Agent
 from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
@@ -36,6 +38,12 @@ FORMAT, ENDING, TEMPORARY = "checkpoint 1", ".safetensors", ".checkpoint-"
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
 GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+LONGEST_HEAD = 100_000_000
+"""Bytes: readers of safetensors refuse more."""
 SHOWN, WIDE = 8, 80
 """How many differences are shown; how wide a value may be before its entries are compared one by one."""
 
@@ -57,29 +65,73 @@ def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep:
 
     Raises ContractError if the state cannot be stored, CheckpointError if the file cannot be written.
     """
-    return store(folder, name, pack(about, state), keep)
+    return finish(begin(folder, name, about, state), keep)
 
 
-def store(folder: Path, name: str, content: bytes, keep: int = 2) -> Path:
-    """Write what `pack` gave. Raises as `save` does."""
-    if Path(name).name != name or name[:1] in ("", ".") or keep < 1:
-        raise SettingError(f"A checkpoint needs a plain name and keep >= 1; got '{name}' and {keep}.")
-    path = folder / f"{name}{ENDING}"
-    try:
+def begin(folder: Path, name: str, about: Mapping[str, Any], state: object) -> Path:
+    """Write the state as it is now, under a temporary name; what it needs in memory is a copy of what was heard.
+
+    Returns where `finish` finds it. Raises as `save` does.
+    """
+    if Path(name).name != name or name[:1] in ("", "."):
+        raise SettingError(f"A checkpoint needs a plain name; got '{name}'.")
+    known, none = encode(dict(about), "about")
+    if none:
+        raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
+    tree, tensors = encode(state)
+    head = _head({"offbeat": FORMAT, "about": json.dumps(known), "state": json.dumps(tree)}, tensors)
+    size = len(head) + sum(tensor.nbytes for tensor in tensors.values())
+    temporary = folder / f"{TEMPORARY}{os.getpid()}-{name}{ENDING}"
+    with _explained(folder / f"{name}{ENDING}", size):
         folder.mkdir(parents=True, exist_ok=True)
         for stray in folder.glob(f"{TEMPORARY}*"):  # of a writer that was killed
             stray.unlink(missing_ok=True)
-        _write(path, content)
+        try:
+            with temporary.open("xb") as file:
+                file.write(head)
+                for _, tensor in _ordered(tensors):
+                    file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+    return temporary
+
+
+def finish(temporary: Path, keep: int = 2) -> Path:
+    """Bring what `begin` wrote to the disk, and give it its name. Raises as `save` does."""
+    if keep < 1:
+        raise SettingError(f"Expected to keep at least 1 checkpoint; got {keep}.")
+    folder = temporary.parent
+    name = temporary.name.removeprefix(f"{TEMPORARY}{os.getpid()}-").removesuffix(ENDING)
+    path = folder / f"{name}{ENDING}"
+    with _explained(path, temporary.stat().st_size):
+        try:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)  # the name
+        finally:
+            os.close(handle)
         if STEP.fullmatch(path.name):
             step, steps = int(name.removeprefix("step-")), latest(folder)
             for other in {*steps} - {*[s for s in steps if s <= step][:keep]}:
                 (folder / f"{step_name(other)}{ENDING}").unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def _explained(path: Path, size: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CheckpointError(
-            f"Cannot write the checkpoint {path} of {len(content) / 1e6:.1f} MB: {error.strerror or error}. The ones "
+            f"Cannot write the checkpoint {path} of {size / 1e6:.1f} MB: {error.strerror or error}. The ones "
             "before it are intact. Is there room, and may this user write there?"
         ) from error
-    return path
 
 
 def latest(folder: Path) -> list[int]:
@@ -121,35 +173,28 @@ def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, A
         raise DataError(f"{path} cannot be restored: {error}") from error
 
 
-def pack(about: Mapping[str, Any], state: object) -> bytes:
-    """A checkpoint as bytes: a copy of the state as it is now. Raises ContractError if it cannot be stored."""
-    known, none = encode(dict(about), "about")
-    if none:
-        raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
-    tree, tensors = encode(state)
-    head = {"offbeat": FORMAT, "about": json.dumps(known), "state": json.dumps(tree)}
-    try:
-        return serialized(tensors, head)
-    except SafetensorError as error:
-        raise ContractError(f"The state is too large beside its tensors: {error}. Keep numbers in tensors.") from error
+def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
+    """The widest numbers first, so that every tensor begins at a multiple of the size of its own."""
+    return sorted(tensors.items(), key=lambda item: -item[1].element_size())
 
 
-def _write(path: Path, content: bytes) -> None:
-    """As `trace.write_atomically`, and on the disk before it has its name."""
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the name
-    finally:
-        os.close(folder)
+def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+    """What a safetensors file begins with: its length, and as JSON what lies where. The library would copy it all."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, tensor in _ordered(tensors):
+        entries[name] = {
+            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + tensor.nbytes]
+        }  # fmt: skip
+        at += tensor.nbytes
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > LONGEST_HEAD:
+        raise ContractError(
+            f"The state beside its tensors takes {len(text) / 1e6:.0f} MB; expected at most {LONGEST_HEAD / 1e6:.0f}. "
+            "Keep numbers in tensors."
+        )
+    return len(text).to_bytes(8, "little") + text
 
 
 def agent_state(agent: Agent) -> dict[str, Any]:

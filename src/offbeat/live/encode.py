@@ -34,7 +34,9 @@ SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
 
 
 def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]:
-    """A value as something that `json` writes, and copies of its tensors on the CPU, detached, by their place.
+    """A value as something that `json` writes, and its tensors on the CPU, detached, by their place.
+
+    These are no copies where that can be avoided: store them before anything changes.
 
     where: what the value is called, in errors and in the names of tensors.
 
@@ -110,10 +112,12 @@ class _Writer:
     def _tensor(self, value: Tensor, at: str) -> dict[str, Any]:
         if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type == "meta":
             raise _refused(value, at)
-        copy = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        dtype = str(copy.dtype).removeprefix("torch.")
-        self.tensors[at] = copy if dtype in NATIVE else copy.reshape(-1).view(torch.uint8)
-        return {"tensor": at} if dtype in NATIVE else {"tensor": at, "dtype": dtype, "shape": list(copy.shape)}
+        plain = value.detach().cpu().resolve_neg().resolve_conj()
+        if not plain.is_contiguous() or plain.numel() < 2:  # of a single number the strides may be anything
+            plain = plain.clone(memory_format=torch.contiguous_format)
+        dtype = str(plain.dtype).removeprefix("torch.")
+        self.tensors[at] = plain if dtype in NATIVE else plain.reshape(-1).view(torch.uint8)
+        return {"tensor": at} if dtype in NATIVE else {"tensor": at, "dtype": dtype, "shape": list(plain.shape)}
 
     def _numpy(self, value: Any, at: str) -> dict[str, Any]:
         try:

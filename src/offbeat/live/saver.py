@@ -77,8 +77,8 @@ class Saver:
                 "shards": [made.state() for _, made in self.shards],
                 "torch": torch.get_rng_state(),
             }
-            content, name = checkpoint.pack(self.about, state), checkpoint.step_name(steps)
-        checkpoint.store(self.folder, name, content)  # without the lock: mail is answered meanwhile
+            begun = checkpoint.begin(self.folder, checkpoint.step_name(steps), self.about, state)
+        checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
         self._saved_at, self._saved_step = time.monotonic(), steps
 
     def load(self, step: int) -> Mapping[str, Any]:
