@@ -2,6 +2,8 @@
 # make test    sets everything up and runs the whole suite
 # make check   lint, format and types          make fix     what of that can be mended automatically
 # make bench   how fast the simulator is        make docs    the API reference, in build/docs
+# make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
+# make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
 # make clean   remove everything that make made
 #
 # PYTHON=python3.12 chooses the Python (3.11 or later). Where pip finds no CPU wheel of torch, name an index that has it:
@@ -11,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check fix bench docs clean
+.PHONY: demo test check fix bench bench-live drill soak docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -33,9 +35,18 @@ fix: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/simulator.py
 
+bench-live: $(READY)
+	$(BIN)/python bench/live.py $(if $(DATA),--data $(DATA))
+
+drill: $(READY)
+	OFFBEAT_DRILL=50 $(BIN)/python -m pytest tests/test_processes.py -k killed_at_random -rA
+
+soak: $(READY)
+	$(BIN)/python bench/soak.py
+
 docs: $(READY)
-	$(BIN)/pdoc --output-directory build/docs offbeat offbeat.algorithms offbeat.report offbeat.sim offbeat.tasks \
-		$$(cd src && ls offbeat/[a-z]*.py offbeat/algorithms/[a-z]*.py offbeat/tasks/[a-z]*.py | sed 's|/|.|g; s|\.py$$||')
+	$(BIN)/pdoc --output-directory build/docs offbeat offbeat.algorithms offbeat.live offbeat.report offbeat.sim offbeat.tasks \
+		$$(cd src && ls offbeat/[a-z]*.py offbeat/algorithms/[a-z]*.py offbeat/live/[a-z]*.py offbeat/tasks/[a-z]*.py | sed 's|/|.|g; s|\.py$$||')
 	@echo "Written: build/docs/index.html"
 
 clean:

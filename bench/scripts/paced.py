@@ -121,6 +121,8 @@ def with_ddp(pace: Pace) -> None:
 
 
 def alone(pace: Pace) -> None:
+    import offbeat  # noqa: F401  (its modules take memory too, whatever the size of the model)
+
     rank = int(os.environ["RANK"])
     model = Wide(pace.numbers)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

@@ -146,9 +146,14 @@ def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> int:
             launcher.run()
         finally:
             metrics.close()
-            if metrics.error:
-                Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
+    _complain(metrics)
     return launcher.stopped_by
+
+
+def _complain(metrics: Metrics) -> None:
+    """Say what could not be written, if anything."""
+    if metrics.error:
+        Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
 
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:
@@ -266,7 +271,13 @@ def _all_live(
                 where = folder / f"{row.name.replace(':', '-')}-lr{lr!r}"
                 where.mkdir(exist_ok=True)
                 told = None if bar is None else _told(bar, row.name, p.until)
-                run, signal_number = run_live(p, e, row, lr, where, unit, restarts, say, told, faults)
+                metrics = Metrics(where)
+                try:
+                    run, signal_number = run_live(p, e, row, lr, where, unit, restarts, say, told, faults, metrics)
+                finally:
+                    metrics.close()
+                if not quiet:
+                    _complain(metrics)
                 runs.append(run)
                 if signal_number:
                     return Comparison(runs, interrupted=True), 128 + signal_number

@@ -164,10 +164,12 @@ class Watcher:
 def run_live(
     p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
-    faults: Sequence[str] = (), checkpoint_every: int = 0, resume: bool = False,
+    faults: Sequence[str] = (), look: Callable[[Launcher], None] = lambda launcher: None,
+    checkpoint_every: int = 0, resume: bool = False,
 ) -> tuple[Run, int]:  # fmt: skip
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
+    `say` and `look` are called with what agents print and, often, with the launcher; `told` with the time.
     Returns the run, and the signal that ended it, 0 if none did. Raises RunFailed if it failed.
     """
     began = time.perf_counter()
@@ -182,7 +184,12 @@ def run_live(
         p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
         elapsed(logs) * unit if resume else 0.0,
     )  # fmt: skip
-    launcher = Launcher(job, say, watcher)
+
+    def watch(launcher: Launcher) -> None:
+        watcher(launcher)
+        look(launcher)
+
+    launcher = Launcher(job, say, watch)
     launcher.run()
     trace = merged(logs, settings)
     trace.save(folder / "trace.npz")

@@ -48,7 +48,8 @@ class State(IntEnum):
 
 
 class Row(IntEnum):
-    """The words of a row. Times are in ns of the system's monotonic clock; LOSS, METRIC and AGE are float64."""
+    """The words of a row. Times are in ns of the system's monotonic clock; LOSS, METRIC and AGE are float64, NaN
+    before anybody has said them."""
 
     STATE = 0
     INCARNATION = 1
@@ -63,10 +64,11 @@ class Row(IntEnum):
     FIRST = 10  # when its first step ended
     LOSS = 11
     AGE = 12  # mean age of what it mixes, in seconds, float64
-    COMPUTING = 13  # since when; 0: not
-    MAILBOXES = 14  # how many it has made
-    METRIC = 15
-    LATE = 16  # padding of a slowed agent, in all
+    MAILBOXES = 13  # how many it has made
+    METRIC = 14
+
+
+SAID = [Row.LOSS, Row.METRIC, Row.AGE]
 
 
 class Board:
@@ -84,7 +86,9 @@ class Board:
     def create(path: Path, n: int) -> Board:
         """A board for n agents, none of which belongs to the run yet."""
         head = np.array([MAGIC, n, Order.WAIT, 0, 0], dtype=np.int64).tobytes()
-        return Board(memory.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
+        board = Board(memory.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
+        board.numbers[:, SAID] = np.nan
+        return board
 
     @staticmethod
     def attach(path: Path) -> Board:

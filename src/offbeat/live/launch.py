@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.board import LAUNCHER, Bell, Board, Order, Row, State, bell_path
+from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
 from offbeat.live.children import Child, Children, Say
 from offbeat.live.memory import require_ordered_stores
 from offbeat.live.wire import FabricError
@@ -134,6 +134,7 @@ class Launcher:
         row = self.board.rows[i]
         kept = row[[Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED]].copy()
         row[:] = 0
+        self.board.numbers[i, SAID] = math.nan
         row[[Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED]] = kept
         incarnation = self.restarts[i] + 1
         environment = {

@@ -7,7 +7,7 @@ one look; what is not known, or is no finite number, is null:
     state      starting, running, stopping, restarting, left or ended
     step       steps in all its lives
     rate       steps per second since the last look
-    loss       what the agent logged last, and `metric`; exactly 0 cannot be told from nothing
+    loss       what the agent logged last, and `metric`
     age        mean age of what it mixed last, in seconds
     waited     seconds that it has waited for others, in all; 0 for an algorithm that does not wait
     mixing     fraction of the time since the last look that its steps spent on mixing, waiting left out
@@ -171,10 +171,10 @@ def consensus_of(launcher: Launcher) -> float | None:
 
 def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: float) -> dict[str, Any]:
     """One agent: its counters now and at the last look, and the seconds in between."""
-    words, numbers = launcher.board.rows[i], launcher.board.numbers[i]
+    numbers = launcher.board.numbers[i]
     steps, waited, mixed = (new - old for new, old in zip(now, before, strict=True))
     resumed = before[0] == 0 and launcher.job.elapsed > 0  # its steps of before appear all at once
-    said = {name: _finite(numbers[row]) if words[row] else None for name, row in SAID.items()}
+    said = {name: _finite(numbers[row]) for name, row in SAID.items()}
     return {
         "agent": i, "state": state_of(launcher, i), "step": now[0], **said,
         "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed,

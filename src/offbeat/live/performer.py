@@ -93,7 +93,8 @@ class Performer:
         self.log.events.append((now, self.me, EVENT_CODE[label], source, kind, version, start, end))
         if wrote:
             self._log_write(model, mixed)
-        self.log.flush()
+        if wrote or effects:  # what nobody can see may wait for what somebody will
+            self.log.flush()
         for (register, message), effect in placed:
             self._visible(register, message, effect, now)
         for asked in effects:
