@@ -21,7 +21,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "penta
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 X_TITLES = {
-    "time": "simulated time (mean gradient = 1)",
+    "time": "simulated time (mean gradient = 1)",  # or real time: see `time_title`
     "updates": "gradients applied, by all agents",
     "megabytes": "megabytes sent, by all agents",
 }
@@ -134,6 +134,12 @@ def _interpolated(grid: np.ndarray, along: np.ndarray, values: np.ndarray) -> np
     return found
 
 
+def time_title(runs: Sequence[Run]) -> str:
+    """What the axis of time is called: simulated, or real in units of so many milliseconds."""
+    unit = runs[0].settings.get("unit") if runs else None
+    return X_TITLES["time"] if unit is None else f"time (1 = {1000 * unit:g} ms, a mean gradient)"
+
+
 def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figure:
     """How all algorithms went: x is "time", "updates" or "megabytes"; y "loss", "accuracy" or "consensus".
 
@@ -154,7 +160,8 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
         if s.diverged and len(s.x):
             fig.add_trace(_cross(s, look[key], comparison.label(key), ceiling))
     end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=0.0) or 1.0
-    fig.update_xaxes(title_text=X_TITLES[x], range=[0, 1.01 * end])
+    title = time_title(comparison.runs) if x == "time" else X_TITLES[x]
+    fig.update_xaxes(title_text=title, range=[0, 1.01 * end])
     fig.update_yaxes(title_text=_y_title(comparison, y))
     if y == "loss":
         fig.update_yaxes(type="log", **_ticks(list(drawn.values()), ceiling))
@@ -279,7 +286,7 @@ def bars(comparison: Comparison) -> go.Figure:
             x=0, xanchor="left", y=place - 0.22, yanchor="bottom", xshift=-3,
         )  # fmt: skip
     title = target_name(comparison.runs[0]) if comparison.runs else "time to target"
-    fig.update_xaxes(title_text=f"{title}, {X_TITLES['time']}", range=[0, end * 1.02])
+    fig.update_xaxes(title_text=f"{title}, {time_title(comparison.runs)}", range=[0, end * 1.02])
     fig.update_yaxes(range=[len(groups) - 0.6, -0.75], visible=False)
     fig.update_layout(margin={"l": 16})
     return fig

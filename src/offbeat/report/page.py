@@ -105,8 +105,9 @@ def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     if any(exploded(run) and run.diverged_at is None for run in comparison.runs):
         reading += "A line that ends at the upper border goes on far above it."
     reading = f"<p>{reading}</p>" * bool(reading)
+    clock = "simulated time" if first.settings.get("unit") is None else "time"
     over = {
-        "time": "over simulated time: what is gained in the same time",
+        "time": f"over {clock}: what is gained in the same time",
         "updates": "over the gradients applied by all agents: what is gained from the same work",
     }
 
@@ -121,7 +122,7 @@ def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     def target() -> list[str]:
         if first.settings["target"] is None:
             return []
-        caption = "Simulated time of the first evaluation at which the average model met the target"
+        caption = f"{clock.capitalize()} of the first evaluation at which the average model met the target"
         caption += ": median, and smallest to largest over the seeds" * (seeds > 1)
         return [shelf.put(bars(comparison), f"{caption}. Shorter is better; hatched bars never met it.")]
 

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from offbeat.report.figures import STYLE, X_TITLES, escaped
+from offbeat.report.figures import STYLE, escaped, time_title
 from offbeat.results import Run
 from offbeat.trace import EVENT_CODE
 
@@ -131,7 +131,7 @@ def timelines(runs: dict[str, Run], start: float | None = None, end: float | Non
         if state in used:
             fig.add_trace(_key(state), row=1, col=1)
     fig.update_xaxes(range=[begin, stop], showgrid=False)
-    fig.update_xaxes(title_text=X_TITLES["time"], row=max(count, 1), col=1)
+    fig.update_xaxes(title_text=time_title(list(runs.values())), row=max(count, 1), col=1)
     fig.update_layout(
         template=STYLE, height=height, barmode="overlay", hovermode="closest",
         margin={"l": 44, "r": 22, "t": top, "b": bottom},
