@@ -207,6 +207,9 @@ def live(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=OUTPUT)] = 0,
     max_restarts: Annotated[int, typer.Option(help="Of one agent; 0: end when one dies.", rich_help_panel=OUTPUT)] = 3,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=0, help="Steps between checkpoints, for offbeat export; 0: none.", rich_help_panel=OUTPUT)
+    ] = 0,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
     report: Annotated[Path | None, typer.Option(help="Write the page to this file.", rich_help_panel=OUTPUT)] = None,
     out: Annotated[
@@ -240,7 +243,8 @@ def live(
     for text in fault or []:
         parse_fault(text, plan.prepared[0].topology.n)
     folder = job_folder(out, task).resolve()
-    result, code = _all_live(plan, e, folder, seconds, max_restarts, fault or [], quiet)
+    kept = {"max_restarts": max_restarts, "faults": fault or [], "checkpoint_every": checkpoint_every}
+    result, code = _all_live(plan, e, folder, seconds, kept, quiet)
     written, failures = write_results(result, json, report)
     if not quiet:
         console = Out()
@@ -254,7 +258,7 @@ def live(
 
 
 def _all_live(
-    plan: comparison.Plan, e: dict[str, Any], folder: Path, unit: float, restarts: int, faults: list[str], quiet: bool
+    plan: comparison.Plan, e: dict[str, Any], folder: Path, unit: float, kept: dict[str, Any], quiet: bool
 ) -> tuple[Comparison, int]:
     """The runs one after another, and the exit code; a signal ends them and keeps what there is."""
     runs: list[Run] = []
@@ -273,7 +277,7 @@ def _all_live(
                 told = None if bar is None else _told(bar, row.name, p.until)
                 metrics = Metrics(where)
                 try:
-                    run, signal_number = run_live(p, e, row, lr, where, unit, restarts, say, told, faults, metrics)
+                    run, signal_number = run_live(p, e, row, lr, where, unit, say=say, told=told, look=metrics, **kept)
                 finally:
                     metrics.close()
                 if not quiet:

@@ -1,0 +1,90 @@
+"""The command line of what goes with live runs: export, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from offbeat.console import Out
+from offbeat.doctor import FAILED, Check, examine
+from offbeat.exporting import export as written
+
+STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(export)
+    app.command()(doctor)
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="The results of 'offbeat launch': the folder with checkpoints/.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; default: model.safetensors in FOLDER.")] = None,
+    agent: Annotated[int | None, typer.Option(help="Only this agent's model; default: the mean of all.")] = None,
+    step: Annotated[int | None, typer.Option(help="Of this step; default: each agent's newest checkpoint.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out agents without a checkpoint.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write the mean of all agents' models as one safetensors file, for model.load_state_dict.
+
+    Parameters and running statistics are averaged in float64; of counters it is the largest; tied weights are there
+    under all their names.
+
+    Example:
+
+      offbeat export offbeat-runs/train-0 --out model.safetensors
+    """
+    done = written(folder, out, agent, step, allow_missing, force)
+    console = Out()
+    for source in done.sources:
+        console.print(Text(f"agent {source.agent}: step {source.step}, {source.path}"), soft_wrap=True)
+    for i in done.missing:
+        console.print(Text(f"agent {i}: left out, no checkpoint", "yellow"), soft_wrap=True)
+    console.print(Text(f"Written: {done.path}"), soft_wrap=True)
+    load = f"safetensors.torch.load_file({str(done.path)!r})"
+    how = f"model.load_state_dict({load})" if done.named else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
+    console.print(Text(f"To load: {how}"), soft_wrap=True)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Remove what runs that were killed left in shared memory.")
+    ] = False,
+) -> None:
+    """Check this machine for live runs: what was found, what is expected, what to do.
+
+    It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check FAILED.
+    """
+    checks = examine(sweep)
+    failed = any(check.status == FAILED for check in checks)
+    if as_json:
+        print(json.dumps({"ok": not failed, "checks": [check.to_json() for check in checks]}, indent=2))
+    else:
+        console = Out()
+        console.print(_table(checks))
+        for check in checks:
+            if check.status != "ok":
+                console.print(Text.assemble((check.name, STYLES[check.status]), f": {check.do}."), soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _table(checks: list[Check]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("found")
+    table.add_column("expected", style="dim")
+    for check in checks:
+        status = Text(check.status, STYLES[check.status])
+        table.add_row(Text(check.name), status, Text(check.found), Text(check.expected))
+    return table

@@ -1,0 +1,326 @@
+"""The doctor: what it says about this machine, and about machines that lack something."""
+
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+from warm import needs_shared_memory
+
+import offbeat.commands  # noqa: F401  (registers them)
+from offbeat import doctor
+from offbeat.cli import app
+from offbeat.doctor import Check, examine
+from offbeat.live import kernel, launch
+from offbeat.live.performer import Snapshot
+from offbeat.live.register import Register
+from offbeat.live.wire import Layout, Tag
+from offbeat.vector import Vector, settle
+
+Patch = pytest.MonkeyPatch
+
+
+def answering(value: Any) -> Callable[..., Any]:
+    return lambda *_: value
+
+
+def told(check: Check, status: str, *words: str) -> None:
+    """The status, and words in what is said; whatever is not ok says what to do."""
+    assert check.status == status, check
+    said = f"{check.found} | {check.expected} | {check.do}"
+    for word in words:
+        assert word in said
+    assert (check.do == "nothing") == (status == "ok"), check
+
+
+@pytest.fixture
+def passes(monkeypatch: Patch) -> None:
+    """All checks but that of left-overs are fine."""
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: Check("this", "ok", "a", "a"),))
+    monkeypatch.setattr(doctor, "self_test", lambda: Check("self-test", "ok", "exchanged", "exchanged"))
+
+
+# -- this machine ----------------------------------------------------------------------------------
+
+
+@needs_shared_memory
+def test_this_machine_and_the_self_test_in_json() -> None:
+    before = set(launch.SHARED.iterdir())
+    done = CliRunner().invoke(app, ["doctor", "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    checks = {check["name"]: check for check in result["checks"]}
+    assert result["ok"] is True
+    assert list(checks) == [
+        "platform", "Python", "packages", "shared memory", "memory", "cores", "processes", "open files", "kernel",
+        "clock", "CUDA", "left-overs", "self-test",
+    ]  # fmt: skip
+    assert {tuple(check) for check in checks.values()} == {("name", "status", "found", "expected", "do")}
+    assert checks["self-test"]["status"] == "ok"
+    assert "exchanged models" in checks["self-test"]["found"]
+    mine = [path for path in set(launch.SHARED.iterdir()) - before if f"-{os.getpid()}-" in path.name]
+    assert not mine, "nothing is left in shared memory"
+
+
+def test_a_table_and_the_exit_code(passes: None, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(doctor, "left_overs", lambda remove: Check("left-overs", "warning", "two", "none", "sweep"))
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0, "a warning is no failure"
+    assert "self-test" in done.stdout
+    assert "left-overs: sweep." in done.stdout
+    monkeypatch.setattr(doctor, "self_test", lambda: Check("self-test", "FAILED", "torn", "whole", "report it"))
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 1
+    assert "FAILED" in done.stdout
+    assert "self-test: report it." in done.stdout
+    failed = CliRunner().invoke(app, ["doctor", "--json"])
+    assert failed.exit_code == 1
+    assert json.loads(failed.stdout)["ok"] is False
+
+
+def test_without_platform_or_memory_there_is_no_self_test(passes: None, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: Check("platform", "FAILED", "a", "b", "c"),))
+    last = examine()[-1]
+    told(last, "warning", "not tried", "first see to: platform")
+
+
+def test_a_check_that_cannot_be_made_ends_nothing(passes: None, monkeypatch: Patch) -> None:
+    def open_files() -> Check:
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(doctor, "CHECKS", (open_files,))
+    first, *_, last = examine()
+    assert first.name == "open files"
+    told(first, "warning", "no such thing")
+    assert last.status == "ok"
+
+
+# -- software --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
+def test_another_platform(system: str, machine: str, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(platform, "system", answering(system))
+    monkeypatch.setattr(platform, "machine", answering(machine))
+    told(doctor.platform_(), "FAILED", f"{system} on {machine}", "x86-64", "offbeat compare")
+
+
+def test_versions_of_python_and_packages(monkeypatch: Patch) -> None:
+    for version, status in {"3.9.1": "FAILED", "3.11.0": "ok", "3.13.2": "ok", "3.99.0": "warning"}.items():
+        monkeypatch.setattr(platform, "python_version", answering(version))
+        told(doctor.python(), status, version, "3.11 to 3.13")
+    told(doctor.packages(), "ok", f"torch {metadata.version('torch')}")
+    monkeypatch.setattr(metadata, "version", {"torch": "2.3.1+cpu", "numpy": "99.0"}.__getitem__)
+    monkeypatch.setattr(metadata, "requires", answering(["torch>=2.4", "numpy>=1.26", "pandas>=2.1; extra == 'frame'"]))
+    told(doctor.packages(), "FAILED", "torch 2.3.1+cpu", "torch 2.4 or newer", "pip install --upgrade torch")
+    monkeypatch.setattr(metadata, "requires", answering(["safetensors>=0.4"]))
+
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    told(doctor.packages(), "FAILED", "safetensors missing")
+
+
+def test_no_compiler_and_a_kernel_with_other_bits(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(kernel, "name", answering("torch (no C compiler found)"))
+    told(doctor.compiled(), "warning", "no C compiler found", "install a C compiler")
+    monkeypatch.setattr(kernel, "name", answering("compiled (gcc 1.0)"))
+
+    def wrong(out: torch.Tensor, terms: Any) -> None:
+        out.copy_(sum(c * v for c, v in reversed(terms)))
+
+    told(doctor.compiled(), "ok", "torch's bits")
+    monkeypatch.setattr(kernel, "linear", wrong)
+    told(doctor.compiled(), "FAILED", "other bits than torch (torch.float32)")
+
+
+def test_cuda_is_for_information(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", answering(False))
+    told(doctor.cuda(), "ok", "none")
+    monkeypatch.setattr(torch.cuda, "is_available", answering(True))
+    monkeypatch.setattr(torch.cuda, "device_count", answering(2))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda k: f"card {k}")
+    told(doctor.cuda(), "ok", "card 0, card 1")
+
+
+# -- room ------------------------------------------------------------------------------------------
+
+
+def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    for free, status, fit in ((64e6, "warning", "0 agents"), (0.7e9, "warning", "1 agent with"), (4e9, "ok", "12 ag")):
+        monkeypatch.setattr(shutil, "disk_usage", answering(SimpleNamespace(free=free)))
+        words = ["docker run --shm-size"] if status == "warning" else []
+        told(doctor.shared_memory(), status, f"{free / 1e6:,.0f} MB free", fit, *words)
+    monkeypatch.setattr(shutil, "disk_usage", answering(SimpleNamespace(free=4096)))
+    told(doctor.shared_memory(), "FAILED", "--sweep", "--shm-size")
+
+    def closed(**_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", closed)
+    told(doctor.shared_memory(), "FAILED", "cannot be written to: Permission denied", "chmod 1777")
+    monkeypatch.setattr(launch, "SHARED", tmp_path / "none")
+    told(doctor.shared_memory(), "FAILED", "no ", "mount a tmpfs", "offbeat compare")
+
+
+def test_limits_of_files_and_processes(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(doctor, "CGROUPS", tmp_path)
+    monkeypatch.setattr(doctor, "_own_threads", answering(100))
+    monkeypatch.setattr(os, "geteuid", answering(1000))
+    infinite = resource.RLIM_INFINITY
+    rows = {20: ("FAILED", "FAILED"), 120: ("warning", "warning"), 9000: ("ok", "ok"), infinite: ("ok", "ok")}
+    for limit, (files, tasks) in rows.items():
+        monkeypatch.setattr(resource, "getrlimit", answering((limit, limit)))
+        told(doctor.open_files(), files, "no limit" if limit == infinite else f"{limit:,} at a time")
+        told(doctor.processes(), tasks, "no limit" if limit == infinite else f"room for {limit - 100:,} more")
+    monkeypatch.setattr(os, "geteuid", answering(0))
+    monkeypatch.setattr(resource, "getrlimit", answering((20, 20)))
+    told(doctor.processes(), "ok", "no limit")
+
+
+def groups(folder: Path, monkeypatch: Patch, lines: str, **files: str) -> None:
+    """A fake /proc and /sys/fs/cgroup; files: path with __ for / and names as they are."""
+    (folder / "proc" / "self").mkdir(parents=True, exist_ok=True)
+    (folder / "proc" / "self" / "cgroup").write_text(lines)
+    (folder / "proc" / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:   16000000 kB\n")
+    for name, text in files.items():
+        path = folder / "cgroup" / name.replace("__", "/").replace("-", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(doctor, "PROC", folder / "proc")
+    monkeypatch.setattr(doctor, "CGROUPS", folder / "cgroup")
+
+
+def test_limits_of_a_container_in_version_2(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", answering({*range(8)}))
+    monkeypatch.setattr(os, "geteuid", answering(0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    files = {
+        "memory-max": "2000000000\n", "memory-current": "1700000000\n", "pids-max": "100\n", "pids-current": "60\n",
+        "a__cpu-max": "150000 100000\n", "cpu-max": "max 100000\n", "a__memory-max": "max\n", "a__pids-max": "max\n",
+    }  # fmt: skip
+    groups(tmp_path, monkeypatch, "0::/a\n", **files)
+    told(doctor.memory(), "FAILED", "300 MB available of the container's 2,000 MB", "docker run --memory")
+    told(doctor.processes(), "warning", "room for 40 more threads, 10 agents", "--pids-limit")
+    told(doctor.cores(), "warning", "8 cores, of which the container may use 1.5", "2 cores or more")
+
+
+def test_limits_of_a_container_in_version_1(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", answering({*range(8)}))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    files = {
+        "cpu,cpuacct__d__cpu-cfs_quota_us": "400000", "cpu,cpuacct__d__cpu-cfs_period_us": "100000",
+        "memory__memory-limit_in_bytes": "9223372036854771712", "memory__memory-usage_in_bytes": "1",
+    }  # fmt: skip
+    groups(tmp_path, monkeypatch, "4:cpu,cpuacct:/d\n3:memory:/\n1:name=systemd:/\n", **files)
+    told(doctor.cores(), "ok", "container may use 4; 1 thread an agent: up to 4")
+    told(doctor.memory(), "ok", "16,384 MB available: about 16 agents")
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    told(doctor.cores(), "warning", "4 threads an agent", "unset OMP_NUM_THREADS")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    told(doctor.cores(), "ok", "2 threads an agent: up to 2")
+
+
+def test_a_clock_that_is_coarse_or_goes_back(monkeypatch: Patch) -> None:
+    assert doctor.clock().status != "FAILED"
+    info = SimpleNamespace(implementation="ticks", resolution=0.015, monotonic=True)
+    monkeypatch.setattr(time, "get_clock_info", answering(info))
+    told(doctor.clock(), "warning", "ticks", "--unit")
+    backwards = iter(range(10**9, 0, -1000))
+    monkeypatch.setattr(time, "monotonic_ns", lambda: next(backwards))
+    told(doctor.clock(), "FAILED", "goes back")
+
+
+# -- what is left ----------------------------------------------------------------------------------
+
+
+def test_left_overs_are_counted_and_go_only_if_asked_for(tmp_path: Path, passes: None, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = f"{os.getpid()} {launch._started(os.getpid())}"
+    owners = {
+        f"{launch.PREFIX}{ended.pid}-a": f"{ended.pid} 17", f"{launch.PREFIX}{ended.pid}-b": None,
+        f"{launch.PREFIX}{os.getpid()}-c": here, f"{launch.PREFIX}{os.getpid()}-d": f"{os.getpid()} 17",
+        f"{launch.PREFIX}{os.getpid()}-e": None, "something-else": None,
+    }  # fmt: skip
+    for name, owner in owners.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "register.0.1.0").write_bytes(bytes(400_000))
+        if owner is not None:
+            (tmp_path / name / "owner").write_text(owner)
+    done = CliRunner().invoke(app, ["doctor"])
+    assert done.exit_code == 0
+    assert "offbeat doctor --sweep removes them" in done.stdout
+    told(doctor.left_overs(False), "warning", "3 folders of dead runs, 1.2 MB")
+    assert len(list(tmp_path.iterdir())) == 6, "nothing was removed"
+    swept = CliRunner().invoke(app, ["doctor", "--sweep", "--json"])
+    assert swept.exit_code == 0
+    (check,) = (c for c in json.loads(swept.stdout)["checks"] if c["name"] == "left-overs")
+    assert check["status"] == "ok"
+    assert "3 folders of dead runs, 1.2 MB, removed" in check["found"]
+    left = {path.name[-2:] for path in tmp_path.iterdir()}
+    assert left == {"-c", "-e", "se"}, "runs that go on, and what is not ours, stay"
+    told(doctor.left_overs(True), "ok", "none")
+
+
+def test_left_overs_that_cannot_be_removed(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    (tmp_path / f"{launch.PREFIX}1-a").mkdir()
+    (tmp_path / f"{launch.PREFIX}1-a" / "owner").write_text("1 never")
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    told(doctor.left_overs(True), "warning", "1 folder of", "not removed", "by hand")
+
+
+# -- the self-test ---------------------------------------------------------------------------------
+
+
+@needs_shared_memory
+def test_a_self_test_that_fails_says_what_the_processes_said(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    script = tmp_path / "broken"
+    script.write_text("#!/bin/sh\necho a model was torn\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    told(doctor.self_test(), "FAILED", "a model was torn", "report it")
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    monkeypatch.setattr(doctor, "PATIENCE", 0.3)
+    told(doctor.self_test(), "FAILED", "no exchange within 0.3 s")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    told(doctor.self_test(), "FAILED", "FileNotFoundError")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken"], "nothing is left in shared memory"
+    monkeypatch.setattr(launch, "SHARED", tmp_path / "none")
+    told(doctor.self_test(), "FAILED", "There is no", "see shared memory")
+
+
+@needs_shared_memory
+def test_a_process_of_the_self_test_notices_a_torn_model(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("OFFBEAT_RUN", str(tmp_path))
+    monkeypatch.setenv("OFFBEAT_RANK", "0")
+    torn = torch.cat([torch.full((9_999,), 7.0), torch.full((1,), 8.0)])
+    sample = Snapshot(Vector((torn,)))
+    theirs = Register.create(tmp_path / "register.1", Layout.of(sample))
+    (placed,) = theirs.begin([sample.x])
+    settle()
+    theirs.finish(Snapshot(placed), Tag())
+    with pytest.raises(SystemExit, match="torn or stale model: 7 to 8"):
+        doctor.exchange()
+    monkeypatch.setattr(doctor, "PATIENCE", 0.05)
+    monkeypatch.setenv("OFFBEAT_RANK", "2")
+    with pytest.raises(SystemExit, match="read 0 models of the other process, expected 300"):
+        doctor.exchange()
