@@ -212,3 +212,18 @@ def test_wrong_options_are_refused_before_anything_starts(arguments: list[str], 
     assert done.code == 2
     assert said in done.complained
     assert "something ran" not in done.said
+
+
+def test_a_full_disk_ends_the_run_with_one_paragraph(tmp_path: Path) -> None:
+    """The kernel refuses what goes beyond a limit of a file's size, as a full disk would."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    limit += "; import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+    script = START + limit + "\n" + WRAP + STEPS.replace("range(20)", "range(5000)")
+    done = launch(tmp_path, "-n", "2", "train.py", script=script)
+    assert done.code == 1
+    assert done.complained.count("Error: Agent") == 1
+    assert "cannot write its results" in done.complained
+    assert "Cannot write" in done.complained
+    assert "File too large" in done.complained
+    assert "restart" not in done.said
+    assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same, "what was written before is whole"

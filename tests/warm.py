@@ -169,7 +169,7 @@ class Forked:
             _standard(writing, writing, keep=pass_fds)
             sys.argv = [module, *arguments]
             if module == "offbeat.liverun":
-                offbeat.liverun.agent_program()
+                offbeat.liverun.main()
             else:
                 assert module == "offbeat.child"
                 offbeat.child.main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from offbeat import comparison
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import check_writable, parse_steps, write_results
 from offbeat.console import Out, progress_bar
-from offbeat.errors import OffbeatError, SettingError
+from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
 from offbeat.live.launch import Job, Launcher, job_folder
@@ -121,7 +121,12 @@ def launch(
     started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
     logs = [log_path(folder, i) for i in range(agents)]
     job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, elapsed(logs))
-    stopped_by = _launched(job, tensorboard, quiet)
+    try:
+        stopped_by = _launched(job, tensorboard, quiet)
+    except OffbeatError:
+        with suppress(OffbeatError):  # the trace of what there was, but the first error is the one to tell
+            _keep(merged(logs, settings), folder, profile, quiet)
+        raise
     _keep(merged(logs, settings), folder, profile, quiet)
     if stopped_by:
         raise typer.Exit(128 + stopped_by)
@@ -158,9 +163,12 @@ def _complain(metrics: Metrics) -> None:
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:
     """Write the trace, and the profile if one is wanted."""
-    trace.save(folder / "trace.npz")
-    if profile is not None:
-        save_perfetto(trace, profile)
+    try:
+        trace.save(folder / "trace.npz")
+        if profile is not None:
+            save_perfetto(trace, profile)
+    except OSError as error:
+        raise DiskError(f"Cannot write {error.filename or folder}: {error.strerror or error}.") from error
     if not quiet:
         for path in [folder, *([profile] if profile is not None else [])]:
             Out().print(Text(f"Written: {path}"), soft_wrap=True)

@@ -3,7 +3,9 @@
     OffbeatError
     |-- SettingError     what was asked for makes no sense; nothing has run     (exit code 2)
     |-- DataError        a data file is missing, truncated or corrupt           (exit code 2)
-    `-- ContractError    an algorithm broke a promise of `offbeat.agent`        (exit code 1)
+    |-- ContractError    an algorithm broke a promise of `offbeat.agent`        (exit code 1)
+    |-- DiskError        a log, trace or checkpoint cannot be written           (exit code 74)
+    `-- FabricError, BrokenViews, KernelError, ExportError, RunFailed of live runs, where they are raised
 
 A message is one paragraph: what was got, what was expected, what to do.
 """
@@ -32,6 +34,12 @@ class DataError(OffbeatError):
 
 class ContractError(OffbeatError):
     """An algorithm broke a promise of the contract at the head of `offbeat.agent`."""
+
+
+class DiskError(OffbeatError):
+    """What a run has to write cannot be written; what was written before is intact."""
+
+    exit_code = 74  # as sysexits.h has it for input and output
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> SettingError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import SettingError
+from offbeat.errors import OffbeatError, SettingError
 from offbeat.experiment import Experiment, Prepared, curve_point, final_scores, met, one_thread, prepare
 from offbeat.live import checkpoint
 from offbeat.live.board import State
@@ -192,7 +193,10 @@ def run_live(
     launcher = Launcher(job, say, watch)
     launcher.run()
     trace = merged(logs, settings)
-    trace.save(folder / "trace.npz")
+    try:
+        trace.save(folder / "trace.npz")
+    except OSError as error:
+        say(0, f"the trace cannot be written: {folder / 'trace.npz'}: {error.strerror or error}")
     sent = trace.transmissions
     curve = Curve()
     with one_thread():
@@ -211,5 +215,14 @@ def run_live(
     return run, launcher.stopped_by
 
 
+def main() -> None:
+    """The agent's program; an error of ours is a line and its exit code."""
+    try:
+        agent_program()
+    except OffbeatError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(error.exit_code)
+
+
 if __name__ == "__main__":
-    agent_program()
+    main()

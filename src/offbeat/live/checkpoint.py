@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from offbeat.agent import Agent
-from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
+from offbeat.errors import ContractError, DataError, DiskError, SettingError
 from offbeat.live.encode import decode, encode, name_of
 from offbeat.rules import Rule
 
@@ -48,7 +48,7 @@ SHOWN, WIDE = 8, 80
 """How many differences are shown; how wide a value may be before its entries are compared one by one."""
 
 
-class CheckpointError(OffbeatError):
+class CheckpointError(DiskError):
     """A checkpoint cannot be written; those before it are intact."""
 
 

@@ -41,6 +41,7 @@ class Children:
         self.selector = selectors.DefaultSelector()
         self.selector.register(bell, selectors.EVENT_READ, None)
         self.say = say
+        self.keeping = True  # whether output is still written to files
         self.running: dict[int, Child] = {}
         # Every child holds the reading end: it becomes readable when this process is gone, however it went.
         self.lifeline, self._held = os.pipe()
@@ -121,6 +122,11 @@ class Children:
     def _line(self, child: Child, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
         child.lines.append(text)
-        with child.output.open("ab") as file:
-            file.write(line + b"\n")
         self.say(child.agent, text)
+        if self.keeping:
+            try:
+                with child.output.open("ab") as file:
+                    file.write(line + b"\n")
+            except OSError as error:
+                self.keeping = False
+                self.say(child.agent, f"(the output is no longer kept: {child.output}: {error.strerror or error})")

@@ -18,7 +18,7 @@ from threading import RLock, Thread
 from typing import Any
 
 from offbeat.agent import Agent, Message, View
-from offbeat.errors import ContractError
+from offbeat.errors import ContractError, DiskError
 from offbeat.live.board import Order, Row, State
 from offbeat.live.checkpoint import agent_state, restore_agent
 from offbeat.live.fabric import Fabric
@@ -228,7 +228,10 @@ class Driver:
             if self.log.path is not None:
                 done = self.performer
                 end = {"version": done.version, "steps": done.steps, "model": digest(done.model)}
-                write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())
+                try:
+                    write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())
+                except OSError as error:
+                    raise DiskError(f"Cannot write beside {self.log.path}: {error.strerror or error}.") from error
 
     def _sleep(self) -> float | None:
         """Seconds until something is due; None: as long as the bell does not ring."""

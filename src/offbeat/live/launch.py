@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.errors import OffbeatError, SettingError
+from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
 from offbeat.live.children import Child, Children, Say
 from offbeat.live.memory import require_ordered_stores
@@ -217,6 +217,8 @@ class Launcher:
                 f"Agent {i} ended at step {int(self.board.rows[i, Row.STEPS])} without having left the run. Expected a "
                 f"script that calls offbeat.join() and wraps its optimizer.{said}"
             )
+        if code == DiskError.exit_code:
+            return f"Agent {i} cannot write its results.{said}"
         if code > 0 and not self.board.rows[i, Row.FIRST] and child.incarnation == 1:
             return f"Agent {i} failed before its first step ({ending(code)}), so no restart can help.{said}"
         if not self.job.returns:

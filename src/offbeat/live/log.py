@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from offbeat.errors import DiskError
 from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace
 
 FRAME = struct.Struct("<IHHHHI")  # magic, rows of the four tables, bytes of the names of new kinds
@@ -62,10 +63,20 @@ class Log:
             names = "\n".join(self._new).encode()
             head = FRAME.pack(MAGIC, *map(len, tables), len(names))
             body = [np.array(rows, dtype=dtype).tobytes() for rows, dtype in zip(tables, TABLES, strict=True) if rows]
-            os.write(self._handle, b"".join([head, *body, names]))
+            self._write(b"".join([head, *body, names]))
             self._new.clear()
         for table in tables:
             table.clear()
+
+    def _write(self, frame: bytes) -> None:
+        try:
+            while frame:
+                frame = frame[os.write(self._handle, frame) :]
+        except OSError as error:
+            raise DiskError(
+                f"Cannot write {self.path}: {error.strerror or error}. Once there is room, the run can go on with "
+                "--resume, from its last checkpoint."
+            ) from error
 
     def close(self) -> None:
         """Write the rest."""
