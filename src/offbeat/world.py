@@ -47,6 +47,7 @@ class World:
     compute:             delay of a gradient (default: gamma, mean 1, cv 0.25)
     communication:       delay of a transmission of one model (default: lognormal, mean 1, cv 1);
                          a smaller payload takes proportionally less, bare numbers take no time
+    own_compute, own_communication: agent -> its own delay instead, where it has one
     slow_compute, slow_communication: agent -> factor on its mean
     loss:                probability that one receiver misses one transmission of a register; mail is never lost
     crashes:             who crashes when
@@ -61,6 +62,8 @@ class World:
     slow_communication: Mapping[int, float] = field(default_factory=dict)
     loss: float = 0.0
     crashes: tuple[Crash, ...] = ()
+    own_compute: Mapping[int, Delay] = field(default_factory=dict)
+    own_communication: Mapping[int, Delay] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.loss < 1:
@@ -68,17 +71,19 @@ class World:
         for factor in (*self.slow_compute.values(), *self.slow_communication.values()):
             if not 1e-3 <= factor <= 1e9:
                 raise SettingError(f"A slowdown must be a number between 0.001 and 10^9; got {factor}.")
-        if self.compute.mean < 1e-3:
-            raise SettingError(
-                f"A gradient must take time, or the clock stands still: the mean of its delay is {self.compute.mean}; "
-                "expected at least 0.001."
-            )
+        for mean in [delay.mean for delay in (self.compute, *self.own_compute.values())]:
+            if mean < 1e-3:
+                raise SettingError(
+                    f"A gradient must take time, or the clock stands still: the mean of its delay is {mean}; "
+                    "expected at least 0.001."
+                )
         if self.seed < 0:
             raise SettingError(f"A seed must be >= 0; got {self.seed}.")
 
     def check(self, n: int) -> None:
         """Raise SettingError if it speaks of agents that do not exist, or of crashes that overlap."""
-        named = [*self.slow_compute, *self.slow_communication, *(crash.agent for crash in self.crashes)]
+        named = [*self.slow_compute, *self.slow_communication, *self.own_compute, *self.own_communication]
+        named += [crash.agent for crash in self.crashes]
         for agent in named:
             if not 0 <= agent < n:
                 raise SettingError(f"There is no agent {agent}: with {n} agents they are 0 to {n - 1}.")
@@ -90,11 +95,11 @@ class World:
 
     def compute_delay(self, agent: int) -> Delay:
         """How long this agent's gradients take."""
-        return self.compute.times(self.slow_compute.get(agent, 1.0))
+        return self.own_compute.get(agent, self.compute).times(self.slow_compute.get(agent, 1.0))
 
     def communication_delay(self, agent: int) -> Delay:
         """How long this agent's transmissions take, for one model each."""
-        return self.communication.times(self.slow_communication.get(agent, 1.0))
+        return self.own_communication.get(agent, self.communication).times(self.slow_communication.get(agent, 1.0))
 
 
 CASES = {

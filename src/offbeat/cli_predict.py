@@ -1,0 +1,135 @@
+"""The command line of predictions."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from offbeat.algorithms import ALGORITHMS
+from offbeat.cli import check_writable
+from offbeat.console import Out
+from offbeat.predicting import REPEATS, Prediction, Summary, predict
+from offbeat.report.table import target_name
+from offbeat.results import VERSION
+from offbeat.trace import Trace, write_atomically
+from offbeat.world import CASES
+
+WHAT, WORLD, OUTPUT = "What is predicted", "The world", "Output"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("predict")(predict_command)
+
+
+def predict_command(
+    trace: Annotated[Path, typer.Argument(help="A trace.npz that 'offbeat live' or 'offbeat launch' wrote.")],
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help=f"One of {', '.join(ALGORITHMS)}; default: the recorded one.", rich_help_panel=WHAT),
+    ] = None,
+    topology: Annotated[
+        str | None, typer.Option(help="Who hears whom; default: the recorded graph.", rich_help_panel=WHAT)
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="The step; default: the recorded one.", rich_help_panel=WHAT)] = None,
+    until: Annotated[
+        float | None,
+        typer.Option(help="When it ends, in the units of the run (of a script: seconds).", rich_help_panel=WHAT),
+    ] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{', '.join(CASES)}: all agents are like the median agent, then the case is applied. "
+            "Default: every agent is as slow as it was.",
+            rich_help_panel=WORLD,
+        ),
+    ] = None,
+    straggler: Annotated[
+        int | None, typer.Option(help="The slow agent of the case; default: the centre.", rich_help_panel=WORLD)
+    ] = None,
+    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
+    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.", rich_help_panel=OUTPUT)] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Say what another algorithm, graph or straggler would give, from the times measured in one live run.
+
+    How long gradients and messages took is measured in the trace, for every agent. The simulator runs with these
+    times: first what was recorded, which tells the error of the prediction, then what you ask for. Where the task is
+    known (traces of 'offbeat live') it is trained, and you see the time to the target; of a script of your own the
+    schedule is predicted: steps, waiting, staleness.
+
+    Example: a run without a straggler tells what one would cost
+
+      offbeat live --algorithms adsgd --until 600 --unit 5ms --out run
+
+      offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd --case comp-straggler --slowdown 10
+    """
+    check_writable(json)
+    found = predict(Trace.load(trace), algorithm, topology, case, straggler, slowdown, until, lr)
+    if json is not None:
+        record = {"offbeat": VERSION, "trace": str(trace), **found.record()}
+        write_atomically(json, (json_format.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+    if not quiet:
+        console = Out()
+        console.print(_table(found))
+        for note in _notes(found):
+            console.print(Text(note, style="dim"), soft_wrap=True)
+        if json is not None:
+            console.print(Text(f"Written: {json}"), soft_wrap=True)
+
+
+def _table(found: Prediction) -> Table:
+    """The recorded run, the same as predicted, the prediction."""
+    learned, run = found.predicted.known, found.predicted.runs[0]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    heads = ["", "algorithm, graph, case", "steps an agent", "steps/s", "error", "waiting", "D", "age"]
+    if learned:
+        heads += [target_name(run), *(["accuracy"] if run.measure == "accuracy" else ["loss"])]
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="left" if index < 2 else "right", no_wrap=index != 1)
+    table.add_row("recorded", *_cells(found.recorded, ""), *([""] * 2 if learned else []))
+    table.add_row("predicted", *_cells(found.again, f"{found.error:+.1f} %"), *_learned(found.again, learned))
+    table.add_row("asked for", *_cells(found.predicted, ""), *_learned(found.predicted, learned))
+    return table
+
+
+def _cells(s: Summary, error: str) -> list[str]:
+    mean, low, high = sum(s.steps) / len(s.steps), min(s.steps), max(s.steps)
+    spread = f"{low:,}" if low == high else f"{mean:,.0f} [{low:,}-{high:,}]"
+    largest = "-" if s.staleness.D is None else str(s.staleness.D)
+    age = "-" if s.age is None else f"{s.age:.1f}"
+    named = ", ".join((s.algorithm, s.topology, s.case))
+    return [named, spread, f"{s.per_second:,.1f}", error, f"{100 * s.waiting:.0f} %", largest, age]
+
+
+def _learned(s: Summary, learned: bool) -> list[str]:
+    if not learned:
+        return []
+    middle, low, high = ("never" if t is None else f"{t:,.4g}" for t in s.times)
+    accuracy, loss = s.score("accuracy"), s.score("loss")
+    score = f"{100 * accuracy:.1f} %" if accuracy is not None else "diverged" if loss is None else f"{loss:.4g}"
+    return [middle if low == high else f"{middle} [{low}-{high}]", score]
+
+
+def _notes(found: Prediction) -> list[str]:
+    """What a reader of the table should be told."""
+    worst = max(found.errors, key=abs)
+    said = [
+        f"One unit of time is {found.unit:g} s. error: predicted over recorded steps; of one agent {worst:+.1f} %.",
+        f"waiting: share of the time without a gradient to compute. Predictions are means of {REPEATS} runs, "
+        "and medians [smallest-largest] for the time to the target.",
+        "D, age: how old mixed models were, in iterations: from registers at most, and the mean of all.",
+    ]
+    if found.paused:
+        said.append(f"All agents stood still at once for {found.paused:.4g} units of the recorded run; left out.")
+    if abs(found.error) > 10:
+        said.append("The fitted times do not give the recorded run within 10 %; take the prediction with care.")
+    return said

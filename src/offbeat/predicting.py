@@ -1,0 +1,285 @@
+"""What another algorithm, graph or straggler would give, from the times measured in one live run.
+
+A predicted run is a run of the simulator in which gradients take c_i + o_i and transmissions d_i + l_i (see `fitting`),
+drawn with replacement from what was measured; c and o, d and l stay together as they were. Without a case every agent
+keeps its own times, so a straggler of the recorded run stays one. With a case all agents get the same times, the pooled
+ones scaled to the median agent's mean c and d (a straggler of the recorded run is gone), and the case is applied to
+these: factor * c + o, factor * d + l. What an agent does besides computing and sending does not get slower.
+
+The time to a target is the first crossing of a noisy curve. It differs from seed to seed in the simulator too; the
+smallest and the largest of the predicted runs say by how much. Faults and pauses of the machine are not predicted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from offbeat.algorithms import Algorithm, find
+from offbeat.delays import Delay, empirical
+from offbeat.errors import DataError, SettingError
+from offbeat.experiment import Experiment, Prepared, one_thread, prepare, run_one, simulator
+from offbeat.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
+from offbeat.results import Run, spread
+from offbeat.tasks import Quadratic
+from offbeat.trace import EVENT_CODE, Staleness, Trace
+
+NEEDED = ("algorithm", "agents", "topology", "seed", "unit")
+"""What the settings of a user's own script say; those of an experiment say topology and more in `experiment`."""
+
+REPEATS = 5
+"""Runs of the simulator for one prediction; delays, minibatches and choices are drawn anew for each."""
+
+ANEW = 1_000_003
+"""Between their seeds."""
+
+PILOT = 20.0
+"""Mean gradients for which the size of an algorithm's messages is observed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What came out of a run, recorded or predicted, in a window of `length` units.
+
+    steps:      of every agent
+    per_second: steps of all agents in a second
+    waiting:    share of the agents' time in which they had no gradient to compute
+    age:        mean of k - s_ij^k, in iterations, over all models mixed; None: nothing was mixed
+    runs:       of a prediction, all of them: numbers are means over these, B and D the largest
+    """
+
+    algorithm: str
+    topology: str
+    case: str
+    length: float
+    steps: list[int]
+    per_second: float
+    waiting: float
+    staleness: Staleness
+    age: float | None
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a task that was trained."""
+        return bool(self.runs) and not self.runs[0].settings["own"]
+
+    @property
+    def times(self) -> tuple[float | None, float | None, float | None]:
+        """The time to the target: median, smallest, largest; None: never."""
+        return spread([run.time_to_target for run in self.runs])
+
+    def score(self, name: str) -> float | None:
+        """The median final "accuracy" or "loss"; None where there is none, or it is not finite."""
+        values = [value for run in self.runs if (value := run.final[name]) is not None]
+        return float(np.median(values)) if values and np.isfinite(values).all() else None
+
+    def record(self) -> dict[str, Any]:
+        """Everything JSON-ready; accuracies and times only where the task is known."""
+        values = {**vars(self), "staleness": {"B": self.staleness.B, "D": self.staleness.D}}
+        del values["runs"]
+        if self.known:
+            values |= {"lr": self.runs[0].lr, "target": self.runs[0].settings["target"]}
+            values |= dict(zip(("time_to_target", "earliest", "latest"), self.times, strict=True))
+            values |= {"accuracy": self.score("accuracy"), "loss": self.score("loss")}
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The recorded run, the same run as predicted, and what was asked for.
+
+    unit: seconds in a unit of time;  paused: units of the recorded run in which all agents stood still, left out
+    """
+
+    unit: float
+    fitted: Fitted
+    paused: float
+    recorded: Summary
+    again: Summary
+    predicted: Summary
+
+    @property
+    def errors(self) -> list[float]:
+        """Predicted over recorded steps of every agent of the recorded run, minus 1, in percent."""
+        pairs = zip(self.again.steps, self.recorded.steps, strict=True)
+        return [100 * (ours / max(1, theirs) - 1) for ours, theirs in pairs]
+
+    @property
+    def error(self) -> float:
+        """The same for the steps of all agents together."""
+        return 100 * (sum(self.again.steps) / max(1, sum(self.recorded.steps)) - 1)
+
+    def record(self) -> dict[str, Any]:
+        """Everything JSON-ready."""
+        return {
+            "unit": self.unit,
+            "paused": self.paused,
+            "fitted": self.fitted.record(),
+            "recorded": self.recorded.record(),
+            "recorded_as_predicted": self.again.record(),
+            "error_percent": self.error,
+            "error_percent_of_agents": self.errors,
+            "predicted": self.predicted.record(),
+        }
+
+
+# -- predicting ------------------------------------------------------------------------------------
+
+
+def predict(
+    trace: Trace, algorithm: str | None = None, topology: str | None = None, case: str | None = None,
+    straggler: int | None = None, slowdown: float = 10.0, until: float | None = None, lr: float | None = None,
+) -> Prediction:  # fmt: skip
+    """Predict a run from the trace of another; what is not given is as it was recorded.
+
+    case:  None: every agent has its own measured times; a name: all are alike, and the case is applied
+    until: when the predicted run ends, in the recorded run's units; None: as long as that was to last
+    lr:    None: the recorded step, times n or over n where only one of the two algorithms is R-FAST
+
+    Raises DataError if it is no trace of a live run or too short, SettingError for what makes no sense.
+    """
+    s = trace.settings
+    e = s.get("experiment", {})
+    if missing := [name for name in NEEDED if name not in s and name not in e]:
+        raise DataError(f"The trace does not say its {missing[0]}; expected the trace of 'offbeat live' or 'launch'.")
+    before, row = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
+    graph = str(e.get("topology", s.get("topology")))
+    start, end = _window(trace, e.get("until"))
+    long = until if until is not None else e.get("until", end - start)
+    p = _prepared(trace, topology or graph, long, case or "base", straggler, slowdown)
+    known = "experiment" in s
+    fitted = fit(trace, sum(x.numel() * x.element_size() for x in p.task.initial()) if known else None)
+    scale = 1.0 if known else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
+    step = lr if lr is not None else _step(before, row, float(s.get("lr", 1.0)), trace.agents)
+    out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
+    paused = sum(b - a for a, b in out)
+    recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
+    old = _prepared(trace, graph, end - start - paused, "base", None, 10.0)
+    again = _simulated(old, before, float(s.get("lr", 1.0)), fitted, scale, s["unit"], None)
+    asked = _simulated(p, row, step, fitted, scale, s["unit"], case)
+    return Prediction(s["unit"], fitted, paused, recorded, again, asked)
+
+
+def _window(trace: Trace, until: float | None) -> tuple[float, float]:
+    """From when the last agent began until the end of the run; of a script: until the first agent's last gradient."""
+    each = [gradients_of(trace, i)[0] for i in range(trace.agents)]
+    start = max(float(mine["start"].min()) for mine in each)
+    end = min(float(mine["time"].max()) for mine in each)
+    if until is not None:
+        end = min(until, float(trace.events["time"].max()))
+    if not end > start:
+        raise DataError(
+            f"The agents never computed at the same time: one began at {start:.4g}, one ended at {end:.4g}."
+        )
+    return start, end
+
+
+def _prepared(trace: Trace, topology: str, until: float, case: str, straggler: int | None, slowdown: float) -> Prepared:
+    """The experiment, of the recorded task where there is one; of a script a schedule, on f_i(x) = |x|^2 / 2."""
+    s, n = trace.settings, trace.agents
+    if not until > 0:
+        raise SettingError(f"A run must end at a finite time > 0; got until = {until}.")
+    changed: dict[str, Any] = {
+        "topology": topology, "until": until, "case": case, "straggler": straggler, "slowdown": slowdown,
+        "compute": "constant", "communication": "constant", "agents": n,
+    }  # fmt: skip
+    if "experiment" not in s:
+        task = Quadratic(np.zeros((n, n)), np.ones(n))
+        return prepare(Experiment(task=task, eval_every=until, **changed), s["seed"])
+    every = s["experiment"].get("eval_every")
+    changed["eval_every"] = every if every is None or every <= until else None
+    return prepare(Experiment(**{**s["experiment"], **changed}), s["seed"])
+
+
+def _step(before: Algorithm, row: Algorithm, lr: float, n: int) -> float:
+    return row.default_lr(lr / before.default_lr(1.0, n), n)
+
+
+def _simulated(
+    p: Prepared, row: Algorithm, lr: float, fitted: Fitted, scale: float, unit: float, case: str | None
+) -> Summary:
+    """Runs with the fitted times; the simulator's clock counts `scale` units."""
+    length = p.until
+    p = _in_world(replace(p, until=length / scale, eval_times=[t / scale for t in p.eval_times]), fitted, scale, case)
+    if (share := _share(p, row, lr)) != 1.0:  # what has to wake somebody up takes as long for a piece as for a model
+        sending = [(d, late / share) for d, late in fitted.sending]
+        p = _in_world(p, replace(fitted, sending=sending), scale, case)
+    named = (row.name, p.topology.name, case or "as it was")
+    runs, found = [], []
+    for k in range(REPEATS):
+        run = run_one(replace(p, world=replace(p.world, seed=p.seed + k * ANEW)), row, lr)
+        assert run.trace is not None
+        found.append(_summary(run.trace, 0.0, p.until, unit * scale, named, []))
+        runs.append(replace(run, trace=None))
+    ages = [one.age for one in found if one.age is not None]
+    delays = [one.staleness.D for one in found if one.staleness.D is not None]
+    return Summary(
+        *named, length, [round(mean) for mean in np.mean([one.steps for one in found], axis=0).tolist()],
+        float(np.mean([one.per_second for one in found])), float(np.mean([one.waiting for one in found])),
+        Staleness(max(one.staleness.B for one in found), max(delays, default=None)),
+        float(np.mean(ages)) if ages else None, tuple(runs),
+    )  # fmt: skip
+
+
+def _in_world(p: Prepared, fitted: Fitted, scale: float, case: str | None) -> Prepared:
+    """The same in a world of the fitted times, with the slowdowns of the case that it was prepared for."""
+    n = p.topology.n
+    compute, sending = fitted.compute, fitted.sending
+    if case is not None:
+        compute, sending = [alike(compute)] * n, [alike(sending)] * n
+    slow, slowdown, straggler = p.settings["case"], p.settings["slowdown"], p.settings["straggler"]
+    own_compute, own_communication = {}, {}
+    for i in range(n):
+        mine = i == straggler
+        f = slowdown if mine and slow in ("comp-straggler", "combined") else 1.0
+        h = slowdown if slow == "slow-comm" or (mine and slow in ("comm-straggler", "combined")) else 1.0
+        own_compute[i] = _delay((f * compute[i][0] + compute[i][1]) / scale)
+        own_communication[i] = _delay((h * sending[i][0] + sending[i][1]) / scale)
+    world = replace(
+        p.world, slow_compute={}, slow_communication={}, own_compute=own_compute, own_communication=own_communication
+    )
+    return replace(p, world=world)
+
+
+def _delay(values: np.ndarray) -> Delay:
+    return empirical(values) if values.any() else Delay("constant", 0.0)
+
+
+def _share(p: Prepared, row: Algorithm, lr: float) -> float:
+    """The mean size of this algorithm's transmissions, in models, from its first steps; 1 if it sends none."""
+    with one_thread():
+        sim = simulator(p, row, lr)
+        sim.start()
+        sim.run(PILOT * float(np.median([d.mean for d in p.world.own_compute.values()])))
+    sizes = sim.recorder.trace().transmissions["bytes"]
+    sizes = sizes[sizes > 0]
+    return float(sizes.mean()) / sim.model_bytes if len(sizes) else 1.0
+
+
+def _summary(
+    trace: Trace, start: float, end: float, unit: float, named: tuple[str, str, str], out: Intervals
+) -> Summary:
+    """What happened between two times but for the pauses `out`; `unit`: seconds in a unit of the trace's time.
+
+    Staleness is that of the whole trace.
+    """
+    steps, busy = [], 0.0
+    for i in range(trace.agents):
+        w = trace.writes[trace.writes["agent"] == i]
+        made = np.diff(np.maximum.accumulate(w["step"]), prepend=0)
+        inside = (w["time"] > start) & (w["time"] <= end) & ~within(w["time"], w["time"], out)
+        steps.append(int(made[inside].sum()))
+        events = trace.events[trace.events["agent"] == i]
+        if (events["event"] == EVENT_CODE["gradient"]).any():
+            g, asked = gradients_of(trace, i, 1)
+            inside = (g["end"] > start) & (g["end"] <= end) & ~within(asked, g["end"], out)
+            busy += float((g["end"] - asked)[inside].sum())
+    now, then = trace.selected()
+    length = end - start - sum(b - a for a, b in out)
+    return Summary(
+        *named, length, steps, sum(steps) / (length * unit), max(0.0, 1 - busy / (length * trace.agents)),
+        trace.staleness(), float((now - then).mean()) if len(now) else None,
+    )  # fmt: skip

@@ -1,0 +1,210 @@
+"""Predictions from the trace of one run: what the fit measures, what comes out in a run it has not seen, bad input."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+from warm import finished, needs_shared_memory
+
+from offbeat import simulate
+from offbeat.cli import app
+from offbeat.commands import main
+from offbeat.errors import DataError, OffbeatError, SettingError
+from offbeat.experiment import Experiment, prepare
+from offbeat.fitting import fit, pauses
+from offbeat.predicting import Prediction, predict
+from offbeat.results import Run
+from offbeat.trace import Trace
+
+SETTINGS: dict[str, Any] = {
+    "task": "quadratic", "agents": 4, "topology": "ring", "case": "base", "straggler": None, "slowdown": 10.0,
+    "until": 600.0, "eval_every": 1.0, "target": 0.02,
+}  # fmt: skip
+LR = 0.02
+
+
+def simulated(algorithm: str, **changes: Any) -> tuple[Run, Trace]:
+    """A run of the simulator, and its trace as a live run would have written it."""
+    e = SETTINGS | changes
+    run = simulate(algorithm, lr=LR, seed=3, **e)
+    assert run.trace is not None
+    about = {"experiment": e, "algorithm": algorithm, "lr": LR, "seed": 3, "agents": 4, "unit": 0.005}
+    return run, replace(run.trace, settings=about)
+
+
+def script(trace: Trace) -> Trace:
+    """The same, as of a script of the user's: no task, no emulated delays, times in seconds."""
+    s = trace.settings
+    about = {name: s[name] for name in ("agents", "algorithm", "seed")} | {"topology": "ring", "unit": 1.0}
+    return replace(trace, settings=about)
+
+
+# -- the fit ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "allreduce"])
+def test_the_fit_measures_the_delays_of_every_agent(algorithm: str) -> None:
+    _, trace = simulated(algorithm, case="combined", straggler=2, slowdown=3.0, until=4000.0)
+    size = sum(x.numel() * x.element_size() for x in prepare(Experiment(task="quadratic", agents=4), 3).task.initial())
+    fitted = fit(trace, size)
+    for i in range(4):
+        factor = 3.0 if i == 2 else 1.0
+        assert fitted.compute[i][0].mean() == pytest.approx(factor, rel=0.05)
+        assert fitted.sending[i][0].mean() == pytest.approx(factor, rel=0.15)  # cv is 1
+        assert fitted.compute[i][1].mean() < 1e-9
+        assert fitted.sending[i][1].mean() < 1e-9
+
+
+def test_a_pause_of_the_whole_machine_is_left_out() -> None:
+    _, trace = simulated("adsgd")
+
+    def later(rows: np.ndarray, *names: str) -> np.ndarray:
+        moved = rows.copy()
+        for name in names:
+            moved[name] += 80.0 * (moved[name] > 300.0)
+        return moved
+
+    stopped = replace(
+        trace, events=later(trace.events, "time", "start", "end"), writes=later(trace.writes, "time"),
+        transmissions=later(trace.transmissions, "start", "end"),
+        settings={**trace.settings, "experiment": {**trace.settings["experiment"], "until": 680.0}},
+    )  # fmt: skip
+    assert pauses(trace) == []
+    ((start, end),) = pauses(stopped)
+    assert 290 < start <= 300.1
+    assert 380 <= end < 390
+    before, after = predict(trace), predict(stopped)
+    assert after.paused == pytest.approx(end - start)
+    assert after.recorded.per_second == pytest.approx(before.recorded.per_second, rel=0.02)
+    assert abs(after.error) < 3
+
+
+# -- what comes out --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "adpsgd", "rfast", "allreduce"])
+def test_the_recorded_run_is_predicted(algorithm: str) -> None:
+    _, trace = simulated(algorithm, case="comp-straggler", straggler=1, slowdown=4.0)
+    found = predict(trace)
+    assert abs(found.error) < 6  # drawn anew from some hundred values
+    assert found.predicted.steps == pytest.approx(found.recorded.steps, rel=0.12, abs=3)
+    assert found.predicted.waiting == pytest.approx(found.recorded.waiting, abs=0.04)
+    if algorithm != "allreduce":  # which mixes no models
+        assert found.predicted.age == pytest.approx(found.recorded.age, rel=0.15)
+
+
+@pytest.mark.parametrize("recorded", ["adsgd", "dsgd"])
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "allreduce"])
+def test_a_straggler_is_predicted_from_a_run_without(recorded: str, algorithm: str) -> None:
+    """Steps and time to target, against the simulator's truth; another algorithm than the recorded one too."""
+    truth, _ = simulated(algorithm, case="comp-straggler", straggler=2, until=2000.0)
+    found = predict(simulated(recorded)[1], algorithm, case="comp-straggler", straggler=2, until=2000.0)
+    assert sum(found.predicted.steps) == pytest.approx(truth.updates, rel=0.05)
+    assert truth.time_to_target is not None
+    assert found.predicted.times[0] == pytest.approx(truth.time_to_target, rel=0.1)
+
+
+def test_a_case_removes_the_straggler_of_the_recorded_run() -> None:
+    truth, _ = simulated("adsgd")
+    _, trace = simulated("adsgd", case="combined", straggler=0)
+    kept, removed = predict(trace), predict(trace, case="base")
+    assert kept.predicted.steps[0] < 0.2 * kept.predicted.steps[1]
+    assert sum(removed.predicted.steps) == pytest.approx(truth.updates, rel=0.05)
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "rfast", "allreduce"])
+def test_of_a_script_the_schedule_is_predicted(algorithm: str) -> None:
+    """In seconds, whatever a unit is: gradients of 20 microseconds too."""
+    truth, _ = simulated(algorithm, topology="complete", communication="constant mean 0")
+    trace = script(simulated("adsgd", communication="constant mean 0")[1])
+    fast = replace(trace, events=trace.events.copy(), writes=trace.writes.copy())
+    for rows, names in ((fast.events, ("time", "start", "end")), (fast.writes, ("time",))):
+        for name in names:
+            rows[name] *= 2e-5
+    found = predict(fast, algorithm, topology="complete", until=600 * 2e-5)
+    assert sum(found.predicted.steps) == pytest.approx(truth.updates, rel=0.05)
+    assert found.predicted.per_second == pytest.approx(truth.updates / (600 * 2e-5), rel=0.05)
+    assert "loss" not in found.predicted.record()
+    assert abs(found.error) < 3
+
+
+# -- real processes --------------------------------------------------------------------------------
+
+
+def live(folder: Path, *options: str) -> Path:
+    """A real run of 160 units of 20 ms; its trace."""
+    folder.mkdir()
+    run = finished(
+        folder, "live", "--task", "quadratic", "--agents", "4", "--unit", "20ms", "--until", "160", "--out", "out",
+        "--quiet", *options,
+    )  # fmt: skip
+    assert run.code == 0, run.said + run.complained
+    return next((folder / "out").glob("*/trace.npz"))
+
+
+@needs_shared_memory
+def test_a_real_straggler_is_predicted_from_a_real_run_without(tmp_path: Path) -> None:
+    """Within 10 % in steps; up to three times if the machine was busy with something else."""
+    errors = []
+    for attempt in range(3):
+        base = live(tmp_path / f"base-{attempt}")
+        seen = predict(Trace.load(live(tmp_path / f"slow-{attempt}", "--case", "comp-straggler"))).recorded
+        found = predict(Trace.load(base), case="comp-straggler").predicted
+        errors.append(found.per_second / seen.per_second - 1)
+        if abs(errors[-1]) < 0.1:
+            return
+    pytest.fail(f"the errors were {errors}")
+
+
+# -- the command, and bad input --------------------------------------------------------------------
+
+
+def test_the_command_prints_a_table_and_writes_the_numbers(tmp_path: Path) -> None:
+    simulated("adsgd")[1].save(tmp_path / "trace.npz")
+    done = CliRunner().invoke(
+        app, ["predict", str(tmp_path / "trace.npz"), "--algorithm", "dsgd", "--case", "comp-straggler",
+              "--json", str(tmp_path / "out.json")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert all(word in done.output for word in ("recorded", "predicted", "asked for", "dsgd", "time to gap"))
+    written = json.loads((tmp_path / "out.json").read_text())
+    found: Prediction = predict(Trace.load(tmp_path / "trace.npz"), "dsgd", case="comp-straggler")
+    assert written["predicted"] == json.loads(json.dumps(found.predicted.record()))
+    assert written["error_percent"] == found.error
+    assert len(written["fitted"]) == 4
+
+
+def test_bad_input_is_refused() -> None:
+    run, trace = simulated("adsgd")
+    assert run.trace is not None
+    with pytest.raises(DataError, match="expected the trace of 'offbeat live' or 'launch'"):
+        predict(run.trace)
+    with pytest.raises(DataError, match="Agent 0 computed 0 gradients; at least 5"):
+        predict(replace(trace, events=trace.events[:0]))
+    for changes, match in (
+        ({"algorithm": "adsdg"}, "Did you mean 'adsgd'"),
+        ({"topology": "rign"}, "Did you mean 'ring'"),
+        ({"case": "comp-stragler"}, "Did you mean 'comp-straggler'"),
+        ({"straggler": 1}, "there is none in case 'base'"),
+        ({"case": "combined", "straggler": 4}, "There is no agent 4"),
+        ({"case": "combined", "slowdown": 0.0}, "slowdown must be"),
+        ({"until": -1.0}, "finite time > 0"),
+        ({"until": float("nan")}, "finite time > 0"),
+        ({"lr": 0.0}, "finite number > 0"),
+    ):
+        with pytest.raises(SettingError, match=match):
+            predict(trace, **changes)
+
+
+def test_the_command_says_in_one_paragraph_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["offbeat", "predict", str(tmp_path / "none.npz")])
+    with pytest.raises(SystemExit) as ending:
+        main()
+    assert ending.value.code == OffbeatError.exit_code + 1
+    assert "cannot be read as a trace" in " ".join(capsys.readouterr().err.split())
