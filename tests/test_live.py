@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -139,6 +140,19 @@ def test_the_replay_is_exact_with_losses_delays_and_agents_that_die(algorithm: s
     folder = live(tmp_path, algorithm, 500, "--lr", "0.1", "--case", "combined", "--slowdown", "2", *loss, *faults)
     trace = exact_replay(folder).trace
     assert sorted(trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]["agent"].tolist()) == [1, 3]
+
+
+def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path) -> None:
+    """Two agents may write in the same nanosecond; DSGD's rounds bring them close."""
+    folder = live(tmp_path, "dsgd", 100, "--lr", "0.1")
+    trace = Trace.load(folder / "trace.npz")
+    writes, mixed = trace.writes.copy(), trace.mixed.copy()
+    k = next(k for k in range(20, len(writes)) if writes["agent"][k] > writes["agent"][k + 1])
+    writes["time"][k] = writes["time"][k + 1]
+    writes[[k, k + 1]] = writes[[k + 1, k]]
+    mixed["write"] = np.select([mixed["write"] == k, mixed["write"] == k + 1], [k + 1, k], mixed["write"])
+    mixed = mixed[np.argsort(mixed["write"], kind="stable")]
+    assert replayed(replace(trace, writes=writes, mixed=mixed), folder).same
 
 
 def test_allreduce_ends_when_one_dies(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
     assert np.isin(EVENT_CODE["resume"], trace.events["event"])
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_or_world_is_refused_with_the_difference(tmp_path: Path) -> None:
     short = SCRIPT.replace("range(8)", "range(1)")
     command = ["launch", "-n", "2", "--out", "out"]
     first = finished(tmp_path, *command, "train.py", script=short)
@@ -110,6 +110,10 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path: 
     assert other.code == 1
     assert "checkpoint is of another run" in other.said + other.complained
     assert "saved" in other.said + other.complained
+    more = ["launch", "-n", "3", "--out", "out", "--resume", "train.py"]
+    other = finished(tmp_path, *more, script=short)
+    assert other.code == 1
+    assert "agents: saved 2, now 3" in other.said + other.complained
 
 
 def test_how_often_is_read_before_anything_starts(tmp_path: Path) -> None:

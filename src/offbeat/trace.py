@@ -185,6 +185,11 @@ class Trace:
             ) from error
 
 
+def by_time(table: np.ndarray) -> np.ndarray:
+    """The order of a table's rows by time; what is simultaneous by agent, and of one agent as it is."""
+    return np.lexsort((table["agent"], table["time"]))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part."""
     path = path.resolve()  # a link stays a link

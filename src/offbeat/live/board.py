@@ -132,6 +132,8 @@ class Board:
 
     def since(self, epoch: int) -> list[tuple[int, int]]:
         """The changes after the first `epoch` ones."""
+        if epoch == self.epoch:
+            return []
         return [(int(agent), int(incarnation)) for agent, incarnation in self.changes[epoch : self.epoch]]
 
 

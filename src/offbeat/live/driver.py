@@ -65,7 +65,7 @@ class Driver:
         self.snapshot: Vector | None = None  # where the last one was
         self.deadline = math.inf
         """When the run ends, in units."""
-        self._closed = False
+        self._closed = self._orphaned = False
         self._thread: Thread | None = None
 
     # -- what the training thread calls ------------------------------------------------------------
@@ -169,7 +169,9 @@ class Driver:
             if self.fabric is None:
                 self._idle()
             else:
-                self.fabric.bell.wait(self._sleep(), self.lifeline)
+                ready = self.fabric.bell.wait(self._sleep(), self.lifeline)
+                self._orphaned = self._orphaned or any(file in ready for file in self.lifeline)
+                self.fabric.bell.quiet()
             self._serve()
         if began and self.fabric is not None:
             self.fabric.row[Row.WAITED] += time.monotonic_ns() - began
@@ -182,7 +184,7 @@ class Driver:
         time.sleep(max(0.0, self.performer.alarms[0][0] - self.clock.now()) * self.clock.unit)
 
     def _check_order(self) -> None:
-        if self._over() or select.select(self.lifeline, [], [], 0)[0]:
+        if self._over() or self._orphaned or (self._thread is None and select.select(self.lifeline, [], [], 0)[0]):
             raise Stopped
 
     def _over(self) -> bool:
@@ -202,9 +204,11 @@ class Driver:
         while not self._closed:
             ready = self.fabric.bell.wait(self._sleep(), self.lifeline)
             if ready and ready != [self.fabric.bell.handle]:
-                return  # the launcher is gone
+                self._orphaned = True  # the launcher is gone
+                return
             with self.lock:
                 if not self._closed:
+                    self.fabric.bell.quiet()
                     self._serve()
 
     def leave(self) -> None:
@@ -247,7 +251,6 @@ class Driver:
         if self.fabric is None:
             self._ring_alarms()
             return
-        self.fabric.bell.quiet()
         changes = self.fabric.board.since(self.fabric.epoch)
         for agent, incarnation in [] if self._over() else changes:  # at the end all leave: nobody steps without them
             self.fabric.epoch += 1

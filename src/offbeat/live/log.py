@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 
 from offbeat.errors import DiskError
-from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_time
 
 FRAME = struct.Struct("<IHHHHI")  # magic, rows of the four tables, bytes of the names of new kinds
 MAGIC = 0x6F66626C
 TABLES = (EVENT, WRITE, MIXED, TRANSMISSION)
+CODES = {"f8": "d", "i8": "q", "i4": "i", "i2": "h"}
+ROWS = [struct.Struct("<" + "".join(CODES[dtype[name].str[1:]] for name in dtype.names or ())) for dtype in TABLES]
+"""The same bytes as the tables' dtypes have; for a few rows this is faster than an array."""
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Log:
         if self._handle >= 0 and any(tables):
             names = "\n".join(self._new).encode()
             head = FRAME.pack(MAGIC, *map(len, tables), len(names))
-            body = [np.array(rows, dtype=dtype).tobytes() for rows, dtype in zip(tables, TABLES, strict=True) if rows]
+            body = [row.pack(*each) for rows, row in zip(tables, ROWS, strict=True) for each in rows]
             self._write(b"".join([head, *body, names]))
             self._new.clear()
         for table in tables:
@@ -125,13 +128,13 @@ def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
             table["kind"] = number[table["kind"]]
     first = np.cumsum([0] + [len(table) for table in writes])
     everything = np.concatenate(writes)
-    order = np.argsort(everything["time"], kind="stable")
+    order = by_time(everything)
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     for k, table in enumerate(mixed):
         table["write"] = place[first[k] + table["write"]]
     return Trace(
-        len(paths), tuple(kinds), _sorted(np.concatenate(events), "time"), everything[order],
+        len(paths), tuple(kinds), (all_events := np.concatenate(events))[by_time(all_events)], everything[order],
         _sorted(np.concatenate(mixed), "write"), _sorted(np.concatenate(transmissions), "start"), dict(settings),
     )  # fmt: skip
 

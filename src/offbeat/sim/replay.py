@@ -21,7 +21,7 @@ from offbeat.errors import ContractError, DataError
 from offbeat.outbox import vectors
 from offbeat.rules import Rule
 from offbeat.topology import Topology
-from offbeat.trace import EVENTS, Recorder, Trace
+from offbeat.trace import EVENTS, Recorder, Trace, by_time
 from offbeat.vector import Parts, Stamp, Vector, settle
 
 Gradient = Callable[[int, int, Vector], Vector]
@@ -103,13 +103,13 @@ class Replay:
                 progress(done)
             waiting.sort(key=lambda i: queues[i][0][0] if queues[i] else 0.0)
         made = self.recorder.trace()
-        order = np.argsort(made.writes["time"], kind="stable")
+        order = by_time(made.writes)
         place = np.argsort(order)
         mixed = made.mixed.copy()
         mixed["write"] = place[mixed["write"]]
         return replace(
             made, kinds=self.trace.kinds, transmissions=self.trace.transmissions, writes=made.writes[order],
-            events=np.sort(made.events, order="time", kind="stable"),
+            events=made.events[by_time(made.events)],
             mixed=mixed[np.argsort(mixed["write"], kind="stable")],
         )  # fmt: skip
 
