@@ -246,12 +246,19 @@ Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
 """out <- sum_k c_k v_k from left to right; the same bits as `plain` gives."""
 
 
+BLOCK = 1 << 20
+"""Numbers that `plain` works on at a time: few enough that the sum stays in the caches until it is complete."""
+
+
 def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
-    """In torch, one operation a term."""
+    """In torch, one operation a term and block. `out` is none of the later terms."""
     (c0, v0), *rest = terms
-    torch.mul(v0, c0, out=out)
-    for c, v in rest:
-        out.add_(v, alpha=c)
+    for at in range(0, out.numel(), BLOCK):
+        block = slice(at, at + BLOCK)
+        total = out[block]
+        torch.mul(v0[block], c0, out=total)
+        for c, v in rest:
+            total.add_(v[block], alpha=c)
 
 
 _linear: Linear = plain

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from offbeat.errors import OffbeatError, SettingError
+from offbeat.vector import plain
 
 THRESHOLD = 1_000_000
 """Bytes of the result below which torch does the work: its operations then stay in the caches."""
@@ -67,12 +68,9 @@ def name() -> str:
 
 
 def _with_torch(out: Tensor, terms: Terms, also: Tensor | None) -> None:
-    (c_0, v_0), *rest = terms
     # A later term that lies where the sum grows would be overwritten before it is read.
-    total = torch.empty_like(out) if any(w.data_ptr() == out.data_ptr() for _, w in rest) else out
-    torch.mul(v_0, c_0, out=total)
-    for c, w in rest:
-        total.add_(w, alpha=c)
+    total = torch.empty_like(out) if any(w.data_ptr() == out.data_ptr() for _, w in terms[1:]) else out
+    plain(total, terms)
     if total is not out:
         out.copy_(total)
     if also is not None:
