@@ -29,7 +29,7 @@ from offbeat.sim.replay import Replay
 from offbeat.streams import Purpose, python_stream
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.topology import build
-from offbeat.trace import EVENT_CODE, Trace
+from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
 from offbeat.vector import Vector, settle
 
 pytestmark = needs_shared_memory
@@ -157,6 +157,27 @@ def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path)
     mixed["write"] = place[mixed["write"]]
     mixed = mixed[np.argsort(mixed["write"], kind="stable")]
     assert replayed(replace(trace, writes=writes, mixed=mixed), folder).same
+
+
+def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path) -> None:
+    """Agent 0 asks agent 1, hears that it has left, and only then agent 1 answers the question."""
+    happened = [
+        (0.0, 0, "start", -1, 0), (0.0, 1, "start", -1, 0), (1.0, 0, "gradient", -1, 0), (2.0, 0, "view", 1, 0),
+        (3.0, 1, "mail", 0, 0),
+    ]  # fmt: skip
+    events = [(t, i, EVENT_CODE[name], j, 0, version, 1.0, -1.0) for t, i, name, j, version in happened]
+    writes = np.array([(2.0, 0, 1), (3.0, 1, 0)], dtype=WRITE)
+    trace = Trace(
+        2, ("Ask", "Moved"), np.array(events, dtype=EVENT), writes, np.zeros(0, dtype=MIXED),
+        np.zeros(0, dtype=TRANSMISSION),
+    )  # fmt: skip
+    x = (torch.zeros(1),)
+    replay = Replay(
+        trace, build("ring", 2), find("adpsgd").new, lambda: SGD(1.0), lambda i, life: Random(i), x,
+        lambda i, k, at: Vector((torch.ones(1),)),
+    )  # fmt: skip
+    assert replay.run().updates().tolist() == [1, 0]
+    assert [life.model.parts[0].item() for life in replay.lives] == [-1.0, 0.0]
 
 
 def test_allreduce_ends_when_one_dies(tmp_path: Path) -> None:

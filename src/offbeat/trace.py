@@ -35,7 +35,8 @@ import numpy as np
 
 from offbeat.errors import DataError
 
-EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved", "saved", "resume")
+EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved", "saved", "resume",
+          "met")  # fmt: skip
 EVENT_CODE = {name: code for code, name in enumerate(EVENTS)}
 
 EVENT = np.dtype(

@@ -104,10 +104,15 @@ class Driver:
             for j in range(self.topology.n):
                 if j not in self.alive:
                     self.log.events.append((self.clock.now(), self.me, EVENT_CODE["crash"], j, -1, -1, -1.0, -1.0))
+                elif self.fabric is not None and (life := self.fabric.alive.get(j, 1)) > 1:
+                    self.log.events.append((self.clock.now(), self.me, EVENT_CODE["met"], j, -1, life, -1.0, -1.0))
             self.agent.x = self.performer.model = x
             self.agent.round = round_
             version = x.stamp.version if x.stamp is not None else 0
-            self.performer.handle("rejoin", "rejoin", source=donor, version=version, start=float(position))
+            incarnation = 1 if self.fabric is None else self.fabric.incarnation
+            self.performer.handle(
+                "rejoin", "rejoin", source=donor, version=version, start=float(position), end=float(incarnation)
+            )
             return self._next()
 
     def step(self, g: Vector) -> Vector:
@@ -281,7 +286,9 @@ class Driver:
         self._member(agent, incarnation)
         view: View = self.topology.view(self.me, self.alive)
         if view != self.agent.view:
-            self.performer.handle("on_view", "view", view, source=agent, version=int(incarnation > 0))
+            self.performer.handle(
+                "on_view", "view", view, source=agent, version=int(incarnation > 0), start=float(abs(incarnation))
+            )
 
     def _read_registers(self) -> None:
         if self.fabric is not None:

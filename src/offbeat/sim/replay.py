@@ -30,6 +30,9 @@ Gradient = Callable[[int, int, Vector], Vector]
 Key = tuple[int, str, int]
 """Source, message type, receiver."""
 
+Box = tuple[int, int, int, int]
+"""A mailbox, as in `offbeat.live.fabric`: sender, its incarnation, receiver, its incarnation."""
+
 
 @dataclass
 class Life:
@@ -43,6 +46,8 @@ class Life:
     asked: int = 0
     at: Vector | None = None
     resumed: int = 0  # how often it went on from a checkpoint
+    incarnation: int = 1
+    known: dict[int, int] = field(default_factory=dict)  # the newest incarnation of others that it knows of, if not 1
     alarms: list[tuple[float, int, str]] = field(default_factory=list)
 
 
@@ -67,7 +72,7 @@ class Replay:
         self.published: dict[Key, dict[int, Message]] = defaultdict(dict)
         self.bound: dict[Key, Message] = {}
         self.saved: dict[tuple[int, int], Life] = {}
-        self.mail: dict[tuple[int, int], deque[Message]] = defaultdict(deque)
+        self.mail: dict[Box, deque[Message]] = defaultdict(deque)
         rows = [trace.writes[trace.writes["agent"] == i]["time"].tolist() for i in range(topology.n)]
         self.write_times: list[Iterator[float]] = [iter(times) for times in rows]
         events = trace.events
@@ -126,7 +131,7 @@ class Replay:
             return False  # what it did before is not for those that went on from a checkpoint
         match name:
             case "mail":
-                return bool(self.mail[source, i])
+                return bool(self._box(source, i))
             case "register" | "moved":
                 return version in self.published[source, self.kinds[kind], i]
             case "rejoin":
@@ -134,7 +139,7 @@ class Replay:
         return True
 
     def _event(self, i: int, row: tuple[Any, ...]) -> None:
-        time, _, event, source, kind, version, start, _ = row
+        time, _, event, source, kind, version, start, end = row
         life, name = self.lives[i], EVENTS[event]
         match name:
             case "start":
@@ -145,7 +150,7 @@ class Replay:
                 old, x = life, Vector(given[0].parts, given[0].stamp)
                 life = self.lives[i] = self._new(i, x, old.alive, int(start))
                 life.version, life.steps, life.asked = old.version, old.steps, int(start)
-                life.resumed = old.resumed
+                life.resumed, life.incarnation, life.known = old.resumed, int(end), old.known
                 life.agent.round = given[1]
                 life.agent.view = self.topology.view(i, life.alive)
                 self._handle(i, row, "rejoin")
@@ -155,10 +160,15 @@ class Replay:
                 else:
                     life.alive = frozenset(range(self.topology.n))
                 self._note(row)
+            case "met":
+                life.known[source] = version
+                self._note(row)
             case "view":
                 life.alive = life.alive | {source} if version else life.alive - {source}
-                if not version:
-                    self._forget(i, source)
+                if version:
+                    life.known[source] = int(start)
+                for key in [key for key in self.bound if not version and key[0] == source and key[2] == i]:
+                    del self.bound[key]  # nothing of a lost peer arrives
                 self._handle(i, row, "on_view", self.topology.view(i, life.alive))
             case "register":
                 self._handle(i, row, "on_message", source, self._bind(source, self.kinds[kind], i, version))
@@ -166,7 +176,7 @@ class Replay:
                 self._bind(source, self.kinds[kind], i, version)
                 self._note(row)
             case "mail":
-                self._handle(i, row, "on_message", source, self.mail[source, i].popleft())
+                self._handle(i, row, "on_message", source, self._box(source, i).popleft())
             case "alarm":
                 due = min(life.alarms)
                 life.alarms.remove(due)
@@ -193,8 +203,9 @@ class Replay:
         life.version, life.resumed, life.alive = before.version, before.resumed + 1, frozenset(range(self.topology.n))
         life.agent.rule, life.agent.view = before.agent.rule, self.topology.view(i, life.alive)
         self.lives[i] = life
-        for pair in [pair for pair in self.mail if pair[0] == i]:
-            self.mail[pair].clear()
+        life.incarnation, life.known = 1, {}  # the launcher counts anew
+        for box in [box for box in self.mail if box[0] == i]:
+            self.mail[box].clear()
         for key in [key for key in self.published if key[0] == i]:
             self.published[key].clear()
         for key in [key for key in self.bound if key[2] == i]:
@@ -215,12 +226,10 @@ class Replay:
         self.bound[key] = replace(newest, **late)
         return self.bound[key]
 
-    def _forget(self, i: int, lost: int) -> None:
-        """Nothing of a lost peer arrives, and nothing reaches it."""
-        for pair in ((lost, i), (i, lost)):
-            self.mail.pop(pair, None)
-        for key in [key for key in self.bound if key[0] == lost and key[2] == i]:
-            del self.bound[key]
+    def _box(self, source: int, i: int) -> deque[Message]:
+        """Where agent i finds the mail of what it takes for the sender's present life."""
+        life = self.lives[i]
+        return self.mail[source, life.known.get(source, 1), i, life.incarnation]
 
     # -- handlers and their effects ----------------------------------------------------------------
 
@@ -258,7 +267,7 @@ class Replay:
                 life.asked += 1
             case Send(to, message):
                 for j in to:
-                    self.mail[i, j].append(self._given(i, message))
+                    self.mail[i, life.incarnation, j, life.known.get(j, 1)].append(self._given(i, message))
             case Accumulate():
                 raise DataError("A trace does not say what `accumulate` summed up, so it cannot be replayed.")
             case Publish(to, message):
