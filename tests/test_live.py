@@ -16,13 +16,18 @@ from warm import finished, needs_shared_memory, until
 from offbeat import SGD, Quadratic
 from offbeat.algorithms import find
 from offbeat.algorithms.adpsgd import Ask
+from offbeat.algorithms.adsgd import Model
+from offbeat.delays import parse
 from offbeat.experiment import Experiment, one_thread, prepare
 from offbeat.live import enter
 from offbeat.live.board import Board, Row, State
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
 from offbeat.live.log import Log
+from offbeat.live.performer import Clock, Performer
+from offbeat.live.post import Link
 from offbeat.live.wire import Tag
+from offbeat.outbox import Medium
 from offbeat.replaying import Outcome, replayed
 from offbeat.sim.executors import evaluate
 from offbeat.sim.replay import Replay
@@ -30,7 +35,8 @@ from offbeat.streams import Purpose, python_stream
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.topology import build
 from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
-from offbeat.vector import Vector, settle
+from offbeat.vector import Stamp, Vector, settle
+from offbeat.world import World
 
 pytestmark = needs_shared_memory
 
@@ -248,6 +254,35 @@ def test_a_mailbox_made_while_the_receiver_looks_is_found(tmp_path: Path, monkey
         patched.setattr(Path, "exists", looking)
         assert not list(mine.receive())
     assert [source for source, _, _ in mine.receive()] == [1]
+
+
+def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_returns(tmp_path: Path) -> None:
+    """To 1 and 3, twice; to 1, as 3 is gone; to both, as 3 is back: agent 1 never hears an older version."""
+    board = Board.create(tmp_path / "board", 4)
+    sender, receiver, returned = (Fabric(tmp_path, board, i, life, 8) for i, life in ((0, 1), (1, 1), (3, 2)))
+    receiver.meet(0, 1)
+    returned.meet(0, 1)
+    returned.floor = 2
+    agent, ring = find("adsgd").new(), build("ring", 4)
+    agent.join(0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), SGD(0.1), Random(0))
+    clock, world = Clock(), World(communication=parse("constant"))
+    clock.now = lambda: 0.0  # type: ignore[method-assign]
+    performer = Performer(agent, sender, Log(None), clock, Link(world, 0, 4))
+    for version, (to, lives) in enumerate([((1, 3), {1: 1, 3: 1})] * 2 + [((1,), {1: 1}), ((1, 3), {1: 1, 3: 2})]):
+        for j in {1, 3} - lives.keys():
+            sender.forget(j)
+        for j, life in lives.items():
+            if sender.alive.get(j) != life:
+                sender.meet(j, life)
+        sender.epoch = max(0, version - 1)
+        performer._give(Medium.REGISTER, to, Model(Vector((torch.zeros(1),), Stamp(0, version))))
+    heard: dict[int, list[int]] = {1: [], 3: []}
+    for now in range(10):
+        performer.post.advance(float(now))
+        for j, fabric in ((1, receiver), (3, returned)):
+            stamps = [reader.vectors[0].stamp for reader in fabric.poll((0,))]
+            heard[j] += [stamp.version for stamp in stamps if stamp is not None]
+    assert heard == {1: [0, 1, 2, 3], 3: [3]}
 
 
 def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class Member:
     def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
         """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""
         if self._driver is not None and self._driver.fabric is not None:
-            numbers = self._driver.fabric.board.numbers[self.rank]
+            numbers = self._driver.fabric.said
             if loss is not None:
                 numbers[Row.LOSS] = _number(loss)
             if metric is not None:

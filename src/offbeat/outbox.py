@@ -32,6 +32,8 @@ class Transmission:
     end: float = -1.0
     lives: tuple[int, ...] = ()
     """Which life of each receiver it is for; nothing that was given to one reaches the next."""
+    epoch: int = 0
+    """In a live run: how many changes of the membership the sender knew of."""
 
     @property
     def register(self) -> Register:

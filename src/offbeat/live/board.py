@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -68,6 +68,9 @@ class Row(IntEnum):
     METRIC = 14
 
 
+Cells: TypeAlias = "memoryview[Any]"
+"""Words of 8 bytes in shared memory. Storing one is a single store of the processor, as it is through numpy."""
+
 SAID = [Row.LOSS, Row.METRIC, Row.AGE]
 
 
@@ -75,12 +78,25 @@ class Board:
     """The board of a run; the launcher creates it, agents attach to it."""
 
     def __init__(self, mapped: Any) -> None:
-        self.words = np.frombuffer(mapped, dtype=np.int64)
-        self.n = int(self.words[1])
+        self.words = memoryview(mapped).cast("q")
+        self.n = self.words[1]
         end = HEAD + 2 * CHANGES
-        self.changes = self.words[HEAD:end].reshape(CHANGES, 2)
-        self.rows = self.words[end : end + self.n * ROW].reshape(self.n, ROW)
+        self.changes = self.words[HEAD:end]
+        self.rows = np.frombuffer(mapped, np.int64, self.n * ROW, 8 * end).reshape(self.n, ROW)
         self.numbers = self.rows.view(np.float64)
+        self._rows, self._numbers = self.words[end:], memoryview(mapped).cast("d")[end:]
+
+    def row(self, agent: int) -> Cells:
+        """An agent's row, number by number; an eighth of what `rows` costs."""
+        return self._rows[agent * ROW : (agent + 1) * ROW]
+
+    def said(self, agent: int) -> Cells:
+        """The same row, read as float64."""
+        return self._numbers[agent * ROW : (agent + 1) * ROW]
+
+    def column(self, which: Row) -> Cells:
+        """One word of every row."""
+        return self._rows[which : self.n * ROW : ROW]
 
     @staticmethod
     def create(path: Path, n: int) -> Board:
@@ -101,7 +117,7 @@ class Board:
     @property
     def order(self) -> Order:
         """What is asked of everybody."""
-        return Order(int(self.words[2]))
+        return Order(self.words[2])
 
     @order.setter
     def order(self, order: Order) -> None:
@@ -110,12 +126,12 @@ class Board:
     @property
     def epoch(self) -> int:
         """How many changes of the membership there have been."""
-        return int(self.words[3])
+        return self.words[3]
 
     @property
     def zero(self) -> int:
         """When the run's clock began, in ns of the monotonic clock."""
-        return int(self.words[4])
+        return self.words[4]
 
     def begin(self, elapsed: float = 0.0) -> None:
         """Start everybody who waits, and the clock at so many seconds."""
@@ -127,14 +143,13 @@ class Board:
         epoch = self.epoch
         if epoch >= CHANGES:
             raise FabricError(f"Agents came and went {CHANGES} times; a run can remember no more.")
-        self.changes[epoch] = agent, incarnation
+        self.changes[2 * epoch], self.changes[2 * epoch + 1] = agent, incarnation
         self.words[3] = epoch + 1
 
     def since(self, epoch: int) -> list[tuple[int, int]]:
         """The changes after the first `epoch` ones."""
-        if epoch == self.epoch:
-            return []
-        return [(int(agent), int(incarnation)) for agent, incarnation in self.changes[epoch : self.epoch]]
+        words = self.changes[2 * epoch : 2 * self.epoch].tolist()
+        return [*zip(words[::2], words[1::2], strict=True)]
 
 
 class Bell:

@@ -297,7 +297,7 @@ class Driver:
             made = [reader.tag.end for readers in self.fabric.readers.values() for reader in readers if reader.bound]
             if made:
                 age = self.clock.now() - sum(made) / len(made)
-                self.fabric.board.numbers[self.me, Row.AGE] = age * self.clock.unit
+                self.fabric.said[Row.AGE] = age * self.clock.unit
 
     def _deliver(self, label: str, source: int, message: Message, tag: Tag) -> None:
         stamps = [v.stamp for v in vectors(message).values() if v.stamp is not None]

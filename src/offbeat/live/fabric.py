@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from offbeat.agent import Message
 from offbeat.live.board import LAUNCHER, Bell, Board, Row, bell_path
 from offbeat.live.mail import Mailbox
@@ -24,7 +22,7 @@ from offbeat.live.register import Register
 from offbeat.live.wire import FabricError, Layout, Tag
 from offbeat.live.wire import tag as read_tag
 from offbeat.outbox import vectors
-from offbeat.vector import Parts, Stamp, Vector
+from offbeat.vector import Parts, Vector
 
 NO_TAG = Tag()
 
@@ -50,9 +48,9 @@ class Bound(Vector):
                 return copied
             self.reader.bind()
 
-    def bind(self, parts: Parts, stamp: Stamp | None) -> None:
+    def bind(self, parts: Parts) -> None:
         """Lie there from now on."""
-        self._parts, self.stamp = parts, stamp
+        self._parts = parts
 
 
 @dataclass
@@ -75,17 +73,21 @@ class Reader:
         if register.layout.numbers:
             version, copies, words = register.copy()
             for v, copy in zip(self.vectors, copies, strict=True):
-                v.bind(copy.parts, copy.stamp)
+                v.bind(copy.parts)
         else:
             while True:
                 version = register.newest
                 parts, words = register.read(version)
                 if register.whole(version):
                     break
-            for v, each, stamp in zip(self.vectors, parts, register.layout.stamps(words), strict=True):
-                v.bind(each, stamp)
+            for v, each in zip(self.vectors, parts, strict=True):
+                v.bind(each)
         self.bound, self.tag = version, read_tag(words)
-        self.message = register.layout.message(words, self.vectors)
+        if self.message is None or register.layout.numbers:
+            self.message = register.layout.message(words, self.vectors)
+        else:
+            for v, stamp in zip(self.vectors, register.layout.stamps(words), strict=True):
+                v.stamp = stamp
 
     def torn(self) -> bool:
         """Whether the version that the vectors are bound to has been overwritten."""
@@ -102,7 +104,9 @@ class Fabric:
         self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
         self.bell = Bell(bell_path(folder, me))
         self._launcher = Bell(bell_path(folder, LAUNCHER))
-        self.row = board.rows[me]
+        self.row, self.said = board.row(me), board.said(me)
+        self._made = board.column(Row.MAILBOXES)
+        self._rows = [board.row(j) for j in range(board.n)]
         self.row[Row.INCARNATION] = incarnation
         self.mine: list[Register] = []
         self.alive: dict[int, int] = {}  # agent -> incarnation
@@ -110,7 +114,7 @@ class Fabric:
         self.bells: dict[int, Bell] = {}
         self.outgoing: dict[int, Mailbox] = {}
         self.incoming: dict[int, Mailbox] = {}
-        self.boxes = np.zeros(board.n, dtype=np.int64)
+        self.boxes = [0] * board.n
 
     # -- who is there ------------------------------------------------------------------------------
 
@@ -155,10 +159,9 @@ class Fabric:
         for j in agents:
             if j not in self.alive:
                 continue
-            readers = self.readers[j]
-            row = self.board.rows[j]
+            readers, row = self.readers[j], self._rows[j]
             if row[Row.REGISTERS] != len(readers) and row[Row.INCARNATION] == self.alive[j]:
-                self._attach(j, int(row[Row.REGISTERS]))
+                self._attach(j, row[Row.REGISTERS])
             for reader in readers:
                 if self.me in reader.register.to and reader.register.newest > reader.delivered:
                     reader.bind()
@@ -202,18 +205,22 @@ class Fabric:
 
     def receive(self) -> Iterator[tuple[int, Message, Tag]]:
         """All mail that has come, by sender, in order."""
-        made = self.board.rows[:, Row.MAILBOXES].copy()  # more may be made meanwhile
-        for j in np.flatnonzero(made != self.boxes).tolist():
-            if j in self.alive and j not in self.incoming:
-                path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"
-                if path.exists():
-                    self.incoming[j] = Mailbox.attach(path)
-            self.boxes[j] = made[j]
+        if (made := self._made.tolist()) != self.boxes:  # a copy: more may be made meanwhile
+            self._look_for_boxes(made)
         for j in list(self.incoming):
             while (box := self.incoming.get(j)) is not None and (mail := box.take()) is not None:
                 if box.wanted():
                     self.bells[j].ring()
                 yield j, *mail
+
+    def _look_for_boxes(self, made: list[int]) -> None:
+        """Somebody has made a mailbox: attach to it if it is for me."""
+        for j, count in enumerate(made):
+            if count != self.boxes[j] and j in self.alive and j not in self.incoming:
+                path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"
+                if path.exists():
+                    self.incoming[j] = Mailbox.attach(path)
+        self.boxes = made
 
     def _name(self, agent: int, incarnation: int, k: int) -> Path:
         return self.folder / f"register.{agent}.{incarnation}.{k}"
@@ -221,10 +228,10 @@ class Fabric:
 
 def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | None:
     """A copy of an agent's newest model and the tag that it came with; None before its first."""
-    row = board.rows[agent]
+    row = board.row(agent)
     if not row[Row.MODEL]:
         return None
-    path = folder / f"register.{agent}.{int(row[Row.INCARNATION])}.{int(row[Row.MODEL]) - 1}"
+    path = folder / f"register.{agent}.{row[Row.INCARNATION]}.{row[Row.MODEL] - 1}"
     try:
         version, copies, words = Register.attach(path).copy()
     except FabricError:  # gone meanwhile

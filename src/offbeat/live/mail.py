@@ -36,7 +36,7 @@ class Mailbox:
 
     def __init__(self, path: Path, mapped: Any) -> None:
         self.path = path
-        self._head = np.frombuffer(mapped, dtype=np.int64)[: HEAD.size // 8]
+        self._head = memoryview(mapped).cast("q")[: HEAD.size // 8]
         self._ring = np.frombuffer(mapped, dtype=np.uint8)[START:]
         self.capacity = len(self._ring)
 
@@ -58,18 +58,18 @@ class Mailbox:
         """Add a message, if there is room for it. Raises FabricError if there never will be."""
         layout = Layout.of(message)
         words_at = aligned(PREFIX.size + len(layout.text))
-        vectors_at = words_at + aligned(8 * layout.words)
+        vectors_at = words_at + aligned(layout.words.size)
         total = vectors_at + layout.offsets[-1]
         if total > self.capacity:
             raise FabricError(f"A message of {total} bytes was sent; the mailbox holds {self.capacity}.")
-        written = int(self._head[WRITTEN])
-        if total > self.capacity - (written - int(self._head[TAKEN])):
+        written = self._head[WRITTEN]
+        if total > self.capacity - (written - self._head[TAKEN]):
             self._head[WANTED] = 1
             return False
-        words = np.zeros(layout.words, dtype=np.int64)
-        layout.put_words(words, message, tag)
+        words = bytearray(layout.words.size)
+        layout.put_words(words, 0, message, tag)
         self._copy_in(written, np.frombuffer(PREFIX.pack(total, len(layout.text)) + layout.text, dtype=np.uint8))
-        self._copy_in(written + words_at, words.view(np.uint8))
+        self._copy_in(written + words_at, np.frombuffer(words, dtype=np.uint8))
         offsets = iter(layout.offsets)
         for name, _ in layout.vectors:
             for part in getattr(message, name).parts:
@@ -79,16 +79,16 @@ class Mailbox:
 
     def take(self) -> tuple[Message, Tag] | None:
         """The next message, as a copy, and its tag; None if there is none."""
-        taken = int(self._head[TAKEN])
-        if int(self._head[WRITTEN]) == taken:
+        taken = self._head[TAKEN]
+        if self._head[WRITTEN] == taken:
             return None
         total, length = PREFIX.unpack(self._copy_out(taken, PREFIX.size).tobytes())
         body = self._copy_out(taken, total)
         self._head[TAKEN] = taken + total
         layout = read_layout(body[PREFIX.size : PREFIX.size + length].tobytes())
         words_at = aligned(PREFIX.size + length)
-        words = body[words_at : words_at + 8 * layout.words].view(np.int64)
-        vectors = [Vector(parts) for parts in layout.parts(body, words_at + aligned(8 * layout.words))]
+        words = layout.words.unpack_from(body.data, words_at)
+        vectors = [Vector(parts) for parts in layout.parts(body, words_at + aligned(layout.words.size))]
         return layout.message(words, vectors), read_tag(words)
 
     def wanted(self) -> bool:

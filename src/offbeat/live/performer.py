@@ -87,8 +87,10 @@ class Performer:
         if wrote:
             self.version += 1
             self.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)
-        placed = [(self._place(effect), effect) for effect in self._published(effects, model, wrote)]
-        self._own_stamps(model if wrote else None, effects)
+        placed = []
+        if wrote or effects:
+            placed = [(self._place(effect), effect) for effect in self._published(effects, model, wrote)]
+            self._own_stamps(model if wrote else None, effects)
         settle(self._torn)
         self.log.events.append((now, self.me, EVENT_CODE[label], source, kind, version, start, end))
         if wrote:
@@ -193,14 +195,18 @@ class Performer:
         if not to or self.fabric is None:
             return
         inside = {name: self._fixed(v) for name, v in vectors(message).items()}
-        self.post.give(Transmission(self.me, medium, to, replace(message, **inside)), self.clock.now())
-        for item in self.post.started:
-            self._log_sent(item.start, item.end, item.message)
+        lives = tuple(self.fabric.alive.get(j, 0) for j in to)
+        item = Transmission(self.me, medium, to, replace(message, **inside), lives=lives, epoch=self.fabric.epoch)
+        self.post.give(item, self.clock.now())
+        for sent in self.post.started:
+            self._log_sent(sent.start, sent.end, sent.message)
         self.post.started.clear()
 
     def _mail(self, item: Transmission, to: int) -> bool:
         assert self.fabric is not None
-        return self.fabric.post(to, item.message, Tag(self.agent.round, self.fabric.epoch, item.start, item.end))
+        if (to, self.fabric.alive.get(to, 0)) not in zip(item.to, item.lives, strict=True):
+            return True  # it was for a former life
+        return self.fabric.post(to, item.message, Tag(self.agent.round, item.epoch, item.start, item.end))
 
     def _register(self, item: Transmission, to: list[int]) -> None:
         """A transmission of a register has arrived: write it. Where losses are drawn, every receiver has its own."""
@@ -214,7 +220,7 @@ class Performer:
                 p.stamp = v.stamp
             settle()
             message = replace(item.message, **dict(zip(inside, placed, strict=True)))
-            register.finish(message, Tag(self.agent.round, self.fabric.epoch, item.start, item.end))
+            register.finish(message, Tag(self.agent.round, item.epoch, item.start, item.end))
 
     def _log_sent(self, start: float, end: float, message: Message) -> None:
         size = sum(v.nbytes for v in vectors(message).values())

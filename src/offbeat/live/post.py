@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from offbeat.agent import Message
@@ -106,18 +106,18 @@ class Post:
         if item.medium is Medium.REGISTER:
             self.register(item, to)
             return
-        for j in to:
+        for j, life in zip(item.to, item.lives, strict=True):
+            if j not in to:
+                continue
             waiting = self.backlog.setdefault(j, deque())
             last = waiting[-1] if waiting else None
             if (
                 item.medium is Medium.ACCUMULATOR and last is not None
-                and last.medium is item.medium and type(last.message) is type(item.message)
+                and (last.medium, last.lives, type(last.message)) == (item.medium, (life,), type(item.message))
             ):  # fmt: skip
-                waiting[-1] = Transmission(
-                    item.sender, item.medium, (j,), _sum(last.message, item.message), item.start, item.end
-                )
+                waiting[-1] = replace(item, to=(j,), lives=(life,), message=_sum(last.message, item.message))
             else:
-                waiting.append(Transmission(item.sender, item.medium, (j,), item.message, item.start, item.end))
+                waiting.append(replace(item, to=(j,), lives=(life,)))
 
 
 def _sum(older: Message, newer: Message) -> Message:

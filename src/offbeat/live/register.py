@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from offbeat.agent import Message
 from offbeat.live import memory
 from offbeat.live.wire import FabricError, Layout, Tag, Words, aligned, read_layout
@@ -36,11 +34,10 @@ class Register:
         to, _, layout = text.partition(b"\n")
         self.path, self.to, self.layout = path, tuple(json.loads(to)), read_layout(layout)
         first, (body, size) = aligned(HEAD.size + len(text)), _slot(self.layout)
-        words = np.frombuffer(mapped, dtype=np.int64)
-        self._head = words[: HEAD.size // 8]
         starts = [first + k * (body + size) for k in range(SLOTS)]
-        self._counter = [words[at // 8 :][:1] for at in starts]
-        self._words = [words[at // 8 + 1 :][: self.layout.words] for at in starts]
+        self._memory, self._cells = mapped, memoryview(mapped).cast("q")
+        self._counter = [at // 8 for at in starts]
+        self._words = [at + 8 for at in starts]
         self._parts = [[Leased(parts) for parts in self.layout.parts(mapped, at + body)] for at in starts]
         self._tenants: list[list[weakref.ref[Vector]]] = [[] for _ in range(SLOTS)]
 
@@ -63,7 +60,7 @@ class Register:
     @property
     def newest(self) -> int:
         """The newest finished version; 0 before the first."""
-        return int(self._head[NEWEST])
+        return self._cells[NEWEST]
 
     def begin(self, vectors: Sequence[Vector]) -> list[Vector]:
         """Begin the next version: these vectors are to be evaluated into its slot. For the writer only.
@@ -77,7 +74,7 @@ class Register:
             old = ref()
             if old is not None:
                 old.move_out(self._parts[slot])
-        self._counter[slot][0] = 2 * version - 1
+        self._cells[self._counter[slot]] = 2 * version - 1
         placed = []
         for v, parts in zip(vectors, self._parts[slot], strict=True):
             if not v.into(parts):
@@ -91,26 +88,26 @@ class Register:
         """The vectors have been evaluated: make the version visible. Returns its number."""
         version = self.newest + 1
         slot = version % SLOTS
-        self.layout.put_words(self._words[slot], message, tag)
-        self._counter[slot][0] = 2 * version
-        self._head[NEWEST] = version
+        self.layout.put_words(self._memory, self._words[slot], message, tag)
+        self._cells[self._counter[slot]] = 2 * version
+        self._cells[NEWEST] = version
         return version
 
     def read(self, version: int) -> tuple[list[Leased], Words]:
         """The vectors of a version in place, and its words; whole only if `whole(version)` afterwards."""
         slot = version % SLOTS
-        return self._parts[slot], self._words[slot].copy()
+        return self._parts[slot], self.layout.words.unpack_from(self._memory, self._words[slot])
 
     def whole(self, version: int) -> bool:
         """Whether what `read(version)` gave has not been overwritten since."""
-        return int(self._counter[version % SLOTS][0]) == 2 * version
+        return self._cells[self._counter[version % SLOTS]] == 2 * version
 
     def copy(self) -> tuple[int, list[Vector], Words]:
         """The newest version as a copy, whole, its vectors stamped; version 0 if there is none."""
         while True:
             version = self.newest
             if version == 0:
-                return 0, [], np.zeros(0, dtype=np.int64)
+                return 0, [], ()
             parts, words = self.read(version)
             stamps = self.layout.stamps(words)
             vectors = [
@@ -126,4 +123,4 @@ class Register:
 
 def _slot(layout: Layout) -> tuple[int, int]:
     """Bytes of the counter and the words, and of the vectors."""
-    return aligned(8 * (1 + layout.words)), layout.offsets[-1]
+    return aligned(8 + layout.words.size), layout.offsets[-1]

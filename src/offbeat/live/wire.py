@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from offbeat.agent import Message
@@ -28,7 +27,8 @@ from offbeat.vector import Parts, Stamp, Vector
 
 ALIGN = 64
 
-Words = np.ndarray[Any, np.dtype[np.int64]]
+Words = tuple[Any, ...]
+"""The numbers before the vectors: tag, numbers, stamps."""
 
 
 class FabricError(OffbeatError):
@@ -53,7 +53,7 @@ class Tag(NamedTuple):
 
 
 TAG = struct.Struct("<qqdd")
-TAG_WORDS = TAG.size // 8
+NO_STAMP = (-1, -1)
 
 Shape = tuple[tuple[str, int], ...]
 """Of a vector: dtype and length of each part."""
@@ -95,9 +95,10 @@ class Layout:
         return json.dumps([self.kind, self.numbers, self.vectors]).encode()
 
     @cached_property
-    def words(self) -> int:
-        """How many words of 8 bytes precede the vectors."""
-        return TAG_WORDS + len(self.numbers) + 2 * len(self.vectors)
+    def words(self) -> struct.Struct:
+        """What precedes the vectors, 8 bytes each."""
+        numbers = "".join("d" if type_ == "float" else "q" for _, type_ in self.numbers)
+        return struct.Struct(TAG.format + numbers + "qq" * len(self.vectors))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -117,29 +118,23 @@ class Layout:
             for _, parts in self.vectors
         ]
 
-    def put_words(self, words: Words, message: Message, tag: Tag) -> None:
-        """Write tag, numbers and stamps."""
-        words[:TAG_WORDS] = np.frombuffer(TAG.pack(*tag), dtype=np.int64)
-        values = words.view(np.float64)
-        for k, (name, type_) in enumerate(self.numbers, TAG_WORDS):
-            (values if type_ == "float" else words)[k] = getattr(message, name)
-        at = TAG_WORDS + len(self.numbers)
-        for name, _ in self.vectors:
-            words[at : at + 2] = getattr(message, name).stamp or (-1, -1)
-            at += 2
+    def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
+        """Write tag, numbers and stamps there. Raises FabricError for a number of another type than this layout's."""
+        numbers = [getattr(message, name) for name, _ in self.numbers]
+        stamps = [getattr(message, name).stamp or NO_STAMP for name, _ in self.vectors]
+        try:
+            self.words.pack_into(memory, at, *tag, *numbers, *(word for stamp in stamps for word in stamp))
+        except struct.error:
+            raise FabricError(f"{message} was sent; expected numbers of the types {dict(self.numbers)}.") from None
 
     def stamps(self, words: Words) -> list[Stamp | None]:
         """Those of the vectors, in the order of the fields."""
-        pairs = words[TAG_WORDS + len(self.numbers) :].tolist()
-        return [Stamp(*pairs[k : k + 2]) if pairs[k] >= 0 else None for k in range(0, 2 * len(self.vectors), 2)]
+        first = len(Tag._fields) + len(self.numbers)
+        return [Stamp(*words[k : k + 2]) if words[k] >= 0 else None for k in range(first, len(words), 2)]
 
     def message(self, words: Words, vectors: Sequence[Vector]) -> Message:
         """The message with these vectors, which get their stamps."""
-        values = words.view(np.float64)
-        fields: dict[str, Any] = {
-            name: float(values[k]) if type_ == "float" else int(words[k])
-            for k, (name, type_) in enumerate(self.numbers, TAG_WORDS)
-        }
+        fields = dict(zip((name for name, _ in self.numbers), words[len(Tag._fields) :], strict=False))
         for (name, _), v, stamp in zip(self.vectors, vectors, self.stamps(words), strict=True):
             v.stamp = stamp
             fields[name] = v
@@ -148,7 +143,7 @@ class Layout:
 
 def tag(words: Words) -> Tag:
     """The tag of a message."""
-    return Tag(*TAG.unpack(words[:TAG_WORDS].tobytes()))
+    return Tag(*words[: len(Tag._fields)])
 
 
 def shape(parts: Parts) -> Shape:
