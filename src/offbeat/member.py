@@ -46,7 +46,7 @@ from offbeat.live.saver import Every, Saver
 from offbeat.live.shard import Shard, shard
 from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology, build
-from offbeat.vector import Leased, Vector, difference, lazy, opaque
+from offbeat.vector import Vector, difference, lazy, opaque
 
 T = TypeVar("T")
 
@@ -263,4 +263,4 @@ class Local:
             self.driver.performer.force()  # not on a version that may be overwritten before the handler ends
             self.flat.set_gradient(g.parts)
         self._step()
-        return difference(x, opaque(lambda: Leased(part.cpu() for part in self.flat.parts), of=(g,)))
+        return difference(x, opaque(self.flat.staging.down, of=(g,)))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from offbeat.errors import OffbeatError, SettingError
+from offbeat.live.staging import Staging
 from offbeat.vector import Parts
 
 FEW, ALIGNED = 4, 64  # names in a message; bytes, as torch aligns: elsewhere matrix products may round differently
@@ -43,6 +44,7 @@ class Flat:
 
     parts:  the buffers, 1-D, one per (dtype, device), in the order in which these first appear
     places: where each parameter lies; tied ones have one place, frozen ones stay where they are
+    staging: the way to the host and back
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of 64 bytes;
     what lies between is zero, and linear operations keep it so. BatchNorm's running statistics, like all buffers, are
@@ -64,6 +66,7 @@ class Flat:
         self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items())
         for p, place in zip(self._parameters, self.places, strict=True):
             p.data = _view(self.parts, place).copy_(p.data)
+        self.staging = Staging(self.parts)
         self._called = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
         self._remember()
 
@@ -108,8 +111,7 @@ class Flat:
     def write(self, parts: Parts) -> None:
         """Parameters <- parts. In the training thread, between steps: autograd does not see it."""
         self._require_fit(parts)
-        for to, part in zip(self.parts, parts, strict=True):
-            to.copy_(part)
+        self.staging.up(parts)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
         """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or pickled."""
