@@ -1,6 +1,6 @@
 """How fast live runs are: real processes on this machine, each figure from one run, beside its goal.
 
-    make bench-live              all rows, in less than ten minutes on two cores
+    make bench-live              all rows, in about twelve minutes on two cores
     python bench/live.py --only straggler --quick
 
 Computation is a wait. What is compared (with communication and without, with a slow agent and without) takes turns
@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))
+import foretelling
 import measuring as m
 import racing
 
@@ -266,6 +267,7 @@ def memory(bench: Bench) -> list[Line]:
 ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "overhead": overhead, "straggler": straggler, "one-step": one_step, "big": big, "age": age, "killed": killed,
     "memory": memory, "race": lambda bench: [Line(**row) for row in racing.rows(bench.data, bench.quick)],
+    "predict": lambda bench: [Line(**row) for row in foretelling.rows(bench.quick)],
 }  # fmt: skip
 
 
