@@ -64,7 +64,7 @@ def asked_before(
     now = {name: json.loads(json.dumps(value)) for name, value in asked.items() if name in given}
     refuse_other(
         {name: before.get(name) for name in now}, now,
-        f"{folder} holds another experiment; expected the same settings, or none, which means the same:",
+        f"{folder} holds another experiment. Name the same settings, or none, or another --out:",
     )  # fmt: skip
     return before, then | {name: value for name, value in how.items() if name in given}
 
