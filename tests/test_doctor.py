@@ -279,6 +279,33 @@ def test_left_overs_are_counted_and_go_only_if_asked_for(tmp_path: Path, passes:
     told(doctor.left_overs(True), "ok", "none")
 
 
+def test_a_folder_without_an_owner_is_swept_if_its_process_is_gone_or_is_another_one(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """A launcher writes who it is just after it has made the folder, and may be killed in between."""
+    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    long_ago = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) + 2 * launch.CLOCK_STEPS)
+    folders = {
+        f"{ended.pid}-gone": None, f"{ended.pid}-half": "", f"{os.getpid()}-now": None, f"{os.getpid()}-now-half": "17",
+        f"{os.getpid()}-before": None, "unknown": None,
+    }  # fmt: skip
+    for name, owner in folders.items():
+        folder = tmp_path / f"{launch.PREFIX}{name}"
+        folder.mkdir()
+        if owner is not None:
+            (folder / "owner").write_text(owner)
+        if name.endswith("before"):
+            os.utime(folder, (long_ago, long_ago))
+    swept = {path.name.removeprefix(launch.PREFIX).partition("-")[2] for path in launch.sweep()}
+    assert swept == {"gone", "half", "before"}
+    assert {path.name.removeprefix(launch.PREFIX) for path in tmp_path.iterdir()} == {
+        f"{os.getpid()}-now", f"{os.getpid()}-now-half", "unknown"
+    }  # fmt: skip
+    assert not launch.is_dead(tmp_path / f"{launch.PREFIX}{os.getpid()}-removed"), "somebody else removed it meanwhile"
+
+
 def test_left_overs_that_cannot_be_removed(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(launch, "SHARED", tmp_path)
     (tmp_path / f"{launch.PREFIX}1-a").mkdir()

@@ -1,12 +1,16 @@
 """Live runs, with real processes: where they end, what their replay gives, who is killed or stopped meanwhile."""
 
+import math
 import os
+import re
 import shutil
 import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,9 +28,11 @@ from offbeat.live.board import Board, Row, State
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
 from offbeat.live.log import Log
+from offbeat.live.looks import Looks
 from offbeat.live.performer import Clock, Performer
 from offbeat.live.post import Link
 from offbeat.live.wire import Tag
+from offbeat.liverun import Watcher, all_alike
 from offbeat.outbox import Medium
 from offbeat.replaying import Outcome, replayed
 from offbeat.sim.executors import evaluate
@@ -60,7 +66,7 @@ def live(folder: Path, algorithm: str, units: float, *options: str, setup: str =
         "--until", str(units), "--out", "out", *options, setup=setup,
     )  # fmt: skip
     assert run.code == 0, run.said + run.complained
-    (made,) = (folder / "out").iterdir()
+    (made,) = (folder / "out").glob("*-lr*")
     return made
 
 
@@ -163,6 +169,57 @@ def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path)
     mixed["write"] = place[mixed["write"]]
     mixed = mixed[np.argsort(mixed["write"], kind="stable")]
     assert replayed(replace(trace, writes=writes, mixed=mixed), folder).same
+
+
+def test_it_says_now_and_then_which_run_this_is_and_how_far_where_there_is_no_terminal(tmp_path: Path) -> None:
+    run = finished(
+        tmp_path, "live", "--task", "quadratic", "--agents", "2", "--algorithms", "adsgd,dsgd", "--lr", "0.1",
+        "--unit", "2ms", "--until", "100", "--out", "out",
+        setup="import offbeat.live.screen; offbeat.live.screen.SAID_EVERY = 0.0",
+    )  # fmt: skip
+    assert run.code == 0, run.complained
+    for name in ("adsgd-lr0.1 (1 of 2)", "dsgd-lr0.1 (2 of 2)"):
+        assert re.search(re.escape(name) + r", time \d+ of 100; \d s: 2 left", run.complained)
+    assert " s: " not in run.said, "the table alone"
+
+
+def test_an_agent_that_is_gone_counts_as_it_was_last_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the launcher is another one, which goes on from the looks of the first."""
+    p = prepare(Experiment(task="quadratic", agents=2, topology="ring", until=10.0, eval_every=5.0), 0)
+    (start,) = p.task.initial()
+    seen: dict[int, Vector] = {0: Vector((start + 1,)), 1: Vector((start + 2,))}
+    monkeypatch.setattr("offbeat.liverun.model_of", lambda shared, board, i: (seen[i], Tag()) if i in seen else None)
+    board = Board.create(tmp_path / "board", 2)
+    launcher: Any = SimpleNamespace(board=board, shared=tmp_path)
+    board.begin(elapsed=1.0)
+    board.rows[:, Row.STEPS] = 5, 6
+    first = Watcher(p, 1.0, Looks(tmp_path / "looks", all_alike(p), anew=True))
+    first(launcher)
+    first.looks.close()
+    with (tmp_path / "looks").open("ab") as file:
+        file.write(b"half a record")
+    del seen[1]
+    seen[0] = Vector((start + 3,))
+    board.begin(elapsed=6.0)
+    board.rows[:, Row.STEPS] = 4, 0
+    second = Watcher(p, 1.0, Looks(tmp_path / "looks", all_alike(p), anew=False))
+    second(launcher)
+    second.looks.add(math.inf, second.looks.taken[-1][1], 12)
+    second.looks.close()
+    looks = Looks(tmp_path / "looks", all_alike(p), anew=False)
+    assert [(now, steps) for now, _, steps in looks.taken] == [(0.0, 11), (5.0, 11)]
+    assert [[float((x - start).mean()) for x in parts[0]] for _, parts, _ in looks.taken] == [[1, 2], [3, 2]]
+    assert looks.final is not None
+    assert torch.equal(looks.final[0], looks.taken[-1][1][0])
+
+
+def test_looks_that_cannot_be_written_end_nothing(tmp_path: Path) -> None:
+    looks = Looks(tmp_path / "nowhere" / "looks", (torch.zeros(2, 3),), anew=True)
+    for k in range(2):
+        looks.add(float(k), (torch.ones(2, 3),), k)
+    looks.close()
+    assert looks.error == f"Cannot write {tmp_path / 'nowhere' / 'looks'}: No such file or directory."
+    assert len(looks.taken) == 2
 
 
 def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path) -> None:

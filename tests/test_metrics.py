@@ -389,6 +389,16 @@ def test_a_line_now_and_then_where_there_is_no_terminal(launcher: Launcher, cloc
     assert err.getvalue() == ("12 s: 4 running, 4,080 steps, 2,040.0/s\n22 s: 4 running, 4,080 steps, 2,040.0/s\n")
 
 
+def test_the_summary_begins_with_which_run_this_is(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
+    terminal, metrics = Terminal(100, 30), running(launcher, clock, tmp_path)
+    with Screen(terminal.console, terminal.console) as screen:
+        screen.about = "adsgd (1 of 2), time 20 of 100"
+        screen.update(launcher, metrics)
+        last = [line for line in screen_lines(terminal.read()) if line.strip()][-1]
+        assert last.startswith("adsgd (1 of 2), time 20 of 100; 2 s: 4 running, 4,080 steps")
+    terminal.file.close()
+
+
 def test_a_closed_stderr(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
     terminal, metrics = Terminal(80, 24), running(launcher, clock, tmp_path)
     closed = io.StringIO()

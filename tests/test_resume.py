@@ -1,6 +1,8 @@
 """Everything is killed, and the run goes on from its checkpoints: real processes, SIGKILL."""
 
+import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from warm import Started, finished, needs_shared_memory, start, until
 from offbeat.errors import SettingError
 from offbeat.live import checkpoint
 from offbeat.live.saver import Every
+from offbeat.livefolder import begun
 from offbeat.replaying import replayed
 from offbeat.trace import EVENT_CODE, Trace
 
@@ -80,6 +83,146 @@ def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(algor
     outcome = replayed(trace, tmp_path)
     assert outcome.same, outcome.lines
     assert "3 of 3 equal bit for bit" in " ".join(outcome.lines)
+
+
+LIVE = (
+    "live", "--out", "out", "--task", "quadratic", "--agents", "3", "--lr", "0.05", "--unit", "5ms", "--until", "300",
+    "--case", "comp-straggler",
+)  # fmt: skip
+FIRST, SECOND = "adsgd-lr0.05", "dsgd-lr0.05"
+
+
+def events(trace: Trace, name: str) -> np.ndarray:
+    rows: np.ndarray = trace.events[trace.events["event"] == EVENT_CODE[name]]
+    return rows
+
+
+def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Of three runs one has ended, one is interrupted, one has not begun. Nothing but the folder is named again."""
+    out = tmp_path / "out"
+    names = "adsgd,dsgd,rfast"
+    run = start(tmp_path, *LIVE, "--algorithms", names, "--checkpoint-every", "5", "--fault", "slow agent 1 by 2")
+    until(checkpointed(out / SECOND, 3, 10))
+    kill_everything(run)
+    before, seen = (out / FIRST / "trace.npz").read_bytes(), (out / SECOND / "looks").read_bytes()
+    again = finished(tmp_path, *LIVE, "--algorithms", names)
+    assert again.code == 2
+    assert "out holds a run already: --resume goes on with it" in again.complained
+    done = finished(tmp_path, "live", "--resume", "--out", "out", "--json", "a.json")
+    assert done.code == 0, done.complained
+    assert f"{FIRST} (1 of 3) has ended, and is taken as it is" in done.complained
+    assert f"{SECOND} (2 of 3) goes on from its checkpoints" in done.complained
+    assert (out / FIRST / "trace.npz").read_bytes() == before
+    trace = Trace.load(out / SECOND / "trace.npz")
+    resumed = events(trace, "resume")
+    assert sorted(resumed["agent"].tolist()) == [0, 1, 2]
+    assert trace.settings["faults"] == ["slow agent 1 by 2"]
+    assert replayed(trace, out / SECOND).same
+    assert not len(events(Trace.load(next(out.glob("rfast-*/trace.npz"))), "resume"))
+    first, second, third = json.loads((tmp_path / "a.json").read_text())["runs"]
+    for each in (first, second, third):
+        assert each["curve"]["time"][-1] > 290
+        assert each["curve"]["updates"] == sorted(each["curve"]["updates"])
+    assert (out / SECOND / "looks").read_bytes().startswith(seen), "the curve before is the one that was seen"
+    assert finished(tmp_path, "live", "--resume", "--out", "out", "--json", "b.json").code == 0
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "a.json").read_bytes(), "all are taken as they are"
+    (out / FIRST / "looks").write_bytes(b"")
+    broken = finished(tmp_path, "live", "--resume", "--out", "out")
+    assert broken.code == 2
+    assert f"remove {out / FIRST}, and --resume makes it anew" in broken.complained.replace("out/", f"{out}/")
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:overlap", "adpsgd:overlap", "rfast", "allreduce"])
+def test_after_ctrl_c_it_says_how_to_go_on_and_does(algorithm: str, tmp_path: Path) -> None:
+    """Every agent that does not wait for others saves when it is asked to stop."""
+    out = tmp_path / "out"
+    run = start(tmp_path, *LIVE, "--algorithms", algorithm, "--checkpoint-every", "4")
+    until(lambda: any(out.glob("*-lr*")))
+    (where,) = out.glob("*-lr*")
+    until(checkpointed(where, 3, 4))
+    run.kill(signal.SIGINT)
+    assert run.wait() == 128 + signal.SIGINT
+    assert "To go on: offbeat live --resume --out out" in run.complained
+    stopped = Trace.load(where / "trace.npz")
+    done = finished(tmp_path, "live", "--resume", "--out", "out")
+    assert done.code == 0, done.complained
+    trace = Trace.load(where / "trace.npz")
+    assert trace.updates().min() > stopped.updates().min()
+    assert sorted(events(trace, "resume")["agent"].tolist()) == [0, 1, 2]
+    if algorithm == "adsgd":
+        assert trace.writes["step"].tolist().count(1) == 3
+        for i in range(3):
+            steps = trace.writes[trace.writes["agent"] == i]["step"]
+            assert (np.diff(steps) == 1).all(), "no step was lost"
+    assert replayed(trace, where).same
+
+
+def test_what_cannot_go_on_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = start(tmp_path, *LIVE, "--algorithms", "adsgd")
+    until(lambda: begun(out / FIRST))
+    run.kill(signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGTERM
+    why = f"The run in out/{FIRST} was interrupted without a checkpoint, so it cannot go on."
+    assert why in run.complained
+    resume = ["live", "--resume", "--out", "out"]
+    refused = finished(tmp_path, *resume)
+    assert refused.code == 2
+    assert f"{why} Remove it, and --resume --checkpoint-every 100 runs it anew." in refused.complained
+    checkpoint.save(out / FIRST / "checkpoints" / "agent-0", checkpoint.step_name(4), {}, {})
+    assert "interrupted before agent 1 had saved a checkpoint, so" in finished(tmp_path, *resume).complained
+    kept = sorted(path.stat().st_mtime_ns for path in out.rglob("*"))
+    other = finished(
+        tmp_path, *resume, "--topology", "complete", "--algorithms", "dsgd", "--unit", "3ms", "--agents", "3"
+    )
+    assert other.code == 2
+    for said in ("topology: saved 'ring', now 'complete'", "algorithms: saved ['adsgd'], now ['dsgd']",
+                 "unit: saved 0.005, now 0.003"):  # fmt: skip
+        assert said in other.complained
+    assert "agents" not in other.complained
+    assert sorted(path.stat().st_mtime_ns for path in out.rglob("*")) == kept, "nothing was started"
+    shutil.rmtree(out / FIRST)
+    assert finished(tmp_path, *resume, "--checkpoint-every", "10").code == 0
+    assert checkpoint.latest(out / FIRST / "checkpoints" / "agent-0")
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
+    assert "name its folder with --out" in finished(tmp_path, "live", "--resume").complained
+    nowhere = finished(tmp_path, "live", "--resume", "--out", "nowhere")
+    assert nowhere.code == 2
+    assert "nowhere holds no run of offbeat live that could go on" in nowhere.complained
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "live.json").write_text("{}")
+    assert "live.json cannot be read" in finished(tmp_path, "live", "--resume", "--out", ".").complained
+
+
+LATE = """
+import os, time
+from pathlib import Path
+import offbeat.liverun
+from offbeat.live.board import Board, Order
+
+prepare = offbeat.liverun.prepare
+
+def late(experiment, seed):
+    board, end = Board.attach(Path(os.environ["OFFBEAT_RUN"]) / "board"), time.monotonic() + 60
+    while board.order < Order.STOP and time.monotonic() < end:
+        time.sleep(0.002)
+    return prepare(experiment, seed)
+
+offbeat.liverun.prepare = late
+"""
+"""Agents get ready only when the run is to end."""
+
+
+def test_an_interruption_before_the_clock_begins_leaves_nothing_behind(tmp_path: Path) -> None:
+    run = start(tmp_path, *LIVE, "--algorithms", "adsgd", setup=LATE)
+    until(lambda: len(run.agents) == 3)
+    run.kill(signal.SIGINT)
+    assert run.wait() == 128 + signal.SIGINT
+    assert run.complained.endswith("To go on: offbeat live --resume --out out")
+    assert finished(tmp_path, "live", "--resume", "--out", "out").code == 0
+    assert not len(events(Trace.load(tmp_path / "out" / FIRST / "trace.npz"), "resume"))
 
 
 def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -1,180 +1,46 @@
-"""The command line of live runs: launch, live, replay."""
+"""The command line of live runs of the simulator's experiments: live."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+import shlex
+import signal
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 from rich.text import Text
 
 from offbeat import comparison
-from offbeat.algorithms import ALGORITHMS, find
+from offbeat.algorithms import Algorithm, find
 from offbeat.cli import check_writable, parse_steps, write_results
-from offbeat.console import Out, progress_bar
-from offbeat.errors import DiskError, OffbeatError, SettingError
-from offbeat.live.enter import log_path
+from offbeat.console import Out
+from offbeat.errors import OffbeatError, SettingError
+from offbeat.experiment import Prepared
 from offbeat.live.faults import parse_fault
-from offbeat.live.launch import Job, Launcher, job_folder
-from offbeat.live.log import elapsed, merged
+from offbeat.live.launch import job_folder
 from offbeat.live.metrics import Metrics
-from offbeat.live.saver import Every
-from offbeat.live.screen import Screen
-from offbeat.liverun import parse_unit, run_live
-from offbeat.perfetto import save_perfetto
-from offbeat.replaying import replayed
+from offbeat.live.screen import Screen, shown
+from offbeat.livefolder import asked_before, begun, keep_asked, refuse_used, run_folder, why_not_resumable
+from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.report.table import as_table
 from offbeat.results import Comparison, Run
-from offbeat.topology import build
-from offbeat.trace import Trace
 
-WHAT, HOW, WORLD, LEARNING, OUTPUT = "What is run", "How", "The world", "Learning", "Running and output"
+WHAT, WORLD, LEARNING, OUTPUT = "What is run", "The world", "Learning", "Running and output"
+
+ALL = "all"
+"""What live.json calls the step of all algorithms that have none of their own."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command(context_settings={"allow_interspersed_args": False})(launch)
+    """Add the command of this module."""
     app.command()(live)
-    app.command()(replay)
-
-
-def launch(
-    command: Annotated[
-        list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
-    ],
-    agents: Annotated[int, typer.Option("--agents", "-n", help="How many agents.", rich_help_panel=WHAT)] = 2,
-    topology: Annotated[
-        str, typer.Option(help="Who hears whom; see 'offbeat list topologies'.", rich_help_panel=WHAT)
-    ] = "ring",
-    algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)] = "adsgd",
-    seed: Annotated[
-        int, typer.Option(help="Of the shares of the data and the random choices.", rich_help_panel=WHAT)
-    ] = 0,
-    module: Annotated[
-        bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
-    ] = False,
-    max_restarts: Annotated[
-        int,
-        typer.Option(help="How often one agent is started again; 0: the run ends when one dies.", rich_help_panel=HOW),
-    ] = 3,
-    checkpoint_every: Annotated[
-        str, typer.Option(help="Steps ('500') or seconds ('60s') between checkpoints.", rich_help_panel=HOW)
-    ] = "60s",
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=HOW),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoints in --out.", rich_help_panel=HOW)
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for output, trace and checkpoints; default: a new one in ./offbeat-runs.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write what every agent did when, for ui.perfetto.dev (.json or .json.gz).", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    tensorboard: Annotated[
-        Path | None, typer.Option(help="Write TensorBoard's files to this folder.", rich_help_panel=OUTPUT)
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
-    ] = False,
-) -> None:
-    """Train with your own script: one process an agent, none of which waits for another.
-
-    The script calls offbeat.join() and wraps its optimizer. Agents that die are started again, from a neighbour's
-    model. Ctrl-C saves and ends in order.
-
-    Example:
-
-      offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
-    """
-    row = find(algorithm)
-    row.check(build(topology, agents, seed))
-    if not module and not Path(command[0]).is_file():
-        raise SettingError(f"There is no script {command[0]}; expected a file, or a module's name with --module.")
-    Every.parse(checkpoint_every)
-    for text in fault or []:
-        parse_fault(text, agents)
-    if max_restarts < 0:
-        raise SettingError(f"--max-restarts must be 0 or more; got {max_restarts}.")
-    check_writable(profile)
-    name = Path(command[0]).stem
-    folder = job_folder(out, name).resolve()
-    if not resume and any(folder.glob("agent-*.trace")):
-        raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
-    settings: dict[str, Any] = {
-        "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0, "folder": str(folder),
-        "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
-        "faults": fault or [],
-    }  # fmt: skip
-    started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
-    logs = [log_path(folder, i) for i in range(agents)]
-    job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, elapsed(logs))
-    try:
-        stopped_by = _launched(job, tensorboard, quiet)
-    except OffbeatError:
-        with suppress(OffbeatError):  # the trace of what there was, but the first error is the one to tell
-            _keep(merged(logs, settings), folder, profile, quiet)
-        raise
-    _keep(merged(logs, settings), folder, profile, quiet)
-    if stopped_by:
-        raise typer.Exit(128 + stopped_by)
-
-
-def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> int:
-    """Run it, with metrics and a view of what happens; the signal that ended it, 0 if none did."""
-    metrics = Metrics(job.folder, tensorboard)
-    with Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen:
-
-        def say(agent: int, line: str) -> None:
-            if screen is not None:
-                screen.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line))
-
-        def watch(launcher: Launcher) -> None:
-            metrics(launcher)
-            if screen is not None:
-                screen.update(launcher, metrics)
-
-        launcher = Launcher(job, say, watch)
-        try:
-            launcher.run()
-        finally:
-            metrics.close()
-    _complain(metrics)
-    return launcher.stopped_by
-
-
-def _complain(metrics: Metrics) -> None:
-    """Say what could not be written, if anything."""
-    if metrics.error:
-        Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
-
-
-def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:
-    """Write the trace, and the profile if one is wanted."""
-    try:
-        trace.save(folder / "trace.npz")
-        if profile is not None:
-            save_perfetto(trace, profile)
-    except OSError as error:
-        raise DiskError(f"Cannot write {error.filename or folder}: {error.strerror or error}.") from error
-    if not quiet:
-        for path in [folder, *([profile] if profile is not None else [])]:
-            Out().print(Text(f"Written: {path}"), soft_wrap=True)
 
 
 def live(
+    ctx: typer.Context,
     task: Annotated[str, typer.Option(help="What is trained: 'offbeat list tasks'.", rich_help_panel=WHAT)] = "digits",
     algorithms: Annotated[
         str, typer.Option(help="Names with commas between; they run one after another.", rich_help_panel=WHAT)
@@ -216,8 +82,15 @@ def live(
     seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=OUTPUT)] = 0,
     max_restarts: Annotated[int, typer.Option(help="Of one agent; 0: end when one dies.", rich_help_panel=OUTPUT)] = 3,
     checkpoint_every: Annotated[
-        int, typer.Option(min=0, help="Steps between checkpoints, for offbeat export; 0: none.", rich_help_panel=OUTPUT)
+        int,
+        typer.Option(
+            min=0, help="Steps between checkpoints, for --resume and offbeat export; 0: none.", rich_help_panel=OUTPUT
+        ),
     ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with what is in --out, with its settings.", rich_help_panel=OUTPUT),
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
     report: Annotated[Path | None, typer.Option(help="Write the page to this file.", rich_help_panel=OUTPUT)] = None,
     out: Annotated[
@@ -233,82 +106,151 @@ def live(
     Computation is padded up to the drawn time, and what is sent becomes visible after the drawn delay, so the world is
     the one of 'offbeat compare'; the table, the JSON file and the page are the same. Ctrl-C keeps what there is.
 
-    Example:
+    With --resume, runs that have ended are taken as they are, the one that was interrupted goes on from its
+    checkpoints, and those that had not begun are run; settings that are not named are those of before. Of faults only
+    slowness goes on: name others again.
+
+    Examples:
 
       offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd --until 1500 --report live.html
+
+      offbeat live --resume --out offbeat-runs/digits-0
     """
     check_writable(json, report)
-    seconds = parse_unit(unit)
-    e: dict[str, Any] = {
+    asked: dict[str, Any] = {
         "task": task, "agents": agents, "topology": topology, "case": case, "straggler": straggler, "reg": reg,
         "slowdown": slowdown, "skew": skew, "dirichlet": dirichlet, "batch": batch, "target": target, "loss": loss,
-        "until": until if until is not None else 30.0 / seconds, "data": None if data is None else str(data.resolve()),
-        "compute": compute, "communication": communication, "eval_every": eval_every,
+        "until": until, "data": None if data is None else str(data.resolve()), "seed": seed,
+        "compute": compute, "communication": communication, "eval_every": eval_every, "unit": parse_unit(unit),
+        "algorithms": [find(name).name for name in algorithms.split(",")],
+        "lr": {name or ALL: step for name, step in parse_steps(lr or []).items()},
     }  # fmt: skip
-    plan = comparison.plan(algorithms, lr=parse_steps(lr or []), seed=seed, **e)
-    if None in plan.steps:
-        raise SettingError("Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the step.")
-    for text in fault or []:
-        parse_fault(text, plan.prepared[0].topology.n)
-    folder = job_folder(out, task).resolve()
-    kept = {"max_restarts": max_restarts, "faults": fault or [], "checkpoint_every": checkpoint_every}
-    result, code = _all_live(plan, e, folder, seconds, kept, quiet)
+    how: dict[str, Any] = {"max_restarts": max_restarts, "checkpoint_every": checkpoint_every, "fault": fault or []}
+    if resume:
+        given = {name for name in [*asked, *how] if _is_given(ctx, name)}
+        asked, how = asked_before(out, asked, how, given)
+        if "fault" not in given:
+            how["fault"] = [text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"]
+    series = _checked(asked, how)
+    folder = job_folder(out, asked["task"])
+    if not resume:
+        refuse_used(folder)
+    ended = series.ended(folder)
+    keep_asked(folder, asked, how)
+    result, code = series.run(folder, ended, quiet)
     written, failures = write_results(result, json, report)
     if not quiet:
         console = Out()
         console.print(as_table(result, console.width))
-        for path in [*written, folder]:
+        for path in [*written, folder.resolve()]:
             console.print(Text(f"Written: {path}"), soft_wrap=True)
+        if code:
+            Out(stderr=True).print(Text(series.how_to_go_on(folder)), soft_wrap=True)
     if failures:
         raise OffbeatError(" ".join(failures))
     if code:
         raise typer.Exit(code)
 
 
-def _all_live(
-    plan: comparison.Plan, e: dict[str, Any], folder: Path, unit: float, kept: dict[str, Any], quiet: bool
-) -> tuple[Comparison, int]:
-    """The runs one after another, and the exit code; a signal ends them and keeps what there is."""
-    runs: list[Run] = []
-    p = plan.prepared[0]
-    with nullcontext() if quiet else progress_bar() as bar:
-        console = Out(stderr=True) if bar is None else bar.console
-
-        def say(agent: int, line: str) -> None:
-            if not quiet:
-                console.print(Text(f"[{agent}] {line}"), soft_wrap=True)
-
-        for row, steps in zip(plan.rows, plan.steps, strict=True):
-            for lr in steps or []:
-                where = folder / f"{row.name.replace(':', '-')}-lr{lr!r}"
-                where.mkdir(exist_ok=True)
-                told = None if bar is None else _told(bar, row.name, p.until)
-                metrics = Metrics(where)
-                try:
-                    run, signal_number = run_live(p, e, row, lr, where, unit, say=say, told=told, look=metrics, **kept)
-                finally:
-                    metrics.close()
-                if not quiet:
-                    _complain(metrics)
-                runs.append(run)
-                if signal_number:
-                    return Comparison(runs, interrupted=True), 128 + signal_number
-    return Comparison(runs), 0
+def _is_given(ctx: typer.Context, name: str) -> bool:
+    """Whether an option was named on the command line."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
-def _told(bar: Progress, name: str, until: float) -> Callable[[float], None]:
-    """A callback that moves a bar of this run's own."""
-    task = bar.add_task(name, total=round(until))
-    return lambda now: bar.update(task, completed=round(now))
+def _checked(asked: dict[str, Any], how: dict[str, Any]) -> Series:
+    """All runs that are asked for. Raises SettingError or DataError; nothing has run then."""
+    seconds = asked["unit"]
+    e = {name: value for name, value in asked.items() if name not in ("algorithms", "lr", "seed", "unit")}
+    e["until"] = 30.0 / seconds if e["until"] is None else e["until"]
+    lr = {"" if name == ALL else name: step for name, step in asked["lr"].items()}
+    plan = comparison.plan(asked["algorithms"], lr=lr, seed=asked["seed"], **e)
+    if None in plan.steps:
+        raise SettingError("Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the step.")
+    for text in how["fault"]:
+        parse_fault(text, asked["agents"])
+    runs = [(row, step) for row, steps in zip(plan.rows, plan.steps, strict=True) for step in steps or []]
+    return Series(plan.prepared[0], e, runs, seconds, how)
 
 
-def replay(
-    trace: Annotated[Path, typer.Argument(help="A trace.npz that a live run wrote.")],
-) -> None:
-    """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was recorded."""
-    console = Out()
-    outcome = replayed(Trace.load(trace), trace.parent)
-    for line in outcome.lines:
-        console.print(Text(line), soft_wrap=True)
-    if not outcome.same:
-        raise typer.Exit(1)
+@dataclass(frozen=True)
+class Series:
+    """The runs of one experiment, one after another.
+
+    e:    the experiment's settings, JSON-ready
+    runs: (algorithm, step)
+    unit: seconds
+    how:  restarts, checkpoints and faults
+    """
+
+    p: Prepared
+    e: dict[str, Any]
+    runs: list[tuple[Algorithm, float]]
+    unit: float
+    how: dict[str, Any]
+
+    def ended(self, folder: Path) -> dict[Path, Run]:
+        """The runs that have ended by themselves. Raises SettingError if one that began cannot go on."""
+        found = {}
+        for row, lr in self.runs:
+            where = run_folder(folder, row, lr)
+            run = ended_run(self.p, row, lr, where, self.unit)
+            if run is not None:
+                found[where] = run
+            elif begun(where) and (why := why_not_resumable(where, self.p.topology.n, row)):
+                raise SettingError(why)
+        return found
+
+    def run(self, folder: Path, ended: Mapping[Path, Run], quiet: bool) -> tuple[Comparison, int]:
+        """Make the others, and the exit code; a signal ends them and keeps what there is."""
+        runs: list[Run] = []
+        errors: list[str] = []
+        console, code = Out(stderr=True), 0
+        with Screen(console, console) if not quiet else nullcontext() as screen:
+            for k, (row, lr) in enumerate(self.runs):
+                where = run_folder(folder, row, lr)
+                name = f"{where.name} ({k + 1} of {len(self.runs)})"
+                if screen is not None and (where in ended or begun(where)):
+                    what = "has ended, and is taken as it is" if where in ended else "goes on from its checkpoints"
+                    screen.print(f"{name} {what}")
+                run: Run | None = ended.get(where)
+                if run is None:
+                    try:
+                        run, number = self._one(row, lr, where, name, screen, errors)
+                    except KeyboardInterrupt:  # while it is evaluated
+                        run, number = None, signal.SIGINT
+                    code = 128 + number if number else 0
+                runs += [run] if run is not None else []
+                if code:
+                    break
+        for error in errors:
+            console.print(Text(error), soft_wrap=True)
+        return Comparison(runs, interrupted=code != 0), code
+
+    def _one(
+        self, row: Algorithm, lr: float, where: Path, name: str, screen: Screen | None, errors: list[str]
+    ) -> tuple[Run | None, int]:
+        """One run, from its checkpoints if it had begun, and the signal that ended it."""
+
+        def told(now: float) -> None:
+            if screen is not None:
+                screen.about = f"{name}, time {now:,.0f} of {self.p.until:,.0f}"
+
+        told(0.0)
+        resume = begun(where)
+        where.mkdir(exist_ok=True)
+        metrics = Metrics(where)
+        with shown(screen, metrics) as (say, watch):
+            run, number = run_live(
+                self.p, self.e, row, lr, where, self.unit, self.how["max_restarts"], say, told, self.how["fault"],
+                watch, self.how["checkpoint_every"], resume,
+            )  # fmt: skip
+        errors += [metrics.error] if metrics.error else []
+        return run, number
+
+    def how_to_go_on(self, folder: Path) -> str:
+        """After an interruption: what to do, in a sentence or two."""
+        wheres = [(run_folder(folder, row, lr), row) for row, lr in self.runs]
+        left = [(where, row) for where, row in wheres if begun(where) and not has_ended(where)]
+        whys = [why for where, row in left if (why := why_not_resumable(where, self.p.topology.n, row))]
+        return " ".join([*whys, f"To go on: offbeat live --resume --out {shlex.quote(str(folder))}"])

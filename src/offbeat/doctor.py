@@ -309,7 +309,7 @@ def clock() -> Check:
 
 def left_overs(remove: bool) -> Check:
     """Folders in shared memory of runs whose launcher was killed, and its agents with it."""
-    dead = [path for path in launch.SHARED.glob(f"{launch.PREFIX}*") if _is_dead(path)]
+    dead = [path for path in launch.SHARED.glob(f"{launch.PREFIX}*") if launch.is_dead(path)]
     size = sum(file.lstat().st_blocks * 512 for path in dead for file in path.rglob("*"))
     found = f"{len(dead)} folder{'s' * (len(dead) != 1)} of dead runs, {size / 1e6:.1f} MB" if dead else "none"
     name, expected = "left-overs", "none"
@@ -320,15 +320,6 @@ def left_overs(remove: bool) -> Check:
     if still := [str(path) for path in dead if path.exists()]:
         return Check(name, "warning", f"{found}; not removed: {', '.join(still)}", expected, "remove them by hand")
     return Check(name, "ok", f"{found}, removed" if dead else found, expected)
-
-
-def _is_dead(folder: Path) -> bool:
-    """Whether the process that made this folder is gone."""
-    with suppress(OSError, ValueError):
-        pid, started = (folder / "owner").read_text().split()
-        return launch._started(int(pid)) != started
-    pid = folder.name.removeprefix(launch.PREFIX).partition("-")[0]  # killed before it wrote who it is
-    return pid.isdecimal() and not launch._started(int(pid))
 
 
 # -- the self-test ---------------------------------------------------------------------------------

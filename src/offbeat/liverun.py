@@ -6,12 +6,13 @@ result.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import OffbeatError, SettingError
+from offbeat.errors import DataError, OffbeatError, SettingError
 from offbeat.experiment import Experiment, Prepared, curve_point, final_scores, met, one_thread, prepare
 from offbeat.live import checkpoint
 from offbeat.live.board import State
@@ -28,12 +29,17 @@ from offbeat.live.enter import Place, begin, log_path, place, resume
 from offbeat.live.fabric import model_of
 from offbeat.live.launch import Job, Launcher
 from offbeat.live.log import elapsed, merged
+from offbeat.live.looks import Look, Looks
 from offbeat.results import Curve, Run
 from offbeat.rules import SGD
 from offbeat.sim.executors import evaluate
 from offbeat.sim.simulator import final_bytes
 from offbeat.streams import Purpose, Supply, python_stream, stream
+from offbeat.trace import Trace, write_atomically
 from offbeat.vector import Parts, Vector
+
+LOOKS, ENDED = "looks", "ended.json"
+"""Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it took."""
 
 
 def agent_program() -> None:
@@ -76,7 +82,7 @@ def agent_program() -> None:
                 faults.after_step()
                 keeper.save(asked + 1)
         except Stopped:
-            pass
+            keeper.save(asked, final=True)
         driver.leave()
         driver.close()
 
@@ -88,15 +94,22 @@ class Keeper:
     here: Place
     settings: dict[str, Any]
     driver: Driver
+    saved: int = -1
+    """Steps made when it was saved last."""
 
     def __post_init__(self) -> None:
         self.folder = self.here.folder / "checkpoints" / f"agent-{self.here.me}"
         self.about = {name: self.settings[name] for name in ("experiment", "seed", "algorithm", "lr")}
 
-    def save(self, asked: int) -> None:
-        """Save, if as many steps have been made as the settings say; `asked`: gradients asked for so far."""
+    def save(self, asked: int, final: bool = False) -> None:
+        """Save, if as many steps have been made as the settings say, or `final`; `asked`: gradients asked for so far.
+
+        An agent that waits for others when the run ends is not saved: its step is half done.
+        """
         every, steps = self.settings["checkpoint_every"], self.driver.performer.steps
-        if every and steps % every == 0:
+        waits = self.driver.performer.at is None
+        if every and steps != self.saved and not waits and (final or steps % every == 0):
+            self.saved = steps
             with self.driver.lock:
                 state = self.driver.state() | {"asked": asked}
                 begun = checkpoint.begin(self.folder, checkpoint.step_name(steps), self.about, state)
@@ -129,39 +142,51 @@ def parse_unit(text: str) -> float:
 
 @dataclass
 class Watcher:
-    """Looks at a run from outside: copies all models at the times of evaluation."""
+    """Looks at a run from outside: copies all models at the times of evaluation.
+
+    An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was last seen.
+    """
 
     p: Prepared
     unit: float
+    looks: Looks
     told: Callable[[float], None] | None = None
-    taken: list[tuple[float, Parts, int]] = field(default_factory=list)
     final: Parts = ()
+
+    def __post_init__(self) -> None:
+        n, taken = self.p.topology.n, self.looks.taken
+        last = taken[-1][1] if taken else all_alike(self.p)
+        self._seen = [tuple(part[i] for part in last) for i in range(n)]
 
     def __call__(self, launcher: Launcher) -> None:
         """Called by the launcher every now and then, and just before the end."""
-        board = launcher.board
+        board, taken, times = launcher.board, self.looks.taken, self.p.eval_times
         if not board.zero:
             return
         now = (time.monotonic_ns() - board.zero) / 1e9 / self.unit
-        due = len(self.taken) < len(self.p.eval_times) and self.p.eval_times[len(self.taken)] <= now
+        due = len(taken) < len(times) and times[len(taken)] <= now
         states = board.rows[:, 0]
         over = bool((states == State.LEFT).all())
         if due or over:
             models = self._models(launcher)
-            steps = int(board.rows[:, 3].sum())
-            while len(self.taken) < len(self.p.eval_times) and self.p.eval_times[len(self.taken)] <= now:
-                self.taken.append((self.p.eval_times[len(self.taken)], models, steps))
+            steps = max(taken[-1][2] if taken else 0, int(board.rows[:, 3].sum()))  # less after a return
+            while len(taken) < len(times) and times[len(taken)] <= now:
+                self.looks.add(times[len(taken)], models, steps)
             if over:
                 self.final = models
         if self.told is not None:
             self.told(min(now, self.p.until))
 
     def _models(self, launcher: Launcher) -> Parts:
-        rows = []
         for i in range(self.p.topology.n):
-            found = model_of(launcher.shared, launcher.board, i)
-            rows.append(self.p.task.initial() if found is None else found[0].parts)
-        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+            if (found := model_of(launcher.shared, launcher.board, i)) is not None:
+                self._seen[i] = found[0].parts
+        return tuple(torch.stack(parts) for parts in zip(*self._seen, strict=True))
+
+
+def all_alike(p: Prepared) -> Parts:
+    """All agents' models at the start, [n, P] per part."""
+    return tuple(torch.stack([part] * p.topology.n) for part in p.task.initial())
 
 
 def run_live(
@@ -169,11 +194,12 @@ def run_live(
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
     faults: Sequence[str] = (), look: Callable[[Launcher], None] = lambda launcher: None,
     checkpoint_every: int = 0, resume: bool = False,
-) -> tuple[Run, int]:  # fmt: skip
+) -> tuple[Run | None, int]:  # fmt: skip
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
     `say` and `look` are called with what agents print and, often, with the launcher; `told` with the time.
-    Returns the run, and the signal that ended it, 0 if none did. Raises RunFailed if it failed.
+    Returns the run, None if it was ended before its clock began, and the signal that ended it, 0 if none did. Raises
+    RunFailed if it failed.
     """
     began = time.perf_counter()
     settings = {
@@ -181,7 +207,8 @@ def run_live(
         "agents": p.topology.n, "faults": list(faults),
         "checkpoint_every": checkpoint_every, "resume": resume,
     }  # fmt: skip
-    watcher = Watcher(p, unit, told)
+    looks = Looks(folder / LOOKS, all_alike(p), anew=not resume)
+    watcher = Watcher(p, unit, looks, told)
     logs = [log_path(folder, i) for i in range(p.topology.n)]
     job = Job(
         p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
@@ -193,28 +220,69 @@ def run_live(
         look(launcher)
 
     launcher = Launcher(job, say, watch)
-    launcher.run()
-    trace = merged(logs, settings)
+    try:
+        launcher.run()
+        trace = merged(logs, settings)
+        if not launcher.stopped_by:
+            looks.add(math.inf, watcher.final or looks.taken[-1][1], int(trace.updates().sum()))
+    finally:
+        looks.close()
+    wall_s = time.perf_counter() - began
     try:
         trace.save(folder / "trace.npz")
+        if not launcher.stopped_by and not looks.error:
+            write_atomically(folder / ENDED, json.dumps({"wall_s": wall_s}).encode())
     except OSError as error:
-        say(0, f"the trace cannot be written: {folder / 'trace.npz'}: {error.strerror or error}")
+        say(0, f"the results cannot be written to {folder}: {error.strerror or error}")
+    if looks.error:
+        say(0, f"{looks.error} What offbeat live --resume shows of this run will not be whole.")
+    if not looks.taken:
+        return None, launcher.stopped_by
+    models = watcher.final or looks.taken[-1][1]
+    return _run(p, row, lr, unit, trace, looks.taken, models, wall_s), launcher.stopped_by
+
+
+def has_ended(folder: Path) -> bool:
+    """Whether the run in this folder has ended by itself, and all of it is there."""
+    return (folder / ENDED).exists()
+
+
+def ended_run(p: Prepared, row: Algorithm, lr: float, folder: Path, unit: float) -> Run | None:
+    """The run in this folder, if there is one that has ended by itself. Raises DataError if a part of it is missing."""
+    if not has_ended(folder):
+        return None
+    path = folder / ENDED
+    looks = Looks(folder / LOOKS, all_alike(p), anew=False)
+    try:
+        wall_s = float(json.loads(path.read_text())["wall_s"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error!r}); expected what offbeat live wrote there.") from error
+    if looks.final is None:
+        raise DataError(f"{looks.path} does not hold the whole run; remove {folder}, and --resume makes it anew.")
+    trace = Trace.load(folder / "trace.npz")
+    return _run(p, row, lr, unit, trace, looks.taken, looks.final, wall_s)
+
+
+def _run(
+    p: Prepared, row: Algorithm, lr: float, unit: float, trace: Trace, taken: Sequence[Look], models: Parts,
+    wall_s: float,
+) -> Run:  # fmt: skip
+    """What came out: the models that were seen are evaluated now, so that nobody was slowed."""
     sent = trace.transmissions
     curve = Curve()
     with one_thread():
-        for now, models, steps in watcher.taken:
-            curve_point(p.task, models, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
-        final = final_scores(p.task, watcher.final, curve)
+        for now, seen, steps in taken:
+            curve_point(p.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
+        final = final_scores(p.task, models, curve)
     reached = next((t for k, t in enumerate(curve.time) if met(p, curve, k)), None)
-    run = Run(
+    return Run(
         algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
         settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit},
         time_to_target=reached, diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
         updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
-        staleness=trace.staleness(), digest=trace.digest(final_bytes(watcher.final)),
-        wall_s=time.perf_counter() - began, topology=p.topology, models=watcher.final, trace=trace,
+        staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
+        wall_s=wall_s, topology=p.topology, models=models, trace=trace,
     )  # fmt: skip
-    return run, launcher.stopped_by
 
 
 def main() -> None:

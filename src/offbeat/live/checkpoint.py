@@ -248,11 +248,13 @@ def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
         object.__setattr__(owner, name, value)  # a rule may be frozen
 
 
-def refuse_other(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def refuse_other(
+    saved: Mapping[str, Any], now: Mapping[str, Any], what: str = "This checkpoint is of another run:"
+) -> None:
     """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from it."""
     if lines := _differences("", saved, now):
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise SettingError("\n  ".join(["This checkpoint is of another run:", *lines[:SHOWN], *more]))
+        raise SettingError("\n  ".join([what, *lines[:SHOWN], *more]))
 
 
 def _differences(what: str, saved: Any, now: Any) -> list[str]:

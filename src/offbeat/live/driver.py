@@ -83,6 +83,8 @@ class Driver:
                 raise Stopped  # no deadline before the start
             fabric.bell.wait(LONGEST, self.lifeline)
             fabric.bell.quiet()
+        if board.order >= Order.STOP:
+            raise Stopped  # let in only to be let out; there may be no clock
         self.clock.zero = board.zero
         before = board.since(0)
         fabric.epoch = max(before.index(mine) + 1, board.n)  # the first n let everybody in

@@ -32,6 +32,9 @@ PATIENCE = 30.0
 TICK = 0.25
 """Seconds between looks at what nobody reports."""
 
+CLOCK_STEPS = 60.0
+"""Seconds that the system's time may have been set by between two moments; ages by two clocks are equal within that."""
+
 
 class RunFailed(OffbeatError):
     """A run ended before it was done; the message says why."""
@@ -261,14 +264,31 @@ def make_shared(settings: Mapping[str, Any]) -> Path:
 
 def sweep() -> list[Path]:
     """Remove what runs left whose launcher was killed; which folders those were."""
-    swept = []
-    for folder in SHARED.glob(f"{PREFIX}*") if SHARED.is_dir() else []:
-        with suppress(OSError, ValueError):
-            pid, started = (folder / "owner").read_text().split()
-            if _started(int(pid)) != started:
-                shutil.rmtree(folder, ignore_errors=True)
-                swept.append(folder)
-    return swept
+    dead = [folder for folder in SHARED.glob(f"{PREFIX}*") if is_dead(folder)] if SHARED.is_dir() else []
+    for folder in dead:
+        shutil.rmtree(folder, ignore_errors=True)
+    return dead
+
+
+def is_dead(folder: Path) -> bool:
+    """Whether the process that made this folder is gone.
+
+    Its file `owner` says which process that was. Without one, or with half of one, it was killed before it had said so,
+    or is about to: then the process in the folder's name decides. If that one is there, but began after the folder was
+    made, it is another one that got the same number.
+    """
+    with suppress(OSError, ValueError):
+        pid, started = (folder / "owner").read_text().split()
+        return _started(int(pid)) != started
+    pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+    if not pid.isdecimal():
+        return False
+    if not (since_boot := _started(int(pid))):
+        return True
+    with suppress(OSError):
+        its_age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(since_boot) / os.sysconf("SC_CLK_TCK")
+        return its_age + CLOCK_STEPS < time.time() - folder.stat().st_mtime
+    return False  # somebody else has removed it
 
 
 def _started(pid: int) -> str:

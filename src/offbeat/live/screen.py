@@ -5,7 +5,8 @@ from __future__ import annotations
 import select
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.live.board import Row
+from offbeat.live.children import Say
 from offbeat.live.launch import Launcher
 from offbeat.live.metrics import Metrics, state_of
 
@@ -35,10 +37,11 @@ class Screen:
 
     console: of standard error
     out:     where agents' output goes, unless both are terminals: then it goes above the table
+    about:   which of several runs this is, and how far; the summary begins with it
     """
 
     def __init__(self, console: Console, out: Console) -> None:
-        self.console, self.out = console, out
+        self.console, self.out, self.about = console, out, ""
         self._live: Live | None = None
         self._held: deque[Text] = deque(maxlen=HELD)
         self._drawn = self._entered = self._said = time.monotonic()
@@ -93,7 +96,8 @@ class Screen:
         seconds = (time.monotonic_ns() - board.zero) / 1e9 if board.zero else time.monotonic() - self._entered
         states = Counter(state_of(launcher, i) for i in range(board.n))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
-        said = f"{seconds:,.0f} s: {counts}, {int(board.rows[:, Row.STEPS].sum()):,} steps"
+        said = f"{self.about}; " if self.about else ""
+        said += f"{seconds:,.0f} s: {counts}, {int(board.rows[:, Row.STEPS].sum()):,} steps"
         rates = [row["rate"] for row in metrics.rows if row["rate"] is not None]
         return f"{said}, {sum(rates):,.1f}/s" if rates else said
 
@@ -173,6 +177,25 @@ class Screen:
             return bool(select.select([], [self.console.file.fileno()], [], 0)[1])
         except (OSError, ValueError):
             return False
+
+
+@contextmanager
+def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[Say, Callable[[Launcher], None]]]:
+    """`say` and `watch` for a launcher, which keep the metrics and, if there is one, the screen up to date."""
+
+    def say(agent: int, line: str) -> None:
+        if screen is not None:
+            screen.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line))
+
+    def watch(launcher: Launcher) -> None:
+        metrics(launcher)
+        if screen is not None:
+            screen.update(launcher, metrics)
+
+    try:
+        yield say, watch
+    finally:
+        metrics.close()
 
 
 def _seconds(x: float | None) -> str:

@@ -1,0 +1,88 @@
+"""The folder of `offbeat live`: which experiment is in it, and what became of its runs.
+
+live.json       what was asked for; written before anything starts
+NAME-lrSTEP/    a run: what its agents wrote (see `offbeat.liverun`)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from offbeat.algorithms import Algorithm
+from offbeat.errors import DataError, DiskError, SettingError
+from offbeat.live.checkpoint import newest, refuse_other
+from offbeat.trace import write_atomically
+
+NAME = "live.json"
+
+
+def run_folder(folder: Path, row: Algorithm, lr: float) -> Path:
+    """Where the run of an algorithm with a step is."""
+    return folder / f"{row.name.replace(':', '-')}-lr{lr!r}"
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise SettingError if the folder holds a run already."""
+    runs = [path.parent for pattern in ("agent-*.trace", "*/agent-*.trace") for path in folder.glob(pattern)]
+    if (folder / NAME).exists() or runs:
+        raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
+
+
+def keep_asked(folder: Path, asked: Mapping[str, Any], how: Mapping[str, Any]) -> None:
+    """Write down what was asked for: the experiment, and how it is run. Raises DiskError."""
+    try:
+        write_atomically(folder / NAME, (json.dumps({"asked": asked, "how": how}, indent=1) + "\n").encode())
+    except OSError as error:
+        raise DiskError(f"Cannot write {folder / NAME}: {error.strerror or error}.") from error
+
+
+def asked_before(
+    folder: Path | None, asked: Mapping[str, Any], how: Mapping[str, Any], given: Set[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What was asked for when the run in this folder was started, and how it goes on.
+
+    given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it counts.
+
+    Raises SettingError, with the differences, if it is another experiment, or there is none.
+    """
+    if folder is None:
+        raise SettingError("--resume goes on with a run: name its folder with --out.")
+    path = folder / NAME
+    if not path.exists():
+        raise SettingError(
+            f"{folder} holds no run of offbeat live that could go on: there is no {NAME}. Expected the --out of an "
+            "earlier run; without --resume a new one starts there."
+        )
+    try:
+        saved = json.loads(path.read_text("utf-8"))
+        before, then = dict(saved["asked"]), dict(saved["how"])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error!r}); expected what offbeat live wrote there.") from error
+    now = {name: json.loads(json.dumps(value)) for name, value in asked.items() if name in given}
+    refuse_other(
+        {name: before.get(name) for name in now}, now,
+        f"{folder} holds another experiment. Name the same settings, or none, or another --out:",
+    )  # fmt: skip
+    return before, then | {name: value for name, value in how.items() if name in given}
+
+
+def begun(where: Path) -> bool:
+    """Whether a run's agents have done anything yet."""
+    return any(path.stat().st_size for path in where.glob("agent-*.trace"))
+
+
+def why_not_resumable(where: Path, agents: int, row: Algorithm) -> str:
+    """Why a run that was interrupted cannot go on from its checkpoints, and what to do; empty if it can."""
+    together = "return" not in row.tolerates
+    found = [newest(where / "checkpoints" / f"agent-{i}", agents, together) for i in range(agents)]
+    missing = [i for i, step in enumerate(found) if step is None]
+    if not missing:
+        return ""
+    if not any((where / "checkpoints").glob("agent-*/step-*")):
+        why, more = "without a checkpoint", " --checkpoint-every 100"
+    else:
+        why, more = f"before agent {missing[0]} had saved a checkpoint" + " that all have" * together, ""
+    return f"The run in {where} was interrupted {why}, so it cannot go on. Remove it, and --resume{more} runs it anew."
