@@ -1,0 +1,169 @@
+"""Dependency levels: the arithmetic of runs whose timetable is known, in calls as wide as they can be.
+
+The level of a write is one more than the highest level among the models that it mixes. All writes of a level can be
+made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`. Versions of
+models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last write that
+mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window.
+
+Several runs, of other seeds or steps, lie side by side: a disjoint union, whose levels are wider. What a run computes
+does not depend on what lies beside it: rows of a call do not depend on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offbeat import kernel
+from offbeat.sim.forms import GRADIENT, Form
+from offbeat.sim.timetable import Ints, Timetable, begin_of, ranges
+from offbeat.task import Task
+from offbeat.vector import Parts
+
+WINDOW = 2048
+"""Writes that are levelled at a time, and rows of the pool beyond those that live."""
+
+WIDEST = 256
+"""Gradients in one call, at most: wider batches leave the caches."""
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the runs that lie side by side. draws: the next minibatch of each agent."""
+
+    table: Timetable
+    forms: Sequence[Form]
+    draws: Sequence[Callable[[], np.ndarray[Any, Any]]]
+
+
+class Levels:
+    """Runs side by side, all of the same task but for its minibatches, from the same initial model."""
+
+    def __init__(self, sides: Sequence[Side], task: Task, initial: Parts) -> None:
+        self.task, self.sides = task, sides
+        (start,) = initial
+        tables = [side.table for side in sides]
+        writes = begin_of(np.array([len(table.time) for table in tables]))
+        self._agents = begin_of(np.array([table.n for table in tables]))
+        time = np.concatenate([table.time for table in tables])
+        order = np.argsort(time, kind="stable")
+        place = np.empty(len(time) + 1, dtype=np.int64)
+        place[order], place[-1] = np.arange(len(time)), -1
+        pairs = [*zip(tables, writes, strict=False)]
+        self.time = time[order]
+        self._agent = np.concatenate([t.agent + a for t, a in zip(tables, self._agents, strict=False)])[order]
+        self._own = place[np.concatenate([_shifted(t.own, w) for t, w in pairs])][order]
+        counts = np.concatenate([np.diff(t.first) for t in tables])
+        first = begin_of(counts)
+        _, at = ranges(first[order], first[order] + counts[order])
+        self._terms = place[np.concatenate([_shifted(t.terms, w) for t, w in pairs])[at]]
+        self._first = begin_of(counts[order])
+        self._draws = [draw for side in sides for draw in side.draws]
+        forms = [form for side in sides for form in side.forms]
+        self._form = begin_of(np.array([len(form.columns) for form in forms]))
+        self._columns = np.array([column for form in forms for column in form.columns])
+        self._coefficients = np.array([c for form in forms for c in form.coefficients])
+        self._prepare_pool(start)
+        self._done = 0
+
+    def _prepare_pool(self, start: Tensor) -> None:
+        """Row 0 is what all start from, then come the rows for gradients, then those of versions."""
+        total = len(self.time)
+        last = np.arange(1, total + 1)
+        write, _ = ranges(self._first[:-1], self._first[1:])
+        known = self._terms >= 0
+        np.maximum.at(last, self._terms[known], write[known])
+        self._newest = np.full(self._agents[-1], -1)
+        self._newest[self._agent] = np.arange(total)
+        last[self._newest[self._newest >= 0]] = total  # for whoever looks at the end
+        self._newest[:] = -1
+        self._ends = np.argsort(last, kind="stable")
+        self._last = last[self._ends]
+        deaths = np.bincount(last, minlength=total + 1)[:total] if total else np.zeros(0, dtype=np.int64)
+        alive = int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
+        self.rows = 1 + WIDEST + alive + min(WINDOW, total)
+        self.pool = torch.zeros((self.rows, len(start)), dtype=start.dtype, device=start.device)
+        self.pool[0] = start
+        self._slot = np.zeros(total + 1, dtype=np.int64)  # the last one is that of -1
+        self._free = np.arange(1 + WIDEST, self.rows)[::-1].copy()
+        self._left, self._freed = len(self._free), 0
+        self._scratch = np.arange(1, 1 + WIDEST)
+
+    def run(self, until: float) -> None:
+        """All writes up to that time."""
+        high = int(np.searchsorted(self.time, until, side="right"))
+        while self._done < high:
+            self._window(self._done, min(high, self._done + WINDOW))
+
+    def stacked(self, side: int = 0) -> Parts:
+        """The models of one side's agents, [n, P]."""
+        newest = self._newest[self._agents[side] : self._agents[side + 1]]
+        return (self.pool.index_select(0, torch.from_numpy(self._slot[newest])),)
+
+    def _window(self, low: int, high: int) -> None:
+        level = _levels(self._terms, self._first, low, high)
+        order = low + np.argsort(level, kind="stable")
+        bounds = np.flatnonzero(np.diff(level[order - low])) + 1
+        self._left -= high - low
+        self._slot[order] = out = self._free[self._left : self._left + high - low].copy()
+        rows, agents = self._slot[self._own[order]], self._agent[order]
+        samples = [self._draws[i]() for i in agents.tolist()]
+        chunks = _chunks([0, *bounds.tolist(), high - low])
+        within = np.concatenate([np.arange(b - a) for a, b in chunks])
+        which, at = ranges(self._form[agents], self._form[agents + 1])
+        columns = self._columns[at]
+        source = self._first[order][which] + np.where(columns == GRADIENT, 0, columns)
+        slots = np.where(columns == GRADIENT, 1 + within[which], self._slot[self._terms[source]])
+        first, coefficients = begin_of((self._form[1:] - self._form[:-1])[agents]), self._coefficients[at]
+        gradients = self._gradients(agents, samples)
+        for a, b in chunks:
+            gradients(rows, a, b)
+            kernel.rows(self.pool, out[a:b], first[a : b + 1], slots, coefficients)
+        self._newest[self._agent[low:high]] = np.arange(low, high)
+        ended = int(np.searchsorted(self._last, high - 1, side="right"))
+        gone = self._slot[self._ends[self._freed : ended]]
+        self._free[self._left : self._left + len(gone)] = gone
+        self._left, self._freed, self._done = self._left + len(gone), ended, high
+
+    def _gradients(self, agents: Ints, samples: list[np.ndarray[Any, Any]]) -> Callable[[Ints, int, int], None]:
+        """A function that evaluates gradients a to b of a window, at these rows, into the first rows of the scratch."""
+        into = getattr(self.task, "gradients_into", None)
+        if into is not None:
+            stacked = np.stack(samples)
+            return lambda rows, a, b: into(self.pool, rows[a:b], self._scratch[: b - a], stacked[a:b])
+
+        def evaluate(rows: Ints, a: int, b: int) -> None:
+            models = self.pool.index_select(0, torch.from_numpy(rows[a:b]))
+            (g,) = self.task.gradients(agents[a:b].tolist(), samples[a:b], (models,))
+            self.pool[1 : 1 + b - a] = g
+
+        return evaluate
+
+
+def _shifted(writes: Ints, by: np.int64) -> Ints:
+    """The same writes where others come before them; -1 stays."""
+    return np.where(writes >= 0, writes + by, -1)
+
+
+def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
+    """The level of every write in [low, high), of what is made before that 0: [high - low]."""
+    mixed, ends = (terms[first[low] : first[high]] - low).tolist(), (first[low + 1 : high + 1] - first[low]).tolist()
+    level, at = [0] * (high - low), 0
+    for write, end in enumerate(ends):
+        highest = 0
+        for source in mixed[at:end]:
+            if source >= 0 and level[source] >= highest:
+                highest = level[source] + 1
+        level[write], at = highest, end
+    return np.array(level, dtype=np.int64)
+
+
+def _chunks(bounds: list[int]) -> list[tuple[int, int]]:
+    """The pieces between the bounds, none wider than WIDEST."""
+    pairs = zip(bounds[:-1], bounds[1:], strict=True)
+    return [(at, min(at + WIDEST, high)) for low, high in pairs for at in range(low, high, WIDEST)]
