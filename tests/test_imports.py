@@ -16,6 +16,7 @@ ROOT = "offbeat"
 ALLOWED = {
     # what everything stands on
     "errors": "",
+    "native": "",
     "streams": "",
     "trace": "",
     "vector": "",
@@ -31,8 +32,8 @@ ALLOWED = {
     "outbox": "agent vector",
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
-    "tasks": "streams task vector",
-    "live": "agent outbox rules streams topology trace vector world",
+    "tasks": "native streams task vector",
+    "live": "agent native outbox rules streams topology trace vector world",
     "sim": "agent outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
@@ -85,7 +86,7 @@ ONLY = {
     "concurrent": set(),
     "asyncio": set(),
     "socket": set(),
-    "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.live.kernel"},
+    "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.native"},
     "secrets": {"offbeat.live.launch"},
     "uuid": set(),
 }

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from offbeat import native
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.live import kernel
 
@@ -305,7 +306,7 @@ def test_files_of_somebody_else_are_refused(tmp_path: Path, compiled: Path, monk
     monkeypatch.setattr("os.geteuid", lambda: uid + 1)
     kernel._load.cache_clear()
     assert kernel.name() == f"torch ({tmp_path / 'offbeat'} does not belong to this user)"
-    monkeypatch.setattr(kernel, "_folder", lambda: tmp_path / "offbeat")
+    monkeypatch.setattr(native, "_folder", lambda: tmp_path / "offbeat")
     library.unlink()
     (tmp_path / "elsewhere.so").rename(library)
     kernel._load.cache_clear()
@@ -323,8 +324,8 @@ def test_files_of_somebody_else_are_refused(tmp_path: Path, compiled: Path, monk
     ],
 )
 def test_titles(banner: str, title: str) -> None:
-    assert kernel._title(["/opt/mycc"], banner) == title
+    assert native.title(["/opt/mycc"], banner) == title
 
 
 def test_the_error_is_one_of_offbeat() -> None:
-    assert issubclass(kernel.KernelError, OffbeatError)
+    assert issubclass(native.KernelError, OffbeatError)

@@ -11,23 +11,15 @@ if a single bit differs. Where it cannot be had, torch does the work and `name` 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import re
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from offbeat.errors import OffbeatError, SettingError
+from offbeat import native
+from offbeat.errors import SettingError
 from offbeat.vector import plain
 
 THRESHOLD = 1_000_000
@@ -36,15 +28,11 @@ THRESHOLD = 1_000_000
 STREAM = 4_000_000
 """Bytes from which the result is written around the caches, if it is not read as well."""
 
-FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", "-std=c11")
+FLAGS = ("-ffp-contract=off", "-std=c11")
 Terms = Sequence[tuple[float, Tensor]]
 Function = Callable[..., None]
 Functions = Mapping[torch.dtype, Function]
 CTYPES = {torch.float32: (ctypes.c_float, "linear_float"), torch.float64: (ctypes.c_double, "linear_double")}
-
-
-class KernelError(OffbeatError):
-    """The compiled function cannot be had; `name` gives the reason."""
 
 
 def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
@@ -104,73 +92,11 @@ def _call(function: Function, out: Tensor, terms: Terms, also: Tensor | None) ->
 def _load() -> tuple[Functions, str]:
     """The functions by dtype, none if they cannot be had, and what to call them."""
     try:
-        command = _compiler()
-        banner = _run([*command, "--version"])
-        functions = _checked(_built(command, banner))
-    except (KernelError, subprocess.SubprocessError, OSError, RuntimeError, ValueError, AttributeError) as why:
+        library, title = native.built(__package__, "kernel.c", (*FLAGS, f"-DFUSED={_fused():d}"))
+        functions = _checked(library)
+    except native.FAILURES as why:
         return {}, f"torch ({why})"
-    return functions, f"compiled ({_title(command, banner)})"
-
-
-def _compiler() -> list[str]:
-    """The command of a C compiler: that of $CC if it is set, else the first that is found."""
-    wanted = shlex.split(os.environ.get("CC", ""))
-    found = next(filter(shutil.which, wanted[:1] or ("cc", "gcc", "clang")), None)
-    if found is None:
-        raise KernelError(f"$CC names {wanted[0]}, which is not found" if wanted else "no C compiler found")
-    return wanted or [found]
-
-
-def _title(command: Sequence[str], banner: str) -> str:
-    """`gcc 12.2.0` out of what --version prints, whichever name the compiler was called by."""
-    kind = "clang" if "clang" in banner else "gcc" if "Free Software Foundation" in banner else Path(command[0]).name
-    version = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", banner))
-    return f"{kind} {version[0]}" if version else kind
-
-
-def _run(command: Sequence[str], source: bytes = b"") -> str:
-    done = subprocess.run(command, input=source, capture_output=True, timeout=60, check=False)
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").splitlines() or ["no message"]
-        said = next((line for line in lines if "error" in line), lines[-1])
-        raise KernelError(f"{command[0]} failed with exit code {done.returncode}: {said.strip()}")
-    return done.stdout.decode(errors="replace")
-
-
-def _built(command: Sequence[str], banner: str) -> Path:
-    """The shared library, from the cache if it is there; several processes may build it at once."""
-    source = resources.files(__package__).joinpath("kernel.c").read_bytes()
-    flags = (*FLAGS, f"-DFUSED={_fused():d}")
-    key = hashlib.sha256(repr((source, command, banner, flags, _processor())).encode()).hexdigest()[:32]
-    folder = _folder()
-    library = folder / f"kernel-{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as there:
-            new = Path(there) / library.name
-            _run([*command, *flags, "-x", "c", "-o", str(new), "-", "-lm"], source)
-            new.replace(library)
-    if library.lstat().st_uid != os.geteuid() or library.is_symlink():
-        raise KernelError(f"{library} is not a file of this user")
-    return library
-
-
-def _folder() -> Path:
-    """The user's cache, closed to everybody else: what lies there is executed."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = (base if base.is_absolute() else Path.home() / ".cache") / "offbeat"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
-        raise KernelError(f"{folder} does not belong to this user")
-    folder.chmod(0o700)
-    return folder
-
-
-def _processor() -> list[str]:
-    """What -march=native depends on: a home directory may be shared by machines that differ."""
-    keys = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features", "isa", "cpu\t")
-    table = Path("/proc/cpuinfo")
-    first = table.read_text().split("\n\n")[0].splitlines() if table.exists() else []
-    return [platform.machine(), platform.processor(), *(line for line in first if line.startswith(keys))]
+    return functions, f"compiled ({title})"
 
 
 def _fused() -> bool:
@@ -193,5 +119,5 @@ def _checked(library: Path) -> Functions:
             _call(function, ours, terms, None)
             _with_torch(theirs, terms, None)
             if not torch.equal(ours, theirs):
-                raise KernelError("the compiled function rounds differently from torch")
+                raise native.KernelError("the compiled function rounds differently from torch")
     return functions

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from offbeat.errors import SettingError
+from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.minibatches import Minibatches
 from offbeat.vector import Parts
@@ -23,11 +24,15 @@ class Logistic:
     W is [classes, features], c [classes], the flat model [P] holds W row by row and then c; float32.
     arXiv:2505.10322 names a non-convex regulariser; its form here and reg are our reading of it.
     Loss: the same with the mean over all training data. Accuracy: on the test data.
+
+    compiled: whether the C functions of `softmax` do the work where they can be had; torch's results differ from theirs
+    by rounding. `engine` says what does it. The data must not change once they have been used.
     """
 
     data: DataSet
     minibatches: Minibatches
     reg: float = 0.001
+    compiled: bool = True
     measure: str = field(default="accuracy", init=False)
     targets: Tensor = field(init=False)
 
@@ -63,11 +68,52 @@ class Logistic:
         classes, features = self.data.classes, self.data.train_x.shape[1]
         return models[:, :-classes].view(-1, classes, features), models[:, -classes:]
 
+    @property
+    def engine(self) -> str:
+        """What gradients and losses are evaluated with, and why if that is torch."""
+        train = self._samples("train")
+        return f"{softmax.name()}, {train.kind}" if isinstance(train, softmax.Samples) else train
+
+    def _samples(self, part: str) -> softmax.Samples | str:
+        """The training or test data for the compiled functions, or why there are none."""
+        if not self.compiled:
+            return "torch (as asked for)"
+        data = self.data
+        x, y = (data.train_x, data.train_y) if part == "train" else (data.test_x, data.test_y)
+        return softmax.kept(data, part, x, y, data.classes)
+
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
-        """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's gradient."""
+        """Row by row, with the same bits as `gradients_into`."""
         (x,) = models
-        m, batch = len(samples), len(samples[0])
-        index = torch.from_numpy(np.concatenate(samples))
+        train = self._samples("train")
+        if isinstance(train, softmax.Samples) and softmax.readable(x, len(samples), train.size):
+            rows, out = np.arange(len(x)), torch.empty_like(x)
+            train.gradients(x, rows, out, rows, _stacked(samples), self.reg)
+            return (out,)
+        return (self._with_torch(_stacked(samples), x),)
+
+    def gradients_into(
+        self, pool: Tensor, rows: np.ndarray, outs: np.ndarray, samples: Sequence[np.ndarray] | np.ndarray
+    ) -> None:
+        """pool[outs[r]] <- the gradient at pool[rows[r]] on minibatch samples[r], for every r; no copies.
+
+        pool: float32 [S, P]; rows and outs: int64 [m]; samples: [m, batch]. No row is in `rows` and in `outs`.
+        """
+        index = _stacked(samples)
+        if not len(rows) == len(outs) == len(index):
+            raise SettingError(f"Got {len(rows)} rows, {len(outs)} to write and {len(index)} minibatches.")
+        rows, outs = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(outs, np.int64)
+        train = self._samples("train")
+        if isinstance(train, softmax.Samples) and softmax.readable(pool, len(pool), train.size):
+            train.gradients(pool, rows, pool, outs, index, self.reg)
+        else:
+            models = pool.index_select(0, torch.from_numpy(rows))
+            pool.index_copy_(0, torch.from_numpy(outs), self._with_torch(index, models))
+
+    def _with_torch(self, indices: np.ndarray, x: Tensor) -> Tensor:
+        """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's gradient."""
+        m, batch = indices.shape
+        index = torch.from_numpy(indices).flatten()
         a = self.data.train_x.index_select(0, index).view(m, batch, -1)  # [m, B, D]
         w, c = self._unpacked(x)
         p = torch.baddbmm(c.unsqueeze(1), a, w.transpose(1, 2)).softmax(-1)  # [m, B, C]
@@ -76,22 +122,36 @@ class Logistic:
         w, c = self._unpacked(gradient)
         w.add_(torch.bmm(p.transpose(1, 2), a))
         c.add_(p.sum(1))
-        return (gradient,)
+        return gradient
 
     def losses(self, models: Parts) -> np.ndarray:
         """Mean cross entropy on all training data, and the regulariser."""
-        data, values = self.data, []
-        for x in models[0]:
-            w, c = self._unpacked(x[None])
-            penalty = (x.square() / (1 + x.square())).sum() * self.reg
-            values.append(float(cross_entropy(torch.addmm(c[0], data.train_x, w[0].T), data.train_y) + penalty))
-        return np.array(values)
+        (x,) = models
+        train = self._samples("train")
+        if isinstance(train, softmax.Samples) and softmax.readable(x, len(x), train.size):
+            entropies = [train.scores(row)[0] for row in x]
+        else:
+            entropies = [float(cross_entropy(self._logits(row, self.data.train_x), self.data.train_y)) for row in x]
+        penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
+        return np.array(entropies) + np.array(penalties)
 
     def accuracies(self, models: Parts) -> np.ndarray:
         """The share of the test data whose largest logit is its label's."""
-        data, values = self.data, []
-        for x in models[0]:
-            w, c = self._unpacked(x[None])
-            right = torch.addmm(c[0], data.test_x, w[0].T).argmax(1) == data.test_y
-            values.append(float(right.double().mean()))
-        return np.array(values)
+        (x,) = models
+        data, test = self.data, self._samples("test")
+        if isinstance(test, softmax.Samples) and softmax.readable(x, len(x), test.size):
+            return np.array([test.scores(row)[1] / len(data.test_y) for row in x])
+        right = [self._logits(row, data.test_x).argmax(1) == data.test_y for row in x]
+        return np.array([float(hits.double().mean()) for hits in right])
+
+    def _logits(self, x: Tensor, a: Tensor) -> Tensor:
+        """Of one model on all samples, [N, C]."""
+        w, c = self._unpacked(x[None])
+        return torch.addmm(c[0], a, w[0].T)
+
+
+def _stacked(samples: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """Minibatches of one size as one array, int64 [m, batch]."""
+    whole = samples if isinstance(samples, np.ndarray) else np.stack(samples)
+    stacked: np.ndarray = np.ascontiguousarray(whole, np.int64)
+    return stacked

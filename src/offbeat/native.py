@@ -1,0 +1,100 @@
+"""C functions that are compiled on the machine that runs them, at first use, and kept in the user's cache.
+
+    library, title = built(__package__, "kernel.c", ("-ffp-contract=off",))
+
+Whoever uses this loads the library, compares what it computes with what it should, and has another way to do the work,
+with a name that gives the reason, wherever one of `FAILURES` comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from offbeat.errors import OffbeatError
+
+FLAGS = ("-O3", "-march=native", "-fPIC", "-shared")
+"""Of every library; how products and sums are rounded is for each to say."""
+
+
+class KernelError(OffbeatError):
+    """A compiled function cannot be had, or does not compute what it should."""
+
+
+FAILURES = (KernelError, subprocess.SubprocessError, OSError, RuntimeError, ValueError, AttributeError)
+"""What may come while a library is built, loaded and checked."""
+
+
+def built(package: str, source: str, flags: Sequence[str]) -> tuple[Path, str]:
+    """The shared library of that file of the package, from the cache if it is there, and the compiler's title.
+
+    The key is all that the result depends on. Several processes may build it at once.
+    """
+    command = _compiler()
+    banner = _run([*command, "--version"])
+    text = resources.files(package).joinpath(source).read_bytes()
+    options = (*FLAGS, *flags)
+    key = hashlib.sha256(repr((text, command, banner, options, _processor())).encode()).hexdigest()[:32]
+    folder = _folder()
+    library = folder / f"{Path(source).stem}-{key}.so"
+    if not library.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as there:
+            new = Path(there) / library.name
+            _run([*command, *options, "-x", "c", "-o", str(new), "-", "-lm"], text)
+            new.replace(library)
+    if library.lstat().st_uid != os.geteuid() or library.is_symlink():
+        raise KernelError(f"{library} is not a file of this user")
+    return library, title(command, banner)
+
+
+def _compiler() -> list[str]:
+    """The command of a C compiler: that of $CC if it is set, else the first that is found."""
+    wanted = shlex.split(os.environ.get("CC", ""))
+    found = next(filter(shutil.which, wanted[:1] or ("cc", "gcc", "clang")), None)
+    if found is None:
+        raise KernelError(f"$CC names {wanted[0]}, which is not found" if wanted else "no C compiler found")
+    return wanted or [found]
+
+
+def title(command: Sequence[str], banner: str) -> str:
+    """`gcc 12.2.0` out of what --version prints, whichever name the compiler was called by."""
+    kind = "clang" if "clang" in banner else "gcc" if "Free Software Foundation" in banner else Path(command[0]).name
+    version = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", banner))
+    return f"{kind} {version[0]}" if version else kind
+
+
+def _run(command: Sequence[str], source: bytes = b"") -> str:
+    done = subprocess.run(command, input=source, capture_output=True, timeout=60, check=False)
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").splitlines() or ["no message"]
+        said = next((line for line in lines if "error" in line), lines[-1])
+        raise KernelError(f"{command[0]} failed with exit code {done.returncode}: {said.strip()}")
+    return done.stdout.decode(errors="replace")
+
+
+def _folder() -> Path:
+    """The user's cache, closed to everybody else: what lies there is executed."""
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = (base if base.is_absolute() else Path.home() / ".cache") / "offbeat"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        raise KernelError(f"{folder} does not belong to this user")
+    folder.chmod(0o700)
+    return folder
+
+
+def _processor() -> list[str]:
+    """What -march=native depends on: a home directory may be shared by machines that differ."""
+    keys = ("vendor_id", "cpu family", "model", "stepping", "flags", "CPU ", "Features", "isa", "cpu\t")
+    table = Path("/proc/cpuinfo")
+    first = table.read_text().split("\n\n")[0].splitlines() if table.exists() else []
+    return [platform.machine(), platform.processor(), *(line for line in first if line.startswith(keys))]

@@ -1,0 +1,250 @@
+"""Softmax regression on many models, each on a minibatch of its own, in one compiled function.
+
+In torch a gradient of 784 x 10 weights on 32 samples is a gather, two products of a shape that no library is made for,
+and ten small operations; the C function next to this file goes through the samples where they lie. It is compiled at
+first use, which takes a moment, and kept in the user's cache.
+
+Its sums have another order than torch's: the results agree to rounding, not to the bit. A row has the same bits
+whatever the other rows are. At load the function is compared with the formula in float64, and is not used if it is
+further away than rounding explains. Where it cannot be had, torch does the work and `name` says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from offbeat import native
+
+FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
+LANES, LINE = 16, 64
+"""What a row of pixels is padded to: floats to whole vectors, bytes to whole lines of the caches."""
+
+SCALES = (255, 16, 1)
+"""Pixels that are all multiples of one of these fractions are kept as bytes: a quarter of the memory traffic."""
+
+BLOCK = 4096
+"""Samples that are turned into bytes at a time."""
+
+EPSILON = 2.0**-24
+"""The largest relative error of one rounding in float32."""
+
+FINE, MEMORY, SAMPLE, ROW = range(4)
+
+
+class _Struct(ctypes.Structure):
+    _fields_ = [
+        ("pixels", ctypes.c_void_p),
+        ("labels", ctypes.c_void_p),
+        ("count", ctypes.c_size_t),
+        ("stride", ctypes.c_size_t),
+        ("features", ctypes.c_size_t),
+        ("classes", ctypes.c_size_t),
+        ("bytes", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+    ]
+
+
+@dataclass(frozen=True)
+class Functions:
+    """The compiled functions, as ctypes calls them."""
+
+    gradients: Callable[..., int]
+    scores: Callable[..., int]
+
+
+def name() -> str:
+    """What gradients are evaluated with here, and why if that is torch; compiles the function if need be."""
+    return _load()[1]
+
+
+@cache
+def _load() -> tuple[Functions | None, str]:
+    """The functions, None if they cannot be had, and what to call them."""
+    try:
+        library, title = native.built(__package__, "softmax.c", FLAGS)
+        functions = _bound(ctypes.CDLL(str(library)))  # not PyDLL: other threads run
+        _check(functions)
+    except native.FAILURES as why:
+        return None, f"torch ({why})"
+    return functions, f"compiled ({title})"
+
+
+def _bound(library: ctypes.CDLL) -> Functions:
+    pointer, size, single = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
+    gradients, scores = library["softmax_gradients"], library["softmax_scores"]
+    gradients.argtypes = [pointer, pointer, size, pointer, pointer, size, pointer, size, pointer, size, single]
+    scores.argtypes = [pointer, pointer, pointer, pointer]
+    gradients.restype = scores.restype = ctypes.c_int
+    return Functions(gradients, scores)
+
+
+class Samples:
+    """Labelled samples as the compiled functions read them; x [N, D] and y [N] must not change afterwards."""
+
+    def __init__(self, x: Tensor, y: Tensor, classes: int, functions: Functions) -> None:
+        """Raises KernelError if these are not what the functions can read."""
+        _refuse(x, y, classes)
+        self.size, self.functions = (x.shape[1] + 1) * classes, functions
+        scale, self._pixels = _pixels(x)
+        self._labels = y.contiguous()
+        as_bytes, stride = scale != 0, self._pixels.stride(0) * self._pixels.element_size()
+        self._struct = _Struct(
+            self._pixels.data_ptr(), self._labels.data_ptr(), len(x), stride, x.shape[1], classes, as_bytes,
+            1 / scale if as_bytes else 1.0,
+        )  # fmt: skip
+        self._at = ctypes.addressof(self._struct)
+        self.kind = f"pixels k/{scale} as bytes" if as_bytes else "pixels as floats"
+
+    def gradients(
+        self, pool: Tensor, rows: np.ndarray, out: Tensor, outs: np.ndarray, index: np.ndarray, reg: float
+    ) -> None:
+        """out[outs[r]] <- the gradient at pool[rows[r]] of the mean cross entropy on samples index[r] and the regulariser.
+
+        pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and in `outs`;
+        rows, outs: int64 [m]; index: int64 [m, B]. Raises IndexError if one of these points at nothing.
+        """
+        m, batch = index.shape
+        code = self.functions.gradients(
+            self._at, pool.data_ptr(), len(pool), rows.ctypes.data, out.data_ptr(), len(out), outs.ctypes.data,
+            m, index.ctypes.data, batch, 2 * reg,
+        )  # fmt: skip
+        if code != FINE:
+            raise _error(code)
+
+    def scores(self, model: Tensor) -> tuple[float, int]:
+        """The mean cross entropy of a contiguous model [P] on all samples, and how many of them it gets right."""
+        entropy, right = ctypes.c_double(), ctypes.c_int64()
+        code = self.functions.scores(self._at, model.data_ptr(), ctypes.addressof(entropy), ctypes.addressof(right))
+        if code != FINE:
+            raise _error(code)
+        return entropy.value, right.value
+
+
+def readable(t: Tensor, *shape: int) -> bool:
+    """Whether the functions can work on this tensor of models, of that shape."""
+    return (
+        t.dtype == torch.float32
+        and t.shape == shape
+        and t.device.type == "cpu"
+        and t.is_contiguous()
+        and not t.requires_grad
+    )
+
+
+_kept: WeakKeyDictionary[Any, dict[str, Samples | str]] = WeakKeyDictionary()
+
+
+def kept(owner: object, part: str, x: Tensor, y: Tensor, classes: int) -> Samples | str:
+    """The samples of that part of that owner, made once in its life; the reason where there are none."""
+    functions, title = _load()
+    if functions is None:
+        return title
+    parts = _kept.setdefault(owner, {})
+    if part not in parts or (isinstance(known := parts[part], Samples) and known.functions is not functions):
+        try:
+            parts[part] = Samples(x, y, classes, functions)
+        except native.KernelError as why:
+            parts[part] = f"torch ({why})"
+    return parts[part]
+
+
+def _refuse(x: Tensor, y: Tensor, classes: int) -> None:
+    """KernelError unless x is float32 [N, D], y int64 [N] in [0, classes), and both are on the CPU."""
+    for what, t, dtype, rank in (("samples", x, torch.float32, 2), ("labels", y, torch.int64, 1)):
+        if t.dtype != dtype or t.dim() != rank or t.device.type != "cpu":
+            raise native.KernelError(f"the {what} are {t.dtype} [{t.dim()} dimensions] on {t.device}")
+    if len(x) != len(y) or not x.numel() or not bool(((y >= 0) & (y < classes)).all()):
+        raise native.KernelError(f"not every sample has a label in [0, {classes})")
+
+
+def _pixels(x: Tensor) -> tuple[int, Tensor]:
+    """(k, bytes) where every pixel is byte / k; else (0, floats). Rows are padded with zeros, and bytes begin lines."""
+    for scale in SCALES:
+        if _multiples(x[:BLOCK], scale):  # mostly decides; the whole is seen to below
+            rows = _aligned(len(x), -(-x.shape[1] // LINE) * LINE)
+            for at in range(0, len(x), BLOCK):
+                block = x[at : at + BLOCK]
+                if not _multiples(block, scale):
+                    break
+                rows[at : at + BLOCK, : x.shape[1]] = (block * scale).round_()
+            else:
+                return scale, rows
+    if x.shape[1] % LANES == 0:
+        return 0, x.contiguous()
+    return 0, torch.nn.functional.pad(x, (0, -x.shape[1] % LANES))
+
+
+def _multiples(x: Tensor, scale: int) -> bool:
+    whole = (x * scale).round_()
+    return bool((whole >= 0).all() and (whole <= 255).all() and torch.equal(whole / scale, x))
+
+
+def _aligned(count: int, stride: int) -> Tensor:
+    """Zero bytes [count, stride], of which the first begins a line."""
+    room = torch.zeros(count * stride + LINE, dtype=torch.uint8)
+    begin = -room.data_ptr() % LINE
+    return room[begin : begin + count * stride].view(count, stride)
+
+
+def _error(code: int) -> Exception:
+    """What a function's code stands for."""
+    if code == MEMORY:
+        return MemoryError("No memory for the logits of a minibatch.")
+    return IndexError(f"A {'sample' if code == SAMPLE else 'row of the pool'} is asked for that does not exist.")
+
+
+# -- the check at load -----------------------------------------------------------------------------
+
+
+SHAPES = ((784, 10, 32, True), (64, 10, 32, True), (37, 7, 5, True), (50, 3, 17, False), (1, 2, 1, False))
+"""Features, classes, batch, and whether the pixels are bytes."""
+
+
+def reference(x: Tensor, y: Tensor, classes: int, model: Tensor, reg: float) -> tuple[Tensor, float, Tensor]:
+    """Gradient, loss without regulariser, and a bound of the gradient's rounding error: all in float64.
+
+    The bound: errors of logits and sums are at most (terms + a few) roundings of the sum of their absolute values.
+    """
+    a, v, target = x.double(), model.double(), one_hot(y, classes).double()
+    w, c = v[:-classes].view(classes, -1), v[-classes:]
+    z, each = a @ w.T + c, 1 / len(x)
+    p = z.softmax(1)
+    regular = 2 * reg * v / (1 + v.square()).square()
+    gradient = torch.cat(((p - target).T.mul(each).mm(a).flatten(), (p - target).sum(0) * each)) + regular
+    logits = (a.shape[1] / LANES + 12) * EPSILON * (a.abs() @ w.abs().T + c.abs()).amax(1, keepdim=True)
+    off = p * (2 * logits.expm1() + (classes + 12) * EPSILON) + 2 * EPSILON * target
+    off = off * each + (len(x) + 4) * EPSILON * (p + target) * each
+    bound = torch.cat((off.T.mm(a.abs()).flatten(), off.sum(0))) + 8 * EPSILON * regular.abs()
+    return gradient, float(cross_entropy(z, y)), bound + 1e-30
+
+
+def _check(functions: Functions) -> None:
+    """KernelError unless gradients and scores of a few shapes are the formula's, and rows are their own."""
+    source = torch.Generator("cpu").manual_seed(0)
+    for features, classes, batch, as_bytes in SHAPES:
+        x = torch.rand((40, features), generator=source, device="cpu")
+        x = (x * 255).round_() / 255 if as_bytes else x
+        y = torch.randint(classes, (40,), generator=source, device="cpu")
+        samples = Samples(x, y, classes, functions)
+        pool = torch.full((6, samples.size), float("nan"), device="cpu")
+        pool[:3] = torch.randn((3, samples.size), generator=source, device="cpu")
+        index = torch.randint(40, (3, batch), generator=source, device="cpu")
+        rows, outs = np.array([0, 1, 2]), np.array([5, 3, 4])
+        samples.gradients(pool, rows, pool, outs, index.numpy(), 0.01)
+        for r in range(3):
+            wanted, _, bound = reference(x[index[r]], y[index[r]], classes, pool[r], 0.01)
+            if not bool(((pool[outs[r]] - wanted).abs() <= bound).all()):
+                raise native.KernelError("the compiled gradient is not the formula's")
+        _, loss, _ = reference(x, y, classes, pool[0], 0.0)
+        if not abs(samples.scores(pool[0])[0] - loss) <= 1e-5 * max(1.0, loss):
+            raise native.KernelError("the compiled loss is not the formula's")
