@@ -33,7 +33,7 @@ import foretelling
 import measuring as m
 import racing
 
-from offbeat.live import kernel
+from offbeat import kernel
 from offbeat.trace import EVENT_CODE, Trace
 
 MEGABYTE, FORTY = 262_144, 10_000_000

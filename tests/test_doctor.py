@@ -24,7 +24,8 @@ import offbeat.commands  # noqa: F401  (registers them)
 from offbeat import doctor
 from offbeat.cli import app
 from offbeat.doctor import Check, examine
-from offbeat.live import kernel, launch
+from offbeat import kernel
+from offbeat.live import launch
 from offbeat.live.performer import Snapshot
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag

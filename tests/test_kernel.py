@@ -19,7 +19,7 @@ from torch import Tensor
 
 from offbeat import native
 from offbeat.errors import OffbeatError, SettingError
-from offbeat.live import kernel
+from offbeat import kernel
 
 LARGE = kernel.STREAM // 4 + 77
 """Float32s enough to be written around the caches, with a tail."""

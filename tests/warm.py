@@ -264,7 +264,7 @@ if __name__ == "__main__":
     import offbeat.child
     import offbeat.commands
     import offbeat.live.children
-    import offbeat.live.kernel
+    import offbeat.kernel
     import offbeat.liverun
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks

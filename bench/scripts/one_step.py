@@ -20,7 +20,7 @@ import torch
 from paced import Wide
 
 from offbeat.algorithms.adsgd import ADSGD, Model
-from offbeat.live import kernel
+from offbeat import kernel
 from offbeat.live.board import Board, Row
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric

@@ -27,7 +27,8 @@ from typing import Literal
 import torch
 
 from offbeat.errors import OffbeatError
-from offbeat.live import kernel, launch
+from offbeat import kernel
+from offbeat.live import launch
 from offbeat.live.board import LAUNCHER, Bell, bell_path
 from offbeat.live.children import Children
 from offbeat.live.performer import Snapshot

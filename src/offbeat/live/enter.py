@@ -11,7 +11,8 @@ from typing import Any
 
 from offbeat.agent import Agent
 from offbeat.errors import SettingError
-from offbeat.live import kernel, log
+from offbeat import kernel
+from offbeat.live import log
 from offbeat.live.board import Board
 from offbeat.live.checkpoint import refuse_other
 from offbeat.live.driver import Driver

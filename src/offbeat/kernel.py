@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,8 +34,20 @@ STREAM = 4_000_000
 FLAGS = ("-ffp-contract=off", "-std=c11")
 Terms = Sequence[tuple[float, Tensor]]
 Function = Callable[..., None]
-Functions = Mapping[torch.dtype, Function]
-CTYPES = {torch.float32: (ctypes.c_float, "linear_float"), torch.float64: (ctypes.c_double, "linear_double")}
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_double, "double")}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """The functions for one dtype: one form, and one form for each of several rows."""
+
+    linear: Function
+    rows: Function
+
+
+Functions = Mapping[torch.dtype, Compiled]
 
 
 def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
@@ -43,11 +58,37 @@ def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
     """
     if not terms:
         raise SettingError("Got a linear form without terms; expected at least one term.")
-    function = _load()[0].get(out.dtype) if _large(out, terms, also) else None
-    if function is None:
+    compiled = _load()[0].get(out.dtype) if _large(out, terms, also) else None
+    if compiled is None:
         _with_torch(out, terms, also)
     else:
-        _call(function, out, terms, also)
+        _call(compiled.linear, out, terms, also)
+
+
+def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
+    """pool[out[r]] <- sum_k c_k pool[slots[k]] over first[r] <= k < first[r + 1], from left to right, for every r.
+
+    pool: contiguous [S, P], without gradients; out [m], first [m + 1] and slots: int64, contiguous; no row is written
+    and read, none written twice. The bits are those of `linear`, row by row.
+    """
+    compiled = _load()[0].get(pool.dtype) if pool.device.type == "cpu" else None
+    if compiled is None:
+        for r, to in enumerate(out.tolist()):
+            terms = slice(int(first[r]), int(first[r + 1]))
+            plain(pool[to], [(c, pool[s]) for c, s in zip(coefficients[terms], slots[terms], strict=True)])
+        return
+    _call_rows(compiled.rows, pool, out, first, slots, coefficients)
+
+
+def _call_rows(function: Function, pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
+    longest, m = int((first[1:] - first[:-1]).max(initial=0)), len(out)
+    if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in (out, first, slots, coefficients)):
+        raise SettingError("A pool of models and the arrays that say what to do with it have to be contiguous.")
+    vectors, narrow = (ctypes.c_void_p * longest)(), (CTYPES[pool.dtype][0] * longest)()
+    function(
+        pool.data_ptr(), pool.shape[1], out.ctypes.data, first.ctypes.data, slots.ctypes.data, coefficients.ctypes.data,
+        m, vectors, narrow,
+    )  # fmt: skip
 
 
 def name() -> str:
@@ -108,11 +149,13 @@ def _fused() -> bool:
 
 def _checked(library: Path) -> Functions:
     """The functions in that file; KernelError unless they give torch's bits, in whole tiles and in what is left."""
-    loaded, functions = ctypes.CDLL(str(library)), dict[torch.dtype, Function]()  # not PyDLL: other threads run
+    loaded, functions = ctypes.CDLL(str(library)), dict[torch.dtype, Compiled]()  # not PyDLL: other threads run
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
-    for dtype, (_, symbol) in CTYPES.items():
-        functions[dtype] = function = loaded[symbol]
+    for dtype, (_, named) in CTYPES.items():
+        function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]
+        functions[dtype] = Compiled(function, rows)
         function.argtypes, function.restype = [pointer, pointer, size, pointer, pointer, size, size], None
+        rows.argtypes, rows.restype = [pointer, size, *[pointer] * 4, size, pointer, pointer], None
         for length in (*range(1, 34), 1000, 1031):
             ours, theirs, *v = torch.randn((5, length), generator=source, dtype=dtype, device="cpu")
             terms = [(0.3, v[0]), (-1.7, v[1]), (0.1, v[2])]

@@ -110,3 +110,22 @@ static inline void fetch(const void *tile)
 
 LINEAR(linear_float, float, fmaf)
 LINEAR(linear_double, double, fma)
+
+/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1]. No row is
+   written and read. `v` and `narrow` have room for the terms of the longest form. */
+#define ROWS(name, linear, T)                                                                                          \
+    void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot, const double *c,       \
+              size_t m, const T **v, T *narrow)                                                                        \
+    {                                                                                                                  \
+        for (size_t r = 0; r < m; r++) {                                                                               \
+            size_t terms = 0;                                                                                          \
+            for (int64_t k = first[r]; k < first[r + 1]; k++, terms++) {                                               \
+                v[terms] = pool + (size_t)slot[k] * n;                                                                 \
+                narrow[terms] = (T)c[k];                                                                               \
+            }                                                                                                          \
+            linear(pool + (size_t)out[r] * n, 0, n, v, narrow, terms, SIZE_MAX);                                       \
+        }                                                                                                              \
+    }
+
+ROWS(rows_float, linear_float, float)
+ROWS(rows_double, linear_double, double)
