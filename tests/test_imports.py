@@ -44,6 +44,7 @@ ALLOWED = {
     "child": "member",
     "liverun": "algorithms experiment live results rules sim streams vector",
     "replaying": "algorithms experiment live rules sim streams task topology trace vector",
+    "sweeping": "algorithms delays experiment results task trace world",
     "fitting": "trace",
     "predicting": "algorithms delays experiment fitting results tasks trace",
     "perfetto": "trace",
@@ -53,14 +54,16 @@ ALLOWED = {
     "cli": "algorithms comparison console delays graphs report results tasks world",
     "cli_live": "algorithms cli comparison console live liverun perfetto replaying report results topology trace",
     "cli_predict": "algorithms cli console predicting report results trace world",
+    "cli_sweep": "cli console sweeping",
     "cli_tools": "console doctor exporting",
-    "commands": "cli cli_live cli_predict cli_tools",
+    "commands": "cli cli_live cli_predict cli_sweep cli_tools",
     "__main__": "commands",
 }
 """Unit -> the units that it may import. A unit is a module or a package of `offbeat`; all may import `errors`,
 and the package itself (`offbeat/__init__.py`) may import all but the command line and the report."""
 
-LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch")}
+LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch"),
+        ("sweeping", "fcntl"), ("sweeping", "pyarrow"), ("sweeping", "ray")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional, or because results show themselves."""
 
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
@@ -75,10 +78,10 @@ ONLY = {
     "pickle": {"offbeat.sim.checks"},
     "random": {"offbeat.agent", "offbeat.graphs", "offbeat.live.encode", "offbeat.sim.replay", "offbeat.streams"},
     "time": {"offbeat.doctor", "offbeat.experiment", "offbeat.liverun", *LIVE},
-    "typer": {"offbeat.cli", "offbeat.cli_live", "offbeat.cli_predict", "offbeat.cli_tools"},
-    "threading": {"offbeat.live.driver"},
-    "multiprocessing": set(),
-    "concurrent": set(),
+    "typer": {"offbeat.cli", "offbeat.cli_live", "offbeat.cli_predict", "offbeat.cli_sweep", "offbeat.cli_tools"},
+    "threading": {"offbeat.live.driver", "offbeat.sweeping.pools"},
+    "multiprocessing": {"offbeat.sweeping.pools"},
+    "concurrent": {"offbeat.sweeping.pools", "offbeat.sweeping.running"},
     "asyncio": set(),
     "socket": set(),
     "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.live.kernel"},
@@ -163,7 +166,16 @@ def test_the_table_is_no_wider_than_the_code() -> None:
 def test_only_lower_layers_are_imported(module: Module) -> None:
     ours = {unit_of(name) for name in module.top if name.partition(".")[0] == ROOT}
     if module.unit == "__init__":
-        assert ours <= {*ALLOWED} - {"cli", "cli_live", "cli_predict", "cli_tools", "commands", "report", "__main__"}
+        assert ours <= {*ALLOWED} - {
+            "cli",
+            "cli_live",
+            "cli_predict",
+            "cli_sweep",
+            "cli_tools",
+            "commands",
+            "report",
+            "__main__",
+        }
     else:
         assert ours - {module.unit} <= {*ALLOWED[module.unit].split(), "errors"}
 
@@ -205,6 +217,6 @@ def test_files_and_functions_are_short(module: Module) -> None:
 
 def test_importing_the_package_leaves_the_slow_and_the_optional_alone() -> None:
     """scikit-learn, plotly and the command line cost a second or more; pandas need not be there at all."""
-    code = "import sys, offbeat; print([n for n in ('pandas', 'plotly', 'sklearn', 'typer') if n in sys.modules])"
+    code = "import sys, offbeat; print([n for n in ('pandas', 'plotly', 'pyarrow', 'sklearn', 'typer') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -8,12 +8,13 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from offbeat import cli_live, cli_predict, cli_tools
+from offbeat import cli_live, cli_predict, cli_sweep, cli_tools
 from offbeat.cli import app
 from offbeat.errors import OffbeatError
 
 cli_live.register(app)
 cli_predict.register(app)
+cli_sweep.register(app)
 cli_tools.register(app)
 
 
