@@ -92,29 +92,31 @@ def sweep_command(
         raise SettingError(f"The results would be written over the grid, {grid}; expected another name for --out.")
     check_writable(path)
     points = read_grid(grid)
-    console = Out()
-    if dry_run:
-        if not quiet:
-            _announce(console, points, Store(path))
-        return
-    last = Progress(len(points), 0)
-
-    def remember(now: Progress) -> None:
-        nonlocal last
-        last = now
-        tell(now)
-
-    code = 0
-    with _terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
-        try:
-            failures = sweep(points, path, workers, ray, remember)
-        except KeyboardInterrupt as interrupt:
-            failures, code = [], 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
-    if code:
-        _say(Out(stderr=True), f"Stopped. {last.done:,} of {last.total:,} runs are done, and are in {path}. "
-             "Give the same command again to go on.")  # fmt: skip
+    if not dry_run:
+        _run(points, path, workers, ray, quiet)
     elif not quiet:
-        _say(console, f"{last.done:,} of {last.total:,} runs are done. Written: {path}")
+        _announce(Out(), points, Store(path))
+
+
+def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool) -> None:
+    """Sweep, say how it went, and exit with the code for it."""
+    last, failures, code = Progress(len(points), 0), list[Outcome](), 0
+    with _terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
+
+        def told(now: Progress) -> None:
+            nonlocal last
+            last = now
+            tell(now)
+
+        try:
+            failures = sweep(points, path, workers, ray, told)
+        except KeyboardInterrupt as interrupt:
+            code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+    done = f"{last.done:,} of {last.total:,} runs are done"
+    if code:
+        _say(Out(stderr=True), f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
+    elif not quiet:
+        _say(Out(), f"{done}. Written: {path}")
     _complain(failures)
     if code or failures:
         raise typer.Exit(code or 1)

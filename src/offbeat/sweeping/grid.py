@@ -8,7 +8,7 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +84,16 @@ def points(table: Mapping[str, Any]) -> list[Point]:
     Raises SettingError or DataError unless every one of them can run.
     """
     fixed, axes, own = _tables(table)
-    count = math.prod(len(values) for values in axes.values()) * max(map(len, own.values()), default=1)
-    if count > MOST_POINTS:
-        raise SettingError(
-            f"The grid has {count:,} points; expected at most {MOST_POINTS:,}. Make several grids of it."
-        )
+    drafts = list(islice(_drafts(fixed, axes, own), MOST_POINTS + 1))
+    if len(drafts) > MOST_POINTS:
+        raise SettingError(f"The grid has more than {MOST_POINTS:,} points. Make several grids of it.")
     worlds: dict[tuple[Experiment, int], list[_Draft]] = {}
-    for world, draft in _drafts(fixed, axes, own):
+    for world, draft in drafts:
         worlds.setdefault(world, []).append(draft)
     checked: dict[int, Point] = {}
     built: dict[tuple[Any, ...], Task] = {}
-    for (experiment, seed), drafts in worlds.items():
-        checked |= _checked(experiment, seed, drafts, built)
+    for (experiment, seed), together in worlds.items():
+        checked |= _checked(experiment, seed, together, built)
     found = [checked[index] for index in range(len(checked))]
     first: dict[str, Point] = {}
     for point in found:
@@ -147,13 +145,13 @@ def _values(name: str, values: Any) -> list[Any]:
         raise SettingError(f"'{name}' in [grid] must be a list; got {values!r}. A single value stands in [fixed].")
     if not values:
         raise SettingError(f"'{name}' has an empty list; expected one value or more.")
-    found: list[Any] = []
+    found: dict[Any, None] = {}
     for value in values:
         typed = _value(name, value)
         if typed in found:
             raise SettingError(f"'{name}' lists {value!r} twice; expected different values.")
-        found.append(typed)
-    return found
+        found[typed] = None
+    return list(found)
 
 
 def _value(name: str, value: Any) -> Any:
