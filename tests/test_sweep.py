@@ -18,7 +18,6 @@ from offbeat import cli_sweep, tasks
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.errors import DataError, DiskError, SettingError
 from offbeat.experiment import prepare, run_one
-from offbeat.results import Curve
 from offbeat.sweeping import pools, store
 from offbeat.sweeping.grid import Point, points, read_grid
 from offbeat.sweeping.record import COLUMNS
@@ -89,6 +88,10 @@ def text_of(grid: dict[str, Any]) -> str:
         ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nskew = 1", "'skew' in [grid] must be a list; got 1"),
         ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nskew = []", "'skew' has an empty list"),
         ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nskew = [1, 0, 1.0]", "'skew' lists 1.0 twice"),
+        (
+            "[fixed]\nalgorithm = 'adsgd'\n[grid]\ncompute = ['gamma', 'gamma 0.25']",
+            "'compute' lists 'gamma 0.25' twice",
+        ),
         ("[grid]\nalgorithm = ['adsgd', 'ADSGD']", "'algorithm' lists 'ADSGD' twice"),
         (
             "[fixed]\nalgorithm = 'adsgd'\nskew = 1\n[grid]\nskew = [0]",
@@ -162,14 +165,6 @@ def test_the_key_is_of_what_is_run_and_not_of_how_it_is_written(tmp_path: Path) 
     measured = key(compute=f"file {delays}")
     delays.write_text("1 2 4")
     assert key(compute=f"file {delays}") != measured
-
-
-def test_a_point_that_is_there_twice_is_refused() -> None:
-    grid = {"case": ["combined"], "algorithm": ["adsgd"], "until": [20, 20.0]}
-    with pytest.raises(SettingError, match=r"'until' lists 20\.0 twice"):
-        points({"fixed": {"task": "quadratic"}, "grid": grid})
-    with pytest.raises(SettingError, match=r"are the same run: 'topology grid' and 'topology grid:3x3'"):
-        points({"fixed": {"task": "quadratic", "algorithm": "adsgd"}, "grid": {"topology": ["grid", "grid:3x3"]}})
 
 
 def test_hundreds_of_worlds_are_checked_with_one_task_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +390,8 @@ def begun(folder: Path) -> Started:
     """A sweep of which a run is finished."""
     (folder / "slow.toml").write_text(text_of(SLOW))
     run = start(folder, "sweep", "slow.toml", "--workers", "1")
-    until(lambda: len(finished(folder)) > 0)
+    until(lambda: len(finished(folder)) > 0 or run.poll() is not None)
+    assert run.poll() is None, run.complained
     return run
 
 

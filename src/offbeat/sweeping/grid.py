@@ -94,15 +94,7 @@ def points(table: Mapping[str, Any]) -> list[Point]:
     built: dict[tuple[Any, ...], Task] = {}
     for (experiment, seed), together in worlds.items():
         checked |= _checked(experiment, seed, together, built)
-    found = [checked[index] for index in range(len(checked))]
-    first: dict[str, Point] = {}
-    for point in found:
-        same = first.setdefault(point.key, point)
-        if same is not point:
-            raise SettingError(
-                f"Two points are the same run: '{same.named}' and '{point.named}'. Leave one of them out."
-            )
-    return found
+    return [checked[index] for index in range(len(checked))]
 
 
 # -- what is written in the file -------------------------------------------------------------------

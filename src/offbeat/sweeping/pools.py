@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -86,11 +87,12 @@ class Processes:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What is started here ignores Ctrl-C, which is for this process, and computes with one thread."""
-    before = {name: os.environ.get(name) for name in THREADS}
+    """What is started here ignores Ctrl-C, which is for this process, computes with one thread, has the same modules."""
+    wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    before = {name: os.environ.get(name) for name in wanted}
     main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+    os.environ.update(wanted)
     try:
         yield
     finally:

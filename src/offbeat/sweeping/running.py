@@ -77,9 +77,10 @@ def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool
     if ray is None:
         return Processes(min(workers or cores(), len(points)))
     for point in points:
-        paths = [point.experiment.data, *(point.settings[name] for name in ("compute", "communication"))]
-        for path in [str(path).removeprefix("file ").strip() for path in paths if path is not None]:
-            if "/" in path and not Path(path).is_absolute():
+        delays = [point.settings[name].partition(" ") for name in ("compute", "communication")]
+        files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
+        for path in (*files, *filter(None, [point.settings["data"]])):
+            if not Path(path).is_absolute():
                 raise SettingError(f"With --ray a path must be absolute, and there on every machine; got '{path}'.")
     return Ray(ray, workers)
 
