@@ -24,6 +24,8 @@ from offbeat.sweeping.record import COLUMNS
 from offbeat.sweeping.running import Progress, sweep
 from offbeat.sweeping.store import Store
 from offbeat.sweeping.work import Outcome, run_batch
+from offbeat.task import Task
+from offbeat.trace import write_atomically
 from offbeat.world import CASES
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -168,8 +170,13 @@ def test_the_key_is_of_what_is_run_and_not_of_how_it_is_written(tmp_path: Path) 
 
 
 def test_hundreds_of_worlds_are_checked_with_one_task_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    built, build = [], tasks.build
-    monkeypatch.setattr(tasks, "build", lambda *given: built.append(given) or build(*given))
+    built, build = list[Task](), tasks.build
+
+    def noted(*given: Any) -> Task:
+        built.append(build(*given))
+        return built[-1]
+
+    monkeypatch.setattr(tasks, "build", noted)
     found = points({"fixed": {"algorithm": "adsgd"}, "grid": {"seed": list(range(100)), "skew": [0, 1.0]}})
     assert len({point.key for point in found}) == 200
     assert len(built) == 2
@@ -316,12 +323,12 @@ def test_a_run_that_kills_its_worker_fails_alone(tmp_path: Path, monkeypatch: py
 
 
 def test_a_full_disk_is_said_and_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, write, numbers = tmp_path / "a.parquet", store.write_atomically, count()
+    out, numbers = tmp_path / "a.parquet", count()
 
     def full(path: Path, content: bytes) -> None:
         if next(numbers) == 3:
             raise OSError(28, "No space left on device", str(path))
-        write(path, content)
+        write_atomically(path, content)
 
     monkeypatch.setattr(store, "write_atomically", full)
     with pytest.raises(DiskError, match=r"No space left on device.*same command again"):
