@@ -146,6 +146,8 @@ def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
         def tell(now: Progress) -> None:
             nonlocal lines
             failed = f", {now.failed:,} failed" if now.failed else ""
+            if not now.running:  # what was done before says nothing about the time that remains
+                bar.reset(task, completed=now.done + now.failed)
             bar.update(task, completed=now.done + now.failed, description=f"{now.running} running{failed}")
             if now.note:
                 bar.console.print(escape(now.note), highlight=False)

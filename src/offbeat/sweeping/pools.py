@@ -87,7 +87,7 @@ class Processes:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What is started here has this process's modules, ignores Ctrl-C, which is for this process, and has one thread."""
+    """What is started here has this process's modules and one thread, and leaves Ctrl-C to this process."""
     wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     before = {name: os.environ.get(name) for name in wanted}
     main = threading.current_thread() is threading.main_thread()
