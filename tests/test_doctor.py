@@ -21,10 +21,9 @@ from typer.testing import CliRunner
 from warm import needs_shared_memory
 
 import offbeat.commands  # noqa: F401  (registers them)
-from offbeat import doctor
+from offbeat import doctor, kernel
 from offbeat.cli import app
 from offbeat.doctor import Check, examine
-from offbeat import kernel
 from offbeat.live import launch
 from offbeat.live.performer import Snapshot
 from offbeat.live.register import Register

@@ -20,6 +20,7 @@ ALLOWED = {
     "streams": "",
     "trace": "",
     "vector": "",
+    "kernel": "native vector",
     # the contracts: of an algorithm, of a task, of a graph
     "rules": "vector",
     "agent": "rules vector",
@@ -33,8 +34,8 @@ ALLOWED = {
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
     "tasks": "native streams task vector",
-    "live": "agent native outbox rules streams topology trace vector world",
-    "sim": "agent outbox rules streams task topology trace vector world",
+    "live": "agent kernel outbox rules streams topology trace vector world",
+    "sim": "agent kernel outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
     "report": "algorithms results topology trace",
@@ -46,24 +47,27 @@ ALLOWED = {
     "liverun": "algorithms experiment live results rules sim streams trace vector",
     "livefolder": "algorithms live trace",
     "replaying": "algorithms experiment live rules sim streams task topology trace vector",
+    "sweeping": "algorithms delays experiment results task trace world",
     "fitting": "trace",
     "predicting": "algorithms delays experiment fitting results tasks trace",
     "perfetto": "trace",
     "exporting": "live trace vector",
-    "doctor": "live vector",
+    "doctor": "kernel live vector",
     "console": "report results",
     "cli": "algorithms comparison console delays graphs report results tasks world",
     "cli_launch": "algorithms cli console live perfetto replaying topology trace",
     "cli_live": "algorithms cli comparison console experiment live livefolder liverun report results",
     "cli_predict": "algorithms cli console predicting report results trace world",
+    "cli_sweep": "cli console sweeping",
     "cli_tools": "console doctor exporting",
-    "commands": "cli cli_launch cli_live cli_predict cli_tools",
+    "commands": "cli cli_launch cli_live cli_predict cli_sweep cli_tools",
     "__main__": "commands",
 }
 """Unit -> the units that it may import. A unit is a module or a package of `offbeat`; all may import `errors`,
 and the package itself (`offbeat/__init__.py`) may import all but the command line and the report."""
 
-LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch")}
+LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch"),
+        ("sweeping", "fcntl"), ("sweeping", "pyarrow"), ("sweeping", "ray")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional, or because results show themselves."""
 
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
@@ -74,16 +78,16 @@ LIVE = {
     for name in ("board", "children", "driver", "faults", "launch", "metrics", "performer", "saver", "screen")
 }
 
-COMMANDS = ("cli", "cli_launch", "cli_live", "cli_predict", "cli_tools")
+COMMANDS = ("cli", "cli_launch", "cli_live", "cli_predict", "cli_sweep", "cli_tools")
 
 ONLY = {
     "pickle": {"offbeat.sim.checks"},
     "random": {"offbeat.agent", "offbeat.graphs", "offbeat.live.encode", "offbeat.sim.replay", "offbeat.streams"},
     "time": {"offbeat.doctor", "offbeat.experiment", "offbeat.liverun", *LIVE},
     "typer": {f"offbeat.{name}" for name in COMMANDS},
-    "threading": {"offbeat.live.driver"},
-    "multiprocessing": set(),
-    "concurrent": set(),
+    "threading": {"offbeat.live.driver", "offbeat.sweeping.pools"},
+    "multiprocessing": {"offbeat.sweeping.pools"},
+    "concurrent": {"offbeat.sweeping.pools", "offbeat.sweeping.running"},
     "asyncio": set(),
     "socket": set(),
     "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.native"},
@@ -210,6 +214,7 @@ def test_files_and_functions_are_short(module: Module) -> None:
 
 def test_importing_the_package_leaves_the_slow_and_the_optional_alone() -> None:
     """scikit-learn, plotly and the command line cost a second or more; pandas need not be there at all."""
-    code = "import sys, offbeat; print([n for n in ('pandas', 'plotly', 'sklearn', 'typer') if n in sys.modules])"
+    slow = ("pandas", "plotly", "pyarrow", "sklearn", "typer")
+    code = f"import sys, offbeat; print([n for n in {slow} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,9 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from offbeat import native
+from offbeat import kernel, native
 from offbeat.errors import OffbeatError, SettingError
-from offbeat import kernel
 
 LARGE = kernel.STREAM // 4 + 77
 """Float32s enough to be written around the caches, with a tail."""

@@ -263,8 +263,8 @@ if __name__ == "__main__":
 
     import offbeat.child
     import offbeat.commands
-    import offbeat.live.children
     import offbeat.kernel
+    import offbeat.live.children
     import offbeat.liverun
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from paced import Wide
 
-from offbeat.algorithms.adsgd import ADSGD, Model
 from offbeat import kernel
+from offbeat.algorithms.adsgd import ADSGD, Model
 from offbeat.live.board import Board, Row
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric

@@ -8,13 +8,14 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from offbeat import cli_launch, cli_live, cli_predict, cli_tools
+from offbeat import cli_launch, cli_live, cli_predict, cli_sweep, cli_tools
 from offbeat.cli import app
 from offbeat.errors import OffbeatError
 
 cli_launch.register(app)
 cli_live.register(app)
 cli_predict.register(app)
+cli_sweep.register(app)
 cli_tools.register(app)
 
 

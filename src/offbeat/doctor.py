@@ -26,8 +26,8 @@ from typing import Literal
 
 import torch
 
-from offbeat.errors import OffbeatError
 from offbeat import kernel
+from offbeat.errors import OffbeatError
 from offbeat.live import launch
 from offbeat.live.board import LAUNCHER, Bell, bell_path
 from offbeat.live.children import Children

@@ -130,8 +130,11 @@ def _typed(e: Experiment) -> Experiment:
     return replace(e, crash=crashes, **numbers)
 
 
-def prepare(e: Experiment, seed: int) -> Prepared:
-    """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then."""
+def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
+    """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then.
+
+    built: the same task as it was built for another seed; enough to check many seeds quickly, not to run them
+    """
     e = _typed(e)
     n = _agents(e)
     topology = build(e.topology, n, seed)
@@ -155,7 +158,7 @@ def prepare(e: Experiment, seed: int) -> Prepared:
     data = None if e.data is None else Path(e.data)
     until: float
     if isinstance(e.task, str):
-        task: Task = tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data)
+        task: Task = built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data)
         row = tasks.TASKS[e.task]
         until = row.until if e.until is None else e.until
         target: float | None = row.target if e.target is None else e.target

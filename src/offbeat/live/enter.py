@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offbeat import kernel
 from offbeat.agent import Agent
 from offbeat.errors import SettingError
-from offbeat import kernel
 from offbeat.live import log
 from offbeat.live.board import Board
 from offbeat.live.checkpoint import refuse_other

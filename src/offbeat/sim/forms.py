@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from random import Random
 
 from offbeat.agent import Agent, Compute, Message, Publish, View
 from offbeat.outbox import vectors
 from offbeat.rules import Rule
+from offbeat.streams import Purpose, python_stream
 from offbeat.vector import Parts, Vector, settle
 
 GRADIENT = -1
@@ -36,7 +36,7 @@ class NoForm(Exception):
 def form_of(new_agent: Callable[[], Agent], rule: Rule, me: int, n: int, view: View, initial: Parts) -> Form:
     """The form of one agent. Raises NoForm if it is none."""
     agent, x = new_agent(), Vector(initial)
-    agent.join(me, n, x, view, rule, Random(0))
+    agent.join(me, n, x, view, rule, python_stream(0, Purpose.ALGORITHM, me))
     agent.start()
     if [type(effect) for effect in agent.drain()] != [Compute] or agent.model is not x:
         raise NoForm("it does more than to ask for a gradient at the start")

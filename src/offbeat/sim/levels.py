@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -165,5 +166,4 @@ def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
 
 def _chunks(bounds: list[int]) -> list[tuple[int, int]]:
     """The pieces between the bounds, none wider than WIDEST."""
-    pairs = zip(bounds[:-1], bounds[1:], strict=True)
-    return [(at, min(at + WIDEST, high)) for low, high in pairs for at in range(low, high, WIDEST)]
+    return [(at, min(at + WIDEST, high)) for low, high in pairwise(bounds) for at in range(low, high, WIDEST)]

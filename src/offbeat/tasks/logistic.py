@@ -133,14 +133,14 @@ class Logistic:
         else:
             entropies = [float(cross_entropy(self._logits(row, self.data.train_x), self.data.train_y)) for row in x]
         penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
-        return np.array(entropies) + np.array(penalties)
+        return np.array([a + b for a, b in zip(entropies, penalties, strict=True)])
 
     def accuracies(self, models: Parts) -> np.ndarray:
         """The share of the test data whose largest logit is its label's."""
         (x,) = models
         data, test = self.data, self._samples("test")
         if isinstance(test, softmax.Samples) and softmax.readable(x, len(x), test.size):
-            return np.array([test.scores(row)[1] / len(data.test_y) for row in x])
+            return np.array([test.scores(row)[1] for row in x]) / len(data.test_y)
         right = [self._logits(row, data.test_x).argmax(1) == data.test_y for row in x]
         return np.array([float(hits.double().mean()) for hits in right])
 

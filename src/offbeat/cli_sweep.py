@@ -1,0 +1,183 @@
+"""The command line of sweeps."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from offbeat.cli import Terminated, check_writable
+from offbeat.console import Out, progress_bar
+from offbeat.errors import SettingError
+from offbeat.sweeping.grid import Point, read_grid
+from offbeat.sweeping.running import Progress, sweep
+from offbeat.sweeping.store import Store
+from offbeat.sweeping.work import Outcome
+
+SHOWN = 10
+"""Points, or failures, of which a list shows no more."""
+
+LINES = 20
+"""How many lines of progress there are where the output is no terminal."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("sweep")(sweep_command)
+
+
+def sweep_command(
+    grid: Annotated[Path, typer.Argument(help="A TOML file, as shown above.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The Parquet file; default: the name of the grid, in this folder.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many runs at once; default: one for each core.")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the grid and say what would be run.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    r"""Run a whole grid of settings on all cores, and write one Parquet file.
+
+    The names are those of 'offbeat compare' (eval_every for --eval-every), and
+    algorithm, lr, seed. Example, with 30 runs:
+
+      \[fixed]                       # one value each
+
+      task = "digits"
+
+      until = 4000
+
+      crash = \["agent 3 at 100 until 200"]
+
+      \[grid]                        # lists: every combination is run
+
+      case = \["base", "combined"]
+
+      algorithm = \["adsgd", "dsgd:overlap", "rfast"]
+
+      seed = \[0, 1, 2]
+
+      lr = \[0.01, 0.03]             # as --lr: rfast's times n
+
+      \[lr]                          # as --lr rfast=0.05: its own step
+
+      rfast = 0.05                  # or several: \[0.05, 0.1]
+
+    All runs are checked before the first starts. A path is relative to the
+    folder in which you give the command. Every finished run is kept in
+    FILE.parquet.runs, under a hash of its settings: after Ctrl-C or a crash the
+    same command goes on where it stopped, and a grid that has grown runs only
+    what is new. What fails is listed, the others go on, the exit code is 1, and
+    the next start tries it again.
+
+    The file has one row for a run: settings, results, digest, and the curve as
+    lists. 'loss' is the setting; what was trained has 'final_loss'. The same grid
+    gives the same bytes.
+
+    With --ray, offbeat and the data must be on every machine of the cluster:
+    pip install 'offbeat\[ray]'.
+    """
+    path = out or Path(f"{grid.stem}.parquet")
+    if path.resolve() == grid.resolve():
+        raise SettingError(f"The results would be written over the grid, {grid}; expected another name for --out.")
+    check_writable(path)
+    points = read_grid(grid)
+    if not dry_run:
+        _run(points, path, workers, ray, quiet)
+    elif not quiet:
+        _announce(Out(), points, Store(path))
+
+
+def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool) -> None:
+    """Sweep, say how it went, and exit with the code for it."""
+    last, failures, code = Progress(len(points), 0), list[Outcome](), 0
+    with _terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
+
+        def told(now: Progress) -> None:
+            nonlocal last
+            last = now
+            tell(now)
+
+        try:
+            failures = sweep(points, path, workers, ray, told)
+        except KeyboardInterrupt as interrupt:
+            code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+    done = f"{last.done:,} of {last.total:,} runs are done"
+    if code:
+        _say(Out(stderr=True), f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
+    elif not quiet:
+        _say(Out(), f"{done}. Written: {path}")
+    _complain(failures)
+    if code or failures:
+        raise typer.Exit(code or 1)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
+    """A bar on a terminal; elsewhere a line now and then."""
+    with progress_bar() as bar:
+        task = bar.add_task("runs", total=total)
+        lines, terminal = -1, bar.console.is_terminal
+
+        def tell(now: Progress) -> None:
+            nonlocal lines
+            failed = f", {now.failed:,} failed" if now.failed else ""
+            if not now.running:  # what was done before says nothing about the time that remains
+                bar.reset(task, completed=now.done + now.failed)
+            bar.update(task, completed=now.done + now.failed, description=f"{now.running} running{failed}")
+            if now.note:
+                bar.console.print(escape(now.note), highlight=False)
+            reached = (now.done + now.failed) * LINES // max(1, total)
+            if not terminal and reached > lines:
+                lines = reached
+                _say(bar.console, f"{now.done:,} of {total:,} runs done{failed}")
+
+        yield tell
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(Text(text), soft_wrap=True)
+
+
+def _announce(console: Console, points: list[Point], store: Store) -> None:
+    missing = [point for point in points if not store.has(point)]
+    _say(console, f"{len(points):,} runs: {len(points) - len(missing):,} done, {len(missing):,} to do.")
+    for point in missing[:SHOWN]:
+        _say(console, f"  {point.named}")
+    if len(missing) > SHOWN:
+        _say(console, f"  and {len(missing) - SHOWN:,} more")
+
+
+def _complain(failures: list[Outcome]) -> None:
+    """Which runs failed, and why."""
+    console = Out(stderr=True)
+    for failure in failures[:SHOWN]:
+        _say(console, f"Failed: {failure.point.named}: {failure.failure}")
+    if len(failures) > SHOWN:
+        _say(console, f"and {len(failures) - SHOWN:,} more failed")
+    if failures:
+        _say(console, "The same command tries these again.")

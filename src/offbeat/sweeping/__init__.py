@@ -1,0 +1,17 @@
+"""Sweeps: every run of a grid of settings, on all cores or a Ray cluster, into one Parquet file.
+
+    grid      a TOML file -> the points of the grid, each checked, each with its key
+    record    a run -> a row of the table, and the Parquet file
+    store     the folder of finished rows: what makes a sweep go on where it stopped
+    work      what a worker does with a batch of points
+    pools     the workers: processes of this machine, or tasks of a Ray cluster
+    running   all of it together: `sweep`
+
+From Python:
+
+    from offbeat.sweeping.grid import read_grid
+    from offbeat.sweeping.running import sweep
+
+    if __name__ == "__main__":
+        failures = sweep(read_grid(Path("grid.toml")), Path("grid.parquet"))
+"""

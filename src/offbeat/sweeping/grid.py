@@ -1,0 +1,238 @@
+"""A grid of settings: from a TOML file to its points, each of them checked before any runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+from offbeat.algorithms import Algorithm, find
+from offbeat.delays import parse
+from offbeat.errors import DataError, SettingError, unknown
+from offbeat.experiment import REAL, WHOLE, Experiment, Prepared, check_algorithm, prepare, real, simulator, whole
+from offbeat.task import Task
+from offbeat.world import parse_crash
+
+RESULTS = 1
+"""Part of every key. It grows when the same settings give other results, or a row has other columns."""
+
+MOST_POINTS = 100_000
+TASKS_KEPT = 8
+DEFAULT_LR = 0.01
+
+EXPERIMENT = tuple(f.name for f in fields(Experiment))
+KNOWN = ("algorithm", *EXPERIMENT, "lr", "seed")
+"""The names of a grid: those of `Experiment`, and algorithm, lr and seed."""
+
+TABLES = ("fixed", "grid", "lr")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a grid.
+
+    algorithm:  its name, with options
+    named:      what tells it from the others of its grid, as text
+    settings:   all of them, what was left to a default included; JSON-ready
+    key:        the SHA-256 of the settings, in hexadecimal
+    """
+
+    experiment: Experiment
+    algorithm: str
+    lr: float
+    seed: int
+    named: str
+    settings: dict[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A point that has not been checked. own: whether the step is this algorithm's own, from [lr]."""
+
+    index: int
+    row: Algorithm
+    step: float
+    own: bool
+    named: str
+
+
+def read_grid(path: Path) -> list[Point]:
+    """The points of a grid in a TOML file. Raises SettingError or DataError, with the name of the file."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingError(f"Cannot read {path}: {error.strerror or error}. Expected a TOML file.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is no TOML: {error}. See 'offbeat sweep --help' for an example.") from None
+    try:
+        return points(table)
+    except (SettingError, DataError) as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def points(table: Mapping[str, Any]) -> list[Point]:
+    """The points of a grid, in its order: the last name of [grid] varies faster than those before, the step fastest.
+
+    table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own step, or several.
+    Raises SettingError or DataError unless every one of them can run.
+    """
+    fixed, axes, own = _tables(table)
+    drafts = list(islice(_drafts(fixed, axes, own), MOST_POINTS + 1))
+    if len(drafts) > MOST_POINTS:
+        raise SettingError(f"The grid has more than {MOST_POINTS:,} points. Make several grids of it.")
+    worlds: dict[tuple[Experiment, int], list[_Draft]] = {}
+    for world, draft in drafts:
+        worlds.setdefault(world, []).append(draft)
+    checked: dict[int, Point] = {}
+    built: dict[tuple[Any, ...], Task] = {}
+    for (experiment, seed), together in worlds.items():
+        checked |= _checked(experiment, seed, together, built)
+    return [checked[index] for index in range(len(checked))]
+
+
+# -- what is written in the file -------------------------------------------------------------------
+
+
+def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, list[float]]]:
+    """[fixed], [grid] and [lr], every value of its type."""
+    for name, value in table.items():
+        if name not in TABLES:
+            if name in KNOWN:
+                raise SettingError(f"'{name}' stands outside of the tables; expected it below [fixed] or [grid].")
+            raise unknown("table", name, TABLES)
+        if not isinstance(value, dict):
+            raise SettingError(f"'{name}' must be a table, [{name}]; got {value!r}.")
+    given, lists = table.get("fixed", {}), table.get("grid", {})
+    for name in (*given, *lists):
+        if name not in KNOWN:
+            raise unknown("setting", name, KNOWN)
+    if both := [name for name in lists if name in given]:
+        raise SettingError(f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one of them.")
+    if "algorithm" not in {*given, *lists}:
+        raise SettingError('No algorithm is named; expected [fixed] algorithm = "adsgd", or a list of them in [grid].')
+    fixed = {name: _value(name, value) for name, value in given.items()}
+    axes = {name: _values(name, values) for name, values in lists.items()}
+    own = {}
+    for name, value in table.get("lr", {}).items():
+        row = find(name)
+        if row.name in own:
+            raise SettingError(f"[lr] names {row.name} twice; expected one step, or one list of steps.")
+        own[row.name] = _values("lr", value if isinstance(value, list) else [value])
+    compared = axes.get("algorithm", [fixed.get("algorithm")])
+    if others := [name for name in own if name not in compared]:
+        raise SettingError(f"[lr] has a step for '{others[0]}', which is not in the grid: {', '.join(compared)}.")
+    return fixed, axes, own
+
+
+def _values(name: str, values: Any) -> list[Any]:
+    """The values of one name of [grid]: at least one, all different."""
+    if not isinstance(values, list):
+        raise SettingError(f"'{name}' in [grid] must be a list; got {values!r}. A single value stands in [fixed].")
+    if not values:
+        raise SettingError(f"'{name}' has an empty list; expected one value or more.")
+    found: dict[Any, None] = {}
+    for value in values:
+        typed = _value(name, value)
+        if typed in found:
+            raise SettingError(f"'{name}' lists {value!r} twice; expected different values.")
+        found[typed] = None
+    return list(found)
+
+
+def _value(name: str, value: Any) -> Any:
+    """A value with its type, spelt in the one way that the key is made of. Raises SettingError for a wrong one."""
+    if name == "lr" and value == "tuned":
+        raise SettingError(
+            "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected steps, as in [grid] "
+            "lr = [0.01, 0.03]; the table then has the runs of each."
+        )
+    if name in WHOLE or name == "seed":
+        return whole(name, value)
+    if name in REAL or name == "lr":
+        number = real(name, value)
+        if not math.isfinite(number):
+            raise SettingError(f"'{name}' must be finite; got {value!r}.")
+        return number
+    if name == "crash":
+        crashes = [value] if isinstance(value, str) else value
+        if not isinstance(crashes, list) or not all(isinstance(crash, str) for crash in crashes):
+            raise SettingError(f"'crash' must be text like 'agent 3 at 100', or a list of such; got {value!r}.")
+        return tuple(str(parse_crash(crash)) for crash in crashes)
+    if not isinstance(value, str):
+        raise SettingError(f"'{name}' must be text; got {value!r}.")
+    if name in ("compute", "communication"):
+        delay = parse(value)
+        return value.strip() if delay.values else str(delay)  # measured delays go by their file
+    return find(value).name if name == "algorithm" else value
+
+
+def _drafts(
+    fixed: dict[str, Any], axes: dict[str, list[Any]], own: dict[str, list[float]]
+) -> Iterator[tuple[tuple[Experiment, int], _Draft]]:
+    """Every point with its world, (experiment, seed)."""
+    steps = axes.get("lr", [fixed.get("lr", DEFAULT_LR)])
+    others = {name: values for name, values in axes.items() if name != "lr"}
+    index = 0
+    for chosen in product(*others.values()):
+        varied = dict(zip(others, chosen, strict=True))
+        given = fixed | varied
+        row = find(given["algorithm"])
+        experiment = Experiment(**{name: value for name, value in given.items() if name in EXPERIMENT})
+        ours = own.get(row.name)
+        for step in ours or steps:
+            shown = varied | ({"lr": step} if len(ours or steps) > 1 else {})
+            named = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or row.name
+            yield (experiment, given.get("seed", 0)), _Draft(index, row, step, ours is not None, named)
+            index += 1
+
+
+def _shown(value: Any) -> str:
+    return (" and ".join(value) or "none") if isinstance(value, tuple) else str(value)
+
+
+# -- whether it can run ----------------------------------------------------------------------------
+
+
+def _checked(
+    e: Experiment, seed: int, drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]
+) -> dict[int, Point]:
+    """The points of one world by their index, checked as `offbeat compare` would, but without their data.
+
+    A task is built once for all seeds and graphs; `built` keeps the last few.
+    """
+    draft = drafts[0]
+    try:
+        same = (e.task, e.agents, e.batch, e.reg, e.skew, e.dirichlet, e.data)
+        p = prepare(e, seed, built.pop(same, None))
+        built[same] = p.task
+        if len(built) > TASKS_KEPT:
+            del built[next(iter(built))]
+        simulator(p, draft.row, draft.step, e.executor)
+        fit: set[str] = set()
+        for draft in drafts:
+            if draft.row.name not in fit:
+                check_algorithm(p, draft.row)
+                fit.add(draft.row.name)
+            if draft.step <= 0:
+                raise SettingError(f"A step must be a finite number > 0; got {draft.step}.")
+    except (SettingError, DataError) as error:
+        raise type(error)(f"The point '{draft.named}': {error}") from None
+    return {draft.index: _point(e, seed, p, draft) for draft in drafts}
+
+
+def _point(e: Experiment, seed: int, p: Prepared, draft: _Draft) -> Point:
+    lr = draft.step if draft.own else draft.row.default_lr(draft.step, p.topology.n)
+    settings = {name: p.settings[name] for name in EXPERIMENT} | {"algorithm": draft.row.name, "lr": lr, "seed": seed}
+    settings |= {name: float(settings[name]) for name in REAL if settings[name] is not None}
+    delays = {"compute": p.world.compute, "communication": p.world.communication}
+    measured = {name: hashlib.sha256(delay.values).hexdigest() for name, delay in delays.items() if delay.values}
+    keyed = {"results": RESULTS, "settings": settings, "measured": measured}
+    text = json.dumps(keyed, sort_keys=True, allow_nan=False)
+    return Point(e, draft.row.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest())
