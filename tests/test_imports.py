@@ -49,7 +49,7 @@ ALLOWED = {
     "predicting": "algorithms delays experiment fitting results tasks trace",
     "perfetto": "trace",
     "exporting": "live trace vector",
-    "doctor": "live vector",
+    "doctor": "live tasks vector",
     "console": "report results",
     "cli": "algorithms comparison console delays graphs report results tasks world",
     "cli_live": "algorithms cli comparison console live liverun perfetto replaying report results topology trace",

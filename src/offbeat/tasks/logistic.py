@@ -133,7 +133,7 @@ class Logistic:
         else:
             entropies = [float(cross_entropy(self._logits(row, self.data.train_x), self.data.train_y)) for row in x]
         penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
-        return np.array(entropies) + np.array(penalties)
+        return np.array([a + b for a, b in zip(entropies, penalties, strict=True)])
 
     def accuracies(self, models: Parts) -> np.ndarray:
         """The share of the test data whose largest logit is its label's."""
