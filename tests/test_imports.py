@@ -52,7 +52,7 @@ ALLOWED = {
     "predicting": "algorithms delays experiment fitting results tasks trace",
     "perfetto": "trace",
     "exporting": "live trace vector",
-    "doctor": "kernel live vector",
+    "doctor": "kernel live tasks vector",
     "console": "report results",
     "cli": "algorithms comparison console delays graphs report results tasks world",
     "cli_launch": "algorithms cli console live perfetto replaying topology trace",

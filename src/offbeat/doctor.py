@@ -34,6 +34,7 @@ from offbeat.live.children import Children
 from offbeat.live.performer import Snapshot
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
+from offbeat.tasks import softmax
 from offbeat.vector import Vector, settle
 
 FAILED: Literal["FAILED"] = "FAILED"
@@ -149,7 +150,7 @@ def compiled() -> Check:
         if not torch.equal(ours, theirs):
             do = "remove the folder ~/.cache/offbeat, try again, and report it with the compiler's version"
             return Check("kernel", FAILED, f"{name}: other bits than torch ({dtype})", expected, do)
-    return Check("kernel", "ok", f"{name}, torch's bits", expected)
+    return Check("kernel", "ok", f"{name}, torch's bits; softmax regression: {softmax.name()}", expected)
 
 
 def cuda() -> Check:

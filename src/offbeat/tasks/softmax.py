@@ -108,7 +108,7 @@ class Samples:
     def gradients(
         self, pool: Tensor, rows: np.ndarray, out: Tensor, outs: np.ndarray, index: np.ndarray, reg: float
     ) -> None:
-        """out[outs[r]] <- at pool[rows[r]], the gradient of mean cross entropy on samples index[r] and the regulariser.
+        """out[outs[r]] <- the gradient at pool[rows[r]] of mean cross entropy on samples index[r] and the regulariser.
 
         pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and in `outs`;
         rows, outs: int64 [m]; index: int64 [m, B]. Raises IndexError if one of these points at nothing.
