@@ -13,7 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -26,7 +26,8 @@ import offbeat
 from offbeat import cli, commands, comparison
 from offbeat.delays import parse
 from offbeat.errors import ContractError
-from offbeat.experiment import Experiment, run_one
+from offbeat.experiment import Experiment
+from offbeat.runs import run_many
 
 QUICK = ("compare", "--task", "quadratic", "--until", "20")
 """A comparison of a tenth of a second."""
@@ -88,7 +89,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object, **__: object) -> None:
         raise AssertionError("something was run")
 
-    monkeypatch.setattr(comparison, "run_one", run)
+    monkeypatch.setattr(comparison, "run_many", run)
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -278,7 +279,7 @@ def test_an_error_of_an_algorithm_ends_with_another_code(call: Call, monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise ContractError("Agent 3 broke [red]promise[/red] c.")
 
-    monkeypatch.setattr(comparison, "run_one", broken)
+    monkeypatch.setattr(comparison, "run_many", broken)
     outcome = call(*QUICK, "--quiet", "--json", "out.json")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == "Error: Agent 3 broke [red]promise[/red] c.\n"
@@ -483,11 +484,11 @@ def test_a_read_only_file_is_refused_first(call: Call, monkeypatch: pytest.Monke
 def test_a_folder_that_is_gone_at_the_end_costs_no_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("sub").mkdir()
 
-    def run(*arguments: Any, **options: Any) -> offbeat.Run:
+    def run(*arguments: Any, **options: Any) -> Iterator[offbeat.Run]:
         shutil.rmtree("sub", ignore_errors=True)
-        return run_one(*arguments, **options)
+        return run_many(*arguments, **options)
 
-    monkeypatch.setattr(comparison, "run_one", run)
+    monkeypatch.setattr(comparison, "run_many", run)
     outcome = call(*QUICK, "--json", "sub/out.json")
     assert outcome.code == 1
     assert re.search(r"^Error: .*sub/out\.json.*No such file or directory", outcome.err, re.MULTILINE)
@@ -689,7 +690,7 @@ def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "run_one", interrupted)
+    monkeypatch.setattr(comparison, "run_many", interrupted)
     outcome = call(*QUICK, "--json", "out.json", "--report", "out.html")
     assert outcome.code == 130
     assert "No run was finished" in outcome.out

@@ -22,7 +22,7 @@ from offbeat.algorithms import find
 from offbeat.algorithms.adpsgd import Ask
 from offbeat.algorithms.adsgd import Model
 from offbeat.delays import parse
-from offbeat.experiment import Experiment, one_thread, prepare
+from offbeat.experiment import Experiment, prepare
 from offbeat.live import enter
 from offbeat.live.board import Board, Row, State
 from offbeat.live.driver import Driver
@@ -35,6 +35,7 @@ from offbeat.live.wire import Tag
 from offbeat.liverun import Watcher, all_alike
 from offbeat.outbox import Medium
 from offbeat.replaying import Outcome, replayed
+from offbeat.runs import one_thread
 from offbeat.sim.executors import evaluate
 from offbeat.sim.replay import Replay
 from offbeat.streams import Purpose, python_stream

@@ -17,7 +17,8 @@ from warm import Started, start, until
 from offbeat import cli_sweep, tasks
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.errors import DataError, DiskError, SettingError
-from offbeat.experiment import prepare, run_one
+from offbeat.experiment import prepare
+from offbeat.runs import run_one
 from offbeat.sweeping import pools, store
 from offbeat.sweeping.grid import Point, points, read_grid
 from offbeat.sweeping.record import COLUMNS

@@ -136,8 +136,13 @@ def compare(
     seed: Annotated[int, typer.Option(help="The first seed. One seed, the same bytes.", rich_help_panel=OUTPUT)] = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=OUTPUT)] = 1,
     executor: Annotated[
-        str, typer.Option(help="'batched', or 'event-by-event', the slow oracle.", rich_help_panel=OUTPUT)
-    ] = "batched",
+        str,
+        typer.Option(
+            help="How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
+            "results are the same.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "auto",
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)

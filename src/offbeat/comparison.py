@@ -15,9 +15,10 @@ from typing import Any
 from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, run_one, simulator, whole
+from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
+from offbeat.runs import Job, check_run, run_many
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The steps that `lr="tuned"` tries (times n for R-FAST)."""
@@ -50,14 +51,13 @@ class Plan:
     def runs(self, progress: Progress | None = None, keep_traces: bool = False) -> Iterator[Run]:
         """Make the runs; each is finished when it is yielded. Without `keep_traces` only the first seed's have one."""
         for row, steps in zip(self.rows, self.steps, strict=True):
-            tuning = None
+            tuning, jobs = None, list[Job]()
             if steps is None:
                 steps, tuning = self._tuned(row, progress)
             for lr in steps:
-                for index, p in enumerate(self.prepared):
-                    keep = keep_traces or index == 0
-                    run = run_one(p, row, lr, self.experiment.executor, self.rule, progress, self.check, keep)
-                    yield replace(run, tuning=tuning)
+                jobs += [Job(p, row, lr, keep_traces or index == 0) for index, p in enumerate(self.prepared)]
+            for run in run_many(jobs, self.experiment.executor, self.rule, progress, self.check):
+                yield replace(run, tuning=tuning)
 
     def _tuned(
         self, row: Algorithm, progress: Progress | None
@@ -69,9 +69,9 @@ class Plan:
         p = prepare(self.experiment, self.prepared[0].seed + TUNING_SEED)
         outcomes: dict[float, dict[str, float | None]] = {}
         best: tuple[float, float, float] = (math.inf, math.inf, math.inf)
-        for base in TUNING_GRID:
-            lr = row.default_lr(base, p.topology.n)
-            run = run_one(p, row, lr, self.experiment.executor, self.rule, progress, keep_trace=False)
+        grid = [row.default_lr(base, p.topology.n) for base in TUNING_GRID]
+        jobs = [Job(p, row, lr, keep_trace=False) for lr in grid]
+        for lr, run in zip(grid, run_many(jobs, self.experiment.executor, self.rule, progress), strict=True):
             loss = run.final["loss"] if run.diverged_at is None else None
             outcomes[lr] = {"time_to_target": run.time_to_target, "loss": loss}
             time_to_target = math.inf if run.time_to_target is None else run.time_to_target
@@ -112,7 +112,7 @@ def plan(
     made = Plan(e, prepared, rows, _steps(lr, rows, prepared[0].topology.n), rule, check)
     for row, steps in zip(rows, made.steps, strict=True):
         for step in steps or [1.0]:
-            simulator(prepared[0], row, step, e.executor, rule, check=False)
+            check_run(prepared[0], row, step, e.executor, rule)
         for p in prepared[1:]:  # of other seeds a random graph may be another
             check_algorithm(p, row)
     return made

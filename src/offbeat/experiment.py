@@ -1,32 +1,24 @@
-"""One experiment: its settings, what is built from them, and one run of one algorithm."""
+"""One experiment: its settings, and what is built from them."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, cast
 
 import networkx as nx
-import torch
 
 from offbeat import tasks
 from offbeat.algorithms import Algorithm
 from offbeat.delays import Delay, parse
 from offbeat.errors import SettingError
-from offbeat.results import Curve, Progress, Run
-from offbeat.rules import SGD, Rule
-from offbeat.sim.checks import Checker
-from offbeat.sim.executors import executor
-from offbeat.sim.simulator import Simulator, final_bytes
+from offbeat.rules import SGD
 from offbeat.streams import Purpose, python_stream
 from offbeat.task import Task
 from offbeat.topology import Topology, build
-from offbeat.vector import Parts, Vector
+from offbeat.vector import Vector
 from offbeat.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 
 EVALUATIONS = 200
@@ -48,7 +40,7 @@ class Experiment:
     eval_every:  simulated time between evaluations; None: 1/200 of `until`
     compute, communication: shapes of the delays, as `offbeat.Delay` or text ("gamma 0.25", "file rtt.csv")
     crash:       "agent 3 at 100 until 200", or `offbeat.Crash`
-    executor:    "batched", or "event-by-event", the oracle
+    executor:    how gradients and models are evaluated: "auto", "levels", "batched", or "event-by-event", the oracle
 
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
@@ -71,7 +63,7 @@ class Experiment:
     compute: str | Delay = Delay("gamma")
     communication: str | Delay = Delay("lognormal")
     data: str | Path | None = None
-    executor: str = "batched"
+    executor: str = "auto"
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,9 +229,6 @@ def _settings(
     return given
 
 
-# -- one run ---------------------------------------------------------------------------------------
-
-
 def check_algorithm(p: Prepared, row: Algorithm) -> None:
     """Raise SettingError if the algorithm cannot run on this graph."""
     row.check(p.topology)
@@ -247,106 +236,3 @@ def check_algorithm(p: Prepared, row: Algorithm) -> None:
     rng = python_stream(p.seed, Purpose.ALGORITHM, 0)
     agent.join(0, n, Vector(p.task.initial()), p.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
     agent.check()
-
-
-def simulator(
-    p: Prepared,
-    row: Algorithm,
-    lr: float,
-    how: str = "batched",
-    rule: Callable[[float], Rule] = SGD,
-    check: bool = False,
-) -> Simulator:
-    """The simulator of one run, ready to start. Raises SettingError if the algorithm cannot run there."""
-    row.check(p.topology)
-    if not (math.isfinite(lr) and lr > 0):
-        raise SettingError(f"A step must be a finite number > 0; got {lr} for {row.name}.")
-    return Simulator(
-        row.new, lambda: rule(lr), p.topology, p.task, p.world, executor(how, p.task),
-        returns="return" in row.tolerates, checker=Checker() if check else None,
-    )  # fmt: skip
-
-
-def run_one(
-    p: Prepared,
-    row: Algorithm,
-    lr: float,
-    how: str = "batched",
-    rule: Callable[[float], Rule] = SGD,
-    progress: Progress | None = None,
-    check: bool = False,
-    keep_trace: bool = True,
-) -> Run:
-    """One run, from start to end (or until its loss is no longer finite)."""
-    began = time.perf_counter()
-    with one_thread():
-        sim = simulator(p, row, lr, how, rule, check)
-        curve, diverged_at, reached = Curve(), None, None
-        sim.start()
-        for now in p.eval_times:
-            sim.run(now)
-            curve_point(p.task, sim.stacked(), now, sum(sim.steps), sim.bytes_sent / 1e6, curve)
-            if progress is not None:
-                progress(row.name, now, p.until, curve)
-            if not (math.isfinite(curve.loss[-1]) and math.isfinite(curve.consensus[-1])):
-                diverged_at = now
-                break
-            if reached is None and met(p, curve):
-                reached = now
-        models = sim.stacked()
-        final = final_scores(p.task, models, curve)
-    trace = sim.recorder.trace()
-    named = getattr(rule, "__name__", repr(rule))
-    own = [*p.settings["own"], *[f"the algorithm {row.name}"] * row.own, *[f"the rule {named}"] * (rule is not SGD)]
-    return Run(
-        algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
-        settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
-        time_to_target=reached if diverged_at is None else None, diverged_at=diverged_at,
-        updates=sum(sim.steps), messages=sim.messages, megabytes=sim.bytes_sent / 1e6,
-        staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
-        wall_s=time.perf_counter() - began, topology=p.topology, models=models, trace=trace if keep_trace else None,
-    )  # fmt: skip
-
-
-def final_scores(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
-    """The scores at the end: of the average model, from the curve, and of the agents' own."""
-    own = task.accuracies(models) if task.measure == "accuracy" else None
-    return {
-        "loss": curve.loss[-1],
-        "accuracy": curve.accuracy[-1] if curve.accuracy else None,
-        "consensus": curve.consensus[-1],
-        "accuracy_mean": None if own is None else float(own.mean()),
-        "accuracy_worst": None if own is None else float(own.min()),
-    }
-
-
-def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: float, curve: Curve) -> None:
-    """Evaluate these models [m, P] and add a point to the curve."""
-    mean = tuple(part.mean(0) for part in models)
-    average = tuple(part[None] for part in mean)
-    squares = sum((part - middle).double().square().sum(1).mean() for part, middle in zip(models, mean, strict=True))
-    curve.time.append(now)
-    curve.updates.append(updates)
-    curve.megabytes.append(megabytes)
-    curve.loss.append(float(task.losses(average)[0]))
-    if task.measure == "accuracy":
-        curve.accuracy.append(float(task.accuracies(average)[0]))
-    curve.consensus.append(float(squares) ** 0.5)
-
-
-def met(p: Prepared, curve: Curve, k: int = -1) -> bool:
-    """Whether the k-th point of the curve meets the target."""
-    if p.target is None:
-        return False
-    return curve.accuracy[k] >= p.target if p.task.measure == "accuracy" else curve.loss[k] <= p.target
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One OpenMP thread: faster for models of this size, and the bits do not depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -21,7 +21,7 @@ import torch
 
 from offbeat.algorithms import Algorithm, find
 from offbeat.errors import DataError, OffbeatError, SettingError
-from offbeat.experiment import Experiment, Prepared, curve_point, final_scores, met, one_thread, prepare
+from offbeat.experiment import Experiment, Prepared, prepare
 from offbeat.live import checkpoint
 from offbeat.live.board import State
 from offbeat.live.driver import Driver, Stopped
@@ -32,6 +32,7 @@ from offbeat.live.log import elapsed, merged
 from offbeat.live.looks import Look, Looks
 from offbeat.results import Curve, Run
 from offbeat.rules import SGD
+from offbeat.runs import curve_point, final_scores, met, one_thread
 from offbeat.sim.executors import evaluate
 from offbeat.sim.simulator import final_bytes
 from offbeat.streams import Purpose, Supply, python_stream, stream

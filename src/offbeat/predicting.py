@@ -20,9 +20,10 @@ import numpy as np
 from offbeat.algorithms import Algorithm, find
 from offbeat.delays import Delay, empirical
 from offbeat.errors import DataError, SettingError
-from offbeat.experiment import Experiment, Prepared, one_thread, prepare, run_one, simulator
+from offbeat.experiment import Experiment, Prepared, prepare
 from offbeat.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.results import Run, spread
+from offbeat.runs import one_thread, run_one, simulator
 from offbeat.tasks import Quadratic
 from offbeat.trace import EVENT_CODE, Staleness, Trace
 

@@ -14,9 +14,10 @@ import torch
 
 from offbeat.algorithms import find
 from offbeat.errors import DataError
-from offbeat.experiment import Experiment, one_thread, prepare
+from offbeat.experiment import Experiment, prepare
 from offbeat.live.performer import digest
 from offbeat.rules import SGD
+from offbeat.runs import one_thread
 from offbeat.sim.executors import evaluate
 from offbeat.sim.replay import Replay
 from offbeat.streams import Purpose, Supply, python_stream, stream

@@ -28,6 +28,8 @@ class Algorithm:
     note:        what else one should know, in particular why something is not tolerated
     times_n:     whether the default step is n times that of the others
     graph:       whether the graph has to be undirected, and its weights symmetric too
+    free:        whether it never waits, and gives its model to all its listeners at every gradient and nothing else
+                 ever (see `offbeat.sim.forms`): then its timing is known before any arithmetic
     own:         whether it is the user's own, and not in the table
     """
 
@@ -41,6 +43,7 @@ class Algorithm:
     note: str = ""
     times_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
+    free: bool = False
     own: bool = False
 
     def default_lr(self, lr: float, n: int) -> float:
@@ -70,7 +73,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     for row in (
         Algorithm(
             "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
-            needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric", free=True,
         ),
         Algorithm(
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",

@@ -114,7 +114,7 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
     given = ["agents", "topology", split, "data", "case", *slow, "compute", "communication", "loss", "batch", "reg",
              "until", "target", "eval_every", "executor"]  # fmt: skip
-    given = [name for name in given if (name, s[name]) not in (("loss", 0.0), ("executor", "batched"))]
+    given = [name for name in given if (name, s[name]) not in (("loss", 0.0), ("executor", "auto"))]
     live = "unit" in first.settings
     if live:
         given = [name for name in given if name != "executor"]

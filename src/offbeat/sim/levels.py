@@ -24,22 +24,24 @@ from offbeat import kernel
 from offbeat.sim.forms import GRADIENT, Form
 from offbeat.sim.timetable import Ints, Timetable, begin_of, ranges
 from offbeat.task import Task
+from offbeat.trace import Trace
 from offbeat.vector import Parts
 
-WINDOW = 2048
-"""Writes that are levelled at a time, and rows of the pool beyond those that live."""
+WINDOW = 192, 2048
+"""Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within these."""
 
-WIDEST = 256
+WIDEST = 32
 """Gradients in one call, at most: wider batches leave the caches."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the runs that lie side by side. draws: the next minibatch of each agent."""
+    """One of the runs that lie side by side. draws: the next minibatch of each agent; size: bytes of a model."""
 
     table: Timetable
     forms: Sequence[Form]
     draws: Sequence[Callable[[], np.ndarray[Any, Any]]]
+    size: int
 
 
 class Levels:
@@ -58,6 +60,7 @@ class Levels:
         pairs = [*zip(tables, writes, strict=False)]
         self.time = time[order]
         self._agent = np.concatenate([t.agent + a for t, a in zip(tables, self._agents, strict=False)])[order]
+        self._name = np.concatenate([table.agent for table in tables])[order]  # among those of its run
         self._own = place[np.concatenate([_shifted(t.own, w) for t, w in pairs])][order]
         counts = np.concatenate([np.diff(t.first) for t in tables])
         first = begin_of(counts)
@@ -87,8 +90,10 @@ class Levels:
         self._last = last[self._ends]
         deaths = np.bincount(last, minlength=total + 1)[:total] if total else np.zeros(0, dtype=np.int64)
         alive = int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
-        self.rows = 1 + WIDEST + alive + min(WINDOW, total)
-        self.pool = torch.zeros((self.rows, len(start)), dtype=start.dtype, device=start.device)
+        self._window_size = min(max(int(self._agents[-1]), WINDOW[0]), WINDOW[1], max(total, 1))
+        self.rows = 1 + WIDEST + alive + self._window_size
+        # numpy asks the system for huge pages, and the first touch of a page is what costs.
+        self.pool = torch.from_numpy(np.empty((self.rows, len(start)), dtype=start.numpy().dtype))
         self.pool[0] = start
         self._slot = np.zeros(total + 1, dtype=np.int64)  # the last one is that of -1
         self._free = np.arange(1 + WIDEST, self.rows)[::-1].copy()
@@ -99,7 +104,7 @@ class Levels:
         """All writes up to that time."""
         high = int(np.searchsorted(self.time, until, side="right"))
         while self._done < high:
-            self._window(self._done, min(high, self._done + WINDOW))
+            self._window(self._done, min(high, self._done + self._window_size))
 
     def stacked(self, side: int = 0) -> Parts:
         """The models of one side's agents, [n, P]."""
@@ -121,7 +126,7 @@ class Levels:
         source = self._first[order][which] + np.where(columns == GRADIENT, 0, columns)
         slots = np.where(columns == GRADIENT, 1 + within[which], self._slot[self._terms[source]])
         first, coefficients = begin_of((self._form[1:] - self._form[:-1])[agents]), self._coefficients[at]
-        gradients = self._gradients(agents, samples)
+        gradients = self._gradients(self._name[order], samples)
         for a, b in chunks:
             gradients(rows, a, b)
             kernel.rows(self.pool, out[a:b], first[a : b + 1], slots, coefficients)
@@ -144,6 +149,36 @@ class Levels:
             self.pool[1 : 1 + b - a] = g
 
         return evaluate
+
+
+class Lane:
+    """One of the runs side by side, as an engine. Whichever is asked first runs all."""
+
+    def __init__(self, levels: Levels, side: int) -> None:
+        self.levels, self.side, self.now = levels, side, 0.0
+        self._run = levels.sides[side]
+
+    def start(self) -> None:
+        """Nothing happens before the first write."""
+
+    def run(self, until: float) -> None:
+        """Everything up to and including that time."""
+        self.levels.run(until)
+        self.now = until
+
+    def stacked(self) -> Parts:
+        """The agents' models, [n, P]."""
+        return self.levels.stacked(self.side)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Gradients applied, transmissions and their bytes, so far."""
+        table = self._run.table
+        sent = table.messages(self.now)
+        return int(np.searchsorted(table.time, self.now, side="right")), sent, sent * self._run.size
+
+    def trace(self) -> Trace:
+        """What happened so far."""
+        return self._run.table.trace(self.now, self._run.forms[0].kind, self._run.size)
 
 
 def _shifted(writes: Ints, by: np.int64) -> Ints:

@@ -26,7 +26,7 @@ from offbeat.sim.executors import Executor
 from offbeat.streams import Purpose, Supply, python_stream, stream, uniform
 from offbeat.task import Task
 from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE, Recorder
+from offbeat.trace import EVENT_CODE, Recorder, Trace
 from offbeat.vector import Parts, Stamp, Vector, pin, settle
 from offbeat.world import Crash, World
 
@@ -119,6 +119,14 @@ class Simulator:
         while heap and heap[0][0] <= until:
             self.now, self.wave, _, _, call, args = heappop(heap)
             call(*args)
+
+    def counts(self) -> tuple[int, int, int]:
+        """Gradients applied, transmissions and their bytes, so far."""
+        return sum(self.steps), self.messages, self.bytes_sent
+
+    def trace(self) -> Trace:
+        """What happened so far."""
+        return self.recorder.trace()
 
     def stacked(self) -> Parts:
         """The living agents' models, [m, P]; everybody's if nobody lives."""

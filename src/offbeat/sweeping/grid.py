@@ -15,7 +15,8 @@ from typing import Any
 from offbeat.algorithms import Algorithm, find
 from offbeat.delays import parse
 from offbeat.errors import DataError, SettingError, unknown
-from offbeat.experiment import REAL, WHOLE, Experiment, Prepared, check_algorithm, prepare, real, simulator, whole
+from offbeat.experiment import REAL, WHOLE, Experiment, Prepared, prepare, real, whole
+from offbeat.runs import check_run
 from offbeat.task import Task
 from offbeat.world import parse_crash
 
@@ -214,11 +215,10 @@ def _checked(
         built[same] = p.task
         if len(built) > TASKS_KEPT:
             del built[next(iter(built))]
-        simulator(p, draft.row, draft.step, e.executor)
         fit: set[str] = set()
         for draft in drafts:
             if draft.row.name not in fit:
-                check_algorithm(p, draft.row)
+                check_run(p, draft.row, draft.step, e.executor)
                 fit.add(draft.row.name)
             if draft.step <= 0:
                 raise SettingError(f"A step must be a finite number > 0; got {draft.step}.")

@@ -9,7 +9,8 @@ from typing import Any
 
 from offbeat.algorithms import find
 from offbeat.errors import OffbeatError
-from offbeat.experiment import Experiment, Prepared, prepare, run_one
+from offbeat.experiment import Experiment, Prepared, prepare
+from offbeat.runs import run_one
 from offbeat.sweeping.grid import Point
 from offbeat.sweeping.record import row_of
 

@@ -68,6 +68,13 @@ class Logistic:
         classes, features = self.data.classes, self.data.train_x.shape[1]
         return models[:, :-classes].view(-1, classes, features), models[:, -classes:]
 
+    def like(self, other: object) -> bool:
+        """Whether gradients and losses are those of the other task, whatever minibatches it draws."""
+        return (
+            isinstance(other, Logistic) and other.data is self.data
+            and (other.reg, other.compiled) == (self.reg, self.compiled)
+        )  # fmt: skip
+
     @property
     def engine(self) -> str:
         """What gradients and losses are evaluated with, and why if that is torch."""

@@ -1,0 +1,292 @@
+"""Running experiments: one after another, or side by side where they can share their arithmetic."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
+from typing import Any, Protocol
+
+import torch
+
+from offbeat.algorithms import Algorithm
+from offbeat.errors import SettingError, unknown
+from offbeat.experiment import Prepared, check_algorithm
+from offbeat.results import Curve, Progress, Run
+from offbeat.rules import SGD, Rule
+from offbeat.sim.checks import Checker
+from offbeat.sim.executors import EXECUTORS, executor
+from offbeat.sim.forms import Form, NoForm, form_of
+from offbeat.sim.levels import Lane, Levels, Side
+from offbeat.sim.simulator import Simulator, final_bytes
+from offbeat.sim.timetable import timetable
+from offbeat.streams import Purpose, Supply, stream
+from offbeat.task import Task
+from offbeat.trace import Trace
+from offbeat.vector import Parts
+
+AUTO, LEVELS = "auto", "levels"
+HOW = (AUTO, LEVELS, *EXECUTORS)
+"""How gradients and models are evaluated. auto: by levels where an algorithm's timetable is known, else batched."""
+
+TOGETHER = 8, 1024
+"""Runs that are made side by side, at most, and their agents: by then every call is wide."""
+
+
+class Engine(Protocol):
+    """What makes a run."""
+
+    def start(self) -> None:
+        """Before anything else."""
+
+    def run(self, until: float) -> None:
+        """Everything up to and including that time."""
+
+    def stacked(self) -> Parts:
+        """The living agents' models, [m, P]."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Gradients applied, transmissions and their bytes, so far."""
+
+    def trace(self) -> Trace:
+        """What happened so far."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that is to be made: an experiment of one seed, an algorithm, its step, and whether to keep the trace."""
+
+    p: Prepared
+    row: Algorithm
+    lr: float
+    keep_trace: bool = True
+
+
+def check_run(p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> None:
+    """Raise SettingError if this run makes no sense."""
+    if how not in HOW:
+        raise unknown("executor", how, HOW)
+    if not (math.isfinite(lr) and lr > 0):
+        raise SettingError(f"A step must be a finite number > 0; got {lr} for {row.name}.")
+    check_algorithm(p, row)
+    if how == LEVELS and (reason := _why_not(p, row, rule)):
+        raise SettingError(
+            f"{row.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to that."
+        )
+
+
+def run_many(
+    jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD, progress: Progress | None = None,
+    check: bool = False,
+) -> Iterator[Run]:  # fmt: skip
+    """Make these runs, in order; each is finished when it is yielded. What a run gives does not depend on the others.
+
+    check: hold engine and algorithm to the contract, event by event
+    """
+    waiting = [*jobs]
+    while waiting:
+        with one_thread():
+            began = time.perf_counter()
+            engines = _engines(waiting, how, rule, check)
+            going = [_Going(job, engine, rule) for job, engine in zip(waiting, engines, strict=False)]
+            for each in going:
+                each.engine.start()
+            for now in waiting[0].p.eval_times:
+                for each in going:
+                    each.advance(now, progress)
+                if all(each.diverged_at is not None for each in going):
+                    break
+            for each in going:
+                each.finish()
+        wall = (time.perf_counter() - began) / len(going)
+        yield from (each.result(wall) for each in going)
+        waiting = waiting[len(going) :]
+
+
+def run_one(
+    p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD,
+    progress: Progress | None = None, check: bool = False, keep_trace: bool = True,
+) -> Run:  # fmt: skip
+    """One run, from start to end (or until its loss is no longer finite)."""
+    return next(run_many([Job(p, row, lr, keep_trace)], how, rule, progress, check))
+
+
+def simulator(
+    p: Prepared, row: Algorithm, lr: float, how: str = "batched", rule: Callable[[float], Rule] = SGD,
+    check: bool = False,
+) -> Simulator:  # fmt: skip
+    """The simulator of one run, ready to start."""
+    return Simulator(
+        row.new, lambda: rule(lr), p.topology, p.task, p.world, executor(how, p.task),
+        returns="return" in row.tolerates, checker=Checker() if check else None,
+    )  # fmt: skip
+
+
+# -- which engine ----------------------------------------------------------------------------------
+
+
+def _engines(jobs: Sequence[Job], how: str, rule: Callable[[float], Rule], check: bool) -> Sequence[Engine]:
+    """The engines of the first job, and of those after it that can be made beside it."""
+    first = jobs[0]
+    if how not in (AUTO, LEVELS):
+        return [simulator(first.p, first.row, first.lr, how, rule, check)]
+    most = max(1, min(TOGETHER[0], TOGETHER[1] // first.p.topology.n))
+    together = [*takewhile(lambda job: job is first or _alike(first.p, job.p), jobs[:most])]
+    sides: list[Side] = []
+    for job in together:
+        side = None if check or _why_not(job.p, job.row, rule) else _side(job, rule)
+        if side is None:
+            break
+        sides.append(side)
+    if sides:
+        levels = Levels(sides, first.p.task, first.p.task.initial())
+        return [Lane(levels, k) for k in range(len(sides))]
+    if how == LEVELS:
+        raise SettingError(
+            f"{first.row.name} cannot be run by levels here: two things happen at the same instant, and their order is "
+            "the simulator's to say. Expected --executor auto, which sees to that."
+        )
+    return [simulator(first.p, first.row, first.lr, "batched", rule, check)]
+
+
+def _alike(p: Prepared, other: Prepared) -> bool:
+    """Whether the gradients of both can be evaluated in one call."""
+    if p.eval_times != other.eval_times:
+        return False
+    like = getattr(p.task, "like", None)
+    return p.task is other.task or (like is not None and bool(like(other.task)))
+
+
+def _why_not(p: Prepared, row: Algorithm, rule: Callable[[float], Rule]) -> str:
+    """Why there is no timetable for this algorithm in this world; empty if there may be one."""
+    if not row.free:
+        return "what it does depends on what it hears"
+    if rule is not SGD:
+        return "its local rule keeps a state"
+    if p.world.crashes:
+        return "agents crash"
+    if len(p.task.initial()) != 1:
+        return "its model has several dtypes"
+    return ""
+
+
+def _side(job: Job, rule: Callable[[float], Rule]) -> Side | None:
+    """The run as a timetable and its forms; None where two things happen at the same instant."""
+    p, (initial,) = job.p, job.p.task.initial()
+    size = initial.numel() * initial.element_size()
+    table = timetable(p.topology, p.world, p.until, size)
+    if table is None:
+        return None
+    forms: dict[Any, Form] = {}
+    each = []
+    for i, view in enumerate(p.topology.views()):
+        shape = (*view.w.values(), [*view.w].index(i), bool(view.listeners))
+        if shape not in forms:
+            try:
+                forms[shape] = form_of(job.row.new, rule(job.lr), i, p.topology.n, view, (initial[:1],))
+            except NoForm as why:
+                raise SettingError(f"{job.row.name} is declared free-running, but {why}.") from None
+        each.append(forms[shape])
+    draws = [Supply(partial(p.task.draw, i, stream(p.world.seed, Purpose.DATA, i))) for i in range(p.topology.n)]
+    return Side(table, each, draws, size)
+
+
+# -- one run ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Going:
+    """A run that is being made."""
+
+    job: Job
+    engine: Engine
+    rule: Callable[[float], Rule]
+    curve: Curve = field(default_factory=Curve)
+    diverged_at: float | None = None
+    reached: float | None = None
+
+    def advance(self, now: float, progress: Progress | None) -> None:
+        """Up to an evaluation, and the evaluation; nothing once the loss is no longer finite."""
+        if self.diverged_at is not None:
+            return
+        p, curve = self.job.p, self.curve
+        self.engine.run(now)
+        updates, _, sent = self.engine.counts()
+        curve_point(p.task, self.engine.stacked(), now, updates, sent / 1e6, curve)
+        if progress is not None:
+            progress(self.job.row.name, now, p.until, curve)
+        if not (math.isfinite(curve.loss[-1]) and math.isfinite(curve.consensus[-1])):
+            self.diverged_at = now
+            self.finish()
+        elif self.reached is None and met(p, curve):
+            self.reached = now
+
+    def finish(self) -> None:
+        """What is left when it has ended: once."""
+        if not hasattr(self, "models"):
+            self.models = self.engine.stacked()
+            self.final = final_scores(self.job.p.task, self.models, self.curve)
+            self.traced, self.counted = self.engine.trace(), self.engine.counts()
+
+    def result(self, wall: float) -> Run:
+        """The run."""
+        p, row, lr, rule = self.job.p, self.job.row, self.job.lr, self.rule
+        named = getattr(rule, "__name__", repr(rule))
+        own = [*p.settings["own"], *[f"the algorithm {row.name}"] * row.own, *[f"the rule {named}"] * (rule is not SGD)]
+        updates, messages, sent = self.counted
+        return Run(
+            algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=self.curve, final=self.final,
+            settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
+            time_to_target=self.reached if self.diverged_at is None else None, diverged_at=self.diverged_at,
+            updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.traced.staleness(),
+            digest=self.traced.digest(final_bytes(self.models)), wall_s=wall, topology=p.topology, models=self.models,
+            trace=self.traced if self.job.keep_trace else None,
+        )  # fmt: skip
+
+
+def final_scores(task: Task, models: Parts, curve: Curve) -> dict[str, float | None]:
+    """The scores at the end: of the average model, from the curve, and of the agents' own."""
+    own = task.accuracies(models) if task.measure == "accuracy" else None
+    return {
+        "loss": curve.loss[-1],
+        "accuracy": curve.accuracy[-1] if curve.accuracy else None,
+        "consensus": curve.consensus[-1],
+        "accuracy_mean": None if own is None else float(own.mean()),
+        "accuracy_worst": None if own is None else float(own.min()),
+    }
+
+
+def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: float, curve: Curve) -> None:
+    """Evaluate these models [m, P] and add a point to the curve."""
+    mean = tuple(part.mean(0) for part in models)
+    average = tuple(part[None] for part in mean)
+    squares = sum((part - middle).double().square().sum(1).mean() for part, middle in zip(models, mean, strict=True))
+    curve.time.append(now)
+    curve.updates.append(updates)
+    curve.megabytes.append(megabytes)
+    curve.loss.append(float(task.losses(average)[0]))
+    if task.measure == "accuracy":
+        curve.accuracy.append(float(task.accuracies(average)[0]))
+    curve.consensus.append(float(squares) ** 0.5)
+
+
+def met(p: Prepared, curve: Curve, k: int = -1) -> bool:
+    """Whether the k-th point of the curve meets the target."""
+    if p.target is None:
+        return False
+    return curve.accuracy[k] >= p.target if p.task.measure == "accuracy" else curve.loss[k] <= p.target
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One OpenMP thread: faster for models of this size, and the bits do not depend on the machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
