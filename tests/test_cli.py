@@ -130,7 +130,7 @@ REFUSED = [
     ("--case combine", "Unknown case 'combine'. Did you mean 'combined'?"),
     ("--compute gama", "Unknown delay distribution 'gama'. Did you mean 'gamma'?"),
     ("--communication lognorml", "Did you mean 'lognormal'?"),
-    ("--executor event", "Did you mean 'event-by-event'?"),
+    ("--executor event-by", "Did you mean 'event-by-event'?"),
     # how many agents
     ("--agents 0", "at least one agent; got 0"),
     ("--agents -1", "at least one agent; got -1"),

@@ -1,0 +1,190 @@
+"""Timetables and levels: the trace and the models of the simulator, row by row and bit by bit, without its heap."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import offbeat
+from offbeat import SGD, Momentum, SettingError, World
+from offbeat.algorithms import ALGORITHMS, find
+from offbeat.delays import parse
+from offbeat.experiment import Experiment, Prepared, prepare
+from offbeat.results import Run
+from offbeat.runs import Job, run_many, run_one, simulator
+from offbeat.sim import levels
+from offbeat.sim.forms import GRADIENT, NoForm, form_of
+from offbeat.sim.timetable import timetable
+from offbeat.topology import build
+from offbeat.world import Crash
+
+SIZE = 8 * 10
+TABLES = ("events", "writes", "mixed", "transmissions")
+
+
+def prepared(seed: int = 0, **changed: Any) -> Prepared:
+    chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
+    return prepare(Experiment(**chosen), seed)
+
+
+def same(a: Run, b: Run) -> bool:
+    """Everything but how long it took."""
+    assert a.digest == b.digest
+    assert repr(a.curve) == repr(b.curve), "NaN is not itself"
+    return (a.updates, a.messages, a.megabytes, a.staleness, repr(a.final)) == (
+        b.updates, b.messages, b.megabytes, b.staleness, repr(b.final)
+    )  # fmt: skip
+
+
+WORLDS = st.builds(
+    lambda seed, cv, compute, mean, loss, slow: World(
+        seed=seed, compute=parse(f"{compute} {cv}"), communication=parse(f"lognormal {cv} mean {mean}"), loss=loss,
+        slow_compute={0: slow}, slow_communication={1: slow},
+    ),
+    st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 2.0]), st.sampled_from(["gamma", "lognormal"]),
+    st.sampled_from([0.05, 1.0, 7.0]), st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([1.0, 0.2, 20.0]),
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(WORLDS, st.sampled_from(["ring", "grid", "star", "complete", "chain"]), st.sampled_from([9, 16]),
+       st.sampled_from([3.0, 25.0]))  # fmt: skip
+def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n: int, until: float) -> None:
+    """All tables, byte by byte, at the end and at any time before."""
+    p = prepared(topology=name, agents=n)
+    p = replace(p, world=world, until=until)
+    sim = simulator(p, ALGORITHMS["adsgd"], 0.01)
+    table = timetable(p.topology, world, until, SIZE)
+    assert table is not None
+    sim.start()
+    for now in (0.0, until / 3, until):
+        sim.run(now)
+        ours, theirs = table.trace(now, "Model", SIZE), sim.trace()
+        for each in TABLES:
+            assert getattr(ours, each).tobytes() == getattr(theirs, each).tobytes(), each
+        assert ours.kinds == theirs.kinds
+        assert (int(table.steps(now).sum()), table.messages(now)) == sim.counts()[:2]
+        assert table.steps(now).tolist() == sim.steps
+
+
+@pytest.mark.parametrize("task", ["quadratic", "digits"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"case": "combined"},
+        {"topology": "complete", "agents": 9, "loss": 0.4},
+        {"agents": 1},
+        {"agents": 2, "skew": 0.0},
+    ],
+)
+def test_all_executors_give_the_same_run(task: str, changed: dict[str, Any]) -> None:
+    p = prepared(task=task, **changed)
+    runs = [run_one(p, ALGORITHMS["adsgd"], 0.05, how) for how in ("auto", "levels", "batched", "event-by-event")]
+    assert all(same(runs[0], run) for run in runs[1:])
+
+
+def test_a_run_is_the_same_alone_and_beside_others() -> None:
+    """Seeds and steps, among them one that diverges, on data that is split anew for every seed."""
+    worlds = [prepared(seed, task="digits", case="comp-straggler") for seed in range(3)]
+    jobs = [Job(p, ALGORITHMS["adsgd"], lr) for lr in (0.05, 1e38) for p in worlds]
+    together = [*run_many(jobs)]
+    assert len({run.digest for run in together}) == len(jobs)
+    assert [run.diverged_at is not None for run in together] == [False] * 3 + [True] * 3
+    for job, run in zip(jobs, together, strict=True):
+        assert same(run, run_one(job.p, job.row, job.lr))
+        assert same(run, run_one(job.p, job.row, job.lr, "batched"))
+
+
+def test_runs_lie_side_by_side_only_where_gradients_can_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quadratics of different seeds are different; of one seed, with two steps, they are the same."""
+    widths = []
+    made = levels.Levels.__init__
+
+    def counted(self: levels.Levels, sides: Any, *rest: Any) -> None:
+        widths.append(len(sides))
+        made(self, sides, *rest)
+
+    monkeypatch.setattr(levels.Levels, "__init__", counted)
+    offbeat.compare("adsgd", task="quadratic", until=5, seeds=2, lr=[0.1, 0.2])
+    assert widths == [1, 1, 1, 1]
+    widths.clear()
+    offbeat.compare("adsgd", task="quadratic", until=5, lr=[0.1, 0.2])
+    offbeat.compare("adsgd,dsgd", task="digits", until=5, seeds=3)
+    offbeat.compare("adsgd", task="digits", until=5, seeds=10)
+    assert widths == [2, 3, 8, 2]
+
+
+@pytest.mark.parametrize("chosen", [{"compute": "constant"}, {"communication": "constant mean 0"}, {"crash": "1 at 5"}])
+def test_where_the_order_of_handlers_matters_the_simulator_decides(chosen: dict[str, Any]) -> None:
+    p = prepared(**chosen)
+    assert timetable(p.topology, p.world, p.until, SIZE) is None
+    assert same(run_one(p, ALGORITHMS["adsgd"], 0.05), run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event"))
+    with pytest.raises(SettingError, match="cannot be run by levels"):
+        run_one(p, ALGORITHMS["adsgd"], 0.05, "levels")
+
+
+def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
+    common: dict[str, Any] = {"task": "quadratic", "until": 5.0, "executor": "levels"}
+    with pytest.raises(SettingError, match="dsgd cannot be run by levels: what it does depends on what it hears"):
+        offbeat.compare("adsgd,dsgd", **common)
+    with pytest.raises(SettingError, match="keeps a state"):
+        offbeat.compare("adsgd", rule=Momentum, **common)
+    with pytest.raises(SettingError, match="agents crash"):
+        offbeat.compare("adsgd", crash=Crash(1, 2.0, 3.0), **common)
+
+
+def test_the_form_is_read_off_the_class() -> None:
+    view = build("ring", 5).view(2, frozenset(range(5)))
+    form = form_of(ALGORITHMS["adsgd"].new, SGD(0.25), 2, 5, view, (torch.zeros(1),))
+    assert form.columns == (0, 1, 2, GRADIENT)
+    assert form.coefficients == (*view.w.values(), -0.25)
+    assert form.kind == "Model"
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "adsgd"])
+def test_only_what_is_free_running_has_a_form(name: str) -> None:
+    """Were another algorithm declared free-running, it would be found out."""
+    assert not ALGORITHMS[name].free
+    view = build("ring", 4).view(1, frozenset(range(4)))
+    with pytest.raises(NoForm):
+        form_of(ALGORITHMS[name].new, SGD(0.1), 1, 4, view, (torch.zeros(1),))
+    with pytest.raises(NoForm):
+        form_of(ALGORITHMS["adsgd"].new, Momentum(0.1), 1, 4, view, (torch.zeros(1),))
+
+
+def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
+    class Mine(type(ALGORITHMS["adsgd"].prototype)):  # type: ignore[misc]
+        """As ADSGD, with a model of its own."""
+
+    assert not find(Mine).free
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 100), st.sampled_from([1, 7, 50]), st.sampled_from([1, 3, 64]))
+def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int) -> None:
+    """Rows of the pool are used again at once; whatever is still to be mixed stays."""
+    p = prepared(seed, topology="grid", agents=9, case="combined", until=15.0)
+    wanted = run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(levels, "WINDOW", (window, window))
+        patched.setattr(levels, "WIDEST", widest)
+        assert same(run_one(p, ALGORITHMS["adsgd"], 0.05, "levels"), wanted)
+
+
+def test_the_pool_holds_what_lives_and_one_window() -> None:
+    """About two versions an agent: its own and an older one that a neighbour still mixes."""
+    p = prepared(task="digits", topology="ring", agents=300, until=12.0)
+    table = timetable(p.topology, p.world, p.until, 4)
+    assert table is not None
+    views = p.topology.views()
+    (start,) = p.task.initial()
+    forms = [form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)]
+    draws = [lambda: np.zeros(32, dtype=np.int64)] * 300
+    made = levels.Levels([levels.Side(table, forms, draws, 4)], p.task, (start,))
+    made.run(p.until)
+    assert len(table.time) > 3000
+    assert made.rows < 3 * 300 + levels.WIDEST + 300
