@@ -1,17 +1,31 @@
-"""How fast the simulator is: ADSGD on logistic regression, as ratios within one run.
+"""How fast the simulator is: ADSGD on logistic regression, as ratios within one run on one thread.
 
-    make bench
+    make bench                                  all cases, in a few minutes
+    python bench/simulator.py --only "9 agents"
 
-Every repeat measures, one after the other on one thread: the naive loop (an nn.Module, autograd and torch.optim.SGD
-for each agent, driven by the same schedule), the event-by-event oracle, the batched executor, and the batched
-gradient alone, which is the floor. Printed are medians over the repeats and, in brackets, the smallest and the largest.
+784 features, 10 classes, minibatches of 32 out of 60,000 samples of random bytes; gamma and lognormal delays of mean 1.
+Every repeat measures, one after the other:
+
+    naive     an nn.Module, autograd and a torch.optim.SGD for every agent, and a heap of events
+    offbeat   everything from the checked settings to the last update: timetable, forms, pool, arithmetic
+    floor     the gradients alone, in calls as wide as the runs' own; no mixing, no time, nothing drawn
+    timing    of offbeat, what is not arithmetic: the timetable
+
+Printed are medians over the repeats and, in brackets, the smallest and the largest; build/bench.json has all values.
+Peak memory is that of a process of its own that makes one run, the data and torch itself included.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
+import resource
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -19,115 +33,211 @@ import numpy as np
 import torch
 from torch import nn
 
-from offbeat import World, tasks
+from offbeat import Quadratic, tasks
 from offbeat.algorithms import find
-from offbeat.rules import SGD
-from offbeat.sim.executors import executor
-from offbeat.sim.simulator import Simulator
+from offbeat.experiment import Experiment, Prepared, prepare
+from offbeat.runs import Job, engines, simulator
+from offbeat.sim.levels import WIDEST
+from offbeat.sim.timetable import timetable
 from offbeat.streams import Purpose, stream
 from offbeat.task import Task
 from offbeat.tasks.data import DataSet
-from offbeat.topology import build
-from offbeat.trace import Trace
 
-CASES = {"digits, grid of 9": (64, 9, "grid"), "784 features, grid of 9": (784, 9, "grid"),
-         "784 features, ring of 128": (784, 128, "ring")}  # fmt: skip
+FEATURES, CLASSES, SAMPLES, BATCH, REG = 784, 10, 60_000, 32, 0.001
 
 
-def synthetic(features: int, agents: int) -> tasks.Logistic:
-    """Random data in the shape of digits (64) or MNIST (784); speed does not depend on what is in it."""
+@dataclass(frozen=True)
+class Case:
+    """updates: of offbeat in one measurement, all replicas together; naive: of the naive loop; goals: over both."""
+
+    name: str
+    agents: int
+    topology: str
+    updates: int
+    naive: int
+    goals: tuple[float, float]
+    replicas: int = 1
+
+
+CASES = (
+    Case("9 agents", 9, "grid", 30_000, 3_000, (5, 0.5)),
+    Case("9 agents, 8 replicas", 9, "grid", 80_000, 3_000, (10, 0.6), 8),
+    Case("128 agents", 128, "ring", 40_000, 3_000, (10, 0.6)),
+    Case("1,024 agents", 1024, "ring", 80_000, 4_000, (10, 0.6)),
+    Case("10,000 agents", 10_000, "ring", 200_000, 12_000, (5, 0.5)),
+)
+GENERIC = {"adsgd": 1024, "rfast": 1024, "adpsgd": 1024, "dsgd": 1024, "allreduce": 9}
+"""Of the simulator with its heap: how many agents."""
+
+
+def data() -> DataSet:
+    """Random bytes in the shape of MNIST; speed does not depend on what is in it."""
     rng = np.random.default_rng(0)
-    x = torch.from_numpy(rng.random((6400, features), dtype=np.float32))
-    y = torch.from_numpy(rng.integers(10, size=6400))
-    shards = rng.permutation(6400)[: 6400 // agents * agents].reshape(agents, -1)
-    return tasks.Logistic(DataSet("synthetic", x, y, x[:10], y[:10], 10), tasks.Minibatches(shards, 32))
+    x = torch.from_numpy(rng.integers(256, size=(SAMPLES, FEATURES), dtype=np.uint8)).float() / 255
+    y = torch.from_numpy(rng.integers(CLASSES, size=SAMPLES))
+    return DataSet("synthetic", x, y, x[:10], y[:10], CLASSES)
 
 
-def simulated(how: str, task: Task, topology: str, until: float) -> tuple[float, Trace]:
-    """Updates per second of one run, and its trace."""
-    row = find("adsgd")
-    sim = Simulator(row.new, lambda: SGD(0.01), build(topology, task.agents), task, World(), executor(how, task))
+def prepared(case: Case, samples: DataSet, seed: int) -> Prepared:
+    """The experiment of one replica."""
+    shards = np.random.default_rng(seed).permutation(SAMPLES)[: SAMPLES // case.agents * case.agents]
+    task = tasks.Logistic(samples, tasks.Minibatches(shards.reshape(case.agents, -1), BATCH), REG)
+    until = case.updates / case.agents / case.replicas
+    return prepare(Experiment(task=task, topology=case.topology, until=until, eval_every=until), seed)
+
+
+def ours(worlds: Sequence[Prepared]) -> float:
+    """Updates per second."""
     began = time.perf_counter()
-    sim.start()
-    sim.run(until)
-    return sum(sim.steps) / (time.perf_counter() - began), sim.recorder.trace()
+    made = engines([Job(p, find("adsgd"), 0.01) for p in worlds])
+    for each in made:
+        each.start()
+        each.run(worlds[0].until)
+    seconds = time.perf_counter() - began
+    assert len(made) == len(worlds)
+    return sum(each.counts()[0] for each in made) / seconds
 
 
-def naive(task: tasks.Logistic, topology: str, trace: Trace) -> float:
-    """The same updates in the same order, each with a module, autograd and an optimizer of its own."""
-    n, w = task.agents, build(topology, task.agents).views()
-    features = task.data.train_x.shape[1]
-    modules = [nn.Linear(features, 10) for _ in range(n)]
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in modules]
-    heard: list[dict[int, list[torch.Tensor]]] = [{} for _ in range(n)]
-    draws = [stream(0, Purpose.DATA, i) for i in range(n)]
+def timing(worlds: Sequence[Prepared]) -> float:
+    """Updates per second of the timetable alone."""
     began = time.perf_counter()
-    for i in trace.writes["agent"].tolist():
-        index = torch.from_numpy(task.draw(i, draws[i], 1)[0])
-        optimizers[i].zero_grad()
-        loss = nn.functional.cross_entropy(modules[i](task.data.train_x[index]), task.data.train_y[index])
-        penalty = sum((p.square() / (1 + p.square())).sum() for p in modules[i].parameters())
-        (loss + 0.001 * penalty).backward()
-        with torch.no_grad():
-            for k, p in enumerate(modules[i].parameters()):
-                p.copy_(sum(w_ij * (heard[i][j][k] if j in heard[i] else p) for j, w_ij in w[i].w.items()))
-        optimizers[i].step()
-        for j in w[i].listeners:
-            heard[j][i] = [p.detach().clone() for p in modules[i].parameters()]
-    return len(trace.writes) / (time.perf_counter() - began)
+    made = [timetable(p.topology, p.world, p.until, 4 * CLASSES * (FEATURES + 1)) for p in worlds]
+    return sum(len(table.time) for table in made if table is not None) / (time.perf_counter() - began)
 
 
-def floor(task: Task, gradients: int) -> float:
-    """Gradients per second of the batched call alone, all agents at once."""
-    n = min(task.agents, 256)
-    rng, models = stream(0, Purpose.DATA, 0), torch.randn(n, task.initial()[0].numel())
-    samples = [list(task.draw(i, rng, 8)) for i in range(n)]
-    calls = max(1, gradients // n)
+def floor(task: tasks.Logistic, agents: int, replicas: int, gradients: int) -> float:
+    """Gradients per second, on as many models as the run has."""
+    models, wide = agents * replicas, min(agents * replicas, WIDEST)
+    pool = torch.randn(models + wide, CLASSES * (FEATURES + 1))
+    rng, out = stream(0, Purpose.DATA, 0), np.arange(models, models + wide)
+    index = rng.integers(SAMPLES, size=(64, wide, BATCH))
+    calls = max(1, gradients // wide)
     began = time.perf_counter()
     for call in range(calls):
-        task.gradients(range(n), [samples[i][call % 8] for i in range(n)], (models,))
-    return calls * n / (time.perf_counter() - began)
+        rows = np.arange(call * wide, (call + 1) * wide) % models
+        task.gradients_into(pool, rows, out, index[call % 64])
+    return calls * wide / (time.perf_counter() - began)
 
 
-def measured(repeats: int, updates: int) -> dict[str, dict[str, list[float]]]:
-    """case -> what -> one value a repeat."""
-    results: dict[str, dict[str, list[float]]] = {}
-    for name, (features, agents, topology) in CASES.items():
-        task, until = synthetic(features, agents), updates / agents
-        results[name] = {"naive": [], "event-by-event": [], "batched": [], "floor": []}
-        for _ in range(repeats):
-            rate, trace = simulated("batched", task, topology, until)
-            results[name]["batched"].append(rate)
-            results[name]["event-by-event"].append(simulated("event-by-event", task, topology, until)[0])
-            results[name]["naive"].append(naive(task, topology, trace))
-            results[name]["floor"].append(floor(task, updates))
-    return results
+def naive(p: Prepared, updates: int) -> float:
+    """Updates per second of a loop such as one writes first."""
+    assert isinstance(p.task, tasks.Logistic)
+    samples, shards, n = p.task.data, p.task.minibatches.shards, p.topology.n
+    rng, w = np.random.default_rng(0), p.topology.views()
+    modules = [nn.Linear(FEATURES, CLASSES) for _ in range(n)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in modules]
+    heard: list[dict[int, list[torch.Tensor]]] = [{} for _ in range(n)]
+    events: list[tuple[float, int, int, list[torch.Tensor] | None]] = []  # with a model: it arrives at the listeners
+    for i in range(n):
+        heapq.heappush(events, (rng.gamma(16, 1 / 16), len(events), i, None))
+    done, number = 0, n
+    began = time.perf_counter()
+    while done < updates:
+        now, _, i, model = heapq.heappop(events)
+        if model is not None:
+            for j in w[i].listeners:
+                heard[j][i] = model
+            continue
+        index = torch.from_numpy(shards[i][rng.integers(len(shards[i]), size=BATCH)])
+        optimizers[i].zero_grad()
+        loss = nn.functional.cross_entropy(modules[i](samples.train_x[index]), samples.train_y[index])
+        penalty = sum((q.square() / (1 + q.square())).sum() for q in modules[i].parameters())
+        (loss + REG * penalty).backward()
+        with torch.no_grad():
+            for k, q in enumerate(modules[i].parameters()):
+                q.copy_(sum(w_ij * (heard[i][j][k] if j in heard[i] else q) for j, w_ij in w[i].w.items()))
+        optimizers[i].step()
+        sent = [q.detach().clone() for q in modules[i].parameters()]
+        heapq.heappush(events, (now + rng.lognormal(-0.35, 0.83), number, i, sent))
+        heapq.heappush(events, (now + rng.gamma(16, 1 / 16), number + 1, i, None))
+        done, number = done + 1, number + 2
+    return done / (time.perf_counter() - began)
 
 
-def over(a: list[float], b: list[float]) -> list[float]:
+def generic(name: str, n: int) -> float:
+    """Events per second of the simulator with its heap, on models of one number: handlers and arrivals."""
+    task: Task = Quadratic(np.zeros((n, 1)), np.ones(n))
+    p = prepare(Experiment(task=task, topology="ring", until=20_000 / n, eval_every=20_000 / n), 0)
+    sim = simulator(p, find(name), 0.01)
+    began = time.perf_counter()
+    sim.start()
+    sim.run(p.until)
+    return (len(sim.recorder.events) + len(sim.recorder.transmissions)) / (time.perf_counter() - began)
+
+
+def measured(case: Case, samples: DataSet, repeats: int) -> dict[str, list[float]]:
+    """What -> one value a repeat."""
+    worlds = [prepared(case, samples, seed) for seed in range(case.replicas)]
+    task = worlds[0].task
+    assert isinstance(task, tasks.Logistic)
+    floor(task, 1, 1, 1)  # compiles
+    found: dict[str, list[float]] = {name: [] for name in ("naive", "offbeat", "floor", "timing")}
+    for _ in range(repeats):
+        found["offbeat"].append(ours(worlds))
+        found["floor"].append(floor(task, case.agents, case.replicas, case.updates // 2))
+        found["naive"].append(naive(worlds[0], case.naive))
+        found["timing"].append(timing(worlds))
+    return found
+
+
+def over(a: Sequence[float], b: Sequence[float]) -> list[float]:
     """The ratios, repeat by repeat."""
     return [x / y for x, y in zip(a, b, strict=True)]
 
 
-def shown(values: list[float], digits: str = ",.0f") -> str:
+def shown(values: Sequence[float], digits: str = ".2f") -> str:
     """Median [smallest - largest]."""
     return f"{median(values):{digits}} [{min(values):{digits}} - {max(values):{digits}}]"
 
 
+def peak(case: Case) -> float:
+    """Gigabytes of a process that makes this run."""
+    done = subprocess.run([sys.executable, __file__, "--peak", case.name], check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def told(case: Case, found: dict[str, list[float]], gigabytes: float) -> str:
+    """A row of the table."""
+    speed, share = over(found["offbeat"], found["naive"]), over(found["offbeat"], found["floor"])
+    return " | ".join([
+        f"| {case.name}, {case.topology}", shown([1e6 / x for x in found["naive"]], ".0f"),
+        shown([1e6 / x for x in found["offbeat"]], ".1f"), shown([1e6 / x for x in found["floor"]], ".1f"),
+        f"**{shown(speed, '.1f')}** (goal {case.goals[0]:g})", f"**{shown(share)}** (goal {case.goals[1]:g})",
+        f"{100 * median(over(found['offbeat'], found['timing'])):.0f} %", f"{gigabytes:.2f} |",
+    ])  # fmt: skip
+
+
 def main() -> None:
-    """Measure, print, write bench.json."""
+    """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=4000, help="updates in one measurement")
+    parser.add_argument("--only", choices=[case.name for case in CASES], action="append", help="one case; or more")
+    parser.add_argument("--peak", choices=[case.name for case in CASES], help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = measured(options.repeats, options.updates)
-    for name, rates in results.items():
-        print(f"\n{name}: updates per second, one thread")
-        for what, values in rates.items():
-            print(f"  {what:16}{shown(values):>32}   {shown(over(values, rates['naive']), '.2f'):>22} x naive")
-        print(f"  batched over floor: {shown(over(rates['batched'], rates['floor']), '.2f')}")
+    samples = data()
+    if options.peak:
+        (case,) = [case for case in CASES if case.name == options.peak]
+        ours([prepared(case, samples, seed) for seed in range(case.replicas)])
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        return
+    results: dict[str, dict[str, list[float]]] = {}
+    print(
+        "| ADSGD, 784 x 10, batch 32 | naive, us an update | offbeat | floor | over naive | over the floor | timing | GB |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for case in CASES:
+        if not options.only or case.name in options.only:
+            results[case.name] = measured(case, samples, options.repeats)
+            gigabytes = peak(case)
+            print(told(case, results[case.name], gigabytes), flush=True)
+            results[case.name]["peak_gb"] = [gigabytes]
+    if not options.only:
+        print("\nThe simulator with its heap, without arithmetic to speak of: thousand events a second")
+        results["generic"] = {name: [generic(name, n) for _ in range(options.repeats)] for name, n in GENERIC.items()}
+        for name, values in results["generic"].items():
+            print(f"  {name}, {GENERIC[name]} agents: {shown([x / 1e3 for x in values], '.0f')}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\nWritten: {options.json}")

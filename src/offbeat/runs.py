@@ -91,8 +91,8 @@ def run_many(
     while waiting:
         with one_thread():
             began = time.perf_counter()
-            engines = _engines(waiting, how, rule, check)
-            going = [_Going(job, engine, rule) for job, engine in zip(waiting, engines, strict=False)]
+            made = engines(waiting, how, rule, check)
+            going = [_Going(job, engine, rule) for job, engine in zip(waiting, made, strict=False)]
             for each in going:
                 each.engine.start()
             for now in waiting[0].p.eval_times:
@@ -129,7 +129,9 @@ def simulator(
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def _engines(jobs: Sequence[Job], how: str, rule: Callable[[float], Rule], check: bool) -> Sequence[Engine]:
+def engines(
+    jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD, check: bool = False
+) -> Sequence[Engine]:
     """The engines of the first job, and of those after it that can be made beside it."""
     first = jobs[0]
     if how not in (AUTO, LEVELS):
