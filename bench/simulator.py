@@ -142,10 +142,11 @@ def naive(p: Prepared, updates: int) -> float:
         optimizers[i].zero_grad()
         loss = nn.functional.cross_entropy(modules[i](samples.train_x[index]), samples.train_y[index])
         penalty = sum((q.square() / (1 + q.square())).sum() for q in modules[i].parameters())
-        (loss + REG * penalty).backward()
+        torch.autograd.backward(loss + REG * penalty)
         with torch.no_grad():
             for k, q in enumerate(modules[i].parameters()):
-                q.copy_(sum(w_ij * (heard[i][j][k] if j in heard[i] else q) for j, w_ij in w[i].w.items()))
+                mixed = [w_ij * (heard[i][j][k] if j in heard[i] else q) for j, w_ij in w[i].w.items()]
+                q.copy_(sum(mixed, start=torch.zeros(())))
         optimizers[i].step()
         sent = [q.detach().clone() for q in modules[i].parameters()]
         heapq.heappush(events, (now + rng.lognormal(-0.35, 0.83), number, i, sent))

@@ -33,7 +33,7 @@ ALLOWED = {
     "outbox": "agent vector",
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
-    "tasks": "native streams task vector",
+    "tasks": "kernel native streams task vector",
     "live": "agent kernel outbox rules streams topology trace vector world",
     "sim": "agent kernel outbox rules streams task topology trace vector world",
     # results, and how they are shown

@@ -172,6 +172,7 @@ def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int) 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(levels, "WINDOW", (window, window))
         patched.setattr(levels, "WIDEST", widest)
+        patched.setattr(levels, "NARROW", widest)
         assert same(run_one(p, ALGORITHMS["adsgd"], 0.05, "levels"), wanted)
 
 

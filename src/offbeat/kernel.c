@@ -129,3 +129,24 @@ LINEAR(linear_double, double, fma)
 
 ROWS(rows_float, linear_float, float)
 ROWS(rows_double, linear_double, double)
+
+/* A function that writes gradients at rows of a pool into other rows of it; 0 if it could. */
+typedef int gradients(const void *task, const float *pool, size_t rows, const int64_t *from, float *out,
+                      size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch, float reg);
+
+/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then the forms. A
+   chunk's gradients are still in the caches when they are mixed. */
+int steps_float(gradients *evaluate, const void *task, float reg, float *pool, size_t rows, size_t n,
+                const int64_t *from, const int64_t *scratch, const int64_t *index, size_t batch, const int64_t *bounds,
+                size_t chunks, const int64_t *out, const int64_t *first, const int64_t *slot, const double *c,
+                const float **v, float *narrow)
+{
+    for (size_t k = 0; k < chunks; k++) {
+        const size_t at = (size_t)bounds[k], m = (size_t)bounds[k + 1] - at;
+        const int code = evaluate(task, pool, rows, from + at, pool, rows, scratch, m, index + at * batch, batch, reg);
+        if (code)
+            return code;
+        rows_float(pool, n, out + at, first + at, slot, c, m, v, narrow);
+    }
+    return 0;
+}

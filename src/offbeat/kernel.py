@@ -41,10 +41,11 @@ CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_dou
 
 @dataclass(frozen=True)
 class Compiled:
-    """The functions for one dtype: one form, and one form for each of several rows."""
+    """The functions for one dtype: one form, one form for each of several rows, and the same with gradients."""
 
     linear: Function
     rows: Function
+    steps: Callable[..., int] | None
 
 
 Functions = Mapping[torch.dtype, Compiled]
@@ -78,6 +79,58 @@ def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats
             plain(pool[to], [(c, pool[s]) for c, s in zip(coefficients[terms], slots[terms], strict=True)])
         return
     _call_rows(compiled.rows, pool, out, first, slots, coefficients)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A compiled function that writes gradients at rows of a float32 pool into other rows (see `kernel.c`).
+
+    address, task, reg: the function and what it is told; refuse: raises the error that its code stands for
+    """
+
+    address: int
+    task: int
+    reg: float
+    refuse: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Program:
+    """Gradients and forms over the rows of a pool, in chunks: what `rows` takes, and for each form a gradient.
+
+    A chunk's gradients, at `models`, on minibatches `index` [m, B], go to the rows `scratch`, which its forms may read.
+    bounds: where chunks begin, and where the last one ends
+    """
+
+    models: Ints
+    scratch: Ints
+    index: Ints
+    bounds: Ints
+    out: Ints
+    first: Ints
+    slots: Ints
+    coefficients: Floats
+
+
+def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
+    """Chunk after chunk, the gradients and then the forms; False, and nothing done, where it cannot be compiled."""
+    compiled = _load()[0].get(pool.dtype) if pool.device.type == "cpu" else None
+    if compiled is None or compiled.steps is None:
+        return False
+    p = program
+    arrays = (p.models, p.scratch, p.index, p.bounds, p.out, p.first, p.slots, p.coefficients)
+    if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
+        raise SettingError("A pool of models and the arrays that say what to do with it have to be contiguous.")
+    longest = int((p.first[1:] - p.first[:-1]).max(initial=0))
+    vectors, narrow = (ctypes.c_void_p * longest)(), (ctypes.c_float * longest)()
+    code = compiled.steps(
+        gradient.address, gradient.task, gradient.reg, pool.data_ptr(), *pool.shape, p.models.ctypes.data,
+        p.scratch.ctypes.data, p.index.ctypes.data, p.index.shape[1], p.bounds.ctypes.data, len(p.bounds) - 1,
+        p.out.ctypes.data, p.first.ctypes.data, p.slots.ctypes.data, p.coefficients.ctypes.data, vectors, narrow,
+    )  # fmt: skip
+    if code:
+        gradient.refuse(code)
+    return True
 
 
 def _call_rows(function: Function, pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
@@ -140,6 +193,15 @@ def _load() -> tuple[Functions, str]:
     return functions, f"compiled ({title})"
 
 
+def _bound_steps(loaded: ctypes.CDLL) -> Callable[..., int]:
+    pointer, size, steps = ctypes.c_void_p, ctypes.c_size_t, loaded["steps_float"]
+    steps.argtypes = [pointer, pointer, ctypes.c_float, pointer, size, size, *[pointer] * 3, size, pointer, size,
+                      *[pointer] * 6]  # fmt: skip
+    steps.restype = ctypes.c_int
+    bound: Callable[..., int] = steps
+    return bound
+
+
 def _fused() -> bool:
     """Whether torch adds with one rounding, as it does where the processor has such an instruction."""
     x = 1 + 2.0**-12  # x * x is 1 + 2^-11 + 2^-24, and the last bit has no place in a float32
@@ -153,7 +215,7 @@ def _checked(library: Path) -> Functions:
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
     for dtype, (_, named) in CTYPES.items():
         function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]
-        functions[dtype] = Compiled(function, rows)
+        functions[dtype] = Compiled(function, rows, _bound_steps(loaded) if dtype == torch.float32 else None)
         function.argtypes, function.restype = [pointer, pointer, size, pointer, pointer, size, size], None
         rows.argtypes, rows.restype = [pointer, size, *[pointer] * 4, size, pointer, pointer], None
         for length in (*range(1, 34), 1000, 1031):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from offbeat import kernel
 from offbeat.sim.forms import GRADIENT, Form
-from offbeat.sim.timetable import Ints, Timetable, begin_of, ranges
+from offbeat.sim.timetable import Floats, Ints, Timetable, begin_of, ranges
 from offbeat.task import Task
 from offbeat.trace import Trace
 from offbeat.vector import Parts
@@ -30,8 +30,11 @@ from offbeat.vector import Parts
 WINDOW = 192, 2048
 """Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within these."""
 
-WIDEST = 32
-"""Gradients in one call, at most: wider batches leave the caches."""
+WIDEST = 256
+"""Gradients in one call of torch, at most: wider batches leave the caches."""
+
+NARROW = 8
+"""Of compiled gradients: those of a chunk are to stay in the caches until they are mixed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,9 @@ class Levels:
     def __init__(self, sides: Sequence[Side], task: Task, initial: Parts) -> None:
         self.task, self.sides = task, sides
         (start,) = initial
+        native = getattr(task, "native", None)
+        self._native: kernel.Gradient | None = None if native is None else native()
+        self._widest = WIDEST if self._native is None else NARROW
         tables = [side.table for side in sides]
         writes = begin_of(np.array([len(table.time) for table in tables]))
         self._agents = begin_of(np.array([table.n for table in tables]))
@@ -91,14 +97,14 @@ class Levels:
         deaths = np.bincount(last, minlength=total + 1)[:total] if total else np.zeros(0, dtype=np.int64)
         alive = int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
         self._window_size = min(max(int(self._agents[-1]), WINDOW[0]), WINDOW[1], max(total, 1))
-        self.rows = 1 + WIDEST + alive + self._window_size
+        self.rows = 1 + self._widest + alive + self._window_size
         # numpy asks the system for huge pages, and the first touch of a page is what costs.
         self.pool = torch.from_numpy(np.empty((self.rows, len(start)), dtype=start.numpy().dtype))
         self.pool[0] = start
         self._slot = np.zeros(total + 1, dtype=np.int64)  # the last one is that of -1
-        self._free = np.arange(1 + WIDEST, self.rows)[::-1].copy()
+        self._free = np.arange(1 + self._widest, self.rows)[::-1].copy()
         self._left, self._freed = len(self._free), 0
-        self._scratch = np.arange(1, 1 + WIDEST)
+        self._scratch = np.arange(1, 1 + self._widest)
 
     def run(self, until: float) -> None:
         """All writes up to that time."""
@@ -119,36 +125,51 @@ class Levels:
         self._slot[order] = out = self._free[self._left : self._left + high - low].copy()
         rows, agents = self._slot[self._own[order]], self._agent[order]
         samples = [self._draws[i]() for i in agents.tolist()]
-        chunks = _chunks([0, *bounds.tolist(), high - low])
-        within = np.concatenate([np.arange(b - a) for a, b in chunks])
+        chunks = _chunks([0, *bounds.tolist(), high - low], self._widest)
+        within = np.arange(high - low) - np.repeat(chunks[:-1], np.diff(chunks))
         which, at = ranges(self._form[agents], self._form[agents + 1])
         columns = self._columns[at]
         source = self._first[order][which] + np.where(columns == GRADIENT, 0, columns)
         slots = np.where(columns == GRADIENT, 1 + within[which], self._slot[self._terms[source]])
         first, coefficients = begin_of((self._form[1:] - self._form[:-1])[agents]), self._coefficients[at]
-        gradients = self._gradients(self._name[order], samples)
-        for a, b in chunks:
-            gradients(rows, a, b)
-            kernel.rows(self.pool, out[a:b], first[a : b + 1], slots, coefficients)
+        self._execute(Chunks(rows, self._name[order], samples, chunks, out, first, slots, coefficients))
         self._newest[self._agent[low:high]] = np.arange(low, high)
         ended = int(np.searchsorted(self._last, high - 1, side="right"))
         gone = self._slot[self._ends[self._freed : ended]]
         self._free[self._left : self._left + len(gone)] = gone
         self._left, self._freed, self._done = self._left + len(gone), ended, high
 
-    def _gradients(self, agents: Ints, samples: list[np.ndarray[Any, Any]]) -> Callable[[Ints, int, int], None]:
-        """A function that evaluates gradients a to b of a window, at these rows, into the first rows of the scratch."""
-        into = getattr(self.task, "gradients_into", None)
-        if into is not None:
-            stacked = np.stack(samples)
-            return lambda rows, a, b: into(self.pool, rows[a:b], self._scratch[: b - a], stacked[a:b])
-
-        def evaluate(rows: Ints, a: int, b: int) -> None:
-            models = self.pool.index_select(0, torch.from_numpy(rows[a:b]))
-            (g,) = self.task.gradients(agents[a:b].tolist(), samples[a:b], (models,))
+    def _execute(self, work: Chunks) -> None:
+        """Chunk after chunk, the gradients into the first rows of the scratch, and then the forms."""
+        if self._native is not None:
+            program = kernel.Program(
+                work.rows, self._scratch, np.stack(work.samples), work.bounds, work.out, work.first, work.slots,
+                work.coefficients,
+            )  # fmt: skip
+            if kernel.steps(self._native, self.pool, program):
+                return
+        for a, b in pairwise(work.bounds.tolist()):
+            models = self.pool.index_select(0, torch.from_numpy(work.rows[a:b]))
+            (g,) = self.task.gradients(work.agents[a:b].tolist(), work.samples[a:b], (models,))
             self.pool[1 : 1 + b - a] = g
+            kernel.rows(self.pool, work.out[a:b], work.first[a : b + 1], work.slots, work.coefficients)
 
-        return evaluate
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """The arithmetic of a window, in the order of levels: gradients at `rows` for `agents` on `samples`, and forms.
+
+    bounds: where chunks begin, and where the last one ends; the writes of one do not depend on each other
+    """
+
+    rows: Ints
+    agents: Ints
+    samples: list[np.ndarray[Any, Any]]
+    bounds: Ints
+    out: Ints
+    first: Ints
+    slots: Ints
+    coefficients: Floats
 
 
 class Lane:
@@ -199,6 +220,7 @@ def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
     return np.array(level, dtype=np.int64)
 
 
-def _chunks(bounds: list[int]) -> list[tuple[int, int]]:
-    """The pieces between the bounds, none wider than WIDEST."""
-    return [(at, min(at + WIDEST, high)) for low, high in pairwise(bounds) for at in range(low, high, WIDEST)]
+def _chunks(bounds: list[int], widest: int) -> Ints:
+    """The bounds, and as many between them that no chunk is wider."""
+    inner = [at for low, high in pairwise(bounds) for at in range(low, high, widest)]
+    return np.array([*inner, bounds[-1]], dtype=np.int64)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from offbeat.errors import SettingError
+from offbeat.kernel import Gradient
 from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.minibatches import Minibatches
@@ -116,6 +117,11 @@ class Logistic:
         else:
             models = pool.index_select(0, torch.from_numpy(rows))
             pool.index_copy_(0, torch.from_numpy(outs), self._with_torch(index, models))
+
+    def native(self) -> Gradient | None:
+        """What `gradients_into` does, for `offbeat.kernel.steps`; None where torch does it."""
+        train = self._samples("train")
+        return train.native(self.reg) if isinstance(train, softmax.Samples) else None
 
     def _with_torch(self, indices: np.ndarray, x: Tensor) -> Tensor:
         """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's gradient."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
 from offbeat import native
+from offbeat.kernel import Gradient
 
 FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
 LANES, LINE = 16, 64
@@ -60,6 +61,7 @@ class Functions:
 
     gradients: Callable[..., int]
     scores: Callable[..., int]
+    address: int
 
 
 def name() -> str:
@@ -85,7 +87,7 @@ def _bound(library: ctypes.CDLL) -> Functions:
     gradients.argtypes = [pointer, pointer, size, pointer, pointer, size, pointer, size, pointer, size, single]
     scores.argtypes = [pointer, pointer, pointer, pointer]
     gradients.restype = scores.restype = ctypes.c_int
-    return Functions(gradients, scores)
+    return Functions(gradients, scores, ctypes.cast(gradients, pointer).value or 0)
 
 
 class Samples:
@@ -120,6 +122,10 @@ class Samples:
         )  # fmt: skip
         if code != FINE:
             raise _error(code)
+
+    def native(self, reg: float) -> Gradient:
+        """The function for whoever calls it from C; as `gradients`, it may be asked for rows of one pool."""
+        return Gradient(self.functions.address, self._at, 2 * reg, _refuse_code)
 
     def scores(self, model: Tensor) -> tuple[float, int]:
         """The mean cross entropy of a contiguous model [P] on all samples, and how many of them it gets right."""
@@ -194,6 +200,10 @@ def _aligned(count: int, stride: int) -> Tensor:
     room = torch.zeros(count * stride + LINE, dtype=torch.uint8)
     begin = -room.data_ptr() % LINE
     return room[begin : begin + count * stride].view(count, stride)
+
+
+def _refuse_code(code: int) -> None:
+    raise _error(code)
 
 
 def _error(code: int) -> Exception:
