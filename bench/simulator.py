@@ -101,7 +101,7 @@ def ours(worlds: Sequence[Prepared]) -> float:
 def timing(worlds: Sequence[Prepared]) -> float:
     """Updates per second of the timetable alone."""
     began = time.perf_counter()
-    made = [timetable(p.topology, p.world, p.until, 4 * CLASSES * (FEATURES + 1)) for p in worlds]
+    made = [timetable(p.topology.views(), p.world, p.until, 4 * CLASSES * (FEATURES + 1)) for p in worlds]
     return sum(len(table.time) for table in made if table is not None) / (time.perf_counter() - began)
 
 
@@ -236,7 +236,8 @@ def main() -> None:
             results[case.name]["peak_gb"] = [gigabytes]
     if not options.only:
         print("\nThe simulator with its heap, without arithmetic to speak of: thousand events a second")
-        results["generic"] = {name: [generic(name, n) for _ in range(options.repeats)] for name, n in GENERIC.items()}
+        times = range(options.repeats)
+        results["generic"] = {name: [generic(name, n) for _ in times] for name, n in GENERIC.items()}
         for name, values in results["generic"].items():
             print(f"  {name}, {GENERIC[name]} agents: {shown([x / 1e3 for x in values], '.0f')}")
     options.json.parent.mkdir(parents=True, exist_ok=True)

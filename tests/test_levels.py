@@ -58,7 +58,7 @@ def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n:
     p = prepared(topology=name, agents=n)
     p = replace(p, world=world, until=until)
     sim = simulator(p, ALGORITHMS["adsgd"], 0.01)
-    table = timetable(p.topology, world, until, SIZE)
+    table = timetable(p.topology.views(), world, until, SIZE)
     assert table is not None
     sim.start()
     for now in (0.0, until / 3, until):
@@ -121,7 +121,7 @@ def test_runs_lie_side_by_side_only_where_gradients_can_be_shared(monkeypatch: p
 @pytest.mark.parametrize("chosen", [{"compute": "constant"}, {"communication": "constant mean 0"}, {"crash": "1 at 5"}])
 def test_where_the_order_of_handlers_matters_the_simulator_decides(chosen: dict[str, Any]) -> None:
     p = prepared(**chosen)
-    assert timetable(p.topology, p.world, p.until, SIZE) is None
+    assert timetable(p.topology.views(), p.world, p.until, SIZE) is None
     assert same(run_one(p, ALGORITHMS["adsgd"], 0.05), run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event"))
     with pytest.raises(SettingError, match="cannot be run by levels"):
         run_one(p, ALGORITHMS["adsgd"], 0.05, "levels")
@@ -179,12 +179,12 @@ def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int) 
 def test_the_pool_holds_what_lives_and_one_window() -> None:
     """About two versions an agent: its own and an older one that a neighbour still mixes."""
     p = prepared(task="digits", topology="ring", agents=300, until=12.0)
-    table = timetable(p.topology, p.world, p.until, 4)
+    table = timetable(p.topology.views(), p.world, p.until, 4)
     assert table is not None
     views = p.topology.views()
     (start,) = p.task.initial()
     forms = [form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)]
-    draws = [lambda: np.zeros(32, dtype=np.int64)] * 300
+    draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
     made = levels.Levels([levels.Side(table, forms, draws, 4)], p.task, (start,))
     made.run(p.until)
     assert len(table.time) > 3000

@@ -24,7 +24,7 @@ from offbeat.sim.forms import Form, NoForm, form_of
 from offbeat.sim.levels import Lane, Levels, Side
 from offbeat.sim.simulator import Simulator, final_bytes
 from offbeat.sim.timetable import timetable
-from offbeat.streams import Purpose, Supply, stream
+from offbeat.streams import Purpose, stream
 from offbeat.task import Task
 from offbeat.trace import Trace
 from offbeat.vector import Parts
@@ -180,12 +180,13 @@ def _side(job: Job, rule: Callable[[float], Rule]) -> Side | None:
     """The run as a timetable and its forms; None where two things happen at the same instant."""
     p, (initial,) = job.p, job.p.task.initial()
     size = initial.numel() * initial.element_size()
-    table = timetable(p.topology, p.world, p.until, size)
+    views = p.topology.views()
+    table = timetable(views, p.world, p.until, size)
     if table is None:
         return None
     forms: dict[Any, Form] = {}
     each = []
-    for i, view in enumerate(p.topology.views()):
+    for i, view in enumerate(views):
         shape = (*view.w.values(), [*view.w].index(i), bool(view.listeners))
         if shape not in forms:
             try:
@@ -193,7 +194,7 @@ def _side(job: Job, rule: Callable[[float], Rule]) -> Side | None:
             except NoForm as why:
                 raise SettingError(f"{job.row.name} is declared free-running, but {why}.") from None
         each.append(forms[shape])
-    draws = [Supply(partial(p.task.draw, i, stream(p.world.seed, Purpose.DATA, i))) for i in range(p.topology.n)]
+    draws = [partial(p.task.draw, i, stream(p.world.seed, Purpose.DATA, i)) for i in range(p.topology.n)]
     return Side(table, each, draws, size)
 
 

@@ -23,27 +23,33 @@ from torch import Tensor
 from offbeat import kernel
 from offbeat.sim.forms import GRADIENT, Form
 from offbeat.sim.timetable import Floats, Ints, Timetable, begin_of, ranges
+from offbeat.streams import CHUNK
 from offbeat.task import Task
 from offbeat.trace import Trace
 from offbeat.vector import Parts
 
-WINDOW = 192, 2048
+WINDOW = 384, 2048
 """Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within these."""
+
+BLOCK = 16_384, 8
+"""Writes for which minibatches are drawn at a time: at least so many, and so many for each agent."""
+
+Draw = Callable[[int], np.ndarray[Any, Any]]
 
 WIDEST = 256
 """Gradients in one call of torch, at most: wider batches leave the caches."""
 
-NARROW = 8
+NARROW = 16
 """Of compiled gradients: those of a chunk are to stay in the caches until they are mixed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the runs that lie side by side. draws: the next minibatch of each agent; size: bytes of a model."""
+    """One of the runs that lie side by side. draws: each agent's next so many minibatches; size: bytes of a model."""
 
     table: Timetable
     forms: Sequence[Form]
-    draws: Sequence[Callable[[], np.ndarray[Any, Any]]]
+    draws: Sequence[Draw]
     size: int
 
 
@@ -73,7 +79,7 @@ class Levels:
         _, at = ranges(first[order], first[order] + counts[order])
         self._terms = place[np.concatenate([_shifted(t.terms, w) for t, w in pairs])[at]]
         self._first = begin_of(counts[order])
-        self._draws = [draw for side in sides for draw in side.draws]
+        self._samples = _Samples(self._agent, [draw for side in sides for draw in side.draws])
         forms = [form for side in sides for form in side.forms]
         self._form = begin_of(np.array([len(form.columns) for form in forms]))
         self._columns = np.array([column for form in forms for column in form.columns])
@@ -110,7 +116,7 @@ class Levels:
         """All writes up to that time."""
         high = int(np.searchsorted(self.time, until, side="right"))
         while self._done < high:
-            self._window(self._done, min(high, self._done + self._window_size))
+            self._window(self._done, min(high, self._done + self._window_size, self._samples.reach(self._done)))
 
     def stacked(self, side: int = 0) -> Parts:
         """The models of one side's agents, [n, P]."""
@@ -124,7 +130,7 @@ class Levels:
         self._left -= high - low
         self._slot[order] = out = self._free[self._left : self._left + high - low].copy()
         rows, agents = self._slot[self._own[order]], self._agent[order]
-        samples = [self._draws[i]() for i in agents.tolist()]
+        samples = self._samples[order]
         chunks = _chunks([0, *bounds.tolist(), high - low], self._widest)
         within = np.arange(high - low) - np.repeat(chunks[:-1], np.diff(chunks))
         which, at = ranges(self._form[agents], self._form[agents + 1])
@@ -143,14 +149,14 @@ class Levels:
         """Chunk after chunk, the gradients into the first rows of the scratch, and then the forms."""
         if self._native is not None:
             program = kernel.Program(
-                work.rows, self._scratch, np.stack(work.samples), work.bounds, work.out, work.first, work.slots,
+                work.rows, self._scratch, work.samples, work.bounds, work.out, work.first, work.slots,
                 work.coefficients,
             )  # fmt: skip
             if kernel.steps(self._native, self.pool, program):
                 return
         for a, b in pairwise(work.bounds.tolist()):
             models = self.pool.index_select(0, torch.from_numpy(work.rows[a:b]))
-            (g,) = self.task.gradients(work.agents[a:b].tolist(), work.samples[a:b], (models,))
+            (g,) = self.task.gradients(work.agents[a:b].tolist(), [*work.samples[a:b]], (models,))
             self.pool[1 : 1 + b - a] = g
             kernel.rows(self.pool, work.out[a:b], work.first[a : b + 1], work.slots, work.coefficients)
 
@@ -164,12 +170,52 @@ class Chunks:
 
     rows: Ints
     agents: Ints
-    samples: list[np.ndarray[Any, Any]]
+    samples: np.ndarray[Any, Any]
     bounds: Ints
     out: Ints
     first: Ints
     slots: Ints
     coefficients: Floats
+
+
+class _Samples:
+    """The minibatches of all writes, drawn for a block of them at a time, agent by agent."""
+
+    def __init__(self, agent: Ints, draws: Sequence[Draw]) -> None:
+        self._agent, self._draws = agent, draws
+        self._left: list[np.ndarray[Any, Any] | None] = [None] * len(draws)
+        self._size = max(BLOCK[0], BLOCK[1] * len(draws))
+        self._low = self._high = 0
+        self._drawn: np.ndarray[Any, Any] = np.zeros(0)
+
+    def reach(self, low: int) -> int:
+        """Draw for the next block if need be; up to which write there are minibatches. None is drawn twice."""
+        if low == self._high:
+            self._low, self._high = low, min(low + self._size, len(self._agent))
+            agent = self._agent[self._low : self._high]
+            counts = np.bincount(agent, minlength=len(self._draws))
+            drawn = [self._next(i, count) for i, count in enumerate(counts.tolist()) if count]
+            by_agent = np.concatenate(drawn)
+            self._drawn = np.empty_like(by_agent)
+            self._drawn[np.argsort(agent, kind="stable")] = by_agent
+        return self._high
+
+    def __getitem__(self, writes: Ints) -> np.ndarray[Any, Any]:
+        """Those of these writes, of the present block: [m, ...]."""
+        chosen: np.ndarray[Any, Any] = self._drawn[writes - self._low]
+        return chosen
+
+    def _next(self, i: int, count: int) -> np.ndarray[Any, Any]:
+        """Agent i's next ones, in portions of the size in which the simulator draws them."""
+        left = self._left[i]
+        portions = [] if left is None else [left]
+        there = 0 if left is None else len(left)
+        while there < count:
+            portions.append(self._draws[i](CHUNK))
+            there += CHUNK
+        drawn = portions[0] if len(portions) == 1 else np.concatenate(portions)
+        self._left[i] = drawn[count:]
+        return drawn[:count]
 
 
 class Lane:

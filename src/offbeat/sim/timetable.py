@@ -19,7 +19,6 @@ import numpy as np
 
 from offbeat.agent import View
 from offbeat.streams import Purpose, Supply, stream, uniform
-from offbeat.topology import Topology
 from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
 from offbeat.world import World
 
@@ -97,11 +96,11 @@ class Timetable:
         return events
 
 
-def timetable(topology: Topology, world: World, until: float, model_bytes: int) -> Timetable | None:
-    """The timetable of a run that ends at `until`; None where only the simulator can tell."""
+def timetable(views: Sequence[View], world: World, until: float, model_bytes: int) -> Timetable | None:
+    """The timetable of a run of these agents that ends at `until`; None where only the simulator can tell."""
     if world.crashes:
         return None
-    views, n = topology.views(), topology.n
+    n = len(views)
     applied = [_gradients(world, i, until) for i in range(n)]
     sent = [_transmissions(world, i, applied[i], model_bytes) if views[i].listeners else _NOTHING for i in range(n)]
     time = np.concatenate(applied)
