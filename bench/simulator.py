@@ -224,9 +224,7 @@ def main() -> None:
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
         return
     results: dict[str, dict[str, list[float]]] = {}
-    print(
-        "| ADSGD, 784 x 10, batch 32 | naive, us an update | offbeat | floor | over naive | over the floor | timing | GB |"
-    )
+    print("| ADSGD, 784 x 10 | naive, us an update | offbeat | floor | over naive | over the floor | timing | GB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for case in CASES:
         if not options.only or case.name in options.only:

@@ -10,9 +10,12 @@ from typing import Any
 from offbeat.algorithms import find
 from offbeat.errors import OffbeatError
 from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.runs import run_one
+from offbeat.runs import Job, run_many
 from offbeat.sweeping.grid import Point
 from offbeat.sweeping.record import row_of
+
+AT_ONCE = 4
+"""Points in a portion, at most: few enough that all cores have something to do, and that little is lost with one."""
 
 
 @dataclass(frozen=True)
@@ -25,31 +28,47 @@ class Outcome:
 
 
 def batches(points: Sequence[Point]) -> list[list[Point]]:
-    """The points in the portions that a worker takes at once, in order.
+    """The points in the portions that a worker takes at once, in order: neighbours that differ in seed or step alone.
 
-    One each. This and `run_batch` are the place for running several seeds or steps of one world together: whoever puts
-    more points in a batch changes no result, and nothing else.
+    Such runs may lie side by side (see `offbeat.runs`), which is faster and changes no result.
     """
-    return [[point] for point in points]
+    together: list[list[Point]] = []
+    for point in points:
+        last = together[-1] if together else []
+        alike = bool(last) and (last[0].experiment, last[0].algorithm) == (point.experiment, point.algorithm)
+        if alike and len(last) < AT_ONCE:
+            last.append(point)
+        else:
+            together.append([point])
+    return together
 
 
 def run_batch(batch: Sequence[Point]) -> list[Outcome]:
     """Make these runs; one that fails does not disturb the others."""
-    return [_run(point) for point in batch]
+    try:
+        return _together(batch)
+    except Exception:  # whose fault it is shows when each is on its own
+        return [_run(point) for point in batch]
+
+
+def _together(batch: Sequence[Point]) -> list[Outcome]:
+    row = find(batch[0].algorithm)
+    jobs = [Job(_prepared(each.experiment, each.seed), row, each.lr, keep_trace=False) for each in batch]
+    runs = run_many(jobs, batch[0].experiment.executor)
+    return [Outcome(point, row_of(point, run)) for point, run in zip(batch, runs, strict=True)]
 
 
 def _run(point: Point) -> Outcome:
     try:
-        p = _prepared(point.experiment, point.seed)
-        run = run_one(p, find(point.algorithm), point.lr, point.experiment.executor, keep_trace=False)
-        return Outcome(point, row_of(point, run))
+        (outcome,) = _together([point])
+        return outcome
     except OffbeatError as error:
         return Outcome(point, failure=str(error))
     except Exception as error:  # whatever it is, the other points go on
         return Outcome(point, failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=AT_ONCE)
 def _prepared(experiment: Experiment, seed: int) -> Prepared:
     """Points of one world often follow each other."""
     return prepare(experiment, seed)
