@@ -41,7 +41,8 @@ ALLOWED = {
     "report": "algorithms results topology trace",
     # everything put together
     "experiment": "algorithms delays rules streams task tasks topology vector world",
-    "runs": "algorithms experiment results rules sim streams task trace vector",
+    "memory": "algorithms experiment",
+    "runs": "algorithms experiment memory results rules sim streams task trace vector",
     "comparison": "agent algorithms experiment results rules runs",
     "member": "agent algorithms live streams topology vector",
     "child": "member",
@@ -55,7 +56,7 @@ ALLOWED = {
     "exporting": "live trace vector",
     "doctor": "kernel live tasks vector",
     "console": "report results",
-    "cli": "algorithms comparison console delays graphs report results tasks world",
+    "cli": "algorithms comparison console delays graphs memory report results tasks world",
     "cli_launch": "algorithms cli console live perfetto replaying topology trace",
     "cli_live": "algorithms cli comparison console experiment live livefolder liverun report results",
     "cli_predict": "algorithms cli console predicting report results trace world",

@@ -21,6 +21,7 @@ from offbeat.console import Out, progress_bar, told_by
 from offbeat.delays import FAMILIES
 from offbeat.errors import OffbeatError, SettingError, unknown
 from offbeat.graphs import TOPOLOGIES
+from offbeat.memory import WORTH_SAYING, available
 from offbeat.report.table import as_table
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.tasks import TASKS
@@ -261,6 +262,10 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None, failures
     try:
         with nullcontext() if quiet else progress_bar() as bar:
             told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
+            if bar is not None and plan.memory > WORTH_SAYING:
+                free = available()
+                there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+                bar.console.print(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
             for run in plan.runs(told, keep_traces=traces is not None):
                 if traces is not None and run.trace is not None:
                     name = f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"

@@ -18,7 +18,7 @@ from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
-from offbeat.runs import Job, check_run, run_many
+from offbeat.runs import Job, check_run, needed, run_many
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The steps that `lr="tuned"` tries (times n for R-FAST)."""
@@ -47,6 +47,15 @@ class Plan:
         """How many runs there will be, those for tuning included."""
         seeds = len(self.prepared)
         return sum(len(TUNING_GRID) + seeds if steps is None else len(steps) * seeds for steps in self.steps)
+
+    @property
+    def memory(self) -> float:
+        """Bytes that the largest of the runs need, those beside it included: an estimate."""
+        seeds = [Job(p, row, 1.0) for row in self.rows for p in self.prepared[:1]]
+        return max(
+            needed([job] * len(self.prepared) * len(steps or TUNING_GRID), self.experiment.executor, self.rule)
+            for job, steps in zip(seeds, self.steps, strict=True)
+        )
 
     def runs(self, progress: Progress | None = None, keep_traces: bool = False) -> Iterator[Run]:
         """Make the runs; each is finished when it is yielded. Without `keep_traces` only the first seed's have one."""

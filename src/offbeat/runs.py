@@ -16,6 +16,7 @@ import torch
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Prepared, check_algorithm
+from offbeat.memory import need, refuse_too_large
 from offbeat.results import Curve, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
@@ -67,16 +68,16 @@ class Job:
 
 
 def check_run(p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> None:
-    """Raise SettingError if this run makes no sense."""
+    """Raise SettingError if this run makes no sense, or there is not enough memory for it."""
     if how not in HOW:
         raise unknown("executor", how, HOW)
     if not (math.isfinite(lr) and lr > 0):
         raise SettingError(f"A step must be a finite number > 0; got {lr} for {row.name}.")
     check_algorithm(p, row)
-    if how == LEVELS and (reason := _why_not(p, row, rule)):
-        raise SettingError(
-            f"{row.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to that."
-        )
+    reason = _why_not(p, row, rule)
+    if how == LEVELS and reason:
+        raise SettingError(f"{row.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to it.")
+    refuse_too_large(p, row, how in (AUTO, LEVELS) and not reason)
 
 
 def run_many(
@@ -105,6 +106,16 @@ def run_many(
         wall = (time.perf_counter() - began) / len(going)
         yield from (each.result(wall) for each in going)
         waiting = waiting[len(going) :]
+
+
+def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> float:
+    """Bytes of memory that these runs need at most at a time, beyond the data: an estimate."""
+    most = 0.0
+    for job in jobs:
+        by_levels = how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
+        beside = min(len(jobs), _beside(job.p)) if by_levels else 1
+        most = max(most, beside * need(job.p, job.row, by_levels).total)
+    return most
 
 
 def run_one(
@@ -136,8 +147,7 @@ def engines(
     first = jobs[0]
     if how not in (AUTO, LEVELS):
         return [simulator(first.p, first.row, first.lr, how, rule, check)]
-    most = max(1, min(TOGETHER[0], TOGETHER[1] // first.p.topology.n))
-    together = [*takewhile(lambda job: job is first or _alike(first.p, job.p), jobs[:most])]
+    together = [*takewhile(lambda job: job is first or _alike(first.p, job.p), jobs[: _beside(first.p)])]
     sides: list[Side] = []
     for job in together:
         side = None if check or _why_not(job.p, job.row, rule) else _side(job, rule)
@@ -153,6 +163,11 @@ def engines(
             "the simulator's to say. Expected --executor auto, which sees to that."
         )
     return [simulator(first.p, first.row, first.lr, "batched", rule, check)]
+
+
+def _beside(p: Prepared) -> int:
+    """How many runs are made side by side, at most."""
+    return max(1, min(TOGETHER[0], TOGETHER[1] // p.topology.n))
 
 
 def _alike(p: Prepared, other: Prepared) -> bool:

@@ -28,6 +28,7 @@ class Algorithm:
     note:        what else one should know, in particular why something is not tolerated
     times_n:     whether the default step is n times that of the others
     graph:       whether the graph has to be undirected, and its weights symmetric too
+    vectors:     models that an agent holds in a simulation, and those for each neighbour: an estimate of its memory
     free:        whether it never waits, and gives its model to all its listeners at every gradient and nothing else
                  ever (see `offbeat.sim.forms`): then its timing is known before any arithmetic
     own:         whether it is the user's own, and not in the table
@@ -43,6 +44,7 @@ class Algorithm:
     note: str = ""
     times_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
+    vectors: tuple[float, float] = (5.0, 3.0)
     free: bool = False
     own: bool = False
 
@@ -74,29 +76,32 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
             needs="an undirected connected graph, symmetric weights", graph="symmetric", free=True,
+            vectors=(2.5, 0.0),
         ),
         Algorithm(
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
             waits_for="the answer of one random neighbour",
             needs="an undirected connected graph; with :atomic a bipartite one", graph="undirected",
             note="biased towards the data of fast agents. Options: overlap (average while computing), atomic",
+            vectors=(3.0, 0.0),
         ),
         Algorithm(
             "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
             needs="a strongly connected graph, row- and column-stochastic weights",
             note="its default step is n times --lr, our choice: only a share of the tracked gradient moves a model",
-            times_n=True,
+            times_n=True, vectors=(4.0, 3.0),
         ),
         Algorithm(
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
             waits_for="all neighbours of the same round",
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
-            note="mail is never lost. Option: overlap (send while computing)",
+            note="mail is never lost. Option: overlap (send while computing)", vectors=(2.0, 1.0),
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce", "textbook; a baseline of arXiv:2505.10322",
             waits_for="everybody", needs="nothing: its ring is 0..n-1 on any topology",
             tolerates=frozenset({"loss"}),
+            vectors=(4.0, 0.0),
             note="stands still when an agent is lost, and does not take one back: a ring with a hole has no sum",
         ),
     )

@@ -67,7 +67,7 @@ def sweep(
                             now = replace(now, running=event.running, note=event.note)
                         told(now)
         except KeyboardInterrupt:
-            store.write_table(points)
+            told(replace(now, done=store.write_table(points), running=0))
             raise
         store.write_table(points)
     return failures

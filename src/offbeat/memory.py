@@ -1,0 +1,79 @@
+"""How much memory a run will need, said before it starts; and what would fit where it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from offbeat.algorithms import Algorithm
+from offbeat.errors import SettingError
+from offbeat.experiment import Prepared
+
+WORTH_SAYING = 500_000_000
+"""Bytes from which a command says how much it needs."""
+
+LEVELS = 2.2, 300, 130
+"""By levels: models an agent; bytes of the timetable for an update, and for each model that it mixes."""
+
+HEAP = 300, 250
+"""With the simulator's heap: bytes of the trace for an update, and for each message."""
+
+AGENT = 40_000
+"""Bytes for an agent's random streams and what they have drawn ahead."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one run needs at its peak, beyond the data: for models, for its trace, for the rest of an agent."""
+
+    models: float
+    trace: float
+    agents: float
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return self.models + self.trace + self.agents
+
+
+def need(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
+    """An estimate, good to a third or so for runs that are not small. by_levels: whether it is made so."""
+    n, size = p.topology.n, sum(part.numel() * part.element_size() for part in p.task.initial())
+    degree = sum(len(view.listeners) for view in p.topology.views()) / n
+    updates = sum(p.until / p.world.compute_delay(i).mean for i in range(n))
+    each, edge = row.vectors
+    if by_levels:
+        models, trace = LEVELS[0] * n, updates * (LEVELS[1] + LEVELS[2] * degree)
+    else:
+        models, trace = (each + edge * degree) * n, updates * (HEAP[0] + HEAP[1] * (1 + degree))
+    return Need((models + 2 * n) * size, trace, n * AGENT)  # two copies more are made for the evaluation
+
+
+def available() -> float | None:
+    """Bytes that a process may still use: of the machine, or of its container; None where nobody says."""
+    found = []
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        found.append(1024.0 * int(lines["MemAvailable"].split()[0]))
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if limit != "max":
+            found.append(float(limit) - float(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError, KeyError):
+        pass
+    return min(found, default=None)
+
+
+def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
+    """What the run needs. Raises SettingError if that is more than there is, with what would fit."""
+    needed, free = need(p, row, by_levels), available()
+    if free is None or needed.total <= free:
+        return needed
+    agents = int(p.topology.n * free / needed.total)
+    left = free - needed.models - needed.agents
+    until = p.until * left / needed.trace if left > 0 else 0.0
+    fits = f"about {agents:,} agents" + (f", or these until time {until:,.6g}," if until > 0 else "")
+    raise SettingError(
+        f"A run of {row.name} with {p.topology.n:,} agents until time {p.until:g} needs about "
+        f"{needed.total / 1e9:.1f} GB of memory: {needed.models / 1e9:.1f} for models, {needed.trace / 1e9:.1f} for "
+        f"the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an earlier end; {fits} would fit."
+    )
