@@ -84,7 +84,8 @@ def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[
     agents = list(requests)
     models = tuple(torch.stack(rows) for rows in zip(*(x for x, _ in requests.values()), strict=True))
     gradients = task.gradients(agents, [sample for _, sample in requests.values()], models)
-    return {agent: Vector(tuple(g[row] for g in gradients)) for row, agent in enumerate(agents)}
+    rows = zip(*(g.unbind() for g in gradients), strict=True)
+    return {agent: Vector(parts) for agent, parts in zip(agents, rows, strict=True)}
 
 
 EXECUTORS: dict[str, type[EventByEvent] | type[Batched]] = {"batched": Batched, "event-by-event": EventByEvent}
