@@ -34,10 +34,9 @@ class Transmission:
     """Which life of each receiver it is for; nothing that was given to one reaches the next."""
     epoch: int = 0
     """In a live run: how many changes of the membership the sender knew of."""
-    inside: dict[str, Vector] = field(default_factory=dict)
     kind: int = -1
     version: int = -1
-    """In a simulation: the vectors that left, and what the trace says of the message."""
+    """In a simulation: what the trace says of the message."""
 
     @property
     def register(self) -> Register:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import IntEnum
-from functools import partial
 from itertools import chain, repeat
 from random import Random
 from typing import Any
@@ -53,9 +52,13 @@ def uniform(rng: np.random.Generator, count: int) -> list[float]:
     return drawn
 
 
-class Supply(partial[Any]):
+class Supply(chain[Any]):
     """The values of one random stream, one at a call; drawn in chunks, because a call to a generator is slow."""
+
+    __slots__ = ()
 
     def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> Supply:
         """From what draws so many values at once."""
-        return super().__new__(cls, next, chain.from_iterable(map(draw, repeat(CHUNK))))
+        return cls.from_iterable(map(draw, repeat(CHUNK)))
+
+    __call__ = chain.__next__

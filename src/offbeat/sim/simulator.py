@@ -112,7 +112,7 @@ class Simulator:
     def start(self) -> None:
         """Schedule the faults and start every agent."""
         for crash in self.world.crashes:
-            self._at(crash.at, FAULT, self._crash, crash)
+            self._at(crash.at, FAULT, Simulator._crash, crash)
         for i in range(self.topology.n):
             agent = self._enter(i, START)
             agent.start()
@@ -123,7 +123,7 @@ class Simulator:
         heap = self.heap
         while heap and heap[0][0] <= until:
             self.now, self.wave, _, _, call, args = heappop(heap)
-            call(*args)
+            call(self, *args)
 
     def stacked(self) -> Parts:
         """The living agents' models, [m, P]; everybody's if nobody lives."""
@@ -186,14 +186,15 @@ class Simulator:
             raise ContractError(f"Agent {i} asked for a second gradient while one was outstanding (promise c).")
         self.computing[i] = True
         self.executor.request(i, self._given(i, effect.x), self.minibatch[i]())
-        self._at(self.now + self.compute_time[i](), GRADIENT, self._gradient, i, self.epoch[i], self.now)
+        self._at(self.now + self.compute_time[i](), GRADIENT, Simulator._gradient, i, self.epoch[i], self.now)
 
     def _gradient(self, i: int, epoch: int, start: float) -> None:
         if epoch != self.epoch[i]:
             return
         if self.arrived[i]:
-            fresh, self.arrived[i] = self.arrived[i], {}
-            for register, item in fresh.items():
+            fresh = list(self.arrived[i].items())
+            self.arrived[i].clear()
+            for register, item in fresh:
                 self._deliver(i, REGISTER, item, self._bound(i, register, item))
         self.computing[i] = False
         g = self.executor.resolve(i)
@@ -208,7 +209,7 @@ class Simulator:
 
     def _bound(self, i: int, register: Register, item: Transmission) -> Message:
         """The message with the register's late-bound vectors, moved on to this version."""
-        inside = item.inside
+        inside = vectors(item.message)
         message, late = self.registers[i].get(register) or (None, {name: Vector() for name in inside})
         for name, v in inside.items():
             late[name].move(v)
@@ -219,7 +220,7 @@ class Simulator:
         return message
 
     def _alarm(self, i: int, effect: Alarm) -> None:
-        self._at(self.now + effect.after, ALARM, self._ring, i, self.epoch[i], effect.name)
+        self._at(self.now + effect.after, ALARM, Simulator._ring, i, self.epoch[i], effect.name)
 
     def _ring(self, i: int, epoch: int, name: str) -> None:
         if epoch == self.epoch[i]:
@@ -260,7 +261,7 @@ class Simulator:
 
     def _transmit(self, i: int, item: Transmission) -> None:
         """This transmission starts now."""
-        item.inside = inside = vectors(item.message)
+        inside = vectors(item.message)
         item.kind = self.recorder.kind(item.message)
         size = 0
         for v in inside.values():
@@ -271,7 +272,7 @@ class Simulator:
         self.messages += 1
         self.bytes_sent += size
         self.recorder.transmissions.append((item.start, item.end, i, item.kind, size))
-        self._at(item.end, DELIVERY, self._arrive, self.epoch[i], item)
+        self._at(item.end, DELIVERY, Simulator._arrive, self.epoch[i], item)
 
     def _arrive(self, epoch: int, item: Transmission) -> None:
         sender, loss = item.sender, self.world.loss
@@ -313,7 +314,7 @@ class Simulator:
                 for key in [key for key in box if key[0] == i]:
                     del box[key]
         if crash.until is not None and self.returns:
-            self._at(crash.until, FAULT, self._return, i)
+            self._at(crash.until, FAULT, Simulator._return, i)
         self._tell(before, i)
 
     def _return(self, i: int) -> None:
