@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from itertools import chain, repeat
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -59,6 +59,6 @@ class Supply(chain[Any]):
 
     def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> Supply:
         """From what draws so many values at once."""
-        return cls.from_iterable(map(draw, repeat(CHUNK)))
+        return cast(Supply, cls.from_iterable(map(draw, repeat(CHUNK))))
 
     __call__ = chain.__next__

@@ -54,9 +54,9 @@ class Vector:
 
     __slots__ = ("__weakref__", "_final", "_make", "_of", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
-    def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None) -> None:
+    def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()) -> None:
         self._parts = parts
-        self._terms: tuple[Term, ...] = ()
+        self._terms = terms
         self._make: Callable[[], Parts] | None = None
         self._out: Parts | None = None
         self._of: tuple[Vector, ...] = ()  # what it was made from, where that is no form
@@ -117,7 +117,9 @@ class Vector:
     def sources(self) -> list[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
         found: list[Vector] = []
-        for v in (*[v for _, v in self._terms], *self._of):
+        entering = [v for _, v in self._terms]
+        entering += self._of
+        for v in entering:
             if v.stamp is not None:
                 found.append(v)
             elif v._terms or v._of:
@@ -166,8 +168,7 @@ def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
 
 
 def _form(terms: tuple[Term, ...]) -> Vector:
-    v = Vector()
-    v._terms = terms
+    v = Vector(None, None, terms)
     _born.append(weakref.ref(v))
     return v
 

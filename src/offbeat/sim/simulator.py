@@ -152,7 +152,7 @@ class Simulator:
 
         steps: whether to ask for a gradient ends a step
         """
-        effects = agent.drain()
+        effects = agent.drain() if agent.effects else []
         model = agent.model
         if model is self.models[i]:
             settle()
@@ -266,7 +266,8 @@ class Simulator:
         size = 0
         for v in inside.values():
             size += v.nbytes
-        item.version = next((v.stamp.version for v in inside.values() if v.stamp is not None), -1)
+            if item.version < 0 and v.stamp is not None:
+                item.version = v.stamp.version
         delay = self.send_time[i]() * size / self.model_bytes if size else 0.0
         item.start, item.end = self.now, self.now + delay
         self.messages += 1
