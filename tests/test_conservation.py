@@ -27,7 +27,7 @@ graphs = st.sampled_from(["ring", "grid", "complete", "star", "chain", "binary-t
 def on_their_way(sim: Simulator) -> list[Transmission]:
     """Everything that was sent and has not arrived: queued, or being transmitted."""
     waiting = [item for box in sim.outbox for item in box.queue]
-    flying = [event[5][1] for event in sim.heap if event[4] == sim._arrive]
+    flying = [event[5][1] for event in sim.heap if event[4] == Simulator._arrive]
     return [item for item in waiting + flying if isinstance(item, Transmission)]
 
 

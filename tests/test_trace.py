@@ -50,7 +50,7 @@ def test_b_counts_the_ends_and_writes_of_one_instant_share_an_iteration() -> Non
     assert by_hand(2, [1, 0, 0], []).staleness().B == 3
     assert by_hand(2, [0, 1, 0, 1], []).staleness().B == 2
     recorder = Recorder(2)
-    recorder.writes += [(1.0, 0, 1), (1.0, 1, 1), (2.0, 1, 2), (2.0, 0, 2)]
+    recorder.writes.extend([(1.0, 0, 1), (1.0, 1, 1), (2.0, 1, 2), (2.0, 0, 2)])
     trace = recorder.trace()
     assert trace.iterations().tolist() == [0, 0, 1, 1]
     assert (trace.staleness().B, trace.staleness().D) == (1, None)

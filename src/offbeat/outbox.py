@@ -34,6 +34,9 @@ class Transmission:
     """Which life of each receiver it is for; nothing that was given to one reaches the next."""
     epoch: int = 0
     """In a live run: how many changes of the membership the sender knew of."""
+    kind: int = -1
+    version: int = -1
+    """In a simulation: what the trace says of the message."""
 
     @property
     def register(self) -> Register:
@@ -77,7 +80,12 @@ class Outbox:
 
 def vectors(message: Message) -> dict[str, Vector]:
     """The fields of a message that are vectors."""
-    return {name: v for name in message.__dataclass_fields__ if isinstance(v := getattr(message, name), Vector)}
+    found = {}
+    for name in message.__dataclass_fields__:
+        value = getattr(message, name)
+        if isinstance(value, Vector):
+            found[name] = value
+    return found
 
 
 def added(older: Message, newer: Message) -> Message:

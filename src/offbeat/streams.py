@@ -4,10 +4,13 @@ A stream is named by (agent, purpose). What one purpose draws never shifts anoth
 see the same delays, losses and minibatches in the same world.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import chain, repeat
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -49,17 +52,13 @@ def uniform(rng: np.random.Generator, count: int) -> list[float]:
     return drawn
 
 
-class Supply:
-    """The values of one random stream, one at a time; drawn in chunks, because a call to a generator is slow."""
+class Supply(chain[Any]):
+    """The values of one random stream, one at a call; drawn in chunks, because a call to a generator is slow."""
 
-    __slots__ = ("draw", "ready")
+    __slots__ = ()
 
-    def __init__(self, draw: Callable[[int], Iterable[Any]]) -> None:
-        self.draw = draw
-        self.ready: list[Any] = []
+    def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> Supply:
+        """From what draws so many values at once."""
+        return cast(Supply, cls.from_iterable(map(draw, repeat(CHUNK))))
 
-    def __call__(self) -> Any:
-        """The next value."""
-        if not self.ready:
-            self.ready = list(self.draw(CHUNK))[::-1]
-        return self.ready.pop()
+    __call__ = chain.__next__

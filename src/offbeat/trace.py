@@ -24,7 +24,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -47,6 +48,12 @@ WRITE = np.dtype([("time", "f8"), ("agent", "i4"), ("step", "i8")])
 MIXED = np.dtype([("write", "i8"), ("source", "i4"), ("version", "i8")])
 TRANSMISSION = np.dtype([("start", "f8"), ("end", "f8"), ("agent", "i4"), ("kind", "i2"), ("bytes", "i8")])
 TABLES = {"events": EVENT, "writes": WRITE, "mixed": MIXED, "transmissions": TRANSMISSION}
+CODES = {"f8": "d", "i4": "i", "i2": "h", "i8": "q"}
+
+
+def packing(dtype: np.dtype[Any]) -> struct.Struct:
+    """How a row of such a table lies in memory."""
+    return struct.Struct("<" + "".join(CODES[dtype[name].str[1:]] for name in dtype.names or ()))
 
 
 @dataclass(frozen=True)
@@ -61,30 +68,60 @@ class Staleness:
     D: int | None
 
 
+class Rows:
+    """A table that grows. Its rows are packed at once: millions of tuples would keep the garbage collector busy."""
+
+    __slots__ = ("_pack", "_packed", "dtype")
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self._pack = packing(dtype).pack
+        self._packed = bytearray()
+
+    def append(self, row: tuple[Any, ...]) -> None:
+        """One more row, in the order of the columns."""
+        self._packed += self._pack(*row)
+
+    def extend(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """More rows."""
+        for row in rows:
+            self._packed += self._pack(*row)
+
+    def __len__(self) -> int:
+        return len(self._packed) // self.dtype.itemsize
+
+    def array(self) -> np.ndarray:
+        """A copy of what there is so far."""
+        return np.frombuffer(bytes(self._packed), self.dtype).copy()
+
+
 @dataclass
 class Recorder:
     """Collects a trace while an engine runs; rows are tuples in the order of the tables' columns."""
 
     agents: int
     kinds: dict[str, int] = field(default_factory=dict)
-    events: list[tuple[Any, ...]] = field(default_factory=list)
-    writes: list[tuple[Any, ...]] = field(default_factory=list)
-    mixed: list[tuple[Any, ...]] = field(default_factory=list)
-    transmissions: list[tuple[Any, ...]] = field(default_factory=list)
+    events: Rows = field(default_factory=lambda: Rows(EVENT))
+    writes: Rows = field(default_factory=lambda: Rows(WRITE))
+    mixed: Rows = field(default_factory=lambda: Rows(MIXED))
+    transmissions: Rows = field(default_factory=lambda: Rows(TRANSMISSION))
 
     def kind(self, message: object) -> int:
         """The number of a message type; new types get the next one."""
-        return self.kinds.setdefault(type(message).__name__, len(self.kinds))
+        name = type(message).__name__
+        if name not in self.kinds:
+            self.kinds[name] = len(self.kinds)
+        return self.kinds[name]
 
     def trace(self) -> Trace:
         """What was collected so far, as arrays."""
         return Trace(
             self.agents,
             tuple(self.kinds),
-            np.array(self.events, dtype=EVENT),
-            np.array(self.writes, dtype=WRITE),
-            np.array(self.mixed, dtype=MIXED),
-            np.array(self.transmissions, dtype=TRANSMISSION),
+            self.events.array(),
+            self.writes.array(),
+            self.mixed.array(),
+            self.transmissions.array(),
         )
 
 

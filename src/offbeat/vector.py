@@ -26,7 +26,7 @@ was overwritten meanwhile.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -54,9 +54,9 @@ class Vector:
 
     __slots__ = ("__weakref__", "_final", "_make", "_of", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
-    def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None) -> None:
+    def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()) -> None:
         self._parts = parts
-        self._terms: tuple[Term, ...] = ()
+        self._terms = terms
         self._make: Callable[[], Parts] | None = None
         self._out: Parts | None = None
         self._of: tuple[Vector, ...] = ()  # what it was made from, where that is no form
@@ -88,8 +88,9 @@ class Vector:
         return ((1.0, self),) if self._final or not self._terms else self._terms
 
     def _on_the_right(self, scale: float) -> tuple[Term, ...]:
-        if not self._final and (len(self._terms) == 1 or (self._open and self._terms)):
-            return tuple((scale * c, v) for c, v in self._terms)
+        terms = self._terms
+        if not self._final and (len(terms) == 1 or (self._open and terms)):
+            return tuple([(scale * c, v) for c, v in terms])
         return ((scale, self),)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -104,19 +105,26 @@ class Vector:
     @property
     def nbytes(self) -> int:
         """Bytes of the value."""
-        return sum(part.numel() * part.element_size() for part in self.parts)
+        size = 0
+        for part in self.parts:
+            size += part.nbytes
+        return size
 
     def norm(self) -> float:
         """The Euclidean norm over the whole tuple."""
         return float(sum(float(part.double().square().sum()) for part in self.parts) ** 0.5)
 
-    def sources(self) -> Iterator[Vector]:
+    def sources(self) -> list[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
-        for v in (*(v for _, v in self._terms), *self._of):
+        found: list[Vector] = []
+        entering = [v for _, v in self._terms]
+        entering += self._of
+        for v in entering:
             if v.stamp is not None:
-                yield v
+                found.append(v)
             elif v._terms or v._of:
-                yield from v.sources()
+                found += v.sources()
+        return found
 
     def move(self, other: Vector) -> None:
         """Rebind a late-bound vector to a newer version. For engines only."""
@@ -160,8 +168,7 @@ def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
 
 
 def _form(terms: tuple[Term, ...]) -> Vector:
-    v = Vector()
-    v._terms = terms
+    v = Vector(None, None, terms)
     _born.append(weakref.ref(v))
     return v
 
@@ -190,6 +197,8 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
     torn: called after the evaluation with the late-bound vectors that were used; says which of them were overwritten
     meanwhile, moved on to a newer version by then. What depends on those is evaluated again, until there are none.
     """
+    if not _born:
+        return
     kept = force(torn)
     _born.clear()
     for v in kept:
@@ -198,9 +207,12 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
 
 def force(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> list[Vector]:
     """Within a handler: evaluate for good what has been built so far; which vectors these are. See `settle`."""
-    kept = [v for ref in _born if (v := ref()) is not None]
-    for v in kept:
-        v.parts  # noqa: B018  (reading evaluates)
+    kept = []
+    for ref in _born:
+        v = ref()
+        if v is not None:
+            v.parts  # noqa: B018  (reading evaluates)
+            kept.append(v)
     if torn is not None:
         fresh = [v for v in kept if not v._final]
         used = [term for v in fresh for _, term in v._terms if term.late]
@@ -230,7 +242,7 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
         for k, total in enumerate(out):
             _linear(total, [(c, parts[k]) for c, parts in values])
         return out
-    sums = tuple(part * c0 for part in first)
+    sums = tuple([part * c0 for part in first])
     for c, v in rest:
         for total, part in zip(sums, _raw(v), strict=True):
             total.add_(part, alpha=c)
@@ -278,7 +290,7 @@ def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vec
 
     The weight of an unheard neighbour thereby goes on the diagonal, and the row stays stochastic.
     """
-    return _form(tuple((w_j, heard.get(j, own)) for j, w_j in w.items()))
+    return _form(tuple([(w_j, heard.get(j, own)) for j, w_j in w.items()]))
 
 
 def pin(v: Vector) -> Vector:

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from offbeat.errors import DiskError
-from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_time
+from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_time, packing
 
 FRAME = struct.Struct("<IHHHHI")  # magic, rows of the four tables, bytes of the names of new kinds
 MAGIC = 0x6F66626C
 TABLES = (EVENT, WRITE, MIXED, TRANSMISSION)
-CODES = {"f8": "d", "i8": "q", "i4": "i", "i2": "h"}
-ROWS = [struct.Struct("<" + "".join(CODES[dtype[name].str[1:]] for name in dtype.names or ())) for dtype in TABLES]
+ROWS = [packing(dtype) for dtype in TABLES]
 """The same bytes as the tables' dtypes have; for a few rows this is faster than an array."""
 
 

@@ -58,7 +58,7 @@ class Batched:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.open: dict[int, tuple[Parts, np.ndarray]] = {}
-        self.known: dict[int, Vector] = {}
+        self.known: dict[int, tuple[Parts, int]] = {}
 
     def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
         """Remember it."""
@@ -74,17 +74,24 @@ class Batched:
         if agent not in self.known:
             todo = list(self.open)
             for at in range(0, len(todo), WIDEST):
-                self.known |= evaluate(self.task, {i: self.open[i] for i in todo[at : at + WIDEST]})
+                some = todo[at : at + WIDEST]
+                gradients = _gradients(self.task, {i: self.open[i] for i in some})
+                self.known |= {i: (gradients, row) for row, i in enumerate(some)}
             self.open.clear()
-        return self.known.pop(agent)
+        gradients, row = self.known.pop(agent)
+        return Vector(tuple([g[row] for g in gradients]))  # one by one: a thousand at once wake the garbage collector
 
 
 def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[int, Vector]:
     """The gradients of several agents in one call of the task."""
-    agents = list(requests)
+    gradients = _gradients(task, requests)
+    return {agent: Vector(tuple(g[row] for g in gradients)) for row, agent in enumerate(requests)}
+
+
+def _gradients(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> Parts:
+    """[m, P], in the order of the requests."""
     models = tuple(torch.stack(rows) for rows in zip(*(x for x, _ in requests.values()), strict=True))
-    gradients = task.gradients(agents, [sample for _, sample in requests.values()], models)
-    return {agent: Vector(tuple(g[row] for g in gradients)) for row, agent in enumerate(agents)}
+    return task.gradients(list(requests), [sample for _, sample in requests.values()], models)
 
 
 EXECUTORS: dict[str, type[EventByEvent] | type[Batched]] = {"batched": Batched, "event-by-event": EventByEvent}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
+from offbeat.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
 from offbeat.errors import ContractError
 from offbeat.outbox import Medium, Outbox, Register, Transmission, vectors
 from offbeat.rules import Rule
@@ -31,6 +31,10 @@ from offbeat.vector import Parts, Stamp, Vector, pin, settle
 from offbeat.world import Crash, World
 
 FAULT, DELIVERY, ALARM, GRADIENT = range(4)
+MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
+START, REJOIN, GRADIENT_DONE, MAIL, REGISTER, RANG, VIEW, CRASH = (
+    EVENT_CODE[name] for name in ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash")
+)
 Observer = Callable[[float, int, Vector], None]
 """Called after every write of a model with (time, agent, model)."""
 
@@ -67,16 +71,15 @@ class Simulator:
         self.messages, self.bytes_sent = 0, 0
         self.alive = frozenset(range(n))
         self.epoch, self.versions, self.steps = [0] * n, [0] * n, [0] * n
+        self.lives = [0] * n  # as `epoch`; -1 of the dead
         self.computing = [False] * n
         self.outbox = [Outbox() for _ in range(n)]
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in range(n)]
-        self.registers: list[dict[Register, Message]] = [{} for _ in range(n)]
+        self.registers: list[dict[Register, tuple[Message, dict[str, Vector]]]] = [{} for _ in range(n)]
         self._perform: dict[type, Callable[[int, Any], None]] = {
             Compute: self._compute,
-            Send: partial(self._give, Medium.MAIL),
-            Publish: partial(self._give, Medium.REGISTER),
-            Accumulate: partial(self._give, Medium.ACCUMULATOR),
             Alarm: self._alarm,
+            **dict.fromkeys(MEDIUM, self._give),
         }
         self._streams()
         initial = task.initial()
@@ -109,16 +112,18 @@ class Simulator:
     def start(self) -> None:
         """Schedule the faults and start every agent."""
         for crash in self.world.crashes:
-            self._at(crash.at, FAULT, self._crash, crash)
+            self._at(crash.at, FAULT, Simulator._crash, crash)
         for i in range(self.topology.n):
-            self._handle(i, "start", "start")
+            agent = self._enter(i, START)
+            agent.start()
+            self._leave(i, agent)
 
     def run(self, until: float) -> None:
         """Process every event up to and including the time `until`."""
         heap = self.heap
         while heap and heap[0][0] <= until:
             self.now, self.wave, _, _, call, args = heappop(heap)
-            call(*args)
+            call(self, *args)
 
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
@@ -140,36 +145,38 @@ class Simulator:
 
     # -- handlers and their effects ----------------------------------------------------------------
 
-    def _handle(
-        self, i: int, event: str, label: str, *args: Any, source: int = -1, kind: int = -1,
-        version: int = -1, start: float = -1.0, end: float = -1.0,
-    ) -> None:  # fmt: skip
-        """Call a handler; then record what it wrote, evaluate what it kept, and perform its effects."""
+    def _enter(
+        self, i: int, code: int, source: int = -1, kind: int = -1, version: int = -1, start: float = -1.0,
+        end: float = -1.0,
+    ) -> Agent:  # fmt: skip
+        """Record an event, and return the agent whose handler is to be called now."""
+        self.recorder.events.append((self.now, i, code, source, kind, version, start, end))
         agent = self.agents[i]
         agent.now = self.now
-        self.recorder.events.append((self.now, i, EVENT_CODE[label], source, kind, version, start, end))
-        getattr(agent, event)(*args)
-        effects = agent.drain()
+        return agent
+
+    def _leave(self, i: int, agent: Agent, steps: bool = True) -> None:
+        """After a handler: record what it wrote, evaluate what it kept, and perform its effects.
+
+        steps: whether to ask for a gradient ends a step
+        """
+        effects = agent.drain() if agent.effects else []
         model = agent.model
         if model is self.models[i]:
             settle()
         else:
-            self._wrote(i, model, event != "rejoin" and any(type(effect) is Compute for effect in effects))
+            self._wrote(i, model, steps and Compute in map(type, effects))
         if self.checker is not None:
             self.checker.handled(agent, effects)
         for effect in effects:
-            self._effect(i, effect)
-
-    def _effect(self, i: int, effect: Effect) -> None:
-        try:
-            perform = self._perform[type(effect)]
-        except KeyError:
-            raise ContractError(f"Agent {i} asked for {effect!r}, which is no effect of the contract.") from None
-        perform(i, effect)
+            perform = self._perform.get(type(effect))
+            if perform is None:
+                raise ContractError(f"Agent {i} asked for {effect!r}, which is no effect of the contract.")
+            perform(i, effect)
 
     def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
         """An agent has written its model: count, record what was mixed, stamp."""
-        mixed = sorted({v.stamp for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != i})
+        stamps = {v.stamp for v in (model, *model.sources()) if v.stamp is not None}
         settle()
         self.versions[i] += 1
         self.steps[i] += stepped
@@ -178,7 +185,7 @@ class Simulator:
             model.stamp = Stamp(i, self.versions[i])
         write = len(self.recorder.writes)
         self.recorder.writes.append((self.now, i, self.steps[i]))
-        self.recorder.mixed.extend((write, *stamp) for stamp in mixed)
+        self.recorder.mixed.extend([(write, *stamp) for stamp in sorted(stamps) if stamp.agent != i])
         for observer in self.observers:
             observer(self.now, i, model)
 
@@ -187,42 +194,47 @@ class Simulator:
             raise ContractError(f"Agent {i} asked for a second gradient while one was outstanding (promise c).")
         self.computing[i] = True
         self.executor.request(i, self._given(i, effect.x), self.minibatch[i]())
-        self._at(self.now + self.compute_time[i](), GRADIENT, self._gradient, i, self.epoch[i], self.now)
+        self._at(self.now + self.compute_time[i](), GRADIENT, Simulator._gradient, i, self.epoch[i], self.now)
 
     def _gradient(self, i: int, epoch: int, start: float) -> None:
         if epoch != self.epoch[i]:
             return
         if self.arrived[i]:
-            fresh, self.arrived[i] = self.arrived[i], {}
-            for item in fresh.values():
-                self._deliver(i, "register", item, self._bound(i, item))
+            fresh = list(self.arrived[i].items())
+            self.arrived[i].clear()
+            for register, item in fresh:
+                self._deliver(i, REGISTER, item, self._bound(i, register, item))
         self.computing[i] = False
         g = self.executor.resolve(i)
-        self._handle(i, "on_gradient", "gradient", g, version=self.steps[i], start=start, end=self.now)
+        agent = self._enter(i, GRADIENT_DONE, version=self.steps[i], start=start, end=self.now)
+        agent.on_gradient(g)
+        self._leave(i, agent)
 
-    def _deliver(self, i: int, label: str, item: Transmission, message: Message) -> None:
-        self._handle(
-            i, "on_message", label, item.sender, message, source=item.sender, kind=self.recorder.kind(message),
-            version=_version(item.message), start=item.start, end=item.end,
-        )  # fmt: skip
+    def _deliver(self, i: int, code: int, item: Transmission, message: Message) -> None:
+        agent = self._enter(i, code, item.sender, item.kind, item.version, item.start, item.end)
+        agent.on_message(item.sender, message)
+        self._leave(i, agent)
 
-    def _bound(self, i: int, item: Transmission) -> Message:
+    def _bound(self, i: int, register: Register, item: Transmission) -> Message:
         """The message with the register's late-bound vectors, moved on to this version."""
-        newest = vectors(item.message)
-        bound = self.registers[i].get(item.register)
-        late = vectors(bound) if bound is not None else {name: Vector(v.parts) for name, v in newest.items()}
-        for name, v in newest.items():
+        inside = vectors(item.message)
+        message, late = self.registers[i].get(register) or (None, {name: Vector() for name in inside})
+        for name, v in inside.items():
             late[name].move(v)
             late[name].late = True
-        self.registers[i][item.register] = message = replace(item.message, **late)
+        if message is None or len(late) < len(message.__dataclass_fields__):  # what is not late is of this version
+            message = replace(item.message, **late)
+            self.registers[i][register] = message, late
         return message
 
     def _alarm(self, i: int, effect: Alarm) -> None:
-        self._at(self.now + effect.after, ALARM, self._ring, i, self.epoch[i], effect.name)
+        self._at(self.now + effect.after, ALARM, Simulator._ring, i, self.epoch[i], effect.name)
 
     def _ring(self, i: int, epoch: int, name: str) -> None:
         if epoch == self.epoch[i]:
-            self._handle(i, "on_alarm", "alarm", name)
+            agent = self._enter(i, RANG)
+            agent.on_alarm(name)
+            self._leave(i, agent)
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -234,59 +246,75 @@ class Simulator:
             x.stamp = Stamp(i, self.versions[i])
         return x
 
-    def _give(self, medium: Medium, i: int, effect: Send | Publish | Accumulate) -> None:
-        if not effect.to:
+    def _give(self, i: int, effect: Send | Publish | Accumulate) -> None:
+        to = effect.to
+        if not to:
             return
-        message = effect.message
-        inside = vectors(message)
-        fixed = {name: self._given(i, v) for name, v in inside.items()}
-        if any(fixed[name] is not v for name, v in inside.items()):
-            message = replace(message, **fixed)
-        lives = tuple(self.epoch[j] if j in self.alive else -1 for j in effect.to)
-        self.outbox[i].put(Transmission(i, medium, effect.to, message, lives=lives))
-        settle()  # accumulated messages may have been added up
-        if not self.outbox[i].busy:
-            self._transmit(i)
+        message, moved = effect.message, {}
+        for name, v in vectors(message).items():
+            fixed = self._given(i, v)
+            if fixed is not v:
+                moved[name] = fixed
+        if moved:
+            message = replace(message, **moved)
+        lives = self.lives
+        item = Transmission(i, MEDIUM[type(effect)], to, message, lives=tuple([lives[j] for j in to]))
+        outbox = self.outbox[i]
+        if outbox.busy:
+            outbox.put(item)
+            settle()  # accumulated messages may have been added up
+        else:
+            outbox.busy = True
+            self._transmit(i, item)
 
-    def _transmit(self, i: int) -> None:
-        """The next transmission of this sender starts now, if anything waits."""
-        item = self.outbox[i].take()
-        self.outbox[i].busy = item is not None
-        if item is None:
-            return
-        size = sum(v.nbytes for v in vectors(item.message).values())
+    def _transmit(self, i: int, item: Transmission) -> None:
+        """This transmission starts now."""
+        inside = vectors(item.message)
+        item.kind = self.recorder.kind(item.message)
+        size = 0
+        for v in inside.values():
+            size += v.nbytes
+            if item.version < 0 and v.stamp is not None:
+                item.version = v.stamp.version
         delay = self.send_time[i]() * size / self.model_bytes if size else 0.0
         item.start, item.end = self.now, self.now + delay
         self.messages += 1
         self.bytes_sent += size
-        self.recorder.transmissions.append((item.start, item.end, i, self.recorder.kind(item.message), size))
-        self._at(item.end, DELIVERY, self._arrive, self.epoch[i], item)
+        self.recorder.transmissions.append((item.start, item.end, i, item.kind, size))
+        self._at(item.end, DELIVERY, Simulator._arrive, self.epoch[i], item)
 
     def _arrive(self, epoch: int, item: Transmission) -> None:
-        sender = item.sender
+        sender, loss = item.sender, self.world.loss
         if epoch != self.epoch[sender]:
             return
-        register = item.medium is Medium.REGISTER
+        register = item.register if item.medium is Medium.REGISTER else None
         for j, life in zip(item.to, item.lives, strict=True):
-            if register and self.world.loss and self.lost[sender]() < self.world.loss:
+            if register is not None and loss and self.lost[sender]() < loss:
                 continue
-            if j not in self.alive or life != self.epoch[j]:
+            if not 0 <= life == self.lives[j]:
                 continue
-            if register:
-                self.arrived[j].pop(item.register, None)  # the newest is handed over last
-                self.arrived[j][item.register] = item
+            if register is None:
+                self._deliver(j, MAIL, item, item.message)
             else:
-                self._deliver(j, "mail", item, item.message)
-        self._transmit(sender)
+                arrived = self.arrived[j]
+                arrived.pop(register, None)  # the newest is handed over last
+                arrived[register] = item
+        outbox = self.outbox[sender]
+        following = outbox.take()
+        if following is None:
+            outbox.busy = False
+        else:
+            self._transmit(sender, following)
 
     # -- crashes -----------------------------------------------------------------------------------
 
     def _crash(self, crash: Crash) -> None:
         i = crash.agent
-        self.recorder.events.append((self.now, i, EVENT_CODE["crash"], -1, -1, -1, -1.0, -1.0))
+        self.recorder.events.append((self.now, i, CRASH, -1, -1, -1, -1.0, -1.0))
         before = {j: self.topology.view(j, self.alive) for j in self._peers(i)}
         self.alive -= {i}
         self.epoch[i] += 1
+        self.lives[i] = -1
         self.computing[i] = False
         self.executor.cancel(i)
         self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
@@ -295,7 +323,7 @@ class Simulator:
                 for key in [key for key in box if key[0] == i]:
                     del box[key]
         if crash.until is not None and self.returns:
-            self._at(crash.until, FAULT, self._return, i)
+            self._at(crash.until, FAULT, Simulator._return, i)
         self._tell(before, i)
 
     def _return(self, i: int) -> None:
@@ -304,12 +332,15 @@ class Simulator:
         donor = next(iter([*neighbours, *sorted(self.alive)]), i)
         before = {j: self.topology.view(j, self.alive) for j in neighbours}
         self.alive |= {i}
+        self.lives[i] = self.epoch[i]
         counted, x, version = self.agents[donor].round, self.models[donor], self.versions[donor]
         agent = self.agents[i] = self._joined(i, x)
         agent.round = counted
         self._tell(before, i)
         agent.x = pin(x)  # what was mixed is read off the form, which lasts for one handler
-        self._handle(i, "rejoin", "rejoin", source=donor, version=version)
+        self._enter(i, REJOIN, donor, version=version)
+        agent.rejoin()
+        self._leave(i, agent, steps=False)
 
     def _peers(self, i: int) -> list[int]:
         """The living agents that share an edge with i, by rising index."""
@@ -319,12 +350,9 @@ class Simulator:
         for j, old in before.items():
             view = self.topology.view(j, self.alive)
             if view != old:
-                self._handle(j, "on_view", "view", view, source=who, version=int(who in self.alive))
-
-
-def _version(message: Message) -> int:
-    """The version that a message carries: that of its first stamped vector."""
-    return next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
+                agent = self._enter(j, VIEW, who, version=int(who in self.alive))
+                agent.on_view(view)
+                self._leave(j, agent)
 
 
 def final_bytes(models: Parts) -> bytes:
