@@ -250,9 +250,8 @@ def main() -> None:
         times = range(options.repeats)
         results["generic"] = {name: [generic(name, n) for _ in times] for name, n in GENERIC.items()}
         for name, values in results["generic"].items():
-            print(
-                f"  the simulator with its heap, {name}, {GENERIC[name]} agents: {shown([x / 1e3 for x in values], '.0f')}"
-            )
+            said = shown([x / 1e3 for x in values], ".0f")
+            print(f"  the simulator with its heap, {name}, {GENERIC[name]} agents: {said}")
         results["timetable"] = [scheduled(CASES[3], samples) for _ in times]
         print(f"  the timetable, adsgd, {CASES[3].name}: {shown([x / 1e3 for x in results['timetable']], '.0f')}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
