@@ -1,6 +1,7 @@
 """What all tests share: one thread, reproducible Hypothesis, where real data may be."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,9 @@ def real_data() -> Path:
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real data in {folder}")
     return folder
+
+
+def pytest_configure() -> None:
+    """Whoever starts this in the background may have had SIGINT ignored, and the processes that tests start with it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,13 +12,16 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.experiment import Experiment, prepare
 
 MEASURE = """
-import resource, sys
+import sys
+from pathlib import Path
 import offbeat
 from offbeat.algorithms import find
 from offbeat.experiment import Experiment, prepare
 from offbeat.memory import need
 from offbeat.runs import Job, engines, run_one
-def peak(): return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # ru_maxrss would begin with that of the process that started this one
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0])
 row, how, agents, until = find(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 small, p = (
     prepare(Experiment(task="digits", agents=n, topology="ring", until=t), 0) for n, t in ((9, 2), (agents, until))

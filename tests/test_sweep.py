@@ -380,7 +380,7 @@ def test_failures_are_listed_and_the_exit_code_is_1(call: Call, monkeypatch: pyt
 
 
 SLOW = {
-    "fixed": {"task": "quadratic", "until": 1000, "algorithm": "adsgd"},
+    "fixed": {"task": "quadratic", "until": 400, "algorithm": "adpsgd"},
     "grid": {"seed": list(range(8))},
 }
 """Eight runs of a quarter of a second each."""

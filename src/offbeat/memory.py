@@ -15,8 +15,11 @@ WORTH_SAYING = 500_000_000
 LEVELS = 2.2, 300, 130
 """By levels: models an agent; bytes of the timetable for an update, and for each model that it mixes."""
 
-HEAP = 300, 250
+HEAP = 130, 110
 """With the simulator's heap: bytes of the trace for an update, and for each message."""
+
+BATCH = 256
+"""Models in one call of the batched executor; with their gradients."""
 
 AGENT = 40_000
 """Bytes for an agent's random streams and what they have drawn ahead."""
@@ -45,7 +48,7 @@ def need(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
     if by_levels:
         models, trace = LEVELS[0] * n, updates * (LEVELS[1] + LEVELS[2] * degree)
     else:
-        models, trace = (each + edge * degree) * n, updates * (HEAP[0] + HEAP[1] * (1 + degree))
+        models, trace = (each + edge * degree) * n + 2 * min(n, BATCH), updates * (HEAP[0] + HEAP[1] * (1 + degree))
     return Need((models + 2 * n) * size, trace, n * AGENT)  # two copies more are made for the evaluation
 
 

@@ -59,20 +59,27 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is to be made: an experiment of one seed, an algorithm, its step, and whether to keep the trace."""
+    """One run that is to be made: an experiment of one seed, an algorithm, its step, and whether to keep the trace.
+
+    Raises SettingError for a step that is none, and if the algorithm is not for this graph.
+    """
 
     p: Prepared
     row: Algorithm
     lr: float
     keep_trace: bool = True
 
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise SettingError(f"A step must be a finite number > 0; got {self.lr} for {self.row.name}.")
+        self.row.check(self.p.topology)
+
 
 def check_run(p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> None:
     """Raise SettingError if this run makes no sense, or there is not enough memory for it."""
     if how not in HOW:
         raise unknown("executor", how, HOW)
-    if not (math.isfinite(lr) and lr > 0):
-        raise SettingError(f"A step must be a finite number > 0; got {lr} for {row.name}.")
+    Job(p, row, lr)
     check_algorithm(p, row)
     reason = _why_not(p, row, rule)
     if how == LEVELS and reason:

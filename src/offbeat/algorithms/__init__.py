@@ -83,19 +83,19 @@ ALGORITHMS: dict[str, Algorithm] = {
             waits_for="the answer of one random neighbour",
             needs="an undirected connected graph; with :atomic a bipartite one", graph="undirected",
             note="biased towards the data of fast agents. Options: overlap (average while computing), atomic",
-            vectors=(3.0, 0.0),
+            vectors=(2.5, 0.0),
         ),
         Algorithm(
             "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
             needs="a strongly connected graph, row- and column-stochastic weights",
             note="its default step is n times --lr, our choice: only a share of the tracked gradient moves a model",
-            times_n=True, vectors=(4.0, 3.0),
+            times_n=True, vectors=(4.0, 4.0),
         ),
         Algorithm(
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
             waits_for="all neighbours of the same round",
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
-            note="mail is never lost. Option: overlap (send while computing)", vectors=(2.0, 1.0),
+            note="mail is never lost. Option: overlap (send while computing)", vectors=(2.0, 0.5),
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce", "textbook; a baseline of arXiv:2505.10322",
