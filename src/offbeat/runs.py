@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError, unknown
@@ -289,7 +290,7 @@ def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: 
     """Evaluate these models [m, P] and add a point to the curve."""
     mean = tuple(part.mean(0) for part in models)
     average = tuple(part[None] for part in mean)
-    squares = sum((part - middle).double().square().sum(1).mean() for part, middle in zip(models, mean, strict=True))
+    squares = sum(_distances(part, middle).mean() for part, middle in zip(models, mean, strict=True))
     curve.time.append(now)
     curve.updates.append(updates)
     curve.megabytes.append(megabytes)
@@ -297,6 +298,11 @@ def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: 
     if task.measure == "accuracy":
         curve.accuracy.append(float(task.accuracies(average)[0]))
     curve.consensus.append(float(squares) ** 0.5)
+
+
+def _distances(models: Tensor, middle: Tensor) -> Tensor:
+    """The squared distance of each of m models from another: [m]; block by block, for there may be many."""
+    return torch.cat([(block - middle).double().square().sum(1) for block in models.split(256)])
 
 
 def met(p: Prepared, curve: Curve, k: int = -1) -> bool:
