@@ -302,7 +302,7 @@ def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: 
 
 def _distances(models: Tensor, middle: Tensor) -> Tensor:
     """The squared distance of each of m models from another: [m]; block by block, for there may be many."""
-    return torch.cat([(block - middle).double().square().sum(1) for block in models.split(256)])
+    return torch.cat([(block - middle).double().square().sum(1) for block in torch.split(models, 256)])
 
 
 def met(p: Prepared, curve: Curve, k: int = -1) -> bool:
