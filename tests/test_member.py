@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from torch.nn import functional
 import offbeat
 from offbeat import member
 from offbeat.errors import SettingError
-from offbeat.live.flat import BrokenViews
+from offbeat.live.flat import BrokenViews, Flat
+from offbeat.member import Local
+from offbeat.vector import Stamp, Vector, settle
 
 Make = Callable[[Any], torch.optim.Optimizer]
 
@@ -209,3 +212,18 @@ def test_a_run_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFBEAT_RUN", "/dev/shm/offbeat-nowhere")
     with pytest.raises(SettingError, match="unset OFFBEAT_RUN"):
         offbeat.join()
+
+
+def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
+    """Whoever has come back starts from a neighbour's version; once it has mixed since, that is not mixed again."""
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    flat = Flat(model, optimizer)
+    local = Local(flat, optimizer)
+    model(torch.ones(3)).sum().backward()
+    given = Vector(tuple(part.clone() for part in flat.parts), Stamp(1, 19))
+    for own, mixed in ((given, [Stamp(1, 19)]), (Vector(given.parts, Stamp(0, 7)), [Stamp(0, 7)])):
+        local.driver = SimpleNamespace(snapshot=given, agent=SimpleNamespace(x=own))  # type: ignore[assignment]
+        x = own - local(local.gradient())
+        assert [v.stamp for v in x.sources()] == mixed
+        settle()

@@ -107,7 +107,7 @@ def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(algo
 @pytest.mark.parametrize("seed", range(DRILLS))
 def test_agents_are_killed_at_random_and_nobody_else_is_lost(seed: int, tmp_path: Path) -> None:
     rng = Random(seed)
-    algorithm = rng.choice(["adsgd", "dsgd", "adpsgd", "rfast"])
+    algorithm = ("adsgd", "dsgd", "adpsgd", "rfast")[seed % 4]
     victim, step = rng.randrange(4), rng.randrange(1, 200)
     print(f"seed {seed}: {algorithm}, agent {victim} at step {step}")
     fault = f"kill agent {victim} at step {step}"

@@ -263,4 +263,5 @@ class Local:
             self.driver.performer.force()  # not on a version that may be overwritten before the handler ends
             self.flat.set_gradient(g.parts)
         self._step()
-        return difference(x, opaque(self.flat.staging.down, of=(g,)))
+        moved = x is not self.driver.agent.x  # the agent has mixed since: then x is no version that enters the model
+        return difference(opaque(lambda: x.parts) if moved else x, opaque(self.flat.staging.down, of=(g,)))
