@@ -11,9 +11,10 @@ from pathlib import Path
 
 from offbeat.errors import SettingError
 from offbeat.sweeping.grid import Point
-from offbeat.sweeping.pools import Pool, Processes, Ray, cores
+from offbeat.sweeping.pools import Pool, Ray
 from offbeat.sweeping.store import Store
-from offbeat.sweeping.work import Outcome, batches
+from offbeat.sweeping.work import Outcome, batches, run_batch
+from offbeat.workers import Processes, cores
 
 KILLED = "its worker was killed, again when it ran alone; was there too little memory?"
 
@@ -106,7 +107,7 @@ def carried_out(pool: Pool, points: Sequence[Point]) -> Iterator[Outcome | Turn]
         source, width = (suspects, 1) if alone else (waiting, pool.width)
         while source and len(running) < width:
             batch = source.popleft()
-            running[pool.submit(batch)] = batch
+            running[_submitted(pool, batch)] = batch
         yield Turn(sum(map(len, running.values())))
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         killed = any(isinstance(future.exception(), pool.died) for future in ended)
@@ -126,6 +127,14 @@ def carried_out(pool: Pool, points: Sequence[Point]) -> Iterator[Outcome | Turn]
             pool.restart()
             if not alone:
                 yield Turn(0, f"A worker was killed (out of memory?). Again, one at a time: {len(suspects)} points.")
+
+
+def _submitted(pool: Pool, batch: list[Point]) -> Future[list[Outcome]]:
+    try:
+        return pool.submit(run_batch, batch)
+    except pool.died:  # an idle worker was killed
+        pool.restart()
+        return pool.submit(run_batch, batch)
 
 
 def _failed(batch: Sequence[Point], reason: str) -> Iterator[Outcome]:
