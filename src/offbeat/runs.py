@@ -121,9 +121,14 @@ def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] =
     most = 0.0
     for job in jobs:
         by_levels = how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
-        beside = min(len(jobs), _beside(job.p)) if by_levels else 1
+        beside = min(len(jobs), together(job.p, job.row, how, rule))
         most = max(most, beside * need(job.p, job.row, by_levels).total)
     return most
+
+
+def together(p: Prepared, row: Algorithm, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> int:
+    """How many runs of this algorithm are made side by side, at most."""
+    return _beside(p) if how in (AUTO, LEVELS) and not _why_not(p, row, rule) else 1
 
 
 def run_one(

@@ -91,8 +91,8 @@ def board(count: int) -> Any:
 class Shared(Generic[Item, Result]):
     """A list of work that this process and its workers take from, the smallest rank first.
 
-    Every worker has a thread here, which hands it one thing after another. When a worker is killed all of them end, and
-    what is waiting is left to this process.
+    Every worker has a thread here, which hands it one thing after another, from `start` on. When a worker is killed all
+    of them end, and what is waiting is left to this process.
 
     pool: the workers; None: this process is alone      work: what a worker does with an item
     """
@@ -101,10 +101,14 @@ class Shared(Generic[Item, Result]):
         self.pool, self.work = pool, work
         self.waiting = PriorityQueue[tuple[float, int, Item | None]]()
         self.news = SimpleQueue[tuple[Item, Future[Result] | None]]()
-        width = pool.width if pool is not None else 0
-        self.threads = [threading.Thread(target=self._serve, args=(pool,), daemon=True) for _ in range(width)]
-        for thread in self.threads:
-            thread.start()
+        self.threads = list[threading.Thread]()
+
+    def start(self) -> None:
+        """Let the workers begin. They need some time for that: what should not wait is taken before."""
+        if self.pool is not None:
+            for _ in range(self.pool.width):
+                self.threads.append(threading.Thread(target=self._serve, args=(self.pool,), daemon=True))
+                self.threads[-1].start()
 
     def put(self, rank: float, number: int, item: Item) -> None:
         """Add an item. number: decides between equal ranks; no two have the same."""
