@@ -28,7 +28,7 @@ def find(name: str) -> torch.device:
         raise SettingError(f"Got device '{name}', {EXPECTED}; what is measured needs float64, which MPS does not have.")
     if device.type != "cuda":
         raise SettingError(f"Got device '{name}', {EXPECTED}; runs are made on no other kind of device.")
-    if not torch.backends.cuda.is_built():
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
         raise SettingError(f"Got device '{name}', expected 'cpu': this torch build, {torch.__version__}, has no CUDA.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
@@ -51,7 +51,7 @@ def exact() -> Iterator[None]:
 
     Products of matrices are left as they are set: in full float32 unless the user said otherwise.
     """
-    cudnn = torch.backends.cudnn
+    cudnn: Any = torch.backends.cudnn
     by_operation = hasattr(cudnn, "conv")  # since torch 2.9
     wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
     wanted += [(cudnn.conv, "fp32_precision", "ieee")] if by_operation else [(cudnn, "allow_tf32", False)]

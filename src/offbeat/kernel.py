@@ -98,8 +98,8 @@ def _rows_together(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficien
     at = np.concatenate([begin[:count] + k for k, count in enumerate(counts)])
     wide = torch.promote_types(pool.dtype, torch.float32)
     index = torch.from_numpy(np.concatenate((out[order], slots[at]))).to(pool.device)
-    scales = torch.from_numpy(coefficients[at]).to(wide).to(pool.device).unsqueeze(1).split(counts)
-    to, *sources = index.split([len(out), *counts])
+    scales = torch.split(torch.from_numpy(coefficients[at]).to(wide).to(pool.device).unsqueeze(1), counts)
+    to, *sources = torch.split(index, [len(out), *counts])
     total = pool.index_select(0, sources[0]).to(wide).mul_(scales[0])
     for count, source, scale in zip(counts[1:], sources[1:], scales[1:], strict=True):
         total[:count].addcmul_(pool.index_select(0, source).to(wide), scale)
