@@ -90,7 +90,7 @@ def measure(name: str, m: int, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=9)
     repeats: int = parser.parse_args().repeats
     torch.set_num_threads(1)
     print("| module | agents | loop, ms a gradient | vmap, ms a gradient | vmap over loop |\n|---|---|---|---|---|")

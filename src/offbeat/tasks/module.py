@@ -28,7 +28,7 @@ class ModuleTask:
     shards:     [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet
                 mixture with `alpha`, from `seed` (for integer targets; others are split uniformly)
     vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is faster, which
-                on a CPU is one after the other for a module with convolutions, and vmap elsewhere
+                on a CPU is one after the other for a module with convolution layers, and vmap elsewhere
 
     The run is where the module is; `to` gives the task on another device.
 
