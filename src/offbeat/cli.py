@@ -144,6 +144,14 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
+            "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "cpu",
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)
@@ -174,7 +182,7 @@ def compare(
         algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
-        communication=communication, data=data, executor=executor,
+        communication=communication, data=data, executor=executor, device=device,
     )  # fmt: skip
     failures: list[str] = []
     result, code = _carry_out(plan, quiet, traces, failures)
@@ -264,7 +272,9 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None, failures
             told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
             if bar is not None and plan.memory > WORTH_SAYING:
                 free = available()
-                there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+                on_gpu = plan.experiment.device != "cpu"
+                there = f", most of it on {plan.experiment.device}" if on_gpu else ""
+                there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
                 bar.console.print(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
             for run in plan.runs(told, keep_traces=traces is not None):
                 if traces is not None and run.trace is not None:

@@ -117,7 +117,10 @@ def plan(
         if name not in known:
             raise unknown("setting", name, [*known, "lr", "seed", "seeds", "rule"])
     e = Experiment(**settings)
-    prepared = [prepare(e, s) for s in range(seed, seed + seeds)]
+    prepared = [prepare(e, seed)]
+    if not isinstance(e.task, str):
+        e = replace(e, task=prepared[0].task)  # moved to the device once, whatever the number of seeds
+    prepared += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
     made = Plan(e, prepared, rows, _steps(lr, rows, prepared[0].topology.n), rule, check)
     for row, steps in zip(rows, made.steps, strict=True):
         for step in steps or [1.0]:
