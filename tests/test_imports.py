@@ -16,6 +16,7 @@ ROOT = "offbeat"
 ALLOWED = {
     # what everything stands on
     "errors": "",
+    "devices": "",
     "native": "",
     "streams": "",
     "trace": "",
@@ -36,14 +37,14 @@ ALLOWED = {
     "algorithms": "agent topology vector",
     "tasks": "kernel native streams task vector",
     "live": "agent kernel outbox rules streams topology trace vector world",
-    "sim": "agent kernel outbox rules streams task topology trace vector world",
+    "sim": "agent devices kernel outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
     "report": "algorithms results topology trace",
     # everything put together
-    "experiment": "algorithms delays rules streams task tasks topology vector world",
-    "memory": "algorithms experiment",
-    "runs": "algorithms experiment memory results rules sim streams task trace vector",
+    "experiment": "algorithms delays devices rules streams task tasks topology vector world",
+    "memory": "algorithms devices experiment",
+    "runs": "algorithms devices experiment memory results rules sim streams task trace vector",
     "portions": "algorithms experiment memory results rules runs workers",
     "comparison": "agent algorithms experiment portions results rules runs",
     "member": "agent algorithms live streams topology vector",

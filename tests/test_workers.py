@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 from rich.console import Console
@@ -26,6 +27,7 @@ from offbeat.portions import Portion, crew
 from offbeat.report.page import page
 from offbeat.results import Comparison, Curve, Run
 from offbeat.runs import run_many
+from offbeat.tasks.quadratic import random_quadratic
 from offbeat.workers import Processes, Shared
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}
@@ -115,8 +117,7 @@ def test_with_workers_everything_is_the_same(
 def test_compare_in_python_takes_workers(shared: list[Portion]) -> None:
     result = offbeat.compare(["adsgd", "rfast"], workers=2, **QUICK)
     assert shared
-    assert [run.digest for run in result.runs] == [run.digest for run in offbeat.compare(["adsgd", "rfast"], **QUICK)
-                                                   .runs]  # fmt: skip
+    same([*result.runs], [*offbeat.compare(["adsgd", "rfast"], **QUICK).runs])
     with pytest.raises(SettingError, match="at least one worker; got 0"):
         offbeat.compare(workers=0, **QUICK)
     with pytest.raises(SettingError, match="'workers' must be a whole number"):
@@ -182,14 +183,19 @@ def test_one_portion_or_one_worker_is_done_alone() -> None:
 @pytest.mark.usefixtures("alone", "short")
 @pytest.mark.parametrize(
     "own",
-    [{"topology": offbeat.TOPOLOGIES and __import__("networkx").petersen_graph()}, {"rule": offbeat.Momentum},
-     {"compute": offbeat.empirical([1.0, 2.0])}, {"task": offbeat.Quadratic}],
+    [{"topology": nx.petersen_graph()}, {"rule": offbeat.Momentum}, {"compute": offbeat.empirical([1.0, 2.0])},
+     {"task": random_quadratic(9, np.random.default_rng(0))}],
     ids=["graph", "rule", "delays", "task"],
 )  # fmt: skip
 def test_objects_of_ones_own_stay_in_this_process(own: dict[str, Any]) -> None:
-    if "task" in own:
-        own = {"task": offbeat.plan("adsgd", task="quadratic").prepared[0].task}
     assert len(list(plan(**own).runs(workers=4))) == 5
+
+
+def test_what_a_gpu_does_stays_in_this_process() -> None:
+    made = plan()
+    on_gpu = replace(made, experiment=replace(made.experiment, device="cuda"))
+    assert [portion.here for portion in made._portions(4, False)] == [False] * 5
+    assert [portion.here for portion in on_gpu._portions(4, False)] == [True] * 5
 
 
 def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Portion]) -> None:

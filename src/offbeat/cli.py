@@ -149,6 +149,14 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
+            "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "cpu",
     workers: Annotated[
         int | None,
         typer.Option(
@@ -185,13 +193,13 @@ def compare(
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")
     workers = cores() if workers is None else workers
-    if workers > 1 and _is_long(task, agents, until, len(algorithms.split(",")) * seeds):
+    if workers > 1 and device == "cpu" and _is_long(task, agents, until, len(algorithms.split(",")) * seeds):
         start_server()
     plan = comparison.plan(
         algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
-        communication=communication, data=data, executor=executor,
+        communication=communication, data=data, executor=executor, device=device,
     )  # fmt: skip
     failures: list[str] = []
     result, code = _carry_out(plan, workers, quiet, traces, failures)
@@ -300,8 +308,9 @@ def _carry_out(
                 return run if run.seed == plan.prepared[0].seed else replace(run, trace=None)
 
             if plan.memory > WORTH_SAYING:
-                free = available()
-                there = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+                free, on_gpu = available(), plan.experiment.device != "cpu"
+                there = f", most of it on {plan.experiment.device}" if on_gpu else ""
+                there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
                 note(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
             for run in plan.runs(told, traces is not None, workers, ended, note):
                 runs.append(run)

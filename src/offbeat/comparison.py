@@ -147,7 +147,7 @@ class Plan:
         asked = [(seed, lr, not tuning and (keep_traces or seed == p.seed)) for lr in steps for seed in seeds]
         beside = 1 if self.check else together(p, row, how, self.rule)
         size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
-        here = bool(p.settings["own"]) or row.own or self.rule is not SGD or p.task.initial()[0].device.type != "cpu"
+        here = bool(p.settings["own"]) or row.own or self.rule is not SGD or self.experiment.device != "cpu"
         each, found = seconds(p, row), list[Portion]()
         for at in range(0, len(asked), size):
             some = tuple(asked[at : at + size])
@@ -205,7 +205,10 @@ def plan(
         if name not in known:
             raise unknown("setting", name, [*known, "lr", "seed", "seeds", "rule"])
     e = Experiment(**settings)
-    prepared = [prepare(e, s) for s in range(seed, seed + seeds)]
+    prepared = [prepare(e, seed)]
+    if not isinstance(e.task, str):
+        e = replace(e, task=prepared[0].task)  # moved to the device once, whatever the number of seeds
+    prepared += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
     made = Plan(e, prepared, rows, _steps(lr, rows, prepared[0].topology.n), rule, check)
     for row, steps in zip(rows, made.steps, strict=True):
         for step in steps or [1.0]:

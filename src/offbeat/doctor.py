@@ -158,7 +158,7 @@ def cuda() -> Check:
     if not torch.cuda.is_available():
         return Check("CUDA", "ok", "none; models train on the CPU", "either")
     names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    return Check("CUDA", "ok", f"{', '.join(names)}; models are mixed on the CPU", "either")
+    return Check("CUDA", "ok", f"{', '.join(names)}; live runs mix models on the CPU", "either")
 
 
 # -- room ------------------------------------------------------------------------------------------

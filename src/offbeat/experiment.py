@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import networkx as nx
+import torch
 
-from offbeat import tasks
+from offbeat import devices, tasks
 from offbeat.algorithms import Algorithm
 from offbeat.delays import Delay, parse
 from offbeat.errors import SettingError
@@ -41,6 +42,8 @@ class Experiment:
     compute, communication: shapes of the delays, as `offbeat.Delay` or text ("gamma 0.25", "file rtt.csv")
     crash:       "agent 3 at 100 until 200", or `offbeat.Crash`
     executor:    how gradients and models are evaluated: "auto", "levels", "batched", or "event-by-event", the oracle
+    device:      where models and data lie and the arithmetic is done: "cpu", or "cuda" or "cuda:1" for a GPU; a task
+                 that lies elsewhere is moved there
 
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
@@ -64,6 +67,7 @@ class Experiment:
     communication: str | Delay = Delay("lognormal")
     data: str | Path | None = None
     executor: str = "auto"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +109,7 @@ def _typed(e: Experiment) -> Experiment:
         value = getattr(e, name)
         if value is not None:
             numbers[name] = whole(name, value) if name in WHOLE else real(name, value)
-    for name in ("case", "executor"):
+    for name in ("case", "executor", "device"):
         if not isinstance(getattr(e, name), str):
             raise SettingError(f"The {name} must be a name; got {getattr(e, name)!r}.")
     if not isinstance(e.task, str) and not hasattr(e.task, "gradients"):
@@ -128,6 +132,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
     built: the same task as it was built for another seed; enough to check many seeds quickly, not to run them
     """
     e = _typed(e)
+    device = devices.find(e.device)
     n = _agents(e)
     topology = build(e.topology, n, seed)
     named = e.case in STRAGGLER_CASES
@@ -150,14 +155,14 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
     data = None if e.data is None else Path(e.data)
     until: float
     if isinstance(e.task, str):
-        task: Task = built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data)
+        task: Task = built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data, device)
         row = tasks.TASKS[e.task]
         until = row.until if e.until is None else e.until
         target: float | None = row.target if e.target is None else e.target
     else:
         if e.until is None:
             raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
-        task, until, target = e.task, e.until, e.target
+        task, until, target = _moved(e.task, device), e.until, e.target
     for crash in world.crashes:
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
@@ -168,6 +173,27 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
         seed, task, topology, world, until, target, _eval_times(until, e.eval_every),
         _settings(e, task, topology, world, straggler, until, target),
     )  # fmt: skip
+
+
+def _moved(task: Task, device: torch.device) -> Task:
+    """The task on that device: itself, or moved there. Raises SettingError if it cannot be moved."""
+    found = _devices(task)
+    if found == {device}:
+        return task
+    move = getattr(task, "to", None)
+    if not callable(move):
+        raise SettingError(
+            f"Got device '{device}' for the task {task.name}, which lies on {' and '.join(sorted(map(str, found)))}; "
+            "expected that device, or a task with a method `to` that returns it on another one."
+        )
+    moved: Task = move(device)
+    if not hasattr(moved, "initial") or _devices(moved) != {device}:
+        raise SettingError(f"The method `to` of the task {task.name} must return the task on {device}; got {moved!r}.")
+    return moved
+
+
+def _devices(task: Task) -> set[torch.device]:
+    return {part.device for part in task.initial()}
 
 
 def _agents(e: Experiment) -> int:

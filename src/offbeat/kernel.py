@@ -70,15 +70,40 @@ def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats
     """pool[out[r]] <- sum_k c_k pool[slots[k]] over first[r] <= k < first[r + 1], from left to right, for every r.
 
     pool: contiguous [S, P], without gradients; out [m], first [m + 1] and slots: int64, contiguous; no row is written
-    and read, none written twice. The bits are those of `linear`, row by row.
+    and read, none written twice. On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated
+    together, and may differ by rounding.
     """
-    compiled = _load()[0].get(pool.dtype) if pool.device.type == "cpu" else None
+    if pool.device.type != "cpu":
+        _rows_together(pool, out, first, slots, coefficients)
+        return
+    compiled = _load()[0].get(pool.dtype)
     if compiled is None:
         for r, to in enumerate(out.tolist()):
             terms = slice(int(first[r]), int(first[r + 1]))
             plain(pool[to], [(c, pool[s]) for c, s in zip(coefficients[terms], slots[terms], strict=True)])
         return
     _call_rows(compiled.rows, pool, out, first, slots, coefficients)
+
+
+def _rows_together(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
+    """`rows` in few wide operations: all first terms, then all second ones and so on; the longer forms come first.
+
+    Sums are made in float32 at least, and rounded to the pool's dtype once.
+    """
+    if not len(out):
+        return
+    order = np.argsort(first[:-1] - first[1:], kind="stable")
+    begin, shorter = first[:-1][order], (first[:-1] - first[1:])[order]  # minus the lengths: rising
+    counts = [int(np.searchsorted(shorter, -k)) for k in range(-int(shorter[0]))]  # forms of more than k terms
+    at = np.concatenate([begin[:count] + k for k, count in enumerate(counts)])
+    wide = torch.promote_types(pool.dtype, torch.float32)
+    index = torch.from_numpy(np.concatenate((out[order], slots[at]))).to(pool.device)
+    scales = torch.split(torch.from_numpy(coefficients[at]).to(wide).to(pool.device).unsqueeze(1), counts)
+    to, *sources = torch.split(index, [len(out), *counts])
+    total = pool.index_select(0, sources[0]).to(wide).mul_(scales[0])
+    for count, source, scale in zip(counts[1:], sources[1:], scales[1:], strict=True):
+        total[:count].addcmul_(pool.index_select(0, source).to(wide), scale)
+    pool.index_copy_(0, to, total.to(pool.dtype))
 
 
 @dataclass(frozen=True)

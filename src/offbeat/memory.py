@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
+from offbeat import devices
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError
 from offbeat.experiment import Prepared
@@ -20,6 +23,12 @@ HEAP = 130, 110
 
 BATCH = 256
 """Models in one call of the batched executor; with their gradients."""
+
+WIDE = 4
+"""By levels on a GPU: tensors as wide as a chunk, of models, gradients, terms and sums."""
+
+FINAL = 2.0
+"""Models an agent that a run on a GPU leaves on the host: the final one, and its bytes for the digest."""
 
 AGENT = 40_000
 """Bytes for an agent's random streams and what they have drawn ahead."""
@@ -41,15 +50,21 @@ class Need:
 
 def need(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
     """An estimate, good to a third or so for runs that are not small. by_levels: whether it is made so."""
-    n, size = p.topology.n, sum(part.numel() * part.element_size() for part in p.task.initial())
+    n, size, on_gpu = p.topology.n, _bytes(p), p.task.initial()[0].device.type != "cpu"
     degree = sum(len(view.listeners) for view in p.topology.views()) / n
     updates = sum(p.until / p.world.compute_delay(i).mean for i in range(n))
     each, edge = row.vectors
     if by_levels:
         models, trace = LEVELS[0] * n, updates * (LEVELS[1] + LEVELS[2] * degree)
+        models += WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0
     else:
         models, trace = (each + edge * degree) * n + 2 * min(n, BATCH), updates * (HEAP[0] + HEAP[1] * (1 + degree))
     return Need((models + 2 * n) * size, trace, n * AGENT)  # two copies more are made for the evaluation
+
+
+def _bytes(p: Prepared) -> int:
+    """Of one model."""
+    return sum(part.numel() * part.element_size() for part in p.task.initial())
 
 
 def available() -> float | None:
@@ -76,8 +91,15 @@ def held() -> float:
 
 
 def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
-    """What the run needs. Raises SettingError if that is more than there is, with what would fit."""
-    needed, free = need(p, row, by_levels), available()
+    """What the run needs of this machine's memory. Raises SettingError if that is more than there is, with what fits.
+
+    On a GPU the models are held against its memory, and everything else against that of the machine.
+    """
+    needed, device = need(p, row, by_levels), p.task.initial()[0].device
+    if device.type != "cpu":
+        _refuse_gpu(p, row, needed, device)
+        needed = replace(needed, models=FINAL * p.topology.n * _bytes(p))
+    free = available()
     if free is None or needed.total <= free:
         return needed
     agents = int(p.topology.n * free / needed.total)
@@ -89,3 +111,14 @@ def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
         f"{needed.total / 1e9:.1f} GB of memory: {needed.models / 1e9:.1f} for models, {needed.trace / 1e9:.1f} for "
         f"the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an earlier end; {fits} would fit."
     )
+
+
+def _refuse_gpu(p: Prepared, row: Algorithm, needed: Need, device: torch.device) -> None:
+    """Raise SettingError if the models do not fit into the GPU's memory, with what would."""
+    free = devices.free(device)
+    if needed.models > free:
+        raise SettingError(
+            f"A run of {row.name} with {p.topology.n:,} agents needs about {needed.models / 1e9:.1f} GB of memory for "
+            f"models on {device}; {free / 1e9:.1f} GB are free there. Expected fewer agents, or device 'cpu'; about "
+            f"{int(p.topology.n * free / needed.models):,} agents would fit."
+        )

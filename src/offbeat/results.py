@@ -54,7 +54,7 @@ class Run:
     diverged_at:     the evaluation at which the loss was no longer finite; the run ended there
     final:           loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models
     topology:        the graph and its weights
-    models:          the agents' final models, [n, P] per part
+    models:          the agents' final models, [n, P] per part, on the CPU
     trace:           the whole trace, where it was kept
     tuning:          step -> what it gave, where the step was tuned
     """

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from offbeat import devices
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Prepared, check_algorithm
@@ -98,7 +99,7 @@ def run_many(
     """
     waiting = [*jobs]
     while waiting:
-        with one_thread():
+        with one_thread(), devices.exact():
             began = time.perf_counter()
             made = engines(waiting, how, rule, check)
             going = [_Going(job, engine, rule) for job, engine in zip(waiting, made, strict=False)]
@@ -259,8 +260,9 @@ class _Going:
     def finish(self) -> None:
         """What is left when it has ended: once."""
         if not hasattr(self, "models"):
-            self.models = self.engine.stacked()
-            self.final = final_scores(self.job.p.task, self.models, self.curve)
+            models = self.engine.stacked()
+            self.final = final_scores(self.job.p.task, models, self.curve)
+            self.models = tuple(part.cpu() for part in models)
             self.traced, self.counted = self.engine.trace(), self.engine.counts()
 
     def result(self, wall: float) -> Run:

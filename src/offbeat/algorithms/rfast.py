@@ -71,7 +71,8 @@ class RFAST(Agent):
         self.g = g
         for j, a_ji in self.view.a.items():
             if j != self.me:
-                self.given[j] = total([a_ji * half], start=self.given.get(j, zero(self.x)))
+                before = self.given[j] if j in self.given else zero(self.x)
+                self.given[j] = total([a_ji * half], start=before)
                 self.publish(j, Given(self.given[j]))
         self.z = self.view.a[self.me] * half
         v = self.x - self.rule(self.z)

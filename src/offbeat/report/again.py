@@ -113,11 +113,12 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     split = "skew" if s["dirichlet"] is None else "dirichlet"
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
     given = ["agents", "topology", split, "data", "case", *slow, "compute", "communication", "loss", "batch", "reg",
-             "until", "target", "eval_every", "executor"]  # fmt: skip
-    given = [name for name in given if (name, s[name]) not in (("loss", 0.0), ("executor", "auto"))]
+             "until", "target", "eval_every", "executor", "device"]  # fmt: skip
+    default = {"loss": 0.0, "executor": "auto", "device": "cpu"}
+    given = [name for name in given if name not in default or s[name] != default[name]]
     live = "unit" in first.settings
     if live:
-        given = [name for name in given if name != "executor"]
+        given = [name for name in given if name not in ("executor", "device")]
     options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
     options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
     options += [("unit", f"{1000 * first.settings['unit']:g}ms")] if live else []

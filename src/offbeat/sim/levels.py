@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offbeat import kernel
+from offbeat import devices, kernel
 from offbeat.sim.forms import GRADIENT, Form
 from offbeat.sim.timetable import Floats, Ints, Timetable, begin_of, ranges
 from offbeat.streams import CHUNK
@@ -61,10 +61,10 @@ class Levels:
         (start,) = initial
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
-        self._widest = WIDEST if self._native is None else NARROW
         tables = [side.table for side in sides]
         writes = begin_of(np.array([len(table.time) for table in tables]))
         self._agents = begin_of(np.array([table.n for table in tables]))
+        self._widest = NARROW if self._native is not None else _widest(start, int(self._agents[-1]))
         time = np.concatenate([table.time for table in tables])
         order = np.argsort(time, kind="stable")
         place = np.empty(len(time) + 1, dtype=np.int64)
@@ -104,8 +104,7 @@ class Levels:
         alive = int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
         self._window_size = min(max(int(self._agents[-1]), WINDOW[0]), WINDOW[1], max(total, 1))
         self.rows = 1 + self._widest + alive + self._window_size
-        # numpy asks the system for huge pages, and the first touch of a page is what costs.
-        self.pool = torch.from_numpy(np.empty((self.rows, len(start)), dtype=start.numpy().dtype))
+        self.pool = _empty(self.rows, start)
         self.pool[0] = start
         self._slot = np.zeros(total + 1, dtype=np.int64)  # the last one is that of -1
         self._free = np.arange(1 + self._widest, self.rows)[::-1].copy()
@@ -121,7 +120,7 @@ class Levels:
     def stacked(self, side: int = 0) -> Parts:
         """The models of one side's agents, [n, P]."""
         newest = self._newest[self._agents[side] : self._agents[side + 1]]
-        return (self.pool.index_select(0, torch.from_numpy(self._slot[newest])),)
+        return (self.pool.index_select(0, torch.from_numpy(self._slot[newest]).to(self.pool.device)),)
 
     def _window(self, low: int, high: int) -> None:
         level = _levels(self._terms, self._first, low, high)
@@ -155,7 +154,7 @@ class Levels:
             if kernel.steps(self._native, self.pool, program):
                 return
         for a, b in pairwise(work.bounds.tolist()):
-            models = self.pool.index_select(0, torch.from_numpy(work.rows[a:b]))
+            models = self.pool.index_select(0, torch.from_numpy(work.rows[a:b]).to(self.pool.device))
             (g,) = self.task.gradients(work.agents[a:b].tolist(), [*work.samples[a:b]], (models,))
             self.pool[1 : 1 + b - a] = g
             kernel.rows(self.pool, work.out[a:b], work.first[a : b + 1], work.slots, work.coefficients)
@@ -246,6 +245,21 @@ class Lane:
     def trace(self) -> Trace:
         """What happened so far."""
         return self._run.table.trace(self.now, self._run.forms[0].kind, self._run.size)
+
+
+def _widest(model: Tensor, agents: int) -> int:
+    """Gradients in one call of torch, at most: a level has one write of an agent, and a GPU is filled by wide calls."""
+    if model.device.type == "cpu":
+        return WIDEST
+    return max(1, min(agents, devices.CHUNK // max(1, model.numel() * model.element_size())))
+
+
+def _empty(rows: int, model: Tensor) -> Tensor:
+    """A pool of that many models, on the device of the model."""
+    if model.device.type != "cpu":
+        return torch.empty((rows, len(model)), dtype=model.dtype, device=model.device)
+    # numpy asks the system for huge pages, and the first touch of a page is what costs.
+    return torch.from_numpy(np.empty((rows, len(model)), dtype=model.numpy().dtype))
 
 
 def _shifted(writes: Ints, by: np.int64) -> Ints:

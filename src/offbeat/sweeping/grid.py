@@ -210,7 +210,7 @@ def _checked(
     """
     draft = drafts[0]
     try:
-        same = (e.task, e.agents, e.batch, e.reg, e.skew, e.dirichlet, e.data)
+        same = (e.task, e.agents, e.batch, e.reg, e.skew, e.dirichlet, e.data, e.device)
         p = prepare(e, seed, built.pop(same, None))
         built[same] = p.task
         if len(built) > TASKS_KEPT:

@@ -38,6 +38,7 @@ COLUMNS = {
     "communication": "string",
     "data": "string",
     "executor": "string",
+    "device": "string",
     # what came out
     "digest": "string",
     "measure": "string",

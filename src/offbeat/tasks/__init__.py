@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from offbeat.errors import unknown
 from offbeat.streams import Purpose, stream
 from offbeat.task import Task
@@ -38,9 +40,9 @@ TASKS = {
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, data: Path | None) -> DataSet:
-    """Every seed of a comparison has the same data; only the split differs."""
-    return load(name, data)
+def _loaded(name: str, data: Path | None, device: torch.device) -> DataSet:
+    """Every seed of a comparison has the same data, which are moved once; only the split differs."""
+    return load(name, data).to(device)
 
 
 def build(
@@ -52,17 +54,18 @@ def build(
     skew: float = 1.0,
     alpha: float | None = None,
     data: Path | None = None,
+    device: torch.device | str = "cpu",
 ) -> Task:
-    """A task of the table. The split of the data among the agents is drawn from the seed.
+    """A task of the table, on that device. The split of the data among the agents is drawn from the seed.
 
     Raises SettingError for an unknown name or impossible settings, DataError for missing or corrupt files.
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     if name == "quadratic":
-        return random_quadratic(agents, stream(seed, Purpose.TASK))
-    data_set = _loaded(name, data)
-    shards = split_among(data_set.train_y.numpy(), agents, stream(seed, Purpose.PARTITION), skew, alpha)
+        return random_quadratic(agents, stream(seed, Purpose.TASK)).to(device)
+    data_set = _loaded(name, data, torch.device(device))
+    shards = split_among(data_set.train_y.cpu().numpy(), agents, stream(seed, Purpose.PARTITION), skew, alpha)
     return Logistic(data_set, Minibatches(shards, batch), reg)
 
 

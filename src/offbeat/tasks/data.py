@@ -4,6 +4,8 @@ MNIST and Fashion-MNIST come as four IDX files each: two zero bytes, the element
 dimensions, every dimension as a big-endian 32-bit number, then the elements in row-major order.
 """
 
+from __future__ import annotations
+
 import gzip
 import hashlib
 import math
@@ -97,6 +99,11 @@ class DataSet:
     test_x: Tensor
     test_y: Tensor
     classes: int
+
+    def to(self, device: torch.device | str) -> DataSet:
+        """The same on another device."""
+        x, y, test_x, test_y = (t.to(device) for t in (self.train_x, self.train_y, self.test_x, self.test_y))
+        return DataSet(self.name, x, y, test_x, test_y, self.classes)
 
 
 def load(name: str, data: Path | None = None) -> DataSet:

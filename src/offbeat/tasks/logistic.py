@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ class Logistic:
     Loss: the same with the mean over all training data. Accuracy: on the test data.
 
     compiled: whether the C functions of `softmax` do the work where they can be had; torch's results differ from theirs
-    by rounding. `engine` says what does it. The data must not change once they have been used.
+    by rounding. `engine` says what does it. The data must not change once they have been used. Models lie on the device
+    of the data; on a GPU torch does the work.
     """
 
     data: DataSet
@@ -58,7 +59,12 @@ class Logistic:
 
     def initial(self) -> Parts:
         """Zero."""
-        return (torch.zeros(self.data.classes * (self.data.train_x.shape[1] + 1)),)
+        x = self.data.train_x
+        return (torch.zeros(self.data.classes * (x.shape[1] + 1), device=x.device),)
+
+    def to(self, device: torch.device | str) -> Logistic:
+        """The same with its data on another device."""
+        return replace(self, data=self.data.to(device))
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
         """Indices of minibatches, [count, batch]."""
@@ -115,8 +121,8 @@ class Logistic:
         if isinstance(train, softmax.Samples) and softmax.readable(pool, len(pool), train.size):
             train.gradients(pool, rows, pool, outs, index, self.reg)
         else:
-            models = pool.index_select(0, torch.from_numpy(rows))
-            pool.index_copy_(0, torch.from_numpy(outs), self._with_torch(index, models))
+            models = pool.index_select(0, torch.from_numpy(rows).to(pool.device))
+            pool.index_copy_(0, torch.from_numpy(outs).to(pool.device), self._with_torch(index, models))
 
     def native(self) -> Gradient | None:
         """What `gradients_into` does, for `offbeat.kernel.steps`; None where torch does it."""
@@ -126,7 +132,7 @@ class Logistic:
     def _with_torch(self, indices: np.ndarray, x: Tensor) -> Tensor:
         """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's gradient."""
         m, batch = indices.shape
-        index = torch.from_numpy(indices).flatten()
+        index = torch.from_numpy(indices).to(x.device).flatten()
         a = self.data.train_x.index_select(0, index).view(m, batch, -1)  # [m, B, D]
         w, c = self._unpacked(x)
         p = torch.baddbmm(c.unsqueeze(1), a, w.transpose(1, 2)).softmax(-1)  # [m, B, C]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,8 +27,10 @@ class ModuleTask:
     train,test: inputs [N, ...] and targets [N, ...]; accuracy needs a test set and integer targets
     shards:     [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet
                 mixture with `alpha`, from `seed` (for integer targets; others are split uniformly)
-    vectorized: all agents in one call of torch.func.vmap; False: one after the other, which is faster for
-                convolutions on a CPU
+    vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is faster, which
+                on a CPU is one after the other for a module with convolution layers, and vmap elsewhere
+
+    The run is where the module is; `to` gives the task on another device.
 
     Parameters are flattened in the module's order, one flat tensor a dtype; tied ones appear once.
     Raises SettingError for modules whose training depends on more than parameters and minibatch: running
@@ -47,7 +50,7 @@ class ModuleTask:
         alpha: float | None = None,
         seed: int = 0,
         shards: np.ndarray | None = None,
-        vectorized: bool = True,
+        vectorized: bool | None = None,
         name: str | None = None,
     ) -> None:
         _refuse_hidden_state(module)
@@ -56,7 +59,7 @@ class ModuleTask:
             raise SettingError(f"Expected as many targets as inputs, and some; got {len(x)} and {len(y)}.")
         labelled = y.ndim == 1 and not y.is_floating_point()
         if shards is None:
-            labels = y.numpy() if labelled else np.zeros(len(y), dtype=np.int64)
+            labels = y.cpu().numpy() if labelled else np.zeros(len(y), dtype=np.int64)
             rng = stream(seed, Purpose.PARTITION)
             shards = split_among(labels, agents, rng, *((skew, alpha) if labelled else (0.0,)))
         self.name = name or type(module).__name__.lower()
@@ -65,6 +68,7 @@ class ModuleTask:
         self.module, self.loss, self.train, self.test, self.reg = module, loss, train, test, reg
         self.minibatches = Minibatches(shards, batch)
         self.vectorized = vectorized
+        self._convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
         self.parameters = {key: p.detach().clone() for key, p in module.named_parameters()}
         self.dtypes = list(dict.fromkeys(p.dtype for p in self.parameters.values()))
 
@@ -73,6 +77,14 @@ class ModuleTask:
         return tuple(
             torch.cat([p.flatten() for p in self.parameters.values() if p.dtype == dtype]) for dtype in self.dtypes
         )
+
+    def to(self, device: torch.device | str) -> ModuleTask:
+        """The same on another device; the module that was given stays where it is."""
+        moved = copy.copy(self)
+        moved.module = copy.deepcopy(self.module).to(device)
+        moved.parameters = {key: p.to(device) for key, p in self.parameters.items()}
+        moved.train, moved.test = _on(self.train, device), None if self.test is None else _on(self.test, device)
+        return moved
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
         """Indices of minibatches, [count, batch]."""
@@ -95,10 +107,12 @@ class ModuleTask:
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
         """torch.func.grad of the objective, for all rows."""
-        index = torch.from_numpy(np.stack(samples))
+        device = models[0].device
+        index = torch.from_numpy(np.stack(samples)).to(device)
         x, y = self.train[0][index], self.train[1][index]
         each: Callable[[Parts, Tensor, Tensor], Parts] = grad(self._objective)
-        if self.vectorized:
+        by_module = not self._convolves or device.type != "cpu"
+        if by_module if self.vectorized is None else self.vectorized:
             return tuple(vmap(each)(models, x, y))
         rows = [each(tuple(part[r] for part in models), x[r], y[r]) for r in range(len(samples))]
         return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
@@ -127,6 +141,10 @@ class ModuleTask:
             x_part, y_part = x[at : at + chunk], y[at : at + chunk]
             total += float(measure(functional_call(self.module, named, (x_part,)), y_part)) * len(x_part)
         return total / len(x)
+
+
+def _on(data: tuple[Tensor, Tensor], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    return data[0].to(device), data[1].to(device)
 
 
 def _right(out: Tensor, y: Tensor) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from offbeat.errors import SettingError
 from offbeat.vector import Parts
@@ -17,7 +18,8 @@ class Quadratic:
     """f_i(x) = (h_i / 2) ||x - b_i||^2, with gradients h_i (x - b_i) + noise * N(0, I), in float64.
 
     b: [n, d], the minimisers of the f_i;  h: [n], their curvatures;  noise: standard deviation a coordinate.
-    The loss is the gap mean_i f_i(x) - min_x mean_i f_i(x).
+    device: where models and gradients are.
+    The loss is the gap mean_i f_i(x) - min_x mean_i f_i(x); it is evaluated on the CPU.
 
     Raises SettingError for shapes that do not fit, curvatures <= 0 or negative noise.
     """
@@ -25,14 +27,19 @@ class Quadratic:
     b: np.ndarray
     h: np.ndarray
     noise: float = 0.0
+    device: torch.device | str = "cpu"
     name: str = field(default="quadratic", init=False)
     measure: str = field(default="loss", init=False)
+    centres: Tensor = field(init=False)
+    curvatures: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         if self.b.ndim != 2 or self.h.shape != self.b.shape[:1]:
             raise SettingError(f"Expected b of shape [n, d] and h of shape [n]; got {self.b.shape} and {self.h.shape}.")
         if not ((self.h > 0).all() and self.noise >= 0 and np.isfinite(self.b).all()):
             raise SettingError("Expected finite b, curvatures h > 0 and noise >= 0.")
+        object.__setattr__(self, "centres", torch.from_numpy(self.b).to(self.device))
+        object.__setattr__(self, "curvatures", torch.from_numpy(self.h[:, None]).to(self.device))
 
     @property
     def agents(self) -> int:
@@ -47,7 +54,11 @@ class Quadratic:
 
     def initial(self) -> Parts:
         """Zero."""
-        return (torch.zeros(self.b.shape[1], dtype=torch.float64),)
+        return (torch.zeros(self.b.shape[1], dtype=torch.float64, device=self.device),)
+
+    def to(self, device: torch.device | str) -> Quadratic:
+        """The same on another device."""
+        return replace(self, device=device)
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
         """The noise of `count` gradients, [count, d]; nothing at all without noise."""
@@ -57,9 +68,10 @@ class Quadratic:
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
         """h_i (x - b_i) + noise, row by row."""
-        rows = list(agents)
-        exact = torch.from_numpy(self.h[rows, None]) * (models[0] - torch.from_numpy(self.b[rows]))
-        return (exact + torch.from_numpy(np.stack(samples)) if self.noise else exact,)
+        (x,) = models
+        rows = torch.tensor([*agents]).to(x.device)
+        exact = self.curvatures.index_select(0, rows) * (x - self.centres.index_select(0, rows))
+        return (exact + torch.from_numpy(np.stack(samples)).to(x.device) if self.noise else exact,)
 
     def losses(self, models: Parts) -> np.ndarray:
         """The gap of every model."""
@@ -70,7 +82,7 @@ class Quadratic:
             return value
 
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is reported, not warned about
-            gap: np.ndarray = f(models[0].numpy()) - f(self.optimum[None])
+            gap: np.ndarray = f(models[0].cpu().numpy()) - f(self.optimum[None])
             return gap
 
     def accuracies(self, models: Parts) -> np.ndarray:

@@ -1,0 +1,65 @@
+"""Where the models, the data and the arithmetic of a run lie: the processor, or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from offbeat.errors import SettingError
+
+EXPECTED = "expected 'cpu', or 'cuda' or 'cuda:1' for a GPU"
+
+CHUNK = 1 << 28
+"""Bytes of models whose gradients are evaluated in one call on a GPU, at most, unless a single one is larger."""
+
+
+def find(name: str) -> torch.device:
+    """The device of that name, a GPU with its number. Raises SettingError unless runs can be made on it here."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SettingError(f"Got device '{name}', {EXPECTED}.") from None
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "mps":
+        raise SettingError(f"Got device '{name}', {EXPECTED}; what is measured needs float64, which MPS does not have.")
+    if device.type != "cuda":
+        raise SettingError(f"Got device '{name}', {EXPECTED}; runs are made on no other kind of device.")
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        raise SettingError(f"Got device '{name}', expected 'cpu': this torch build, {torch.__version__}, has no CUDA.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise SettingError(f"Got device '{name}', expected 'cpu': no GPU is visible.")
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= count:
+        raise SettingError(f"Got device '{name}', expected one of {', '.join(f'cuda:{k}' for k in range(count))}.")
+    return torch.device("cuda", index)
+
+
+def free(device: torch.device) -> float:
+    """Bytes of a GPU's memory that this process may still use, those included that torch keeps for it."""
+    unused, _ = torch.cuda.mem_get_info(device)
+    return float(unused + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Convolutions on a GPU in full float32, where cuDNN may keep 10 bits, by algorithms that repeat their bits.
+
+    Products of matrices are left as they are set: in full float32 unless the user said otherwise.
+    """
+    cudnn: Any = torch.backends.cudnn
+    by_operation = hasattr(cudnn, "conv")  # since torch 2.9
+    wanted: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    wanted += [(cudnn.conv, "fp32_precision", "ieee")] if by_operation else [(cudnn, "allow_tf32", False)]
+    before = [getattr(owner, name) for owner, name, _ in wanted]
+    try:
+        for owner, name, value in wanted:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name, _), value in zip(wanted, before, strict=True):
+            setattr(owner, name, value)
