@@ -347,15 +347,17 @@ def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytes
 SHORT = "import offbeat.portions; offbeat.portions.WORTH = 0.0"
 
 
+def parent(pid: int) -> int:
+    """The process that has started this one; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def workers_of(leader: int) -> list[int]:
     """The processes that the server of this command has forked."""
-    parents = {}
-    for pid in session(leader):
-        try:
-            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return [pid for pid, parent in parents.items() if parents.get(parent) == leader]
+    return [pid for pid in session(leader) if parent(parent(pid)) == leader]
 
 
 def begun(folder: Path) -> Started:
@@ -396,9 +398,13 @@ def test_a_signal_keeps_what_is_finished(tmp_path: Path, number: signal.Signals,
 
 
 @on_linux
-def test_when_a_worker_is_killed_the_command_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", [False, True], ids=["worker", "server"])
+def test_when_a_worker_is_killed_the_command_goes_on(tmp_path: Path, server: bool) -> None:
     run = begun(tmp_path)
-    os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+    (worker,) = workers_of(run.pid)
+    if server:
+        os.kill(parent(worker), signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
     until(lambda: "A worker was killed" in run.complained)
     run.kill(signal.SIGTERM)
     assert run.wait() == 143

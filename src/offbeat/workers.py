@@ -142,9 +142,10 @@ class Shared(Generic[Item, Result]):
             self.news.put((item, None))
             try:
                 future = pool.submit(self.work, item)
-            except Exception as error:  # of a pool that is broken or closed; whoever hears it decides
+            except Exception as error:  # of a pool that is broken, closed or cannot be had: whoever hears it decides
                 future = Future()
-                future.set_exception(error)
+                lost = isinstance(error, OSError | EOFError)  # the server that workers are forked from was killed
+                future.set_exception(BrokenProcessPool(str(error)) if lost else error)
             wait([future])
             self.news.put((item, future))
             if future.exception() is not None:
