@@ -46,7 +46,7 @@ ALLOWED = {
     "memory": "algorithms devices experiment",
     "runs": "algorithms devices experiment memory results rules sim streams task trace vector",
     "portions": "algorithms experiment memory results rules runs workers",
-    "comparison": "agent algorithms experiment portions results rules runs",
+    "comparison": "agent algorithms experiment portions results rules runs workers",
     "member": "agent algorithms live streams topology vector",
     "child": "member",
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",

@@ -26,7 +26,7 @@ from offbeat.report.table import as_table
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.tasks import TASKS
 from offbeat.trace import Trace
-from offbeat.workers import cores, possible, start_server
+from offbeat.workers import possible, start_server, wanted
 from offbeat.world import CASES
 
 app = typer.Typer(
@@ -192,7 +192,7 @@ def compare(
       offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")
-    workers = cores() if workers is None else workers
+    workers = wanted(workers)
     if workers > 1 and device == "cpu" and _is_long(task, agents, until, len(algorithms.split(",")) * seeds):
         start_server()
     plan = comparison.plan(

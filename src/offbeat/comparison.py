@@ -23,6 +23,7 @@ from offbeat.portions import Making, Portion, Setting, crew, seconds
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.runs import Job, check_run, needed, together
+from offbeat.workers import wanted
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The steps that `lr="tuned"` tries (times n for R-FAST)."""
@@ -80,10 +81,8 @@ class Plan:
         A KeyboardInterrupt is raised again when the runs that are there have been yielded.
         Raises SettingError if `workers` is no number > 0.
         """
-        if whole("workers", workers) < 1:
-            raise SettingError(f"There must be at least one worker; got {workers}.")
         others = 0
-        if workers > 1:
+        if wanted(whole("workers", workers)) > 1:
             others, said = crew(self._portions(workers, keep_traces), workers - 1, cache(self._need))
             if said:
                 note(said)

@@ -18,6 +18,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from offbeat.errors import SettingError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -27,6 +29,13 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wanted(workers: int | None) -> int:
+    """So many workers; None: one for each core. Raises SettingError for less than one."""
+    if workers is not None and workers < 1:
+        raise SettingError(f"There must be at least one worker; got {workers}.")
+    return cores() if workers is None else workers
 
 
 def possible() -> bool:

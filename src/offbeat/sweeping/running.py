@@ -14,7 +14,7 @@ from offbeat.sweeping.grid import Point
 from offbeat.sweeping.pools import Pool, Ray
 from offbeat.sweeping.store import Store
 from offbeat.sweeping.work import Outcome, batches, run_batch
-from offbeat.workers import Processes, cores
+from offbeat.workers import Processes, wanted
 
 KILLED = "its worker was killed, again when it ran alone; was there too little memory?"
 
@@ -46,8 +46,7 @@ def sweep(
     Ctrl-C (KeyboardInterrupt) abandons what is running, writes the Parquet file of what there is, and is raised again.
     Raises SettingError if another sweep writes the same file, DiskError where something cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise SettingError(f"There must be at least one worker; got {workers}.")
+    wanted(workers)
     store, failures = Store(out), list[Outcome]()
     with store.locked():
         missing = [point for point in points if not store.has(point)]
@@ -76,7 +75,7 @@ def sweep(
 
 def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool:
     if ray is None:
-        return Processes(min(workers or cores(), len(points)))
+        return Processes(min(wanted(workers), len(points)))
     for point in points:
         delays = [point.settings[name].partition(" ") for name in ("compute", "communication")]
         files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
