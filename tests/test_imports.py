@@ -41,9 +41,9 @@ ALLOWED = {
     "report": "algorithms results topology trace",
     # everything put together
     "experiment": "algorithms delays rules streams task tasks topology vector world",
-    "memory": "algorithms experiment",
+    "memory": "algorithms experiment trace",
     "runs": "algorithms experiment memory results rules sim streams task trace vector",
-    "comparison": "agent algorithms experiment results rules runs",
+    "comparison": "agent algorithms experiment memory results rules runs",
     "member": "agent algorithms live streams topology vector",
     "child": "member",
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",
