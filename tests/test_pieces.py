@@ -14,7 +14,7 @@ from test_levels import SIZE, TABLES, WORLDS, prepared, same
 from offbeat import Crash, SettingError, Trace, World, memory, trace
 from offbeat.algorithms import ALGORITHMS
 from offbeat.delays import empirical
-from offbeat.experiment import Experiment, Prepared, prepare
+from offbeat.experiment import Prepared
 from offbeat.runs import Job, engines, run_many, run_one, simulator
 from offbeat.sim.levels import Lane
 from offbeat.sim.schedule import NoTimetable, Schedule
@@ -63,7 +63,7 @@ def test_pieces_continue_one_another(world: World, name: str, n: int, until: flo
     border = [float(whole.writes["time"][len(whole.writes) // 2])] if len(whole.writes) else []
     arrived = whole.transmissions["end"][whole.transmissions["end"] < until]
     border += [float(arrived[len(arrived) // 2])] if len(arrived) else []
-    made, tally = parts(p, sorted({*[until * cut for cut in cuts if until * cut < until], *border} - {until}) + [until])
+    made, tally = parts(p, [*sorted({*[until * cut for cut in cuts if until * cut < until], *border} - {until}), until])
     assert equal(joined(made), whole)
     assert tally.staleness() == whole.staleness()
     assert tally.digest(b"models") == whole.digest(b"models")
@@ -181,3 +181,154 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
         runs = run_many([Job(each, ADSGD, 0.05) for each in order])
         for each, run in zip(order, runs, strict=True):
             assert same(run, run_one(each, ADSGD, 0.05, "event-by-event"))
+
+
+# -- the trace, part by part ------------------------------------------------------------------------
+
+
+def selected(made: Trace) -> tuple[np.ndarray, np.ndarray]:
+    """k and s_ij^k from their definition, row by row."""
+    k = np.cumsum([0, *(np.diff(made.writes["time"]) != 0)])[: len(made.writes)]
+    own = [k[made.writes["agent"] == i] for i in range(made.agents)]
+    then = [min(k[w], own[j][r]) if r < len(own[j]) else k[w] for w, j, r in made.mixed.tolist()]
+    return k[made.mixed["write"]], np.array(then, dtype=np.int64)
+
+
+def staleness(made: Trace) -> tuple[int, int | None]:
+    """B and D from their definition."""
+    k = np.cumsum([0, *(np.diff(made.writes["time"]) != 0)])[: len(made.writes)]
+    ends = [-1], [int(k[-1]) + 1 if len(k) else 0]
+    own = [np.concatenate([ends[0], k[made.writes["agent"] == i], ends[1]]) for i in range(made.agents)]
+    now, then = selected(made)
+    heard = (made.events["event"] == trace.EVENT_CODE["register"]).any()
+    return max(int(np.diff(each).max()) for each in own), int((now - then).max(initial=0)) if heard else None
+
+
+@st.composite
+def traces(draw: st.DrawFn) -> tuple[Trace, list[Trace]]:
+    """A trace of which times may be equal and versions may go back, and parts of it."""
+    n, count = draw(st.integers(1, 4)), draw(st.integers(0, 30))
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    writes = np.zeros(count, WRITE)
+    writes["time"] = np.cumsum(rng.integers(0, 3, count) / 2)
+    writes["agent"] = rng.integers(0, n, count)
+    number = [int((writes["agent"][:w] == i).sum()) for w, i in enumerate(writes["agent"])]
+    writes["step"] = np.array(number, dtype=np.int64) + 1
+    mixed = np.zeros(2 * count, MIXED)
+    mixed["write"] = np.repeat(np.arange(count), 2)
+    mixed["source"] = rng.integers(0, n, 2 * count)
+    for row in mixed:
+        row["version"] = rng.integers(0, (writes["agent"][: row["write"]] == row["source"]).sum() + 1)
+    events, sent = np.zeros(draw(st.integers(0, 9)), EVENT), np.zeros(draw(st.integers(0, 9)), TRANSMISSION)
+    events["event"] = rng.integers(2, 5, len(events))
+    whole = Trace(n, ("A", "B"), events, writes, mixed, sent)
+    parts, low = [], 0
+    for high in [*sorted(draw(st.lists(st.integers(0, count), max_size=4))), count]:
+        where = [np.searchsorted(mixed["write"], at) for at in (low, high)]
+        ends = (
+            slice(len(table) * low // max(count, 1), len(table) * high // max(count, 1)) for table in (events, sent)
+        )
+        some = [table[each] for table, each in zip((events, sent), ends, strict=True)]
+        kinds = ("A", "B")[: 1 + (high == count)]
+        parts.append(Trace(n, kinds, some[0], writes[low:high], mixed[slice(*where)], some[1]))
+        low = high
+    if not count:
+        parts = [*parts[:-1], whole]
+    return whole, parts
+
+
+@settings(max_examples=300, deadline=None)
+@given(traces(), st.booleans())
+def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(made: tuple[Trace, list[Trace]], forget: bool) -> None:
+    """By the definitions, and wherever it was cut; also if what is never mixed again is forgotten."""
+    whole, some = made
+    tally = Tally(whole.agents)
+    for k, part in enumerate(some):
+        tally.add(part)
+        if forget:
+            later = joined([*some[k + 1 :], whole])
+            rows = later.mixed[: sum(len(each.mixed) for each in some[k + 1 :])]
+            newest = np.bincount(joined(some[: k + 1]).writes["agent"], minlength=whole.agents)
+            np.minimum.at(newest, rows["source"], rows["version"])
+            tally.forget(newest)
+    assert staleness(whole) == (tally.staleness().B, tally.staleness().D)
+    assert tally.staleness() == whole.staleness()
+    assert tally.digest(b"x") == whole.digest(b"x") != whole.digest(b"y")
+    assert equal(joined(some), whole)
+    for ours, theirs in zip(whole.selected(), selected(whole), strict=True):
+        assert ours.tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_digest_sees_every_table(table: str) -> None:
+    made = run_one(prepared(), ADSGD, 0.05).trace
+    assert made is not None
+    rows = getattr(made, table).copy()
+    rows[len(rows) // 2]["agent" if "agent" in rows.dtype.names else "source"] += 1
+    assert replace(made, **{table: rows}).digest() != made.digest()
+    assert replace(made, agents=made.agents + 1).digest() != made.digest()
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "adpsgd:atomic"])
+def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Staleness and digest of a run with a crash are those of its trace; no more rows are held than a part has."""
+    monkeypatch.setattr(trace, "PART", 7)
+    p = prepared(loss=0.1)
+    if "return" in ALGORITHMS[name].tolerates:
+        p = replace(p, world=replace(p.world, crashes=(Crash(2, 9.0, 17.0),)))
+    kept = run_one(p, ALGORITHMS[name], 0.05, "batched")
+    dropped = run_one(p, ALGORITHMS[name], 0.05, "batched", keep_trace=False)
+    assert dropped.trace is None and kept.trace is not None
+    assert same(dropped, kept) and len(kept.trace.writes) > 21
+    sim = simulator(p, ALGORITHMS[name], 0.05, keep_trace=False)
+    sim.start()
+    sim.run(p.until)
+    assert len(sim.recorder.writes) < 7
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+MEASURE = """
+import sys
+from pathlib import Path
+from offbeat import memory, trace
+from offbeat.algorithms import find
+from offbeat.experiment import Experiment, prepare
+from offbeat.runs import run_one
+def peak():
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(lines["VmHWM"].split()[0])
+how, agents, until, memory.PIECE = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+row, common = find("adsgd"), dict(task="digits", topology="ring")
+run_one(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how)
+p = prepare(Experiment(agents=agents, until=until, eval_every=until / 2, **common), 0)
+before = peak()
+run = run_one(p, row, 0.01, how, keep_trace=False)
+print(peak() - before, memory.need(p, row, how == "levels", keep_trace=False).total, run.updates)
+"""
+
+
+def measured(how: str, agents: int, until: float, piece: int) -> tuple[float, float, int]:
+    """Bytes that a process needed, bytes that were estimated, updates."""
+    command = [sys.executable, "-c", MEASURE, how, str(agents), str(until), str(piece)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    peak, estimate, updates = done.stdout.split()
+    return float(peak), float(estimate), int(updates)
+
+
+def test_the_memory_of_a_run_does_not_grow_with_its_length() -> None:
+    """By levels, with pieces of 2 x 10^5 rows: held whole, the timetable of the longer run takes 220 MB."""
+    short, estimate, _ = measured("levels", 200, 1000, 200_000)
+    long, same_estimate, updates = measured("levels", 200, 2000, 200_000)
+    assert updates > 390_000
+    assert same_estimate == estimate
+    assert long < 1.15 * short + 5e6, (short, long)
+    assert long < 120e6
+    assert 0.5 < long / estimate < 1.6, (long, estimate)
+
+
+def test_what_the_simulator_drops_is_not_held() -> None:
+    """A kept trace of so many updates takes 80 MB or more."""
+    peak, estimate, updates = measured("batched", 9, 20_000, 1)
+    assert updates > 170_000
+    assert 0.5 < peak / estimate < 1.6, (peak, estimate)
