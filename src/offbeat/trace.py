@@ -28,7 +28,7 @@ import os
 import struct
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -315,8 +315,8 @@ def joined(parts: Sequence[Trace]) -> Trace:
     """One trace of consecutive parts."""
     if len(parts) == 1:
         return parts[0]
-    tables = {name: np.concatenate([getattr(part, name) for part in parts]) for name in TABLES}
-    return replace(parts[0], kinds=max((part.kinds for part in parts), key=len), **tables)
+    events, writes, mixed, sent = (np.concatenate([getattr(part, name) for part in parts]) for name in TABLES)
+    return Trace(parts[0].agents, max((part.kinds for part in parts), key=len), events, writes, mixed, sent)
 
 
 def by_time(table: np.ndarray) -> np.ndarray:

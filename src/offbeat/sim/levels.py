@@ -133,6 +133,7 @@ class Levels:
         """Go into the next piece: of the pool's rows keep those of what it may mix."""
         self._carried = np.concatenate([[0], self._slot[self._after]])
         self._many = [len(side.table.after) - 1 for side in self.sides]
+        del self.time, self._agent, self._name, self._own, self._terms, self._first, self._slot, self._ends, self._last
         for side in self.sides:
             side.leave()
         for k, side in enumerate(self.sides):
