@@ -18,6 +18,7 @@ from offbeat.experiment import Prepared
 from offbeat.runs import Job, engines, run_many, run_one, simulator
 from offbeat.sim.levels import Lane
 from offbeat.sim.schedule import NoTimetable, Schedule
+from offbeat.sim.simulator import Simulator
 from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
 
 ADSGD = ALGORITHMS["adsgd"]
@@ -43,11 +44,9 @@ def parts(p: Prepared, ends: list[float]) -> tuple[list[Trace], Tally]:
 
 def rough(seed: int, values: int = 64) -> Prepared:
     """A world with so few different delays that things happen at the same instant."""
-    delays = empirical(np.arange(values // 2, values // 2 + values) / values, None)
+    delays = empirical(np.arange(values // 2, values // 2 + values + 1) / values)  # with mean 1, so sums are exact
     p = prepared(seed, topology="grid", agents=9)
-    return replace(
-        p, world=World(seed=seed, compute=replace(delays, mean=1.0), communication=replace(delays, mean=1.0))
-    )
+    return replace(p, world=World(seed=seed, compute=delays, communication=delays.times(2.0)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -177,9 +176,19 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
     with pytest.raises(SettingError, match="cannot be run by levels here"):
         run_one(p, ADSGD, 0.05, "levels")
     smooth = replace(p, world=World(seed=1))
+    simulated: list[Prepared] = []
+
+    def noted(p: Prepared, *rest: Any) -> Simulator:
+        simulated.append(p)
+        return simulator(p, *rest)
+
+    monkeypatch.setattr("offbeat.runs.simulator", noted)
     for order in ([smooth, p, smooth], [p, smooth, smooth], [smooth, smooth, p]):
-        runs = run_many([Job(each, ADSGD, 0.05) for each in order])
-        for each, run in zip(order, runs, strict=True):
+        runs = run_many([Job(each, ADSGD, 0.05, keep_trace=False) for each in order])
+        simulated.clear()
+        made = [*runs]
+        assert simulated == [p]
+        for each, run in zip(order, made, strict=True):
             assert same(run, run_one(each, ADSGD, 0.05, "event-by-event"))
 
 

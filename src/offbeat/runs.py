@@ -275,8 +275,9 @@ class _Going:
             self.models = self.engine.stacked()
             self.final = final_scores(self.job.p.task, self.models, self.curve)
             traced, self.counted = self.engine.traced(), self.engine.counts()
-            self.staleness, self.digest = traced.staleness(), traced.digest(final_bytes(self.models))
             self.trace = traced if isinstance(traced, Trace) else None
+            tally = traced.tally() if isinstance(traced, Trace) else traced
+            self.staleness, self.digest = tally.staleness(), tally.digest(final_bytes(self.models))
 
     def result(self, wall: float) -> Run:
         """The run."""

@@ -180,7 +180,7 @@ class Trace:
 
     def staleness(self) -> Staleness:
         """B and D, measured over the whole trace, its ends included."""
-        return self._tally().staleness()
+        return self.tally().staleness()
 
     def updates(self) -> np.ndarray:
         """Gradients applied by each agent: int64 [agents]."""
@@ -200,9 +200,10 @@ class Trace:
 
     def digest(self, *more: bytes) -> str:
         """SHA-256 over the SHA-256 of every table, and over whatever else is given (the final models)."""
-        return self._tally().digest(*more)
+        return self.tally().digest(*more)
 
-    def _tally(self) -> Tally:
+    def tally(self) -> Tally:
+        """What is reported of it."""
         tally = Tally(self.agents)
         tally.add(self)
         return tally
