@@ -114,8 +114,10 @@ class Levels:
         """A pool of at least so many rows; what there is stays where it is."""
         self.rows = max(rows, len(self.pool))
         if self.rows > len(self.pool):
+            if self.sides[0].more:  # the next piece may need a few more; what is never touched takes no memory
+                self.rows += self.rows // 8
             # numpy asks the system for huge pages, and the first touch of a page is what costs.
-            pool = torch.from_numpy(np.empty((rows, self.pool.shape[1]), dtype=self.pool.numpy().dtype))
+            pool = torch.from_numpy(np.empty((self.rows, self.pool.shape[1]), dtype=self.pool.numpy().dtype))
             pool[: len(self.pool)] = self.pool
             self.pool = pool
 

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -102,22 +103,15 @@ class Schedule:
         if world.crashes:
             raise NoTimetable
         self.n, self.size, self.loss, self.now = len(views), size, world.loss, -1.0
+        self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], Supply](), True
         everybody = range(self.n)
         self._width = np.array([len(view.w) for view in views])
         self._listeners = np.array([len(view.listeners) for view in views])
         edges = [(i, j, column) for i in everybody for column, j in enumerate(views[i].w) if i in views[j].listeners]
         self._receiver, self._source, self._column = np.array(edges, dtype=np.int64).reshape(-1, 3).T
-        self._compute = [
-            Supply(partial(world.compute_delay(i).draw, stream(world.seed, Purpose.COMPUTE, i))) for i in everybody
-        ]
-        self._send = [
-            Supply(partial(world.communication_delay(i).draw, stream(world.seed, Purpose.COMMUNICATION, i)))
-            for i in everybody
-        ]
         if self.loss:
             self._place = np.array([views[j].listeners.index(i) for i, j, _ in edges], dtype=np.int64)
-            self._lost = [Supply(partial(uniform, stream(world.seed, Purpose.LOSS, i))) for i in everybody]
-        self._due = [0.0 + draw() for draw in self._compute]  # the running gradient's end
+        self._due = [-1.0] * self.n  # the running gradient's end
         self._applied, self._count = np.zeros(self.n), np.zeros(self.n, dtype=np.int64)  # the newest write
         self._own = np.full(self.n, -1)  # and how it is named
         self._sent, self._free = [0] * self.n, [-1.0] * self.n  # the newest version sent, and when it is there
@@ -128,6 +122,7 @@ class Schedule:
 
     def piece(self, until: float, more: bool) -> Timetable:
         """The next one, up to `until`; more: whether another follows. Raises NoTimetable where it takes a simulator."""
+        self._more = more
         at, new = self._instants(until)
         passed = self._passed(at, new)
         heard = self._heard(at, *passed)
@@ -178,9 +173,24 @@ class Schedule:
             name, rank[: len(end)],
         ), new  # fmt: skip
 
+    def _supply(self, purpose: Purpose, i: int) -> Supply:
+        """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage collector."""
+        supply = self._supplies.get((purpose, i))
+        if supply is None:
+            world, draw = self._world, uniform
+            if purpose is not Purpose.LOSS:
+                computes = purpose is Purpose.COMPUTE
+                draw = (world.compute_delay(i) if computes else world.communication_delay(i)).draw
+            supply = Supply(partial(draw, stream(world.seed, purpose, i)))
+            if self._more:
+                self._supplies[purpose, i] = supply
+        return supply
+
     def _gradients(self, i: int, until: float) -> Floats:
         """When agent i applies its gradients: sums from left to right, as a clock makes them."""
-        draw, now, times = self._compute[i], self._due[i], []
+        draw, now, times = self._supply(Purpose.COMPUTE, i), self._due[i], []
+        if now < 0:
+            now = 0.0 + draw()
         while now <= until:
             times.append(now)
             now = now + draw()
@@ -189,7 +199,7 @@ class Schedule:
 
     def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints]:
         """Start, end and version of what agent i sends: one at a time, the newest that there is."""
-        draw, size, before, free = self._send[i], self.size, int(self._count[i]), self._free[i]
+        draw, size, before, free = self._supply(Purpose.COMMUNICATION, i), self.size, int(self._count[i]), self._free[i]
         published, k = applied.tolist(), self._sent[i] - before
         starts, ends, versions = [], [], []
         while k < len(published):
@@ -219,7 +229,10 @@ class Schedule:
         passes[number < 0] = self._awaited
         if self.loss:
             count, now = self._listeners * new, number >= 0
-            drawn = [np.array([lost() for _ in range(many)]) for lost, many in zip(self._lost, count, strict=True)]
+            drawn = [
+                np.fromiter(islice(self._supply(Purpose.LOSS, i), many), np.float64)
+                for i, many in enumerate(count.tolist())
+            ]
             place = (begin_of(count)[sender] + number * self._listeners[sender] + self._place[edge])[now]
             passes[now] = np.concatenate(drawn)[place] >= self.loss
         return edge[passes], what[passes]
