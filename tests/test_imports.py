@@ -42,9 +42,9 @@ ALLOWED = {
     "report": "algorithms results topology trace",
     # everything put together
     "experiment": "algorithms delays devices rules streams task tasks topology vector world",
-    "memory": "algorithms devices experiment",
+    "memory": "algorithms devices experiment trace",
     "runs": "algorithms devices experiment memory results rules sim streams task trace vector",
-    "comparison": "agent algorithms experiment results rules runs",
+    "comparison": "agent algorithms experiment memory results rules runs",
     "member": "agent algorithms live streams topology vector",
     "child": "member",
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",

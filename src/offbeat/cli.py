@@ -184,6 +184,8 @@ def compare(
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor, device=device,
     )  # fmt: skip
+    if traces is not None:
+        plan.check_traces()
     failures: list[str] = []
     result, code = _carry_out(plan, quiet, traces, failures)
     written, not_written = write_results(result, json, report)
@@ -276,6 +278,11 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None, failures
                 there = f", most of it on {plan.experiment.device}" if on_gpu else ""
                 there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
                 bar.console.print(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
+            if bar is not None and plan.untraced and traces is None:
+                bar.console.print(
+                    f"The traces of {', '.join(plan.untraced)} would not fit into memory, so they are not held: the "
+                    "report will have no timeline of them. Everything else is as with traces."
+                )
             for run in plan.runs(told, keep_traces=traces is not None):
                 if traces is not None and run.trace is not None:
                     name = f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"

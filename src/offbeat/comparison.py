@@ -16,6 +16,7 @@ from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
+from offbeat.memory import available, held
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.runs import Job, check_run, needed, run_many
@@ -41,6 +42,7 @@ class Plan:
     steps: list[list[float] | None]  # for each row; None: to be tuned
     rule: Callable[[float], Rule] = SGD
     check: bool = False
+    traced: Sequence[bool] = ()  # for each row: whether the traces of the first seed are held
 
     @property
     def count(self) -> int:
@@ -51,20 +53,36 @@ class Plan:
     @property
     def memory(self) -> float:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
-        seeds = [Job(p, row, 1.0) for row in self.rows for p in self.prepared[:1]]
-        return max(
-            needed([job] * len(self.prepared) * len(steps or TUNING_GRID), self.experiment.executor, self.rule)
-            for job, steps in zip(seeds, self.steps, strict=True)
-        )
+        most = 0.0
+        for row, steps, traced in zip(self.rows, self.steps, self.traced, strict=True):
+            jobs = [Job(self.prepared[0], row, 1.0, keep) for keep in {traced, False}]
+            beside = len(self.prepared) * len(steps or TUNING_GRID)
+            most = max(most, *(needed([job] * beside, self.experiment.executor, self.rule) for job in jobs))
+        return most
+
+    @property
+    def untraced(self) -> list[str]:
+        """The algorithms of which no trace is held, because it would not fit into memory."""
+        return [row.name for row, traced in zip(self.rows, self.traced, strict=True) if not traced]
+
+    def check_traces(self) -> None:
+        """Raise SettingError if there is not enough memory to hold the trace of a run."""
+        for row in self.rows:
+            check_run(self.prepared[0], row, 1.0, self.experiment.executor, self.rule, keep_trace=True)
 
     def runs(self, progress: Progress | None = None, keep_traces: bool = False) -> Iterator[Run]:
-        """Make the runs; each is finished when it is yielded. Without `keep_traces` only the first seed's have one."""
-        for row, steps in zip(self.rows, self.steps, strict=True):
+        """Make the runs; each is finished when it is yielded.
+
+        Without `keep_traces` only the first seed's have one, and of these only such as fit into memory.
+        """
+        for row, steps, traced in zip(self.rows, self.steps, self.traced, strict=True):
             tuning, jobs = None, list[Job]()
             if steps is None:
                 steps, tuning = self._tuned(row, progress)
             for lr in steps:
-                jobs += [Job(p, row, lr, keep_traces or index == 0) for index, p in enumerate(self.prepared)]
+                jobs += [
+                    Job(p, row, lr, keep_traces or (traced and index == 0)) for index, p in enumerate(self.prepared)
+                ]
             for run in run_many(jobs, self.experiment.executor, self.rule, progress, self.check):
                 yield replace(run, tuning=tuning)
 
@@ -127,7 +145,19 @@ def plan(
             check_run(prepared[0], row, step, e.executor, rule)
         for p in prepared[1:]:  # of other seeds a random graph may be another
             check_algorithm(p, row)
-    return made
+    return replace(made, traced=_traced(made))
+
+
+def _traced(made: Plan) -> list[bool]:
+    """For each algorithm whether the traces of its first seed fit into memory, beside those before."""
+    free, before, traced = available(), 0.0, []
+    one = held(made.prepared[0])
+    for row, steps in zip(made.rows, made.steps, strict=True):
+        others = (len(steps or [1.0]) - 1) * one
+        needs = needed([Job(made.prepared[0], row, 1.0)], made.experiment.executor, made.rule)
+        traced.append(free is None or before + others + needs <= free)
+        before += (others + one) * traced[-1]
+    return traced
 
 
 def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | None]:
