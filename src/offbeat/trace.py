@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -222,6 +222,8 @@ class Trace:
     def load(path: str | os.PathLike[str]) -> Trace:
         """Read a trace back. Raises DataError if the file is none."""
         try:
+            if Path(path).exists() and not is_zipfile(path):
+                raise BadZipFile("it is no .npz")
             with np.load(path, allow_pickle=False) as z:
                 settings = json.loads(str(z["settings"])) if "settings" in z.files else {}
                 tables = {name: z[name].astype(dtype) for name, dtype in TABLES.items()}
