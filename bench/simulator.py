@@ -38,7 +38,7 @@ from offbeat.algorithms import find
 from offbeat.experiment import Experiment, Prepared, prepare
 from offbeat.runs import Job, engines, simulator
 from offbeat.sim.levels import WIDEST
-from offbeat.sim.timetable import timetable
+from offbeat.sim.schedule import Schedule
 from offbeat.streams import Purpose, stream
 from offbeat.task import Task
 from offbeat.tasks.data import DataSet
@@ -101,8 +101,9 @@ def ours(worlds: Sequence[Prepared]) -> float:
 def timing(worlds: Sequence[Prepared]) -> float:
     """Updates per second of the timetable alone."""
     began = time.perf_counter()
-    made = [timetable(p.topology.views(), p.world, p.until, 4 * CLASSES * (FEATURES + 1)) for p in worlds]
-    return sum(len(table.time) for table in made if table is not None) / (time.perf_counter() - began)
+    size = 4 * CLASSES * (FEATURES + 1)
+    made = [Schedule(p.topology.views(), p.world, size).piece(p.until, more=False) for p in worlds]
+    return sum(len(table.time) for table in made) / (time.perf_counter() - began)
 
 
 def floor(task: tasks.Logistic, agents: int, replicas: int, gradients: int) -> float:
@@ -170,9 +171,8 @@ def scheduled(case: Case, samples: DataSet) -> float:
     """Events per second of the timetable."""
     p = prepared(case, samples, 0)
     began = time.perf_counter()
-    table = timetable(p.topology.views(), p.world, p.until, 8)
+    table = Schedule(p.topology.views(), p.world, 8).piece(p.until, more=False)
     seconds = time.perf_counter() - began
-    assert table is not None
     return (p.topology.n + len(table.time) + len(table.heard[0]) + len(table.sent[0])) / seconds
 
 

@@ -23,7 +23,7 @@ import pytest
 from test_data import idx, small_set
 
 import offbeat
-from offbeat import cli, commands, comparison, portions
+from offbeat import cli, commands, comparison, memory, portions
 from offbeat.delays import parse
 from offbeat.errors import ContractError
 from offbeat.experiment import Experiment
@@ -501,6 +501,25 @@ def test_advice_can_be_followed(call: Call) -> None:
     """One algorithm cannot be given several steps, so that is not what a second step for it is answered with."""
     assert "several steps" not in call(*QUICK, "--lr", "rfast=0.1", "--lr", "rfast=0.2").refused().err
     assert "several steps" in call(*QUICK, "--lr", "0.1", "--lr", "0.2").refused().err
+
+
+def test_where_traces_do_not_fit_the_runs_go_on_without(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said once, before the runs, and by the page; whoever asks for traces is told what would fit."""
+    command = ("compare", "--task", "quadratic", "--until", "400", "--algorithms", "dsgd,rfast", "--report", "out.html")
+    call(*command, "--json", "held.json")
+    assert "No timeline" not in Path("out.html").read_text("utf-8")
+    monkeypatch.setattr(memory, "PART", 100)
+    for module in (memory, comparison):
+        monkeypatch.setattr(module, "available", lambda: 1e6)
+    outcome = call(*command, "--json", "dropped.json")
+    assert outcome.said.startswith("The traces of dsgd, rfast would not fit into memory, so they are not held")
+    assert outcome.said.count("would not fit") == 1
+    text = Path("out.html").read_text("utf-8")
+    assert "No timeline of dsgd, rfast: the trace was not held" in text and "Who computed" not in text
+    assert digests("dropped.json") == digests("held.json")
+    refused = call(*command, "--traces", ".").refused()
+    assert "A run of dsgd with 9 agents until time 400 needs about" in refused.said
+    assert re.search("or these without --traces, or these until time .*, would fit", refused.said)
 
 
 def test_every_run_has_a_trace_of_its_own(call: Call) -> None:

@@ -43,10 +43,10 @@ ALLOWED = {
     "report": "algorithms results topology trace",
     # everything put together
     "experiment": "algorithms delays devices rules streams task tasks topology vector world",
-    "memory": "algorithms devices experiment",
+    "memory": "algorithms devices experiment trace",
     "runs": "algorithms devices experiment memory results rules sim streams task trace vector",
     "portions": "algorithms experiment memory results rules runs workers",
-    "comparison": "agent algorithms experiment portions results rules runs workers",
+    "comparison": "agent algorithms experiment memory portions results rules runs workers",
     "member": "agent algorithms live streams topology vector",
     "child": "member",
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",

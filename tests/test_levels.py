@@ -18,7 +18,9 @@ from offbeat.results import Run
 from offbeat.runs import Job, run_many, run_one, simulator
 from offbeat.sim import levels
 from offbeat.sim.forms import GRADIENT, NoForm, form_of
-from offbeat.sim.timetable import timetable
+from offbeat.sim.schedule import NoTimetable, Schedule
+from offbeat.sim.sides import Side
+from offbeat.sim.timetable import Timetable
 from offbeat.topology import build
 from offbeat.world import Crash
 
@@ -29,6 +31,14 @@ TABLES = ("events", "writes", "mixed", "transmissions")
 def prepared(seed: int = 0, **changed: Any) -> Prepared:
     chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
     return prepare(Experiment(**chosen), seed)
+
+
+def timetable(p: Prepared, size: int = SIZE) -> Timetable | None:
+    """The timetable of the whole run in one piece, if there is one."""
+    try:
+        return Schedule(p.topology.views(), p.world, size).piece(p.until, more=False)
+    except NoTimetable:
+        return None
 
 
 def same(a: Run, b: Run) -> bool:
@@ -58,18 +68,18 @@ def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n:
     p = prepared(topology=name, agents=n)
     p = replace(p, world=world, until=until)
     sim = simulator(p, ALGORITHMS["adsgd"], 0.01)
-    table = timetable(p.topology.views(), world, until, SIZE)
+    table = timetable(p)
     assume(table is not None)  # a delay may be so short that the clock stands still
     assert table is not None
     sim.start()
     for now in (0.0, until / 3, until):
         sim.run(now)
-        ours, theirs = table.trace(now, "Model", SIZE), sim.trace()
+        ours, theirs = table.trace(-1.0, now, "Model", SIZE), sim.recorder.trace()
         for each in TABLES:
             assert getattr(ours, each).tobytes() == getattr(theirs, each).tobytes(), each
         assert ours.kinds == theirs.kinds
-        assert (int(table.steps(now).sum()), table.messages(now)) == sim.counts()[:2]
-        assert table.steps(now).tolist() == sim.steps
+        assert (table.writes(now), table.messages(now)) == sim.counts()[:2]
+        assert ours.updates().tolist() == sim.steps
 
 
 @pytest.mark.parametrize("task", ["quadratic", "digits"])
@@ -122,7 +132,7 @@ def test_runs_lie_side_by_side_only_where_gradients_can_be_shared(monkeypatch: p
 @pytest.mark.parametrize("chosen", [{"compute": "constant"}, {"communication": "constant mean 0"}, {"crash": "1 at 5"}])
 def test_where_the_order_of_handlers_matters_the_simulator_decides(chosen: dict[str, Any]) -> None:
     p = prepared(**chosen)
-    assert timetable(p.topology.views(), p.world, p.until, SIZE) is None
+    assert timetable(p) is None
     assert same(run_one(p, ALGORITHMS["adsgd"], 0.05), run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event"))
     with pytest.raises(SettingError, match="cannot be run by levels"):
         run_one(p, ALGORITHMS["adsgd"], 0.05, "levels")
@@ -180,13 +190,12 @@ def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int) 
 def test_the_pool_holds_what_lives_and_one_window() -> None:
     """About two versions an agent: its own and an older one that a neighbour still mixes."""
     p = prepared(task="digits", topology="ring", agents=300, until=12.0)
-    table = timetable(p.topology.views(), p.world, p.until, 4)
-    assert table is not None
     views = p.topology.views()
     (start,) = p.task.initial()
     forms = [form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)]
     draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
-    made = levels.Levels([levels.Side(table, forms, draws, 4)], p.task, (start,))
+    side = Side(Schedule(views, p.world, 4), [p.until], forms, draws)
+    made = levels.Levels([side], p.task, (start,))
     made.run(p.until)
-    assert len(table.time) > 3000
+    assert len(side.table.time) > 3000
     assert made.rows < 3 * 300 + levels.WIDEST + 300

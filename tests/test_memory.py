@@ -31,7 +31,7 @@ before = peak()
 (engine,) = engines([Job(p, row, 0.01)], how)
 engine.start()
 engine.run(until)
-engine.stacked(), engine.stacked(), engine.trace()
+engine.stacked(), engine.stacked(), engine.traced()
 print((peak() - before) / need(p, row, how == "levels").total)
 """
 

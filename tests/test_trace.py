@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from runs import ALL, quadratic, started
 
 from offbeat import Crash, Delay, Trace, Vector, World
+from offbeat.errors import DataError
 from offbeat.trace import EVENT_CODE, Recorder
 
 worlds = st.builds(
@@ -122,6 +123,13 @@ def test_dsgd_mixes_the_same_round_and_mail_gives_no_d(algorithm: str) -> None:
             assert set(row["versions"].values()) <= {row["step"] - 1}
     assert (trace.staleness().D is None) == (algorithm not in ("adsgd", "rfast"))
     assert trace.updates().tolist() == sim.steps
+
+
+def test_what_is_no_trace_is_refused_plainly(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a trace")
+    with pytest.raises(DataError, match=r"notes.txt cannot be read as a trace \(it is no .npz\); expected"):
+        Trace.load(path)
 
 
 def test_save_and_load(tmp_path: Path) -> None:

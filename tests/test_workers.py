@@ -213,12 +213,12 @@ def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Portion
 @pytest.mark.usefixtures("short")
 def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gigabyte for a run, half a one for the data: of four, three processes need 4 beside what this one holds."""
-    monkeypatch.setattr(portions, "held", lambda: 5e8)
+    monkeypatch.setattr(portions, "resident", lambda: 5e8)
     some = [replace(portion, seconds=10.0) for portion in plan()._portions(4, False)]
 
     def of(free: float | None) -> tuple[int, str]:
         monkeypatch.setattr(portions, "available", lambda: free)
-        return crew(some, 3, lambda place, runs: 1e9)
+        return crew(some, 3, lambda place, kept: 1e9)
 
     assert of(None) == (3, "")
     assert of(5.5e9) == (3, "")
@@ -237,9 +237,9 @@ def test_that_memory_does_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 @on_linux
 def test_what_this_process_holds_is_known() -> None:
-    before = memory.held()
+    before = memory.resident()
     data = np.ones(25_000_000)
-    assert 1.9e8 < memory.held() - before < 2.5e8
+    assert 1.9e8 < memory.resident() - before < 2.5e8
     assert data.nbytes == 2e8
 
 

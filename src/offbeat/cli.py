@@ -201,6 +201,8 @@ def compare(
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor, device=device,
     )  # fmt: skip
+    if traces is not None:
+        plan.check_traces()
     failures: list[str] = []
     result, code = _carry_out(plan, workers, quiet, traces, failures)
     written, not_written = write_results(result, json, report)
@@ -312,6 +314,11 @@ def _carry_out(
                 there = f", most of it on {plan.experiment.device}" if on_gpu else ""
                 there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
                 note(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
+            if plan.untraced and traces is None:
+                note(
+                    f"The traces of {', '.join(plan.untraced)} would not fit into memory, so they are not held: the "
+                    "report will have no timeline of them. Everything else is as with traces."
+                )
             for run in plan.runs(told, traces is not None, workers, ended, note):
                 runs.append(run)
     except KeyboardInterrupt as interrupt:

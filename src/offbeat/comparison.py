@@ -19,10 +19,11 @@ from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
+from offbeat.memory import available, held
 from offbeat.portions import Making, Portion, Setting, crew, seconds
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
-from offbeat.runs import Job, check_run, needed, together
+from offbeat.runs import Job, check_run, needed, side_by_side
 from offbeat.workers import wanted
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -46,6 +47,7 @@ class Plan:
     steps: list[list[float] | None]  # for each row; None: to be tuned
     rule: Callable[[float], Rule] = SGD
     check: bool = False
+    traced: Sequence[bool] = ()  # for each row: whether the traces of the first seed are held
 
     @property
     def count(self) -> int:
@@ -56,11 +58,22 @@ class Plan:
     @property
     def memory(self) -> float:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
-        seeds = [Job(p, row, 1.0) for row in self.rows for p in self.prepared[:1]]
-        return max(
-            needed([job] * len(self.prepared) * len(steps or TUNING_GRID), self.experiment.executor, self.rule)
-            for job, steps in zip(seeds, self.steps, strict=True)
-        )
+        most = 0.0
+        for row, steps, traced in zip(self.rows, self.steps, self.traced, strict=True):
+            jobs = [Job(self.prepared[0], row, 1.0, keep) for keep in {traced, False}]
+            beside = len(self.prepared) * len(steps or TUNING_GRID)
+            most = max(most, *(needed([job] * beside, self.experiment.executor, self.rule) for job in jobs))
+        return most
+
+    @property
+    def untraced(self) -> list[str]:
+        """The algorithms of which no trace is held, because it would not fit into memory."""
+        return [row.name for row, traced in zip(self.rows, self.traced, strict=True) if not traced]
+
+    def check_traces(self) -> None:
+        """Raise SettingError if there is not enough memory to hold the trace of a run."""
+        for row in self.rows:
+            check_run(self.prepared[0], row, 1.0, self.experiment.executor, self.rule, keep_trace=True)
 
     def runs(
         self,
@@ -70,7 +83,9 @@ class Plan:
         ended: Callable[[Run], Run] = lambda run: run,
         note: Callable[[str], None] = lambda text: None,
     ) -> Iterator[Run]:
-        """Make the runs; they come in the order of the plan. Without `keep_traces` only the first seed's have a trace.
+        """Make the runs; they come in the order of the plan.
+
+        Without `keep_traces` only the first seed's have a trace, and of these only such as fit into memory.
 
         workers: processes that make runs at the same time, this one included. Others are started only where they pay
                  and where there is memory for them (`portions.crew`); and what only this process has, objects and
@@ -83,7 +98,9 @@ class Plan:
         """
         others = 0
         if wanted(whole("workers", workers)) > 1:
-            others, said = crew(self._portions(workers, keep_traces), workers - 1, cache(self._need))
+            runs = sum(len(steps or [1.0]) * traced for steps, traced in zip(self.steps, self.traced, strict=True))
+            kept = runs * held(self.prepared[0])
+            others, said = crew(self._portions(workers, keep_traces), workers - 1, cache(self._need), kept)
             if said:
                 note(said)
         return self._made(progress, keep_traces, others, ended, note)
@@ -143,8 +160,11 @@ class Plan:
         """The runs of one algorithm with these steps, in portions for so many processes."""
         row, p, how = self.rows[place], self.prepared[0], self.experiment.executor
         seeds = [p.seed + TUNING_SEED] if tuning else [each.seed for each in self.prepared]
-        asked = [(seed, lr, not tuning and (keep_traces or seed == p.seed)) for lr in steps for seed in seeds]
-        beside = 1 if self.check else together(p, row, how, self.rule)
+        traced = self.traced[place]
+        asked = [
+            (seed, lr, not tuning and (keep_traces or (traced and seed == p.seed))) for lr in steps for seed in seeds
+        ]
+        beside = 1 if self.check else side_by_side(Job(p, row, 1.0, False), how, self.rule)
         size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
         here = bool(p.settings["own"]) or row.own or self.rule is not SGD or self.experiment.device != "cpu"
         each, found = seconds(p, row), list[Portion]()
@@ -155,9 +175,10 @@ class Plan:
             found.append(Portion(next(numbers), row, place, at, some, tuning, each * len(some), here, label))
         return found
 
-    def _need(self, place: int, runs: int) -> float:
-        """Bytes that so many runs of an algorithm need beyond the data."""
-        return needed([Job(self.prepared[0], self.rows[place], 1.0)] * runs, self.experiment.executor, self.rule)
+    def _need(self, place: int, kept: Sequence[bool]) -> float:
+        """Bytes that runs of an algorithm need beyond the data. kept: of every run, whether its trace is held."""
+        jobs = [Job(self.prepared[0], self.rows[place], 1.0, keep) for keep in kept]
+        return needed(jobs, self.experiment.executor, self.rule)
 
 
 def _best(runs: Sequence[Run]) -> tuple[float, dict[float, dict[str, float | None]]]:
@@ -214,7 +235,19 @@ def plan(
             check_run(prepared[0], row, step, e.executor, rule)
         for p in prepared[1:]:  # of other seeds a random graph may be another
             check_algorithm(p, row)
-    return made
+    return replace(made, traced=_traced(made))
+
+
+def _traced(made: Plan) -> list[bool]:
+    """For each algorithm whether the traces of its first seed fit into memory, beside those before."""
+    free, before, traced = available(), 0.0, []
+    one = held(made.prepared[0])
+    for row, steps in zip(made.rows, made.steps, strict=True):
+        others = (len(steps or [1.0]) - 1) * one
+        needs = needed([Job(made.prepared[0], row, 1.0)], made.experiment.executor, made.rule)
+        traced.append(free is None or before + others + needs <= free)
+        before += (others + one) * traced[-1]
+    return traced
 
 
 def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | None]:

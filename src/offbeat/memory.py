@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from offbeat import devices
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError
 from offbeat.experiment import Prepared
+from offbeat.trace import PART
 
 WORTH_SAYING = 500_000_000
 """Bytes from which a command says how much it needs."""
@@ -18,8 +21,17 @@ WORTH_SAYING = 500_000_000
 LEVELS = 2.2, 300, 130
 """By levels: models an agent; bytes of the timetable for an update, and for each model that it mixes."""
 
+PIECE = 2_000_000
+"""Updates, and models that they mix, in a piece of the timetable."""
+
+KEPT = 120, 90
+"""By levels: bytes of the trace that is held, for an update and for each model that it mixes."""
+
 HEAP = 130, 110
-"""With the simulator's heap: bytes of the trace for an update, and for each message."""
+"""With the simulator's heap: bytes of the trace that is held for an update, and for each message."""
+
+DROPPED = 12
+"""With the simulator's heap: bytes for an update where the trace is not held, to measure the staleness."""
 
 BATCH = 256
 """Models in one call of the batched executor; with their gradients."""
@@ -36,7 +48,7 @@ AGENT = 40_000
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one run needs at its peak, beyond the data: for models, for its trace, for the rest of an agent."""
+    """Bytes that runs need at their peak, beyond the data: for models, for the trace, for the rest of the agents."""
 
     models: float
     trace: float
@@ -48,18 +60,46 @@ class Need:
         return self.models + self.trace + self.agents
 
 
-def need(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
-    """An estimate, good to a third or so for runs that are not small. by_levels: whether it is made so."""
+def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, beside: int = 1) -> Need:
+    """An estimate, good to a third or so for runs that are not small.
+
+    by_levels: whether it is made so; keep_trace: whether the trace is held; beside: how many such runs lie side by side
+    """
     n, size, on_gpu = p.topology.n, _bytes(p), p.task.initial()[0].device.type != "cpu"
-    degree = sum(len(view.listeners) for view in p.topology.views()) / n
-    updates = sum(p.until / p.world.compute_delay(i).mean for i in range(n))
+    updates, degree = _updates(p), _degree(p)
     each, edge = row.vectors
     if by_levels:
-        models, trace = LEVELS[0] * n, updates * (LEVELS[1] + LEVELS[2] * degree)
-        models += WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0
+        models = LEVELS[0] * n + (WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0)
+        table, kept = LEVELS[1] + LEVELS[2] * degree, (KEPT[0] + KEPT[1] * degree) * keep_trace
+        here = min(updates, PIECE / (1 + degree) / beside)
+        trace = here * table + (updates - here) * kept
     else:
-        models, trace = (each + edge * degree) * n + 2 * min(n, BATCH), updates * (HEAP[0] + HEAP[1] * (1 + degree))
-    return Need((models + 2 * n) * size, trace, n * AGENT)  # two copies more are made for the evaluation
+        models = (each + edge * degree) * n + 2 * min(n, BATCH)
+        here = updates if keep_trace else min(updates, PART)
+        trace = here * (HEAP[0] + HEAP[1] * (1 + degree)) + (updates - here) * DROPPED
+    # two copies of the models more are made for the evaluation
+    return Need(beside * (models + 2 * n) * size, beside * trace, beside * n * AGENT)
+
+
+def held(p: Prepared) -> float:
+    """About how many bytes the trace of a run by levels has; those of others have not many more."""
+    return _updates(p) * (KEPT[0] + KEPT[1] * _degree(p))
+
+
+def pieces(p: Prepared, beside: int) -> Sequence[float]:
+    """Where the pieces of the timetables of so many such runs end."""
+    count = math.ceil(beside * _updates(p) * (1 + _degree(p)) / PIECE)
+    return [*[p.until * k / count for k in range(1, count)], p.until]
+
+
+def _updates(p: Prepared) -> float:
+    """How many there will be, about."""
+    return sum(p.until / p.world.compute_delay(i).mean for i in range(p.topology.n))
+
+
+def _degree(p: Prepared) -> float:
+    """To how many others an agent sends, on average."""
+    return sum(len(view.listeners) for view in p.topology.views()) / p.topology.n
 
 
 def _bytes(p: Prepared) -> int:
@@ -81,7 +121,7 @@ def available() -> float | None:
     return min(found, default=None)
 
 
-def held() -> float:
+def resident() -> float:
     """Bytes that this process holds for itself alone: before its runs, mostly the data. 0 where nobody says."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
@@ -90,26 +130,36 @@ def held() -> float:
         return 0.0
 
 
-def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool) -> Need:
-    """What the run needs of this machine's memory. Raises SettingError if that is more than there is, with what fits.
+def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = False) -> None:
+    """Raise SettingError if the run needs more of this machine's memory than there is, with what would fit.
 
     On a GPU the models are held against its memory, and everything else against that of the machine.
     """
-    needed, device = need(p, row, by_levels), p.task.initial()[0].device
+    device = p.task.initial()[0].device
     if device.type != "cpu":
-        _refuse_gpu(p, row, needed, device)
-        needed = replace(needed, models=FINAL * p.topology.n * _bytes(p))
-    free = available()
+        _refuse_gpu(p, row, need(p, row, by_levels, keep_trace), device)
+
+    def here(keep_trace: bool, until: float = p.until) -> Need:
+        needed = need(replace(p, until=until), row, by_levels, keep_trace)
+        return needed if device.type == "cpu" else replace(needed, models=FINAL * p.topology.n * _bytes(p))
+
+    needed, free = here(keep_trace), available()
     if free is None or needed.total <= free:
-        return needed
-    agents = int(p.topology.n * free / needed.total)
-    left = free - needed.models - needed.agents
-    until = p.until * left / needed.trace if left > 0 else 0.0
-    fits = f"about {agents:,} agents" + (f", or these until time {until:,.6g}," if until > 0 else "")
+        return
+    fits = [f"about {int(p.topology.n * free / needed.total):,} agents"]
+    if keep_trace and here(keep_trace=False).total <= free:
+        fits.append("these without --traces")
+    low, high = 0.0, p.until
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if here(keep_trace, middle).total <= free else (low, middle)
+    if low > 0:
+        fits.append(f"these until time {low:,.6g},")
     raise SettingError(
         f"A run of {row.name} with {p.topology.n:,} agents until time {p.until:g} needs about "
         f"{needed.total / 1e9:.1f} GB of memory: {needed.models / 1e9:.1f} for models, {needed.trace / 1e9:.1f} for "
-        f"the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an earlier end; {fits} would fit."
+        f"the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an earlier end; {', or '.join(fits)} "
+        "would fit."
     )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from offbeat.algorithms import Algorithm
 from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.memory import available, held
+from offbeat.memory import available, resident
 from offbeat.results import Curve, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.runs import Job, run_many
@@ -73,22 +73,26 @@ def seconds(p: Prepared, row: Algorithm) -> float:
     return updates * (each + edge * degree) * VECTOR + len(p.eval_times) * EVALUATION
 
 
-def crew(portions: Sequence[Portion], wanted: int, need: Callable[[int, int], float]) -> tuple[int, str]:
+def crew(
+    portions: Sequence[Portion], wanted: int, need: Callable[[int, tuple[bool, ...]], float], kept: float = 0.0
+) -> tuple[int, str]:
     """How many workers, of those that are wanted, beside this process; and what the user should be told about that.
 
     None where the work that is left for them, while this process makes the longest portion, is estimated at less than
     `WORTH`. Fewer where not all processes could make the largest portions at once and hold the data beside them.
-    need: bytes beyond the data, for so many runs of the algorithm at that place
+    need: bytes beyond the data of runs of the algorithm at that place, of which the trace is held or not
+    kept: bytes of the traces that are held to the end
     """
     times = [portion.seconds for portion in portions]
     movable = [portion.seconds for portion in portions if not portion.here]
     if min(sum(movable), sum(times) - max(times)) < WORTH or not possible():
         return 0, ""
     count = wanted = min(wanted, len(movable), len(portions) - 1)
-    free, data = available(), held()
+    free, data = available(), resident()
     if free is not None:
-        needs = sorted((need(portion.place, len(portion.asked)) for portion in portions), reverse=True)
-        while count and sum(needs[: count + 1]) + count * data > free:
+        asked = [(portion.place, tuple(keep for _, _, keep in portion.asked)) for portion in portions]
+        needs = sorted((need(*each) for each in asked), reverse=True)
+        while count and kept + sum(needs[: count + 1]) + count * data > free:
             count -= 1
     if free is None or count == wanted:
         return count, ""

@@ -18,18 +18,19 @@ from offbeat import devices
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Prepared, check_algorithm
-from offbeat.memory import need, refuse_too_large
+from offbeat.memory import need, pieces, refuse_too_large
 from offbeat.results import Curve, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.executors import EXECUTORS, executor
 from offbeat.sim.forms import Form, NoForm, form_of
-from offbeat.sim.levels import Lane, Levels, Side
+from offbeat.sim.levels import Lane, Levels
+from offbeat.sim.schedule import NoTimetable, Schedule
+from offbeat.sim.sides import Side
 from offbeat.sim.simulator import Simulator, final_bytes
-from offbeat.sim.timetable import timetable
 from offbeat.streams import Purpose, stream
 from offbeat.task import Task
-from offbeat.trace import Trace
+from offbeat.trace import Tally, Trace
 from offbeat.vector import Parts
 
 AUTO, LEVELS = "auto", "levels"
@@ -55,8 +56,8 @@ class Engine(Protocol):
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
 
-    def trace(self) -> Trace:
-        """What happened so far."""
+    def traced(self) -> Trace | Tally:
+        """What happened so far: the trace, or what is left of it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,10 @@ class Job:
         self.row.check(self.p.topology)
 
 
-def check_run(p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> None:
+def check_run(
+    p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD,
+    keep_trace: bool = False,
+) -> None:  # fmt: skip
     """Raise SettingError if this run makes no sense, or there is not enough memory for it."""
     if how not in HOW:
         raise unknown("executor", how, HOW)
@@ -86,7 +90,7 @@ def check_run(p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Cal
     reason = _why_not(p, row, rule)
     if how == LEVELS and reason:
         raise SettingError(f"{row.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to it.")
-    refuse_too_large(p, row, how in (AUTO, LEVELS) and not reason)
+    refuse_too_large(p, row, how in (AUTO, LEVELS) and not reason, keep_trace)
 
 
 def run_many(
@@ -99,22 +103,35 @@ def run_many(
     """
     waiting = [*jobs]
     while waiting:
-        with one_thread(), devices.exact():
-            began = time.perf_counter()
-            made = engines(waiting, how, rule, check)
-            going = [_Going(job, engine, rule) for job, engine in zip(waiting, made, strict=False)]
-            for each in going:
-                each.engine.start()
-            for now in waiting[0].p.eval_times:
-                for each in going:
-                    each.advance(now, progress)
-                if all(each.diverged_at is not None for each in going):
-                    break
-            for each in going:
-                each.finish()
+        began, most = time.perf_counter(), len(waiting)
+        while True:
+            try:
+                with one_thread(), devices.exact():
+                    going = _made(waiting, how, rule, progress, check, most)
+                break
+            except NoTimetable as found:  # which may show late in a long run
+                most = found.side
         wall = (time.perf_counter() - began) / len(going)
         yield from (each.result(wall) for each in going)
         waiting = waiting[len(going) :]
+
+
+def _made(
+    jobs: Sequence[Job], how: str, rule: Callable[[float], Rule], progress: Progress | None, check: bool, most: int
+) -> Sequence[_Going]:
+    """The first of these runs from start to end, and those that can be made beside it: so many by levels at most."""
+    made = engines(jobs, how, rule, check, most)
+    going = [_Going(job, engine, rule) for job, engine in zip(jobs, made, strict=False)]
+    for each in going:
+        each.engine.start()
+    for now in jobs[0].p.eval_times:
+        for each in going:
+            each.advance(now, progress)
+        if all(each.diverged_at is not None for each in going):
+            break
+    for each in going:
+        each.finish()
+    return going
 
 
 def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> float:
@@ -122,14 +139,14 @@ def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] =
     most = 0.0
     for job in jobs:
         by_levels = how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
-        beside = min(len(jobs), together(job.p, job.row, how, rule))
-        most = max(most, beside * need(job.p, job.row, by_levels).total)
+        beside = min(len(jobs), side_by_side(job, how, rule))
+        most = max(most, need(job.p, job.row, by_levels, job.keep_trace, beside).total)
     return most
 
 
-def together(p: Prepared, row: Algorithm, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> int:
-    """How many runs of this algorithm are made side by side, at most."""
-    return _beside(p) if how in (AUTO, LEVELS) and not _why_not(p, row, rule) else 1
+def side_by_side(job: Job, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> int:
+    """How many runs like this one are made side by side, at most."""
+    return _beside(job) if how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule) else 1
 
 
 def run_one(
@@ -142,12 +159,12 @@ def run_one(
 
 def simulator(
     p: Prepared, row: Algorithm, lr: float, how: str = "batched", rule: Callable[[float], Rule] = SGD,
-    check: bool = False,
+    check: bool = False, keep_trace: bool = True,
 ) -> Simulator:  # fmt: skip
     """The simulator of one run, ready to start."""
     return Simulator(
         row.new, lambda: rule(lr), p.topology, p.task, p.world, executor(how, p.task),
-        returns="return" in row.tolerates, checker=Checker() if check else None,
+        returns="return" in row.tolerates, checker=Checker() if check else None, keep_trace=keep_trace,
     )  # fmt: skip
 
 
@@ -155,19 +172,21 @@ def simulator(
 
 
 def engines(
-    jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD, check: bool = False
+    jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD, check: bool = False, most: int = 1024
 ) -> Sequence[Engine]:
-    """The engines of the first job, and of those after it that can be made beside it."""
+    """The engines of the first job, and of those after it that can be made beside it: so many by levels at most."""
     first = jobs[0]
     if how not in (AUTO, LEVELS):
-        return [simulator(first.p, first.row, first.lr, how, rule, check)]
-    together = [*takewhile(lambda job: job is first or _alike(first.p, job.p), jobs[: _beside(first.p)])]
+        return [simulator(first.p, first.row, first.lr, how, rule, check, first.keep_trace)]
+    together = [*takewhile(lambda job: job is first or _alike(first, job), jobs[: min(most, _beside(first))])]
     sides: list[Side] = []
     for job in together:
-        side = None if check or _why_not(job.p, job.row, rule) else _side(job, rule)
-        if side is None:
+        try:
+            if check or _why_not(job.p, job.row, rule):
+                raise NoTimetable
+            sides.append(_side(job, rule, pieces(first.p, len(together))))
+        except NoTimetable:
             break
-        sides.append(side)
     if sides:
         levels = Levels(sides, first.p.task, first.p.task.initial())
         return [Lane(levels, k) for k in range(len(sides))]
@@ -176,20 +195,22 @@ def engines(
             f"{first.row.name} cannot be run by levels here: two things happen at the same instant, and their order is "
             "the simulator's to say. Expected --executor auto, which sees to that."
         )
-    return [simulator(first.p, first.row, first.lr, "batched", rule, check)]
+    return [simulator(first.p, first.row, first.lr, "batched", rule, check, first.keep_trace)]
 
 
-def _beside(p: Prepared) -> int:
-    """How many runs are made side by side, at most."""
-    return max(1, min(TOGETHER[0], TOGETHER[1] // p.topology.n))
+def _beside(job: Job) -> int:
+    """How many runs are made side by side, at most; a long one of which the trace is held is made alone."""
+    long = job.keep_trace and len(pieces(job.p, 1)) > 1
+    return 1 if long else max(1, min(TOGETHER[0], TOGETHER[1] // job.p.topology.n))
 
 
-def _alike(p: Prepared, other: Prepared) -> bool:
-    """Whether the gradients of both can be evaluated in one call."""
-    if p.eval_times != other.eval_times:
+def _alike(job: Job, other: Job) -> bool:
+    """Whether the other may lie beside the first, and the gradients of both can be evaluated in one call."""
+    task, others = job.p.task, other.p.task
+    if job.p.eval_times != other.p.eval_times or _beside(other) == 1:
         return False
-    like = getattr(p.task, "like", None)
-    return p.task is other.task or (like is not None and bool(like(other.task)))
+    like = getattr(task, "like", None)
+    return task is others or (like is not None and bool(like(others)))
 
 
 def _why_not(p: Prepared, row: Algorithm, rule: Callable[[float], Rule]) -> str:
@@ -205,14 +226,11 @@ def _why_not(p: Prepared, row: Algorithm, rule: Callable[[float], Rule]) -> str:
     return ""
 
 
-def _side(job: Job, rule: Callable[[float], Rule]) -> Side | None:
-    """The run as a timetable and its forms; None where two things happen at the same instant."""
+def _side(job: Job, rule: Callable[[float], Rule], ends: Sequence[float]) -> Side:
+    """The run as timetables and its forms. Raises NoTimetable where only the simulator can tell how it begins."""
     p, (initial,) = job.p, job.p.task.initial()
     size = initial.numel() * initial.element_size()
     views = p.topology.views()
-    table = timetable(views, p.world, p.until, size)
-    if table is None:
-        return None
     forms: dict[Any, Form] = {}
     each = []
     for i, view in enumerate(views):
@@ -224,7 +242,7 @@ def _side(job: Job, rule: Callable[[float], Rule]) -> Side | None:
                 raise SettingError(f"{job.row.name} is declared free-running, but {why}.") from None
         each.append(forms[shape])
     draws = [partial(p.task.draw, i, stream(p.world.seed, Purpose.DATA, i)) for i in range(p.topology.n)]
-    return Side(table, each, draws, size)
+    return Side(Schedule(views, p.world, size), ends, each, draws, job.keep_trace)
 
 
 # -- one run ---------------------------------------------------------------------------------------
@@ -263,7 +281,10 @@ class _Going:
             models = self.engine.stacked()
             self.final = final_scores(self.job.p.task, models, self.curve)
             self.models = tuple(part.cpu() for part in models)
-            self.traced, self.counted = self.engine.trace(), self.engine.counts()
+            traced, self.counted = self.engine.traced(), self.engine.counts()
+            self.trace = traced if isinstance(traced, Trace) else None
+            tally = traced.tally() if isinstance(traced, Trace) else traced
+            self.staleness, self.digest = tally.staleness(), tally.digest(final_bytes(self.models))
 
     def result(self, wall: float) -> Run:
         """The run."""
@@ -275,9 +296,8 @@ class _Going:
             algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=self.curve, final=self.final,
             settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
             time_to_target=self.reached if self.diverged_at is None else None, diverged_at=self.diverged_at,
-            updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.traced.staleness(),
-            digest=self.traced.digest(final_bytes(self.models)), wall_s=wall, topology=p.topology, models=self.models,
-            trace=self.traced if self.job.keep_trace else None,
+            updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.staleness,
+            digest=self.digest, wall_s=wall, topology=p.topology, models=self.models, trace=self.trace,
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The trace of a run: what happened when, and who mixed which version of whom.
 
-Three tables, in the order in which things happened; the digest is over all three.
+Tables in the order in which things happened; the digest is over all of them. What a run reports of its trace (B, D and
+the digest) is found part by part, so that a trace of which nothing else is wanted need not be held (`Tally`).
 
 events         every handler call: time, agent, event, source, kind (message type), version (of the model
                that the message carries; of a gradient: the step), start and end of the transmission (of a
@@ -25,12 +26,13 @@ import io
 import json
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
@@ -48,6 +50,9 @@ WRITE = np.dtype([("time", "f8"), ("agent", "i4"), ("step", "i8")])
 MIXED = np.dtype([("write", "i8"), ("source", "i4"), ("version", "i8")])
 TRANSMISSION = np.dtype([("start", "f8"), ("end", "f8"), ("agent", "i4"), ("kind", "i2"), ("bytes", "i8")])
 TABLES = {"events": EVENT, "writes": WRITE, "mixed": MIXED, "transmissions": TRANSMISSION}
+PART = 65_536
+"""Writes after which a recorder that keeps nothing gives up its rows."""
+
 CODES = {"f8": "d", "i4": "i", "i2": "h", "i8": "q"}
 
 
@@ -87,6 +92,10 @@ class Rows:
         for row in rows:
             self._packed += self._pack(*row)
 
+    def clear(self) -> None:
+        """No rows any more."""
+        self._packed.clear()
+
     def __len__(self) -> int:
         return len(self._packed) // self.dtype.itemsize
 
@@ -97,9 +106,13 @@ class Rows:
 
 @dataclass
 class Recorder:
-    """Collects a trace while an engine runs; rows are tuples in the order of the tables' columns."""
+    """Collects a trace while an engine runs; rows are tuples in the order of the tables' columns.
+
+    tally: what the rows are given to, part by part, instead of keeping them
+    """
 
     agents: int
+    tally: Tally | None = None
     kinds: dict[str, int] = field(default_factory=dict)
     events: Rows = field(default_factory=lambda: Rows(EVENT))
     writes: Rows = field(default_factory=lambda: Rows(WRITE))
@@ -113,8 +126,25 @@ class Recorder:
             self.kinds[name] = len(self.kinds)
         return self.kinds[name]
 
+    def write(self, time: float, agent: int, step: int, mixed: Iterable[tuple[int, int]]) -> None:
+        """An agent wrote its model, into which these versions (agent, version) of other models entered."""
+        number = len(self.writes) + (0 if self.tally is None else self.tally.writes)
+        self.writes.append((time, agent, step))
+        self.mixed.extend([(number, *version) for version in mixed])
+        if self.tally is not None and len(self.writes) >= PART:
+            self.traced()
+
+    def traced(self) -> Trace | Tally:
+        """What was collected so far: the trace, or what is left of it."""
+        if self.tally is None:
+            return self.trace()
+        self.tally.add(self.trace())
+        for rows in (self.events, self.writes, self.mixed, self.transmissions):
+            rows.clear()
+        return self.tally
+
     def trace(self) -> Trace:
-        """What was collected so far, as arrays."""
+        """The rows that there are, as arrays."""
         return Trace(
             self.agents,
             tuple(self.kinds),
@@ -142,37 +172,15 @@ class Trace:
 
     def iterations(self) -> np.ndarray:
         """k of every write, from 0: int64 [writes]."""
-        times = self.writes["time"]
-        return np.concatenate([[0], np.cumsum(np.diff(times) != 0)])[: len(times)].astype(np.int64)
+        return Tally(self.agents).iterations(self.writes["time"])
 
     def selected(self) -> tuple[np.ndarray, np.ndarray]:
         """For every row of `mixed`: k, and s_ij^k = min(k, k of the write that ended the mixed version)."""
-        k = self.iterations()
-        by_agent = np.argsort(self.writes["agent"], kind="stable")
-        first = np.searchsorted(self.writes["agent"][by_agent], np.arange(self.agents + 1))
-        source, version = self.mixed["source"], self.mixed["version"]
-        position = first[source] + version  # the write after version r is the agent's (r+1)-st, index r
-        ended = position < first[source + 1]
-        mine = k[self.mixed["write"]]
-        if not len(by_agent):
-            return mine, mine
-        end = k[by_agent[np.where(ended, position, 0)]]
-        return mine, np.where(ended, np.minimum(mine, end), mine)
+        return Tally(self.agents).selected(self)
 
     def staleness(self) -> Staleness:
         """B and D, measured over the whole trace, its ends included."""
-        k = self.iterations()
-        last = int(k[-1]) if len(k) else -1
-        everybody = np.arange(self.agents)
-        agent = np.concatenate([everybody, self.writes["agent"], everybody])
-        when = np.concatenate([np.full(self.agents, -1), k, np.full(self.agents, last + 1)])
-        order = np.lexsort((when, agent))
-        gaps = np.diff(when[order])[np.diff(agent[order]) == 0]
-        longest = int(gaps.max())
-        if not (self.events["event"] == EVENT_CODE["register"]).any():
-            return Staleness(longest, None)
-        now, then = self.selected()
-        return Staleness(longest, int((now - then).max(initial=0)))
+        return self.tally().staleness()
 
     def updates(self) -> np.ndarray:
         """Gradients applied by each agent: int64 [agents]."""
@@ -191,13 +199,14 @@ class Trace:
         return rows
 
     def digest(self, *more: bytes) -> str:
-        """SHA-256 over all tables, and over whatever else is given (the final models)."""
-        sha = hashlib.sha256(repr((self.agents, self.kinds)).encode())
-        for array in (self.events, self.writes, self.mixed, self.transmissions):
-            sha.update(array.tobytes())
-        for part in more:
-            sha.update(part)
-        return sha.hexdigest()
+        """SHA-256 over the SHA-256 of every table, and over whatever else is given (the final models)."""
+        return self.tally().digest(*more)
+
+    def tally(self) -> Tally:
+        """What is reported of it."""
+        tally = Tally(self.agents)
+        tally.add(self)
+        return tally
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace as .npz (no pickle), whole or not at all."""
@@ -213,6 +222,8 @@ class Trace:
     def load(path: str | os.PathLike[str]) -> Trace:
         """Read a trace back. Raises DataError if the file is none."""
         try:
+            if Path(path).exists() and not is_zipfile(path):
+                raise BadZipFile("it is no .npz")
             with np.load(path, allow_pickle=False) as z:
                 settings = json.loads(str(z["settings"])) if "settings" in z.files else {}
                 tables = {name: z[name].astype(dtype) for name, dtype in TABLES.items()}
@@ -221,6 +232,94 @@ class Trace:
             raise DataError(
                 f"{path} cannot be read as a trace ({error}); expected a .npz that offbeat wrote."
             ) from error
+
+
+class Tally:
+    """What is left of a trace of which the rows are not kept: B, D and the digest. It is given part after part.
+
+    A part has the next rows of every table; rows of `mixed` come with their write. writes: how many there were so far
+    """
+
+    def __init__(self, agents: int) -> None:
+        self.agents, self.kinds, self.writes = agents, tuple[str, ...](), 0
+        self._hashes = {name: hashlib.sha256() for name in TABLES}
+        self._now, self._k = np.nan, -1  # of the last write
+        self._newest = np.full(agents, -1)  # k of every agent's last write
+        self._gap, self._age, self._heard = 0, 0, False
+        self._ks = [array("q") for _ in range(agents)]  # k of every agent's writes, but for its first ones
+        self._forgotten = [0] * agents
+
+    def add(self, part: Trace) -> None:
+        """The next part."""
+        for name, sha in self._hashes.items():
+            sha.update(np.ascontiguousarray(getattr(part, name)).view(np.uint8).data)
+        if len(part.kinds) > len(self.kinds):
+            self.kinds = part.kinds
+        self._heard |= bool((part.events["event"] == EVENT_CODE["register"]).any())
+        now, then = self.selected(part)
+        self._age = max(self._age, int((now - then).max(initial=0)))
+
+    def forget(self, oldest: Sequence[int] | np.ndarray) -> None:
+        """Later parts mix no version of an agent that is older than this: [agents]."""
+        for i, version in enumerate(np.asarray(oldest).tolist()):
+            del self._ks[i][: version - self._forgotten[i]]
+            self._forgotten[i] = version
+
+    def staleness(self) -> Staleness:
+        """B and D of all parts so far, the ends included."""
+        longest = max(self._gap, int((self._k + 1 - self._newest).max()))
+        return Staleness(longest, self._age if self._heard else None)
+
+    def digest(self, *more: bytes) -> str:
+        """SHA-256 over the SHA-256 of every table, and over whatever else is given (the final models)."""
+        sha = hashlib.sha256(repr((self.agents, self.kinds)).encode())
+        for part in (*[each.digest() for each in self._hashes.values()], *more):
+            sha.update(part)
+        return sha.hexdigest()
+
+    def iterations(self, times: np.ndarray) -> np.ndarray:
+        """k of the next writes, which are at these times: int64 [writes]."""
+        k = self._k + np.cumsum(np.diff(times, prepend=self._now) != 0)
+        if len(k):
+            self._now, self._k = times[-1], int(k[-1])
+        return k
+
+    def selected(self, part: Trace) -> tuple[np.ndarray, np.ndarray]:
+        """For every row of the part's `mixed`: k, and s_ij^k."""
+        k, agent = self.iterations(part.writes["time"]), part.writes["agent"]
+        order = np.argsort(agent, kind="stable")
+        begin = np.searchsorted(agent[order], np.arange(self.agents + 1))
+        by_agent, wrote = k[order], np.flatnonzero(np.diff(begin))
+        before = np.roll(by_agent, 1)
+        before[begin[wrote]] = self._newest[wrote]
+        self._gap = max(self._gap, int((by_agent - before).max(initial=0)))
+        self._newest[wrote] = by_agent[begin[wrote + 1] - 1]
+        for i in wrote.tolist():
+            self._ks[i].frombytes(by_agent[begin[i] : begin[i + 1]].tobytes())
+        now = k[part.mixed["write"] - self.writes]
+        self.writes += len(k)
+        then, source = now.copy(), part.mixed["source"]
+        order = np.argsort(source, kind="stable")
+        begin = np.searchsorted(source[order], np.arange(self.agents + 1))
+        for i in np.flatnonzero(np.diff(begin)).tolist():
+            rows = order[begin[i] : begin[i + 1]]
+            then[rows] = np.minimum(now[rows], self._ended(i, part.mixed["version"][rows]))
+        return now, then
+
+    def _ended(self, agent: int, version: np.ndarray) -> np.ndarray:
+        """k of the write that ended each of these versions of an agent's model; later than all where none has yet."""
+        ks, place = np.frombuffer(self._ks[agent], dtype=np.int64), version - self._forgotten[agent]
+        ended, k = place < len(ks), np.full(len(place), self._k + 1)
+        k[ended] = ks[place[ended]]
+        return k
+
+
+def joined(parts: Sequence[Trace]) -> Trace:
+    """One trace of consecutive parts."""
+    if len(parts) == 1:
+        return parts[0]
+    events, writes, mixed, sent = (np.concatenate([getattr(part, name) for part in parts]) for name in TABLES)
+    return Trace(parts[0].agents, max((part.kinds for part in parts), key=len), events, writes, mixed, sent)
 
 
 def by_time(table: np.ndarray) -> np.ndarray:

@@ -175,6 +175,12 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
             + (f" {rows} of {n} agents are shown." if rows < n else "")
         )
         parts.append(shelf.put(timelines(traced), caption))
+    missing = [name for name in dict.fromkeys(run.algorithm for run in runs) if name not in traced]
+    if missing:
+        parts.append(
+            f'<p class="soft">No timeline of {escaped(", ".join(missing))}: the trace was not held, as it is not where '
+            "it would not fit into memory.</p>"
+        )
     if n == 1:
         return parts
     directed = runs[0].topology.graph.is_directed()

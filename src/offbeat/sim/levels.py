@@ -3,7 +3,8 @@
 The level of a write is one more than the highest level among the models that it mixes. All writes of a level can be
 made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`. Versions of
 models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last write that
-mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window.
+mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window. The timetable of a
+long run comes in pieces; rows that the next piece mixes stay where they are.
 
 Several runs, of other seeds or steps, lie side by side: a disjoint union, whose levels are wider. What a run computes
 does not depend on what lies beside it: rows of a call do not depend on each other.
@@ -11,7 +12,7 @@ does not depend on what lies beside it: rows of a call do not depend on each oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor
 
 from offbeat import devices, kernel
-from offbeat.sim.forms import GRADIENT, Form
-from offbeat.sim.timetable import Floats, Ints, Timetable, begin_of, ranges
+from offbeat.sim.forms import GRADIENT
+from offbeat.sim.schedule import NoTimetable
+from offbeat.sim.sides import Draw, Side
+from offbeat.sim.timetable import Floats, Ints, begin_of, ranges
 from offbeat.streams import CHUNK
 from offbeat.task import Task
-from offbeat.trace import Trace
+from offbeat.trace import Tally, Trace
 from offbeat.vector import Parts
 
 WINDOW = 384, 2048
@@ -34,23 +37,11 @@ WINDOW = 384, 2048
 BLOCK = 16_384, 8
 """Writes for which minibatches are drawn at a time: at least so many, and so many for each agent."""
 
-Draw = Callable[[int], np.ndarray[Any, Any]]
-
 WIDEST = 256
 """Gradients in one call of torch, at most: wider batches leave the caches."""
 
 NARROW = 16
 """Of compiled gradients: those of a chunk are to stay in the caches until they are mixed."""
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One of the runs that lie side by side. draws: each agent's next so many minibatches; size: bytes of a model."""
-
-    table: Timetable
-    forms: Sequence[Form]
-    draws: Sequence[Draw]
-    size: int
 
 
 class Levels:
@@ -61,61 +52,98 @@ class Levels:
         (start,) = initial
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
-        tables = [side.table for side in sides]
-        writes = begin_of(np.array([len(table.time) for table in tables]))
-        self._agents = begin_of(np.array([table.n for table in tables]))
+        self._agents = begin_of(np.array([side.table.n for side in sides]))
         self._widest = NARROW if self._native is not None else _widest(start, int(self._agents[-1]))
-        time = np.concatenate([table.time for table in tables])
-        order = np.argsort(time, kind="stable")
-        place = np.empty(len(time) + 1, dtype=np.int64)
-        place[order], place[-1] = np.arange(len(time)), -1
-        pairs = [*zip(tables, writes, strict=False)]
-        self.time = time[order]
-        self._agent = np.concatenate([t.agent + a for t, a in zip(tables, self._agents, strict=False)])[order]
-        self._name = np.concatenate([table.agent for table in tables])[order]  # among those of its run
-        self._own = place[np.concatenate([_shifted(t.own, w) for t, w in pairs])][order]
-        counts = np.concatenate([np.diff(t.first) for t in tables])
-        first = begin_of(counts)
-        _, at = ranges(first[order], first[order] + counts[order])
-        self._terms = place[np.concatenate([_shifted(t.terms, w) for t, w in pairs])[at]]
-        self._first = begin_of(counts[order])
-        self._samples = _Samples(self._agent, [draw for side in sides for draw in side.draws])
+        self._samples = _Samples([draw for side in sides for draw in side.draws])
         forms = [form for side in sides for form in side.forms]
         self._form = begin_of(np.array([len(form.columns) for form in forms]))
         self._columns = np.array([column for form in forms for column in form.columns])
         self._coefficients = np.array([c for form in forms for c in form.coefficients])
-        self._prepare_pool(start)
+        self.pool = start[None]  # row 0 is what all start from, then come those for gradients, then those of versions
+        self._carried = np.zeros(1, dtype=np.int64)  # rows of what is named by -1, -2, ...
+        self._many = [0] * len(sides)  # of these, but for the first, those of each side
+        self._take()
+
+    def _take(self) -> None:
+        """Lay the sides' timetables side by side."""
+        tables = [side.table for side in self.sides]
+        writes = begin_of(np.array([len(table.time) for table in tables]))
+        by = [*zip(tables, writes, begin_of(np.array(self._many)), strict=False)]
+        time = np.concatenate([table.time for table in tables])
+        order = np.argsort(time, kind="stable")
+        place = np.empty(len(time) + len(self._carried), dtype=np.int64)
+        place[order], place[len(time) :] = np.arange(len(time)), np.arange(-len(self._carried), 0)
+        self.time = time[order]
+        self._agent = np.concatenate([t.agent + a for t, a in zip(tables, self._agents, strict=False)])[order]
+        self._name = np.concatenate([table.agent for table in tables])[order]  # among those of its run
+        self._own = place[np.concatenate([_shifted(t.own, w, c) for t, w, c in by])][order]
+        counts = np.concatenate([np.diff(t.first) for t in tables])
+        first = begin_of(counts)
+        _, at = ranges(first[order], first[order] + counts[order])
+        self._terms = place[np.concatenate([_shifted(t.terms, w, c) for t, w, c in by])[at]]
+        self._first = begin_of(counts[order])
+        self._after = place[np.concatenate([_shifted(t.after[1:], w, c) for t, w, c in by])]
+        own = np.concatenate([_shifted(-2 - np.arange(t.n), w, c) for t, w, c in by])
+        self._newest = own if any(self._many) else np.full(len(own), -1)
+        self._samples.follow(self._agent)
+        self._prepare_pool()
         self._done = 0
 
-    def _prepare_pool(self, start: Tensor) -> None:
-        """Row 0 is what all start from, then come the rows for gradients, then those of versions."""
-        total = len(self.time)
-        last = np.arange(1, total + 1)
+    def _prepare_pool(self) -> None:
+        """Find out how long each version lives, and make room for those that live at a time."""
+        total, carried = len(self.time), len(self._carried)
+        self._slot = np.concatenate([np.zeros(total, dtype=np.int64), self._carried[::-1]])
+        last = np.concatenate([np.arange(1, total + 1), np.zeros(carried, dtype=np.int64)])
         write, _ = ranges(self._first[:-1], self._first[1:])
-        known = self._terms >= 0
-        np.maximum.at(last, self._terms[known], write[known])
-        self._newest = np.full(self._agents[-1], -1)
-        self._newest[self._agent] = np.arange(total)
-        last[self._newest[self._newest >= 0]] = total  # for whoever looks at the end
-        self._newest[:] = -1
+        np.maximum.at(last, self._terms, write)
+        last[self._after] = total  # for the next piece, and for whoever looks at the end
+        last[total:][self._slot[total:] == 0] = total
         self._ends = np.argsort(last, kind="stable")
         self._last = last[self._ends]
-        deaths = np.bincount(last, minlength=total + 1)[:total] if total else np.zeros(0, dtype=np.int64)
-        alive = int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
+        there, deaths = int(np.count_nonzero(self._carried)), np.bincount(last, minlength=total + 1)[:total]
+        alive = there + int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
         self._window_size = min(max(int(self._agents[-1]), WINDOW[0]), WINDOW[1], max(total, 1))
-        self.rows = 1 + self._widest + alive + self._window_size
-        self.pool = _empty(self.rows, start)
-        self.pool[0] = start
-        self._slot = np.zeros(total + 1, dtype=np.int64)  # the last one is that of -1
-        self._free = np.arange(1 + self._widest, self.rows)[::-1].copy()
+        self._make_room(1 + self._widest + alive + self._window_size)
+        taken = np.zeros(self.rows, dtype=np.bool_)
+        taken[: 1 + self._widest] = taken[self._carried] = True
+        self._free = np.flatnonzero(~taken)[::-1].copy()
         self._left, self._freed = len(self._free), 0
+        self._free = np.concatenate([self._free, np.zeros(there, dtype=np.int64)])  # room for what is given back
         self._scratch = np.arange(1, 1 + self._widest)
 
+    def _make_room(self, rows: int) -> None:
+        """A pool of at least so many rows; what there is stays where it is."""
+        self.rows = max(rows, len(self.pool))
+        if self.rows > len(self.pool):
+            if self.sides[0].more:  # the next piece may need a few more; what is never touched takes no memory
+                self.rows += self.rows // 8
+            pool = _empty(self.rows, self.pool)
+            pool[: len(self.pool)] = self.pool
+            self.pool = pool
+
     def run(self, until: float) -> None:
-        """All writes up to that time."""
-        high = int(np.searchsorted(self.time, until, side="right"))
-        while self._done < high:
-            self._window(self._done, min(high, self._done + self._window_size, self._samples.reach(self._done)))
+        """All writes up to that time. Raises NoTimetable where only the simulator can tell how a run goes on."""
+        while True:
+            high = int(np.searchsorted(self.time, until, side="right"))
+            while self._done < high:
+                self._window(self._done, min(high, self._done + self._window_size, self._samples.reach(self._done)))
+            if until <= self.sides[0].table.high or not self.sides[0].more:
+                return
+            self._continue()
+
+    def _continue(self) -> None:
+        """Go into the next piece: of the pool's rows keep those of what it may mix."""
+        self._carried = np.concatenate([[0], self._slot[self._after]])
+        self._many = [len(side.table.after) - 1 for side in self.sides]
+        del self.time, self._agent, self._name, self._own, self._terms, self._first, self._slot, self._ends, self._last
+        for side in self.sides:
+            side.leave()
+        for k, side in enumerate(self.sides):
+            try:
+                side.enter()
+            except NoTimetable:
+                raise NoTimetable(k) from None
+        self._take()
 
     def stacked(self, side: int = 0) -> Parts:
         """The models of one side's agents, [n, P]."""
@@ -180,11 +208,14 @@ class Chunks:
 class _Samples:
     """The minibatches of all writes, drawn for a block of them at a time, agent by agent."""
 
-    def __init__(self, agent: Ints, draws: Sequence[Draw]) -> None:
-        self._agent, self._draws = agent, draws
+    def __init__(self, draws: Sequence[Draw]) -> None:
+        self._draws = draws
         self._left: list[np.ndarray[Any, Any] | None] = [None] * len(draws)
         self._size = max(BLOCK[0], BLOCK[1] * len(draws))
-        self._low = self._high = 0
+
+    def follow(self, agent: Ints) -> None:
+        """The next writes are those of these agents, numbered from 0."""
+        self._agent, self._low, self._high = agent, 0, 0
         self._drawn: np.ndarray[Any, Any] = np.zeros(0)
 
     def reach(self, low: int) -> int:
@@ -238,13 +269,11 @@ class Lane:
 
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
-        table = self._run.table
-        sent = table.messages(self.now)
-        return int(np.searchsorted(table.time, self.now, side="right")), sent, sent * self._run.size
+        return self._run.counts(self.now)
 
-    def trace(self) -> Trace:
-        """What happened so far."""
-        return self._run.table.trace(self.now, self._run.forms[0].kind, self._run.size)
+    def traced(self) -> Trace | Tally:
+        """What happened so far: the trace, or what is left of it."""
+        return self._run.traced(self.now)
 
 
 def _widest(model: Tensor, agents: int) -> int:
@@ -254,17 +283,17 @@ def _widest(model: Tensor, agents: int) -> int:
     return max(1, min(agents, devices.CHUNK // max(1, model.numel() * model.element_size())))
 
 
-def _empty(rows: int, model: Tensor) -> Tensor:
-    """A pool of that many models, on the device of the model."""
-    if model.device.type != "cpu":
-        return torch.empty((rows, len(model)), dtype=model.dtype, device=model.device)
+def _empty(rows: int, like: Tensor) -> Tensor:
+    """A pool of that many models, on the device of these."""
+    if like.device.type != "cpu":
+        return torch.empty((rows, like.shape[1]), dtype=like.dtype, device=like.device)
     # numpy asks the system for huge pages, and the first touch of a page is what costs.
-    return torch.from_numpy(np.empty((rows, len(model)), dtype=model.numpy().dtype))
+    return torch.from_numpy(np.empty((rows, like.shape[1]), dtype=like.numpy().dtype))
 
 
-def _shifted(writes: Ints, by: np.int64) -> Ints:
-    """The same writes where others come before them; -1 stays."""
-    return np.where(writes >= 0, writes + by, -1)
+def _shifted(writes: Ints, by: np.int64, carried: np.int64) -> Ints:
+    """The same writes where others come before them, and others are carried over before them; -1 stays."""
+    return np.where(writes >= 0, writes + by, np.where(writes == -1, -1, writes - carried))
 
 
 def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:

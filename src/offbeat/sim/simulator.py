@@ -26,7 +26,7 @@ from offbeat.sim.executors import Executor
 from offbeat.streams import Purpose, Supply, python_stream, stream, uniform
 from offbeat.task import Task
 from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE, Recorder, Trace
+from offbeat.trace import EVENT_CODE, Recorder, Tally, Trace
 from offbeat.vector import Parts, Stamp, Vector, pin, settle
 from offbeat.world import Crash, World
 
@@ -46,6 +46,7 @@ class Simulator:
     returns:             whether this algorithm takes crashed agents back
     checker:             holds both sides to the contract (for tests)
     observers:           are told of every write
+    keep_trace:          whether to hold the trace; without, only what is reported of it is found
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class Simulator:
         returns: bool = True,
         checker: Checker | None = None,
         observers: Sequence[Observer] = (),
+        keep_trace: bool = True,
     ) -> None:
         n = topology.n
         world.check(n)
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
         self.new_agent, self.new_rule, self.returns = new_agent, new_rule, returns
         self.checker, self.observers = checker, observers
-        self.recorder = Recorder(n)
+        self.recorder = Recorder(n, None if keep_trace else Tally(n))
         self.now, self.wave, self.number = 0.0, 0, 0
         self.heap: list[tuple[float, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
         self.messages, self.bytes_sent = 0, 0
@@ -129,9 +131,9 @@ class Simulator:
         """Gradients applied, transmissions and their bytes, so far."""
         return sum(self.steps), self.messages, self.bytes_sent
 
-    def trace(self) -> Trace:
-        """What happened so far."""
-        return self.recorder.trace()
+    def traced(self) -> Trace | Tally:
+        """What happened so far: the trace, or what is left of it."""
+        return self.recorder.traced()
 
     def stacked(self) -> Parts:
         """The living agents' models, [m, P]; everybody's if nobody lives."""
@@ -183,9 +185,7 @@ class Simulator:
         self.models[i] = model
         if model.stamp is None:
             model.stamp = Stamp(i, self.versions[i])
-        write = len(self.recorder.writes)
-        self.recorder.writes.append((self.now, i, self.steps[i]))
-        self.recorder.mixed.extend([(write, *stamp) for stamp in sorted(stamps) if stamp.agent != i])
+        self.recorder.write(self.now, i, self.steps[i], [stamp for stamp in sorted(stamps) if stamp.agent != i])
         for observer in self.observers:
             observer(self.now, i, model)
 

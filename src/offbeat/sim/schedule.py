@@ -1,0 +1,307 @@
+"""The timetable of algorithms that never wait, settled without a heap, and piece by piece if the run is long.
+
+An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a calendar of
+its own: what the others do changes what it mixes, not when. So each agent's gradients and transmissions follow from its
+own random streams, and which version of whom is mixed is found by sorting all instants. A piece of time needs of the
+pieces before it only the newest versions, what was heard last, and what is on its way.
+
+Where agents crash, something takes no time, or two things begin as well as end at the same instants, the order of
+handlers is the simulator's to say, and there is no timetable.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+
+from offbeat.agent import View
+from offbeat.sim.timetable import Floats, Ints, Timetable, begin_of, ranges
+from offbeat.streams import Purpose, Supply, stream, uniform
+from offbeat.world import World
+
+
+class NoTimetable(Exception):
+    """Only the simulator can tell what happens when. side: in which of several runs."""
+
+    def __init__(self, side: int = 0) -> None:
+        super().__init__(side)
+        self.side = side
+
+
+@dataclass(frozen=True, eq=False)
+class _Instants:
+    """Gradients and transmissions of a piece, agent by agent, and their places among all instants.
+
+    Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's first; an
+    agent's old ones, those of the pieces before that can still be heard, come before its new ones.
+    """
+
+    begin: Ints
+    before: Ints
+    agent: Ints
+    time: Floats
+    began: Floats
+    applied: Ints
+    sent: Ints
+    sender: Ints
+    start: Floats
+    end: Floats
+    version: Ints
+    name: Ints
+    arrived: Ints
+
+    @property
+    def count(self) -> int:
+        """Of all instants."""
+        return len(self.time) + len(self.end)
+
+    def made(self) -> Ints:
+        """The gradient with which each transmission's version was made; -1 if that was before."""
+        number = self.version - self.before[self.sender]
+        return np.where(number > 0, self.begin[self.sender] + number - 1, -1)
+
+    def left(self) -> Ints:
+        """The transmissions in the order in which they leave."""
+        order = np.argsort(self.start, kind="stable")
+        if (np.diff(self.start[order]) == 0).any():  # in the order of what they leave upon: a gradient, or an arrival
+            made = self.made()
+            upon = np.append(self.time, -1.0)[made] == self.start
+            event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.arrived, 1))
+            order = np.lexsort((event, self.start))
+        return order
+
+
+@dataclass(frozen=True, eq=False)
+class _Heard:
+    """For every gradient and neighbour that has been heard by then: the newest transmission of it.
+
+    into: the gradient, what: the transmission, both counted agent by agent; edge: from whom to whom; fresh: those that
+    are newer than what the gradient before had
+    """
+
+    into: Ints
+    what: Ints
+    edge: Ints
+    fresh: Ints
+
+
+_NOTHING = (np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+
+
+class Schedule:
+    """The timetables of one run, piece by piece. Raises NoTimetable where agents crash.
+
+    size: bytes of a model
+    """
+
+    def __init__(self, views: Sequence[View], world: World, size: int) -> None:
+        if world.crashes:
+            raise NoTimetable
+        self.n, self.size, self.loss, self.now = len(views), size, world.loss, -1.0
+        self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], Supply](), True
+        everybody = range(self.n)
+        self._width = np.array([len(view.w) for view in views])
+        self._listeners = np.array([len(view.listeners) for view in views])
+        edges = [(i, j, column) for i in everybody for column, j in enumerate(views[i].w) if i in views[j].listeners]
+        self._receiver, self._source, self._column = np.array(edges, dtype=np.int64).reshape(-1, 3).T
+        if self.loss:
+            self._place = np.array([views[j].listeners.index(i) for i, j, _ in edges], dtype=np.int64)
+        self._due = [-1.0] * self.n  # the running gradient's end
+        self._applied, self._count = np.zeros(self.n), np.zeros(self.n, dtype=np.int64)  # the newest write
+        self._own = np.full(self.n, -1)  # and how it is named
+        self._sent, self._free = [0] * self.n, [-1.0] * self.n  # the newest version sent, and when it is there
+        self._handed = np.zeros(len(edges), dtype=np.int64)  # the newest version handed over
+        # transmissions that are still heard, or on their way: start, end, version, sender, name of the write
+        self._old = (np.zeros(0), np.zeros(0), *np.zeros((3, 0), dtype=np.int64))
+        self._awaited = np.zeros(0, dtype=np.bool_)  # edge by edge: which of its sender's pass it
+
+    def piece(self, until: float, more: bool) -> Timetable:
+        """The next one, up to `until`; more: whether another follows. Raises NoTimetable where it takes a simulator."""
+        self._more = more
+        at, new = self._instants(until)
+        passed = self._passed(at, new)
+        heard = self._heard(at, *passed)
+        by_time = np.argsort(at.applied)
+        place, left, low, done = _inverse(by_time), at.left(), self.now, int(self._count.sum())
+        number = np.arange(len(at.time)) - at.begin[at.agent]
+        own = np.where(number > 0, np.roll(place, 1), self._own[at.agent])
+        names = self._names(at, place)
+        first, terms = self._terms(at, heard, own, place, names)
+        fresh = heard.fresh[np.lexsort((at.arrived[heard.what[heard.fresh]], place[heard.into[heard.fresh]]))]
+        known = np.lexsort((at.sender[heard.what], place[heard.into]))
+        version = at.before[at.agent] + number + 1
+        newest = np.where(np.diff(at.begin) > 0, place[at.begin[1:] - 1] if len(place) else -1, self._own)
+        self.now, self._count = until, at.before + np.diff(at.begin)
+        kept = self._keep(at, *passed, names) if more else names[:0]
+        oldest = self._count.copy()
+        np.minimum.at(oldest, self._old[3], self._old[2])
+        return Timetable(
+            self.n, low, until, done, at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time],
+            first, terms, own[by_time], (at.start[left], at.end[left], at.sender[left], at.version[left]),
+            (place[heard.into[fresh]], _inverse(left)[heard.what[fresh]]),
+            (place[heard.into[known]], at.sender[heard.what[known]], at.version[heard.what[known]]),
+            np.concatenate([[-1], newest, kept]), oldest,
+        )  # fmt: skip
+
+    def _instants(self, until: float) -> tuple[_Instants, Ints]:
+        """What happens up to then; and how many transmissions of each agent are new."""
+        applied = [self._gradients(i, until) for i in range(self.n)]
+        sending = [self._transmissions(i, applied[i], until) if self._listeners[i] else _NOTHING for i in range(self.n)]
+        count, new = np.array([len(each) for each in applied]), np.array([len(each[0]) for each in sending])
+        begin, time = begin_of(count), np.concatenate(applied)
+        agent, began, some = np.repeat(np.arange(self.n), count), np.roll(time, 1), count > 0
+        began[begin[:-1][some]] = self._applied[some]
+        self._applied[some] = time[begin[1:][some] - 1]
+        columns = [np.concatenate([each[k] for each in sending]) for k in range(3)]
+        columns += [np.repeat(np.arange(self.n), new), np.full(len(columns[0]), -1)]
+        if len(self._old[0]):
+            columns = [np.concatenate(both) for both in zip(self._old, columns, strict=True)]
+            order = np.argsort(columns[3], kind="stable")
+            columns = [column[order] for column in columns]
+        start, end, version, sender, name = columns
+        if not (time > began).all() or not (end > start).all():
+            raise NoTimetable
+        rank = _inverse(_order(end, start, time, began))
+        sent = begin_of(np.bincount(sender, minlength=self.n))
+        return _Instants(
+            begin, self._count, agent, time, began, rank[len(end) :], sent, sender, start, end, version,
+            name, rank[: len(end)],
+        ), new  # fmt: skip
+
+    def _supply(self, purpose: Purpose, i: int) -> Supply:
+        """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage collector."""
+        supply = self._supplies.get((purpose, i))
+        if supply is None:
+            world, draw = self._world, uniform
+            if purpose is not Purpose.LOSS:
+                computes = purpose is Purpose.COMPUTE
+                draw = (world.compute_delay(i) if computes else world.communication_delay(i)).draw
+            supply = Supply(partial(draw, stream(world.seed, purpose, i)))
+            if self._more:
+                self._supplies[purpose, i] = supply
+        return supply
+
+    def _gradients(self, i: int, until: float) -> Floats:
+        """When agent i applies its gradients: sums from left to right, as a clock makes them."""
+        draw, now, times = self._supply(Purpose.COMPUTE, i), self._due[i], []
+        if now < 0:
+            now = 0.0 + draw()
+        while now <= until:
+            times.append(now)
+            now = now + draw()
+        self._due[i] = now
+        return np.array(times, dtype=np.float64)
+
+    def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints]:
+        """Start, end and version of what agent i sends: one at a time, the newest that there is."""
+        draw, size, before, free = self._supply(Purpose.COMMUNICATION, i), self.size, int(self._count[i]), self._free[i]
+        published, k = applied.tolist(), self._sent[i] - before
+        starts, ends, versions = [], [], []
+        while k < len(published):
+            if k >= 0 and published[k] >= free:
+                start = published[k]
+            elif free <= until:
+                start = free
+                k = bisect_left(published, free) - 1
+            else:
+                break
+            free = start + draw() * size / size
+            starts.append(start)
+            ends.append(free)
+            k += 1
+            versions.append(before + k)
+        self._sent[i], self._free[i] = before + k, free
+        return np.array(starts), np.array(ends), np.array(versions, dtype=np.int64)
+
+    def _passed(self, at: _Instants, new: Ints) -> tuple[Ints, Ints]:
+        """What passes the edges, edge by edge in the order of time: edge, transmission. new: of each sender."""
+        edge, what = ranges(at.sent[self._source], at.sent[self._source + 1])
+        if not self.loss and not len(self._old[0]):
+            return edge, what
+        sender = self._source[edge]
+        number = what - at.sent[sender + 1] + new[sender]
+        passes = np.ones(len(edge), dtype=np.bool_)
+        passes[number < 0] = self._awaited
+        if self.loss:
+            count, now = self._listeners * new, number >= 0
+            drawn = [
+                np.fromiter(islice(self._supply(Purpose.LOSS, i), many), np.float64)
+                for i, many in enumerate(count.tolist())
+            ]
+            place = (begin_of(count)[sender] + number * self._listeners[sender] + self._place[edge])[now]
+            passes[now] = np.concatenate(drawn)[place] >= self.loss
+        return edge[passes], what[passes]
+
+    def _heard(self, at: _Instants, edge: Ints, what: Ints) -> _Heard:
+        """What every gradient has heard, from what passes the edges."""
+        asks, into = ranges(at.begin[self._receiver], at.begin[self._receiver + 1])
+        newest = np.searchsorted(edge * at.count + at.arrived[what], asks * at.count + at.applied[into]) - 1
+        there = (newest >= 0) & (edge[newest] == asks) if len(edge) else np.zeros(len(asks), dtype=np.bool_)
+        asks, into, what = asks[there], into[there], what[newest[there]]
+        version = at.version[what]
+        fresh = version != self._handed[asks]
+        fresh[1:] &= (what[1:] != what[:-1]) | (asks[1:] != asks[:-1])
+        self._handed[asks] = version  # of several the last one stays
+        return _Heard(into, what, asks, np.flatnonzero(fresh))
+
+    def _names(self, at: _Instants, place: Ints) -> Ints:
+        """The write that each transmission carries, by its name in the timetable."""
+        made, newest = at.made(), at.version == at.before[at.sender]
+        return np.where(made >= 0, np.append(place, -1)[made], np.where(newest, self._own[at.sender], at.name))
+
+    def _terms(self, at: _Instants, heard: _Heard, own: Ints, place: Ints, names: Ints) -> tuple[Ints, Ints]:
+        """What every write mixes: its own agent's model, but for those that it has heard."""
+        many = np.empty(len(at.agent), dtype=np.int64)
+        many[place] = self._width[at.agent]
+        first = begin_of(many)
+        terms = np.empty(first[-1], dtype=np.int64)
+        write, position = ranges(first[place], first[place] + self._width[at.agent])
+        terms[position] = own[write]
+        terms[first[place[heard.into]] + self._column[heard.edge]] = names[heard.what]
+        return first, terms
+
+    def _keep(self, at: _Instants, edge: Ints, what: Ints, names: Ints) -> Ints:
+        """Keep what is on its way, and of each edge what it passed on last. The writes that only they still carry."""
+        there = at.end[what] <= self.now
+        last = np.full(len(self._source), -1)
+        last[edge[there]] = what[there]  # of several the last one stays
+        keep = at.end > self.now
+        keep[last[last >= 0]] = True
+        many = np.bincount(at.sender[keep], minlength=self.n)
+        number = np.cumsum(keep) - 1 - begin_of(many)[at.sender]
+        begin, awaited = begin_of(many[self._source]), ~there | (last[edge] == what)
+        self._awaited = np.zeros(begin[-1], dtype=np.bool_)
+        self._awaited[begin[edge[awaited]] + number[what[awaited]]] = True
+        lone = keep & (at.version < self._count[at.sender])
+        name = -1 - self.n - np.cumsum(lone)
+        self._old = at.start[keep], at.end[keep], at.version[keep], at.sender[keep], name[keep]
+        self._own = -2 - np.arange(self.n)
+        return names[lone]
+
+
+def _order(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:
+    """All instants, arrivals and gradients, in the order in which the simulator comes to them.
+
+    At one instant arrivals come first, and of either what was begun first. Raises NoTimetable if that does not tell.
+    """
+    instants = np.concatenate([end, time])
+    order = np.argsort(instants, kind="stable")
+    if (np.diff(instants[order]) == 0).any():
+        begun, later = np.concatenate([start, began]), np.arange(len(instants)) >= len(end)
+        order = np.lexsort((begun, later, instants))
+        alike = [key[order[1:]] == key[order[:-1]] for key in (instants, later, begun)]
+        if np.logical_and.reduce(alike).any():
+            raise NoTimetable
+    return order
+
+
+def _inverse(order: Ints) -> Ints:
+    """Of a permutation."""
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    return place

@@ -1,0 +1,75 @@
+"""One of the runs that lie side by side: piece after piece its timetable, and what is recorded of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from offbeat.sim.forms import Form
+from offbeat.sim.schedule import Schedule
+from offbeat.trace import Tally, Trace, joined
+
+Draw = Callable[[int], np.ndarray[Any, Any]]
+
+
+class Side:
+    """A run, in its first piece. Raises NoTimetable if that has no timetable.
+
+    ends:       of the pieces of time
+    forms:      what each agent computes
+    draws:      each agent's next so many minibatches
+    keep_trace: whether to hold the trace
+    """
+
+    def __init__(
+        self, schedule: Schedule, ends: Sequence[float], forms: Sequence[Form], draws: Sequence[Draw],
+        keep_trace: bool = True,
+    ) -> None:  # fmt: skip
+        self.forms, self.draws, self._keep_trace = forms, draws, keep_trace
+        self._schedule, self._ends = schedule, [*ends]
+        self._writes = self._messages = 0  # in the pieces before
+        self._recorded, self._parts, self._tally = -1.0, list[Trace](), Tally(schedule.n)
+        self.enter()
+
+    @property
+    def more(self) -> bool:
+        """Whether another piece follows."""
+        return bool(self._ends)
+
+    def enter(self) -> None:
+        """Go into the next piece. Raises NoTimetable where only the simulator can tell how it goes on."""
+        end = self._ends.pop(0)
+        self.table = self._schedule.piece(end, self.more)
+
+    def leave(self) -> None:
+        """Record this piece to its end, and drop it."""
+        table = self.table
+        self._record(table.high)
+        self._tally.forget(table.oldest)
+        self._writes += table.writes(table.high)
+        self._messages += table.messages(table.high)
+        del self.table
+
+    def counts(self, now: float) -> tuple[int, int, int]:
+        """Gradients applied, transmissions and their bytes, by then; that is in this piece."""
+        messages = self._messages + self.table.messages(now)
+        return self._writes + self.table.writes(now), messages, messages * self._schedule.size
+
+    def traced(self, now: float) -> Trace | Tally:
+        """What happened by then: the trace, or what is left of it."""
+        self._record(now)
+        if not self._keep_trace:
+            return self._tally
+        self._parts = [joined(self._parts)]
+        return self._parts[0]
+
+    def _record(self, until: float) -> None:
+        if until > self._recorded:
+            part = self.table.trace(self._recorded, until, self.forms[0].kind, self._schedule.size)
+            self._recorded = until
+            if self._keep_trace:
+                self._parts.append(part)
+            else:
+                self._tally.add(part)
