@@ -3,9 +3,10 @@
     python bench/end_to_end.py --data DIR       (DIR: with MNIST in it)
 
 Every repeat measures, one after the other, the wall-clock time of the command (Python's start, imports, data, five
-algorithms, evaluations, table), and the time of an update of `naive` in simulator.py: an nn.Module, autograd and a
-torch.optim.SGD for every agent. The loop is charged that time for each of the command's updates, whatever the
-algorithm, and nothing for evaluations. Printed are medians and, in brackets, the smallest and the largest.
+algorithms, evaluations, table), on all cores or with as many --workers, and the time of an update of `naive` in
+simulator.py: an nn.Module, autograd and a torch.optim.SGD for every agent, on one core. The loop is charged that time
+for each of the command's updates, whatever the algorithm, and nothing for evaluations. Printed are medians and, in
+brackets, the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ LOOP = 3_000
 """Updates of the naive loop in one measurement."""
 
 
-def command(folder: Path, until: float) -> tuple[float, dict[str, int]]:
+def command(folder: Path, until: float, workers: int | None) -> tuple[float, dict[str, int]]:
     """Seconds, and the updates of every algorithm."""
     with TemporaryDirectory() as temporary:
         out = Path(temporary) / "out.json"
         arguments = ["compare", "--task", "mnist", "--case", "combined", "--data", str(folder), "--target", "0.89"]
+        arguments += [] if workers is None else ["--workers", str(workers)]
         began = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "offbeat", *arguments, "--until", str(until), "--json", str(out), "--quiet"],
@@ -45,12 +47,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--until", type=float, default=12_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     torch.set_num_threads(1)
     world = prepared(CASES[0], data(), 0)
     ours, loops = list[float](), list[float]()
     for _ in range(options.repeats):
-        seconds, updates = command(options.data.resolve(), options.until)
+        seconds, updates = command(options.data.resolve(), options.until, options.workers)
         ours.append(seconds)
         loops.append(sum(updates.values()) / naive(world, LOOP))
     print(f"updates: {', '.join(f'{name} {count:,}' for name, count in updates.items())}")

@@ -23,7 +23,7 @@ import pytest
 from test_data import idx, small_set
 
 import offbeat
-from offbeat import cli, commands, comparison, memory
+from offbeat import cli, commands, comparison, memory, portions
 from offbeat.delays import parse
 from offbeat.errors import ContractError
 from offbeat.experiment import Experiment
@@ -89,7 +89,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object, **__: object) -> None:
         raise AssertionError("something was run")
 
-    monkeypatch.setattr(comparison, "run_many", run)
+    monkeypatch.setattr(portions, "run_many", run)
 
 
 def read(path: Path | str) -> dict[str, Any]:
@@ -229,6 +229,8 @@ REFUSED = [
     ("--algorithms adpsgd:overlap+atomic,adpsgd:atomic+overlap", "named twice"),
     ("--seeds 0", "at least one seed, and at most 10000; got 0"),
     ("--seeds -2", "got -2"),
+    ("--workers 0", "at least one worker; got 0"),
+    ("--workers -1", "at least one worker; got -1"),
     ("--seed -1", "A seed must be >= 0; got -1"),
     # files
     ("--json nowhere/out.json", "Cannot write nowhere/out.json"),
@@ -279,7 +281,7 @@ def test_an_error_of_an_algorithm_ends_with_another_code(call: Call, monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise ContractError("Agent 3 broke [red]promise[/red] c.")
 
-    monkeypatch.setattr(comparison, "run_many", broken)
+    monkeypatch.setattr(portions, "run_many", broken)
     outcome = call(*QUICK, "--quiet", "--json", "out.json")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == "Error: Agent 3 broke [red]promise[/red] c.\n"
@@ -488,7 +490,7 @@ def test_a_folder_that_is_gone_at_the_end_costs_no_table(call: Call, monkeypatch
         shutil.rmtree("sub", ignore_errors=True)
         return run_many(*arguments, **options)
 
-    monkeypatch.setattr(comparison, "run_many", run)
+    monkeypatch.setattr(portions, "run_many", run)
     outcome = call(*QUICK, "--json", "sub/out.json")
     assert outcome.code == 1
     assert re.search(r"^Error: .*sub/out\.json.*No such file or directory", outcome.err, re.MULTILINE)
@@ -709,7 +711,7 @@ def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparison, "run_many", interrupted)
+    monkeypatch.setattr(portions, "run_many", interrupted)
     outcome = call(*QUICK, "--json", "out.json", "--report", "out.html")
     assert outcome.code == 130
     assert "No run was finished" in outcome.out

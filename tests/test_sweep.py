@@ -19,7 +19,7 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.errors import DataError, DiskError, SettingError
 from offbeat.experiment import prepare
 from offbeat.runs import run_one
-from offbeat.sweeping import pools, store
+from offbeat.sweeping import running, store
 from offbeat.sweeping.grid import Point, points, read_grid
 from offbeat.sweeping.record import COLUMNS
 from offbeat.sweeping.running import Progress, sweep
@@ -313,7 +313,7 @@ def deadly(batch: Sequence[Point]) -> list[Outcome]:
 
 
 def test_a_run_that_kills_its_worker_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "run_batch", deadly)
+    monkeypatch.setattr(running, "run_batch", deadly)
     told: list[Progress] = []
     failures = sweep(points(SMALL), tmp_path / "a.parquet", workers=2, told=told.append)
     assert [(f.point.algorithm, f.point.seed) for f in failures] == [("adsgd", 1)] * 2
@@ -371,7 +371,7 @@ def test_the_command_refuses(call: Call) -> None:
 
 def test_failures_are_listed_and_the_exit_code_is_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("tiny.toml").write_text(text_of(SMALL))
-    monkeypatch.setattr(pools, "run_batch", deadly)
+    monkeypatch.setattr(running, "run_batch", deadly)
     outcome = call("sweep", "tiny.toml", "--workers", "1")
     assert outcome.code == 1
     assert "Failed: algorithm adsgd, case base, seed 1: its worker was killed" in outcome.said

@@ -25,6 +25,8 @@ from offbeat.memory import WORTH_SAYING, available
 from offbeat.report.table import as_table
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.tasks import TASKS
+from offbeat.trace import Trace
+from offbeat.workers import possible, start_server, wanted
 from offbeat.world import CASES
 
 app = typer.Typer(
@@ -50,6 +52,9 @@ def offbeat(
     Start with [bold]offbeat compare --case combined[/bold], then see [bold]offbeat list[/bold].
     """
 
+
+LONG = 100_000
+"""Updates beside those of one run, if no agent ever waits: less than so many are made in a few seconds."""
 
 WHAT, WORLD, LEARNING, OUTPUT = "What is compared", "The world", "Learning", "Running and output"
 
@@ -152,6 +157,14 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="How many processes make runs at the same time; default: one for each core, where the runs are so "
+            "long that it pays and memory suffices. 1: this one alone. The results are the same.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)
@@ -167,7 +180,8 @@ def compare(
     """Run several algorithms in the same simulated world, and compare them.
 
     All meet the same delays, losses and minibatches. The unit of time is the mean time of one gradient,
-    and by default also that of sending one model. Ctrl-C keeps the runs that are finished.
+    and by default also that of sending one model. Runs are made on all cores, the longest first.
+    Ctrl-C keeps those that are finished.
 
     Examples:
 
@@ -178,6 +192,9 @@ def compare(
       offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")
+    workers = wanted(workers)
+    if workers > 1 and device == "cpu" and _is_long(task, agents, until, len(algorithms.split(",")) * seeds):
+        start_server()
     plan = comparison.plan(
         algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
@@ -187,7 +204,7 @@ def compare(
     if traces is not None:
         plan.check_traces()
     failures: list[str] = []
-    result, code = _carry_out(plan, quiet, traces, failures)
+    result, code = _carry_out(plan, workers, quiet, traces, failures)
     written, not_written = write_results(result, json, report)
     failures += not_written
     if not quiet:
@@ -262,7 +279,15 @@ def write_results(result: Comparison, json: Path | None, report: Path | None) ->
     return written, failures
 
 
-def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None, failures: list[str]) -> tuple[Comparison, int]:
+def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
+    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked yet."""
+    until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
+    return agents * until * (runs - 1) >= LONG and possible()
+
+
+def _carry_out(
+    plan: comparison.Plan, workers: int, quiet: bool, traces: Path | None, failures: list[str]
+) -> tuple[Comparison, int]:
     """Make the runs with a progress bar, and the exit code; Ctrl-C and SIGTERM end it and keep what is finished.
 
     A trace that cannot be written costs no result: it is one of the `failures`.
@@ -272,33 +297,46 @@ def _carry_out(plan: comparison.Plan, quiet: bool, traces: Path | None, failures
     try:
         with nullcontext() if quiet else progress_bar() as bar:
             told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
-            if bar is not None and plan.memory > WORTH_SAYING:
-                free = available()
-                on_gpu = plan.experiment.device != "cpu"
+
+            def note(text: str) -> None:
+                if bar is not None:
+                    bar.console.print(text, highlight=False)
+
+            def ended(run: Run) -> Run:
+                if traces is not None and run.trace is not None:
+                    failures.extend(_save_trace(run, run.trace, traces))
+                if finished is not None:
+                    finished(run)
+                return run if run.seed == plan.prepared[0].seed else replace(run, trace=None)
+
+            if plan.memory > WORTH_SAYING:
+                free, on_gpu = available(), plan.experiment.device != "cpu"
                 there = f", most of it on {plan.experiment.device}" if on_gpu else ""
                 there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
-                bar.console.print(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
-            if bar is not None and plan.untraced and traces is None:
-                bar.console.print(
+                note(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
+            if plan.untraced and traces is None:
+                note(
                     f"The traces of {', '.join(plan.untraced)} would not fit into memory, so they are not held: the "
                     "report will have no timeline of them. Everything else is as with traces."
                 )
-            for run in plan.runs(told, keep_traces=traces is not None):
-                if traces is not None and run.trace is not None:
-                    name = f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
-                    try:
-                        run.trace.save(traces / name)
-                    except OSError as error:
-                        failures.append(f"Cannot write {traces / name}: {error.strerror or error}.")
-                runs.append(run if run.seed == plan.prepared[0].seed else replace(run, trace=None))
-                if finished is not None:
-                    finished(run)
+            for run in plan.runs(told, traces is not None, workers, ended, note):
+                runs.append(run)
     except KeyboardInterrupt as interrupt:
         code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
         return Comparison(runs, interrupted=True), code
     finally:
         signal.signal(signal.SIGTERM, before)
     return Comparison(runs), 0
+
+
+def _save_trace(run: Run, trace: Trace, folder: Path) -> list[str]:
+    """Write the trace of a run; what went wrong, if anything."""
+    path = folder / f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
+    try:
+        trace.save(path)
+    except OSError as error:
+        return [f"Cannot write {path}: {error.strerror or error}."]
+    return []
 
 
 @app.command("list")

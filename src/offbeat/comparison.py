@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import cache
+from itertools import count as numbered
 from numbers import Real
 from typing import Any
 
@@ -17,9 +20,11 @@ from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
 from offbeat.memory import available, held
+from offbeat.portions import Making, Portion, Setting, crew, seconds
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
-from offbeat.runs import Job, check_run, needed, run_many
+from offbeat.runs import Job, check_run, needed, side_by_side
+from offbeat.workers import wanted
 
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The steps that `lr="tuned"` tries (times n for R-FAST)."""
@@ -34,7 +39,7 @@ Steps = float | str | Sequence[float] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked list of runs, made one at a time by iterating over `runs`."""
+    """A checked list of runs, made by iterating over `runs`."""
 
     experiment: Experiment
     prepared: list[Prepared]
@@ -70,40 +75,125 @@ class Plan:
         for row in self.rows:
             check_run(self.prepared[0], row, 1.0, self.experiment.executor, self.rule, keep_trace=True)
 
-    def runs(self, progress: Progress | None = None, keep_traces: bool = False) -> Iterator[Run]:
-        """Make the runs; each is finished when it is yielded.
+    def runs(
+        self,
+        progress: Progress | None = None,
+        keep_traces: bool = False,
+        workers: int = 1,
+        ended: Callable[[Run], Run] = lambda run: run,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> Iterator[Run]:
+        """Make the runs; they come in the order of the plan.
 
-        Without `keep_traces` only the first seed's have one, and of these only such as fit into memory.
+        Without `keep_traces` only the first seed's have a trace, and of these only such as fit into memory.
+
+        workers: processes that make runs at the same time, this one included. Others are started only where they pay
+                 and where there is memory for them (`portions.crew`); and what only this process has, objects and
+                 devices of its own, it uses alone. No result depends on it
+        ended:   given every run as soon as it is there, in any order; what it returns is yielded
+        note:    told what the user should know: fewer workers than asked for, a worker that was killed
+
+        A KeyboardInterrupt is raised again when the runs that are there have been yielded.
+        Raises SettingError if `workers` is no number > 0.
         """
-        for row, steps, traced in zip(self.rows, self.steps, self.traced, strict=True):
-            tuning, jobs = None, list[Job]()
-            if steps is None:
-                steps, tuning = self._tuned(row, progress)
-            for lr in steps:
-                jobs += [
-                    Job(p, row, lr, keep_traces or (traced and index == 0)) for index, p in enumerate(self.prepared)
-                ]
-            for run in run_many(jobs, self.experiment.executor, self.rule, progress, self.check):
-                yield replace(run, tuning=tuning)
+        others = 0
+        if wanted(whole("workers", workers)) > 1:
+            runs = sum(len(steps or [1.0]) * traced for steps, traced in zip(self.steps, self.traced, strict=True))
+            kept = runs * held(self.prepared[0])
+            others, said = crew(self._portions(workers, keep_traces), workers - 1, cache(self._need), kept)
+            if said:
+                note(said)
+        return self._made(progress, keep_traces, others, ended, note)
 
-    def _tuned(
-        self, row: Algorithm, progress: Progress | None
-    ) -> tuple[list[float], dict[float, dict[str, float | None]]]:
-        """The step of the grid with the shortest time to target, then the smallest final loss, in a world apart.
+    def _made(
+        self, progress: Progress | None, keep_traces: bool, others: int, ended: Callable[[Run], Run],
+        note: Callable[[str], None],
+    ) -> Iterator[Run]:  # fmt: skip
+        done: dict[tuple[int, int], Run] = {}
+        tried: list[dict[float, Run]] = [{} for _ in self.rows]
+        chosen: dict[int, dict[float, dict[str, float | None]]] = {}
 
-        An algorithm that diverges with every step gets the smallest, and is then reported as diverged.
-        """
-        p = prepare(self.experiment, self.prepared[0].seed + TUNING_SEED)
-        outcomes: dict[float, dict[str, float | None]] = {}
-        best: tuple[float, float, float] = (math.inf, math.inf, math.inf)
-        grid = [row.default_lr(base, p.topology.n) for base in TUNING_GRID]
-        jobs = [Job(p, row, lr, keep_trace=False) for lr in grid]
-        for lr, run in zip(grid, run_many(jobs, self.experiment.executor, self.rule, progress), strict=True):
-            loss = run.final["loss"] if run.diverged_at is None else None
-            outcomes[lr] = {"time_to_target": run.time_to_target, "loss": loss}
-            time_to_target = math.inf if run.time_to_target is None else run.time_to_target
-            best = min(best, (time_to_target, math.inf if loss is None else loss, lr))
-        return [best[2]], outcomes
+        def arrived(portion: Portion, k: int, run: Run) -> None:
+            place, own = portion.place, tried[portion.place]
+            if not portion.tuning:
+                run = replace(run, tuning=chosen.get(place))
+                done[place, portion.first + k] = run  # before anything can be interrupted
+                done[place, portion.first + k] = ended(run)
+                return
+            own[run.lr] = replace(run, models=(), trace=None)
+            if len(own) == len(TUNING_GRID):
+                best, chosen[place] = _best([own[lr] for lr in sorted(own)])
+                making.add(self._split(place, [best], False, others + 1, keep_traces, numbers))
+
+        first = self._portions(others + 1, keep_traces)
+        numbers = numbered(len(first))
+        runs = [(1 if steps is None else len(steps)) * len(self.prepared) for steps in self.steps]
+        order = iter([(place, k) for place, several in enumerate(runs) for k in range(several)])
+        setting = Setting(self.experiment, self.prepared, self.rule, self.check, arrived, progress, note)
+        making = Making(setting, others, self.count)
+        following = next(order)
+        with closing(making):
+            making.add(first)
+            try:
+                for _ in making:
+                    while following in done:
+                        yield done.pop(following)
+                        following = next(order, (-1, -1))
+            except KeyboardInterrupt:
+                with suppress(Exception):
+                    making.look()
+                yield from (done[key] for key in sorted(done))
+                raise
+
+    def _portions(self, processes: int, keep_traces: bool) -> list[Portion]:
+        """What so many processes can begin with: all runs, but for a step that is to be tuned those that find it."""
+        numbers, first = numbered(), list[Portion]()
+        for place, steps in enumerate(self.steps):
+            row, n = self.rows[place], self.prepared[0].topology.n
+            grid = [row.default_lr(base, n) for base in TUNING_GRID]
+            first += self._split(place, steps or grid, steps is None, processes, keep_traces, numbers)
+        return first
+
+    def _split(
+        self, place: int, steps: list[float], tuning: bool, processes: int, keep_traces: bool, numbers: Iterator[int]
+    ) -> list[Portion]:
+        """The runs of one algorithm with these steps, in portions for so many processes."""
+        row, p, how = self.rows[place], self.prepared[0], self.experiment.executor
+        seeds = [p.seed + TUNING_SEED] if tuning else [each.seed for each in self.prepared]
+        traced = self.traced[place]
+        asked = [
+            (seed, lr, not tuning and (keep_traces or (traced and seed == p.seed))) for lr in steps for seed in seeds
+        ]
+        beside = 1 if self.check else side_by_side(Job(p, row, 1.0, False), how, self.rule)
+        size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
+        here = bool(p.settings["own"]) or row.own or self.rule is not SGD or self.experiment.device != "cpu"
+        each, found = seconds(p, row), list[Portion]()
+        for at in range(0, len(asked), size):
+            some = tuple(asked[at : at + size])
+            which = f", run {at + 1}" if len(some) == 1 else f", runs {at + 1}-{at + len(some)}"
+            label = row.name + ", tuning" * tuning + (f"{which} of {len(asked)}" if len(asked) > 1 else "")
+            found.append(Portion(next(numbers), row, place, at, some, tuning, each * len(some), here, label))
+        return found
+
+    def _need(self, place: int, kept: Sequence[bool]) -> float:
+        """Bytes that runs of an algorithm need beyond the data. kept: of every run, whether its trace is held."""
+        jobs = [Job(self.prepared[0], self.rows[place], 1.0, keep) for keep in kept]
+        return needed(jobs, self.experiment.executor, self.rule)
+
+
+def _best(runs: Sequence[Run]) -> tuple[float, dict[float, dict[str, float | None]]]:
+    """The step with the shortest time to target, then the smallest final loss; and what each step gave.
+
+    An algorithm that diverges with every step gets the smallest, and is then reported as diverged.
+    """
+    outcomes: dict[float, dict[str, float | None]] = {}
+    best: tuple[float, float, float] = (math.inf, math.inf, math.inf)
+    for run in runs:
+        loss = run.final["loss"] if run.diverged_at is None else None
+        outcomes[run.lr] = {"time_to_target": run.time_to_target, "loss": loss}
+        time_to_target = math.inf if run.time_to_target is None else run.time_to_target
+        best = min(best, (time_to_target, math.inf if loss is None else loss, run.lr))
+    return best[2], outcomes
 
 
 def plan(
@@ -193,6 +283,7 @@ def compare(
     algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
     *,
     progress: Progress | None = None,
+    workers: int = 1,
     **settings: Any,
 ) -> Comparison:
     """Run several algorithms in the same worlds.
@@ -202,11 +293,14 @@ def compare(
     lr:         a step, several, "tuned" (each algorithm's own best of `TUNING_GRID`), or {algorithm: step, "": step}
     seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
     rule:       step -> local rule, for example offbeat.Momentum (default: SGD)
+    workers:    processes that make runs at the same time, this one included; no result depends on it. With more than
+                one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with
+                objects of yours (algorithm, task, graph, rule, measured delays) are made in this process alone
 
         result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
         print(result)
     """
-    return Comparison(list(plan(algorithms, **settings).runs(progress)))
+    return Comparison(list(plan(algorithms, **settings).runs(progress, workers=workers)))
 
 
 def simulate(

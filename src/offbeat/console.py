@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import isfinite
+from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from offbeat.report.table import WIDTH, target_name
 from offbeat.results import Curve, Run
 from offbeat.results import Progress as Tell
+
+EVERY = 30.0
+"""Seconds between the lines that say how far runs are, where there is no terminal that shows it."""
 
 
 class Out(Console):
@@ -37,16 +49,32 @@ def progress_bar() -> Progress:
 
 
 def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
-    """A callback for every evaluation and one for every finished run."""
-    now = bar.add_task("", total=100)
+    """A callback for every evaluation and one for every finished run.
+
+    A line shows the runs that each process is making, another how many are done. Where there is no terminal, a line is
+    printed every `EVERY` seconds.
+    """
     everything = bar.add_task("runs", total=count)
+    lines, going = dict[str, TaskID](), dict[str, str]()
+    done, said = 0, monotonic()
 
     def evaluated(name: str, time: float, until: float, curve: Curve) -> None:
-        score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"gap {curve.loss[-1]:.3g}"
-        said = f"{name}, time {time:,.0f} of {until:,.0f}, {score}"
-        bar.update(now, description=said, completed=round(100 * time / until))
+        nonlocal done, said
         if time >= until or not isfinite(curve.loss[-1]):
+            done += 1
             bar.advance(everything)
+            going.pop(name, None)
+            if name in lines:
+                bar.remove_task(lines.pop(name))
+            return
+        score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"gap {curve.loss[-1]:.3g}"
+        going[name] = f"{name}, time {time:,.0f} of {until:,.0f}, {score}"
+        if name not in lines:
+            lines[name] = bar.add_task("", total=100)
+        bar.update(lines[name], description=going[name], completed=round(100 * time / until))
+        if not bar.console.is_terminal and monotonic() - said >= EVERY:
+            said = monotonic()
+            bar.console.print(f"{'; '.join(going.values())}; {done} of {count} runs done", highlight=False)
 
     def finished(run: Run) -> None:
         if run.diverged_at is not None:

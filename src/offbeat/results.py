@@ -41,7 +41,8 @@ class Curve:
 
 
 Progress = Callable[[str, float, float, Curve], None]
-"""Told after every evaluation: which run, the time, the end, the curve so far."""
+"""Told after every evaluation: which runs, the time, the end, the curve so far. Of what another process does it is told
+now and then, with the last point of the curve alone; but the end of every run is told once, with all of it."""
 
 
 @dataclass(frozen=True, eq=False)

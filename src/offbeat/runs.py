@@ -139,9 +139,14 @@ def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] =
     most = 0.0
     for job in jobs:
         by_levels = how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
-        beside = min(len(jobs), _beside(job)) if by_levels else 1
+        beside = min(len(jobs), side_by_side(job, how, rule))
         most = max(most, need(job.p, job.row, by_levels, job.keep_trace, beside).total)
     return most
+
+
+def side_by_side(job: Job, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> int:
+    """How many runs like this one are made side by side, at most."""
+    return _beside(job) if how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule) else 1
 
 
 def run_one(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from offbeat.errors import SettingError
 from offbeat.sweeping.grid import Point
-from offbeat.sweeping.pools import Pool, Processes, Ray, cores
+from offbeat.sweeping.pools import Pool, Ray
 from offbeat.sweeping.store import Store
-from offbeat.sweeping.work import Outcome, batches
+from offbeat.sweeping.work import Outcome, batches, run_batch
+from offbeat.workers import Processes, wanted
 
 KILLED = "its worker was killed, again when it ran alone; was there too little memory?"
 
@@ -45,8 +46,7 @@ def sweep(
     Ctrl-C (KeyboardInterrupt) abandons what is running, writes the Parquet file of what there is, and is raised again.
     Raises SettingError if another sweep writes the same file, DiskError where something cannot be written.
     """
-    if workers is not None and workers < 1:
-        raise SettingError(f"There must be at least one worker; got {workers}.")
+    wanted(workers)
     store, failures = Store(out), list[Outcome]()
     with store.locked():
         missing = [point for point in points if not store.has(point)]
@@ -75,7 +75,7 @@ def sweep(
 
 def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool:
     if ray is None:
-        return Processes(min(workers or cores(), len(points)))
+        return Processes(min(wanted(workers), len(points)))
     for point in points:
         delays = [point.settings[name].partition(" ") for name in ("compute", "communication")]
         files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
@@ -106,7 +106,7 @@ def carried_out(pool: Pool, points: Sequence[Point]) -> Iterator[Outcome | Turn]
         source, width = (suspects, 1) if alone else (waiting, pool.width)
         while source and len(running) < width:
             batch = source.popleft()
-            running[pool.submit(batch)] = batch
+            running[_submitted(pool, batch)] = batch
         yield Turn(sum(map(len, running.values())))
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         killed = any(isinstance(future.exception(), pool.died) for future in ended)
@@ -126,6 +126,14 @@ def carried_out(pool: Pool, points: Sequence[Point]) -> Iterator[Outcome | Turn]
             pool.restart()
             if not alone:
                 yield Turn(0, f"A worker was killed (out of memory?). Again, one at a time: {len(suspects)} points.")
+
+
+def _submitted(pool: Pool, batch: list[Point]) -> Future[list[Outcome]]:
+    try:
+        return pool.submit(run_batch, batch)
+    except pool.died:  # an idle worker was killed
+        pool.restart()
+        return pool.submit(run_batch, batch)
 
 
 def _failed(batch: Sequence[Point], reason: str) -> Iterator[Outcome]:

@@ -1,0 +1,199 @@
+"""Worker processes of this machine: a pool of them, and a list of work that they share with this process."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_all_start_methods, get_context
+from multiprocessing.connection import Connection
+from queue import Empty, PriorityQueue, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from offbeat.errors import SettingError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def wanted(workers: int | None) -> int:
+    """So many workers; None: one for each core. Raises SettingError for less than one."""
+    if workers is not None and workers < 1:
+        raise SettingError(f"There must be at least one worker; got {workers}.")
+    return cores() if workers is None else workers
+
+
+def possible() -> bool:
+    """Whether this system can have such workers."""
+    return "forkserver" in get_all_start_methods()
+
+
+def start_server() -> None:
+    """Start the process that workers are forked from, unless it is there. It imports everything, for seconds; this
+    process goes on meanwhile, until it asks for the first worker.
+    """
+    forkserver.set_forkserver_preload(["offbeat.commands"])
+    with _undisturbed():
+        forkserver.ensure_running()
+
+
+class Processes:
+    """Processes of this machine. They are forked from a server that has imported everything and done nothing.
+
+    Every worker holds the reading end of a pipe of which this process alone holds the other: however this process ends,
+    and when it closes the pipe, the workers end too. They have this process's environment and folder.
+
+    width:         how many at once
+    setup, shared: what every worker calls first, and with what; numbers of a `board` may be among it
+    died:          what a future raises, or `submit`, when a worker was killed; the others have ended with it
+    """
+
+    died: tuple[type[Exception], ...] = (BrokenProcessPool,)
+
+    def __init__(self, width: int, setup: Callable[..., None] | None = None, *shared: Any) -> None:
+        self.width, self.setup, self.shared = width, setup, shared
+        start_server()
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("forkserver")
+        self.reading, self.lifeline = context.Pipe(duplex=False)
+        given = (self.reading, dict(os.environ), self.setup, self.shared)
+        self.executor = ProcessPoolExecutor(self.width, context, initializer=_become_worker, initargs=given)
+
+    def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Have a worker do something. The first call waits until the server has imported everything."""
+        return self.executor.submit(work, *arguments)
+
+    def restart(self) -> None:
+        """New workers for those of which one was killed: the others have ended with it."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End all workers at once, whatever they are doing."""
+        self.lifeline.close()
+        self.executor.shutdown(cancel_futures=True)
+        self.reading.close()
+
+
+def board(count: int) -> Any:
+    """Zeros, float64 [count], that workers write and this process reads."""
+    return get_context("forkserver").RawArray("d", count)
+
+
+class Shared(Generic[Item, Result]):
+    """A list of work that this process and its workers take from, the smallest rank first.
+
+    Every worker has a thread here, which hands it one thing after another, from `start` on. When a worker is killed all
+    of them end, and what is waiting is left to this process.
+
+    pool: the workers; None: this process is alone      work: what a worker does with an item
+    """
+
+    def __init__(self, pool: Processes | None, work: Callable[[Item], Result]) -> None:
+        self.pool, self.work = pool, work
+        self.waiting = PriorityQueue[tuple[float, int, Item | None]]()
+        self.news = SimpleQueue[tuple[Item, Future[Result] | None]]()
+        self.threads = list[threading.Thread]()
+
+    def start(self) -> None:
+        """Let the workers begin. They need some time for that: what should not wait is taken before."""
+        if self.pool is not None:
+            for _ in range(self.pool.width):
+                self.threads.append(threading.Thread(target=self._serve, args=(self.pool,), daemon=True))
+                self.threads[-1].start()
+
+    def put(self, rank: float, number: int, item: Item) -> None:
+        """Add an item. number: decides between equal ranks; no two have the same."""
+        self.waiting.put((rank, number, item))
+
+    def take(self) -> Item | None:
+        """The next item, for this process; None if nothing is waiting."""
+        try:
+            return self.waiting.get_nowait()[2]
+        except Empty:
+            return None
+
+    def hear(self, seconds: float) -> tuple[Item, Future[Result] | None] | None:
+        """An item that a worker has begun (None) or ended (a future that is done); None if there is no news so long."""
+        try:
+            return self.news.get(timeout=seconds) if seconds else self.news.get_nowait()
+        except Empty:
+            return None
+
+    def close(self) -> None:
+        """End all workers at once, whatever they are doing."""
+        for place, _ in enumerate(self.threads):
+            self.waiting.put((-math.inf, place, None))
+        if self.pool is not None:
+            self.pool.close()
+        for thread in self.threads:
+            thread.join()
+
+    def _serve(self, pool: Processes) -> None:
+        while (item := self.waiting.get()[2]) is not None:
+            self.news.put((item, None))
+            try:
+                future = pool.submit(self.work, item)
+            except Exception as error:  # of a pool that is broken, closed or cannot be had: whoever hears it decides
+                future = Future()
+                lost = isinstance(error, OSError | EOFError)  # the server that workers are forked from was killed
+                future.set_exception(BrokenProcessPool(str(error)) if lost else error)
+            wait([future])
+            self.news.put((item, future))
+            if future.exception() is not None:
+                return
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is started here has this process's modules and one thread, and leaves Ctrl-C to this process."""
+    wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    before = {name: os.environ.get(name) for name in wanted}
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if main:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _become_worker(
+    lifeline: Connection, environment: dict[str, str], setup: Callable[..., None] | None, shared: tuple[Any, ...]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    if setup is not None:
+        setup(*shared)
+
+
+def _end_with(lifeline: Connection) -> None:
+    lifeline.poll(None)  # nobody writes: what comes is the end
+    os._exit(1)

@@ -1,0 +1,411 @@
+"""A comparison on several cores: the same bytes, whatever finishes first, fails, is killed or does not fit."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+from rich.console import Console
+from rich.progress import Progress as Bar
+from test_compare import example
+from test_sweep import on_linux, session
+from warm import Started, start, until
+
+import offbeat
+from offbeat import console, memory, portions
+from offbeat.comparison import Plan
+from offbeat.errors import ContractError, DataError, SettingError
+from offbeat.portions import Portion, crew
+from offbeat.report.page import page
+from offbeat.results import Comparison, Curve, Run
+from offbeat.runs import run_many
+from offbeat.tasks.quadratic import random_quadratic
+from offbeat.workers import Processes, Shared
+
+QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}
+FIVE = list(offbeat.ALGORITHMS)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of some milliseconds are worth workers too."""
+    monkeypatch.setattr(portions, "WORTH", 0.0)
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch, short: None) -> list[Portion]:
+    """What workers took. This process begins nothing before one of them has."""
+    taken, lists = list[Portion](), list[Shared[Any, Any]]()
+    begin, hear = Shared.start, Shared.hear
+
+    def started(self: Shared[Any, Any]) -> None:
+        lists.append(self)
+        begin(self)
+
+    def noted(self: Shared[Any, Any], seconds: float) -> Any:
+        news = hear(self, seconds)
+        if news is not None and news[1] is None:
+            taken.append(news[0])
+        return news
+
+    def patient(*arguments: Any) -> Iterator[Run]:
+        until(lambda: bool(taken) or lists[-1].pool is None or lists[-1].news.qsize() >= 2)
+        return run_many(*arguments)
+
+    monkeypatch.setattr(Shared, "start", started)
+    monkeypatch.setattr(Shared, "hear", noted)
+    monkeypatch.setattr(portions, "run_many", patient)
+    return taken
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers must not be started."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(portions, "Processes", refuse)
+
+
+def plan(algorithms: Any = FIVE, **settings: Any) -> Plan:
+    return offbeat.plan(algorithms, **(QUICK | settings))
+
+
+def same(runs: list[Run], others: list[Run]) -> None:
+    """All that there is to see of them is the same, but for how long they took."""
+    a, b = (Comparison([replace(run, wall_s=1.0) for run in each]) for each in (runs, others))
+    assert json.dumps(a.record()) == json.dumps(b.record())
+    assert str(a) == str(b)
+    assert page(a) == page(b)
+    for run, other in zip(runs, others, strict=True):
+        assert run.topology is not None and run.topology.w.toarray().tolist() == other.topology.w.toarray().tolist()
+        assert [part.numpy().tobytes() for part in run.models] == [part.numpy().tobytes() for part in other.models]
+        assert (run.trace is None) == (other.trace is None)
+        if run.trace is not None and other.trace is not None:
+            assert run.trace.digest() == other.trace.digest()
+
+
+# -- the same bytes --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"seeds": 3, "lr": [0.01, 0.02]}, {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "target": 0.02}],
+    ids=["steps", "tuned"],
+)
+@pytest.mark.parametrize("keep_traces", [False, True])
+def test_with_workers_everything_is_the_same(
+    shared: list[Portion], settings: dict[str, Any], keep_traces: bool
+) -> None:
+    threads = threading.active_count()
+    made = plan(**settings)
+    several = list(made.runs(keep_traces=keep_traces, workers=3))
+    assert shared
+    assert threading.active_count() == threads
+    same(several, list(made.runs(keep_traces=keep_traces)))
+
+
+def test_compare_in_python_takes_workers(shared: list[Portion]) -> None:
+    result = offbeat.compare(["adsgd", "rfast"], workers=2, **QUICK)
+    assert shared
+    same([*result.runs], [*offbeat.compare(["adsgd", "rfast"], **QUICK).runs])
+    with pytest.raises(SettingError, match="at least one worker; got 0"):
+        offbeat.compare(workers=0, **QUICK)
+    with pytest.raises(SettingError, match="'workers' must be a whole number"):
+        offbeat.compare(workers=1.5, **QUICK)  # type: ignore[arg-type]
+
+
+def test_what_is_told_of_a_run_is_told_once(shared: list[Portion]) -> None:
+    ends, ended = list[str](), list[Run]()
+
+    def progress(name: str, now: float, end: float, curve: Curve) -> None:
+        if now >= end:
+            ends.append(name)
+
+    def seen(run: Run) -> Run:
+        ended.append(run)
+        return replace(run, trace=None)
+
+    made = plan(seeds=2)
+    runs = list(made.runs(progress, workers=2, ended=seen))
+    assert sorted({name.partition(",")[0] for name in ends}) == sorted(FIVE)
+    assert len(ends) == len(ended) == len(runs) == made.count == 10
+    assert {run.digest for run in ended} == {run.digest for run in runs}
+    assert [(run.algorithm, run.seed) for run in runs] == [(name, seed) for name in FIVE for seed in (0, 1)]
+    assert all(run.trace is None for run in runs)
+
+
+def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[Portion]) -> None:
+    list(plan().runs(workers=2))
+    assert shared[0].row.name == "allreduce"
+    assert "rfast" not in {portion.row.name for portion in shared}  # this process can begin at once
+    by_levels = [portion.asked for portion in plan(seeds=6)._portions(2, False) if portion.row.free]
+    assert [[seed for seed, _, _ in asked] for asked in by_levels] == [[0, 1, 2], [3, 4, 5]]
+    (whole,) = (portion.asked for portion in plan(seeds=6)._portions(1, False) if portion.row.free)
+    assert len(whole) == 6
+
+
+def test_how_far_a_worker_is_can_be_seen(monkeypatch: pytest.MonkeyPatch, short: None) -> None:
+    monkeypatch.setattr(Shared, "take", lambda self: None)
+    monkeypatch.setattr(portions, "TICK", 0.01)
+    seen = list[tuple[str, float, Curve]]()
+    made = plan(["adpsgd", "rfast"], until=1000.0)
+    list(made.runs(lambda name, now, end, curve: seen.append((name, now, curve)), workers=2))
+    on_the_way = [(name, now, curve) for name, now, curve in seen if now < 1000.0]
+    assert {name for name, _, _ in on_the_way} == {"adpsgd", "rfast"}
+    assert all(curve.time == [now] and curve.loss[0] > 0 for _, now, curve in on_the_way)
+    assert [name for name, now, _ in seen if now == 1000.0] in (["adpsgd", "rfast"], ["rfast", "adpsgd"])
+
+
+# -- where there are no workers --------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_is_soon_done_is_done_alone() -> None:
+    assert len(list(plan(seeds=3).runs(workers=8))) == 15
+
+
+@pytest.mark.usefixtures("alone", "short")
+def test_one_portion_or_one_worker_is_done_alone() -> None:
+    assert list(plan("dsgd").runs(workers=8))
+    assert list(plan().runs(workers=1))
+
+
+@pytest.mark.usefixtures("alone", "short")
+@pytest.mark.parametrize(
+    "own",
+    [{"topology": nx.petersen_graph()}, {"rule": offbeat.Momentum}, {"compute": offbeat.empirical([1.0, 2.0])},
+     {"task": random_quadratic(9, np.random.default_rng(0))}],
+    ids=["graph", "rule", "delays", "task"],
+)  # fmt: skip
+def test_objects_of_ones_own_stay_in_this_process(own: dict[str, Any]) -> None:
+    assert len(list(plan(**own).runs(workers=4))) == 5
+
+
+def test_what_a_gpu_does_stays_in_this_process() -> None:
+    made = plan()
+    on_gpu = replace(made, experiment=replace(made.experiment, device="cuda"))
+    assert [portion.here for portion in made._portions(4, False)] == [False] * 5
+    assert [portion.here for portion in on_gpu._portions(4, False)] == [True] * 5
+
+
+def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Portion]) -> None:
+    own = example("memory_efficient").MemoryEfficientADSGD
+    made = plan([own, "adsgd", "dsgd", "rfast"])
+    runs = list(made.runs(workers=2))
+    assert shared
+    assert own.__name__.lower() not in {portion.row.name for portion in shared}
+    same(runs, list(made.runs()))
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("short")
+def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gigabyte for a run, half a one for the data: of four, three processes need 4 beside what this one holds."""
+    monkeypatch.setattr(portions, "resident", lambda: 5e8)
+    some = [replace(portion, seconds=10.0) for portion in plan()._portions(4, False)]
+
+    def of(free: float | None) -> tuple[int, str]:
+        monkeypatch.setattr(portions, "available", lambda: free)
+        return crew(some, 3, lambda place, kept: 1e9)
+
+    assert of(None) == (3, "")
+    assert of(5.5e9) == (3, "")
+    assert of(5.4e9)[0] == 2
+    assert of(4.0e9) == (2, "4.0 GB of memory are free: enough for 3 processes at once, not for 4.")
+    assert of(2.4e9) == (0, "2.4 GB of memory are free: enough for one process, not for 4.")
+
+
+@pytest.mark.usefixtures("alone", "short")
+def test_that_memory_does_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, notes = plan(), list[str]()
+    monkeypatch.setattr(portions, "available", lambda: 1e6)
+    assert len(list(made.runs(workers=2, note=notes.append))) == 5
+    assert notes == ["0.0 GB of memory are free: enough for one process, not for 2."]
+
+
+@on_linux
+def test_what_this_process_holds_is_known() -> None:
+    before = memory.resident()
+    data = np.ones(25_000_000)
+    assert 1.9e8 < memory.resident() - before < 2.5e8
+    assert data.nbytes == 2e8
+
+
+# -- what goes wrong -------------------------------------------------------------------------------
+
+
+def test_an_error_of_a_run_arrives(shared: list[Portion], tmp_path: Path) -> None:
+    delays = tmp_path / "delays.txt"
+    delays.write_text("1 2 3")
+    made = plan(compute=f"file {delays}")
+    delays.unlink()
+    threads = threading.active_count()
+    with pytest.raises(DataError, match=r"delays\.txt: cannot be read"):
+        list(made.runs(workers=2))
+    assert threading.active_count() == threads
+
+
+def broken(portion: Portion) -> list[portions.Sent]:
+    raise ContractError("Agent 3 broke promise c.")
+
+
+def test_a_broken_promise_arrives(shared: list[Portion], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portions, "make_portion", broken)
+    with pytest.raises(ContractError, match=r"^Agent 3 broke promise c\.$"):
+        list(plan().runs(workers=2))
+
+
+def deadly(portion: Portion) -> list[portions.Sent]:
+    """Whatever runs in a worker is killed by the system."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def test_a_worker_that_is_killed_costs_no_run(shared: list[Portion], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portions, "make_portion", deadly)
+    notes, made = list[str](), plan(seeds=2)
+    runs = list(made.runs(workers=3, note=notes.append))
+    assert notes == ["A worker was killed (out of memory?). This process makes the other runs, alone."]
+    same(runs, list(made.runs()))
+
+
+def test_a_comparison_that_is_given_up_leaves_nobody(shared: list[Portion]) -> None:
+    threads = threading.active_count()
+    runs = plan(seeds=2).runs(workers=2)
+    assert isinstance(runs, Iterator)
+    next(runs)
+    runs.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == threads
+
+
+def test_an_interruption_keeps_what_is_there(shared: list[Portion]) -> None:
+    """The runs that a worker has ended before those of this process, which come before them in the plan."""
+    arrived, made = list[Run](), plan()
+
+    def ended(run: Run) -> Run:
+        arrived.append(run)
+        if len(arrived) == 3:
+            raise KeyboardInterrupt
+        return run
+
+    kept = list[Run]()
+    with pytest.raises(KeyboardInterrupt):
+        for run in made.runs(workers=2, ended=ended):
+            kept.append(run)
+    assert {run.algorithm for run in arrived} <= {run.algorithm for run in kept}
+    assert [run.algorithm for run in kept] == [name for name in FIVE if name in {run.algorithm for run in kept}]
+
+
+def test_workers_have_this_process_s_environment_and_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first = Processes(1)
+    first.submit(os.getcwd).result()  # the server that they are forked from is there, with another environment
+    first.close()
+    monkeypatch.setenv("OFFBEAT_DATA", "some folder")
+    monkeypatch.chdir(tmp_path)
+    pool = Processes(1)
+    assert pool.submit(os.getenv, "OFFBEAT_DATA").result() == "some folder"
+    assert pool.submit(os.getcwd).result() == str(tmp_path.resolve())
+    pool.close()
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = StringIO()
+    told, _ = console.told_by(Bar(console=Console(file=out, width=200)), 10)
+    for name in ("dsgd", "rfast"):
+        told(name, 12_000.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.9]))
+    told("adsgd", 3_300.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.85]))
+    assert out.getvalue() == ""
+    monkeypatch.setattr(console, "EVERY", 0.0)
+    told("adsgd", 3_400.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.852]))
+    told("allreduce", 60.0, 12_000.0, Curve(loss=[0.25]))
+    told("allreduce", 120.0, 12_000.0, Curve(loss=[float("nan")]))
+    told("adsgd", 3_460.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.853]))
+    assert out.getvalue().splitlines() == [
+        "adsgd, time 3,400 of 12,000, 85.2 %; 2 of 10 runs done",
+        "adsgd, time 3,400 of 12,000, 85.2 %; allreduce, time 60 of 12,000, gap 0.25; 2 of 10 runs done",
+        "adsgd, time 3,460 of 12,000, 85.3 %; 3 of 10 runs done",
+    ]
+
+
+# -- real processes --------------------------------------------------------------------------------
+
+SHORT = "import offbeat.portions; offbeat.portions.WORTH = 0.0"
+
+
+def parent(pid: int) -> int:
+    """The process that has started this one; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def workers_of(leader: int) -> list[int]:
+    """The processes that the server of this command has forked."""
+    return [pid for pid in session(leader) if parent(parent(pid)) == leader]
+
+
+def begun(folder: Path) -> Started:
+    """A comparison of which a run is finished, with a worker at work."""
+    command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "400", "--seeds", "200")
+    run = start(folder, *command, "--workers", "2", "--json", "out.json", setup=SHORT)
+    until(lambda: run.poll() is not None or (bool(workers_of(run.pid)) and ", seed 0: " in run.complained))
+    assert run.poll() is None, run.complained
+    return run
+
+
+@on_linux
+def test_no_worker_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    run.kill()
+    assert run.wait() == -signal.SIGKILL
+    until(lambda: not session(run.pid), what="workers are left")
+    assert not (tmp_path / "out.json").exists()
+
+
+@on_linux
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_what_is_finished(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    run = begun(tmp_path)
+    if number == signal.SIGINT:
+        os.killpg(run.pid, number)  # a terminal tells everybody
+    else:
+        run.kill(number)
+    assert run.wait() == code, run.complained
+    until(lambda: not session(run.pid), what="workers are left")
+    assert "Traceback" not in run.complained
+    record = json.loads((tmp_path / "out.json").read_text())
+    seeds = [each["seed"] for each in record["runs"]]
+    assert record["interrupted"] is True
+    assert seeds == sorted(set(seeds))
+    assert run.complained.count("adpsgd, seed ") <= len(seeds) < 200
+    assert f"adpsgd, seed {seeds[-1]}: " in run.complained
+
+
+@on_linux
+@pytest.mark.parametrize("server", [False, True], ids=["worker", "server"])
+def test_when_a_worker_is_killed_the_command_goes_on(tmp_path: Path, server: bool) -> None:
+    run = begun(tmp_path)
+    (worker,) = workers_of(run.pid)
+    if server:
+        os.kill(parent(worker), signal.SIGKILL)
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: "A worker was killed" in run.complained)
+    run.kill(signal.SIGTERM)
+    assert run.wait() == 143
+    assert "Traceback" not in run.complained
