@@ -512,14 +512,29 @@ def test_where_traces_do_not_fit_the_runs_go_on_without(call: Call, monkeypatch:
     for module in (memory, comparison):
         monkeypatch.setattr(module, "available", lambda: 1e6)
     outcome = call(*command, "--json", "dropped.json")
-    assert outcome.said.startswith("The traces of dsgd, rfast would not fit into memory, so they are not held")
-    assert outcome.said.count("would not fit") == 1
+    assert outcome.said.startswith("The traces of dsgd, rfast would take too much memory, so they are not held")
+    assert outcome.said.count("too much memory") == 1
     text = Path("out.html").read_text("utf-8")
     assert "No timeline of dsgd, rfast: the trace was not held" in text and "Who computed" not in text
     assert digests("dropped.json") == digests("held.json")
     refused = call(*command, "--traces", ".").refused()
     assert "A run of dsgd with 9 agents until time 400 needs about" in refused.said
     assert re.search("or these without --traces, or these until time .*, would fit", refused.said)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [((), [False, False]), (("--report", "out.html"), [True, False])])
+def test_a_trace_is_held_only_where_it_is_of_use(
+    call: Call, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...], kept: list[bool]
+) -> None:
+    held = list[bool]()
+
+    def run(jobs: Any, *arguments: Any, **options: Any) -> Iterator[offbeat.Run]:
+        held.extend(job.keep_trace for job in jobs)
+        return run_many(jobs, *arguments, **options)
+
+    monkeypatch.setattr(portions, "run_many", run)
+    assert call(*QUICK, "--seeds", "2", *asked).code == 0
+    assert held == kept * 5  # of five algorithms
 
 
 def test_every_run_has_a_trace_of_its_own(call: Call) -> None:

@@ -203,8 +203,10 @@ def compare(
     )  # fmt: skip
     if traces is not None:
         plan.check_traces()
+    elif report is None:
+        plan = plan.without_traces()
     failures: list[str] = []
-    result, code = _carry_out(plan, workers, quiet, traces, failures)
+    result, code = _carry_out(plan, workers, quiet, traces, _announced(plan, report, traces), failures)
     written, not_written = write_results(result, json, report)
     failures += not_written
     if not quiet:
@@ -285,8 +287,24 @@ def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
     return agents * until * (runs - 1) >= LONG and possible()
 
 
+def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) -> list[str]:
+    """What the user should know before the runs start."""
+    said = []
+    if plan.memory > WORTH_SAYING:
+        free, on_gpu = available(), plan.experiment.device != "cpu"
+        there = f", most of it on {plan.experiment.device}" if on_gpu else ""
+        there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
+        said.append(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
+    if plan.untraced and report is not None and traces is None:
+        said.append(
+            f"The traces of {', '.join(plan.untraced)} would take too much memory, so they are not held: the report "
+            "will have no timeline of them. Everything else is as with traces."
+        )
+    return said
+
+
 def _carry_out(
-    plan: comparison.Plan, workers: int, quiet: bool, traces: Path | None, failures: list[str]
+    plan: comparison.Plan, workers: int, quiet: bool, traces: Path | None, announced: list[str], failures: list[str]
 ) -> tuple[Comparison, int]:
     """Make the runs with a progress bar, and the exit code; Ctrl-C and SIGTERM end it and keep what is finished.
 
@@ -309,16 +327,8 @@ def _carry_out(
                     finished(run)
                 return run if run.seed == plan.prepared[0].seed else replace(run, trace=None)
 
-            if plan.memory > WORTH_SAYING:
-                free, on_gpu = available(), plan.experiment.device != "cpu"
-                there = f", most of it on {plan.experiment.device}" if on_gpu else ""
-                there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
-                note(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
-            if plan.untraced and traces is None:
-                note(
-                    f"The traces of {', '.join(plan.untraced)} would not fit into memory, so they are not held: the "
-                    "report will have no timeline of them. Everything else is as with traces."
-                )
+            for text in announced:
+                note(text)
             for run in plan.runs(told, traces is not None, workers, ended, note):
                 runs.append(run)
     except KeyboardInterrupt as interrupt:

@@ -26,6 +26,9 @@ from offbeat.rules import SGD, Rule
 from offbeat.runs import Job, check_run, needed, side_by_side
 from offbeat.workers import wanted
 
+TRACES = 0.5
+"""The share of the free memory that runs may take with traces that nobody asked for."""
+
 TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """The steps that `lr="tuned"` tries (times n for R-FAST)."""
 
@@ -67,8 +70,12 @@ class Plan:
 
     @property
     def untraced(self) -> list[str]:
-        """The algorithms of which no trace is held, because it would not fit into memory."""
+        """The algorithms of which no trace is held: it would take too much memory, or is of no use."""
         return [row.name for row, traced in zip(self.rows, self.traced, strict=True) if not traced]
+
+    def without_traces(self) -> Plan:
+        """The same, for who shows no timeline: no trace is held, unless all are kept."""
+        return replace(self, traced=[False] * len(self.rows))
 
     def check_traces(self) -> None:
         """Raise SettingError if there is not enough memory to hold the trace of a run."""
@@ -85,7 +92,8 @@ class Plan:
     ) -> Iterator[Run]:
         """Make the runs; they come in the order of the plan.
 
-        Without `keep_traces` only the first seed's have a trace, and of these only such as fit into memory.
+        Without `keep_traces` only the first seed's have a trace, and of these only such as take no more than half of
+        the memory.
 
         workers: processes that make runs at the same time, this one included. Others are started only where they pay
                  and where there is memory for them (`portions.crew`); and what only this process has, objects and
@@ -239,13 +247,13 @@ def plan(
 
 
 def _traced(made: Plan) -> list[bool]:
-    """For each algorithm whether the traces of its first seed fit into memory, beside those before."""
+    """For each algorithm whether the traces of its first seed fit into a share of the memory, beside those before."""
     free, before, traced = available(), 0.0, []
     one = held(made.prepared[0])
     for row, steps in zip(made.rows, made.steps, strict=True):
         others = (len(steps or [1.0]) - 1) * one
         needs = needed([Job(made.prepared[0], row, 1.0)], made.experiment.executor, made.rule)
-        traced.append(free is None or before + others + needs <= free)
+        traced.append(free is None or before + others + needs <= TRACES * free)
         before += (others + one) * traced[-1]
     return traced
 

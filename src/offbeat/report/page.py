@@ -179,7 +179,7 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
     if missing:
         parts.append(
             f'<p class="soft">No timeline of {escaped(", ".join(missing))}: the trace was not held, as it is not where '
-            "it would not fit into memory.</p>"
+            "it would take too much memory.</p>"
         )
     if n == 1:
         return parts
