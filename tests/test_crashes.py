@@ -28,7 +28,7 @@ def test_a_letter_to_a_former_life_does_not_arrive() -> None:
         assert sim.heap
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_no_schedule_of_crashes_with_slow_agents_stops_the_living(seed: int) -> None:
     rng = np.random.default_rng(seed)

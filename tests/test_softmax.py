@@ -23,12 +23,18 @@ FLOATS, BYTES, SIXTEENTHS = 0, 255, 16
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty memory of what was loaded, and an empty cache."""
+def forgotten() -> Iterator[None]:
+    """An empty memory of what was loaded."""
+    softmax._load.cache_clear()
+    yield
+    softmax._load.cache_clear()
+
+
+@pytest.fixture
+def fresh(forgotten: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """And an empty cache of what was compiled."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    softmax._load.cache_clear()
-    yield tmp_path
-    softmax._load.cache_clear()
+    return tmp_path
 
 
 @pytest.fixture
@@ -232,7 +238,7 @@ def test_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("factor", [1 + 1e-4, float("nan")])
 def test_wrong_values_are_refused(
-    factor: float, functions: softmax.Functions, fresh: Path, monkeypatch: pytest.MonkeyPatch
+    factor: float, functions: softmax.Functions, forgotten: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true = softmax.reference
 
