@@ -38,9 +38,8 @@ print((peak() - before) / need(p, row, how == "levels").total)
 
 @pytest.mark.parametrize(
     ("name", "how", "agents", "until"),
-    [("adsgd", "levels", 9, 15_000), ("adsgd", "levels", 1400, 100), ("adsgd", "batched", 9, 3000),
-     ("rfast", "batched", 1000, 4)],
-)  # fmt: skip
+    [("adsgd", "levels", 9, 15_000), ("rfast", "batched", 1000, 4)],
+)
 def test_the_estimate_is_about_what_a_process_needs(name: str, how: str, agents: int, until: float) -> None:
     command = [sys.executable, "-c", MEASURE, name, how, str(agents), str(until)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
