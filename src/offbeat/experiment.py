@@ -83,6 +83,11 @@ class Prepared:
     eval_times: list[float]
     settings: dict[str, Any]
 
+    @property
+    def updates(self) -> float:
+        """How many there will be, about, if no agent ever waits."""
+        return sum(self.until / self.world.compute_delay(i).mean for i in range(self.topology.n))
+
 
 WHOLE = ("agents", "straggler", "batch")
 REAL = ("slowdown", "skew", "dirichlet", "reg", "until", "target", "eval_every", "loss")

@@ -143,9 +143,7 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
     if compiled is None or compiled.steps is None:
         return False
     p = program
-    arrays = (p.models, p.scratch, p.index, p.bounds, p.out, p.first, p.slots, p.coefficients)
-    if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
-        raise SettingError("A pool of models and the arrays that say what to do with it have to be contiguous.")
+    _refuse_gaps(pool, p.models, p.scratch, p.index, p.bounds, p.out, p.first, p.slots, p.coefficients)
     longest = int((p.first[1:] - p.first[:-1]).max(initial=0))
     vectors, narrow = (ctypes.c_void_p * longest)(), (ctypes.c_float * longest)()
     code = compiled.steps(
@@ -158,10 +156,14 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
     return True
 
 
+def _refuse_gaps(pool: Tensor, *arrays: np.ndarray[Any, Any]) -> None:
+    if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
+        raise SettingError("A pool of models and the arrays that say what to do with it have to be contiguous.")
+
+
 def _call_rows(function: Function, pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
     longest, m = int((first[1:] - first[:-1]).max(initial=0)), len(out)
-    if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in (out, first, slots, coefficients)):
-        raise SettingError("A pool of models and the arrays that say what to do with it have to be contiguous.")
+    _refuse_gaps(pool, out, first, slots, coefficients)
     vectors, narrow = (ctypes.c_void_p * longest)(), (CTYPES[pool.dtype][0] * longest)()
     function(
         pool.data_ptr(), pool.shape[1], out.ctypes.data, first.ctypes.data, slots.ctypes.data, coefficients.ctypes.data,

@@ -66,7 +66,7 @@ def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, 
     by_levels: whether it is made so; keep_trace: whether the trace is held; beside: how many such runs lie side by side
     """
     n, size, on_gpu = p.topology.n, _bytes(p), p.task.initial()[0].device.type != "cpu"
-    updates, degree = _updates(p), _degree(p)
+    updates, degree = p.updates, p.topology.degree
     each, edge = row.vectors
     if by_levels:
         models = LEVELS[0] * n + (WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0)
@@ -83,28 +83,18 @@ def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, 
 
 def held(p: Prepared) -> float:
     """About how many bytes the trace of a run by levels has; those of others have not many more."""
-    return _updates(p) * (KEPT[0] + KEPT[1] * _degree(p))
+    return p.updates * (KEPT[0] + KEPT[1] * p.topology.degree)
 
 
 def pieces(p: Prepared, beside: int) -> Sequence[float]:
     """Where the pieces of the timetables of so many such runs end."""
-    count = math.ceil(beside * _updates(p) * (1 + _degree(p)) / PIECE)
+    count = math.ceil(beside * p.updates * (1 + p.topology.degree) / PIECE)
     return [*[p.until * k / count for k in range(1, count)], p.until]
-
-
-def _updates(p: Prepared) -> float:
-    """How many there will be, about."""
-    return sum(p.until / p.world.compute_delay(i).mean for i in range(p.topology.n))
-
-
-def _degree(p: Prepared) -> float:
-    """To how many others an agent sends, on average."""
-    return sum(len(view.listeners) for view in p.topology.views()) / p.topology.n
 
 
 def _bytes(p: Prepared) -> int:
     """Of one model."""
-    return sum(part.numel() * part.element_size() for part in p.task.initial())
+    return sum(part.nbytes for part in p.task.initial())
 
 
 def available() -> float | None:

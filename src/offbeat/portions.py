@@ -67,10 +67,8 @@ def seconds(p: Prepared, row: Algorithm) -> float:
     Updates are those of agents that never wait, and `Algorithm.vectors` says how many models: good to a factor of two
     or so for the tasks of the table. It decides what is made first, and whether workers pay; no result depends on it.
     """
-    n, (each, edge) = p.topology.n, row.vectors
-    degree = float(p.topology.w.nnz) / n - 1
-    updates = sum(p.until / p.world.compute_delay(i).mean for i in range(n))
-    return updates * (each + edge * degree) * VECTOR + len(p.eval_times) * EVALUATION
+    each, edge = row.vectors
+    return p.updates * (each + edge * p.topology.degree) * VECTOR + len(p.eval_times) * EVALUATION
 
 
 def crew(

@@ -152,7 +152,7 @@ def predict(
     long = until if until is not None else e.get("until", end - start)
     p = _prepared(trace, topology or graph, long, case or "base", straggler, slowdown)
     known = "experiment" in s
-    fitted = fit(trace, sum(x.numel() * x.element_size() for x in p.task.initial()) if known else None)
+    fitted = fit(trace, sum(x.nbytes for x in p.task.initial()) if known else None)
     scale = 1.0 if known else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
     step = lr if lr is not None else _step(before, row, float(s.get("lr", 1.0)), trace.agents)
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]

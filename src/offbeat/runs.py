@@ -85,12 +85,12 @@ def check_run(
     """Raise SettingError if this run makes no sense, or there is not enough memory for it."""
     if how not in HOW:
         raise unknown("executor", how, HOW)
-    Job(p, row, lr)
+    job = Job(p, row, lr)
     check_algorithm(p, row)
     reason = _why_not(p, row, rule)
     if how == LEVELS and reason:
         raise SettingError(f"{row.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to it.")
-    refuse_too_large(p, row, how in (AUTO, LEVELS) and not reason, keep_trace)
+    refuse_too_large(p, row, _by_levels(job, how, rule), keep_trace)
 
 
 def run_many(
@@ -130,7 +130,8 @@ def _made(
         if all(each.diverged_at is not None for each in going):
             break
     for each in going:
-        each.finish()
+        if each.diverged_at is None:
+            each.finish()
     return going
 
 
@@ -138,15 +139,15 @@ def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] =
     """Bytes of memory that these runs need at most at a time, beyond the data: an estimate."""
     most = 0.0
     for job in jobs:
-        by_levels = how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
-        beside = min(len(jobs), side_by_side(job, how, rule))
+        by_levels = _by_levels(job, how, rule)
+        beside = min(len(jobs), _beside(job)) if by_levels else 1
         most = max(most, need(job.p, job.row, by_levels, job.keep_trace, beside).total)
     return most
 
 
 def side_by_side(job: Job, how: str = AUTO, rule: Callable[[float], Rule] = SGD) -> int:
     """How many runs like this one are made side by side, at most."""
-    return _beside(job) if how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule) else 1
+    return _beside(job) if _by_levels(job, how, rule) else 1
 
 
 def run_one(
@@ -213,6 +214,11 @@ def _alike(job: Job, other: Job) -> bool:
     return task is others or (like is not None and bool(like(others)))
 
 
+def _by_levels(job: Job, how: str, rule: Callable[[float], Rule]) -> bool:
+    """Whether this run is made by levels, as far as can be told before."""
+    return how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
+
+
 def _why_not(p: Prepared, row: Algorithm, rule: Callable[[float], Rule]) -> str:
     """Why there is no timetable for this algorithm in this world; empty if there may be one."""
     if not row.free:
@@ -229,7 +235,6 @@ def _why_not(p: Prepared, row: Algorithm, rule: Callable[[float], Rule]) -> str:
 def _side(job: Job, rule: Callable[[float], Rule], ends: Sequence[float]) -> Side:
     """The run as timetables and its forms. Raises NoTimetable where only the simulator can tell how it begins."""
     p, (initial,) = job.p, job.p.task.initial()
-    size = initial.numel() * initial.element_size()
     views = p.topology.views()
     forms: dict[Any, Form] = {}
     each = []
@@ -242,7 +247,7 @@ def _side(job: Job, rule: Callable[[float], Rule], ends: Sequence[float]) -> Sid
                 raise SettingError(f"{job.row.name} is declared free-running, but {why}.") from None
         each.append(forms[shape])
     draws = [partial(p.task.draw, i, stream(p.world.seed, Purpose.DATA, i)) for i in range(p.topology.n)]
-    return Side(Schedule(views, p.world, size), ends, each, draws, job.keep_trace)
+    return Side(Schedule(views, p.world, initial.nbytes), ends, each, draws, job.keep_trace)
 
 
 # -- one run ---------------------------------------------------------------------------------------
@@ -276,15 +281,14 @@ class _Going:
             self.reached = now
 
     def finish(self) -> None:
-        """What is left when it has ended: once."""
-        if not hasattr(self, "models"):
-            models = self.engine.stacked()
-            self.final = final_scores(self.job.p.task, models, self.curve)
-            self.models = tuple(part.cpu() for part in models)
-            traced, self.counted = self.engine.traced(), self.engine.counts()
-            self.trace = traced if isinstance(traced, Trace) else None
-            tally = traced.tally() if isinstance(traced, Trace) else traced
-            self.staleness, self.digest = tally.staleness(), tally.digest(final_bytes(self.models))
+        """What is left when it has ended."""
+        models = self.engine.stacked()
+        self.final = final_scores(self.job.p.task, models, self.curve)
+        self.models = tuple(part.cpu() for part in models)
+        traced, self.counted = self.engine.traced(), self.engine.counts()
+        self.trace = traced if isinstance(traced, Trace) else None
+        tally = traced.tally() if isinstance(traced, Trace) else traced
+        self.staleness, self.digest = tally.staleness(), tally.digest(final_bytes(self.models))
 
     def result(self, wall: float) -> Run:
         """The run."""

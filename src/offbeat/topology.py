@@ -48,6 +48,11 @@ class Topology:
         """How many agents there are."""
         return int(self.w.shape[0])
 
+    @property
+    def degree(self) -> float:
+        """To how many others an agent sends, on average; W has a diagonal without zeros, and no entry that is zero."""
+        return (int(self.w.nnz) - self.n) / self.n
+
     def dense_w(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """W as a dense array [n, n], for tests and theory: 8 n^2 bytes."""
         return np.asarray(self.w.toarray())

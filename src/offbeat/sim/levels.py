@@ -280,7 +280,7 @@ def _widest(model: Tensor, agents: int) -> int:
     """Gradients in one call of torch, at most: a level has one write of an agent, and a GPU is filled by wide calls."""
     if model.device.type == "cpu":
         return WIDEST
-    return max(1, min(agents, devices.CHUNK // max(1, model.numel() * model.element_size())))
+    return max(1, min(agents, devices.CHUNK // max(1, model.nbytes)))
 
 
 def _empty(rows: int, like: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Simulator:
         }
         self._streams()
         initial = task.initial()
-        self.model_bytes = sum(part.numel() * part.element_size() for part in initial)
+        self.model_bytes = sum(part.nbytes for part in initial)
         self.agents = [self._joined(i, Vector(initial)) for i in range(n)]
         self.models = [agent.x for agent in self.agents]
         for agent in self.agents:
