@@ -13,6 +13,9 @@ A message is one paragraph: what was got, what was expected, what to do.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+FINAL = 70
+"""The exit code of an agent's process after an error that no restart can heal; `EX_SOFTWARE` of sysexits.h."""
+
 
 class OffbeatError(Exception):
     """The root of the tree: catch this to catch everything that offbeat raises on purpose."""
