@@ -80,7 +80,7 @@ ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "o
 
 LIVE = {
     f"offbeat.live.{name}"
-    for name in ("board", "children", "driver", "faults", "launch", "metrics", "performer", "saver", "screen")
+    for name in ("board", "children", "driver", "faults", "launch", "metrics", "output", "performer", "saver", "screen")
 }
 
 COMMANDS = ("cli", "cli_launch", "cli_live", "cli_predict", "cli_sweep", "cli_tools")

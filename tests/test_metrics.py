@@ -81,7 +81,8 @@ def launcher(clock: Clock, tmp_path: Path) -> Iterator[Launcher]:
         made = Launcher(Job(n, [], tmp_path, {}), lambda agent, line: None)
         made.shared, made.restarts, made.again = Path(folder), [0] * n, {}
         made.board = Board.create(made.shared / "board", n)
-        children: Any = SimpleNamespace(running={i: SimpleNamespace(started=clock.monotonic()) for i in range(n)})
+        running = {i: SimpleNamespace(started=clock.monotonic(), output=SimpleNamespace(newest="")) for i in range(n)}
+        children: Any = SimpleNamespace(running=running)
         made.children = children
         made.board.begin()
         made.board.words[4] = clock.ns
@@ -387,6 +388,22 @@ def test_a_line_now_and_then_where_there_is_no_terminal(launcher: Launcher, cloc
         screen.print("[2] hello")
     assert out.getvalue() == "[2] hello\n"
     assert err.getvalue() == ("12 s: 4 running, 4,080 steps, 2,040.0/s\n22 s: 4 running, 4,080 steps, 2,040.0/s\n")
+
+
+def test_a_progress_bar_is_shown_before_its_line_ends(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
+    metrics = running(launcher, clock, tmp_path)
+    launcher.children.running[2].output.newest = "45%|####     |"
+    err, out, terminal = io.StringIO(), io.StringIO(), Terminal(100, 30)
+    with Screen(Console(file=err), Console(file=out)) as screen:
+        for _ in range(41):
+            screen.update(launcher, metrics)
+            clock.sleep(0.25)
+    assert out.getvalue() == "[2] 45%|####     |\n", "with the line that comes now and then"
+    with Screen(terminal.console, terminal.console) as screen:
+        screen.update(launcher, metrics)
+        shown = [line for line in screen_lines(terminal.read()) if line.strip()]
+    assert shown[-2].startswith("[2] 45%|####     |"), "below the table"
+    terminal.file.close()
 
 
 def test_the_summary_begins_with_which_run_this_is(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:

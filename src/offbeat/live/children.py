@@ -1,4 +1,4 @@
-"""The processes of a run: started, watched, their output passed on line by line."""
+"""The processes of a run: started, watched, their output read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-REMEMBERED = 40
-"""Lines of an agent's output that an error report may quote."""
+from offbeat.live.output import Output, Say
 
-Say = Callable[[int, str], None]
+READING = 0.05
+"""Seconds that output is read before anything else is looked at again: an agent may print without pause."""
 
 
 @dataclass
@@ -29,9 +29,7 @@ class Child:
     process: subprocess.Popen[bytes]
     pidfd: int
     started: float
-    output: Path
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    rest: bytes = b""
+    output: Output
 
 
 class Children:
@@ -41,7 +39,6 @@ class Children:
         self.selector = selectors.DefaultSelector()
         self.selector.register(bell, selectors.EVENT_READ, None)
         self.say = say
-        self.keeping = True  # whether output is still written to files
         self.running: dict[int, Child] = {}
         # Every child holds the reading end: it becomes readable when this process is gone, however it went.
         self.lifeline, self._held = os.pipe()
@@ -55,9 +52,9 @@ class Children:
             env={**os.environ, **environment, "OFFBEAT_LIFELINE": str(self.lifeline)}, pass_fds=[self.lifeline],
             start_new_session=True,
         )  # fmt: skip
-        child = Child(agent, incarnation, process, os.pidfd_open(process.pid), time.monotonic(), output)
         assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
+        read = Output(agent, process.stdout.fileno(), output, self.say)
+        child = Child(agent, incarnation, process, os.pidfd_open(process.pid), time.monotonic(), read)
         self.selector.register(process.stdout, selectors.EVENT_READ, ("output", child))
         self.selector.register(child.pidfd, selectors.EVENT_READ, ("ended", child))
         self.running[agent] = child
@@ -65,15 +62,16 @@ class Children:
 
     def wait(self, timeout: float | None) -> list[Child]:
         """The children that have ended meanwhile, all their output read."""
-        ended = []
+        ended, printed = [], []
         for key, _ in self.selector.select(timeout):
             if key.data is None:
                 with suppress(BlockingIOError):
                     os.read(key.fd, 4096)
             elif key.data[0] == "output":
-                self._read(key.data[1])
+                printed.append(key.data[1])
             else:
                 ended.append(key.data[1])
+        self._read(printed)
         for child in ended:
             self._close(child)
         return ended
@@ -98,9 +96,7 @@ class Children:
 
     def _close(self, child: Child) -> None:
         child.process.wait()
-        self._read(child)
-        if child.rest:
-            self._line(child, child.rest)
+        child.output.finish()
         assert child.process.stdout is not None
         with suppress(KeyError):
             self.selector.unregister(child.process.stdout)
@@ -109,24 +105,13 @@ class Children:
         os.close(child.pidfd)
         del self.running[child.agent]
 
-    def _read(self, child: Child) -> None:
-        assert child.process.stdout is not None
-        with suppress(BlockingIOError):
-            while data := os.read(child.process.stdout.fileno(), 1 << 16):
-                *lines, child.rest = (child.rest + data).split(b"\n")
-                for line in lines:
-                    self._line(child, line)
-            with suppress(KeyError):  # at its end; the process may live on
-                self.selector.unregister(child.process.stdout)
-
-    def _line(self, child: Child, line: bytes) -> None:
-        text = line.decode(errors="replace").rstrip("\r")
-        child.lines.append(text)
-        self.say(child.agent, text)
-        if self.keeping:
-            try:
-                with child.output.open("ab") as file:
-                    file.write(line + b"\n")
-            except OSError as error:
-                self.keeping = False
-                self.say(child.agent, f"(the output is no longer kept: {child.output}: {error.strerror or error})")
+    def _read(self, children: Iterable[Child]) -> None:
+        """A little of each, round and round, until nothing is left or the time is over; the others are next then."""
+        waiting = deque(sorted(children, key=lambda child: child.output.read_at))
+        end = time.monotonic() + READING
+        while waiting and time.monotonic() < end:
+            child = waiting.popleft()
+            if child.output.read():
+                waiting.append(child)
+            elif child.output.ended:  # the process may live on
+                self.selector.unregister(child.output.handle)

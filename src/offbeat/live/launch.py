@@ -17,8 +17,9 @@ from typing import Any
 
 from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
-from offbeat.live.children import Child, Children, Say
+from offbeat.live.children import Child, Children
 from offbeat.live.memory import require_ordered_stores
+from offbeat.live.output import Say
 from offbeat.live.wire import FabricError
 
 SHARED = Path("/dev/shm")
@@ -213,7 +214,7 @@ class Launcher:
 
     def _why_not_again(self, child: Child, code: int) -> str:
         """Why a dead agent is not started again; empty if it is."""
-        i, said = child.agent, "\n".join(f"    {line}" for line in list(child.lines)[-12:])
+        i, said = child.agent, "\n".join(f"    {line}" for line in list(child.output.lines)[-12:])
         said = f" It last said:\n{said}" if said else ""
         if code == 0:
             return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.live.board import Row
-from offbeat.live.children import Say
 from offbeat.live.launch import Launcher
 from offbeat.live.metrics import Metrics, state_of
+from offbeat.live.output import Say
 
 DRAWN_EVERY, SAID_EVERY = 0.25, 10.0
 """Seconds between drawings, and between lines where there is no terminal."""
@@ -82,6 +82,8 @@ class Screen:
         if self._live is None:
             if now - self._said >= SAID_EVERY:
                 self._said = now
+                for line in _unfinished(launcher, range(launcher.board.n)):
+                    self.print(line)
                 said = Text(self.summary(launcher, metrics))
                 self._try(self.console, lambda: self.console.print(said, soft_wrap=True))
         elif now - self._drawn >= DRAWN_EVERY and self._writable():
@@ -136,8 +138,11 @@ class Screen:
         for i in shown:
             cells = self._cells(launcher, metrics, i) | {"state": states[i]}
             table.add_row(*(Text(cells[name], overflow="ellipsis") for name in names))
+        unfinished = _unfinished(launcher, shown)[: max(0, room - len(shown))]
+        for line in unfinished:
+            line.no_wrap, line.overflow = True, "ellipsis"
         below = self.summary(launcher, metrics) + (f" ({n - room} agents not shown)" if n > room else "")
-        return Group(*([table] if room else []), Text(below, no_wrap=True, overflow="ellipsis"))
+        return Group(*([table] if room else []), *unfinished, Text(below, no_wrap=True, overflow="ellipsis"))
 
     def _cells(self, launcher: Launcher, metrics: Metrics, i: int) -> dict[str, str]:
         row = metrics.rows[i] if i < len(metrics.rows) else {}
@@ -185,7 +190,7 @@ def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[Say, Callab
 
     def say(agent: int, line: str) -> None:
         if screen is not None:
-            screen.print(Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line))
+            screen.print(_labelled(agent, line))
 
     def watch(launcher: Launcher) -> None:
         metrics(launcher)
@@ -196,6 +201,17 @@ def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[Say, Callab
         yield say, watch
     finally:
         metrics.close()
+
+
+def _labelled(agent: int, line: str) -> Text:
+    return Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line)
+
+
+def _unfinished(launcher: Launcher, agents: Iterable[int]) -> list[Text]:
+    """Of each of these agents the line of output that has not ended yet, a progress bar mostly."""
+    running = launcher.children.running
+    newest = [(i, running[i].output.newest) for i in agents if i in running]
+    return [_labelled(i, line) for i, line in newest if line.strip()]
 
 
 def _seconds(x: float | None) -> str:
