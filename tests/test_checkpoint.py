@@ -11,6 +11,7 @@ import signal
 import stat
 import struct
 import sys
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -333,19 +334,19 @@ def test_what_is_no_encoded_state_is_a_data_error(tree: Any) -> None:
 def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
     whole = save(tmp_path, step_name(1), {}, [torch.ones(100)]).read_bytes()
     bad = tmp_path / "bad.safetensors"
-    with pytest.raises(DataError, match=r"bad\.safetensors is no whole checkpoint"):
+    with pytest.raises(DataError, match=r"There is no file .*bad\.safetensors; expected a whole checkpoint"):
         load(bad)
     for content in (b"", whole[:5], whole[:60], whole[:-1], b"PK\3\4" + bytes(500), whole + b"more"):
         bad.write_bytes(content)
-        with pytest.raises(DataError, match=r"bad\.safetensors is no whole checkpoint.*Expected"):
+        with pytest.raises(DataError, match=r"bad\.safetensors cannot be read \(it is damaged.*expected a whole"):
             load(bad)
     for head in (None, {"offbeat": "checkpoint 99"}):
         bad.write_bytes(safetensors_bytes({"x": torch.ones(1)}, head))
-        with pytest.raises(DataError, match=r"not a checkpoint: .*expected 'checkpoint 1'"):
+        with pytest.raises(DataError, match=r"no checkpoint: its metadata says offbeat = "):
             load(bad)
     for about, state in (("{}", "[["), ("[]", '{"tensor": "x"}'), ("[]", "[" * 100_000)):
         bad.write_bytes(safetensors_bytes({}, {"offbeat": "checkpoint 1", "about": about, "state": state}))
-        with pytest.raises(DataError, match="cannot be restored"):
+        with pytest.raises(DataError, match="cannot be read"):
             load(bad)
 
 
@@ -778,3 +779,43 @@ def test_long_lists_of_differences_are_cut() -> None:
     assert len(lines) == 9
     assert lines[-1] == "and 25 more"
     assert all(len(line) < 250 for line in lines)
+
+
+@pytest.mark.parametrize("at", ["length", "version", "sum", "head", "tensor", "end"])
+def test_a_flipped_bit_anywhere_is_noticed(at: str, tmp_path: Path) -> None:
+    path = save(tmp_path, step_name(1), {"seed": 1}, {"x": torch.ones(5000), "steps": 7})
+    content = bytearray(path.read_bytes())
+    head = int.from_bytes(content[:8], "little")
+    places = {"length": 0, "version": content.index(b"checkpoint 2") + 11, "sum": content.index(b'"sum": "') + 9,
+              "head": content.index(b"seed"), "tensor": 8 + head + 2001, "end": len(content) - 1}  # fmt: skip
+    content[places[at]] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"step-000000001\.safetensors cannot be read .*damaged"):
+        load(path)
+
+
+def test_a_damaged_checkpoint_is_set_aside_so_that_the_one_before_it_is_the_newest(tmp_path: Path) -> None:
+    for step in (10, 20):
+        path = save(tmp_path, step_name(step), {}, {"step": step})
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    said: list[str] = []
+    checkpoint.set_aside(tmp_path, said.append)
+    assert latest(tmp_path) == [10]
+    assert load(tmp_path / f"{step_name(10)}.safetensors")[1] == {"step": 10}
+    assert len(said) == 1
+    assert "step-000000020.safetensors is left out" in said[0]
+    assert (tmp_path / "step-000000020.damaged").exists(), "what was damaged is kept"
+
+
+def test_checkpoints_of_the_version_before_checksums_are_read_and_newer_ones_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(safetensors_bytes({}, {"offbeat": "checkpoint 1", "about": '{"dict": []}', "state": "[7]"}))
+    assert load(path) == ({}, [7])
+    content = save(tmp_path, "new", {}, [7]).read_bytes().replace(b"checkpoint 2", b"checkpoint 3")
+    match = checkpoint.SUM.match(content)
+    assert match is not None
+    start, end = match.span(1)
+    total = zlib.crc32(content[:start] + content[end:])
+    path.write_bytes(content[:start] + f"{total:08x}".encode() + content[end:])
+    with pytest.raises(DataError, match="written by a newer offbeat: it says 'checkpoint 3'"):
+        load(path)

@@ -1,6 +1,7 @@
 """The exported model: what the agents' checkpoints average to, in a file that the model loads as it is."""
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,14 @@ def save(folder: Path, agent: int, step: int, about: Mapping[str, Any] = ABOUT, 
     heard = Foreign(torch.ones(3))
     state = {"agent": {"heard": heard, "x": Vector((torch.ones(3),))}, "model": {"w": named.pop("w")}, "rest": named}
     return checkpoint.save(folder / "checkpoints" / f"agent-{agent}", checkpoint.step_name(step), about, state)
+
+
+def resummed(content: bytes) -> bytes:
+    """A changed checkpoint with the checksum that fits it."""
+    match = checkpoint.SUM.match(content)
+    assert match is not None
+    start, end = match.span(1)
+    return content[:start] + f"{zlib.crc32(content[:start] + content[end:]):08x}".encode() + content[end:]
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -211,16 +220,16 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
     content = path.read_bytes()
     for wrong in (content[:-4], b"", b"something else"):
         path.write_bytes(wrong)
-        with pytest.raises(DataError, match="no whole checkpoint"):
+        with pytest.raises(DataError, match="expected a whole checkpoint"):
             export(tmp_path)
-    path.write_bytes(content.replace(checkpoint.FORMAT.encode(), b"checkpoint 9"))
-    with pytest.raises(DataError, match=r"not a checkpoint: .* 'checkpoint 9'"):
+    path.write_bytes(resummed(content.replace(checkpoint.FORMAT.encode(), b"checkpoint 9")))
+    with pytest.raises(DataError, match=r"written by a newer offbeat: it says 'checkpoint 9'"):
         export(tmp_path)
     save(tmp_path, 0, 10, ABOUT | {"agents": 1}, w=torch.zeros(1), _extra_state={"a": 1})
     with pytest.raises(DataError, match=r"'_extra_state' .* of type dict; expected a tensor"):
         export(tmp_path)
     checkpoint.save(tmp_path / "checkpoints" / "agent-0", checkpoint.step_name(10), {}, {"agent": {}})
-    with pytest.raises(DataError, match="holds no model that can be exported"):
+    with pytest.raises(DataError, match=r"cannot be read \(KeyError: 'x'\)"):
         export(tmp_path)
     for error in (DataError, SettingError, ExportError):
         assert issubclass(error, OffbeatError)
@@ -262,3 +271,18 @@ def test_the_command_says_who_was_left_out_and_ends_with_the_code_of_the_error(t
     assert done.code == 0, done.complained
     assert "agent 1: left out" in done.said
     assert "Written: new.safetensors" in done.said
+
+
+def test_a_damaged_newest_checkpoint_is_left_out_and_said(tmp_path: Path) -> None:
+    alone = ABOUT | {"agents": 1}
+    save(tmp_path, 0, 10, alone)
+    bad = save(tmp_path, 0, 20, alone, w=torch.tensor([5.0, 5.0]))
+    bad.write_bytes(bad.read_bytes()[:-1] + b"\0")
+    done = export(tmp_path, force=True)
+    assert [source.step for source in done.sources] == [10]
+    assert "step-000000020.safetensors is left out: it is damaged" in done.damaged[0]
+    with pytest.raises(DataError, match=r"step-000000020.*damaged"):
+        export(tmp_path, step=20)
+    (tmp_path / "checkpoints" / "agent-0" / "step-000000010.safetensors").unlink()
+    with pytest.raises(DataError, match=r"step-000000020.*damaged"):
+        export(tmp_path, force=True)

@@ -18,8 +18,9 @@ ALLOWED = {
     "errors": "",
     "devices": "",
     "native": "",
+    "reading": "",
     "streams": "",
-    "trace": "",
+    "trace": "reading",
     "vector": "",
     "kernel": "native vector",
     "workers": "",
@@ -36,7 +37,7 @@ ALLOWED = {
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
     "tasks": "kernel native streams task vector",
-    "live": "agent kernel outbox rules streams topology trace vector world",
+    "live": "agent kernel outbox reading rules streams topology trace vector world",
     "sim": "agent devices kernel outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
@@ -60,7 +61,7 @@ ALLOWED = {
     "doctor": "kernel live tasks vector",
     "console": "report results",
     "cli": "algorithms comparison console delays graphs memory report results tasks trace workers world",
-    "cli_launch": "algorithms cli console live perfetto replaying topology trace",
+    "cli_launch": "algorithms cli console live livefolder perfetto replaying topology trace",
     "cli_live": "algorithms cli comparison console experiment live livefolder liverun report results",
     "cli_predict": "algorithms cli console predicting report results trace world",
     "cli_sweep": "cli console sweeping",

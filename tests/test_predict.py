@@ -207,4 +207,4 @@ def test_the_command_says_in_one_paragraph_what_is_wrong(
     with pytest.raises(SystemExit) as ending:
         main()
     assert ending.value.code == OffbeatError.exit_code + 1
-    assert "cannot be read as a trace" in " ".join(capsys.readouterr().err.split())
+    assert "expected a trace, a .npz that offbeat wrote" in " ".join(capsys.readouterr().err.split())

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import check_writable
-from offbeat.console import Out
+from offbeat.console import Out, complain
 from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
@@ -20,6 +20,7 @@ from offbeat.live.log import elapsed, merged
 from offbeat.live.metrics import Metrics
 from offbeat.live.saver import Every
 from offbeat.live.screen import Screen, shown
+from offbeat.livefolder import set_damaged_aside
 from offbeat.perfetto import save_perfetto
 from offbeat.replaying import replayed
 from offbeat.topology import build
@@ -106,6 +107,8 @@ def launch(
     folder = job_folder(out, name).resolve()
     if not resume and any(folder.glob("agent-*.trace")):
         raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
+    if resume:
+        set_damaged_aside(folder, complain)
     settings: dict[str, Any] = {
         "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0, "folder": str(folder),
         "checkpoint_every": checkpoint_every, "resume": resume, "script": command,

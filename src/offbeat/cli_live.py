@@ -16,14 +16,22 @@ from rich.text import Text
 from offbeat import comparison
 from offbeat.algorithms import Algorithm, find
 from offbeat.cli import check_writable, parse_steps, write_results
-from offbeat.console import Out
+from offbeat.console import Out, complain
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.experiment import Prepared
 from offbeat.live.faults import parse_fault
 from offbeat.live.launch import job_folder
 from offbeat.live.metrics import Metrics
 from offbeat.live.screen import Screen, shown
-from offbeat.livefolder import asked_before, begun, keep_asked, refuse_used, run_folder, why_not_resumable
+from offbeat.livefolder import (
+    asked_before,
+    begun,
+    keep_asked,
+    refuse_used,
+    run_folder,
+    set_damaged_aside,
+    why_not_resumable,
+)
 from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.report.table import as_table
 from offbeat.results import Comparison, Run
@@ -197,8 +205,10 @@ class Series:
             run = ended_run(self.p, row, lr, where, self.unit)
             if run is not None:
                 found[where] = run
-            elif begun(where) and (why := why_not_resumable(where, self.p.topology.n, row)):
-                raise SettingError(why)
+            elif begun(where):
+                set_damaged_aside(where, complain)
+                if why := why_not_resumable(where, self.p.topology.n, row):
+                    raise SettingError(why)
         return found
 
     def run(self, folder: Path, ended: Mapping[Path, Run], quiet: bool) -> tuple[Comparison, int]:

@@ -46,6 +46,8 @@ def export(
     console = Out()
     for source in done.sources:
         console.print(Text(f"agent {source.agent}: step {source.step}, {source.path}"), soft_wrap=True)
+    for note in done.damaged:
+        console.print(Text(note, "yellow"), soft_wrap=True)
     for i in done.missing:
         console.print(Text(f"agent {i}: left out, no checkpoint", "yellow"), soft_wrap=True)
     console.print(Text(f"Written: {done.path}"), soft_wrap=True)

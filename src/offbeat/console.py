@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from offbeat.report.table import WIDTH, target_name
 from offbeat.results import Curve, Run
@@ -38,6 +39,11 @@ class Out(Console):
         """Say no more, and leave nothing to be flushed into the pipe at the end."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def complain(text: str) -> None:
+    """Say on standard error what the user should know."""
+    Out(stderr=True).print(Text(text), soft_wrap=True)
 
 
 def progress_bar() -> Progress:

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as serialized
 from torch import Tensor
 
 from offbeat.errors import DataError, OffbeatError, SettingError
-from offbeat.live.checkpoint import ENDING, FORMAT, latest, refuse_other, step_name
+from offbeat.live.checkpoint import ENDING, damage, latest, refuse_other, step_name, tensors_of
 from offbeat.live.encode import decode
 from offbeat.trace import write_atomically
 from offbeat.vector import Vector
@@ -53,12 +53,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. named: whether by the names of a state dict; missing: agents without a checkpoint."""
+    """What was written.
+
+    named: whether by the names of a state dict; missing: agents without a checkpoint; damaged: which newer checkpoints
+    are left out, and why
+    """
 
     path: Path
     sources: tuple[Source, ...]
     named: bool
     missing: tuple[int, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 def export(
@@ -69,7 +74,7 @@ def export(
 
     out:           the file; default: model.safetensors in the folder, or a name that says which agent and step
     agent:         only this agent's model
-    step:          of this step; default: each agent's newest
+    step:          of this step; default: each agent's newest that is whole
     allow_missing: leave out agents that have no such checkpoint
     force:         the file may exist, and is replaced
 
@@ -83,7 +88,8 @@ def export(
         raise SettingError(f"{path} is a folder; expected the name of a file to write.")
     if path.exists() and not force:
         raise SettingError(f"{path} exists; --force replaces it, --out names another file.")
-    sources, missing = _sources(folder, agent, step, allow_missing)
+    damaged: list[str] = []
+    sources, missing = _sources(folder, agent, step, allow_missing, damaged)
     first = sources[0]
     for other in sources[1:]:
         _refuse_unlike(first, other)
@@ -103,12 +109,19 @@ def export(
             f"Cannot write the model {path}: {why}. Expected a folder that exists, with room, that this user may write "
             "to; --out names another file."
         ) from error
-    return Exported(path, tuple(sources), named, tuple(missing))
+    return Exported(path, tuple(sources), named, tuple(missing), tuple(damaged))
 
 
-def _sources(folder: Path, only: int | None, step: int | None, allow_missing: bool) -> tuple[list[Source], list[int]]:
-    """The checkpoints that are meant, and the agents that have none. At least one, or SettingError."""
+def _sources(
+    folder: Path, only: int | None, step: int | None, allow_missing: bool, damaged: list[str]
+) -> tuple[list[Source], list[int]]:
+    """The checkpoints that are meant, and the agents that have none. At least one, or SettingError.
+
+    damaged: is told which newer ones are left out
+    """
     steps = {int(path.name[6:]): latest(path) for path in _agent_folders(folder)}
+    if step is None:
+        steps = {i: _whole(folder, i, have, damaged) or have[: not allow_missing] for i, have in steps.items()}
     found = {i: have for i, have in steps.items() if have}
     if not found:
         raise SettingError(_no_checkpoints(folder))
@@ -129,6 +142,16 @@ def _sources(folder: Path, only: int | None, step: int | None, allow_missing: bo
             do += f" All of them have {_steps(common)}."
         raise SettingError(f"Expected {what} of every agent that is asked for, but {have}.{do}")
     return [_read(folder, i, chosen[i]) for i in wanted if i in chosen], missing
+
+
+def _whole(folder: Path, agent: int, have: list[int], damaged: list[str]) -> list[int]:
+    """The newest of an agent's checkpoints that is not damaged, and all before it."""
+    for k, step in enumerate(have):
+        path = _path(folder, agent, step)
+        if not (why := damage(path)):
+            return have[k:]
+        damaged.append(f"{path} is left out: {why}.")
+    return []
 
 
 def _agents(about: Mapping[str, Any]) -> int:
@@ -184,24 +207,18 @@ class _Lazy(Mapping[str, Tensor]):
         return len(self.names)
 
 
+def _path(folder: Path, agent: int, step: int) -> Path:
+    return folder / "checkpoints" / f"agent-{agent}" / f"{step_name(step)}{ENDING}"
+
+
 def _read(folder: Path, agent: int, step: int) -> Source:
     """The model in one checkpoint. Raises DataError."""
-    path = folder / "checkpoints" / f"agent-{agent}" / f"{step_name(step)}{ENDING}"
-    try:
-        with safe_open(path, framework="pt") as file:
-            head = file.metadata() or {}
-            if (got := head.get("offbeat")) != FORMAT:
-                raise DataError(f"{path} is not a checkpoint: its metadata says offbeat = {got!r}, not {FORMAT!r}.")
-            about = decode(json.loads(head["about"]), {})
-            state = decode(_without_classes(json.loads(head["state"])), _Lazy(file))
+    path = _path(folder, agent, step)
+    do = "If the run still goes on, it may have made room for a newer one: export again."
+    with tensors_of(path, do) as (head, file):
+        about = decode(json.loads(head["about"]), {})
+        state = decode(_without_classes(json.loads(head["state"])), _Lazy(file))
         tensors = _model(state)
-    except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"{path} is no whole checkpoint: {error}. If the run still goes on, it may have made room for a newer one: "
-            "export again."
-        ) from error
-    except (LookupError, TypeError, ValueError, RecursionError, AttributeError) as error:
-        raise DataError(f"{path} holds no model that can be exported ({type(error).__name__}: {error}).") from error
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise DataError(

@@ -7,13 +7,13 @@ NAME-lrSTEP/    a run: what its agents wrote (see `offbeat.liverun`)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import Algorithm
 from offbeat.errors import DataError, DiskError, SettingError
-from offbeat.live.checkpoint import newest, refuse_other
+from offbeat.live.checkpoint import newest, refuse_other, set_aside
 from offbeat.trace import write_atomically
 
 NAME = "live.json"
@@ -72,6 +72,12 @@ def asked_before(
 def begun(where: Path) -> bool:
     """Whether a run's agents have done anything yet."""
     return any(path.stat().st_size for path in where.glob("agent-*.trace"))
+
+
+def set_damaged_aside(where: Path, say: Callable[[str], None]) -> None:
+    """Before a run goes on: take what is damaged out of the way of all agents, and say it."""
+    for folder in sorted((where / "checkpoints").glob("agent-*")):
+        set_aside(folder, say)
 
 
 def why_not_resumable(where: Path, agents: int, row: Algorithm) -> str:

@@ -36,7 +36,7 @@ from offbeat.agent import Agent
 from offbeat.algorithms import Algorithm, find
 from offbeat.errors import SettingError
 from offbeat.live.board import Row
-from offbeat.live.checkpoint import newest
+from offbeat.live.checkpoint import newest, set_aside
 from offbeat.live.driver import Driver, Stopped
 from offbeat.live.enter import Place, agree, begin, place, propose, resume
 from offbeat.live.faults import Faults
@@ -191,6 +191,7 @@ class Member:
         returned = here.incarnation > 1
         state = None
         if self._settings["resume"] or returned:
+            set_aside(folder, print)
             together = not returned and "return" not in self.algorithm.tolerates
             step = newest(folder, self.world, together)
             state = None if step is None else saver.load(step)

@@ -32,11 +32,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
-from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 
-from offbeat.errors import DataError
+from offbeat.reading import arrays, reading, refuse_newer
+
+FORMAT = "trace 1"
+MOST_AGENTS, MOST = 1_000_000, 1 << 62
+"""What a file may speak of: so many agents, and versions, steps and bytes below that."""
 
 EVENTS = ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved", "saved", "resume",
           "met")  # fmt: skip
@@ -212,8 +215,8 @@ class Trace:
         """Write the trace as .npz (no pickle), whole or not at all."""
         buffer = io.BytesIO()
         np.savez_compressed(
-            buffer, agents=np.array(self.agents), kinds=np.array(self.kinds, dtype="U"), events=self.events,
-            writes=self.writes, mixed=self.mixed, transmissions=self.transmissions,
+            buffer, format=np.array(FORMAT), agents=np.array(self.agents), kinds=np.array(self.kinds, dtype="U"),
+            events=self.events, writes=self.writes, mixed=self.mixed, transmissions=self.transmissions,
             settings=np.array(json.dumps(dict(self.settings))),
         )  # fmt: skip
         write_atomically(Path(path), buffer.getvalue())
@@ -221,17 +224,46 @@ class Trace:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Trace:
         """Read a trace back. Raises DataError if the file is none."""
-        try:
-            if Path(path).exists() and not is_zipfile(path):
-                raise BadZipFile("it is no .npz")
-            with np.load(path, allow_pickle=False) as z:
-                settings = json.loads(str(z["settings"])) if "settings" in z.files else {}
-                tables = {name: z[name].astype(dtype) for name, dtype in TABLES.items()}
-                return Trace(int(z["agents"]), tuple(z["kinds"].tolist()), **tables, settings=settings)
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-            raise DataError(
-                f"{path} cannot be read as a trace ({error}); expected a .npz that offbeat wrote."
-            ) from error
+        with reading(path, "a trace, a .npz that offbeat wrote"):
+            z = arrays(path)
+            refuse_newer(path, str(z.get("format", FORMAT)), FORMAT)
+            settings = json.loads(str(z["settings"])) if "settings" in z else {}
+            if not isinstance(settings, dict):
+                raise ValueError(f"its settings are {type(settings).__name__}")
+            tables = {name: _table(name, z[name], dtype) for name, dtype in TABLES.items()}
+            trace = Trace(int(z["agents"]), tuple(z["kinds"].tolist()), **tables, settings=settings)
+            trace.check()
+        return trace
+
+    def check(self) -> None:
+        """Raise ValueError unless every number is one that there can be: of an agent, an event, a kind, a write."""
+        kinds, n = len(self.kinds), self.agents
+        if not 1 <= n <= MOST_AGENTS:
+            raise ValueError(f"it is of {n} agents")
+        ranges = [
+            (self.events, "agent", 0, n), (self.events, "source", -1, n), (self.events, "event", 0, len(EVENTS)),
+            (self.events, "kind", -1, kinds), (self.events, "version", -1, MOST),
+            (self.writes, "agent", 0, n), (self.writes, "step", 0, MOST),
+            (self.mixed, "write", 0, len(self.writes)), (self.mixed, "source", 0, n), (self.mixed, "version", 0, MOST),
+            (self.transmissions, "agent", 0, n), (self.transmissions, "kind", -1, kinds),
+            (self.transmissions, "bytes", 0, MOST),
+        ]  # fmt: skip
+        for table, name, low, high in ranges:
+            values = table[name]
+            if len(values) and not (low <= values.min() and values.max() < high):
+                wrong = values[(values < low) | (values >= high)][0]
+                raise ValueError(f"a row has {name} = {wrong}, which is not from {low} to {high - 1}")
+        for table in (self.events, self.writes, self.transmissions):
+            for name in ("time", "start", "end"):
+                if name in (table.dtype.names or ()) and not np.isfinite(table[name]).all():
+                    raise ValueError(f"a row has a {name} that is not finite")
+
+
+def _table(name: str, found: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """A table with the types of its columns. Raises ValueError if it is none, or has others."""
+    if found.ndim != 1 or found.dtype.names != dtype.names:
+        raise ValueError(f"its table '{name}' has the columns {found.dtype.names}, expected {dtype.names}")
+    return found.astype(dtype)
 
 
 class Tally:
@@ -328,17 +360,26 @@ def by_time(table: np.ndarray) -> np.ndarray:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
+    """Write a file so that a reader sees the old one or the new one, never a part; also after the power has gone.
+
+    An OSError names the file.
+    """
     path = path.resolve()  # a link stays a link
-    with NamedTemporaryFile(dir=path.parent, prefix=".offbeat-", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(content)
-            file.close()
-            temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~_umask())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    try:
+        with NamedTemporaryFile(dir=path.parent, prefix=".offbeat-", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+                temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~_umask())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _umask() -> int:

@@ -7,6 +7,9 @@ else, see `encode`). No file is ever unpickled.
 It is written under another name, brought to the disk, and then renamed; so a process may be killed, a disk may be full
 and the power may go at any instant, and the checkpoints before are still there. A folder belongs to one writer.
 
+Its head begins with the CRC-32 of everything else in the file, at a place that never moves. What does not fit is
+damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the newest.
+
     save(folder, step_name(120), about, {"agent": agent_state(agent), "rule": rule_state(agent.rule)})
     about, state = load(folder / f"{step_name(latest(folder)[0])}.safetensors")
     refuse_other(about, what_this_run_is)
@@ -19,22 +22,31 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from offbeat.agent import Agent
 from offbeat.errors import ContractError, DataError, DiskError, SettingError
 from offbeat.live.encode import decode, encode, name_of
+from offbeat.reading import opened, reading, refuse_newer
 from offbeat.rules import Rule
 
-FORMAT, ENDING, TEMPORARY = "checkpoint 1", ".safetensors", ".checkpoint-"
+FORMAT, EARLIER = "checkpoint 2", "checkpoint 1"
+"""What the metadata calls this format, and the one before it, which had no checksum."""
+ENDING, TEMPORARY, DAMAGED = ".safetensors", ".checkpoint-", ".damaged"
+EXPECTED = "a whole checkpoint of a live run"
+SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": "([0-9a-f]{8})"', re.DOTALL)
+"""How a file with a checksum begins."""
+UNSUMMED = b"0" * 8
+CHUNK = 1 << 20
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
 GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
@@ -79,7 +91,8 @@ def begin(folder: Path, name: str, about: Mapping[str, Any], state: object) -> P
     if none:
         raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
     tree, tensors = encode(state)
-    head = _head({"offbeat": FORMAT, "about": json.dumps(known), "state": json.dumps(tree)}, tensors)
+    metadata = {"offbeat": FORMAT, "sum": UNSUMMED.decode(), "about": json.dumps(known), "state": json.dumps(tree)}
+    head = _head(metadata, tensors)
     size = len(head) + sum(tensor.nbytes for tensor in tensors.values())
     temporary = folder / f"{TEMPORARY}{os.getpid()}-{name}{ENDING}"
     with _explained(folder / f"{name}{ENDING}", size):
@@ -98,7 +111,7 @@ def begin(folder: Path, name: str, about: Mapping[str, Any], state: object) -> P
 
 
 def finish(temporary: Path, keep: int = 2) -> Path:
-    """Bring what `begin` wrote to the disk, and give it its name. Raises as `save` does."""
+    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name. Raises as `save` does."""
     if keep < 1:
         raise SettingError(f"Expected to keep at least 1 checkpoint; got {keep}.")
     folder = temporary.parent
@@ -107,6 +120,10 @@ def finish(temporary: Path, keep: int = 2) -> Path:
     with _explained(path, temporary.stat().st_size):
         try:
             with temporary.open("rb+") as file:
+                at, _, found = _summed(file)
+                file.seek(at)
+                file.write(found)
+                file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
@@ -157,20 +174,62 @@ def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, A
 
     classes: the message types that may be in it. Default: every frozen dataclass of a module imported already.
 
-    Raises DataError if the file is missing, truncated or something else.
+    Raises DataError if the file is missing, damaged or something else.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            head = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no iterator)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} is no whole checkpoint: {error}. Expected a file that `save` wrote.") from error
-    if (got := head.get("offbeat")) != FORMAT:
-        raise DataError(f"{path} is not a checkpoint: its metadata says offbeat = {got!r}; expected {FORMAT!r}.")
-    try:
+    with tensors_of(path) as (head, file):
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no iterator)
         return decode(json.loads(head["about"]), {}), decode(json.loads(head["state"]), tensors, classes)
-    except (KeyError, ValueError, RecursionError, DataError) as error:
-        raise DataError(f"{path} cannot be restored: {error}") from error
+
+
+@contextmanager
+def tensors_of(path: Path, do: str = "") -> Iterator[tuple[dict[str, str], Any]]:
+    """The metadata of a checkpoint, and the open file. Raises DataError, also for what goes wrong within.
+
+    do: what to do then
+    """
+    with reading(path, EXPECTED, do):
+        if why := damage(path):
+            raise ValueError(why)
+        with safe_open(path, framework="pt") as file:
+            head = file.metadata()
+            refuse_newer(path, head["offbeat"], FORMAT)
+            yield head, file
+
+
+def damage(path: Path) -> str:
+    """Why a checkpoint cannot be used, other than that it is of a newer version; empty if it can."""
+    with reading(path, EXPECTED), opened(path) as file:
+        at, said, found = _summed(file)
+    if at:
+        return "" if said == found else "it is damaged: its checksum does not fit"
+    try:
+        with safe_open(path, framework="pt") as whole:
+            got = (whole.metadata() or {}).get("offbeat")
+    except Exception as error:  # whatever the library makes of it
+        return f"it is damaged: {error}"
+    return "" if got == EARLIER else f"it is damaged, or no checkpoint: its metadata says offbeat = {got!r}"
+
+
+def set_aside(folder: Path, say: Callable[[str], None]) -> None:
+    """Give damaged checkpoints another ending, so that the newest is one that can be read; `say` what was done."""
+    for step in latest(folder):
+        path = folder / f"{step_name(step)}{ENDING}"
+        if why := damage(path):
+            aside = path.with_suffix(DAMAGED)
+            path.replace(aside)
+            say(f"The checkpoint {path} is left out ({why}), and kept as {aside.name}.")
+
+
+def _summed(file: BinaryIO) -> tuple[int, bytes, bytes]:
+    """Where the checksum of a file is, 0 if it has none; what it says, and what it should say."""
+    start = file.read(CHUNK)
+    match = SUM.match(start)
+    if match is None:
+        return 0, b"", b""
+    total = zlib.crc32(start[match.end(1) :], zlib.crc32(start[: match.start(1)]))
+    while piece := file.read(CHUNK):
+        total = zlib.crc32(piece, total)
+    return match.start(1), match[1], f"{total:08x}".encode()
 
 
 def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:

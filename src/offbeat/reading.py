@@ -1,0 +1,154 @@
+"""How files are read that may be damaged, swapped, hostile, or of a newer version: every reader goes through here.
+
+    with reading(path, "a trace that offbeat wrote"):
+        head = json.loads(content(path))      # whatever is raised in here, and is no error of ours already,
+        ...                                   # becomes a DataError that names the file and both sides
+
+What is no regular file is refused before it is opened, and sizes are checked before anything is allocated or inflated.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, BinaryIO
+from zipfile import ZipFile, ZipInfo
+
+import numpy as np
+
+from offbeat.errors import DataError, OffbeatError
+
+LARGEST = 4_000_000_000
+"""Bytes of a file that is read as a whole."""
+
+LARGEST_JSON = 100_000_000
+"""The same for JSON and other text."""
+
+SMALL, MOST_TIMES = 64_000_000, 200
+"""Bytes that may always be inflated; beyond that, how many times the size of what they are inflated from."""
+
+SHOWN = 300
+"""Characters of a parser's message that are shown."""
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], expected: str, do: str = "") -> Iterator[None]:
+    """Whatever a parser raises becomes a DataError: the file, what was found, what was `expected`, what to `do`."""
+    more = f" {do}" if do else ""
+    try:
+        yield
+    except OffbeatError as error:
+        if not isinstance(error, DataError) or str(path) in str(error):
+            raise
+        raise DataError(f"{path} cannot be read ({str(error).rstrip('.')}); expected {expected}.{more}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}; expected {expected}.{more}") from error
+    except Exception as error:
+        raise DataError(f"{path} cannot be read ({_found(error)}); expected {expected}.{more}") from error
+
+
+def _found(error: Exception) -> str:
+    """What a parser has to say, in a line that a terminal can show."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if not said or not isinstance(error, OSError | ValueError) or isinstance(error, UnicodeError):
+        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    plain = "".join(c if c.isprintable() else " " for c in said)
+    return shorten(plain, SHOWN).rstrip(".")
+
+
+def opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file, to be read. Raises ValueError for anything else: a pipe would never end, a device has no end."""
+    _refuse_irregular(Path(path).stat().st_mode)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    try:
+        _refuse_irregular(os.fstat(file.fileno()).st_mode)  # it may have been swapped
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_irregular(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
+        raise ValueError(f"it is {what}")
+
+
+def content(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
+    """All bytes of a regular file. Raises ValueError if there are more than `most`."""
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise ValueError(f"it has {size:,} bytes, more than {most:,}")
+        return file.read(most)
+
+
+def json_in(path: str | os.PathLike[str]) -> Any:
+    """The JSON in a file."""
+    return json.loads(content(path, LARGEST_JSON))
+
+
+def refuse_newer(path: str | os.PathLike[str], got: object, known: str) -> None:
+    """Raise DataError if a file says that it is of a later version, `got`, than the one that is `known`: 'trace 1'."""
+    name, _, version = known.rpartition(" ")
+    match = re.fullmatch(rf"{name} (\d{{1,9}})", got) if isinstance(got, str) else None
+    if match and int(match[1]) > int(version):
+        raise DataError(
+            f"{path} was written by a newer offbeat: it says '{got}', this one reads up to '{known}'. Upgrade offbeat."
+        )
+
+
+def check_inflated(plain: int, stored: int) -> None:
+    """Raise ValueError if so many bytes, to be inflated from `stored` ones, cannot be meant."""
+    if plain > max(SMALL, MOST_TIMES * stored):
+        raise ValueError(f"its {stored:,} bytes would be inflated to {plain:,}")
+
+
+# -- arrays ----------------------------------------------------------------------------------------
+
+
+def array(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array in a .npy file; no objects."""
+    with opened(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _check_declared(file, os.fstat(file.fileno()).st_size)
+        file.seek(0)
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays in a .npz file, by name, each checked against its checksum; no objects."""
+    with opened(path) as file, ZipFile(file) as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        members = archive.infolist()
+        check_inflated(sum(member.file_size for member in members), os.fstat(file.fileno()).st_size)
+        return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+
+
+def _member(archive: ZipFile, member: ZipInfo) -> np.ndarray:
+    with archive.open(member) as stream:
+        _check_declared(stream, member.file_size)
+    with archive.open(member) as stream:
+        found = np.lib.format.read_array(stream, allow_pickle=False)
+        stream.read(1)  # the end is where the checksum is compared
+    return np.asarray(found)
+
+
+def _check_declared(stream: Any, size: int) -> None:
+    """Raise ValueError unless the head of an array says how many bytes there are."""
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"it is an array of format {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    declared = stream.tell() + dtype.itemsize * math.prod(shape)
+    if declared != size:
+        raise ValueError(f"its head says {declared:,} bytes, and there are {size:,}")
