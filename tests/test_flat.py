@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -157,7 +159,7 @@ def test_where_things_lie(name: str) -> None:
         part = flat.parts[place.part]
         size = part.element_size()
         assert (place.shape, place.dtype, place.device) == (p.shape, p.dtype, p.device)
-        assert p.untyped_storage().data_ptr() == part.untyped_storage().data_ptr()
+        assert p.untyped_storage().nbytes() == p.numel() * size, "a storage of its own"
         assert place.offset * size % 64 == 0 and (
             p.numel() == 0 or p.data_ptr() == part.data_ptr() + place.offset * size
         )
@@ -327,7 +329,7 @@ def test_harmless_changes_are_let_through_and_later_ones_noticed() -> None:
     flat.check()
     model.share_memory()
     flat.check()
-    assert flat.parts[0].untyped_storage().is_shared() and flat.parts[0].data_ptr() == model.first.weight.data_ptr()
+    assert flat.parts[0].data_ptr() == model.first.weight.data_ptr(), "it was taken back"
     copy.deepcopy(model).half()
     flat.check()
     model.half()
@@ -440,3 +442,58 @@ def test_running_statistics_are_not_shared() -> None:
     backward(model)
     assert all(torch.equal(found[name], before[name]) for name in found), "copies"
     assert all(not torch.equal(found[name], b) for name, b in buffers(model).items())
+
+
+@pytest.mark.parametrize("name", ["plain", "tied", "normed"])
+def test_what_saves_models_takes_a_wrapped_one(name: str, tmp_path: Path) -> None:
+    """Each parameter is a whole to safetensors, and a part of a model is saved without the rest."""
+    model, fresh = make(name), make(name, 3)
+    wrapped(model)
+    save_model(model, str(tmp_path / "model.safetensors"))
+    assert not any(load_model(fresh, tmp_path / "model.safetensors")), "nothing missing, nothing unexpected"
+    assert same(fresh, model)
+    part, whole = tmp_path / "part.pt", tmp_path / "whole.pt"
+    first = next(model.parameters())
+    torch.save(first, part)
+    assert part.stat().st_size < 4 * first.numel() + 3000
+    torch.save(model.state_dict(), whole)
+    fresh = make(name, 4)
+    fresh.load_state_dict(torch.load(whole))
+    assert same(fresh, model) and same(copy.deepcopy(model), model)
+
+
+def test_a_graph_from_before_the_mixing_is_refused_by_torch() -> None:
+    """Also where the optimizer left a parameter alone, as a step of a discriminator does its generator."""
+    model = make("plain")
+    flat = wrapped(model)
+    loss = model(torch.ones(2, 7)).sum()
+    flat.write(flat.parts, told=False)
+    loss.backward(retain_graph=True)
+    flat.write(tuple(part + 1 for part in flat.parts))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_older_versions_of_torch_count_changes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(tensor: Tensor) -> None:
+        if not isinstance(tensor, Tensor):
+            raise TypeError("expected a Tensor")
+        increment_version(tensor)
+
+    monkeypatch.setattr("offbeat.live.flat.increment_version", one)
+    flat = wrapped(model := make("plain"))
+    before = [p._version for p in model.parameters()]
+    flat.write(flat.parts)
+    assert all(p._version > b for p, b in zip(model.parameters(), before, strict=True))
+
+
+def test_a_model_that_was_given_to_another_process_stays_in_its_buffer() -> None:
+    model = make("plain")
+    flat = wrapped(model)
+    given = model.state_dict()["0.weight"].share_memory_()
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    flat.check()
+    assert torch.equal(flat.named(flat.parts)["0.weight"], given), "what it was meanwhile"
+    flat.write(tuple(part + 1 for part in flat.parts))
+    assert torch.equal(model[0].weight, given + 1), "and what was given stays"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from operator import attrgetter, is_
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
+from torch.utils.dlpack import from_dlpack
 
 from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.staging import Staging
@@ -40,15 +43,17 @@ class Place:
 
 
 class Flat:
-    """The flat buffers of a model, with its trainable parameters as views. Raises SettingError if that cannot be.
+    """The flat buffers of a model, in which its trainable parameters lie. Raises SettingError if they cannot.
 
     parts:  the buffers, 1-D, one per (dtype, device), in the order in which these first appear
     places: where each parameter lies; tied ones have one place, frozen ones stay where they are
     staging: the way to the host and back
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of 64 bytes;
-    what lies between is zero, and linear operations keep it so. BatchNorm's running statistics, like all buffers, are
-    not parameters: they stay each agent's own and are never mixed; an exported model has their mean over the agents.
+    what lies between is zero, and linear operations keep it so. Each has a storage of its own over its part of the
+    memory: what saves models (safetensors, torch.save) looks at storages, and takes a view for a part. BatchNorm's
+    running statistics, like all buffers, are not parameters: they stay each agent's own and are never mixed; an
+    exported model has their mean over the agents.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -65,7 +70,7 @@ class Flat:
             sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
         self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items())
         for p, place in zip(self._parameters, self.places, strict=True):
-            p.data = _view(self.parts, place).copy_(p.data)
+            p.data = _own(self.parts, place).copy_(p.data)
         self.staging = Staging(self.parts)
         self._called = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
         self._remember()
@@ -84,8 +89,9 @@ class Flat:
             and list(map(Tensor.data_ptr, self._parameters)) == self._pointers
             and list(map(_needs, self._everything)) == self._needed
         ):
+            self._take_back()
             self._examine()
-            self._remember()  # something harmless: a frozen part was added, the buffers went to shared memory
+            self._remember()  # something harmless: a frozen part was added, say
 
     @torch.no_grad()
     def gradient(self) -> Parts:
@@ -108,10 +114,16 @@ class Flat:
             p.grad.copy_(_view(parts, place))
 
     @torch.no_grad()
-    def write(self, parts: Parts) -> None:
-        """Parameters <- parts. In the training thread, between steps: autograd does not see it."""
+    def write(self, parts: Parts, told: bool = True) -> None:
+        """Parameters <- parts. In the training thread, between steps.
+
+        told: whether autograd is told, so that a graph from before, which needs the old values, is refused as after
+        any other change in place
+        """
         self._require_fit(parts)
         self.staging.up(parts)
+        if told:
+            _count(self._parameters)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
         """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or pickled."""
@@ -133,6 +145,15 @@ class Flat:
         self._pointers = [p.data_ptr() for p in self._parameters]
         self._everything = [*self._parameters, *self.model.parameters()]
         self._needed = list(map(_needs, self._everything))
+
+    @torch.no_grad()
+    def _take_back(self) -> None:
+        """What torch moved to shared memory, as it does with all that goes to another process, comes back here."""
+        for p, place in zip(self._parameters, self.places, strict=True):
+            if place.device.type == "cpu" and p.device.type == "cpu" and p.is_shared():  # type: ignore[no-untyped-call]
+                view = _view(self.parts, place)
+                if (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride()):
+                    p.data = _own(self.parts, place).copy_(p.data)
 
     def _examine(self) -> None:
         now = dict(self.model.named_parameters(remove_duplicate=False))
@@ -164,6 +185,22 @@ def buffers(model: nn.Module) -> dict[str, Tensor]:
 def _view(parts: Parts, place: Place) -> Tensor:
     part = parts[place.part]
     return part.as_strided(place.shape, place.stride, part.storage_offset() + place.offset)
+
+
+def _own(parts: Parts, place: Place) -> Tensor:
+    """The same numbers as `_view`, in a storage that is no longer than they are."""
+    part, begin = parts[place.part], place.offset
+    own: Tensor = from_dlpack(part[begin : begin + prod(place.shape)])
+    return own.as_strided(place.shape, place.stride)
+
+
+def _count(tensors: list[nn.Parameter]) -> None:
+    """Tell autograd that these have changed."""
+    try:
+        increment_version(tensors)
+    except TypeError:  # before torch 2.6, one by one
+        for tensor in tensors:
+            increment_version(tensor)
 
 
 def _some(names: list[str]) -> str:
