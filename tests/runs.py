@@ -17,9 +17,7 @@ from offbeat.streams import Purpose, Supply, stream
 from offbeat.task import Task
 from offbeat.topology import Topology, build
 
-ALL = (
-    "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after", "allreduce",
-)  # fmt: skip
+ALL = ("adsgd", "adpsgd", "adpsgd:overlap", "adpsgd:atomic", "rfast", "dsgd", "dsgd:overlap", "allreduce")
 LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
 
 

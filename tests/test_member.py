@@ -1,7 +1,10 @@
 """The user's own loop: `join`, `wrap`, `shard` with one agent alone, and the flat buffers beneath."""
 
 import copy
+import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import offbeat
-from offbeat import member
-from offbeat.errors import SettingError
+from offbeat import child, member
+from offbeat.errors import FINAL, SettingError
+from offbeat.live import checkpoint
+from offbeat.live.board import LAUNCHER, Bell, Board, Order, bell_path
+from offbeat.live.enter import Place
 from offbeat.live.flat import BrokenViews, Flat
 from offbeat.member import Local
 from offbeat.vector import Stamp, Vector, settle
@@ -74,6 +80,34 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody has joined yet."""
     monkeypatch.setattr(member, "_joined", [])
     monkeypatch.delenv("OFFBEAT_RUN", raising=False)
+
+
+@pytest.fixture
+def in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., member.Member]]:
+    """Makes the only agent of a run, in this process; what it is given are the run's settings."""
+    settings: dict[str, Any] = {
+        "agents": 1, "topology": "complete", "algorithm": "adsgd", "seed": 0, "unit": 1.0, "faults": [],
+        "folder": str(tmp_path), "checkpoint_every": "1000", "resume": False,
+    }  # fmt: skip
+    bells = [Bell(bell_path(tmp_path, i)) for i in (LAUNCHER, 0)]
+    lifeline = os.pipe()
+    board = Board.create(tmp_path / "board", 1)
+    board.change(0, 1)
+    board.begin()
+
+    def make(**more: Any) -> member.Member:
+        member._joined.append(member.Member(Place(tmp_path, 0, 1, lifeline[0], settings | more)))
+        return member._joined[-1]
+
+    yield make
+    board.order = Order.END
+    for agent in member._joined:
+        if (driver := agent._driver) is not None:
+            driver.close()
+    for bell in bells:
+        bell.close()
+    for end in lifeline:
+        os.close(end)
 
 
 def batches(count: int = 12) -> Iterator[tuple[Tensor, Tensor]]:
@@ -227,3 +261,73 @@ def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
         x = own - local(local.gradient())
         assert [v.stamp for v in x.sources()] == mixed
         settle()
+
+
+class Extra(nn.Linear):
+    """A layer with state that a checkpoint cannot hold."""
+
+    def get_extra_state(self) -> object:
+        """A set."""
+        return {1, 2}
+
+    def set_extra_state(self, state: object) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize("what", ["group", "state", "model"])
+def test_what_cannot_be_saved_is_said_before_the_training(what: str, in_a_run: Callable[..., member.Member]) -> None:
+    class Lazy(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            self.state[self.param_groups[0]["params"][0]]["seen"] = {1, 2}
+
+    model = (Extra if what == "model" else nn.Linear)(6, 6)
+    optimizer = (Lazy if what == "state" else torch.optim.SGD)(model.parameters(), lr=0.1)
+    if what == "group":
+        optimizer.param_groups[0]["decay"] = lambda: 0.5
+    place = {"group": "param_groups.*decay is of type builtins.function", "model": "_extra_state", "state": "seen"}
+    with pytest.raises(SettingError, match=rf"No checkpoint of this training can be saved: state.*{place[what]}"):
+        train(model, in_a_run().wrap(model, optimizer))
+    assert what != "state" or member.joined()[0].steps == 1, "optimizers make their state in the first step"
+
+
+FAILING = """
+import torch
+from offbeat import member
+
+(agent,) = member.joined()
+model = torch.nn.Linear(2, 2)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+for k in range(7):
+    optimizer.zero_grad()
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "saved"), [("raise NameError", 7), ("raise SystemExit('done')", 7), ("model.half(); optimizer.step()", 0)]
+)
+def test_what_a_script_had_reached_when_it_failed_is_saved(
+    last: str, saved: int, in_a_run: Callable[..., member.Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_a_run()
+    (tmp_path / "train.py").write_text(FAILING + last)
+    monkeypatch.setattr(sys, "argv", ["child", str(tmp_path / "train.py")])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises((NameError, SystemExit)):
+        child.main()
+    steps = checkpoint.latest(tmp_path / "checkpoints" / "agent-0")
+    assert steps == ([saved] if saved else []), "a model that is not whole is not saved"
+
+
+@pytest.mark.parametrize(("error", "code"), [("SettingError", FINAL), ("ContractError", FINAL), ("DiskError", 74)])
+def test_an_error_of_ours_that_ends_a_script_is_final(
+    error: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "train.py").write_text(f"from offbeat.errors import {error}\nraise {error}('so it is')")
+    monkeypatch.setattr(sys, "argv", ["child", str(tmp_path / "train.py")])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit) as ended:
+        child.main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err == "Error: so it is\n"

@@ -1,6 +1,8 @@
 """Runs a user's script as an agent: `python -m offbeat.child script.py arguments`, or `-m module arguments`.
 
-When the script ends, the agent stays until all are done, to answer mail; when it fails, it does not.
+When the script ends, the agent stays until all are done, to answer mail. When it fails, it does not: what it had
+reached is saved, and the error goes on. One that offbeat raised ends the process with a code of its own
+(`errors.FINAL`), by which the launcher knows that no restart can help.
 """
 
 from __future__ import annotations
@@ -10,22 +12,25 @@ import sys
 from pathlib import Path
 
 from offbeat import member
-from offbeat.errors import OffbeatError
+from offbeat.errors import OffbeatError, agent_exit_code
 
 
 def main() -> None:
     """Run the script that the command line names."""
     _, *command = sys.argv
     try:
-        _run(command)
-    except SystemExit as ending:
-        if ending.code not in (None, 0):
-            raise
+        try:
+            _run(command)
+        except BaseException as ending:
+            if not isinstance(ending, SystemExit) or ending.code not in (None, 0):
+                for joined in member.joined():
+                    joined.rescue()
+                raise
+        for joined in member.joined():
+            joined.leave()
     except OffbeatError as error:
         sys.stderr.write(f"Error: {error}\n")
-        sys.exit(error.exit_code)
-    for joined in member.joined():
-        joined.leave()
+        sys.exit(agent_exit_code(error))
 
 
 def _run(command: list[str]) -> None:

@@ -45,6 +45,11 @@ class DiskError(OffbeatError):
     exit_code = 74  # as sysexits.h has it for input and output
 
 
+def agent_exit_code(error: OffbeatError) -> int:
+    """How an agent's process ends after an error of ours: FINAL, save for a disk, which the launcher tells apart."""
+    return error.exit_code if isinstance(error, DiskError) else FINAL
+
+
 def unknown(what: str, got: str, known: Iterable[str]) -> SettingError:
     """The error for a name that is not in a table, with the nearest name that is."""
     names = list(known)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import DataError, OffbeatError, SettingError
+from offbeat.errors import DataError, OffbeatError, SettingError, agent_exit_code
 from offbeat.experiment import Experiment, Prepared, prepare
 from offbeat.live import checkpoint
 from offbeat.live.board import State
@@ -288,12 +288,12 @@ def _run(
 
 
 def main() -> None:
-    """The agent's program; an error of ours is a line and its exit code."""
+    """The agent's program; an error of ours is a line, and an exit code that the launcher knows."""
     try:
         agent_program()
     except OffbeatError as error:
         sys.stderr.write(f"Error: {error}\n")
-        sys.exit(error.exit_code)
+        sys.exit(agent_exit_code(error))
 
 
 if __name__ == "__main__":

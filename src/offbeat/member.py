@@ -26,6 +26,7 @@ from __future__ import annotations
 import types
 import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import torch
@@ -34,7 +35,7 @@ from torch.optim import Optimizer
 
 from offbeat.agent import Agent
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import SettingError
+from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.board import Row
 from offbeat.live.checkpoint import newest, set_aside
 from offbeat.live.driver import Driver, Stopped
@@ -171,6 +172,13 @@ class Member:
             self._driver.close()
             self._driver = None
 
+    def rescue(self) -> None:
+        """The script has failed: save what had been reached, if that was between two steps. Raises nothing."""
+        if self._driver is not None and self._saver is not None:
+            with suppress(OffbeatError):  # the script's own error is the one to tell
+                self._flat.check()
+                self._saver.save(self._driver, final=True)
+
     # -- inside ------------------------------------------------------------------------------------
 
     def _made_driver(self, agent: Agent, flat: Flat, initial: Vector) -> Driver:
@@ -196,6 +204,7 @@ class Member:
             step = newest(folder, self.world, together)
             state = None if step is None else saver.load(step)
             saver.restore_training()
+        saver.check(driver)
         propose(here, about, initial)
         driver.join()
         initial = agree(here, about)
@@ -221,7 +230,7 @@ class Member:
                     local.keep()
             except Stopped:
                 raise SystemExit(0) from None  # `leave` saves
-            flat.write(x.parts)
+            flat.write(x.parts, told=here is not None)  # alone nothing is mixed
             if self._saver is not None:
                 self._saver.save(driver)
             faults.after_step()

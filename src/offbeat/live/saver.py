@@ -12,9 +12,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from offbeat.errors import SettingError
+from offbeat.errors import ContractError, SettingError
 from offbeat.live import checkpoint
 from offbeat.live.driver import Driver
+from offbeat.live.encode import encode
 from offbeat.live.flat import Flat
 from offbeat.live.shard import Shard
 
@@ -54,7 +55,7 @@ class Saver:
     restored: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._saved_at, self._saved_step = time.monotonic(), -1
+        self._saved_at, self._saved_step, self._checks = time.monotonic(), -1, 0
 
     def due(self, steps: int) -> bool:
         """Whether it is time again."""
@@ -62,21 +63,37 @@ class Saver:
             return steps % self.every.steps == 0
         return time.monotonic() - self._saved_at >= self.every.seconds
 
+    def check(self, driver: Driver) -> None:
+        """Raise SettingError if something cannot be saved: now, and not after an hour of training."""
+        self._checks += 1
+        try:
+            with driver.lock:
+                encode({"agent": checkpoint.agent_state(driver.agent), **self._training()})
+        except ContractError as error:
+            raise SettingError(
+                f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's groups and "
+                "state, the model's get_extra_state, and the fields of an algorithm."
+            ) from None
+
+    def _training(self) -> dict[str, Any]:
+        """What is saved beside the agent and its parameters."""
+        shared = set(self.flat.named(self.flat.parts))
+        return {
+            "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
+            "optimizer": self.optimizer.state_dict(),
+            "shards": [made.state() for _, made in self.shards],
+            "torch": torch.get_rng_state(),
+        }
+
     def save(self, driver: Driver, final: bool = False) -> None:
         """Write a checkpoint if one is due, or `final`."""
+        if self._checks < 2:
+            self.check(driver)  # once more, as optimizers make their state in their first step
         at, steps = driver.performer.at, driver.performer.steps
         if at is None or steps == self._saved_step or not (final or self.due(steps)):
             return
         with driver.lock:
-            shared = set(self.flat.named(self.flat.parts))
-            state = {
-                **driver.state(),
-                "model": self.flat.named(at.parts),
-                "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
-                "optimizer": self.optimizer.state_dict(),
-                "shards": [made.state() for _, made in self.shards],
-                "torch": torch.get_rng_state(),
-            }
+            state = {**driver.state(), "model": self.flat.named(at.parts), **self._training()}
             begun = checkpoint.begin(self.folder, checkpoint.step_name(steps), self.about, state)
         checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
         self._saved_at, self._saved_step = time.monotonic(), steps
