@@ -407,7 +407,7 @@ def test_accuracy_and_time_to_target_where_there_are_some(call: Call) -> None:
     assert run["task"] == "digits"
     assert run["curve"]["time"] == [0, 5, 10, 15, 20]
     assert len(run["curve"]["accuracy"]) == 5
-    assert run["time_to_target"] in run["curve"]["time"]
+    assert 0 < run["time_to_target"] < 20
     assert 0.2 <= run["final"]["accuracy"] <= 1
 
 

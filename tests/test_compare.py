@@ -89,11 +89,24 @@ def test_a_diverging_algorithm_is_reported_and_the_others_finish() -> None:
     assert record["runs"][0]["final"]["loss"] is None
 
 
-def test_time_to_target_is_the_first_evaluation_that_meets_it() -> None:
-    run = offbeat.simulate("adsgd", target=0.3, eval_every=1.0, lr=0.05, **(QUICK | {"until": 200.0}))
-    assert run.time_to_target is not None
-    at = run.curve.time.index(run.time_to_target)
-    assert run.curve.loss[at] <= 0.3 < min(run.curve.loss[:at])
+def test_time_to_target_is_interpolated_between_two_evaluations() -> None:
+    settings: dict[str, Any] = {"target": 0.3, "lr": 0.05, **(QUICK | {"until": 200.0})}
+    coarse, fine = (offbeat.simulate("adsgd", eval_every=every, **settings) for every in (8.0, 0.5))
+    assert coarse.time_to_target is not None and fine.time_to_target is not None
+    k = next(k for k, loss in enumerate(coarse.curve.loss) if loss <= 0.3)
+    assert coarse.curve.time[k - 1] < coarse.time_to_target < coarse.curve.time[k]
+    assert coarse.time_to_target == np.interp(-0.3, -np.array(coarse.curve.loss[k - 1 : k + 1]), [8.0 * k - 8, 8.0 * k])
+    assert abs(coarse.time_to_target - fine.time_to_target) < 4.0
+
+
+def test_a_crossing_is_the_first_one_and_needs_numbers_on_both_sides() -> None:
+    curve = offbeat.Curve(time=[0, 10, 20, 30, 40], accuracy=[0.1, 0.5, 0.4, 0.6, 0.9], loss=[9, math.nan, 1, 2, 0.5])
+    assert curve.crossing("accuracy", 0.45) == pytest.approx(8.75)
+    assert curve.crossing("accuracy", 0.55) == pytest.approx(27.5)
+    assert curve.crossing("accuracy", 0.6) == 30
+    assert (curve.crossing("accuracy", 0.05), curve.crossing("accuracy", 0.95)) == (0, None)
+    assert curve.crossing("loss", 1.5) == 20
+    assert curve.crossing("loss", 0.75) == pytest.approx(30 + 10 * 1.25 / 1.5)
 
 
 def test_evaluations_end_at_the_end() -> None:

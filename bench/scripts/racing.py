@@ -16,6 +16,7 @@ import measuring as m
 import numpy as np
 import torch
 
+from offbeat.results import Curve
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.minibatches import split_among
 
@@ -36,17 +37,19 @@ def accuracy(data: DataSet, models: np.ndarray) -> float:
 
 
 def reached(folder: Path, data: DataSet, n: int) -> tuple[float, float, float]:
-    """Seconds until the target, infinity if it was not reached; the best accuracy; the last time that was looked at."""
+    """Seconds until the target, infinity if it was not met; the best accuracy until then; the last time."""
     found = [np.load(folder / f"models.{i}.npz") for i in range(n)]
     times, models = [f["times"] for f in found], [f["models"] for f in found]
     zero, end = max(t[0] for t in times), max(t[-1] for t in times)
-    best = 0.0
+    curve = Curve()
     for at in np.arange(zero + EVERY, end, EVERY):
         now = [models[i][np.searchsorted(times[i], at, side="right") - 1] for i in range(n)]
-        best = max(best, accuracy(data, np.stack(now)))
-        if best >= TARGET:
-            return float(at - zero), best, float(end - zero)
-    return math.inf, best, float(end - zero)
+        curve.time.append(float(at - zero))
+        curve.accuracy.append(accuracy(data, np.stack(now)))
+        if curve.accuracy[-1] >= TARGET:
+            break
+    met = curve.crossing("accuracy", TARGET)
+    return math.inf if met is None else met, max(curve.accuracy), float(end - zero)
 
 
 def raced(data: DataSet, n: int, how: str, lr: float) -> float:

@@ -15,7 +15,7 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import check_writable
 from offbeat.console import Out
 from offbeat.predicting import REPEATS, Prediction, Summary, predict
-from offbeat.report.table import target_name
+from offbeat.report.table import time_text, target_name
 from offbeat.results import VERSION
 from offbeat.trace import Trace, write_atomically
 from offbeat.world import CASES
@@ -113,7 +113,7 @@ def _cells(s: Summary, error: str) -> list[str]:
 def _learned(s: Summary, learned: bool) -> list[str]:
     if not learned:
         return []
-    middle, low, high = ("never" if t is None else f"{t:,.4g}" for t in s.times)
+    middle, low, high = map(time_text, s.times)
     accuracy, loss = s.score("accuracy"), s.score("loss")
     score = f"{100 * accuracy:.1f} %" if accuracy is not None else "diverged" if loss is None else f"{loss:.4g}"
     return [middle if low == high else f"{middle} [{low}-{high}]", score]

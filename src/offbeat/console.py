@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from offbeat.report.table import WIDTH, target_name
+from offbeat.report.table import WIDTH, target_name, time_text
 from offbeat.results import Curve, Run
 from offbeat.results import Progress as Tell
 
@@ -86,8 +86,7 @@ def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
         if run.diverged_at is not None:
             outcome = f"diverged by time {run.diverged_at:g}"
         else:
-            reached = run.time_to_target
-            outcome = f"{target_name(run)}: {'never' if reached is None else f'{reached:,.6g}'}"
+            outcome = f"{target_name(run)}: {time_text(run.time_to_target)}"
         bar.console.print(f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False)
 
     return evaluated, finished

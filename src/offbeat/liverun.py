@@ -32,7 +32,7 @@ from offbeat.live.log import elapsed, merged
 from offbeat.live.looks import Look, Looks
 from offbeat.results import Curve, Run
 from offbeat.rules import SGD
-from offbeat.runs import curve_point, final_scores, met, one_thread
+from offbeat.runs import curve_point, final_scores, one_thread, reached
 from offbeat.sim.executors import evaluate
 from offbeat.sim.simulator import final_bytes
 from offbeat.streams import Purpose, Supply, python_stream, stream
@@ -276,11 +276,10 @@ def _run(
         for now, seen, steps in taken:
             curve_point(p.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
         final = final_scores(p.task, models, curve)
-    reached = next((t for k, t in enumerate(curve.time) if met(p, curve, k)), None)
     return Run(
         algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
         settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit},
-        time_to_target=reached, diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
+        time_to_target=reached(p, curve), diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
         updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
         staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
         wall_s=wall_s, topology=p.topology, models=models, trace=trace,

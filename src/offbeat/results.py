@@ -39,6 +39,19 @@ class Curve:
     accuracy: list[float] = field(default_factory=list)
     consensus: list[float] = field(default_factory=list)
 
+    def crossing(self, what: str, level: float) -> float | None:
+        """When this value first met a level, interpolated linearly between two evaluations; None: at none of them.
+
+        what: "accuracy", which meets what it is not below; or any other, which meets what it is not above
+        """
+        values: list[float] = getattr(self, what)
+        sign = 1 if what == "accuracy" else -1
+        k = next((k for k, value in enumerate(values) if sign * (value - level) >= 0), None)
+        if k is None or k == 0 or not math.isfinite(values[k - 1]):
+            return None if k is None else self.time[k]
+        share = (level - values[k - 1]) / (values[k] - values[k - 1])
+        return self.time[k - 1] + share * (self.time[k] - self.time[k - 1])
+
 
 Progress = Callable[[str, float, float, Curve], None]
 """Told after every evaluation: which runs, the time, the end, the curve so far. Of what another process does it is told
@@ -50,7 +63,7 @@ class Run:
     """One algorithm in one world, from one seed.
 
     settings:        everything needed to run it again (names as in `offbeat.simulate`)
-    time_to_target:  the first evaluation at which the target was met; None if there was none
+    time_to_target:  when the target was first met, interpolated between two evaluations; None if it was at none
     diverged_at:     the evaluation at which the loss was no longer finite; the run ended there
     final:           loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models
     topology:        the graph and its weights

@@ -262,7 +262,6 @@ class _Going:
     rule: Callable[[float], Rule]
     curve: Curve = field(default_factory=Curve)
     diverged_at: float | None = None
-    reached: float | None = None
 
     def advance(self, now: float, progress: Progress | None) -> None:
         """Up to an evaluation, and the evaluation; nothing once the loss is no longer finite."""
@@ -277,8 +276,6 @@ class _Going:
         if not (math.isfinite(curve.loss[-1]) and math.isfinite(curve.consensus[-1])):
             self.diverged_at = now
             self.finish()
-        elif self.reached is None and met(p, curve):
-            self.reached = now
 
     def finish(self) -> None:
         """What is left when it has ended."""
@@ -299,7 +296,7 @@ class _Going:
         return Run(
             algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=self.curve, final=self.final,
             settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
-            time_to_target=self.reached if self.diverged_at is None else None, diverged_at=self.diverged_at,
+            time_to_target=reached(p, self.curve) if self.diverged_at is None else None, diverged_at=self.diverged_at,
             updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.staleness,
             digest=self.digest, wall_s=wall, topology=p.topology, models=self.models, trace=self.trace,
         )  # fmt: skip
@@ -336,11 +333,9 @@ def _distances(models: Tensor, middle: Tensor) -> Tensor:
     return torch.cat([(block - middle).double().square().sum(1) for block in torch.split(models, 256)])
 
 
-def met(p: Prepared, curve: Curve, k: int = -1) -> bool:
-    """Whether the k-th point of the curve meets the target."""
-    if p.target is None:
-        return False
-    return curve.accuracy[k] >= p.target if p.task.measure == "accuracy" else curve.loss[k] <= p.target
+def reached(p: Prepared, curve: Curve) -> float | None:
+    """When the average model first met the target; None if it did not, or there is none."""
+    return None if p.target is None else curve.crossing(p.task.measure, p.target)
 
 
 @contextmanager

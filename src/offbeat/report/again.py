@@ -13,6 +13,7 @@ import torch
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.report.markup import escaped, linked, table
+from offbeat.report.table import time_text
 from offbeat.results import VERSION, Comparison
 
 
@@ -45,7 +46,7 @@ def again(comparison: Comparison) -> list[str]:
 
 def _runs(comparison: Comparison) -> list[str]:
     rows = [
-        [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), _reached(run.time_to_target), f"{run.updates:,}",
+        [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), time_text(run.time_to_target), f"{run.updates:,}",
          f"{run.wall_s:.1f}", f'<code title="{escaped(run.digest)}">{escaped(run.digest[:16])}</code>']
         for run in comparison.runs
     ]  # fmt: skip
@@ -62,16 +63,12 @@ def _tuning(comparison: Comparison) -> list[str]:
         for lr, outcome in (runs[0].tuning or {}).items():
             loss = "diverged" if outcome["loss"] is None else f"{outcome['loss']:.4g}"
             rows.append(
-                [escaped(name), f"{lr:g}", _reached(outcome["time_to_target"]), loss, "chosen" * (lr == chosen)]
+                [escaped(name), f"{lr:g}", time_text(outcome["time_to_target"]), loss, "chosen" * (lr == chosen)]
             )
     if not rows:
         return []
     about = "<p>All steps that were tried, in a world of another seed than those compared.</p>"
     return ["<h3>Tuning</h3>", about, table(["algorithm", "step", "time to target", "loss", ""], rows, "tuning")]
-
-
-def _reached(time: float | None) -> str:
-    return "never" if time is None else f"{time:,.6g}"
 
 
 def _base(algorithm: str) -> str:

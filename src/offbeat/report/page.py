@@ -122,7 +122,7 @@ def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     def target() -> list[str]:
         if first.settings["target"] is None:
             return []
-        caption = f"{clock.capitalize()} of the first evaluation at which the average model met the target"
+        caption = f"{clock.capitalize()} until the average model first met the target, interpolated between evaluations"
         caption += ": median, and smallest to largest over the seeds" * (seeds > 1)
         return [shelf.put(bars(comparison), f"{caption}. Shorter is better; hatched bars never met it.")]
 

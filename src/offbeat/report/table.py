@@ -134,10 +134,16 @@ def _middle(runs: Sequence[Run], name: str) -> float:
 
 
 def _time(middle: float | None, low: float | None, high: float | None, count: int) -> str:
-    def shown(t: float | None) -> str:
-        return "never" if t is None else f"{t:,.6g}"
+    return (
+        time_text(middle)
+        if count == 1 or low == high
+        else f"{time_text(middle)} [{time_text(low)} - {time_text(high)}]"
+    )
 
-    return shown(middle) if count == 1 or low == high else f"{shown(middle)} [{shown(low)} - {shown(high)}]"
+
+def time_text(time: float | None) -> str:
+    """A time to a target: no digits that mean nothing, for it is interpolated."""
+    return "never" if time is None else f"{time:,.0f}" if time >= 1000 else f"{time:.4g}"
 
 
 def _percent(value: float) -> str:
