@@ -17,7 +17,9 @@ from offbeat.streams import Purpose, Supply, stream
 from offbeat.task import Task
 from offbeat.topology import Topology, build
 
-ALL = ("adsgd", "adpsgd", "adpsgd:overlap", "adpsgd:atomic", "rfast", "dsgd", "dsgd:overlap", "allreduce")
+ALL = (
+    "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after", "allreduce",
+)  # fmt: skip
 LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
 
 

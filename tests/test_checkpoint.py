@@ -432,7 +432,7 @@ def test_attributes_that_are_no_fields_are_kept_too() -> None:
 def test_the_state_of_another_class_is_refused() -> None:
     sim = started("dsgd", check=False)
     other = started("adsgd", check=False).agents[0]
-    with pytest.raises(DataError, match=r"dsgd:DSGD: they differ in g, letters, overlap, since"):
+    with pytest.raises(DataError, match=r"dsgd:DSGD: they differ in after, g, letters, since"):
         restore_agent(fresh(sim, 0), agent_state(other))
     with pytest.raises(DataError, match=r"Momentum: they differ in beta, m"):
         restore_rule(Momentum(0.1), rule_state(SGD(0.1)))

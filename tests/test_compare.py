@@ -34,7 +34,7 @@ def example(name: str) -> ModuleType:
 
 
 def test_all_algorithms_run_and_the_table_names_them() -> None:
-    result = offbeat.compare(["adsgd", "adpsgd:atomic", "rfast", "dsgd:overlap", "allreduce"], **QUICK)
+    result = offbeat.compare(["adsgd", "adpsgd:atomic", "rfast", "dsgd:after", "allreduce"], **QUICK)
     text = str(result)
     for run in result.runs:
         assert run.algorithm in text
@@ -193,7 +193,7 @@ def test_a_published_algorithm_is_refused_on_a_graph_that_it_is_not_for() -> Non
     for algorithm, topology, message in (
         ("adsgd", directed, "undirected"),
         ("adpsgd", directed, "undirected"),
-        ("dsgd:overlap", uneven, "symmetric"),
+        ("dsgd:after", uneven, "symmetric"),
     ):
         with pytest.raises(SettingError, match=message):
             offbeat.simulate(algorithm, topology=topology, **QUICK)
@@ -268,3 +268,15 @@ def test_a_module_with_two_dtypes_and_tied_weights_is_two_parts() -> None:
 def test_settings_that_make_no_sense_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         offbeat.plan(["adsgd"], **(QUICK | settings))
+
+
+def test_the_table_names_the_form_of_each_algorithm() -> None:
+    """Of those that have several; an algorithm of the user's is not told what ours does."""
+
+    class DSGD(offbeat.ADSGD):
+        """The user's own, of the same name."""
+
+    said = str(offbeat.compare(["adsgd", "adpsgd", "adpsgd:wait", "dsgd:after"], **QUICK | {"until": 2}))
+    assert "adpsgd averages while it computes; adpsgd:wait computes, then averages and waits for the answer;" in said
+    assert "dsgd:after computes, then sends its model." in said and "adsgd averages" not in said
+    assert "sends its model" not in str(offbeat.compare([DSGD()], **QUICK | {"until": 2}))

@@ -121,7 +121,7 @@ class Applied:
         return self.lr * g
 
 
-@given(worlds, graphs, st.sampled_from(["adpsgd", "adpsgd:overlap"]))
+@given(worlds, graphs, st.sampled_from(["adpsgd", "adpsgd:wait"]))
 def test_adpsgd_sum_with_displacements_in_flight(world: World, graph: str, algorithm: str) -> None:
     """sum_i x_i - displacements in flight = x(0) - everything that was applied, at every instant."""
     Applied.total = np.zeros(3)
@@ -134,10 +134,10 @@ def test_adpsgd_sum_with_displacements_in_flight(world: World, graph: str, algor
     assert asking <= 6, "an agent has at most one question under way"
 
 
-@given(worlds, st.sampled_from(["grid", "chain", "star", "binary-tree"]))
-def test_atomic_adpsgd_never_increases_the_spread_and_keeps_the_mean(world: World, graph: str) -> None:
+@given(worlds, st.sampled_from(["grid", "chain", "star", "binary-tree"]), st.sampled_from(["atomic", "atomic+wait"]))
+def test_atomic_adpsgd_never_increases_the_spread_and_keeps_the_mean(world: World, graph: str, options: str) -> None:
     """Without gradients: after every complete averaging the mean is the same and the spread is no larger."""
-    sim = started("adpsgd:atomic", quadratic(6), world, graph, rule=Nothing)
+    sim = started(f"adpsgd:{options}", quadratic(6), world, graph, rule=Nothing)
     spread_out(sim)
     mean, spread = models(sim).mean(0), np.inf
     for time in range(5, 100, 5):

@@ -1,8 +1,9 @@
 """Handlers called by hand, and the checker of the contract."""
 
 import pickle
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from random import Random
 
 import pytest
@@ -70,18 +71,39 @@ def test_adsgd_gives_a_lost_neighbours_weight_to_itself() -> None:
 
 def test_dsgd_by_hand() -> None:
     a = DSGD()
-    ready(a)
+    assert values(ready(a)) == [("compute", 1.0), ("send Letter to (0, 2)", [0, 1.0])]
     a.on_message(0, Letter(1, vec(7.0)))  # a round ahead
     a.on_message(0, Letter(0, vec(3.0)))
     a.on_gradient(vec(2.0))
-    assert values(a.drain()) == [("send Letter to (0, 2)", [0, 1.0])]
+    assert values(a.drain()) == []
     a.on_message(2, Letter(0, vec(5.0)))
-    assert values(a.drain()) == [("compute", pytest.approx(0.25 * 3 + 0.5 * 1 + 0.25 * 5 - 0.2))]
+    x = pytest.approx(0.25 * 3 + 0.5 * 1 + 0.25 * 5 - 0.2)
+    assert values(a.drain()) == [("compute", x), ("send Letter to (0, 2)", [1, x])]
     assert (a.round, list(a.letters)) == (1, [1])
 
 
-def test_adpsgd_by_hand() -> None:
+def test_dsgd_after_sends_when_its_gradient_is_done() -> None:
+    a = DSGD(after=True)
+    assert values(ready(a)) == [("compute", 1.0)]
+    a.on_gradient(vec(2.0))
+    assert values(a.drain()) == [("send Letter to (0, 2)", [0, 1.0])]
+
+
+def test_adpsgd_averages_while_it_computes() -> None:
+    """Asked at the start; answered in the meantime; the step uses the gradient at the model before the averaging."""
     a = ADPSGD()
+    first, (asked, offered) = values(ready(a))
+    assert (first, offered) == (("compute", 1.0), [1.0])
+    a.on_message(int(asked[-3]), Moved(vec(0.5)))
+    assert a.drain() == []
+    a.on_gradient(vec(2.0))
+    again, (_, offered) = values(a.drain())
+    x = pytest.approx(1 - 0.5 - 0.2)
+    assert (again, offered) == (("compute", x), [x])
+
+
+def test_adpsgd_wait_by_hand() -> None:
+    a = ADPSGD(wait=True)
     ready(a)
     a.on_message(0, Ask(vec(3.0)))  # passive, while it computes
     assert values(a.drain()) == [("send Moved to (0,)", [1.0])]
@@ -95,7 +117,7 @@ def test_adpsgd_by_hand() -> None:
 @pytest.mark.parametrize("lower", [True, False])
 def test_adpsgd_questions_that_cross(lower: bool) -> None:
     """Both ask at once: the higher index withdraws and answers, the lower one waits for that answer."""
-    a = ADPSGD()
+    a = ADPSGD(wait=True)
     ready(a)
     a.on_gradient(vec(2.0))
     a.drain()
@@ -124,12 +146,23 @@ def test_every_row_finds_its_class_and_options_are_checked() -> None:
         assert type(row.prototype).__name__ in repr(row)
         assert find(name).new() is not row.prototype
         assert "arXiv" in row.paper or row.name == "allreduce"
-    assert find("DSGD:overlap").new().overlap  # type: ignore[attr-defined]
-    both = find("adpsgd:overlap+atomic").new()
-    assert (both.overlap, both.atomic) == (True, True)  # type: ignore[attr-defined]
-    for wrong, hint in (("adsg", "'adsgd'"), ("dsgd:overlapp", "'overlap'"), ("adsgd:fast", "no options")):
+        assert set(row.options) == {f.name for f in fields(row.prototype) if f.init}
+    assert find("DSGD:after").new().after  # type: ignore[attr-defined]
+    both = find("adpsgd:wait+atomic").new()
+    assert (both.wait, both.atomic) == (True, True)  # type: ignore[attr-defined]
+    for wrong, hint in (("adsg", "'adsgd'"), ("dsgd:aftr", "'after'"), ("adsgd:fast", "no options")):
         with pytest.raises(SettingError, match=hint):
             find(wrong)
+
+
+def test_a_former_option_is_refused_with_its_new_name() -> None:
+    for former, now, without in (
+        ("dsgd:overlap", "dsgd", "dsgd:after"),
+        ("adpsgd:overlap", "adpsgd", "adpsgd:wait"),
+        ("adpsgd:overlap+atomic", "adpsgd:atomic", "adpsgd:wait"),
+    ):
+        with pytest.raises(SettingError, match=f"Write '{now}' for what '{re.escape(former)}' was.*'{without}'"):
+            find(former)
 
 
 def test_atomic_adpsgd_refuses_an_odd_cycle() -> None:

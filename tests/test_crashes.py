@@ -21,7 +21,7 @@ def test_a_letter_to_a_former_life_does_not_arrive() -> None:
         compute=Delay("constant"), communication=Delay("constant", mean=0.1), slow_compute={0: 10.0},
         slow_communication={2: 80.0}, crashes=(Crash(1, 1.55, 6.25),),
     )  # fmt: skip
-    for algorithm in ("dsgd", "dsgd:overlap"):
+    for algorithm in ("dsgd", "dsgd:after"):
         sim = started(algorithm, quadratic(3), world, "chain")
         sim.run(1000)
         assert min(sim.steps) > 50, sim.steps
@@ -43,7 +43,7 @@ def test_no_schedule_of_crashes_with_slow_agents_stops_the_living(seed: int) -> 
         seed=seed, communication=Delay("constant", mean=0.2), slow_compute={slow: 5.0},
         slow_communication={sender: 40.0}, crashes=tuple(crashes),
     )  # fmt: skip
-    for algorithm in ("dsgd", "adpsgd"):
+    for algorithm in ("dsgd", "dsgd:after", "adpsgd", "adpsgd:wait"):
         sim = started(algorithm, quadratic(n), world, "ring")
         sim.run(300)
         before = list(sim.steps)

@@ -26,7 +26,7 @@ from offbeat.sweeping.grid import points
 from offbeat.task import Task
 
 TABLES = ("events", "writes", "mixed", "transmissions")
-EVERY = "adsgd,adpsgd,adpsgd:atomic,rfast,dsgd,dsgd:overlap,allreduce"
+EVERY = "adsgd,adpsgd,adpsgd:atomic,rfast,dsgd,dsgd:after,allreduce"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

@@ -47,7 +47,7 @@ from offbeat.world import World
 
 pytestmark = needs_shared_memory
 
-ALL = ("adsgd", "dsgd", "dsgd:overlap", "adpsgd", "adpsgd:overlap", "rfast", "allreduce")
+ALL = ("adsgd", "dsgd", "dsgd:after", "adpsgd", "adpsgd:wait", "rfast", "allreduce")
 RETURNING = tuple(name for name in ALL if name != "allreduce")
 DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 EXACT = (
@@ -95,7 +95,7 @@ def limit(algorithm: str, task: Quadratic, topology: str, lr: float) -> np.ndarr
     return fixed
 
 
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:overlap", "rfast", "allreduce"])
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "rfast", "allreduce"])
 def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, without_noise: str) -> None:
     """Closed forms, to 1e-6, with a straggler and delays. Four times as long if the machine was busy."""
     for units in (600, 2400):
@@ -110,7 +110,7 @@ def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, wit
     pytest.fail(f"{algorithm} is {error} from its limit")
 
 
-@pytest.mark.parametrize("algorithm", ["adpsgd", "adpsgd:overlap"])
+@pytest.mark.parametrize("algorithm", ["adpsgd", "adpsgd:wait"])
 def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
     algorithm: str, tmp_path: Path, without_noise: str
 ) -> None:

@@ -16,7 +16,7 @@ from offbeat.perfetto import INSTANTS, perfetto, save_perfetto
 from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
 
 Event = dict[str, Any]
-NAMED = ("adsgd", "rfast", "adpsgd", "dsgd:overlap", "allreduce")
+NAMED = ("adsgd", "rfast", "adpsgd", "dsgd:after", "allreduce")
 
 
 def simulated(algorithm: str = "adsgd", **settings: Any) -> Trace:

@@ -278,7 +278,7 @@ def test_the_digest_sees_every_table(table: str) -> None:
     assert replace(made, agents=made.agents + 1).digest() != made.digest()
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "adpsgd:atomic"])
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Staleness and digest of a run with a crash are those of its trace; no more rows are held than a part has."""
     monkeypatch.setattr(trace, "PART", 7)

@@ -16,12 +16,10 @@ UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
 
 
 @given(st.sampled_from(["grid", "ring", "complete", "star", "chain", "exponential"]), st.integers(1, 9), st.booleans())
-def test_adsgd_in_lockstep_is_dsgd_bit_for_bit(topology: str, n: int, overlap: bool) -> None:
+def test_adsgd_in_lockstep_is_dsgd_bit_for_bit(topology: str, n: int, after: bool) -> None:
     n = {5: 6, 7: 8}.get(n, n) if topology == "grid" else n
     task = quadratic(n, noise=0.1)
-    runs = [
-        started(name, task, LOCKSTEP, build(topology, n)) for name in ("adsgd", "dsgd:overlap" if overlap else "dsgd")
-    ]
+    runs = [started(name, task, LOCKSTEP, build(topology, n)) for name in ("adsgd", "dsgd:after" if after else "dsgd")]
     for sim in runs:
         sim.run(50)
         assert sim.steps == [50] * n

@@ -132,7 +132,7 @@ def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
     assert f"remove {out / FIRST}, and --resume makes it anew" in broken.complained.replace("out/", f"{out}/")
 
 
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd:overlap", "adpsgd:overlap", "allreduce"])
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "adpsgd", "allreduce"])
 def test_after_ctrl_c_it_says_how_to_go_on_and_does(algorithm: str, tmp_path: Path) -> None:
     """Every agent that does not wait for others saves when it is asked to stop."""
     out = tmp_path / "out"

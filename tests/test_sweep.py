@@ -143,11 +143,11 @@ def test_the_order_is_that_of_the_file_and_steps_are_those_of_compare() -> None:
     found = points(
         {
             "fixed": {"task": "quadratic", "agents": 4, "until": 20},
-            "grid": {"seed": [1, 0], "lr": [0.03, 0.01], "algorithm": ["rfast", "adsgd", "dsgd:overlap"]},
-            "lr": {"DSGD:overlap": 0.2},
+            "grid": {"seed": [1, 0], "lr": [0.03, 0.01], "algorithm": ["rfast", "adsgd", "dsgd:after"]},
+            "lr": {"DSGD:after": 0.2},
         }
     )
-    one = [("rfast", 0.12), ("rfast", 0.04), ("adsgd", 0.03), ("adsgd", 0.01), ("dsgd:overlap", 0.2)]
+    one = [("rfast", 0.12), ("rfast", 0.04), ("adsgd", 0.03), ("adsgd", 0.01), ("dsgd:after", 0.2)]
     assert [(p.seed, p.algorithm, p.lr) for p in found] == [(seed, *each) for seed in (1, 0) for each in one]
     assert found[0].named == "seed 1, algorithm rfast, lr 0.03"
     assert len({p.key for p in found}) == 10

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat import comparison
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, find
 from offbeat.console import Out, progress_bar, told_by
 from offbeat.delays import FAMILIES
 from offbeat.errors import OffbeatError, SettingError, unknown
@@ -65,7 +65,7 @@ def compare(
     algorithms: Annotated[
         str,
         typer.Option(
-            help="Names with commas between; options after a colon, as in 'dsgd:overlap'.", rich_help_panel=WHAT
+            help="Names with commas between; options after a colon, as in 'dsgd:after'.", rich_help_panel=WHAT
         ),
     ] = ",".join(ALGORITHMS),
     agents: Annotated[int, typer.Option(help="How many agents.", rich_help_panel=WHAT)] = 9,
@@ -389,5 +389,7 @@ def _algorithms() -> Table:
     for row in ALGORITHMS.values():
         lines = [f"{row.title} ({row.paper})", f"waits for {row.waits_for}; needs {row.needs}",
                  f"tolerates {', '.join(sorted(row.tolerates)) or 'nothing'}", row.note]  # fmt: skip
+        names = [row.name, *(f"{row.name}:{option}" for option in row.options)] if row.options else []
+        lines += [f"{name} {find(name).form}" for name in names]
         table.add_row(row.name, "\n".join(line for line in lines if line))
     return table

@@ -63,7 +63,7 @@ def sweep_command(
 
       case = \["base", "combined"]
 
-      algorithm = \["adsgd", "dsgd:overlap", "rfast"]
+      algorithm = \["adsgd", "dsgd:after", "rfast"]
 
       seed = \[0, 1, 2]
 

@@ -296,7 +296,7 @@ def compare(
 ) -> Comparison:
     """Run several algorithms in the same worlds.
 
-    algorithms: names ("adsgd", "dsgd:overlap"), classes or objects of your own (`offbeat.Agent`)
+    algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
     settings:   those of `Experiment`, and
     lr:         a step, several, "tuned" (each algorithm's own best of `TUNING_GRID`), or {algorithm: step, "": step}
     seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from offbeat.agent import Agent
@@ -26,6 +27,7 @@ class Algorithm:
     needs:       of the graph and its weights
     tolerates:   "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
     note:        what else one should know, in particular why something is not tolerated
+    options:     name -> what an agent does without that option, and with it; both continue "an agent ..."
     times_n:     whether the default step is n times that of the others
     graph:       whether the graph has to be undirected, and its weights symmetric too
     vectors:     models that an agent holds in a simulation, and those for each neighbour: an estimate of its memory
@@ -42,11 +44,18 @@ class Algorithm:
     needs: str = "a connected graph"
     tolerates: frozenset[str] = frozenset({"loss", "crash", "return"})
     note: str = ""
+    options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     times_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
     vectors: tuple[float, float] = (5.0, 3.0)
     free: bool = False
     own: bool = False
+
+    @property
+    def form(self) -> str:
+        """What an agent does, where there are several forms of the algorithm; continues "an agent ..."."""
+        said = [texts[getattr(self.prototype, name)] for name, texts in self.options.items()]
+        return ", ".join(filter(None, said))
 
     def default_lr(self, lr: float, n: int) -> float:
         """The step when none was given for this algorithm in particular."""
@@ -82,7 +91,11 @@ ALGORITHMS: dict[str, Algorithm] = {
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
             waits_for="the answer of one random neighbour",
             needs="an undirected connected graph; with :atomic a bipartite one", graph="undirected",
-            note="biased towards the data of fast agents. Options: overlap (average while computing), atomic",
+            note="biased towards the data of fast agents",
+            options={
+                "wait": ("averages while it computes", "computes, then averages and waits for the answer"),
+                "atomic": ("", "asks on one side of the graph only, so that every averaging is atomic"),
+            },
             vectors=(2.5, 0.0),
         ),
         Algorithm(
@@ -95,7 +108,8 @@ ALGORITHMS: dict[str, Algorithm] = {
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
             waits_for="all neighbours of the same round",
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
-            note="mail is never lost. Option: overlap (send while computing)", vectors=(2.0, 0.5),
+            note="mail is never lost", vectors=(2.0, 0.5),
+            options={"after": ("sends its model while it computes", "computes, then sends its model")},
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce", "textbook; a baseline of arXiv:2505.10322",
@@ -107,9 +121,12 @@ ALGORITHMS: dict[str, Algorithm] = {
     )
 }  # fmt: skip
 
+FORMER = {"adpsgd": "wait", "dsgd": "after"}
+"""Algorithms that had an option `overlap`, and the option for what they did without it."""
+
 
 def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
-    """A row of the table by name, with options ("adpsgd:overlap+atomic"); or a row for a class of the user's.
+    """A row of the table by name, with options ("adpsgd:atomic+wait"); or a row for a class of the user's.
 
     Raises SettingError for an unknown name or option.
     """
@@ -126,19 +143,24 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
         raise SettingError(f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}.")
     name, colon, options = wanted.strip().lower().partition(":")
     if not name or (colon and not options):
-        raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:overlap'.")
+        raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
     if name not in ALGORITHMS:
         raise unknown("algorithm", name, ALGORITHMS)
     row = ALGORITHMS[name]
     if not options:
         return row
-    known = [f.name for f in fields(row.prototype) if f.init]
     chosen = sorted(set(options.split("+")))
     for option in chosen:
-        if option not in known:
+        if option == "overlap" and name in FORMER:
+            instead = ":".join(filter(None, (name, "+".join(other for other in chosen if other != option))))
+            raise SettingError(
+                f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what '{wanted}' "
+                f"was; what {name} was without it is '{name}:{FORMER[name]}'."
+            )
+        if option not in row.options:
             raise (
-                unknown(f"option of {name}", option, known)
-                if known
+                unknown(f"option of {name}", option, row.options)
+                if row.options
                 else SettingError(f"The algorithm {name} has no options; got '{wanted}'.")
             )
     return replace(row, name=f"{name}:{'+'.join(chosen)}", prototype=type(row.prototype)(**dict.fromkeys(chosen, True)))

@@ -28,13 +28,13 @@ class ADPSGD(Agent):
         x_i, x_j <- (x_i + x_j) / 2,   then   x_i <- x_i - lr g_i(xhat_i)
 
     Paper -> code: the active agent i sends `Ask(x_i)`; the passive one answers at once, also while it
-    computes. xhat_i, the model that the gradient was started at, is what was given to `compute`.
+    computes. xhat_i, the model that the gradient was started at, is what was given to `compute`. An agent asks when
+    its gradient starts, so that averaging and computing go on together, and steps when both are done.
 
-    By default an agent computes, asks, waits for the answer and steps, as the comparison in
-    arXiv:2505.10322 has it on our reading.
-    overlap: ask when the gradient starts, so that averaging and computing go on together, as in arXiv:1710.06952.
-    atomic: on a bipartite graph only the agents of one side ask and those of the other only answer,
-    so that every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
+    Attributes:
+        wait: Ask when the gradient is done, and wait for the answer before the step and the next gradient.
+        atomic: On a bipartite graph only the agents of one side ask and those of the other only answer, so that
+            every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
 
     Differs from the paper: the answer is the displacement d = (x_i - x_j)/2, so x_i + x_j is kept
     exactly even if x_i has moved in between (it was asked by a third agent meanwhile), and no lock is
@@ -42,7 +42,7 @@ class ADPSGD(Agent):
     withdraws its question and answers.
     """
 
-    overlap: bool = False
+    wait: bool = False
     atomic: bool = False
     g: Vector | None = field(init=False, default=None)
     asked: int | None = field(init=False, default=None)
@@ -61,10 +61,10 @@ class ADPSGD(Agent):
         self.begin()
 
     def begin(self) -> None:
-        """The next gradient."""
+        """The next gradient, and the question beside it."""
         self.g = None
         self.compute(self.x)
-        if self.overlap:
+        if not self.wait:
             self.ask()
 
     def ask(self) -> None:
@@ -76,7 +76,7 @@ class ADPSGD(Agent):
     def on_gradient(self, g: Vector) -> None:
         """The gradient at xhat_i is there."""
         self.g = g
-        if not self.overlap:
+        if self.wait:
             self.ask()
         self.finish()
 

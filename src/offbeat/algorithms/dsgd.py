@@ -20,16 +20,17 @@ class DSGD(Agent):
 
         x_i^{k+1} = sum_j w_ij x_j^k - lr g_i(x_i^k)
 
-    Paper -> code: k -> `round`; x_j^k -> `letters[k][j]`.
+    Paper -> code: k -> `round`; x_j^k -> `letters[k][j]`. x_i^k is sent while its gradient is being computed, and a
+    round takes as long as the slower of the two.
 
-    overlap: send x_i^k while its gradient is being computed. Default: after it, as a program does
-    that computes and then communicates; on our reading of arXiv:2505.10322 this is what it compares with.
+    Attributes:
+        after: Send x_i^k when its gradient is done, as a program does that computes and then communicates.
 
     Differs from the paper: crashes, which it leaves open. A peer that returned takes part from the first
     round of which its letter comes.
     """
 
-    overlap: bool = False
+    after: bool = False
     g: Vector | None = field(init=False, default=None)
     letters: dict[int, dict[int, Vector]] = field(init=False, default_factory=dict)
     since: dict[int, int] = field(init=False, default_factory=dict)
@@ -45,9 +46,9 @@ class DSGD(Agent):
         self.begin()
 
     def begin(self) -> None:
-        """A round: the gradient at x_i^k, and the letter before or after it."""
+        """A round: the gradient at x_i^k, and the letter beside it or after it."""
         self.compute(self.x)
-        if self.overlap:
+        if not self.after:
             self.post()
 
     def post(self) -> None:
@@ -58,7 +59,7 @@ class DSGD(Agent):
     def on_gradient(self, g: Vector) -> None:
         """The gradient at x_i^k is there."""
         self.g = g
-        if not self.overlap:
+        if self.after:
             self.post()
         self.finish()
 

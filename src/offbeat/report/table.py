@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import Comparison, Run, spread
 
 WIDTH = 118
@@ -107,6 +107,8 @@ def notes(comparison: Comparison) -> list[str]:
         said.append("accuracy, loss: of the average model; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in comparison.runs}) > 1:
         said.append("Medians over the seeds, for the time with [smallest - largest]; B and D are the largest.")
+    if forms := _forms(comparison):
+        said.append("; ".join(f"{name} {form}" for name, form in forms.items()) + ".")
     for run in comparison.runs:
         if run.diverged_at is not None:
             which = f"{run.algorithm} with step {run.lr:g}, seed {run.seed},"
@@ -126,6 +128,13 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.interrupted:
         said.append("Interrupted: these are the runs that were finished.")
     return said
+
+
+def _forms(comparison: Comparison) -> dict[str, str]:
+    """What agents do, of the algorithms that have several forms."""
+    ours = {run.algorithm for run in comparison.runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
+    names = dict.fromkeys(run.algorithm for run in comparison.runs)
+    return {name: form for name in names if name in ours and (form := find(name).form)}
 
 
 def _middle(runs: Sequence[Run], name: str) -> float:
