@@ -16,7 +16,7 @@ from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
 from offbeat.live.launch import Job, Launcher, job_folder
-from offbeat.live.log import elapsed, merged
+from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.metrics import Metrics
 from offbeat.live.saver import Every
 from offbeat.live.screen import Screen, shown
@@ -147,6 +147,8 @@ def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None
             save_perfetto(trace, profile)
     except OSError as error:
         raise DiskError(f"Cannot write {error.filename or folder}: {error.strerror or error}.") from error
+    if why := damage(trace):
+        complain(why)
     if not quiet:
         for path in [folder, *([profile] if profile is not None else [])]:
             Out().print(Text(f"Written: {path}"), soft_wrap=True)

@@ -28,7 +28,7 @@ from offbeat.live.driver import Driver, Stopped
 from offbeat.live.enter import Place, begin, log_path, place, resume
 from offbeat.live.fabric import model_of
 from offbeat.live.launch import Job, Launcher
-from offbeat.live.log import elapsed, merged
+from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.looks import Look, Looks
 from offbeat.results import Curve, Run
 from offbeat.rules import SGD
@@ -225,6 +225,8 @@ def run_live(
     try:
         launcher.run()
         trace = merged(logs, settings)
+        if why := damage(trace):
+            say(0, why)
         if not launcher.stopped_by:
             looks.add(math.inf, watcher.final or looks.taken[-1][1], int(trace.updates().sum()))
     finally:

@@ -15,6 +15,7 @@ import torch
 from offbeat.algorithms import find
 from offbeat.errors import DataError
 from offbeat.experiment import Experiment, prepare
+from offbeat.live.log import damage
 from offbeat.live.performer import digest
 from offbeat.rules import SGD
 from offbeat.runs import one_thread
@@ -46,6 +47,8 @@ def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int],
     s = trace.settings
     if "algorithm" not in s:
         raise DataError("The trace does not say which algorithm made it; expected the trace of a live run.")
+    if why := damage(trace):
+        raise DataError(why)
     with one_thread():
         replay = _experiment(trace, s) if "experiment" in s else _schedule(trace, s)
         again = replay.run(progress)
