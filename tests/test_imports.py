@@ -17,7 +17,7 @@ ALLOWED = {
     # what everything stands on
     "errors": "",
     "devices": "",
-    "native": "",
+    "native": "reading",
     "reading": "",
     "streams": "",
     "trace": "reading",

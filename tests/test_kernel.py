@@ -313,6 +313,46 @@ def test_files_of_somebody_else_are_refused(tmp_path: Path, compiled: Path, monk
     assert works()
 
 
+DAMAGED = """
+from pathlib import Path
+from offbeat import kernel
+
+folder = Path({folder!r})
+said = kernel.name()
+(library,) = folder.iterdir()
+whole = library.read_bytes()
+flipped = whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]
+for content in (whole[:9000], b"", flipped):
+    library.unlink()  # what is mapped stays as it is
+    library.write_bytes(content)
+    kernel._load.cache_clear()
+    assert kernel.name() == said, kernel.name()
+    (library,) = folder.iterdir()
+    assert library.read_bytes() == whole
+print(said)
+"""
+
+
+def test_a_damaged_library_is_built_anew_and_never_run(tmp_path: Path, compiled: Path) -> None:
+    """In a process of its own: a library that is cut ends it with SIGBUS."""
+    code = DAMAGED.format(folder=str(tmp_path / "offbeat"))
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stdout.startswith("compiled (")
+
+
+def test_without_a_cache_the_function_is_compiled_all_the_same(
+    tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the same command would give other bytes where the home directory cannot be written."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said = kernel.name()
+    kernel._load.cache_clear()
+    assert kernel.name() == said
+
+
 @pytest.mark.parametrize(
     ("banner", "title"),
     [

@@ -90,7 +90,7 @@ def test_a_log_with_a_hole_goes_on_and_its_trace_is_not_replayed(tmp_path: Path)
     ends = written(path, 3)
     flip(path, ends[0] + 50)
     written(path, 2)
-    trace = merged([path], {"algorithm": "adsgd"})
+    trace = merged([path, tmp_path / "agent-1.trace"], {"algorithm": "adsgd"})
     assert trace.writes["step"].tolist() == [1, 1, 3, 4, 5]
     trace.save(tmp_path / "trace.npz")
     with pytest.raises(DataError, match=r"logs of agents 0 were damaged.*cannot be replayed"):

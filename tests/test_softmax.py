@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,8 +148,8 @@ def test_bits_do_not_depend_on_the_width_of_the_vectors(functions: softmax.Funct
     info = Path("/proc/cpuinfo")
     if not info.exists() or not {"avx512f", "fma"} <= set(info.read_text().split()):
         pytest.skip("needs a processor with AVX-512")
-    library, _ = native.built("offbeat.tasks", "softmax.c", (*softmax.FLAGS, "-mno-avx512f"))
-    narrow = softmax._bound(ctypes.CDLL(str(library)))
+    library, _ = native.loaded("offbeat.tasks", "softmax.c", (*softmax.FLAGS, "-mno-avx512f"))
+    narrow = softmax._bound(library)
     for features, classes, scale in ((784, 10, BYTES), (50, 7, FLOATS)):
         t = task(features, classes, scale)
         models, index = drawn(t, 4, 33)

@@ -14,7 +14,6 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -213,7 +212,7 @@ def _call(function: Function, out: Tensor, terms: Terms, also: Tensor | None) ->
 def _load() -> tuple[Functions, str]:
     """The functions by dtype, none if they cannot be had, and what to call them."""
     try:
-        library, title = native.built(__package__, "kernel.c", (*FLAGS, f"-DFUSED={_fused():d}"))
+        library, title = native.loaded(__package__, "kernel.c", (*FLAGS, f"-DFUSED={_fused():d}"))
         functions = _checked(library)
     except native.FAILURES as why:
         return {}, f"torch ({why})"
@@ -236,10 +235,10 @@ def _fused() -> bool:
     return bool(total.add_(torch.full_like(total, x), alpha=x)[0] != 0)
 
 
-def _checked(library: Path) -> Functions:
-    """The functions in that file; KernelError unless they give torch's bits, in whole tiles and in what is left."""
-    loaded, functions = ctypes.CDLL(str(library)), dict[torch.dtype, Compiled]()  # not PyDLL: other threads run
+def _checked(loaded: ctypes.CDLL) -> Functions:
+    """The functions in that library; KernelError unless they give torch's bits, in whole tiles and in what is left."""
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
+    functions = dict[torch.dtype, Compiled]()
     for dtype, (_, named) in CTYPES.items():
         function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]
         functions[dtype] = Compiled(function, rows, _bound_steps(loaded) if dtype == torch.float32 else None)

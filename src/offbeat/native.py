@@ -1,13 +1,14 @@
 """C functions that are compiled on the machine that runs them, at first use, and kept in the user's cache.
 
-    library, title = built(__package__, "kernel.c", ("-ffp-contract=off",))
+    library, title = loaded(__package__, "kernel.c", ("-ffp-contract=off",))
 
-Whoever uses this loads the library, compares what it computes with what it should, and has another way to do the work,
+Whoever uses this compares what it computes with what it should, and has another way to do the work,
 with a name that gives the reason, wherever one of `FAILURES` comes.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -21,6 +22,7 @@ from importlib import resources
 from pathlib import Path
 
 from offbeat.errors import OffbeatError
+from offbeat.reading import content
 
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared")
 """Of every library; how products and sums are rounded is for each to say."""
@@ -34,26 +36,51 @@ FAILURES = (KernelError, subprocess.SubprocessError, OSError, RuntimeError, Valu
 """What may come while a library is built, loaded and checked."""
 
 
-def built(package: str, source: str, flags: Sequence[str]) -> tuple[Path, str]:
-    """The shared library of that file of the package, from the cache if it is there, and the compiler's title.
+def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
+    """The library of that file of the package, from the cache if it is there and whole, and the compiler's title.
 
-    The key is all that the result depends on. Several processes may build it at once.
+    Its name holds all that the result depends on, and the SHA-256 of its own content: what is cut or damaged is built
+    anew before anything runs it. Several processes may build it at once. Where the cache cannot be written, it is built
+    for this process alone.
     """
     command = _compiler()
     banner = _run([*command, "--version"])
     text = resources.files(package).joinpath(source).read_bytes()
     options = (*FLAGS, *flags)
     key = hashlib.sha256(repr((text, command, banner, options, _processor())).encode()).hexdigest()[:32]
-    folder = _folder()
-    library = folder / f"{Path(source).stem}-{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as there:
-            new = Path(there) / library.name
-            _run([*command, *options, "-x", "c", "-o", str(new), "-", "-lm"], text)
-            new.replace(library)
-    if library.lstat().st_uid != os.geteuid() or library.is_symlink():
-        raise KernelError(f"{library} is not a file of this user")
-    return library, title(command, banner)
+    stem, build = f"{Path(source).stem}-{key}", [*command, *options, "-x", "c", "-", "-lm", "-o"]
+    try:
+        folder = _folder()
+        library = _cached(folder, stem) or _compiled(build, text, folder, stem)
+        return ctypes.CDLL(str(library)), title(command, banner)  # not PyDLL: other threads run
+    except OSError:
+        with tempfile.TemporaryDirectory() as there:
+            return ctypes.CDLL(str(_compiled(build, text, Path(there), stem))), title(command, banner)
+
+
+def _cached(folder: Path, stem: str) -> Path | None:
+    """The library, if it is in the cache as it was written; what is not, is removed."""
+    for library in sorted(folder.glob(f"{stem}-*.so")):
+        if library.lstat().st_uid != os.geteuid() or library.is_symlink():
+            raise KernelError(f"{library} is not a file of this user")
+        if library.name == _named(stem, library):
+            return library
+        library.unlink()
+    return None
+
+
+def _compiled(build: Sequence[str], text: bytes, folder: Path, stem: str) -> Path:
+    """A new library in that folder, which is there completely or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder) as there:
+        new = Path(there) / "new.so"
+        _run([*build, str(new)], text)
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
+        return new.replace(folder / _named(stem, new))
+
+
+def _named(stem: str, library: Path) -> str:
+    return f"{stem}-{hashlib.sha256(content(library)).hexdigest()[:32]}.so"
 
 
 def _compiler() -> list[str]:

@@ -73,8 +73,8 @@ def name() -> str:
 def _load() -> tuple[Functions | None, str]:
     """The functions, None if they cannot be had, and what to call them."""
     try:
-        library, title = native.built(__package__, "softmax.c", FLAGS)
-        functions = _bound(ctypes.CDLL(str(library)))  # not PyDLL: other threads run
+        library, title = native.loaded(__package__, "softmax.c", FLAGS)
+        functions = _bound(library)
         _check(functions)
     except native.FAILURES as why:
         return None, f"torch ({why})"
