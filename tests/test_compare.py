@@ -276,7 +276,7 @@ def test_the_table_names_the_form_of_each_algorithm() -> None:
     class DSGD(offbeat.ADSGD):
         """The user's own, of the same name."""
 
-    said = str(offbeat.compare(["adsgd", "adpsgd", "adpsgd:wait", "dsgd:after"], **QUICK | {"until": 2}))
-    assert "adpsgd averages while it computes; adpsgd:wait computes, then averages and waits for the answer;" in said
-    assert "dsgd:after computes, then sends its model." in said and "adsgd averages" not in said
+    said = " ".join(str(offbeat.compare(["adsgd", "adpsgd:wait", "dsgd:after"], **QUICK | {"until": 2})).split())
+    form = "adpsgd:wait computes, then averages and waits for the answer; dsgd:after computes, then sends its model."
+    assert form in said
     assert "sends its model" not in str(offbeat.compare([DSGD()], **QUICK | {"until": 2}))

@@ -46,7 +46,7 @@ def script(trace: Trace) -> Trace:
 # -- the fit ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "allreduce"])
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "adpsgd", "allreduce"])
 def test_the_fit_measures_the_delays_of_every_agent(algorithm: str) -> None:
     _, trace = simulated(algorithm, case="combined", straggler=2, slowdown=3.0, until=4000.0)
     size = sum(x.numel() * x.element_size() for x in prepare(Experiment(task="quadratic", agents=4), 3).task.initial())

@@ -109,10 +109,15 @@ def _sending(trace: Trace, i: int, out: Intervals, share: np.ndarray, late: floa
 
 
 def _late(trace: Trace, i: int, sent: np.ndarray) -> float:
-    """The median time by which agent i's next transmission began after the one that it had to wait for."""
-    mine = (trace.events["agent"] == i) & (trace.events["event"] == EVENT_CODE["gradient"])
-    given = np.searchsorted(trace.events["time"][mine], [sent["start"], sent["end"]], side="right")
-    waited = (given[1] > given[0])[:-1]
+    """The median time by which agent i's next transmission began after the one that it had to wait for.
+
+    It had to where a gradient was done during the one before, and no handler after it could have given it.
+    """
+    mine = trace.events[trace.events["agent"] == i]
+    done = mine["time"][mine["event"] == EVENT_CODE["gradient"]]
+    given = np.searchsorted(done, [sent["start"], sent["end"]], side="right")
+    later = np.searchsorted(mine["time"], [sent["end"][:-1], sent["start"][1:]], side="right")
+    waited = (given[1] > given[0])[:-1] & (later[1] == later[0])
     gaps = (sent["start"][1:] - sent["end"][:-1])[waited]
     return max(0.0, float(np.median(gaps))) if len(gaps) else 0.0
 
