@@ -26,13 +26,12 @@ model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
 agent = offbeat.join()  # 2
 optimizer = agent.wrap(model, torch.optim.AdamW(model.parameters(), lr=args.lr))  # 3
 
-for epoch in range(args.epochs):
-    for x, y in agent.shard(loader):  # 4
+for epoch in agent.epochs(args.epochs):  # 4: after a restart, those that are left
+    for x, y in agent.shard(loader):  # 5
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
     with torch.no_grad():
         right = (model(mnist.test_x).argmax(1) == mnist.test_y).float().mean()
-    agent.log(loss=loss, metric=right)  # 5
     print(f"epoch {epoch}: {100 * right:.2f} % of the test images")

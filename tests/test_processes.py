@@ -1,13 +1,16 @@
 """Real processes: every algorithm reaches its limit; agents are killed and stopped; scripts go wrong."""
 
 import os
+import re
 import subprocess
 import sys
+from difflib import ndiff
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
+from test_data import small_set, write
 from warm import Started, alive, finished, needs_shared_memory, until
 
 from offbeat.live.launch import PREFIX, SHARED
@@ -37,6 +40,7 @@ while not done.exists() and time.monotonic() < end:
 """
 """Until the agent that was killed has made fifty steps in its second life."""
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 
 QUADRATIC = """
@@ -184,6 +188,42 @@ def test_a_script_that_goes_wrong_gets_one_clear_paragraph(what: str, tmp_path: 
     assert error.count("Error: Agent") == 1
     assert said in error
     assert quoted in error
+
+
+DYING = """
+import os, signal
+from offbeat.member import Member
+
+leave = Member.leave
+
+def dying(self):
+    if os.environ["OFFBEAT_INCARNATION"] == "1" and self.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    leave(self)
+
+Member.leave = dying
+"""
+"""Agent 1 dies once, after its training."""
+
+
+def test_the_example_survives_kills_within_an_epoch_and_after_the_last_one(tmp_path: Path) -> None:
+    """Two steps an epoch. What agent 0 had made since its checkpoint it makes again; agent 1 has nothing left to do."""
+    write(tmp_path / "data", small_set(train=128, test=8))
+    done = finished(
+        tmp_path, "launch", "-n", "2", "--out", "out", "--checkpoint-every", "2", "--fault", "kill agent 0 at step 3",
+        str(EXAMPLES / "mnist.py"), "--data", "data", "--epochs", "3", setup=DYING,
+    )  # fmt: skip
+    assert done.code == 0, done.said + done.complained
+    assert [done.said.count(f"[{i}] died (killed by SIGKILL); restart 1") for i in (0, 1)] == [1, 1]
+    for i in (0, 1):
+        assert re.findall(rf"\[{i}\] epoch (\d)", done.said) == ["0", "1", "2"]
+    assert Trace.load(tmp_path / "out" / "trace.npz").updates().tolist() == [7, 6]
+
+
+def test_the_example_differs_from_its_plain_twin_in_five_marked_lines() -> None:
+    ours, plain = ((EXAMPLES / name).read_text().splitlines()[4:] for name in ("mnist.py", "mnist_plain.py"))
+    changed = [line[2:] for line in ndiff(plain, ours) if line.startswith("+ ")]
+    assert [re.findall(r"# (\d)", line) for line in changed] == [["1"], ["2"], ["3"], ["4"], ["5"]]
 
 
 def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ agent = offbeat.join()
 optimizer = agent.wrap(model, torch.optim.AdamW(model.parameters(), lr=1e-2))
 data = torch.utils.data.TensorDataset(torch.randn(120, 4), torch.randn(120, 2))
 loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
-for epoch in range(8):
+for epoch in agent.epochs(8):
     for x, y in agent.shard(loader):
         optimizer.zero_grad()
         torch.nn.functional.mse_loss(model(x), y).backward()
@@ -245,7 +245,7 @@ def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_model_or_world_is_refused_with_the_difference(tmp_path: Path) -> None:
-    short = SCRIPT.replace("range(8)", "range(1)")
+    short = SCRIPT.replace("epochs(8)", "epochs(1)")
     command = ["launch", "-n", "2", "--out", "out"]
     first = finished(tmp_path, *command, "train.py", script=short)
     assert first.code == 0, first.said + first.complained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
@@ -243,7 +244,7 @@ def test_other_epochs_and_seeds_reshuffle(name: str) -> None:
 
 def test_a_sampler_is_told_its_epoch() -> None:
     share = shard(LOADERS["custom sampler"](), 0, 2)
-    share.restore({"epoch": 3, "batch": 1})
+    share.place.move(2, 1)
     assert [flat(share), flat(share)] == [[12, 16, 20, 0], [6, 10, 14, 18, 22, 2]]
 
 
@@ -258,11 +259,12 @@ def test_what_is_left_out_of_an_epoch_changes() -> None:
 def test_length_and_position_count_batches(make: Callable[[], Iterable[Any]]) -> None:
     for rank in (0, 1):
         share = shard(make(), rank, 2)
-        assert (share.epoch, share.state()) == (0, {"epoch": 0, "batch": 0})
+        assert (share.epoch, share.place.next()) == (0, (0, 0))
         for count, _ in enumerate(share, 1):
-            assert share.state() == {"epoch": 1, "batch": count}
-        if not isinstance(share._source, DataLoader) or not isinstance(share._source.dataset, Stream):
-            assert len(share) == count
+            assert share.epoch == 1
+            assert share.place.next() == ((1, 0) if count == share.place.size else (0, count))
+        assert (share.epoch, share.place.next()) == (1, (1, 0))
+        assert share.place.size == (None if isinstance(getattr(share._loader, "dataset", None), Stream) else count)
 
 
 def test_a_stream_has_a_length_where_its_data_set_has() -> None:
@@ -279,7 +281,7 @@ def test_a_stream_has_a_length_where_its_data_set_has() -> None:
 @every_loader
 def test_a_restored_shard_goes_on_where_the_other_stopped(make: Callable[[], Iterable[Any]]) -> None:
     torch.manual_seed(1)
-    first, second, third = epochs(shard(make(), 1, 2, 3), 3)
+    first, second, third, fourth = epochs(shard(make(), 1, 2, 3), 4)
     uses_workers = getattr(make(), "num_workers", 0) > 0
     for k in (0, 2, len(second)) if uses_workers else range(len(second) + 1):
         torch.manual_seed(k)
@@ -288,26 +290,43 @@ def test_a_restored_shard_goes_on_where_the_other_stopped(make: Callable[[], Ite
         begun = iter(running)
         assert [flat([next(begun)]) for _ in range(k)] == second[:k]
         restored = shard(make(), 1, 2, 3)
-        restored.restore(running.state())
-        assert restored.state() == {"epoch": 2, "batch": k}
-        assert epochs(restored, 2) == [second[k:], third]
-        assert restored.epoch == 3
+        restored.place.move(*running.place.next())
+        rest = [second[k:], third] if k < len(second) else [third, fourth]
+        if k == len(second) and isinstance(getattr(restored._loader, "dataset", None), Stream):
+            rest = [second[-1:], third]  # nobody knew that it was at its end
+        assert epochs(restored, 2) == rest
+
+
+@every_loader
+def test_an_epoch_is_never_handed_out_without_a_batch(make: Callable[[], Iterable[Any]]) -> None:
+    for batch in (12,) if getattr(make(), "num_workers", 0) else (0, 1, 5, 11, 12, 100):
+        share = shard(make(), 1, 2)
+        share.place.move(2, batch)
+        assert all(epochs(share, 2)), batch
+    share = shard(make(), 1, 2)
+    share.place.move(2, 100)
+    assert next(iter(share)) is not None
+
+
+def test_an_epoch_that_cannot_have_a_batch_is_an_error() -> None:
+    """Of a stream of one batch there is none for the second agent: a loop over it would go through nothing."""
+    for _ in range(2):
+        with pytest.raises(SettingError, match="no batch for this agent"):
+            list(shard(DataLoader(Stream(1)), 1, 2))
 
 
 def test_a_restored_shard_loads_nothing_again() -> None:
     numbers = Numbers(40)
     share = shard(DataLoader(numbers, batch_size=3, shuffle=True), 0, 2)
-    share.restore({"epoch": 4, "batch": 5})
+    share.place.move(3, 5)
     assert flat(share) == numbers.loaded
     assert len(numbers.loaded) == 20 - 15
 
 
-def test_a_shard_can_be_restored_to_its_beginning_and_to_its_own_past() -> None:
+def test_a_shard_can_be_put_back_to_its_beginning() -> None:
     share = shard(plain(shuffle=True)(), 0, 2)
     one = epochs(share, 1)
-    share.restore({"epoch": 1, "batch": 0})
-    assert epochs(share, 1) == one
-    share.restore({"epoch": 0, "batch": 0})
+    share.place.move(0, 0)
     assert epochs(share, 1) == one
 
 
@@ -318,9 +337,21 @@ def test_an_abandoned_epoch_counts_and_a_second_iteration_takes_over() -> None:
     next(old)
     new = iter(share)
     assert flat([next(new)]) == expected[0]
-    with pytest.raises(SettingError, match="second shard"):
+    with pytest.raises(SettingError, match="newer loop"):
         next(old)
-    assert share.state() == {"epoch": 2, "batch": 1}
+    assert share.place.next() == (1, 1)
+
+
+def test_a_loop_that_is_going_on_goes_on_where_its_shard_is_put() -> None:
+    """The first batch is needed before the model is wrapped, say, and a checkpoint is restored when it is."""
+    one, two, three = epochs(shard(plain(shuffle=True)(), 0, 2), 3)
+    share = shard(plain(shuffle=True)(), 0, 2)
+    batches = iter(share)
+    share.place.move(1, 4)  # not begun
+    assert flat([next(batches)]) == two[4]
+    share.place.move(0, 2)
+    assert [flat([batch]) for batch in batches] == one[2:]
+    assert epochs(share, 2) == [two, three]
 
 
 def test_workers_have_other_seeds_on_every_agent_and_in_every_epoch() -> None:
@@ -352,24 +383,124 @@ def test_draws_with_replacement_are_the_agents_own_and_follow_the_weights() -> N
 
 
 def test_the_loader_keeps_its_settings_and_is_left_alone() -> None:
-    class Loader(DataLoader[int]):
-        def __iter__(self) -> Any:
-            return ([name, 7] for name in super().__iter__())
-
-    loader = Loader(Numbers(6), batch_size=2, collate_fn=str, generator=torch.Generator().manual_seed(5))
-    assert list(shard(loader, 1, 2)) == [["[1, 3]", 7], ["[5]", 7]]
-    assert list(loader) == [["[0, 1]", 7], ["[2, 3]", 7], ["[4, 5]", 7]]
+    loader = DataLoader(Numbers(6), batch_size=2, collate_fn=str, generator=torch.Generator().manual_seed(5))
+    assert list(shard(loader, 1, 2)) == ["[1, 3]", "[5]"]
+    assert list(loader) == ["[0, 1]", "[2, 3]", "[4, 5]"]
     assert loader.generator.initial_seed() == 5
+
+
+class Transforming(DataLoader[int]):
+    """Does something with every batch."""
+
+    def __iter__(self) -> Any:
+        return ([batch, 7] for batch in super().__iter__())
+
+
+class Forever(DataLoader[int]):
+    """One iterator for all epochs, so that workers stay: a recipe that is passed around."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.repeating = vars(self)["batch_sampler"] = Repeating(self.batch_sampler)
+        self.batches = super().__iter__()
+
+    def __len__(self) -> int:
+        return len(self.repeating.sampler)
+
+    def __iter__(self) -> Any:
+        return (next(self.batches) for _ in range(len(self)))
+
+
+class Repeating:
+    """The batches of a sampler, again and again."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield from self.sampler
+
+
+class Prepared(DataLoader[int]):
+    """Hands out what another loader does, one batch behind it, as Accelerate's do; of another length."""
+
+    def __init__(self, dataset: Dataset[int], **settings: Any) -> None:
+        super().__init__(dataset, **settings)
+        self.base_dataloader = DataLoader(dataset, **settings)
+
+    def __len__(self) -> int:
+        return len(self.base_dataloader)
+
+    def __iter__(self) -> Any:
+        batches = iter(self.base_dataloader)
+        held = next(batches)
+        for batch in batches:
+            yield held
+            held = batch
+        yield held
+
+
+class PastTheSampler(DataLoader[int]):
+    """Its iterators take the batches from elsewhere."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return [[0], [1]] if name == "_index_sampler" else super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("kind", [Transforming, Forever, Prepared])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_loader_that_goes_its_own_way_is_split_by_batches(kind: type[DataLoader[int]], shuffle: bool) -> None:
+    """Never handed out whole: each agent gets other batches, and as many as `len` says."""
+    torch.manual_seed(7)
+    shares = []
+    for rank in range(3):
+        torch.manual_seed(rank)
+        shares.append(shard(kind(Numbers(23), batch_size=2, shuffle=shuffle), rank, 3))
+    for _ in range(2):
+        found = [[batch[0] if kind is Transforming else batch for batch in share] for share in shares]
+        assert [len(batches) for batches in found] == [len(share) for share in shares] == [4, 4, 4]
+        assert sorted(chain(*map(flat, found))) == list(range(23))
+
+
+def test_what_accelerate_prepares_is_split_by_batches() -> None:
+    accelerate = pytest.importorskip("accelerate")
+    shares = []
+    for rank in range(2):
+        torch.manual_seed(rank)
+        loader = DataLoader(Numbers(24), batch_size=2, shuffle=True)
+        shares.append(shard(accelerate.Accelerator(cpu=True).prepare(loader), rank, 2))
+    for _ in range(2):
+        one, two = map(flat, shares)
+        assert (len(one), len(two), sorted(one + two)) == (12, 12, list(range(24)))
+    assert [len(share) for share in shares] == [6, 6]
+
+
+def test_a_loader_that_goes_past_its_sampler_is_refused() -> None:
+    with pytest.raises(SettingError, match="PastTheSampler goes past its sampler"):
+        list(shard(PastTheSampler(Numbers(4)), 0, 2))
+
+
+def test_what_loops_read_of_a_loader_they_can_read_of_its_share() -> None:
+    numbers = Numbers(23)
+    loader = DataLoader(numbers, batch_size=4, shuffle=True, drop_last=True, num_workers=0, collate_fn=str)
+    share = shard(loader, 1, 2)
+    assert (share.dataset, len(share.dataset), share.batch_size, share.drop_last) == (numbers, 23, 4, True)
+    assert (share.sampler, share.batch_sampler, share.collate_fn) == (loader.sampler, loader.batch_sampler, str)
+    assert (share.num_workers, len(share)) == (0, 2)
+    with pytest.raises(AttributeError, match="no_such"):
+        share.no_such  # noqa: B018
+    assert copy.copy(share).batch_size == 4
 
 
 def test_a_generator_lasts_for_one_epoch() -> None:
     share = shard((i for i in range(7)), 1, 3)
     assert flat(share) == [1, 4]
     with pytest.raises(SettingError, match="generator lasts for one epoch"):
-        iter(share)
+        next(iter(share))
     assert share.epoch == 1
     restored = shard((i for i in range(7)), 1, 3)
-    restored.restore({"epoch": 1, "batch": 1})
+    restored.place.move(0, 1)
     assert flat(restored) == [4]
 
 
@@ -399,18 +530,3 @@ def test_a_generator_lasts_for_one_epoch() -> None:
 def test_refused(loader: Any, rank: Any, world: int, seed: int, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         shard(loader, rank, world, seed)
-
-
-@pytest.mark.parametrize("state", [{}, {"epoch": 1}, {"epoch": -1, "batch": 0}, {"epoch": 0, "batch": 2}])
-def test_a_position_that_no_shard_had_is_refused(state: dict[str, int]) -> None:
-    with pytest.raises(SettingError, match=r"Shard\.state"):
-        shard([1, 2], 0, 2).restore(state)
-
-
-def test_a_loop_that_begins_anew_passes_the_epochs_that_were_over() -> None:
-    whole = shard(list(range(12)), 1, 2)
-    loop = [list(whole) for _ in range(4)]
-    share = shard(list(range(12)), 1, 2)
-    share.restore({"epoch": 3, "batch": 2}, anew=True)
-    assert [list(share) for _ in range(4)] == [[], [], loop[2][2:], loop[3]]
-    assert share.state() == whole.state()

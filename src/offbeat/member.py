@@ -43,8 +43,9 @@ from offbeat.live.enter import Place, agree, begin, place, propose, resume
 from offbeat.live.faults import Faults
 from offbeat.live.flat import Flat
 from offbeat.live.log import Log
+from offbeat.live.places import Places
 from offbeat.live.saver import Every, Saver
-from offbeat.live.shard import Shard, shard
+from offbeat.live.shard import Shard
 from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology, build
 from offbeat.vector import Vector, difference, lazy, opaque
@@ -87,7 +88,7 @@ class Member:
         self.algorithm: Algorithm = find(settings.get("algorithm", "adsgd") if algorithm is None else algorithm)
         self.topology: Topology = build(settings.get("topology", "complete"), self.world, self.seed)
         self.algorithm.check(self.topology)
-        self._shards: list[tuple[Any, Shard[Any]]] = []
+        self._places = Places(self.rank, self.world, self.seed, alone=here is None)
         self._driver: Driver | None = None
         self._saver: Saver | None = None
 
@@ -97,15 +98,20 @@ class Member:
         return 0 if self._driver is None else self._driver.performer.steps
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
-        """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.live.shard.shard`."""
-        for known, made in self._shards:
-            if known is loader:
-                return made
-        made = shard(loader, self.rank, self.world, self.seed)
-        self._shards.append((loader, made))
-        if self._saver is not None:
-            self._saver.restore_shard(len(self._shards) - 1)
-        return made
+        """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.live.shard.shard`.
+
+        Alone, all that the loader hands out, to the bit. A loader that is made anew in every epoch goes on with the
+        next epoch. "Restarts and your loops" in docs/live.md says what a loop sees after a restart.
+        """
+        return self._places.shard(loader)
+
+    def epochs(self, n: int) -> Iterable[int]:
+        """The numbers of the epochs that are left of n: `range(n)`; after a restart, from the interrupted one on.
+
+        So nothing, once all are over: do not rely, after the loop, on a name that is only set within. See "Restarts and
+        your loops" in docs/live.md. Wrap the model before the loop.
+        """
+        return self._places.epochs(n)
 
     def wrap(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:
         """Join the run with this model; its optimizer, returned, mixes in every `step`.
@@ -195,7 +201,7 @@ class Member:
         }  # fmt: skip
         every = Every.parse(self._settings["checkpoint_every"])
         folder = here.folder / "checkpoints" / f"agent-{self.rank}"
-        saver = self._saver = Saver(folder, about, every, model, self._flat, optimizer, self._shards)
+        saver = self._saver = Saver(folder, about, every, model, self._flat, optimizer, self._places)
         returned = here.incarnation > 1
         state = None
         if self._settings["resume"] or returned:
@@ -203,7 +209,7 @@ class Member:
             together = not returned and "return" not in self.algorithm.tolerates
             step = newest(folder, self.world, together)
             state = None if step is None else saver.load(step)
-            saver.restore_training()
+        saver.restore_training()
         saver.check(driver)
         propose(here, about, initial)
         driver.join()
@@ -232,6 +238,7 @@ class Member:
                 raise SystemExit(0) from None  # `leave` saves
             flat.write(x.parts, told=here is not None)  # alone nothing is mixed
             if self._saver is not None:
+                self._places.keep()
                 self._saver.save(driver)
             faults.after_step()
             return loss

@@ -17,7 +17,7 @@ from offbeat.live import checkpoint
 from offbeat.live.driver import Driver
 from offbeat.live.encode import encode
 from offbeat.live.flat import Flat
-from offbeat.live.shard import Shard
+from offbeat.live.places import Places
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Saver:
     model: nn.Module
     flat: Flat
     optimizer: Optimizer
-    shards: list[tuple[Any, Shard[Any]]]
+    places: Places
     restored: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class Saver:
         return {
             "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
             "optimizer": self.optimizer.state_dict(),
-            "shards": [made.state() for _, made in self.shards],
+            "data": self.places.kept,
             "torch": torch.get_rng_state(),
         }
 
@@ -106,14 +106,9 @@ class Saver:
         return self.restored
 
     def restore_training(self) -> None:
-        """Give optimizer, buffers and random numbers their state; not the parameters, which the agent gives."""
+        """Give optimizer, buffers, random numbers and loops their state; the agent gives the parameters."""
         if self.restored:
             self.optimizer.load_state_dict(self.restored["optimizer"])
             self.model.load_state_dict(self.restored["rest"], strict=False)
             torch.set_rng_state(self.restored["torch"])
-
-    def restore_shard(self, k: int) -> None:
-        """Give the k-th shard its position."""
-        positions = self.restored.get("shards", [])
-        if k < len(positions):
-            self.shards[k][1].restore(positions[k], anew=True)
+        self.places.restore(self.restored.get("data"))

@@ -1,30 +1,27 @@
 """Every agent its own share of a torch DataLoader, or of any other iterable of batches, without communication.
 
 The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents; each takes
-every world-th sample of it. So the shares of an epoch are disjoint, whenever each agent gets there. (Shuffling is
-numpy's: agents with different versions of it may disagree.)
+every world-th sample of it. So the shares of an epoch are disjoint, whenever each agent gets there.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
-from torch.utils.data import SubsetRandomSampler as SubsetSampler
-from torch.utils.data import WeightedRandomSampler as WeightedSampler
-from torch.utils.data.distributed import DistributedSampler
+from torch.utils.data import DataLoader, IterableDataset
 
 from offbeat.errors import SettingError
-from offbeat.streams import WORLD, Purpose
+from offbeat.live.samples import Samples, align, length, refuse_distributed, seeded, stream, twin
+from offbeat.streams import WORLD
 
 T = TypeVar("T")
-KNOWN = (SequentialSampler, RandomSampler, SubsetSampler, WeightedSampler)
-"""The samplers whose order is made here instead of asked for; not their subclasses."""
+Out = TypeVar("Out", covariant=True)
 
 
 def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]:
@@ -43,184 +40,190 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]
       everything. The shares are disjoint if all agents see the same stream: `set_epoch` and `generator` of the data
       set are treated as above, and workers get the same seeds on all agents. It may split itself over its workers,
       but not over the agents.
+    - A subclass of DataLoader with an `__iter__` of its own, such as what Accelerate prepares: batches rank,
+      rank + world, ... of what it delivers, as above. Where reading everything is too slow, shard a plain DataLoader,
+      and do in your loop, or with Accelerate's `send_to_device`, what the subclass does with a batch.
     - Any other iterable: elements rank, rank + world, ... A generator lasts for one epoch.
 
-    One agent alone gets everything. Batch size, collate_fn, workers and so on remain the loader's; batches always come
-    in order. Worker seeds derive from (seed, rank, epoch). Raises SettingError for a `DistributedSampler`, for
-    something not iterable, and where the share of an agent would be empty.
+    Batch size, collate_fn, workers and so on remain the loader's; batches always come in order. Worker seeds derive
+    from (seed, rank, epoch). What a loop sees after a restart is in docs/live.md. Raises SettingError for a
+    `DistributedSampler`, for something not iterable, and where the share of an agent would be empty.
     """
-    return Shard(loader, rank, world, seed)
+    if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
+        raise SettingError(f"Got rank {rank!r} of {world!r} agents; ranks are the integers 0 to agents - 1.")
+    if not (isinstance(seed, int) and seed >= 0):
+        raise SettingError(f"Got the seed {seed!r}; give an integer of at least 0, the same for all agents.")
+    if not isinstance(loader, Iterable):
+        raise SettingError(f"Cannot shard a {type(loader).__name__}: pass a DataLoader or an iterable of batches.")
+    if not isinstance(loader, DataLoader):
+        return Shard(loader, Strided(loader, rank, world, seed))
+    refuse_distributed(loader)
+    if _iterates(loader) or isinstance(loader.dataset, IterableDataset):
+        return Shard(loader, Strided(loader, rank, world, seed))
+    return Shard(copy.copy(loader), Indexed(loader, rank, world, seed))
+
+
+def _iterates(loader: DataLoader[Any]) -> bool:
+    """Whether it is a subclass that may hand out other batches than its sampler's."""
+    return any(getattr(type(loader), name) is not getattr(DataLoader, name) for name in ("__iter__", "_get_iterator"))
+
+
+class Share(Protocol[Out]):
+    """Which batches an agent gets. `len` raises TypeError where that is not known."""
+
+    def batches(self, epoch: int, skip: int) -> Iterator[Out]:
+        """Those of an epoch, from number `skip` on."""
+
+    def __len__(self) -> int: ...
+
+
+class Indexed(Generic[T]):
+    """Of a map-style loader: its own samples, and no others are loaded."""
+
+    def __init__(self, loader: DataLoader[T], rank: int, world: int, seed: int) -> None:
+        self.rank, self.seed, self.generator = rank, seed, torch.Generator()
+        self.samples = Samples(loader, rank, world, seed)
+        self.loader = twin(loader, generator=self.generator, **{self.samples.slot: self.samples})
+
+    def batches(self, epoch: int, skip: int) -> Iterator[T]:
+        """See `Share`. Raises SettingError if the loader does not ask for these samples."""
+        self.samples.epoch, self.samples.skip, self.samples.asked = epoch, skip, False
+        seeded(self.generator, stream(self.seed, epoch, self.rank, 1))
+        for batch in self.loader:
+            if not self.samples.asked:
+                kind = type(self.loader).__name__
+                raise SettingError(f"This {kind} goes past its sampler, so its samples cannot be split: pass another.")
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+class Strided(Generic[T]):
+    """Of anything else: every world-th batch of what it delivers; all are loaded, those skipped too.
+
+    Nobody knows the end of a stream before it is there. So where nothing follows the batches to skip, the last one of
+    them comes again: no epoch is handed out without a batch.
+    """
+
+    def __init__(self, loader: Iterable[T], rank: int, world: int, seed: int) -> None:
+        self.rank, self.world, self.seed, self.generator = rank, world, seed, torch.Generator()
+        self.loader = loader
+        if isinstance(loader, DataLoader) and not _iterates(loader):
+            self.loader = twin(loader, generator=self.generator)
+        elif not isinstance(loader, DataLoader):
+            length(loader, world)
+
+    def batches(self, epoch: int, skip: int) -> Iterator[T]:
+        """See `Share`."""
+        align(self.seed, epoch, self.loader)
+        seeded(self.generator, stream(self.seed, epoch, WORLD, 1))
+        mine = islice(iter(self.loader), self.rank, None, self.world)
+        skipped = deque(islice(mine, skip), 1)
+        for batch in mine:
+            skipped.clear()
+            yield batch
+        yield from skipped
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.loader), self.world))  # type: ignore[arg-type]
+
+
+@dataclass(eq=False)
+class Place:
+    """Where the loops over a loader are: before batch number `batch` of epoch number `epoch`, both from 0.
+
+    size:   the number of batches in an epoch, if that is known
+    begun:  whether a loop of this process is, or was, in that epoch; the next one begins another
+    moves:  how often it was put elsewhere
+    turn:   the number of loops so far; active: of those that are going on
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    size: int | None = None
+    begun: bool = False
+    moves: int = 0
+    turn: int = 0
+    active: int = 0
+
+    def next(self) -> tuple[int, int]:
+        """Epoch and batch of what comes next; known at the last batch already, where the size is."""
+        return (self.epoch + 1, 0) if self.batch and self.batch == self.size else (self.epoch, self.batch)
+
+    def move(self, epoch: int, batch: int) -> None:
+        """Go elsewhere: the next loop, and one that is going on, go on there."""
+        self.epoch, self.batch, self.begun, self.moves = epoch, batch, False, self.moves + 1
+
+    def open(self) -> None:
+        """A loop begins, or goes on after a move."""
+        self.epoch, self.batch = (self.epoch + 1, 0) if self.begun else self.next()
+        self.begun = True
+
+    def close(self) -> None:
+        """The epoch is over."""
+        self.epoch, self.batch, self.begun = self.epoch + 1, 0, False
 
 
 class Shard(Generic[T]):
-    """One agent's share of a loader. Each `for` over it is one epoch, whether it runs to the end or not."""
+    """One agent's share of a loader. Each `for` over it is one epoch, whether it runs to the end or not.
 
-    epoch: int
-    """How many epochs have been started; 1 during the first."""
+    `len` is the number of batches in a whole epoch, and raises TypeError where that is not known. Any other attribute,
+    such as `dataset` and `batch_size`, is the loader's: that of all agents together, not of the share. Without a
+    `share` it hands out what the loader does, to the bit.
+    """
 
-    def __init__(self, loader: Iterable[T], rank: int, world: int, seed: int = 0) -> None:
-        if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
-            raise SettingError(f"Got rank {rank!r} of {world!r} agents; ranks are the integers 0 to agents - 1.")
-        if not (isinstance(seed, int) and seed >= 0):
-            raise SettingError(f"Got the seed {seed!r}; give an integer of at least 0, the same for all agents.")
-        if not isinstance(loader, Iterable):
-            raise SettingError(f"Cannot shard a {type(loader).__name__}: pass a DataLoader or an iterable of batches.")
-        self._rank, self._world, self._seed = rank, world, seed
-        self._source, self._loader, self._samples = loader, loader, None
-        self._generator = torch.Generator()
-        if not isinstance(loader, DataLoader):
-            _length(loader, world)
-        elif isinstance(loader.dataset, IterableDataset):
-            self._loader = _twin(loader, generator=self._generator)
-        else:
-            self._samples = _Samples(loader, rank, world, seed)
-            self._loader = _twin(loader, generator=self._generator, **{self._samples.slot: self._samples})
-        self.epoch = self._batch = self._turn = 0
-        self._over = 0  # epochs that a restored loop goes through again, empty
-        self._restored = self._used = False
+    def __init__(self, loader: Iterable[T], share: Share[T] | None) -> None:
+        self._loader, self._share, self.place, self.used = loader, share, Place(), False
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs have been started; 1 during the first."""
+        return self.place.epoch + (self.place.begun or self.place.batch > 0)
 
     def __iter__(self) -> Iterator[T]:
-        """The batches of the next epoch, or the rest of a restored one."""
-        if self._used and isinstance(self._source, Iterator):
-            raise SettingError(f"A {type(self._source).__name__} lasts for one epoch; for more, pass a list, a loader.")
-        if self._over:
-            self._over -= 1
-            return iter(())
-        if not self._restored:
-            self.epoch, self._batch = self.epoch + 1, 0
-        self._restored, self._used, self._turn = False, True, self._turn + 1
-        return self._hand_out(self._batches(self.epoch - 1, self._batch), self._turn)
-
-    def __len__(self) -> int:
-        """The number of batches in a whole epoch. Raises TypeError where the loader has no length."""
-        if self._samples is not None:
-            return len(self._samples)
-        return len(range(self._rank, len(self._source), self._world))  # type: ignore[arg-type]
-
-    def _batches(self, epoch: int, skip: int) -> Iterator[T]:
-        if self._samples is not None:
-            self._samples.epoch, self._samples.skip = epoch, skip
-            _seed(self._generator, _stream(self._seed, epoch, self._rank, 1))
+        """The batches of the next epoch, or the rest of the one in which a checkpoint was written."""
+        if self._share is None:
+            self.place.open()
             return iter(self._loader)
-        _align(self._seed, epoch, getattr(self._loader, "dataset", self._loader))
-        _seed(self._generator, _stream(self._seed, epoch, WORLD, 1))
-        return islice(iter(self._loader), self._rank + skip * self._world, None, self._world)
-
-    def _hand_out(self, batches: Iterator[T], turn: int) -> Iterator[T]:
-        for batch in batches:
-            if turn != self._turn:
-                raise SettingError("A newer iteration or restore() took over from this one: use a second shard.")
-            self._batch += 1
-            yield batch
-
-    def state(self) -> dict[str, int]:
-        """The position: epochs started, and batches handed out in this one; what workers prefetched does not count."""
-        return {"epoch": self.epoch, "batch": self._batch}
-
-    def restore(self, state: Mapping[str, int], anew: bool = False) -> None:
-        """Let the next `for` go on right after that batch, in a shard made with the same arguments.
-
-        anew: the loop over the epochs begins with the first one again, so those that were over are over at once.
-
-        It is the rest of the interrupted epoch: empty if that was at its end. Map-style data sets load nothing again;
-        everything else is read and skipped. The random state of workers is not part of the position.
-        """
-        epoch, batch = state.get("epoch", -1), state.get("batch", -1)
-        if epoch < 0 or batch < 0 or batch > 0 == epoch:
-            raise SettingError(f"Got the position {dict(state)}; expected what Shard.state() returned.")
-        self.epoch, self._batch, self._restored = epoch, batch, epoch > 0
-        self._over = max(0, epoch - 1) if anew else 0
-        self._turn += 1
-
-
-class _Samples:
-    """The sampler that takes the place of a map-style loader's own: this agent's share of that one's order."""
-
-    def __init__(self, loader: DataLoader[Any], rank: int, world: int, seed: int) -> None:
-        self.rank, self.world, self.seed, self.epoch, self.skip = rank, world, seed, 0, 0
-        self.slot = "sampler" if loader.batch_sampler is None else "batch_sampler"
-        outer: Any = getattr(loader, self.slot)
-        inner = outer if type(outer) is BatchSampler else loader
-        self.size, self.drop_last = inner.batch_size, inner.drop_last
-        self.sampler: Any = outer if self.size is None else inner.sampler
-        if any(isinstance(part, DistributedSampler) for part in (self.sampler, getattr(outer, "sampler", None))):
-            raise SettingError("Got a DistributedSampler, but offbeat shards by itself: pass a plain loader.")
-        total = _length(self.sampler, world)
-        if total is not None and len(self) == 0:
-            share = f"{total} samples over {world} agents are less than one batch of {self.size} each"
-            raise SettingError(f"{share}, and drop_last drops those: use smaller batches or drop_last=False.")
-
-    def __iter__(self) -> Iterator[Any]:
-        """What the loader asks its sampler for: indices, or lists of them where it batches."""
-        indices = self.indices(self.skip * (self.size or 1))
-        return indices if self.size is None else iter(BatchSampler(indices, self.size, self.drop_last))
+        return self._hand_out(self._share)
 
     def __len__(self) -> int:
-        share = range(self.world - 1 if type(self.sampler) in KNOWN else self.rank, len(self.sampler), self.world)
-        return len(share if self.size is None else BatchSampler(share, self.size, self.drop_last))
+        return len(self._loader if self._share is None else self._share)  # type: ignore[arg-type]
 
-    def indices(self, start: int) -> Iterator[Any]:
-        """This agent's items of the epoch's order, from the given one on."""
-        sampler, kind = self.sampler, type(self.sampler)
-        if kind not in KNOWN:
-            _align(self.seed, self.epoch, sampler, getattr(sampler, "sampler", None))
-            return islice(iter(sampler), self.rank + start * self.world, None, self.world)
-        total, share = len(sampler), len(sampler) // self.world
-        mine = slice(self.rank + start * self.world, share * self.world, self.world)
-        if kind is SequentialSampler:
-            return iter(range(total)[mine])
-        own = _stream(self.seed, self.epoch, self.rank)
-        if kind is WeightedSampler:
-            odds = np.asarray(sampler.weights, np.float64)
-            return map(int, own.choice(len(odds), share, sampler.replacement, odds / odds.sum())[start:])
-        size = total if kind is SubsetSampler else len(sampler.data_source)
-        if kind is RandomSampler and sampler.replacement:
-            return map(int, own.integers(size, size=share)[start:])
-        order = map(int, _shuffled(_stream(self.seed, self.epoch), size, total)[mine].copy())
-        return order if kind is RandomSampler else map(sampler.indices.__getitem__, order)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"A Shard has no attribute {name!r}.")
+        return getattr(self._loader, name)
 
+    def is_of(self, loader: object) -> bool:
+        """Whether it was made of this very loader, and holds it."""
+        return self._loader is loader
 
-def _stream(seed: int, epoch: int, agent: int = WORLD, *use: int) -> np.random.Generator:
-    """The random stream of an epoch; by default that of all agents."""
-    key = (agent, Purpose.SHARD, epoch, *use)
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
-
-
-def _seed(generator: torch.Generator, stream: np.random.Generator) -> None:
-    generator.manual_seed(int(stream.integers(2**63)))
-
-
-def _shuffled(stream: np.random.Generator, size: int, count: int) -> np.ndarray[Any, Any]:
-    """The first `count` numbers of one shuffled range(size) after the other."""
-    order = np.empty((-(-count // size), size), np.int32 if size < 2**31 else np.int64)
-    order[:] = np.arange(size, dtype=order.dtype)
-    return stream.permuted(order, axis=1, out=order).ravel()[:count]
-
-
-def _align(seed: int, epoch: int, *parts: object) -> None:
-    """Tell what makes its own order which epoch it is, and seed it the same on all agents."""
-    for part in parts:
-        if callable(tell := getattr(part, "set_epoch", None)):
-            tell(epoch)
-        if isinstance(part, KNOWN) and getattr(part, "generator", part) is None:
-            vars(part)["generator"] = torch.Generator()
-        if isinstance(generator := getattr(part, "generator", None), torch.Generator):
-            _seed(generator, _stream(seed, epoch))
-
-
-def _twin(loader: DataLoader[Any], **changes: object) -> DataLoader[Any]:
-    """A copy with other attributes: that keeps all else, even a subclass, which a constructor call would not."""
-    twin = copy.copy(loader)
-    vars(twin).update(changes, in_order=True, _iterator=None)
-    return twin
-
-
-def _length(items: Any, world: int) -> int | None:
-    """How many there are, if they know. Raises SettingError where not every agent gets one."""
-    try:
-        total = len(items)
-    except (TypeError, NotImplementedError):
-        return None
-    if total < world:
-        raise SettingError(f"Got {total} samples (or batches) for {world} agents: pass more data or use fewer agents.")
-    return total
+    def _hand_out(self, share: Share[T]) -> Iterator[T]:
+        if self.used and isinstance(self._loader, Iterator):
+            raise SettingError(f"A {type(self._loader).__name__} lasts for one epoch; for more, pass a list, a loader.")
+        place, self.used = self.place, True
+        place.size, place.turn = length(self, 0), place.turn + 1
+        turn = place.turn
+        place.active += 1
+        try:
+            while True:
+                place.open()
+                first, moves = place.batch, place.moves
+                for batch in share.batches(place.epoch, first):
+                    place.batch += 1
+                    yield batch
+                    if turn != place.turn:
+                        raise SettingError("A newer loop over this share took over from this one: use a second loader.")
+                    if moves != place.moves:
+                        break
+                else:
+                    handed_out = place.batch - first
+                    place.close()
+                    if handed_out:
+                        return
+                    if not first:
+                        raise SettingError("An epoch of this loader has no batch for this agent: pass more data.")
+        finally:
+            place.active -= 1

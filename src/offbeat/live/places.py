@@ -1,0 +1,136 @@
+"""Where an agent is in its data: in each of its loaders, and in its loop over the epochs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
+
+from offbeat.errors import SettingError
+from offbeat.live.samples import length
+from offbeat.live.shard import Place, Shard, shard
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False)
+class Known:
+    """A loader that has been sharded, or stands in a checkpoint; only its place is kept, not the loader.
+
+    kind:   what loaders have in common that take each other's place
+    loader: refers to the loader, if it can tell when that is gone; made: to its newest Shard
+    """
+
+    kind: str
+    place: Place
+    loader: weakref.ref[Any] | None = None
+    made: weakref.ref[Shard[Any]] | None = None
+
+    @property
+    def shard(self) -> Shard[Any] | None:
+        """Its newest Shard, if anybody still has it."""
+        return None if self.made is None else self.made()
+
+    def is_of(self, loader: object) -> bool:
+        """Whether this is that very loader."""
+        shard = self.shard
+        return (self.loader is not None and self.loader() is loader) or (shard is not None and shard.is_of(loader))
+
+    def free(self) -> bool:
+        """Whether a new loader may take its place: it is gone, and no loop is going on, or is to come."""
+        if self.loader is not None and self.loader() is not None:
+            return False
+        return self.place.active == 0 and ((shard := self.shard) is None or shard.used)
+
+
+class Places:
+    """All places of agent `rank` of `world`. alone: there is no run, so loaders are handed out as they are.
+
+    A loader made anew in every epoch goes on where the last one of its kind was: after an epoch, with the next one. So
+    does, after a restart, the first loader of a kind.
+    """
+
+    def __init__(self, rank: int, world: int, seed: int, alone: bool = False) -> None:
+        self.rank, self.world, self.seed, self.alone = rank, world, seed, alone
+        self.known: list[Known] = []
+        self.kept: dict[str, Any] = {}
+        """How things were at the last step: what a checkpoint holds, whatever has been handed out since."""
+        self._loops = 0  # loops over `epochs` that were begun in this process
+        self._at = self._first = (0, 0)  # which of them, and its epoch: now, and the one to go on with
+        self._over = False  # whether the data of that epoch are
+
+    def shard(self, loader: Iterable[T]) -> Shard[T]:
+        """The share of a loader; the same one as long as it is the same loader."""
+        kind = _kind(loader)
+        same = [known for known in self.known if known.is_of(loader)]
+        free = [known for known in self.known if known.kind == kind and known.free()]
+        known = [*same, *free, Known(kind, Place())][0]
+        if known not in self.known:
+            self.known.append(known)
+        made: Shard[T] | None = known.shard if same else None
+        if made is None:
+            made = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
+            made.place, known.made = known.place, weakref.ref(made)
+            known.loader = None if made.is_of(loader) else weakref.ref(loader)
+        return made
+
+    def epochs(self, n: int) -> Iterable[int]:
+        """The epochs from the one that the loop was in, up to n - 1."""
+        return range(n) if self.alone else self._epochs(n)
+
+    def _epochs(self, n: int) -> Iterator[int]:
+        if not self.kept:
+            raise SettingError("The loop over agent.epochs() has begun before agent.wrap(): wrap the model first.")
+        loop, (interrupted, where) = self._loops, self._first
+        self._loops += 1
+        start = n if loop < interrupted else where if loop == interrupted else 0
+        try:
+            for epoch in range(start, n):
+                self._at, self._over = (loop, epoch), False
+                yield epoch
+                if self._loops > loop + 1:
+                    raise SettingError("A loop over agent.epochs() began within another one: use range() for that.")
+        finally:
+            if self._loops == loop + 1:
+                self._at, self._over = max(self._at, (loop + 1, 0)), False
+
+    def keep(self) -> None:
+        """A step has been made: this is where a checkpoint goes on.
+
+        An epoch is over when all that was handed out for its last step was the end of something: of the training data,
+        also if others have been evaluated meanwhile.
+        """
+        places, before = self._positions(), self.kept["places"]
+        if new := [batch for kind, epoch, batch in places if [kind, epoch, batch] not in before and (epoch or batch)]:
+            self._over = not any(new)
+        loop, epoch = self._at
+        self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Go on where a checkpoint was written, if there is one; loops that are going on already do so too."""
+        if state is not None:
+            self._at = self._first = (state["loop"], state["epoch"])
+            waiting = [*self.known]
+            for kind, epoch, batch in state["places"]:
+                known = next((known for known in waiting if known.kind == kind), None)
+                if known is None:
+                    self.known.append(known := Known(kind, Place()))
+                else:
+                    waiting.remove(known)
+                known.place.move(epoch, batch)
+        loop, epoch = self._at
+        self.kept = {"loop": loop, "epoch": epoch, "places": self._positions()}
+
+    def _positions(self) -> list[list[Any]]:
+        return [[known.kind, *known.place.next()] for known in self.known]
+
+
+def _kind(loader: object) -> str:
+    """What a loader that is made again has in common with the one before."""
+    if not isinstance(loader, DataLoader):
+        return f"{getattr(loader, '__qualname__', type(loader).__qualname__)} {length(loader, 0)}"
+    parts = (loader, loader.dataset, loader.batch_sampler, loader.sampler)
+    return " ".join([*(type(part).__qualname__ for part in parts), f"{length(loader.dataset, 0)} {loader.batch_size}"])
