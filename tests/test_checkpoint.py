@@ -760,9 +760,9 @@ def test_the_same_run_is_not_refused() -> None:
 def test_differences_are_shown_one_by_one() -> None:
     assert refused(algorithm="dsgd", seed=1) == ["algorithm: saved 'adsgd', now 'dsgd'", "seed: saved 0, now 1"]
     assert refused(model=[("fc.weight", (10, 6), "float32"), ("out", (10,), "float64")]) == [
-        "model.fc.weight: saved ((10, 5), 'float32'), now ((10, 6), 'float32')",
-        "model.fc.bias: saved ((10,), 'float32'), now None",
-        "model.out: saved None, now ((10,), 'float64')",
+        "model.fc.weight: saved 'float32 (10, 5)', now 'float32 (10, 6)'",
+        "model.fc.bias: saved 'float32 (10,)', now None",
+        "model.out: saved None, now 'float64 (10,)'",
     ]
     assert refused(graph={"name": "grid", "edges": [(i, i + 1) for i in range(19)] + [(19, 0)]}) == [
         "graph.edges[19]: saved (19, 20), now (19, 0)"

@@ -49,7 +49,7 @@ ALLOWED = {
     "portions": "algorithms experiment memory results rules runs workers",
     "comparison": "agent algorithms experiment memory portions results rules runs workers",
     "member": "agent algorithms live streams topology vector",
-    "child": "member",
+    "child": "live member",
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",
     "livefolder": "algorithms live trace",
     "replaying": "algorithms experiment live rules sim streams task topology trace vector runs",

@@ -171,10 +171,19 @@ WRONG = {
     "raises at once": ("raise ValueError('no such thing')", 1, "failed before its first step", "no such thing"),
     "never joins": ("print('hello')", 1, "ended at step 0 without having left", "hello"),
     "another model in one agent": (
-        START + WRAP.replace("2, 2", "2, 2 + agent.rank") + STEPS, 1, "failed before its first step", "saved",
+        START + WRAP.replace("2, 2", "2, 2 + agent.rank") + STEPS, 1, "failed before its first step",
+        "Agent 1 has joined with something else than agent 0; expected the same of all. They differ in "
+        "model.weight: agent 0 'torch.float32 [2, 2]', agent 1 'torch.float32 [3, 2]'",
     ),
-    "raises later": (LATE + "KeyError('late')", 1, "--max-restarts", "late"),
-    "exits early with a code": (LATE + "SystemExit(7)", 1, "exit code 7", ""),
+    "another algorithm in one agent": (
+        START.replace("join()", "join(['adsgd', 'dsgd'][int(__import__('os').environ['OFFBEAT_RANK'])])") + WRAP, 1,
+        "failed before its first step", "algorithm: agent 0 'adsgd', agent 1 'dsgd'",
+    ),
+    "raises later": (LATE + "KeyError('late')", 1, "as it had failed before", "KeyError: 'late'"),
+    "exits with a code": (LATE + "SystemExit(7)", 7, "ended the script with an exit code, 7, at step 20", ""),
+    "exits with a message": (LATE + "SystemExit('no more')", 1, "with an exit code, 1, at step 20", "no more"),
+    "ends without leaving": (LATE.replace("raise ", "os._exit(0)").replace("import", "import os,", 1), 1,
+                             "without having left the run", "or calls leave()"),
     "unknown algorithm": (START.replace("join()", "join('adsdg')"), 1, "Unknown algorithm", "adsgd"),
 }  # fmt: skip
 

@@ -167,6 +167,7 @@ class Forked:
             os.environ.clear()
             os.environ.update(env)
             _standard(writing, writing, keep=pass_fds)
+            sys.excepthook = sys.__excepthook__
             sys.argv = [module, *arguments]
             if module == "offbeat.liverun":
                 offbeat.liverun.main()

@@ -1,39 +1,55 @@
 """Runs a user's script as an agent: `python -m offbeat.child script.py arguments`, or `-m module arguments`.
 
-When the script ends, the agent stays until all are done, to answer mail. When it fails, it does not: what it had
-reached is saved, and the error goes on. One that offbeat raised ends the process with a code of its own
-(`errors.FINAL`), by which the launcher knows that no restart can help.
+When the script ends, by sys.exit too, the agent stays until all are done, to answer mail; its exit code is the
+script's. When an error ends it, the agent does not: what it had reached is saved, the launcher is told of the error,
+and decides whether there is another life.
 """
 
 from __future__ import annotations
 
 import runpy
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from offbeat import member
-from offbeat.errors import OffbeatError, agent_exit_code
+from offbeat.live.ending import tell
+from offbeat.live.enter import arrive
 
 
 def main() -> None:
     """Run the script that the command line names."""
+    arrive()
     _, *command = sys.argv
     try:
-        try:
-            _run(command)
-        except BaseException as ending:
-            if not isinstance(ending, SystemExit) or ending.code not in (None, 0):
-                for joined in member.joined():
-                    joined.rescue()
-                raise
-        for joined in member.joined():
-            joined.leave()
-    except OffbeatError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(agent_exit_code(error))
+        code = _run(command)
+        steps = [joined.steps for joined in member.joined()]
+        if any(steps) or not code:  # that of a script which gave up before it had begun is told as it is
+            for joined in member.joined():
+                joined.leave()
+    except BaseException as error:
+        with suppress(Exception):  # the script's own error is the one to tell
+            for joined in member.joined():
+                joined.rescue()
+        if not isinstance(error, Exception):
+            raise
+        code = tell(error, __file__)
+    sys.exit(code)
 
 
-def _run(command: list[str]) -> None:
+def _run(command: list[str]) -> int:
+    """The script's exit code: 0, or what it gave sys.exit; a message counts as 1, as it does for Python."""
+    try:
+        _ran(command)
+    except SystemExit as ending:
+        if ending.code is None or isinstance(ending.code, int):
+            return (ending.code or 0) & 0xFF
+        sys.stderr.write(f"{ending.code}\n")
+        return 1
+    return 0
+
+
+def _ran(command: list[str]) -> None:
     if command[0] == "-m":
         sys.argv = command[1:]
         sys.path.insert(0, str(Path.cwd()))

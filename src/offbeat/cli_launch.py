@@ -15,7 +15,7 @@ from offbeat.console import Out, complain
 from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
-from offbeat.live.launch import Job, Launcher, job_folder
+from offbeat.live.launch import Job, Launcher, RunFailed, job_folder
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.metrics import Metrics
 from offbeat.live.saver import Every
@@ -117,26 +117,35 @@ def launch(
     started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
     logs = [log_path(folder, i) for i in range(agents)]
     job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, elapsed(logs))
-    try:
-        stopped_by = _launched(job, tensorboard, quiet)
-    except OffbeatError:
-        with suppress(OffbeatError):  # the trace of what there was, but the first error is the one to tell
-            _keep(merged(logs, settings), folder, profile, quiet)
-        raise
-    _keep(merged(logs, settings), folder, profile, quiet)
-    if stopped_by:
-        raise typer.Exit(128 + stopped_by)
-
-
-def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> int:
-    """Run it, with metrics and a view of what happens; the signal that ended it, 0 if none did."""
-    metrics = Metrics(job.folder, tensorboard)
+    metrics = Metrics(folder, tensorboard)
     with Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen, shown(screen, metrics) as told:
         launcher = Launcher(job, *told)
-        launcher.run()
+        try:
+            launcher.run()
+        except RunFailed as error:
+            if not error.began:
+                raise
+            failed: RunFailed | None = RunFailed(f"{error}\n{_after(folder)}", exit_code=error.exit_code)
+        else:
+            failed = None
     if metrics.error:
         Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
-    return launcher.stopped_by
+    with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
+        _keep(merged(logs, launcher.settings), folder, profile, quiet)
+    if failed is not None:
+        raise failed
+    if launcher.stopped_by:
+        raise typer.Exit(128 + launcher.stopped_by)
+
+
+def _after(folder: Path) -> str:
+    """What can be done with a run that has failed."""
+    if not any((folder / "checkpoints").glob("agent-*/step-*")):
+        return "No agent had saved a checkpoint yet (--checkpoint-every)."
+    return (
+        f"What was saved is there: 'offbeat export {folder}' writes the model. Once what went wrong is mended, the "
+        f"same command with --resume --out {folder} goes on."
+    )
 
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:

@@ -15,7 +15,7 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import check_writable
 from offbeat.console import Out
 from offbeat.predicting import REPEATS, Prediction, Summary, predict
-from offbeat.report.table import time_text, target_name
+from offbeat.report.table import target_name, time_text
 from offbeat.results import VERSION
 from offbeat.trace import Trace, write_atomically
 from offbeat.world import CASES

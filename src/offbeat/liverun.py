@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import DataError, OffbeatError, SettingError, agent_exit_code
+from offbeat.errors import DataError, SettingError
 from offbeat.experiment import Experiment, Prepared, prepare
 from offbeat.live import checkpoint
 from offbeat.live.board import State
 from offbeat.live.driver import Driver, Stopped
-from offbeat.live.enter import Place, begin, log_path, place, resume
+from offbeat.live.ending import tell
+from offbeat.live.enter import Place, arrive, begin, log_path, place, resume
 from offbeat.live.fabric import model_of
 from offbeat.live.launch import Job, Launcher
 from offbeat.live.log import damage, elapsed, merged
@@ -289,12 +290,12 @@ def _run(
 
 
 def main() -> None:
-    """The agent's program; an error of ours is a line, and an exit code that the launcher knows."""
+    """The agent's program; an error is told to the launcher."""
+    arrive()
     try:
         agent_program()
-    except OffbeatError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(agent_exit_code(error))
+    except Exception as error:
+        sys.exit(tell(error, __file__))
 
 
 if __name__ == "__main__":

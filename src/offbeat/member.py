@@ -211,7 +211,7 @@ class Member:
             state = None if step is None else saver.load(step)
         saver.restore_training()
         saver.check(driver)
-        propose(here, about, initial)
+        propose(here, about, initial, "return" in self.algorithm.tolerates)
         driver.join()
         initial = agree(here, about)
         if state is not None and not returned:

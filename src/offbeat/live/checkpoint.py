@@ -24,7 +24,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -308,25 +308,38 @@ def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
 
 
 def refuse_other(
-    saved: Mapping[str, Any], now: Mapping[str, Any], what: str = "This checkpoint is of another run:"
-) -> None:
-    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from it."""
-    if lines := _differences("", saved, now):
+    saved: Mapping[str, Any], now: Mapping[str, Any], what: str = "This checkpoint is of another run:",
+    names: tuple[str, str] = ("saved", "now"),
+) -> None:  # fmt: skip
+    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from it.
+
+    what, names: how the message begins, and calls the two
+    """
+    lines = _differences("", _described(saved), _described(now), names) or _differences("", saved, now, names)
+    if lines:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise SettingError("\n  ".join([what, *lines[:SHOWN], *more]))
 
 
-def _differences(what: str, saved: Any, now: Any) -> list[str]:
+def _described(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with a model's parameters in few words: where they lie follows from that, mostly."""
+    known = dict(about)
+    with suppress(LookupError, TypeError, ValueError):
+        known["model"] = {name: f"{dtype} {shape}" for name, shape, dtype, *_ in known["model"]}
+    return known
+
+
+def _differences(what: str, saved: Any, now: Any, names: tuple[str, str]) -> list[str]:
     if saved == now:
         return []
     before, after = _entries(saved), _entries(now)
     if before is None or after is None:
-        return [f"{what}: saved {saved!r:.{WIDE}}, now {now!r:.{WIDE}}"]
+        return [f"{what}: {names[0]} {saved!r:.{WIDE}}, {names[1]} {now!r:.{WIDE}}"]
     lines = []
     for key in {**before, **after}:
         place = f"{what}[{key}]" if isinstance(key, int) else f"{what}.{key}".lstrip(".")
-        lines += _differences(place, before.get(key), after.get(key))
-    return lines or [f"{what}: saved {list(before)!r:.{WIDE}}, now {list(after)!r:.{WIDE}}, another order"]
+        lines += _differences(place, before.get(key), after.get(key), names)
+    return lines or [f"{what}: {names[0]} {list(before)!r:.{WIDE}}, {names[1]} {list(after)!r:.{WIDE}}, another order"]
 
 
 def _entries(value: Any) -> dict[Any, Any] | None:

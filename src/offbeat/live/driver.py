@@ -67,6 +67,7 @@ class Driver:
         """When the run ends, in units."""
         self._closed = self._orphaned = False
         self._thread: Thread | None = None
+        self._failed: BaseException | None = None  # what ended the second thread
 
     # -- what the training thread calls ------------------------------------------------------------
 
@@ -121,6 +122,7 @@ class Driver:
         """The gradient that was asked for: returns where the next one is to be taken. Raises Stopped."""
         with self.lock:
             began = time.monotonic_ns()
+            self._refuse_failed()
             self._serve()
             self._check_order()
             start, self.snapshot, self.performer.at = self._started, self.performer.at, None
@@ -150,6 +152,7 @@ class Driver:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs of the agent. Call it with the lock, between steps."""
+        self._refuse_failed()
         self.log.events.append(
             (self.clock.now(), self.me, EVENT_CODE["saved"], -1, -1, self.performer.version, -1.0, -1.0)
         )
@@ -207,6 +210,17 @@ class Driver:
             self._thread.start()
 
     def _attend(self) -> None:
+        try:
+            self._answer()
+        except BaseException as error:
+            self._failed = error
+
+    def _refuse_failed(self) -> None:
+        """What the second thread met is raised where it ends the script."""
+        if self._failed is not None:
+            raise self._failed
+
+    def _answer(self) -> None:
         assert self.fabric is not None
         while not self._closed:
             ready = self.fabric.bell.wait(self._sleep(), self.lifeline)
@@ -226,7 +240,7 @@ class Driver:
         row[Row.STATE] = State.LEFT
         self.fabric.tell_launcher()
         while board.order < Order.END and not select.select(self.lifeline, [], [], LONGEST)[0]:
-            pass
+            self._refuse_failed()
 
     def close(self) -> None:
         """End the second thread, and the log."""
@@ -234,6 +248,7 @@ class Driver:
         if self._thread is not None and self.fabric is not None:
             self.fabric.bell.ring()
             self._thread.join()
+        self._refuse_failed()
         with self.lock:
             self.log.close()
             if self.log.path is not None:

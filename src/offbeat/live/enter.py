@@ -28,6 +28,12 @@ from offbeat.trace import EVENT_CODE, write_atomically
 from offbeat.vector import Vector, evaluate_with, settle
 from offbeat.world import World
 
+STARTED = "OFFBEAT_PID"
+"""The environment variable that says which process the launcher started."""
+
+MODEL = "model.json"
+"""In the run's shared folder: what agent 0 has joined with."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -73,6 +79,12 @@ def place() -> Place | None:
     shared = os.environ.get("OFFBEAT_RUN")
     if shared is None:
         return None
+    if os.environ.get(STARTED, str(os.getpid())) != str(os.getpid()):
+        raise SettingError(
+            "This process is no agent of the run: an agent's process started it, as it starts the workers of a "
+            "DataLoader, say. Expected offbeat.join() only in what offbeat launch starts: put all that the script does "
+            "below if __name__ == '__main__':, or, to train alone here, unset OFFBEAT_RUN."
+        )
     try:
         settings = json.loads((Path(shared) / "run.json").read_text())
         return Place(
@@ -86,25 +98,47 @@ def place() -> Place | None:
         ) from None
 
 
+def arrive() -> None:
+    """Called first by the process that the launcher started: by this, what it starts itself is told apart."""
+    os.environ[STARTED] = str(os.getpid())
+
+
 def log_path(folder: Path, agent: int) -> Path:
     """Where an agent's part of the trace is."""
     return folder / f"agent-{agent}.trace"
 
 
-def propose(place: Place, about: Mapping[str, Any], initial: Vector) -> None:
-    """Agent 0 says which model this is, and where all start from. Before it joins."""
-    if place.me == 0 and not (place.shared / "model.json").exists():
+def propose(place: Place, about: Mapping[str, Any], initial: Vector, returns: bool = True) -> None:
+    """Agent 0 says which model this is, and where all start from. Before it joins.
+
+    returns: whether the algorithm takes an agent back that died, which the launcher has to know
+    """
+    if place.me == 0 and not (place.shared / MODEL).exists():
         (place.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
         register = Register.create(place.shared / "initial", Layout.of(Snapshot(initial)))
         (placed,) = register.begin([initial])
         settle()
         register.finish(Snapshot(placed), Tag())
-        write_atomically(place.shared / "model.json", json.dumps(dict(about)).encode())
+        write_atomically(place.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode())
+
+
+def joined_with(shared: Path) -> tuple[str, bool] | None:
+    """The algorithm that agent 0 has joined with, and whether it takes an agent back; None if nobody said so."""
+    try:
+        said = json.loads((shared / MODEL).read_text())
+        return str(said["about"]["algorithm"]), bool(said["returns"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def agree(place: Place, about: Mapping[str, Any]) -> Vector:
-    """Where all start from; once all have joined. Raises SettingError if agent 0 has another model."""
-    refuse_other(json.loads((place.shared / "model.json").read_text()), json.loads(json.dumps(dict(about))))
+    """Where all start from; once all have joined. Raises SettingError if agent 0 has another model or algorithm."""
+    theirs = json.loads((place.shared / MODEL).read_text())["about"]
+    refuse_other(
+        theirs, json.loads(json.dumps(dict(about))),
+        f"Agent {place.me} has joined with something else than agent 0; expected the same of all. They differ in",
+        ("agent 0", f"agent {place.me}"),
+    )  # fmt: skip
     _, (x,), _ = Register.attach(place.shared / "initial").copy()
     return Vector(x.parts)
 

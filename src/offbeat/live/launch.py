@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.errors import DiskError, OffbeatError, SettingError
+from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
 from offbeat.live.children import Child, Children
+from offbeat.live.ending import Ending, take, words
+from offbeat.live.enter import joined_with
 from offbeat.live.memory import require_ordered_stores
 from offbeat.live.output import Say
 from offbeat.live.wire import FabricError
@@ -38,7 +40,11 @@ CLOCK_STEPS = 60.0
 
 
 class RunFailed(OffbeatError):
-    """A run ended before it was done; the message says why."""
+    """A run ended otherwise than it should; the message says why. began: whether any step had been made."""
+
+    def __init__(self, message: str, began: bool = True, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.began, self.exit_code = began, exit_code
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Job:
     folder:       where output, traces and checkpoints go; it exists
     settings:     JSON-ready; every agent reads them (`shared/run.json`)
     max_restarts: of one agent; 0: the run ends when one dies
-    returns:      whether the algorithm takes an agent back
+    returns:      whether the algorithm takes an agent back; what the agents join with is what counts
     elapsed:      seconds that a run which is resumed had run before
     """
 
@@ -79,8 +85,12 @@ class Launcher:
         """From start to end. Raises RunFailed, FabricError; whatever happens, nothing is left in shared memory."""
         sweep()
         n = self.job.n
-        self.restarts, self.member = [0] * n, [0] * n
+        self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
         self.again: dict[int, float] = {}
+        self.endings: dict[int, Ending] = {}
+        self.exits: dict[int, Ending] = {}
+        self.settings, self.returns = dict(self.job.settings), self.job.returns
+        self.began = self.killing = False
         self.shared = make_shared(self.job.settings)
         try:
             self.board = Board.create(self.shared / "board", n)
@@ -97,7 +107,15 @@ class Launcher:
         finally:
             shutil.rmtree(self.shared, ignore_errors=True)
         if self.reason:
-            raise RunFailed(self.reason)
+            raise RunFailed(self.reason, self.began)
+        if self.exits:
+            first = self.exits[min(self.exits)]
+            others = f", and {len(self.exits) - 1} others," if len(self.exits) > 1 else ""
+            raise RunFailed(
+                f"Agent {first.agent}{others} ended the script with an exit code, {first.code}, at step {first.steps}."
+                f"{first.said}",
+                self.began, first.code,
+            )  # fmt: skip
 
     def stop(self, reason: str = "") -> None:
         """Ask everybody to save and end."""
@@ -132,10 +150,11 @@ class Launcher:
             if self.board.order >= Order.STOP:
                 self.again.clear()
                 if time.monotonic() > self.deadline:
-                    self.children.signal(signal.SIGKILL)
+                    self._overdue()
 
     def _start(self, i: int) -> None:
         row = self.board.rows[i]
+        self.steps_before[i] = int(row[Row.STEPS])
         kept = row[[Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED]].copy()
         row[:] = 0
         self.board.numbers[i, SAID] = math.nan
@@ -154,6 +173,7 @@ class Launcher:
         changed = False
         if self.board.order is Order.WAIT:
             if all(state is State.JOINED for state in states):
+                self._learn()
                 for i in range(self.job.n):
                     self._change(i, self.restarts[i] + 1)
                 self.board.begin(self.job.elapsed)
@@ -167,8 +187,8 @@ class Launcher:
                 elif state is State.LEFT and self.member[i] > 0:
                     self._change(i, -incarnation)
                     changed = True
-                    if not self.job.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
-                        if "script" in self.job.settings:  # else all end at one time anyway
+                    if not self.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
+                        if "script" in self.settings:  # else all end at one time anyway
                             self.say(i, "is done; the algorithm cannot go on without it, so the others stop")
                         self.stop()
         stopping = self.board.order is Order.STOP
@@ -189,11 +209,26 @@ class Launcher:
         self.member[i] = incarnation
         self.board.change(i, incarnation)
 
+    def _learn(self) -> None:
+        """What the agents have joined with, where they say so: a script may have named its own algorithm."""
+        joined = joined_with(self.shared)
+        if joined is not None:
+            self.settings["algorithm"], self.returns = joined
+
     def _ended(self, child: Child) -> None:
-        i, code = child.agent, child.process.returncode
-        row = self.board.rows[i]
-        state = State(int(row[Row.STATE]))
-        if state is State.LEFT and code == 0:
+        i, code, row = child.agent, child.process.returncode, self.board.rows[child.agent]
+        failure = take(self.shared, i)
+        made = int(row[Row.STEPS]) - self.steps_before[i] if row[Row.FIRST] else 0
+        self.began = self.began or bool(made)
+        lines = tuple(child.output.lines)
+        ending = Ending(i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines)
+        if failure is not None:
+            child.output.keep(failure.text)
+        elif row[Row.STATE] == State.LEFT:
+            if code > 0:
+                self.exits[i] = ending
+            elif code < 0:
+                self.say(i, f"was done, and had saved; its process was {words(code)} then")
             return
         row[Row.STATE] = State.ABSENT
         if self.member[i] > 0:
@@ -202,50 +237,38 @@ class Launcher:
         for path in [*self.shared.glob(f"register.{i}.*"), *self.shared.glob(f"mail.{i}.*")]:
             path.unlink(missing_ok=True)
         if self.board.order >= Order.STOP:
+            if code and not self.killing:
+                self.reason = self.reason or f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
             return
-        why = self._why_not_again(child, code)
+        why = ending.why_final(self.endings.get(i), self.returns, self.restarts[i], self.job.max_restarts)
         if why:
             self.stop(why)
             return
+        self.endings[i] = ending
         wait = BACK_OFF[min(self.restarts[i], len(BACK_OFF) - 1)]
         self.restarts[i] += 1
         self.again[i] = time.monotonic() + wait
-        self.say(i, f"died ({ending(code)}); restart {self.restarts[i]} of {self.job.max_restarts} in {wait:g} s")
+        self.say(i, f"died ({ending.how}); restart {self.restarts[i]} of {self.job.max_restarts} in {wait:g} s")
 
-    def _why_not_again(self, child: Child, code: int) -> str:
-        """Why a dead agent is not started again; empty if it is."""
-        i, said = child.agent, "\n".join(f"    {line}" for line in list(child.output.lines)[-12:])
-        said = f" It last said:\n{said}" if said else ""
-        if code == 0:
-            return (
-                f"Agent {i} ended at step {int(self.board.rows[i, Row.STEPS])} without having left the run. Expected a "
-                f"script that calls offbeat.join() and wraps its optimizer.{said}"
+    def _overdue(self) -> None:
+        """Whoever has not ended in time is killed; what is lost by that is said."""
+        late = [i for i in self.children.running if self.board.rows[i, Row.STATE] != State.LEFT]
+        if late and not self.killing:
+            self.reason = self.reason or (
+                f"{PATIENCE:g} s after they had been asked to end, these agents had not, and were killed: "
+                f"{', '.join(map(str, late))}. What they have done since their last checkpoint is lost."
             )
-        if code == DiskError.exit_code:
-            return f"Agent {i} cannot write its results.{said}"
-        if code > 0 and not self.board.rows[i, Row.FIRST] and child.incarnation == 1:
-            return f"Agent {i} failed before its first step ({ending(code)}), so no restart can help.{said}"
-        if not self.job.returns:
-            return f"Agent {i} died ({ending(code)}), and the algorithm cannot go on without it.{said}"
-        if self.restarts[i] >= self.job.max_restarts:
-            allowed = f"{self.job.max_restarts} restarts" if self.job.max_restarts else "no restart"
-            return f"Agent {i} died ({ending(code)}); {allowed} of an agent had been allowed (--max-restarts).{said}"
-        return ""
+        self._kill()
+
+    def _kill(self) -> None:
+        self.killing = True
+        self.children.signal(signal.SIGKILL)
 
     def _interrupted(self, number: int, _: object) -> None:
         if self.stopped_by:  # the second time: now
-            self.children.signal(signal.SIGKILL)
+            self._kill()
         self.stopped_by = number
         self.stop()
-
-
-def ending(code: int) -> str:
-    """How a process ended, in words."""
-    if code >= 0:
-        return f"exit code {code}"
-    with suppress(ValueError):
-        return f"killed by {signal.Signals(-code).name}"
-    return f"killed by signal {-code}"
 
 
 # -- shared memory ---------------------------------------------------------------------------------

@@ -1,0 +1,164 @@
+"""How the life of an agent's process ended: what the process says of it, and whether another life can help.
+
+A process that fails writes what happened into a file of the run's shared folder (`tell`), which its launcher takes out
+(`take`): so the traceback can be shown once, whoever met the same error, and two of them can be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from traceback import StackSummary, TracebackException
+from typing import Any
+
+from offbeat.errors import FINAL, DiskError, OffbeatError, agent_exit_code
+
+QUOTED, LONGEST = 12, 1 << 16
+"""Lines of output that an error report quotes, and characters of a traceback."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error that ended an agent's process.
+
+    what:  the error, in a line
+    where: its type, and the lines of the script that led to it
+    text:  the traceback; of an error of ours, its message
+    """
+
+    what: str
+    where: tuple[str, ...]
+    text: str
+
+    @staticmethod
+    def of(error: BaseException, starter: str) -> Failure:
+        """The same, without the frames of `starter`, which started the script."""
+        told = TracebackException.from_exception(error)
+        frames = [*told.stack]
+        while frames and frames[0].filename in (starter, runpy.__file__, "<frozen runpy>"):
+            frames.pop(0)
+        told.stack = StackSummary.from_list(frames)
+        text = "".join(told.format()).rstrip().removeprefix("Traceback (most recent call last):\n")
+        ours = str(error) if isinstance(error, OffbeatError) else ""
+        kind = type(error).__name__
+        lines = (f"{frame.filename}:{frame.lineno}" for frame in frames)
+        return Failure(ours or f"{kind}: {error}".strip(), (kind, *lines), (ours or text)[-LONGEST:])
+
+
+def tell(error: BaseException, starter: str) -> int:
+    """Tell the launcher which error ends this process; returns the process's exit code.
+
+    A hook that the script has set (`sys.excepthook`) is called, as it would be without us.
+    """
+    shared, agent = os.environ.get("OFFBEAT_RUN"), os.environ.get("OFFBEAT_RANK")
+    failure = Failure.of(error, starter)
+    try:
+        _path(Path(str(shared)), int(str(agent))).write_text(json.dumps(asdict(failure)))
+    except (OSError, ValueError):
+        sys.stderr.write(f"Error: {failure.text}\n")
+    if isinstance(error, OffbeatError):
+        return agent_exit_code(error)
+    if sys.excepthook is not sys.__excepthook__:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return 1
+
+
+def take(shared: Path, agent: int) -> Failure | None:
+    """What the agent's process said of its end, if it did."""
+    path = _path(shared, agent)
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        said: dict[str, Any] = json.loads(path.read_text())
+        path.unlink()
+        return Failure(str(said["what"]), tuple(map(str, said["where"])), str(said["text"]))
+    return None
+
+
+def _path(shared: Path, agent: int) -> Path:
+    return shared / f"failure.{agent}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of one life of an agent.
+
+    code:    the exit code of the process, negative for a signal
+    life:    which one it was, from 1
+    steps:   that the agent had made in all its lives
+    made:    in this one
+    failure: what the process said, if anything
+    lines:   what it printed last
+    """
+
+    agent: int
+    code: int
+    life: int
+    steps: int
+    made: int
+    failure: Failure | None
+    lines: tuple[str, ...]
+
+    @property
+    def how(self) -> str:
+        """In a few words."""
+        return words(self.code) if self.failure is None else self.failure.what.splitlines()[0]
+
+    @property
+    def said(self) -> str:
+        """What an error report quotes: a space and the error, or what the process printed last."""
+        if self.failure is not None:
+            lines, head = self.failure.text.splitlines(), ""
+        else:
+            lines, head = [*self.lines[-QUOTED:]], " It last said:"
+        if self.failure is not None and len(lines) == 1:
+            return f" {lines[0]}"
+        return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+
+    def again(self, before: Ending | None) -> bool:
+        """Whether the life before ended in the same way: the same error, as many steps on, or not a step on."""
+        one, two = self.failure, None if before is None else before.failure
+        if before is None or one is None or two is None or one.where != two.where:
+            return False
+        return self.steps == before.steps or self.made == before.made
+
+    def why_final(self, before: Ending | None, returns: bool, restarts: int, allowed: int) -> str:
+        """Why there is no other life; empty if there is one.
+
+        returns: whether the algorithm takes an agent back; restarts: how many there were, of those that are allowed
+        """
+        name, at = f"Agent {self.agent}", f"at step {self.steps}"
+        if self.code == 0:
+            return (
+                f"{name} ended {at} without having left the run. Expected a script that calls offbeat.join(), wraps "
+                f"its optimizer, and runs to its end in this process, or calls leave() of what join gave.{self.said}"
+            )
+        if self.code == DiskError.exit_code:
+            return f"{name} cannot write its results.{self.said}"
+        if self.code > 0 and not self.made and self.life == 1:
+            how = f" ({words(self.code)})" if self.failure is None else ""
+            return f"{name} failed before its first step{how}, so no restart can help.{self.said}"
+        if self.code == FINAL:
+            return f"{name} failed {at}, and no restart can help.{self.said}"
+        if self.again(before):
+            return f"{name} failed {at} as it had failed before, so no further restart can help.{self.said}"
+        failed = f"died ({words(self.code)})" if self.failure is None else f"failed {at}"
+        if not returns:
+            return f"{name} {failed}, and the algorithm cannot go on without it.{self.said}"
+        if restarts >= allowed:
+            most = f"{allowed} restarts" if allowed else "no restart"
+            return f"{name} {failed}; {most} of an agent had been allowed (--max-restarts).{self.said}"
+        return ""
+
+
+def words(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"exit code {code}"
+    with suppress(ValueError):
+        return f"killed by {signal.Signals(-code).name}"
+    return f"killed by signal {-code}"

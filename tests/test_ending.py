@@ -1,0 +1,222 @@
+"""How an agent's life ends: what is told once, what is tried again, what is kept; and no failure goes unsaid."""
+
+import os
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from warm import Started, finished, needs_shared_memory, until
+
+from offbeat import Vector
+from offbeat.agent import Agent
+from offbeat.errors import FINAL, ContractError, DiskError, SettingError
+from offbeat.exporting import export
+from offbeat.live import enter
+from offbeat.live.board import Board, Order, Row, State
+from offbeat.live.driver import Driver
+from offbeat.live.ending import Ending, Failure, take, tell
+from offbeat.live.fabric import Fabric
+from offbeat.live.log import Log
+from offbeat.live.wire import Tag
+from offbeat.replaying import replayed
+from offbeat.rules import SGD
+from offbeat.topology import build
+from offbeat.trace import Trace
+
+pytestmark = needs_shared_memory
+
+SCRIPT = """
+import os, sys, time
+import torch
+import offbeat
+
+agent = offbeat.join({algorithm})
+model = torch.nn.Linear(2, 2)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+def steps(until):
+    while agent.steps < until:
+        optimizer.zero_grad()
+        model(torch.ones(2)).sum().backward()
+        optimizer.step()
+        time.sleep(0.002)
+
+"""
+
+
+def launch(folder: Path, script: str, *arguments: str, algorithm: str = "") -> Started:
+    """Two agents with this script, after what all scripts here begin with."""
+    return finished(
+        folder, "launch", "-n", "2", "--out", "out", "--checkpoint-every", "5", *arguments, "train.py",
+        script=SCRIPT.format(algorithm=algorithm) + script,
+    )  # fmt: skip
+
+
+def failure(where: str = "train.py:3", text: str = "ValueError: no") -> Failure:
+    return Failure(text, ("ValueError", where), text)
+
+
+def life(k: int, steps: int, made: int, code: int = 1, failed: Failure | None = None) -> Ending:
+    return Ending(0, code, k, steps, made, failed, ("its last words",))
+
+
+# -- who gets another life -------------------------------------------------------------------------
+
+
+def test_the_same_error_without_progress_is_final() -> None:
+    first = life(1, 20, 20, failed=failure())
+    assert first.why_final(None, True, 0, 3) == ""
+    at_once, as_far = life(2, 20, 0, failed=failure()), life(2, 40, 20, failed=failure())
+    for again in (at_once, as_far):
+        assert "as it had failed before" in again.why_final(first, True, 1, 3)
+        assert "ValueError: no" in again.why_final(first, True, 1, 3)
+    for other in (
+        life(2, 33, 13, failed=failure()), life(2, 20, 0, failed=failure("train.py:4")), life(2, 20, 0, code=-9),
+    ):  # fmt: skip
+        assert other.why_final(first, True, 1, 3) == ""
+        assert "3 restarts of an agent had been allowed" in other.why_final(first, True, 3, 3)
+
+
+def test_what_cannot_heal_is_final_at_once() -> None:
+    for ending, said in (
+        (life(1, 20, 20, code=FINAL, failed=failure()), "failed at step 20, and no restart can help. ValueError: no"),
+        (life(1, 20, 20, code=DiskError.exit_code, failed=failure()), "cannot write its results. ValueError: no"),
+        (life(1, 20, 0, failed=failure()), "failed before its first step, so no restart can help. ValueError: no"),
+        (life(1, 20, 20, code=0), "ended at step 20 without having left the run"),
+    ):
+        assert said in ending.why_final(None, True, 0, 3)
+    assert (
+        life(1, 20, 20, code=-11).why_final(None, False, 0, 3).startswith("Agent 0 died (killed by SIGSEGV), and the")
+    )
+    assert "its last words" in life(1, 20, 20, code=-11).why_final(None, True, 0, 0)
+
+
+def test_an_error_is_told_without_our_own_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFBEAT_RUN", str(tmp_path))
+    monkeypatch.setenv("OFFBEAT_RANK", "1")
+    hooked: list[str] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: hooked.append(str(error)))
+
+    def fails(error: Exception) -> int:
+        try:
+            exec(compile("def f(error):\n    raise error\nf(error)", "train.py", "exec"), {"error": error})
+        except Exception as raised:
+            return tell(raised, __file__)
+        raise AssertionError
+
+    assert fails(ValueError("so")) == 1
+    told = take(tmp_path, 1)
+    assert told == Failure(
+        "ValueError: so", ("ValueError", "train.py:3", "train.py:2"),
+        '  File "train.py", line 3, in <module>\n  File "train.py", line 2, in f\nValueError: so',
+    )  # fmt: skip
+    assert take(tmp_path, 1) is None, "it is told once"
+    assert hooked == ["so"], "a hook that the script has set is called"
+    assert (fails(SettingError("b")), fails(ContractError("c")), fails(DiskError("d"))) == (FINAL, FINAL, 74)
+    (tmp_path / "failure.1").write_text('{"what": 3')
+    assert take(tmp_path, 1) is None
+    assert hooked == ["so"]
+
+
+# -- with real processes ---------------------------------------------------------------------------
+
+
+def test_an_error_in_the_last_line_shows_one_traceback_and_costs_nothing(tmp_path: Path) -> None:
+    done = launch(tmp_path, "steps(20)\nprint(los)\n")
+    everything = done.said + done.complained
+    assert done.code == 1
+    assert everything.count("File ") == 1, everything
+    assert "failed at step 20 as it had failed before" in done.complained
+    assert "restart 2" not in everything
+    assert "offbeat export out" in done.complained.replace(f"{tmp_path}/", "")
+    assert "--resume --out out" in done.complained.replace(f"{tmp_path}/", "")
+    assert any("NameError" in path.read_text() for path in (tmp_path / "out").glob("agent-*.log"))
+    assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same
+    assert max(source.step for source in export(tmp_path / "out", allow_missing=True).sources) == 20
+
+
+def test_an_agent_that_fails_after_another_is_done_fails_the_run(tmp_path: Path) -> None:
+    """All-reduce stops when one is done: the other one's error comes as the run ends."""
+    script = """
+steps(10)
+if agent.rank == 0:
+    while agent._driver.fabric.board.order < 2:
+        time.sleep(0.002)
+    raise KeyError("late")
+"""
+    done = launch(tmp_path, script, "--algorithm", "allreduce")
+    assert done.code == 1
+    assert "Agent 0 failed as the run was ending" in done.complained
+    assert "KeyError: 'late'" in done.complained
+
+
+def test_the_algorithm_that_a_script_names_is_the_one_that_counts(tmp_path: Path) -> None:
+    """All-reduce cannot go on after a death, whatever the launcher had been told; and the trace says all-reduce."""
+    done = launch(tmp_path, "steps(10**6)", "--fault", "kill agent 1 at step 20", algorithm="'allreduce'")
+    assert done.code == 1
+    assert "Agent 1 died (killed by SIGKILL), and the algorithm cannot go on without it." in done.complained
+    trace = Trace.load(tmp_path / "out" / "trace.npz")
+    assert trace.settings["algorithm"] == "allreduce"
+    assert replayed(trace).same
+
+
+def test_a_process_that_an_agent_starts_does_not_join(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Workers of a DataLoader that run the script again, say: they inherit the variables."""
+    (tmp_path / "run.json").write_text("{}")
+    known = {"RUN": str(tmp_path), "RANK": "1", "INCARNATION": "1", "LIFELINE": "0"}
+    for name, value in known.items():
+        monkeypatch.setenv(f"OFFBEAT_{name}", value)
+    monkeypatch.setenv(enter.STARTED, "0")
+    enter.arrive()
+    assert enter.place() is not None
+    monkeypatch.setenv(enter.STARTED, str(os.getppid()))
+    with pytest.raises(SettingError, match=r"no agent of the run.*__main__.*unset OFFBEAT_RUN"):
+        enter.place()
+
+
+# -- the second thread -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Letter:
+    x: Vector
+
+
+@dataclass
+class Fragile(Agent):
+    """Raises when it gets mail."""
+
+    def on_gradient(self, g: Vector) -> None:
+        self.compute(self.x)
+
+    def on_message(self, src: int, message: Letter) -> None:
+        raise KeyError("in a handler")
+
+
+def test_an_error_in_the_second_thread_ends_the_script(tmp_path: Path) -> None:
+    board = Board.create(tmp_path / "board", 2)
+    fabric, other = (Fabric(tmp_path, board, i, 1, 8) for i in (0, 1))
+    agent, ring = Fragile(), build("ring", 2)
+    x = Vector((torch.zeros(1),))
+    agent.join(0, 2, x, ring.view(0, frozenset([0, 1])), SGD(0.1), Random(0))
+    driver = Driver(agent, ring, fabric, Log(None))
+    for i in (0, 1):
+        board.change(i, 1)
+    board.begin()
+    driver.join()
+    other.meet(0, 1)
+    driver.start()
+    driver.step(x)
+    before = threading.active_count()
+    driver.attend()
+    assert other.post(0, Letter(x), Tag())
+    until(lambda: threading.active_count() == before)
+    for what in (lambda: driver.step(x), driver.state, driver.leave, driver.close):
+        with pytest.raises(KeyError, match="in a handler"):
+            what()
+    assert board.order is Order.RUN
+    assert State(int(board.rows[0, Row.STATE])) is State.LEFT
