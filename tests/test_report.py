@@ -137,8 +137,9 @@ def test_page_when_everything_diverged_at_once() -> None:
     assert len(figures(page(made))) > 3
 
 
-def test_page_of_a_single_agent() -> None:
-    text = page(offbeat.compare(["adsgd", "dsgd"], task="quadratic", agents=1, topology="chain", until=20))
+@pytest.mark.parametrize("algorithms", ["adsgd", "adsgd,dsgd"])
+def test_page_of_a_single_agent(algorithms: str) -> None:
+    text = page(offbeat.compare(algorithms, task="quadratic", agents=1, topology="chain", until=20))
     assert "Nothing was sent" in text
     assert len(figures(text)) == 4
 

@@ -13,19 +13,17 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from offbeat import comparison
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.console import Out, progress_bar, told_by
 from offbeat.delays import FAMILIES
-from offbeat.errors import OffbeatError, SettingError, unknown
+from offbeat.errors import SettingError, unknown
 from offbeat.graphs import TOPOLOGIES
 from offbeat.memory import WORTH_SAYING, available
-from offbeat.report.table import as_table
+from offbeat.outputs import Outputs
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.tasks import TASKS
-from offbeat.trace import Trace
 from offbeat.workers import possible, start_server, wanted
 from offbeat.world import CASES
 
@@ -205,17 +203,10 @@ def compare(
         plan.check_traces()
     elif report is None:
         plan = plan.without_traces()
-    failures: list[str] = []
-    result, code = _carry_out(plan, workers, quiet, traces, _announced(plan, report, traces), failures)
-    written, not_written = write_results(result, json, report)
-    failures += not_written
-    if not quiet:
-        out = Out()
-        out.print(as_table(result, out.width))
-        for path in written:
-            out.print(Text(f"Written: {path}"), soft_wrap=True)
-    if failures:
-        raise OffbeatError(" ".join(failures))
+    output = Outputs(quiet)
+    result, code = _carry_out(plan, workers, traces, _announced(plan, report, traces), output)
+    output.results(result, json, report)
+    output.close()
     if code:
         raise typer.Exit(code)
 
@@ -268,19 +259,6 @@ def check_writable(*paths: Path | None) -> None:
             ) from None
 
 
-def write_results(result: Comparison, json: Path | None, report: Path | None) -> tuple[list[Path], list[str]]:
-    """Write what was asked for; which files were written, and what went wrong with the others."""
-    written, failures = [], []
-    for path, save in ((json, result.save_json), (report, result.save_report)):
-        if path is not None:
-            try:
-                save(path)
-                written.append(path)
-            except OSError as error:
-                failures.append(f"Cannot write {path}: {error.strerror or error}.")
-    return written, failures
-
-
 def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
     """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked yet."""
     until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
@@ -304,16 +282,15 @@ def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) 
 
 
 def _carry_out(
-    plan: comparison.Plan, workers: int, quiet: bool, traces: Path | None, announced: list[str], failures: list[str]
+    plan: comparison.Plan, workers: int, traces: Path | None, announced: list[str], output: Outputs
 ) -> tuple[Comparison, int]:
-    """Make the runs with a progress bar, and the exit code; Ctrl-C and SIGTERM end it and keep what is finished.
-
-    A trace that cannot be written costs no result: it is one of the `failures`.
+    """Make the runs with a progress bar, and the exit code. Ctrl-C, SIGTERM and an error end it, and keep what is
+    finished; a trace that cannot be written costs no result.
     """
     runs: list[Run] = []
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        with nullcontext() if quiet else progress_bar() as bar:
+        with nullcontext() if output.quiet else progress_bar() as bar:
             told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
 
             def note(text: str) -> None:
@@ -322,7 +299,7 @@ def _carry_out(
 
             def ended(run: Run) -> Run:
                 if traces is not None and run.trace is not None:
-                    failures.extend(_save_trace(run, run.trace, traces))
+                    output.save(traces / _trace_name(run), run.trace.save, name=False)
                 if finished is not None:
                     finished(run)
                 return run if run.seed == plan.prepared[0].seed else replace(run, trace=None)
@@ -334,19 +311,16 @@ def _carry_out(
     except KeyboardInterrupt as interrupt:
         code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
         return Comparison(runs, interrupted=True), code
+    except Exception as error:  # whatever it is, it costs no run that is finished
+        output.error = error
+        return Comparison(runs, interrupted=True), 1
     finally:
         signal.signal(signal.SIGTERM, before)
     return Comparison(runs), 0
 
 
-def _save_trace(run: Run, trace: Trace, folder: Path) -> list[str]:
-    """Write the trace of a run; what went wrong, if anything."""
-    path = folder / f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
-    try:
-        trace.save(path)
-    except OSError as error:
-        return [f"Cannot write {path}: {error.strerror or error}."]
-    return []
+def _trace_name(run: Run) -> str:
+    return f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
 
 
 @app.command("list")

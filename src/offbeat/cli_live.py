@@ -15,9 +15,9 @@ from rich.text import Text
 
 from offbeat import comparison
 from offbeat.algorithms import Algorithm, find
-from offbeat.cli import check_writable, parse_steps, write_results
+from offbeat.cli import check_writable, parse_steps
 from offbeat.console import Out, complain
-from offbeat.errors import OffbeatError, SettingError
+from offbeat.errors import SettingError
 from offbeat.experiment import Prepared
 from offbeat.live.faults import parse_fault
 from offbeat.live.launch import job_folder
@@ -33,7 +33,7 @@ from offbeat.livefolder import (
     why_not_resumable,
 )
 from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
-from offbeat.report.table import as_table
+from offbeat.outputs import Outputs
 from offbeat.results import Comparison, Run
 
 WHAT, WORLD, LEARNING, OUTPUT = "What is run", "The world", "Learning", "Running and output"
@@ -145,17 +145,12 @@ def live(
         refuse_used(folder)
     ended = series.ended(folder)
     keep_asked(folder, asked, how)
-    result, code = series.run(folder, ended, quiet)
-    written, failures = write_results(result, json, report)
-    if not quiet:
-        console = Out()
-        console.print(as_table(result, console.width))
-        for path in [*written, folder.resolve()]:
-            console.print(Text(f"Written: {path}"), soft_wrap=True)
-        if code:
-            Out(stderr=True).print(Text(series.how_to_go_on(folder)), soft_wrap=True)
-    if failures:
-        raise OffbeatError(" ".join(failures))
+    output = Outputs(quiet)
+    result, code = series.run(folder, ended, output)
+    output.results(result, json, report)
+    if code and not quiet:
+        Out(stderr=True).print(Text(series.how_to_go_on(folder)), soft_wrap=True)
+    output.close(folder.resolve())
     if code:
         raise typer.Exit(code)
 
@@ -211,12 +206,12 @@ class Series:
                     raise SettingError(why)
         return found
 
-    def run(self, folder: Path, ended: Mapping[Path, Run], quiet: bool) -> tuple[Comparison, int]:
-        """Make the others, and the exit code; a signal ends them and keeps what there is."""
+    def run(self, folder: Path, ended: Mapping[Path, Run], output: Outputs) -> tuple[Comparison, int]:
+        """Make the others, and the exit code; a signal or an error ends them and keeps what there is."""
         runs: list[Run] = []
         errors: list[str] = []
         console, code = Out(stderr=True), 0
-        with Screen(console, console) if not quiet else nullcontext() as screen:
+        with Screen(console, console) if not output.quiet else nullcontext() as screen:
             for k, (row, lr) in enumerate(self.runs):
                 where = run_folder(folder, row, lr)
                 name = f"{where.name} ({k + 1} of {len(self.runs)})"
@@ -229,13 +224,15 @@ class Series:
                         run, number = self._one(row, lr, where, name, screen, errors)
                     except KeyboardInterrupt:  # while it is evaluated
                         run, number = None, signal.SIGINT
+                    except Exception as error:  # whatever it is, it costs no run that has ended
+                        output.error, number = error, 0
                     code = 128 + number if number else 0
                 runs += [run] if run is not None else []
-                if code:
+                if code or output.error is not None:
                     break
-        for error in errors:
-            console.print(Text(error), soft_wrap=True)
-        return Comparison(runs, interrupted=code != 0), code
+        for text in errors:
+            console.print(Text(text), soft_wrap=True)
+        return Comparison(runs, interrupted=code != 0 or output.error is not None), code
 
     def _one(
         self, row: Algorithm, lr: float, where: Path, name: str, screen: Screen | None, errors: list[str]

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import check_writable
-from offbeat.console import Out
+from offbeat.outputs import Outputs
 from offbeat.predicting import REPEATS, Prediction, Summary, predict
 from offbeat.report.table import target_name, time_text
 from offbeat.results import VERSION
@@ -74,16 +74,17 @@ def predict_command(
     """
     check_writable(json)
     found = predict(Trace.load(trace), algorithm, topology, case, straggler, slowdown, until, lr)
-    if json is not None:
+    output = Outputs(quiet)
+
+    def save(path: Path) -> None:
         record = {"offbeat": VERSION, "trace": str(trace), **found.record()}
-        write_atomically(json, (json_format.dumps(record, indent=1, allow_nan=False) + "\n").encode())
-    if not quiet:
-        console = Out()
-        console.print(_table(found))
-        for note in _notes(found):
-            console.print(Text(note, style="dim"), soft_wrap=True)
-        if json is not None:
-            console.print(Text(f"Written: {json}"), soft_wrap=True)
+        write_atomically(path, (json_format.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+
+    output.save(json, save)
+    output.show(lambda width: _table(found))
+    for note in _notes(found):
+        output.say(Text(note, style="dim"))
+    output.close()
 
 
 def _table(found: Prediction) -> Table:

@@ -16,6 +16,7 @@ from rich.text import Text
 from offbeat.cli import Terminated, check_writable
 from offbeat.console import Out, progress_bar
 from offbeat.errors import SettingError
+from offbeat.outputs import Outputs
 from offbeat.sweeping.grid import Point, read_grid
 from offbeat.sweeping.running import Progress, sweep
 from offbeat.sweeping.store import Store
@@ -101,6 +102,7 @@ def sweep_command(
 def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool) -> None:
     """Sweep, say how it went, and exit with the code for it."""
     last, failures, code = Progress(len(points), 0), list[Outcome](), 0
+    output = Outputs(quiet)
     with _terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
 
         def told(now: Progress) -> None:
@@ -109,15 +111,18 @@ def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, 
             tell(now)
 
         try:
-            failures = sweep(points, path, workers, ray, told)
+            sweep(points, path, workers, ray, told, failures.append)
         except KeyboardInterrupt as interrupt:
             code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+        except Exception as error:  # whatever it is, it costs no run that is finished
+            output.error = error
     done = f"{last.done:,} of {last.total:,} runs are done"
     if code:
         _say(Out(stderr=True), f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
-    elif not quiet:
-        _say(Out(), f"{done}. Written: {path}")
+    else:
+        output.say(Text(f"{done}." if output.error is not None else f"{done}. Written: {path}"))
     _complain(failures)
+    output.close()
     if code or failures:
         raise typer.Exit(code or 1)
 

@@ -101,7 +101,7 @@ class Plan:
         ended:   given every run as soon as it is there, in any order; what it returns is yielded
         note:    told what the user should know: fewer workers than asked for, a worker that was killed
 
-        A KeyboardInterrupt is raised again when the runs that are there have been yielded.
+        A KeyboardInterrupt, or an error of a run, is raised again when the runs that are there have been yielded.
         Raises SettingError if `workers` is no number > 0.
         """
         others = 0
@@ -147,7 +147,7 @@ class Plan:
                     while following in done:
                         yield done.pop(following)
                         following = next(order, (-1, -1))
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, Exception):
                 with suppress(Exception):
                     making.look()
                 yield from (done[key] for key in sorted(done))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from math import isfinite
 from time import monotonic
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -28,12 +29,24 @@ EVERY = 30.0
 
 
 class Out(Console):
-    """A console that takes it calmly when its reader goes away (as `head` does); the results matter more."""
+    """A console that takes it calmly when its reader goes away (as `head` does); the results matter more.
+
+    Of standard error, which shows how far the work is, any fault of its file is taken so.
+    """
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr)
         if not self.is_terminal:
             self.width = WIDTH
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """As of any console. Raises OSError where standard output cannot be written."""
+        try:
+            super().print(*objects, **how)
+        except OSError:
+            if not self.stderr:
+                raise
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Say no more, and leave nothing to be flushed into the pipe at the end."""

@@ -111,7 +111,8 @@ def timelines(runs: dict[str, Run], start: float | None = None, end: float | Non
     panel, gap, top, bottom = 17 * agents + 12, 34, 60, 52
     height = top + bottom + count * panel + (count - 1) * gap
     fig = make_subplots(
-        rows=max(count, 1), cols=1, shared_xaxes=True, vertical_spacing=gap / (height - top - bottom),
+        rows=max(count, 1), cols=1, shared_xaxes=True,
+        vertical_spacing=gap / (height - top - bottom) if count > 1 else 0.0,
         subplot_titles=[f"<b>{escaped(name)}</b>" for name in runs],
     )  # fmt: skip
     fig.update_annotations(x=0, xanchor="left", font_size=13)

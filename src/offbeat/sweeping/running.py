@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,14 +36,17 @@ def sweep(
     workers: int | None = None,
     ray: str | None = None,
     told: Callable[[Progress], None] = lambda progress: None,
+    failed: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Make the runs that are not done, write the Parquet file of all that are; returns those that failed.
 
     workers: how many at once; None: one for each core that this process may use (with Ray: for each of the cluster)
     ray:     the address of a Ray cluster
     told:    called at the beginning and whenever something changes
+    failed:  called with every run that failed, at once
 
-    Ctrl-C (KeyboardInterrupt) abandons what is running, writes the Parquet file of what there is, and is raised again.
+    Ctrl-C (KeyboardInterrupt), or an error that is not a run's, abandons what is running, writes the Parquet file of
+    what there is, and is raised again.
     Raises SettingError if another sweep writes the same file, DiskError where something cannot be written.
     """
     wanted(workers)
@@ -59,6 +62,7 @@ def sweep(
                         if isinstance(event, Outcome):
                             if event.row is None:
                                 failures.append(event)
+                                failed(event)
                                 now = replace(now, failed=len(failures), note="")
                             else:
                                 store.write(event.point.key, event.row)
@@ -68,6 +72,10 @@ def sweep(
                         told(now)
         except KeyboardInterrupt:
             told(replace(now, done=store.write_table(points), running=0))
+            raise
+        except Exception:
+            with suppress(Exception):  # the first error is the one to tell
+                store.write_table(points)
             raise
         store.write_table(points)
     return failures

@@ -1,0 +1,83 @@
+"""Results go to files and to the terminal one after another: whatever fails costs none of the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from offbeat.console import Out
+from offbeat.errors import OffbeatError
+from offbeat.report.table import as_table
+from offbeat.results import Comparison
+
+
+class Outputs:
+    """Where the results of a command go. At its end `close` says what could not be written or shown.
+
+    quiet: whether nothing is printed
+    error: what ended the work early, if anything did; the results that there are go out all the same
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet, self.out = quiet, Out()
+        self.error: Exception | None = None
+        self.written: list[Path] = []
+        self.failures: list[str] = []
+
+    def results(self, result: Comparison, json: Path | None, report: Path | None) -> None:
+        """The numbers, the table, the page: first what can least be missed."""
+        if self.error is not None and not result.runs:
+            return
+        self.save(json, result.save_json)
+        self.show(lambda width: as_table(result, width))
+        self.save(report, result.save_report)
+
+    def save(self, path: Path | None, save: Callable[[Path], object], name: bool = True) -> None:
+        """Write a file, if one is wanted. name: whether `close` names it"""
+        if path is not None and self._tried(f"write {path}", lambda: save(path)) and name:
+            self.written.append(path)
+
+    def show(self, draw: Callable[[int], RenderableType]) -> None:
+        """Print what is drawn for so many columns."""
+        if not self.quiet:
+            self._tried("print", lambda: self.out.print(draw(self.out.width)))
+
+    def say(self, text: Text) -> None:
+        """Print a line as long as it is."""
+        if not self.quiet:
+            self._tried("print", lambda: self.out.print(text, soft_wrap=True))
+
+    def close(self, *more: Path) -> None:
+        """Say what was written, also by others. Raises the error, or OffbeatError for what could not be written."""
+        for path in [*self.written, *more]:
+            self.say(Text(f"Written: {path}"))
+        failures = " ".join(dict.fromkeys(self.failures))
+        if self.error is not None:
+            if failures:
+                Out(stderr=True).print(Text(failures), soft_wrap=True)
+            raise self.error
+        if failures:
+            raise OffbeatError(failures)
+
+    def _tried(self, what: str, action: Callable[[], object]) -> bool:
+        """Whether it could be done; if not, the reason is one of the failures."""
+        try:
+            action()
+        except Exception as error:  # whatever it is, the results are worth more
+            self.failures.append(f"Cannot {what}: {reason(error)}.")
+            if what == "print" and isinstance(error, OSError):
+                self.out.on_broken_pipe()
+            return False
+        return True
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in a line; what is no error of ours or of the system is named by its kind."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split()).removesuffix(".")
+    return text if isinstance(error, OffbeatError | OSError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,124 @@
+"""Whatever fails while results are made, written or drawn costs none of the others."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pandas
+import pytest
+from test_cli import QUICK, Call, call, read
+from test_predict import simulated
+from test_sweep import SMALL, text_of
+
+import offbeat
+from offbeat import cli_live, cli_predict, portions
+from offbeat.errors import ContractError, DiskError
+from offbeat.live.launch import RunFailed
+from offbeat.report import page
+from offbeat.results import Comparison, Run
+from offbeat.runs import Job, run_many
+from offbeat.sweeping import running, store
+from offbeat.sweeping.grid import Point
+from offbeat.sweeping.work import Outcome, run_batch
+
+__all__ = ["call"]
+
+TWO = (*QUICK, "--algorithms", "adsgd,dsgd")
+
+
+def broken(*_: object, **__: object) -> NoReturn:
+    raise ValueError("it is broken.")
+
+
+def full(*_: object, **__: object) -> NoReturn:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(page, "page"), (Comparison, "save_json"), (offbeat.Trace, "save"), (Comparison, "label")]
+)
+def test_an_output_that_fails_costs_none_of_the_others(
+    call: Call, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+) -> None:
+    """The page, the numbers, the traces, the table (and the page, which shows it)."""
+    monkeypatch.setattr(where, name, broken)
+    Path("traces").mkdir()
+    outcome = call(*TWO, "--json", "out.json", "--report", "out.html", "--traces", "traces")
+    assert outcome.code == 1
+    assert "ValueError: it is broken." in outcome.said and "Traceback" not in outcome.err
+    wanted = {"table": "adsgd " in outcome.out, "json": Path("out.json").exists(), "html": Path("out.html").exists()}
+    failed = {"page": {"html"}, "save_json": {"json"}, "save": set[str](), "label": {"table", "html"}}[name]
+    assert {what for what, there in wanted.items() if not there} == failed
+    assert len([*Path("traces").iterdir()]) == (0 if name == "save" else 2)
+    assert "Cannot print" in outcome.said if name == "label" else "Cannot write" in outcome.said
+
+
+def test_a_run_that_fails_costs_none_of_those_before(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def second(jobs: Sequence[Job], *rest: Any) -> Iterator[Run]:
+        for number, run in enumerate(run_many(jobs, *rest)):
+            yield run
+            if number:
+                raise ContractError("a promise is broken")
+
+    monkeypatch.setattr(portions, "run_many", second)
+    outcome = call(*QUICK, "--algorithms", "dsgd", "--seeds", "3", "--json", "out.json")
+    assert (outcome.code, outcome.said.count("a promise is broken")) == (1, 1) and "dsgd " in outcome.out
+    assert [run["seed"] for run in read("out.json")["runs"]] == [0, 1]
+
+
+def test_progress_that_cannot_be_shown_ends_nothing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error on a full disk."""
+    with monkeypatch.context() as patched, Path("/dev/full").open("w") as disk:
+        patched.setattr("sys.stderr", disk)
+        outcome = call(*TWO, "--json", "out.json")
+    assert outcome.code == 0 and len(read("out.json")["runs"]) == 2
+
+
+def test_a_live_run_that_fails_costs_none_of_those_before(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = offbeat.compare("adsgd", task="quadratic", agents=4, topology="ring", until=5).runs[0]
+
+    def run_live(p: object, e: object, row: offbeat.Algorithm, *_: object) -> tuple[Run, int]:
+        if row.name == "dsgd":
+            raise RunFailed("agent 1 died")
+        return made, 0
+
+    monkeypatch.setattr(cli_live, "run_live", run_live)
+    outcome = call("live", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "5", "--json", "out.json")
+    assert outcome.code == RunFailed.exit_code and "agent 1 died" in outcome.said
+    assert "adsgd " in outcome.out and [run["algorithm"] for run in read("out.json")["runs"]] == ["adsgd"]
+
+
+def test_numbers_of_a_prediction_that_cannot_be_written_cost_no_table(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulated("adsgd")[1].save("trace.npz")
+    monkeypatch.setattr(cli_predict, "write_atomically", full)
+    outcome = call("predict", "trace.npz", "--json", "out.json")
+    assert outcome.code == 1 and "asked for" in outcome.out
+    assert "Cannot write out.json: No space left on device." in outcome.said
+
+
+@pytest.mark.parametrize("when", ["midst", "end"])
+def test_an_error_of_a_sweep_hides_no_failure_and_costs_no_row(
+    call: Call, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """In the midst of it, and while its table is written."""
+    Path("tiny.toml").write_text(text_of(SMALL))
+
+    def carried_out(_: object, points: Sequence[Point]) -> Iterator[Outcome]:
+        yield Outcome(points[0], failure="it was killed")
+        yield from run_batch(points[1:3])
+        if when == "midst":
+            raise ContractError("no space")
+
+    monkeypatch.setattr(running, "carried_out", carried_out)
+    monkeypatch.setattr(running, "_pool", lambda *_: SimpleNamespace(close=lambda: None))
+    if when == "end":
+        monkeypatch.setattr(store, "write_parquet", full)
+    outcome = call("sweep", "tiny.toml")
+    assert outcome.code == {"midst": ContractError.exit_code, "end": DiskError.exit_code}[when]
+    assert "Failed: algorithm adsgd, case base, seed 0: it was killed" in outcome.said
+    assert "2 of 8 runs are done." in outcome.out and "no space" in outcome.said.lower()
+    assert len([*Path("tiny.parquet.runs").glob("*.run")]) == 2
+    assert when == "end" or len(pandas.read_parquet("tiny.parquet")) == 2
