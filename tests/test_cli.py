@@ -344,20 +344,20 @@ def written(values: object, file: str) -> bytes:
     ("file", "content", "fragment"),
     [
         ("empty.csv", b"", "empty.csv"),
-        ("words.csv", b"rtt\n1\n2\n", "cannot be read as measured delays"),
-        ("ragged.csv", b"1,2\n3\n", "cannot be read as measured delays"),
-        ("binary.txt", b"\xff\xfe\x00", "cannot be read as measured delays"),
-        ("zero.txt", b"0\n0\n", "at least one of them positive"),
-        ("negative.txt", b"-1\n2\n", "finite numbers >= 0"),
-        ("infinite.txt", b"1\ninf\n", "finite numbers >= 0"),
-        ("unknown.txt", b"nan\n", "at least one of them positive"),
-        ("empty.npy", b"", "cannot be read as measured delays"),
-        ("cut.npy", written([1.0, 2.0], ".npy")[:-4], "cannot be read as measured delays"),
-        ("words.npy", written(["a"], ".npy"), "cannot be read as measured delays"),
-        ("complex.npy", written([1 + 2j], ".npy"), "cannot be read as measured delays"),
-        ("empty.npz", b"", "cannot be read as measured delays"),
-        ("cut.npz", written([1.0, 2.0], ".npz")[:100], "cannot be read as measured delays"),
-        ("other.npz", b"not a zip file", "cannot be read as measured delays"),
+        ("words.csv", b"rtt\n1\n2\n", "expected measured delays, one number a line"),
+        ("ragged.csv", b"1,2\n3\n", "expected measured delays, one number a line"),
+        ("binary.txt", b"\xff\xfe\x00", "expected measured delays, one number a line"),
+        ("zero.txt", b"0\n0\n", "all of its 2 numbers are 0"),
+        ("negative.txt", b"-1\n2\n", "delays are finite and >= 0"),
+        ("infinite.txt", b"1\ninf\n", "delays are finite and >= 0"),
+        ("unknown.txt", b"nan\n", "number 1 of 1 is nan"),
+        ("empty.npy", b"", "expected measured delays, one number a line"),
+        ("cut.npy", written([1.0, 2.0], ".npy")[:-4], "expected measured delays, one number a line"),
+        ("words.npy", written(["a"], ".npy"), "expected measured delays, one number a line"),
+        ("complex.npy", written([1 + 2j], ".npy"), "expected measured delays, one number a line"),
+        ("empty.npz", b"", "expected measured delays, one number a line"),
+        ("cut.npz", written([1.0, 2.0], ".npz")[:100], "expected measured delays, one number a line"),
+        ("other.npz", b"not a zip file", "expected measured delays, one number a line"),
     ],
     ids=lambda value: value if isinstance(value, str) and "." in value else "",
 )
@@ -367,6 +367,13 @@ def test_bad_measurements_are_named(call: Call, file: str, content: bytes, fragm
     assert outcome.err.startswith("Error: ")
     assert file in outcome.err
     assert fragment in outcome.err
+
+
+def test_what_was_read_of_measured_delays_is_said(call: Call) -> None:
+    Path("rtt.csv").write_text("time,rtt\n100,0.5\n101,1.5\n")
+    done = call(*QUICK, "--algorithms", "adsgd", "--communication", "file rtt.csv:rtt")
+    assert done.code == 0
+    assert "communication from rtt.csv:rtt: 2 numbers from 0.5 to 1.5, mean 1; drawn with mean 1." in done.said
 
 
 # -- what is written -------------------------------------------------------------------------------

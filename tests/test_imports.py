@@ -31,7 +31,8 @@ ALLOWED = {
     "graphs": "",
     "topology": "agent graphs",
     # the world of a run, and what one agent sends in it
-    "delays": "",
+    "measured": "reading",
+    "delays": "measured",
     "world": "delays",
     "outbox": "agent vector",
     # what keeps or uses the contracts; none of these three knows another
@@ -63,7 +64,7 @@ ALLOWED = {
     "outputs": "console report results",
     "cli": "algorithms comparison console delays graphs memory outputs results tasks workers world",
     "cli_launch": "algorithms cli console live livefolder perfetto replaying topology trace",
-    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs results",
+    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs results world",
     "cli_predict": "algorithms cli outputs predicting report results trace world",
     "cli_sweep": "cli console outputs sweeping",
     "cli_tools": "console doctor exporting",

@@ -164,9 +164,9 @@ def test_the_key_is_of_what_is_run_and_not_of_how_it_is_written(tmp_path: Path) 
     others = [key(seed=1), key(lr=0.02), key(target=0.5), key(loss=0.1), key(crash="1 at 5"), key(algorithm="dsgd")]
     assert len({plain, *others}) == 7
     delays = tmp_path / "delays.txt"
-    delays.write_text("1 2 3")
+    delays.write_text("1\n2\n3\n")
     measured = key(compute=f"file {delays}")
-    delays.write_text("1 2 4")
+    delays.write_text("1\n2\n4\n")
     assert key(compute=f"file {delays}") != measured
 
 
@@ -292,15 +292,15 @@ def test_two_sweeps_at_once_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_fails_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
     delays, out = tmp_path / "delays.txt", tmp_path / "a.parquet"
-    delays.write_text("1 2 3")
+    delays.write_text("1\n2\n3\n")
     grid = points(SMALL | {"grid": SMALL["grid"] | {"compute": ["gamma", f"file {delays}"]}})
     delays.unlink()
     failures = sweep(grid, out)
     assert {failure.point.key for failure in failures} == {p.key for p in grid if "file" in p.named}
     assert len(failures) == 8
-    assert "delays.txt: cannot be read" in failures[0].failure
+    assert "There is no file" in failures[0].failure
     assert len(pandas.read_parquet(out)) == 8
-    delays.write_text("1 2 3")
+    delays.write_text("1\n2\n3\n")
     assert sweep(grid, out) == []
     assert len(pandas.read_parquet(out)) == 16
 
@@ -357,7 +357,7 @@ def test_the_command_says_what_it_does(call: Call) -> None:
 
 
 def test_the_command_refuses(call: Call) -> None:
-    Path("delays.txt").write_text("1 2 3")
+    Path("delays.txt").write_text("1\n2\n3\n")
     Path("tiny.toml").write_text("[fixed]\nalgorithm = 'adsgd'\n[grid]\nskew = []")
     assert "empty list" in call("sweep", "tiny.toml").refused().said
     assert "Cannot read nowhere.toml" in call("sweep", "nowhere.toml").refused().said

@@ -1,5 +1,6 @@
 """Delays, transmissions, losses and crashes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from runs import ALL, models, quadratic, started
 
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
-from offbeat.delays import parse, read_values
+from offbeat.delays import parse
 from offbeat.errors import DataError
+from offbeat.measured import read_values
 from offbeat.outbox import Medium, Outbox, Transmission
 from offbeat.streams import Purpose, stream
 from offbeat.vector import zero
@@ -50,16 +52,74 @@ def test_measured_delays_keep_their_mean_unless_told() -> None:
 
 
 def test_measured_delays_from_files(tmp_path: Path, real_data: Path) -> None:
-    np.save(tmp_path / "d.npy", np.array([[1.0, 2.0], [3.0, np.nan]]))
-    (tmp_path / "d.txt").write_text("1\n2\n3\n")
-    (tmp_path / "d.csv").write_text("1,2,3\n")
-    for name in ("d.npy", "d.txt", "d.csv"):
-        assert sorted(read_values(tmp_path / name)) == [1, 2, 3]
-    rtt = empirical(read_values(real_data / "traces" / "seattle_rtt.npz"), mean=1.0)
+    np.save(tmp_path / "d.npy", np.array([1.0, 2.0, 3.0]))
+    np.savez(tmp_path / "d.npz", np.array([1, 2, 3]))
+    (tmp_path / "d.txt").write_text("# measured\n1\n2\n\n3  # ms\n")
+    for name in ("d.npy", "d.npz", "d.txt"):
+        assert read_values(tmp_path / name).tolist() == [1, 2, 3]
+    rtt = parse(f"file {real_data / 'traces' / 'seattle_rtt.npz'}:all")
     assert np.mean(rtt.draw(np.random.default_rng(0), 100_000)) == pytest.approx(1.0, rel=0.05)
-    (tmp_path / "bad.txt").write_text("one two\n")
-    with pytest.raises(DataError, match="cannot be read as measured delays"):
-        read_values(tmp_path / "bad.txt")
+    assert "seattle_rtt.npz:all: " in rtt.said and "numbers" in rtt.said
+
+
+TABLE = "time,latency\n100,0.5\n101,0.7\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        (TABLE, "line 1 has 2 values: 'time latency'"),
+        ("100,0.5\n101,0.7\n", "line 1 has 2 values: '100 0.5'"),
+        ("0,5\n0,7\n", "are these decimal commas? Write 0.5, not 0,5"),
+        ("1,5;2,5\n", "are these decimal commas?"),
+        ("1 2 3\n", "line 1 has 3 values"),
+        ("latency\n1\n", "line 1 has 'latency', which is no number"),
+        ("1\n-2\n", "number 2 of 2 is -2.0"),
+        ("1\nnan\n", "number 2 of 2 is nan"),
+        ("1_000\n", "line 1 has '1_000'"),
+        ("0\n0\n", "all of its 2 numbers are 0"),
+        ("# nothing\n", "it holds no number"),
+    ],
+)
+def test_what_is_not_one_delay_a_line_is_refused(text: str, fragment: str, tmp_path: Path) -> None:
+    """Times, columns and names are numbers too: taken for delays, they would give a wrong world without a word."""
+    (tmp_path / "d.csv").write_text(text)
+    with pytest.raises(DataError) as refused:
+        parse(f"file {tmp_path / 'd.csv'}")
+    assert fragment in str(refused.value)
+    assert "expected measured delays, one number a line" in str(refused.value)
+
+
+def test_a_column_of_a_file_is_chosen_by_number_or_name(tmp_path: Path) -> None:
+    path, table, named = tmp_path / "d.csv", tmp_path / "t.npy", tmp_path / "n.npz"
+    path.write_text(TABLE)
+    np.save(table, np.array([[9.0, 1.0], [9.0, 3.0]]))
+    np.savez(named, rtt=np.array([1.0, 3.0]), at=np.array([9.0, 9.0]))
+    assert read_values(path, "latency").tolist() == read_values(path, "2").tolist() == [0.5, 0.7]
+    assert read_values(table, "2").tolist() == read_values(named, "rtt").tolist() == [1.0, 3.0]
+    assert parse(f"file {path}:latency").said == f"{path}:latency: 2 numbers from 0.5 to 0.7, mean 0.6"
+    assert parse(f"file {path}:2 mean 3").mean == 3
+    for wrong, column, fragment in (
+        (path, "3", "it has no column '3': there are 2, named time, latency"), (table, "x", "no column 'x'"),
+        (table, None, r"its array has the shape \(2, 2\)"), (named, None, "it holds the arrays rtt, at; name one"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=fragment):
+            read_values(wrong, column)
+    colon = tmp_path / "a:1"
+    colon.write_text("4\n")
+    assert parse(f"file {colon}").said == f"{colon}: 1 numbers from 4 to 4, mean 4", "a path may have a colon"
+
+
+@pytest.mark.parametrize("half", [np.tril, np.triu])
+def test_the_zeros_of_a_triangular_matrix_are_no_delays(
+    half: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / "m.npy"
+    np.save(path, half(np.arange(1.0, 10.0).reshape(3, 3)))
+    with pytest.raises(DataError, match="one half of its matrix is all zeros; put NaN"):
+        read_values(path, "all")
+    np.save(path, np.where(half(np.ones((3, 3))) > 0, np.arange(1.0, 10.0).reshape(3, 3), np.nan))
+    assert len(read_values(path, "all")) == 6
 
 
 def test_delays_as_text() -> None:

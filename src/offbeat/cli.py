@@ -25,7 +25,7 @@ from offbeat.outputs import Outputs
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.tasks import TASKS
 from offbeat.workers import possible, start_server, wanted
-from offbeat.world import CASES
+from offbeat.world import CASES, measured
 
 app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -98,7 +98,8 @@ def compare(
     compute: Annotated[
         str,
         typer.Option(
-            help="How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH'.",
+            help="How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
+            "'file PATH:COLUMN'.",
             rich_help_panel=WORLD,
         ),
     ] = "gamma 0.25",
@@ -267,7 +268,7 @@ def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
 
 def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) -> list[str]:
     """What the user should know before the runs start."""
-    said = []
+    said = measured(plan.prepared[0].world)
     if plan.memory > WORTH_SAYING:
         free, on_gpu = available(), plan.experiment.device != "cpu"
         there = f", most of it on {plan.experiment.device}" if on_gpu else ""

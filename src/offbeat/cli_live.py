@@ -35,6 +35,7 @@ from offbeat.livefolder import (
 from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.outputs import Outputs
 from offbeat.results import Comparison, Run
+from offbeat.world import measured
 
 WHAT, WORLD, LEARNING, OUTPUT = "What is run", "The world", "Learning", "Running and output"
 
@@ -145,6 +146,8 @@ def live(
         refuse_used(folder)
     ended = series.ended(folder)
     keep_asked(folder, asked, how)
+    for line in [] if quiet else measured(series.p.world):
+        complain(line)
     output = Outputs(quiet)
     result, code = series.run(folder, ended, output)
     output.results(result, json, report)

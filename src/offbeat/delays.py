@@ -7,21 +7,19 @@ its coefficient of variation cv = standard deviation / mean.
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import dataclass, replace
-from pathlib import Path
-from zipfile import BadZipFile
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from offbeat.errors import DataError, SettingError, unknown
+from offbeat.errors import SettingError, unknown
+from offbeat.measured import described, read_values, split
 
 FAMILIES = {
     "gamma": "gamma with shape 1 / cv^2; at least 0, moderate tail",
     "lognormal": "lognormal with sigma^2 = log(1 + cv^2); heavy tail",
     "exponential": "exponential; cv is 1",
     "constant": "always the mean",
-    "empirical": "drawn with replacement from measured values; on the command line 'file PATH'",
+    "empirical": "drawn with replacement from measured values; on the command line 'file PATH' or 'file PATH:COLUMN'",
 }
 DEFAULT_CV = {"gamma": 0.25, "lognormal": 1.0}
 
@@ -37,6 +35,7 @@ class Delay:
     mean: float = 1.0
     cv: float | None = None
     values: bytes = b""  # of the empirical family: float64, with mean 1
+    said: str = field(default="", compare=False)  # which file they are from, and what is in it
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -90,37 +89,11 @@ def empirical(values: np.ndarray | list[float], mean: float | None = None) -> De
             f"Measured delays must be finite numbers >= 0, at least one of them positive; got {array.size} values"
             + (f" between {array.min()} and {array.max()}." if array.size else ".")
         )
-    measured = float(array.mean())
+    with np.errstate(over="ignore"):
+        measured = float(array.mean())
+    if not 1e-300 < measured < 1e300:
+        raise SettingError(f"The mean of measured delays must be between 1e-300 and 1e300; got {measured}.")
     return Delay("empirical", measured if mean is None else mean, values=(array / measured).tobytes())
-
-
-def read_values(path: Path) -> np.ndarray:
-    """Measured values from a file: .npy, .npz (its only array, NaNs left out), or text with one number a line.
-
-    Raises DataError if the file cannot be read as numbers.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file is reported as 0 values
-            values = _raw_values(path)
-        if values.dtype.kind not in "biuf":
-            raise ValueError(f"they are {values.dtype}, not real numbers")
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read as measured delays ({error}); expected .npy, .npz or text.") from error
-    numbers = values.astype(float).ravel()
-    known: np.ndarray = numbers[~np.isnan(numbers)]
-    return known
-
-
-def _raw_values(path: Path) -> np.ndarray:
-    if path.suffix == ".npz":
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if len(arrays.files) != 1:
-                raise ValueError(f"expected one array, got {', '.join(arrays.files) or 'none'}")
-            return np.asarray(arrays[arrays.files[0]])
-    if path.suffix == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
-    return np.atleast_1d(np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None))
 
 
 def _is_number(text: str) -> bool:
@@ -133,7 +106,8 @@ def _is_number(text: str) -> bool:
 def parse(text: str) -> Delay:
     """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
 
-    'gamma 0.25 mean 3' sets another mean. Raises SettingError for anything else, DataError for a bad file.
+    Which column of a file: 'file PATH:COLUMN' (see `offbeat.measured`). 'gamma 0.25 mean 3' sets another mean.
+    Raises SettingError for anything else, DataError for a bad file.
     """
     shape, _, mean = text.strip().rpartition(" mean ")
     if not shape or (text.strip().startswith("file ") and not _is_number(mean)):
@@ -144,9 +118,10 @@ def parse(text: str) -> Delay:
         if family in ("file", "empirical"):
             if not rest:
                 raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
-            path = Path(rest.strip())
+            path, column = split(rest)
+            values = read_values(path, column)
             try:
-                return empirical(read_values(path), average)
+                return replace(empirical(values, average), said=f"{rest.strip()}: {described(values)}")
             except SettingError as error:
                 raise SettingError(f"{path}: {error}") from None
         return Delay(family, average, float(rest) if rest else None)

@@ -102,6 +102,12 @@ class World:
         return self.own_communication.get(agent, self.communication).times(self.slow_communication.get(agent, 1.0))
 
 
+def measured(world: World) -> list[str]:
+    """What was read of delays that come from files."""
+    delays = {"compute": world.compute, "communication": world.communication}
+    return [f"{name} from {d.said}; drawn with mean {d.mean:g}." for name, d in delays.items() if d.said]
+
+
 CASES = {
     "base": "all mean delays are 1",
     "slow-comm": "every agent communicates 10 times slower",
