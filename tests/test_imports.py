@@ -42,7 +42,7 @@ ALLOWED = {
     "sim": "agent devices kernel outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
-    "report": "algorithms results topology trace",
+    "report": "algorithms experiment results topology trace",
     # everything put together
     "experiment": "algorithms delays devices rules streams task tasks topology vector world",
     "memory": "algorithms devices experiment trace",

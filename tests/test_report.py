@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -22,9 +22,11 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat import ADSGD, Algorithm, Comparison, Quadratic
 from offbeat.cli import app
+from offbeat.experiment import Experiment
 from offbeat.report.again import command
 from offbeat.report.figures import PALETTE, bars, curves, graph, looks, summary
 from offbeat.report.page import page
+from offbeat.report.table import headline, target_name
 from offbeat.report.timeline import shown, timeline, timelines, window
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.topology import build
@@ -81,6 +83,50 @@ def diverged() -> Comparison:
     made = offbeat.compare(["adsgd", "dsgd"], task="digits", until=60, seeds=2, lr={"": 0.01, "dsgd": 1e37})
     assert {run.algorithm for run in made.runs if run.diverged_at is not None} == {"dsgd"}
     return made
+
+
+# -- the headline -------------------------------------------------------------------------------
+
+CHANGED: dict[str, Any] = {
+    "task": "mnist", "agents": 4, "topology": "ring", "case": "comp-straggler", "straggler": 3, "slowdown": 4.0,
+    "skew": 0.5, "dirichlet": 0.5, "batch": 16, "reg": 0.1, "until": 90.0, "target": 0.5, "eval_every": 0.5,
+    "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant", "communication": "constant", "data": "elsewhere",
+    "executor": "batched", "device": "cuda", "rule": "Momentum", "unit": 0.02, "faults": ["kill agent 2 at step 9"],
+    "a setting of tomorrow": 3,
+}  # fmt: skip
+
+
+def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparison) -> None:
+    run = digits.runs[0]
+    settings = {f.name for f in fields(Experiment)} | run.settings.keys() - {"algorithm", "lr", "seed", "own"}
+    assert settings <= CHANGED.keys()
+
+    def said(**changes: Any) -> str:
+        made = Comparison([replace(run, settings=run.settings | changes)])
+        return f"{headline(made)}; {target_name(made.runs[0])}"
+
+    plain = said()
+    world = "digits, case combined (agent 4, 10 times slower), 9 agents on grid, label skew 1"
+    assert plain == f"{world}, to time 60, seed 0; time to 30 %"
+    assert said(compute="gamma", communication="lognormal 1") == plain
+    for name, value in CHANGED.items():
+        assert said(**{name: value}) != plain, name
+    some = said(loss=0.3, crash=["agent 3 at 10"], batch=16, unit=0.02, rule="Momentum", compute="constant")
+    for words in ("message loss 0.3", "crash of agent 3 at 10", "batches of 16", "unit 20 ms", "rule Momentum"):
+        assert f", {words}, " in some
+    assert page(Comparison([replace(run, settings=run.settings | {"loss": 0.3})])).count("message loss 0.3") == 2
+
+
+def test_a_gap_is_said_only_where_the_optimum_is_known(quadratic: Comparison) -> None:
+    """A task of the user's has a loss, whatever its name."""
+    known, mine = (
+        quadratic,
+        offbeat.compare("adsgd", task=random_quadratic(4, np.random.default_rng(0)), until=20, target=0.1),
+    )
+    assert mine.runs[0].settings["task"] == "quadratic"
+    assert "time to gap 0.01" in str(known) and "gap to the optimum" in page(known)
+    assert "time to loss 0.1" in str(mine)
+    assert not re.search(r"\bgap\b", Reader(page(mine)).data["p"] + Reader(page(mine)).data["figures"])
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import signal
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from warm import Started, start, until
 from offbeat import cli_sweep, tasks
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.errors import DataError, DiskError, SettingError
-from offbeat.experiment import prepare
+from offbeat.experiment import Experiment, prepare
 from offbeat.runs import run_one
 from offbeat.sweeping import running, store
 from offbeat.sweeping.grid import Point, points, read_grid
@@ -202,6 +203,7 @@ def test_a_row_is_the_run_and_pandas_reads_it(tmp_path: Path) -> None:
     assert sweep(grid, out, workers=2) == []
     frame = pandas.read_parquet(out)
     assert list(frame.columns) == list(COLUMNS)
+    assert set(COLUMNS) >= {f.name for f in fields(Experiment)}
     assert list(frame["key"]) == [point.key for point in grid]
     for place in (0, 11):
         point, row = grid[place], frame.iloc[place]

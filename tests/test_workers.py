@@ -337,7 +337,7 @@ def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytes
     told("adsgd", 3_460.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.853]))
     assert out.getvalue().splitlines() == [
         "adsgd, time 3,400 of 12,000, 85.2 %; 2 of 10 runs done",
-        "adsgd, time 3,400 of 12,000, 85.2 %; allreduce, time 60 of 12,000, gap 0.25; 2 of 10 runs done",
+        "adsgd, time 3,400 of 12,000, 85.2 %; allreduce, time 60 of 12,000, loss 0.25; 2 of 10 runs done",
         "adsgd, time 3,460 of 12,000, 85.3 %; 3 of 10 runs done",
     ]
 

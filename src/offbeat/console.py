@@ -86,7 +86,7 @@ def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
             if name in lines:
                 bar.remove_task(lines.pop(name))
             return
-        score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"gap {curve.loss[-1]:.3g}"
+        score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"loss {curve.loss[-1]:.3g}"
         going[name] = f"{name}, time {time:,.0f} of {until:,.0f}, {score}"
         if name not in lines:
             lines[name] = bar.add_task("", total=100)

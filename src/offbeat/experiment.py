@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -258,6 +259,24 @@ def _settings(
         "data": None if e.data is None else str(e.data),
     }
     return given
+
+
+def departures(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What in the settings of a run is not as it is by default, in their order; not its algorithm, step and seed.
+
+    How many agents, which straggler, until when and to which target are always there: their defaults depend on others.
+    """
+    default: dict[str, Any] = {f.name: f.default for f in fields(Experiment)}
+    shapes = {name: _shape(settings[name]) for name in ("compute", "communication")}
+    default |= {name: settings[name] for name, shape in shapes.items() if shape == str(default[name])}
+    default |= {"crash": [], "eval_every": settings["until"] / EVALUATIONS, "rule": "SGD", "faults": []}
+    own = ("algorithm", "lr", "seed", "own")
+    return {name: value for name, value in settings.items() if name not in own and value != default.get(name)}
+
+
+def _shape(delay: str) -> str:
+    """A distribution by its full name; measured delays by their file."""
+    return delay if delay.split()[0] in ("file", "empirical") else str(parse(delay))
 
 
 def check_algorithm(p: Prepared, row: Algorithm) -> None:

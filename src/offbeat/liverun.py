@@ -281,7 +281,8 @@ def _run(
         final = final_scores(p.task, models, curve)
     return Run(
         algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
-        settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit},
+        settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit,
+                               "faults": trace.settings.get("faults", [])},
         time_to_target=reached(p, curve), diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
         updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
         staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),

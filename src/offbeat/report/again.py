@@ -6,12 +6,14 @@ import platform
 import re
 import shlex
 from collections import Counter
+from dataclasses import fields
 from math import nan
 
 import numpy as np
 import torch
 
 from offbeat.algorithms import ALGORITHMS
+from offbeat.experiment import Experiment
 from offbeat.report.markup import escaped, linked, table
 from offbeat.report.table import time_text
 from offbeat.results import VERSION, Comparison
@@ -109,8 +111,8 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
         missing.append("several experiments in one")
     split = "skew" if s["dirichlet"] is None else "dirichlet"
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
-    given = ["agents", "topology", split, "data", "case", *slow, "compute", "communication", "loss", "batch", "reg",
-             "until", "target", "eval_every", "executor", "device"]  # fmt: skip
+    other = {"task", "crash", "skew", "dirichlet", "straggler", "slowdown"} - {split, *slow}
+    given = [f.name for f in fields(Experiment) if f.name not in other]
     default = {"loss": 0.0, "executor": "auto", "device": "cpu"}
     given = [name for name in given if name not in default or s[name] != default[name]]
     live = "unit" in first.settings
@@ -118,6 +120,7 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
         given = [name for name in given if name not in ("executor", "device")]
     options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
     options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
+    options += [("fault", fault) for fault in first.settings.get("faults", [])]
     options += [("unit", f"{1000 * first.settings['unit']:g}ms")] if live else []
     options += [("seed", seeds[0])] + [("seeds", seeds[-1] - seeds[0] + 1)] * (not live)
     words = [f"--{k.replace('_', '-')} {shlex.quote(_text(v))}" for k, v in options if v is not None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from offbeat.report.table import cells, target_name
+from offbeat.report.table import cells, gap_known, target_name
 from offbeat.results import Comparison, Run, spread
 from offbeat.topology import Topology
 
@@ -176,8 +176,8 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
 
 
 def _y_title(comparison: Comparison, y: str) -> str:
-    quadratic = bool(comparison.runs) and comparison.runs[0].settings["task"] == "quadratic"
-    return "gap to the optimum" if y == "loss" and quadratic else Y_TITLES[y]
+    known = bool(comparison.runs) and gap_known(comparison.runs[0])
+    return "gap to the optimum" if y == "loss" and known else Y_TITLES[y]
 
 
 def _ceiling(drawn: Sequence[Summary]) -> float:

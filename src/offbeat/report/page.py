@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 from offbeat.report.again import again
 from offbeat.report.figures import bars, curves, exploded, graph
 from offbeat.report.markup import escaped, linked, table
-from offbeat.report.table import cells, headline, notes
+from offbeat.report.table import cells, gap_known, headline, notes
 from offbeat.report.timeline import shown, timelines
 from offbeat.results import VERSION, Comparison, Run
 
@@ -92,8 +92,7 @@ def _row(*figures: str) -> str:
 
 
 def _loss(comparison: Comparison) -> str:
-    quadratic = comparison.runs[0].settings["task"] == "quadratic"
-    return "The gap to the optimum" if quadratic else "The loss on all training data"
+    return "The gap to the optimum" if gap_known(comparison.runs[0]) else "The loss on all training data"
 
 
 def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
+from offbeat.experiment import departures
 from offbeat.results import Comparison, Run, spread
 
 WIDTH = 118
@@ -56,8 +57,18 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
     return groups
 
 
+IN_ITS_WORDS = ("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target")
+"""Settings that the headline, or the head of a column, says in words of their own."""
+
+WORDS = {
+    "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
+    "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
+}  # fmt: skip
+"""What a setting is called in the headline, where it is not by its name."""
+
+
 def headline(comparison: Comparison) -> str:
-    """What was run, in one line."""
+    """What was run, in one line: whatever is not as it is by default is named."""
     first = comparison.runs[0]
     s, seeds = first.settings, sorted({run.seed for run in comparison.runs})
     slow = f" (agent {s['straggler']}, {s['slowdown']:g} times slower)" if s["straggler"] is not None else ""
@@ -65,7 +76,31 @@ def headline(comparison: Comparison) -> str:
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
     shares = [split] if first.measure == "accuracy" and not s["own"] else []
-    return ", ".join([s["task"], f"case {s['case']}{slow}", agents, *shares, f"to time {s['until']:g}", which])
+    others = [
+        f"{WORDS.get(name, name)} {_said(name, value)}"
+        for name, value in departures(s).items()
+        if name not in IN_ITS_WORDS
+    ]
+    return ", ".join([s["task"], f"case {s['case']}{slow}", agents, *shares, *others, f"to time {s['until']:g}", which])
+
+
+def _said(name: str, value: object) -> str:
+    """A setting in the headline."""
+    match value:
+        case float() if name == "unit":
+            return f"{1000 * value:g} ms"
+        case bool() | None:
+            return str(value)
+        case int() | float():
+            return f"{value:g}"
+        case list() | tuple():
+            return " and ".join(map(str, value))
+    return str(value)
+
+
+def gap_known(run: Run) -> bool:
+    """Whether the loss is the distance from the optimum: the built-in quadratics know theirs."""
+    return bool(run.settings["task"] == "quadratic" and "the task quadratic" not in run.settings["own"])
 
 
 def target_name(run: Run) -> str:
@@ -73,7 +108,9 @@ def target_name(run: Run) -> str:
     target = run.settings["target"]
     if target is None:
         return "time to target"
-    return f"time to {target * 100:g} %" if run.measure == "accuracy" else f"time to gap {target:g}"
+    if run.measure == "accuracy":
+        return f"time to {target * 100:g} %"
+    return f"time to {'gap' if gap_known(run) else 'loss'} {target:g}"
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
