@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 import torch
 from typer.testing import CliRunner
-from warm import needs_shared_memory
+from warm import needs_shared_memory, plant
 
 import offbeat.commands  # noqa: F401  (registers them)
 from offbeat import doctor, kernel
 from offbeat.cli import app
 from offbeat.doctor import Check, examine
-from offbeat.live import launch
+from offbeat.live import children, launch
 from offbeat.live.performer import Snapshot
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
@@ -57,7 +57,9 @@ def passes(monkeypatch: Patch) -> None:
 
 
 @needs_shared_memory
-def test_this_machine_and_the_self_test_in_json() -> None:
+def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Patch) -> None:
+    witness = plant(tmp_path)
+    monkeypatch.chdir(tmp_path)
     before = set(launch.SHARED.iterdir())
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
@@ -65,7 +67,8 @@ def test_this_machine_and_the_self_test_in_json() -> None:
     checks = {check["name"]: check for check in result["checks"]}
     assert result["ok"] is True
     assert list(checks) == [
-        "platform", "Python", "packages", "shared memory", "memory", "cores", "processes", "open files", "kernel",
+        "platform", "Python", "packages", "shared memory", "memory", "cores", "processes", "ends of agents",
+        "open files", "kernel",
         "clock", "CUDA", "left-overs", "self-test",
     ]  # fmt: skip
     assert {tuple(check) for check in checks.values()} == {("name", "status", "found", "expected", "do")}
@@ -73,6 +76,7 @@ def test_this_machine_and_the_self_test_in_json() -> None:
     assert "exchanged models" in checks["self-test"]["found"]
     mine = [path for path in set(launch.SHARED.iterdir()) - before if f"-{os.getpid()}-" in path.name]
     assert not mine, "nothing is left in shared memory"
+    assert not witness.exists(), "nothing runs from the current folder"
 
 
 def test_a_table_and_the_exit_code(passes: None, monkeypatch: Patch) -> None:
@@ -191,6 +195,14 @@ def test_limits_of_files_and_processes(tmp_path: Path, monkeypatch: Patch) -> No
     monkeypatch.setattr(os, "geteuid", answering(0))
     monkeypatch.setattr(resource, "getrlimit", answering((20, 20)))
     told(doctor.processes(), "ok", "no limit")
+
+
+def test_how_the_end_of_an_agent_is_noticed_is_said(monkeypatch: Patch) -> None:
+    told(doctor.ends(), "ok", "reported by the kernel")
+    monkeypatch.setattr(children, "pidfd", answering(None))
+    told(doctor.ends(), "ok", "refuses pidfd_open: looked for every 50 ms")
+    monkeypatch.delattr(os, "pidfd_open")
+    told(doctor.ends(), "ok", "no os.pidfd_open: looked for every 50 ms")
 
 
 def groups(folder: Path, monkeypatch: Patch, lines: str, **files: str) -> None:

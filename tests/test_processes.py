@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from difflib import ndiff
@@ -11,8 +12,10 @@ from random import Random
 import numpy as np
 import pytest
 from test_data import small_set, write
-from warm import Started, alive, finished, needs_shared_memory, until
+from warm import Started, alive, finished, needs_shared_memory, plant, until
 
+from offbeat import child
+from offbeat.live import children
 from offbeat.live.launch import PREFIX, SHARED
 from offbeat.replaying import replayed
 from offbeat.topology import build
@@ -142,20 +145,65 @@ def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_pat
 
 
 def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(QUADRATIC)
-    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "train.py", "60", "0.05"]
+    """One of them is stopped, so it could not notice by itself. Nothing ever runs what lies in the current folder."""
+    witness = plant(tmp_path)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "train.py").write_text(f"import sibling\n{QUADRATIC}")
+    (tmp_path / "own" / "sibling.py").touch()
+    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "own/train.py", "60", "0.05"]
     launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "out" / "agent-1.trace"
     until(lambda: log.exists() and log.stat().st_size > 1000)
     agents = list(map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()))
+    os.kill(agents[1], signal.SIGSTOP)
     launcher.kill()
     launcher.wait()
     until(lambda: not any(map(alive, agents)), what="the agents go on for ever")
+    assert not witness.exists(), witness.read_text()
     left = list(SHARED.glob(f"{PREFIX}{launcher.pid}-*"))
     assert len(left) == 1
     (tmp_path / "next").mkdir()
     assert launch(tmp_path / "next", "-n", "1", "train.py", "0.6", "0.05").code == 0
     assert not left[0].exists()
+
+
+def test_a_script_finds_what_it_would_find_without_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own folder, or of a module the current one, comes first, unless Python has been told otherwise."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "script.py").write_text("import sys, pathlib; pathlib.Path('seen').write_text(sys.path[0])")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    before, arguments = [*sys.path], [*sys.argv]
+    for command, safe, first in ((["own/script.py"], "", tmp_path / "own"), (["-m", "script"], "", tmp_path),
+                                 (["own/script.py"], "1", Path(before[0]))):  # fmt: skip
+        monkeypatch.setenv("PYTHONSAFEPATH", safe)
+        monkeypatch.setattr(sys, "path", [*before, *[str(tmp_path / "own")] * ("-m" in command)])
+        child._ran(command)
+        assert (tmp_path / "seen").read_text() == str(first), command
+    sys.argv[:] = arguments
+
+
+@pytest.mark.parametrize("refused", [AttributeError, PermissionError])
+def test_the_end_of_an_agent_is_noticed_where_the_kernel_does_not_report_it(
+    refused: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pidfd_open(pid: int) -> int:
+        raise refused
+
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+    reading, writing = os.pipe()
+    said: list[str] = []
+    started = children.Children(reading, lambda agent, line: said.append(line))
+    try:
+        for i in range(2):
+            started.start(i, 1, ["-S", "-c", f"import sys; print({i}); sys.exit({i + 3})"], {}, tmp_path / f"{i}.log")
+        codes: list[int] = []
+        until(lambda: len(codes.extend(each.process.returncode for each in started.wait(None)) or codes) == 2)  # type: ignore[func-returns-value]
+        assert sorted(codes) == [3, 4] and sorted(said) == ["0", "1"] and not started.running
+    finally:
+        started.close()
+        os.close(reading)
+        os.close(writing)
 
 
 START = "import offbeat, torch\nagent = offbeat.join()\n"

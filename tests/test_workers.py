@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress as Bar
 from test_compare import example
 from test_sweep import on_linux, session
-from warm import Started, start, until
+from warm import Started, plant, start, until
 
 import offbeat
 from offbeat import console, memory, portions
@@ -363,15 +363,18 @@ def workers_of(leader: int) -> list[int]:
 def begun(folder: Path) -> Started:
     """A comparison of which a run is finished, with a worker at work."""
     command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "400", "--seeds", "200")
+    witness = plant(folder)
     run = start(folder, *command, "--workers", "2", "--json", "out.json", setup=SHORT)
     until(lambda: run.poll() is not None or (bool(workers_of(run.pid)) and ", seed 0: " in run.complained))
     assert run.poll() is None, run.complained
+    assert not witness.exists(), "what lies in the current folder runs nowhere"
     return run
 
 
 @on_linux
 def test_no_worker_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
     run = begun(tmp_path)
+    os.kill(workers_of(run.pid)[0], signal.SIGSTOP)  # it cannot notice by itself
     run.kill()
     assert run.wait() == -signal.SIGKILL
     until(lambda: not session(run.pid), what="workers are left")

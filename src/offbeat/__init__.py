@@ -10,6 +10,17 @@ Read `offbeat.agent` (the contract), `offbeat.algorithms.adsgd` (an algorithm) a
 `offbeat.sim.simulator`, in that order, and you have understood the system.
 """
 
+import sys
+from itertools import pairwise
+
+# `python -m offbeat` puts the current folder, which may be anybody's, first on the path: nothing of ours is there.
+if (
+    sys.argv[:1] == ["-m"]
+    and not sys.flags.safe_path
+    and next(name for word, name in pairwise(sys.orig_argv) if word[0] + word[-1] == "-m").split(".")[0] == "offbeat"
+):
+    sys.path.pop(0)
+
 from offbeat.agent import Agent, View
 from offbeat.algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllReduceSGD
 from offbeat.comparison import compare, plan, simulate

@@ -1,4 +1,7 @@
-"""Runs a user's script as an agent: `python -m offbeat.child script.py arguments`, or `-m module arguments`.
+"""Runs a user's script as an agent: `python -P -m offbeat.child script.py arguments`, or `-m module arguments`.
+
+The script finds its modules where plain `python script.py` would: its own folder comes first, and nothing of ours is
+imported from there (or, of a module, from the current folder), because ours is imported before.
 
 When the script ends, by sys.exit too, the agent stays until all are done, to answer mail; its exit code is the
 script's. When an error ends it, the agent does not: what it had reached is saved, the launcher is told of the error,
@@ -7,6 +10,7 @@ and decides whether there is another life.
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
 from contextlib import suppress
@@ -50,13 +54,14 @@ def _run(command: list[str]) -> int:
 
 
 def _ran(command: list[str]) -> None:
-    if command[0] == "-m":
+    module = command[0] == "-m"
+    if not os.environ.get("PYTHONSAFEPATH"):
+        sys.path.insert(0, str(Path.cwd() if module else Path(command[0]).resolve().parent))
+    if module:
         sys.argv = command[1:]
-        sys.path.insert(0, str(Path.cwd()))
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = command
-        sys.path[0] = str(Path(command[0]).resolve().parent)
         runpy.run_path(command[0], run_name="__main__")
 
 

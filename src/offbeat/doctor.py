@@ -28,9 +28,10 @@ import torch
 
 from offbeat import kernel
 from offbeat.errors import OffbeatError
+from offbeat.lifeline import end_with_parent
 from offbeat.live import launch
 from offbeat.live.board import LAUNCHER, Bell, bell_path
-from offbeat.live.children import Children
+from offbeat.live.children import Children, noticed
 from offbeat.live.performer import Snapshot
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
@@ -207,6 +208,11 @@ def processes() -> Check:
     return _enough("processes", room, TASKS, FEW_TASKS, found, do)
 
 
+def ends() -> Check:
+    """How the launcher learns that an agent has ended."""
+    return Check("ends of agents", "ok", noticed(), "reported by the kernel, or looked for")
+
+
 def cores() -> Check:
     """The cores that may be used, and how many threads every agent will use."""
     have = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -360,6 +366,7 @@ def self_test() -> Check:
 
 def exchange() -> None:
     """What a process of the self-test does: write models of equal numbers, and read whole ones of the other."""
+    end_with_parent(int(os.environ["OFFBEAT_LIFELINE"]))
     folder, me = Path(os.environ["OFFBEAT_RUN"]), int(os.environ["OFFBEAT_RANK"])
     sample = Snapshot(Vector((torch.zeros(LENGTH),)))
     mine, theirs = Register.create(folder / f"register.{me}", Layout.of(sample)), None
@@ -385,7 +392,7 @@ def exchange() -> None:
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
-    platform_, python, packages, shared_memory, memory, cores, processes, open_files, compiled, clock, cuda,
+    platform_, python, packages, shared_memory, memory, cores, processes, ends, open_files, compiled, clock, cuda,
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from offbeat.errors import SettingError
+from offbeat.lifeline import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +48,7 @@ def start_server() -> None:
     """Start the process that workers are forked from, unless it is there. It imports everything, for seconds; this
     process goes on meanwhile, until it asks for the first worker.
     """
-    forkserver.set_forkserver_preload(["offbeat.commands"])
+    forkserver.set_forkserver_preload(["offbeat.preloaded"])
     with _undisturbed():
         forkserver.ensure_running()
 
@@ -55,8 +56,9 @@ def start_server() -> None:
 class Processes:
     """Processes of this machine. They are forked from a server that has imported everything and done nothing.
 
-    Every worker holds the reading end of a pipe of which this process alone holds the other: however this process ends,
-    and when it closes the pipe, the workers end too. They have this process's environment and folder.
+    Every worker holds the reading end of a pipe of which this process alone holds the other: when it closes the pipe,
+    the workers end. However it ends itself, the kernel ends the server with it, and with the server the workers,
+    whatever they are doing. They have this process's environment and folder.
 
     width:         how many at once
     setup, shared: what every worker calls first, and with what; numbers of a `board` may be among it
@@ -67,10 +69,10 @@ class Processes:
 
     def __init__(self, width: int, setup: Callable[..., None] | None = None, *shared: Any) -> None:
         self.width, self.setup, self.shared = width, setup, shared
-        start_server()
         self._start()
 
     def _start(self) -> None:
+        start_server()
         context = get_context("forkserver")
         self.reading, self.lifeline = context.Pipe(duplex=False)
         given = (self.reading, dict(os.environ), self.setup, self.shared)
@@ -164,7 +166,8 @@ class Shared(Generic[Item, Result]):
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """What is started here has this process's modules and one thread, and leaves Ctrl-C to this process."""
-    wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    path = os.pathsep.join(filter(None, sys.path))  # and nothing from the current folder, which may be anybody's
+    wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     main = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
@@ -186,6 +189,7 @@ def _become_worker(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    end_with_parent()
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)

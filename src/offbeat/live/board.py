@@ -12,7 +12,6 @@ A *bell* is a named pipe: whoever waits for something waits for his bell, and is
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from offbeat.lifeline import readable
 from offbeat.live import memory
 from offbeat.live.wire import FabricError
 
@@ -167,8 +167,7 @@ class Bell:
 
     def wait(self, timeout: float | None, others: Sequence[int] = ()) -> list[int]:
         """Until the bell rings or one of the other files can be read: which ones can."""
-        readable, _, _ = select.select([self.handle, *others], [], [], timeout)
-        return [*readable]
+        return readable([self.handle, *others], timeout)
 
     def quiet(self) -> None:
         """Forget what has rung so far."""

@@ -19,6 +19,9 @@ from offbeat.live.output import Output, Say
 READING = 0.05
 """Seconds that output is read before anything else is looked at again: an agent may print without pause."""
 
+POLLED = 0.05
+"""Seconds between looks at processes of which the kernel does not report the end."""
+
 
 @dataclass
 class Child:
@@ -27,7 +30,7 @@ class Child:
     agent: int
     incarnation: int
     process: subprocess.Popen[bytes]
-    pidfd: int
+    pidfd: int | None
     started: float
     output: Output
 
@@ -46,23 +49,30 @@ class Children:
     def start(
         self, agent: int, incarnation: int, command: Sequence[str], environment: Mapping[str, str], output: Path
     ) -> Child:
-        """Start an agent's process, in a session of its own: Ctrl-C is for the launcher."""
+        """Start an agent's process, in a session of its own: Ctrl-C is for the launcher.
+
+        It imports nothing from the current folder, which may be anybody's.
+        """
         process = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment, "OFFBEAT_LIFELINE": str(self.lifeline)}, pass_fds=[self.lifeline],
-            start_new_session=True,
+            [sys.executable, "-P", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, env={**os.environ, **environment, "OFFBEAT_LIFELINE": str(self.lifeline)},
+            pass_fds=[self.lifeline], start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
         read = Output(agent, process.stdout.fileno(), output, self.say)
-        child = Child(agent, incarnation, process, os.pidfd_open(process.pid), time.monotonic(), read)
+        child = Child(agent, incarnation, process, pidfd(process.pid), time.monotonic(), read)
         self.selector.register(process.stdout, selectors.EVENT_READ, ("output", child))
-        self.selector.register(child.pidfd, selectors.EVENT_READ, ("ended", child))
+        if child.pidfd is not None:
+            self.selector.register(child.pidfd, selectors.EVENT_READ, ("ended", child))
         self.running[agent] = child
         return child
 
     def wait(self, timeout: float | None) -> list[Child]:
         """The children that have ended meanwhile, all their output read."""
         ended, printed = [], []
+        unreported = [child for child in self.running.values() if child.pidfd is None]
+        if unreported:
+            timeout = POLLED if timeout is None else min(timeout, POLLED)
         for key, _ in self.selector.select(timeout):
             if key.data is None:
                 with suppress(BlockingIOError):
@@ -72,6 +82,7 @@ class Children:
             else:
                 ended.append(key.data[1])
         self._read(printed)
+        ended += [child for child in unreported if _has_ended(child.process.pid)]
         for child in ended:
             self._close(child)
         return ended
@@ -100,9 +111,10 @@ class Children:
         assert child.process.stdout is not None
         with suppress(KeyError):
             self.selector.unregister(child.process.stdout)
-        self.selector.unregister(child.pidfd)
+        if child.pidfd is not None:
+            self.selector.unregister(child.pidfd)
+            os.close(child.pidfd)
         child.process.stdout.close()
-        os.close(child.pidfd)
         del self.running[child.agent]
 
     def _read(self, children: Iterable[Child]) -> None:
@@ -115,3 +127,25 @@ class Children:
                 waiting.append(child)
             elif child.output.ended:  # the process may live on
                 self.selector.unregister(child.output.handle)
+
+
+def pidfd(pid: int) -> int | None:
+    """A file that can be read when the process has ended; None where this Python or the kernel offers none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def noticed() -> str:
+    """How the end of a process is noticed here."""
+    if (handle := pidfd(os.getpid())) is not None:
+        os.close(handle)
+        return "reported by the kernel (pidfd)"
+    why = "the kernel or the container refuses pidfd_open" if hasattr(os, "pidfd_open") else "no os.pidfd_open"
+    return f"{why}: looked for every {1000 * POLLED:.0f} ms"
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child has ended; its exit code is still to be had."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import select
 import time
 from collections.abc import Mapping
 from heapq import heappop
@@ -19,6 +18,7 @@ from typing import Any
 
 from offbeat.agent import Agent, Message, View
 from offbeat.errors import ContractError, DiskError
+from offbeat.lifeline import readable
 from offbeat.live.board import Order, Row, State
 from offbeat.live.checkpoint import agent_state, restore_agent
 from offbeat.live.fabric import Fabric
@@ -80,7 +80,7 @@ class Driver:
         fabric.tell_launcher()
         mine = (self.me, fabric.incarnation)
         while board.order is Order.WAIT or mine not in board.since(0):
-            if board.order >= Order.STOP or select.select(self.lifeline, [], [], 0)[0]:
+            if board.order >= Order.STOP or readable(self.lifeline, 0.0):
                 raise Stopped  # no deadline before the start
             fabric.bell.wait(LONGEST, self.lifeline)
             fabric.bell.quiet()
@@ -194,7 +194,7 @@ class Driver:
         time.sleep(max(0.0, self.performer.alarms[0][0] - self.clock.now()) * self.clock.unit)
 
     def _check_order(self) -> None:
-        if self._over() or self._orphaned or (self._thread is None and select.select(self.lifeline, [], [], 0)[0]):
+        if self._over() or self._orphaned or (self._thread is None and readable(self.lifeline, 0.0)):
             raise Stopped
 
     def _over(self) -> bool:
@@ -239,7 +239,7 @@ class Driver:
         row, board = self.fabric.row, self.fabric.board
         row[Row.STATE] = State.LEFT
         self.fabric.tell_launcher()
-        while board.order < Order.END and not select.select(self.lifeline, [], [], LONGEST)[0]:
+        while board.order < Order.END and not readable(self.lifeline, LONGEST):
             self._refuse_failed()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from offbeat import kernel
 from offbeat.agent import Agent
 from offbeat.errors import SettingError
+from offbeat.lifeline import end_with_parent
 from offbeat.live import log
 from offbeat.live.board import Board
 from offbeat.live.checkpoint import refuse_other
@@ -99,8 +100,13 @@ def place() -> Place | None:
 
 
 def arrive() -> None:
-    """Called first by the process that the launcher started: by this, what it starts itself is told apart."""
+    """Called first by the process that the launcher started: by this, what it starts itself is told apart.
+
+    From now on it ends with the launcher, whatever it is doing.
+    """
     os.environ[STARTED] = str(os.getpid())
+    if (lifeline := os.environ.get("OFFBEAT_LIFELINE")) is not None:
+        end_with_parent(int(lifeline))
 
 
 def log_path(folder: Path, agent: int) -> Path:
