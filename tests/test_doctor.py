@@ -5,7 +5,6 @@ import os
 import platform
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,10 +20,10 @@ from typer.testing import CliRunner
 from warm import needs_shared_memory, plant
 
 import offbeat.commands  # noqa: F401  (registers them)
-from offbeat import doctor, kernel
+from offbeat import doctor, kernel, locks
 from offbeat.cli import app
 from offbeat.doctor import Check, examine
-from offbeat.live import children, launch
+from offbeat.live import children, shm
 from offbeat.live.performer import Snapshot
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
@@ -60,7 +59,7 @@ def passes(monkeypatch: Patch) -> None:
 def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Patch) -> None:
     witness = plant(tmp_path)
     monkeypatch.chdir(tmp_path)
-    before = set(launch.SHARED.iterdir())
+    before = set(shm.SHARED.iterdir())
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
@@ -74,7 +73,7 @@ def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Pat
     assert {tuple(check) for check in checks.values()} == {("name", "status", "found", "expected", "do")}
     assert checks["self-test"]["status"] == "ok"
     assert "exchanged models" in checks["self-test"]["found"]
-    mine = [path for path in set(launch.SHARED.iterdir()) - before if f"-{os.getpid()}-" in path.name]
+    mine = [path for path in set(shm.SHARED.iterdir()) - before if f"-{os.getpid()}-" in path.name]
     assert not mine, "nothing is left in shared memory"
     assert not witness.exists(), "nothing runs from the current folder"
 
@@ -165,7 +164,7 @@ def test_cuda_is_for_information(monkeypatch: Patch) -> None:
 
 
 def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    monkeypatch.setattr(shm, "SHARED", tmp_path)
     for free, status, fit in ((64e6, "warning", "0 agents"), (0.7e9, "warning", "1 agent with"), (4e9, "ok", "12 ag")):
         monkeypatch.setattr(shutil, "disk_usage", answering(SimpleNamespace(free=free)))
         words = ["docker run --shm-size"] if status == "warning" else []
@@ -178,7 +177,7 @@ def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patc
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", closed)
     told(doctor.shared_memory(), "FAILED", "cannot be written to: Permission denied", "chmod 1777")
-    monkeypatch.setattr(launch, "SHARED", tmp_path / "none")
+    monkeypatch.setattr(shm, "SHARED", tmp_path / "none")
     told(doctor.shared_memory(), "FAILED", "no ", "mount a tmpfs", "offbeat compare")
 
 
@@ -261,69 +260,88 @@ def test_a_clock_that_is_coarse_or_goes_back(monkeypatch: Patch) -> None:
 # -- what is left ----------------------------------------------------------------------------------
 
 
+def folder(name: str, *files: str) -> Path:
+    """A folder as the launcher makes it, with files of 400,000 bytes."""
+    made = shm.SHARED / f"{shm.PREFIX}{name}"
+    made.mkdir(mode=0o700)
+    for file in files:
+        (made / file).write_bytes(bytes(400_000))
+    return made
+
+
 def test_left_overs_are_counted_and_go_only_if_asked_for(tmp_path: Path, passes: None, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(launch, "SHARED", tmp_path)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    here = f"{os.getpid()} {launch._started(os.getpid())}"
-    owners = {
-        f"{launch.PREFIX}{ended.pid}-a": f"{ended.pid} 17", f"{launch.PREFIX}{ended.pid}-b": None,
-        f"{launch.PREFIX}{os.getpid()}-c": here, f"{launch.PREFIX}{os.getpid()}-d": f"{os.getpid()} 17",
-        f"{launch.PREFIX}{os.getpid()}-e": None, "something-else": None,
-    }  # fmt: skip
-    for name, owner in owners.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "register.0.1.0").write_bytes(bytes(400_000))
-        if owner is not None:
-            (tmp_path / name / "owner").write_text(owner)
+    """A run lives as long as its lock is held, whatever the number of its process is, here or in another container."""
+    monkeypatch.setattr(shm, "SHARED", tmp_path)
+    for name in ("1-dead", f"{os.getpid()}-dead"):
+        folder(name, "register.0.1.0", ".lock")
+    folder("1-without-a-lock", "register.0.1.0")
+    lives = folder(f"{os.getpid() + 1}-lives", "register.0.1.0", ".lock")
+    (tmp_path / "something-else").mkdir()
+    lock = locks.take(lives)
+    assert lock is not None
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0
     assert "offbeat doctor --sweep removes them" in done.stdout
-    told(doctor.left_overs(False), "warning", "3 folders of dead runs, 1.2 MB")
-    assert len(list(tmp_path.iterdir())) == 6, "nothing was removed"
+    told(doctor.left_overs(False), "warning", "3 folders of dead runs, 2.0 MB")
+    assert len(list(tmp_path.iterdir())) == 5, "nothing was removed"
     swept = CliRunner().invoke(app, ["doctor", "--sweep", "--json"])
     assert swept.exit_code == 0
     (check,) = (c for c in json.loads(swept.stdout)["checks"] if c["name"] == "left-overs")
     assert check["status"] == "ok"
-    assert "3 folders of dead runs, 1.2 MB, removed" in check["found"]
-    left = {path.name[-2:] for path in tmp_path.iterdir()}
-    assert left == {"-c", "-e", "se"}, "runs that go on, and what is not ours, stay"
-    told(doctor.left_overs(True), "ok", "none")
+    assert "3 folders of dead runs, 2.0 MB, removed" in check["found"]
+    assert {*tmp_path.iterdir()} == {lives, tmp_path / "something-else"}, "what lives, and what is not ours, stays"
+    lock.release()
+    assert shm.sweep() == [lives]
 
 
-def test_a_folder_without_an_owner_is_swept_if_its_process_is_gone_or_is_another_one(
+def test_what_others_plant_in_shared_memory_is_left_alone_and_holds_nobody_up(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """A launcher writes who it is just after it has made the folder, and may be killed in between."""
-    monkeypatch.setattr(launch, "SHARED", tmp_path)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    long_ago = time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) + 2 * launch.CLOCK_STEPS)
-    folders = {
-        f"{ended.pid}-gone": None, f"{ended.pid}-half": "", f"{os.getpid()}-now": None, f"{os.getpid()}-now-half": "17",
-        f"{os.getpid()}-before": None, "unknown": None,
-    }  # fmt: skip
-    for name, owner in folders.items():
-        folder = tmp_path / f"{launch.PREFIX}{name}"
-        folder.mkdir()
-        if owner is not None:
-            (folder / "owner").write_text(owner)
-        if name.endswith("before"):
-            os.utime(folder, (long_ago, long_ago))
-    swept = {path.name.removeprefix(launch.PREFIX).partition("-")[2] for path in launch.sweep()}
-    assert swept == {"gone", "half", "before"}
-    assert {path.name.removeprefix(launch.PREFIX) for path in tmp_path.iterdir()} == {
-        f"{os.getpid()}-now", f"{os.getpid()}-now-half", "unknown"
-    }  # fmt: skip
-    assert not launch.is_dead(tmp_path / f"{launch.PREFIX}{os.getpid()}-removed"), "somebody else removed it meanwhile"
+    shared, mine = tmp_path / "shared", tmp_path / "mine"
+    for each in (shared, mine):
+        each.mkdir()
+    (mine / "model").touch()
+    monkeypatch.setattr(shm, "SHARED", shared)
+    (shared / f"{shm.PREFIX}1-link").symlink_to(mine)
+    (shared / f"{shm.PREFIX}1-zero").symlink_to("/dev/zero")
+    (shared / f"{shm.PREFIX}1-file").touch()
+    os.mkfifo(shared / f"{shm.PREFIX}1-pipe")
+    folder("1-open", ".lock").chmod(0o777)
+    os.mkfifo(folder("1-lock-that-is-a-pipe") / ".lock")
+    (folder("1-lock-that-is-a-link") / ".lock").symlink_to("/dev/zero")
+    (folder("1-deep", ".lock") / "below").mkdir()
+    (shared / f"{shm.PREFIX}1-deep" / "below" / "file").touch()
+    (folder("1-with-a-link", ".lock") / "link").symlink_to(mine, target_is_directory=True)
+    if os.getuid() == 0:
+        os.chown(folder("1-of-another-user", ".lock"), 12345, 12345)
+    before = {path.name for path in shared.iterdir()}
+    assert [path.name.partition("1-")[2] for path in shm.sweep()] == ["deep", "with-a-link"]
+    assert before - {path.name for path in shared.iterdir()} == {f"{shm.PREFIX}1-with-a-link"}
+    assert (shared / f"{shm.PREFIX}1-deep" / "below" / "file").exists(), "nothing is searched in depth"
+    assert (mine / "model").exists()
+    told(doctor.left_overs(True), "warning", "1 folder of dead runs", "not removed", "1-deep", "by hand")
 
 
-def test_left_overs_that_cannot_be_removed(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(launch, "SHARED", tmp_path)
-    (tmp_path / f"{launch.PREFIX}1-a").mkdir()
-    (tmp_path / f"{launch.PREFIX}1-a" / "owner").write_text("1 never")
-    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
-    told(doctor.left_overs(True), "warning", "1 folder of", "not removed", "by hand")
+@needs_shared_memory
+def test_a_new_folder_that_another_run_sweeps_at_once_is_made_again(tmp_path: Path, monkeypatch: Patch) -> None:
+    """It is dead until its launcher has its lock, and somebody else may look just before."""
+    monkeypatch.setattr(shm, "SHARED", tmp_path)
+    take, swept = locks.take, list[Path]()
+
+    def disturbed(path: Path, sure: bool = False) -> locks.Lock | None:
+        if len(swept) < 2:
+            monkeypatch.setattr(shm, "take", take)
+            swept.extend(shm.sweep())
+            monkeypatch.setattr(shm, "take", disturbed)
+        return take(path, sure)
+
+    monkeypatch.setattr(shm, "take", disturbed)
+    made = shm.make_shared({"agents": 2})
+    assert len(swept) == 2 and made.path not in swept
+    assert [*tmp_path.iterdir()] == [made.path] and (made.path / "run.json").exists()
+    assert shm.sweep() == []
+    made.remove()
+    assert not [*tmp_path.iterdir()]
 
 
 # -- the self-test ---------------------------------------------------------------------------------
@@ -331,7 +349,7 @@ def test_left_overs_that_cannot_be_removed(tmp_path: Path, monkeypatch: Patch) -
 
 @needs_shared_memory
 def test_a_self_test_that_fails_says_what_the_processes_said(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(launch, "SHARED", tmp_path)
+    monkeypatch.setattr(shm, "SHARED", tmp_path)
     script = tmp_path / "broken"
     script.write_text("#!/bin/sh\necho a model was torn\nexit 1\n")
     script.chmod(0o755)
@@ -343,7 +361,7 @@ def test_a_self_test_that_fails_says_what_the_processes_said(tmp_path: Path, mon
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     told(doctor.self_test(), "FAILED", "FileNotFoundError")
     assert [path.name for path in tmp_path.iterdir()] == ["broken"], "nothing is left in shared memory"
-    monkeypatch.setattr(launch, "SHARED", tmp_path / "none")
+    monkeypatch.setattr(shm, "SHARED", tmp_path / "none")
     told(doctor.self_test(), "FAILED", "There is no", "see shared memory")
 
 

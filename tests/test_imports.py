@@ -17,6 +17,7 @@ ALLOWED = {
     # what everything stands on
     "errors": "",
     "lifeline": "",
+    "locks": "",
     "devices": "",
     "native": "reading",
     "reading": "",
@@ -24,7 +25,7 @@ ALLOWED = {
     "trace": "reading",
     "vector": "",
     "kernel": "native vector",
-    "workers": "lifeline",
+    "workers": "",
     # the contracts: of an algorithm, of a task, of a graph
     "rules": "vector",
     "agent": "rules vector",
@@ -39,7 +40,7 @@ ALLOWED = {
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent topology vector",
     "tasks": "kernel native streams task vector",
-    "live": "agent kernel lifeline outbox reading rules streams topology trace vector world",
+    "live": "agent kernel lifeline locks outbox reading rules streams topology trace vector world",
     "sim": "agent devices kernel outbox rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
@@ -55,7 +56,7 @@ ALLOWED = {
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",
     "livefolder": "algorithms live trace",
     "replaying": "algorithms experiment live rules sim streams task topology trace vector runs",
-    "sweeping": "algorithms delays experiment results task trace workers world runs",
+    "sweeping": "algorithms delays experiment locks results task trace workers world runs",
     "fitting": "trace",
     "predicting": "algorithms delays experiment fitting results tasks trace runs",
     "perfetto": "trace",
@@ -77,7 +78,7 @@ ALLOWED = {
 and the package itself (`offbeat/__init__.py`) may import all but the command line and the report."""
 
 LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch"),
-        ("sweeping", "fcntl"), ("sweeping", "pyarrow"), ("sweeping", "ray")}  # fmt: skip
+        ("locks", "fcntl"), ("sweeping", "pyarrow"), ("sweeping", "ray")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional, or because results show themselves."""
 
 ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
@@ -101,7 +102,7 @@ ONLY = {
     "asyncio": set(),
     "socket": set(),
     "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.native"},
-    "secrets": {"offbeat.live.launch"},
+    "secrets": {"offbeat.live.shm"},
     "uuid": set(),
 }
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in files."""

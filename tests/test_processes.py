@@ -1,7 +1,9 @@
 """Real processes: every algorithm reaches its limit; agents are killed and stopped; scripts go wrong."""
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +14,16 @@ from random import Random
 import numpy as np
 import pytest
 from test_data import small_set, write
-from warm import Started, alive, finished, needs_shared_memory, plant, until
+from typer.testing import CliRunner
+from warm import Started, alive, finished, needs_shared_memory, plant, start, until
 
-from offbeat import child
+import offbeat.commands  # noqa: F401  (registers them)
+from offbeat import child, locks
+from offbeat.cli import app
+from offbeat.errors import DataError, SettingError
 from offbeat.live import children
-from offbeat.live.launch import PREFIX, SHARED
+from offbeat.live.log import merged
+from offbeat.live.shm import PREFIX, SHARED
 from offbeat.replaying import replayed
 from offbeat.topology import build
 from offbeat.trace import EVENT_CODE, Trace
@@ -204,6 +211,52 @@ def test_the_end_of_an_agent_is_noticed_where_the_kernel_does_not_report_it(
         started.close()
         os.close(reading)
         os.close(writing)
+
+
+@pytest.mark.parametrize("what", ["results", "shared memory"])
+def test_a_folder_that_is_removed_while_a_run_goes_on_is_an_error(what: str, tmp_path: Path) -> None:
+    """What could be saved is, and where is said; there is no empty trace."""
+    run = start(tmp_path, "launch", "-n", "2", "--out", "out", "train.py", script=UNTIL_BACK)
+    log = tmp_path / "out" / "agent-1.trace"
+    until(lambda: log.exists() and log.stat().st_size > 1000)
+    (shared,) = run.shared
+    shutil.rmtree(tmp_path / "out" if what == "results" else shared)
+    assert run.wait() == 1
+    gone = tmp_path / "out" if what == "results" else shared
+    assert f"Error: {gone}" in run.complained and "was removed" in run.complained, run.complained
+    assert "Traceback" not in run.complained
+    assert ("Written" in run.said) == (what == "shared memory")
+    assert [*(tmp_path / "out" / "checkpoints").glob("agent-[01]/step-*")], "the agents have saved"
+    trace = tmp_path / "out" / "trace.npz"
+    assert not trace.exists() if what == "results" else replayed(Trace.load(trace)).same
+    assert not run.shared
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+@pytest.mark.parametrize("command", [["launch", "train.py"], ["live", "--task", "quadratic"]], ids=lambda c: c[0])
+def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
+    command: list[str], resume: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").touch()
+    asked, how = {"task": "quadratic", "agents": 4, "unit": 0.02, "algorithms": ["adsgd"], "lr": {}, "seed": 0,
+                  "until": 10.0}, {"max_restarts": 3, "checkpoint_every": 5, "fault": []}  # fmt: skip
+    Path("out").mkdir()
+    Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
+    lock = locks.take(tmp_path / "out")
+    assert lock is not None
+    before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    refused = CliRunner().invoke(app, [command[0], "--out", "out", *resume, *command[1:]])
+    assert isinstance(refused.exception, SettingError)
+    assert "Another run is writing" in str(refused.exception)
+    assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir()} == before
+    lock.release()
+
+
+def test_an_empty_trace_is_equal_to_nothing(tmp_path: Path) -> None:
+    trace = merged([tmp_path / "none"], {"algorithm": "adsgd", "topology": "ring", "agents": 1, "seed": 0})
+    with pytest.raises(DataError, match="nothing to compare"):
+        replayed(trace)
 
 
 START = "import offbeat, torch\nagent = offbeat.join()\n"

@@ -78,7 +78,7 @@ class Started:
     @property
     def shared(self) -> list[Path]:
         """Its folders in shared memory."""
-        return list(SHARED.glob(f"offbeat-{os.getuid()}-{self.pid}-*"))
+        return list(SHARED.glob(f"offbeat-run-{os.getuid()}-{self.pid}-*"))
 
 
 def start(folder: Path, *arguments: str, script: str | None = None, setup: str = "") -> Started:

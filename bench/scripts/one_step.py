@@ -10,7 +10,6 @@ steps, so that nobody shares the memory's bandwidth. Prints JSON: for each way t
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -25,9 +24,9 @@ from offbeat.live.board import Board, Row
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
 from offbeat.live.flat import Flat
-from offbeat.live.launch import make_shared
 from offbeat.live.log import Log
 from offbeat.live.register import Register
+from offbeat.live.shm import make_shared
 from offbeat.live.wire import Layout, Tag
 from offbeat.member import Local
 from offbeat.rules import SGD
@@ -89,9 +88,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measured(numbers: int, repeats: int, user: bool) -> dict[str, list[float]]:
     """engine -> ratio to a copy, one a repeat."""
-    shared = make_shared({})
+    room = make_shared({})
     try:
-        agent = Alone(shared, numbers, user)
+        agent = Alone(room.path, numbers, user)
         a, b = torch.randn(numbers), torch.zeros(numbers)
         found: dict[str, list[float]] = {name: [] for name in [*ENGINES, "optimizer", "copy_ms"]}
         for k in range(-4, repeats):
@@ -108,7 +107,7 @@ def measured(numbers: int, repeats: int, user: bool) -> dict[str, list[float]]:
                 found["copy_ms"].append(1e3 * copy)
         return found
     finally:
-        shutil.rmtree(shared, ignore_errors=True)
+        room.remove()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from offbeat.console import Out, complain
 from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
-from offbeat.live.launch import Job, Launcher, RunFailed, job_folder
+from offbeat.live.launch import Job, Launcher, RunFailed, in_use, job_folder
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.metrics import Metrics
 from offbeat.live.saver import Every
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def launch(
+    ctx: typer.Context,
     command: Annotated[
         list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
     ],
@@ -105,6 +106,7 @@ def launch(
     check_writable(profile)
     name = Path(command[0]).stem
     folder = job_folder(out, name).resolve()
+    ctx.with_resource(in_use(folder))
     if not resume and any(folder.glob("agent-*.trace")):
         raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
     if resume:
@@ -131,7 +133,8 @@ def launch(
     if metrics.error:
         Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
-        _keep(merged(logs, launcher.settings), folder, profile, quiet)
+        if failed is None or all(path.exists() for path in logs):
+            _keep(merged(logs, launcher.settings), folder, profile, quiet)
     if failed is not None:
         raise failed
     if launcher.stopped_by:

@@ -17,10 +17,10 @@ from offbeat import comparison
 from offbeat.algorithms import Algorithm, find
 from offbeat.cli import check_writable, parse_steps
 from offbeat.console import Out, complain
-from offbeat.errors import SettingError
+from offbeat.errors import DiskError, SettingError
 from offbeat.experiment import Prepared
 from offbeat.live.faults import parse_fault
-from offbeat.live.launch import job_folder
+from offbeat.live.launch import in_use, job_folder
 from offbeat.live.metrics import Metrics
 from offbeat.live.screen import Screen, shown
 from offbeat.livefolder import (
@@ -142,6 +142,7 @@ def live(
             how["fault"] = [text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"]
     series = _checked(asked, how)
     folder = job_folder(out, asked["task"])
+    ctx.with_resource(in_use(folder))
     if not resume:
         refuse_used(folder)
     ended = series.ended(folder)
@@ -229,6 +230,9 @@ class Series:
                         run, number = None, signal.SIGINT
                     except Exception as error:  # whatever it is, it costs no run that has ended
                         output.error, number = error, 0
+                    else:
+                        if not number and not has_ended(where):
+                            output.error = DiskError(f"What is in {where} is not the whole run: see above.")
                     code = 128 + number if number else 0
                 runs += [run] if run is not None else []
                 if code or output.error is not None:
@@ -248,7 +252,10 @@ class Series:
 
         told(0.0)
         resume = begun(where)
-        where.mkdir(exist_ok=True)
+        try:
+            where.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DiskError(f"Cannot make the folder {where}: {error.strerror or error}.") from error
         metrics = Metrics(where)
         with shown(screen, metrics) as (say, watch):
             run, number = run_live(

@@ -29,7 +29,7 @@ import torch
 from offbeat import kernel
 from offbeat.errors import OffbeatError
 from offbeat.lifeline import end_with_parent
-from offbeat.live import launch
+from offbeat.live import shm
 from offbeat.live.board import LAUNCHER, Bell, bell_path
 from offbeat.live.children import Children, noticed
 from offbeat.live.performer import Snapshot
@@ -167,7 +167,7 @@ def cuda() -> Check:
 
 def shared_memory() -> Check:
     """/dev/shm: there, writable, with room for the registers of a few agents."""
-    folder, expected = launch.SHARED, "writable, with room for two agents with a model of 100 MB at least"
+    folder, expected = shm.SHARED, "writable, with room for two agents with a model of 100 MB at least"
     enlarge = "in Docker: docker run --shm-size=8g (its default is 64 MB); elsewhere: mount -o remount,size=8G /dev/shm"
     if not folder.is_dir():
         return Check("shared memory", FAILED, f"no {folder}", expected, f"mount a tmpfs there, or {SIMULATE}")
@@ -317,17 +317,17 @@ def clock() -> Check:
 
 def left_overs(remove: bool) -> Check:
     """Folders in shared memory of runs whose launcher was killed, and its agents with it."""
-    dead = [path for path in launch.SHARED.glob(f"{launch.PREFIX}*") if launch.is_dead(path)]
-    size = sum(file.lstat().st_blocks * 512 for path in dead for file in path.rglob("*"))
-    found = f"{len(dead)} folder{'s' * (len(dead) != 1)} of dead runs, {size / 1e6:.1f} MB" if dead else "none"
-    name, expected = "left-overs", "none"
-    if dead and not remove:
+    size, paths, name, expected = 0, list[Path](), "left-overs", "none"
+    for folder in shm.dead():
+        size += sum(file.lstat().st_blocks * 512 for file in folder.path.iterdir())
+        paths.append(folder.path)
+        (folder.remove if remove else folder.lock.release)()
+    found = f"{len(paths)} folder{'s' * (len(paths) != 1)} of dead runs, {size / 1e6:.1f} MB" if paths else "none"
+    if paths and not remove:
         return Check(name, "warning", found, expected, "offbeat doctor --sweep removes them, and so does the next run")
-    for path in dead:
-        shutil.rmtree(path, ignore_errors=True)
-    if still := [str(path) for path in dead if path.exists()]:
+    if still := [str(path) for path in paths if path.exists()]:
         return Check(name, "warning", f"{found}; not removed: {', '.join(still)}", expected, "remove them by hand")
-    return Check(name, "ok", f"{found}, removed" if dead else found, expected)
+    return Check(name, "ok", f"{found}, removed" if paths else found, expected)
 
 
 # -- the self-test ---------------------------------------------------------------------------------
@@ -339,9 +339,10 @@ def self_test() -> Check:
     said: list[str] = []
     began, ended = time.monotonic(), 0
     try:
-        shared = launch.make_shared({})
+        room = shm.make_shared({})
     except (OffbeatError, OSError) as error:
         return Check(name, FAILED, str(error), expected, "see shared memory, above")
+    shared = room.path
     try:
         bell = Bell(bell_path(shared, LAUNCHER))
         children = Children(bell.handle, lambda agent, line: said.append(f"[{agent}] {line}"))
@@ -357,7 +358,7 @@ def self_test() -> Check:
     except OSError as error:
         said.append(f"{type(error).__name__}: {error}")
     finally:
-        shutil.rmtree(shared, ignore_errors=True)
+        room.remove()
     if ended == 2:
         return Check(name, "ok", f"two processes exchanged models, in {time.monotonic() - began:.1f} s", expected)
     found = "; ".join(said[-4:]) or f"no exchange within {PATIENCE:g} s"
@@ -366,7 +367,6 @@ def self_test() -> Check:
 
 def exchange() -> None:
     """What a process of the self-test does: write models of equal numbers, and read whole ones of the other."""
-    end_with_parent(int(os.environ["OFFBEAT_LIFELINE"]))
     folder, me = Path(os.environ["OFFBEAT_RUN"]), int(os.environ["OFFBEAT_RANK"])
     sample = Snapshot(Vector((torch.zeros(LENGTH),)))
     mine, theirs = Register.create(folder / f"register.{me}", Layout.of(sample)), None
@@ -396,4 +396,5 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 )  # fmt: skip
 
 if __name__ == "__main__":
+    end_with_parent(int(os.environ["OFFBEAT_LIFELINE"]))
     exchange()

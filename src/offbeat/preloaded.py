@@ -1,7 +1,10 @@
-"""What the server of `offbeat.workers` imports, once for all that are forked from it. It ends with its parent."""
+"""What the server of `offbeat.workers` imports, once for all that are forked from it. All end with their parents."""
+
+import os
 
 from offbeat import commands, lifeline
 
 __all__ = ["commands"]
 
 lifeline.end_with_parent()
+os.register_at_fork(after_in_child=lifeline.end_with_parent)  # before anything can block

@@ -49,6 +49,8 @@ def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int],
         raise DataError("The trace does not say which algorithm made it; expected the trace of a live run.")
     if why := damage(trace):
         raise DataError(why)
+    if not (len(trace.events) and len(trace.writes)):
+        raise DataError("The trace is empty: no agent did anything in it, so there is nothing to compare.")
     with one_thread():
         replay = _experiment(trace, s) if "experiment" in s else _schedule(trace, s)
         again = replay.run(progress)

@@ -19,7 +19,6 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from offbeat.errors import SettingError
-from offbeat.lifeline import end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -189,7 +188,6 @@ def _become_worker(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    end_with_parent()
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import secrets
-import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,12 @@ from offbeat.errors import OffbeatError, SettingError
 from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
 from offbeat.live.children import Child, Children
 from offbeat.live.ending import Ending, take, words
-from offbeat.live.enter import joined_with
-from offbeat.live.memory import require_ordered_stores
+from offbeat.live.enter import joined_with, log_path
 from offbeat.live.output import Say
-from offbeat.live.wire import FabricError
+from offbeat.live.present import Present
+from offbeat.live.shm import make_shared, sweep
+from offbeat.locks import held
 
-SHARED = Path("/dev/shm")
-PREFIX = f"offbeat-{os.getuid()}-"
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before an agent's first, second, ... restart."""
 
@@ -34,9 +30,6 @@ PATIENCE = 30.0
 
 TICK = 0.25
 """Seconds between looks at what nobody reports."""
-
-CLOCK_STEPS = 60.0
-"""Seconds that the system's time may have been set by between two moments; ages by two clocks are equal within that."""
 
 
 class RunFailed(OffbeatError):
@@ -91,7 +84,10 @@ class Launcher:
         self.exits: dict[int, Ending] = {}
         self.settings, self.returns = dict(self.job.settings), self.job.returns
         self.began = self.killing = False
-        self.shared = make_shared(self.job.settings)
+        room = make_shared(self.job.settings)
+        self.shared = room.path
+        logs = [log_path(self.job.folder, i) for i in range(n)]
+        self.present = Present([self.shared, self.job.folder, *logs])
         try:
             self.board = Board.create(self.shared / "board", n)
             self.bell = Bell(bell_path(self.shared, LAUNCHER))
@@ -105,7 +101,7 @@ class Launcher:
                 for number, handler in before.items():
                     signal.signal(number, handler)
         finally:
-            shutil.rmtree(self.shared, ignore_errors=True)
+            room.remove()
         if self.reason:
             raise RunFailed(self.reason, self.began)
         if self.exits:
@@ -142,7 +138,9 @@ class Launcher:
                 del self.again[i]
                 self._start(i)
             due = min([now + TICK, *self.again.values()])
-            for child in self.children.wait(max(0.0, due - now)):
+            ended = self.children.wait(max(0.0, due - now))
+            self._look_for_folders()
+            for child in ended:
                 self._ended(child)
             self._look()
             if self.watch is not None:
@@ -151,6 +149,7 @@ class Launcher:
                 self.again.clear()
                 if time.monotonic() > self.deadline:
                     self._overdue()
+        self._look_for_folders()
 
     def _start(self, i: int) -> None:
         row = self.board.rows[i]
@@ -166,6 +165,20 @@ class Launcher:
         }  # fmt: skip
         child = self.children.start(i, incarnation, self.job.command, environment, self.job.folder / f"agent-{i}.log")
         row[Row.PID] = child.process.pid
+
+    def _look_for_folders(self) -> None:
+        """What is taken away ends the run: nothing of it would be seen, or kept, any more."""
+        gone, folder = self.present.gone(), self.job.folder
+        if gone == self.shared:
+            self.stop(
+                f"{gone}, through which the agents exchange their models, was removed while the run went on. The "
+                f"agents were told to save and end; what they have written is in {folder}. Leave it in place next time."
+            )
+        elif gone is not None:
+            self.stop(
+                f"{gone} was removed, or replaced, while the run went on, so there is no whole trace. The agents were "
+                f"told to save and end: checkpoints, if any, are in {folder}/checkpoints. Leave it in place next time."
+            )
 
     def _look(self) -> None:
         """Let in who is ready; let out who is done; end when all are."""
@@ -271,55 +284,9 @@ class Launcher:
         self.stop()
 
 
-# -- shared memory ---------------------------------------------------------------------------------
-
-
-def make_shared(settings: Mapping[str, Any]) -> Path:
-    """A new folder in shared memory that only this user may enter, with the settings of the run."""
-    require_ordered_stores()
-    if not SHARED.is_dir():
-        raise FabricError(f"There is no {SHARED}: the runtime of real processes needs Linux with shared memory.")
-    shared = SHARED / f"{PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-    shared.mkdir(mode=0o700)
-    (shared / "owner").write_text(f"{os.getpid()} {_started(os.getpid())}")
-    (shared / "run.json").write_text(json.dumps(dict(settings)))
-    return shared
-
-
-def sweep() -> list[Path]:
-    """Remove what runs left whose launcher was killed; which folders those were."""
-    dead = [folder for folder in SHARED.glob(f"{PREFIX}*") if is_dead(folder)] if SHARED.is_dir() else []
-    for folder in dead:
-        shutil.rmtree(folder, ignore_errors=True)
-    return dead
-
-
-def is_dead(folder: Path) -> bool:
-    """Whether the process that made this folder is gone.
-
-    Its file `owner` says which process that was. Without one, or with half of one, it was killed before it had said so,
-    or is about to: then the process in the folder's name decides. If that one is there, but began after the folder was
-    made, it is another one that got the same number.
-    """
-    with suppress(OSError, ValueError):
-        pid, started = (folder / "owner").read_text().split()
-        return _started(int(pid)) != started
-    pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-    if not pid.isdecimal():
-        return False
-    if not (since_boot := _started(int(pid))):
-        return True
-    with suppress(OSError):
-        its_age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(since_boot) / os.sysconf("SC_CLK_TCK")
-        return its_age + CLOCK_STEPS < time.time() - folder.stat().st_mtime
-    return False  # somebody else has removed it
-
-
-def _started(pid: int) -> str:
-    """When a process was started, as the kernel counts; empty if there is none."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
+def in_use(folder: Path) -> AbstractContextManager[None]:
+    """Keep other runs out of the folder for results meanwhile. Raises SettingError if one is at work there."""
+    return held(folder, f"Another run is writing {folder}. Wait for its end, or name another folder with --out.")
 
 
 def job_folder(wanted: Path | None, name: str) -> Path:

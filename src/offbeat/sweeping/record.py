@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from offbeat.results import Run
 from offbeat.sweeping.grid import Point
@@ -80,13 +79,13 @@ def row_of(point: Point, run: Run) -> dict[str, Any]:
     return {name: row[name] for name in COLUMNS}
 
 
-def write_parquet(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> None:
     """Write the table. The same rows in the same order give the same bytes (of one version of pyarrow)."""
     from pyarrow import Table
     from pyarrow.parquet import ParquetWriter
 
     schema, remaining = _schema(), iter(rows)
-    with ParquetWriter(path, schema, compression="zstd") as writer:
+    with ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(remaining, ROW_GROUP)):
             writer.write_table(Table.from_pylist(group, schema=schema))
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offbeat.errors import DiskError, SettingError
+from offbeat.errors import DiskError
+from offbeat.locks import held
 from offbeat.sweeping.grid import Point
 from offbeat.sweeping.record import write_parquet
 from offbeat.trace import write_atomically
@@ -50,7 +51,8 @@ class Store:
 
     def write_table(self, points: Sequence[Point]) -> int:
         """Write the Parquet file of the points that are finished, whole or not at all; how many there are."""
-        temporary = self.folder / ".table"
+        temporary = self.folder / ".offbeat-table"
+        temporary.unlink(missing_ok=True)
         count = 0
 
         def rows() -> Iterator[dict[str, Any]]:
@@ -62,7 +64,8 @@ class Store:
                     yield row
 
         try:
-            write_parquet(temporary, rows())
+            with temporary.open("xb") as file:  # never through a link that somebody has laid there
+                write_parquet(file, rows())
             temporary.replace(self.out.resolve())  # a link stays a link
         except OSError as error:
             raise self._full(error) from error
@@ -77,21 +80,11 @@ class Store:
         Raises SettingError if somebody else does, DiskError where the folder cannot be made.
         """
         try:
-            import fcntl
-        except ImportError:
-            raise SettingError("A sweep needs Linux or macOS: this system cannot lock its folder.") from None
-        try:
             self.folder.mkdir(exist_ok=True)
-            lock = (self.folder / ".lock").open("w")
         except OSError as error:
             raise self._full(error) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SettingError(
-                    f"Another sweep is writing {self.out}. Wait for its end, or name another file with --out."
-                ) from None
+        refusal = f"Another sweep is writing {self.out}. Wait for its end, or name another file with --out."
+        with held(self.folder, refusal):
             for left in self.folder.glob(".offbeat-*"):  # of a sweep that was killed while it wrote
                 left.unlink(missing_ok=True)
             yield

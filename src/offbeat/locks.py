@@ -1,0 +1,78 @@
+"""Locks on files: held by a process, and gone with it however it ends, wherever it runs (another container, say)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offbeat.errors import DiskError, SettingError
+
+NAME = ".lock"
+"""Of the file, in the folder that it is for."""
+
+WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system says that has no locks."""
+
+
+class Lock:
+    """A lock that is held until it is released, or this process ends. Processes that it starts have no part in it."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._handle)
+
+
+def take(folder: Path, sure: bool = False) -> Lock | None:
+    """Take the lock of this folder; None if somebody else has it, or has just removed it.
+
+    Where the file system has no locks nobody is kept out, unless `sure`: then that is an OSError, as is anything in the
+    lock's place that is no regular file.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise SettingError(f"This system cannot lock {folder}; expected Linux or macOS.") from None
+    path = folder / NAME
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or sure or error.errno not in WITHOUT:
+                raise
+        if not os.path.samestat(path.lstat(), os.fstat(handle)):
+            raise BlockingIOError  # whoever had it has removed it, and somebody has made another
+    except (BlockingIOError, FileNotFoundError):
+        os.close(handle)
+        return None
+    except OSError:
+        os.close(handle)
+        raise
+    return Lock(handle)
+
+
+@contextmanager
+def held(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold the lock of this folder meanwhile.
+
+    Raises SettingError, with this refusal, if somebody else does; DiskError where the lock cannot be made.
+    """
+    try:
+        lock = take(folder)
+    except OSError as error:
+        raise DiskError(f"Cannot lock {folder / NAME}: {error.strerror or error}.") from error
+    if lock is None:
+        raise SettingError(refusal)
+    try:
+        yield
+    finally:
+        lock.release()
