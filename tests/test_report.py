@@ -177,6 +177,16 @@ def test_page_of_diverged_runs(diverged: Comparison) -> None:
             assert np.isfinite(trace.y).all() and max(trace.y) < 100
 
 
+def test_a_run_that_met_its_target_and_diverged_later_says_both(quadratic: Comparison) -> None:
+    made = offbeat.compare("adsgd", task="quadratic", until=400, lr=[20.0, 0.1], target=100.0)
+    lost, lasting = (run.record() for run in made.runs)
+    assert lost["time_to_target"] == 0 and lost["diverged_at"] > 0
+    assert lasting["time_to_target"] == 0 and lasting["diverged_at"] is None
+    for said in (str(made), re.sub("<[^>]*>", " ", page(made))):
+        assert re.search(r"adsgd lr=20 +0, then diverged +diverged ", said), "and it is not the best"
+        assert "adsgd with step 20, seed 0, met its target at time 0, then diverged by time" in said
+
+
 def test_page_when_everything_diverged_at_once() -> None:
     made = offbeat.compare("adsgd", task="digits", until=3, eval_every=3, lr=1e38)
     assert made.runs[0].diverged_at is not None
@@ -302,6 +312,19 @@ def test_summary_is_the_median_and_the_range(digits: Comparison) -> None:
     over = summary([one, two], "megabytes", "accuracy")
     assert over.x[-1] == min(one.curve.megabytes[-1], two.curve.megabytes[-1])
     assert (over.low <= over.middle).all() and (over.middle <= over.high).all()
+
+
+def test_an_axis_says_that_lines_end_at_the_slowest_seed(digits: Comparison) -> None:
+    """Where a seed has ended, there is no median over all."""
+    one = Comparison([run for run in digits.runs if run.seed == 0])
+    for x in ("updates", "megabytes"):
+        ends = [run.curve.updates[-1] for run in digits.runs if run.algorithm == "adsgd"]
+        assert len(set(ends)) == 2
+        assert curves(digits, x).layout.xaxis.title.text.endswith("by all agents (up to the slowest seed)")
+        assert curves(one, x).layout.xaxis.title.text.endswith("by all agents")
+    (line,) = (trace for trace in curves(digits, "updates").data if trace.name == "adsgd")
+    assert line.x[-1] == min(ends)
+    assert "slowest" not in curves(digits, "time").layout.xaxis.title.text
 
 
 def test_a_diverged_line_ends_in_a_cross_below_the_ceiling(diverged: Comparison) -> None:

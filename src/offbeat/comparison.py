@@ -199,7 +199,7 @@ def _best(runs: Sequence[Run]) -> tuple[float, dict[float, dict[str, float | Non
     for run in runs:
         loss = run.final["loss"] if run.diverged_at is None else None
         outcomes[run.lr] = {"time_to_target": run.time_to_target, "loss": loss}
-        time_to_target = math.inf if run.time_to_target is None else run.time_to_target
+        time_to_target = math.inf if run.time_to_target is None or loss is None else run.time_to_target
         best = min(best, (time_to_target, math.inf if loss is None else loss, run.lr))
     return best[2], outcomes
 

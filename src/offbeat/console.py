@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from offbeat.report.table import WIDTH, target_name, time_text
+from offbeat.report.table import WIDTH, lost_again, target_name, time_text
 from offbeat.results import Curve, Run
 from offbeat.results import Progress as Tell
 
@@ -96,10 +96,9 @@ def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
             bar.console.print(f"{'; '.join(going.values())}; {done} of {count} runs done", highlight=False)
 
     def finished(run: Run) -> None:
-        if run.diverged_at is not None:
-            outcome = f"diverged by time {run.diverged_at:g}"
-        else:
-            outcome = f"{target_name(run)}: {time_text(run.time_to_target)}"
+        said = [f"{target_name(run)}: {time_text(run.time_to_target)}"] * (run.diverged_at is None or lost_again(run))
+        said += [] if run.diverged_at is None else [f"diverged by time {run.diverged_at:g}"]
+        outcome = ", then ".join(said)
         bar.console.print(f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False)
 
     return evaluated, finished

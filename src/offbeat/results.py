@@ -93,7 +93,10 @@ class Run:
     tuning: dict[float, dict[str, float | None]] | None = None
 
     def record(self) -> dict[str, Any]:
-        """The run as JSON-ready values; what is not finite becomes null."""
+        """The run as JSON-ready values; what is not finite becomes null.
+
+        Nothing in it depends on when or how fast it was made: the same run gives the same bytes.
+        """
         named = ("task", "case", "agents", "topology", "skew")
         record = {
             "algorithm": self.algorithm,
@@ -111,7 +114,6 @@ class Run:
             "final": self.final,
             "curve": vars(self.curve),
             "digest": self.digest,
-            "wall_s": self.wall_s,
             "settings": self.settings,
             "tuning": None if self.tuning is None else {f"{lr:g}": outcome for lr, outcome in self.tuning.items()},
         }

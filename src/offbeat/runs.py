@@ -296,7 +296,7 @@ class _Going:
         return Run(
             algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=self.curve, final=self.final,
             settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
-            time_to_target=reached(p, self.curve) if self.diverged_at is None else None, diverged_at=self.diverged_at,
+            time_to_target=reached(p, self.curve), diverged_at=self.diverged_at,
             updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.staleness,
             digest=self.digest, wall_s=wall, topology=p.topology, models=self.models, trace=self.trace,
         )  # fmt: skip

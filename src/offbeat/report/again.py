@@ -15,8 +15,8 @@ import torch
 from offbeat.algorithms import ALGORITHMS
 from offbeat.experiment import Experiment
 from offbeat.report.markup import escaped, linked, table
-from offbeat.report.table import time_text
-from offbeat.results import VERSION, Comparison
+from offbeat.report.table import lost_again, time_text
+from offbeat.results import VERSION, Comparison, Run
 
 
 def again(comparison: Comparison) -> list[str]:
@@ -48,14 +48,18 @@ def again(comparison: Comparison) -> list[str]:
 
 def _runs(comparison: Comparison) -> list[str]:
     rows = [
-        [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), time_text(run.time_to_target), f"{run.updates:,}",
-         f"{run.wall_s:.1f}", f'<code title="{escaped(run.digest)}">{escaped(run.digest[:16])}</code>']
+        [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), _ended(run), f"{run.updates:,}",
+         f'<code title="{escaped(run.digest)}">{escaped(run.digest[:16])}</code>']
         for run in comparison.runs
     ]  # fmt: skip
     return [
         "<p>The digest is the SHA-256 of the whole trace and the final models; here are its first 16 digits.</p>",
-        table(["algorithm", "step", "seed", "time to target", "updates", "seconds", "digest"], rows, "runs"),
+        table(["algorithm", "step", "seed", "time to target", "updates", "digest"], rows, "runs"),
     ]
+
+
+def _ended(run: Run) -> str:
+    return time_text(run.time_to_target) + ", then diverged" * lost_again(run)
 
 
 def _tuning(comparison: Comparison) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,8 +143,8 @@ def time_title(runs: Sequence[Run]) -> str:
 def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figure:
     """How all algorithms went: x is "time", "updates" or "megabytes"; y "loss", "accuracy" or "consensus".
 
-    A line is the median over the seeds, a band reaches from the smallest to the largest, a cross ends
-    what diverged, and the target is dashed.
+    A line is the median over the seeds, as far as all of them got; a band reaches from the smallest to the
+    largest, a cross ends what diverged, and the target is dashed.
     """
     groups = {key: runs for key, runs in comparison.groups().items() if all(getattr(run.curve, y) for run in runs)}
     drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
@@ -160,7 +160,7 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
         if s.diverged and len(s.x):
             fig.add_trace(_cross(s, look[key], comparison.label(key), ceiling))
     end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=0.0) or 1.0
-    title = time_title(comparison.runs) if x == "time" else X_TITLES[x]
+    title = time_title(comparison.runs) if x == "time" else X_TITLES[x] + _until_the_first(x, groups.values())
     fig.update_xaxes(title_text=title, range=[0, 1.01 * end])
     fig.update_yaxes(title_text=_y_title(comparison, y))
     if y == "loss":
@@ -173,6 +173,12 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
         line = {"color": "#444", "width": 1, "dash": "dash"}
         fig.add_trace(go.Scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip"))
     return fig
+
+
+def _until_the_first(x: str, groups: Iterable[Sequence[Run]]) -> str:
+    """What the axis says of medians over seeds of which some got further: where a seed has ended there is none."""
+    ends = [{getattr(run.curve, x)[-1] for run in runs} for runs in groups]
+    return " (up to the slowest seed)" * any(len(each) > 1 for each in ends)
 
 
 def _y_title(comparison: Comparison, y: str) -> str:

@@ -119,13 +119,16 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     with_accuracy = first.measure == "accuracy"
     heads = ["algorithm", target_name(first), "vs best", *(["accuracy", "worst"] if with_accuracy else []),
              "loss", "updates", "messages", "MB", "consensus", "B", "D"]  # fmt: skip
-    times = {key: spread([run.time_to_target for run in runs]) for key, runs in comparison.groups().items()}
-    best = min((t[0] for t in times.values() if t[0] is not None), default=None)
+    groups = comparison.groups()
+    times = {key: spread([run.time_to_target for run in runs]) for key, runs in groups.items()}
+    lasting = [t[0] for key, t in times.items() if not any(map(lost_again, groups[key]))]
+    best = min((middle for middle in lasting if middle is not None), default=None)
     rows = []
-    for key, runs in comparison.groups().items():
+    for key, runs in groups.items():
         middle, low, high = times[key]
-        row = [comparison.label(key), _time(middle, low, high, len(runs))]
-        row.append("" if middle is None or not best else f"{middle / best:.2f}x")
+        then = ", then diverged" * any(map(lost_again, runs))
+        row = [comparison.label(key), _time(middle, low, high, len(runs)) + then]
+        row.append("" if middle is None or not best or then else f"{middle / best:.2f}x")
         if with_accuracy:
             row += [_percent(_middle(runs, "accuracy")), _percent(_middle(runs, "accuracy_worst"))]
         loss = _middle(runs, "loss")
@@ -135,6 +138,11 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 f"{max(run.staleness.B for run in runs)}", _largest([run.staleness.D for run in runs])]  # fmt: skip
         rows.append(row)
     return heads, rows
+
+
+def lost_again(run: Run) -> bool:
+    """Whether the run met its target and diverged later."""
+    return run.time_to_target is not None and run.diverged_at is not None
 
 
 def notes(comparison: Comparison) -> list[str]:
@@ -149,7 +157,8 @@ def notes(comparison: Comparison) -> list[str]:
     for run in comparison.runs:
         if run.diverged_at is not None:
             which = f"{run.algorithm} with step {run.lr:g}, seed {run.seed},"
-            said.append(f"{which} diverged by time {run.diverged_at:g}; its run ended there.")
+            met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
+            said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
     if comparison.runs[0].settings["crash"]:
         for name in dict.fromkeys(run.algorithm for run in comparison.runs):
             if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:
