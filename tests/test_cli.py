@@ -167,6 +167,8 @@ REFUSED = [
     ("--lr tuned,0.1", "Cannot read --lr tuned,0.1"),
     ("--lr tuned --lr 0.1", "twice for all algorithms"),
     ("--lr rfast=tuned", "Cannot read --lr rfast=tuned"),
+    ("--lr tuned --tune-grid 0.1;1", "Cannot read --tune-grid 0.1;1"),
+    ("--tune-by loss", "'tune_by' says how steps are tuned, and none is"),
     ("--lr rfast=", "Cannot read --lr rfast="),
     ("--lr rfast=0", "got 0.0 for rfast"),
     ("--lr rfast=0.1,0.2", "several steps; expected one"),
@@ -675,7 +677,8 @@ def test_the_examples_of_the_help_work(call: Call) -> None:
     examples = [shlex.split(line)[1:] for line in lines if line.startswith("offbeat compare")]
     assert len(examples) >= 3
     for example in examples:
-        assert call(*example, "--task", "quadratic", "--until", "101", "--algorithms", "adsgd,rfast").code == 0
+        short = ["--tune-grid", "0.1", "--tune-seeds", "1"] * ("tuned" in example)
+        assert call(*example, *short, "--task", "quadratic", "--until", "101", "--algorithms", "adsgd,rfast").code == 0
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])

@@ -17,7 +17,6 @@ from torch import nn
 
 import offbeat
 from offbeat import Delay, ModuleTask, SettingError, World
-from offbeat.comparison import TUNING_GRID
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined", "check": True}
@@ -67,15 +66,6 @@ def test_steps_for_all_for_one_and_several() -> None:
     assert [(run.algorithm, run.lr) for run in runs] == [("adsgd", 0.01), ("adsgd", 0.02), ("rfast", 0.05)]
     comparison = offbeat.Comparison(runs)
     assert [comparison.label(key) for key in comparison.groups()] == ["adsgd lr=0.01", "adsgd lr=0.02", "rfast"]
-
-
-def test_a_tuned_step_is_the_best_of_the_grid_in_a_world_apart() -> None:
-    (run,) = offbeat.compare(["adsgd"], lr="tuned", target=0.02, **QUICK).runs
-    assert run.tuning is not None
-    assert list(run.tuning) == list(TUNING_GRID)
-    best = min(v["time_to_target"] or math.inf for v in run.tuning.values())
-    assert run.tuning[run.lr]["time_to_target"] == best < math.inf
-    assert run.digest == offbeat.simulate("adsgd", lr=run.lr, target=0.02, **QUICK).digest
 
 
 def test_a_diverging_algorithm_is_reported_and_the_others_finish() -> None:

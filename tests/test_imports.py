@@ -50,7 +50,8 @@ ALLOWED = {
     "memory": "algorithms devices experiment trace",
     "runs": "algorithms devices experiment memory results rules sim streams task trace vector",
     "portions": "algorithms experiment memory results rules runs workers",
-    "comparison": "agent algorithms experiment memory portions results rules runs workers",
+    "tuning": "results",
+    "comparison": "agent algorithms experiment memory portions results rules runs tuning workers",
     "member": "agent algorithms live streams topology vector",
     "child": "live member",
     "liverun": "algorithms experiment live results rules sim streams trace vector runs",
@@ -64,13 +65,14 @@ ALLOWED = {
     "doctor": "kernel lifeline live tasks vector",
     "console": "report results",
     "outputs": "console report results",
-    "cli": "algorithms comparison console delays graphs memory outputs results tasks workers world",
+    "cli": "algorithms comparison console memory outputs report results tasks tuning workers world",
+    "cli_list": "algorithms console delays graphs tasks world",
     "cli_launch": "algorithms cli console live livefolder perfetto replaying topology trace",
     "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs results world",
     "cli_predict": "algorithms cli outputs predicting report results trace world",
     "cli_sweep": "cli console outputs sweeping",
     "cli_tools": "console doctor exporting",
-    "commands": "cli cli_launch cli_live cli_predict cli_sweep cli_tools",
+    "commands": "cli cli_launch cli_list cli_live cli_predict cli_sweep cli_tools",
     "preloaded": "commands lifeline",
     "__main__": "commands",
 }
@@ -89,7 +91,7 @@ LIVE = {
     for name in ("board", "children", "driver", "faults", "launch", "metrics", "output", "performer", "saver", "screen")
 }
 
-COMMANDS = ("cli", "cli_launch", "cli_live", "cli_predict", "cli_sweep", "cli_tools")
+COMMANDS = ("cli", "cli_launch", "cli_list", "cli_live", "cli_predict", "cli_sweep", "cli_tools")
 
 ONLY = {
     "pickle": {"offbeat.sim.checks"},

@@ -217,7 +217,7 @@ def test_page_of_interrupted_and_empty_comparisons(quadratic: Comparison) -> Non
 
 
 def test_page_shows_how_steps_were_tuned() -> None:
-    text = page(offbeat.compare(["adsgd", "rfast"], task="quadratic", until=20, lr="tuned"))
+    text = page(offbeat.compare(["adsgd", "rfast"], task="quadratic", until=20, lr="tuned", tune_seeds=1))
     assert text.count("<td>chosen</td>") == 2 and "--lr</span> tuned" in text
 
 
@@ -245,7 +245,15 @@ def test_save_report_writes_the_page(quadratic: Comparison, tmp_path: Path) -> N
             "seed": 3,
         },
         {"lr": {"": [0.1, 0.3], "rfast": 0.7}, "compute": "exponential", "communication": "lognormal 0.5"},
-        {"lr": {"": "tuned", "adsgd": 0.123}, "dirichlet": 0.5, "target": 0.5, "eval_every": 0.7},
+        {
+            "lr": {"": "tuned", "adsgd": 0.123},
+            "tune_by": "final",
+            "tune_grid": (0.1, 0.3),
+            "tune_seeds": 2,
+            "dirichlet": 0.5,
+            "target": 0.5,
+            "eval_every": 0.7,
+        },
         {"lr": {"adsgd": 0.1, "rfast": 0.2}, "executor": "event-by-event"},
     ],
 )

@@ -99,7 +99,10 @@ def same(runs: list[Run], others: list[Run]) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"seeds": 3, "lr": [0.01, 0.02]}, {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "target": 0.02}],
+    [
+        {"seeds": 3, "lr": [0.01, 0.02]},
+        {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "tune_grid": (0.1, 0.3), "target": 0.02},
+    ],
     ids=["steps", "tuned"],
 )
 @pytest.mark.parametrize("keep_traces", [False, True])

@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from offbeat import comparison
-from offbeat.algorithms import ALGORITHMS, find
-from offbeat.console import Out, progress_bar, told_by
-from offbeat.delays import FAMILIES
-from offbeat.errors import SettingError, unknown
-from offbeat.graphs import TOPOLOGIES
+from offbeat.algorithms import ALGORITHMS
+from offbeat.console import progress_bar, told_by
+from offbeat.errors import SettingError
 from offbeat.memory import WORTH_SAYING, available
 from offbeat.outputs import Outputs
+from offbeat.report.table import tuning_table
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.tasks import TASKS
+from offbeat.tuning import GRID, SEEDS
 from offbeat.workers import possible, start_server, wanted
 from offbeat.world import CASES, measured
 
@@ -119,6 +117,25 @@ def compare(
             rich_help_panel=LEARNING,
         ),
     ] = None,
+    tune_by: Annotated[
+        str | None,
+        typer.Option(
+            help="What --lr tuned goes by, as median over seeds that are not compared: loss (default; time until most "
+            "of the way down is made), target (time to it), final (the loss at the end).",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    tune_grid: Annotated[
+        str | None,
+        typer.Option(
+            help="The steps that --lr tuned tries first: '0.01,0.1,1'; then four more around the best. Default: "
+            f"{GRID[0]:g} to {GRID[-1]:g}.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = None,
+    tune_seeds: Annotated[
+        int | None, typer.Option(help=f"How many seeds --lr tuned uses; default: {SEEDS}.", rich_help_panel=LEARNING)
+    ] = None,
     batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
     reg: Annotated[
         float, typer.Option(help="lambda in lambda * sum x^2 / (1 + x^2).", rich_help_panel=LEARNING)
@@ -172,6 +189,9 @@ def compare(
         Path | None,
         typer.Option(help="Write the trace of every run to this folder, as .npz.", rich_help_panel=OUTPUT),
     ] = None,
+    show_tuning: Annotated[
+        bool, typer.Option("--show-tuning", help="Print what every tuned step gave, too.", rich_help_panel=OUTPUT)
+    ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
     ] = False,
@@ -195,7 +215,8 @@ def compare(
     if workers > 1 and device == "cpu" and _is_long(task, agents, until, len(algorithms.split(",")) * seeds):
         start_server()
     plan = comparison.plan(
-        algorithms, lr=parse_steps(lr or []), seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
+        algorithms, lr=parse_steps(lr or []), tune_by=tune_by, tune_grid=_numbers("--tune-grid", tune_grid),
+        tune_seeds=tune_seeds, seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
         case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
         until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
         communication=communication, data=data, executor=executor, device=device,
@@ -207,6 +228,8 @@ def compare(
     output = Outputs(quiet)
     result, code = _carry_out(plan, workers, traces, _announced(plan, report, traces), output)
     output.results(result, json, report)
+    if show_tuning:
+        output.show(lambda width: tuning_table(result))
     output.close()
     if code:
         raise typer.Exit(code)
@@ -218,6 +241,16 @@ class Terminated(KeyboardInterrupt):
 
 def _terminate(*_: object) -> None:
     raise Terminated
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    """Numbers with commas between. Raises SettingError for anything else."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(
+            f"Cannot read {option} {text}; expected numbers with commas between, as in 0.01,0.1."
+        ) from None
 
 
 def parse_steps(texts: list[str]) -> dict[str, Any]:
@@ -322,49 +355,3 @@ def _carry_out(
 
 def _trace_name(run: Run) -> str:
     return f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
-
-
-@app.command("list")
-def list_(
-    what: Annotated[
-        str | None, typer.Argument(help="algorithms, topologies, tasks, cases or delays; default: all.")
-    ] = None,
-) -> None:
-    """Say which algorithms, topologies, tasks, cases and distributions of delays there are."""
-    tables: dict[str, Callable[[], Table]] = {
-        "algorithms": _algorithms,
-        "topologies": lambda: _two(
-            "topologies", {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()}
-        ),
-        "tasks": lambda: _two(
-            "tasks", {row.name: f"{row.title}; to time {row.until:g}, target {row.target:g}" for row in TASKS.values()}
-        ),
-        "cases": lambda: _two("cases", CASES),
-        "delays": lambda: _two("delays", FAMILIES),
-    }
-    if what is not None and what not in tables:
-        raise unknown("list", what, tables)
-    out = Out()
-    for name, table in tables.items():
-        if what in (None, name):
-            out.print(table())
-
-
-def _two(title: str, rows: dict[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
-    table.add_column(no_wrap=True, style="cyan")
-    table.add_column()
-    for name, text in rows.items():
-        table.add_row(name, text)
-    return table
-
-
-def _algorithms() -> Table:
-    table = _two("algorithms", {})
-    for row in ALGORITHMS.values():
-        lines = [f"{row.title} ({row.paper})", f"waits for {row.waits_for}; needs {row.needs}",
-                 f"tolerates {', '.join(sorted(row.tolerates)) or 'nothing'}", row.note]  # fmt: skip
-        names = [row.name, *(f"{row.name}:{option}" for option in row.options)] if row.options else []
-        lines += [f"{name} {find(name).form}" for name in names]
-        table.add_row(row.name, "\n".join(line for line in lines if line))
-    return table

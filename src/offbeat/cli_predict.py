@@ -15,7 +15,8 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import check_writable
 from offbeat.outputs import Outputs
 from offbeat.predicting import REPEATS, Prediction, Summary, predict
-from offbeat.report.table import target_name, time_text
+from offbeat.report.markup import time_text
+from offbeat.report.table import target_name
 from offbeat.results import VERSION
 from offbeat.trace import Trace, write_atomically
 from offbeat.world import CASES

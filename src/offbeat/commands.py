@@ -8,11 +8,12 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from offbeat import cli_launch, cli_live, cli_predict, cli_sweep, cli_tools
+from offbeat import cli_launch, cli_list, cli_live, cli_predict, cli_sweep, cli_tools
 from offbeat.cli import app
 from offbeat.errors import OffbeatError
 
 cli_launch.register(app)
+cli_list.register(app)
 cli_live.register(app)
 cli_predict.register(app)
 cli_sweep.register(app)

@@ -5,10 +5,9 @@ Nothing runs before everything has been checked: names, numbers, graph, data, wh
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from itertools import count as numbered
@@ -24,18 +23,15 @@ from offbeat.portions import Making, Portion, Setting, crew, seconds
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.runs import Job, check_run, needed, side_by_side
+from offbeat.tuning import AWAY, Asked, Search
 from offbeat.workers import wanted
 
 TRACES = 0.5
 """The share of the free memory that runs may take with traces that nobody asked for."""
 
-TUNING_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""The steps that `lr="tuned"` tries (times n for R-FAST)."""
-
 MOST_SEEDS = 10_000
 
-TUNING_SEED = 1_000_003
-"""Added to the first seed for tuning, so that no step is chosen on a world that it is compared in."""
+TUNING = ("tune_by", "tune_grid", "tune_seeds")
 
 Steps = float | str | Sequence[float] | Mapping[str, Any]
 
@@ -51,12 +47,13 @@ class Plan:
     rule: Callable[[float], Rule] = SGD
     check: bool = False
     traced: Sequence[bool] = ()  # for each row: whether the traces of the first seed are held
+    tuned: Asked = field(default_factory=Asked)
 
     @property
     def count(self) -> int:
-        """How many runs there will be, those for tuning included."""
+        """How many runs there will be, those for tuning included: at most so many."""
         seeds = len(self.prepared)
-        return sum(len(TUNING_GRID) + seeds if steps is None else len(steps) * seeds for steps in self.steps)
+        return sum(self.tuned.most + seeds if steps is None else len(steps) * seeds for steps in self.steps)
 
     @property
     def memory(self) -> float:
@@ -64,7 +61,7 @@ class Plan:
         most = 0.0
         for row, steps, traced in zip(self.rows, self.steps, self.traced, strict=True):
             jobs = [Job(self.prepared[0], row, 1.0, keep) for keep in {traced, False}]
-            beside = len(self.prepared) * len(steps or TUNING_GRID)
+            beside = len(self.prepared) * len(steps) if steps else max(len(self.prepared), self.tuned.most)
             most = max(most, *(needed([job] * beside, self.experiment.executor, self.rule) for job in jobs))
         return most
 
@@ -118,20 +115,19 @@ class Plan:
         note: Callable[[str], None],
     ) -> Iterator[Run]:  # fmt: skip
         done: dict[tuple[int, int], Run] = {}
-        tried: list[dict[float, Run]] = [{} for _ in self.rows]
-        chosen: dict[int, dict[float, dict[str, float | None]]] = {}
+        searches = [Search(self.tuned, self._grid(row), self._tuning_seeds()) for row in self.rows]
 
         def arrived(portion: Portion, k: int, run: Run) -> None:
-            place, own = portion.place, tried[portion.place]
+            place, search = portion.place, searches[portion.place]
             if not portion.tuning:
-                run = replace(run, tuning=chosen.get(place))
+                run = replace(run, tuning=search.found if self.steps[place] is None else None)
                 done[place, portion.first + k] = run  # before anything can be interrupted
                 done[place, portion.first + k] = ended(run)
                 return
-            own[run.lr] = replace(run, models=(), trace=None)
-            if len(own) == len(TUNING_GRID):
-                best, chosen[place] = _best([own[lr] for lr in sorted(own)])
-                making.add(self._split(place, [best], False, others + 1, keep_traces, numbers))
+            more = search.add(run)
+            if more is not None:
+                steps, tuning = more or [search.best], bool(more)
+                making.add(self._split(place, steps, tuning, others + 1, keep_traces, numbers))
 
         first = self._portions(others + 1, keep_traces)
         numbers = numbered(len(first))
@@ -157,17 +153,23 @@ class Plan:
         """What so many processes can begin with: all runs, but for a step that is to be tuned those that find it."""
         numbers, first = numbered(), list[Portion]()
         for place, steps in enumerate(self.steps):
-            row, n = self.rows[place], self.prepared[0].topology.n
-            grid = [row.default_lr(base, n) for base in TUNING_GRID]
+            grid = self._grid(self.rows[place])
             first += self._split(place, steps or grid, steps is None, processes, keep_traces, numbers)
         return first
+
+    def _grid(self, row: Algorithm) -> list[float]:
+        return [row.default_lr(base, self.prepared[0].topology.n) for base in self.tuned.grid]
+
+    def _tuning_seeds(self) -> list[int]:
+        """Of worlds in which nothing is compared."""
+        return [self.prepared[0].seed + AWAY + k for k in range(self.tuned.seeds)]
 
     def _split(
         self, place: int, steps: list[float], tuning: bool, processes: int, keep_traces: bool, numbers: Iterator[int]
     ) -> list[Portion]:
         """The runs of one algorithm with these steps, in portions for so many processes."""
         row, p, how = self.rows[place], self.prepared[0], self.experiment.executor
-        seeds = [p.seed + TUNING_SEED] if tuning else [each.seed for each in self.prepared]
+        seeds = self._tuning_seeds() if tuning else [each.seed for each in self.prepared]
         traced = self.traced[place]
         asked = [
             (seed, lr, not tuning and (keep_traces or (traced and seed == p.seed))) for lr in steps for seed in seeds
@@ -189,27 +191,15 @@ class Plan:
         return needed(jobs, self.experiment.executor, self.rule)
 
 
-def _best(runs: Sequence[Run]) -> tuple[float, dict[float, dict[str, float | None]]]:
-    """The step with the shortest time to target, then the smallest final loss; and what each step gave.
-
-    An algorithm that diverges with every step gets the smallest, and is then reported as diverged.
-    """
-    outcomes: dict[float, dict[str, float | None]] = {}
-    best: tuple[float, float, float] = (math.inf, math.inf, math.inf)
-    for run in runs:
-        loss = run.final["loss"] if run.diverged_at is None else None
-        outcomes[run.lr] = {"time_to_target": run.time_to_target, "loss": loss}
-        time_to_target = math.inf if run.time_to_target is None or loss is None else run.time_to_target
-        best = min(best, (time_to_target, math.inf if loss is None else loss, run.lr))
-    return best[2], outcomes
-
-
 def plan(
     algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
     *,
     lr: Steps = 0.01,
     seed: int = 0,
     seeds: int = 1,
+    tune_by: str | None = None,
+    tune_grid: Sequence[float] | None = None,
+    tune_seeds: int | None = None,
     rule: Callable[[float], Rule] = SGD,
     check: bool = False,
     **settings: Any,
@@ -231,13 +221,15 @@ def plan(
     known = [f.name for f in fields(Experiment)]
     for name in settings:
         if name not in known:
-            raise unknown("setting", name, [*known, "lr", "seed", "seeds", "rule"])
+            raise unknown("setting", name, [*known, "lr", "seed", "seeds", *TUNING, "rule"])
     e = Experiment(**settings)
     prepared = [prepare(e, seed)]
     if not isinstance(e.task, str):
         e = replace(e, task=prepared[0].task)  # moved to the device once, whatever the number of seeds
     prepared += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
-    made = Plan(e, prepared, rows, _steps(lr, rows, prepared[0].topology.n), rule, check)
+    of_each = _steps(lr, rows, prepared[0].topology.n)
+    tuned = _asked(of_each, prepared[0], tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds)
+    made = Plan(e, prepared, rows, of_each, rule, check, tuned=tuned)
     for row, steps in zip(rows, made.steps, strict=True):
         for step in steps or [1.0]:
             check_run(prepared[0], row, step, e.executor, rule)
@@ -287,6 +279,21 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
     return steps
 
 
+def _asked(steps: Sequence[list[float] | None], p: Prepared, **given: Any) -> Asked:
+    """How steps are tuned. Raises SettingError for what makes no sense."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if given and None not in steps:
+        raise SettingError(
+            f"'{next(iter(given))}' says how steps are tuned, and none is; expected lr = 'tuned' with it."
+        )
+    grid = given.get("tune_grid", ())
+    given |= {"tune_grid": tuple(grid if isinstance(grid, Iterable) else [grid])} if "tune_grid" in given else {}
+    asked = Asked(**{name.removeprefix("tune_"): value for name, value in given.items()})
+    if asked.by == "target" and p.target is None:
+        raise SettingError("Steps cannot be tuned by the target, for there is none; expected a target, or 'loss'.")
+    return asked
+
+
 def compare(
     algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
     *,
@@ -298,8 +305,10 @@ def compare(
 
     algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
     settings:   those of `Experiment`, and
-    lr:         a step, several, "tuned" (each algorithm's own best of `TUNING_GRID`), or {algorithm: step, "": step}
+    lr:         a step, several, "tuned" (each algorithm's own best: `offbeat.tuning`), or {algorithm: step, "": step}
     seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
+    tune_by, tune_grid, tune_seeds: how steps are tuned: by "loss", "target" or "final"; the steps that are tried first
+                (`offbeat.tuning.GRID`); in how many other worlds (3)
     rule:       step -> local rule, for example offbeat.Momentum (default: SGD)
     workers:    processes that make runs at the same time, this one included; no result depends on it. With more than
                 one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with

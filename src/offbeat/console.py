@@ -20,7 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from offbeat.report.table import WIDTH, lost_again, target_name, time_text
+from offbeat.report.markup import time_text
+from offbeat.report.table import WIDTH, lost_again, target_name
 from offbeat.results import Curve, Run
 from offbeat.results import Progress as Tell
 

@@ -58,6 +58,52 @@ Progress = Callable[[str, float, float, Curve], None]
 now and then, with the last point of the curve alone; but the end of every run is told once, with all of it."""
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What a step gave that was tried to find the best one.
+
+    values:   of the criterion, one for each seed; None: never met, or diverged
+    loss:     the median of the final losses; None: most runs diverged
+    unstable: why the step is not stable; empty if it is (`offbeat.tuning.unstable`)
+    """
+
+    values: tuple[float | None, ...]
+    loss: float | None
+    unstable: str
+
+    @property
+    def median(self) -> float | None:
+        """Of the values; None counts as larger than all numbers."""
+        return spread(self.values)[0]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        named = dict(zip(("median", "smallest", "largest"), spread(self.values), strict=True))
+        return {**named, "final_loss": self.loss, "stable": not self.unstable, "why_not": self.unstable or None}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the step of an algorithm was found (`offbeat.tuning`).
+
+    by:    the criterion: "loss", "target" or "final"
+    level: the loss that stopped the clock, where the criterion is "loss"
+    grid:  the steps that were asked for; R-FAST tried n times these
+    seeds: those of the worlds in which steps were tried
+    steps: every step that was tried, and what it gave
+    """
+
+    by: str
+    level: float | None
+    grid: tuple[float, ...]
+    seeds: tuple[int, ...]
+    steps: dict[float, Tried]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**vars(self), "steps": {f"{lr:g}": tried.record() for lr, tried in self.steps.items()}}
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One algorithm in one world, from one seed.
@@ -65,11 +111,12 @@ class Run:
     settings:        everything needed to run it again (names as in `offbeat.simulate`)
     time_to_target:  when the target was first met, interpolated between two evaluations; None if it was at none
     diverged_at:     the evaluation at which the loss was no longer finite; the run ended there
-    final:           loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models
+    final:           loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models, and
+                     loss_worst where the task has no accuracy
     topology:        the graph and its weights
     models:          the agents' final models, [n, P] per part, on the CPU
     trace:           the whole trace, where it was kept
-    tuning:          step -> what it gave, where the step was tuned
+    tuning:          how the step was found, where it was tuned
     """
 
     algorithm: str
@@ -90,7 +137,7 @@ class Run:
     topology: Topology = field(repr=False)
     models: Parts = field(repr=False)
     trace: Trace | None = field(default=None, repr=False)
-    tuning: dict[float, dict[str, float | None]] | None = None
+    tuning: Tuning | None = None
 
     def record(self) -> dict[str, Any]:
         """The run as JSON-ready values; what is not finite becomes null.
@@ -115,7 +162,7 @@ class Run:
             "curve": vars(self.curve),
             "digest": self.digest,
             "settings": self.settings,
-            "tuning": None if self.tuning is None else {f"{lr:g}": outcome for lr, outcome in self.tuning.items()},
+            "tuning": None if self.tuning is None else self.tuning.record(),
         }
         cleaned: dict[str, Any] = _finite(record)
         return cleaned

@@ -311,6 +311,7 @@ def final_scores(task: Task, models: Parts, curve: Curve) -> dict[str, float | N
         "consensus": curve.consensus[-1],
         "accuracy_mean": None if own is None else float(own.mean()),
         "accuracy_worst": None if own is None else float(own.min()),
+        "loss_worst": float(task.losses(models).max()) if own is None else None,
     }
 
 

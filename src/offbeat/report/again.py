@@ -14,8 +14,9 @@ import torch
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.experiment import Experiment
-from offbeat.report.markup import escaped, linked, table
-from offbeat.report.table import lost_again, time_text
+from offbeat.report.markup import escaped, linked, table, time_text
+from offbeat.report.table import lost_again
+from offbeat.report.tuned import how_tuned, tried, tuned
 from offbeat.results import VERSION, Comparison, Run
 
 
@@ -63,18 +64,13 @@ def _ended(run: Run) -> str:
 
 
 def _tuning(comparison: Comparison) -> list[str]:
-    """What the steps of the grid gave, where they were tuned."""
-    rows = []
-    for (name, chosen), runs in comparison.groups().items():
-        for lr, outcome in (runs[0].tuning or {}).items():
-            loss = "diverged" if outcome["loss"] is None else f"{outcome['loss']:.4g}"
-            rows.append(
-                [escaped(name), f"{lr:g}", time_text(outcome["time_to_target"]), loss, "chosen" * (lr == chosen)]
-            )
+    """What every step gave that was tried, where steps were tuned."""
+    heads, rows = tried(comparison)
     if not rows:
         return []
-    about = "<p>All steps that were tried, in a world of another seed than those compared.</p>"
-    return ["<h3>Tuning</h3>", about, table(["algorithm", "step", "time to target", "loss", ""], rows, "tuning")]
+    about = "".join(f"<p>{escaped(said)}</p>" for said in how_tuned(comparison))
+    cells = [[escaped(cell) for cell in row] for row in rows]
+    return ["<h3>Tuning</h3>", about, table([escaped(head) for head in heads], cells, "tuning")]
 
 
 def _base(algorithm: str) -> str:
@@ -110,7 +106,7 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     names = list(dict.fromkeys(run.algorithm for run in comparison.runs))
     first, seeds = comparison.runs[0], sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
-    missing += ["such a choice of steps"] if steps is None else []
+    missing += ["such a choice of steps"] if steps is None or _tuned(comparison) is None else []
     if any(s[name] != value for name, value in first.settings.items() if name in s):
         missing.append("several experiments in one")
     split = "skew" if s["dirichlet"] is None else "dirichlet"
@@ -125,10 +121,20 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
     options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
     options += [("fault", fault) for fault in first.settings.get("faults", [])]
+    options += [(f"tune-{name}", value) for name, value in (_tuned(comparison) or {}).items()]
     options += [("unit", f"{1000 * first.settings['unit']:g}ms")] if live else []
     options += [("seed", seeds[0])] + [("seeds", seeds[-1] - seeds[0] + 1)] * (not live)
     words = [f"--{k.replace('_', '-')} {shlex.quote(_text(v))}" for k, v in options if v is not None]
     return " ".join(["offbeat live" if live else "offbeat compare", *words]), missing
+
+
+def _tuned(comparison: Comparison) -> dict[str, object] | None:
+    """How steps were tuned, as options; None if several ways were used."""
+    ways = {(one.by, one.grid, len(one.seeds)) for _, one in tuned(comparison).values()}
+    if len(ways) > 1:
+        return None
+    by, grid, count = next(iter(ways), (None, (), None))
+    return {"by": by, "grid": ",".join(map(_text, grid)) or None, "seeds": count}
 
 
 def _steps(comparison: Comparison) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Pieces of HTML."""
+"""Pieces of text and HTML."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def escaped(text: object) -> str:
 def linked(text: str) -> str:
     """Escaped, with links to the papers on arXiv."""
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r'<a href="https://arxiv.org/abs/\1">\g<0></a>', escaped(text))
+
+
+def time_text(time: float | None) -> str:
+    """A time to a target: no digits that mean nothing, for it is interpolated."""
+    return "never" if time is None else f"{time:,.0f}" if time >= 1000 else f"{time:.4g}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:

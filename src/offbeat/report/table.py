@@ -13,6 +13,8 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.experiment import departures
+from offbeat.report.markup import time_text
+from offbeat.report.tuned import how_tuned, tried
 from offbeat.results import Comparison, Run, spread
 
 WIDTH = 118
@@ -44,6 +46,17 @@ def as_table(comparison: Comparison, width: int = WIDTH) -> Group:
         tables.append(table)
     said = (Text(note, style="dim") for note in notes(comparison))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
+
+
+def tuning_table(comparison: Comparison) -> Table:
+    """What every step gave that was tried, where steps were tuned."""
+    heads, rows = tried(comparison)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if 0 < index < 4 else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
@@ -167,10 +180,7 @@ def notes(comparison: Comparison) -> list[str]:
     if tuned or len({run.lr for run in comparison.runs}) > 1:
         named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)
         said.append(f"Steps{' (tuned)' * tuned}: " + ", ".join(named) + ".")
-    for name, tried in {run.algorithm: (run.lr, run.tuning) for run in comparison.runs if run.tuning}.items():
-        lr, grid = tried
-        if lr in (min(grid or [lr]), max(grid or [lr])):
-            said.append(f"{name}'s step {lr:g} is at the edge of the grid; a better one may lie beyond it.")
+    said += how_tuned(comparison)
     if comparison.interrupted:
         said.append("Interrupted: these are the runs that were finished.")
     return said
@@ -194,11 +204,6 @@ def _time(middle: float | None, low: float | None, high: float | None, count: in
         if count == 1 or low == high
         else f"{time_text(middle)} [{time_text(low)} - {time_text(high)}]"
     )
-
-
-def time_text(time: float | None) -> str:
-    """A time to a target: no digits that mean nothing, for it is interpolated."""
-    return "never" if time is None else f"{time:,.0f}" if time >= 1000 else f"{time:.4g}"
 
 
 def _percent(value: float) -> str:

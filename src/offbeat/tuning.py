@@ -1,0 +1,176 @@
+"""The search for an algorithm's own best step: which steps are tried, and how they are judged.
+
+Every step is tried in the same worlds, of several seeds, none of which is compared afterwards. First those of a grid,
+then, `ROUNDS` times, two more around the best so far (`between`): (8 + 2 * 2) * 3 runs if nothing else is said. A step
+is judged by the median over the seeds of one of `CRITERIA`; where that is never met, or medians are equal, by the
+median of the final loss, and then the smaller is better. One that is not stable (`unstable`) is taken only if none is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from statistics import median
+
+from offbeat.errors import SettingError, unknown
+from offbeat.results import Run, Tried, Tuning, spread
+
+CRITERIA = {
+    "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the smallest "
+    "that a stable step of the grid ends with (the median); where the target is a loss, when that is met",
+    "target": "when the target is met",
+    "final": "the average model's loss at the end",
+}
+"""What a step can be judged by: the smaller, the better."""
+
+GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""The steps that are tried first, if nothing else is said (times n for R-FAST)."""
+
+SEEDS = 3
+ROUNDS = 2
+AWAY = 1_000_003
+"""From the first seed that is compared to the first one of tuning."""
+
+DESCENT = 0.9
+"""The share of the way down in loss after which the clock is stopped."""
+
+WORST = 0.5
+"""In a stable run the worst agent's own model is at least so many times as accurate as the average model; where there
+is no accuracy, its loss is at most one over so many times the first value, which all models had."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How steps are to be tuned: the criterion, the steps to begin with, in how many worlds.
+
+    Raises SettingError for what makes no sense.
+    """
+
+    by: str = "loss"
+    grid: tuple[float, ...] = GRID
+    seeds: int = SEEDS
+
+    def __post_init__(self) -> None:
+        if self.by not in CRITERIA:
+            raise unknown("criterion of tuning", str(self.by), CRITERIA)
+        wrong = [x for x in self.grid if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf]
+        if wrong or not self.grid or len(set(self.grid)) < len(self.grid):
+            raise SettingError(f"The grid of tuning has one or more different steps > 0; got {[*self.grid]}.")
+        if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds < AWAY:
+            raise SettingError(f"Steps are tuned over one or more seeds; got {self.seeds!r}.")
+
+    @property
+    def most(self) -> int:
+        """How many runs the search for one algorithm's step makes, at most."""
+        return (len(self.grid) + 2 * ROUNDS * (len(self.grid) > 1)) * self.seeds
+
+
+@dataclass
+class Search:
+    """The search for one algorithm's step: told of every run, it says which steps are to be tried next.
+
+    steps: those of the grid, as the algorithm takes them
+    seeds: of the worlds that they are tried in
+    """
+
+    asked: Asked
+    steps: Sequence[float]
+    seeds: Sequence[int]
+    level: float | None = field(init=False, default=None)
+    rounds: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.runs: dict[float, list[Run]] = {lr: [] for lr in self.steps}
+
+    def add(self, run: Run) -> list[float] | None:
+        """The steps to try next, none if the search is over; or None while runs of this round are missing."""
+        self.runs[run.lr].append(replace(run, models=(), trace=None))
+        if any(len(runs) < len(self.seeds) for runs in self.runs.values()):
+            return None
+        if not self.rounds and self.asked.by == "loss":
+            self.level = level(self.runs)
+        self.rounds += 1
+        more = between(self.runs, self.best) if self.rounds <= ROUNDS else []
+        self.runs |= {lr: [] for lr in more}
+        return more
+
+    @property
+    def best(self) -> float:
+        """The best of the steps that have been tried."""
+        judged = [(outcome_of(runs, self.asked.by, self.level), lr) for lr, runs in self.runs.items()]
+        return min(judged, key=lambda one: (bool(one[0].unstable), *_order(one[0]), one[1]))[1]
+
+    @property
+    def found(self) -> Tuning:
+        """All that was tried, and what it gave."""
+        tried = {lr: outcome_of(runs, self.asked.by, self.level) for lr, runs in sorted(self.runs.items())}
+        return Tuning(self.asked.by, self.level, self.asked.grid, tuple(self.seeds), tried)
+
+
+def outcome_of(runs: Sequence[Run], by: str, at: float | None) -> Tried:
+    """What a step gave, from its runs of all seeds; at: the level of loss that stops the clock."""
+    ordered = sorted(runs, key=lambda run: run.seed)
+    ends = [run.final["loss"] if run.diverged_at is None else None for run in ordered]
+    why = next((why for run in ordered if (why := unstable(run))), "")
+    return Tried(tuple(_value(run, by, at) for run in ordered), spread(ends)[0], why)
+
+
+def _value(run: Run, by: str, at: float | None) -> float | None:
+    if run.diverged_at is not None:
+        return None
+    if by == "final":
+        return run.final["loss"]
+    if by == "target":
+        return run.time_to_target
+    return None if at is None else run.curve.crossing("loss", at)
+
+
+def _order(tried: Tried) -> tuple[float, float]:
+    return tuple(math.inf if value is None else value for value in (tried.median, tried.loss))  # type: ignore[return-value]
+
+
+def unstable(run: Run) -> str:
+    """Why this run does not count as stable, in few words; empty if it does.
+
+    It is stable if its loss stayed finite, and ended below its first value; and if the worst agent's own model is fine:
+    at least half as accurate as the average model or, for a task without accuracy, with at most twice the first loss.
+    """
+    start, final = run.curve.loss[0], run.final
+    if run.diverged_at is not None:
+        return "diverged"
+    if not (final["loss"] or 0.0) < start:
+        return "the loss rose"
+    if run.measure == "accuracy":
+        worst, average = final["accuracy_worst"] or 0.0, final["accuracy"] or 0.0
+        return f"worst agent {100 * worst:.0f} %, average model {100 * average:.0f} %" * (worst < WORST * average)
+    own = final["loss_worst"]
+    return "an agent's own loss doubled" * (own is None or not own <= start / WORST)
+
+
+def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
+    """The loss that stops the clock for the criterion "loss"; None if no step lowers the loss."""
+    first = next(iter(runs.values()))[0]
+    if first.measure != "accuracy" and first.settings["target"] is not None:
+        target: float = first.settings["target"]
+        return target
+    start = median(run.curve.loss[0] for each in runs.values() for run in each)
+    tried = [outcome_of(each, "final", None) for each in runs.values()]
+    ends = [one.loss for one in tried if not one.unstable] or [one.loss for one in tried]
+    best = min((end for end in ends if end is not None), default=math.inf)
+    return start - DESCENT * (start - best) if best < start else None
+
+
+def between(tried: Iterable[float], best: float) -> list[float]:
+    """Two more steps: half-way from the best to its neighbours; at an edge, a third and two thirds to its one.
+
+    Ways are those of logarithms, steps are rounded to three digits.
+    """
+    steps = sorted(tried)
+    at = steps.index(best)
+    around = [steps[k] for k in (at - 1, at + 1) if 0 <= k < len(steps)]
+    parts = (1 / 2,) if len(around) == 2 else (1 / 3, 2 / 3)
+    shares = [(other, part) for other in around for part in parts]
+    found = [float(f"{best * (other / best) ** share:.3g}") for other, share in shares]
+    return [step for step in dict.fromkeys(found) if step not in steps]
