@@ -56,12 +56,13 @@ Message = Any
 class View:
     """What an agent knows of the graph, at present.
 
-    w: j -> w_ij, the agent's own row of the row-stochastic matrix W, itself included, by rising j.
-    a: j -> a_ji, its own column of the column-stochastic A, itself included, by rising j. For an
-       undirected graph with symmetric weights the two are the same.
-    listeners: who mixes this agent's model: every j != i with w_ji > 0.
-    side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
-    peers: who shares an edge with this agent, in either direction.
+    Attributes:
+        w: j -> w_ij, the agent's own row of the row-stochastic matrix W, itself included, by rising j.
+        a: j -> a_ji, its own column of the column-stochastic A, itself included, by rising j. For an undirected graph
+            with symmetric weights the two are the same.
+        listeners: who mixes this agent's model: every j != i with w_ji > 0.
+        side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
+        peers: who shares an edge with this agent, in either direction.
     """
 
     w: Mapping[int, float]
@@ -119,13 +120,14 @@ class Agent:
 
     The engine calls `join` before `start`; from then on these fields are there:
 
-    me, n:  this agent's index and how many agents there are
-    x:      its model x_i
-    view:   its weights and its listeners (`View`)
-    rule:   the local rule, g -> what to subtract from the model (lr * g for plain SGD)
-    rng:    its own random stream (a `random.Random`)
-    now:    the time; in a simulation the simulated one
-    round:  for algorithms that count rounds; a returning agent gets its donor's
+    Attributes:
+        me, n: this agent's index and how many agents there are
+        x: its model x_i
+        view: its weights and its listeners (`View`)
+        rule: the local rule, g -> what to subtract from the model (lr * g for plain SGD)
+        rng: its own random stream (a `random.Random`)
+        now: the time; in a simulation the simulated one
+        round: for algorithms that count rounds; a returning agent gets its donor's
     """
 
     me: int = field(init=False, default=-1)

@@ -21,10 +21,11 @@ TRIES = 100
 class Family:
     """A row of `TOPOLOGIES`.
 
-    graph:     n, seed, what follows the colon or "" -> the graph
-    about:     one line
-    takes:     which n fit
-    parameter: what may follow a colon; "" if nothing may
+    Attributes:
+        graph: n, seed, what follows the colon or "" -> the graph
+        about: one line
+        takes: which n fit
+        parameter: what may follow a colon; "" if nothing may
     """
 
     graph: Callable[[int, int, str], nx.Graph]

@@ -31,11 +31,12 @@ DENSE = 500
 class Topology:
     """A connected graph with its mixing matrices; `build` and `with_weights` make one.
 
-    name:  what it is called in reports
-    graph: a frozen `networkx.Graph` or `DiGraph` on the nodes 0..n-1
-    w:     W, a `scipy.sparse.csr_array` [n, n] of float64 whose rows sum to 1; w_ij is the weight that
-           agent i gives to j's model
-    a:     A, likewise, but its columns sum to 1; a_ij is the share of j's mass that goes to i
+    Attributes:
+        name: what it is called in reports
+        graph: a frozen `networkx.Graph` or `DiGraph` on the nodes 0..n-1
+        w: W, a `scipy.sparse.csr_array` [n, n] of float64 whose rows sum to 1; w_ij is the weight that agent i gives
+            to j's model
+        a: A, likewise, but its columns sum to 1; a_ij is the share of j's mass that goes to i
     """
 
     name: str
@@ -132,9 +133,10 @@ class Topology:
 def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: int = 0) -> Topology:
     """The topology of n agents with the default weights.
 
-    name_or_graph: a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4",
-    "erdos-renyi:0.4", "grid:2x6", "torus:3x4"); or any connected networkx graph (strongly connected if it
-    is directed); or a `Topology`, which is returned as it is.
+    Args:
+        name_or_graph: a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4",
+            "erdos-renyi:0.4", "grid:2x6", "torus:3x4"); or any connected networkx graph (strongly connected if it is
+            directed); or a `Topology`, which is returned as it is.
 
     Undirected: `metropolis` weights, and A = W. Directed: w_ij = 1 / (1 + indegree of i) and
     a_ij = 1 / (1 + outdegree of j), for every edge j -> i and for i = j.

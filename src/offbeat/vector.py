@@ -176,7 +176,8 @@ def _form(terms: tuple[Term, ...]) -> Vector:
 def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
     """A vector that is not a linear form: `make` computes it, at the latest when the handler ends.
 
-    of: the vectors that it is made from, where their versions count as mixed.
+    Args:
+        of: the vectors that it is made from, where their versions count as mixed.
     """
     v = Vector()
     v._make, v._of = make, of
@@ -194,8 +195,10 @@ def lazy(make: Callable[[], Parts]) -> Vector:
 def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> None:
     """End of a handler: every vector built in it that is still referred to becomes a value.
 
-    torn: called after the evaluation with the late-bound vectors that were used; says which of them were overwritten
-    meanwhile, moved on to a newer version by then. What depends on those is evaluated again, until there are none.
+    Args:
+        torn: called after the evaluation with the late-bound vectors that were used; says which of them were
+            overwritten meanwhile, moved on to a newer version by then. What depends on those is evaluated again, until
+            there are none.
     """
     if not _born:
         return

@@ -43,14 +43,15 @@ def _text(time: float) -> str:
 class World:
     """Delays, losses and crashes.
 
-    seed:                every stream of the run comes from it
-    compute:             delay of a gradient (default: gamma, mean 1, cv 0.25)
-    communication:       delay of a transmission of one model (default: lognormal, mean 1, cv 1);
-                         a smaller payload takes proportionally less, bare numbers take no time
-    own_compute, own_communication: agent -> its own delay instead, where it has one
-    slow_compute, slow_communication: agent -> factor on its mean
-    loss:                probability that one receiver misses one transmission of a register; mail is never lost
-    crashes:             who crashes when
+    Attributes:
+        seed: every stream of the run comes from it
+        compute: delay of a gradient (default: gamma, mean 1, cv 0.25)
+        communication: delay of a transmission of one model (default: lognormal, mean 1, cv 1); a smaller payload takes
+            proportionally less, bare numbers take no time
+        own_compute, own_communication: agent -> its own delay instead, where it has one
+        slow_compute, slow_communication: agent -> factor on its mean
+        loss: probability that one receiver misses one transmission of a register; mail is never lost
+        crashes: who crashes when
 
     Raises SettingError for a factor or a probability out of range.
     """

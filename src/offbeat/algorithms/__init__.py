@@ -21,19 +21,20 @@ from offbeat.topology import Topology
 class Algorithm:
     """One row of the table.
 
-    prototype:   an agent that every agent of a run is a copy of
-    paper:       where it was published
-    waits_for:   what an agent may have to wait for besides its own gradient
-    needs:       of the graph and its weights
-    tolerates:   "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
-    note:        what else one should know, in particular why something is not tolerated
-    options:     name -> what an agent does without that option, and with it; both continue "an agent ..."
-    times_n:     whether the default step is n times that of the others
-    graph:       whether the graph has to be undirected, and its weights symmetric too
-    vectors:     models that an agent holds in a simulation, and those for each neighbour: an estimate of its memory
-    free:        whether it never waits, and gives its model to all its listeners at every gradient and nothing else
-                 ever (see `offbeat.sim.forms`): then its timing is known before any arithmetic
-    own:         whether it is the user's own, and not in the table
+    Attributes:
+        prototype: an agent that every agent of a run is a copy of
+        paper: where it was published
+        waits_for: what an agent may have to wait for besides its own gradient
+        needs: of the graph and its weights
+        tolerates: "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
+        note: what else one should know, in particular why something is not tolerated
+        options: name -> what an agent does without that option, and with it; both continue "an agent ..."
+        times_n: whether the default step is n times that of the others
+        graph: whether the graph has to be undirected, and its weights symmetric too
+        vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its memory
+        free: whether it never waits, and gives its model to all its listeners at every gradient and nothing else ever
+            (see `offbeat.sim.forms`): then its timing is known before any arithmetic
+        own: whether it is the user's own, and not in the table
     """
 
     name: str

@@ -32,8 +32,8 @@ class ADPSGD(Agent):
     its gradient starts, so that averaging and computing go on together, and steps when both are done.
 
     Attributes:
-        wait: Ask when the gradient is done, and wait for the answer before the step and the next gradient.
-        atomic: On a bipartite graph only the agents of one side ask and those of the other only answer, so that
+        wait: ask when the gradient is done, and wait for the answer before the step and the next gradient.
+        atomic: on a bipartite graph only the agents of one side ask and those of the other only answer, so that
             every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
 
     Differs from the paper: the answer is the displacement d = (x_i - x_j)/2, so x_i + x_j is kept

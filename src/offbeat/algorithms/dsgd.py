@@ -24,7 +24,7 @@ class DSGD(Agent):
     round takes as long as the slower of the two.
 
     Attributes:
-        after: Send x_i^k when its gradient is done, as a program does that computes and then communicates.
+        after: send x_i^k when its gradient is done, as a program does that computes and then communicates.
 
     Differs from the paper: crashes, which it leaves open. A peer that returned takes part from the first
     round of which its letter comes.

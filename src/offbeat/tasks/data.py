@@ -38,9 +38,12 @@ STEMS = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in (
 class Source:
     """Where the four files of a data set come from and how they are recognised.
 
-    folders: the names that a directory of these files may have; mirrors: base URLs, tried in this order;
-    sha256: of the four gzip files, in the order of `STEMS`; labels: SHA-256 of the test labels themselves,
-    one byte each and without header, which tells apart two sets whose files have the same names.
+    Attributes:
+        folders: the names that a directory of these files may have
+        mirrors: base URLs, tried in this order
+        sha256: of the four gzip files, in the order of `STEMS`
+        labels: SHA-256 of the test labels themselves, one byte each and without header, which tells apart two sets
+            whose files have the same names.
     """
 
     title: str
@@ -89,8 +92,10 @@ NAMES = ("digits", *SOURCES)
 class DataSet:
     """N images of D pixels for training and some for testing.
 
-    train_x: float32 [N, D], every pixel in [0, 1]; train_y: int64 [N], every label in [0, classes);
-    test_x and test_y: the same for the test images.
+    Attributes:
+        train_x: float32 [N, D], every pixel in [0, 1]
+        train_y: int64 [N], every label in [0, classes)
+        test_x, test_y: the same for the test images
     """
 
     name: str

@@ -26,9 +26,12 @@ class Logistic:
     arXiv:2505.10322 names a non-convex regulariser; its form here and reg are our reading of it.
     Loss: the same with the mean over all training data. Accuracy: on the test data.
 
-    compiled: whether the C functions of `softmax` do the work where they can be had; torch's results differ from theirs
-    by rounding. `engine` says what does it. The data must not change once they have been used. Models lie on the device
-    of the data; on a GPU torch does the work.
+    Attributes:
+        compiled: whether the C functions of `softmax` do the work where they can be had; torch's results differ from
+            theirs by rounding. `engine` says what does it
+
+    The data must not change once they have been used. Models lie on the device of the data; on a GPU torch does the
+    work.
     """
 
     data: DataSet
@@ -111,7 +114,10 @@ class Logistic:
     ) -> None:
         """pool[outs[r]] <- the gradient at pool[rows[r]] on minibatch samples[r], for every r; no copies.
 
-        pool: float32 [S, P]; rows and outs: int64 [m]; samples: [m, batch]. No row is in `rows` and in `outs`.
+        Args:
+            pool: float32 [S, P]
+            rows, outs: int64 [m]; no row is in both
+            samples: [m, batch]
         """
         index = _stacked(samples)
         if not len(rows) == len(outs) == len(index):

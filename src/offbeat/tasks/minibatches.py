@@ -12,7 +12,11 @@ from offbeat.tasks.partition import by_label, dirichlet
 
 @dataclass(frozen=True, eq=False)
 class Minibatches:
-    """shards: [n, s] indices into the training data; a minibatch is `batch` of them, drawn with replacement."""
+    """Which samples a minibatch has: `batch` of the agent's own, drawn with replacement.
+
+    Attributes:
+        shards: [n, s] indices into the training data
+    """
 
     shards: np.ndarray
     batch: int

@@ -23,12 +23,13 @@ class ModuleTask:
 
         task = ModuleTask(nn.Sequential(...), nn.functional.cross_entropy, train=(x, y), test=(x, y), agents=9)
 
-    module:     trained from its present weights, which are copied; the module itself stays as it is
-    train,test: inputs [N, ...] and targets [N, ...]; accuracy needs a test set and integer targets
-    shards:     [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet
-                mixture with `alpha`, from `seed` (for integer targets; others are split uniformly)
-    vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is faster, which
-                on a CPU is one after the other for a module with convolution layers, and vmap elsewhere
+    Attributes:
+        module: trained from its present weights, which are copied; the module itself stays as it is
+        train, test: inputs [N, ...] and targets [N, ...]; accuracy needs a test set and integer targets
+        shards: [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet mixture
+            with `alpha`, from `seed` (for integer targets; others are split uniformly)
+        vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is faster,
+            which on a CPU is one after the other for a module with convolution layers, and vmap elsewhere
 
     The run is where the module is; `to` gives the task on another device.
 

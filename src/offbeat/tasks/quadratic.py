@@ -17,8 +17,12 @@ from offbeat.vector import Parts
 class Quadratic:
     """f_i(x) = (h_i / 2) ||x - b_i||^2, with gradients h_i (x - b_i) + noise * N(0, I), in float64.
 
-    b: [n, d], the minimisers of the f_i;  h: [n], their curvatures;  noise: standard deviation a coordinate.
-    device: where models and gradients are.
+    Attributes:
+        b: [n, d], the minimisers of the f_i
+        h: [n], their curvatures
+        noise: standard deviation a coordinate.
+        device: where models and gradients are.
+
     The loss is the gap mean_i f_i(x) - min_x mean_i f_i(x); it is evaluated on the CPU.
 
     Raises SettingError for shapes that do not fit, curvatures <= 0 or negative noise.

@@ -112,8 +112,12 @@ class Samples:
     ) -> None:
         """out[outs[r]] <- the gradient at pool[rows[r]] of mean cross entropy on samples index[r] and the regulariser.
 
-        pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and in `outs`;
-        rows, outs: int64 [m]; index: int64 [m, B]. Raises IndexError if one of these points at nothing.
+        Args:
+            pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and in `outs`
+            rows, outs: int64 [m]
+            index: int64 [m, B]
+
+        Raises IndexError if one of these points at nothing.
         """
         m, batch = index.shape
         code = self.functions.gradients(
