@@ -172,7 +172,8 @@ def newest(folder: Path, agents: int, together: bool) -> int | None:
 def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, Any], Any]:
     """What `save` was given: (about, state), the tensors on the CPU.
 
-    classes: the message types that may be in it. Default: every frozen dataclass of a module imported already.
+    Args:
+        classes: the message types that may be in it. Default: every frozen dataclass of a module imported already.
 
     Raises DataError if the file is missing, damaged or something else.
     """
@@ -185,7 +186,8 @@ def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, A
 def tensors_of(path: Path, do: str = "") -> Iterator[tuple[dict[str, str], Any]]:
     """The metadata of a checkpoint, and the open file. Raises DataError, also for what goes wrong within.
 
-    do: what to do then
+    Args:
+        do: what to do then
     """
     with reading(path, EXPECTED, do):
         if why := damage(path):
@@ -313,7 +315,8 @@ def refuse_other(
 ) -> None:  # fmt: skip
     """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from it.
 
-    what, names: how the message begins, and calls the two
+    Args:
+        what, names: how the message begins, and calls the two
     """
     lines = _differences("", _described(saved), _described(now), names) or _differences("", saved, now, names)
     if lines:

@@ -42,13 +42,14 @@ class Stopped(Exception):
 class Driver:
     """One agent of a live run.
 
-    agent:    joined, with its model, view, rule and random stream
-    topology: of the whole run
-    fabric:   how to reach the others; None: there are none
-    log:      where the trace goes
-    unit:     seconds in a unit of the agent's time
-    link:     emulates the delays of a world; None: as fast as the machine is
-    lifeline: a file that can be read when the launcher is gone
+    Attributes:
+        agent: joined, with its model, view, rule and random stream
+        topology: of the whole run
+        fabric: how to reach the others; None: there are none
+        log: where the trace goes
+        unit: seconds in a unit of the agent's time
+        link: emulates the delays of a world; None: as fast as the machine is
+        lifeline: a file that can be read when the launcher is gone
     """
 
     def __init__(

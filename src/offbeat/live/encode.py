@@ -38,7 +38,8 @@ def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]
 
     These are no copies where that can be avoided: store them before anything changes.
 
-    where: what the value is called, in errors and in the names of tensors.
+    Args:
+        where: what the value is called, in errors and in the names of tensors.
 
     Raises ContractError for what cannot be stored; it names the place, "state.letters[3][1]", and the type.
     """
@@ -49,7 +50,8 @@ def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]
 def decode(tree: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] | None = None) -> Any:
     """The value that `encode` made this of.
 
-    classes: the dataclasses that may be made. Default: every frozen one in a module that is imported already.
+    Args:
+        classes: the dataclasses that may be made. Default: every frozen one in a module that is imported already.
 
     Raises DataError if this is not what `encode` writes, or needs another class.
     """

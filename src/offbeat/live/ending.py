@@ -27,9 +27,10 @@ QUOTED, LONGEST = 12, 1 << 16
 class Failure:
     """An error that ended an agent's process.
 
-    what:  the error, in a line
-    where: its type, and the lines of the script that led to it
-    text:  the traceback; of an error of ours, its message
+    Attributes:
+        what: the error, in a line
+        where: its type, and the lines of the script that led to it
+        text: the traceback; of an error of ours, its message
     """
 
     what: str
@@ -87,12 +88,13 @@ def _path(shared: Path, agent: int) -> Path:
 class Ending:
     """The end of one life of an agent.
 
-    code:    the exit code of the process, negative for a signal
-    life:    which one it was, from 1
-    steps:   that the agent had made in all its lives
-    made:    in this one
-    failure: what the process said, if anything
-    lines:   what it printed last
+    Attributes:
+        code: the exit code of the process, negative for a signal
+        life: which one it was, from 1
+        steps: that the agent had made in all its lives
+        made: in this one
+        failure: what the process said, if anything
+        lines: what it printed last
     """
 
     agent: int
@@ -129,7 +131,9 @@ class Ending:
     def why_final(self, before: Ending | None, returns: bool, restarts: int, allowed: int) -> str:
         """Why there is no other life; empty if there is one.
 
-        returns: whether the algorithm takes an agent back; restarts: how many there were, of those that are allowed
+        Args:
+            returns: whether the algorithm takes an agent back
+            restarts: how many there were, of those that are allowed
         """
         name, at = f"Agent {self.agent}", f"at step {self.steps}"
         if self.code == 0:

@@ -117,7 +117,8 @@ def log_path(folder: Path, agent: int) -> Path:
 def propose(place: Place, about: Mapping[str, Any], initial: Vector, returns: bool = True) -> None:
     """Agent 0 says which model this is, and where all start from. Before it joins.
 
-    returns: whether the algorithm takes an agent back that died, which the launcher has to know
+    Args:
+        returns: whether the algorithm takes an agent back that died, which the launcher has to know
     """
     if place.me == 0 and not (place.shared / MODEL).exists():
         (place.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two

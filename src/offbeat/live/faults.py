@@ -19,8 +19,9 @@ FORMS = ("kill agent 2 at step 100", "stop agent 1 for 5 s at step 50", "slow ag
 class Fault:
     """What happens to an agent, once it has made `step` steps.
 
-    kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation takes `amount`
-    times as long, from then on)
+    Attributes:
+        kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation takes
+            `amount` times as long, from then on)
     """
 
     kind: str

@@ -45,9 +45,10 @@ class Place:
 class Flat:
     """The flat buffers of a model, in which its trainable parameters lie. Raises SettingError if they cannot.
 
-    parts:  the buffers, 1-D, one per (dtype, device), in the order in which these first appear
-    places: where each parameter lies; tied ones have one place, frozen ones stay where they are
-    staging: the way to the host and back
+    Attributes:
+        parts: the buffers, 1-D, one per (dtype, device), in the order in which these first appear
+        places: where each parameter lies; tied ones have one place, frozen ones stay where they are
+        staging: the way to the host and back
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of 64 bytes;
     what lies between is zero, and linear operations keep it so. Each has a storage of its own over its part of the
@@ -117,8 +118,9 @@ class Flat:
     def write(self, parts: Parts, told: bool = True) -> None:
         """Parameters <- parts. In the training thread, between steps.
 
-        told: whether autograd is told, so that a graph from before, which needs the old values, is refused as after
-        any other change in place
+        Args:
+            told: whether autograd is told, so that a graph from before, which needs the old values, is refused as
+                after any other change in place
         """
         self._require_fit(parts)
         self.staging.up(parts)

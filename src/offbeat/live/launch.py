@@ -44,13 +44,14 @@ class RunFailed(OffbeatError):
 class Job:
     """What to launch.
 
-    n:            how many agents
-    command:      what Python is to run, without Python itself
-    folder:       where output, traces and checkpoints go; it exists
-    settings:     JSON-ready; every agent reads them (`shared/run.json`)
-    max_restarts: of one agent; 0: the run ends when one dies
-    returns:      whether the algorithm takes an agent back; what the agents join with is what counts
-    elapsed:      seconds that a run which is resumed had run before
+    Attributes:
+        n: how many agents
+        command: what Python is to run, without Python itself
+        folder: where output, traces and checkpoints go; it exists
+        settings: JSON-ready; every agent reads them (`shared/run.json`)
+        max_restarts: of one agent; 0: the run ends when one dies
+        returns: whether the algorithm takes an agent back; what the agents join with is what counts
+        elapsed: seconds that a run which is resumed had run before
     """
 
     n: int

@@ -108,7 +108,10 @@ class Log:
 class Logged:
     """The log of one agent, read back: the tables of a trace.
 
-    lost: bytes that are damaged, rather than not written; end: where the last whole frame ends; size: of the file
+    Attributes:
+        lost: bytes that are damaged, rather than not written
+        end: where the last whole frame ends
+        size: of the file
     """
 
     kinds: tuple[str, ...]

@@ -25,10 +25,11 @@ Look = tuple[float, Parts, int]
 class Looks:
     """The looks of one run.
 
-    path:   the file
-    models: all agents' models, of the shapes and dtypes that every look has
-    anew:   forget what is there; else what is there is in `taken`, and new looks come after it
-    error:  why looks can no longer be written, if so; the run goes on
+    Attributes:
+        path: the file
+        models: all agents' models, of the shapes and dtypes that every look has
+        anew: forget what is there; else what is there is in `taken`, and new looks come after it
+        error: why looks can no longer be written, if so; the run goes on
     """
 
     def __init__(self, path: Path, models: Parts, anew: bool) -> None:

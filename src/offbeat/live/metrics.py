@@ -50,11 +50,12 @@ COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
 class Metrics:
     """Call it with the launcher, often; it looks once a second. `close` it at the end.
 
-    folder:      where metrics.jsonl goes; lines are appended
-    tensorboard: the folder for TensorBoard's files; None: none. Raises SettingError if it cannot be
-    rows:        the lines of the last look
-    consensus:   the newest number of that name
-    error:       the first thing that could not be written, if any; the run goes on
+    Attributes:
+        folder: where metrics.jsonl goes; lines are appended
+        tensorboard: the folder for TensorBoard's files; None: none. Raises SettingError if it cannot be
+        rows: the lines of the last look
+        consensus: the newest number of that name
+        error: the first thing that could not be written, if any; the run goes on
     """
 
     folder: Path

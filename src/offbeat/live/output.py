@@ -23,11 +23,12 @@ Say = Callable[[int, str], None]
 class Output:
     """The output of one process.
 
-    handle: where it comes from; reading does not block
-    path:   the file that keeps it, as a terminal would show it
-    say:    called with the agent and every line that has ended
-    lines:  the newest of these
-    newest: the line that has not ended yet
+    Attributes:
+        handle: where it comes from; reading does not block
+        path: the file that keeps it, as a terminal would show it
+        say: called with the agent and every line that has ended
+        lines: the newest of these
+        newest: the line that has not ended yet
     """
 
     def __init__(self, agent: int, handle: int, path: Path, say: Say) -> None:

@@ -53,9 +53,10 @@ class Clock:
 class Performer:
     """What is between an agent and the world: its handlers are called, and their effects performed, here alone.
 
-    model, version, steps: the agent's newest model, how often it was written, how many gradients were applied
-    at:                    where the next gradient is to be taken; None: the agent has not asked for one
-    alarms:                (time, number, name), a heap
+    Attributes:
+        model, version, steps: the agent's newest model, how often it was written, how many gradients were applied
+        at: where the next gradient is to be taken; None: the agent has not asked for one
+        alarms: (time, number, name), a heap
     """
 
     def __init__(self, agent: Agent, fabric: Fabric | None, log: Log, clock: Clock, link: Link | None = None) -> None:

@@ -20,8 +20,10 @@ T = TypeVar("T")
 class Known:
     """A loader that has been sharded, or stands in a checkpoint; only its place is kept, not the loader.
 
-    kind:   what loaders have in common that take each other's place
-    loader: refers to the loader, if it can tell when that is gone; made: to its newest Shard
+    Attributes:
+        kind: what loaders have in common that take each other's place
+        loader: refers to the loader, if it can tell when that is gone
+        made: to its newest Shard
     """
 
     kind: str

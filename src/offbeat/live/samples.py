@@ -30,7 +30,8 @@ INNER = ("batch_sampler", "sampler", "base_dataloader")
 class Samples:
     """The sampler that takes the place of a map-style loader's own: this agent's share of that one's order.
 
-    asked: whether the loader has asked for them since this was last set to False
+    Attributes:
+        asked: whether the loader has asked for them since this was last set to False
     """
 
     asked = False

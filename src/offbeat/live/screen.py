@@ -35,9 +35,10 @@ COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, 
 class Screen:
     """The view of a run; use it in a `with`, and `update` it often.
 
-    console: of standard error
-    out:     where agents' output goes, unless both are terminals: then it goes above the table
-    about:   which of several runs this is, and how far; the summary begins with it
+    Attributes:
+        console: of standard error
+        out: where agents' output goes, unless both are terminals: then it goes above the table
+        about: which of several runs this is, and how far; the summary begins with it
     """
 
     def __init__(self, console: Console, out: Console) -> None:

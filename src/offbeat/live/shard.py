@@ -133,10 +133,12 @@ class Strided(Generic[T]):
 class Place:
     """Where the loops over a loader are: before batch number `batch` of epoch number `epoch`, both from 0.
 
-    size:   the number of batches in an epoch, if that is known
-    begun:  whether a loop of this process is, or was, in that epoch; the next one begins another
-    moves:  how often it was put elsewhere
-    turn:   the number of loops so far; active: of those that are going on
+    Attributes:
+        size: the number of batches in an epoch, if that is known
+        begun: whether a loop of this process is, or was, in that epoch; the next one begins another
+        moves: how often it was put elsewhere
+        turn: the number of loops so far
+        active: of those that are going on
     """
 
     epoch: int = 0

@@ -43,7 +43,10 @@ def aligned(at: int) -> int:
 class Tag(NamedTuple):
     """What travels with every message.
 
-    round: the sender's; epoch: how many changes of the membership the sender knew of; start, end: of the transmission
+    Attributes:
+        round: the sender's
+        epoch: how many changes of the membership the sender knew of
+        start, end: of the transmission
     """
 
     round: int = 0
@@ -63,9 +66,10 @@ Shape = tuple[tuple[str, int], ...]
 class Layout:
     """How a message lies in memory.
 
-    kind:    the message type, "module:qualified name"
-    numbers: field -> "int" or "float"
-    vectors: field -> its shape
+    Attributes:
+        kind: the message type, "module:qualified name"
+        numbers: field -> "int" or "float"
+        vectors: field -> its shape
     """
 
     kind: str
