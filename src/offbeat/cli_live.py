@@ -184,10 +184,11 @@ def _checked(asked: dict[str, Any], how: dict[str, Any]) -> Series:
 class Series:
     """The runs of one experiment, one after another.
 
-    e:    the experiment's settings, JSON-ready
-    runs: (algorithm, step)
-    unit: seconds
-    how:  restarts, checkpoints and faults
+    Attributes:
+        e: the experiment's settings, JSON-ready
+        runs: (algorithm, step)
+        unit: seconds
+        how: restarts, checkpoints and faults
     """
 
     p: Prepared

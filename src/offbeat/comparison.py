@@ -92,11 +92,12 @@ class Plan:
         Without `keep_traces` only the first seed's have a trace, and of these only such as take no more than half of
         the memory.
 
-        workers: processes that make runs at the same time, this one included. Others are started only where they pay
-                 and where there is memory for them (`portions.crew`); and what only this process has, objects and
-                 devices of its own, it uses alone. No result depends on it
-        ended:   given every run as soon as it is there, in any order; what it returns is yielded
-        note:    told what the user should know: fewer workers than asked for, a worker that was killed
+        Args:
+            workers: processes that make runs at the same time, this one included. Others are started only where they
+                pay and where there is memory for them (`portions.crew`); and what only this process has, objects and
+                devices of its own, it uses alone. No result depends on it
+            ended: given every run as soon as it is there, in any order; what it returns is yielded
+            note: told what the user should know: fewer workers than asked for, a worker that was killed
 
         A KeyboardInterrupt, or an error of a run, is raised again when the runs that are there have been yielded.
         Raises SettingError if `workers` is no number > 0.
@@ -303,16 +304,17 @@ def compare(
 ) -> Comparison:
     """Run several algorithms in the same worlds.
 
-    algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
-    settings:   those of `Experiment`, and
-    lr:         a step, several, "tuned" (each algorithm's own best: `offbeat.tuning`), or {algorithm: step, "": step}
-    seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
-    tune_by, tune_grid, tune_seeds: how steps are tuned: by "loss", "target" or "final"; the steps that are tried first
-                (`offbeat.tuning.GRID`); in how many other worlds (3)
-    rule:       step -> local rule, for example offbeat.Momentum (default: SGD)
-    workers:    processes that make runs at the same time, this one included; no result depends on it. With more than
-                one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with
-                objects of yours (algorithm, task, graph, rule, measured delays) are made in this process alone
+    Args:
+        algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
+        settings: those of `Experiment`, and
+        lr: a step, several, "tuned" (each algorithm's own best: `offbeat.tuning`), or {algorithm: step, "": step}
+        seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
+        tune_by, tune_grid, tune_seeds: how steps are tuned: by "loss", "target" or "final"; the steps that are tried
+            first (`offbeat.tuning.GRID`); in how many other worlds (3)
+        rule: step -> local rule, for example offbeat.Momentum (default: SGD)
+        workers: processes that make runs at the same time, this one included; no result depends on it. With more than
+            one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with
+            objects of yours (algorithm, task, graph, rule, measured delays) are made in this process alone
 
         result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
         print(result)

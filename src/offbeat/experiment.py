@@ -33,18 +33,19 @@ MOST_EVALUATIONS = 1_000_000
 class Experiment:
     """Everything about a run but the algorithm, its step and the seed. See `offbeat compare --help`.
 
-    task:        a name, or an object with the interface of `offbeat.Task`
-    topology:    a name ("grid", "random-regular:4"), a networkx graph or an `offbeat.Topology`
-    agents:      how many; None: as many as the task or the graph has, or 9
-    straggler:   the slow agent of the straggler cases; None: the centre of the graph
-    until:       the simulated time at which a run ends; None: the task's own
-    target:      accuracy of the average model (for a task without accuracy: its loss); None: the task's own
-    eval_every:  simulated time between evaluations; None: 1/200 of `until`
-    compute, communication: shapes of the delays, as `offbeat.Delay` or text ("gamma 0.25", "file rtt.csv")
-    crash:       "agent 3 at 100 until 200", or `offbeat.Crash`
-    executor:    how gradients and models are evaluated: "auto", "levels", "batched", or "event-by-event", the oracle
-    device:      where models and data lie and the arithmetic is done: "cpu", or "cuda" or "cuda:1" for a GPU; a task
-                 that lies elsewhere is moved there
+    Attributes:
+        task: a name, or an object with the interface of `offbeat.Task`
+        topology: a name ("grid", "random-regular:4"), a networkx graph or an `offbeat.Topology`
+        agents: how many; None: as many as the task or the graph has, or 9
+        straggler: the slow agent of the straggler cases; None: the centre of the graph
+        until: the simulated time at which a run ends; None: the task's own
+        target: accuracy of the average model (for a task without accuracy: its loss); None: the task's own
+        eval_every: simulated time between evaluations; None: 1/200 of `until`
+        compute, communication: shapes of the delays, as `offbeat.Delay` or text ("gamma 0.25", "file rtt.csv")
+        crash: "agent 3 at 100 until 200", or `offbeat.Crash`
+        executor: how gradients and models are evaluated: "auto", "levels", "batched", or "event-by-event", the oracle
+        device: where models and data lie and the arithmetic is done: "cpu", or "cuda" or "cuda:1" for a GPU; a task
+            that lies elsewhere is moved there
 
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
@@ -135,7 +136,8 @@ def _typed(e: Experiment) -> Experiment:
 def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then.
 
-    built: the same task as it was built for another seed; enough to check many seeds quickly, not to run them
+    Args:
+        built: the same task as it was built for another seed; enough to check many seeds quickly, not to run them
     """
     e = _typed(e)
     device = devices.find(e.device)

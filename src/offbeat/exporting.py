@@ -55,8 +55,10 @@ class Source:
 class Exported:
     """What was written.
 
-    named: whether by the names of a state dict; missing: agents without a checkpoint; damaged: which newer checkpoints
-    are left out, and why
+    Attributes:
+        named: whether by the names of a state dict
+        missing: agents without a checkpoint
+        damaged: which newer checkpoints are left out, and why
     """
 
     path: Path
@@ -72,11 +74,12 @@ def export(
 ) -> Exported:  # fmt: skip
     """Write the mean of all agents' models, out of the checkpoints in a run's folder, as one file.
 
-    out:           the file; default: model.safetensors in the folder, or a name that says which agent and step
-    agent:         only this agent's model
-    step:          of this step; default: each agent's newest that is whole
-    allow_missing: leave out agents that have no such checkpoint
-    force:         the file may exist, and is replaced
+    Args:
+        out: the file; default: model.safetensors in the folder, or a name that says which agent and step
+        agent: only this agent's model
+        step: of this step; default: each agent's newest that is whole
+        allow_missing: leave out agents that have no such checkpoint
+        force: the file may exist, and is replaced
 
     Raises SettingError for what cannot be had, DataError for a file that is no checkpoint, ExportError if the model
     cannot be written.
@@ -117,7 +120,8 @@ def _sources(
 ) -> tuple[list[Source], list[int]]:
     """The checkpoints that are meant, and the agents that have none. At least one, or SettingError.
 
-    damaged: is told which newer ones are left out
+    Args:
+        damaged: is told which newer ones are left out
     """
     steps = {int(path.name[6:]): latest(path) for path in _agent_folders(folder)}
     if step is None:

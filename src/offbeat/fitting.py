@@ -54,7 +54,9 @@ class Fitted:
 def fit(trace: Trace, model_bytes: float | None = None) -> Fitted:
     """Measure what every agent's gradients and transmissions took.
 
-    model_bytes: of a whole model; a smaller transmission counts as model_bytes / bytes of it. None: all are whole.
+    Args:
+        model_bytes: of a whole model; a smaller transmission counts as model_bytes / bytes of it. None: all are whole.
+
     Raises DataError if an agent computed fewer than 5 gradients.
     """
     sent, out = trace.transmissions, pauses(trace)

@@ -68,9 +68,12 @@ def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
 def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
     """pool[out[r]] <- sum_k c_k pool[slots[k]] over first[r] <= k < first[r + 1], from left to right, for every r.
 
-    pool: contiguous [S, P], without gradients; out [m], first [m + 1] and slots: int64, contiguous; no row is written
-    and read, none written twice. On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated
-    together, and may differ by rounding.
+    Args:
+        pool: contiguous [S, P], without gradients; no row is written and read, none written twice
+        out, first, slots: int64, contiguous: [m], [m + 1], one for each term
+
+    On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated together, and may differ by
+    rounding.
     """
     if pool.device.type != "cpu":
         _rows_together(pool, out, first, slots, coefficients)
@@ -109,7 +112,9 @@ def _rows_together(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficien
 class Gradient:
     """A compiled function that writes gradients at rows of a float32 pool into other rows (see `kernel.c`).
 
-    address, task, reg: the function and what it is told; refuse: raises the error that its code stands for
+    Attributes:
+        address, task, reg: the function and what it is told
+        refuse: raises the error that its code stands for
     """
 
     address: int
@@ -123,7 +128,9 @@ class Program:
     """Gradients and forms over the rows of a pool, in chunks: what `rows` takes, and for each form a gradient.
 
     A chunk's gradients, at `models`, on minibatches `index` [m, B], go to the rows `scratch`, which its forms may read.
-    bounds: where chunks begin, and where the last one ends
+
+    Attributes:
+        bounds: where chunks begin, and where the last one ends
     """
 
     models: Ints

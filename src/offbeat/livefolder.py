@@ -44,7 +44,8 @@ def asked_before(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What was asked for when the run in this folder was started, and how it goes on.
 
-    given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it counts.
+    Args:
+        given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it counts.
 
     Raises SettingError, with the differences, if it is another experiment, or there is none.
     """

@@ -63,7 +63,10 @@ class Need:
 def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, beside: int = 1) -> Need:
     """An estimate, good to a third or so for runs that are not small.
 
-    by_levels: whether it is made so; keep_trace: whether the trace is held; beside: how many such runs lie side by side
+    Args:
+        by_levels: whether it is made so
+        keep_trace: whether the trace is held
+        beside: how many such runs lie side by side
     """
     n, size, on_gpu = p.topology.n, _bytes(p), p.task.initial()[0].device.type != "cpu"
     updates, degree = p.updates, p.topology.degree

@@ -18,8 +18,9 @@ from offbeat.results import Comparison
 class Outputs:
     """Where the results of a command go. At its end `close` says what could not be written or shown.
 
-    quiet: whether nothing is printed
-    error: what ended the work early, if anything did; the results that there are go out all the same
+    Attributes:
+        quiet: whether nothing is printed
+        error: what ended the work early, if anything did; the results that there are go out all the same
     """
 
     def __init__(self, quiet: bool) -> None:

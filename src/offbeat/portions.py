@@ -37,13 +37,15 @@ WORLDS = 8
 class Portion:
     """Runs of one algorithm that one process makes: side by side where they can be, else one after another.
 
-    number:  no two portions of a comparison have the same
-    place:   of the algorithm in the plan; first: of the first run, among those of its algorithm
-    asked:   of every run its seed, its step, and whether to keep its trace
-    tuning:  whether it is only to find a step
-    seconds: how long it takes, estimated
-    here:    whether only this process can make it, for something in it is the user's own object
-    label:   what it is called while it is going on
+    Attributes:
+        number: no two portions of a comparison have the same
+        place: of the algorithm in the plan
+        first: of the first run, among those of its algorithm
+        asked: of every run its seed, its step, and whether to keep its trace
+        tuning: whether it is only to find a step
+        seconds: how long it takes, estimated
+        here: whether only this process can make it, for something in it is the user's own object
+        label: what it is called while it is going on
     """
 
     number: int
@@ -78,8 +80,10 @@ def crew(
 
     None where the work that is left for them, while this process makes the longest portion, is estimated at less than
     `WORTH`. Fewer where not all processes could make the largest portions at once and hold the data beside them.
-    need: bytes beyond the data of runs of the algorithm at that place, of which the trace is held or not
-    kept: bytes of the traces that are held to the end
+
+    Args:
+        need: bytes beyond the data of runs of the algorithm at that place, of which the trace is held or not
+        kept: bytes of the traces that are held to the end
     """
     times = [portion.seconds for portion in portions]
     movable = [portion.seconds for portion in portions if not portion.here]
@@ -105,10 +109,11 @@ def crew(
 class Setting:
     """What all portions have in common, and who is told what.
 
-    prepared: the worlds that there are already
-    arrived:  told of every run as soon as it is there: its portion, its place in it, the run
-    progress: likewise of evaluations: those of this process, and the newest of every worker
-    note:     told what the user should know
+    Attributes:
+        prepared: the worlds that there are already
+        arrived: told of every run as soon as it is there: its portion, its place in it, the run
+        progress: likewise of evaluations: those of this process, and the newest of every worker
+        note: told what the user should know
     """
 
     experiment: Experiment

@@ -44,11 +44,12 @@ PILOT = 20.0
 class Summary:
     """What came out of a run, recorded or predicted, in a window of `length` units.
 
-    steps:      of every agent
-    per_second: steps of all agents in a second
-    waiting:    share of the agents' time in which they had no gradient to compute
-    age:        mean of k - s_ij^k, in iterations, over all models mixed; None: nothing was mixed
-    runs:       of a prediction, all of them: numbers are means over these, B and D the largest
+    Attributes:
+        steps: of every agent
+        per_second: steps of all agents in a second
+        waiting: share of the agents' time in which they had no gradient to compute
+        age: mean of k - s_ij^k, in iterations, over all models mixed; None: nothing was mixed
+        runs: of a prediction, all of them: numbers are means over these, B and D the largest
     """
 
     algorithm: str
@@ -92,7 +93,9 @@ class Summary:
 class Prediction:
     """The recorded run, the same run as predicted, and what was asked for.
 
-    unit: seconds in a unit of time;  paused: units of the recorded run in which all agents stood still, left out
+    Attributes:
+        unit: seconds in a unit of time
+        paused: units of the recorded run in which all agents stood still, left out
     """
 
     unit: float
@@ -136,9 +139,10 @@ def predict(
 ) -> Prediction:  # fmt: skip
     """Predict a run from the trace of another; what is not given is as it was recorded.
 
-    case:  None: every agent has its own measured times; a name: all are alike, and the case is applied
-    until: when the predicted run ends, in the recorded run's units; None: as long as that was to last
-    lr:    None: the recorded step, times n or over n where only one of the two algorithms is R-FAST
+    Args:
+        case: None: every agent has its own measured times; a name: all are alike, and the case is applied
+        until: when the predicted run ends, in the recorded run's units; None: as long as that was to last
+        lr: None: the recorded step, times n or over n where only one of the two algorithms is R-FAST
 
     Raises DataError if it is no trace of a live run or too short, SettingError for what makes no sense.
     """

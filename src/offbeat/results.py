@@ -27,9 +27,13 @@ VERSION = version("offbeat")
 class Curve:
     """What was measured over the run, one value for each evaluation.
 
-    time: simulated; updates: gradients applied by then, by all; megabytes: sent by then (1 MB = 10^6 bytes);
-    loss: of the average model on all training data; accuracy: of the average model on the test data, empty
-    where the task has none; consensus: root mean square distance of the agents' models from the average model.
+    Attributes:
+        time: simulated
+        updates: gradients applied by then, by all
+        megabytes: sent by then (1 MB = 10^6 bytes)
+        loss: of the average model on all training data
+        accuracy: of the average model on the test data, empty where the task has none
+        consensus: root mean square distance of the agents' models from the average model.
     """
 
     time: list[float] = field(default_factory=list)
@@ -42,7 +46,8 @@ class Curve:
     def crossing(self, what: str, level: float) -> float | None:
         """When this value first met a level, interpolated linearly between two evaluations; None: at none of them.
 
-        what: "accuracy", which meets what it is not below; or any other, which meets what it is not above
+        Args:
+            what: "accuracy", which meets what it is not below; or any other, which meets what it is not above
         """
         values: list[float] = getattr(self, what)
         sign = 1 if what == "accuracy" else -1
@@ -62,9 +67,10 @@ now and then, with the last point of the curve alone; but the end of every run i
 class Tried:
     """What a step gave that was tried to find the best one.
 
-    values:   of the criterion, one for each seed; None: never met, or diverged
-    loss:     the median of the final losses; None: most runs diverged
-    unstable: why the step is not stable; empty if it is (`offbeat.tuning.unstable`)
+    Attributes:
+        values: of the criterion, one for each seed; None: never met, or diverged
+        loss: the median of the final losses; None: most runs diverged
+        unstable: why the step is not stable; empty if it is (`offbeat.tuning.unstable`)
     """
 
     values: tuple[float | None, ...]
@@ -86,11 +92,12 @@ class Tried:
 class Tuning:
     """How the step of an algorithm was found (`offbeat.tuning`).
 
-    by:    the criterion: "loss", "target" or "final"
-    level: the loss that stopped the clock, where the criterion is "loss"
-    grid:  the steps that were asked for; R-FAST tried n times these
-    seeds: those of the worlds in which steps were tried
-    steps: every step that was tried, and what it gave
+    Attributes:
+        by: the criterion: "loss", "target" or "final"
+        level: the loss that stopped the clock, where the criterion is "loss"
+        grid: the steps that were asked for; R-FAST tried n times these
+        seeds: those of the worlds in which steps were tried
+        steps: every step that was tried, and what it gave
     """
 
     by: str
@@ -108,15 +115,16 @@ class Tuning:
 class Run:
     """One algorithm in one world, from one seed.
 
-    settings:        everything needed to run it again (names as in `offbeat.simulate`)
-    time_to_target:  when the target was first met, interpolated between two evaluations; None if it was at none
-    diverged_at:     the evaluation at which the loss was no longer finite; the run ended there
-    final:           loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models, and
-                     loss_worst where the task has no accuracy
-    topology:        the graph and its weights
-    models:          the agents' final models, [n, P] per part, on the CPU
-    trace:           the whole trace, where it was kept
-    tuning:          how the step was found, where it was tuned
+    Attributes:
+        settings: everything needed to run it again (names as in `offbeat.simulate`)
+        time_to_target: when the target was first met, interpolated between two evaluations; None if it was at none
+        diverged_at: the evaluation at which the loss was no longer finite; the run ended there
+        final: loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models, and
+            loss_worst where the task has no accuracy
+        topology: the graph and its weights
+        models: the agents' final models, [n, P] per part, on the CPU
+        trace: the whole trace, where it was kept
+        tuning: how the step was found, where it was tuned
     """
 
     algorithm: str
@@ -183,7 +191,8 @@ class Run:
 class Comparison:
     """Several runs of the same experiment: algorithms, seeds, steps.
 
-    interrupted: some runs of the plan were not made
+    Attributes:
+        interrupted: some runs of the plan were not made
     """
 
     runs: Sequence[Run]

@@ -99,7 +99,8 @@ def run_many(
 ) -> Iterator[Run]:  # fmt: skip
     """Make these runs, in order; each is finished when it is yielded. What a run gives does not depend on the others.
 
-    check: hold engine and algorithm to the contract, event by event
+    Args:
+        check: hold engine and algorithm to the contract, event by event
     """
     waiting = [*jobs]
     while waiting:

@@ -68,8 +68,9 @@ def packing(dtype: np.dtype[Any]) -> struct.Struct:
 class Staleness:
     """The constants of assumption 3.3 of arXiv:2505.10322, measured.
 
-    B: every agent writes at least once in every window of B iterations.
-    D: no mixed model is older than D iterations, k - D <= s_ij^k; None where nothing came from a register.
+    Attributes:
+        B: every agent writes at least once in every window of B iterations.
+        D: no mixed model is older than D iterations, k - D <= s_ij^k; None where nothing came from a register.
     """
 
     B: int
@@ -111,7 +112,8 @@ class Rows:
 class Recorder:
     """Collects a trace while an engine runs; rows are tuples in the order of the tables' columns.
 
-    tally: what the rows are given to, part by part, instead of keeping them
+    Attributes:
+        tally: what the rows are given to, part by part, instead of keeping them
     """
 
     agents: int
@@ -162,7 +164,8 @@ class Recorder:
 class Trace:
     """A recorded run; the tables are numpy structured arrays (see the head of this file).
 
-    settings: what is needed to run it again, JSON-ready; not part of the digest
+    Attributes:
+        settings: what is needed to run it again, JSON-ready; not part of the digest
     """
 
     agents: int

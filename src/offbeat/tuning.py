@@ -71,8 +71,9 @@ class Asked:
 class Search:
     """The search for one algorithm's step: told of every run, it says which steps are to be tried next.
 
-    steps: those of the grid, as the algorithm takes them
-    seeds: of the worlds that they are tried in
+    Attributes:
+        steps: those of the grid, as the algorithm takes them
+        seeds: of the worlds that they are tried in
     """
 
     asked: Asked

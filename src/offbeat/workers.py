@@ -59,9 +59,10 @@ class Processes:
     the workers end. However it ends itself, the kernel ends the server with it, and with the server the workers,
     whatever they are doing. They have this process's environment and folder.
 
-    width:         how many at once
-    setup, shared: what every worker calls first, and with what; numbers of a `board` may be among it
-    died:          what a future raises, or `submit`, when a worker was killed; the others have ended with it
+    Attributes:
+        width: how many at once
+        setup, shared: what every worker calls first, and with what; numbers of a `board` may be among it
+        died: what a future raises, or `submit`, when a worker was killed; the others have ended with it
     """
 
     died: tuple[type[Exception], ...] = (BrokenProcessPool,)
@@ -104,7 +105,9 @@ class Shared(Generic[Item, Result]):
     Every worker has a thread here, which hands it one thing after another, from `start` on. When a worker is killed all
     of them end, and what is waiting is left to this process.
 
-    pool: the workers; None: this process is alone      work: what a worker does with an item
+    Attributes:
+        pool: the workers; None: this process is alone
+        work: what a worker does with an item
     """
 
     def __init__(self, pool: Processes | None, work: Callable[[Item], Result]) -> None:

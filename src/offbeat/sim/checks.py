@@ -19,8 +19,9 @@ from offbeat.vector import Vector
 class Checker:
     """Checks promises b, c, d and e of the agent, and 3 of the engine, after every handler.
 
-    pickle_every: every how many handlers an agent is pickled
-    remember:     how many of the newest tensors that were given away are watched
+    Attributes:
+        pickle_every: every how many handlers an agent is pickled
+        remember: how many of the newest tensors that were given away are watched
     """
 
     pickle_every: int = 50

@@ -192,7 +192,8 @@ class Levels:
 class Chunks:
     """The arithmetic of a window, in the order of levels: gradients at `rows` for `agents` on `samples`, and forms.
 
-    bounds: where chunks begin, and where the last one ends; the writes of one do not depend on each other
+    Attributes:
+        bounds: where chunks begin, and where the last one ends; the writes of one do not depend on each other
     """
 
     rows: Ints

@@ -54,9 +54,10 @@ class Life:
 class Replay:
     """Runs a trace again.
 
-    new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of its lives
-    initial:                  the model that all start from
-    gradient:                 evaluates gradients
+    Attributes:
+        new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of its lives
+        initial: the model that all start from
+        gradient: evaluates gradients
     """
 
     def __init__(

@@ -80,8 +80,11 @@ class _Instants:
 class _Heard:
     """For every gradient and neighbour that has been heard by then: the newest transmission of it.
 
-    into: the gradient, what: the transmission, both counted agent by agent; edge: from whom to whom; fresh: those that
-    are newer than what the gradient before had
+    Attributes:
+        into: the gradient, counted agent by agent
+        what: the transmission, counted agent by agent
+        edge: from whom to whom
+        fresh: those that are newer than what the gradient before had
     """
 
     into: Ints
@@ -96,7 +99,8 @@ _NOTHING = (np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
 class Schedule:
     """The timetables of one run, piece by piece. Raises NoTimetable where agents crash.
 
-    size: bytes of a model
+    Attributes:
+        size: bytes of a model
     """
 
     def __init__(self, views: Sequence[View], world: World, size: int) -> None:

@@ -17,10 +17,11 @@ Draw = Callable[[int], np.ndarray[Any, Any]]
 class Side:
     """A run, in its first piece. Raises NoTimetable if that has no timetable.
 
-    ends:       of the pieces of time
-    forms:      what each agent computes
-    draws:      each agent's next so many minibatches
-    keep_trace: whether to hold the trace
+    Attributes:
+        ends: of the pieces of time
+        forms: what each agent computes
+        draws: each agent's next so many minibatches
+        keep_trace: whether to hold the trace
     """
 
     def __init__(

@@ -42,11 +42,12 @@ Observer = Callable[[float, int, Vector], None]
 class Simulator:
     """Runs one algorithm on one task in one world.
 
-    new_agent, new_rule: make one agent's algorithm and its local rule
-    returns:             whether this algorithm takes crashed agents back
-    checker:             holds both sides to the contract (for tests)
-    observers:           are told of every write
-    keep_trace:          whether to hold the trace; without, only what is reported of it is found
+    Attributes:
+        new_agent, new_rule: make one agent's algorithm and its local rule
+        returns: whether this algorithm takes crashed agents back
+        checker: holds both sides to the contract (for tests)
+        observers: are told of every write
+        keep_trace: whether to hold the trace; without, only what is reported of it is found
     """
 
     def __init__(
@@ -160,7 +161,8 @@ class Simulator:
     def _leave(self, i: int, agent: Agent, steps: bool = True) -> None:
         """After a handler: record what it wrote, evaluate what it kept, and perform its effects.
 
-        steps: whether to ask for a gradient ends a step
+        Args:
+            steps: whether to ask for a gradient ends a step
         """
         effects = agent.drain() if agent.effects else []
         model = agent.model

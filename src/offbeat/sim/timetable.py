@@ -23,16 +23,17 @@ class Timetable:
     Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes over from
     before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the piece before.
 
-    done:         writes in the pieces before
-    time, began:  when the gradient was applied, and when it was begun: [W]
-    first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of W; whoever has
-                  not been heard is replaced by the agent itself
-    own:          the agent's write before: [W]
-    sent:         transmissions by when they leave: start, end, agent, version; those that left before are still heard
-    heard:        what was handed over, in that order: write, transmission
-    mixed:        write, neighbour, version
-    after:        what the next piece may mix: -1, the newest write of each agent, and others
-    oldest:       of each agent the oldest version that a later piece may mix: [n]
+    Attributes:
+        done: writes in the pieces before
+        time, began: when the gradient was applied, and when it was begun: [W]
+        first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of W; whoever
+            has not been heard is replaced by the agent itself
+        own: the agent's write before: [W]
+        sent: transmissions by when they leave: start, end, agent, version; those that left before are still heard
+        heard: what was handed over, in that order: write, transmission
+        mixed: write, neighbour, version
+        after: what the next piece may mix: -1, the newest write of each agent, and others
+        oldest: of each agent the oldest version that a later piece may mix: [n]
     """
 
     n: int

@@ -38,10 +38,11 @@ TABLES = ("fixed", "grid", "lr")
 class Point:
     """One run of a grid.
 
-    algorithm:  its name, with options
-    named:      what tells it from the others of its grid, as text
-    settings:   all of them, what was left to a default included; JSON-ready
-    key:        the SHA-256 of the settings, in hexadecimal
+    Attributes:
+        algorithm: its name, with options
+        named: what tells it from the others of its grid, as text
+        settings: all of them, what was left to a default included; JSON-ready
+        key: the SHA-256 of the settings, in hexadecimal
     """
 
     experiment: Experiment
@@ -81,7 +82,9 @@ def read_grid(path: Path) -> list[Point]:
 def points(table: Mapping[str, Any]) -> list[Point]:
     """The points of a grid, in its order: the last name of [grid] varies faster than those before, the step fastest.
 
-    table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own step, or several.
+    Args:
+        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own step, or several.
+
     Raises SettingError or DataError unless every one of them can run.
     """
     fixed, axes, own = _tables(table)

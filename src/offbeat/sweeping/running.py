@@ -40,10 +40,12 @@ def sweep(
 ) -> list[Outcome]:
     """Make the runs that are not done, write the Parquet file of all that are; returns those that failed.
 
-    workers: how many at once; None: one for each core that this process may use (with Ray: for each of the cluster)
-    ray:     the address of a Ray cluster
-    told:    called at the beginning and whenever something changes
-    failed:  called with every run that failed, at once
+    Args:
+        workers: how many at once; None: one for each core that this process may use (with Ray: for each of the
+            cluster)
+        ray: the address of a Ray cluster
+        told: called at the beginning and whenever something changes
+        failed: called with every run that failed, at once
 
     Ctrl-C (KeyboardInterrupt), or an error that is not a run's, abandons what is running, writes the Parquet file of
     what there is, and is raised again.
