@@ -45,7 +45,7 @@ soak: $(READY)
 	$(BIN)/python bench/soak.py
 
 docs: $(READY)
-	$(BIN)/pdoc --output-directory build/docs offbeat offbeat.algorithms offbeat.live offbeat.report offbeat.sim offbeat.sweeping offbeat.tasks \
+	$(BIN)/pdoc --docformat google --output-directory build/docs offbeat offbeat.algorithms offbeat.live offbeat.report offbeat.sim offbeat.sweeping offbeat.tasks \
 		$$(cd src && ls offbeat/[a-z]*.py offbeat/algorithms/[a-z]*.py offbeat/live/[a-z]*.py offbeat/sweeping/[a-z]*.py offbeat/tasks/[a-z]*.py | sed 's|/|.|g; s|\.py$$||')
 	@echo "Written: build/docs/index.html"
 

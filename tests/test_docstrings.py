@@ -1,0 +1,69 @@
+"""Docstrings as the API reference can show them: what is said of arguments and attributes stands in sections."""
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import dropwhile
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "offbeat"
+ENTRY = re.compile(r"(?P<names>\w+(?:, ?\w+)*): +\S")
+SECTIONS = ("Args:", "Attributes:")
+
+Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def parameters(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    a = node.args
+    return {arg.arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if arg is not None}
+
+
+def known(node: Documented) -> set[str]:
+    """The names that a docstring may say something of: parameters; of a class, its fields and properties."""
+    if not isinstance(node, ast.ClassDef):
+        return parameters(node)
+    names = {n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    names |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"}
+    methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+    return names | {n.name for n in methods} | {p for n in methods if n.name == "__init__" for p in parameters(n)}
+
+
+def documented(text: str) -> Iterator[tuple[Documented, list[str]]]:
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, Documented) and (docstring := ast.get_docstring(node)):
+            yield node, docstring.splitlines()
+
+
+def outside(node: Documented, lines: list[str]) -> list[str]:
+    """Lines that say something of a name of this class or function, though they are in no section."""
+    names = known(node)
+    found = [(line, ENTRY.match(line)) for line in lines]
+    return [line for line, entry in found if entry and set(re.split(", ?", entry["names"])) & names]
+
+
+def unknown(node: Documented, lines: list[str]) -> list[str]:
+    """Names that a section speaks of, and that are not there."""
+    if not isinstance(node, ast.ClassDef) and node.args.kwarg is not None:
+        return []
+    section = list(dropwhile(lambda line: line not in SECTIONS, lines))[1:]
+    entries = [ENTRY.match(line[4:]) for line in section if line.startswith("    ") and line[4:5] != " "]
+    return [name for entry in entries if entry for name in re.split(", ?", entry["names"]) if name not in known(node)]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_what_is_said_of_arguments_and_attributes_stands_in_sections(path: Path) -> None:
+    """In Google's style, "Args:" and "Attributes:": pdoc and Sphinx show anything else as one paragraph."""
+    for node, lines in documented(path.read_text("utf-8")):
+        assert outside(node, lines) == [], f"{node.name}: expected them below 'Args:' or 'Attributes:', by four spaces"
+        assert unknown(node, lines) == [], f"{node.name} has no such argument or attribute"
+
+
+def test_the_style_of_before_is_noticed() -> None:
+    fields = "    size: int\n    x: int\n"
+    before = f"class A:\n    '''A.\n\n    size:   how large\n    x, y:   where\n    '''\n{fields}"
+    now = f"class A:\n    '''A.\n\n    Attributes:\n        size: how large\n        gone: what\n    '''\n{fields}"
+    (one,), (other,) = documented(before), documented(now)
+    assert outside(*one) == ["size:   how large", "x, y:   where"]
+    assert (outside(*other), unknown(*other)) == ([], ["gone"])
