@@ -1,5 +1,6 @@
 # make demo    sets everything up and runs the main job: five algorithms on real data, a table and a page
 # make test    sets everything up and runs the whole suite
+# make test-ecosystem   training scripts of Transformers, Accelerate and Lightning, which it installs
 # make check   lint, format and types          make fix     what of that can be mended automatically
 # make bench   how fast the simulator is        make docs    the API reference, in build/docs
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
@@ -13,7 +14,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check fix bench bench-live drill soak docs clean
+.PHONY: demo test test-ecosystem check fix bench bench-live drill soak docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -22,6 +23,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-ecosystem: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[ecosystem]'
+	$(BIN)/python -m pytest -m ecosystem
 
 check: $(READY)
 	$(BIN)/ruff check .

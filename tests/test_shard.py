@@ -463,6 +463,7 @@ def test_a_loader_that_goes_its_own_way_is_split_by_batches(kind: type[DataLoade
         assert sorted(chain(*map(flat, found))) == list(range(23))
 
 
+@pytest.mark.ecosystem
 def test_what_accelerate_prepares_is_split_by_batches() -> None:
     accelerate = pytest.importorskip("accelerate")
     shares = []

@@ -276,6 +276,7 @@ if __name__ == "__main__":
     import offbeat.kernel
     import offbeat.live.children
     import offbeat.liverun
+    import offbeat.tasks.data
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks
     torch.set_num_threads(1)
@@ -283,5 +284,6 @@ if __name__ == "__main__":
     for optimizer in (torch.optim.SGD([weight]), torch.optim.AdamW([weight])):  # they import much when first used
         weight.grad = torch.zeros(1)
         optimizer.step()
+    offbeat.tasks.data.load("digits")  # so does scikit-learn
     vars(offbeat.live.children)["subprocess"] = SimpleNamespace(Popen=Forked, PIPE=-1, STDOUT=-2, DEVNULL=-3)
     serve()

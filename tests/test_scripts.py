@@ -1,0 +1,93 @@
+"""Scripts as people write them, with at most five lines for offbeat: they train, survive a kill, and give a model."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from warm import finished, needs_shared_memory
+
+from offbeat.trace import Trace
+
+SCRIPTS = Path(__file__).parent / "scripts"
+SAVED_EVERY = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """steps: of an agent that nobody kills; killed: after how many steps the other one is; again: steps it repeats."""
+
+    steps: int
+    killed: int
+    again: int = 0
+
+
+OURS = {
+    "digits_cnn": Case(46, 35, again=3),
+    "char_transformer": Case(40, 27),
+    "resnet": Case(20, 11, again=3),
+    "word_model": Case(45, 31, again=3),
+    "vae": Case(46, 35, again=3),
+    "gan": Case(150, 79, again=3),
+    "reinforce": Case(70, 31),
+}
+"""A loop that counts steps makes as many as it wants in all lives; another one repeats those since its checkpoint."""
+
+THEIRS = {
+    "with_accelerate": Case(60, 15, again=3),
+    "with_lightning": Case(60, 15, again=3),
+    "with_trainer": Case(38, 15, again=3),
+}
+
+
+def check(folder: Path, name: str, case: Case) -> None:
+    """Train with two agents, one of which is killed; what is exported is better than what was begun with."""
+    path = SCRIPTS / f"{name}.py"
+    run = finished(
+        folder, "launch", "-n", "2", "--out", "out", "--checkpoint-every", str(SAVED_EVERY),
+        "--fault", f"kill agent 1 at step {case.killed}", str(path),
+    )  # fmt: skip
+    assert run.code == 0, run.said + run.complained
+    assert "[1] died (killed by SIGKILL); restart 1 of 3" in run.said
+    assert Trace.load(folder / "out" / "trace.npz").updates().tolist() == [case.steps, case.steps + case.again]
+    exported = finished(folder, "export", "out")
+    assert exported.code == 0, exported.complained
+    script: dict[str, Any] = runpy.run_path(str(path))
+    model = script["build"]()
+    before = script["held_out_loss"](model)
+    model.load_state_dict(load_file(folder / "out" / "model.safetensors"))
+    after = script["held_out_loss"](model)
+    print(name, before, after)
+    assert after < 0.9 * before
+
+
+@needs_shared_memory
+@pytest.mark.parametrize("name", OURS)
+def test_a_script_trains_survives_a_kill_and_gives_a_better_model(name: str, tmp_path: Path) -> None:
+    check(tmp_path, name, OURS[name])
+
+
+@needs_shared_memory
+@pytest.mark.ecosystem
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.filterwarnings("ignore")  # theirs
+def test_a_script_of_a_framework_does_so_too(name: str, tmp_path: Path) -> None:
+    check(tmp_path, name, THEIRS[name])
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.stem)
+def test_offbeat_takes_five_marked_lines_and_no_others(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    marked = {k for k, line in enumerate(lines, 1) if line.endswith("  # offbeat")}
+    names = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name | ast.alias))
+    used = {node.lineno for node in names if (node.id if isinstance(node, ast.Name) else node.name) in USED}
+    assert used == marked
+    assert 1 < len(marked) <= 5
+
+
+USED = ("offbeat", "agent")
