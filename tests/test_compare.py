@@ -99,6 +99,40 @@ def test_a_crossing_is_the_first_one_and_needs_numbers_on_both_sides() -> None:
     assert curve.crossing("loss", 0.75) == pytest.approx(30 + 10 * 1.25 / 1.5)
 
 
+def test_runs_of_different_worlds_are_no_comparison() -> None:
+    quick = QUICK | {"until": 2.0}
+    one = offbeat.simulate("adsgd", **quick)
+    for other, named in (
+        ({"topology": "ring"}, "topology: grid and ring"),
+        ({"until": 3.0}, "until: 2.0 and 3.0; eval_every: 0.01 and 0.015"),
+        ({"slowdown": 5.0, "loss": 0.1}, "slowdown: 10.0 and 5.0; loss: 0.0 and 0.1"),
+        ({"crash": "agent 3 at 1"}, r"crash: \[\] and \['agent 3 at 1'\]"),
+        ({"rule": offbeat.Momentum}, "rule: SGD and Momentum"),
+        ({"straggler": 2}, "straggler: 4 and 2"),
+    ):
+        another = offbeat.simulate("adsgd", seed=1, **(quick | other))
+        with pytest.raises(SettingError, match=f"no comparison; {named}. Expected"):
+            offbeat.Comparison([one, another])
+    with pytest.raises(SettingError, match=r"adsgd with step 0\.01 and seed 0 is there twice"):
+        offbeat.Comparison([one, one])
+    graphs = [offbeat.with_weights(nx.path_graph(2), np.array([[w, 1 - w], [1 - w, w]])) for w in (0.5, 0.6)]
+    runs = [
+        offbeat.simulate(name, topology=graphs[k], task="quadratic", until=2)
+        for k, name in enumerate(["adsgd", "dsgd"])
+    ]
+    with pytest.raises(SettingError, match="the graphs differ though the seed is the same"):
+        offbeat.Comparison(runs)
+
+
+def test_runs_of_one_world_may_come_from_several_comparisons() -> None:
+    settings: dict[str, Any] = QUICK | {"until": 2.0, "topology": "erdos-renyi:0.4", "agents": 12}
+    both = [offbeat.compare([name], seeds=3, **settings) for name in ("adsgd", "dsgd")]
+    other = offbeat.simulate("adsgd", seed=5, executor="event-by-event", **settings)
+    merged = offbeat.Comparison([*both[0].runs, *both[1].runs, other])
+    assert [len(runs) for runs in merged.groups().values()] == [4, 3]
+    assert len({run.settings["straggler"] for run in merged.runs}) > 1
+
+
 def test_evaluations_end_at_the_end() -> None:
     times = offbeat.simulate("adsgd", eval_every=0.7, **(QUICK | {"until": 2.0})).curve.time
     assert times == pytest.approx([0, 0.7, 1.4, 2.0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from offbeat.errors import SettingError
 from offbeat.topology import Topology
 from offbeat.trace import Staleness, Trace, write_atomically
 from offbeat.vector import Parts
@@ -187,16 +189,35 @@ class Run:
         return Comparison([self]).plot()
 
 
+MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler")
+"""Settings in which the runs of one comparison may differ; of the straggler see `_differences`."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Several runs of the same experiment: algorithms, seeds, steps.
 
     Attributes:
         interrupted: some runs of the plan were not made
+
+    Raises SettingError if the runs differ by anything else, or one is there twice: a median over seeds would mix them.
     """
 
     runs: Sequence[Run]
     interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        if found := _differences(self.runs):
+            raise SettingError(
+                f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ by "
+                "algorithm, step and seed: make a Comparison for each world, or put all in one table with a sweep."
+            )
+        counted = Counter((run.algorithm, run.lr, run.seed) for run in self.runs)
+        if twice := [each for each, count in counted.items() if count > 1]:
+            algorithm, lr, seed = twice[0]
+            raise SettingError(
+                f"The run of {algorithm} with step {lr:g} and seed {seed} is there twice; expected once."
+            )
 
     def groups(self) -> dict[tuple[str, float], list[Run]]:
         """The runs by (algorithm, lr): what differs only by its seed is together."""
@@ -248,6 +269,25 @@ class Comparison:
         from offbeat.report.table import as_text
 
         return as_text(self)
+
+
+def _differences(runs: Sequence[Run]) -> list[str]:
+    """In which settings the runs differ though they must not, and how.
+
+    A random graph is another with every seed, and its centre, the straggler, too.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in MAY_DIFFER)
+    values = {name: list(dict.fromkeys(str(run.settings.get(name)) for run in runs)) for name in names}
+    found = [f"{name}: {' and '.join(several)}" for name, several in values.items() if len(several) > 1]
+    if found:
+        return found
+    graphs = [run.topology.w.indices.tobytes() + run.topology.w.data.tobytes() for run in runs]
+    if len({*zip(graphs, (run.seed for run in runs), strict=True)}) > len({run.seed for run in runs}):
+        return ["the graphs differ though the seed is the same"]
+    slow = [run.settings.get("straggler") for run in runs]
+    if len({*zip(graphs, slow, strict=True)}) > len({*graphs}):
+        return [f"straggler: {' and '.join(map(str, dict.fromkeys(slow)))}"]
+    return found
 
 
 def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:

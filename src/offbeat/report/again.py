@@ -88,12 +88,12 @@ def _text(value: object) -> str:
 
 
 def _common(comparison: Comparison) -> dict[str, object]:
-    """All settings but the algorithms and their steps; several values where the runs differ."""
+    """All settings but the algorithms and their steps; of the straggler all, where every seed has its own."""
     runs = comparison.runs
     found: dict[str, object] = {}
     for name in runs[0].settings:
-        values = list({_text(run.settings.get(name)): run.settings.get(name) for run in runs}.values())
-        found[name] = values[0] if len(values) == 1 else values
+        values = list(dict.fromkeys(run.settings["straggler"] for run in runs)) if name == "straggler" else []
+        found[name] = values if len(values) > 1 else runs[0].settings[name]
     seeds = sorted({run.seed for run in runs})
     return {k: v for k, v in found.items() if k not in ("algorithm", "lr", "seed", "own")} | {
         "seeds": ", ".join(map(str, seeds))
@@ -107,10 +107,9 @@ def command(comparison: Comparison) -> tuple[str, list[str]]:
     first, seeds = comparison.runs[0], sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
     missing += ["such a choice of steps"] if steps is None or _tuned(comparison) is None else []
-    if any(s[name] != value for name, value in first.settings.items() if name in s):
-        missing.append("several experiments in one")
     split = "skew" if s["dirichlet"] is None else "dirichlet"
     slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
+    slow = slow[1:] if isinstance(s["straggler"], list) else slow  # the centre of every seed's graph
     other = {"task", "crash", "skew", "dirichlet", "straggler", "slowdown"} - {split, *slow}
     given = [f.name for f in fields(Experiment) if f.name not in other]
     default = {"loss": 0.0, "executor": "auto", "device": "cpu"}
