@@ -736,7 +736,7 @@ MANY = (*QUICK, "--algorithms", "adsgd,dsgd", "--seeds", "400", "--json", "out.j
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_keeps_the_runs_that_are_finished(tmp_path: Path, number: signal.Signals, code: int) -> None:
     with start(tmp_path, *MANY) as process:
         first_line(process.stderr, "adsgd, seed 0: ")

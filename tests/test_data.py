@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import pwd
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from offbeat import native
 from offbeat.errors import DataError, SettingError
 from offbeat.tasks import data
-from offbeat.tasks.data import STEMS, load
+from offbeat.tasks.data import STEMS, VARIABLE, load
 
 REAL = Path(os.environ.get("OFFBEAT_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 needs_real = pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason=f"no real data in {REAL}")
@@ -300,6 +302,22 @@ def test_download_is_done_once(mirrors: Mirrors, tmp_path: Path) -> None:
     assert cached(tmp_path) == sorted(f"{stem}.gz" for stem in STEMS)
     assert torch.equal(load("mnist").train_x, first.train_x)
     assert len(mirrors.asked) == 4
+
+
+def test_a_user_without_a_name_and_a_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr("pooch.os_cache", lambda name: f"~/.cache/{name}")
+    for name in ("HOME", "XDG_CACHE_HOME", VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SettingError, match=r"cache for downloads is: .* Set HOME, or name"):
+        load("mnist")
+    with pytest.raises(SettingError, match=r"the data directory '~/data' is: .* Set HOME, or name"):
+        load("mnist", Path("~/data"))
+    with pytest.raises(OSError, match="home directory"):
+        native._folder()
 
 
 def test_second_mirror_is_tried(mirrors: Mirrors) -> None:

@@ -302,6 +302,14 @@ def test_files_of_somebody_else_are_refused(tmp_path: Path, compiled: Path, monk
     kernel._load.cache_clear()
     assert kernel.name() == f"torch ({library} is not a file of this user)"
     uid = os.geteuid()
+    if uid == 0:  # somebody else's link to a folder of this user
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / "theirs" / "offbeat").symlink_to(tmp_path / "offbeat")
+        os.lchown(tmp_path / "theirs" / "offbeat", 12345, 12345)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "theirs"))
+        with pytest.raises(native.KernelError, match="does not belong to this user"):
+            native._folder()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("os.geteuid", lambda: uid + 1)
     kernel._load.cache_clear()
     assert kernel.name() == f"torch ({tmp_path / 'offbeat'} does not belong to this user)"

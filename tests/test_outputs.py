@@ -1,20 +1,27 @@
 """Whatever fails while results are made, written or drawn costs none of the others."""
 
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pandas
 import pytest
+from rich.table import Table
+from rich.text import Text
 from test_cli import QUICK, Call, call, read
 from test_predict import simulated
 from test_sweep import SMALL, text_of
 
 import offbeat
 from offbeat import cli_live, cli_predict, portions
+from offbeat.console import CONTROLS, Out
 from offbeat.errors import ContractError, DiskError
 from offbeat.live.launch import RunFailed
+from offbeat.live.metrics import Metrics
+from offbeat.live.screen import Screen, shown
+from offbeat.liverun import ENDED
 from offbeat.report import page
 from offbeat.results import Comparison, Run
 from offbeat.runs import Job, run_many
@@ -75,17 +82,24 @@ def test_progress_that_cannot_be_shown_ends_nothing(call: Call, monkeypatch: pyt
     assert outcome.code == 0 and len(read("out.json")["runs"]) == 2
 
 
-def test_a_live_run_that_fails_costs_none_of_those_before(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_live_run_that_fails_costs_none_of_those_before(
+    call: Call, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """Nor does one whose results could not be written, which is an error."""
     made = offbeat.compare("adsgd", task="quadratic", agents=4, topology="ring", until=5).runs[0]
 
-    def run_live(p: object, e: object, row: offbeat.Algorithm, *_: object) -> tuple[Run, int]:
+    def run_live(p: object, e: object, row: offbeat.Algorithm, lr: float, folder: Path, *_: object) -> tuple[Run, int]:
         if row.name == "dsgd":
             raise RunFailed("agent 1 died")
+        if whole:
+            (folder / ENDED).touch()
         return made, 0
 
     monkeypatch.setattr(cli_live, "run_live", run_live)
     outcome = call("live", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "5", "--json", "out.json")
-    assert outcome.code == RunFailed.exit_code and "agent 1 died" in outcome.said
+    assert (outcome.code, "agent 1 died" in outcome.said) == ((1, True) if whole else (74, False))
+    assert whole or "not the whole run" in outcome.said
     assert "adsgd " in outcome.out and [run["algorithm"] for run in read("out.json")["runs"]] == ["adsgd"]
 
 
@@ -122,3 +136,32 @@ def test_an_error_of_a_sweep_hides_no_failure_and_costs_no_row(
     assert "2 of 8 runs are done." in outcome.out and "no space" in outcome.said.lower()
     assert len([*Path("tiny.parquet.runs").glob("*.run")]) == 2
     assert when == "end" or len(pandas.read_parquet("tiny.parquet")) == 2
+
+
+ESCAPE = "\x1b[31m\x9b2J\x07\x00"
+
+
+@pytest.mark.parametrize("what", [Text(f"a {ESCAPE} b\udcff\tc"), f"a {ESCAPE} b\udcff\tc", "table"])
+def test_nothing_that_is_shown_is_obeyed_by_the_terminal(what: Any) -> None:
+    if what == "table":
+        what = Table("a", "b")
+        what.add_row(Text(ESCAPE), "b\udcff")
+    out = Out()
+    out.file = StringIO()
+    out.print(what, style="bold")
+    said = out.file.getvalue()
+    assert "\\x1b[" in said and "b\\" in said  # a cell of a table is cut
+    assert not CONTROLS.search(said)
+
+
+def test_names_files_and_scripts_cannot_write_to_the_terminal_past_us(call: Call, tmp_path: Path) -> None:
+    outcome = call("sweep", f"{ESCAPE[:5]}.toml")
+    Path("grid.toml").write_text('[fixed]\ntask = "\\u001b[31m"\n[grid]\nseed = [0]\nalgorithm = ["adsgd"]\n')
+    for each in (outcome, call("sweep", "grid.toml")):
+        assert each.code == 2 and "\\x1b[31m" in each.err, each.err
+        assert not CONTROLS.search(each.out + each.err)
+    err, out = Out(stderr=True), Out()
+    err.file, out.file = StringIO(), StringIO()
+    with Screen(err, out) as screen, shown(screen, Metrics(tmp_path)) as (say, _):
+        say(1, f"loss {ESCAPE}")
+    assert out.file.getvalue() == "[1] loss \\x1b[31m\\x9b2J\\x00\n"

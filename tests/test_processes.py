@@ -1,8 +1,10 @@
 """Real processes: every algorithm reaches its limit; agents are killed and stopped; scripts go wrong."""
 
+import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ import offbeat.commands  # noqa: F401  (registers them)
 from offbeat import child, locks
 from offbeat.cli import app
 from offbeat.errors import DataError, SettingError
+from offbeat.lifeline import readable
 from offbeat.live import children
 from offbeat.live.log import merged
 from offbeat.live.shm import PREFIX, SHARED
@@ -251,6 +254,24 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
     assert "Another run is writing" in str(refused.exception)
     assert {path: path.stat().st_mtime_ns for path in Path("out").iterdir()} == before
     lock.release()
+
+
+@pytest.mark.parametrize("number", [7, 1500])
+def test_files_are_waited_for_however_many_are_open(number: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard <= 2000:
+        pytest.skip("no process may have so many files open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    reading, writing = os.pipe()
+    high = fcntl.fcntl(reading, fcntl.F_DUPFD, number)
+    try:
+        assert readable([high], 0.0) == []
+        os.write(writing, b"x")
+        assert readable([high], None) == [high]
+    finally:
+        for file in (reading, writing, high):
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_an_empty_trace_is_equal_to_nothing(tmp_path: Path) -> None:

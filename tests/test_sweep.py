@@ -275,12 +275,20 @@ def test_a_damaged_or_foreign_file_is_run_again(tmp_path: Path, made: list[str])
     files[2].write_bytes(b"")
     files[3].write_bytes(b"\xff\x00")
     files[4].write_bytes(files[4].read_bytes().replace(b'"dsgd"', b'"bsgd"'))
+    files[5].unlink()
+    os.mkfifo(files[5])
+    other, table = tmp_path / "other", Store(out).folder / ".offbeat-table"
+    other.write_bytes(files[6].read_bytes() + b"and more")
+    for link in (files[6], table):
+        link.unlink(missing_ok=True)
+        link.symlink_to(other)
     (Store(out).folder / "notes.txt").write_text("mine")
     (Store(out).folder / ".offbeat-left").write_text("of one that was killed")
     made.clear()
     assert sweep(grid, out) == []
-    assert sorted(made) == sorted(point.key for point in grid[:5])
+    assert sorted(made) == sorted(point.key for point in grid[:7])
     assert out.read_bytes() == first
+    assert other.read_bytes().endswith(b"and more"), "links lead nowhere"
     assert (Store(out).folder / "notes.txt").exists()
     assert not (Store(out).folder / ".offbeat-left").exists()
 
@@ -289,6 +297,14 @@ def test_two_sweeps_at_once_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "a.parquet"
     with Store(out).locked(), pytest.raises(SettingError, match=r"Another sweep is writing .*a\.parquet"):
         sweep(points(SMALL), out)
+    lock, mine = Store(out).folder / ".lock", tmp_path / "mine"
+    mine.write_text("mine")
+    lock.rename(tmp_path / "lock")
+    lock.symlink_to(mine)
+    with pytest.raises(DiskError, match="Cannot lock"):
+        sweep(points(SMALL), out)
+    assert mine.read_text() == "mine", "a link is not written through"
+    (tmp_path / "lock").rename(lock)
     assert sweep(points(SMALL), out) == []  # the file that is left locks nobody out
 
 

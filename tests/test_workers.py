@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,7 +21,7 @@ from test_sweep import on_linux, session
 from warm import Started, plant, start, until
 
 import offbeat
-from offbeat import console, memory, portions
+from offbeat import console, memory, portions, workers
 from offbeat.comparison import Plan
 from offbeat.errors import ContractError, DataError, SettingError
 from offbeat.portions import Portion, crew
@@ -321,6 +322,23 @@ def test_workers_have_this_process_s_environment_and_folder(monkeypatch: pytest.
     assert pool.submit(os.getenv, "OFFBEAT_DATA").result() == "some folder"
     assert pool.submit(os.getcwd).result() == str(tmp_path.resolve())
     pool.close()
+
+
+def test_sockets_fit_where_the_folder_for_temporary_files_has_a_long_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with workers._short_paths():
+        assert tempfile.gettempdir() == "/tmp"
+    assert tempfile.gettempdir() == str(long)
+    monkeypatch.setattr(workers, "SHORT", ("/no/such/folder",))
+    with pytest.raises(SettingError, match="xxx, is too long for the sockets"), workers._short_paths():
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    with workers._short_paths():
+        assert tempfile.gettempdir() == "/var/tmp"
 
 
 # -- what is shown ---------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +19,7 @@ from offbeat.memory import WORTH_SAYING, available
 from offbeat.outputs import Outputs
 from offbeat.report.table import tuning_table
 from offbeat.results import VERSION, Comparison, Run
+from offbeat.signals import exit_code, terminable
 from offbeat.tasks import TASKS
 from offbeat.tuning import GRID, SEEDS
 from offbeat.workers import possible, start_server, wanted
@@ -200,7 +200,7 @@ def compare(
 
     All meet the same delays, losses and minibatches. The unit of time is the mean time of one gradient,
     and by default also that of sending one model. Runs are made on all cores, the longest first.
-    Ctrl-C keeps those that are finished.
+    Ctrl-C, SIGTERM and a dropped connection keep those that are finished.
 
     Examples:
 
@@ -233,14 +233,6 @@ def compare(
     output.close()
     if code:
         raise typer.Exit(code)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: what ends a job of a cluster, or a container. It keeps what is finished, as Ctrl-C does."""
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated
 
 
 def _numbers(option: str, text: str | None) -> list[float] | None:
@@ -318,13 +310,12 @@ def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) 
 def _carry_out(
     plan: comparison.Plan, workers: int, traces: Path | None, announced: list[str], output: Outputs
 ) -> tuple[Comparison, int]:
-    """Make the runs with a progress bar, and the exit code. Ctrl-C, SIGTERM and an error end it, and keep what is
-    finished; a trace that cannot be written costs no result.
+    """Make the runs with a progress bar, and the exit code. Ctrl-C, SIGTERM, SIGHUP and an error end it, and keep what
+    is finished; a trace that cannot be written costs no result.
     """
     runs: list[Run] = []
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        with nullcontext() if output.quiet else progress_bar() as bar:
+        with terminable(), nullcontext() if output.quiet else progress_bar() as bar:
             told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
 
             def note(text: str) -> None:
@@ -343,13 +334,10 @@ def _carry_out(
             for run in plan.runs(told, traces is not None, workers, ended, note):
                 runs.append(run)
     except KeyboardInterrupt as interrupt:
-        code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
-        return Comparison(runs, interrupted=True), code
+        return Comparison(runs, interrupted=True), exit_code(interrupt)
     except Exception as error:  # whatever it is, it costs no run that is finished
         output.error = error
         return Comparison(runs, interrupted=True), 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
     return Comparison(runs), 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from offbeat.livefolder import (
 from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.outputs import Outputs
 from offbeat.results import Comparison, Run
+from offbeat.signals import exit_code, terminable
 from offbeat.world import measured
 
 WHAT, WORLD, LEARNING, OUTPUT = "What is run", "The world", "Learning", "Running and output"
@@ -216,7 +216,7 @@ class Series:
         runs: list[Run] = []
         errors: list[str] = []
         console, code = Out(stderr=True), 0
-        with Screen(console, console) if not output.quiet else nullcontext() as screen:
+        with terminable(), Screen(console, console) if not output.quiet else nullcontext() as screen:
             for k, (row, lr) in enumerate(self.runs):
                 where = run_folder(folder, row, lr)
                 name = f"{where.name} ({k + 1} of {len(self.runs)})"
@@ -227,8 +227,8 @@ class Series:
                 if run is None:
                     try:
                         run, number = self._one(row, lr, where, name, screen, errors)
-                    except KeyboardInterrupt:  # while it is evaluated
-                        run, number = None, signal.SIGINT
+                    except KeyboardInterrupt as interrupt:  # while it is evaluated
+                        run, number = None, exit_code(interrupt) - 128
                     except Exception as error:  # whatever it is, it costs no run that has ended
                         output.error, number = error, 0
                     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,10 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from offbeat.cli import Terminated, check_writable
+from offbeat.cli import check_writable
 from offbeat.console import Out, progress_bar
 from offbeat.errors import SettingError
 from offbeat.outputs import Outputs
+from offbeat.signals import exit_code, terminable
 from offbeat.sweeping.grid import Point, read_grid
 from offbeat.sweeping.running import Progress, sweep
 from offbeat.sweeping.store import Store
@@ -103,7 +103,7 @@ def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, 
     """Sweep, say how it went, and exit with the code for it."""
     last, failures, code = Progress(len(points), 0), list[Outcome](), 0
     output = Outputs(quiet)
-    with _terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
+    with terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
 
         def told(now: Progress) -> None:
             nonlocal last
@@ -113,7 +113,7 @@ def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, 
         try:
             sweep(points, path, workers, ray, told, failures.append)
         except KeyboardInterrupt as interrupt:
-            code = 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+            code = exit_code(interrupt)
         except Exception as error:  # whatever it is, it costs no run that is finished
             output.error = error
     done = f"{last.done:,} of {last.total:,} runs are done"
@@ -125,20 +125,6 @@ def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, 
     output.close()
     if code or failures:
         raise typer.Exit(code or 1)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does."""
-
-    def terminate(*_: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

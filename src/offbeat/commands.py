@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-from rich.console import Console
 from rich.text import Text
 
 from offbeat import cli_launch, cli_list, cli_live, cli_predict, cli_sweep, cli_tools
 from offbeat.cli import app
+from offbeat.console import Out
 from offbeat.errors import OffbeatError
 
 cli_launch.register(app)
@@ -29,5 +29,5 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OffbeatError as error:
-        Console(stderr=True, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), str(error)))
+        Out(stderr=True).print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)

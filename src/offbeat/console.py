@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from math import isfinite
 from time import monotonic
-from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.text import Text
 
 from offbeat.report.markup import time_text
@@ -29,10 +31,20 @@ EVERY = 30.0
 """Seconds between the lines that say how far runs are, where there is no terminal that shows it."""
 
 
-class Out(Console):
-    """A console that takes it calmly when its reader goes away (as `head` does); the results matter more.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a terminal would obey or cannot show: control characters but for tabs and newlines; bytes that are no text."""
 
-    Of standard error, which shows how far the work is, any fault of its file is taken so.
+
+def plain(text: str) -> str:
+    """The text as a terminal may be given it: what it would obey is shown instead, as `\\x1b`."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class Out(Console):
+    """A console that takes it calmly when its reader goes away, as `head` or a terminal does; the results matter more.
+
+    Of standard error, which shows how far the work is, any fault of its file is taken so. All that names, scripts and
+    files bring is shown as text: nothing of it reaches the terminal as a command.
     """
 
     def __init__(self, stderr: bool = False) -> None:
@@ -40,12 +52,18 @@ class Out(Console):
         if not self.is_terminal:
             self.width = WIDTH
 
-    def print(self, *objects: Any, **how: Any) -> None:
-        """As of any console. Raises OSError where standard output cannot be written."""
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As of any console, with all text `plain`."""
+        for segment in super().render(renderable, options):
+            harmless = segment.control or not CONTROLS.search(segment.text)
+            yield segment if harmless else Segment(plain(segment.text), segment.style)
+
+    def _check_buffer(self) -> None:
+        """Write what is to be shown. Raises OSError where standard output cannot be written."""
         try:
-            super().print(*objects, **how)
-        except OSError:
-            if not self.stderr:
+            super()._check_buffer()
+        except OSError as error:
+            if not self.stderr and error.errno != errno.EIO:  # a terminal that is gone
                 raise
             self.on_broken_pipe()
 

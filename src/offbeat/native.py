@@ -15,6 +15,7 @@ import platform
 import re
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -61,7 +62,8 @@ def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL
 def _cached(folder: Path, stem: str) -> Path | None:
     """The library, if it is in the cache as it was written; what is not, is removed."""
     for library in sorted(folder.glob(f"{stem}-*.so")):
-        if library.lstat().st_uid != os.geteuid() or library.is_symlink():
+        about = library.lstat()
+        if about.st_uid != os.geteuid() or not stat.S_ISREG(about.st_mode):
             raise KernelError(f"{library} is not a file of this user")
         if library.name == _named(stem, library):
             return library
@@ -111,9 +113,12 @@ def _run(command: Sequence[str], source: bytes = b"") -> str:
 def _folder() -> Path:
     """The user's cache, closed to everybody else: what lies there is executed."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = (base if base.is_absolute() else Path.home() / ".cache") / "offbeat"
+    try:
+        folder = (base if base.is_absolute() else Path.home() / ".cache") / "offbeat"
+    except RuntimeError as error:  # a user without a home
+        raise OSError(str(error)) from None
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
+    if {folder.lstat().st_uid, folder.stat().st_uid} != {os.geteuid()}:  # a link, and what it leads to
         raise KernelError(f"{folder} does not belong to this user")
     folder.chmod(0o700)
     return folder

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
@@ -19,9 +20,15 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from offbeat.errors import SettingError
+from offbeat.signals import HANG_UP
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SOCKETS = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes that the path of the folder for temporary files may have: sockets that the server listens to lie below it."""
+
+SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -48,7 +55,7 @@ def start_server() -> None:
     process goes on meanwhile, until it asks for the first worker.
     """
     forkserver.set_forkserver_preload(["offbeat.preloaded"])
-    with _undisturbed():
+    with _undisturbed(), _short_paths():
         forkserver.ensure_running()
 
 
@@ -167,12 +174,13 @@ class Shared(Generic[Item, Result]):
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What is started here has this process's modules and one thread, and leaves Ctrl-C to this process."""
+    """What is started here has this process's modules and one thread, and leaves signals to this process."""
     path = os.pathsep.join(filter(None, sys.path))  # and nothing from the current folder, which may be anybody's
     wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    ignored = [signal.SIGINT, *([HANG_UP] if HANG_UP is not None else [])] if main else []
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     os.environ.update(wanted)
     try:
         yield
@@ -182,8 +190,26 @@ def _undisturbed() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-        if main:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _short_paths() -> Iterator[None]:
+    """A folder for temporary files whose path is short enough for sockets, where TMPDIR names one that is not."""
+    before, named = tempfile.tempdir, tempfile.gettempdir()
+    if len(os.fsencode(named)) > SOCKETS:
+        short = next((folder for folder in SHORT if os.access(folder, os.W_OK | os.X_OK)), None)
+        if short is None:
+            raise SettingError(
+                f"TMPDIR, {named}, is too long for the sockets of worker processes, which allow {SOCKETS} bytes. Name "
+                "a shorter folder, or use --workers 1."
+            )
+        tempfile.tempdir = short
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _become_worker(

@@ -21,6 +21,7 @@ from offbeat.live.output import Say
 from offbeat.live.present import Present
 from offbeat.live.shm import make_shared, sweep
 from offbeat.locks import held
+from offbeat.signals import handled
 
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before an agent's first, second, ... restart."""
@@ -94,13 +95,11 @@ class Launcher:
             self.bell = Bell(bell_path(self.shared, LAUNCHER))
             self.bells = [Bell(bell_path(self.shared, i)) for i in range(n)]
             self.children = Children(self.bell.handle, self.say)
-            before = {s: signal.signal(s, self._interrupted) for s in (signal.SIGINT, signal.SIGTERM)}
-            try:
-                self._run()
-            finally:
-                self.children.close()
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            with handled(self._interrupted, signal.SIGINT):
+                try:
+                    self._run()
+                finally:
+                    self.children.close()
         finally:
             room.remove()
         if self.reason:
@@ -278,7 +277,7 @@ class Launcher:
         self.killing = True
         self.children.signal(signal.SIGKILL)
 
-    def _interrupted(self, number: int, _: object) -> None:
+    def _interrupted(self, number: int) -> None:
         if self.stopped_by:  # the second time: now
             self._kill()
         self.stopped_by = number

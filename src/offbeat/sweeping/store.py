@@ -16,6 +16,7 @@ from typing import Any
 
 from offbeat.errors import DiskError
 from offbeat.locks import held
+from offbeat.reading import content
 from offbeat.sweeping.grid import Point
 from offbeat.sweeping.record import write_parquet
 from offbeat.trace import write_atomically
@@ -43,9 +44,11 @@ class Store:
 
     def write(self, key: str, row: dict[str, Any]) -> None:
         """Keep a row. Raises DiskError where it cannot be written."""
-        body = json.dumps(row, allow_nan=False).encode()
+        body, path = json.dumps(row, allow_nan=False).encode(), self._path(key)
         try:
-            write_atomically(self._path(key), _sum(key, body) + b"\n" + body + b"\n")
+            if path.is_symlink():  # which is none of ours, and may lead anywhere
+                path.unlink()
+            write_atomically(path, _sum(key, body) + b"\n" + body + b"\n")
         except OSError as error:
             raise self._full(error) from error
 
@@ -94,8 +97,8 @@ class Store:
 
     def _body(self, key: str) -> bytes | None:
         try:
-            head, _, body = self._path(key).read_bytes().partition(b"\n")
-        except OSError:
+            head, _, body = content(self._path(key)).partition(b"\n")
+        except (OSError, ValueError):
             return None
         body = body.removesuffix(b"\n")
         return body if head == _sum(key, body) else None

@@ -11,6 +11,8 @@ import hashlib
 import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -150,7 +152,8 @@ def _directory(data: Path | None) -> Path | None:
     given = data or os.environ.get(VARIABLE)
     if not given:
         return None
-    root = Path(given).expanduser()
+    with _home(f"the data directory '{given}'"):
+        root = Path(given).expanduser()
     if not root.is_dir():
         origin = "given as argument" if data else f"from the environment variable {VARIABLE}"
         raise SettingError(
@@ -158,6 +161,18 @@ def _directory(data: Path | None) -> Path | None:
             f"files, or none at all to have them downloaded."
         )
     return root
+
+
+@contextmanager
+def _home(what: str) -> Iterator[None]:
+    """In a container, a user may have neither a name nor a home."""
+    try:
+        yield
+    except RuntimeError:
+        raise SettingError(
+            f"Cannot tell where {what} is: this user has no home directory, and HOME is not set. Set HOME, or name the "
+            f"directory with the data in full, by --data or {VARIABLE}."
+        ) from None
 
 
 def _variants(stem: str) -> tuple[str, ...]:
@@ -229,7 +244,8 @@ def _fetch(url: str, sha256: str, cache: Path) -> Path:
 def _download(name: str) -> list[Path]:
     """The four files in the user's cache, from the first mirror that delivers; DataError if none does."""
     source = SOURCES[name]
-    cache = Path(pooch.os_cache("offbeat")) / name
+    with _home("the cache for downloads"):
+        cache = Path(pooch.os_cache("offbeat")).expanduser() / name
     tried = []
     for mirror in source.mirrors:
         try:

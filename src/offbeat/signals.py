@@ -1,0 +1,57 @@
+"""Signals that end what a command is doing, and keep what is done: SIGTERM, and SIGHUP, as Ctrl-C does."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+from typing import NoReturn
+
+HANG_UP = getattr(signal, "SIGHUP", None)
+"""A connection has dropped. It may come several times, from the terminal and from the shell."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a job of a cluster or a container, or SIGHUP."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+@contextmanager
+def handled(handler: Callable[[int], object], *more: signal.Signals) -> Iterator[None]:
+    """Have SIGTERM, SIGHUP and `more` call this meanwhile; SIGHUP once, and not under nohup, which ignores it."""
+    hung_up = False
+
+    def called(number: int, _: FrameType | None) -> None:
+        nonlocal hung_up
+        if not (hung_up and number == HANG_UP):
+            hung_up = hung_up or number == HANG_UP
+            handler(number)
+
+    numbers = [signal.SIGTERM, *more]
+    if HANG_UP is not None and signal.getsignal(HANG_UP) is not signal.SIG_IGN:
+        numbers.append(HANG_UP)
+    before = {number: signal.signal(number, called) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            if signal.getsignal(number) is called:  # else it came to somebody within, and is ignored since then
+                signal.signal(number, signal.SIG_IGN if hung_up and number == HANG_UP else former)
+
+
+def terminable() -> AbstractContextManager[None]:
+    """Have these signals raise Terminated meanwhile."""
+
+    def terminate(number: int) -> NoReturn:
+        raise Terminated(number)
+
+    return handled(terminate)
+
+
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """The exit code of a command that this has ended."""
+    return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)

@@ -1,0 +1,90 @@
+"""What ends a command: signals, the connection that drops among them; and terminals that are gone."""
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from test_processes import UNTIL_BACK
+from warm import needs_shared_memory, start, until
+
+from offbeat.console import Out
+from offbeat.replaying import replayed
+from offbeat.signals import Terminated, exit_code, handled, terminable
+from offbeat.trace import Trace
+
+ME = os.getpid()
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_is_done_as_ctrl_c_does(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt) as interrupt, terminable():
+        os.kill(ME, number)
+    assert isinstance(interrupt.value, Terminated) and exit_code(interrupt.value) == 128 + number
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_a_connection_that_drops_is_told_once_and_what_is_saved_afterwards_is_safe() -> None:
+    came = list[int]()
+    with terminable():
+        with handled(came.append):
+            for _ in range(3):
+                os.kill(ME, signal.SIGHUP)
+            os.kill(ME, signal.SIGTERM)
+        os.kill(ME, signal.SIGHUP)  # the shell's, say, when all has ended but the results are being written
+    os.kill(ME, signal.SIGHUP)
+    assert came == [signal.SIGHUP, signal.SIGTERM]
+
+
+def test_under_nohup_a_dropped_connection_ends_nothing() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with terminable():
+        os.kill(ME, signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@needs_shared_memory
+def test_a_live_run_whose_connection_drops_is_saved(tmp_path: Path) -> None:
+    run = start(tmp_path, "launch", "-n", "2", "--out", "out", "train.py", script=UNTIL_BACK)
+    log = tmp_path / "out" / "agent-1.trace"
+    until(lambda: log.exists() and log.stat().st_size > 1000)
+    run.kill(signal.SIGHUP)
+    run.kill(signal.SIGHUP)
+    assert run.wait() == 128 + signal.SIGHUP, run.complained
+    assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same
+    assert len([*(tmp_path / "out" / "checkpoints").glob("agent-[01]/step-*")]) == 2
+    assert not run.shared
+
+
+class Gone(StringIO):
+    """A terminal whose connection has dropped."""
+
+    number = -1
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def fileno(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("stderr", [False, True])
+def test_a_terminal_that_is_gone_ends_nothing(stderr: bool, tmp_path: Path) -> None:
+    out, gone = Out(stderr=stderr), Gone()
+    out.file = gone
+    with (tmp_path / "other").open("w") as other:
+        gone.number = other.fileno()
+        out.print("results")
+        out.control()
+        assert out.quiet
