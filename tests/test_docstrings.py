@@ -3,7 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
-from itertools import dropwhile
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 import pytest
@@ -43,13 +43,18 @@ def outside(node: Documented, lines: list[str]) -> list[str]:
     return [line for line, entry in found if entry and set(re.split(", ?", entry["names"])) & names]
 
 
-def unknown(node: Documented, lines: list[str]) -> list[str]:
-    """Names that a section speaks of, and that are not there."""
-    if not isinstance(node, ast.ClassDef) and node.args.kwarg is not None:
-        return []
-    section = list(dropwhile(lambda line: line not in SECTIONS, lines))[1:]
-    entries = [ENTRY.match(line[4:]) for line in section if line.startswith("    ") and line[4:5] != " "]
-    return [name for entry in entries if entry for name in re.split(", ?", entry["names"]) if name not in known(node)]
+def section(lines: list[str]) -> list[str]:
+    """The lines of a section: all that are indented, as pdoc has it, and so an example that follows it too."""
+    body = list(dropwhile(lambda line: line not in SECTIONS, lines))[1:]
+    return list(takewhile(lambda line: not line or line.startswith(" "), body))
+
+
+def wrong(node: Documented, lines: list[str]) -> list[str]:
+    """Lines of a section that say something of no name, or of one that is not there."""
+    begun = [line[4:] for line in section(lines) if line[4:5].strip()]
+    more = not isinstance(node, ast.ClassDef) and node.args.kwarg is not None
+    entries = [(line, ENTRY.match(line)) for line in begun]
+    return [line for line, e in entries if not e or not (more or set(re.split(", ?", e["names"])) <= known(node))]
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
@@ -57,13 +62,14 @@ def test_what_is_said_of_arguments_and_attributes_stands_in_sections(path: Path)
     """In Google's style, "Args:" and "Attributes:": pdoc and Sphinx show anything else as one paragraph."""
     for node, lines in documented(path.read_text("utf-8")):
         assert outside(node, lines) == [], f"{node.name}: expected them below 'Args:' or 'Attributes:', by four spaces"
-        assert unknown(node, lines) == [], f"{node.name} has no such argument or attribute"
+        assert wrong(node, lines) == [], f"{node.name} has no such argument or attribute; an example stands before them"
 
 
 def test_the_style_of_before_is_noticed() -> None:
     fields = "    size: int\n    x: int\n"
     before = f"class A:\n    '''A.\n\n    size:   how large\n    x, y:   where\n    '''\n{fields}"
-    now = f"class A:\n    '''A.\n\n    Attributes:\n        size: how large\n        gone: what\n    '''\n{fields}"
+    section = "    Attributes:\n        size: how large\n        gone: what\n\n        code()\n"
+    now = f"class A:\n    '''A.\n\n{section}    '''\n{fields}"
     (one,), (other,) = documented(before), documented(now)
     assert outside(*one) == ["size:   how large", "x, y:   where"]
-    assert (outside(*other), unknown(*other)) == ([], ["gone"])
+    assert (outside(*other), wrong(*other)) == ([], ["gone: what", "code()"])

@@ -304,6 +304,9 @@ def compare(
 ) -> Comparison:
     """Run several algorithms in the same worlds.
 
+        result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
+        print(result)
+
     Args:
         algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
         settings: those of `Experiment`, and
@@ -315,9 +318,6 @@ def compare(
         workers: processes that make runs at the same time, this one included; no result depends on it. With more than
             one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with
             objects of yours (algorithm, task, graph, rule, measured delays) are made in this process alone
-
-        result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
-        print(result)
     """
     return Comparison(list(plan(algorithms, **settings).runs(progress, workers=workers)))
 
