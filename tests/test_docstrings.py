@@ -10,6 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "offbeat"
 ENTRY = re.compile(r"(?P<names>\w+(?:, ?\w+)*): +\S")
+COLUMNS = re.compile(r"\S+(?:, \S+)* {2,}\S")
 SECTIONS = ("Args:", "Attributes:")
 
 Documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -65,11 +66,20 @@ def test_what_is_said_of_arguments_and_attributes_stands_in_sections(path: Path)
         assert wrong(node, lines) == [], f"{node.name} has no such argument or attribute; an example stands before them"
 
 
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_is_aligned_in_columns_that_the_api_reference_runs_together(path: Path) -> None:
+    """A list has bullets, or it is indented, as code."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Module | Documented) and (docstring := ast.get_docstring(node)):
+            assert [line for line in docstring.splitlines() if COLUMNS.match(line)] == []
+
+
 def test_the_style_of_before_is_noticed() -> None:
     fields = "    size: int\n    x: int\n"
     before = f"class A:\n    '''A.\n\n    size:   how large\n    x, y:   where\n    '''\n{fields}"
     section = "    Attributes:\n        size: how large\n        gone: what\n\n        code()\n"
     now = f"class A:\n    '''A.\n\n{section}    '''\n{fields}"
     (one,), (other,) = documented(before), documented(now)
+    assert COLUMNS.match("size:   how large") and not COLUMNS.match("    code  # as it is")
     assert outside(*one) == ["size:   how large", "x, y:   where"]
     assert (outside(*other), wrong(*other)) == ([], ["gone: what", "code()"])

@@ -24,15 +24,15 @@ What the engine promises
 
 What the agent promises
 -----------------------
- a. No I/O, no clock, no thread, no global randomness: only the events and `self`.
- b. A vector that was given away is never changed: write `self.x = self.x + d`.
- c. At most one `compute` is outstanding.
- d. Messages are frozen dataclasses of vectors and numbers.
- e. State is plain fields (no lambdas, no open files), so that an agent can be pickled.
- f. Iterate over lists and dicts, never over sets.
- g. Never write `lr * g`: write `self.rule(g)`, so that momentum or the user's own optimizer can take
-    its place.
- h. Control flow does not look at values of vectors, unless the algorithm is about that.
+- (a) No I/O, no clock, no thread, no global randomness: only the events and `self`.
+- (b) A vector that was given away is never changed: write `self.x = self.x + d`.
+- (c) At most one `compute` is outstanding.
+- (d) Messages are frozen dataclasses of vectors and numbers.
+- (e) State is plain fields (no lambdas, no open files), so that an agent can be pickled.
+- (f) Iterate over lists and dicts, never over sets.
+- (g) Never write `lr * g`: write `self.rule(g)`, so that momentum or the user's own optimizer can take
+  its place.
+- (h) Control flow does not look at values of vectors, unless the algorithm is about that.
 
 `offbeat.sim.checks` holds a checker for both sides; the tests switch it on.
 """

@@ -1,7 +1,7 @@
 """The folder of `offbeat live`: which experiment is in it, and what became of its runs.
 
-live.json       what was asked for; written before anything starts
-NAME-lrSTEP/    a run: what its agents wrote (see `offbeat.liverun`)
+- `live.json`: what was asked for; written before anything starts
+- `NAME-lrSTEP/`: a run: what its agents wrote (see `offbeat.liverun`)
 """
 
 from __future__ import annotations

@@ -3,17 +3,16 @@
 Tables in the order in which things happened; the digest is over all of them. What a run reports of its trace (B, D and
 the digest) is found part by part, so that a trace of which nothing else is wanted need not be held (`Tally`).
 
-events         every handler call: time, agent, event, source, kind (message type), version (of the model
-               that the message carries; of a gradient: the step), start and end of the transmission (of a
-               gradient: of the computation). Of a view: source is who was lost (version 0) or is back (1). Of a rejoin:
-               source and version say whose model it starts with. Live only: `moved` says that a register's vectors
-               moved on within the next handler; `crash` with a source, that a returning agent knows of that loss; the
-               start of a rejoin is how many gradients the agent had asked for before; `saved` and `resume` name by its
-               version the state that went into a checkpoint and came out of it
-writes         every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists,
-               for each, the versions of other agents that entered it: recorded from the linear form that the
-               algorithm built in the handler that wrote it; what it had mixed into a field earlier is not seen
-transmissions  start, end, agent, kind, bytes
+- `events`: every handler call: time, agent, event, source, kind (message type), version (of the model that the message
+  carries; of a gradient: the step), start and end of the transmission (of a gradient: of the computation). Of a view:
+  source is who was lost (version 0) or is back (1). Of a rejoin: source and version say whose model it starts with.
+  Live only: `moved` says that a register's vectors moved on within the next handler; `crash` with a source, that a
+  returning agent knows of that loss; the start of a rejoin is how many gradients the agent had asked for before;
+  `saved` and `resume` name by its version the state that went into a checkpoint and came out of it
+- `writes`: every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists, for each,
+  the versions of other agents that entered it: recorded from the linear form that the algorithm built in the handler
+  that wrote it; what it had mixed into a field earlier is not seen
+- `transmissions`: start, end, agent, kind, bytes
 
 The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same
 instant share one k. The r-th version of a model is the one that its agent's r-th write made; 0 is the initial one.
