@@ -256,6 +256,16 @@ def test_nothing_is_kept_of_a_loader_that_is_gone() -> None:
     assert len(life.places.known) == 1
 
 
+def test_workers_that_stay_stay_as_long_as_their_loader() -> None:
+    life, loader = Life(), DataLoader(TRAIN, batch_size=2)
+    share = weakref.ref(life.places.shard(loader))
+    gc.collect()
+    assert share() is life.places.shard(loader), "with it the iterator that keeps them"
+    del loader
+    gc.collect()
+    assert share() is None
+
+
 def test_loaders_that_look_alike_keep_their_own_places_while_they_are_there() -> None:
     life = Life()
     one, two = (DataLoader(TRAIN, batch_size=2) for _ in range(2))

@@ -448,6 +448,16 @@ class PastTheSampler(DataLoader[int]):
         return [[0], [1]] if name == "_index_sampler" else super().__getattribute__(name)
 
 
+class Wrapper:
+    """Has a loader, and is none."""
+
+    def __init__(self, loader: DataLoader[int]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
+
+
 @pytest.mark.parametrize("kind", [Transforming, Forever, Prepared])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_loader_that_goes_its_own_way_is_split_by_batches(kind: type[DataLoader[int]], shuffle: bool) -> None:
@@ -519,6 +529,7 @@ def test_a_generator_lasts_for_one_epoch() -> None:
         (DataLoader(Numbers(3)), 0, 4, 0, "3 samples .* 4 agents"),
         (DataLoader(Numbers(9), batch_size=4, drop_last=True), 0, 3, 0, "one batch of 4"),
         (DataLoader(Numbers(9), sampler=DistributedSampler(Numbers(9), 2, 0)), 0, 2, 0, "DistributedSampler"),
+        (Wrapper(DataLoader(Numbers(9), sampler=DistributedSampler(Numbers(9), 2, 0))), 0, 2, 0, "DistributedSampler"),
         (
             DataLoader(Numbers(9), batch_sampler=BatchSampler(DistributedSampler(Numbers(9), 2, 0), 2, False)),
             0,

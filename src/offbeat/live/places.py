@@ -24,12 +24,14 @@ class Known:
         kind: what loaders have in common that take each other's place
         loader: refers to the loader, if it can tell when that is gone
         made: to its newest Shard
+        held: this Shard, as long as the loader is there, for the workers that it may have
     """
 
     kind: str
     place: Place
     loader: weakref.ref[Any] | None = None
     made: weakref.ref[Shard[Any]] | None = None
+    held: Shard[Any] | None = None
 
     @property
     def shard(self) -> Shard[Any] | None:
@@ -40,6 +42,18 @@ class Known:
         """Whether this is that very loader."""
         shard = self.shard
         return (self.loader is not None and self.loader() is loader) or (shard is not None and shard.is_of(loader))
+
+    def hold(self, loader: object, shard: Shard[Any]) -> None:
+        """This is the Shard of that loader now."""
+        self.made = weakref.ref(shard)
+        if shard.is_of(loader):  # which would stay as long as it does
+            self.loader = self.held = None
+        else:
+            self.loader, self.held = weakref.ref(loader, self._let_go), shard
+
+    def _let_go(self, gone: weakref.ref[Any]) -> None:
+        if gone is self.loader:
+            self.held = None
 
     def free(self) -> bool:
         """Whether a new loader may take its place: it is gone, and no loop is going on, or is to come."""
@@ -75,8 +89,8 @@ class Places:
         made: Shard[T] | None = known.shard if same else None
         if made is None:
             made = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
-            made.place, known.made = known.place, weakref.ref(made)
-            known.loader = None if made.is_of(loader) else weakref.ref(loader)
+            made.place = known.place
+            known.hold(loader, made)
         return made
 
     def epochs(self, n: int) -> Iterable[int]:

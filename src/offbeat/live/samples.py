@@ -23,8 +23,8 @@ from offbeat.streams import WORLD, Purpose
 KNOWN = (SequentialSampler, RandomSampler, SubsetSampler, WeightedSampler)
 """The samplers whose order is made here instead of asked for; not their subclasses."""
 
-INNER = ("batch_sampler", "sampler", "base_dataloader")
-"""Where a loader keeps what orders its batches, beside a data set that does; the last one is Accelerate's."""
+INNER = ("batch_sampler", "sampler", "loader", "base_dataloader")
+"""Where a loader, or what wraps one, keeps what orders its batches, beside a data set that does."""
 
 
 class Samples:
@@ -114,7 +114,7 @@ def _within(parts: tuple[object, ...]) -> list[object]:
     return found
 
 
-def refuse_distributed(loader: DataLoader[Any]) -> None:
+def refuse_distributed(loader: object) -> None:
     """Raise SettingError if the loader shards already."""
     if any(isinstance(part, DistributedSampler) for part in _within((loader,))):
         raise SettingError("Got a DistributedSampler, but offbeat shards by itself: pass a plain loader.")

@@ -55,10 +55,8 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]
         raise SettingError(f"Got the seed {seed!r}; give an integer of at least 0, the same for all agents.")
     if not isinstance(loader, Iterable):
         raise SettingError(f"Cannot shard a {type(loader).__name__}: pass a DataLoader or an iterable of batches.")
-    if not isinstance(loader, DataLoader):
-        return Shard(loader, Strided(loader, rank, world, seed))
     refuse_distributed(loader)
-    if _iterates(loader) or isinstance(loader.dataset, IterableDataset):
+    if not isinstance(loader, DataLoader) or _iterates(loader) or isinstance(loader.dataset, IterableDataset):
         return Shard(loader, Strided(loader, rank, world, seed))
     return Shard(copy.copy(loader), Indexed(loader, rank, world, seed))
 
