@@ -18,8 +18,10 @@ from offbeat import child, member
 from offbeat.errors import FINAL, SettingError
 from offbeat.live import checkpoint
 from offbeat.live.board import LAUNCHER, Bell, Board, Order, bell_path
+from offbeat.live.driver import Driver
 from offbeat.live.enter import Place
 from offbeat.live.flat import BrokenViews, Flat
+from offbeat.live.guard import Guard
 from offbeat.member import Local
 from offbeat.vector import Stamp, Vector, settle
 
@@ -87,7 +89,7 @@ def in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     """Makes the only agent of a run, in this process; what it is given are the run's settings."""
     settings: dict[str, Any] = {
         "agents": 1, "topology": "complete", "algorithm": "adsgd", "seed": 0, "unit": 1.0, "faults": [],
-        "folder": str(tmp_path), "checkpoint_every": "1000", "resume": False,
+        "folder": str(tmp_path), "checkpoint_every": "1000", "resume": False, "on_nan": "skip",
     }  # fmt: skip
     bells = [Bell(bell_path(tmp_path, i)) for i in (LAUNCHER, 0)]
     lifeline = os.pipe()
@@ -257,7 +259,7 @@ def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
     model(torch.ones(3)).sum().backward()
     given = Vector(tuple(part.clone() for part in flat.parts), Stamp(1, 19))
     for own, mixed in ((given, [Stamp(1, 19)]), (Vector(given.parts, Stamp(0, 7)), [Stamp(0, 7)])):
-        local.driver = SimpleNamespace(snapshot=given, agent=SimpleNamespace(x=own))  # type: ignore[assignment]
+        local.driver = SimpleNamespace(snapshot=given, agent=SimpleNamespace(x=own), guard=Guard(0))  # type: ignore[assignment]
         x = own - local(local.gradient())
         assert [v.stamp for v in x.sources()] == mixed
         settle()
@@ -311,6 +313,7 @@ def test_what_a_script_had_reached_when_it_failed_is_saved(
     last: str, saved: int, in_a_run: Callable[..., member.Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_a_run()
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)  # there is nobody to wait for
     (tmp_path / "train.py").write_text(FAILING + last)
     monkeypatch.setattr(sys, "argv", ["child", str(tmp_path / "train.py")])
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -15,6 +15,7 @@ from offbeat.console import Out, complain
 from offbeat.errors import DiskError, OffbeatError, SettingError
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
+from offbeat.live.guard import SKIP, checked_policy
 from offbeat.live.launch import Job, Launcher, RunFailed, in_use, job_folder
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.metrics import Metrics
@@ -58,6 +59,13 @@ def launch(
     checkpoint_every: Annotated[
         str, typer.Option(help="Steps ('500') or seconds ('60s') between checkpoints.", rich_help_panel=HOW)
     ] = "60s",
+    on_nan: Annotated[
+        str,
+        typer.Option(
+            help="What an agent does with an update that is not finite: skip it, stop the run, or ignore it.",
+            rich_help_panel=HOW,
+        ),
+    ] = SKIP,
     fault: Annotated[
         list[str] | None,
         typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=HOW),
@@ -99,6 +107,7 @@ def launch(
     if not module and not Path(command[0]).is_file():
         raise SettingError(f"There is no script {command[0]}; expected a file, or a module's name with --module.")
     Every.parse(checkpoint_every)
+    checked_policy(on_nan)
     for text in fault or []:
         parse_fault(text, agents)
     if max_restarts < 0:
@@ -114,7 +123,7 @@ def launch(
     settings: dict[str, Any] = {
         "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0, "folder": str(folder),
         "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
-        "faults": fault or [],
+        "faults": fault or [], "on_nan": on_nan,
     }  # fmt: skip
     started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
     logs = [log_path(folder, i) for i in range(agents)]
@@ -130,8 +139,8 @@ def launch(
             failed: RunFailed | None = RunFailed(f"{error}\n{_after(folder)}", exit_code=error.exit_code)
         else:
             failed = None
-    if metrics.error:
-        Out(stderr=True).print(Text(metrics.error), soft_wrap=True)
+    for remark in metrics.remarks:
+        Out(stderr=True).print(Text(remark), soft_wrap=True)
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
         if failed is None or all(path.exists() for path in logs):
             _keep(merged(logs, launcher.settings), folder, profile, quiet)

@@ -19,6 +19,7 @@ from offbeat.console import Out, complain
 from offbeat.errors import DiskError, SettingError
 from offbeat.experiment import Prepared
 from offbeat.live.faults import parse_fault
+from offbeat.live.guard import SKIP, checked_policy
 from offbeat.live.launch import in_use, job_folder
 from offbeat.live.metrics import Metrics
 from offbeat.live.screen import Screen, shown
@@ -78,6 +79,13 @@ def live(
         list[str] | None,
         typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=WORLD),
     ] = None,
+    on_nan: Annotated[
+        str,
+        typer.Option(
+            help="What an agent does with an update that is not finite: skip it, stop the run, or ignore it.",
+            rich_help_panel=LEARNING,
+        ),
+    ] = SKIP,
     lr: Annotated[list[str] | None, typer.Option(help="The step, as in compare.", rich_help_panel=LEARNING)] = None,
     batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
     reg: Annotated[float, typer.Option(help="As in compare.", rich_help_panel=LEARNING)] = 0.001,
@@ -134,7 +142,10 @@ def live(
         "algorithms": [find(name).name for name in algorithms.split(",")],
         "lr": {name or ALL: step for name, step in parse_steps(lr or []).items()},
     }  # fmt: skip
-    how: dict[str, Any] = {"max_restarts": max_restarts, "checkpoint_every": checkpoint_every, "fault": fault or []}
+    how: dict[str, Any] = {
+        "max_restarts": max_restarts, "checkpoint_every": checkpoint_every, "fault": fault or [],
+        "on_nan": checked_policy(on_nan),
+    }  # fmt: skip
     if resume:
         given = {name for name in [*asked, *how] if _is_given(ctx, name)}
         asked, how = asked_before(out, asked, how, given)
@@ -214,7 +225,7 @@ class Series:
     def run(self, folder: Path, ended: Mapping[Path, Run], output: Outputs) -> tuple[Comparison, int]:
         """Make the others, and the exit code; a signal or an error ends them and keeps what there is."""
         runs: list[Run] = []
-        errors: list[str] = []
+        remarks: list[str] = []
         console, code = Out(stderr=True), 0
         with terminable(), Screen(console, console) if not output.quiet else nullcontext() as screen:
             for k, (row, lr) in enumerate(self.runs):
@@ -226,7 +237,7 @@ class Series:
                 run: Run | None = ended.get(where)
                 if run is None:
                     try:
-                        run, number = self._one(row, lr, where, name, screen, errors)
+                        run, number = self._one(row, lr, where, name, screen, remarks)
                     except KeyboardInterrupt as interrupt:  # while it is evaluated
                         run, number = None, exit_code(interrupt) - 128
                     except Exception as error:  # whatever it is, it costs no run that has ended
@@ -238,12 +249,12 @@ class Series:
                 runs += [run] if run is not None else []
                 if code or output.error is not None:
                     break
-        for text in errors:
-            console.print(Text(text), soft_wrap=True)
+        for remark in remarks:
+            console.print(Text(remark), soft_wrap=True)
         return Comparison(runs, interrupted=code != 0 or output.error is not None), code
 
     def _one(
-        self, row: Algorithm, lr: float, where: Path, name: str, screen: Screen | None, errors: list[str]
+        self, row: Algorithm, lr: float, where: Path, name: str, screen: Screen | None, remarks: list[str]
     ) -> tuple[Run | None, int]:
         """One run, from its checkpoints if it had begun, and the signal that ended it."""
 
@@ -261,9 +272,9 @@ class Series:
         with shown(screen, metrics) as (say, watch):
             run, number = run_live(
                 self.p, self.e, row, lr, where, self.unit, self.how["max_restarts"], say, told, self.how["fault"],
-                watch, self.how["checkpoint_every"], resume,
+                watch, self.how["checkpoint_every"], resume, self.how.get("on_nan", SKIP),
             )  # fmt: skip
-        errors += [metrics.error] if metrics.error else []
+        remarks += metrics.remarks
         return run, number
 
     def how_to_go_on(self, folder: Path) -> str:

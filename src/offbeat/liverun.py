@@ -28,6 +28,7 @@ from offbeat.live.driver import Driver, Stopped
 from offbeat.live.ending import tell
 from offbeat.live.enter import Place, arrive, begin, log_path, place, resume
 from offbeat.live.fabric import model_of
+from offbeat.live.guard import SKIP
 from offbeat.live.launch import Job, Launcher
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.looks import Look, Looks
@@ -80,7 +81,7 @@ def agent_program() -> None:
                 g = evaluate(p.task, {me: (x.parts, minibatch())})[me]
                 time.sleep(max(0.0, min(done, p.until) - driver.clock.now()) * driver.clock.unit)
                 faults.before_step(driver.performer.steps)
-                x = driver.step(g)
+                x = driver.step(driver.guard.gradient(g, driver.performer.steps + 1))
                 faults.after_step()
                 keeper.save(asked + 1)
         except Stopped:
@@ -112,10 +113,7 @@ class Keeper:
         waits = self.driver.performer.at is None
         if every and steps != self.saved and not waits and (final or steps % every == 0):
             self.saved = steps
-            with self.driver.lock:
-                state = self.driver.state() | {"asked": asked}
-                begun = checkpoint.begin(self.folder, checkpoint.step_name(steps), self.about, state)
-            checkpoint.finish(begun)
+            self.driver.save(self.folder, self.about, {"asked": asked})
 
     def state(self) -> dict[str, Any] | None:
         """The newest state of this agent, if the run is to go on from it."""
@@ -196,7 +194,7 @@ def run_live(
     p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
     faults: Sequence[str] = (), look: Callable[[Launcher], None] = lambda launcher: None,
-    checkpoint_every: int = 0, resume: bool = False,
+    checkpoint_every: int = 0, resume: bool = False, on_nan: str = SKIP,
 ) -> tuple[Run | None, int]:  # fmt: skip
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
@@ -208,7 +206,7 @@ def run_live(
     settings = {
         "experiment": e, "seed": p.seed, "algorithm": row.name, "lr": lr, "unit": unit, "folder": str(folder.resolve()),
         "agents": p.topology.n, "faults": list(faults),
-        "checkpoint_every": checkpoint_every, "resume": resume,
+        "checkpoint_every": checkpoint_every, "resume": resume, "on_nan": on_nan,
     }  # fmt: skip
     looks = Looks(folder / LOOKS, all_alike(p), anew=not resume)
     watcher = Watcher(p, unit, looks, told)

@@ -41,14 +41,15 @@ from offbeat.live.checkpoint import newest, set_aside
 from offbeat.live.driver import Driver, Stopped
 from offbeat.live.enter import Place, agree, begin, place, propose, resume
 from offbeat.live.faults import Faults
-from offbeat.live.flat import Flat
+from offbeat.live.flat import Flat, some
+from offbeat.live.guard import Statistics, not_finite
 from offbeat.live.log import Log
 from offbeat.live.places import Places
 from offbeat.live.saver import Every, Saver
 from offbeat.live.shard import Shard
 from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology, build
-from offbeat.vector import Vector, difference, lazy, opaque
+from offbeat.vector import Vector, difference, lazy, opaque, zero
 
 T = TypeVar("T")
 
@@ -211,6 +212,10 @@ class Member:
             state = None if step is None else saver.load(step)
         saver.restore_training()
         saver.check(driver)
+        if driver.guard.on and (wrong := not_finite(self._flat.named(self._flat.parts))):
+            raise SettingError(
+                f"The model is not finite to begin with: {some(wrong)}. --on-nan ignore lets it through."
+            )
         propose(here, about, initial, "return" in self.algorithm.tolerates)
         driver.join()
         initial = agree(here, about)
@@ -222,6 +227,7 @@ class Member:
         driver, here = self._driver, self._here
         assert driver is not None
         faults = Faults([]) if here is None else here.faults()
+        statistics = Statistics(flat.model) if driver.guard.on else None
 
         def step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
             loss = None
@@ -229,7 +235,11 @@ class Member:
                 with torch.enable_grad():
                     loss = closure()
             flat.check()
+            if (found := getattr(optimizer, "found_inf", None)) is not None and bool(found):
+                return loss  # of GradScaler, which has a fused optimizer skip the step by itself
             faults.before_step(driver.performer.steps)
+            if statistics is not None:
+                statistics.mend()
             try:
                 with driver.lock:
                     x = driver.step(local.gradient())
@@ -258,12 +268,24 @@ class Local:
         self._step: Callable[[], Any] = optimizer.step
         self.driver: Driver | None = None
         self._g: Callable[[], Vector | None] = lambda: None
+        self._refused = False
 
     def gradient(self) -> Vector:
-        """The gradient as it lies in the parameters; gathered only if the algorithm looks at it."""
-        g = lazy(lambda: tuple(part.cpu() for part in self.flat.gradient()))
+        """The gradient as it lies in the parameters; gathered only if the algorithm looks at it.
+
+        One that the guard refuses is zero, and the optimizer is not asked about it.
+        """
+        self._refused = self._refuses()
+        make = self.flat.zeros if self._refused else self.flat.gradient
+        g = lazy(lambda: tuple(part.cpu() for part in make()))
         self._g = weakref.ref(g)
         return g
+
+    def _refuses(self) -> bool:
+        if self.driver is None or not self.driver.guard.on:
+            return False
+        grads, step = self.flat.gradients(), self.driver.performer.steps + 1
+        return self.driver.guard.refuses(grads.values(), step, lambda: f"the gradient ({some(not_finite(grads))})")
 
     def keep(self) -> None:
         """The step is made. If the algorithm keeps the gradient, gather it: the parameters' may change now."""
@@ -277,8 +299,13 @@ class Local:
         x = self.driver.snapshot
         assert x is not None
         if g is not self._g():
-            self.driver.performer.force()  # not on a version that may be overwritten before the handler ends
+            performer, guard = self.driver.performer, self.driver.guard
+            performer.force()  # not on a version that may be overwritten before the handler ends
+            if guard.refuses(g.parts, performer.steps + 1, lambda: "the tracked or averaged gradient"):
+                return zero(x)
             self.flat.set_gradient(g.parts)
+        elif self._refused:
+            return zero(x)
         self._step()
         moved = x is not self.driver.agent.x  # the agent has mixed since: then x is no version that enters the model
         return difference(opaque(lambda: x.parts) if moved else x, opaque(self.flat.staging.down, of=(g,)))

@@ -15,6 +15,7 @@ import torch
 from offbeat.algorithms import find
 from offbeat.errors import DataError
 from offbeat.experiment import Experiment, prepare
+from offbeat.live.guard import SKIP
 from offbeat.live.log import damage
 from offbeat.live.performer import digest
 from offbeat.rules import SGD
@@ -82,6 +83,7 @@ def _experiment(trace: Trace, s: Any) -> Replay:
     return Replay(
         trace, p.topology, find(s["algorithm"]).new, lambda: SGD(s["lr"]),
         lambda i, life: python_stream(p.seed, Purpose.ALGORITHM, i, life), p.task.initial(), gradient,
+        s.get("on_nan") == SKIP,
     )  # fmt: skip
 
 

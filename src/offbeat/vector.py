@@ -25,6 +25,7 @@ was overwritten meanwhile.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -129,6 +130,10 @@ class Vector:
     def move(self, other: Vector) -> None:
         """Rebind a late-bound vector to a newer version. For engines only."""
         self._parts, self.stamp = other.parts, other.stamp
+
+    def become(self, other: Vector) -> None:
+        """Take another's value, as a copy, in place of its own. For engines only."""
+        self._parts = tuple(part.clone() for part in other.parts)
 
     def into(self, out: Parts) -> bool:
         """Have a form evaluated into these tensors, and say whether it will be. For engines only."""
@@ -299,6 +304,20 @@ def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vec
 def pin(v: Vector) -> Vector:
     """The value of `v` now, also when `v` came out of a register and moves on."""
     return _form(((1.0, v),))
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all numbers are finite.
+
+    One sum a tensor, in which NaN and infinity show. A sum may also overflow: then the extremes decide.
+    """
+    few = [t for t in tensors if t.numel()]
+    sums: dict[torch.device, list[Tensor]] = {}
+    for t in few:
+        sums.setdefault(t.device, []).append(t.sum(dtype=torch.promote_types(t.dtype, torch.float32)).float())
+    if all(math.isfinite(torch.stack(each).sum().item()) for each in sums.values()):
+        return True
+    return all(math.isfinite(extreme.item()) for t in few for extreme in t.aminmax())
 
 
 def difference(x: Vector, y: Vector) -> Vector:

@@ -66,6 +66,7 @@ class Row(IntEnum):
     AGE = 12  # mean age of what it mixes, in seconds, float64
     MAILBOXES = 13  # how many it has made
     METRIC = 14
+    SKIPPED = 15  # updates that were not finite, in all
 
 
 Cells: TypeAlias = "memoryview[Any]"

@@ -36,6 +36,7 @@ from torch import Tensor
 from offbeat.agent import Agent
 from offbeat.errors import ContractError, DataError, DiskError, SettingError
 from offbeat.live.encode import decode, encode, name_of
+from offbeat.live.guard import NotFinite, not_finite
 from offbeat.reading import opened, reading, refuse_newer
 from offbeat.rules import Rule
 
@@ -80,10 +81,19 @@ def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep:
     return finish(begin(folder, name, about, state), keep)
 
 
-def begin(folder: Path, name: str, about: Mapping[str, Any], state: object) -> Path:
+def begin(
+    folder: Path, name: str, about: Mapping[str, Any], state: object, usual: Set[str] | None = None
+) -> Path:  # fmt: skip
     """Write the state as it is now, under a temporary name; what it needs in memory is a copy of what was heard.
 
-    Returns where `finish` finds it. Raises as `save` does.
+    Returns where `finish` finds it. Raises as `save` does, and NotFinite.
+
+    Args:
+        folder: where it goes
+        name: what it is called
+        about: which run this is
+        state: what is saved
+        usual: if given, all tensors but these have to be finite
     """
     if Path(name).name != name or name[:1] in ("", "."):
         raise SettingError(f"A checkpoint needs a plain name; got '{name}'.")
@@ -91,6 +101,8 @@ def begin(folder: Path, name: str, about: Mapping[str, Any], state: object) -> P
     if none:
         raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
     tree, tensors = encode(state)
+    if usual is not None and (wrong := set(not_finite(tensors)) - usual):
+        raise NotFinite(f"{min(wrong)} is not finite, so {folder / name} is not written. The checkpoints before stay.")
     metadata = {"offbeat": FORMAT, "sum": UNSUMMED.decode(), "about": json.dumps(known), "state": json.dumps(tree)}
     head = _head(metadata, tensors)
     size = len(head) + sum(tensor.nbytes for tensor in tensors.values())

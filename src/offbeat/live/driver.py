@@ -11,17 +11,19 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from heapq import heappop
+from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
 from offbeat.agent import Agent, Message, View
 from offbeat.errors import ContractError, DiskError
 from offbeat.lifeline import readable
+from offbeat.live import checkpoint
 from offbeat.live.board import Order, Row, State
-from offbeat.live.checkpoint import agent_state, restore_agent
 from offbeat.live.fabric import Fabric
+from offbeat.live.guard import IGNORE, Guard, NotFinite
 from offbeat.live.log import Log, Logged
 from offbeat.live.performer import Clock, Performer, digest
 from offbeat.live.post import Link
@@ -50,15 +52,17 @@ class Driver:
         unit: seconds in a unit of the agent's time
         link: emulates the delays of a world; None: as fast as the machine is
         lifeline: a file that can be read when the launcher is gone
+        on_nan: what is done with numbers that are not finite
     """
 
     def __init__(
         self, agent: Agent, topology: Topology, fabric: Fabric | None, log: Log, unit: float = 1.0,
-        link: Link | None = None, lifeline: int | None = None,
+        link: Link | None = None, lifeline: int | None = None, on_nan: str = IGNORE,
     ) -> None:  # fmt: skip
         self.agent, self.topology, self.fabric, self.log = agent, topology, fabric, log
         self.clock = Clock(unit)
-        self.performer = Performer(agent, fabric, log, self.clock, link)
+        self.guard = Guard(agent.me, on_nan, None if fabric is None else fabric.row)
+        self.performer = Performer(agent, fabric, log, self.clock, link, self.guard)
         self.lifeline = [] if lifeline is None else [lifeline]
         self.lock = RLock()
         self.me = agent.me
@@ -145,7 +149,7 @@ class Driver:
     def resume(self, state: Mapping[str, Any]) -> Vector:
         """The first event of an agent that goes on from a checkpoint: what `state` gave."""
         with self.lock:
-            restore_agent(self.agent, state["agent"])
+            checkpoint.restore_agent(self.agent, state["agent"])
             self.performer.model, self.performer.at = self.agent.model, state["at"]
             self.performer.steps = state["steps"]
             self.performer.handle("resume", "resume", version=state["version"])
@@ -159,11 +163,31 @@ class Driver:
         )
         self.log.flush()
         return {
-            "agent": agent_state(self.agent),
+            "agent": checkpoint.agent_state(self.agent),
             "at": self.performer.at,
             "version": self.performer.version,
             "steps": self.performer.steps,
         }
+
+    def save(
+        self, folder: Path, about: Mapping[str, Any], more: Mapping[str, Any], usual: Set[str] = frozenset()
+    ) -> None:
+        """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older ones stay.
+
+        Args:
+            folder: where this agent's checkpoints are
+            about: which run this is
+            more: what else is saved
+            usual: tensors of it that may hold numbers that are not finite
+        """
+        try:
+            with self.lock:
+                name = checkpoint.step_name(self.performer.steps)
+                begun = checkpoint.begin(folder, name, about, {**self.state(), **more}, usual)
+        except NotFinite as error:
+            self.guard.tell(str(error))
+        else:
+            checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
 
     def restore_counts(self, before: Logged) -> None:
         """Go on counting versions and steps where this agent's earlier lives ended."""

@@ -19,6 +19,7 @@ from offbeat.live.checkpoint import refuse_other
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
 from offbeat.live.faults import Faults, parse_fault
+from offbeat.live.guard import SKIP
 from offbeat.live.performer import Snapshot
 from offbeat.live.post import Link
 from offbeat.live.register import Register
@@ -62,7 +63,8 @@ class Place:
         link = None if world is None else Link(world, self.me, model_bytes, self.incarnation - 1)
         unit = float(self.settings["unit"])
         evaluate_with(kernel.linear)
-        return Driver(agent, topology, fabric, log.Log(self.log_path), unit, link, self.lifeline)
+        on_nan = str(self.settings.get("on_nan", SKIP))
+        return Driver(agent, topology, fabric, log.Log(self.log_path), unit, link, self.lifeline, on_nan)
 
     def faults(self) -> Faults:
         """What is to happen to this agent on purpose."""

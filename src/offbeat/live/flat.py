@@ -94,10 +94,20 @@ class Flat:
             self._examine()
             self._remember()  # something harmless: a frozen part was added, say
 
+    def gradients(self) -> dict[str, Tensor]:
+        """The gradients that there are, where they lie; of a sparse one its values."""
+        found = zip(self.places, self._parameters, strict=True)
+        grads = {place.name: p.grad.detach() for place, p in found if p.grad is not None}
+        return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
+
+    def zeros(self) -> Parts:
+        """Flat tensors like the buffers."""
+        return tuple(torch.zeros_like(part) for part in self.parts)
+
     @torch.no_grad()
     def gradient(self) -> Parts:
         """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
-        flat = tuple(torch.zeros_like(part) for part in self.parts)
+        flat = self.zeros()
         for p, place in zip(self._parameters, self.places, strict=True):
             if p.grad is not None:
                 if p.grad.layout is not torch.strided:
@@ -165,7 +175,7 @@ class Flat:
             q, view = now.get(name, p), _view(self.parts, place)
             moved = p.data_ptr() != view.data_ptr() or p.stride() != view.stride()
             rows = (
-                (name not in now, f"is gone; new: {_some(new) or 'none'}", "re-parametrise, compile, replace modules"),
+                (name not in now, f"is gone; new: {some(new) or 'none'}", "re-parametrise, compile, replace modules"),
                 (q.dtype != view.dtype, f"is {q.dtype}, was {view.dtype}", "call .to(dtype) or .half()"),
                 (q.device != view.device, f"is on {q.device}, was on {view.device}", "call .to(device)"),
                 (q is not p, "was replaced, as load_state_dict(assign=True) does", "load without assign, or replace"),
@@ -175,7 +185,7 @@ class Flat:
             for _, what, do in (row for row in rows if row[0]):
                 raise BrokenViews(f"Parameter '{name}' left the shared buffer: it {what}. Expected: {do} {BEFORE}.")
         if new:
-            raise BrokenViews(f"{_some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
+            raise BrokenViews(f"{some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
 
 
 def buffers(model: nn.Module) -> dict[str, Tensor]:
@@ -205,7 +215,8 @@ def _count(tensors: list[nn.Parameter]) -> None:
             increment_version(tensor)
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """A few names, and how many more there are."""
     return ", ".join(f"'{name}'" for name in names[:FEW]) + f" and {len(names) - FEW} more" * (len(names) > FEW)
 
 
@@ -235,6 +246,6 @@ def _refuse_optimizer(model: nn.Module, optimizer: Optimizer, trained: dict[str,
     groups = enumerate(group["params"] for group in optimizer.param_groups)
     held = {id(p): f"group {g}, number {k}: {tuple(p.shape)}" for g, group in groups for k, p in enumerate(group)}
     if missing := [name for name, p in trained.items() if id(p) not in held]:
-        raise SettingError(f"The optimizer does not hold {_some(missing)}; give it these, or freeze them.")
+        raise SettingError(f"The optimizer does not hold {some(missing)}; give it these, or freeze them.")
     if foreign := [what for key, what in held.items() if key not in mine]:
-        raise SettingError(f"The optimizer holds parameters that are not the model's: {_some(foreign)}. Make it last.")
+        raise SettingError(f"The optimizer holds parameters that are not the model's: {some(foreign)}. Make it last.")

@@ -32,6 +32,9 @@ PATIENCE = 30.0
 TICK = 0.25
 """Seconds between looks at what nobody reports."""
 
+KEPT = [Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED, Row.SKIPPED]
+"""What the rows of an agent count in all its lives."""
+
 
 class RunFailed(OffbeatError):
     """A run ended otherwise than it should; the message says why. began: whether any step had been made."""
@@ -154,10 +157,10 @@ class Launcher:
     def _start(self, i: int) -> None:
         row = self.board.rows[i]
         self.steps_before[i] = int(row[Row.STEPS])
-        kept = row[[Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED]].copy()
+        kept = row[KEPT].copy()
         row[:] = 0
         self.board.numbers[i, SAID] = math.nan
-        row[[Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED]] = kept
+        row[KEPT] = kept
         incarnation = self.restarts[i] + 1
         environment = {
             "OFFBEAT_RUN": str(self.shared), "OFFBEAT_RANK": str(i), "OFFBEAT_INCARNATION": str(incarnation),

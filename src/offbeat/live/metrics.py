@@ -12,6 +12,7 @@ one look; what is not known, or is no finite number, is null:
     waited     seconds that it has waited for others, in all; 0 for an algorithm that does not wait
     mixing     fraction of the time since the last look that its steps spent on mixing, waiting left out
     restarts   how often it was started again
+    skipped    updates that were not finite and therefore skipped, in all its lives
     consensus  root mean square distance of all agents' newest models from their mean; not in every look
 """
 
@@ -86,6 +87,14 @@ class Metrics:
         self._last, self._before = now, counted
         self._append("".join(json.dumps(row, allow_nan=False) + "\n" for row in self.rows).encode())
         self._draw(self._show)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the run once it has ended."""
+        skipped = {row["agent"]: row["skipped"] for row in self.rows if row["skipped"]}
+        counts = ", ".join(f"agent {i}: {count:,}" for i, count in skipped.items())
+        said = f"Updates that were not finite were skipped: {counts}."
+        return [*([said] if skipped else []), *([self.error] if self.error else [])]
 
     def close(self) -> None:
         """Close the files."""
@@ -181,7 +190,7 @@ def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: 
         "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed,
         "waited": now[1] / 1e9,
         "mixing": None if passed < SHORTEST else min(1.0, max(0.0, (mixed - waited) / 1e9 / passed)),
-        "restarts": launcher.restarts[i],
+        "restarts": launcher.restarts[i], "skipped": int(launcher.board.rows[i, Row.SKIPPED]),
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Pu
 from offbeat.errors import ContractError
 from offbeat.live.board import Row
 from offbeat.live.fabric import Bound, Fabric, Reader
+from offbeat.live.guard import Guard
 from offbeat.live.log import Log
 from offbeat.live.post import Link, Post
 from offbeat.live.register import Register
@@ -59,9 +60,13 @@ class Performer:
         alarms: (time, number, name), a heap
     """
 
-    def __init__(self, agent: Agent, fabric: Fabric | None, log: Log, clock: Clock, link: Link | None = None) -> None:
+    def __init__(
+        self, agent: Agent, fabric: Fabric | None, log: Log, clock: Clock, link: Link | None = None,
+        guard: Guard | None = None,
+    ) -> None:  # fmt: skip
         self.agent, self.fabric, self.log, self.clock = agent, fabric, log, clock
         self.me = agent.me
+        self.guard = Guard(self.me) if guard is None else guard
         self.post = Post(self._mail, self._register, link)
         self.model, self.version, self.steps = agent.x, 0, 0
         self.at: Vector | None = None
@@ -93,6 +98,8 @@ class Performer:
             placed = [(self._place(effect), effect) for effect in self._published(effects, model, wrote)]
             self._own_stamps(model if wrote else None, effects)
         settle(self._torn)
+        if wrote and self.guard.keeps(model, self.model, self.steps):
+            placed, effects = [], [effect for effect in effects if type(effect) is not Publish]
         self.log.events.append((now, self.me, EVENT_CODE[label], source, kind, version, start, end))
         if wrote:
             self._log_write(model, mixed)

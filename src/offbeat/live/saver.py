@@ -17,6 +17,7 @@ from offbeat.live import checkpoint
 from offbeat.live.driver import Driver
 from offbeat.live.encode import encode
 from offbeat.live.flat import Flat
+from offbeat.live.guard import not_finite
 from offbeat.live.places import Places
 
 
@@ -56,6 +57,7 @@ class Saver:
 
     def __post_init__(self) -> None:
         self._saved_at, self._saved_step, self._checks = time.monotonic(), -1, 0
+        self._usual: set[str] = set()
 
     def due(self, steps: int) -> bool:
         """Whether it is time again."""
@@ -68,7 +70,8 @@ class Saver:
         self._checks += 1
         try:
             with driver.lock:
-                encode({"agent": checkpoint.agent_state(driver.agent), **self._training()})
+                _, tensors = encode({"agent": checkpoint.agent_state(driver.agent), **self._training()})
+            self._usual.update(not_finite(tensors))  # a mask of -inf, or whatever an optimizer begins with
         except ContractError as error:
             raise SettingError(
                 f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's groups and "
@@ -92,10 +95,7 @@ class Saver:
         at, steps = driver.performer.at, driver.performer.steps
         if at is None or steps == self._saved_step or not (final or self.due(steps)):
             return
-        with driver.lock:
-            state = {**driver.state(), "model": self.flat.named(at.parts), **self._training()}
-            begun = checkpoint.begin(self.folder, checkpoint.step_name(steps), self.about, state)
-        checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
+        driver.save(self.folder, self.about, {"model": self.flat.named(at.parts), **self._training()}, self._usual)
         self._saved_at, self._saved_step = time.monotonic(), steps
 
     def load(self, step: int) -> Mapping[str, Any]:

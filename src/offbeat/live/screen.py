@@ -28,7 +28,8 @@ HELD = 10_000
 PATIENCE, STEPS = 5.0, 10.0
 """An agent is slow when its last step was longer ago than so many seconds and so many mean steps."""
 
-COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, "waited": 7, "restarts": 8}
+COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, "waited": 7, "restarts": 8,
+           "skipped": 7}  # fmt: skip
 """What a line shows, and how wide that is; a narrow terminal shows the first few."""
 
 
@@ -101,6 +102,8 @@ class Screen:
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
         said = f"{self.about}; " if self.about else ""
         said += f"{seconds:,.0f} s: {counts}, {int(board.rows[:, Row.STEPS].sum()):,} steps"
+        skipped = int(board.rows[:, Row.SKIPPED].sum())
+        said += f", {skipped:,} skipped (not finite)" if skipped else ""
         rates = [row["rate"] for row in metrics.rows if row["rate"] is not None]
         return f"{said}, {sum(rates):,.1f}/s" if rates else said
 
@@ -152,7 +155,7 @@ class Screen:
             "agent": str(i), "steps": f"{int(launcher.board.rows[i, Row.STEPS]):,}",
             "rate": "-" if rate is None else f"{rate:.1f}/s", "loss": "-" if loss is None else f"{loss:.4g}",
             "age": _seconds(row.get("age")), "waited": _seconds(row.get("waited")),
-            "restarts": str(launcher.restarts[i]),
+            "restarts": str(launcher.restarts[i]), "skipped": str(int(launcher.board.rows[i, Row.SKIPPED])),
         }  # fmt: skip
 
     def _show_held(self) -> None:

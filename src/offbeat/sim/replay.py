@@ -22,7 +22,7 @@ from offbeat.outbox import vectors
 from offbeat.rules import Rule
 from offbeat.topology import Topology
 from offbeat.trace import EVENTS, Recorder, Trace, by_time
-from offbeat.vector import Parts, Stamp, Vector, settle
+from offbeat.vector import Parts, Stamp, Vector, finite, settle, zero
 
 Gradient = Callable[[int, int, Vector], Vector]
 """(agent, how many gradients it had asked for before, model) -> the gradient."""
@@ -58,15 +58,16 @@ class Replay:
         new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of its lives
         initial: the model that all start from
         gradient: evaluates gradients
+        skips: whether updates that are not finite were skipped (see `offbeat.live.guard`)
     """
 
     def __init__(
         self, trace: Trace, topology: Topology, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule],
-        rng: Callable[[int, int], Random], initial: Parts, gradient: Gradient,
+        rng: Callable[[int, int], Random], initial: Parts, gradient: Gradient, skips: bool = False,
     ) -> None:  # fmt: skip
         self.trace, self.topology, self.initial = trace, topology, initial
         self.new_agent, self.new_rule, self.gradient = new_agent, new_rule, gradient
-        self.rng = rng
+        self.rng, self.skips = rng, skips
         self.kinds = list(trace.kinds)
         self.recorder = Recorder(topology.n)
         self.lives = [self._new(i, Vector(initial), frozenset(range(topology.n))) for i in range(topology.n)]
@@ -194,7 +195,8 @@ class Replay:
                         f"At {time}, agent {i} got a gradient in the trace; in the replay it asked for none."
                     )
                 x, life.at = life.at, None
-                self._handle(i, row, "on_gradient", self.gradient(i, life.asked - 1, x))
+                g = self.gradient(i, life.asked - 1, x)
+                self._handle(i, row, "on_gradient", zero(g) if self.skips and not finite(g.parts) else g)
 
     def _resume(self, i: int, version: int) -> None:
         """Agent i is what it was when it was saved; nothing that it sent since then arrives."""
@@ -248,6 +250,8 @@ class Replay:
         else:
             mixed = sorted({v.stamp for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != i})
             settle()
+            if self.skips and not finite(model.parts):
+                model.become(life.model)
             life.version += 1
             life.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)
             life.model = model

@@ -1,0 +1,146 @@
+"""Numbers that are not finite stay where they came up: an agent that meets one skips that update, and the run goes on.
+
+A gradient is looked at before the algorithm and the local rule see it: one that is not finite counts as zero, and the
+rule, whose momentum or moments it would spoil for good, is not asked. So every algorithm makes its step as usual:
+it mixes, sends what others wait for, and adds nothing of its own. (R-FAST's tracker counts that gradient as zero until
+the next one; all-reduce's mean is over the others.) What a handler has written is looked at too. A model that is not
+finite, because sums overflow or a neighbour sent such a thing, takes its former value again, and nothing of it is
+published. A replay does the same, by the same values.
+
+To look is one sum over the numbers (`offbeat.vector.finite`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from offbeat.errors import OffbeatError, SettingError
+from offbeat.live.board import Cells, Row
+from offbeat.vector import Vector, finite, zero
+
+SKIP, STOP, IGNORE = POLICIES = ("skip", "stop", "ignore")
+IN_A_ROW = 10
+"""So many updates skipped one after another are no accident."""
+
+
+SMALL = 65_536
+"""Numbers in a buffer that is watched, at most."""
+
+
+class NotFinite(OffbeatError):
+    """An update, or what was to be saved, is not finite."""
+
+
+def checked_policy(text: str) -> str:
+    """What --on-nan says. Raises SettingError if that is none of the three."""
+    if text not in POLICIES:
+        raise SettingError(f"Got --on-nan {text}; expected one of {', '.join(POLICIES)}.")
+    return text
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of those that hold such numbers."""
+    return [name for name, t in tensors.items() if t.is_floating_point() and not finite([t])]
+
+
+class Guard:
+    """What one agent does with numbers that are not finite.
+
+    Attributes:
+        policy: SKIP the update, STOP the run with an error, IGNORE it all
+        row: the agent's row of the board, where the skipped updates of all its lives are counted
+        skipped: how many there were in this life
+    """
+
+    def __init__(self, me: int, policy: str = IGNORE, row: Cells | None = None) -> None:
+        self.me, self.policy, self.row, self.skipped = me, policy, row, 0
+        self._last, self._in_a_row = -1, 0
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is looked at."""
+        return self.policy != IGNORE
+
+    def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
+        """Whether the update of this step is skipped, as these numbers, `what` they are, are not finite."""
+        if not self.on or finite(tensors):
+            return False
+        self._skip(step, what())
+        return True
+
+    def gradient(self, g: Vector, step: int) -> Vector:
+        """The gradient, or zero in its place."""
+        return zero(g) if self.refuses(g.parts, step, lambda: "the gradient") else g
+
+    def keeps(self, model: Vector, former: Vector, step: int) -> bool:
+        """Whether a model that was just written has to be the former one again; it is, then."""
+        if not self.refuses(model.parts, step, lambda: "the new model"):
+            return False
+        model.become(former)
+        return True
+
+    def tell(self, what: str) -> None:
+        """Say something in the agent's output."""
+        sys.stderr.write(f"offbeat: agent {self.me}: {what}\n")
+        sys.stderr.flush()
+
+    def _skip(self, step: int, what: str) -> None:
+        said = f"{what} of step {step} is not finite"
+        if self.policy == STOP:
+            raise NotFinite(
+                f"Agent {self.me}: {said}, and --on-nan stop ends the run then. Lower the learning rate, clip "
+                "gradients, or look at the data of that step; --on-nan skip leaves out such updates."
+            )
+        self.skipped += 1
+        if self.row is not None:
+            self.row[Row.SKIPPED] += 1
+        if step != self._last:
+            self._in_a_row = self._in_a_row + 1 if step == self._last + 1 else 1
+            self._last = step
+            if self._in_a_row == IN_A_ROW:
+                self.tell(
+                    f"{IN_A_ROW} UPDATES IN A ROW ARE NOT FINITE, the last at step {step}: this agent learns nothing "
+                    "any more. Lower the learning rate, clip gradients, or look at its data (--on-nan stop ends a run)."
+                )
+        if self.skipped & (self.skipped - 1) == 0:  # the first, second, fourth, eighth, ...
+            self.tell(f"{said}; that update is skipped ({self.skipped} so far)")
+
+
+class Statistics:
+    """Keeps a model's buffers finite: BatchNorm takes in a batch before anybody has seen its gradient.
+
+    Watched are the small buffers in the model's state that are finite when this is made; masks of -inf are not.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._watched: dict[torch.device, list[tuple[nn.Module, str]]] = {}
+        for module in model.modules():
+            for name, b in module._buffers.items():
+                if b is not None and name not in module._non_persistent_buffers_set and _watchable(b):
+                    self._watched.setdefault(b.device, []).append((module, name))
+        self._kept = {device: torch.cat(self._now(device)) for device in self._watched}
+
+    @torch.no_grad()
+    def mend(self) -> None:
+        """Remember how they are now; those that are not finite are given their last values instead."""
+        for device, kept in self._kept.items():
+            now = self._now(device)
+            fresh = torch.cat(now)
+            if finite([fresh]):
+                self._kept[device] = fresh
+            elif fresh.shape == kept.shape:
+                for b, before in zip(now, torch.split(kept, [len(b) for b in now]), strict=True):
+                    if not finite([b]):
+                        b.copy_(before)
+
+    def _now(self, device: torch.device) -> list[Tensor]:
+        found = [module._buffers.get(name) for module, name in self._watched[device]]
+        return [b.detach().reshape(-1) for b in found if b is not None]
+
+
+def _watchable(b: Tensor) -> bool:
+    return b.is_floating_point() and b.numel() <= SMALL and b.is_contiguous() and finite([b])
