@@ -47,4 +47,4 @@ class MemoryEfficientADSGD(Agent):
 
 
 if __name__ == "__main__":
-    print(offbeat.compare(["adsgd", MemoryEfficientADSGD], task="digits", case="combined", until=2000))
+    print(offbeat.compare(["adsgd", MemoryEfficientADSGD], task="digits", case="combined", until=2000, check=True))

@@ -259,7 +259,7 @@ class Foreign(Agent):
     ("agent", "promise"),
     [
         (InPlace(), "changed afterwards"),
-        (Twice(), "two gradients"),
+        (Twice(), "second gradient"),
         (Unfrozen(), "frozen dataclass"),
         (Text(), "is a str"),
         (Lambda(), "cannot be pickled"),

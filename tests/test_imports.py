@@ -30,6 +30,7 @@ ALLOWED = {
     # the contracts: of an algorithm, of a task, of a graph
     "rules": "vector",
     "agent": "rules vector",
+    "promises": "agent vector",
     "task": "vector",
     "graphs": "",
     "topology": "agent graphs",
@@ -39,17 +40,17 @@ ALLOWED = {
     "world": "delays",
     "outbox": "agent vector",
     # what keeps or uses the contracts; none of these three knows another
-    "algorithms": "agent topology vector",
+    "algorithms": "agent promises topology vector",
     "tasks": "kernel native streams task vector",
-    "live": "agent kernel lifeline locks outbox reading rules signals streams topology trace vector world",
-    "sim": "agent devices kernel outbox rules streams task topology trace vector world",
+    "live": "agent kernel lifeline locks outbox promises reading rules signals streams topology trace vector world",
+    "sim": "agent devices kernel outbox promises rules streams task topology trace vector world",
     # results, and how they are shown
     "results": "topology trace vector",
     "report": "algorithms experiment results topology trace",
     # everything put together
-    "experiment": "algorithms delays devices rules streams task tasks topology vector world",
+    "experiment": "algorithms delays devices promises rules streams task tasks topology vector world",
     "memory": "algorithms devices experiment trace",
-    "runs": "algorithms devices experiment memory results rules sim streams task trace vector",
+    "runs": "algorithms devices experiment memory promises results rules sim streams task trace vector",
     "portions": "algorithms experiment memory results rules runs workers",
     "tuning": "results",
     "comparison": "agent algorithms experiment memory portions results rules runs tuning workers",
@@ -96,7 +97,14 @@ COMMANDS = ("cli", "cli_launch", "cli_list", "cli_live", "cli_predict", "cli_swe
 
 ONLY = {
     "pickle": {"offbeat.sim.checks"},
-    "random": {"offbeat.agent", "offbeat.graphs", "offbeat.live.encode", "offbeat.sim.replay", "offbeat.streams"},
+    "random": {
+        "offbeat.agent",
+        "offbeat.graphs",
+        "offbeat.live.encode",
+        "offbeat.promises",
+        "offbeat.sim.replay",
+        "offbeat.streams",
+    },
     "time": {"offbeat.console", "offbeat.doctor", "offbeat.liverun", "offbeat.runs", *LIVE},
     "typer": {f"offbeat.{name}" for name in COMMANDS},
     "threading": {"offbeat.live.driver", "offbeat.workers"},

@@ -33,18 +33,23 @@ What the agent promises
 - (g) Never write `lr * g`: write `self.rule(g)`, so that momentum or the user's own optimizer can take
   its place.
 - (h) Control flow does not look at values of vectors, unless the algorithm is about that.
+- (i) Messages go to neighbours, `view.peers`, unless the class says `beyond_graph = True`.
+- (j) `on_view` keeps the view that it is given: `self.view = view`.
+- (k) Nothing that changes belongs to the class: its agents, and its runs, would share it.
 
-`offbeat.sim.checks` holds a checker for both sides; the tests switch it on.
+What costs next to nothing of this is always checked (`offbeat.promises`), the rest by `check=True`
+(`offbeat.sim.checks`), as in `offbeat.compare([Mine], check=True)`: b, e, and the engine's own promises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import index
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
-from offbeat.errors import ContractError, SettingError
+from offbeat.errors import ContractError
 from offbeat.rules import Rule
 from offbeat.vector import Vector
 
@@ -128,7 +133,10 @@ class Agent:
         rng: its own random stream (a `random.Random`)
         now: the time; in a simulation the simulated one
         round: for algorithms that count rounds; a returning agent gets its donor's
+        beyond_graph: of the class: whether its messages may go to agents that are no neighbours
     """
+
+    beyond_graph: ClassVar[bool] = False
 
     me: int = field(init=False, default=-1)
     n: int = field(init=False, default=0)
@@ -194,22 +202,22 @@ class Agent:
         """Ask for the gradient at x."""
         self.effects.append(Compute(x))
 
-    def send(self, to: int | tuple[int, ...], message: Message) -> None:
+    def send(self, to: int | Iterable[int], message: Message) -> None:
         """Mail: in order, exactly once."""
         self.effects.append(Send(_receivers(to), message))
 
-    def publish(self, to: int | tuple[int, ...], message: Message) -> None:
+    def publish(self, to: int | Iterable[int], message: Message) -> None:
         """A register: the newest wins."""
         self.effects.append(Publish(_receivers(to), message))
 
-    def accumulate(self, to: int | tuple[int, ...], message: Message) -> None:
+    def accumulate(self, to: int | Iterable[int], message: Message) -> None:
         """Mail, exactly once; what has not left yet is summed."""
         self.effects.append(Accumulate(_receivers(to), message))
 
     def alarm(self, after: float, name: str) -> None:
         """Ask for `on_alarm(name)` in `after` units of time."""
         if not after >= 0:
-            raise SettingError(f"An alarm was set {after} units ahead; expected a number >= 0.")
+            raise ContractError(f"an alarm was set {after} units ahead; expected a number >= 0.")
         self.effects.append(Alarm(after, name))
 
     def drain(self) -> list[Effect]:
@@ -218,5 +226,7 @@ class Agent:
         return effects
 
 
-def _receivers(to: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (to,) if isinstance(to, int) else to
+def _receivers(to: int | Iterable[int]) -> tuple[int, ...]:
+    if type(to) is tuple:
+        return to
+    return tuple(map(index, to)) if isinstance(to, Iterable) else (index(to),)

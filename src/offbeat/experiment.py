@@ -16,6 +16,7 @@ from offbeat import devices, tasks
 from offbeat.algorithms import Algorithm
 from offbeat.delays import Delay, parse
 from offbeat.errors import SettingError
+from offbeat.promises import named
 from offbeat.rules import SGD
 from offbeat.streams import Purpose, python_stream
 from offbeat.task import Task
@@ -286,5 +287,7 @@ def check_algorithm(p: Prepared, row: Algorithm) -> None:
     row.check(p.topology)
     agent, n = row.new(), p.topology.n
     rng = python_stream(p.seed, Purpose.ALGORITHM, 0)
-    agent.join(0, n, Vector(p.task.initial()), p.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
-    agent.check()
+    with named(agent, "join"):
+        agent.join(0, n, Vector(p.task.initial()), p.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
+    with named(agent, "check"):
+        agent.check()

@@ -121,6 +121,7 @@ class Run:
         settings: everything needed to run it again (names as in `offbeat.simulate`)
         time_to_target: when the target was first met, interpolated between two evaluations; None if it was at none
         diverged_at: the evaluation at which the loss was no longer finite; the run ended there
+        error: what went wrong with the algorithm: "no agent computes or will be woken from time ... on"
         final: loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models, and
             loss_worst where the task has no accuracy
         topology: the graph and its weights
@@ -148,6 +149,7 @@ class Run:
     models: Parts = field(repr=False)
     trace: Trace | None = field(default=None, repr=False)
     tuning: Tuning | None = None
+    error: str | None = None
 
     def record(self) -> dict[str, Any]:
         """The run as JSON-ready values; what is not finite becomes null.
@@ -164,6 +166,7 @@ class Run:
             **{name: self.settings[name] for name in ("until", "target")},
             "time_to_target": self.time_to_target,
             "diverged_at": self.diverged_at,
+            "error": self.error,
             "updates": self.updates,
             "messages": self.messages,
             "megabytes": self.megabytes,

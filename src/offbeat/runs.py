@@ -19,6 +19,7 @@ from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Prepared, check_algorithm
 from offbeat.memory import need, pieces, refuse_too_large
+from offbeat.promises import check_unchanged, state_of
 from offbeat.results import Curve, Progress, Run
 from offbeat.rules import SGD, Rule
 from offbeat.sim.checks import Checker
@@ -58,6 +59,9 @@ class Engine(Protocol):
 
     def traced(self) -> Trace | Tally:
         """What happened so far: the trace, or what is left of it."""
+
+    def stalled(self) -> str | None:
+        """From when on nothing will ever happen again, if that is so."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ def _made(
     jobs: Sequence[Job], how: str, rule: Callable[[float], Rule], progress: Progress | None, check: bool, most: int
 ) -> Sequence[_Going]:
     """The first of these runs from start to end, and those that can be made beside it: so many by levels at most."""
+    own = type(jobs[0].row.prototype)
+    before = state_of(own)
     made = engines(jobs, how, rule, check, most)
     going = [_Going(job, engine, rule) for job, engine in zip(jobs, made, strict=False)]
     for each in going:
@@ -133,6 +139,7 @@ def _made(
     for each in going:
         if each.diverged_at is None:
             each.finish()
+    check_unchanged(own, before)
     return going
 
 
@@ -283,6 +290,7 @@ class _Going:
         models = self.engine.stacked()
         self.final = final_scores(self.job.p.task, models, self.curve)
         self.models = tuple(part.cpu() for part in models)
+        self.error = self.engine.stalled() if self.diverged_at is None else None
         traced, self.counted = self.engine.traced(), self.engine.counts()
         self.trace = traced if isinstance(traced, Trace) else None
         tally = traced.tally() if isinstance(traced, Trace) else traced
@@ -300,6 +308,7 @@ class _Going:
             time_to_target=reached(p, self.curve), diverged_at=self.diverged_at,
             updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.staleness,
             digest=self.digest, wall_s=wall, topology=p.topology, models=self.models, trace=self.trace,
+            error=self.error,
         )  # fmt: skip
 
 

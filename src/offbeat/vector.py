@@ -213,6 +213,11 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
         v._terms, v._of, v._make, v._out, v._open, v._final = (), (), None, None, False, False
 
 
+def forget() -> None:
+    """An engine has given up within a handler: what that had built must not be evaluated by whoever comes next."""
+    _born.clear()
+
+
 def force(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> list[Vector]:
     """Within a handler: evaluate for good what has been built so far; which vectors these are. See `settle`."""
     kept = []

@@ -14,6 +14,7 @@ from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.rfast import RFAST
 from offbeat.errors import SettingError, unknown
+from offbeat.promises import check_class
 from offbeat.topology import Topology
 
 
@@ -129,14 +130,18 @@ FORMER = {"adpsgd": "wait", "dsgd": "after"}
 def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
     """A row of the table by name, with options ("adpsgd:atomic+wait"); or a row for a class of the user's.
 
-    Raises SettingError for an unknown name or option.
+    Raises SettingError for an unknown name or option, ContractError for a class whose agents would share something.
     """
     if isinstance(wanted, Algorithm):
         ours = ALGORITHMS.get(wanted.name.partition(":")[0])
-        return wanted if ours and type(ours.prototype) is type(wanted.prototype) else replace(wanted, own=True)
+        if ours and type(ours.prototype) is type(wanted.prototype):
+            return wanted
+        check_class(wanted.prototype)
+        return replace(wanted, own=True)
     if isinstance(wanted, type) and issubclass(wanted, Agent):
         return find(wanted())
     if isinstance(wanted, Agent):
+        check_class(wanted)
         name = type(wanted).__name__.lower()
         title = (type(wanted).__doc__ or name).strip().splitlines()[0]
         return Algorithm(name, wanted, title, "the user's own", own=True)

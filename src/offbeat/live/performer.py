@@ -10,6 +10,7 @@ from heapq import heappush
 
 import torch
 
+from offbeat import promises
 from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
 from offbeat.errors import ContractError
 from offbeat.live.board import Row
@@ -65,7 +66,7 @@ class Performer:
         guard: Guard | None = None,
     ) -> None:  # fmt: skip
         self.agent, self.fabric, self.log, self.clock = agent, fabric, log, clock
-        self.me = agent.me
+        self.me, self.neighbours = agent.me, agent.view.peers
         self.guard = Guard(self.me) if guard is None else guard
         self.post = Post(self._mail, self._register, link)
         self.model, self.version, self.steps = agent.x, 0, 0
@@ -84,8 +85,15 @@ class Performer:
         """Call a handler; evaluate what it kept; log what it did; then let others see it."""
         agent, now = self.agent, self.clock.now()
         agent.now = now
-        getattr(agent, event)(*args)
-        effects, model = agent.drain(), agent.model
+        try:
+            promises.returned_nothing(getattr(agent, event)(*args))
+            if event == "on_view":
+                promises.check_view(agent, args[0])
+            effects, model = agent.drain(), promises.checked_model(agent.model)
+            self._check(effects)
+        except ContractError as error:  # of others the traceback says enough; it may be the optimizer's
+            promises.raise_blamed(error, agent, event, now)
+            raise
         wrote = model is not self.model
         mixed = (
             [v for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != self.me] if wrote else []
@@ -109,6 +117,22 @@ class Performer:
             self._visible(register, message, effect, now)
         for asked in effects:
             self._perform(asked)
+
+    def _check(self, effects: list[Effect]) -> None:
+        """Raise ContractError if the agent asks for what it has promised not to."""
+        if sum(type(effect) is Compute for effect in effects) + (self.at is not None) > 1:
+            raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
+        for effect in effects:
+            match effect:
+                case Compute():
+                    promises.checked_compute(effect)
+                case Send() | Publish() | Accumulate():
+                    promises.check_sent(self.agent, effect, self.neighbours)
+                    promises.check_numbers(effect.message)
+                case Alarm():
+                    pass
+                case _:
+                    raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
 
     def _published(self, effects: list[Effect], model: Vector, wrote: bool) -> list[Publish]:
         """The registers that are to be written at once, the model's own among them where nobody else shows it."""
@@ -184,8 +208,6 @@ class Performer:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Compute(x):
-                if self.at is not None:
-                    raise ContractError(f"Agent {self.me} asked for a second gradient (promise c).")
                 self.at = self._fixed(x)
             case Send(to, message):
                 self._give(Medium.MAIL, to, message)

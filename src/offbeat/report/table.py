@@ -145,7 +145,8 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         if with_accuracy:
             row += [_percent(_middle(runs, "accuracy")), _percent(_middle(runs, "accuracy_worst"))]
         loss = _middle(runs, "loss")
-        row.append("diverged" if any(run.diverged_at is not None for run in runs) else f"{loss:.4g}")
+        stopped = " (stopped)" * any(run.error is not None for run in runs)
+        row.append("diverged" if any(run.diverged_at is not None for run in runs) else f"{loss:.4g}{stopped}")
         row += [f"{median(run.updates for run in runs):,.0f}", f"{median(run.messages for run in runs):,.0f}",
                 f"{median(run.megabytes for run in runs):,.1f}", f"{_middle(runs, 'consensus'):.3g}",
                 f"{max(run.staleness.B for run in runs)}", _largest([run.staleness.D for run in runs])]  # fmt: skip
@@ -172,6 +173,8 @@ def notes(comparison: Comparison) -> list[str]:
             which = f"{run.algorithm} with step {run.lr:g}, seed {run.seed},"
             met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
             said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
+        if run.error is not None:
+            said.append(f"Error of {run.algorithm} with step {run.lr:g}, seed {run.seed}: {run.error}.")
     if comparison.runs[0].settings["crash"]:
         for name in dict.fromkeys(run.algorithm for run in comparison.runs):
             if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:

@@ -276,6 +276,9 @@ class Lane:
         """What happened so far: the trace, or what is left of it."""
         return self._run.traced(self.now)
 
+    def stalled(self) -> None:
+        """Never: its agents compute gradient after gradient."""
+
 
 def _widest(model: Tensor, agents: int) -> int:
     """Gradients in one call of torch, at most: a level has one write of an agent, and a GPU is filled by wide calls."""

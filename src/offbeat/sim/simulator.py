@@ -8,7 +8,8 @@ them is heard, and a message that takes no time arrives before the next gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from heapq import heappop, heappush
@@ -17,24 +18,31 @@ from typing import Any
 import numpy as np
 import torch
 
+from offbeat import promises
 from offbeat.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
 from offbeat.errors import ContractError
 from offbeat.outbox import Medium, Outbox, Register, Transmission, vectors
 from offbeat.rules import Rule
 from offbeat.sim.checks import Checker
 from offbeat.sim.executors import Executor
+from offbeat.sim.standstill import ALARM, DELIVERY, FAULT, GRADIENT, standstill
 from offbeat.streams import Purpose, Supply, python_stream, stream, uniform
 from offbeat.task import Task
 from offbeat.topology import Topology
 from offbeat.trace import EVENT_CODE, Recorder, Tally, Trace
-from offbeat.vector import Parts, Stamp, Vector, pin, settle
+from offbeat.vector import Parts, Stamp, Vector, forget, pin, settle
 from offbeat.world import Crash, World
 
-FAULT, DELIVERY, ALARM, GRADIENT = range(4)
 MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
 START, REJOIN, GRADIENT_DONE, MAIL, REGISTER, RANG, VIEW, CRASH = (
     EVENT_CODE[name] for name in ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash")
 )
+HANDLERS = {START: "start", REJOIN: "rejoin", GRADIENT_DONE: "on_gradient", MAIL: "on_message", REGISTER: "on_message",
+            RANG: "on_alarm", VIEW: "on_view"}  # fmt: skip
+
+WAVES = 1_000_000
+"""So many events that cause one another at one instant are taken to have no end."""
+
 Observer = Callable[[float, int, Vector], None]
 """Called after every write of a model with (time, agent, model)."""
 
@@ -84,11 +92,14 @@ class Simulator:
             Alarm: self._alarm,
             **dict.fromkeys(MEDIUM, self._give),
         }
+        self._who, self._code = -1, START  # whose handler is being called, and why; -1: nobody's
         self._streams()
         initial = task.initial()
         self.model_bytes = sum(part.nbytes for part in initial)
         self.agents = [self._joined(i, Vector(initial)) for i in range(n)]
         self.models = [agent.x for agent in self.agents]
+        self._neighbours = [agent.view.peers for agent in self.agents]
+        self._known: list[set[tuple[type, tuple[int, ...]]]] = [set() for _ in range(n)]
         for agent in self.agents:
             agent.check()
 
@@ -116,17 +127,33 @@ class Simulator:
         """Schedule the faults and start every agent."""
         for crash in self.world.crashes:
             self._at(crash.at, FAULT, Simulator._crash, crash)
-        for i in range(self.topology.n):
-            agent = self._enter(i, START)
-            agent.start()
-            self._leave(i, agent)
+        with self._blaming():
+            for i in range(self.topology.n):
+                agent = self._enter(i, START)
+                self._leave(i, agent, agent.start())
 
     def run(self, until: float) -> None:
-        """Process every event up to and including the time `until`."""
+        """Process every event up to and including the time `until`. Raises ContractError for a broken promise."""
         heap = self.heap
-        while heap and heap[0][0] <= until:
-            self.now, self.wave, _, _, call, args = heappop(heap)
-            call(self, *args)
+        with self._blaming():
+            while heap and heap[0][0] <= until:
+                self.now, self.wave, _, _, call, args = heappop(heap)
+                call(self, *args)
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """What a handler, or what it asked for, raises is an error of the algorithm's."""
+        try:
+            yield
+        except Exception as error:
+            forget()
+            if self._who >= 0:
+                promises.raise_blamed(error, self.agents[self._who], HANDLERS[self._code], self.now)
+            raise
+
+    def stalled(self) -> str | None:
+        """From when on nothing will ever happen again, if that is so."""
+        return standstill(self.heap, self.epoch, self.alive, sum(map(len, self.arrived)), any(self.steps), self.now)
 
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
@@ -143,6 +170,8 @@ class Simulator:
 
     def _at(self, time: float, priority: int, call: Callable[..., None], *args: Any) -> None:
         wave = self.wave + 1 if time <= self.now else 0
+        if wave > WAVES:
+            raise ContractError(f"a million events at time {self.now:g} have caused one another: the clock stands.")
         self.number += 1
         heappush(self.heap, (time, wave, priority, self.number, call, args))
 
@@ -151,19 +180,22 @@ class Simulator:
     def _enter(
         self, i: int, code: int, source: int = -1, kind: int = -1, version: int = -1, start: float = -1.0,
         end: float = -1.0,
-    ) -> Agent:  # fmt: skip
-        """Record an event, and return the agent whose handler is to be called now."""
+    ) -> Any:  # fmt: skip
+        """Record an event, and return the agent whose handler is to be called now. What that returns is looked at."""
         self.recorder.events.append((self.now, i, code, source, kind, version, start, end))
+        self._who, self._code = i, code
         agent = self.agents[i]
         agent.now = self.now
         return agent
 
-    def _leave(self, i: int, agent: Agent, steps: bool = True) -> None:
+    def _leave(self, i: int, agent: Agent, returned: object, steps: bool = True) -> None:
         """After a handler: record what it wrote, evaluate what it kept, and perform its effects.
 
         Args:
             steps: whether to ask for a gradient ends a step
         """
+        if returned is not None:
+            promises.returned_nothing(returned)
         effects = agent.drain() if agent.effects else []
         model = agent.model
         if model is self.models[i]:
@@ -175,11 +207,13 @@ class Simulator:
         for effect in effects:
             perform = self._perform.get(type(effect))
             if perform is None:
-                raise ContractError(f"Agent {i} asked for {effect!r}, which is no effect of the contract.")
+                raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
             perform(i, effect)
+        self._who = -1
 
     def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
         """An agent has written its model: count, record what was mixed, stamp."""
+        promises.checked_model(model)
         stamps = {v.stamp for v in (model, *model.sources()) if v.stamp is not None}
         settle()
         self.versions[i] += 1
@@ -193,9 +227,9 @@ class Simulator:
 
     def _compute(self, i: int, effect: Compute) -> None:
         if self.computing[i]:
-            raise ContractError(f"Agent {i} asked for a second gradient while one was outstanding (promise c).")
+            raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         self.computing[i] = True
-        self.executor.request(i, self._given(i, effect.x), self.minibatch[i]())
+        self.executor.request(i, self._given(i, promises.checked_compute(effect)), self.minibatch[i]())
         self._at(self.now + self.compute_time[i](), GRADIENT, Simulator._gradient, i, self.epoch[i], self.now)
 
     def _gradient(self, i: int, epoch: int, start: float) -> None:
@@ -209,13 +243,11 @@ class Simulator:
         self.computing[i] = False
         g = self.executor.resolve(i)
         agent = self._enter(i, GRADIENT_DONE, version=self.steps[i], start=start, end=self.now)
-        agent.on_gradient(g)
-        self._leave(i, agent)
+        self._leave(i, agent, agent.on_gradient(g))
 
     def _deliver(self, i: int, code: int, item: Transmission, message: Message) -> None:
         agent = self._enter(i, code, item.sender, item.kind, item.version, item.start, item.end)
-        agent.on_message(item.sender, message)
-        self._leave(i, agent)
+        self._leave(i, agent, agent.on_message(item.sender, message))
 
     def _bound(self, i: int, register: Register, item: Transmission) -> Message:
         """The message with the register's late-bound vectors, moved on to this version."""
@@ -235,8 +267,7 @@ class Simulator:
     def _ring(self, i: int, epoch: int, name: str) -> None:
         if epoch == self.epoch[i]:
             agent = self._enter(i, RANG)
-            agent.on_alarm(name)
-            self._leave(i, agent)
+            self._leave(i, agent, agent.on_alarm(name))
 
     # -- sending -----------------------------------------------------------------------------------
 
@@ -253,7 +284,13 @@ class Simulator:
         if not to:
             return
         message, moved = effect.message, {}
-        for name, v in vectors(message).items():
+        if (type(message), to) not in self._known[i]:
+            promises.check_sent(self.agents[i], effect, self._neighbours[i])
+            self._known[i].add((type(message), to))
+        inside = vectors(message)
+        if len(inside) < len(message.__dataclass_fields__):
+            promises.check_numbers(message)
+        for name, v in inside.items():
             fixed = self._given(i, v)
             if fixed is not v:
                 moved[name] = fixed
@@ -340,9 +377,8 @@ class Simulator:
         agent.round = counted
         self._tell(before, i)
         agent.x = pin(x)  # what was mixed is read off the form, which lasts for one handler
-        self._enter(i, REJOIN, donor, version=version)
-        agent.rejoin()
-        self._leave(i, agent, steps=False)
+        agent = self._enter(i, REJOIN, donor, version=version)
+        self._leave(i, agent, agent.rejoin(), steps=False)
 
     def _peers(self, i: int) -> list[int]:
         """The living agents that share an edge with i, by rising index."""
@@ -353,8 +389,9 @@ class Simulator:
             view = self.topology.view(j, self.alive)
             if view != old:
                 agent = self._enter(j, VIEW, who, version=int(who in self.alive))
-                agent.on_view(view)
-                self._leave(j, agent)
+                returned = agent.on_view(view)
+                promises.check_view(agent, view)
+                self._leave(j, agent, returned)
 
 
 def final_bytes(models: Parts) -> bytes:

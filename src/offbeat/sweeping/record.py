@@ -46,6 +46,7 @@ COLUMNS = {
     "megabytes": "float64",
     "time_to_target": "float64",
     "diverged_at": "float64",
+    "error": "string",
     "staleness_B": "int64",
     "staleness_D": "int64",
     "final_loss": "float64",

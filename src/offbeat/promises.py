@@ -1,0 +1,166 @@
+"""What is always checked of an algorithm, whatever runs it: cheap, and said by name.
+
+An error names the class, the agent, its handler and the time. What costs more is checked by `offbeat.sim.checks`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import Field
+from random import Random
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from offbeat.agent import Accumulate, Agent, Compute, Message, Publish, Send
+from offbeat.errors import ContractError, OffbeatError
+from offbeat.vector import Vector
+
+MUTABLE = (list, dict, set, bytearray, deque, Tensor, np.ndarray, Vector, Random, np.random.Generator)
+"""What a class must not have: its agents, and its runs one after another, would share it."""
+
+
+def raise_blamed(error: Exception, agent: Agent, event: str, time: float) -> None:
+    """Raise the error as one of the algorithm's; unless it says already what is wrong, or is not the algorithm's."""
+    if isinstance(error, MemoryError) or (isinstance(error, OffbeatError) and not isinstance(error, ContractError)):
+        return
+    text = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
+    where = f"{type(agent).__name__} (agent {agent.me}), in {event} at time {time:g}"
+    raise ContractError(f"{where}: {text}") from error
+
+
+@contextmanager
+def named(agent: Agent, event: str, time: float = 0.0) -> Iterator[None]:
+    """Whatever is raised here is the algorithm's. Raises ContractError for it."""
+    try:
+        yield
+    except Exception as error:
+        raise_blamed(error, agent, event, time)
+        raise
+
+
+def returned_nothing(value: object) -> None:
+    """Raise ContractError unless a handler returned nothing."""
+    if value is not None:
+        raise ContractError(
+            f"it returned a {type(value).__name__}; expected None. Effects are asked for by calls: self.compute(x), "
+            "self.publish(...), self.send(...)."
+        )
+
+
+def checked_model(model: object) -> Vector:
+    """The model that a handler has left. Raises ContractError if it is none, or would change by itself."""
+    if not isinstance(model, Vector):
+        raise ContractError(f"the model is a {type(model).__name__}; expected a Vector, as in self.x = self.x + d.")
+    if model.late:
+        raise ContractError("its model would move on with a register: write pin(v) (promise 5).")
+    return model
+
+
+def checked_compute(effect: Compute) -> Vector:
+    """Where a gradient is asked for. Raises ContractError if that is no vector."""
+    if not isinstance(effect.x, Vector):
+        raise ContractError(
+            f"compute was given a {type(effect.x).__name__}; expected a Vector, as in self.compute(self.x)."
+        )
+    return effect.x
+
+
+def check_sent(agent: Agent, effect: Send | Publish | Accumulate, neighbours: Collection[int]) -> None:
+    """Raise ContractError unless it is a frozen dataclass, and for neighbours.
+
+    It depends on nothing but the type of the message and the receivers, so once for each is enough.
+    """
+    what, kind = f"{type(effect).__name__.lower()} of {type(effect.message).__name__}", type(effect.message)
+    parameters = getattr(kind, "__dataclass_params__", None)
+    if parameters is None or not parameters.frozen:
+        raise ContractError(
+            f"{what}: a message must be a frozen dataclass of vectors and numbers, decorated with "
+            "@dataclass(frozen=True) (promise d)."
+        )
+    for j in effect.to:
+        if isinstance(j, bool) or not isinstance(j, int):
+            raise ContractError(f"{what}: a receiver is a {type(j).__name__}; expected the number of an agent.")
+        if not 0 <= j < agent.n:
+            raise ContractError(f"{what}: there is no agent {j}; with {agent.n} agents they are 0 to {agent.n - 1}.")
+        if j == agent.me:
+            raise ContractError(f"{what}: it is for the agent itself, agent {j}; expected others.")
+        if j not in neighbours and not agent.beyond_graph:
+            raise ContractError(
+                f"{what}: agent {j} is no neighbour; expected some of {sorted(neighbours)}. "
+                "A class whose messages go beyond the graph says beyond_graph = True (promise i)."
+            )
+    if len(set(effect.to)) < len(effect.to):
+        raise ContractError(f"{what}: a receiver is named twice, {effect.to}.")
+
+
+def check_view(agent: Agent, view: object) -> None:
+    """Raise ContractError unless the agent has kept the view that it was given."""
+    if agent.view is not view:
+        raise ContractError("it did not keep the view that it was given: write self.view = view (promise j).")
+
+
+def check_numbers(message: Message) -> None:
+    """Raise ContractError unless every field is a vector or a number."""
+    for name in message.__dataclass_fields__:
+        value = getattr(message, name)
+        if not isinstance(value, Vector | int | float):
+            kind, got = type(message).__name__, type(value).__name__
+            raise ContractError(f"{kind}.{name} is a {got}; expected a vector or a number (promise d).")
+
+
+# -- the class -------------------------------------------------------------------------------------
+
+
+def check_class(agent: Agent) -> None:
+    """Raise ContractError if agents of this class would share something that changes, or were not made in full."""
+    cls = type(agent)
+    for name, value in _attributes(cls).items():
+        where = f"{cls.__name__}.{name}"
+        if isinstance(value, Field):
+            raise ContractError(f"{where} is a field, but {cls.__name__} is no dataclass: decorate it with @dataclass.")
+        if isinstance(value, MUTABLE):
+            raise ContractError(
+                f"{where} is a {type(value).__name__} of the class: all agents, and all runs, would share it. Expected "
+                f"a field of each agent, {name}: ... = field(init=False, default_factory={type(value).__name__}), or a "
+                "constant that cannot change, as a tuple."
+            )
+        for default in getattr(value, "__defaults__", None) or ():
+            if isinstance(default, MUTABLE):
+                raise ContractError(
+                    f"{where} has a default value that can change, a {type(default).__name__}: all agents, and all "
+                    "runs, would share it. Expected None, or a tuple."
+                )
+    if not isinstance(getattr(agent, "effects", None), list):
+        raise ContractError(
+            f"{cls.__name__} was not made in full: its __init__ must call super().__init__(), or leave __init__ to "
+            "@dataclass."
+        )
+
+
+def state_of(cls: type[Agent]) -> dict[str, Any]:
+    """What a class has by name, for `check_unchanged`."""
+    return _attributes(cls)
+
+
+def check_unchanged(cls: type[Agent], before: dict[str, Any]) -> None:
+    """Raise ContractError if a run has changed what belongs to the class."""
+    now = _attributes(cls)
+    for name in {**before, **now}:
+        if before.get(name, check_unchanged) is not now.get(name, check_unchanged):
+            raise ContractError(
+                f"{cls.__name__}.{name} was changed in a run: all agents, and all runs, share it. Expected a field of "
+                f"each agent, self.{name}."
+            )
+
+
+def _attributes(cls: type[Agent]) -> dict[str, Any]:
+    """What the classes of the user's own have, those of Python's own left out."""
+    found: dict[str, Any] = {}
+    for each in reversed(cls.__mro__):
+        if issubclass(each, Agent) and each is not Agent:
+            found |= {name: value for name, value in vars(each).items() if not name.startswith("__")}
+    return found
