@@ -23,6 +23,10 @@ def test_the_forms_that_errors_name_can_be_read() -> None:
         ("slow agent 1 by 1.2.3", "Cannot read"),
         ("slow agent 1 by 0.5", "expected 1 or more"),
         ("kill agent 4 at step 1", "there is no agent 4"),
+        ("stop agent 1 for 0 s", "expected more than 0"),
+        ("stop agent 1 for " + "9" * 400 + " s", "at most 1,000,000"),
+        ("slow agent 1 by " + "9" * 400, "at most 1,000,000"),
+        ("kill agent 1 at step " + "9" * 5000, "Cannot read"),
         ("", "Cannot read"),
     ],
 )

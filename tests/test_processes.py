@@ -368,11 +368,14 @@ def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["-n", "2", "nowhere.py"], "There is no script nowhere.py"),
-        (["-n", "0", "train.py"], "expected 1 or more"),
+        (["-n", "0", "train.py"], "Invalid value for '--agents'"),
+        (["-n", "9" * 20, "train.py"], "Invalid value for '--agents'"),
+        (["--seed", "-1", "train.py"], "Invalid value for '--seed'"),
+        (["--checkpoint-every", "infs", "train.py"], "expected more than 0, and less than for ever"),
         (["-n", "2", "--algorithm", "sgd", "train.py"], "Unknown algorithm"),
         (["-n", "2", "--fault", "kill agent 5 at step 1", "train.py"], "there is no agent 5"),
         (["-n", "2", "--checkpoint-every", "often", "train.py"], "Cannot read 'often'"),
-        (["-n", "2", "--max-restarts", "-1", "train.py"], "must be 0 or more"),
+        (["-n", "2", "--max-restarts", "-1", "train.py"], "Invalid value for '--max-restarts'"),
         (["-n", "4", "--topology", "moebius", "train.py"], "Unknown topology"),
     ],
 )

@@ -187,7 +187,8 @@ def test_what_cannot_go_on_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
-    assert "name its folder with --out" in finished(tmp_path, "live", "--resume").complained
+    for command in (["live", "--resume"], ["launch", "--resume", "-m", "train"]):
+        assert "name its folder with --out" in finished(tmp_path, *command).complained
     nowhere = finished(tmp_path, "live", "--resume", "--out", "nowhere")
     assert nowhere.code == 2
     assert "nowhere holds no run of offbeat live that could go on" in nowhere.complained
@@ -244,19 +245,55 @@ def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
     assert np.isin(EVENT_CODE["resume"], trace.events["event"])
 
 
-def test_a_checkpoint_of_another_model_or_world_is_refused_with_the_difference(tmp_path: Path) -> None:
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files but those that keep output."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+            and path.suffix != ".log"}  # fmt: skip
+
+
+def test_a_resumption_of_another_model_or_world_is_refused_with_the_difference_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
     short = SCRIPT.replace("epochs(8)", "epochs(1)")
     command = ["launch", "-n", "2", "--out", "out"]
     first = finished(tmp_path, *command, "train.py", script=short)
     assert first.code == 0, first.said + first.complained
+    before = contents(tmp_path / "out")
     other = finished(tmp_path, *command, "--resume", "train.py", script=short.replace("8", "9"))
     assert other.code == 1
-    assert "checkpoint is of another run" in other.said + other.complained
-    assert "saved" in other.said + other.complained
-    more = ["launch", "-n", "3", "--out", "out", "--resume", "train.py"]
-    other = finished(tmp_path, *more, script=short)
-    assert other.code == 1
-    assert "agents: saved 2, now 3" in other.said + other.complained
+    assert "checkpoint is of another run" in other.complained
+    assert "model.0.weight: saved 'torch.float32 [8, 4]', now 'torch.float32 [9, 4]'" in other.complained
+    more = finished(tmp_path, "launch", "-n", "3", "--out", "out", "--resume", "train.py", script=short)
+    assert more.code == 2
+    assert "out holds a run of 2 agents; got --agents 3" in more.complained
+    nowhere = finished(tmp_path, *command[:-1], "uot", "--resume", "train.py")
+    assert nowhere.code == 2
+    assert "uot holds no run of offbeat launch that could go on" in nowhere.complained
+    assert not (tmp_path / "uot").exists()
+    assert contents(tmp_path / "out") == before
+    shutil.rmtree(tmp_path / "out" / "checkpoints" / "agent-1")
+    cannot = finished(tmp_path, *command, "--resume", "train.py")
+    assert cannot.code == 2
+    assert "before agent 1 had saved a checkpoint, so it cannot go on. Start a new one" in cannot.complained
+
+
+REFUSED = "from offbeat import liverun\nliverun.place = lambda: liverun.find('nothing')"
+
+
+@pytest.mark.parametrize("command", [
+    ["launch", "-n", "2", "train.py"], ["launch", "-n", "2", "--out", "a/b", "train.py"],
+    ["launch", "-n", "2", "--out", "there", "--tensorboard", "train.py/board", "train.py"],
+    ["launch", "-n", "2", "--out", "there", "train.py"],
+    ["live", "--task", "quadratic", "--agents", "2", "--out", "a/b"], ["live", "--task", "quadratic", "--agents", "2"],
+])  # fmt: skip
+def test_a_run_that_makes_no_step_leaves_nothing_behind(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "agent-0.log").write_text("something else")
+    script = "import offbeat\nagent = offbeat.join()\nraise ValueError('no')"
+    done = finished(tmp_path, *command, script=script, setup=REFUSED)
+    assert done.code in (1, 2)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert left == {"train.py", "stdout", "stderr", "there", "there/agent-0.log"}, done.complained
 
 
 def test_how_often_is_read_before_anything_starts(tmp_path: Path) -> None:

@@ -479,6 +479,7 @@ def test_without_ray_it_says_what_to_install(call: Call, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ray", None)
     Path("tiny.toml").write_text(text_of(SMALL))
     assert "pip install 'offbeat[ray]'" in call("sweep", "tiny.toml", "--ray", "auto", "-q").refused().said
+    assert [path.name for path in Path().iterdir()] == ["tiny.toml"], "a sweep that is refused leaves nothing behind"
 
 
 def test_a_ray_cluster_gives_the_same_bytes(tmp_path: Path) -> None:

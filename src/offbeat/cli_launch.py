@@ -13,15 +13,17 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import check_writable
 from offbeat.console import Out, complain
 from offbeat.errors import DiskError, OffbeatError, SettingError
+from offbeat.live.board import MOST
 from offbeat.live.enter import log_path
 from offbeat.live.faults import parse_fault
 from offbeat.live.guard import SKIP, checked_policy
-from offbeat.live.launch import Job, Launcher, RunFailed, in_use, job_folder
+from offbeat.live.launch import Job, Launcher, RunFailed
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.metrics import Metrics
+from offbeat.live.outfolder import out_folder
 from offbeat.live.saver import Every
 from offbeat.live.screen import Screen, shown
-from offbeat.livefolder import set_damaged_aside
+from offbeat.livefolder import refuse_unresumable, set_damaged_aside
 from offbeat.perfetto import save_perfetto
 from offbeat.replaying import replayed
 from offbeat.topology import build
@@ -37,24 +39,27 @@ def register(app: typer.Typer) -> None:
 
 
 def launch(
-    ctx: typer.Context,
     command: Annotated[
         list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
     ],
-    agents: Annotated[int, typer.Option("--agents", "-n", help="How many agents.", rich_help_panel=WHAT)] = 2,
+    agents: Annotated[
+        int, typer.Option("--agents", "-n", min=1, max=MOST, help="How many agents.", rich_help_panel=WHAT)
+    ] = 2,
     topology: Annotated[
         str, typer.Option(help="Who hears whom; see 'offbeat list topologies'.", rich_help_panel=WHAT)
     ] = "ring",
     algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)] = "adsgd",
     seed: Annotated[
-        int, typer.Option(help="Of the shares of the data and the random choices.", rich_help_panel=WHAT)
+        int, typer.Option(min=0, help="Of the shares of the data and the random choices.", rich_help_panel=WHAT)
     ] = 0,
     module: Annotated[
         bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
     ] = False,
     max_restarts: Annotated[
         int,
-        typer.Option(help="How often one agent is started again; 0: the run ends when one dies.", rich_help_panel=HOW),
+        typer.Option(
+            min=0, help="How often one agent is started again; 0: the run ends when one dies.", rich_help_panel=HOW
+        ),
     ] = 3,
     checkpoint_every: Annotated[
         str, typer.Option(help="Steps ('500') or seconds ('60s') between checkpoints.", rich_help_panel=HOW)
@@ -110,44 +115,57 @@ def launch(
     checked_policy(on_nan)
     for text in fault or []:
         parse_fault(text, agents)
-    if max_restarts < 0:
-        raise SettingError(f"--max-restarts must be 0 or more; got {max_restarts}.")
     check_writable(profile)
-    name = Path(command[0]).stem
-    folder = job_folder(out, name).resolve()
-    ctx.with_resource(in_use(folder))
-    if not resume and any(folder.glob("agent-*.trace")):
-        raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
     if resume:
-        set_damaged_aside(folder, complain)
-    settings: dict[str, Any] = {
-        "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0, "folder": str(folder),
-        "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
-        "faults": fault or [], "on_nan": on_nan,
-    }  # fmt: skip
-    started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
-    logs = [log_path(folder, i) for i in range(agents)]
-    job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, elapsed(logs))
-    metrics = Metrics(folder, tensorboard)
-    with Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen, shown(screen, metrics) as told:
-        launcher = Launcher(job, *told)
-        try:
-            launcher.run()
-        except RunFailed as error:
-            if not error.began:
-                raise
-            failed: RunFailed | None = RunFailed(f"{error}\n{_after(folder)}", exit_code=error.exit_code)
-        else:
-            failed = None
-    for remark in metrics.remarks:
-        Out(stderr=True).print(Text(remark), soft_wrap=True)
+        refuse_unresumable(out, agents, row)
+    with out_folder(out, Path(command[0]).stem) as made:
+        folder = made.resolve()
+        if resume:
+            set_damaged_aside(folder, complain)
+        elif any(folder.glob("agent-*.trace")):
+            raise SettingError(
+                f"{folder} holds a run already: --resume goes on with it, another --out starts a new one."
+            )
+        settings: dict[str, Any] = {
+            "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0,
+            "folder": str(folder), "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
+            "faults": fault or [], "on_nan": on_nan,
+        }  # fmt: skip
+        started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
+        before = elapsed([log_path(folder, i) for i in range(agents)])
+        job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, before)
+        stopped_by = _run(job, tensorboard, profile, quiet)
+    if stopped_by:
+        raise typer.Exit(128 + stopped_by)
+
+
+def _run(job: Job, tensorboard: Path | None, profile: Path | None, quiet: bool) -> int:
+    """Run it, and keep what there is; the signal that ended it, 0 if none did."""
+    launcher, failed = _launched(job, tensorboard, quiet)
+    logs = [log_path(job.folder, i) for i in range(job.n)]
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
         if failed is None or all(path.exists() for path in logs):
-            _keep(merged(logs, launcher.settings), folder, profile, quiet)
+            _keep(merged(logs, launcher.settings), job.folder, profile, quiet)
     if failed is not None:
         raise failed
-    if launcher.stopped_by:
-        raise typer.Exit(128 + launcher.stopped_by)
+    return launcher.stopped_by
+
+
+def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> tuple[Launcher, OffbeatError | None]:
+    """Run it, with metrics and a view of what happens; the error that it ended with, once it had begun."""
+    metrics = Metrics(job.folder, tensorboard)
+    with Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen, shown(screen, metrics) as told:
+        launcher = Launcher(job, *told)
+        failed: OffbeatError | None = None
+        try:
+            launcher.run()
+        except OffbeatError as error:
+            if not launcher.began:
+                raise
+            failed = RunFailed(f"{error}\n{_after(job.folder)}", error.exit_code)
+    for remark in metrics.remarks:
+        complain(remark)
+    return launcher, failed
 
 
 def _after(folder: Path) -> str:

@@ -18,10 +18,11 @@ from offbeat.cli import check_writable, parse_steps
 from offbeat.console import Out, complain
 from offbeat.errors import DiskError, SettingError
 from offbeat.experiment import Prepared
+from offbeat.live.board import MOST
 from offbeat.live.faults import parse_fault
 from offbeat.live.guard import SKIP, checked_policy
-from offbeat.live.launch import in_use, job_folder
 from offbeat.live.metrics import Metrics
+from offbeat.live.outfolder import out_folder, undone
 from offbeat.live.screen import Screen, shown
 from offbeat.livefolder import (
     asked_before,
@@ -55,7 +56,9 @@ def live(
     algorithms: Annotated[
         str, typer.Option(help="Names with commas between; they run one after another.", rich_help_panel=WHAT)
     ] = "adsgd",
-    agents: Annotated[int, typer.Option(help="How many agents, a process each.", rich_help_panel=WHAT)] = 4,
+    agents: Annotated[
+        int, typer.Option(min=1, max=MOST, help="How many agents, a process each.", rich_help_panel=WHAT)
+    ] = 4,
     topology: Annotated[str, typer.Option(help="Who hears whom; as in compare.", rich_help_panel=WHAT)] = "ring",
     skew: Annotated[float, typer.Option(help="Fraction of the data split by label.", rich_help_panel=WHAT)] = 1.0,
     dirichlet: Annotated[float | None, typer.Option(help="Split by a Dirichlet mixture.", rich_help_panel=WHAT)] = None,
@@ -97,7 +100,9 @@ def live(
         float | None, typer.Option(help="Units between evaluations; default: until / 200.", rich_help_panel=LEARNING)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=OUTPUT)] = 0,
-    max_restarts: Annotated[int, typer.Option(help="Of one agent; 0: end when one dies.", rich_help_panel=OUTPUT)] = 3,
+    max_restarts: Annotated[
+        int, typer.Option(min=0, help="Of one agent; 0: end when one dies.", rich_help_panel=OUTPUT)
+    ] = 3,
     checkpoint_every: Annotated[
         int,
         typer.Option(
@@ -152,20 +157,21 @@ def live(
         if "fault" not in given:
             how["fault"] = [text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"]
     series = _checked(asked, how)
-    folder = job_folder(out, asked["task"])
-    ctx.with_resource(in_use(folder))
-    if not resume:
-        refuse_used(folder)
-    ended = series.ended(folder)
-    keep_asked(folder, asked, how)
-    for line in [] if quiet else measured(series.p.world):
-        complain(line)
-    output = Outputs(quiet)
-    result, code = series.run(folder, ended, output)
-    output.results(result, json, report)
-    if code and not quiet:
-        Out(stderr=True).print(Text(series.how_to_go_on(folder)), soft_wrap=True)
-    output.close(folder.resolve())
+    with out_folder(out, asked["task"]) as folder:
+        if not resume:
+            refuse_used(folder)
+        ended = series.ended(folder)
+        keep_asked(folder, asked, how)
+        for line in [] if quiet else measured(series.p.world):
+            complain(line)
+        output = Outputs(quiet)
+        result, code = series.run(folder, ended, output)
+        if output.error is not None and not series.any_begun(folder):
+            raise output.error
+        output.results(result, json, report)
+        if (code or output.error is not None) and not quiet:
+            complain(series.how_to_go_on(folder))
+        output.close(folder.resolve())
     if code:
         raise typer.Exit(code)
 
@@ -264,18 +270,22 @@ class Series:
 
         told(0.0)
         resume = begun(where)
+        fresh = [] if where.exists() else [where]
         try:
             where.mkdir(exist_ok=True)
         except OSError as error:
             raise DiskError(f"Cannot make the folder {where}: {error.strerror or error}.") from error
-        metrics = Metrics(where)
-        with shown(screen, metrics) as (say, watch):
+        with undone(where, fresh), shown(screen, metrics := Metrics(where)) as (say, watch):
             run, number = run_live(
                 self.p, self.e, row, lr, where, self.unit, self.how["max_restarts"], say, told, self.how["fault"],
                 watch, self.how["checkpoint_every"], resume, self.how.get("on_nan", SKIP),
             )  # fmt: skip
         remarks += metrics.remarks
         return run, number
+
+    def any_begun(self, folder: Path) -> bool:
+        """Whether there is anything of any run."""
+        return any(begun(run_folder(folder, row, lr)) for row, lr in self.runs)
 
     def how_to_go_on(self, folder: Path) -> str:
         """After an interruption: what to do, in a sentence or two."""

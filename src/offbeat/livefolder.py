@@ -17,6 +17,7 @@ from offbeat.live.checkpoint import newest, refuse_other, set_aside
 from offbeat.trace import write_atomically
 
 NAME = "live.json"
+NAME_IT = "--resume goes on with a run: name its folder with --out."
 
 
 def run_folder(folder: Path, row: Algorithm, lr: float) -> Path:
@@ -50,7 +51,7 @@ def asked_before(
     Raises SettingError, with the differences, if it is another experiment, or there is none.
     """
     if folder is None:
-        raise SettingError("--resume goes on with a run: name its folder with --out.")
+        raise SettingError(NAME_IT)
     path = folder / NAME
     if not path.exists():
         raise SettingError(
@@ -81,7 +82,23 @@ def set_damaged_aside(where: Path, say: Callable[[str], None]) -> None:
         set_aside(folder, say)
 
 
-def why_not_resumable(where: Path, agents: int, row: Algorithm) -> str:
+def refuse_unresumable(out: Path | None, agents: int, row: Algorithm) -> None:
+    """Raise SettingError unless there is a run of offbeat launch in the folder that can go on from its checkpoints."""
+    if out is None:
+        raise SettingError(NAME_IT)
+    had = len([*out.glob("agent-*.trace")])
+    if not had:
+        raise SettingError(
+            f"{out} holds no run of offbeat launch that could go on: there is no agent-0.trace. Expected the --out of "
+            "an earlier run; without --resume a new one starts there."
+        )
+    if had != agents:
+        raise SettingError(f"{out} holds a run of {had} agents; got --agents {agents}. Expected as many as it has.")
+    if why := why_not_resumable(out, agents, row, "Start a new one, with another --out."):
+        raise SettingError(why)
+
+
+def why_not_resumable(where: Path, agents: int, row: Algorithm, do: str = "") -> str:
     """Why a run that was interrupted cannot go on from its checkpoints, and what to do; empty if it can."""
     together = "return" not in row.tolerates
     found = [newest(where / "checkpoints" / f"agent-{i}", agents, together) for i in range(agents)]
@@ -92,4 +109,5 @@ def why_not_resumable(where: Path, agents: int, row: Algorithm) -> str:
         why, more = "without a checkpoint", " --checkpoint-every 100"
     else:
         why, more = f"before agent {missing[0]} had saved a checkpoint" + " that all have" * together, ""
-    return f"The run in {where} was interrupted {why}, so it cannot go on. Remove it, and --resume{more} runs it anew."
+    do = do or f"Remove it, and --resume{more} runs it anew."
+    return f"The run in {where} was interrupted {why}, so it cannot go on. {do}"

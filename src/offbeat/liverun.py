@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import DataError, SettingError
+from offbeat.errors import DataError, OffbeatError, SettingError
 from offbeat.experiment import Experiment, Prepared, prepare
 from offbeat.live import checkpoint
 from offbeat.live.board import State
@@ -29,7 +30,7 @@ from offbeat.live.ending import tell
 from offbeat.live.enter import Place, arrive, begin, log_path, place, resume
 from offbeat.live.fabric import model_of
 from offbeat.live.guard import SKIP
-from offbeat.live.launch import Job, Launcher
+from offbeat.live.launch import Job, Launcher, RunFailed
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.looks import Look, Looks
 from offbeat.results import Curve, Run
@@ -228,6 +229,11 @@ def run_live(
             say(0, why)
         if not launcher.stopped_by:
             looks.add(math.inf, watcher.final or looks.taken[-1][1], int(trace.updates().sum()))
+    except RunFailed:
+        if launcher.began:
+            with suppress(OSError, OffbeatError):  # the first error is the one to tell
+                merged(logs, settings).save(folder / "trace.npz")
+        raise
     finally:
         looks.close()
     wall_s = time.perf_counter() - began

@@ -209,6 +209,11 @@ class Member:
             set_aside(folder, print)
             together = not returned and "return" not in self.algorithm.tolerates
             step = newest(folder, self.world, together)
+            if step is None and not returned:
+                raise SettingError(
+                    f"The run in {here.folder} cannot go on: agent {self.rank} has no checkpoint"
+                    f"{' of a step that all have' * together}. Start a new one, with another --out."
+                )
             state = None if step is None else saver.load(step)
         saver.restore_training()
         saver.check(driver)

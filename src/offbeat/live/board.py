@@ -27,6 +27,8 @@ from offbeat.live.wire import FabricError
 
 MAGIC = 0x6F6666626F617232
 HEAD, CHANGES, ROW = 8, 16384, 32
+MOST = CHANGES // 2
+"""Agents of a run at most: all of them come, and have to be able to go."""
 
 
 class Order(IntEnum):

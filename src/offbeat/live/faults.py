@@ -14,6 +14,9 @@ from offbeat.errors import SettingError
 
 FORMS = ("kill agent 2 at step 100", "stop agent 1 for 5 s at step 50", "slow agent 3 by 10")
 
+LARGEST = 1e6
+"""Seconds, or times slower, that a fault may be."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -44,7 +47,7 @@ def parse_fault(text: str, agents: int) -> Fault:
         if match is None:
             raise ValueError
         agent = int(match["a"] or match["b"] or match["c"])
-        amount = float(match["seconds"] or match["factor"] or 0)
+        step, amount = int(match["step"] or 0), float(match["seconds"] or match["factor"] or 0)
     except ValueError:
         expected = ", or ".join(f"'{form}'" for form in FORMS)
         raise SettingError(f"Cannot read the fault '{text}'; expected {expected}.") from None
@@ -53,7 +56,9 @@ def parse_fault(text: str, agents: int) -> Fault:
     kind = str(match["kill"] or match["stop"] or match["slow"]).lower()
     if kind == "slow" and amount < 1:
         raise SettingError(f"The fault '{text}' slows by {amount:g}; expected 1 or more.")
-    return Fault(kind, agent, int(match["step"] or 0), amount)
+    if amount > LARGEST or (kind == "stop" and not amount):
+        raise SettingError(f"The fault '{text}' says {amount:g}; expected more than 0, and at most {LARGEST:,.0f}.")
+    return Fault(kind, agent, step, amount)
 
 
 @dataclass

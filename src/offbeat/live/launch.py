@@ -7,12 +7,11 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.errors import OffbeatError, SettingError
+from offbeat.errors import OffbeatError
 from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
 from offbeat.live.children import Child, Children
 from offbeat.live.ending import Ending, take, words
@@ -20,7 +19,6 @@ from offbeat.live.enter import joined_with, log_path
 from offbeat.live.output import Say
 from offbeat.live.present import Present
 from offbeat.live.shm import make_shared, sweep
-from offbeat.locks import held
 from offbeat.signals import handled
 
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -37,11 +35,11 @@ KEPT = [Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED, Row.SKIPPED]
 
 
 class RunFailed(OffbeatError):
-    """A run ended otherwise than it should; the message says why. began: whether any step had been made."""
+    """A run ended otherwise than it should; the message says why."""
 
-    def __init__(self, message: str, began: bool = True, exit_code: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.began, self.exit_code = began, exit_code
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,8 @@ class Launcher:
     reason: str = ""
     stopped_by: int = 0
     """The signal that ended the run; 0: none did."""
+    began: bool = False
+    """Whether any agent is known to have made a step; at the end it is."""
 
     def run(self) -> None:
         """From start to end. Raises RunFailed, FabricError; whatever happens, nothing is left in shared memory."""
@@ -88,7 +88,7 @@ class Launcher:
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
         self.settings, self.returns = dict(self.job.settings), self.job.returns
-        self.began = self.killing = False
+        self.killing = False
         room = make_shared(self.job.settings)
         self.shared = room.path
         logs = [log_path(self.job.folder, i) for i in range(n)]
@@ -103,18 +103,19 @@ class Launcher:
                     self._run()
                 finally:
                     self.children.close()
+                    self.began = self.began or bool(self.board.rows[:, Row.FIRST].any())
         finally:
             room.remove()
         if self.reason:
-            raise RunFailed(self.reason, self.began)
+            raise RunFailed(self.reason)
         if self.exits:
             first = self.exits[min(self.exits)]
             others = f", and {len(self.exits) - 1} others," if len(self.exits) > 1 else ""
             raise RunFailed(
                 f"Agent {first.agent}{others} ended the script with an exit code, {first.code}, at step {first.steps}."
                 f"{first.said}",
-                self.began, first.code,
-            )  # fmt: skip
+                first.code,
+            )
 
     def stop(self, reason: str = "") -> None:
         """Ask everybody to save and end."""
@@ -285,26 +286,3 @@ class Launcher:
             self._kill()
         self.stopped_by = number
         self.stop()
-
-
-def in_use(folder: Path) -> AbstractContextManager[None]:
-    """Keep other runs out of the folder for results meanwhile. Raises SettingError if one is at work there."""
-    return held(folder, f"Another run is writing {folder}. Wait for its end, or name another folder with --out.")
-
-
-def job_folder(wanted: Path | None, name: str) -> Path:
-    """The folder for the results of a run: `wanted`, or a new one below ./offbeat-runs. Raises SettingError."""
-    try:
-        if wanted is not None:
-            wanted.mkdir(parents=True, exist_ok=True)
-            return wanted
-        for k in range(10_000):
-            folder = Path("offbeat-runs") / f"{name}-{k}"
-            with suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                return folder
-    except OSError as error:
-        raise SettingError(f"Cannot make the folder {error.filename} for the results: {error.strerror}.") from None
-    raise SettingError(
-        "There are 10,000 runs of this name in ./offbeat-runs; remove some, or name a folder with --out."
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,8 +38,8 @@ class Every:
             raise SettingError(
                 f"Cannot read '{text}'; expected a number of steps, '500', or of seconds, '60s'."
             ) from None
-        if max(every.steps, every.seconds) <= 0:
-            raise SettingError(f"Checkpoints every {text}: expected more than 0.")
+        if not 0 < max(every.steps, every.seconds) < math.inf:
+            raise SettingError(f"Checkpoints every {text}: expected more than 0, and less than for ever.")
         return every
 
 

@@ -75,6 +75,8 @@ def sweep(
         except KeyboardInterrupt:
             told(replace(now, done=store.write_table(points), running=0))
             raise
+        except SettingError:  # nothing has begun
+            raise
         except Exception:
             with suppress(Exception):  # the first error is the one to tell
                 store.write_table(points)

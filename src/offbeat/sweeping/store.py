@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from offbeat.errors import DiskError
-from offbeat.locks import held
+from offbeat.locks import NAME, held
 from offbeat.reading import content
 from offbeat.sweeping.grid import Point
 from offbeat.sweeping.record import write_parquet
@@ -90,7 +90,13 @@ class Store:
         with held(self.folder, refusal):
             for left in self.folder.glob(".offbeat-*"):  # of a sweep that was killed while it wrote
                 left.unlink(missing_ok=True)
-            yield
+            try:
+                yield
+            finally:  # of a sweep that made no run nothing stays
+                if [path.name for path in self.folder.iterdir()] == [NAME]:
+                    (self.folder / NAME).unlink(missing_ok=True)
+                    with suppress(OSError):
+                        self.folder.rmdir()
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.run"
