@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from offbeat.errors import SettingError
-from offbeat.live.places import Places
+from offbeat.live.places import MOST, Places
 from offbeat.live.shard import Shard
 
 TRAIN, OTHER = TensorDataset(torch.arange(17)), TensorDataset(torch.arange(100, 110))
@@ -254,6 +254,15 @@ def test_nothing_is_kept_of_a_loader_that_is_gone() -> None:
     gc.collect()
     assert [ref() for ref in gone] == [None] * 3
     assert len(life.places.known) == 1
+
+
+def test_loaders_of_ever_other_kinds_do_not_pile_up() -> None:
+    life = Life()
+    held = life.shard(TRAIN)
+    for size in range(2, 3 * MOST):
+        assert list(life.places.shard(list(range(size))))
+    assert len(life.places.known) <= MOST + 1
+    assert life.places.known[0].shard is held, "what is in use stays"
 
 
 def test_workers_that_stay_stay_as_long_as_their_loader() -> None:

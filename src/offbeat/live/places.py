@@ -15,6 +15,9 @@ from offbeat.live.shard import Place, Shard, shard
 
 T = TypeVar("T")
 
+MOST = 64
+"""Places that are kept of loaders that are gone; a script may make others in every epoch."""
+
 
 @dataclass(eq=False)
 class Known:
@@ -85,7 +88,8 @@ class Places:
         free = [known for known in self.known if known.kind == kind and known.free()]
         known = [*same, *free, Known(kind, Place())][0]
         if known not in self.known:
-            self.known.append(known)
+            oldest = [old for old in self.known if old.free()][: max(0, len(self.known) - MOST)]
+            self.known = [*(old for old in self.known if old not in oldest), known]
         made: Shard[T] | None = known.shard if same else None
         if made is None:
             made = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
