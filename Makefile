@@ -5,6 +5,7 @@
 # make bench   how fast the simulator is        make docs    the API reference, in build/docs
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
+# make fuzz    two thousand damaged or hostile files, for every reader; CASE=1234 shows one again
 # make clean   remove everything that make made
 #
 # PYTHON=python3.12 chooses the Python (3.11 or later). Where pip finds no CPU wheel of torch, name an index that has it:
@@ -14,7 +15,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-ecosystem check fix bench bench-live drill soak docs clean
+.PHONY: demo test test-ecosystem check fix bench bench-live drill soak fuzz docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -49,6 +50,9 @@ drill: $(READY)
 
 soak: $(READY)
 	$(BIN)/python bench/soak.py
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz_files.py $(if $(CASE),--case $(CASE))
 
 docs: $(READY)
 	$(BIN)/pdoc --docformat google --output-directory build/docs offbeat offbeat.algorithms offbeat.live offbeat.report offbeat.sim offbeat.sweeping offbeat.tasks \

@@ -41,7 +41,7 @@ ALLOWED = {
     "outbox": "agent vector",
     # what keeps or uses the contracts; none of these three knows another
     "algorithms": "agent promises topology vector",
-    "tasks": "kernel native streams task vector",
+    "tasks": "kernel native streams task vector reading",
     "live": "agent kernel lifeline locks outbox promises reading rules signals streams topology trace vector world",
     "sim": "agent devices kernel outbox promises rules streams task topology trace vector world",
     # results, and how they are shown
@@ -56,9 +56,9 @@ ALLOWED = {
     "comparison": "agent algorithms experiment memory portions results rules runs tuning workers",
     "member": "agent algorithms live streams topology vector",
     "child": "live member",
-    "liverun": "algorithms experiment live results rules sim streams trace vector runs",
-    "livefolder": "algorithms live trace",
-    "replaying": "algorithms experiment live rules sim streams task topology trace vector runs",
+    "liverun": "algorithms experiment live results rules sim streams trace vector runs reading",
+    "livefolder": "algorithms live trace reading",
+    "replaying": "algorithms experiment live rules sim streams task topology trace vector runs reading",
     "sweeping": "algorithms delays experiment locks reading results runs task trace workers world",
     "fitting": "trace",
     "predicting": "algorithms delays experiment fitting results tasks trace runs",
@@ -70,7 +70,8 @@ ALLOWED = {
     "cli": "algorithms comparison console memory outputs report results signals tasks tuning workers world",
     "cli_list": "algorithms console delays graphs tasks world",
     "cli_launch": "algorithms cli console live livefolder perfetto replaying topology trace",
-    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs results signals world",
+    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs reading results signals "
+    "world",
     "cli_predict": "algorithms cli outputs predicting report results trace world",
     "cli_sweep": "cli console outputs signals sweeping",
     "cli_tools": "console doctor exporting",

@@ -71,7 +71,9 @@ def test_what_a_killed_process_left_at_the_end_is_cut_kept_and_said(
     ends = written(path, 3)
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
-    assert damage(merged([path], {})) == "", "nobody saw what a frame at the end would have said"
+    assert damage(merged([path, tmp_path / "agent-1.trace"], {})) == "", (
+        "nobody saw what a frame at the end would have said"
+    )
     written(path, 1)
     assert path.read_bytes() == whole
     assert path.with_suffix(".cut").read_bytes() == whole[ends[1] : -7]
@@ -82,7 +84,7 @@ def test_a_damaged_frame_at_the_end_is_said(tmp_path: Path) -> None:
     path = tmp_path / "agent-0.trace"
     ends = written(path, 3)
     flip(path, ends[-1] - 1)
-    assert "The logs of agents 0 were damaged" in damage(merged([path], {}))
+    assert "The logs of agents 0 were damaged" in damage(merged([path, tmp_path / "agent-1.trace"], {}))
 
 
 def test_a_log_with_a_hole_goes_on_and_its_trace_is_not_replayed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Whatever fails while results are made, written or drawn costs none of the others."""
 
+import errno
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -15,7 +16,7 @@ from test_predict import simulated
 from test_sweep import SMALL, text_of
 
 import offbeat
-from offbeat import cli_live, cli_predict, portions
+from offbeat import cli_live, cli_predict, commands, portions
 from offbeat.console import CONTROLS, Out
 from offbeat.errors import ContractError, DiskError
 from offbeat.live.launch import RunFailed
@@ -165,3 +166,27 @@ def test_names_files_and_scripts_cannot_write_to_the_terminal_past_us(call: Call
     with Screen(err, out) as screen, shown(screen, Metrics(tmp_path)) as (say, _):
         say(1, f"loss {ESCAPE}")
     assert out.file.getvalue() == "[1] loss \\x1b[31m\\x9b2J\\x00\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (OSError(errno.EMFILE, "x"), "Error: Too many open files. Raise the limit ('ulimit -n' shows it", 74),
+        (OSError(errno.EROFS, "x", "/dev/shm/bell"), "Error: /dev/shm/bell: Read-only file system. Name a folder", 74),
+        (OSError(errno.ENOSPC, "x", "a.json"), "Error: a.json: No space left on device. Make room there", 74),
+        (OSError(errno.EAGAIN, "x"), "The system allows no more processes", 74),
+        (OSError(errno.ENOSPC, "x"), "Error: Cannot print: x.", 1),
+    ],
+)
+def test_an_error_of_the_system_says_what_failed_and_not_that_nothing_can_be_printed(
+    error: OSError, said: str, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "app", fails)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        commands.main()
+    assert ended.value.code == code
+    assert said in capfd.readouterr().err

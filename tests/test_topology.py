@@ -397,7 +397,7 @@ def test_weights_may_be_off_by_rounding() -> None:
     ("name", "n", "message"),
     [
         ("ringg", 4, "Unknown topology 'ringg'. Did you mean 'ring'"),
-        ("ring", 0, "0 agents were asked for; expected 1 or more"),
+        ("ring", 0, "0 agents were asked for; expected 1 to 1,000,000"),
         ("ring:3", 3, "expected behind it: nothing; use 'ring'"),
         ("grid:", 4, "expected behind it: rows x columns"),
         ("grid", 7, "7 agents make no grid: .* 6 and 8"),

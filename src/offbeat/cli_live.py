@@ -25,6 +25,8 @@ from offbeat.live.metrics import Metrics
 from offbeat.live.outfolder import out_folder, undone
 from offbeat.live.screen import Screen, shown
 from offbeat.livefolder import (
+    EXPECTED,
+    NAME,
     asked_before,
     begun,
     keep_asked,
@@ -35,6 +37,7 @@ from offbeat.livefolder import (
 )
 from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.outputs import Outputs
+from offbeat.reading import reading
 from offbeat.results import Comparison, Run
 from offbeat.signals import exit_code, terminable
 from offbeat.world import measured
@@ -152,11 +155,9 @@ def live(
         "on_nan": checked_policy(on_nan),
     }  # fmt: skip
     if resume:
-        given = {name for name in [*asked, *how] if _is_given(ctx, name)}
-        asked, how = asked_before(out, asked, how, given)
-        if "fault" not in given:
-            how["fault"] = [text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"]
-    series = _checked(asked, how)
+        asked, how, series = resumed(out, asked, how, {name for name in [*asked, *how] if _is_given(ctx, name)})
+    else:
+        series = _checked(asked, how)
     with out_folder(out, asked["task"]) as folder:
         if not resume:
             refuse_used(folder)
@@ -180,6 +181,18 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
     """Whether an option was named on the command line."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"
+
+
+def resumed(
+    out: Path | None, asked: dict[str, Any], how: dict[str, Any], given: set[str]
+) -> tuple[dict[str, Any], dict[str, Any], Series]:
+    """What was asked for when the run in this folder was started, how it goes on, and its runs. See `asked_before`."""
+    asked, how = asked_before(out, asked, how, given)
+    assert out is not None
+    with reading(out / NAME, EXPECTED):
+        if "fault" not in given:
+            how["fault"] = [text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"]
+        return asked, how, _checked(asked, how)
 
 
 def _checked(asked: dict[str, Any], how: dict[str, Any]) -> Series:

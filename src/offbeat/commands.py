@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -10,7 +11,10 @@ from rich.text import Text
 from offbeat import cli_launch, cli_list, cli_live, cli_predict, cli_sweep, cli_tools
 from offbeat.cli import app
 from offbeat.console import Out
-from offbeat.errors import OffbeatError
+from offbeat.errors import DiskError, OffbeatError, failed
+
+PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
+"""What goes wrong while standard output is written; where it is a file, the error names it."""
 
 cli_launch.register(app)
 cli_list.register(app)
@@ -23,8 +27,15 @@ cli_tools.register(app)
 def main() -> None:
     """The entry point: an error of ours is one paragraph and its exit code, not a traceback."""
     try:
-        app()
-    except OSError as error:  # a full disk behind standard output, say
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # while somebody can say that it cannot be
+    except OSError as error:
+        if error.filename is not None or error.errno not in PRINTING:
+            sys.stderr.write(f"Error: {failed(error)}\n")
+            sys.exit(DiskError.exit_code)
         sys.stderr.write(f"Error: Cannot print: {error.strerror or error}.\n")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

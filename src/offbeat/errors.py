@@ -10,6 +10,8 @@
 A message is one paragraph: what was got, what was expected, what to do.
 """
 
+import errno
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -48,6 +50,25 @@ class DiskError(OffbeatError):
 def agent_exit_code(error: OffbeatError) -> int:
     """How an agent's process ends after an error of ours: FINAL, save for a disk, which the launcher tells apart."""
     return error.exit_code if isinstance(error, DiskError) else FINAL
+
+
+OPEN_FILES = "Raise the limit ('ulimit -n' shows it; 'ulimit -n 4096'), or use fewer agents or workers."
+ROOM = "Make room there, or name another folder."
+PERMISSION = "Name a folder in which this user may write."
+ADVICE = {
+    errno.EMFILE: OPEN_FILES, errno.ENFILE: OPEN_FILES, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM,
+    errno.EFBIG: "'ulimit -f' shows how large a file may be here.",
+    errno.EROFS: PERMISSION, errno.EACCES: PERMISSION, errno.EPERM: PERMISSION,
+    errno.ENOMEM: "Use fewer agents or workers, or a smaller model.",
+    errno.EAGAIN: "The system allows no more processes ('ulimit -u' shows how many): use fewer agents or workers.",
+}  # fmt: skip
+
+
+def failed(error: OSError) -> str:
+    """What the system refused, and what to do."""
+    why = os.strerror(error.errno) if error.errno is not None else str(error)
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{why}. {ADVICE.get(error.errno or 0, '')}".rstrip()
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> SettingError:

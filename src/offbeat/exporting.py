@@ -26,7 +26,7 @@ from torch import Tensor
 from offbeat.errors import DataError, OffbeatError, SettingError
 from offbeat.live.checkpoint import ENDING, damage, latest, refuse_other, step_name, tensors_of
 from offbeat.live.encode import decode
-from offbeat.trace import write_atomically
+from offbeat.trace import MOST_AGENTS, write_atomically
 from offbeat.vector import Vector
 
 MODEL = "model 1"
@@ -160,8 +160,9 @@ def _whole(folder: Path, agent: int, have: list[int], damaged: list[str]) -> lis
 
 def _agents(about: Mapping[str, Any]) -> int:
     """The highest number of an agent, as the run's settings have it; -1 if they do not say."""
-    said = about.get("agents", about.get("experiment", {}).get("agents", 0))
-    return said - 1 if isinstance(said, int) else -1
+    experiment = about.get("experiment")
+    said = about.get("agents", experiment.get("agents", 0) if isinstance(experiment, dict) else 0)
+    return said - 1 if isinstance(said, int) and said <= MOST_AGENTS else -1
 
 
 def _agent_folders(folder: Path) -> list[Path]:
@@ -220,7 +221,8 @@ def _read(folder: Path, agent: int, step: int) -> Source:
     path = _path(folder, agent, step)
     do = "If the run still goes on, it may have made room for a newer one: export again."
     with tensors_of(path, do) as (head, file):
-        about = decode(json.loads(head["about"]), {})
+        about = dict(decode(json.loads(head["about"]), {}))
+        json.dumps(about)  # as it is written below
         state = decode(_without_classes(json.loads(head["state"])), _Lazy(file))
         tensors = _model(state)
     for name, value in tensors.items():

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import Algorithm
-from offbeat.errors import DataError, DiskError, SettingError
+from offbeat.errors import DiskError, SettingError
 from offbeat.live.checkpoint import newest, refuse_other, set_aside
+from offbeat.reading import json_in, reading, refuse_newer
 from offbeat.trace import write_atomically
 
-NAME = "live.json"
+NAME, FORMAT = "live.json", "live 1"
+EXPECTED = "the settings of a run of offbeat live"
 NAME_IT = "--resume goes on with a run: name its folder with --out."
 
 
@@ -34,8 +36,9 @@ def refuse_used(folder: Path) -> None:
 
 def keep_asked(folder: Path, asked: Mapping[str, Any], how: Mapping[str, Any]) -> None:
     """Write down what was asked for: the experiment, and how it is run. Raises DiskError."""
+    content = {"format": FORMAT, "asked": asked, "how": how}
     try:
-        write_atomically(folder / NAME, (json.dumps({"asked": asked, "how": how}, indent=1) + "\n").encode())
+        write_atomically(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         raise DiskError(f"Cannot write {folder / NAME}: {error.strerror or error}.") from error
 
@@ -58,17 +61,27 @@ def asked_before(
             f"{folder} holds no run of offbeat live that could go on: there is no {NAME}. Expected the --out of an "
             "earlier run; without --resume a new one starts there."
         )
-    try:
-        saved = json.loads(path.read_text("utf-8"))
-        before, then = dict(saved["asked"]), dict(saved["how"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error!r}); expected what offbeat live wrote there.") from error
+    with reading(path, EXPECTED):
+        saved = json_in(path)
+        refuse_newer(path, saved.get("format", FORMAT), FORMAT)
+        before, then = _known(saved["asked"], asked), _known(saved["how"], how)
     now = {name: json.loads(json.dumps(value)) for name, value in asked.items() if name in given}
     refuse_other(
         {name: before.get(name) for name in now}, now,
         f"{folder} holds another experiment. Name the same settings, or none, or another --out:",
     )  # fmt: skip
     return before, then | {name: value for name, value in how.items() if name in given}
+
+
+def _known(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved settings, as many and of such types as there are now. Raises ValueError for others."""
+    for name, value in saved.items():
+        if name not in now:
+            raise ValueError(f"the setting '{name}' is not known: it is of another version of offbeat")
+        kinds = {int if kind is float else kind for kind in (type(value), type(now[name]))} - {type(None)}
+        if len(kinds) > 1:
+            raise ValueError(f"the setting '{name}' is {value!r:.60}")
+    return {**now, **saved}
 
 
 def begun(where: Path) -> bool:

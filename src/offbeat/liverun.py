@@ -33,6 +33,7 @@ from offbeat.live.guard import SKIP
 from offbeat.live.launch import Job, Launcher, RunFailed
 from offbeat.live.log import damage, elapsed, merged
 from offbeat.live.looks import Look, Looks
+from offbeat.reading import json_in, reading
 from offbeat.results import Curve, Run
 from offbeat.rules import SGD
 from offbeat.runs import curve_point, final_scores, one_thread, reached
@@ -262,10 +263,8 @@ def ended_run(p: Prepared, row: Algorithm, lr: float, folder: Path, unit: float)
         return None
     path = folder / ENDED
     looks = Looks(folder / LOOKS, all_alike(p), anew=False)
-    try:
-        wall_s = float(json.loads(path.read_text())["wall_s"])
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error!r}); expected what offbeat live wrote there.") from error
+    with reading(path, "what offbeat live wrote there"):
+        wall_s = float(json_in(path)["wall_s"])
     if looks.final is None:
         raise DataError(f"{looks.path} does not hold the whole run; remove {folder}, and --resume makes it anew.")
     trace = Trace.load(folder / "trace.npz")

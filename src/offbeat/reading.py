@@ -35,6 +35,9 @@ LARGEST_JSON = 100_000_000
 SMALL, MOST_TIMES = 64_000_000, 200
 """Bytes that may always be inflated; beyond that, how many times the size of what they are inflated from."""
 
+UNSAYING = (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, UnicodeError)
+"""Exceptions whose messages say little without their names."""
+
 SHOWN = 300
 """Characters of a parser's message that are shown."""
 
@@ -58,7 +61,7 @@ def reading(path: str | os.PathLike[str], expected: str, do: str = "") -> Iterat
 def _found(error: Exception) -> str:
     """What a parser has to say, in a line that a terminal can show."""
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    if not said or not isinstance(error, OSError | ValueError) or isinstance(error, UnicodeError):
+    if not said or isinstance(error, UNSAYING):
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     plain = "".join(c if c.isprintable() else " " for c in said)
     return shorten(plain, SHOWN).rstrip(".")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from offbeat.experiment import Experiment, prepare
 from offbeat.live.guard import SKIP
 from offbeat.live.log import damage
 from offbeat.live.performer import digest
+from offbeat.reading import json_in, reading
 from offbeat.rules import SGD
 from offbeat.runs import one_thread
 from offbeat.sim.executors import evaluate
@@ -52,7 +52,9 @@ def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int],
         raise DataError(why)
     if not (len(trace.events) and len(trace.writes)):
         raise DataError("The trace is empty: no agent did anything in it, so there is nothing to compare.")
-    with one_thread():
+    with one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
+        if s["agents"] != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
+            raise ValueError(f"its settings say {s['agents']} agents, it is of {trace.agents}, not all of which began")
         replay = _experiment(trace, s) if "experiment" in s else _schedule(trace, s)
         again = replay.run(progress)
     lines = [f"{len(trace.events)} events and {len(trace.writes)} writes of {trace.agents} agents replayed."]
@@ -70,7 +72,10 @@ def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int],
 
 def _equal(folder: Path, i: int, model: Vector) -> bool | None:
     path = folder / f"agent-{i}.json"
-    return json.loads(path.read_text())["model"] == digest(model) if path.exists() else None
+    if not path.exists():
+        return None
+    with reading(path, "what an agent leaves at its end"):
+        return bool(json_in(path)["model"] == digest(model))
 
 
 def _experiment(trace: Trace, s: Any) -> Replay:

@@ -26,6 +26,9 @@ from offbeat.graphs import named
 DENSE = 500
 """Up to this many agents the eigenvalues come from a dense solver."""
 
+MOST_AGENTS = 1_000_000
+"""More of them are refused before anything is built."""
+
 
 @dataclass(frozen=True, eq=False)
 class Topology:
@@ -146,8 +149,8 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     Raises `SettingError` for an unknown name, for a parameter or an n that does not fit, for a graph
     of another size, and for a graph that is not connected.
     """
-    if n < 1:
-        raise SettingError(f"{n} agents were asked for; expected 1 or more.")
+    if not 1 <= n <= MOST_AGENTS:
+        raise SettingError(f"{n} agents were asked for; expected 1 to {MOST_AGENTS:,}.")
     if isinstance(name_or_graph, str):
         name, graph = name_or_graph, named(name_or_graph, n, seed)
     elif isinstance(name_or_graph, Topology):

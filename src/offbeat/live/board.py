@@ -24,6 +24,7 @@ import numpy as np
 from offbeat.lifeline import readable
 from offbeat.live import memory
 from offbeat.live.wire import FabricError
+from offbeat.reading import reading
 
 MAGIC = 0x6F6666626F617232
 HEAD, CHANGES, ROW = 8, 16384, 32
@@ -115,7 +116,8 @@ class Board:
         mapped = memory.attach(path)
         if len(mapped) < 8 * HEAD or np.frombuffer(mapped, dtype=np.int64)[0] != MAGIC:
             raise FabricError(f"{path} is not the board of a run of this version of offbeat.")
-        return Board(mapped)
+        with reading(path, "the board of a run"):
+            return Board(mapped)
 
     @property
     def order(self) -> Order:

@@ -11,7 +11,7 @@ from typing import Any
 
 from offbeat import kernel
 from offbeat.agent import Agent
-from offbeat.errors import SettingError
+from offbeat.errors import DataError, SettingError
 from offbeat.lifeline import end_with_parent
 from offbeat.live import log
 from offbeat.live.board import Board
@@ -24,6 +24,7 @@ from offbeat.live.performer import Snapshot
 from offbeat.live.post import Link
 from offbeat.live.register import Register
 from offbeat.live.wire import Layout, Tag
+from offbeat.reading import json_in, reading
 from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology
 from offbeat.trace import EVENT_CODE, write_atomically
@@ -88,13 +89,14 @@ def place() -> Place | None:
             "DataLoader, say. Expected offbeat.join() only in what offbeat launch starts: put all that the script does "
             "below if __name__ == '__main__':, or, to train alone here, unset OFFBEAT_RUN."
         )
+    path = Path(shared) / "run.json"
     try:
-        settings = json.loads((Path(shared) / "run.json").read_text())
-        return Place(
-            Path(shared), int(os.environ["OFFBEAT_RANK"]), int(os.environ["OFFBEAT_INCARNATION"]),
-            int(os.environ["OFFBEAT_LIFELINE"]), settings,
-        )  # fmt: skip
-    except (OSError, KeyError, ValueError) as error:
+        with reading(path, "the settings of a run"):
+            return Place(
+                Path(shared), int(os.environ["OFFBEAT_RANK"]), int(os.environ["OFFBEAT_INCARNATION"]),
+                int(os.environ["OFFBEAT_LIFELINE"]), {**json_in(path)},
+            )  # fmt: skip
+    except DataError as error:
         raise SettingError(
             f"OFFBEAT_RUN names {shared}, but there is no run ({error}). Start agents with offbeat launch; to run a "
             "script alone, unset OFFBEAT_RUN."

@@ -210,11 +210,14 @@ def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
     place[order] = np.arange(len(order))
     for k, table in enumerate(mixed):
         table["write"] = place[first[k] + table["write"]]
-    return Trace(
+    trace = Trace(
         len(paths), tuple(kinds), (all_events := np.concatenate(events))[by_time(all_events)], everything[order],
         _sorted(np.concatenate(mixed), "write"), _sorted(np.concatenate(transmissions), "start"),
         {**settings, **({"damaged": damaged} if damaged else {})},
     )  # fmt: skip
+    with reading(paths[0], "the logs of a run, of which this is the first"):
+        trace.check()
+    return trace
 
 
 def _frames(whole: bytes) -> Iterator[_Frame]:

@@ -1,8 +1,8 @@
 """All agents' models, as they were seen from outside at the times of evaluation: a file that outlives the launcher.
 
-A record is the time, the gradients applied by then, and the models, part by part. All have one size, so whatever ends
-the process, the file holds whole records and at most one broken one, at its end. The last one of a run that has ended
-by itself has the time infinity: the models that it ended with.
+A record is the time, the gradients applied by then, a CRC-32, and the models, part by part. All have one size, so
+whatever ends the process, the file holds whole records and at most one broken one, at its end. The last one of a run
+that has ended by itself has the time infinity: the models that it ended with.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import torch
 
+from offbeat.reading import content, reading
 from offbeat.vector import Parts
 
-HEAD = struct.Struct("<dq")
+HEAD, SUM = struct.Struct("<dq"), struct.Struct("<I")
+BODY = HEAD.size + SUM.size
 
 Look = tuple[float, Parts, int]
 """The time, the models [n, P] per part, the gradients applied by then."""
@@ -28,18 +31,20 @@ class Looks:
     Attributes:
         path: the file
         models: all agents' models, of the shapes and dtypes that every look has
-        anew: forget what is there; else what is there is in `taken`, and new looks come after it
+        anew: forget what is there; else what is there is in `taken`, and new looks come after it; DataError
+            if it is damaged
         error: why looks can no longer be written, if so; the run goes on
     """
 
     def __init__(self, path: Path, models: Parts, anew: bool) -> None:
         self.path, self.error = path, ""
         self._like = models
-        self._size = HEAD.size + sum(part.nbytes for part in models)
+        self._size = BODY + sum(part.nbytes for part in models)
         self._handle = -1
-        content = b"" if anew or not path.exists() else path.read_bytes()
-        whole = len(content) // self._size
-        looks = [self._read(content[k * self._size : (k + 1) * self._size]) for k in range(whole)]
+        with reading(path, "the looks at a live run", f"Remove {path.parent}, and --resume makes its run anew."):
+            found = b"" if anew or not path.exists() else content(path)
+            whole = len(found) // self._size
+            looks = [self._read(found[k * self._size : (k + 1) * self._size]) for k in range(whole)]
         self.taken = [look for look in looks if math.isfinite(look[0])]
         self.final = looks[-1][1] if looks and not math.isfinite(looks[-1][0]) else None
         """The models that the run ended with, if it has ended."""
@@ -53,7 +58,8 @@ class Looks:
             self.final = models
         if self.error:
             return  # a gap would be worse than an early end
-        record = HEAD.pack(time, steps) + b"".join(part.contiguous().numpy().tobytes() for part in models)
+        head, body = HEAD.pack(time, steps), b"".join(part.contiguous().numpy().tobytes() for part in models)
+        record = head + SUM.pack(zlib.crc32(body, zlib.crc32(head))) + body
         try:
             if self._handle < 0:
                 self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -72,7 +78,9 @@ class Looks:
 
     def _read(self, record: bytes) -> Look:
         time, steps = HEAD.unpack_from(record)
-        at, parts = HEAD.size, []
+        if SUM.unpack_from(record, HEAD.size)[0] != zlib.crc32(record[BODY:], zlib.crc32(record[: HEAD.size])):
+            raise ValueError("it is damaged: a checksum does not fit")
+        at, parts = BODY, []
         for like in self._like:
             flat = torch.frombuffer(bytearray(record[at : at + like.nbytes]), dtype=like.dtype)
             parts.append(flat.reshape(like.shape))

@@ -6,11 +6,13 @@ that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import platform
 from pathlib import Path
 
+from offbeat.errors import failed
 from offbeat.live.wire import FabricError
 
 
@@ -24,7 +26,7 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
     try:
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except OSError as error:
-        raise FabricError(f"Cannot create shared memory {path}: {error.strerror}.") from error
+        raise FabricError(f"Cannot create shared memory: {failed(error)}") from error
     try:
         os.posix_fallocate(handle, 0, size)
         memory = mmap.mmap(handle, size)
@@ -33,6 +35,8 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
     except FileExistsError:
         raise FabricError(f"Cannot create shared memory {path}: it exists. Is another run using it?") from None
     except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise FabricError(f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}") from error
         room = os.statvfs(path.parent)
         raise FabricError(
             f"Shared memory is too small: {size / 1e6:.1f} MB were asked for, {path.parent} has "
@@ -50,7 +54,10 @@ def attach(path: Path) -> mmap.mmap:
     require_ordered_stores()
     try:
         with path.open("r+b") as file:
-            return mmap.mmap(file.fileno(), 0)
+            mapped = mmap.mmap(file.fileno(), 0)
+            if len(mapped) % 8:
+                raise ValueError(f"it has {len(mapped)} bytes, which no file of a run has")
+            return mapped
     except (OSError, ValueError) as error:
         raise FabricError(f"Cannot attach to shared memory {path}: {error}.") from error
 

@@ -19,6 +19,7 @@ from typing import Any
 from offbeat.agent import Message
 from offbeat.live import memory
 from offbeat.live.wire import FabricError, Layout, Tag, Words, aligned, read_layout
+from offbeat.reading import reading
 from offbeat.vector import Leased, Vector, pin
 
 MAGIC = 0x6F66666265617432  # "offbeat2"
@@ -55,7 +56,8 @@ class Register:
         magic, length, _ = HEAD.unpack_from(mapped, 0) if len(mapped) >= HEAD.size else (0, 0, 0)
         if magic != MAGIC:
             raise FabricError(f"{path} is not a register of this version of offbeat. Do all agents run the same one?")
-        return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
+        with reading(path, "a register of a run"):
+            return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
 
     @property
     def newest(self) -> int:

@@ -16,12 +16,16 @@ from offbeat.algorithms import Algorithm, find
 from offbeat.delays import parse
 from offbeat.errors import DataError, SettingError, unknown
 from offbeat.experiment import REAL, WHOLE, Experiment, Prepared, prepare, real, whole
+from offbeat.reading import content, reading
 from offbeat.runs import check_run
 from offbeat.task import Task
 from offbeat.world import parse_crash
 
 RESULTS = 4
 """Part of every key. It grows when the same settings give other results, or a row has other columns."""
+
+LARGEST = 10_000_000
+"""Bytes of a TOML file."""
 
 MOST_POINTS = 100_000
 TASKS_KEPT = 8
@@ -67,16 +71,12 @@ class _Draft:
 
 def read_grid(path: Path) -> list[Point]:
     """The points of a grid in a TOML file. Raises SettingError or DataError, with the name of the file."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise SettingError(f"Cannot read {path}: {error.strerror or error}. Expected a TOML file.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} is no TOML: {error}. See 'offbeat sweep --help' for an example.") from None
-    try:
-        return points(table)
-    except (SettingError, DataError) as error:
-        raise type(error)(f"{path}: {error}") from None
+    with reading(path, "a TOML file with a grid of settings", "See 'offbeat sweep --help' for an example."):
+        table = tomllib.loads(content(path, LARGEST).decode("utf-8"))
+        try:
+            return points(table)
+        except (SettingError, DataError) as error:
+            raise type(error)(f"{path}: {error}") from None
 
 
 def points(table: Mapping[str, Any]) -> list[Point]:

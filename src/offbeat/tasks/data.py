@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import math
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from torch import Tensor
 
 from offbeat.errors import DataError, SettingError, unknown
+from offbeat.reading import MOST_TIMES, SMALL, check_inflated, content, reading
 
 VARIABLE = "OFFBEAT_DATA"
 """The environment variable that names the data directory when no argument does."""
@@ -267,11 +268,14 @@ def _bad(path: Path, got: str, expected: str) -> DataError:
 
 def _content(path: Path) -> bytes:
     """The bytes of a file, decompressed if they are gzip, whatever its name says."""
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise _bad(path, f"cannot be read ({error})", "a whole IDX file, plain or gzip-compressed") from error
+    with reading(path, "a whole IDX file, plain or gzip-compressed", "Replace this file by a good copy."):
+        raw = content(path)
+        if raw[:2] != b"\x1f\x8b":
+            return raw
+        most = max(SMALL, MOST_TIMES * len(raw))
+        plain = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(most + 1)
+        check_inflated(len(plain), len(raw))
+        return plain
 
 
 def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
