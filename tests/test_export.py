@@ -49,11 +49,18 @@ class Foreign:
     x: Tensor
 
 
-def save(folder: Path, agent: int, step: int, about: Mapping[str, Any] = ABOUT, **tensors: Any) -> Path:
-    """A checkpoint as a run of a script writes it."""
+def save(
+    folder: Path, agent: int, step: int, about: Mapping[str, Any] = ABOUT, at: float | None = None, **tensors: Any
+) -> Path:
+    """A checkpoint as a run of a script writes it, at this time."""
     named = tensors or {"w": torch.tensor([1.0, 2.0]) * (agent + 1)}
     heard = Foreign(torch.ones(3))
-    state = {"agent": {"heard": heard, "x": Vector((torch.ones(3),))}, "model": {"w": named.pop("w")}, "rest": named}
+    state: dict[str, Any] = {
+        "agent": {"heard": heard, "x": Vector((torch.ones(3),))},
+        "model": {"w": named.pop("w")},
+        "rest": named,
+    }
+    state |= {} if at is None else {"time": at}
     return checkpoint.save(folder / "checkpoints" / f"agent-{agent}", checkpoint.step_name(step), about, state)
 
 
@@ -77,7 +84,8 @@ def test_the_mean_of_a_run_loads_into_the_model(tmp_path: Path) -> None:
     again = finished(tmp_path, "export", "out")
     assert again.code == 0, again.complained
     for i in range(3):
-        assert f"agent {i}: step {12 + i}, out/checkpoints/agent-{i}/step-" in again.said
+        assert f"agent {i}: step {12 + i} at time " in again.said
+        assert f", out/checkpoints/agent-{i}/step-" in again.said
     assert "Written: out/model.safetensors" in again.said
     assert "model.load_state_dict(safetensors.torch.load_file('out/model.safetensors'))" in again.said
     named: dict[str, Any] = {"torch": torch}
@@ -145,12 +153,40 @@ def test_one_agent_one_step_and_the_names_of_files(tmp_path: Path) -> None:
     at = export(tmp_path, step=10)
     assert at.path.name == "model-step-10.safetensors"
     assert load_file(at.path)["w"].item() == 110
-    one = export(tmp_path, agent=1)
-    assert one.path.name == "model-agent-1.safetensors"
+    one = export(tmp_path, agents=[1])
+    assert one.path.name == "model-agents-1.safetensors"
     assert load_file(one.path)["w"].item() == 121
     assert [(s.agent, s.step) for s in one.sources] == [(1, 21)]
-    both = export(tmp_path, tmp_path / "mine.safetensors", agent=2, step=10)
+    both = export(tmp_path, tmp_path / "mine.safetensors", agents=[2], step=10)
     assert load_file(both.path)["w"].item() == 210
+    some = export(tmp_path, agents=[2, 0, 2])
+    assert load_file(some.path)["w"].item() == 121
+    assert [s.agent for s in some.sources] == [0, 2]
+    with pytest.raises(SettingError, match="expected some of 0 to 2"):
+        export(tmp_path, agents=[])
+
+
+def test_who_is_far_behind_is_named_and_can_be_left_out(tmp_path: Path) -> None:
+    """Agent 1 is slow, agent 2 left early; agent 3 is as good as done."""
+    about = ABOUT | {"agents": 4}
+    for k, (step, at) in enumerate([(100, 50.0), (49, 50.0), (90, 39.0), (90, 41.0)]):
+        save(tmp_path, k, step, about, at=at)
+    assert export(tmp_path).behind == (1, 2)
+    done = finished(tmp_path, "export", ".", "--force")
+    assert "agent 2: step 90 at time 39, " in done.said
+    assert "early or were killed: agents 1, 2. They count as much as the others; --agents 0,3 leaves them out." in (
+        " ".join(done.said.split())
+    )
+    fewer = finished(tmp_path, "export", ".", "--agents", "0,3")
+    assert "count as much" not in fewer.said
+    assert load_file(tmp_path / "model-agents-0-3.safetensors")["w"].tolist() == [2.5, 5.0]
+    for text, said in (
+        ("0,x", "Cannot read the agents '0,x'"),
+        ("0,-1", "Agents -1, 0 were asked"),
+        ("4", "of 0 to 3"),
+    ):
+        refused = finished(tmp_path, "export", ".", "--agents", text)
+        assert (refused.code, said in refused.complained) == (2, True), refused.complained
 
 
 def test_who_has_no_checkpoint_is_named_or_left_out(tmp_path: Path) -> None:
@@ -163,9 +199,9 @@ def test_who_has_no_checkpoint_is_named_or_left_out(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"of step 5 .* agent 0 has those of 10"):
         export(tmp_path, step=5, allow_missing=True)
     with pytest.raises(SettingError, match="agent 1 has none"):
-        export(tmp_path, agent=1, allow_missing=True)
-    with pytest.raises(SettingError, match=r"no agent 3 in .* one of 0 to 2"):
-        export(tmp_path, agent=3)
+        export(tmp_path, agents=[1], allow_missing=True)
+    with pytest.raises(SettingError, match="Agents 3 were asked for; expected some of 0 to 2"):
+        export(tmp_path, agents=[3])
     save(tmp_path / "common", 0, 10, ABOUT | {"agents": 2})
     for k, step in ((0, 20), (1, 20), (1, 30)):
         save(tmp_path / "common", k, step, ABOUT | {"agents": 2})

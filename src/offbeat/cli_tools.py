@@ -12,6 +12,7 @@ from rich.text import Text
 
 from offbeat.console import Out
 from offbeat.doctor import FAILED, Check, examine
+from offbeat.errors import SettingError
 from offbeat.exporting import export as written
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
@@ -26,8 +27,12 @@ def register(app: typer.Typer) -> None:
 def export(
     folder: Annotated[Path, typer.Argument(help="The results of 'offbeat launch': the folder with checkpoints/.")],
     out: Annotated[Path | None, typer.Option(help="File to write; default: model.safetensors in FOLDER.")] = None,
-    agent: Annotated[int | None, typer.Option(help="Only this agent's model; default: the mean of all.")] = None,
-    step: Annotated[int | None, typer.Option(help="Of this step; default: each agent's newest checkpoint.")] = None,
+    agents: Annotated[
+        str | None, typer.Option(help="The mean of these agents only, '0,1,3', or one agent's model, '2'.")
+    ] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="Of this step; default: each agent's newest checkpoint.")
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out agents without a checkpoint.")
     ] = False,
@@ -36,16 +41,24 @@ def export(
     """Write the mean of all agents' models as one safetensors file, for model.load_state_dict.
 
     Parameters and running statistics are averaged in float64; of counters it is the largest; tied weights are there
-    under all their names.
+    under all their names. Every agent counts the same; those that are far behind are named.
 
     Example:
 
       offbeat export offbeat-runs/train-0 --out model.safetensors
     """
-    done = written(folder, out, agent, step, allow_missing, force)
+    done = written(folder, out, None if agents is None else _numbers(agents), step, allow_missing, force)
     console = Out()
     for source in done.sources:
-        console.print(Text(f"agent {source.agent}: step {source.step}, {source.path}"), soft_wrap=True)
+        at = "" if source.time is None else f" at time {source.time:,.4g}"
+        console.print(Text(f"agent {source.agent}: step {source.step}{at}, {source.path}"), soft_wrap=True)
+    if done.behind:
+        others = ",".join(str(s.agent) for s in done.sources if s.agent not in done.behind)
+        note = (
+            f"Far behind the others, as they are slow, left early or were killed: agents "
+            f"{', '.join(map(str, done.behind))}. They count as much as the others; --agents {others} leaves them out."
+        )
+        console.print(Text(note, "yellow"), soft_wrap=True)
     for note in done.damaged:
         console.print(Text(note, "yellow"), soft_wrap=True)
     for i in done.missing:
@@ -54,6 +67,14 @@ def export(
     load = f"safetensors.torch.load_file({str(done.path)!r})"
     how = f"model.load_state_dict({load})" if done.named else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
     console.print(Text(f"To load: {how}"), soft_wrap=True)
+
+
+def _numbers(text: str) -> list[int]:
+    """The agents that '0,1,3' names. Raises SettingError."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(f"Cannot read the agents '{text}'; expected numbers with commas between: '0,1,3'.") from None
 
 
 def doctor(

@@ -11,7 +11,7 @@ are there under all their names. Where all agents agree, what they agree on is k
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,9 @@ MODEL = "model 1"
 SHOWN = 8
 """How many differences of two models are shown."""
 
+RECENT = 0.8
+"""Of the time of a run's last checkpoint: those saved before that are of agents that left early, or were killed."""
+
 
 class ExportError(OffbeatError):
     """The model cannot be written."""
@@ -42,13 +45,20 @@ class ExportError(OffbeatError):
 
 @dataclass(frozen=True)
 class Source:
-    """One agent's checkpoint. about: the run that it is of; tensors: the model, by the names in its state dict."""
+    """One agent's checkpoint.
+
+    Attributes:
+        about: the run that it is of
+        tensors: the model, by the names in its state dict
+        time: of the run, when it was saved; None in checkpoints that do not say it
+    """
 
     agent: int
     step: int
     path: Path
     about: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+    time: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,16 +77,24 @@ class Exported:
     missing: tuple[int, ...] = ()
     damaged: tuple[str, ...] = ()
 
+    @property
+    def behind(self) -> tuple[int, ...]:
+        """Agents far behind the furthest one: with less than half of its steps, or saved long before the last one."""
+        most, last = max(s.step for s in self.sources), max(s.time or 0.0 for s in self.sources)
+        return tuple(
+            s.agent for s in self.sources if 2 * s.step < most or (s.time is not None and s.time < RECENT * last)
+        )
+
 
 def export(
-    folder: Path, out: Path | None = None, agent: int | None = None, step: int | None = None,
+    folder: Path, out: Path | None = None, agents: Sequence[int] | None = None, step: int | None = None,
     allow_missing: bool = False, force: bool = False,
 ) -> Exported:  # fmt: skip
     """Write the mean of all agents' models, out of the checkpoints in a run's folder, as one file.
 
     Args:
-        out: the file; default: model.safetensors in the folder, or a name that says which agent and step
-        agent: only this agent's model
+        out: the file; default: model.safetensors in the folder, or a name that says which agents and step
+        agents: of these agents only
         step: of this step; default: each agent's newest that is whole
         allow_missing: leave out agents that have no such checkpoint
         force: the file may exist, and is replaced
@@ -84,7 +102,7 @@ def export(
     Raises SettingError for what cannot be had, DataError for a file that is no checkpoint, ExportError if the model
     cannot be written.
     """
-    of = "" if agent is None else f"-agent-{agent}"
+    of = "" if agents is None else f"-agents-{'-'.join(map(str, agents))}"
     at = "" if step is None else f"-step-{step}"
     path = folder / f"model{of}{at}{ENDING}" if out is None else out
     if path.is_dir():
@@ -92,7 +110,7 @@ def export(
     if path.exists() and not force:
         raise SettingError(f"{path} exists; --force replaces it, --out names another file.")
     damaged: list[str] = []
-    sources, missing = _sources(folder, agent, step, allow_missing, damaged)
+    sources, missing = _sources(folder, agents, step, allow_missing, damaged)
     first = sources[0]
     for other in sources[1:]:
         _refuse_unlike(first, other)
@@ -116,7 +134,7 @@ def export(
 
 
 def _sources(
-    folder: Path, only: int | None, step: int | None, allow_missing: bool, damaged: list[str]
+    folder: Path, only: Sequence[int] | None, step: int | None, allow_missing: bool, damaged: list[str]
 ) -> tuple[list[Source], list[int]]:
     """The checkpoints that are meant, and the agents that have none. At least one, or SettingError.
 
@@ -132,9 +150,10 @@ def _sources(
     a = min(found)
     about = _read(folder, a, found[a][0]).about
     n = max(_agents(about), *steps, *(int(path.stem[6:]) for path in _numbered(folder, ".trace")), -1) + 1
-    if only is not None and not 0 <= only < n:
-        raise SettingError(f"There is no agent {only} in {folder}; expected one of 0 to {n - 1}.")
-    wanted = range(n) if only is None else [only]
+    wanted = range(n) if only is None else sorted(set(only))
+    if not wanted or not 0 <= wanted[0] <= wanted[-1] < n:
+        asked = ", ".join(map(str, wanted)) or "none"
+        raise SettingError(f"Agents {asked} were asked for; expected some of 0 to {n - 1}, which {folder} has.")
     chosen = {i: have[0] if step is None else step for i, have in found.items() if step is None or step in have}
     missing = [i for i in wanted if i not in chosen]
     if missing and (not allow_missing or len(missing) == len(wanted)):
@@ -231,7 +250,8 @@ def _read(folder: Path, agent: int, step: int) -> Source:
                 f"{path}: '{name}' of the model's state dict is of type {type(value).__name__}; expected a tensor, all "
                 "that safetensors can hold. Save the model in the script, with torch.save."
             )
-    return Source(agent, step, path, about, tensors)
+    time = state.get("time")
+    return Source(agent, step, path, about, tensors, float(time) if isinstance(time, int | float) else None)
 
 
 def _without_classes(tree: Any) -> Any:
@@ -272,7 +292,7 @@ def _refuse_unlike(first: Source, other: Source) -> None:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise SettingError(
             "\n  ".join(
-                [f"{what} are of unlike models, which have no mean (--agent exports one):", *lines[:SHOWN], *more]
+                [f"{what} are of unlike models, which have no mean (--agents exports some):", *lines[:SHOWN], *more]
             )
         )
     try:
@@ -300,7 +320,7 @@ def _combined(tensors: list[Tensor]) -> Tensor:
         return (total / len(tensors)).to(first.dtype)
     with suppress(TypeError):
         return torch.from_numpy(np.array(np.maximum.reduce([t.numpy() for t in tensors])))
-    raise DataError(f"There is no largest of tensors of {first.dtype}; --agent exports one agent's model.")
+    raise DataError(f"There is no largest of tensors of {first.dtype}; --agents 0 exports one agent's model.")
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -167,6 +167,7 @@ class Driver:
             "at": self.performer.at,
             "version": self.performer.version,
             "steps": self.performer.steps,
+            "time": self.clock.now(),
         }
 
     def save(
