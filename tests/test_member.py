@@ -106,6 +106,8 @@ def in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     for agent in member._joined:
         if (driver := agent._driver) is not None:
             driver.close()
+        if agent._watch is not None:
+            agent._watch.close(changed=False)
     for bell in bells:
         bell.close()
     for end in lifeline:
@@ -334,3 +336,79 @@ def test_an_error_of_ours_that_ends_a_script_is_final(
         child.main()
     assert ended.value.code == code
     assert capsys.readouterr().err == "Error: so it is\n"
+
+
+STEPPERS: dict[str, Callable[[nn.Module, torch.optim.Optimizer], Callable[[], Any]]] = {
+    "a new one": lambda model, _: torch.optim.Adam(model.parameters(), lr=0.01).step,
+    "the class's step": lambda _, optimizer: lambda: type(optimizer).step(optimizer),
+    "by hand": lambda model, _: lambda: [p.data.sub_(0.1 * p.grad) for p in model.parameters() if p.grad is not None],
+}
+
+
+@pytest.mark.parametrize("who", STEPPERS)
+def test_a_model_that_is_trained_past_its_agent_is_no_success(
+    who: str, in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As soon as it is certain it is said; at the end it is an error."""
+    agent, model = in_a_run(), nn.Linear(6, 6)
+    step = STEPPERS[who](model, agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1)))
+    for _ in range(4):
+        train(model, SimpleNamespace(zero_grad=lambda set_to_none: model.zero_grad(set_to_none), step=step))  # type: ignore[arg-type]
+    said = capsys.readouterr().err
+    assert said.count("WITHOUT A STEP OF ITS AGENT") == (who != "by hand")
+    assert who == "by hand" or said.startswith("offbeat: agent 0: 20 steps of ")
+    with pytest.raises(SettingError, match=r"Agent 0 made no step, though its model was changed\. Only steps of"):
+        agent.leave()
+
+
+def test_what_is_trained_after_the_last_step_is_lost_and_said(
+    in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    agent, model = in_a_run(), nn.Linear(6, 6)
+    train(model, agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1)))
+    train(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert "WITHOUT" not in capsys.readouterr().err, "it may be part of a step"
+    agent.leave()
+    assert "12 steps of another optimizer (SGD) CHANGED THIS MODEL" in capsys.readouterr().err
+
+
+def test_what_may_change_parameters_between_two_steps_is_no_news(
+    in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clipping, loading, averaging, optimizers within the wrapped one, others beside it, copies, schedulers."""
+
+    class Nested(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for _ in range(30):
+                torch.optim.SGD(self.param_groups[0]["params"], lr=1e-3).step()
+
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    agent, model, other = in_a_run(), nn.Linear(6, 6), nn.Linear(6, 6)
+    optimizer = agent.wrap(model, Nested(model.parameters(), lr=0.1))
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+    twin = copy.deepcopy(optimizer)
+    for _ in range(3):
+        train(model, optimizer)
+        optimizer.load_state_dict(optimizer.state_dict())
+        for _ in range(30):
+            twin.step()
+            torch.optim.SGD(other.parameters(), lr=0.1).step()
+        model.load_state_dict(other.state_dict())
+        with torch.no_grad():
+            for p in model.parameters():
+                p.clamp_(-0.1, 0.1)
+        scheduler.step()
+    model.load_state_dict(agent.average(), strict=False)
+    agent.leave()
+    assert (agent.rank, capsys.readouterr().err) == (0, "")
+
+
+def test_a_script_without_a_step_is_told_so(
+    in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    agent, model = in_a_run(), nn.Linear(6, 6)
+    agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    agent.leave()
+    assert "offbeat: agent 0: the script ended without a step." in capsys.readouterr().err

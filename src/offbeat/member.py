@@ -26,7 +26,7 @@ from __future__ import annotations
 import types
 import weakref
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -36,7 +36,7 @@ from torch.optim import Optimizer
 from offbeat.agent import Agent
 from offbeat.algorithms import Algorithm, find
 from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.board import Row
+from offbeat.live.board import Order, Row
 from offbeat.live.checkpoint import newest, set_aside
 from offbeat.live.driver import Driver, Stopped
 from offbeat.live.enter import Place, agree, begin, place, propose, resume
@@ -47,6 +47,7 @@ from offbeat.live.log import Log
 from offbeat.live.places import Places
 from offbeat.live.saver import Every, Saver
 from offbeat.live.shard import Shard
+from offbeat.live.watch import DO, Watch
 from offbeat.streams import Purpose, python_stream
 from offbeat.topology import Topology, build
 from offbeat.vector import Vector, difference, lazy, opaque, zero
@@ -92,6 +93,7 @@ class Member:
         self._places = Places(self.rank, self.world, self.seed, alone=here is None)
         self._driver: Driver | None = None
         self._saver: Saver | None = None
+        self._watch: Watch | None = None
 
     @property
     def steps(self) -> int:
@@ -173,6 +175,7 @@ class Member:
     def leave(self) -> None:
         """Done with training: say so, and answer the others until all are. Called when a launched script ends."""
         if self._driver is not None:
+            self._check_trained(self._driver)
             if self._saver is not None:
                 self._saver.save(self._driver, final=True)
             self._driver.leave()
@@ -185,6 +188,19 @@ class Member:
             with suppress(OffbeatError):  # the script's own error is the one to tell
                 self._flat.check()
                 self._saver.save(self._driver, final=True)
+
+    def _check_trained(self, driver: Driver) -> None:
+        """Before it leaves: was it the agent that was trained? Raises SettingError if only its model was."""
+        watch, at = self._watch, driver.performer.at
+        if watch is None or at is None or driver.fabric is None:
+            return
+        changed = any(not torch.equal(now.cpu(), then) for now, then in zip(self._flat.parts, at.parts, strict=True))
+        watch.close(changed)
+        if driver.performer.steps or driver.fabric.board.order >= Order.STOP:
+            return
+        if changed:
+            raise SettingError(f"Agent {self.rank} made no step, though its model was changed. {DO}")
+        driver.guard.tell(f"the script ended without a step. {DO}")
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -234,7 +250,15 @@ class Member:
         faults = Faults([]) if here is None else here.faults()
         statistics = Statistics(flat.model) if driver.guard.on else None
 
+        if here is not None:
+            self._watch = Watch(local.optimizer, flat.parameters, driver.guard.tell)
+        watch = nullcontext() if self._watch is None else self._watch
+
         def step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
+            with watch:
+                return made(optimizer, closure)
+
+        def made(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
             loss = None
             if closure is not None:
                 with torch.enable_grad():

@@ -48,6 +48,7 @@ class Flat:
     Attributes:
         parts: the buffers, 1-D, one per (dtype, device), in the order in which these first appear
         places: where each parameter lies; tied ones have one place, frozen ones stay where they are
+        parameters: the trainable ones, in the order of `places`
         staging: the way to the host and back
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of 64 bytes;
@@ -61,7 +62,7 @@ class Flat:
         _refuse_optimizer(model, optimizer, trained := _trainable(model))
         self.model = model
         self.places: list[Place] = []
-        self._parameters = list(trained.values())
+        self.parameters = list(trained.values())
         sizes: dict[tuple[torch.dtype, torch.device], int] = {}
         for name, p in trained.items():
             size = sizes.setdefault((p.dtype, p.device), 0)
@@ -70,7 +71,7 @@ class Flat:
             self.places.append(Place(name, tuple(p.shape), stride, p.dtype, p.device, part, size))
             sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
         self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items())
-        for p, place in zip(self._parameters, self.places, strict=True):
+        for p, place in zip(self.parameters, self.places, strict=True):
             p.data = _own(self.parts, place).copy_(p.data)
         self.staging = Staging(self.parts)
         self._called = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
@@ -87,7 +88,7 @@ class Flat:
         if not (
             all(map(is_, map(_get, self._tables, self._keys), self._values))
             and sum(map(len, self._all_tables)) == len(self._keys)
-            and list(map(Tensor.data_ptr, self._parameters)) == self._pointers
+            and list(map(Tensor.data_ptr, self.parameters)) == self._pointers
             and list(map(_needs, self._everything)) == self._needed
         ):
             self._take_back()
@@ -96,7 +97,7 @@ class Flat:
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that there are, where they lie; of a sparse one its values."""
-        found = zip(self.places, self._parameters, strict=True)
+        found = zip(self.places, self.parameters, strict=True)
         grads = {place.name: p.grad.detach() for place, p in found if p.grad is not None}
         return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
 
@@ -108,7 +109,7 @@ class Flat:
     def gradient(self) -> Parts:
         """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
         flat = self.zeros()
-        for p, place in zip(self._parameters, self.places, strict=True):
+        for p, place in zip(self.parameters, self.places, strict=True):
             if p.grad is not None:
                 if p.grad.layout is not torch.strided:
                     raise SettingError(f"The gradient of '{place.name}' is sparse; expected dense ones.")
@@ -119,7 +120,7 @@ class Flat:
     def set_gradient(self, parts: Parts) -> None:
         """Copy flat tensors into the parameters' `grad`."""
         self._require_fit(parts)
-        for p, place in zip(self._parameters, self.places, strict=True):
+        for p, place in zip(self.parameters, self.places, strict=True):
             if p.grad is None or p.grad.layout is not torch.strided or p.grad.requires_grad:
                 p.grad = torch.empty_like(p)
             p.grad.copy_(_view(parts, place))
@@ -135,12 +136,12 @@ class Flat:
         self._require_fit(parts)
         self.staging.up(parts)
         if told:
-            _count(self._parameters)
+            _count(self.parameters)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
         """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or pickled."""
         self._require_fit(parts)
-        by = {id(p): _view(parts, place) for p, place in zip(self._parameters, self.places, strict=True)}
+        by = {id(p): _view(parts, place) for p, place in zip(self.parameters, self.places, strict=True)}
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
 
     def _require_fit(self, parts: Parts) -> None:
@@ -154,14 +155,14 @@ class Flat:
         self._all_tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._modules)]
         rows = [(table, key, value) for table in self._all_tables for key, value in table.items()]
         self._tables, self._keys, self._values = ([row[k] for row in rows] for k in range(3))
-        self._pointers = [p.data_ptr() for p in self._parameters]
-        self._everything = [*self._parameters, *self.model.parameters()]
+        self._pointers = [p.data_ptr() for p in self.parameters]
+        self._everything = [*self.parameters, *self.model.parameters()]
         self._needed = list(map(_needs, self._everything))
 
     @torch.no_grad()
     def _take_back(self) -> None:
         """What torch moved to shared memory, as it does with all that goes to another process, comes back here."""
-        for p, place in zip(self._parameters, self.places, strict=True):
+        for p, place in zip(self.parameters, self.places, strict=True):
             if place.device.type == "cpu" and p.device.type == "cpu" and p.is_shared():  # type: ignore[no-untyped-call]
                 view = _view(self.parts, place)
                 if (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride()):
@@ -170,7 +171,7 @@ class Flat:
     def _examine(self) -> None:
         now = dict(self.model.named_parameters(remove_duplicate=False))
         new = [name for name, p in now.items() if p.requires_grad and self._called.get(name) is not p]
-        for p, place in zip(self._parameters, self.places, strict=True):
+        for p, place in zip(self.parameters, self.places, strict=True):
             name = next((n for n, q in self._called.items() if q is p and now.get(n) is not p), place.name)
             q, view = now.get(name, p), _view(self.parts, place)
             moved = p.data_ptr() != view.data_ptr() or p.stride() != view.stride()
