@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from difflib import ndiff
 from pathlib import Path
 from random import Random
@@ -20,12 +21,13 @@ from typer.testing import CliRunner
 from warm import Started, alive, finished, needs_shared_memory, plant, start, until
 
 import offbeat.commands  # noqa: F401  (registers them)
-from offbeat import child, locks
+from offbeat import child, cli_launch, locks
 from offbeat.cli import app
 from offbeat.errors import DataError, SettingError
 from offbeat.lifeline import readable
 from offbeat.live import children
 from offbeat.live.log import merged
+from offbeat.live.present import Present
 from offbeat.live.shm import PREFIX, SHARED
 from offbeat.replaying import replayed
 from offbeat.topology import build
@@ -235,6 +237,32 @@ def test_a_folder_that_is_removed_while_a_run_goes_on_is_an_error(what: str, tmp
     assert not run.shared
 
 
+def test_a_live_run_without_its_shared_memory_has_a_trace_and_no_curve_that_stands_still(tmp_path: Path) -> None:
+    options = ("--task", "quadratic", "--agents", "2", "--until", "50000", "--unit", "5ms", "--json", "out.json")
+    run = start(tmp_path, "live", "--out", "out", *options)
+    log = tmp_path / "out" / "adsgd-lr0.01" / "agent-1.trace"
+    until(lambda: log.exists() and log.stat().st_size > 1000)
+    shutil.rmtree(run.shared[0])
+    assert run.wait() == 1
+    assert "was removed" in run.complained and "Traceback" not in run.complained
+    assert replayed(Trace.load(log.with_name("trace.npz"))).same
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_what_a_run_needs_is_there_or_it_is_noticed(tmp_path: Path) -> None:
+    folder, file = tmp_path / "folder", tmp_path / "folder" / "file"
+    folder.mkdir()
+    for remove in (lambda: shutil.rmtree(folder), lambda: folder.rename(tmp_path / "moved"), file.unlink):
+        with closing(Present([folder], [file])) as present:
+            assert present.gone() is None
+            file.touch()
+            assert present.gone() is None
+            remove()
+            assert present.gone() == (file if folder.exists() else folder)
+            folder.mkdir(exist_ok=True)
+            assert present.gone() == (file if remove == file.unlink else folder), "another folder of that name"
+
+
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 @pytest.mark.parametrize("command", [["launch", "train.py"], ["live", "--task", "quadratic"]], ids=lambda c: c[0])
 def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
@@ -246,6 +274,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
                   "until": 10.0}, {"max_restarts": 3, "checkpoint_every": 5, "fault": []}  # fmt: skip
     Path("out").mkdir()
     Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
+    monkeypatch.setattr(cli_launch, "refuse_unresumable", lambda *_: None)
     lock = locks.take(tmp_path / "out")
     assert lock is not None
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}

@@ -167,12 +167,12 @@ def live(
             complain(line)
         output = Outputs(quiet)
         result, code = series.run(folder, ended, output)
-        if output.error is not None and not series.any_begun(folder):
+        if output.error is not None and not result.runs and not series.any_begun(folder):
             raise output.error
         output.results(result, json, report)
         if (code or output.error is not None) and not quiet:
             complain(series.how_to_go_on(folder))
-        output.close(folder.resolve())
+        output.close(*[folder.resolve()] * folder.exists())
     if code:
         raise typer.Exit(code)
 

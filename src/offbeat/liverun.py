@@ -231,7 +231,7 @@ def run_live(
         if not launcher.stopped_by:
             looks.add(math.inf, watcher.final or looks.taken[-1][1], int(trace.updates().sum()))
     except RunFailed:
-        if launcher.began:
+        if launcher.began and all(path.exists() for path in logs):
             with suppress(OSError, OffbeatError):  # the first error is the one to tell
                 merged(logs, settings).save(folder / "trace.npz")
         raise

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,17 @@ class Launcher:
         room = make_shared(self.job.settings)
         self.shared = room.path
         logs = [log_path(self.job.folder, i) for i in range(n)]
-        self.present = Present([self.shared, self.job.folder, *logs])
         try:
-            self.board = Board.create(self.shared / "board", n)
-            self.bell = Bell(bell_path(self.shared, LAUNCHER))
-            self.bells = [Bell(bell_path(self.shared, i)) for i in range(n)]
-            self.children = Children(self.bell.handle, self.say)
-            with handled(self._interrupted, signal.SIGINT):
-                try:
-                    self._run()
-                finally:
-                    self.children.close()
-                    self.began = self.began or bool(self.board.rows[:, Row.FIRST].any())
+            with closing(Present([self.shared, self.job.folder], logs)) as self.present:
+                self.board = Board.create(self.shared / "board", n)
+                self.bell = Bell(bell_path(self.shared, LAUNCHER))
+                self.bells = [Bell(bell_path(self.shared, i)) for i in range(n)]
+                self.children = Children(self.bell.handle, self.say)
+                with handled(self._interrupted, signal.SIGINT), closing(self.children):
+                    try:
+                        self._run()
+                    finally:
+                        self.began = self.began or bool(self.board.rows[:, Row.FIRST].any())
         finally:
             room.remove()
         if self.reason:
