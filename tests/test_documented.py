@@ -1,0 +1,186 @@
+"""The commands and the Python of README.md and docs/: all of them run as they are printed.
+
+A command is run with its own words; what stands for the reader's own (DIR, FOLDER, a script) is there, and small. Where
+it would take long, options are added at its end, which have the last word: see `SHORTER`.
+"""
+
+import re
+import shlex
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_data import small_set, write
+from typer.main import get_command
+from warm import finished, needs_shared_memory
+
+import offbeat
+import offbeat.commands  # which completes the app
+from offbeat.cli import app
+from offbeat.runs import one_thread
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/live.md", "docs/performance.md", "docs/world.md")
+
+SHORTER = {
+    "offbeat compare --task mnist": "--until 2",
+    "offbeat compare --algorithms": "--until 2",
+    "offbeat compare --loss 0.3": "--until 101 --tune-grid 0.1 --tune-seeds 1",  # the crash is at 100
+    "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
+    "offbeat live --task digits": "--until 20",
+    "offbeat live --task mnist": "--until 20 --data DIR",  # or it would be downloaded
+}
+"""How a command begins -> what is added, for it would take minutes."""
+
+ELSEWHERE = {
+    "offbeat doctor": "test_doctor runs it; its self-test needs fresh processes",
+    "make test": "it would run this test",
+    "make bench": "minutes of measuring",
+    "make bench-live DATA=folder": "minutes of measuring",
+    "make soak": "five minutes",
+    "python bench/": "minutes of measuring",
+    "python train.py": "the reader's own script: test_python_blocks_run runs it",
+    "python -m offbeat": "another way to say offbeat",
+    "pip install offbeat[ray]": "needs a network",
+}
+"""How commands begin that are not run here, and why; targets and files are looked for all the same."""
+
+PRELUDE = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+torch.manual_seed(0)
+network = model = nn.Linear(4, 3)
+x, y = torch.randn(90, 4), torch.randint(3, (90,))
+x_test, y_test = x, y
+loader = DataLoader(TensorDataset(x, y), batch_size=9)
+loss = nn.functional.cross_entropy
+"""
+"""What the blocks of Python take for granted: the reader's own."""
+
+
+@cache
+def text(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Those in indented lines, without their comments, and those in running text that are whole."""
+    plain = re.sub(r"^```.*?^```", "", text(page), flags=re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"^ {4}(\S.*)$", plain.replace("\\\n", " "), re.MULTILINE)
+    inline = re.findall(r"`((?:offbeat [a-z]+|make|python|pip) [^`]+)`", plain)
+    found = [re.sub(r"\s+", " ", re.split(r"\s{2,}#", line)[0]).strip() for line in [*lines, *inline]]
+    return [
+        re.sub(r"^\.venv/bin/", "", each)
+        for each in found
+        if re.match(r"(\.venv/bin/)?(offbeat|make|python|pip) ", each)
+    ]
+
+
+ALL = list(dict.fromkeys(command for page in PAGES for command in commands(page)))
+RUN = [command for command in ALL if command.startswith("offbeat ") and command not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the commands name: DIR, FOLDER, LIVE, train.py, grid.toml, examples/."""
+    folder = tmp_path_factory.mktemp("documented")
+    write(folder / "DIR", small_set(train=400, test=50))
+    (folder / "examples").symlink_to(ROOT / "examples")
+    (folder / "train.py").write_text(PRELUDE + blocks("README.md", "python")[0])
+    (folder / "grid.toml").write_text(blocks("README.md", "toml")[0])
+    words = "launch -n 2 --checkpoint-every 2 --out FOLDER train.py"
+    assert finished(folder, *words.split()).code == 0
+    return folder
+
+
+def test_there_are_commands_to_run() -> None:
+    assert len(RUN) >= 15 and any("torus" in command for command in RUN)
+    for beginning in SHORTER:
+        assert any(command.startswith(beginning) for command in RUN), f"no page has {beginning} any more"
+    for beginning in ELSEWHERE:
+        assert any(command.startswith(beginning) for command in ALL), f"no page has {beginning} any more"
+
+
+@needs_shared_memory
+@pytest.mark.parametrize("command", RUN)
+def test_commands_run_as_they_are_printed(place: Path, command: str) -> None:
+    added = next((more for beginning, more in SHORTER.items() if command.startswith(beginning)), "")
+    words = shlex.split(f"{command} {added}")[1:]
+    if "--resume" in words:  # of a run that has ended, which is taken as it is
+        assert (
+            finished(place, *["live", "--task", "quadratic", "--agents", "2", "--until", "10", "--out", "LIVE"]).code
+            == 0
+        )
+        words = [word.replace("FOLDER", "LIVE") for word in words]
+    run = finished(place, *words, setup="import os; os.environ['OFFBEAT_DATA'] = 'DIR'")
+    assert run.code == 0, run.complained
+    assert run.said.strip()
+
+
+@pytest.mark.parametrize("command", [command for command in ALL if not command.startswith("offbeat ")])
+def test_other_commands_are_there(command: str) -> None:
+    program, *words = shlex.split(command)
+    if program == "make":
+        subprocess.run(["make", "-n", *words], cwd=ROOT, check=True, capture_output=True)
+    elif command.startswith("python bench/"):
+        assert (ROOT / words[0]).is_file()
+    assert program == "make" or command.startswith(tuple(ELSEWHERE))
+
+
+def test_the_demo_runs(place: Path) -> None:
+    recipe = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+    found = re.findall(r"^\t\$\(BIN\)/offbeat (compare .*)", recipe, re.MULTILINE)
+    assert len(found) == 2
+    (place / "build").mkdir()
+    for command in found:
+        short = "--until 3 --eval-every 1 --seeds 1" + " --tune-grid 0.1 --tune-seeds 1" * ("tuned" in command)
+        assert finished(place, *shlex.split(f"{command} {short}")).code == 0
+    assert len([*(place / "build").glob("*.html")]) == 2
+
+
+def test_commands_in_running_text_name_what_there_is() -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for page in PAGES:
+        for name in re.findall(r"`offbeat ([a-z]+)", text(page)):
+            assert name in known, f"{page}: offbeat {name}"
+
+
+# -- Python ----------------------------------------------------------------------------------------
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(offbeat.member, "_joined", [])
+    alone, compare, own, module = blocks("README.md", "python")
+    with one_thread():
+        exec(PRELUDE + alone, {})
+        exec(compare.replace("until=4000", "until=20"), {})
+    assert "adsgd" in capsys.readouterr().out and (tmp_path / "report.html").exists()
+    names: dict[str, Any] = {"offbeat": offbeat}
+    with one_thread():
+        exec(PRELUDE + "import offbeat\n" + module.replace("until=300", "until=3"), names)
+    exec("from dataclasses import dataclass, field\nfrom offbeat import Agent, Vector, mix\n" + own, names)
+    ours, printed = (offbeat.simulate(each, task="quadratic", until=20) for each in ("adsgd", names["ADSGD"]))
+    assert printed.digest == ours.digest
+
+
+def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(offbeat.member, "_joined", [])
+    whole, loops = blocks("docs/live.md", "python")
+    with one_thread():
+        exec(PRELUDE + whole, {})
+    monkeypatch.setattr(offbeat.member, "_joined", [])
+    step = "optimizer.zero_grad(); loss(model(x), y).backward(); optimizer.step()"
+    names: dict[str, Any] = {}
+    with one_thread():
+        exec(PRELUDE + whole.split("for ")[0] + loops.replace("...", step), names)
+    assert names["agent"].steps == 2000
