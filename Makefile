@@ -7,6 +7,7 @@
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
 # make fuzz    two thousand damaged or hostile files, for every reader; CASE=1234 shows one again
+# make fuzz-worlds   2,000 random worlds: every executor against the oracle; tests/fuzz_worlds.py --world N: one again
 # make clean   remove everything that make made
 #
 # PYTHON=python3.12 chooses the Python (3.11 or later). Where pip finds no CPU wheel of torch, name an index that has it:
@@ -16,7 +17,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-ecosystem check fix bench bench-live drill soak fuzz docs clean
+.PHONY: demo test test-ecosystem check fix bench bench-live drill soak fuzz fuzz-worlds docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -58,6 +59,9 @@ soak: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz_files.py $(if $(CASE),--case $(CASE))
+
+fuzz-worlds: $(READY)
+	$(BIN)/python tests/fuzz_worlds.py 2000
 
 docs: $(READY)
 	$(BIN)/pdoc --docformat google --output-directory build/docs offbeat offbeat.algorithms offbeat.live offbeat.report offbeat.sim offbeat.sweeping offbeat.tasks \

@@ -859,3 +859,28 @@ def test_a_trace_that_cannot_be_written_costs_no_result(
     assert [run["algorithm"] for run in read("out.json")["runs"]] == ["adsgd", "dsgd"]
     assert "Cannot write" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are bytes")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_of_another_encoding_loses_nothing(
+    call: Call, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """Names with accents, and such that are no text at all; what is written is UTF-8."""
+    name, bytes_ = "r\u00e9sum\u00e9.json", io.BytesIO()
+    with monkeypatch.context() as patched:
+        terminal = io.TextIOWrapper(bytes_, encoding, write_through=True)
+        patched.setattr("sys.stdout", terminal)
+        outcome = call(*QUICK, "--algorithms", "adsgd", "--json", name, "--report", os.fsdecode(b"r\xe9.html"))
+    shown = bytes_.getvalue().decode(terminal.encoding)
+    assert outcome.code == 0, outcome
+    assert "adsgd " in shown and shown.count("Written: ") == 2
+    assert ("r\u00e9sum\u00e9.json" if encoding != "ascii" else "r?sum?.json") in shown
+    assert len(read(name)["runs"]) == 1
+
+
+def test_a_table_can_be_printed_whatever_standard_output_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = offbeat.compare("adsgd", task="quadratic", until=5)
+    assert "\u2500" in str(result)
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert "adsgd" in str(result) and str(result).isascii()

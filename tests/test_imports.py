@@ -31,6 +31,7 @@ ALLOWED = {
     "rules": "vector",
     "agent": "rules vector",
     "promises": "agent vector",
+    "room": "",
     "task": "vector",
     "graphs": "",
     "topology": "agent graphs",
@@ -48,8 +49,8 @@ ALLOWED = {
     "results": "topology trace vector",
     "report": "algorithms experiment results topology trace",
     # everything put together
-    "experiment": "algorithms delays devices promises rules streams task tasks topology vector world",
-    "memory": "algorithms devices experiment trace",
+    "experiment": "algorithms delays devices graphs promises room rules streams task tasks topology vector world",
+    "memory": "algorithms devices experiment room trace",
     "runs": "algorithms devices experiment memory promises results rules sim streams task trace vector",
     "portions": "algorithms experiment memory results rules runs workers",
     "tuning": "results",
@@ -69,9 +70,9 @@ ALLOWED = {
     "outputs": "console report results",
     "cli": "algorithms comparison console memory outputs report results signals tasks tuning workers world",
     "cli_list": "algorithms console delays graphs tasks world",
-    "cli_launch": "algorithms cli console live livefolder perfetto replaying topology trace",
-    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs reading results signals "
-    "world",
+    "cli_launch": "algorithms cli console live livefolder perfetto replaying room topology trace",
+    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs reading results room "
+    "signals world",
     "cli_predict": "algorithms cli outputs predicting report results trace world",
     "cli_sweep": "cli console outputs signals sweeping",
     "cli_tools": "console doctor exporting",

@@ -1,15 +1,22 @@
 """How much memory runs need: the estimate against a process, and what is refused."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
+from test_cli import Call, call
 
 import offbeat
-from offbeat import SettingError, comparison, memory
+from offbeat import SettingError, comparison, experiment, memory, room
 from offbeat.algorithms import ALGORITHMS
 from offbeat.experiment import Experiment, prepare
+from offbeat.graphs import TOPOLOGIES, edges, named
+from offbeat.sweeping import grid
+
+__all__ = ["call"]
 
 MEASURE = """
 import sys
@@ -76,3 +83,56 @@ def test_runs_side_by_side_are_counted() -> None:
     alone, beside = comparison.plan("adsgd", **common).memory, comparison.plan("adsgd", seeds=20, **common).memory
     assert beside == 8 * alone
     assert offbeat.compare("adsgd", task="digits", until=2).runs
+
+
+IMPOSSIBLE = [
+    (("--agents", "100000", "--topology", "complete"), r"5e.09 edges of 'complete'"),
+    (("--agents", "100000", "--topology", "erdos-renyi:0.5"), "edges of 'erdos-renyi:0.5'"),
+    (("--agents", "100000", "--topology", "random-regular:50000"), "edges of 'random-regular:50000'"),
+    (("--agents", "50000000"), "most of it for 50,000,000 agents"),
+    (("--agents", str(10**18)), "GB of memory at least"),
+    (("--until", "1e300"), r"About 9e.300 gradients .*; at most 1e.12 are. Expected an end at"),
+    (("--batch", "1000000000"), "minibatches of 1,000,000,000 samples"),
+    (("--eval-every", "1e-9"), r"evaluations are too many: at most 1000000"),
+    (("--agents", "40000", "--topology", "ring", "--case", "combined"), "expected --straggler"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), IMPOSSIBLE)
+def test_impossible_sizes_are_refused_before_anything_is_built(
+    call: Call, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], said: str
+) -> None:
+    """Neither a graph nor data are looked at."""
+    monkeypatch.setattr("offbeat.tasks.build", None)
+    if "--straggler" not in said:
+        monkeypatch.setattr(experiment, "build", None)
+    monkeypatch.setattr(room, "available", lambda: 1e12 / 8)
+    assert re.search(said, call("compare", *options).refused().said)
+
+
+def test_results_of_more_seeds_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "available", lambda: 1e8)
+    with pytest.raises(SettingError, match=r"20,000 runs would need .* GB of memory at least, with their results"):
+        comparison.plan("adsgd,dsgd", task="digits", seeds=10_000)
+
+
+def test_a_grid_is_counted_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid, "_value", None)
+    table = {"fixed": {"algorithm": "adsgd"}, "grid": {"seed": range(3), "lr": [0.1]}}
+    table["grid"]["seed"] = [*range(1_000_003)]  # type: ignore[index]
+    with pytest.raises(SettingError, match="more than 100,000 points: 1,000,003, 1,000,003 values of 'seed'"):
+        grid.points(table)
+
+
+@pytest.mark.parametrize(("options", "said"), [(("--agents", "1000000"), "1,000,000 processes would need 50,000.0 GB"),
+                                               (("--until", "1e12"), "it would run for years")])  # fmt: skip
+def test_live_runs_of_impossible_sizes_start_nothing(call: Call, options: tuple[str, ...], said: str) -> None:
+    assert said in call("live", *options).refused().said
+    assert not [*Path.cwd().iterdir()]
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_edges_are_counted_about_right(name: str) -> None:
+    n = 36
+    found = named(name, n, 0).number_of_edges()
+    assert 0.5 * found <= edges(name, n) <= 1.5 * found

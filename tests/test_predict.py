@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
-from offbeat import simulate
+from offbeat import predicting, simulate
 from offbeat.cli import app
 from offbeat.commands import main
 from offbeat.errors import DataError, OffbeatError, SettingError
@@ -208,3 +208,10 @@ def test_the_command_says_in_one_paragraph_what_is_wrong(
         main()
     assert ending.value.code == OffbeatError.exit_code + 1
     assert "expected a trace, a .npz that offbeat wrote" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_stood_still_all_the_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, trace = simulated("adsgd")
+    monkeypatch.setattr(predicting, "pauses", lambda trace: [(-1.0, 1e9)])
+    with pytest.raises(DataError, match=r"All agents stood still from .*: nothing can be predicted"):
+        predict(trace)

@@ -26,6 +26,7 @@ from offbeat.live.screen import Screen, shown
 from offbeat.livefolder import refuse_unresumable, set_damaged_aside
 from offbeat.perfetto import save_perfetto
 from offbeat.replaying import replayed
+from offbeat.room import refuse_processes
 from offbeat.topology import build
 from offbeat.trace import Trace
 
@@ -108,6 +109,7 @@ def launch(
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
     row = find(algorithm)
+    refuse_processes(agents)
     row.check(build(topology, agents, seed))
     if not module and not Path(command[0]).is_file():
         raise SettingError(f"There is no script {command[0]}; expected a file, or a module's name with --module.")

@@ -39,10 +39,14 @@ from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.outputs import Outputs
 from offbeat.reading import reading
 from offbeat.results import Comparison, Run
+from offbeat.room import refuse_processes
 from offbeat.signals import exit_code, terminable
 from offbeat.world import measured
 
 WHAT, WORLD, LEARNING, OUTPUT = "What is run", "The world", "Learning", "Running and output"
+
+YEAR = 366 * 86_400.0
+"""Seconds."""
 
 ALL = "all"
 """What live.json calls the step of all algorithms that have none of their own."""
@@ -200,6 +204,9 @@ def _checked(asked: dict[str, Any], how: dict[str, Any]) -> Series:
     seconds = asked["unit"]
     e = {name: value for name, value in asked.items() if name not in ("algorithms", "lr", "seed", "unit")}
     e["until"] = 30.0 / seconds if e["until"] is None else e["until"]
+    refuse_processes(asked["agents"])
+    if not e["until"] * seconds <= YEAR:
+        raise SettingError(f"Until time {e['until']:g}, {e['until'] * seconds:.3g} s, it would run for years.")
     lr = {"" if name == ALL else name: step for name, step in asked["lr"].items()}
     plan = comparison.plan(asked["algorithms"], lr=lr, seed=asked["seed"], **e)
     if None in plan.steps:

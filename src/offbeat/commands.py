@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 
@@ -26,6 +27,8 @@ cli_tools.register(app)
 
 def main() -> None:
     """The entry point: an error of ours is one paragraph and its exit code, not a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show must not end anything
+        sys.stdout.reconfigure(errors="replace")
     try:
         try:
             app()

@@ -18,7 +18,7 @@ from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.errors import SettingError, unknown
 from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
-from offbeat.memory import available, held
+from offbeat.memory import available, held, refuse_too_many
 from offbeat.portions import Making, Portion, Setting, crew, seconds
 from offbeat.results import Comparison, Progress, Run
 from offbeat.rules import SGD, Rule
@@ -225,6 +225,7 @@ def plan(
             raise unknown("setting", name, [*known, "lr", "seed", "seeds", *TUNING, "rule"])
     e = Experiment(**settings)
     prepared = [prepare(e, seed)]
+    refuse_too_many(prepared[0], len(rows) * seeds, seeds)
     if not isinstance(e.task, str):
         e = replace(e, task=prepared[0].task)  # moved to the device once, whatever the number of seeds
     prepared += [prepare(e, s) for s in range(seed + 1, seed + seeds)]

@@ -16,7 +16,9 @@ from offbeat import devices, tasks
 from offbeat.algorithms import Algorithm
 from offbeat.delays import Delay, parse
 from offbeat.errors import SettingError
+from offbeat.graphs import edges
 from offbeat.promises import named
+from offbeat.room import refuse_agents, refuse_updates
 from offbeat.rules import SGD
 from offbeat.streams import Purpose, python_stream
 from offbeat.task import Task
@@ -28,6 +30,9 @@ EVALUATIONS = 200
 """How often a run is evaluated when `eval_every` does not say."""
 
 MOST_EVALUATIONS = 1_000_000
+
+LONG = 1e9
+"""Agents times edges from which it takes too long to look for the centre of a graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +148,22 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
     e = _typed(e)
     device = devices.find(e.device)
     n = _agents(e)
+    compute = parse(e.compute) if isinstance(e.compute, str) else e.compute
+    _refuse_impossible(e, n, compute)
     topology = build(e.topology, n, seed)
     named = e.case in STRAGGLER_CASES
     if e.straggler is not None and not named:
         raise SettingError(f"A straggler was named, but there is none in case '{e.case}'; expected a straggler case.")
     if e.dirichlet is not None and e.skew != 1.0:
         raise SettingError(f"Expected a label skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}.")
+    if named and e.straggler is None and n * topology.n * topology.degree > LONG:
+        raise SettingError(
+            f"Finding the centre of a graph of {n:,} agents would take hours; expected --straggler, the slow agent."
+        )
     straggler = e.straggler if e.straggler is not None else topology.centre if named else 0
     world = World(
         seed=seed,
-        compute=parse(e.compute) if isinstance(e.compute, str) else e.compute,
+        compute=compute,
         communication=parse(e.communication) if isinstance(e.communication, str) else e.communication,
         loss=e.loss,
         crashes=tuple(parse_crash(c) if isinstance(c, str) else c for c in cast(tuple[str | Crash, ...], e.crash)),
@@ -182,6 +193,18 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
         seed, task, topology, world, until, target, _eval_times(until, e.eval_every),
         _settings(e, task, topology, world, straggler, until, target),
     )  # fmt: skip
+
+
+def _refuse_impossible(e: Experiment, n: int, compute: Delay) -> None:
+    """Raise SettingError for sizes that no machine can hold, or no lifetime; nothing has been built then."""
+    row = tasks.TASKS.get(e.task) if isinstance(e.task, str) else None
+    until = row.until if row is not None and e.until is None else e.until
+    if isinstance(e.topology, str):
+        draws = row is not None and row.name != "quadratic"
+        refuse_agents(n, e.topology, edges(e.topology, n), max(0, e.batch) * draws)
+    if until is not None:
+        _eval_times(until, e.eval_every)
+        refuse_updates(n, until, max(compute.mean, 1e-3))
 
 
 def _moved(task: Task, device: torch.device) -> Task:

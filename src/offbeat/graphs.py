@@ -164,6 +164,29 @@ TOPOLOGIES: dict[str, Family] = {
 """Name -> family, in the order in which they are listed."""
 
 
+def edges(text: str, n: int) -> float:
+    """About how many edges the graph of this name has, by arithmetic; of what is no name, those of a ring."""
+    name, _, parameter = text.partition(":")
+    try:
+        number = float(parameter)
+    except ValueError:
+        number = math.nan
+    match name:
+        case "complete":
+            degree = n - 1.0
+        case "exponential":
+            degree = 2.0 * (n - 1).bit_length()
+        case "random-regular":
+            degree = number if 0 < number < n else 3.0
+        case "erdos-renyi":
+            degree = n * number if 0 < number <= 1 else 2 * math.log(n)
+        case "grid" | "torus":
+            degree = 4.0
+        case _:
+            degree = 2.0
+    return min(degree, n - 1.0) * n / 2
+
+
 def named(text: str, n: int, seed: int) -> nx.Graph:
     """The graph of a name of `TOPOLOGIES`, with or without a parameter after a colon.
 

@@ -13,6 +13,8 @@ from offbeat import devices
 from offbeat.algorithms import Algorithm
 from offbeat.errors import SettingError
 from offbeat.experiment import Prepared
+from offbeat.room import available as available
+from offbeat.room import refuse_runs
 from offbeat.trace import PART
 
 WORTH_SAYING = 500_000_000
@@ -41,6 +43,9 @@ WIDE = 4
 
 FINAL = 2.0
 """Models an agent that a run on a GPU leaves on the host: the final one, and its bytes for the digest."""
+
+POINT, WORLD = 200, 3_000
+"""Bytes of an evaluation in a curve, and of an agent in a world that is ready."""
 
 AGENT = 40_000
 """Bytes for an agent's random streams and what they have drawn ahead."""
@@ -100,20 +105,6 @@ def _bytes(p: Prepared) -> int:
     return sum(part.nbytes for part in p.task.initial())
 
 
-def available() -> float | None:
-    """Bytes that a process may still use: of the machine, or of its container; None where nobody says."""
-    found = []
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(1024.0 * int(lines["MemAvailable"].split()[0]))
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            found.append(float(limit) - float(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, ValueError, KeyError):
-        pass
-    return min(found, default=None)
-
-
 def resident() -> float:
     """Bytes that this process holds for itself alone: before its runs, mostly the data. 0 where nobody says."""
     try:
@@ -121,6 +112,12 @@ def resident() -> float:
         return 1024.0 * int(lines["RssAnon"].split()[0])
     except (OSError, ValueError, KeyError):
         return 0.0
+
+
+def refuse_too_many(p: Prepared, runs: int, seeds: int) -> None:
+    """Raise SettingError if the results of so many such runs, and the worlds of so many seeds, cannot be held."""
+    each = p.topology.n * _bytes(p) + len(p.eval_times) * POINT
+    refuse_runs(runs, each, seeds, p.topology.n * (1 + p.topology.degree / 10) * WORLD)
 
 
 def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = False) -> None:

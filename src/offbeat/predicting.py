@@ -161,6 +161,11 @@ def predict(
     step = lr if lr is not None else _step(before, row, float(s.get("lr", 1.0)), trace.agents)
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
     paused = sum(b - a for a, b in out)
+    if not paused < end - start:
+        raise DataError(
+            f"All agents stood still from {start:.4g} to {end:.4g}, all the time that they computed together: nothing "
+            "can be predicted from this run."
+        )
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
     old = _prepared(trace, graph, end - start - paused, "base", None, 10.0)
     again = _simulated(old, before, float(s.get("lr", 1.0)), fitted, scale, s["unit"], None)

@@ -254,7 +254,7 @@ class Comparison:
         """Write one self-contained HTML page with figures, the table and every setting."""
         from offbeat.report.page import page
 
-        write_atomically(Path(path), page(self).encode())
+        write_atomically(Path(path), page(self).encode(errors="replace"))
 
     def to_frame(self) -> pandas.DataFrame:
         """All curves in one pandas data frame. Needs pandas (`pip install offbeat[frame]`)."""

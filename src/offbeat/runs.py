@@ -79,6 +79,11 @@ class Job:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise SettingError(f"A step must be a finite number > 0; got {self.lr} for {self.row.name}.")
+        largest = min(torch.finfo(part.dtype).max for part in self.p.task.initial())
+        if self.lr > largest:
+            raise SettingError(
+                f"A step of {self.lr:g} is more than a model's numbers can be, {largest:.3g}; expected a smaller one."
+            )
         self.row.check(self.p.topology)
 
 

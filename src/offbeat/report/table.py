@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Sequence
 from statistics import median
 
@@ -22,10 +23,11 @@ WIDTH = 118
 
 
 def as_text(comparison: Comparison) -> str:
-    """The table as plain text."""
-    console = Console(file=io.StringIO(), width=WIDTH)
-    console.print(as_table(comparison))
-    return console.file.getvalue().rstrip()  # type: ignore[attr-defined, no-any-return]
+    """The table as plain text, in characters that standard output has."""
+    file = io.TextIOWrapper(io.BytesIO(), getattr(sys.stdout, "encoding", None) or "utf-8", "replace")
+    Console(file=file, width=WIDTH).print(as_table(comparison))
+    file.seek(0)
+    return file.read().rstrip()
 
 
 def as_table(comparison: Comparison, width: int = WIDTH) -> Group:

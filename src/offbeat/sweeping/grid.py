@@ -121,6 +121,14 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
         raise SettingError(f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one of them.")
     if "algorithm" not in {*given, *lists}:
         raise SettingError('No algorithm is named; expected [fixed] algorithm = "adsgd", or a list of them in [grid].')
+    lengths = {name: len(values) for name, values in lists.items() if isinstance(values, list)}
+    most = math.prod(lengths.values()) or 1
+    if most > MOST_POINTS and not table.get("lr"):
+        largest = max(lengths, key=lambda name: lengths[name])
+        raise SettingError(
+            f"The grid has more than {MOST_POINTS:,} points: {most:,}, {lengths[largest]:,} values of '{largest}' "
+            "among them. Make several grids of it."
+        )
     fixed = {name: _value(name, value) for name, value in given.items()}
     axes = {name: _values(name, values) for name, values in lists.items()}
     own = {}

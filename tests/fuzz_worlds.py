@@ -1,0 +1,144 @@
+"""Random worlds: every executor against the one that evaluates event by event, to the byte, with the contract checked.
+
+python tests/fuzz_worlds.py 2000          # so many worlds
+python tests/fuzz_worlds.py --world 17    # one of them again
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from offbeat import Momentum, OffbeatError, SettingError, memory
+from offbeat.algorithms import Algorithm, find
+from offbeat.experiment import Experiment, Prepared, prepare
+from offbeat.results import Run
+from offbeat.rules import SGD
+from offbeat.runs import Job, run_many, run_one
+
+ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast",
+              "dsgd", "dsgd:after", "allreduce")  # fmt: skip
+TOPOLOGIES = ("ring", "grid", "complete", "star", "exponential", "chain", "binary-tree", "erdos-renyi",
+              "erdos-renyi:0.7", "random-regular:2", "random-regular")  # fmt: skip
+DELAYS = ("gamma", "gamma 1.5", "lognormal 0.3", "lognormal 3", "exponential", "constant", "gamma 0.25 mean 0.2",
+          "lognormal 1 mean 4")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """A world that can run: what is asked for, and what is built from it."""
+
+    settings: dict[str, Any]
+    p: Prepared
+    row: Algorithm
+    lr: float
+    momentum: bool
+
+
+def world(number: int) -> World:
+    """The world of this number; what makes no sense is drawn again."""
+    rng = random.Random(f"world {number}")
+    while True:
+        settings = drawn(rng)
+        name, lr = rng.choice(ALGORITHMS), rng.choice((0.01, 0.1, 0.5, 1e3, 1e200))
+        momentum, seed = rng.random() < 0.1, rng.choice((0, 1, 2**40, rng.randrange(10**6)))
+        try:
+            p, row = prepare(Experiment(**settings), seed), find(name)
+            Job(p, row, lr)
+            agent = row.new()
+            agent.n, agent.view = p.topology.n, p.topology.view(0, frozenset(range(p.topology.n)))
+            agent.check()
+        except SettingError:  # not bipartite, say, or a step beyond float32
+            continue
+        return World(settings | {"algorithm": name, "lr": lr, "seed": seed, "momentum": momentum}, p, row, lr, momentum)
+
+
+def drawn(rng: random.Random) -> dict[str, Any]:
+    """Settings that may make sense."""
+    agents, until = rng.choice((1, 2, 3, 4, 5, 6, 8, 9, 12)), rng.choice((0.3, 2.0, 5.0, 9.0))
+    settings: dict[str, Any] = {
+        "task": rng.choice(("quadratic",) * 4 + ("digits",)), "agents": agents, "until": until,
+        "topology": rng.choice(TOPOLOGIES), "compute": rng.choice(DELAYS), "communication": rng.choice(DELAYS),
+        "loss": rng.choice((0.0, 0.0, 0.2, 0.9)), "batch": rng.choice((1, 3, 8)),
+        "eval_every": rng.choice((until, until / 3, until / 7.3, until / 7.3, until / 40)),
+        "target": rng.choice((None, 0.01, 0.5)), "skew": rng.choice((0.0, 0.5, 1.0)), "reg": rng.choice((0.0, 0.001)),
+    }  # fmt: skip
+    if rng.random() < 0.1:
+        settings["communication"] = "constant mean 0"
+    if rng.random() < 0.5:
+        settings["case"] = rng.choice(("slow-comm", "comp-straggler", "comm-straggler", "combined"))
+        settings["slowdown"] = rng.choice((10.0, 3.0, 0.1))
+        if settings["case"] != "slow-comm" and rng.random() < 0.5:
+            settings["straggler"] = rng.randrange(agents)
+    crashes = []
+    for i in rng.sample(range(agents), rng.choice((0, 0, 0, 1, 2)) if agents > 2 else rng.choice((0, 0, 1))):
+        at = rng.uniform(0, until) * rng.choice((0, 1, 1))
+        crashes.append(
+            f"agent {i} at {at!r}" + (f" until {at + rng.uniform(0.1, until)!r}" if rng.random() < 0.7 else "")
+        )
+    return settings | {"crash": tuple(crashes)}
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """All that must be the same."""
+    return {
+        "digest": run.digest, "curve": repr(run.curve), "final": repr(run.final), "staleness": run.staleness,
+        "counts": (run.updates, run.messages, run.megabytes), "target": run.time_to_target,
+        "diverged": run.diverged_at, "error": run.error,
+        "models": b"".join(part.numpy().tobytes() for part in run.models),
+    }  # fmt: skip
+
+
+def mismatches(number: int) -> list[str]:
+    """What differs from the oracle in the world of this number; empty if nothing does."""
+    w = world(number)
+    rule = Momentum if w.momentum else SGD
+    wanted = outcome(run_one(w.p, w.row, w.lr, "event-by-event", rule, check=True))
+
+    def differs(name: str, run: Run, lr: float = w.lr) -> list[str]:
+        expected = wanted if lr == w.lr else outcome(run_one(w.p, w.row, lr, "event-by-event", rule))
+        found = outcome(run)
+        return [f"{name}: another {what}" for what in expected if found[what] != expected[what]]
+
+    said = differs("batched", run_one(w.p, w.row, w.lr, "batched", rule))
+    said += differs("batched, checked", run_one(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False))
+    said += differs("auto", run_one(w.p, w.row, w.lr, "auto", rule))
+    if w.row.free:
+        with patch.object(memory, "PIECE", 40):
+            said += differs("in pieces", run_one(w.p, w.row, w.lr, "auto", rule, keep_trace=False))
+        other = replace(w.p, eval_times=w.p.eval_times)
+        jobs = [Job(w.p, w.row, w.lr, False), Job(w.p, w.row, w.lr / 2, False), Job(other, w.row, w.lr, False)]
+        for job, run in zip(jobs, run_many(jobs, "auto", rule), strict=True):
+            said += differs("side by side", run, job.lr)
+    return said
+
+
+def main() -> int:
+    """Run the worlds that are asked for; 1 if any executor differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int, nargs="?", default=2000)
+    parser.add_argument("--world", type=int)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    began, bad = time.monotonic(), 0
+    for number in range(asked.count) if asked.world is None else [asked.world]:
+        try:
+            said = mismatches(number)
+        except (OffbeatError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            said = [f"{type(error).__name__}: {error}"]
+        if said or asked.world is not None:
+            print(f"world {number}, {world(number).settings}: {'; '.join(said) or 'the same'}", flush=True)
+        bad += bool(said)
+    print(f"{bad} worlds differ; {time.monotonic() - began:.0f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
