@@ -118,11 +118,10 @@ def launch(
     for text in fault or []:
         parse_fault(text, agents)
     check_writable(profile)
-    if resume:
-        refuse_unresumable(out, agents, row)
     with out_folder(out, Path(command[0]).stem) as made:
         folder = made.resolve()
         if resume:
+            refuse_unresumable(out, agents, row)
             set_damaged_aside(folder, complain)
         elif any(folder.glob("agent-*.trace")):
             raise SettingError(
