@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from offbeat.errors import SettingError
+from offbeat.errors import DataError, SettingError
 from offbeat.live.places import MOST, Places
 from offbeat.live.shard import Shard
 
@@ -323,6 +323,22 @@ def test_loops_over_epochs_that_cannot_be_counted_are_refused() -> None:
             list(life.places.epochs(2))
     with pytest.raises(SettingError, match="wrap the model first"):
         next(iter(Life(wrapped=False).places.epochs(2)))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"loop": 0, "epoch": 0},
+        {"loop": 0, "epoch": -1, "places": []},
+        {"loop": 0, "epoch": 0, "places": [["list 3", 1]]},
+        {"loop": 0, "epoch": 0, "places": [["list 3", 1, -2]]},
+        {"loop": 0, "epoch": "1", "places": 7},
+    ],
+)
+def test_a_place_that_no_loop_can_have_had_is_refused(state: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="Got the place"):
+        Life(state=state)
 
 
 def plain(loaders: list[DataLoader[Any]], share: Callable[[Any], Any]) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
-from offbeat.errors import SettingError
+from offbeat.errors import DataError, SettingError
 from offbeat.live.samples import length
 from offbeat.live.shard import Place, Shard, shard
 
@@ -132,9 +132,10 @@ class Places:
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Go on where a checkpoint was written, if there is one; loops that are going on already do so too."""
         if state is not None:
-            self._at = self._first = (state["loop"], state["epoch"])
+            self._first, places = _read(state)
+            self._at = self._first
             waiting = [*self.known]
-            for kind, epoch, batch in state["places"]:
+            for kind, epoch, batch in places:
                 known = next((known for known in waiting if known.kind == kind), None)
                 if known is None:
                     self.known.append(known := Known(kind, Place()))
@@ -146,6 +147,23 @@ class Places:
 
     def _positions(self) -> list[list[Any]]:
         return [[known.kind, *known.place.next()] for known in self.known]
+
+
+def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[str, int, int]]]:
+    """What `keep` wrote. Raises DataError for anything else."""
+    match state:
+        case {"loop": int(loop), "epoch": int(epoch), "places": [*places]}:
+            read = [(kind, k, b) for kind, k, b in filter(_is_place, places)]
+            if min(loop, epoch) >= 0 and len(read) == len(places):
+                return (loop, epoch), read
+    raise DataError(f"Got the place {state!r:.200} in the data; expected what a checkpoint of this version holds.")
+
+
+def _is_place(value: object) -> bool:
+    match value:
+        case [str(), int(epoch), int(batch)]:
+            return min(epoch, batch) >= 0
+    return False
 
 
 def _kind(loader: object) -> str:
