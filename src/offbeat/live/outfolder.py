@@ -41,7 +41,9 @@ def out_folder(wanted: Path | None, name: str) -> Iterator[Path]:
 def undone(folder: Path, missing: Sequence[Path] = (), new: Sequence[Path] = ()) -> Iterator[None]:
     """If a run is refused, or fails before its first step, remove what it has written in its folder.
 
-    missing: folders that are removed then, if nothing else is in them, from above; new: files, likewise
+    Args:
+        missing: folders that are removed then, if nothing else is in them, from above
+        new: files, likewise
     """
     before = {*folder.rglob("*")} - {*new}
     try:

@@ -17,7 +17,9 @@ def standstill(
 ) -> str | None:  # fmt: skip
     """From when on nothing happens any more; None if something is scheduled for an agent that has not died since.
 
-    waiting: versions of registers that nobody has read;  stepped: whether any agent ever made a step
+    Args:
+        waiting: versions of registers that nobody has read
+        stepped: whether any agent ever made a step
     """
     for time, _, kind, _, _, args in heap:
         if time == math.inf:
