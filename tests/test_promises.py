@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from runs import quadratic, started
 
 import offbeat
 from offbeat import ADSGD, Agent, ContractError, OffbeatError, Vector, View, World
+from offbeat.live.log import Log
+from offbeat.live.performer import Clock, Performer
 from offbeat.report.table import as_text
 from offbeat.sim import simulator
 from offbeat.sweeping.grid import points
 from offbeat.sweeping.work import run_batch
+from offbeat.vector import forget
 
 
 @dataclass(frozen=True)
@@ -199,6 +203,19 @@ def test_a_model_that_changes_its_size_is_found_by_the_checker() -> None:
 
     with pytest.raises(ContractError, match=r"Shrinks .* model has \[2\] numbers now; it began with \[3\]"):
         started(Shrinks(), quadratic(4)).run(10)
+
+
+@pytest.mark.parametrize("name", ["Stranger", "Nobody", "Listed", "Unfrozen", "ListModel", "Foreign"])
+def test_a_live_agent_is_held_to_it_as_a_simulated_one_is(name: str) -> None:
+    wrong, said = WRONG[name]
+    agent, ring = with_wrong(name, wrong)(), offbeat.topology.build("ring", 4)
+    agent.join(0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), offbeat.SGD(0.1), Random(0))
+    performer = Performer(agent, None, Log(None), Clock())
+    performer.handle("start", "start")
+    performer.at = None
+    with pytest.raises(ContractError, match=rf"^{name} \(agent 0\), in on_gradient at time .*: .*{said}"):
+        performer.handle("on_gradient", "gradient", Vector((torch.ones(1),)))
+    forget()
 
 
 # -- classes ---------------------------------------------------------------------------------------
