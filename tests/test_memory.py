@@ -92,7 +92,7 @@ IMPOSSIBLE = [
     (("--agents", "50000000"), "most of it for 50,000,000 agents"),
     (("--agents", str(10**18)), "GB of memory at least"),
     (("--until", "1e300"), r"About 9e.300 gradients .*; at most 1e.12 are. Expected an end at"),
-    (("--batch", "1000000000"), "minibatches of 1,000,000,000 samples"),
+    (("--batch", "1000000000"), "minibatches of 1000000000 samples"),
     (("--eval-every", "1e-9"), r"evaluations are too many: at most 1000000"),
     (("--agents", "40000", "--topology", "ring", "--case", "combined"), "expected --straggler"),
 ]

@@ -44,7 +44,7 @@ def refuse_agents(n: int, topology: str, edges: float, batch: int) -> None:
     """
     parts = {
         f"{n:,} agents": float(n) * NODE, f"{edges:.3g} edges of '{topology}'": edges * EDGE,
-        f"minibatches of {batch:,} samples": float(n) * batch * AHEAD,
+        f"minibatches of {batch} samples": float(n) * batch * AHEAD,
     }  # fmt: skip
     needs, largest = sum(parts.values()), max(parts, key=lambda name: parts[name])
     _refuse(needs, f"A run with {n:,} agents", f"most of it for {largest}. Expected fewer of them")
