@@ -215,10 +215,10 @@ LABELS = idx(np.zeros(6, dtype=np.uint8))
         (STEMS[1], idx(np.zeros(0, dtype=np.uint8)), "shape 0; expected N with N > 0"),
         (STEMS[1], idx(np.zeros(5, dtype=np.uint8)), "has 5 labels; expected 6"),
         (STEMS[1], idx(np.full(6, 10, dtype=np.uint8)), "holds the label 10; expected labels from 0 to 9"),
-        (STEMS[0], gzip.compress(IMAGES)[:-9], "cannot be read (Compressed file ended"),
-        (STEMS[0], gzip.compress(IMAGES) + b"more", "cannot be read (Not a gzipped file"),
-        (STEMS[0], gzip.compress(IMAGES)[:-8] + bytes(8), "cannot be read (CRC check failed"),
-        (STEMS[0], gzip.compress(IMAGES)[:10] + b"\xff" * 20, "cannot be read (Error -3"),
+        (STEMS[0], gzip.compress(IMAGES, mtime=0)[:-9], "cannot be read (Compressed file ended"),
+        (STEMS[0], gzip.compress(IMAGES, mtime=0) + b"more", "cannot be read (Not a gzipped file"),
+        (STEMS[0], gzip.compress(IMAGES, mtime=0)[:-8] + bytes(8), "cannot be read (CRC check failed"),
+        (STEMS[0], gzip.compress(IMAGES, mtime=0)[:10] + b"\xff" * 20, "cannot be read (Error -3"),
     ],
 )
 def test_bad_file_is_named_with_what_was_got_and_expected(tmp_path: Path, stem: str, raw: bytes, got: str) -> None:

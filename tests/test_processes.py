@@ -60,10 +60,11 @@ DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 
 QUADRATIC = """
 import sys, time
+from pathlib import Path
 import numpy as np, torch
 import offbeat
 
-seconds, lr = float(sys.argv[1]), float(sys.argv[2])
+steps, lr = int(sys.argv[1]), float(sys.argv[2])
 agent = offbeat.join()
 rng = np.random.default_rng(0)
 b, h = rng.normal(size=(agent.world, 3)), rng.uniform(0.5, 2.0, agent.world)
@@ -71,18 +72,27 @@ x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
 model = torch.nn.Module()
 model.x = x
 optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=lr))
-mine, end, last = torch.from_numpy(b[agent.rank]), time.monotonic() + seconds, None
+mine, end, last = torch.from_numpy(b[agent.rank]), time.monotonic() + 60, []
+
+
+def all_are(what, me):
+    if me:
+        Path(f"{what}-{agent.rank}").touch()
+    return len([*Path().glob(f"{what}-*")]) == agent.world
+
+
 try:
-    while time.monotonic() < end:
+    while not all_are("done", last) and time.monotonic() < end:
         optimizer.zero_grad()
         (h[agent.rank] / 2 * (x - mine).square().sum()).backward()
         optimizer.step()
         time.sleep(0.001 * (1 + agent.rank))
-        if time.monotonic() < end - 0.5:
+        if all_are("there", agent.steps >= steps) and not last:
             last = x.tolist()
 finally:
     print("limit", agent.rank, *last)
 """
+"""Until all have made so many steps; where each is then, it says, and nobody leaves before all have looked."""
 
 
 def launch(folder: Path, *arguments: str, script: str = QUADRATIC) -> Started:
@@ -103,7 +113,7 @@ def limits(n: int, topology: str, lr: float, mixing: bool) -> np.ndarray:
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "rfast", "allreduce", "adpsgd", "adpsgd:wait"])
 def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(algorithm: str, tmp_path: Path) -> None:
     """Unequal speeds, no noise. AD-PSGD has no limit of its own: it stays among the agents' optima."""
-    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "2", "0.1")
+    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "500", "0.1")
     assert done.code == 0, done.said + done.complained
     said = [line.split()[2:] for line in done.said.splitlines() if " limit " in line]
     reached = np.array([list(map(float, words[1:])) for words in sorted(said, key=lambda words: int(words[0]))])
@@ -162,7 +172,7 @@ def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(t
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "train.py").write_text(f"import sibling\n{QUADRATIC}")
     (tmp_path / "own" / "sibling.py").touch()
-    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "own/train.py", "60", "0.05"]
+    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "own/train.py", "1000000", "0.05"]
     launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "out" / "agent-1.trace"
     until(lambda: log.exists() and log.stat().st_size > 1000)
@@ -175,7 +185,7 @@ def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(t
     left = list(SHARED.glob(f"{PREFIX}{launcher.pid}-*"))
     assert len(left) == 1
     (tmp_path / "next").mkdir()
-    assert launch(tmp_path / "next", "-n", "1", "train.py", "0.6", "0.05").code == 0
+    assert launch(tmp_path / "next", "-n", "1", "train.py", "100", "0.05").code == 0
     assert not left[0].exists()
 
 
