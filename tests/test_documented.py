@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/live.md", "docs/performance.md", "docs/world.md")
 
 SHORTER = {
-    "offbeat compare --task mnist": "--until 2",
+    "offbeat compare --task mnist": "--until 2 --eval-every 1",
     "offbeat compare --algorithms": "--until 2",
     "offbeat compare --loss 0.3": "--until 101 --tune-grid 0.1 --tune-seeds 1",  # the crash is at 100
     "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
