@@ -36,6 +36,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several workers share the suite (`-n 2 --dist loadgroup`), files of real processes are one worker's."""
     for item in items:

@@ -48,15 +48,14 @@ def test_slowness_pads_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
     assert slept == [4.5, 4.5]
 
 
-def test_a_later_life_is_not_killed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_life_is_killed_by_what_was_still_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[Fault] = []
     monkeypatch.setattr("offbeat.live.faults._happen", killed.append)
-    faults = [Fault("kill", 0, 3)]
-    again = Faults(faults, first_life=False)
-    first = Faults(faults)
-    for step in range(6):
-        again.before_step(step)
-        assert not killed
-    for step in range(6):
+    faults = [Fault("kill", 0, 3), Fault("kill", 0, 5), Fault("kill", 0, 0)]
+    first, again = Faults(faults), Faults(faults, first_life=False)
+    for step in range(4):
         first.before_step(step)
-    assert killed == faults, "once"
+    assert killed == [faults[2], faults[0]], "each once"
+    for step in range(3, 9):
+        again.before_step(step)
+    assert killed[2:] == [faults[1]], "in its second life, that began after three steps"

@@ -152,6 +152,54 @@ def test_agents_are_killed_at_random_and_nobody_else_is_lost(seed: int, tmp_path
     assert replayed(trace).same
 
 
+TWO_DEATHS = """
+import os, signal, time
+from pathlib import Path
+import torch
+import offbeat
+
+def die(name):
+    Path(name).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def until(condition, end=time.monotonic() + 50):
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.002)
+
+life, me = int(os.environ["OFFBEAT_INCARNATION"]), int(os.environ["OFFBEAT_RANK"])
+if life == 2:
+    until(Path("two" if me == 1 else "back").exists)
+agent = offbeat.join()
+model = torch.nn.Linear(3, 3)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+before, end = agent.steps, time.monotonic() + 60
+while not Path("done").exists() and time.monotonic() < end:
+    optimizer.zero_grad()
+    model(torch.ones(3)).square().sum().backward()
+    optimizer.step()
+    time.sleep(0.002)
+    if life == 1 and me == 1 and agent.steps > 20:
+        die("one")
+    if life == 1 and me == 2 and Path("one").exists() and 1 not in agent._driver.alive:
+        die("two")
+    if life == 2:
+        Path("back" if me == 1 else "there").touch()
+        if me == 2 and agent.steps > before + 50:
+            Path("done").touch()
+"""
+"""Agent 2 dies while agent 1 is dead, and comes back when that one is back."""
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "adpsgd", "dsgd", "rfast"])
+def test_who_comes_back_after_two_deaths_meets_who_came_back_before_and_so_does_the_replay(
+    algorithm: str, tmp_path: Path
+) -> None:
+    done = launch(tmp_path, "-n", "3", "--algorithm", algorithm, "train.py", script=TWO_DEATHS)
+    assert done.code == 0, done.said + done.complained
+    assert (tmp_path / "there").exists()
+    assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same
+
+
 def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_path: Path) -> None:
     """ADSGD: the longest pause of the others around the kill and the stop is like their longest at any other time."""
     faults = ["--fault", "kill agent 0 at step 50", "--fault", "stop agent 2 for 1.5 s at step 50"]

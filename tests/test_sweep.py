@@ -380,7 +380,7 @@ def test_the_command_refuses(call: Call) -> None:
     Path("delays.txt").write_text("1\n2\n3\n")
     Path("tiny.toml").write_text("[fixed]\nalgorithm = 'adsgd'\n[grid]\nskew = []")
     assert "empty list" in call("sweep", "tiny.toml").refused().said
-    assert "Cannot read nowhere.toml" in call("sweep", "nowhere.toml").refused().said
+    assert "There is no file nowhere.toml" in call("sweep", "nowhere.toml").refused().said
     Path("tiny.toml").write_text(text_of(SMALL))
     assert "over the grid" in call("sweep", "tiny.toml", "--out", "tiny.toml").refused().said
     assert "Cannot write" in call("sweep", "tiny.toml", "--out", "nowhere/a.parquet").refused().said

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from runs import ALL, quadratic, started
 
 from offbeat import Crash, Delay, Trace, Vector, World
 from offbeat.errors import DataError
-from offbeat.trace import EVENT_CODE, Recorder
+from offbeat.trace import EVENT_CODE, Recorder, write_atomically
 
 worlds = st.builds(
     World,
@@ -144,3 +145,13 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert again.table() == trace.table()
     assert [p.name for p in tmp_path.iterdir()] == ["trace.npz"]
     assert {"crash", "rejoin", "view"} <= {list(EVENT_CODE)[c] for c in trace.events["event"]}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_what_is_no_file_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    """A file that is written whole or not at all takes the place of the one before; a pipe or a device has none."""
+    there = tmp_path / "there"
+    os.mkfifo(there) if kind == "pipe" else there.mkdir()
+    with pytest.raises(OSError, match="it is"):
+        write_atomically(there, b"new")
+    assert there.is_fifo() or there.is_dir()

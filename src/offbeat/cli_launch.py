@@ -173,10 +173,10 @@ def _after(folder: Path) -> str:
     """What can be done with a run that has failed."""
     if not any((folder / "checkpoints").glob("agent-*/step-*")):
         return "No agent had saved a checkpoint yet (--checkpoint-every)."
-    return (
-        f"What was saved is there: 'offbeat export {folder}' writes the model. Once what went wrong is mended, the "
-        f"same command with --resume --out {folder} goes on."
-    )
+    saved = f"What was saved is there: 'offbeat export {folder}' writes the model."
+    if not log_path(folder, 0).exists():
+        return f"{saved} The agents' logs are gone, so the run cannot go on."
+    return f"{saved} Once what went wrong is mended, the same command with --resume --out {folder} goes on."
 
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:

@@ -20,6 +20,7 @@ instant share one k. The r-th version of a model is the one that its agent's r-t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -364,10 +365,12 @@ def by_time(table: np.ndarray) -> np.ndarray:
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part; also after the power has gone.
 
-    An OSError names the file.
+    An OSError names the file. What is there and is no regular file (a pipe, a device, a folder) is not replaced.
     """
     path = path.resolve()  # a link stays a link
     try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
         with NamedTemporaryFile(dir=path.parent, prefix=".offbeat-", delete=False) as file:
             temporary = Path(file.name)
             try:

@@ -141,6 +141,8 @@ def unstable(run: Run) -> str:
     start, final = run.curve.loss[0], run.final
     if run.diverged_at is not None:
         return "diverged"
+    if run.error:
+        return "stopped before its end"
     if not (final["loss"] or 0.0) < start:
         return "the loss rose"
     if run.measure == "accuracy":

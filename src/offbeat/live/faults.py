@@ -63,7 +63,7 @@ def parse_fault(text: str, agents: int) -> Fault:
 
 @dataclass
 class Faults:
-    """The faults of one agent. Call it just before each step. In a later life only slowness goes on."""
+    """The faults of one agent. Call it just before each step. In a later life, what was due before has happened."""
 
     faults: Sequence[Fault]
     first_life: bool = True
@@ -72,12 +72,14 @@ class Faults:
 
     def before_step(self, steps: int) -> None:
         """What is due after that many steps happens; a slow agent sleeps, in proportion to the time it computed."""
+        if not self.first_life:
+            self.first_life, self.done = True, {k for k, fault in enumerate(self.faults) if fault.step <= steps}
         for k, fault in enumerate(self.faults):
             if steps < fault.step:
                 continue
             if fault.kind == "slow":
                 time.sleep((time.monotonic() - self.since) * (fault.amount - 1))
-            elif k not in self.done and self.first_life:
+            elif k not in self.done:
                 self.done.add(k)
                 _happen(fault)
 

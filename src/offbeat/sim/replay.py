@@ -162,7 +162,8 @@ class Replay:
                 else:
                     life.alive = frozenset(range(self.topology.n))
                 self._note(row)
-            case "met":
+            case "met":  # on coming back: a peer that is there, in a later life; it may have died in this agent's last one
+                life.alive |= {source}
                 life.known[source] = version
                 self._note(row)
             case "view":

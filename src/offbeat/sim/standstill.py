@@ -28,5 +28,5 @@ def standstill(
             return None
     if not alive:
         return f"no agent is alive from time {now:g} on"
-    never = "" if stepped else "; none ever made a step: does start call self.compute(self.x)?"
+    never = "" if stepped else "; none ever made a step: do start and on_gradient call self.compute(self.x)?"
     return f"no agent computes or will be woken from time {now:g} on; {waiting} messages are waiting{never}"
