@@ -11,7 +11,8 @@ from hypothesis import settings
 PROCESSES = frozenset(
     f"test_{name}"
     for name in (
-        "documented", "ending", "guard", "live", "metrics", "processes", "resume", "scripts", "signals", "sweep", "workers"
+        "documented", "ending", "guard", "live", "metrics", "processes", "resume", "scripts", "signals", "sweep",
+        "workers",
     )
 )  # fmt: skip
 """Files of tests with real processes and clocks: one after another, beside one worker with the others."""

@@ -167,9 +167,9 @@ def test_one_agent_one_step_and_the_names_of_files(tmp_path: Path) -> None:
 
 
 def test_who_is_far_behind_is_named_and_can_be_left_out(tmp_path: Path) -> None:
-    """Agent 1 is slow, agent 2 left early; agent 3 is as good as done."""
+    """Agent 0 is quick, agent 1 slow, agent 2 left early; agent 3 is as good as done."""
     about = ABOUT | {"agents": 4}
-    for k, (step, at) in enumerate([(100, 50.0), (49, 50.0), (90, 39.0), (90, 41.0)]):
+    for k, (step, at) in enumerate([(100, 20.0), (49, 50.0), (90, 39.0), (90, 41.0)]):
         save(tmp_path, k, step, about, at=at)
     assert export(tmp_path).behind == (1, 2)
     done = finished(tmp_path, "export", ".", "--force")

@@ -43,6 +43,22 @@ def full(*_: object, **__: object) -> NoReturn:
     raise OSError(28, "No space left on device")
 
 
+def test_a_comparison_of_which_no_run_came_to_its_end_is_no_success(call: Call) -> None:
+    """All-reduce stops when an agent is lost; beside another algorithm that is a result."""
+    crash = (*QUICK, "--crash", "agent 3 at 5")
+    alone = call(*crash, "--algorithms", "allreduce", "--quiet")
+    assert alone.code == 1 and "Error of allreduce" in alone.err, "what went wrong is said all the same"
+    assert call(*crash, "--algorithms", "allreduce,adsgd").code == 0
+
+
+def test_whose_messages_are_never_lost_is_said(call: Call) -> None:
+    assert (
+        "Lost are messages of registers alone; what dsgd send as mail always arrives"
+        in call(*TWO, "--loss", "0.5").said
+    )
+    assert "registers" not in call(*TWO).said
+
+
 @pytest.mark.parametrize(
     ("where", "name"), [(page, "page"), (Comparison, "save_json"), (offbeat.Trace, "save"), (Comparison, "label")]
 )

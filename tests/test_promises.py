@@ -310,7 +310,10 @@ def test_an_algorithm_that_stops_computing_is_an_error_of_the_run() -> None:
     fine, silent, stops = result.runs
     assert fine.error is None
     assert silent.error is not None and stops.error is not None
-    assert "messages are waiting; none ever made a step: do start and on_gradient call self.compute(self.x)?" in silent.error
+    assert (
+        "messages are waiting; none ever made a step: do start and on_gradient call self.compute(self.x)?"
+        in silent.error
+    )
     at = float(stops.error.partition("from time ")[2].partition(" on;")[0])
     assert stops.error.startswith("no agent computes or will be woken from time") and 5.0 < at < 15.0
     text = as_text(result)

@@ -81,6 +81,7 @@ def test_the_clock_stops_at_nine_tenths_of_the_way_down_to_the_smallest_final_lo
     ("broken", "why"),
     [
         (run(1.0, 8, [2.0, math.nan]), "diverged"),
+        (replace(run(1.0, 8, [2.0, 0.1]), error="no agent computes"), "stopped before its end"),
         (run(1.0, 8, [2.0, 0.1, 2.5]), "the loss rose"),
         (run(1.0, 8, [2.0, 0.1], accuracies=(0.9, 0.4)), "worst agent 40 %, average model 90 %"),
     ],

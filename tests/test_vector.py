@@ -7,18 +7,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offbeat import kernel
 from offbeat.vector import (
     Leased,
+    Linear,
     Parts,
     Stamp,
     Vector,
     _born,
     concat,
     difference,
+    evaluate_with,
     force,
     mix,
     opaque,
     pin,
+    plain,
     settle,
     split,
     total,
@@ -155,10 +159,14 @@ def test_pickling_materialises() -> None:
     assert value(again) == [4, 6]
 
 
-def test_parts_that_do_not_fit_are_an_error() -> None:
+@pytest.mark.parametrize("how", [plain, kernel.linear])
+def test_parts_that_do_not_fit_are_an_error(how: Linear) -> None:
+    """In the simulator, and live."""
+    evaluate_with(how)
     with pytest.raises(ValueError, match=r"shorter|longer"):
         _ = (vec(1.0) + Vector((torch.ones(1), torch.ones(1)))).parts
     settle()
+    evaluate_with(plain)
 
 
 def test_a_difference_gives_its_terms_away_and_repeats_none() -> None:

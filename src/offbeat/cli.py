@@ -105,7 +105,10 @@ def compare(
         str, typer.Option(help="How long sending a model takes, likewise.", rich_help_panel=WORLD)
     ] = "lognormal 1",
     loss: Annotated[
-        float, typer.Option(help="Probability that a receiver misses a message of a register.", rich_help_panel=WORLD)
+        float,
+        typer.Option(
+            help="Probability that a receiver misses a published model; mail always arrives.", rich_help_panel=WORLD
+        ),
     ] = 0.0,
     crash: Annotated[
         list[str] | None, typer.Option(help="'agent 3 at 100 until 200'; repeat it for more.", rich_help_panel=WORLD)
@@ -334,11 +337,11 @@ def _carry_out(
             for run in plan.runs(told, traces is not None, workers, ended, note):
                 runs.append(run)
     except KeyboardInterrupt as interrupt:
-        return Comparison(runs, interrupted=True), exit_code(interrupt)
+        return Comparison(runs, interrupted=True, planned=plan.planned), exit_code(interrupt)
     except Exception as error:  # whatever it is, it costs no run that is finished
         output.error = error
-        return Comparison(runs, interrupted=True), 1
-    return Comparison(runs), 0
+        return Comparison(runs, interrupted=True, planned=plan.planned), 1
+    return Comparison(runs), int(all(run.error is not None for run in runs))
 
 
 def _trace_name(run: Run) -> str:

@@ -56,6 +56,12 @@ class Plan:
         return sum(self.tuned.most + seeds if steps is None else len(steps) * seeds for steps in self.steps)
 
     @property
+    def planned(self) -> dict[str, int]:
+        """How many runs of each algorithm there will be to compare."""
+        each = zip(self.rows, self.steps, strict=True)
+        return {row.name: len(steps or [1.0]) * len(self.prepared) for row, steps in each}
+
+    @property
     def memory(self) -> float:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
         most = 0.0
@@ -270,7 +276,8 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
     numbers = [*own.values(), *(several if isinstance(several, Sequence) and base != "tuned" else ())]
     wrong = [step for step in numbers if isinstance(step, bool) or not isinstance(step, Real)]
     if wrong or not isinstance(several, Sequence) or (isinstance(base, str) and base != "tuned"):
-        raise SettingError(f"A step is a number, several numbers, or 'tuned'; got {wrong[0] if wrong else base!r}.")
+        got = wrong[0] if wrong and not isinstance(base, str) else base
+        raise SettingError(f"A step is a number, several numbers, or 'tuned'; got {got!r}.")
     common = None if base == "tuned" else [float(step) for step in several]
     if common is not None and len(set(common)) < max(1, len(common)):
         raise SettingError(f"Expected one or more different steps; got {common}.")

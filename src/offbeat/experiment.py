@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -127,7 +127,7 @@ def _typed(e: Experiment) -> Experiment:
             raise SettingError(f"The {name} must be a name; got {getattr(e, name)!r}.")
     if not isinstance(e.task, str) and not hasattr(e.task, "gradients"):
         raise SettingError(f"The task must be a name or an object with the interface of offbeat.Task; got {e.task!r}.")
-    crashes = (e.crash,) if isinstance(e.crash, str | Crash) else tuple(e.crash)
+    crashes = tuple(e.crash) if isinstance(e.crash, Sequence) and not isinstance(e.crash, str) else (e.crash,)
     for crash in crashes:
         if not isinstance(crash, str | Crash):
             raise SettingError(f"A crash is text like 'agent 3 at 100' or an offbeat.Crash; got {crash!r}.")

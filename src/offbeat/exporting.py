@@ -35,8 +35,9 @@ MODEL = "model 1"
 SHOWN = 8
 """How many differences of two models are shown."""
 
-RECENT = 0.8
-"""Of the time of a run's last checkpoint: those saved before that are of agents that left early, or were killed."""
+RECENT, AS_FAR = 0.8, 0.95
+"""Of the time of the last checkpoint, and of the steps of the furthest agent: an agent that saved its last one before,
+with fewer steps, left early or was killed. One that is as far, only sooner, is quick."""
 
 
 class ExportError(OffbeatError):
@@ -79,10 +80,12 @@ class Exported:
 
     @property
     def behind(self) -> tuple[int, ...]:
-        """Agents far behind the furthest one: with less than half of its steps, or saved long before the last one."""
+        """Agents far behind the furthest one: with less than half of its steps, or fewer and saved long before it."""
         most, last = max(s.step for s in self.sources), max(s.time or 0.0 for s in self.sources)
         return tuple(
-            s.agent for s in self.sources if 2 * s.step < most or (s.time is not None and s.time < RECENT * last)
+            s.agent
+            for s in self.sources
+            if 2 * s.step < most or (s.step < AS_FAR * most and s.time is not None and s.time < RECENT * last)
         )
 
 

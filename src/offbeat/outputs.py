@@ -11,7 +11,7 @@ from rich.text import Text
 
 from offbeat.console import Out
 from offbeat.errors import OffbeatError
-from offbeat.report.table import as_table
+from offbeat.report.table import as_table, error_of
 from offbeat.results import Comparison
 
 
@@ -35,6 +35,10 @@ class Outputs:
             return
         self.save(json, result.save_json)
         self.show(lambda width: as_table(result, width))
+        if self.quiet:
+            for run in result.runs:
+                if run.error is not None:
+                    Out(stderr=True).print(Text(error_of(run)), soft_wrap=True)
         self.save(report, result.save_report)
 
     def save(self, path: Path | None, save: Callable[[Path], object], name: bool = True) -> None:

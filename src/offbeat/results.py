@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -202,12 +202,14 @@ class Comparison:
 
     Attributes:
         interrupted: some runs of the plan were not made
+        planned: then, how many runs of each algorithm there were to be, as far as that is known
 
     Raises SettingError if the runs differ by anything else, or one is there twice: a median over seeds would mix them.
     """
 
     runs: Sequence[Run]
     interrupted: bool = False
+    planned: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if found := _differences(self.runs):
@@ -242,7 +244,7 @@ class Comparison:
         """Everything as JSON-ready values."""
         return {
             "offbeat": VERSION,
-            **({"interrupted": True} if self.interrupted else {}),
+            **({"interrupted": True, "planned": dict(self.planned)} if self.interrupted else {}),
             "runs": [run.record() for run in self.runs],
         }
 

@@ -251,9 +251,9 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
     if out is None and _linear is not plain:
         out = tuple(torch.empty_like(part) for part in first)
     if out is not None:
-        values = [(c, _raw(v)) for c, v in terms]
-        for k, total in enumerate(out):
-            _linear(total, [(c, parts[k]) for c, parts in values])
+        coefficients, values = [c for c, _ in terms], [_raw(v) for _, v in terms]
+        for total, *parts in zip(out, *values, strict=True):
+            _linear(total, [*zip(coefficients, parts, strict=True)])
         return out
     sums = tuple([part * c0 for part in first])
     for c, v in rest:

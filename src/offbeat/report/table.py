@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
@@ -161,6 +162,11 @@ def lost_again(run: Run) -> bool:
     return run.time_to_target is not None and run.diverged_at is not None
 
 
+def error_of(run: Run) -> str:
+    """What went wrong in a run, in a line."""
+    return f"Error of {run.algorithm} with step {run.lr:g}, seed {run.seed}: {run.error}."
+
+
 def notes(comparison: Comparison) -> list[str]:
     """What a reader of the table should be told."""
     said = []
@@ -176,7 +182,10 @@ def notes(comparison: Comparison) -> list[str]:
             met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
             said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
         if run.error is not None:
-            said.append(f"Error of {run.algorithm} with step {run.lr:g}, seed {run.seed}: {run.error}.")
+            said.append(error_of(run))
+    lossless = dict.fromkeys(run.algorithm for run in comparison.runs if run.staleness.D is None)
+    if comparison.runs[0].settings["loss"] and comparison.runs[0].settings["agents"] > 1 and lossless:
+        said.append(f"Lost are messages of registers alone; what {', '.join(lossless)} send as mail always arrives.")
     if comparison.runs[0].settings["crash"]:
         for name in dict.fromkeys(run.algorithm for run in comparison.runs):
             if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:
@@ -187,7 +196,9 @@ def notes(comparison: Comparison) -> list[str]:
         said.append(f"Steps{' (tuned)' * tuned}: " + ", ".join(named) + ".")
     said += how_tuned(comparison)
     if comparison.interrupted:
-        said.append("Interrupted: these are the runs that were finished.")
+        made = Counter(run.algorithm for run in comparison.runs)
+        counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
+        said.append("Interrupted: these are the runs that were finished" + f" ({counts})" * bool(counts) + ".")
     return said
 
 

@@ -162,7 +162,7 @@ class Replay:
                 else:
                     life.alive = frozenset(range(self.topology.n))
                 self._note(row)
-            case "met":  # on coming back: a peer that is there, in a later life; it may have died in this agent's last one
+            case "met":  # on coming back: a peer in a later life of its own, which may have been dead before
                 life.alive |= {source}
                 life.known[source] = version
                 self._note(row)
