@@ -481,7 +481,8 @@ def test_a_step_with_which_all_diverge(call: Call) -> None:
 
 def test_when_all_agents_crash_the_runs_end_all_the_same(call: Call) -> None:
     crashes = [part for agent in range(2) for part in ("--crash", f"agent {agent} at {agent + 1}")]
-    assert call(*QUICK, "--agents", "2", *crashes, "--json", "out.json", "--report", "out.html").code == 0
+    assert call(*QUICK, "--agents", "2", *crashes, "--json", "out.json", "--report", "out.html").code == 1
+    assert all("from time 2 on" in run["error"] for run in read("out.json")["runs"])
     assert all(run["curve"]["time"][-1] == 20 for run in read("out.json")["runs"])
 
 
