@@ -19,7 +19,7 @@ def standstill(
 
     Args:
         waiting: versions of registers that nobody has read
-        stepped: whether any agent ever made a step
+        stepped: whether any agent ever made a step; where none died either, the algorithm's first handlers are to blame
     """
     for time, _, kind, _, _, args in heap:
         if time == math.inf:
@@ -27,6 +27,8 @@ def standstill(
         if kind == FAULT or (args[0] == epoch[args[1].sender] if kind == DELIVERY else args[1] == epoch[args[0]]):
             return None
     if not alive:
-        return f"no agent is alive from time {now:g} on"
-    never = "" if stepped else "; none ever made a step: do start and on_gradient call self.compute(self.x)?"
+        return "no agent is alive any more"
+    never = (
+        "" if stepped or any(epoch) else "; none ever made a step: do start and on_gradient call self.compute(self.x)?"
+    )
     return f"no agent computes or will be woken from time {now:g} on; {waiting} messages are waiting{never}"
