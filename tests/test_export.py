@@ -120,7 +120,7 @@ def test_every_dtype_has_its_mean_and_agreement_keeps_the_bits(tmp_path: Path) -
             "w": torch.tensor([1.0 + k, 2.0**-24], dtype=torch.float32),
             "half": torch.tensor([1.0, 2.0], dtype=torch.bfloat16) * (k + 1),
             "complex": torch.tensor([1j * k]), "count": torch.tensor(7 - k), "mask": torch.tensor([False, k == 1]),
-            "same": torch.tensor([0.1, float("nan"), -0.0], dtype=torch.float64), "none": torch.zeros(0, 3),
+            "same": torch.tensor([0.1, float("-inf"), -0.0], dtype=torch.float64), "none": torch.zeros(0, 3),
         }
         for k in range(3)
     ]  # fmt: skip
@@ -307,6 +307,19 @@ def test_the_command_says_who_was_left_out_and_ends_with_the_code_of_the_error(t
     assert done.code == 0, done.complained
     assert "agent 1: left out" in done.said
     assert "Written: new.safetensors" in done.said
+
+
+def test_a_model_that_is_not_finite_is_refused_with_agent_tensor_and_file(tmp_path: Path) -> None:
+    """A mask of -inf, which the script made so, is none."""
+    bad, mask = torch.tensor([1.0, float("nan")]), torch.full((2,), -float("inf"))
+    save(tmp_path, 0, 5, w=torch.ones(2), mean=torch.ones(2), mask=mask)
+    path = save(tmp_path, 1, 5, w=torch.ones(2), mean=bad, mask=mask)
+    other = save(tmp_path, 2, 5, w=-mask, mean=torch.ones(2), mask=mask)
+    with pytest.raises(DataError, match=f"'mean' of agent 1 in {path} .* not finite.*--agents"):
+        export(tmp_path)
+    with pytest.raises(DataError, match=f"'w' of agent 2 in {other} "):
+        export(tmp_path, agents=[0, 2])
+    assert torch.equal(load_file(export(tmp_path, agents=[0]).path)["mask"], mask)
 
 
 def test_a_damaged_newest_checkpoint_is_left_out_and_said(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from offbeat.live import checkpoint
 from offbeat.live.board import Board, Order, Row
 from offbeat.live.driver import Driver
 from offbeat.live.fabric import Fabric
-from offbeat.live.guard import IGNORE, IN_A_ROW, SKIP, STOP, Guard, NotFinite, Statistics, checked_policy
+from offbeat.live.guard import IGNORE, IN_A_ROW, SKIP, STOP, Guard, NotFinite, Statistics, checked_policy, not_finite
 from offbeat.live.log import Log
 from offbeat.live.wire import Tag
 from offbeat.rules import SGD
@@ -140,6 +140,88 @@ def test_a_gradient_that_is_not_finite_spoils_nothing(algorithm: str, in_a_run: 
     agent.leave()
     saved = load_file(tmp_path / "checkpoints" / "agent-0" / "step-000000012.safetensors")
     assert all(finite([t]) for name, t in saved.items() if t.is_floating_point() and "mask" not in name)
+
+
+def scaled(model: Normed, optimizer: torch.optim.Optimizer, bad: range) -> Normed:
+    """Trains on twelve batches as mixed precision does; those numbered `bad` have a NaN. The model before the first."""
+    scaler, before = torch.amp.GradScaler("cpu", init_scale=2.0), copy.deepcopy(model)
+    for k, (x, y) in enumerate(batches()):
+        if k == bad.start:
+            before = copy.deepcopy(model)
+        if k in bad:
+            x[0, 0] = NAN
+        optimizer.zero_grad()
+        scaler.scale(functional.mse_loss(model(x), y)).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimizer)
+        scaler.update()
+    return before
+
+
+def saved_by(tmp_path: Path) -> dict[int, list[str]]:
+    """Of every checkpoint of agent 0: which of its tensors are not finite, but for masks."""
+    folder = tmp_path / "checkpoints" / "agent-0"
+    paths = {step: folder / f"{checkpoint.step_name(step)}.safetensors" for step in checkpoint.latest(folder)}
+    return {step: [n for n in not_finite(load_file(path)) if "mask" not in n] for step, path in paths.items()}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_last_batch_that_the_scaler_skips_costs_no_final_checkpoint(
+    fused: bool, in_a_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    model, agent = Normed(), in_a_run()
+    before = scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1, fused=fused)), range(11, 12))
+    assert finite([model.mean]) is fused, "a fused optimizer is asked, and mends at once"
+    agent.leave()
+    assert saved_by(tmp_path) == {11: []}
+    before.norm.num_batches_tracked = model.norm.num_batches_tracked
+    assert equal(before, model)
+
+
+def test_an_agent_of_whom_the_scaler_skips_every_step_fails_and_saves_nothing_that_is_not_finite(
+    in_a_run: Run, tmp_path: Path
+) -> None:
+    model, agent = Normed(), in_a_run()
+    scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1)), range(12))
+    with pytest.raises(SettingError, match=r"Agent 0 made no step, though its model was changed\..*GradScaler"):
+        agent.leave()
+    agent.rescue()
+    assert saved_by(tmp_path) == {0: []}
+
+
+def test_an_agent_that_neither_steps_nor_changes_its_model_may_leave(
+    in_a_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    model, agent = Normed(), in_a_run()
+    agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1))
+    agent.leave()
+    assert "the script ended without a step" in capsys.readouterr().err
+
+
+def test_a_final_checkpoint_that_is_not_finite_fails_the_agent_once_the_others_are_done(
+    in_a_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the same step's was refused before; the ones before it stay."""
+    left: list[Driver] = []
+    monkeypatch.setattr(Driver, "leave", lambda driver: left.append(driver))
+    model, agent = nn.Linear(6, 6), in_a_run(on_nan="ignore", checkpoint_every="1")
+    poisoned(model, agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1)), 11, steps=True)
+    with pytest.raises(NotFinite, match=r"Agent 0: .* is not finite, so .*step-000000012 is not written"):
+        agent.leave()
+    assert len(left) == 1
+    assert saved_by(tmp_path) == {11: [], 10: []}
+
+
+def test_what_a_first_batch_has_spoilt_is_not_taken_for_usual(
+    in_a_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    model, agent = Normed(), in_a_run(on_nan="ignore", checkpoint_every="1")
+    scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1)), range(1))
+    with pytest.raises(NotFinite, match="is not written"):
+        agent.leave()
+    assert saved_by(tmp_path) == {}
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_written_over_one_that_is(

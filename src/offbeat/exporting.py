@@ -253,8 +253,19 @@ def _read(folder: Path, agent: int, step: int) -> Source:
                 f"{path}: '{name}' of the model's state dict is of type {type(value).__name__}; expected a tensor, all "
                 "that safetensors can hold. Save the model in the script, with torch.save."
             )
+        _refuse_not_finite(name, value, agent, path, name in state.get("rest", {}))
     time = state.get("time")
     return Source(agent, step, path, about, tensors, float(time) if isinstance(time, int | float) else None)
+
+
+def _refuse_not_finite(name: str, value: Tensor, agent: int, path: Path, buffer: bool) -> None:
+    """Raise DataError for a NaN, and for an infinity in anything but a buffer, which may be a mask."""
+    wrong = torch.isnan(value) if buffer else ~torch.isfinite(value)
+    if wrong.any():
+        raise DataError(
+            f"'{name}' of agent {agent} in {path} has numbers that are not finite, {int(wrong.sum()):,} of "
+            f"{wrong.numel():,}; expected none, as they would be the mean's. --agents names those to export without it."
+        )
 
 
 def _without_classes(tree: Any) -> Any:

@@ -42,7 +42,7 @@ from offbeat.live.driver import Driver, Stopped
 from offbeat.live.enter import Place, agree, begin, place, propose, resume
 from offbeat.live.faults import Faults
 from offbeat.live.flat import Flat, some
-from offbeat.live.guard import Statistics, not_finite
+from offbeat.live.guard import NotFinite, Statistics, not_finite
 from offbeat.live.log import Log
 from offbeat.live.places import Places
 from offbeat.live.saver import Every, Saver
@@ -53,6 +53,8 @@ from offbeat.topology import Topology, build
 from offbeat.vector import Vector, difference, lazy, opaque, zero
 
 T = TypeVar("T")
+
+SKIPPED = "If a GradScaler skipped them all, its gradients were never finite: look at this agent's data."
 
 _joined: list[Member] = []
 
@@ -173,14 +175,18 @@ class Member:
         return named
 
     def leave(self) -> None:
-        """Done with training: say so, and answer the others until all are. Called when a launched script ends."""
+        """Done with training: say so, and answer the others until all are. Called when a launched script ends.
+
+        Raises NotFinite, once all are done, if what this agent has reached is not finite, and so was not saved.
+        """
         if self._driver is not None:
             self._check_trained(self._driver)
-            if self._saver is not None:
-                self._saver.save(self._driver, final=True)
+            lost = "" if self._saver is None else self._saver.save(self._driver, final=True)
             self._driver.leave()
             self._driver.close()
             self._driver = None
+            if lost:
+                raise NotFinite(f"Agent {self.rank}: the last model is lost: {lost}")
 
     def rescue(self) -> None:
         """The script has failed: save what had been reached, if that was between two steps. Raises nothing."""
@@ -198,8 +204,9 @@ class Member:
         watch.close(changed)
         if driver.performer.steps or driver.fabric.board.order >= Order.STOP:
             return
-        if changed:
-            raise SettingError(f"Agent {self.rank} made no step, though its model was changed. {DO}")
+        statistics = None if self._saver is None else self._saver.statistics
+        if changed or (statistics is not None and statistics.changed()):
+            raise SettingError(f"Agent {self.rank} made no step, though its model was changed. {DO} {SKIPPED}")
         driver.guard.tell(f"the script ended without a step. {DO}")
 
     # -- inside ------------------------------------------------------------------------------------
@@ -231,7 +238,9 @@ class Member:
                     f"{' of a step that all have' * together}. Start a new one, with another --out."
                 )
             state = None if step is None else saver.load(step)
+        saver.statistics = Statistics(model) if driver.guard.on else None
         saver.restore_training()
+        saver.mend()
         saver.check(driver)
         if driver.guard.on and (wrong := not_finite(self._flat.named(self._flat.parts))):
             raise SettingError(
@@ -248,8 +257,7 @@ class Member:
         driver, here = self._driver, self._here
         assert driver is not None
         faults = Faults([]) if here is None else here.faults()
-        statistics = Statistics(flat.model) if driver.guard.on else None
-
+        mend: Callable[[], None] = (lambda: None) if self._saver is None else self._saver.mend
         if here is not None:
             self._watch = Watch(local.optimizer, flat.parameters, driver.guard.tell)
         watch = nullcontext() if self._watch is None else self._watch
@@ -265,10 +273,10 @@ class Member:
                     loss = closure()
             flat.check()
             if (found := getattr(optimizer, "found_inf", None)) is not None and bool(found):
+                mend()
                 return loss  # of GradScaler, which has a fused optimizer skip the step by itself
             faults.before_step(driver.performer.steps)
-            if statistics is not None:
-                statistics.mend()
+            mend()
             try:
                 with driver.lock:
                     x = driver.step(local.gradient())

@@ -172,8 +172,10 @@ class Driver:
 
     def save(
         self, folder: Path, about: Mapping[str, Any], more: Mapping[str, Any], usual: Set[str] = frozenset()
-    ) -> None:
+    ) -> str:
         """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older ones stay.
+
+        Returns why it is not written, which has been said in the agent's output; empty if it is.
 
         Args:
             folder: where this agent's checkpoints are
@@ -187,8 +189,9 @@ class Driver:
                 begun = checkpoint.begin(folder, name, about, {**self.state(), **more}, usual)
         except NotFinite as error:
             self.guard.tell(str(error))
-        else:
-            checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
+            return str(error)
+        checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
+        return ""
 
     def restore_counts(self, before: Logged) -> None:
         """Go on counting versions and steps where this agent's earlier lives ended."""

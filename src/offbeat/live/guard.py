@@ -113,6 +113,9 @@ class Guard:
 class Statistics:
     """Keeps a model's buffers finite: BatchNorm takes in a batch before anybody has seen its gradient.
 
+    `mend` is called in every step, before every checkpoint, and so also where a scaler of mixed precision had the last
+    steps left out, of which nobody is told.
+
     Watched are the small buffers in the model's state that are finite when this is made; masks of -inf are not.
     """
 
@@ -136,6 +139,11 @@ class Statistics:
                 for b, before in zip(now, torch.split(kept, [len(b) for b in now]), strict=True):
                     if not finite([b]):
                         b.copy_(before)
+
+    @torch.no_grad()
+    def changed(self) -> bool:
+        """Whether they are others than at the last `mend`, or, before the first, than when this was made."""
+        return not all(torch.equal(torch.cat(self._now(device)), kept) for device, kept in self._kept.items())
 
     def _now(self, device: torch.device) -> list[Tensor]:
         found = [module._buffers.get(name) for module, name in self._watched[device]]

@@ -18,7 +18,7 @@ from offbeat.live import checkpoint
 from offbeat.live.driver import Driver
 from offbeat.live.encode import encode
 from offbeat.live.flat import Flat
-from offbeat.live.guard import not_finite
+from offbeat.live.guard import Statistics, not_finite
 from offbeat.live.places import Places
 
 
@@ -55,9 +55,12 @@ class Saver:
     optimizer: Optimizer
     places: Places
     restored: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Statistics | None = None
+    """What keeps the model's buffers finite, if anything does."""
 
     def __post_init__(self) -> None:
         self._saved_at, self._saved_step, self._checks = time.monotonic(), -1, 0
+        self._known: set[str] = set()
         self._usual: set[str] = set()
 
     def due(self, steps: int) -> bool:
@@ -72,7 +75,9 @@ class Saver:
         try:
             with driver.lock:
                 _, tensors = encode({"agent": checkpoint.agent_state(driver.agent), **self._training()})
-            self._usual.update(not_finite(tensors))  # a mask of -inf, or whatever an optimizer begins with
+            new = {name: tensor for name, tensor in tensors.items() if name not in self._known}
+            self._known.update(new)
+            self._usual.update(not_finite(new))  # a mask of -inf, or whatever an optimizer begins with
         except ContractError as error:
             raise SettingError(
                 f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's groups and "
@@ -89,15 +94,24 @@ class Saver:
             "torch": torch.get_rng_state(),
         }
 
-    def save(self, driver: Driver, final: bool = False) -> None:
-        """Write a checkpoint if one is due, or `final`."""
+    def save(self, driver: Driver, final: bool = False) -> str:
+        """Write a checkpoint if one is due, or `final`. Returns why it is not written, if it is not finite."""
         if self._checks < 2:
             self.check(driver)  # once more, as optimizers make their state in their first step
         at, steps = driver.performer.at, driver.performer.steps
         if at is None or steps == self._saved_step or not (final or self.due(steps)):
-            return
-        driver.save(self.folder, self.about, {"model": self.flat.named(at.parts), **self._training()}, self._usual)
-        self._saved_at, self._saved_step = time.monotonic(), steps
+            return ""
+        self.mend()
+        more = {"model": self.flat.named(at.parts), **self._training()}
+        refused = driver.save(self.folder, self.about, more, self._usual)
+        self._saved_at = time.monotonic()
+        self._saved_step = self._saved_step if refused else steps
+        return refused
+
+    def mend(self) -> None:
+        """Give buffers that are not finite their last values (`Statistics.mend`)."""
+        if self.statistics is not None:
+            self.statistics.mend()
 
     def load(self, step: int) -> Mapping[str, Any]:
         """The checkpoint of a step. Raises DataError, and SettingError if it is of another run."""
