@@ -8,15 +8,6 @@ import pytest
 import torch
 from hypothesis import settings
 
-PROCESSES = frozenset(
-    f"test_{name}"
-    for name in (
-        "documented", "ending", "guard", "live", "metrics", "processes", "resume", "scripts", "signals", "sweep",
-        "workers",
-    )
-)  # fmt: skip
-"""Files of tests with real processes and clocks: one after another, beside one worker with the others."""
-
 settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("offbeat")
 torch.set_num_threads(1)
@@ -35,12 +26,3 @@ def pytest_configure() -> None:
     """Whoever starts this in the background may have had SIGINT ignored, and the processes that tests start with it."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several workers share the suite (`-n 2 --dist loadgroup`), files of real processes are one worker's."""
-    for item in items:
-        name = item.path.stem
-        if name in PROCESSES:
-            item.add_marker(pytest.mark.xdist_group("processes"))
