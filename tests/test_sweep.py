@@ -282,11 +282,14 @@ def test_a_damaged_or_foreign_file_is_run_again(tmp_path: Path, made: list[str])
     for link in (files[6], table):
         link.unlink(missing_ok=True)
         link.symlink_to(other)
+    files[7].unlink()
+    files[7].mkdir()
     (Store(out).folder / "notes.txt").write_text("mine")
     (Store(out).folder / ".offbeat-left").write_text("of one that was killed")
     made.clear()
     assert sweep(grid, out) == []
-    assert sorted(made) == sorted(point.key for point in grid[:7])
+    assert sorted(made) == sorted(point.key for point in grid[:8])
+    assert files[7].with_suffix(".foreign").is_dir()
     assert out.read_bytes() == first
     assert other.read_bytes().endswith(b"and more"), "links lead nowhere"
     assert (Store(out).folder / "notes.txt").exists()

@@ -46,7 +46,9 @@ class Store:
         """Keep a row. Raises DiskError where it cannot be written."""
         body, path = json.dumps(row, allow_nan=False).encode(), self._path(key)
         try:
-            if path.is_symlink():  # which is none of ours, and may lead anywhere
+            if path.is_dir() and not path.is_symlink():
+                path.rename(path.with_suffix(".foreign"))
+            elif path.is_symlink() or (path.exists() and not path.is_file()):  # none of ours, and may lead anywhere
                 path.unlink()
             write_atomically(path, _sum(key, body) + b"\n" + body + b"\n")
         except OSError as error:
