@@ -23,6 +23,7 @@ def real_data() -> Path:
 
 
 def pytest_configure() -> None:
-    """Whoever starts this in the background may have had SIGINT ignored, and the processes that tests start with it."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Who starts this in the background, or with nohup, has signals ignored; the processes of tests would, too."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
