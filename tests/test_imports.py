@@ -68,7 +68,7 @@ ALLOWED = {
     "doctor": "kernel lifeline live tasks vector",
     "console": "report results",
     "outputs": "console report results",
-    "cli": "algorithms comparison console memory outputs report results signals tasks tuning workers world",
+    "cli": "algorithms comparison console memory outputs report results signals tasks trace tuning workers world",
     "cli_list": "algorithms console delays graphs tasks world",
     "cli_launch": "algorithms cli console live livefolder perfetto replaying room topology trace",
     "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs reading results room "

@@ -21,6 +21,7 @@ from offbeat.report.table import tuning_table
 from offbeat.results import VERSION, Comparison, Run
 from offbeat.signals import exit_code, terminable
 from offbeat.tasks import TASKS
+from offbeat.trace import refuse_irregular
 from offbeat.tuning import GRID, SEEDS
 from offbeat.workers import possible, start_server, wanted
 from offbeat.world import CASES, measured
@@ -276,8 +277,7 @@ def check_writable(*paths: Path | None) -> None:
         raise SettingError(f"Two results would be written to the same file, {named[0]}; expected different names.")
     for path in named:
         try:
-            if path.exists() and not path.is_file():
-                raise OSError("it is a folder" if path.is_dir() else "it is no regular file")
+            refuse_irregular(path)
             with tempfile.NamedTemporaryFile(dir=path.resolve().parent):
                 pass
             if path.exists() and not os.access(path, os.W_OK):

@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,8 @@ def _sources(
     if not found:
         raise SettingError(_no_checkpoints(folder))
     a = min(found)
-    about = _read(folder, a, found[a][0]).about
+    source = cache(partial(_read, folder))
+    about = source(a, found[a][0]).about
     n = max(_agents(about), *steps, *(int(path.stem[6:]) for path in _numbered(folder, ".trace")), -1) + 1
     wanted = range(n) if only is None else sorted(set(only))
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < n:
@@ -167,7 +169,7 @@ def _sources(
         if step is not None and len(wanted) > 1:
             do += f" All of them have {_steps(common)}."
         raise SettingError(f"Expected {what} of every agent that is asked for, but {have}.{do}")
-    return [_read(folder, i, chosen[i]) for i in wanted if i in chosen], missing
+    return [source(i, chosen[i]) for i in wanted if i in chosen], missing
 
 
 def _whole(folder: Path, agent: int, have: list[int], damaged: list[str]) -> list[int]:

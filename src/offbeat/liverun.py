@@ -121,7 +121,6 @@ class Keeper:
         """The newest state of this agent, if the run is to go on from it."""
         if not self.settings["resume"] or self.here.incarnation > 1:
             return None
-        checkpoint.set_aside(self.folder, print)
         together = "return" not in find(self.settings["algorithm"]).tolerates
         step = checkpoint.newest(self.folder, self.settings["agents"], together)
         if step is None:

@@ -229,7 +229,8 @@ class Member:
         returned = here.incarnation > 1
         state = None
         if self._settings["resume"] or returned:
-            set_aside(folder, print)
+            if returned:  # of a run that is resumed, the launcher has done so for all
+                set_aside(folder, print)
             together = not returned and "return" not in self.algorithm.tolerates
             step = newest(folder, self.world, together)
             if step is None and not returned:

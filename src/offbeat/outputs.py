@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.text import Text
 
-from offbeat.console import Out
+from offbeat.console import Out, complain
 from offbeat.errors import OffbeatError
 from offbeat.report.table import as_table, error_of
 from offbeat.results import Comparison
@@ -38,7 +38,7 @@ class Outputs:
         if self.quiet:
             for run in result.runs:
                 if run.error is not None:
-                    Out(stderr=True).print(Text(error_of(run)), soft_wrap=True)
+                    complain(error_of(run))
         self.save(report, result.save_report)
 
     def save(self, path: Path | None, save: Callable[[Path], object], name: bool = True) -> None:
@@ -63,7 +63,7 @@ class Outputs:
         failures = " ".join(dict.fromkeys(self.failures))
         if self.error is not None:
             if failures:
-                Out(stderr=True).print(Text(failures), soft_wrap=True)
+                complain(failures)
             raise self.error
         if failures:
             raise OffbeatError(failures)

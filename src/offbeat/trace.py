@@ -362,6 +362,12 @@ def by_time(table: np.ndarray) -> np.ndarray:
     return np.lexsort((table["agent"], table["time"]))
 
 
+def refuse_irregular(path: Path) -> None:
+    """Raise OSError if what is at the place of a file to be written is there, and is none."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the new one, never a part; also after the power has gone.
 
@@ -369,8 +375,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     path = path.resolve()  # a link stays a link
     try:
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
+        refuse_irregular(path)
         with NamedTemporaryFile(dir=path.parent, prefix=".offbeat-", delete=False) as file:
             temporary = Path(file.name)
             try:
