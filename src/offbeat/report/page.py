@@ -40,8 +40,8 @@ def _about(comparison: Comparison) -> str:
     where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
     real = "" if unit is None else f", {1000 * unit:g} ms"
     return (
-        f"<p>Algorithms for decentralized SGD, compared in {where}: all meet the same delays, losses, crashes and "
-        f"minibatches. The unit of time is the mean time of one gradient of an agent that is not slow{real}.</p>"
+        f"<p>Algorithms for decentralized SGD, compared in {where}: all meet the same delays, crashes and "
+        f"minibatches, and published models the same losses. The unit of time is the mean time of one gradient of an agent that is not slow{real}.</p>"
     )
 
 
