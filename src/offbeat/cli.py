@@ -202,8 +202,8 @@ def compare(
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
 
-    All meet the same delays and minibatches, and published models the same losses. The unit of time is the mean time of one gradient,
-    and by default also that of sending one model. Runs are made on all cores, the longest first.
+    All meet the same delays and minibatches, and published models the same losses. The unit of time is the mean time
+    of one gradient, and by default also that of sending one model. Runs are made on all cores, the longest first.
     Ctrl-C, SIGTERM and a dropped connection keep those that are finished.
 
     Examples:

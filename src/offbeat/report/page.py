@@ -41,7 +41,8 @@ def _about(comparison: Comparison) -> str:
     real = "" if unit is None else f", {1000 * unit:g} ms"
     return (
         f"<p>Algorithms for decentralized SGD, compared in {where}: all meet the same delays, crashes and "
-        f"minibatches, and published models the same losses. The unit of time is the mean time of one gradient of an agent that is not slow{real}.</p>"
+        "minibatches, and published models the same losses. The unit of time is the mean time of one gradient of an "
+        f"agent that is not slow{real}.</p>"
     )
 
 
