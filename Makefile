@@ -7,7 +7,7 @@
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
 # make fuzz    two thousand damaged or hostile files, for every reader; CASE=1234 shows one again
-# make fuzz-worlds   2,000 random worlds: every executor against the oracle; tests/fuzz_worlds.py --world N: one again
+# make fuzz-worlds   2,000 random worlds: every executor against the oracle; tests/support/fuzz_worlds.py --world N: one again
 # make clean   remove everything that make made
 #
 # PYTHON=python3.12 chooses the Python (3.11 or later). Where pip finds no CPU wheel of torch, name an index that has it:
@@ -52,20 +52,20 @@ bench-live: $(READY)
 	$(BIN)/python bench/live.py $(if $(DATA),--data $(DATA))
 
 drill: $(READY)
-	OFFBEAT_DRILL=50 $(BIN)/python -m pytest tests/test_processes.py -k killed_at_random -rA
+	OFFBEAT_DRILL=50 $(BIN)/python -m pytest tests/live/test_processes.py -k killed_at_random -rA
 
 soak: $(READY)
 	$(BIN)/python bench/soak.py
 
 fuzz: $(READY)
-	$(BIN)/python tests/fuzz_files.py $(if $(CASE),--case $(CASE))
+	$(BIN)/python tests/support/fuzz_files.py $(if $(CASE),--case $(CASE))
 
 fuzz-worlds: $(READY)
-	$(BIN)/python tests/fuzz_worlds.py 2000
+	$(BIN)/python tests/support/fuzz_worlds.py 2000
 
 docs: $(READY)
-	$(BIN)/pdoc --docformat google --output-directory build/docs offbeat offbeat.algorithms offbeat.live offbeat.report offbeat.sim offbeat.sweeping offbeat.tasks \
-		$$(cd src && ls offbeat/[a-z]*.py offbeat/algorithms/[a-z]*.py offbeat/live/[a-z]*.py offbeat/sweeping/[a-z]*.py offbeat/tasks/[a-z]*.py | sed 's|/|.|g; s|\.py$$||')
+	$(BIN)/pdoc --docformat google --output-directory build/docs \
+		$$(cd src && find offbeat -name '*.py' ! -name __main__.py | sed 's|/__init__.py$$||; s|\.py$$||; s|/|.|g' | sort)
 	@echo "Written: build/docs/index.html"
 
 clean:

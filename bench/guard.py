@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from offbeat.live.board import LAUNCHER, Bell, Board, Order, bell_path
-from offbeat.live.enter import Place
-from offbeat.live.guard import IGNORE, SKIP
-from offbeat.member import Member
+from offbeat.engines.live.node.enter import Place
+from offbeat.engines.live.node.guard import IGNORE, SKIP
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
+from offbeat.training.member import Member
 
 MODELS = ((262_144, 8, 400), (10_000_000, 8, 60), (10_000_000, 160, 60))
 """Numbers (float32), tensors, repeats."""

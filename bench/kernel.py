@@ -16,7 +16,7 @@ from statistics import median, quantiles
 
 import torch
 
-from offbeat import kernel
+from offbeat.core.system import kernel
 
 MEGABYTES = (1, 10, 40)
 C = (0.4, 0.15, 0.15, 0.15, 0.15, -0.01)

@@ -33,8 +33,8 @@ import foretelling
 import measuring as m
 import racing
 
-from offbeat import kernel
-from offbeat.trace import EVENT_CODE, Trace
+from offbeat.core.system import kernel
+from offbeat.engines.trace import EVENT_CODE, Trace
 
 MEGABYTE, FORTY = 262_144, 10_000_000
 """float32 numbers of the two models."""

@@ -35,13 +35,13 @@ from torch import nn
 
 from offbeat import Quadratic, tasks
 from offbeat.algorithms import find
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.runs import Job, engines, simulator
-from offbeat.sim.levels import WIDEST
-from offbeat.sim.schedule import Schedule
-from offbeat.streams import Purpose, stream
-from offbeat.task import Task
+from offbeat.core.system.streams import Purpose, stream
+from offbeat.engines.sim.ahead.levels import WIDEST
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.runs import Job, engines, simulator
 from offbeat.tasks.data import DataSet
+from offbeat.tasks.task import Task
 
 FEATURES, CLASSES, SAMPLES, BATCH, REG = 784, 10, 60_000, 32, 0.001
 

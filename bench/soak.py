@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offbeat.live.launch import Job, Launcher
+from offbeat.engines.live.launcher.launch import Job, Launcher
 
 SCRIPT = Path(__file__).parent / "scripts" / "flat_out.py"
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -80,7 +80,7 @@ def main() -> None:
             "agents": args.agents, "topology": "ring", "algorithm": args.algorithm, "seed": 0, "unit": 1.0,
             "folder": folder, "checkpoint_every": "20s", "resume": False, "faults": [],
         }  # fmt: skip
-        command = ["-m", "offbeat.child", str(SCRIPT), str(args.seconds)]
+        command = ["-m", "offbeat.training.child", str(SCRIPT), str(args.seconds)]
         job = Job(args.agents, command, Path(folder), settings)
         Launcher(job, lambda agent, line: print(f"[{agent}] {line}"), samples).run()
         logs = sum(path.stat().st_size for path in Path(folder).glob("*.trace")) / 1e6

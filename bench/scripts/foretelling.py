@@ -15,8 +15,8 @@ from typing import Any
 
 import measuring as m
 
-from offbeat.predicting import predict
-from offbeat.trace import Trace
+from offbeat.engines.trace import Trace
+from offbeat.experiments.predicting import predict
 
 WORLD = {"task": "digits", "agents": 4, "unit": "8ms", "until": 2600, "eval-every": 10, "target": 0.9, "lr": 0.02}
 UNSEEN: dict[str, dict[str, str]] = {

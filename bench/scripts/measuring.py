@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from paced import STEP
 
-from offbeat.live.board import Row, State
-from offbeat.live.enter import log_path
-from offbeat.live.launch import Job, Launcher
-from offbeat.live.log import merged
-from offbeat.trace import Trace
+from offbeat.engines.live.launcher.launch import Job, Launcher
+from offbeat.engines.live.node.enter import log_path
+from offbeat.engines.live.node.log import merged
+from offbeat.engines.live.shm.board import Row, State
+from offbeat.engines.trace import Trace
 
 SCRIPTS = Path(__file__).parent
 PACED, RACE, ONE_STEP = (SCRIPTS / f"{name}.py" for name in ("paced", "race", "one_step"))
@@ -136,7 +136,7 @@ def launch(
         "agents": agents, "topology": topology, "algorithm": "adsgd", "seed": 0, "unit": 1.0, "folder": str(where),
         "checkpoint_every": NEVER, "resume": False, "faults": [],
     }  # fmt: skip
-    job = Job(agents, ["-m", "offbeat.child", str(script), *arguments], where, settings)
+    job = Job(agents, ["-m", "offbeat.training.child", str(script), *arguments], where, settings)
     Launcher(job, lambda agent, line: tell(f"[{agent}] {line}"), watch).run()
     return merged([log_path(where, i) for i in range(agents)], settings)
 

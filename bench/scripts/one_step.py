@@ -18,21 +18,21 @@ from pathlib import Path
 import torch
 from paced import Wide
 
-from offbeat import kernel
 from offbeat.algorithms.adsgd import ADSGD, Model
-from offbeat.live.board import Board, Row
-from offbeat.live.driver import Driver
-from offbeat.live.fabric import Fabric
-from offbeat.live.flat import Flat
-from offbeat.live.log import Log
-from offbeat.live.register import Register
-from offbeat.live.shm import make_shared
-from offbeat.live.wire import Layout, Tag
-from offbeat.member import Local
-from offbeat.rules import SGD
-from offbeat.streams import Purpose, python_stream
-from offbeat.topology import build
-from offbeat.vector import Linear, Stamp, Vector, evaluate_with, plain, settle
+from offbeat.core.rules import SGD
+from offbeat.core.system import kernel
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.core.vector import Linear, Stamp, Vector, evaluate_with, plain, settle
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.fabric import Fabric
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.shm.board import Board, Row
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.shm import make_shared
+from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.training.flat import Flat
+from offbeat.training.member import Local
+from offbeat.world.topology import build
 
 NEIGHBOURS = 4
 EVERYBODY = frozenset(range(NEIGHBOURS + 1))

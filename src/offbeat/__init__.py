@@ -6,8 +6,8 @@
     print(result)                        # the table
     result.save_report("report.html")    # the page
 
-Read `offbeat.agent` (the contract), `offbeat.algorithms.adsgd` (an algorithm) and
-`offbeat.sim.simulator`, in that order, and you have understood the system.
+Read `offbeat.core.agent` (the contract), `offbeat.algorithms.adsgd` (an algorithm) and
+`offbeat.engines.sim.simulator`, in that order, and you have understood the system.
 """
 
 import sys
@@ -21,23 +21,23 @@ if (
 ):
     sys.path.pop(0)
 
-from offbeat.agent import Agent, View
 from offbeat.algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllReduceSGD
-from offbeat.comparison import compare, plan, simulate
-from offbeat.delays import Delay, empirical
-from offbeat.errors import ContractError, DataError, OffbeatError, SettingError
-from offbeat.experiment import Experiment
-from offbeat.graphs import TOPOLOGIES
-from offbeat.member import Member, join
-from offbeat.results import VERSION as __version__
-from offbeat.results import Comparison, Curve, Run
-from offbeat.rules import SGD, Adam, Momentum
-from offbeat.task import Task
+from offbeat.core.agent import Agent, View
+from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
+from offbeat.core.rules import SGD, Adam, Momentum
+from offbeat.core.vector import Vector, concat, mix, opaque, pin, split, total, zero
+from offbeat.engines.trace import Staleness, Trace
+from offbeat.experiments.comparison import compare, plan, simulate
+from offbeat.experiments.experiment import Experiment
+from offbeat.results.run import VERSION as __version__
+from offbeat.results.run import Comparison, Curve, Run
 from offbeat.tasks import TASKS, Logistic, ModuleTask, Quadratic
-from offbeat.topology import Topology, with_weights
-from offbeat.trace import Staleness, Trace
-from offbeat.vector import Vector, concat, mix, opaque, pin, split, total, zero
-from offbeat.world import CASES, Crash, World
+from offbeat.tasks.task import Task
+from offbeat.training.member import Member, join
+from offbeat.world.delays import Delay, empirical
+from offbeat.world.graphs import TOPOLOGIES
+from offbeat.world.topology import Topology, with_weights
+from offbeat.world.world import CASES, Crash, World
 
 __all__ = [
     "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam", "Agent",

@@ -1,5 +1,5 @@
 """`python -m offbeat` is `offbeat`."""
 
-from offbeat.commands import main
+from offbeat.cli.commands import main
 
 main()

@@ -23,12 +23,14 @@ import pytest
 from test_data import idx, small_set
 
 import offbeat
-from offbeat import cli, commands, comparison, memory, portions
 from offbeat.algorithms import ALGORITHMS
-from offbeat.delays import parse
-from offbeat.errors import ContractError
-from offbeat.experiment import Experiment
-from offbeat.runs import run_many
+from offbeat.cli import commands
+from offbeat.cli import compare as cli
+from offbeat.core.errors import ContractError
+from offbeat.experiments import comparison, memory, portions
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.runs import run_many
+from offbeat.world.delays import parse
 
 QUICK = ("compare", "--task", "quadratic", "--until", "20")
 """A comparison of a tenth of a second."""
@@ -424,7 +426,7 @@ def test_the_same_command_gives_the_same_bytes(call: Call, tmp_path: Path) -> No
 
     for words in commands_of("one", "1"):
         assert call(*words).code == 0
-    program = "import sys, json\nfrom offbeat.commands import app\n"
+    program = "import sys, json\nfrom offbeat.cli.commands import app\n"
     program += "for words in json.loads(sys.argv[1]): app(words, standalone_mode=False)"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", program, json.dumps(commands_of("two", "2"))], env=environment, check=True)

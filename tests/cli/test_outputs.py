@@ -16,19 +16,22 @@ from test_predict import simulated
 from test_sweep import SMALL, text_of
 
 import offbeat
-from offbeat import cli_live, cli_predict, commands, portions
-from offbeat.console import CONTROLS, Out
-from offbeat.errors import ContractError, DiskError
-from offbeat.live.launch import RunFailed
-from offbeat.live.metrics import Metrics
-from offbeat.live.screen import Screen, shown
-from offbeat.liverun import ENDED
-from offbeat.report import page
-from offbeat.results import Comparison, Run
-from offbeat.runs import Job, run_many
-from offbeat.sweeping import running, store
-from offbeat.sweeping.grid import Point
-from offbeat.sweeping.work import Outcome, run_batch
+from offbeat.cli import commands
+from offbeat.cli import live as cli_live
+from offbeat.cli import predict as cli_predict
+from offbeat.cli.console import CONTROLS, Out
+from offbeat.core.errors import ContractError, DiskError
+from offbeat.engines.live.launcher.launch import RunFailed
+from offbeat.engines.live.launcher.metrics import Metrics
+from offbeat.engines.live.launcher.screen import Screen, shown
+from offbeat.experiments import portions
+from offbeat.experiments.liverun import ENDED
+from offbeat.experiments.runs import Job, run_many
+from offbeat.experiments.sweep import running, store
+from offbeat.experiments.sweep.grid import Point
+from offbeat.experiments.sweep.work import Outcome, run_batch
+from offbeat.results import page
+from offbeat.results.run import Comparison, Run
 
 __all__ = ["call"]
 

@@ -11,12 +11,12 @@ import torch
 from runs import quadratic, started
 
 from offbeat import ADPSGD, ADSGD, DSGD, RFAST, SGD, Agent, ContractError, SettingError, Vector, View, World
-from offbeat.agent import Accumulate, Compute, Effect, Publish, Send
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.algorithms.adpsgd import Ask, Moved
 from offbeat.algorithms.adsgd import Model
 from offbeat.algorithms.dsgd import Letter
-from offbeat.vector import opaque, settle
+from offbeat.core.agent import Accumulate, Compute, Effect, Publish, Send
+from offbeat.core.vector import opaque, settle
 
 WEIGHTS = {0: 0.25, 1: 0.5, 2: 0.25}
 VIEW = View(w=WEIGHTS, a=WEIGHTS, listeners=(0, 2), side=1, peers=(0, 2))

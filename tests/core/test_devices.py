@@ -18,12 +18,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 import offbeat
-from offbeat import ModuleTask, SettingError, comparison, devices, kernel, tasks
-from offbeat.cli import app
-from offbeat.experiment import Experiment, prepare
-from offbeat.results import Run
-from offbeat.sweeping.grid import points
-from offbeat.task import Task
+from offbeat import ModuleTask, SettingError, tasks
+from offbeat.cli.compare import app
+from offbeat.core.system import devices, kernel
+from offbeat.experiments import comparison
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.sweep.grid import points
+from offbeat.results.run import Run
+from offbeat.tasks.task import Task
 
 TABLES = ("events", "writes", "mixed", "transmissions")
 EVERY = "adsgd,adpsgd,adpsgd:atomic,rfast,dsgd,dsgd:after,allreduce"

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from offbeat import kernel, native
-from offbeat.errors import OffbeatError, SettingError
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system import kernel, native
 
 LARGE = kernel.STREAM // 4 + 77
 """Float32s enough to be written around the caches, with a tail."""
@@ -323,7 +323,7 @@ def test_files_of_somebody_else_are_refused(tmp_path: Path, compiled: Path, monk
 
 DAMAGED = """
 from pathlib import Path
-from offbeat import kernel
+from offbeat.core.system import kernel
 
 folder = Path({folder!r})
 said = kernel.name()

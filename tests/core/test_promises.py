@@ -12,13 +12,14 @@ from runs import quadratic, started
 
 import offbeat
 from offbeat import ADSGD, Agent, ContractError, OffbeatError, Vector, View, World
-from offbeat.live.log import Log
-from offbeat.live.performer import Clock, Performer
-from offbeat.report.table import as_text
-from offbeat.sim import simulator
-from offbeat.sweeping.grid import points
-from offbeat.sweeping.work import run_batch
-from offbeat.vector import forget
+from offbeat.core.vector import forget
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.performer import Clock, Performer
+from offbeat.engines.sim import simulator
+from offbeat.experiments.sweep.grid import points
+from offbeat.experiments.sweep.work import run_batch
+from offbeat.results.table import as_text
+from offbeat.world.topology import build
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def test_a_class_may_send_beyond_the_graph_if_it_says_so() -> None:
 @dataclass
 class Returns(Agent):
     def on_gradient(self, g: Vector) -> Any:
-        return [offbeat.agent.Compute(self.x)]
+        return [offbeat.core.agent.Compute(self.x)]
 
 
 @dataclass
@@ -198,7 +199,7 @@ def test_a_model_that_changes_its_size_is_found_by_the_checker() -> None:
     @dataclass
     class Shrinks(Agent):
         def on_gradient(self, g: Vector) -> None:
-            self.x = offbeat.vector.split(self.x, 2)[0]
+            self.x = offbeat.split(self.x, 2)[0]
             self.compute(self.x)
 
     with pytest.raises(ContractError, match=r"Shrinks .* model has \[2\] numbers now; it began with \[3\]"):
@@ -208,7 +209,7 @@ def test_a_model_that_changes_its_size_is_found_by_the_checker() -> None:
 @pytest.mark.parametrize("name", ["Stranger", "Nobody", "Listed", "Unfrozen", "ListModel", "Foreign"])
 def test_a_live_agent_is_held_to_it_as_a_simulated_one_is(name: str) -> None:
     wrong, said = WRONG[name]
-    agent, ring = with_wrong(name, wrong)(), offbeat.topology.build("ring", 4)
+    agent, ring = with_wrong(name, wrong)(), build("ring", 4)
     agent.join(0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), offbeat.SGD(0.1), Random(0))
     performer = Performer(agent, None, Log(None), Clock())
     performer.handle("start", "start")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offbeat.errors import DataError, SettingError
-from offbeat.reading import array, arrays, content, json_in, reading, refuse_newer
+from offbeat.core.errors import DataError, SettingError
+from offbeat.core.system.reading import array, arrays, content, json_in, reading, refuse_newer
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 from test_processes import UNTIL_BACK
 from warm import needs_shared_memory, start, until
 
-from offbeat.console import Out
-from offbeat.replaying import replayed
-from offbeat.signals import Terminated, exit_code, handled, terminable
-from offbeat.trace import Trace
+from offbeat.cli.console import Out
+from offbeat.core.system.signals import Terminated, exit_code, handled, terminable
+from offbeat.engines.trace import Trace
+from offbeat.experiments.replaying import replayed
 
 ME = os.getpid()
 

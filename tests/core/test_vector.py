@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat import kernel
-from offbeat.vector import (
+from offbeat.core.system import kernel
+from offbeat.core.vector import (
     Leased,
     Linear,
     Parts,

@@ -18,7 +18,7 @@ from torch import nn
 import offbeat
 from offbeat import Delay, ModuleTask, SettingError, World
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined", "check": True}
 
 

@@ -10,11 +10,12 @@ import pytest
 from test_cli import Call, call
 
 import offbeat
-from offbeat import SettingError, comparison, experiment, memory, room
+from offbeat import SettingError
 from offbeat.algorithms import ALGORITHMS
-from offbeat.experiment import Experiment, prepare
-from offbeat.graphs import TOPOLOGIES, edges, named
-from offbeat.sweeping import grid
+from offbeat.experiments import comparison, experiment, memory, room
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.sweep import grid
+from offbeat.world.graphs import TOPOLOGIES, edges, named
 
 __all__ = ["call"]
 
@@ -23,9 +24,9 @@ import sys
 from pathlib import Path
 import offbeat
 from offbeat.algorithms import find
-from offbeat.experiment import Experiment, prepare
-from offbeat.memory import need
-from offbeat.runs import Job, engines, run_one
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.memory import need
+from offbeat.experiments.runs import Job, engines, run_one
 def peak():  # ru_maxrss would begin with that of the process that started this one
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])

@@ -10,15 +10,16 @@ import pytest
 from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
-from offbeat import predicting, simulate
-from offbeat.cli import app
-from offbeat.commands import main
-from offbeat.errors import DataError, OffbeatError, SettingError
-from offbeat.experiment import Experiment, prepare
-from offbeat.fitting import fit, pauses
-from offbeat.predicting import Prediction, predict
-from offbeat.results import Run
-from offbeat.trace import Trace
+from offbeat import simulate
+from offbeat.cli.commands import main
+from offbeat.cli.compare import app
+from offbeat.core.errors import DataError, OffbeatError, SettingError
+from offbeat.engines.trace import Trace
+from offbeat.experiments import predicting
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.fitting import fit, pauses
+from offbeat.experiments.predicting import Prediction, predict
+from offbeat.results.run import Run
 
 SETTINGS: dict[str, Any] = {
     "task": "quadratic", "agents": 4, "topology": "ring", "case": "base", "straggler": None, "slowdown": 10.0,

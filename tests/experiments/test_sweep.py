@@ -15,22 +15,23 @@ import pytest
 from test_cli import Call, call
 from warm import Started, start, until
 
-from offbeat import cli_sweep, tasks
+from offbeat import tasks
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.errors import DataError, DiskError, SettingError
-from offbeat.experiment import Experiment, prepare
-from offbeat.runs import run_one
-from offbeat.sweeping import running, store
-from offbeat.sweeping.grid import Point, points, read_grid
-from offbeat.sweeping.record import COLUMNS
-from offbeat.sweeping.running import Progress, sweep
-from offbeat.sweeping.store import Store
-from offbeat.sweeping.work import Outcome, run_batch
-from offbeat.task import Task
-from offbeat.trace import write_atomically
-from offbeat.world import CASES
+from offbeat.cli import sweep as cli_sweep
+from offbeat.core.errors import DataError, DiskError, SettingError
+from offbeat.engines.trace import write_atomically
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.runs import run_one
+from offbeat.experiments.sweep import running, store
+from offbeat.experiments.sweep.grid import Point, points, read_grid
+from offbeat.experiments.sweep.record import COLUMNS
+from offbeat.experiments.sweep.running import Progress, sweep
+from offbeat.experiments.sweep.store import Store
+from offbeat.experiments.sweep.work import Outcome, run_batch
+from offbeat.tasks.task import Task
+from offbeat.world.world import CASES
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 __all__ = ["call"]
 
 SMALL: dict[str, Any] = {

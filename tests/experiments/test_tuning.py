@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 import offbeat
 from offbeat import Curve, Run, SettingError
-from offbeat.cli import app
-from offbeat.tuning import AWAY, ROUNDS, Asked, Search, between, level, unstable
+from offbeat.cli.compare import app
+from offbeat.experiments.tuning import AWAY, ROUNDS, Asked, Search, between, level, unstable
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 20.0, "case": "combined"}
 SEEDS = (7, 8, 9)

@@ -21,15 +21,16 @@ from test_sweep import on_linux, session
 from warm import Started, plant, start, until
 
 import offbeat
-from offbeat import console, memory, portions, workers
-from offbeat.comparison import Plan
-from offbeat.errors import ContractError, DataError, SettingError
-from offbeat.portions import Portion, crew
-from offbeat.report.page import page
-from offbeat.results import Comparison, Curve, Run
-from offbeat.runs import run_many
+from offbeat.cli import console
+from offbeat.core.errors import ContractError, DataError, SettingError
+from offbeat.experiments import memory, portions, workers
+from offbeat.experiments.comparison import Plan
+from offbeat.experiments.portions import Portion, crew
+from offbeat.experiments.runs import run_many
+from offbeat.experiments.workers import Processes, Shared
+from offbeat.results.page import page
+from offbeat.results.run import Comparison, Curve, Run
 from offbeat.tasks.quadratic import random_quadratic
-from offbeat.workers import Processes, Shared
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}
 FIVE = list(offbeat.ALGORITHMS)
@@ -365,7 +366,7 @@ def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytes
 
 # -- real processes --------------------------------------------------------------------------------
 
-SHORT = "import offbeat.portions; offbeat.portions.WORTH = 0.0"
+SHORT = "import offbeat.experiments.portions; offbeat.experiments.portions.WORTH = 0.0"
 
 
 def parent(pid: int) -> int:

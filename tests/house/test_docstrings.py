@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "offbeat"
+SOURCE = Path(__file__).parents[2] / "src" / "offbeat"
 ENTRY = re.compile(r"(?P<names>\w+(?:, ?\w+)*): +\S")
 COLUMNS = re.compile(r"\S+(?:, \S+)* {2,}\S")
 SECTIONS = ("Args:", "Attributes:")

@@ -17,11 +17,11 @@ from typer.main import get_command
 from warm import finished, needs_shared_memory
 
 import offbeat
-import offbeat.commands  # which completes the app
-from offbeat.cli import app
-from offbeat.runs import one_thread
+import offbeat.cli.commands  # which completes the app
+from offbeat.cli.compare import app
+from offbeat.experiments.runs import one_thread
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/live.md", "docs/performance.md", "docs/world.md")
 
 SHORTER = {
@@ -158,7 +158,7 @@ def test_commands_in_running_text_name_what_there_is() -> None:
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(offbeat.member, "_joined", [])
+    monkeypatch.setattr(offbeat.training.member, "_joined", [])
     alone, compare, own, module = blocks("README.md", "python")
     with one_thread():
         exec(PRELUDE + alone, {})
@@ -174,11 +174,11 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
 
 def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(offbeat.member, "_joined", [])
+    monkeypatch.setattr(offbeat.training.member, "_joined", [])
     whole, loops = blocks("docs/live.md", "python")
     with one_thread():
         exec(PRELUDE + whole, {})
-    monkeypatch.setattr(offbeat.member, "_joined", [])
+    monkeypatch.setattr(offbeat.training.member, "_joined", [])
     step = "optimizer.zero_grad(); loss(model(x), y).backward(); optimizer.step()"
     names: dict[str, Any] = {}
     with one_thread():

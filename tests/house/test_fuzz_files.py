@@ -1,4 +1,4 @@
-"""Some of the cases of `make fuzz`; `python tests/fuzz_files.py --case N` shows one again."""
+"""Some of the cases of `make fuzz`; `python tests/support/fuzz_files.py --case N` shows one again."""
 
 from fuzz_files import fuzzed
 

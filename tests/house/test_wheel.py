@@ -14,7 +14,7 @@ import pytest
 
 import offbeat
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "offbeat"
 
 pytestmark = pytest.mark.skipif(

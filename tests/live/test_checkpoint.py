@@ -31,9 +31,11 @@ from offbeat import SGD, Agent
 from offbeat.algorithms.adsgd import Model
 from offbeat.algorithms.allreduce import Part
 from offbeat.algorithms.dsgd import Letter
-from offbeat.errors import ContractError, DataError, SettingError
-from offbeat.live import checkpoint
-from offbeat.live.checkpoint import (
+from offbeat.core.errors import ContractError, DataError, SettingError
+from offbeat.core.rules import Adam, Momentum, Rule
+from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.checkpoint import (
     CheckpointError,
     agent_state,
     latest,
@@ -45,10 +47,8 @@ from offbeat.live.checkpoint import (
     save,
     step_name,
 )
-from offbeat.live.encode import decode, encode
-from offbeat.rules import Adam, Momentum, Rule
-from offbeat.sim.simulator import Simulator
-from offbeat.vector import Stamp, Vector, settle
+from offbeat.engines.live.node.encode import decode, encode
+from offbeat.engines.sim.simulator import Simulator
 
 SPAWN = multiprocessing.get_context("spawn")
 DTYPES = [
@@ -311,7 +311,7 @@ def test_only_allowed_classes_are_made_and_nothing_is_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["wave:Wave_read", "os:system", "offbeat.agent:Agent", "offbeat.rules:SGD", ":", "os:path.x"]
+    "name", ["wave:Wave_read", "os:system", "offbeat.core.agent:Agent", "offbeat.core.rules:SGD", ":", "os:path.x"]
 )
 def test_nothing_is_imported_for_a_name_in_a_file(name: str) -> None:
     before = set(sys.modules)

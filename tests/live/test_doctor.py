@@ -19,15 +19,17 @@ import torch
 from typer.testing import CliRunner
 from warm import needs_shared_memory, plant
 
-import offbeat.commands  # noqa: F401  (registers them)
-from offbeat import doctor, kernel, locks
-from offbeat.cli import app
-from offbeat.doctor import Check, examine
-from offbeat.live import children, shm
-from offbeat.live.performer import Snapshot
-from offbeat.live.register import Register
-from offbeat.live.wire import Layout, Tag
-from offbeat.vector import Vector, settle
+import offbeat.cli.commands  # noqa: F401  (registers them)
+from offbeat.cli import doctor
+from offbeat.cli.compare import app
+from offbeat.cli.doctor import Check, examine
+from offbeat.core.system import kernel, locks
+from offbeat.core.vector import Vector, settle
+from offbeat.engines.live.launcher import children
+from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.shm import shm
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import Layout, Tag
 
 Patch = pytest.MonkeyPatch
 

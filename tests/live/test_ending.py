@@ -12,20 +12,20 @@ import torch
 from warm import Started, finished, needs_shared_memory, until
 
 from offbeat import Vector
-from offbeat.agent import Agent
-from offbeat.errors import FINAL, ContractError, DiskError, SettingError
-from offbeat.exporting import export
-from offbeat.live import enter
-from offbeat.live.board import Board, Order, Row, State
-from offbeat.live.driver import Driver
-from offbeat.live.ending import Ending, Failure, take, tell
-from offbeat.live.fabric import Fabric
-from offbeat.live.log import Log
-from offbeat.live.wire import Tag
-from offbeat.replaying import replayed
-from offbeat.rules import SGD
-from offbeat.topology import build
-from offbeat.trace import Trace
+from offbeat.core.agent import Agent
+from offbeat.core.errors import FINAL, ContractError, DiskError, SettingError
+from offbeat.core.rules import SGD
+from offbeat.engines.live.node import enter
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.ending import Ending, Failure, take, tell
+from offbeat.engines.live.node.fabric import Fabric
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.shm.board import Board, Order, Row, State
+from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.trace import Trace
+from offbeat.experiments.replaying import replayed
+from offbeat.training.export import export
+from offbeat.world.topology import build
 
 pytestmark = needs_shared_memory
 

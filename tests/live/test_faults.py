@@ -2,8 +2,8 @@
 
 import pytest
 
-from offbeat.errors import SettingError
-from offbeat.live.faults import FORMS, Fault, Faults, parse_fault
+from offbeat.core.errors import SettingError
+from offbeat.engines.live.node.faults import FORMS, Fault, Faults, parse_fault
 
 
 def test_the_forms_that_errors_name_can_be_read() -> None:
@@ -50,7 +50,7 @@ def test_slowness_pads_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_later_life_is_killed_by_what_was_still_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
     killed: list[Fault] = []
-    monkeypatch.setattr("offbeat.live.faults._happen", killed.append)
+    monkeypatch.setattr("offbeat.engines.live.node.faults._happen", killed.append)
     faults = [Fault("kill", 0, 3), Fault("kill", 0, 5), Fault("kill", 0, 0)]
     first, again = Faults(faults), Faults(faults, first_life=False)
     for step in range(4):

@@ -17,21 +17,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 from warm import finished, needs_shared_memory
 
-from offbeat import member
 from offbeat.algorithms import find
 from offbeat.algorithms.adsgd import Model
-from offbeat.errors import SettingError
-from offbeat.live import checkpoint
-from offbeat.live.board import Board, Order, Row
-from offbeat.live.driver import Driver
-from offbeat.live.fabric import Fabric
-from offbeat.live.guard import IGNORE, IN_A_ROW, SKIP, STOP, Guard, NotFinite, Statistics, checked_policy, not_finite
-from offbeat.live.log import Log
-from offbeat.live.wire import Tag
-from offbeat.rules import SGD
+from offbeat.core.errors import SettingError
+from offbeat.core.rules import SGD
+from offbeat.core.vector import Vector, finite
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.fabric import Fabric
+from offbeat.engines.live.node.guard import (
+    IGNORE,
+    IN_A_ROW,
+    SKIP,
+    STOP,
+    Guard,
+    NotFinite,
+    Statistics,
+    checked_policy,
+    not_finite,
+)
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.shm.board import Board, Order, Row
+from offbeat.engines.live.shm.wire import Tag
 from offbeat.tasks.quadratic import Quadratic
-from offbeat.topology import build
-from offbeat.vector import Vector, finite
+from offbeat.training import member
+from offbeat.world.topology import build
 
 pytestmark = needs_shared_memory
 NAN, INF = float("nan"), float("inf")

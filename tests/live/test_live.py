@@ -21,29 +21,29 @@ from offbeat import SGD, Quadratic
 from offbeat.algorithms import find
 from offbeat.algorithms.adpsgd import Ask
 from offbeat.algorithms.adsgd import Model
-from offbeat.delays import parse
-from offbeat.experiment import Experiment, prepare
-from offbeat.live import enter
-from offbeat.live.board import Board, Row, State
-from offbeat.live.driver import Driver
-from offbeat.live.fabric import Fabric
-from offbeat.live.log import Log
-from offbeat.live.looks import Looks
-from offbeat.live.performer import Clock, Performer
-from offbeat.live.post import Link
-from offbeat.live.wire import Tag
-from offbeat.liverun import Watcher, all_alike
-from offbeat.outbox import Medium
-from offbeat.replaying import Outcome, replayed
-from offbeat.runs import one_thread
-from offbeat.sim.executors import evaluate
-from offbeat.sim.replay import Replay
-from offbeat.streams import Purpose, python_stream
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.engines.live.node import enter
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.fabric import Fabric
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.looks import Looks
+from offbeat.engines.live.node.performer import Clock, Performer
+from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.shm.board import Board, Row, State
+from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.outbox import Medium
+from offbeat.engines.sim.executors import evaluate
+from offbeat.engines.sim.replay import Replay
+from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.liverun import Watcher, all_alike
+from offbeat.experiments.replaying import Outcome, replayed
+from offbeat.experiments.runs import one_thread
 from offbeat.tasks.quadratic import random_quadratic
-from offbeat.topology import build
-from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
-from offbeat.vector import Stamp, Vector, settle
-from offbeat.world import World
+from offbeat.world.delays import parse
+from offbeat.world.topology import build
+from offbeat.world.world import World
 
 pytestmark = needs_shared_memory
 
@@ -176,7 +176,7 @@ def test_it_says_now_and_then_which_run_this_is_and_how_far_where_there_is_no_te
     run = finished(
         tmp_path, "live", "--task", "quadratic", "--agents", "2", "--algorithms", "adsgd,dsgd", "--lr", "0.1",
         "--unit", "2ms", "--until", "100", "--out", "out",
-        setup="import offbeat.live.screen; offbeat.live.screen.SAID_EVERY = 0.0",
+        setup="import offbeat.engines.live.launcher.screen; offbeat.engines.live.launcher.screen.SAID_EVERY = 0.0",
     )  # fmt: skip
     assert run.code == 0, run.complained
     for name in ("adsgd-lr0.1 (1 of 2)", "dsgd-lr0.1 (2 of 2)"):
@@ -189,7 +189,9 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(tmp_path: Path, monkey
     p = prepare(Experiment(task="quadratic", agents=2, topology="ring", until=10.0, eval_every=5.0), 0)
     (start,) = p.task.initial()
     seen: dict[int, Vector] = {0: Vector((start + 1,)), 1: Vector((start + 2,))}
-    monkeypatch.setattr("offbeat.liverun.model_of", lambda shared, board, i: (seen[i], Tag()) if i in seen else None)
+    monkeypatch.setattr(
+        "offbeat.experiments.liverun.model_of", lambda shared, board, i: (seen[i], Tag()) if i in seen else None
+    )
     board = Board.create(tmp_path / "board", 2)
     launcher: Any = SimpleNamespace(board=board, shared=tmp_path)
     board.begin(elapsed=1.0)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from offbeat.errors import DataError
-from offbeat.live.log import Log, damage, merged, read
-from offbeat.replaying import replayed
-from offbeat.trace import EVENT_CODE
+from offbeat.core.errors import DataError
+from offbeat.engines.live.node.log import Log, damage, merged, read
+from offbeat.engines.trace import EVENT_CODE
+from offbeat.experiments.replaying import replayed
 
 
 class Model:

@@ -26,16 +26,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from offbeat.errors import SettingError
-from offbeat.live import metrics as metrics_module
-from offbeat.live import screen as screen_module
-from offbeat.live.board import Board, Order, Row, State
-from offbeat.live.launch import Job, Launcher
-from offbeat.live.metrics import Metrics
-from offbeat.live.register import Register
-from offbeat.live.screen import Screen
-from offbeat.live.wire import Layout, Tag
-from offbeat.vector import Stamp, Vector, settle
+from offbeat.core.errors import SettingError
+from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.engines.live.launcher import metrics as metrics_module
+from offbeat.engines.live.launcher import screen as screen_module
+from offbeat.engines.live.launcher.launch import Job, Launcher
+from offbeat.engines.live.launcher.metrics import Metrics
+from offbeat.engines.live.launcher.screen import Screen
+from offbeat.engines.live.shm.board import Board, Order, Row, State
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import Layout, Tag
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64") or not Path("/dev/shm").is_dir(),
@@ -466,7 +466,7 @@ def test_a_real_run(tmp_path: Path) -> None:
             metrics(launcher)
             screen.update(launcher, metrics)
 
-        job = Job(2, ["-m", "offbeat.liverun"], tmp_path, settings)
+        job = Job(2, ["-m", "offbeat.experiments.liverun"], tmp_path, settings)
         Launcher(job, lambda agent, line: screen.print(f"[{agent}] {line}"), watch).run()
     metrics.close()
     assert metrics.error == out.getvalue() == ""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from offbeat.live.board import Bell
-from offbeat.live.children import Children
-from offbeat.live.output import CHUNK, LONGEST, Output
+from offbeat.engines.live.launcher.children import Children
+from offbeat.engines.live.launcher.output import CHUNK, LONGEST, Output
+from offbeat.engines.live.shm.board import Bell
 
 
 class Pipe:

@@ -20,18 +20,20 @@ from test_data import small_set, write
 from typer.testing import CliRunner
 from warm import Started, alive, finished, needs_shared_memory, plant, start, until
 
-import offbeat.commands  # noqa: F401  (registers them)
-from offbeat import child, cli_launch, locks
-from offbeat.cli import app
-from offbeat.errors import DataError, SettingError
-from offbeat.lifeline import readable
-from offbeat.live import children
-from offbeat.live.log import merged
-from offbeat.live.present import Present
-from offbeat.live.shm import PREFIX, SHARED
-from offbeat.replaying import replayed
-from offbeat.topology import build
-from offbeat.trace import EVENT_CODE, Trace
+import offbeat.cli.commands  # noqa: F401  (registers them)
+from offbeat.cli import launch as cli_launch
+from offbeat.cli.compare import app
+from offbeat.core.errors import DataError, SettingError
+from offbeat.core.system import locks
+from offbeat.core.system.lifeline import readable
+from offbeat.engines.live.launcher import children
+from offbeat.engines.live.launcher.present import Present
+from offbeat.engines.live.node.log import merged
+from offbeat.engines.live.shm.shm import PREFIX, SHARED
+from offbeat.engines.trace import EVENT_CODE, Trace
+from offbeat.experiments.replaying import replayed
+from offbeat.training import child
+from offbeat.world.topology import build
 
 pytestmark = needs_shared_memory
 
@@ -55,7 +57,7 @@ while not done.exists() and time.monotonic() < end:
 """
 """Until the agent that was killed has made fifty steps in its second life."""
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 
 QUADRATIC = """
@@ -410,7 +412,7 @@ def test_a_script_that_goes_wrong_gets_one_clear_paragraph(what: str, tmp_path: 
 
 DYING = """
 import os, signal
-from offbeat.member import Member
+from offbeat.training.member import Member
 
 leave = Member.leave
 

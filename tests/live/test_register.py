@@ -16,10 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat.live.mail import Mailbox
-from offbeat.live.register import SLOTS, Register
-from offbeat.live.wire import FabricError, Layout, Tag, read_layout, tag
-from offbeat.vector import Leased, Parts, Stamp, Vector, settle
+from offbeat.core.vector import Leased, Parts, Stamp, Vector, settle
+from offbeat.engines.live.shm.mail import Mailbox
+from offbeat.engines.live.shm.register import SLOTS, Register
+from offbeat.engines.live.shm.wire import FabricError, Layout, Tag, read_layout, tag
 
 SHAPE = ((torch.float32, 50_000), (torch.float64, 3))
 

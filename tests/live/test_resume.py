@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from warm import Started, finished, needs_shared_memory, start, until
 
-from offbeat.errors import SettingError
-from offbeat.live import checkpoint
-from offbeat.live.saver import Every
-from offbeat.livefolder import begun
-from offbeat.replaying import replayed
-from offbeat.trace import EVENT_CODE, Trace
+from offbeat.core.errors import SettingError
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.trace import EVENT_CODE, Trace
+from offbeat.experiments.livefolder import begun
+from offbeat.experiments.replaying import replayed
+from offbeat.training.saver import Every
 
 pytestmark = needs_shared_memory
 
@@ -25,8 +25,8 @@ EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 500
 RUN = """
 from pathlib import Path
 from offbeat.algorithms import find
-from offbeat.experiment import Experiment, prepare
-from offbeat.liverun import run_live
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.liverun import run_live
 experiment = {experiment!r}
 prepared = prepare(Experiment(**experiment), 0)
 run_live(prepared, experiment, find({algorithm!r}), 0.05, Path("."), 0.005, checkpoint_every=10, resume={resume})
@@ -200,10 +200,10 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
 LATE = """
 import os, time
 from pathlib import Path
-import offbeat.liverun
-from offbeat.live.board import Board, Order
+import offbeat.experiments.liverun
+from offbeat.engines.live.shm.board import Board, Order
 
-prepare = offbeat.liverun.prepare
+prepare = offbeat.experiments.liverun.prepare
 
 def late(experiment, seed):
     board, end = Board.attach(Path(os.environ["OFFBEAT_RUN"]) / "board"), time.monotonic() + 60
@@ -211,7 +211,7 @@ def late(experiment, seed):
         time.sleep(0.002)
     return prepare(experiment, seed)
 
-offbeat.liverun.prepare = late
+offbeat.experiments.liverun.prepare = late
 """
 """Agents get ready only when the run is to end."""
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import offbeat
-from offbeat.perfetto import INSTANTS, perfetto, save_perfetto
-from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.results.perfetto import INSTANTS, perfetto, save_perfetto
 
 Event = dict[str, Any]
 NAMED = ("adsgd", "rfast", "adpsgd", "dsgd:after", "allreduce")

@@ -21,15 +21,15 @@ from typer.testing import CliRunner
 
 import offbeat
 from offbeat import ADSGD, Algorithm, Comparison, Quadratic
-from offbeat.cli import app
-from offbeat.experiment import Experiment
-from offbeat.report.again import command
-from offbeat.report.figures import PALETTE, bars, curves, graph, looks, summary
-from offbeat.report.page import page
-from offbeat.report.table import headline, target_name
-from offbeat.report.timeline import shown, timeline, timelines, window
+from offbeat.cli.compare import app
+from offbeat.experiments.experiment import Experiment
+from offbeat.results.again import command
+from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary
+from offbeat.results.page import page
+from offbeat.results.table import headline, target_name
+from offbeat.results.timeline import shown, timeline, timelines, window
 from offbeat.tasks.quadratic import random_quadratic
-from offbeat.topology import build
+from offbeat.world.topology import build
 
 FIVE = ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"

@@ -11,9 +11,9 @@ from runs import ALL, quadratic, started
 from torch import nn
 
 from offbeat import Crash, ModuleTask, World, tasks
-from offbeat.streams import Purpose, stream
-from offbeat.task import Task
+from offbeat.core.system.streams import Purpose, stream
 from offbeat.tasks.data import load
+from offbeat.tasks.task import Task
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 import offbeat
 from offbeat import SGD, Momentum, SettingError, World
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.delays import parse
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.results import Run
-from offbeat.runs import Job, run_many, run_one, simulator
-from offbeat.sim import levels
-from offbeat.sim.forms import GRADIENT, NoForm, form_of
-from offbeat.sim.schedule import NoTimetable, Schedule
-from offbeat.sim.sides import Side
-from offbeat.sim.timetable import Timetable
-from offbeat.topology import build
-from offbeat.world import Crash
+from offbeat.engines.sim.ahead import levels
+from offbeat.engines.sim.ahead.forms import GRADIENT, NoForm, form_of
+from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
+from offbeat.engines.sim.ahead.sides import Side
+from offbeat.engines.sim.ahead.timetable import Timetable
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.runs import Job, run_many, run_one, simulator
+from offbeat.results.run import Run
+from offbeat.world.delays import parse
+from offbeat.world.topology import build
+from offbeat.world.world import Crash
 
 SIZE = 8 * 10
 TABLES = ("events", "writes", "mixed", "transmissions")

@@ -11,15 +11,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_levels import SIZE, TABLES, WORLDS, prepared, same
 
-from offbeat import Crash, SettingError, Trace, World, memory, trace
+from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
-from offbeat.delays import empirical
-from offbeat.experiment import Prepared
-from offbeat.runs import Job, engines, run_many, run_one, simulator
-from offbeat.sim.levels import Lane
-from offbeat.sim.schedule import NoTimetable, Schedule
-from offbeat.sim.simulator import Simulator
-from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
+from offbeat.engines import trace
+from offbeat.engines.sim.ahead.levels import Lane
+from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
+from offbeat.engines.sim.simulator import Simulator
+from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
+from offbeat.experiments import memory
+from offbeat.experiments.experiment import Prepared
+from offbeat.experiments.runs import Job, engines, run_many, run_one, simulator
+from offbeat.world.delays import empirical
 
 ADSGD = ALGORITHMS["adsgd"]
 CUTS = st.lists(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), max_size=6, unique=True).map(sorted)
@@ -128,7 +130,7 @@ def test_models_are_the_same_bits_in_pieces(world: World, name: str, rows: int, 
     p = replace(prepared(topology=name, agents=9), world=world, until=16.0)
     with pytest.MonkeyPatch.context() as patched:
         in_pieces(patched, rows)
-        patched.setattr("offbeat.sim.levels.WINDOW", (window, window))
+        patched.setattr("offbeat.engines.sim.ahead.levels.WINDOW", (window, window))
         p = replace(p, eval_times=sorted({*np.linspace(0.0, 16.0, 9).tolist(), *memory.pieces(p, 1)}))
         assert len(memory.pieces(p, 1)) > 1
         wanted = run_one(p, ADSGD, 0.05, "batched")
@@ -182,7 +184,7 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
         simulated.append(p)
         return simulator(p, *rest)
 
-    monkeypatch.setattr("offbeat.runs.simulator", noted)
+    monkeypatch.setattr("offbeat.experiments.runs.simulator", noted)
     for order in ([smooth, p, smooth], [p, smooth, smooth], [smooth, smooth, p]):
         runs = run_many([Job(each, ADSGD, 0.05, keep_trace=False) for each in order])
         simulated.clear()
@@ -300,10 +302,11 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
 MEASURE = """
 import sys
 from pathlib import Path
-from offbeat import memory, trace
+from offbeat.experiments import memory
+from offbeat.engines import trace
 from offbeat.algorithms import find
-from offbeat.experiment import Experiment, prepare
-from offbeat.runs import run_one
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.runs import run_one
 def peak():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])

@@ -1,8 +1,8 @@
 """Damaged, swapped and hostile files, for every reader: an error in plain words or a right value, nothing else.
 
-    python tests/fuzz_files.py                 # 2,000 cases; `make fuzz`
-    python tests/fuzz_files.py --case 1234     # this one again, with what came of it
-    python tests/fuzz_files.py --keep DIR      # leave the files of cases that failed in this folder
+    python tests/support/fuzz_files.py                 # 2,000 cases; `make fuzz`
+    python tests/support/fuzz_files.py --case 1234     # this one again, with what came of it
+    python tests/support/fuzz_files.py --keep DIR      # leave the files of cases that failed in this folder
 
 A case is a number: it names the reader, what is done to a good file, and every random choice. What must not come of it:
 an exception that is not offbeat's own, a message without the name of the file, more than `SLOW` seconds, more than
@@ -29,7 +29,7 @@ import torch
 from fuzz_readers import READERS, Noticed, Reader
 from fuzz_wreck import ACCIDENTS, HOSTILE, irregular
 
-from offbeat.errors import OffbeatError
+from offbeat.core.errors import OffbeatError
 
 CASES = 2000
 SLOW, HEAVY = 5.0, 400_000_000

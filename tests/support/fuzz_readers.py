@@ -17,28 +17,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat import cli_live, predicting
 from offbeat.algorithms import find
-from offbeat.delays import parse
-from offbeat.experiment import Experiment, prepare
-from offbeat.exporting import export
-from offbeat.live import checkpoint, log
-from offbeat.live.board import Board
-from offbeat.live.enter import place
-from offbeat.live.looks import Looks
-from offbeat.live.mail import Mailbox
-from offbeat.live.performer import Snapshot
-from offbeat.live.register import Register
-from offbeat.live.wire import Layout
-from offbeat.livefolder import keep_asked
-from offbeat.predicting import predict
-from offbeat.replaying import replayed
-from offbeat.runs import run_one
-from offbeat.sweeping.grid import points, read_grid
-from offbeat.sweeping.store import Store
+from offbeat.cli import live as cli_live
+from offbeat.core.vector import Vector
+from offbeat.engines.live.node import checkpoint, log
+from offbeat.engines.live.node.enter import place
+from offbeat.engines.live.node.looks import Looks
+from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.shm.board import Board
+from offbeat.engines.live.shm.mail import Mailbox
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import Layout
+from offbeat.engines.trace import TABLES, Trace
+from offbeat.experiments import predicting
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.livefolder import keep_asked
+from offbeat.experiments.predicting import predict
+from offbeat.experiments.replaying import replayed
+from offbeat.experiments.runs import run_one
+from offbeat.experiments.sweep.grid import points, read_grid
+from offbeat.experiments.sweep.store import Store
 from offbeat.tasks.data import STEMS, load
-from offbeat.trace import TABLES, Trace
-from offbeat.vector import Vector
+from offbeat.training.export import export
+from offbeat.world.delays import parse
 
 Craft = Callable[[Path, Random], str]
 

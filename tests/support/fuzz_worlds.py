@@ -1,7 +1,7 @@
 """Random worlds: every executor against the one that evaluates event by event, to the byte, with the contract checked.
 
-python tests/fuzz_worlds.py 2000          # so many worlds
-python tests/fuzz_worlds.py --world 17    # one of them again
+python tests/support/fuzz_worlds.py 2000          # so many worlds
+python tests/support/fuzz_worlds.py --world 17    # one of them again
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from unittest.mock import patch
 
 import torch
 
-from offbeat import Momentum, OffbeatError, SettingError, memory
+from offbeat import Momentum, OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.results import Run
-from offbeat.rules import SGD
-from offbeat.runs import Job, run_many, run_one
+from offbeat.core.rules import SGD
+from offbeat.experiments import memory
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.runs import Job, run_many, run_one
+from offbeat.results.run import Run
 
 ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast",
               "dsgd", "dsgd:after", "allreduce")  # fmt: skip

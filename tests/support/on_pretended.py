@@ -13,13 +13,15 @@ from pretend import NAME
 from test_devices import EVERY, TASKS, close, network, on_both
 
 import offbeat
-from offbeat import SettingError, comparison, devices, kernel, memory, tasks
-from offbeat.experiment import Experiment, prepare
-from offbeat.report.again import command
-from offbeat.sim import levels
-from offbeat.sweeping.grid import points
+from offbeat import SettingError, tasks
+from offbeat.core.system import devices, kernel
+from offbeat.core.vector import Vector, settle
+from offbeat.engines.sim.ahead import levels
+from offbeat.experiments import comparison, memory
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.sweep.grid import points
+from offbeat.results.again import command
 from offbeat.tasks import module as modules
-from offbeat.vector import Vector, settle
 
 
 @pytest.fixture

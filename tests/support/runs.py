@@ -9,13 +9,13 @@ import torch
 
 from offbeat import SGD, Agent, Delay, Quadratic, World
 from offbeat.algorithms import find
-from offbeat.rules import Rule
-from offbeat.sim.checks import Checker
-from offbeat.sim.executors import executor
-from offbeat.sim.simulator import Observer, Simulator
-from offbeat.streams import Purpose, Supply, stream
-from offbeat.task import Task
-from offbeat.topology import Topology, build
+from offbeat.core.rules import Rule
+from offbeat.core.system.streams import Purpose, Supply, stream
+from offbeat.engines.sim.checks import Checker
+from offbeat.engines.sim.executors import executor
+from offbeat.engines.sim.simulator import Observer, Simulator
+from offbeat.tasks.task import Task
+from offbeat.world.topology import Topology, build
 
 ALL = (
     "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after", "allreduce",

@@ -178,11 +178,11 @@ class Forked:
             _standard(writing, writing, keep=pass_fds)
             sys.excepthook = sys.__excepthook__
             sys.argv = [module, *arguments]
-            if module == "offbeat.liverun":
-                offbeat.liverun.main()
+            if module == "offbeat.experiments.liverun":
+                offbeat.experiments.liverun.main()
             else:
-                assert module == "offbeat.child"
-                offbeat.child.main()
+                assert module == "offbeat.training.child"
+                offbeat.training.child.main()
 
         self.pid = forked(program)
         self.returncode: int | None = None
@@ -263,7 +263,7 @@ def _launcher(request: Mapping[str, Any]) -> None:
     _standard(os.open("stdout", new), os.open("stderr", new))
     exec(request["setup"], {})
     sys.argv = ["offbeat", *request["arguments"]]
-    offbeat.commands.main()
+    offbeat.cli.commands.main()
 
 
 if __name__ == "__main__":
@@ -271,12 +271,12 @@ if __name__ == "__main__":
 
     import torch
 
-    import offbeat.child
-    import offbeat.commands
-    import offbeat.kernel
-    import offbeat.live.children
-    import offbeat.liverun
+    import offbeat.cli.commands
+    import offbeat.core.system.kernel
+    import offbeat.engines.live.launcher.children
+    import offbeat.experiments.liverun
     import offbeat.tasks.data
+    import offbeat.training.child
 
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks
     torch.set_num_threads(1)
@@ -285,5 +285,7 @@ if __name__ == "__main__":
         weight.grad = torch.zeros(1)
         optimizer.step()
     offbeat.tasks.data.load("digits")  # so does scikit-learn
-    vars(offbeat.live.children)["subprocess"] = SimpleNamespace(Popen=Forked, PIPE=-1, STDOUT=-2, DEVNULL=-3)
+    vars(offbeat.engines.live.launcher.children)["subprocess"] = SimpleNamespace(
+        Popen=Forked, PIPE=-1, STDOUT=-2, DEVNULL=-3
+    )
     serve()

@@ -16,12 +16,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from offbeat import native
-from offbeat.errors import DataError, SettingError
+from offbeat.core.errors import DataError, SettingError
+from offbeat.core.system import native
 from offbeat.tasks import data
 from offbeat.tasks.data import STEMS, VARIABLE, load
 
-REAL = Path(os.environ.get("OFFBEAT_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+REAL = Path(os.environ.get("OFFBEAT_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 needs_real = pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason=f"no real data in {REAL}")
 
 

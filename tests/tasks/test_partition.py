@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 from offbeat.tasks.partition import Labels, Shards, _fill, by_label, dirichlet
 
 Split = Callable[[Labels, int, float, np.random.Generator], Shards]

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from offbeat import native
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
+from offbeat.core.system import native
 from offbeat.tasks import Logistic, Minibatches, softmax
 from offbeat.tasks.data import DataSet, load
 

@@ -7,7 +7,7 @@ import pytest
 from runs import LOCKSTEP, models, quadratic, started, vector
 
 from offbeat import Quadratic, World
-from offbeat.topology import Topology, build
+from offbeat.world.topology import Topology, build
 
 SLOW = {
     "equal speeds": World(seed=1),

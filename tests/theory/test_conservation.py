@@ -11,8 +11,8 @@ from runs import models, quadratic, started
 
 from offbeat import Crash, Delay, Quadratic, Vector, World
 from offbeat.algorithms.adpsgd import Ask, Moved
-from offbeat.outbox import Transmission
-from offbeat.sim.simulator import Simulator
+from offbeat.engines.outbox import Transmission
+from offbeat.engines.sim.simulator import Simulator
 
 worlds = st.builds(
     World,

@@ -8,11 +8,11 @@ from runs import quadratic, started
 
 from offbeat import Crash, Delay, World, plan
 from offbeat.algorithms.adpsgd import ADPSGD, Moved
-from offbeat.errors import SettingError
-from offbeat.outbox import added
-from offbeat.trace import EVENT_CODE
-from offbeat.vector import Stamp, Vector, settle, split, zero
-from offbeat.world import parse_crash
+from offbeat.core.errors import SettingError
+from offbeat.core.vector import Stamp, Vector, settle, split, zero
+from offbeat.engines.outbox import added
+from offbeat.engines.trace import EVENT_CODE
+from offbeat.world.world import parse_crash
 
 
 def test_a_letter_to_a_former_life_does_not_arrive() -> None:

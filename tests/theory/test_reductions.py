@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
 
 from offbeat import Delay, Momentum, Quadratic, World
-from offbeat.rules import SGD, Adam
-from offbeat.sim.simulator import Simulator
-from offbeat.topology import build, with_weights
+from offbeat.core.rules import SGD, Adam
+from offbeat.engines.sim.simulator import Simulator
+from offbeat.world.topology import build, with_weights
 
 UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from runs import ALL, quadratic, started
 
 from offbeat import Crash, Delay, Trace, Vector, World
-from offbeat.errors import DataError
-from offbeat.trace import EVENT_CODE, Recorder, write_atomically
+from offbeat.core.errors import DataError
+from offbeat.engines.trace import EVENT_CODE, Recorder, write_atomically
 
 worlds = st.builds(
     World,

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from warm import finished, needs_shared_memory
 
-from offbeat.errors import DataError, OffbeatError, SettingError
-from offbeat.exporting import ExportError, export
-from offbeat.live import checkpoint
-from offbeat.vector import Vector
+from offbeat.core.errors import DataError, OffbeatError, SettingError
+from offbeat.core.vector import Vector
+from offbeat.engines.live.node import checkpoint
+from offbeat.training.export import ExportError, export
 
 NET = """
 model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 4))
@@ -274,8 +274,8 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
 LIVE = """
 from pathlib import Path
 from offbeat.algorithms import find
-from offbeat.experiment import Experiment, prepare
-from offbeat.liverun import run_live
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.liverun import run_live
 experiment = {"task": "quadratic", "agents": 2, "topology": "complete", "until": 40}
 run_live(prepare(Experiment(**experiment), 0), experiment, find("rfast"), 0.05, Path("."), 0.005, checkpoint_every=10)
 raise SystemExit(0)

@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.flat import BrokenViews, Flat, buffers
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.training.flat import BrokenViews, Flat, buffers
 
 
 class Tied(nn.Module):
@@ -480,7 +480,7 @@ def test_older_versions_of_torch_count_changes_one_by_one(monkeypatch: pytest.Mo
             raise TypeError("expected a Tensor")
         increment_version(tensor)
 
-    monkeypatch.setattr("offbeat.live.flat.increment_version", one)
+    monkeypatch.setattr("offbeat.training.flat.increment_version", one)
     flat = wrapped(model := make("plain"))
     before = [p._version for p in model.parameters()]
     flat.write(flat.parts)

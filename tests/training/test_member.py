@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import offbeat
-from offbeat import child, member
-from offbeat.errors import FINAL, SettingError
-from offbeat.live import checkpoint
-from offbeat.live.board import LAUNCHER, Bell, Board, Order, bell_path
-from offbeat.live.driver import Driver
-from offbeat.live.enter import Place
-from offbeat.live.flat import BrokenViews, Flat
-from offbeat.live.guard import Guard
-from offbeat.member import Local
-from offbeat.vector import Stamp, Vector, settle
+from offbeat.core.errors import FINAL, SettingError
+from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.enter import Place
+from offbeat.engines.live.node.guard import Guard
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
+from offbeat.training import child, member
+from offbeat.training.flat import BrokenViews, Flat
+from offbeat.training.member import Local
 
 Make = Callable[[Any], torch.optim.Optimizer]
 
@@ -296,7 +296,7 @@ def test_what_cannot_be_saved_is_said_before_the_training(what: str, in_a_run: C
 
 FAILING = """
 import torch
-from offbeat import member
+from offbeat.training import member
 
 (agent,) = member.joined()
 model = torch.nn.Linear(2, 2)
@@ -329,7 +329,7 @@ def test_what_a_script_had_reached_when_it_failed_is_saved(
 def test_an_error_of_ours_that_ends_a_script_is_final(
     error: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "train.py").write_text(f"from offbeat.errors import {error}\nraise {error}('so it is')")
+    (tmp_path / "train.py").write_text(f"from offbeat.core.errors import {error}\nraise {error}('so it is')")
     monkeypatch.setattr(sys, "argv", ["child", str(tmp_path / "train.py")])
     monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(SystemExit) as ended:

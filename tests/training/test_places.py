@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from offbeat.errors import DataError, SettingError
-from offbeat.live.places import MOST, Places
-from offbeat.live.shard import Shard
+from offbeat.core.errors import DataError, SettingError
+from offbeat.training.places import MOST, Places
+from offbeat.training.shard import Shard
 
 TRAIN, OTHER = TensorDataset(torch.arange(17)), TensorDataset(torch.arange(100, 110))
 SEEN = list[tuple[str, int]]

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 from warm import finished, needs_shared_memory
 
-from offbeat.trace import Trace
+from offbeat.engines.trace import Trace
 
 SCRIPTS = Path(__file__).parent / "scripts"
 SAVED_EVERY = 4

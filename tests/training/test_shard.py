@@ -24,8 +24,8 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from offbeat.errors import SettingError
-from offbeat.live.shard import Shard, shard
+from offbeat.core.errors import SettingError
+from offbeat.training.shard import Shard, shard
 
 
 class Numbers(Dataset[int]):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from offbeat.live.staging import Staging
-from offbeat.member import Member
-from offbeat.vector import Leased
+from offbeat.core.vector import Leased
+from offbeat.training.member import Member
+from offbeat.training.staging import Staging
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -13,11 +13,11 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from offbeat import topology
-from offbeat.agent import View
-from offbeat.errors import SettingError
-from offbeat.graphs import TOPOLOGIES
-from offbeat.topology import Topology, build, metropolis, with_weights
+from offbeat.core.agent import View
+from offbeat.core.errors import SettingError
+from offbeat.world import topology
+from offbeat.world.graphs import TOPOLOGIES
+from offbeat.world.topology import Topology, build, metropolis, with_weights
 
 
 def fits(name: str, n: int) -> bool:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from runs import ALL, models, quadratic, started
 
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
-from offbeat.delays import parse
-from offbeat.errors import DataError
-from offbeat.measured import read_values
-from offbeat.outbox import Medium, Outbox, Transmission
-from offbeat.streams import Purpose, stream
-from offbeat.vector import zero
-from offbeat.world import apply_case, parse_crash
+from offbeat.core.errors import DataError
+from offbeat.core.system.streams import Purpose, stream
+from offbeat.core.vector import zero
+from offbeat.engines.outbox import Medium, Outbox, Transmission
+from offbeat.world.delays import parse
+from offbeat.world.measured import read_values
+from offbeat.world.world import apply_case, parse_crash
 
 CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
 

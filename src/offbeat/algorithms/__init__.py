@@ -1,4 +1,8 @@
-"""The algorithms: one file each, one row each in `ALGORITHMS`."""
+"""The algorithms: one file each, one row each in `ALGORITHMS`.
+
+A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`.
+The table also imports `world`, to say which graphs an algorithm accepts.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from offbeat.agent import Agent
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.rfast import RFAST
-from offbeat.errors import SettingError, unknown
-from offbeat.promises import check_class
-from offbeat.topology import Topology
+from offbeat.core.agent import Agent
+from offbeat.core.errors import SettingError, unknown
+from offbeat.core.promises import check_class
+from offbeat.world.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Algorithm:
         graph: whether the graph has to be undirected, and its weights symmetric too
         vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its memory
         free: whether it never waits, and gives its model to all its listeners at every gradient and nothing else ever
-            (see `offbeat.sim.forms`): then its timing is known before any arithmetic
+            (see `offbeat.engines.sim.ahead.forms`): then its timing is known before any arithmetic
         own: whether it is the user's own, and not in the table
     """
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.agent import Agent, View
-from offbeat.errors import SettingError
-from offbeat.vector import Vector
+from offbeat.core.agent import Agent, View
+from offbeat.core.errors import SettingError
+from offbeat.core.vector import Vector
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections import deque
 from dataclasses import dataclass, field
 
-from offbeat.agent import Agent
-from offbeat.vector import Vector, concat, split
+from offbeat.core.agent import Agent
+from offbeat.core.vector import Vector, concat, split
 
 
 @dataclass(frozen=True)

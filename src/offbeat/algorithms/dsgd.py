@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.agent import Agent, View
-from offbeat.vector import Vector, mix
+from offbeat.core.agent import Agent, View
+from offbeat.core.vector import Vector, mix
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,15 @@ import sys
 
 from rich.text import Text
 
-from offbeat import cli_launch, cli_list, cli_live, cli_predict, cli_sweep, cli_tools
-from offbeat.cli import app
-from offbeat.console import Out
-from offbeat.errors import DiskError, OffbeatError, failed
+from offbeat.cli import launch as cli_launch
+from offbeat.cli import list_ as cli_list
+from offbeat.cli import live as cli_live
+from offbeat.cli import predict as cli_predict
+from offbeat.cli import sweep as cli_sweep
+from offbeat.cli import tools as cli_tools
+from offbeat.cli.compare import app
+from offbeat.cli.console import Out
+from offbeat.core.errors import DiskError, OffbeatError, failed
 
 PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
 """What goes wrong while standard output is written; where it is a file, the error names it."""

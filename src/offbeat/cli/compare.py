@@ -11,20 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
-from offbeat import comparison
 from offbeat.algorithms import ALGORITHMS
-from offbeat.console import progress_bar, told_by
-from offbeat.errors import SettingError
-from offbeat.memory import WORTH_SAYING, available
-from offbeat.outputs import Outputs
-from offbeat.report.table import tuning_table
-from offbeat.results import VERSION, Comparison, Run
-from offbeat.signals import exit_code, terminable
+from offbeat.cli.console import progress_bar, told_by
+from offbeat.cli.outputs import Outputs
+from offbeat.core.errors import SettingError
+from offbeat.core.system.signals import exit_code, terminable
+from offbeat.engines.trace import refuse_irregular
+from offbeat.experiments import comparison
+from offbeat.experiments.memory import WORTH_SAYING, available
+from offbeat.experiments.tuning import GRID, SEEDS
+from offbeat.experiments.workers import possible, start_server, wanted
+from offbeat.results.run import VERSION, Comparison, Run
+from offbeat.results.table import tuning_table
 from offbeat.tasks import TASKS
-from offbeat.trace import refuse_irregular
-from offbeat.tuning import GRID, SEEDS
-from offbeat.workers import possible, start_server, wanted
-from offbeat.world import CASES, measured
+from offbeat.world.world import CASES, measured
 
 app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",

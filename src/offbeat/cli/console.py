@@ -22,10 +22,10 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
-from offbeat.report.markup import time_text
-from offbeat.report.table import WIDTH, lost_again, target_name
-from offbeat.results import Curve, Run
-from offbeat.results import Progress as Tell
+from offbeat.results.markup import time_text
+from offbeat.results.run import Curve, Run
+from offbeat.results.run import Progress as Tell
+from offbeat.results.table import WIDTH, lost_again, target_name
 
 EVERY = 30.0
 """Seconds between the lines that say how far runs are, where there is no terminal that shows it."""

@@ -26,17 +26,17 @@ from typing import Literal
 
 import torch
 
-from offbeat import kernel
-from offbeat.errors import OffbeatError
-from offbeat.lifeline import end_with_parent
-from offbeat.live import shm
-from offbeat.live.board import LAUNCHER, Bell, bell_path
-from offbeat.live.children import Children, noticed
-from offbeat.live.performer import Snapshot
-from offbeat.live.register import Register
-from offbeat.live.wire import Layout, Tag
+from offbeat.core.errors import OffbeatError
+from offbeat.core.system import kernel
+from offbeat.core.system.lifeline import end_with_parent
+from offbeat.core.vector import Vector, settle
+from offbeat.engines.live.launcher.children import Children, noticed
+from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.shm import shm
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, bell_path
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import Layout, Tag
 from offbeat.tasks import softmax
-from offbeat.vector import Vector, settle
 
 FAILED: Literal["FAILED"] = "FAILED"
 Status = Literal["ok", "warning", "FAILED"]
@@ -349,7 +349,7 @@ def self_test() -> Check:
         try:
             for i in (0, 1):
                 environment = {"OFFBEAT_RUN": str(shared), "OFFBEAT_RANK": str(i), "OMP_NUM_THREADS": "1"}
-                children.start(i, 1, ["-m", "offbeat.doctor"], environment, shared / f"agent-{i}.log")
+                children.start(i, 1, ["-m", "offbeat.cli.doctor"], environment, shared / f"agent-{i}.log")
             while children.running and time.monotonic() < began + PATIENCE:
                 ended += sum(child.process.returncode == 0 for child in children.wait(0.25))
         finally:

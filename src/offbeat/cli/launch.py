@@ -10,25 +10,25 @@ import typer
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.cli import check_writable
-from offbeat.console import Out, complain
-from offbeat.errors import DiskError, OffbeatError, SettingError
-from offbeat.live.board import MOST
-from offbeat.live.enter import log_path
-from offbeat.live.faults import parse_fault
-from offbeat.live.guard import SKIP, checked_policy
-from offbeat.live.launch import Job, Launcher, RunFailed
-from offbeat.live.log import damage, elapsed, merged
-from offbeat.live.metrics import Metrics
-from offbeat.live.outfolder import out_folder
-from offbeat.live.saver import Every
-from offbeat.live.screen import Screen, shown
-from offbeat.livefolder import refuse_unresumable, set_damaged_aside
-from offbeat.perfetto import save_perfetto
-from offbeat.replaying import replayed
-from offbeat.room import refuse_processes
-from offbeat.topology import build
-from offbeat.trace import Trace
+from offbeat.cli.compare import check_writable
+from offbeat.cli.console import Out, complain
+from offbeat.core.errors import DiskError, OffbeatError, SettingError
+from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
+from offbeat.engines.live.launcher.metrics import Metrics
+from offbeat.engines.live.launcher.outfolder import out_folder
+from offbeat.engines.live.launcher.screen import Screen, shown
+from offbeat.engines.live.node.enter import log_path
+from offbeat.engines.live.node.faults import parse_fault
+from offbeat.engines.live.node.guard import SKIP, checked_policy
+from offbeat.engines.live.node.log import damage, elapsed, merged
+from offbeat.engines.live.shm.board import MOST
+from offbeat.engines.trace import Trace
+from offbeat.experiments.livefolder import refuse_unresumable, set_damaged_aside
+from offbeat.experiments.replaying import replayed
+from offbeat.experiments.room import refuse_processes
+from offbeat.results.perfetto import save_perfetto
+from offbeat.training.saver import Every
+from offbeat.world.topology import build
 
 WHAT, HOW, OUTPUT = "What is run", "How", "Running and output"
 
@@ -132,7 +132,7 @@ def launch(
             "folder": str(folder), "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
             "faults": fault or [], "on_nan": on_nan,
         }  # fmt: skip
-        started = ["-m", "offbeat.child", *(["-m"] if module else []), *command]
+        started = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
         before = elapsed([log_path(folder, i) for i in range(agents)])
         job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, before)
         stopped_by = _run(job, tensorboard, profile, quiet)

@@ -9,12 +9,12 @@ import typer
 from rich.table import Table
 
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.console import Out
-from offbeat.delays import FAMILIES
-from offbeat.errors import unknown
-from offbeat.graphs import TOPOLOGIES
+from offbeat.cli.console import Out
+from offbeat.core.errors import unknown
 from offbeat.tasks import TASKS
-from offbeat.world import CASES
+from offbeat.world.delays import FAMILIES
+from offbeat.world.graphs import TOPOLOGIES
+from offbeat.world.world import CASES
 
 
 def register(app: typer.Typer) -> None:

@@ -12,19 +12,22 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from offbeat import comparison
 from offbeat.algorithms import Algorithm, find
-from offbeat.cli import check_writable, parse_steps
-from offbeat.console import Out, complain
-from offbeat.errors import DiskError, SettingError
-from offbeat.experiment import Prepared
-from offbeat.live.board import MOST
-from offbeat.live.faults import parse_fault
-from offbeat.live.guard import SKIP, checked_policy
-from offbeat.live.metrics import Metrics
-from offbeat.live.outfolder import out_folder, undone
-from offbeat.live.screen import Screen, shown
-from offbeat.livefolder import (
+from offbeat.cli.compare import check_writable, parse_steps
+from offbeat.cli.console import Out, complain
+from offbeat.cli.outputs import Outputs
+from offbeat.core.errors import DiskError, SettingError
+from offbeat.core.system.reading import reading
+from offbeat.core.system.signals import exit_code, terminable
+from offbeat.engines.live.launcher.metrics import Metrics
+from offbeat.engines.live.launcher.outfolder import out_folder, undone
+from offbeat.engines.live.launcher.screen import Screen, shown
+from offbeat.engines.live.node.faults import parse_fault
+from offbeat.engines.live.node.guard import SKIP, checked_policy
+from offbeat.engines.live.shm.board import MOST
+from offbeat.experiments import comparison
+from offbeat.experiments.experiment import Prepared
+from offbeat.experiments.livefolder import (
     EXPECTED,
     NAME,
     asked_before,
@@ -35,13 +38,10 @@ from offbeat.livefolder import (
     set_damaged_aside,
     why_not_resumable,
 )
-from offbeat.liverun import ended_run, has_ended, parse_unit, run_live
-from offbeat.outputs import Outputs
-from offbeat.reading import reading
-from offbeat.results import Comparison, Run
-from offbeat.room import refuse_processes
-from offbeat.signals import exit_code, terminable
-from offbeat.world import measured
+from offbeat.experiments.liverun import ended_run, has_ended, parse_unit, run_live
+from offbeat.experiments.room import refuse_processes
+from offbeat.results.run import Comparison, Run
+from offbeat.world.world import measured
 
 WHAT, WORLD, LEARNING, OUTPUT = "What is run", "The world", "Learning", "Running and output"
 

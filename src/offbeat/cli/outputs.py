@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import RenderableType
 from rich.text import Text
 
-from offbeat.console import Out, complain
-from offbeat.errors import OffbeatError
-from offbeat.report.table import as_table, error_of
-from offbeat.results import Comparison
+from offbeat.cli.console import Out, complain
+from offbeat.core.errors import OffbeatError
+from offbeat.results.run import Comparison
+from offbeat.results.table import as_table, error_of
 
 
 class Outputs:

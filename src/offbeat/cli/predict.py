@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
-from offbeat.cli import check_writable
-from offbeat.outputs import Outputs
-from offbeat.predicting import REPEATS, Prediction, Summary, predict
-from offbeat.report.markup import time_text
-from offbeat.report.table import target_name
-from offbeat.results import VERSION
-from offbeat.trace import Trace, write_atomically
-from offbeat.world import CASES
+from offbeat.cli.compare import check_writable
+from offbeat.cli.outputs import Outputs
+from offbeat.engines.trace import Trace, write_atomically
+from offbeat.experiments.predicting import REPEATS, Prediction, Summary, predict
+from offbeat.results.markup import time_text
+from offbeat.results.run import VERSION
+from offbeat.results.table import target_name
+from offbeat.world.world import CASES
 
 WHAT, WORLD, OUTPUT = "What is predicted", "The world", "Output"
 

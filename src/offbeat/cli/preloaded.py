@@ -1,8 +1,9 @@
-"""What the server of `offbeat.workers` imports, once for all that are forked from it. All end with their parents."""
+"""What the server of worker processes imports, once for all that are forked from it. All end with their parents."""
 
 import os
 
-from offbeat import commands, lifeline
+from offbeat.cli import commands
+from offbeat.core.system import lifeline
 
 __all__ = ["commands"]
 

@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
-from offbeat.cli import check_writable
-from offbeat.console import Out, progress_bar
-from offbeat.errors import SettingError
-from offbeat.outputs import Outputs
-from offbeat.signals import exit_code, terminable
-from offbeat.sweeping.grid import Point, read_grid
-from offbeat.sweeping.running import Progress, sweep
-from offbeat.sweeping.store import Store
-from offbeat.sweeping.work import Outcome
+from offbeat.cli.compare import check_writable
+from offbeat.cli.console import Out, progress_bar
+from offbeat.cli.outputs import Outputs
+from offbeat.core.errors import SettingError
+from offbeat.core.system.signals import exit_code, terminable
+from offbeat.experiments.sweep.grid import Point, read_grid
+from offbeat.experiments.sweep.running import Progress, sweep
+from offbeat.experiments.sweep.store import Store
+from offbeat.experiments.sweep.work import Outcome
 
 SHOWN = 10
 """Points, or failures, of which a list shows no more."""

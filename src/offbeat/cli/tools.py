@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.console import Out
-from offbeat.doctor import FAILED, Check, examine
-from offbeat.errors import SettingError
-from offbeat.exporting import export as written
+from offbeat.cli.console import Out
+from offbeat.cli.doctor import FAILED, Check, examine
+from offbeat.core.errors import SettingError
+from offbeat.training.export import export as written
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 

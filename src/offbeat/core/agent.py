@@ -37,8 +37,8 @@ What the agent promises
 - (j) `on_view` keeps the view that it is given: `self.view = view`.
 - (k) Nothing that changes belongs to the class: its agents, and its runs, would share it.
 
-What costs next to nothing of this is always checked (`offbeat.promises`), the rest by `check=True`
-(`offbeat.sim.checks`), as in `offbeat.compare([Mine], check=True)`: b, e, and the engine's own promises.
+What costs next to nothing of this is always checked (`offbeat.core.promises`), the rest by `check=True`
+(`offbeat.engines.sim.checks`), as in `offbeat.compare([Mine], check=True)`: b, e, and the engine's own promises.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from operator import index
 from random import Random
 from typing import Any, ClassVar
 
-from offbeat.errors import ContractError
-from offbeat.rules import Rule
-from offbeat.vector import Vector
+from offbeat.core.errors import ContractError
+from offbeat.core.rules import Rule
+from offbeat.core.vector import Vector
 
 Message = Any
 """A frozen dataclass whose fields are vectors and numbers."""

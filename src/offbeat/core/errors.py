@@ -3,7 +3,7 @@
     OffbeatError
     |-- SettingError     what was asked for makes no sense; nothing has run     (exit code 2)
     |-- DataError        a data file is missing, truncated or corrupt           (exit code 2)
-    |-- ContractError    an algorithm broke a promise of `offbeat.agent`        (exit code 1)
+    |-- ContractError    an algorithm broke a promise of `offbeat.core.agent`        (exit code 1)
     |-- DiskError        a log, trace or checkpoint cannot be written           (exit code 74)
     `-- FabricError, BrokenViews, KernelError, ExportError, RunFailed of live runs, where they are raised
 
@@ -38,7 +38,7 @@ class DataError(OffbeatError):
 
 
 class ContractError(OffbeatError):
-    """An algorithm broke a promise of the contract at the head of `offbeat.agent`."""
+    """An algorithm broke a promise of the contract at the head of `offbeat.core.agent`."""
 
 
 class DiskError(OffbeatError):

@@ -1,6 +1,6 @@
 """What is always checked of an algorithm, whatever runs it: cheap, and said by name.
 
-An error names the class, the agent, its handler and the time. What costs more is checked by `offbeat.sim.checks`.
+An error names the class, the agent, its handler and the time. What costs more: `offbeat.engines.sim.checks`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from offbeat.agent import Accumulate, Agent, Compute, Message, Publish, Send
-from offbeat.errors import ContractError, OffbeatError
-from offbeat.vector import Vector
+from offbeat.core.agent import Accumulate, Agent, Compute, Message, Publish, Send
+from offbeat.core.errors import ContractError, OffbeatError
+from offbeat.core.vector import Vector
 
 MUTABLE = (list, dict, set, bytearray, deque, Tensor, np.ndarray, Vector, Random, np.random.Generator)
 """What a class must not have: its agents, and its runs one after another, would share it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from offbeat.vector import Parts, Vector, opaque
+from offbeat.core.vector import Parts, Vector, opaque
 
 Rule = Callable[[Vector], Vector]
 """g -> u, the displacement in x <- x - u."""

@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
-from offbeat.agent import Message
-from offbeat.vector import Vector
+from offbeat.core.agent import Message
+from offbeat.core.vector import Vector
 
 Register = tuple[int, type, tuple[int, ...]]
 

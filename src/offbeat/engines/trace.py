@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.reading import arrays, reading, refuse_newer
+from offbeat.core.system.reading import arrays, reading, refuse_newer
 
 FORMAT = "trace 1"
 MOST_AGENTS, MOST = 1_000_000, 1 << 62

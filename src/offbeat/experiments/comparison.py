@@ -14,17 +14,17 @@ from itertools import count as numbered
 from numbers import Real
 from typing import Any
 
-from offbeat.agent import Agent
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
-from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Experiment, Prepared, check_algorithm, prepare, whole
-from offbeat.memory import available, held, refuse_too_many
-from offbeat.portions import Making, Portion, Setting, crew, seconds
-from offbeat.results import Comparison, Progress, Run
-from offbeat.rules import SGD, Rule
-from offbeat.runs import Job, check_run, needed, side_by_side
-from offbeat.tuning import AWAY, Asked, Search
-from offbeat.workers import wanted
+from offbeat.core.agent import Agent
+from offbeat.core.errors import SettingError, unknown
+from offbeat.core.rules import SGD, Rule
+from offbeat.experiments.experiment import Experiment, Prepared, check_algorithm, prepare, whole
+from offbeat.experiments.memory import available, held, refuse_too_many
+from offbeat.experiments.portions import Making, Portion, Setting, crew, seconds
+from offbeat.experiments.runs import Job, check_run, needed, side_by_side
+from offbeat.experiments.tuning import AWAY, Asked, Search
+from offbeat.experiments.workers import wanted
+from offbeat.results.run import Comparison, Progress, Run
 
 TRACES = 0.5
 """The share of the free memory that runs may take with traces that nobody asked for."""
@@ -318,10 +318,11 @@ def compare(
     Args:
         algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
         settings: those of `Experiment`, and
-        lr: a step, several, "tuned" (each algorithm's own best: `offbeat.tuning`), or {algorithm: step, "": step}
+        lr: a step, several, "tuned" (each algorithm's own best: `offbeat.experiments.tuning`),
+            or {algorithm: step, "": step}
         seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
         tune_by, tune_grid, tune_seeds: how steps are tuned: by "loss", "target" or "final"; the steps that are tried
-            first (`offbeat.tuning.GRID`); in how many other worlds (3)
+            first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
         rule: step -> local rule, for example offbeat.Momentum (default: SGD)
         workers: processes that make runs at the same time, this one included; no result depends on it. With more than
             one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with

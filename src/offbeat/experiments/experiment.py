@@ -12,19 +12,20 @@ from typing import Any, cast
 import networkx as nx
 import torch
 
-from offbeat import devices, tasks
+from offbeat import tasks
 from offbeat.algorithms import Algorithm
-from offbeat.delays import Delay, parse
-from offbeat.errors import SettingError
-from offbeat.graphs import edges
-from offbeat.promises import named
-from offbeat.room import refuse_agents, refuse_updates
-from offbeat.rules import SGD
-from offbeat.streams import Purpose, python_stream
-from offbeat.task import Task
-from offbeat.topology import Topology, build
-from offbeat.vector import Vector
-from offbeat.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
+from offbeat.core.errors import SettingError
+from offbeat.core.promises import named
+from offbeat.core.rules import SGD
+from offbeat.core.system import devices
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.core.vector import Vector
+from offbeat.experiments.room import refuse_agents, refuse_updates
+from offbeat.tasks.task import Task
+from offbeat.world.delays import Delay, parse
+from offbeat.world.graphs import edges
+from offbeat.world.topology import Topology, build
+from offbeat.world.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 
 EVALUATIONS = 200
 """How often a run is evaluated when `eval_every` does not say."""

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offbeat.errors import DataError
-from offbeat.trace import EVENT_CODE, Trace
+from offbeat.core.errors import DataError
+from offbeat.engines.trace import EVENT_CODE, Trace
 
 FEWEST = 5
 """Gradients of one agent from which something can be fitted."""

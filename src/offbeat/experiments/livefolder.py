@@ -1,7 +1,7 @@
 """The folder of `offbeat live`: which experiment is in it, and what became of its runs.
 
 - `live.json`: what was asked for; written before anything starts
-- `NAME-lrSTEP/`: a run: what its agents wrote (see `offbeat.liverun`)
+- `NAME-lrSTEP/`: a run: what its agents wrote (see `offbeat.experiments.liverun`)
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import Algorithm
-from offbeat.errors import DiskError, SettingError
-from offbeat.live.checkpoint import newest, refuse_other, set_aside
-from offbeat.reading import json_in, reading, refuse_newer
-from offbeat.trace import write_atomically
+from offbeat.core.errors import DiskError, SettingError
+from offbeat.core.system.reading import json_in, reading, refuse_newer
+from offbeat.engines.live.node.checkpoint import newest, refuse_other, set_aside
+from offbeat.engines.trace import write_atomically
 
 NAME, FORMAT = "live.json", "live 1"
 EXPECTED = "the settings of a run of offbeat live"

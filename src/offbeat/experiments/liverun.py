@@ -1,7 +1,6 @@
 """A live run of an experiment: one real process for every agent, in the same world as the simulator's.
 
-`python -m offbeat.liverun` is what the launcher starts for each agent; `run_live` launches them and collects the
-result.
+`run_live` has them launched and collects the result; this module is also what the launcher runs for each agent.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ from typing import Any
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import DataError, OffbeatError, SettingError
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.live import checkpoint
-from offbeat.live.board import State
-from offbeat.live.driver import Driver, Stopped
-from offbeat.live.ending import tell
-from offbeat.live.enter import Place, arrive, begin, log_path, place, resume
-from offbeat.live.fabric import model_of
-from offbeat.live.guard import SKIP
-from offbeat.live.launch import Job, Launcher, RunFailed
-from offbeat.live.log import damage, elapsed, merged
-from offbeat.live.looks import Look, Looks
-from offbeat.reading import json_in, reading
-from offbeat.results import Curve, Run
-from offbeat.rules import SGD
-from offbeat.runs import curve_point, final_scores, one_thread, reached
-from offbeat.sim.executors import evaluate
-from offbeat.sim.simulator import final_bytes
-from offbeat.streams import Purpose, Supply, python_stream, stream
-from offbeat.trace import Trace, write_atomically
-from offbeat.vector import Parts, Vector
+from offbeat.core.errors import DataError, OffbeatError, SettingError
+from offbeat.core.rules import SGD
+from offbeat.core.system.reading import json_in, reading
+from offbeat.core.system.streams import Purpose, Supply, python_stream, stream
+from offbeat.core.vector import Parts, Vector
+from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.driver import Driver, Stopped
+from offbeat.engines.live.node.ending import tell
+from offbeat.engines.live.node.enter import Place, arrive, begin, log_path, place, resume
+from offbeat.engines.live.node.fabric import model_of
+from offbeat.engines.live.node.guard import SKIP
+from offbeat.engines.live.node.log import damage, elapsed, merged
+from offbeat.engines.live.node.looks import Look, Looks
+from offbeat.engines.live.shm.board import State
+from offbeat.engines.sim.executors import evaluate
+from offbeat.engines.sim.simulator import final_bytes
+from offbeat.engines.trace import Trace, write_atomically
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.runs import curve_point, final_scores, one_thread, reached
+from offbeat.results.run import Curve, Run
 
 LOOKS, ENDED = "looks", "ended.json"
 """Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it took."""
@@ -51,7 +50,7 @@ def agent_program() -> None:
     """What one agent's process does: gradients of its task, one after another, until the time is over."""
     here = place()
     if here is None:
-        raise SettingError("offbeat.liverun is started by offbeat live, not by hand.")
+        raise SettingError("offbeat.experiments.liverun is started by offbeat live, not by hand.")
     s, me = here.settings, here.me
     p = prepare(Experiment(**s["experiment"]), s["seed"])
     agent = find(s["algorithm"]).new()
@@ -213,7 +212,7 @@ def run_live(
     watcher = Watcher(p, unit, looks, told)
     logs = [log_path(folder, i) for i in range(p.topology.n)]
     job = Job(
-        p.topology.n, ["-m", "offbeat.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
+        p.topology.n, ["-m", "offbeat.experiments.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
         elapsed(logs) * unit if resume else 0.0,
     )  # fmt: skip
 

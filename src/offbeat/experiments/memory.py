@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from offbeat import devices
 from offbeat.algorithms import Algorithm
-from offbeat.errors import SettingError
-from offbeat.experiment import Prepared
-from offbeat.room import available as available
-from offbeat.room import refuse_runs
-from offbeat.trace import PART
+from offbeat.core.errors import SettingError
+from offbeat.core.system import devices
+from offbeat.engines.trace import PART
+from offbeat.experiments.experiment import Prepared
+from offbeat.experiments.room import available as available
+from offbeat.experiments.room import refuse_runs
 
 WORTH_SAYING = 500_000_000
 """Bytes from which a command says how much it needs."""

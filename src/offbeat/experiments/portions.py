@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from offbeat.algorithms import Algorithm
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.memory import available, resident
-from offbeat.results import Curve, Progress, Run
-from offbeat.rules import SGD, Rule
-from offbeat.runs import Job, run_many
-from offbeat.workers import Processes, Shared, board, possible
+from offbeat.core.rules import SGD, Rule
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.memory import available, resident
+from offbeat.experiments.runs import Job, run_many
+from offbeat.experiments.workers import Processes, Shared, board, possible
+from offbeat.results.run import Curve, Progress, Run
 
 VECTOR, EVALUATION = 10e-6, 1e-3
 """Seconds that an update takes for each model that it moves, and an evaluation; rough, and for one core."""

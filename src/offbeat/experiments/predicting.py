@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.delays import Delay, empirical
-from offbeat.errors import DataError, SettingError
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
-from offbeat.results import Run, spread
-from offbeat.runs import one_thread, run_one, simulator
+from offbeat.core.errors import DataError, SettingError
+from offbeat.engines.trace import EVENT_CODE, Staleness, Trace
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
+from offbeat.experiments.runs import one_thread, run_one, simulator
+from offbeat.results.run import Run, spread
 from offbeat.tasks import Quadratic
-from offbeat.trace import EVENT_CODE, Staleness, Trace
+from offbeat.world.delays import Delay, empirical
 
 NEEDED = ("algorithm", "agents", "topology", "seed", "unit")
 """What the settings of a user's own script say; those of an experiment say topology and more in `experiment`."""

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 from offbeat.algorithms import find
-from offbeat.errors import DataError
-from offbeat.experiment import Experiment, prepare
-from offbeat.live.guard import SKIP
-from offbeat.live.log import damage
-from offbeat.live.performer import digest
-from offbeat.reading import json_in, reading
-from offbeat.rules import SGD
-from offbeat.runs import one_thread
-from offbeat.sim.executors import evaluate
-from offbeat.sim.replay import Replay
-from offbeat.streams import Purpose, Supply, python_stream, stream
-from offbeat.task import Task
-from offbeat.topology import build
-from offbeat.trace import Trace
-from offbeat.vector import Vector
+from offbeat.core.errors import DataError
+from offbeat.core.rules import SGD
+from offbeat.core.system.reading import json_in, reading
+from offbeat.core.system.streams import Purpose, Supply, python_stream, stream
+from offbeat.core.vector import Vector
+from offbeat.engines.live.node.guard import SKIP
+from offbeat.engines.live.node.log import damage
+from offbeat.engines.live.node.performer import digest
+from offbeat.engines.sim.executors import evaluate
+from offbeat.engines.sim.replay import Replay
+from offbeat.engines.trace import Trace
+from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.runs import one_thread
+from offbeat.tasks.task import Task
+from offbeat.world.topology import build
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 
 NODE, EDGE = 24_000, 600
 """Bytes of an agent without its model and minibatches, and of an edge of the graph: both more than that, mostly."""

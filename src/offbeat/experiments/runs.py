@@ -14,25 +14,25 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from offbeat import devices
 from offbeat.algorithms import Algorithm
-from offbeat.errors import SettingError, unknown
-from offbeat.experiment import Prepared, check_algorithm
-from offbeat.memory import need, pieces, refuse_too_large
-from offbeat.promises import check_unchanged, state_of
-from offbeat.results import Curve, Progress, Run
-from offbeat.rules import SGD, Rule
-from offbeat.sim.checks import Checker
-from offbeat.sim.executors import EXECUTORS, executor
-from offbeat.sim.forms import Form, NoForm, form_of
-from offbeat.sim.levels import Lane, Levels
-from offbeat.sim.schedule import NoTimetable, Schedule
-from offbeat.sim.sides import Side
-from offbeat.sim.simulator import Simulator, final_bytes
-from offbeat.streams import Purpose, stream
-from offbeat.task import Task
-from offbeat.trace import Tally, Trace
-from offbeat.vector import Parts
+from offbeat.core.errors import SettingError, unknown
+from offbeat.core.promises import check_unchanged, state_of
+from offbeat.core.rules import SGD, Rule
+from offbeat.core.system import devices
+from offbeat.core.system.streams import Purpose, stream
+from offbeat.core.vector import Parts
+from offbeat.engines.sim.ahead.forms import Form, NoForm, form_of
+from offbeat.engines.sim.ahead.levels import Lane, Levels
+from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
+from offbeat.engines.sim.ahead.sides import Side
+from offbeat.engines.sim.checks import Checker
+from offbeat.engines.sim.executors import EXECUTORS, executor
+from offbeat.engines.sim.simulator import Simulator, final_bytes
+from offbeat.engines.trace import Tally, Trace
+from offbeat.experiments.experiment import Prepared, check_algorithm
+from offbeat.experiments.memory import need, pieces, refuse_too_large
+from offbeat.results.run import Curve, Progress, Run
+from offbeat.tasks.task import Task
 
 AUTO, LEVELS = "auto", "levels"
 HOW = (AUTO, LEVELS, *EXECUTORS)

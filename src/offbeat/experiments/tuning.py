@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from numbers import Real
 from statistics import median
 
-from offbeat.errors import SettingError, unknown
-from offbeat.results import Run, Tried, Tuning, spread
+from offbeat.core.errors import SettingError, unknown
+from offbeat.results.run import Run, Tried, Tuning, spread
 
 CRITERIA = {
     "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the smallest "

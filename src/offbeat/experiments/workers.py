@@ -19,8 +19,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from offbeat.errors import SettingError
-from offbeat.signals import HANG_UP
+from offbeat.core.errors import SettingError
+from offbeat.core.system.signals import HANG_UP
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,7 +54,7 @@ def start_server() -> None:
     """Start the process that workers are forked from, unless it is there. It imports everything, for seconds; this
     process goes on meanwhile, until it asks for the first worker.
     """
-    forkserver.set_forkserver_preload(["offbeat.preloaded"])
+    forkserver.set_forkserver_preload(["offbeat.cli.preloaded"])
     with _undisturbed(), _short_paths():
         forkserver.ensure_running()
 

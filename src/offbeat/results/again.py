@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from offbeat.algorithms import ALGORITHMS
-from offbeat.experiment import Experiment
-from offbeat.report.markup import escaped, linked, table, time_text
-from offbeat.report.table import lost_again
-from offbeat.report.tuned import how_tuned, tried, tuned
-from offbeat.results import VERSION, Comparison, Run
+from offbeat.experiments.experiment import Experiment
+from offbeat.results.markup import escaped, linked, table, time_text
+from offbeat.results.run import VERSION, Comparison, Run
+from offbeat.results.table import lost_again
+from offbeat.results.tuned import how_tuned, tried, tuned
 
 
 def again(comparison: Comparison) -> list[str]:

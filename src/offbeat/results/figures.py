@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from offbeat.report.table import cells, gap_known, target_name
-from offbeat.results import Comparison, Run, spread
-from offbeat.topology import Topology
+from offbeat.results.run import Comparison, Run, spread
+from offbeat.results.table import cells, gap_known, target_name
+from offbeat.world.topology import Topology
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind; without their yellow, which is pale on white."""

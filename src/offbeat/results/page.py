@@ -8,12 +8,12 @@ from string import Template
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from offbeat.report.again import again
-from offbeat.report.figures import bars, curves, exploded, graph
-from offbeat.report.markup import escaped, linked, table
-from offbeat.report.table import cells, gap_known, headline, notes
-from offbeat.report.timeline import shown, timelines
-from offbeat.results import VERSION, Comparison, Run
+from offbeat.results.again import again
+from offbeat.results.figures import bars, curves, exploded, graph
+from offbeat.results.markup import escaped, linked, table
+from offbeat.results.run import VERSION, Comparison, Run
+from offbeat.results.table import cells, gap_known, headline, notes
+from offbeat.results.timeline import shown, timelines
 
 
 def page(comparison: Comparison) -> str:
@@ -64,7 +64,7 @@ class Shelf:
 
 def _document(title: str, body: str, shelf: Shelf) -> str:
     figures = ",".join(f'"{name}":{figure.to_json()}' for name, figure in shelf.figures.items())
-    skeleton = Template(resources.files("offbeat.report").joinpath("page.html").read_text("utf-8"))
+    skeleton = Template(resources.files("offbeat.results").joinpath("page.html").read_text("utf-8"))
     return skeleton.substitute(
         title=escaped(title), body=body, version=escaped(VERSION), plotly=get_plotlyjs(),
         figures="{" + figures.replace("<", "\\u003c") + "}",

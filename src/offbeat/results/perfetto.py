@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.trace import EVENT_CODE, EVENTS, Trace, write_atomically
+from offbeat.engines.trace import EVENT_CODE, EVENTS, Trace, write_atomically
 
 TRACKS = ("compute", "mix", "transmissions", "received", "events")
 INSTANTS = ("crash", "rejoin", "view", "mail", "moved", "saved", "resume")

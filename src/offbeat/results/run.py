@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from offbeat.errors import SettingError
-from offbeat.topology import Topology
-from offbeat.trace import Staleness, Trace, write_atomically
-from offbeat.vector import Parts
+from offbeat.core.errors import SettingError
+from offbeat.core.vector import Parts
+from offbeat.engines.trace import Staleness, Trace, write_atomically
+from offbeat.world.topology import Topology
 
 if TYPE_CHECKING:
     import pandas
@@ -72,7 +72,7 @@ class Tried:
     Attributes:
         values: of the criterion, one for each seed; None: never met, or diverged
         loss: the median of the final losses; None: most runs diverged
-        unstable: why the step is not stable; empty if it is (`offbeat.tuning.unstable`)
+        unstable: why the step is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
     """
 
     values: tuple[float | None, ...]
@@ -92,7 +92,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the step of an algorithm was found (`offbeat.tuning`).
+    """How the step of an algorithm was found (`offbeat.experiments.tuning`).
 
     Attributes:
         by: the criterion: "loss", "target" or "final"
@@ -254,7 +254,7 @@ class Comparison:
 
     def save_report(self, path: str | os.PathLike[str]) -> None:
         """Write one self-contained HTML page with figures, the table and every setting."""
-        from offbeat.report.page import page
+        from offbeat.results.page import page
 
         write_atomically(Path(path), page(self).encode(errors="replace"))
 
@@ -266,12 +266,12 @@ class Comparison:
 
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
-        from offbeat.report.figures import curves
+        from offbeat.results.figures import curves
 
         return curves(self, x="time", y="accuracy" if self.runs and self.runs[0].measure == "accuracy" else "loss")
 
     def __str__(self) -> str:
-        from offbeat.report.table import as_text
+        from offbeat.results.table import as_text
 
         return as_text(self)
 

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.experiment import departures
-from offbeat.report.markup import time_text
-from offbeat.report.tuned import how_tuned, tried
-from offbeat.results import Comparison, Run, spread
+from offbeat.experiments.experiment import departures
+from offbeat.results.markup import time_text
+from offbeat.results.run import Comparison, Run, spread
+from offbeat.results.tuned import how_tuned, tried
 
 WIDTH = 118
 """Columns of text where the output is not a terminal."""

@@ -10,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from offbeat.report.figures import STYLE, escaped, time_title
-from offbeat.results import Run
-from offbeat.trace import EVENT_CODE
+from offbeat.engines.trace import EVENT_CODE
+from offbeat.results.figures import STYLE, escaped, time_title
+from offbeat.results.run import Run
 
 ROWS = 16
 """So many agents are shown; of more, those that crash, the straggler, its neighbours, and the first."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from offbeat.report.markup import time_text
-from offbeat.results import Comparison, Run, Tried, Tuning, spread
+from offbeat.results.markup import time_text
+from offbeat.results.run import Comparison, Run, Tried, Tuning, spread
 
 
 def tuned(comparison: Comparison) -> dict[str, tuple[Run, Tuning]]:

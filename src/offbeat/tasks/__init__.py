@@ -1,4 +1,8 @@
-"""The tasks: what is trained, on which data. One row each in `TASKS`."""
+"""The tasks: what is trained, on which data. One row each in `TASKS`; `task` is what an engine needs of one.
+
+A task of your own has the interface of `offbeat.Task`, or is an `nn.Module` within `offbeat.ModuleTask`.
+Imports only `core`: a task knows no algorithm, no graph and no delay.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from offbeat.errors import unknown
-from offbeat.streams import Purpose, stream
-from offbeat.task import Task
+from offbeat.core.errors import unknown
+from offbeat.core.system.streams import Purpose, stream
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.logistic import Logistic
 from offbeat.tasks.minibatches import Minibatches, split_among
 from offbeat.tasks.module import ModuleTask
 from offbeat.tasks.quadratic import Quadratic, random_quadratic
+from offbeat.tasks.task import Task
 
 
 @dataclass(frozen=True)

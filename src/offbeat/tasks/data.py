@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from torch import Tensor
 
-from offbeat.errors import DataError, SettingError, unknown
-from offbeat.reading import MOST_TIMES, SMALL, check_inflated, content, reading
+from offbeat.core.errors import DataError, SettingError, unknown
+from offbeat.core.system.reading import MOST_TIMES, SMALL, check_inflated, content, reading
 
 VARIABLE = "OFFBEAT_DATA"
 """The environment variable that names the data directory when no argument does."""

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from offbeat.errors import SettingError
-from offbeat.kernel import Gradient
+from offbeat.core.errors import SettingError
+from offbeat.core.system.kernel import Gradient
+from offbeat.core.vector import Parts
 from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.minibatches import Minibatches
-from offbeat.vector import Parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ class Logistic:
             pool.index_copy_(0, torch.from_numpy(outs).to(pool.device), self._with_torch(index, models))
 
     def native(self) -> Gradient | None:
-        """What `gradients_into` does, for `offbeat.kernel.steps`; None where torch does it."""
+        """What `gradients_into` does, for `offbeat.core.system.kernel.steps`; None where torch does it."""
         train = self._samples("train")
         return train.native(self.reg) if isinstance(train, softmax.Samples) else None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 from offbeat.tasks.partition import by_label, dirichlet
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from offbeat.errors import SettingError
-from offbeat.streams import Purpose, stream
+from offbeat.core.errors import SettingError
+from offbeat.core.system.streams import Purpose, stream
+from offbeat.core.vector import Parts
 from offbeat.tasks.minibatches import Minibatches, split_among
-from offbeat.vector import Parts
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

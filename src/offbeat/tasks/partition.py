@@ -11,7 +11,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 
 Labels = npt.NDArray[np.integer]
 """The label of each sample, [N]: any integers."""

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offbeat.errors import SettingError
-from offbeat.vector import Parts
+from offbeat.core.errors import SettingError
+from offbeat.core.vector import Parts
 
 
 @dataclass(frozen=True, eq=False)

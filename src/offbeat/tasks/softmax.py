@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from offbeat import native
-from offbeat.kernel import Gradient
+from offbeat.core.system import native
+from offbeat.core.system.kernel import Gradient
 
 FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
 LANES, LINE = 16, 64

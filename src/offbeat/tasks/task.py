@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from offbeat.vector import Parts
+from offbeat.core.vector import Parts
 
 
 class Task(Protocol):

@@ -1,4 +1,4 @@
-"""Runs a user's script as an agent: `python -P -m offbeat.child script.py arguments`, or `-m module arguments`.
+"""A user's script as an agent: `python -P -m offbeat.training.child script.py arguments`, or `-m module arguments`.
 
 The script finds its modules where plain `python script.py` would: its own folder comes first, and nothing of ours is
 imported from there (or, of a module, from the current folder), because ours is imported before.
@@ -16,9 +16,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from offbeat import member
-from offbeat.live.ending import tell
-from offbeat.live.enter import arrive
+from offbeat.engines.live.node.ending import tell
+from offbeat.engines.live.node.enter import arrive
+from offbeat.training import member
 
 
 def main() -> None:

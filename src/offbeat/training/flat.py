@@ -14,9 +14,9 @@ from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 from torch.utils.dlpack import from_dlpack
 
-from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.staging import Staging
-from offbeat.vector import Parts
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.vector import Parts
+from offbeat.training.staging import Staging
 
 FEW, ALIGNED = 4, 64  # names in a message; bytes, as torch aligns: elsewhere matrix products may round differently
 BEFORE = "before wrapping the model"

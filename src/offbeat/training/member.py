@@ -33,24 +33,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from offbeat.agent import Agent
 from offbeat.algorithms import Algorithm, find
-from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.board import Order, Row
-from offbeat.live.checkpoint import newest, set_aside
-from offbeat.live.driver import Driver, Stopped
-from offbeat.live.enter import Place, agree, begin, place, propose, resume
-from offbeat.live.faults import Faults
-from offbeat.live.flat import Flat, some
-from offbeat.live.guard import NotFinite, Statistics, not_finite
-from offbeat.live.log import Log
-from offbeat.live.places import Places
-from offbeat.live.saver import Every, Saver
-from offbeat.live.shard import Shard
-from offbeat.live.watch import DO, Watch
-from offbeat.streams import Purpose, python_stream
-from offbeat.topology import Topology, build
-from offbeat.vector import Vector, difference, lazy, opaque, zero
+from offbeat.core.agent import Agent
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.core.vector import Vector, difference, lazy, opaque, zero
+from offbeat.engines.live.node.checkpoint import newest, set_aside
+from offbeat.engines.live.node.driver import Driver, Stopped
+from offbeat.engines.live.node.enter import Place, agree, begin, place, propose, resume
+from offbeat.engines.live.node.faults import Faults
+from offbeat.engines.live.node.guard import NotFinite, Statistics, not_finite
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.shm.board import Order, Row
+from offbeat.training.flat import Flat, some
+from offbeat.training.places import Places
+from offbeat.training.saver import Every, Saver
+from offbeat.training.shard import Shard
+from offbeat.training.watch import DO, Watch
+from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class Member:
         return 0 if self._driver is None else self._driver.performer.steps
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
-        """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.live.shard.shard`.
+        """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.training.shard.shard`.
 
         Alone, all that the loader hands out, to the bit. A loader that is made anew in every epoch goes on with the
         next epoch. "Restarts and your loops" in docs/live.md says what a loop sees after a restart.
@@ -122,7 +122,7 @@ class Member:
         """Join the run with this model; its optimizer, returned, mixes in every `step`.
 
         All agents start from agent 0's parameters. Raises SettingError for a model or an optimizer that cannot be
-        shared (see `offbeat.live.flat`), and if the other agents have another model.
+        shared (see `offbeat.training.flat`), and if the other agents have another model.
         """
         if self._driver is not None:
             raise SettingError("This agent has wrapped a model already; expected one model, with one optimizer.")

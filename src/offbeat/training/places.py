@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader
 
-from offbeat.errors import DataError, SettingError
-from offbeat.live.samples import length
-from offbeat.live.shard import Place, Shard, shard
+from offbeat.core.errors import DataError, SettingError
+from offbeat.training.samples import length
+from offbeat.training.shard import Place, Shard, shard
 
 T = TypeVar("T")
 

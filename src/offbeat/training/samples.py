@@ -17,8 +17,8 @@ from torch.utils.data import SubsetRandomSampler as SubsetSampler
 from torch.utils.data import WeightedRandomSampler as WeightedSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from offbeat.errors import SettingError
-from offbeat.streams import WORLD, Purpose
+from offbeat.core.errors import SettingError
+from offbeat.core.system.streams import WORLD, Purpose
 
 KNOWN = (SequentialSampler, RandomSampler, SubsetSampler, WeightedSampler)
 """The samplers whose order is made here instead of asked for; not their subclasses."""

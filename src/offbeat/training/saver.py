@@ -13,13 +13,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from offbeat.errors import ContractError, SettingError
-from offbeat.live import checkpoint
-from offbeat.live.driver import Driver
-from offbeat.live.encode import encode
-from offbeat.live.flat import Flat
-from offbeat.live.guard import Statistics, not_finite
-from offbeat.live.places import Places
+from offbeat.core.errors import ContractError, SettingError
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.encode import encode
+from offbeat.engines.live.node.guard import Statistics, not_finite
+from offbeat.training.flat import Flat
+from offbeat.training.places import Places
 
 
 @dataclass(frozen=True)

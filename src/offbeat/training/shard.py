@@ -16,9 +16,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from offbeat.errors import SettingError
-from offbeat.live.samples import Samples, align, length, refuse_distributed, seeded, stream, twin
-from offbeat.streams import WORLD
+from offbeat.core.errors import SettingError
+from offbeat.core.system.streams import WORLD
+from offbeat.training.samples import Samples, align, length, refuse_distributed, seeded, stream, twin
 
 T = TypeVar("T")
 Out = TypeVar("Out", covariant=True)

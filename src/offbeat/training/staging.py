@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from offbeat.vector import Leased, Parts
+from offbeat.core.vector import Leased, Parts
 
 
 class Staging:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from offbeat.errors import SettingError, unknown
-from offbeat.measured import described, read_values, split
+from offbeat.core.errors import SettingError, unknown
+from offbeat.world.measured import described, read_values, split
 
 FAMILIES = {
     "gamma": "gamma with shape 1 / cv^2; at least 0, moderate tail",
@@ -106,7 +106,7 @@ def _is_number(text: str) -> bool:
 def parse(text: str) -> Delay:
     """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
 
-    Which column of a file: 'file PATH:COLUMN' (see `offbeat.measured`). 'gamma 0.25 mean 3' sets another mean.
+    Which column of a file: 'file PATH:COLUMN' (see `offbeat.world.measured`). 'gamma 0.25 mean 3' sets another mean.
     Raises SettingError for anything else, DataError for a bad file.
     """
     shape, _, mean = text.strip().rpartition(" mean ")

@@ -1,4 +1,4 @@
-"""The named graphs, from networkx: one row each in `TOPOLOGIES`. Weights are `offbeat.topology`'s business."""
+"""The named graphs, from networkx: one row each in `TOPOLOGIES`. Weights are `offbeat.world.topology`'s business."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import count
 
 import networkx as nx
 
-from offbeat.errors import SettingError, unknown
+from offbeat.core.errors import SettingError, unknown
 
 TRIES = 100
 """How many random graphs are drawn in search of a connected one."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offbeat.reading import LARGEST_JSON, array, arrays, content, reading
+from offbeat.core.system.reading import LARGEST_JSON, array, arrays, content, reading
 
 EXPECTED = "measured delays, one number a line or an array of one dimension"
 ALL = "all"

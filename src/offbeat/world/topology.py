@@ -19,9 +19,9 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse import linalg
 
-from offbeat.agent import View
-from offbeat.errors import SettingError
-from offbeat.graphs import named
+from offbeat.core.agent import View
+from offbeat.core.errors import SettingError
+from offbeat.world.graphs import named
 
 DENSE = 500
 """Up to this many agents the eigenvalues come from a dense solver."""

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from offbeat.delays import Delay
-from offbeat.errors import SettingError, unknown
+from offbeat.core.errors import SettingError, unknown
+from offbeat.world.delays import Delay
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 import offbeat  # offbeat
 
 block_size, batch_size, accumulate, max_iters = 32, 8, 4, 40
-text = (Path(__file__).parents[2] / "LICENSE").read_text()
+text = (Path(__file__).parents[3] / "LICENSE").read_text()
 chars = sorted(set(text))
 stoi = {ch: i for i, ch in enumerate(chars)}
 data = torch.tensor([stoi[ch] for ch in text])

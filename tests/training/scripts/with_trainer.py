@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 import offbeat  # offbeat
 
 block = 32
-text = (Path(__file__).parents[2] / "LICENSE").read_text()
+text = (Path(__file__).parents[3] / "LICENSE").read_text()
 chars = sorted(set(text))
 ids = torch.tensor([chars.index(ch) for ch in text])
 blocks = ids[: len(ids) // block * block].view(-1, block)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import offbeat  # offbeat
 
 bptt, batch_size, epochs, clip = 10, 8, 5, 0.5
-words = re.findall("[a-z]+", (Path(__file__).parents[2] / "LICENSE").read_text().lower())
+words = re.findall("[a-z]+", (Path(__file__).parents[3] / "LICENSE").read_text().lower())
 dictionary = {word: i for i, word in enumerate(sorted(set(words)))}
 ids = torch.tensor([dictionary[word] for word in words])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 
 EXPECTED = "expected 'cpu', or 'cuda' or 'cuda:1' for a GPU"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from offbeat.errors import DiskError, SettingError
+from offbeat.core.errors import DiskError, SettingError
 
 NAME = ".lock"
 """Of the file, in the folder that it is for."""

@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from offbeat.errors import OffbeatError
-from offbeat.reading import content
+from offbeat.core.errors import OffbeatError
+from offbeat.core.system.reading import content
 
 FLAGS = ("-O3", "-march=native", "-fPIC", "-shared")
 """Of every library; how products and sums are rounded is for each to say."""

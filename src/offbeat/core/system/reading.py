@@ -24,7 +24,7 @@ from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
-from offbeat.errors import DataError, OffbeatError
+from offbeat.core.errors import DataError, OffbeatError
 
 LARGEST = 4_000_000_000
 """Bytes of a file that is read as a whole."""

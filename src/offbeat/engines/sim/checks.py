@@ -1,6 +1,6 @@
-"""Holds an algorithm and the engine to the contract of `offbeat.agent`, where that takes time (`check=True`).
+"""Holds an algorithm and the engine to the contract of `offbeat.core.agent`, where that takes time (`check=True`).
 
-What costs next to nothing is always checked, by `offbeat.promises`. Raises ContractError, which names the promise.
+What costs next to nothing is always checked, by `offbeat.core.promises`. Raises ContractError, which names the promise.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from offbeat.agent import Agent, Alarm, Compute, Effect
-from offbeat.errors import ContractError
-from offbeat.vector import Vector
+from offbeat.core.agent import Agent, Alarm, Compute, Effect
+from offbeat.core.errors import ContractError
+from offbeat.core.vector import Vector
 
 
 @dataclass(frozen=True, eq=False)

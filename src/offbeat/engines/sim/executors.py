@@ -11,9 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from offbeat.errors import unknown
-from offbeat.task import Task
-from offbeat.vector import Parts, Vector
+from offbeat.core.errors import unknown
+from offbeat.core.vector import Parts, Vector
+from offbeat.tasks.task import Task
 
 WIDEST = 256
 """Gradients in one call, at most: wider batches leave the caches."""

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
-from offbeat.errors import ContractError, DataError
-from offbeat.outbox import vectors
-from offbeat.rules import Rule
-from offbeat.topology import Topology
-from offbeat.trace import EVENTS, Recorder, Trace, by_time
-from offbeat.vector import Parts, Stamp, Vector, finite, settle, zero
+from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
+from offbeat.core.errors import ContractError, DataError
+from offbeat.core.rules import Rule
+from offbeat.core.vector import Parts, Stamp, Vector, finite, settle, zero
+from offbeat.engines.outbox import vectors
+from offbeat.engines.trace import EVENTS, Recorder, Trace, by_time
+from offbeat.world.topology import Topology
 
 Gradient = Callable[[int, int, Vector], Vector]
 """(agent, how many gradients it had asked for before, model) -> the gradient."""
@@ -31,7 +31,7 @@ Key = tuple[int, str, int]
 """Source, message type, receiver."""
 
 Box = tuple[int, int, int, int]
-"""A mailbox, as in `offbeat.live.fabric`: sender, its incarnation, receiver, its incarnation."""
+"""A mailbox, as in `offbeat.engines.live.node.fabric`: sender, its incarnation, receiver, its incarnation."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Replay:
         new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of its lives
         initial: the model that all start from
         gradient: evaluates gradients
-        skips: whether updates that are not finite were skipped (see `offbeat.live.guard`)
+        skips: whether updates that are not finite were skipped (see `offbeat.engines.live.node.guard`)
     """
 
     def __init__(

@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat import promises
-from offbeat.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
-from offbeat.errors import ContractError
-from offbeat.outbox import Medium, Outbox, Register, Transmission, vectors
-from offbeat.rules import Rule
-from offbeat.sim.checks import Checker
-from offbeat.sim.executors import Executor
-from offbeat.sim.standstill import ALARM, DELIVERY, FAULT, GRADIENT, standstill
-from offbeat.streams import Purpose, Supply, python_stream, stream, uniform
-from offbeat.task import Task
-from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE, Recorder, Tally, Trace
-from offbeat.vector import Parts, Stamp, Vector, forget, pin, settle
-from offbeat.world import Crash, World
+from offbeat.core import promises
+from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
+from offbeat.core.errors import ContractError
+from offbeat.core.rules import Rule
+from offbeat.core.system.streams import Purpose, Supply, python_stream, stream, uniform
+from offbeat.core.vector import Parts, Stamp, Vector, forget, pin, settle
+from offbeat.engines.outbox import Medium, Outbox, Register, Transmission, vectors
+from offbeat.engines.sim.checks import Checker
+from offbeat.engines.sim.executors import Executor
+from offbeat.engines.sim.standstill import ALARM, DELIVERY, FAULT, GRADIENT, standstill
+from offbeat.engines.trace import EVENT_CODE, Recorder, Tally, Trace
+from offbeat.tasks.task import Task
+from offbeat.world.topology import Topology
+from offbeat.world.world import Crash, World
 
 MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
 START, REJOIN, GRADIENT_DONE, MAIL, REGISTER, RANG, VIEW, CRASH = (

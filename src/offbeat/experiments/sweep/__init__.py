@@ -4,13 +4,13 @@
     record    a run -> a row of the table, and the Parquet file
     store     the folder of finished rows: what makes a sweep go on where it stopped
     work      what a worker does with a batch of points
-    pools     the workers: processes of this machine (`offbeat.workers`), or tasks of a Ray cluster
+    pools     the workers: processes of this machine (`offbeat.experiments.workers`), or tasks of a Ray cluster
     running   all of it together: `sweep`
 
 From Python:
 
-    from offbeat.sweeping.grid import read_grid
-    from offbeat.sweeping.running import sweep
+    from offbeat.experiments.sweep.grid import read_grid
+    from offbeat.experiments.sweep.running import sweep
 
     if __name__ == "__main__":
         failures = sweep(read_grid(Path("grid.toml")), Path("grid.parquet"))

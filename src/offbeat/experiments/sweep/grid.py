@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.delays import parse
-from offbeat.errors import DataError, SettingError, unknown
-from offbeat.experiment import REAL, WHOLE, Experiment, Prepared, prepare, real, whole
-from offbeat.reading import content, reading
-from offbeat.runs import check_run
-from offbeat.task import Task
-from offbeat.world import parse_crash
+from offbeat.core.errors import DataError, SettingError, unknown
+from offbeat.core.system.reading import content, reading
+from offbeat.experiments.experiment import REAL, WHOLE, Experiment, Prepared, prepare, real, whole
+from offbeat.experiments.runs import check_run
+from offbeat.tasks.task import Task
+from offbeat.world.delays import parse
+from offbeat.world.world import parse_crash
 
 RESULTS = 4
 """Part of every key. It grows when the same settings give other results, or a row has other columns."""

@@ -1,4 +1,4 @@
-"""The workers of a sweep: processes of this machine (`offbeat.workers`), or tasks of a Ray cluster."""
+"""The workers of a sweep: processes of this machine (`offbeat.experiments.workers`), or tasks of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 
 Result = TypeVar("Result")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from offbeat.results import Run
-from offbeat.sweeping.grid import Point
+from offbeat.experiments.sweep.grid import Point
+from offbeat.results.run import Run
 
 if TYPE_CHECKING:
     import pyarrow

@@ -9,12 +9,12 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from offbeat.errors import SettingError
-from offbeat.sweeping.grid import Point
-from offbeat.sweeping.pools import Pool, Ray
-from offbeat.sweeping.store import Store
-from offbeat.sweeping.work import Outcome, batches, run_batch
-from offbeat.workers import Processes, wanted
+from offbeat.core.errors import SettingError
+from offbeat.experiments.sweep.grid import Point
+from offbeat.experiments.sweep.pools import Pool, Ray
+from offbeat.experiments.sweep.store import Store
+from offbeat.experiments.sweep.work import Outcome, batches, run_batch
+from offbeat.experiments.workers import Processes, wanted
 
 KILLED = "its worker was killed, again when it ran alone; was there too little memory?"
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offbeat.errors import DiskError
-from offbeat.locks import NAME, held
-from offbeat.reading import content
-from offbeat.sweeping.grid import Point
-from offbeat.sweeping.record import write_parquet
-from offbeat.trace import write_atomically
+from offbeat.core.errors import DiskError
+from offbeat.core.system.locks import NAME, held
+from offbeat.core.system.reading import content
+from offbeat.engines.trace import write_atomically
+from offbeat.experiments.sweep.grid import Point
+from offbeat.experiments.sweep.record import write_parquet
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 from offbeat.algorithms import find
-from offbeat.errors import OffbeatError
-from offbeat.experiment import Experiment, Prepared, prepare
-from offbeat.runs import Job, run_many
-from offbeat.sweeping.grid import Point
-from offbeat.sweeping.record import row_of
+from offbeat.core.errors import OffbeatError
+from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.runs import Job, run_many
+from offbeat.experiments.sweep.grid import Point
+from offbeat.experiments.sweep.record import row_of
 
 AT_ONCE = 4
 """Points in a portion, at most: few enough that all cores have something to do, and that little is lost with one."""
@@ -30,7 +30,7 @@ class Outcome:
 def batches(points: Sequence[Point]) -> list[list[Point]]:
     """The points in the portions that a worker takes at once, in order: neighbours that differ in seed or step alone.
 
-    Such runs may lie side by side (see `offbeat.runs`), which is faster and changes no result.
+    Such runs may lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
     """
     together: list[list[Point]] = []
     for point in points:

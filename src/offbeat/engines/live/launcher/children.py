@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from offbeat.live.output import Output, Say
+from offbeat.engines.live.launcher.output import Output, Say
 
 READING = 0.05
 """Seconds that output is read before anything else is looked at again: an agent may print without pause."""

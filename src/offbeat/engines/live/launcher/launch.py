@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.errors import OffbeatError
-from offbeat.live.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
-from offbeat.live.children import Child, Children
-from offbeat.live.ending import Ending, take, words
-from offbeat.live.enter import joined_with, log_path
-from offbeat.live.output import Say
-from offbeat.live.present import Present
-from offbeat.live.shm import make_shared, sweep
-from offbeat.signals import handled
+from offbeat.core.errors import OffbeatError
+from offbeat.core.system.signals import handled
+from offbeat.engines.live.launcher.children import Child, Children
+from offbeat.engines.live.launcher.output import Say
+from offbeat.engines.live.launcher.present import Present
+from offbeat.engines.live.node.ending import Ending, take, words
+from offbeat.engines.live.node.enter import joined_with, log_path
+from offbeat.engines.live.shm.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
+from offbeat.engines.live.shm.shm import make_shared, sweep
 
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before an agent's first, second, ... restart."""

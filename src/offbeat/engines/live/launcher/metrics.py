@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat.errors import SettingError
-from offbeat.live.board import Order, Row, State
-from offbeat.live.fabric import model_of
-from offbeat.live.launch import Launcher
-from offbeat.live.register import SLOTS
+from offbeat.core.errors import SettingError
+from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.node.fabric import model_of
+from offbeat.engines.live.shm.board import Order, Row, State
+from offbeat.engines.live.shm.register import SLOTS
 
 EVERY, SHORTEST, CONSENSUS_EVERY, SPARED = 1.0, 0.1, 5 * 10**9, 50
 """Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED of all."""

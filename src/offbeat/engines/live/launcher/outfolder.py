@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.checkpoint import ENDING, step_name
-from offbeat.live.log import read
-from offbeat.locks import NAME, held
-from offbeat.trace import EVENT_CODE
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system.locks import NAME, held
+from offbeat.engines.live.node.checkpoint import ENDING, step_name
+from offbeat.engines.live.node.log import read
+from offbeat.engines.trace import EVENT_CODE
 
 RUNS = Path("offbeat-runs")
 

@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.live.board import Row
-from offbeat.live.launch import Launcher
-from offbeat.live.metrics import Metrics, state_of
-from offbeat.live.output import Say
+from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.launcher.metrics import Metrics, state_of
+from offbeat.engines.live.launcher.output import Say
+from offbeat.engines.live.shm.board import Row
 
 DRAWN_EVERY, SAID_EVERY = 0.25, 10.0
 """Seconds between drawings, and between lines where there is no terminal."""

@@ -33,12 +33,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from offbeat.agent import Agent
-from offbeat.errors import ContractError, DataError, DiskError, SettingError
-from offbeat.live.encode import decode, encode, name_of
-from offbeat.live.guard import NotFinite, not_finite
-from offbeat.reading import opened, reading, refuse_newer
-from offbeat.rules import Rule
+from offbeat.core.agent import Agent
+from offbeat.core.errors import ContractError, DataError, DiskError, SettingError
+from offbeat.core.rules import Rule
+from offbeat.core.system.reading import opened, reading, refuse_newer
+from offbeat.engines.live.node.encode import decode, encode, name_of
+from offbeat.engines.live.node.guard import NotFinite, not_finite
 
 FORMAT, EARLIER = "checkpoint 2", "checkpoint 1"
 """What the metadata calls this format, and the one before it, which had no checksum."""
@@ -273,7 +273,7 @@ def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
 def agent_state(agent: Agent) -> dict[str, Any]:
     """All that the agent knows and that `join` does not give it; `rng` as `getstate` gives it.
 
-    Taken between handlers, when every vector is a value (`offbeat.vector.settle`) and no effect waits.
+    Taken between handlers, when every vector is a value (`offbeat.core.vector.settle`) and no effect waits.
     """
     if agent.effects:
         raise ContractError(f"Agent {agent.me} has effects that nobody has drained; a checkpoint would lose them.")

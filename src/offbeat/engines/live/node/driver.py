@@ -17,21 +17,21 @@ from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
-from offbeat.agent import Agent, Message, View
-from offbeat.errors import ContractError, DiskError
-from offbeat.lifeline import readable
-from offbeat.live import checkpoint
-from offbeat.live.board import Order, Row, State
-from offbeat.live.fabric import Fabric
-from offbeat.live.guard import IGNORE, Guard, NotFinite
-from offbeat.live.log import Log, Logged
-from offbeat.live.performer import Clock, Performer, digest
-from offbeat.live.post import Link
-from offbeat.live.wire import Tag
-from offbeat.outbox import vectors
-from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE, write_atomically
-from offbeat.vector import Vector
+from offbeat.core.agent import Agent, Message, View
+from offbeat.core.errors import ContractError, DiskError
+from offbeat.core.system.lifeline import readable
+from offbeat.core.vector import Vector
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.fabric import Fabric
+from offbeat.engines.live.node.guard import IGNORE, Guard, NotFinite
+from offbeat.engines.live.node.log import Log, Logged
+from offbeat.engines.live.node.performer import Clock, Performer, digest
+from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.shm.board import Order, Row, State
+from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.outbox import vectors
+from offbeat.engines.trace import EVENT_CODE, write_atomically
+from offbeat.world.topology import Topology
 
 LONGEST = 0.05
 """Seconds: nobody sleeps longer while something waits to be sent."""

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offbeat.errors import ContractError, DataError
-from offbeat.vector import Stamp, Vector
+from offbeat.core.errors import ContractError, DataError
+from offbeat.core.vector import Stamp, Vector
 
 DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is not for
 # what every version of safetensors stores; tensors of other types are stored as bytes
@@ -130,7 +130,7 @@ class _Writer:
 
 def _refused(value: object, at: str, expected: str = HOLDS) -> ContractError:
     kind = name_of(type(value)).replace(":", ".")
-    return ContractError(f"{at} is of type {kind}; a checkpoint holds {expected} (promise e of offbeat.agent).")
+    return ContractError(f"{at} is of type {kind}; a checkpoint holds {expected} (promise e of offbeat.core.agent).")
 
 
 def _plain(key: object) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from traceback import StackSummary, TracebackException
 from typing import Any
 
-from offbeat.errors import FINAL, DiskError, OffbeatError, agent_exit_code
+from offbeat.core.errors import FINAL, DiskError, OffbeatError, agent_exit_code
 
 QUOTED, LONGEST = 12, 1 << 16
 """Lines of output that an error report quotes, and characters of a traceback."""

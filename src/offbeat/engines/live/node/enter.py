@@ -9,27 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offbeat import kernel
-from offbeat.agent import Agent
-from offbeat.errors import DataError, SettingError
-from offbeat.lifeline import end_with_parent
-from offbeat.live import log
-from offbeat.live.board import Board
-from offbeat.live.checkpoint import refuse_other
-from offbeat.live.driver import Driver
-from offbeat.live.fabric import Fabric
-from offbeat.live.faults import Faults, parse_fault
-from offbeat.live.guard import SKIP
-from offbeat.live.performer import Snapshot
-from offbeat.live.post import Link
-from offbeat.live.register import Register
-from offbeat.live.wire import Layout, Tag
-from offbeat.reading import json_in, reading
-from offbeat.streams import Purpose, python_stream
-from offbeat.topology import Topology
-from offbeat.trace import EVENT_CODE, write_atomically
-from offbeat.vector import Vector, evaluate_with, settle
-from offbeat.world import World
+from offbeat.core.agent import Agent
+from offbeat.core.errors import DataError, SettingError
+from offbeat.core.system import kernel
+from offbeat.core.system.lifeline import end_with_parent
+from offbeat.core.system.reading import json_in, reading
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.core.vector import Vector, evaluate_with, settle
+from offbeat.engines.live.node import log
+from offbeat.engines.live.node.checkpoint import refuse_other
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.fabric import Fabric
+from offbeat.engines.live.node.faults import Faults, parse_fault
+from offbeat.engines.live.node.guard import SKIP
+from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.shm.board import Board
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.trace import EVENT_CODE, write_atomically
+from offbeat.world.topology import Topology
+from offbeat.world.world import World
 
 STARTED = "OFFBEAT_PID"
 """The environment variable that says which process the launcher started."""

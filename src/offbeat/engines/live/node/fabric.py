@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from offbeat.agent import Message
-from offbeat.live.board import LAUNCHER, Bell, Board, Row, bell_path
-from offbeat.live.mail import Mailbox
-from offbeat.live.register import Register
-from offbeat.live.wire import FabricError, Layout, Tag
-from offbeat.live.wire import tag as read_tag
-from offbeat.outbox import vectors
-from offbeat.vector import Parts, Vector
+from offbeat.core.agent import Message
+from offbeat.core.vector import Parts, Vector
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row, bell_path
+from offbeat.engines.live.shm.mail import Mailbox
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import FabricError, Layout, Tag
+from offbeat.engines.live.shm.wire import tag as read_tag
+from offbeat.engines.outbox import vectors
 
 NO_TAG = Tag()
 

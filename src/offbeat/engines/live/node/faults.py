@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from offbeat.errors import SettingError
+from offbeat.core.errors import SettingError
 
 FORMS = ("kill agent 2 at step 100", "stop agent 1 for 5 s at step 50", "slow agent 3 by 10")
 

@@ -7,7 +7,7 @@ the next one; all-reduce's mean is over the others.) What a handler has written 
 finite, because sums overflow or a neighbour sent such a thing, takes its former value again, and nothing of it is
 published. A replay does the same, by the same values.
 
-To look is one sum over the numbers (`offbeat.vector.finite`).
+To look is one sum over the numbers (`offbeat.core.vector.finite`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from offbeat.errors import OffbeatError, SettingError
-from offbeat.live.board import Cells, Row
-from offbeat.vector import Vector, finite, zero
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.vector import Vector, finite, zero
+from offbeat.engines.live.shm.board import Cells, Row
 
 SKIP, STOP, IGNORE = POLICIES = ("skip", "stop", "ignore")
 IN_A_ROW = 10

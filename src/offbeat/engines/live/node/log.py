@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.errors import DiskError
-from offbeat.reading import content, reading
-from offbeat.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_time, packing
+from offbeat.core.errors import DiskError
+from offbeat.core.system.reading import content, reading
+from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_time, packing
 
 MAGIC, EARLIER = b"ofbL", b"lbfo"
 SUM = struct.Struct("<4sI")  # magic, CRC-32 of the rest of the frame
@@ -39,7 +39,7 @@ ROWS = [packing(dtype) for dtype in TABLES]
 
 @dataclass
 class Log:
-    """Collects the rows of a handler; `flush` writes them as one frame. Rows are tuples as in `offbeat.trace`.
+    """Collects the rows of a handler; `flush` writes them as one frame. Rows are tuples as in `offbeat.engines.trace`.
 
     In `mixed`, a write is named by its place among this agent's own.
     """

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from offbeat.reading import content, reading
-from offbeat.vector import Parts
+from offbeat.core.system.reading import content, reading
+from offbeat.core.vector import Parts
 
 HEAD, SUM = struct.Struct("<dq"), struct.Struct("<I")
 BODY = HEAD.size + SUM.size

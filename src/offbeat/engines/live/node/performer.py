@@ -10,19 +10,19 @@ from heapq import heappush
 
 import torch
 
-from offbeat import promises
-from offbeat.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
-from offbeat.errors import ContractError
-from offbeat.live.board import Row
-from offbeat.live.fabric import Bound, Fabric, Reader
-from offbeat.live.guard import Guard
-from offbeat.live.log import Log
-from offbeat.live.post import Link, Post
-from offbeat.live.register import Register
-from offbeat.live.wire import Tag
-from offbeat.outbox import Medium, Transmission, vectors
-from offbeat.trace import EVENT_CODE
-from offbeat.vector import Stamp, Vector, force, pin, settle
+from offbeat.core import promises
+from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
+from offbeat.core.errors import ContractError
+from offbeat.core.vector import Stamp, Vector, force, pin, settle
+from offbeat.engines.live.node.fabric import Bound, Fabric, Reader
+from offbeat.engines.live.node.guard import Guard
+from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.post import Link, Post
+from offbeat.engines.live.shm.board import Row
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.outbox import Medium, Transmission, vectors
+from offbeat.engines.trace import EVENT_CODE
 
 
 def digest(x: Vector) -> str:

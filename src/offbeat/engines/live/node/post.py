@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from offbeat.agent import Message
-from offbeat.outbox import Medium, Outbox, Transmission, added, vectors
-from offbeat.streams import Purpose, Supply, stream, uniform
-from offbeat.vector import settle
-from offbeat.world import World
+from offbeat.core.agent import Message
+from offbeat.core.system.streams import Purpose, Supply, stream, uniform
+from offbeat.core.vector import settle
+from offbeat.engines.outbox import Medium, Outbox, Transmission, added, vectors
+from offbeat.world.world import World
 
 Visible = Callable[[Transmission, int], bool]
 """Make a transmission visible to one receiver; False if there is no room yet."""

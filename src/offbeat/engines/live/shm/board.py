@@ -21,10 +21,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from offbeat.lifeline import readable
-from offbeat.live import memory
-from offbeat.live.wire import FabricError
-from offbeat.reading import reading
+from offbeat.core.system.lifeline import readable
+from offbeat.core.system.reading import reading
+from offbeat.engines.live.shm import memory
+from offbeat.engines.live.shm.wire import FabricError
 
 MAGIC = 0x6F6666626F617232
 HEAD, CHANGES, ROW = 8, 16384, 32

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat.agent import Message
-from offbeat.live import memory
-from offbeat.live.wire import FabricError, Layout, Tag, aligned, read_layout
-from offbeat.live.wire import tag as read_tag
-from offbeat.vector import Vector
+from offbeat.core.agent import Message
+from offbeat.core.vector import Vector
+from offbeat.engines.live.shm import memory
+from offbeat.engines.live.shm.wire import FabricError, Layout, Tag, aligned, read_layout
+from offbeat.engines.live.shm.wire import tag as read_tag
 
 MAGIC = 0x6F66666D61696C32  # "offmail2"
 HEAD = struct.Struct("<QQQQQ")  # magic, bytes of the ring, written, taken, whether the sender waits for room

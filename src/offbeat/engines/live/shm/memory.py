@@ -12,8 +12,8 @@ import os
 import platform
 from pathlib import Path
 
-from offbeat.errors import failed
-from offbeat.live.wire import FabricError
+from offbeat.core.errors import failed
+from offbeat.engines.live.shm.wire import FabricError
 
 
 def create(path: Path, size: int, head: bytes) -> mmap.mmap:

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from offbeat.agent import Message
-from offbeat.live import memory
-from offbeat.live.wire import FabricError, Layout, Tag, Words, aligned, read_layout
-from offbeat.reading import reading
-from offbeat.vector import Leased, Vector, pin
+from offbeat.core.agent import Message
+from offbeat.core.system.reading import reading
+from offbeat.core.vector import Leased, Vector, pin
+from offbeat.engines.live.shm import memory
+from offbeat.engines.live.shm.wire import FabricError, Layout, Tag, Words, aligned, read_layout
 
 MAGIC = 0x6F66666265617432  # "offbeat2"
 SLOTS = 3

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from offbeat.live.memory import require_ordered_stores
-from offbeat.live.wire import FabricError
-from offbeat.locks import Lock, take
+from offbeat.core.system.locks import Lock, take
+from offbeat.engines.live.shm.memory import require_ordered_stores
+from offbeat.engines.live.shm.wire import FabricError
 
 SHARED = Path("/dev/shm")
 PREFIX = f"offbeat-run-{os.getuid()}-"

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from offbeat.agent import Message
-from offbeat.errors import OffbeatError
-from offbeat.vector import Parts, Stamp, Vector
+from offbeat.core.agent import Message
+from offbeat.core.errors import OffbeatError
+from offbeat.core.vector import Parts, Stamp, Vector
 
 ALIGN = 64
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from offbeat.agent import Agent, Compute, Message, Publish, View
-from offbeat.outbox import vectors
-from offbeat.rules import Rule
-from offbeat.streams import Purpose, python_stream
-from offbeat.vector import Parts, Vector, settle
+from offbeat.core.agent import Agent, Compute, Message, Publish, View
+from offbeat.core.rules import Rule
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.core.vector import Parts, Vector, settle
+from offbeat.engines.outbox import vectors
 
 GRADIENT = -1
 

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offbeat import devices, kernel
-from offbeat.sim.forms import GRADIENT
-from offbeat.sim.schedule import NoTimetable
-from offbeat.sim.sides import Draw, Side
-from offbeat.sim.timetable import Floats, Ints, begin_of, ranges
-from offbeat.streams import CHUNK
-from offbeat.task import Task
-from offbeat.trace import Tally, Trace
-from offbeat.vector import Parts
+from offbeat.core.system import devices, kernel
+from offbeat.core.system.streams import CHUNK
+from offbeat.core.vector import Parts
+from offbeat.engines.sim.ahead.forms import GRADIENT
+from offbeat.engines.sim.ahead.schedule import NoTimetable
+from offbeat.engines.sim.ahead.sides import Draw, Side
+from offbeat.engines.sim.ahead.timetable import Floats, Ints, begin_of, ranges
+from offbeat.engines.trace import Tally, Trace
+from offbeat.tasks.task import Task
 
 WINDOW = 384, 2048
 """Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within these."""

@@ -19,10 +19,10 @@ from itertools import islice
 
 import numpy as np
 
-from offbeat.agent import View
-from offbeat.sim.timetable import Floats, Ints, Timetable, begin_of, ranges
-from offbeat.streams import Purpose, Supply, stream, uniform
-from offbeat.world import World
+from offbeat.core.agent import View
+from offbeat.core.system.streams import Purpose, Supply, stream, uniform
+from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
+from offbeat.world.world import World
 
 
 class NoTimetable(Exception):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.sim.forms import Form
-from offbeat.sim.schedule import Schedule
-from offbeat.trace import Tally, Trace, joined
+from offbeat.engines.sim.ahead.forms import Form
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.trace import Tally, Trace, joined
 
 Draw = Callable[[int], np.ndarray[Any, Any]]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
