@@ -38,7 +38,7 @@ from offbeat.algorithms import find
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.sim.ahead.levels import WIDEST
 from offbeat.engines.sim.ahead.schedule import Schedule
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.runs import Job, engines, simulator
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.task import Task
@@ -78,7 +78,7 @@ def data() -> DataSet:
     return DataSet("synthetic", x, y, x[:10], y[:10], CLASSES)
 
 
-def prepared(case: Case, samples: DataSet, seed: int) -> Prepared:
+def prepared(case: Case, samples: DataSet, seed: int) -> Setup:
     """The experiment of one replica."""
     shards = np.random.default_rng(seed).permutation(SAMPLES)[: SAMPLES // case.agents * case.agents]
     task = tasks.Logistic(samples, tasks.Minibatches(shards.reshape(case.agents, -1), BATCH), REG)
@@ -86,7 +86,7 @@ def prepared(case: Case, samples: DataSet, seed: int) -> Prepared:
     return prepare(Experiment(task=task, topology=case.topology, until=until, eval_every=until), seed)
 
 
-def ours(worlds: Sequence[Prepared]) -> float:
+def ours(worlds: Sequence[Setup]) -> float:
     """Updates per second."""
     began = time.perf_counter()
     made = engines([Job(p, find("adsgd"), 0.01) for p in worlds])
@@ -98,7 +98,7 @@ def ours(worlds: Sequence[Prepared]) -> float:
     return sum(each.counts()[0] for each in made) / seconds
 
 
-def timing(worlds: Sequence[Prepared]) -> float:
+def timing(worlds: Sequence[Setup]) -> float:
     """Updates per second of the timetable alone."""
     began = time.perf_counter()
     size = 4 * CLASSES * (FEATURES + 1)
@@ -120,7 +120,7 @@ def floor(task: tasks.Logistic, agents: int, replicas: int, gradients: int) -> f
     return calls * wide / (time.perf_counter() - began)
 
 
-def naive(p: Prepared, updates: int) -> float:
+def naive(p: Setup, updates: int) -> float:
     """Updates per second of a loop such as one writes first."""
     assert isinstance(p.task, tasks.Logistic)
     samples, shards, n = p.task.data, p.task.minibatches.shards, p.topology.n

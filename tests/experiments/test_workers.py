@@ -151,11 +151,11 @@ def test_what_is_told_of_a_run_is_told_once(shared: list[Portion]) -> None:
 
 def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[Portion]) -> None:
     list(plan().runs(workers=2))
-    assert shared[0].row.name == "allreduce"
-    assert "rfast" not in {portion.row.name for portion in shared}  # this process can begin at once
-    by_levels = [portion.asked for portion in plan(seeds=6)._portions(2, False) if portion.row.free]
+    assert shared[0].spec.name == "allreduce"
+    assert "rfast" not in {portion.spec.name for portion in shared}  # this process can begin at once
+    by_levels = [portion.asked for portion in plan(seeds=6)._portions(2, False) if portion.spec.free]
     assert [[seed for seed, _, _ in asked] for asked in by_levels] == [[0, 1, 2], [3, 4, 5]]
-    (whole,) = (portion.asked for portion in plan(seeds=6)._portions(1, False) if portion.row.free)
+    (whole,) = (portion.asked for portion in plan(seeds=6)._portions(1, False) if portion.spec.free)
     assert len(whole) == 6
 
 
@@ -208,7 +208,7 @@ def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Portion
     made = plan([own, "adsgd", "dsgd", "rfast"])
     runs = list(made.runs(workers=2))
     assert shared
-    assert own.__name__.lower() not in {portion.row.name for portion in shared}
+    assert own.__name__.lower() not in {portion.spec.name for portion in shared}
     same(runs, list(made.runs()))
 
 

@@ -17,7 +17,7 @@ from offbeat.engines.sim.ahead.forms import GRADIENT, NoForm, form_of
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.sides import Side
 from offbeat.engines.sim.ahead.timetable import Timetable
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.runs import Job, run_many, run_one, simulator
 from offbeat.results.run import Run
 from offbeat.world.delays import parse
@@ -28,12 +28,12 @@ SIZE = 8 * 10
 TABLES = ("events", "writes", "mixed", "transmissions")
 
 
-def prepared(seed: int = 0, **changed: Any) -> Prepared:
+def prepared(seed: int = 0, **changed: Any) -> Setup:
     chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
     return prepare(Experiment(**chosen), seed)
 
 
-def timetable(p: Prepared, size: int = SIZE) -> Timetable | None:
+def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
     """The timetable of the whole run in one piece, if there is one."""
     try:
         return Schedule(p.topology.views(), p.world, size).piece(p.until, more=False)
@@ -106,8 +106,8 @@ def test_a_run_is_the_same_alone_and_beside_others() -> None:
     assert len({run.digest for run in together}) == len(jobs)
     assert [run.diverged_at is not None for run in together] == [False] * 3 + [True] * 3
     for job, run in zip(jobs, together, strict=True):
-        assert same(run, run_one(job.p, job.row, job.lr))
-        assert same(run, run_one(job.p, job.row, job.lr, "batched"))
+        assert same(run, run_one(job.setup, job.spec, job.lr))
+        assert same(run, run_one(job.setup, job.spec, job.lr, "batched"))
 
 
 def test_runs_lie_side_by_side_only_where_gradients_can_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
 from offbeat.experiments import memory
-from offbeat.experiments.experiment import Prepared
+from offbeat.experiments.experiment import Setup
 from offbeat.experiments.runs import Job, engines, run_many, run_one, simulator
 from offbeat.world.delays import empirical
 
@@ -32,7 +32,7 @@ def equal(a: Trace, b: Trace) -> bool:
     return a.kinds == b.kinds and all(getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in TABLES)
 
 
-def parts(p: Prepared, ends: list[float]) -> tuple[list[Trace], Tally]:
+def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], Tally]:
     """The parts of the trace of a run by levels, and what is left of them."""
     schedule, since, made, tally = Schedule(p.topology.views(), p.world, SIZE), -1.0, list[Trace](), Tally(p.topology.n)
     for end in ends:
@@ -44,7 +44,7 @@ def parts(p: Prepared, ends: list[float]) -> tuple[list[Trace], Tally]:
     return made, tally
 
 
-def rough(seed: int, values: int = 64) -> Prepared:
+def rough(seed: int, values: int = 64) -> Setup:
     """A world with so few different delays that things happen at the same instant."""
     delays = empirical(np.arange(values // 2, values // 2 + values + 1) / values)  # with mean 1, so sums are exact
     p = prepared(seed, topology="grid", agents=9)
@@ -146,13 +146,13 @@ def test_runs_side_by_side_are_cut_at_the_same_times(monkeypatch: pytest.MonkeyP
     together = [*run_many(jobs)]
     assert [run.diverged_at is not None for run in together] == [False] * 3 + [True] * 3
     for job, run in zip(jobs, together, strict=True):
-        assert same(run, run_one(job.p, job.row, job.lr, "batched"))
+        assert same(run, run_one(job.setup, job.spec, job.lr, "batched"))
     kept = [replace(job, keep_trace=True) for job in jobs]
     assert len(engines(kept)) == 1, "a long run of which the trace is held is made alone"
     assert len(engines([jobs[0], *kept])) == 1
 
 
-def late() -> Prepared:
+def late() -> Setup:
     """A world in which, after some pieces, two things happen that no timetable can order."""
     for seed in range(200):
         p = replace(rough(seed, 64), until=30.0, eval_times=[0.0, 10.0, 20.0, 30.0])
@@ -178,9 +178,9 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
     with pytest.raises(SettingError, match="cannot be run by levels here"):
         run_one(p, ADSGD, 0.05, "levels")
     smooth = replace(p, world=World(seed=1))
-    simulated: list[Prepared] = []
+    simulated: list[Setup] = []
 
-    def noted(p: Prepared, *rest: Any) -> Simulator:
+    def noted(p: Setup, *rest: Any) -> Simulator:
         simulated.append(p)
         return simulator(p, *rest)
 

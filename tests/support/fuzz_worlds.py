@@ -20,7 +20,7 @@ from offbeat import Momentum, OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.rules import SGD
 from offbeat.experiments import memory
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.runs import Job, run_many, run_one
 from offbeat.results.run import Run
 
@@ -37,7 +37,7 @@ class World:
     """A world that can run: what is asked for, and what is built from it."""
 
     settings: dict[str, Any]
-    p: Prepared
+    p: Setup
     row: Algorithm
     lr: float
     momentum: bool

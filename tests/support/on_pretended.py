@@ -156,10 +156,10 @@ def test_settings_go_round_and_a_sweep_takes_them(device: torch.device, monkeypa
 def test_a_task_of_the_users_is_moved_once_for_all_seeds(device: torch.device) -> None:
     task = network()
     plan = comparison.plan("adsgd,dsgd", task=task, until=5, seeds=3, device=NAME)
-    assert len({id(p.task) for p in plan.prepared}) == 1 and plan.prepared[0].task is not task
-    assert all(part.device == device for part in plan.prepared[0].task.initial())
+    assert len({id(p.task) for p in plan.setups}) == 1 and plan.setups[0].task is not task
+    assert all(part.device == device for part in plan.setups[0].task.initial())
     assert all(p.device.type == "cpu" for p in task.module.parameters())
-    assert comparison.plan("adsgd", task=task, until=5).prepared[0].task is task
+    assert comparison.plan("adsgd", task=task, until=5).setups[0].task is task
     on_both(NAME, "adsgd,dsgd", task=task, until=8, lr=0.1)
 
 

@@ -422,7 +422,7 @@ class Repeating:
             yield from self.sampler
 
 
-class Prepared(DataLoader[int]):
+class Setup(DataLoader[int]):
     """Hands out what another loader does, one batch behind it, as Accelerate's do; of another length."""
 
     def __init__(self, dataset: Dataset[int], **settings: Any) -> None:
@@ -458,7 +458,7 @@ class Wrapper:
         return iter(self.loader)
 
 
-@pytest.mark.parametrize("kind", [Transforming, Forever, Prepared])
+@pytest.mark.parametrize("kind", [Transforming, Forever, Setup])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_loader_that_goes_its_own_way_is_split_by_batches(kind: type[DataLoader[int]], shuffle: bool) -> None:
     """Never handed out whole: each agent gets other batches, and as many as `len` says."""

@@ -296,7 +296,7 @@ def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
 
 def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) -> list[str]:
     """What the user should know before the runs start."""
-    said = measured(plan.prepared[0].world)
+    said = measured(plan.setups[0].world)
     if plan.memory > WORTH_SAYING:
         free, on_gpu = available(), plan.experiment.device != "cpu"
         there = f", most of it on {plan.experiment.device}" if on_gpu else ""
@@ -330,7 +330,7 @@ def _carry_out(
                     output.save(traces / _trace_name(run), run.trace.save, name=False)
                 if finished is not None:
                     finished(run)
-                return run if run.seed == plan.prepared[0].seed else replace(run, trace=None)
+                return run if run.seed == plan.setups[0].seed else replace(run, trace=None)
 
             for text in announced:
                 note(text)

@@ -26,7 +26,7 @@ from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.guard import SKIP, checked_policy
 from offbeat.engines.live.shm.board import MOST
 from offbeat.experiments import comparison
-from offbeat.experiments.experiment import Prepared
+from offbeat.experiments.experiment import Setup
 from offbeat.experiments.livefolder import (
     EXPECTED,
     NAME,
@@ -167,7 +167,7 @@ def live(
             refuse_used(folder)
         ended = series.ended(folder)
         keep_asked(folder, asked, how)
-        for line in [] if quiet else measured(series.p.world):
+        for line in [] if quiet else measured(series.setup.world):
             complain(line)
         output = Outputs(quiet)
         result, code = series.run(folder, ended, output)
@@ -213,8 +213,8 @@ def _checked(asked: dict[str, Any], how: dict[str, Any]) -> Series:
         raise SettingError("Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the step.")
     for text in how["fault"]:
         parse_fault(text, asked["agents"])
-    runs = [(row, step) for row, steps in zip(plan.rows, plan.steps, strict=True) for step in steps or []]
-    return Series(plan.prepared[0], e, runs, seconds, how)
+    runs = [(spec, step) for spec, steps in zip(plan.specs, plan.steps, strict=True) for step in steps or []]
+    return Series(plan.setups[0], e, runs, seconds, how)
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class Series:
         how: restarts, checkpoints and faults
     """
 
-    p: Prepared
+    setup: Setup
     e: dict[str, Any]
     runs: list[tuple[Algorithm, float]]
     unit: float
@@ -237,14 +237,14 @@ class Series:
     def ended(self, folder: Path) -> dict[Path, Run]:
         """The runs that have ended by themselves. Raises SettingError if one that began cannot go on."""
         found = {}
-        for row, lr in self.runs:
-            where = run_folder(folder, row, lr)
-            run = ended_run(self.p, row, lr, where, self.unit)
+        for spec, lr in self.runs:
+            where = run_folder(folder, spec, lr)
+            run = ended_run(self.setup, spec, lr, where, self.unit)
             if run is not None:
                 found[where] = run
             elif begun(where):
                 set_damaged_aside(where, complain)
-                if why := why_not_resumable(where, self.p.topology.n, row):
+                if why := why_not_resumable(where, self.setup.topology.n, spec):
                     raise SettingError(why)
         return found
 
@@ -254,8 +254,8 @@ class Series:
         remarks: list[str] = []
         console, code = Out(stderr=True), 0
         with terminable(), Screen(console, console) if not output.quiet else nullcontext() as screen:
-            for k, (row, lr) in enumerate(self.runs):
-                where = run_folder(folder, row, lr)
+            for k, (spec, lr) in enumerate(self.runs):
+                where = run_folder(folder, spec, lr)
                 name = f"{where.name} ({k + 1} of {len(self.runs)})"
                 if screen is not None and (where in ended or begun(where)):
                     what = "has ended, and is taken as it is" if where in ended else "goes on from its checkpoints"
@@ -263,7 +263,7 @@ class Series:
                 run: Run | None = ended.get(where)
                 if run is None:
                     try:
-                        run, number = self._one(row, lr, where, name, screen, remarks)
+                        run, number = self._one(spec, lr, where, name, screen, remarks)
                     except KeyboardInterrupt as interrupt:  # while it is evaluated
                         run, number = None, exit_code(interrupt) - 128
                     except Exception as error:  # whatever it is, it costs no run that has ended
@@ -280,13 +280,13 @@ class Series:
         return Comparison(runs, interrupted=code != 0 or output.error is not None), code
 
     def _one(
-        self, row: Algorithm, lr: float, where: Path, name: str, screen: Screen | None, remarks: list[str]
+        self, spec: Algorithm, lr: float, where: Path, name: str, screen: Screen | None, remarks: list[str]
     ) -> tuple[Run | None, int]:
         """One run, from its checkpoints if it had begun, and the signal that ended it."""
 
         def told(now: float) -> None:
             if screen is not None:
-                screen.about = f"{name}, time {now:,.0f} of {self.p.until:,.0f}"
+                screen.about = f"{name}, time {now:,.0f} of {self.setup.until:,.0f}"
 
         told(0.0)
         resume = begun(where)
@@ -297,7 +297,7 @@ class Series:
             raise DiskError(f"Cannot make the folder {where}: {error.strerror or error}.") from error
         with undone(where, fresh), shown(screen, metrics := Metrics(where)) as (say, watch):
             run, number = run_live(
-                self.p, self.e, row, lr, where, self.unit, self.how["max_restarts"], say, told, self.how["fault"],
+                self.setup, self.e, spec, lr, where, self.unit, self.how["max_restarts"], say, told, self.how["fault"],
                 watch, self.how["checkpoint_every"], resume, self.how.get("on_nan", SKIP),
             )  # fmt: skip
         remarks += metrics.remarks
@@ -305,11 +305,11 @@ class Series:
 
     def any_begun(self, folder: Path) -> bool:
         """Whether there is anything of any run."""
-        return any(begun(run_folder(folder, row, lr)) for row, lr in self.runs)
+        return any(begun(run_folder(folder, spec, lr)) for spec, lr in self.runs)
 
     def how_to_go_on(self, folder: Path) -> str:
         """After an interruption: what to do, in a sentence or two."""
-        wheres = [(run_folder(folder, row, lr), row) for row, lr in self.runs]
-        left = [(where, row) for where, row in wheres if begun(where) and not has_ended(where)]
-        whys = [why for where, row in left if (why := why_not_resumable(where, self.p.topology.n, row))]
+        wheres = [(run_folder(folder, spec, lr), spec) for spec, lr in self.runs]
+        left = [(where, spec) for where, spec in wheres if begun(where) and not has_ended(where)]
+        whys = [why for where, spec in left if (why := why_not_resumable(where, self.setup.topology.n, spec))]
         return " ".join([*whys, f"To go on: offbeat live --resume --out {shlex.quote(str(folder))}"])

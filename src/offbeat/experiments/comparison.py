@@ -18,7 +18,7 @@ from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
-from offbeat.experiments.experiment import Experiment, Prepared, check_algorithm, prepare, whole
+from offbeat.experiments.experiment import Experiment, Setup, check_algorithm, prepare, whole
 from offbeat.experiments.memory import available, held, refuse_too_many
 from offbeat.experiments.portions import Making, Portion, Setting, crew, seconds
 from offbeat.experiments.runs import Job, check_run, needed, side_by_side
@@ -41,8 +41,8 @@ class Plan:
     """A checked list of runs, made by iterating over `runs`."""
 
     experiment: Experiment
-    prepared: list[Prepared]
-    rows: list[Algorithm]
+    setups: list[Setup]
+    specs: list[Algorithm]
     steps: list[list[float] | None]  # for each row; None: to be tuned
     rule: Callable[[float], Rule] = SGD
     check: bool = False
@@ -52,38 +52,38 @@ class Plan:
     @property
     def count(self) -> int:
         """How many runs there will be, those for tuning included: at most so many."""
-        seeds = len(self.prepared)
+        seeds = len(self.setups)
         return sum(self.tuned.most + seeds if steps is None else len(steps) * seeds for steps in self.steps)
 
     @property
     def planned(self) -> dict[str, int]:
         """How many runs of each algorithm there will be to compare."""
-        each = zip(self.rows, self.steps, strict=True)
-        return {row.name: len(steps or [1.0]) * len(self.prepared) for row, steps in each}
+        each = zip(self.specs, self.steps, strict=True)
+        return {spec.name: len(steps or [1.0]) * len(self.setups) for spec, steps in each}
 
     @property
     def memory(self) -> float:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
         most = 0.0
-        for row, steps, traced in zip(self.rows, self.steps, self.traced, strict=True):
-            jobs = [Job(self.prepared[0], row, 1.0, keep) for keep in {traced, False}]
-            beside = len(self.prepared) * len(steps) if steps else max(len(self.prepared), self.tuned.most)
+        for spec, steps, traced in zip(self.specs, self.steps, self.traced, strict=True):
+            jobs = [Job(self.setups[0], spec, 1.0, keep) for keep in {traced, False}]
+            beside = len(self.setups) * len(steps) if steps else max(len(self.setups), self.tuned.most)
             most = max(most, *(needed([job] * beside, self.experiment.executor, self.rule) for job in jobs))
         return most
 
     @property
     def untraced(self) -> list[str]:
         """The algorithms of which no trace is held: it would take too much memory, or is of no use."""
-        return [row.name for row, traced in zip(self.rows, self.traced, strict=True) if not traced]
+        return [spec.name for spec, traced in zip(self.specs, self.traced, strict=True) if not traced]
 
     def without_traces(self) -> Plan:
         """The same, for who shows no timeline: no trace is held, unless all are kept."""
-        return replace(self, traced=[False] * len(self.rows))
+        return replace(self, traced=[False] * len(self.specs))
 
     def check_traces(self) -> None:
         """Raise SettingError if there is not enough memory to hold the trace of a run."""
-        for row in self.rows:
-            check_run(self.prepared[0], row, 1.0, self.experiment.executor, self.rule, keep_trace=True)
+        for spec in self.specs:
+            check_run(self.setups[0], spec, 1.0, self.experiment.executor, self.rule, keep_trace=True)
 
     def runs(
         self,
@@ -111,7 +111,7 @@ class Plan:
         others = 0
         if wanted(whole("workers", workers)) > 1:
             runs = sum(len(steps or [1.0]) * traced for steps, traced in zip(self.steps, self.traced, strict=True))
-            kept = runs * held(self.prepared[0])
+            kept = runs * held(self.setups[0])
             others, said = crew(self._portions(workers, keep_traces), workers - 1, cache(self._need), kept)
             if said:
                 note(said)
@@ -122,7 +122,7 @@ class Plan:
         note: Callable[[str], None],
     ) -> Iterator[Run]:  # fmt: skip
         done: dict[tuple[int, int], Run] = {}
-        searches = [Search(self.tuned, self._grid(row), self._tuning_seeds()) for row in self.rows]
+        searches = [Search(self.tuned, self._grid(spec), self._tuning_seeds()) for spec in self.specs]
 
         def arrived(portion: Portion, k: int, run: Run) -> None:
             place, search = portion.place, searches[portion.place]
@@ -138,9 +138,9 @@ class Plan:
 
         first = self._portions(others + 1, keep_traces)
         numbers = numbered(len(first))
-        runs = [(1 if steps is None else len(steps)) * len(self.prepared) for steps in self.steps]
+        runs = [(1 if steps is None else len(steps)) * len(self.setups) for steps in self.steps]
         order = iter([(place, k) for place, several in enumerate(runs) for k in range(several)])
-        setting = Setting(self.experiment, self.prepared, self.rule, self.check, arrived, progress, note)
+        setting = Setting(self.experiment, self.setups, self.rule, self.check, arrived, progress, note)
         making = Making(setting, others, self.count)
         following = next(order)
         with closing(making):
@@ -160,41 +160,43 @@ class Plan:
         """What so many processes can begin with: all runs, but for a step that is to be tuned those that find it."""
         numbers, first = numbered(), list[Portion]()
         for place, steps in enumerate(self.steps):
-            grid = self._grid(self.rows[place])
+            grid = self._grid(self.specs[place])
             first += self._split(place, steps or grid, steps is None, processes, keep_traces, numbers)
         return first
 
-    def _grid(self, row: Algorithm) -> list[float]:
-        return [row.default_lr(base, self.prepared[0].topology.n) for base in self.tuned.grid]
+    def _grid(self, spec: Algorithm) -> list[float]:
+        return [spec.default_lr(base, self.setups[0].topology.n) for base in self.tuned.grid]
 
     def _tuning_seeds(self) -> list[int]:
         """Of worlds in which nothing is compared."""
-        return [self.prepared[0].seed + AWAY + k for k in range(self.tuned.seeds)]
+        return [self.setups[0].seed + AWAY + k for k in range(self.tuned.seeds)]
 
     def _split(
         self, place: int, steps: list[float], tuning: bool, processes: int, keep_traces: bool, numbers: Iterator[int]
     ) -> list[Portion]:
         """The runs of one algorithm with these steps, in portions for so many processes."""
-        row, p, how = self.rows[place], self.prepared[0], self.experiment.executor
-        seeds = self._tuning_seeds() if tuning else [each.seed for each in self.prepared]
+        spec, setup, how = self.specs[place], self.setups[0], self.experiment.executor
+        seeds = self._tuning_seeds() if tuning else [each.seed for each in self.setups]
         traced = self.traced[place]
         asked = [
-            (seed, lr, not tuning and (keep_traces or (traced and seed == p.seed))) for lr in steps for seed in seeds
+            (seed, lr, not tuning and (keep_traces or (traced and seed == setup.seed)))
+            for lr in steps
+            for seed in seeds
         ]
-        beside = 1 if self.check else side_by_side(Job(p, row, 1.0, False), how, self.rule)
+        beside = 1 if self.check else side_by_side(Job(setup, spec, 1.0, False), how, self.rule)
         size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
-        here = bool(p.settings["own"]) or row.own or self.rule is not SGD or self.experiment.device != "cpu"
-        each, found = seconds(p, row), list[Portion]()
+        here = bool(setup.settings["own"]) or spec.own or self.rule is not SGD or self.experiment.device != "cpu"
+        each, found = seconds(setup, spec), list[Portion]()
         for at in range(0, len(asked), size):
             some = tuple(asked[at : at + size])
             which = f", run {at + 1}" if len(some) == 1 else f", runs {at + 1}-{at + len(some)}"
-            label = row.name + ", tuning" * tuning + (f"{which} of {len(asked)}" if len(asked) > 1 else "")
-            found.append(Portion(next(numbers), row, place, at, some, tuning, each * len(some), here, label))
+            label = spec.name + ", tuning" * tuning + (f"{which} of {len(asked)}" if len(asked) > 1 else "")
+            found.append(Portion(next(numbers), spec, place, at, some, tuning, each * len(some), here, label))
         return found
 
     def _need(self, place: int, kept: Sequence[bool]) -> float:
         """Bytes that runs of an algorithm need beyond the data. kept: of every run, whether its trace is held."""
-        jobs = [Job(self.prepared[0], self.rows[place], 1.0, keep) for keep in kept]
+        jobs = [Job(self.setups[0], self.specs[place], 1.0, keep) for keep in kept]
         return needed(jobs, self.experiment.executor, self.rule)
 
 
@@ -214,10 +216,10 @@ def plan(
     """Check everything about a comparison. Raises SettingError or DataError; nothing has run then."""
     if isinstance(algorithms, str):
         algorithms = algorithms.split(",")
-    rows = [find(a) for a in algorithms]
-    if not rows:
+    specs = [find(a) for a in algorithms]
+    if not specs:
         raise SettingError("Name at least one algorithm.")
-    names = [row.name for row in rows]
+    names = [spec.name for spec in specs]
     if len(set(names)) < len(names):
         raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
@@ -230,35 +232,35 @@ def plan(
         if name not in known:
             raise unknown("setting", name, [*known, "lr", "seed", "seeds", *TUNING, "rule"])
     e = Experiment(**settings)
-    prepared = [prepare(e, seed)]
-    refuse_too_many(prepared[0], len(rows) * seeds, seeds)
+    setups = [prepare(e, seed)]
+    refuse_too_many(setups[0], len(specs) * seeds, seeds)
     if not isinstance(e.task, str):
-        e = replace(e, task=prepared[0].task)  # moved to the device once, whatever the number of seeds
-    prepared += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
-    of_each = _steps(lr, rows, prepared[0].topology.n)
-    tuned = _asked(of_each, prepared[0], tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds)
-    made = Plan(e, prepared, rows, of_each, rule, check, tuned=tuned)
-    for row, steps in zip(rows, made.steps, strict=True):
+        e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
+    setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
+    of_each = _steps(lr, specs, setups[0].topology.n)
+    tuned = _asked(of_each, setups[0], tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds)
+    made = Plan(e, setups, specs, of_each, rule, check, tuned=tuned)
+    for spec, steps in zip(specs, made.steps, strict=True):
         for step in steps or [1.0]:
-            check_run(prepared[0], row, step, e.executor, rule)
-        for p in prepared[1:]:  # of other seeds a random graph may be another
-            check_algorithm(p, row)
+            check_run(setups[0], spec, step, e.executor, rule)
+        for setup in setups[1:]:  # of other seeds a random graph may be another
+            check_algorithm(setup, spec)
     return replace(made, traced=_traced(made))
 
 
 def _traced(made: Plan) -> list[bool]:
     """For each algorithm whether the traces of its first seed fit into a share of the memory, beside those before."""
     free, before, traced = available(), 0.0, []
-    one = held(made.prepared[0])
-    for row, steps in zip(made.rows, made.steps, strict=True):
+    one = held(made.setups[0])
+    for spec, steps in zip(made.specs, made.steps, strict=True):
         others = (len(steps or [1.0]) - 1) * one
-        needs = needed([Job(made.prepared[0], row, 1.0)], made.experiment.executor, made.rule)
+        needs = needed([Job(made.setups[0], spec, 1.0)], made.experiment.executor, made.rule)
         traced.append(free is None or before + others + needs <= TRACES * free)
         before += (others + one) * traced[-1]
     return traced
 
 
-def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | None]:
+def _steps(lr: Steps, specs: Sequence[Algorithm], n: int) -> list[list[float] | None]:
     """For every algorithm its list of steps; None where they are to be tuned.
 
     A mapping gives steps by algorithm, and by "" for all that it does not name.
@@ -266,8 +268,8 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
     own: dict[str, Any] = dict(lr) if isinstance(lr, Mapping) else {}
     base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
     for name in own:
-        if name not in [row.name for row in rows]:
-            compared = [row.name for row in rows]
+        if name not in [spec.name for spec in specs]:
+            compared = [spec.name for spec in specs]
             hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(name, compared, n=1)) else ""
             raise SettingError(
                 f"A step was given for '{name}', which is not compared.{hint} Compared: {', '.join(compared)}."
@@ -282,13 +284,13 @@ def _steps(lr: Steps, rows: Sequence[Algorithm], n: int) -> list[list[float] | N
     if common is not None and len(set(common)) < max(1, len(common)):
         raise SettingError(f"Expected one or more different steps; got {common}.")
     steps: list[list[float] | None] = []
-    for row in rows:
-        shared = None if common is None else [row.default_lr(step, n) for step in common]
-        steps.append([float(own[row.name])] if row.name in own else shared)
+    for spec in specs:
+        shared = None if common is None else [spec.default_lr(step, n) for step in common]
+        steps.append([float(own[spec.name])] if spec.name in own else shared)
     return steps
 
 
-def _asked(steps: Sequence[list[float] | None], p: Prepared, **given: Any) -> Asked:
+def _asked(steps: Sequence[list[float] | None], setup: Setup, **given: Any) -> Asked:
     """How steps are tuned. Raises SettingError for what makes no sense."""
     given = {name: value for name, value in given.items() if value is not None}
     if given and None not in steps:
@@ -298,7 +300,7 @@ def _asked(steps: Sequence[list[float] | None], p: Prepared, **given: Any) -> As
     grid = given.get("tune_grid", ())
     given |= {"tune_grid": tuple(grid if isinstance(grid, Iterable) else [grid])} if "tune_grid" in given else {}
     asked = Asked(**{name.removeprefix("tune_"): value for name, value in given.items()})
-    if asked.by == "target" and p.target is None:
+    if asked.by == "target" and setup.target is None:
         raise SettingError("Steps cannot be tuned by the target, for there is none; expected a target, or 'loss'.")
     return asked
 

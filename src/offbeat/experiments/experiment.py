@@ -80,7 +80,7 @@ class Experiment:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class Setup:
     """An experiment of one seed, checked and ready: the same for every algorithm."""
 
     seed: int
@@ -140,7 +140,7 @@ def _typed(e: Experiment) -> Experiment:
     return replace(e, crash=crashes, **numbers)
 
 
-def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
+def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then.
 
     Args:
@@ -177,9 +177,9 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
     until: float
     if isinstance(e.task, str):
         task: Task = built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data, device)
-        row = tasks.TASKS[e.task]
-        until = row.until if e.until is None else e.until
-        target: float | None = row.target if e.target is None else e.target
+        spec = tasks.TASKS[e.task]
+        until = spec.until if e.until is None else e.until
+        target: float | None = spec.target if e.target is None else e.target
     else:
         if e.until is None:
             raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
@@ -190,7 +190,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
     if target is not None and not (0 <= target <= 1 if task.measure == "accuracy" else 0 < target < math.inf):
         expected = "an accuracy between 0 and 1" if task.measure == "accuracy" else "a finite loss > 0"
         raise SettingError(f"The target must be {expected}; got {target:g}.")
-    return Prepared(
+    return Setup(
         seed, task, topology, world, until, target, _eval_times(until, e.eval_every),
         _settings(e, task, topology, world, straggler, until, target),
     )  # fmt: skip
@@ -198,10 +198,10 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Prepared:
 
 def _refuse_impossible(e: Experiment, n: int, compute: Delay) -> None:
     """Raise SettingError for sizes that no machine can hold, or no lifetime; nothing has been built then."""
-    row = tasks.TASKS.get(e.task) if isinstance(e.task, str) else None
-    until = row.until if row is not None and e.until is None else e.until
+    spec = tasks.TASKS.get(e.task) if isinstance(e.task, str) else None
+    until = spec.until if spec is not None and e.until is None else e.until
     if isinstance(e.topology, str):
-        draws = row is not None and row.name != "quadratic"
+        draws = spec is not None and spec.name != "quadratic"
         refuse_agents(n, e.topology, edges(e.topology, n), max(0, e.batch) * draws)
     if until is not None:
         _eval_times(until, e.eval_every)
@@ -306,12 +306,12 @@ def _shape(delay: str) -> str:
     return delay if delay.split()[0] in ("file", "empirical") else str(parse(delay))
 
 
-def check_algorithm(p: Prepared, row: Algorithm) -> None:
+def check_algorithm(setup: Setup, spec: Algorithm) -> None:
     """Raise SettingError if the algorithm cannot run on this graph."""
-    row.check(p.topology)
-    agent, n = row.new(), p.topology.n
-    rng = python_stream(p.seed, Purpose.ALGORITHM, 0)
+    spec.check(setup.topology)
+    agent, n = spec.new(), setup.topology.n
+    rng = python_stream(setup.seed, Purpose.ALGORITHM, 0)
     with named(agent, "join"):
-        agent.join(0, n, Vector(p.task.initial()), p.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
+        agent.join(0, n, Vector(setup.task.initial()), setup.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
     with named(agent, "check"):
         agent.check()

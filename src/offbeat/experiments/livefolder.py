@@ -22,9 +22,9 @@ EXPECTED = "the settings of a run of offbeat live"
 NAME_IT = "--resume goes on with a run: name its folder with --out."
 
 
-def run_folder(folder: Path, row: Algorithm, lr: float) -> Path:
+def run_folder(folder: Path, spec: Algorithm, lr: float) -> Path:
     """Where the run of an algorithm with a step is."""
-    return folder / f"{row.name.replace(':', '-')}-lr{lr!r}"
+    return folder / f"{spec.name.replace(':', '-')}-lr{lr!r}"
 
 
 def refuse_used(folder: Path) -> None:
@@ -95,7 +95,7 @@ def set_damaged_aside(where: Path, say: Callable[[str], None]) -> None:
         set_aside(folder, say)
 
 
-def refuse_unresumable(out: Path | None, agents: int, row: Algorithm) -> None:
+def refuse_unresumable(out: Path | None, agents: int, spec: Algorithm) -> None:
     """Raise SettingError unless there is a run of offbeat launch in the folder that can go on from its checkpoints."""
     if out is None:
         raise SettingError(NAME_IT)
@@ -107,13 +107,13 @@ def refuse_unresumable(out: Path | None, agents: int, row: Algorithm) -> None:
         )
     if had != agents:
         raise SettingError(f"{out} holds a run of {had} agents; got --agents {agents}. Expected as many as it has.")
-    if why := why_not_resumable(out, agents, row, "Start a new one, with another --out."):
+    if why := why_not_resumable(out, agents, spec, "Start a new one, with another --out."):
         raise SettingError(why)
 
 
-def why_not_resumable(where: Path, agents: int, row: Algorithm, do: str = "") -> str:
+def why_not_resumable(where: Path, agents: int, spec: Algorithm, do: str = "") -> str:
     """Why a run that was interrupted cannot go on from its checkpoints, and what to do; empty if it can."""
-    together = "return" not in row.tolerates
+    together = "return" not in spec.tolerates
     found = [newest(where / "checkpoints" / f"agent-{i}", agents, together) for i in range(agents)]
     missing = [i for i, step in enumerate(found) if step is None]
     if not missing:

@@ -38,7 +38,7 @@ from offbeat.engines.live.shm.board import State
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.simulator import final_bytes
 from offbeat.engines.trace import Trace, write_atomically
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.runs import curve_point, final_scores, one_thread, reached
 from offbeat.results.run import Curve, Run
 
@@ -52,26 +52,26 @@ def agent_program() -> None:
     if here is None:
         raise SettingError("offbeat.experiments.liverun is started by offbeat live, not by hand.")
     s, me = here.settings, here.me
-    p = prepare(Experiment(**s["experiment"]), s["seed"])
+    setup = prepare(Experiment(**s["experiment"]), s["seed"])
     agent = find(s["algorithm"]).new()
-    initial = Vector(p.task.initial())
-    rng = python_stream(p.seed, Purpose.ALGORITHM, me)
-    n = p.topology.n
-    agent.join(me, n, initial, p.topology.view(me, frozenset(range(n))), SGD(s["lr"]), rng)
+    initial = Vector(setup.task.initial())
+    rng = python_stream(setup.seed, Purpose.ALGORITHM, me)
+    n = setup.topology.n
+    agent.join(me, n, initial, setup.topology.view(me, frozenset(range(n))), SGD(s["lr"]), rng)
     agent.check()
-    driver = here.driver(agent, p.topology, initial.nbytes, p.world)
-    driver.deadline = p.until
+    driver = here.driver(agent, setup.topology, initial.nbytes, setup.world)
+    driver.deadline = setup.until
     keeper = Keeper(here, s, driver)
     state = keeper.state()
     asked = here.asked() if state is None else state["asked"] - 1
-    minibatch = Supply(partial(p.task.draw, me, stream(p.seed, Purpose.DATA, me)))
-    compute_time = Supply(partial(p.world.compute_delay(me).draw, stream(p.seed, Purpose.COMPUTE, me)))
+    minibatch = Supply(partial(setup.task.draw, me, stream(setup.seed, Purpose.DATA, me)))
+    compute_time = Supply(partial(setup.world.compute_delay(me).draw, stream(setup.seed, Purpose.COMPUTE, me)))
     for _ in range(asked):
         minibatch(), compute_time()
     faults = here.faults()
     with one_thread():
         # What is used for the first time takes longer, which is no part of the emulated world: before the clock begins.
-        evaluate(p.task, {me: (initial.parts, p.task.draw(me, stream(p.seed, Purpose.DATA, me), 1)[0])})
+        evaluate(setup.task, {me: (initial.parts, setup.task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])})
         try:
             driver.join()
             x = begin(driver, here, initial) if state is None else resume(driver, here, state)
@@ -79,8 +79,8 @@ def agent_program() -> None:
             while True:
                 asked += 1
                 done = driver.clock.now() + compute_time()
-                g = evaluate(p.task, {me: (x.parts, minibatch())})[me]
-                time.sleep(max(0.0, min(done, p.until) - driver.clock.now()) * driver.clock.unit)
+                g = evaluate(setup.task, {me: (x.parts, minibatch())})[me]
+                time.sleep(max(0.0, min(done, setup.until) - driver.clock.now()) * driver.clock.unit)
                 faults.before_step(driver.performer.steps)
                 x = driver.step(driver.guard.gradient(g, driver.performer.steps + 1))
                 faults.after_step()
@@ -148,20 +148,20 @@ class Watcher:
     An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was last seen.
     """
 
-    p: Prepared
+    setup: Setup
     unit: float
     looks: Looks
     told: Callable[[float], None] | None = None
     final: Parts = ()
 
     def __post_init__(self) -> None:
-        n, taken = self.p.topology.n, self.looks.taken
-        last = taken[-1][1] if taken else all_alike(self.p)
+        n, taken = self.setup.topology.n, self.looks.taken
+        last = taken[-1][1] if taken else all_alike(self.setup)
         self._seen = [tuple(part[i] for part in last) for i in range(n)]
 
     def __call__(self, launcher: Launcher) -> None:
         """Called by the launcher every now and then, and just before the end."""
-        board, taken, times = launcher.board, self.looks.taken, self.p.eval_times
+        board, taken, times = launcher.board, self.looks.taken, self.setup.eval_times
         if not board.zero:
             return
         now = (time.monotonic_ns() - board.zero) / 1e9 / self.unit
@@ -176,22 +176,22 @@ class Watcher:
             if over:
                 self.final = models
         if self.told is not None:
-            self.told(min(now, self.p.until))
+            self.told(min(now, self.setup.until))
 
     def _models(self, launcher: Launcher) -> Parts:
-        for i in range(self.p.topology.n):
+        for i in range(self.setup.topology.n):
             if (found := model_of(launcher.shared, launcher.board, i)) is not None:
                 self._seen[i] = found[0].parts
         return tuple(torch.stack(parts) for parts in zip(*self._seen, strict=True))
 
 
-def all_alike(p: Prepared) -> Parts:
+def all_alike(setup: Setup) -> Parts:
     """All agents' models at the start, [n, P] per part."""
-    return tuple(torch.stack([part] * p.topology.n) for part in p.task.initial())
+    return tuple(torch.stack([part] * setup.topology.n) for part in setup.task.initial())
 
 
 def run_live(
-    p: Prepared, e: dict[str, Any], row: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
+    setup: Setup, e: dict[str, Any], spec: Algorithm, lr: float, folder: Path, unit: float, max_restarts: int = 3,
     say: Callable[[int, str], None] = lambda agent, line: None, told: Callable[[float], None] | None = None,
     faults: Sequence[str] = (), look: Callable[[Launcher], None] = lambda launcher: None,
     checkpoint_every: int = 0, resume: bool = False, on_nan: str = SKIP,
@@ -204,15 +204,16 @@ def run_live(
     """
     began = time.perf_counter()
     settings = {
-        "experiment": e, "seed": p.seed, "algorithm": row.name, "lr": lr, "unit": unit, "folder": str(folder.resolve()),
-        "agents": p.topology.n, "faults": list(faults),
+        "experiment": e, "seed": setup.seed, "algorithm": spec.name, "lr": lr, "unit": unit,
+        "folder": str(folder.resolve()), "agents": setup.topology.n, "faults": list(faults),
         "checkpoint_every": checkpoint_every, "resume": resume, "on_nan": on_nan,
     }  # fmt: skip
-    looks = Looks(folder / LOOKS, all_alike(p), anew=not resume)
-    watcher = Watcher(p, unit, looks, told)
-    logs = [log_path(folder, i) for i in range(p.topology.n)]
+    looks = Looks(folder / LOOKS, all_alike(setup), anew=not resume)
+    watcher = Watcher(setup, unit, looks, told)
+    logs = [log_path(folder, i) for i in range(setup.topology.n)]
     job = Job(
-        p.topology.n, ["-m", "offbeat.experiments.liverun"], folder, settings, max_restarts, "return" in row.tolerates,
+        setup.topology.n, ["-m", "offbeat.experiments.liverun"], folder, settings, max_restarts,
+        "return" in spec.tolerates,
         elapsed(logs) * unit if resume else 0.0,
     )  # fmt: skip
 
@@ -247,7 +248,7 @@ def run_live(
     if not looks.taken:
         return None, launcher.stopped_by
     models = watcher.final or looks.taken[-1][1]
-    return _run(p, row, lr, unit, trace, looks.taken, models, wall_s), launcher.stopped_by
+    return _run(setup, spec, lr, unit, trace, looks.taken, models, wall_s), launcher.stopped_by
 
 
 def has_ended(folder: Path) -> bool:
@@ -255,22 +256,22 @@ def has_ended(folder: Path) -> bool:
     return (folder / ENDED).exists()
 
 
-def ended_run(p: Prepared, row: Algorithm, lr: float, folder: Path, unit: float) -> Run | None:
+def ended_run(setup: Setup, spec: Algorithm, lr: float, folder: Path, unit: float) -> Run | None:
     """The run in this folder, if there is one that has ended by itself. Raises DataError if a part of it is missing."""
     if not has_ended(folder):
         return None
     path = folder / ENDED
-    looks = Looks(folder / LOOKS, all_alike(p), anew=False)
+    looks = Looks(folder / LOOKS, all_alike(setup), anew=False)
     with reading(path, "what offbeat live wrote there"):
         wall_s = float(json_in(path)["wall_s"])
     if looks.final is None:
         raise DataError(f"{looks.path} does not hold the whole run; remove {folder}, and --resume makes it anew.")
     trace = Trace.load(folder / "trace.npz")
-    return _run(p, row, lr, unit, trace, looks.taken, looks.final, wall_s)
+    return _run(setup, spec, lr, unit, trace, looks.taken, looks.final, wall_s)
 
 
 def _run(
-    p: Prepared, row: Algorithm, lr: float, unit: float, trace: Trace, taken: Sequence[Look], models: Parts,
+    setup: Setup, spec: Algorithm, lr: float, unit: float, trace: Trace, taken: Sequence[Look], models: Parts,
     wall_s: float,
 ) -> Run:  # fmt: skip
     """What came out: the models that were seen are evaluated now, so that nobody was slowed."""
@@ -278,16 +279,16 @@ def _run(
     curve = Curve()
     with one_thread():
         for now, seen, steps in taken:
-            curve_point(p.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
-        final = final_scores(p.task, models, curve)
+            curve_point(setup.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
+        final = final_scores(setup.task, models, curve)
     return Run(
-        algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=curve, final=final,
-        settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": "SGD", "unit": unit,
+        algorithm=spec.name, lr=lr, seed=setup.seed, measure=setup.task.measure, curve=curve, final=final,
+        settings=setup.settings | {"algorithm": spec.name, "lr": lr, "seed": setup.seed, "rule": "SGD", "unit": unit,
                                "faults": trace.settings.get("faults", [])},
-        time_to_target=reached(p, curve), diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
+        time_to_target=reached(setup, curve), diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
         updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
         staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
-        wall_s=wall_s, topology=p.topology, models=models, trace=trace,
+        wall_s=wall_s, topology=setup.topology, models=models, trace=trace,
     )  # fmt: skip
 
 

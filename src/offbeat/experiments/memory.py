@@ -13,7 +13,7 @@ from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError
 from offbeat.core.system import devices
 from offbeat.engines.trace import PART
-from offbeat.experiments.experiment import Prepared
+from offbeat.experiments.experiment import Setup
 from offbeat.experiments.room import available as available
 from offbeat.experiments.room import refuse_runs
 
@@ -65,7 +65,7 @@ class Need:
         return self.models + self.trace + self.agents
 
 
-def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, beside: int = 1) -> Need:
+def need(setup: Setup, spec: Algorithm, by_levels: bool, keep_trace: bool = True, beside: int = 1) -> Need:
     """An estimate, good to a third or so for runs that are not small.
 
     Args:
@@ -73,9 +73,9 @@ def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, 
         keep_trace: whether the trace is held
         beside: how many such runs lie side by side
     """
-    n, size, on_gpu = p.topology.n, _bytes(p), p.task.initial()[0].device.type != "cpu"
-    updates, degree = p.updates, p.topology.degree
-    each, edge = row.vectors
+    n, size, on_gpu = setup.topology.n, _bytes(setup), setup.task.initial()[0].device.type != "cpu"
+    updates, degree = setup.updates, setup.topology.degree
+    each, edge = spec.vectors
     if by_levels:
         models = LEVELS[0] * n + (WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0)
         table, kept = LEVELS[1] + LEVELS[2] * degree, (KEPT[0] + KEPT[1] * degree) * keep_trace
@@ -89,20 +89,20 @@ def need(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = True, 
     return Need(beside * (models + 2 * n) * size, beside * trace, beside * n * AGENT)
 
 
-def held(p: Prepared) -> float:
+def held(setup: Setup) -> float:
     """About how many bytes the trace of a run by levels has; those of others have not many more."""
-    return p.updates * (KEPT[0] + KEPT[1] * p.topology.degree)
+    return setup.updates * (KEPT[0] + KEPT[1] * setup.topology.degree)
 
 
-def pieces(p: Prepared, beside: int) -> Sequence[float]:
+def pieces(setup: Setup, beside: int) -> Sequence[float]:
     """Where the pieces of the timetables of so many such runs end."""
-    count = math.ceil(beside * p.updates * (1 + p.topology.degree) / PIECE)
-    return [*[p.until * k / count for k in range(1, count)], p.until]
+    count = math.ceil(beside * setup.updates * (1 + setup.topology.degree) / PIECE)
+    return [*[setup.until * k / count for k in range(1, count)], setup.until]
 
 
-def _bytes(p: Prepared) -> int:
+def _bytes(setup: Setup) -> int:
     """Of one model."""
-    return sum(part.nbytes for part in p.task.initial())
+    return sum(part.nbytes for part in setup.task.initial())
 
 
 def resident() -> float:
@@ -114,51 +114,51 @@ def resident() -> float:
         return 0.0
 
 
-def refuse_too_many(p: Prepared, runs: int, seeds: int) -> None:
+def refuse_too_many(setup: Setup, runs: int, seeds: int) -> None:
     """Raise SettingError if the results of so many such runs, and the worlds of so many seeds, cannot be held."""
-    each = p.topology.n * _bytes(p) + len(p.eval_times) * POINT
-    refuse_runs(runs, each, seeds, p.topology.n * (1 + p.topology.degree / 10) * WORLD)
+    each = setup.topology.n * _bytes(setup) + len(setup.eval_times) * POINT
+    refuse_runs(runs, each, seeds, setup.topology.n * (1 + setup.topology.degree / 10) * WORLD)
 
 
-def refuse_too_large(p: Prepared, row: Algorithm, by_levels: bool, keep_trace: bool = False) -> None:
+def refuse_too_large(setup: Setup, spec: Algorithm, by_levels: bool, keep_trace: bool = False) -> None:
     """Raise SettingError if the run needs more of this machine's memory than there is, with what would fit.
 
     On a GPU the models are held against its memory, and everything else against that of the machine.
     """
-    device = p.task.initial()[0].device
+    device = setup.task.initial()[0].device
     if device.type != "cpu":
-        _refuse_gpu(p, row, need(p, row, by_levels, keep_trace), device)
+        _refuse_gpu(setup, spec, need(setup, spec, by_levels, keep_trace), device)
 
-    def here(keep_trace: bool, until: float = p.until) -> Need:
-        needed = need(replace(p, until=until), row, by_levels, keep_trace)
-        return needed if device.type == "cpu" else replace(needed, models=FINAL * p.topology.n * _bytes(p))
+    def here(keep_trace: bool, until: float = setup.until) -> Need:
+        needed = need(replace(setup, until=until), spec, by_levels, keep_trace)
+        return needed if device.type == "cpu" else replace(needed, models=FINAL * setup.topology.n * _bytes(setup))
 
     needed, free = here(keep_trace), available()
     if free is None or needed.total <= free:
         return
-    fits = [f"about {int(p.topology.n * free / needed.total):,} agents"]
+    fits = [f"about {int(setup.topology.n * free / needed.total):,} agents"]
     if keep_trace and here(keep_trace=False).total <= free:
         fits.append("these without --traces")
-    low, high = 0.0, p.until
+    low, high = 0.0, setup.until
     for _ in range(20):
         middle = (low + high) / 2
         low, high = (middle, high) if here(keep_trace, middle).total <= free else (low, middle)
     if low > 0:
         fits.append(f"these until time {low:,.6g},")
     raise SettingError(
-        f"A run of {row.name} with {p.topology.n:,} agents until time {p.until:g} needs about "
+        f"A run of {spec.name} with {setup.topology.n:,} agents until time {setup.until:g} needs about "
         f"{needed.total / 1e9:.1f} GB of memory: {needed.models / 1e9:.1f} for models, {needed.trace / 1e9:.1f} for "
         f"the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an earlier end; {', or '.join(fits)} "
         "would fit."
     )
 
 
-def _refuse_gpu(p: Prepared, row: Algorithm, needed: Need, device: torch.device) -> None:
+def _refuse_gpu(setup: Setup, spec: Algorithm, needed: Need, device: torch.device) -> None:
     """Raise SettingError if the models do not fit into the GPU's memory, with what would."""
     free = devices.free(device)
     if needed.models > free:
         raise SettingError(
-            f"A run of {row.name} with {p.topology.n:,} agents needs about {needed.models / 1e9:.1f} GB of memory for "
+            f"A run of {spec.name} with {setup.topology.n:,} agents needs about {needed.models / 1e9:.1f} GB of memory for "
             f"models on {device}; {free / 1e9:.1f} GB are free there. Expected fewer agents, or device 'cpu'; about "
-            f"{int(p.topology.n * free / needed.models):,} agents would fit."
+            f"{int(setup.topology.n * free / needed.models):,} agents would fit."
         )

@@ -14,7 +14,7 @@ import torch
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.rules import SGD, Rule
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.memory import available, resident
 from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.workers import Processes, Shared, board, possible
@@ -49,7 +49,7 @@ class Portion:
     """
 
     number: int
-    row: Algorithm
+    spec: Algorithm
     place: int
     first: int
     asked: tuple[tuple[int, float, bool], ...]
@@ -58,19 +58,19 @@ class Portion:
     here: bool
     label: str
 
-    def jobs(self, world: Callable[[int], Prepared]) -> list[Job]:
+    def jobs(self, world: Callable[[int], Setup]) -> list[Job]:
         """The runs, in the worlds of these seeds."""
-        return [Job(world(seed), self.row, lr, keep) for seed, lr, keep in self.asked]
+        return [Job(world(seed), self.spec, lr, keep) for seed, lr, keep in self.asked]
 
 
-def seconds(p: Prepared, row: Algorithm) -> float:
+def seconds(setup: Setup, spec: Algorithm) -> float:
     """How long a run takes, estimated: updates x (models an agent holds) x 10 us + evaluations x 1 ms.
 
     Updates are those of agents that never wait, and `Algorithm.vectors` says how many models: good to a factor of two
     or so for the tasks of the table. It decides what is made first, and whether workers pay; no result depends on it.
     """
-    each, edge = row.vectors
-    return p.updates * (each + edge * p.topology.degree) * VECTOR + len(p.eval_times) * EVALUATION
+    each, edge = spec.vectors
+    return setup.updates * (each + edge * setup.topology.degree) * VECTOR + len(setup.eval_times) * EVALUATION
 
 
 def crew(
@@ -110,14 +110,14 @@ class Setting:
     """What all portions have in common, and who is told what.
 
     Attributes:
-        prepared: the worlds that there are already
+        setups: the worlds that there are already
         arrived: told of every run as soon as it is there: its portion, its place in it, the run
         progress: likewise of evaluations: those of this process, and the newest of every worker
         note: told what the user should know
     """
 
     experiment: Experiment
-    prepared: Sequence[Prepared]
+    setups: Sequence[Setup]
     rule: Callable[[float], Rule]
     check: bool
     arrived: Callable[[Portion, int, Run], None]
@@ -134,7 +134,10 @@ class Making:
     def __init__(self, setting: Setting, workers: int, most: int) -> None:
         self.setting, self.left, self.alone = setting, 0, False
         self.here, self.running = deque[Portion](), dict[int, Portion]()
-        self.known, self.others = {p.seed: p for p in setting.prepared}, lru_cache(partial(prepare, setting.experiment))
+        self.known, self.others = (
+            {setup.seed: setup for setup in setting.setups},
+            lru_cache(partial(prepare, setting.experiment)),
+        )
         self.board = board(3 * most) if workers else []
         pool = Processes(workers, begin, self.board, setting.experiment, setting.check) if workers else None
         self.shared = Shared[Portion, list[Sent]](pool, make_portion)
@@ -195,7 +198,7 @@ class Making:
         if self.setting.progress is not None:
             self.setting.progress(portion.label, now, until, curve)
 
-    def _world(self, seed: int) -> Prepared:
+    def _world(self, seed: int) -> Setup:
         return self.known[seed] if seed in self.known else self.others(seed)
 
     def _received(self, portion: Portion, sent: list[Sent]) -> None:
@@ -218,7 +221,7 @@ class Making:
     def _glance(self, portion: Portion, progress: Progress) -> None:
         """Tell how far a worker is, but not of the end of a run: that is told when the run is here."""
         now, loss, accuracy = self.board[3 * portion.number : 3 * portion.number + 3]
-        until = self.setting.prepared[0].until
+        until = self.setting.setups[0].until
         if 0 < now < until and math.isfinite(loss):
             progress(
                 portion.label, now, until, Curve([now], [], [], [loss], [] if math.isnan(accuracy) else [accuracy])

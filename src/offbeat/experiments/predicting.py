@@ -20,7 +20,7 @@ import numpy as np
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError
 from offbeat.engines.trace import EVENT_CODE, Staleness, Trace
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.experiments.runs import one_thread, run_one, simulator
 from offbeat.results.run import Run, spread
@@ -150,15 +150,15 @@ def predict(
     e = s.get("experiment", {})
     if missing := [name for name in NEEDED if name not in s and name not in e]:
         raise DataError(f"The trace does not say its {missing[0]}; expected the trace of 'offbeat live' or 'launch'.")
-    before, row = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
+    before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
     graph = str(e.get("topology", s.get("topology")))
     start, end = _window(trace, e.get("until"))
     long = until if until is not None else e.get("until", end - start)
-    p = _prepared(trace, topology or graph, long, case or "base", straggler, slowdown)
+    setup = _setup(trace, topology or graph, long, case or "base", straggler, slowdown)
     known = "experiment" in s
-    fitted = fit(trace, sum(x.nbytes for x in p.task.initial()) if known else None)
+    fitted = fit(trace, sum(x.nbytes for x in setup.task.initial()) if known else None)
     scale = 1.0 if known else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
-    step = lr if lr is not None else _step(before, row, float(s.get("lr", 1.0)), trace.agents)
+    step = lr if lr is not None else _step(before, spec, float(s.get("lr", 1.0)), trace.agents)
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
     paused = sum(b - a for a, b in out)
     if not paused < end - start:
@@ -167,9 +167,9 @@ def predict(
             "can be predicted from this run."
         )
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
-    old = _prepared(trace, graph, end - start - paused, "base", None, 10.0)
+    old = _setup(trace, graph, end - start - paused, "base", None, 10.0)
     again = _simulated(old, before, float(s.get("lr", 1.0)), fitted, scale, s["unit"], None)
-    asked = _simulated(p, row, step, fitted, scale, s["unit"], case)
+    asked = _simulated(setup, spec, step, fitted, scale, s["unit"], case)
     return Prediction(s["unit"], fitted, paused, recorded, again, asked)
 
 
@@ -187,7 +187,7 @@ def _window(trace: Trace, until: float | None) -> tuple[float, float]:
     return start, end
 
 
-def _prepared(trace: Trace, topology: str, until: float, case: str, straggler: int | None, slowdown: float) -> Prepared:
+def _setup(trace: Trace, topology: str, until: float, case: str, straggler: int | None, slowdown: float) -> Setup:
     """The experiment, of the recorded task where there is one; of a script a schedule, on f_i(x) = |x|^2 / 2."""
     s, n = trace.settings, trace.agents
     if not until > 0:
@@ -204,25 +204,29 @@ def _prepared(trace: Trace, topology: str, until: float, case: str, straggler: i
     return prepare(Experiment(**{**s["experiment"], **changed}), s["seed"])
 
 
-def _step(before: Algorithm, row: Algorithm, lr: float, n: int) -> float:
-    return row.default_lr(lr / before.default_lr(1.0, n), n)
+def _step(before: Algorithm, spec: Algorithm, lr: float, n: int) -> float:
+    return spec.default_lr(lr / before.default_lr(1.0, n), n)
 
 
 def _simulated(
-    p: Prepared, row: Algorithm, lr: float, fitted: Fitted, scale: float, unit: float, case: str | None
+    setup: Setup, spec: Algorithm, lr: float, fitted: Fitted, scale: float, unit: float, case: str | None
 ) -> Summary:
     """Runs with the fitted times; the simulator's clock counts `scale` units."""
-    length = p.until
-    p = _in_world(replace(p, until=length / scale, eval_times=[t / scale for t in p.eval_times]), fitted, scale, case)
-    if (share := _share(p, row, lr)) != 1.0:  # what has to wake somebody up takes as long for a piece as for a model
+    length = setup.until
+    setup = _in_world(
+        replace(setup, until=length / scale, eval_times=[t / scale for t in setup.eval_times]), fitted, scale, case
+    )
+    if (
+        share := _share(setup, spec, lr)
+    ) != 1.0:  # what has to wake somebody up takes as long for a piece as for a model
         sending = [(d, late / share) for d, late in fitted.sending]
-        p = _in_world(p, replace(fitted, sending=sending), scale, case)
-    named = (row.name, p.topology.name, case or "as it was")
+        setup = _in_world(setup, replace(fitted, sending=sending), scale, case)
+    named = (spec.name, setup.topology.name, case or "as it was")
     runs, found = [], []
     for k in range(REPEATS):
-        run = run_one(replace(p, world=replace(p.world, seed=p.seed + k * ANEW)), row, lr)
+        run = run_one(replace(setup, world=replace(setup.world, seed=setup.seed + k * ANEW)), spec, lr)
         assert run.trace is not None
-        found.append(_summary(run.trace, 0.0, p.until, unit * scale, named, []))
+        found.append(_summary(run.trace, 0.0, setup.until, unit * scale, named, []))
         runs.append(replace(run, trace=None))
     ages = [one.age for one in found if one.age is not None]
     delays = [one.staleness.D for one in found if one.staleness.D is not None]
@@ -234,13 +238,13 @@ def _simulated(
     )  # fmt: skip
 
 
-def _in_world(p: Prepared, fitted: Fitted, scale: float, case: str | None) -> Prepared:
+def _in_world(setup: Setup, fitted: Fitted, scale: float, case: str | None) -> Setup:
     """The same in a world of the fitted times, with the slowdowns of the case that it was prepared for."""
-    n = p.topology.n
+    n = setup.topology.n
     compute, sending = fitted.compute, fitted.sending
     if case is not None:
         compute, sending = [alike(compute)] * n, [alike(sending)] * n
-    slow, slowdown, straggler = p.settings["case"], p.settings["slowdown"], p.settings["straggler"]
+    slow, slowdown, straggler = setup.settings["case"], setup.settings["slowdown"], setup.settings["straggler"]
     own_compute, own_communication = {}, {}
     for i in range(n):
         mine = i == straggler
@@ -249,21 +253,25 @@ def _in_world(p: Prepared, fitted: Fitted, scale: float, case: str | None) -> Pr
         own_compute[i] = _delay((f * compute[i][0] + compute[i][1]) / scale)
         own_communication[i] = _delay((h * sending[i][0] + sending[i][1]) / scale)
     world = replace(
-        p.world, slow_compute={}, slow_communication={}, own_compute=own_compute, own_communication=own_communication
+        setup.world,
+        slow_compute={},
+        slow_communication={},
+        own_compute=own_compute,
+        own_communication=own_communication,
     )
-    return replace(p, world=world)
+    return replace(setup, world=world)
 
 
 def _delay(values: np.ndarray) -> Delay:
     return empirical(values) if values.any() else Delay("constant", 0.0)
 
 
-def _share(p: Prepared, row: Algorithm, lr: float) -> float:
+def _share(setup: Setup, spec: Algorithm, lr: float) -> float:
     """The mean size of this algorithm's transmissions, in models, from its first steps; 1 if it sends none."""
     with one_thread():
-        sim = simulator(p, row, lr)
+        sim = simulator(setup, spec, lr)
         sim.start()
-        sim.run(PILOT * float(np.median([d.mean for d in p.world.own_compute.values()])))
+        sim.run(PILOT * float(np.median([d.mean for d in setup.world.own_compute.values()])))
     sizes = sim.recorder.trace().transmissions["bytes"]
     sizes = sizes[sizes > 0]
     return float(sizes.mean()) / sim.model_bytes if len(sizes) else 1.0

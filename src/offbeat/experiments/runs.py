@@ -29,7 +29,7 @@ from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, executor
 from offbeat.engines.sim.simulator import Simulator, final_bytes
 from offbeat.engines.trace import Tally, Trace
-from offbeat.experiments.experiment import Prepared, check_algorithm
+from offbeat.experiments.experiment import Setup, check_algorithm
 from offbeat.experiments.memory import need, pieces, refuse_too_large
 from offbeat.results.run import Curve, Progress, Run
 from offbeat.tasks.task import Task
@@ -71,35 +71,37 @@ class Job:
     Raises SettingError for a step that is none, and if the algorithm is not for this graph.
     """
 
-    p: Prepared
-    row: Algorithm
+    setup: Setup
+    spec: Algorithm
     lr: float
     keep_trace: bool = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise SettingError(f"A step must be a finite number > 0; got {self.lr} for {self.row.name}.")
-        largest = min(torch.finfo(part.dtype).max for part in self.p.task.initial())
+            raise SettingError(f"A step must be a finite number > 0; got {self.lr} for {self.spec.name}.")
+        largest = min(torch.finfo(part.dtype).max for part in self.setup.task.initial())
         if self.lr > largest:
             raise SettingError(
                 f"A step of {self.lr:g} is more than a model's numbers can be, {largest:.3g}; expected a smaller one."
             )
-        self.row.check(self.p.topology)
+        self.spec.check(self.setup.topology)
 
 
 def check_run(
-    p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD,
+    setup: Setup, spec: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD,
     keep_trace: bool = False,
 ) -> None:  # fmt: skip
     """Raise SettingError if this run makes no sense, or there is not enough memory for it."""
     if how not in HOW:
         raise unknown("executor", how, HOW)
-    job = Job(p, row, lr)
-    check_algorithm(p, row)
-    reason = _why_not(p, row, rule)
+    job = Job(setup, spec, lr)
+    check_algorithm(setup, spec)
+    reason = _why_not(setup, spec, rule)
     if how == LEVELS and reason:
-        raise SettingError(f"{row.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to it.")
-    refuse_too_large(p, row, _by_levels(job, how, rule), keep_trace)
+        raise SettingError(
+            f"{spec.name} cannot be run by levels: {reason}. Expected --executor auto, which sees to it."
+        )
+    refuse_too_large(setup, spec, _by_levels(job, how, rule), keep_trace)
 
 
 def run_many(
@@ -130,13 +132,13 @@ def _made(
     jobs: Sequence[Job], how: str, rule: Callable[[float], Rule], progress: Progress | None, check: bool, most: int
 ) -> Sequence[_Going]:
     """The first of these runs from start to end, and those that can be made beside it: so many by levels at most."""
-    own = type(jobs[0].row.prototype)
+    own = type(jobs[0].spec.prototype)
     before = state_of(own)
     made = engines(jobs, how, rule, check, most)
     going = [_Going(job, engine, rule) for job, engine in zip(jobs, made, strict=False)]
     for each in going:
         each.engine.start()
-    for now in jobs[0].p.eval_times:
+    for now in jobs[0].setup.eval_times:
         for each in going:
             each.advance(now, progress)
         if all(each.diverged_at is not None for each in going):
@@ -154,7 +156,7 @@ def needed(jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] =
     for job in jobs:
         by_levels = _by_levels(job, how, rule)
         beside = min(len(jobs), _beside(job)) if by_levels else 1
-        most = max(most, need(job.p, job.row, by_levels, job.keep_trace, beside).total)
+        most = max(most, need(job.setup, job.spec, by_levels, job.keep_trace, beside).total)
     return most
 
 
@@ -164,21 +166,21 @@ def side_by_side(job: Job, how: str = AUTO, rule: Callable[[float], Rule] = SGD)
 
 
 def run_one(
-    p: Prepared, row: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD,
+    setup: Setup, spec: Algorithm, lr: float, how: str = AUTO, rule: Callable[[float], Rule] = SGD,
     progress: Progress | None = None, check: bool = False, keep_trace: bool = True,
 ) -> Run:  # fmt: skip
     """One run, from start to end (or until its loss is no longer finite)."""
-    return next(run_many([Job(p, row, lr, keep_trace)], how, rule, progress, check))
+    return next(run_many([Job(setup, spec, lr, keep_trace)], how, rule, progress, check))
 
 
 def simulator(
-    p: Prepared, row: Algorithm, lr: float, how: str = "batched", rule: Callable[[float], Rule] = SGD,
+    setup: Setup, spec: Algorithm, lr: float, how: str = "batched", rule: Callable[[float], Rule] = SGD,
     check: bool = False, keep_trace: bool = True,
 ) -> Simulator:  # fmt: skip
     """The simulator of one run, ready to start."""
     return Simulator(
-        row.new, lambda: rule(lr), p.topology, p.task, p.world, executor(how, p.task),
-        returns="return" in row.tolerates, checker=Checker() if check else None, keep_trace=keep_trace,
+        spec.new, lambda: rule(lr), setup.topology, setup.task, setup.world, executor(how, setup.task),
+        returns="return" in spec.tolerates, checker=Checker() if check else None, keep_trace=keep_trace,
     )  # fmt: skip
 
 
@@ -191,37 +193,37 @@ def engines(
     """The engines of the first job, and of those after it that can be made beside it: so many by levels at most."""
     first = jobs[0]
     if how not in (AUTO, LEVELS):
-        return [simulator(first.p, first.row, first.lr, how, rule, check, first.keep_trace)]
+        return [simulator(first.setup, first.spec, first.lr, how, rule, check, first.keep_trace)]
     together = [*takewhile(lambda job: job is first or _alike(first, job), jobs[: min(most, _beside(first))])]
     sides: list[Side] = []
     for job in together:
         try:
-            if check or _why_not(job.p, job.row, rule):
+            if check or _why_not(job.setup, job.spec, rule):
                 raise NoTimetable
-            sides.append(_side(job, rule, pieces(first.p, len(together))))
+            sides.append(_side(job, rule, pieces(first.setup, len(together))))
         except NoTimetable:
             break
     if sides:
-        levels = Levels(sides, first.p.task, first.p.task.initial())
+        levels = Levels(sides, first.setup.task, first.setup.task.initial())
         return [Lane(levels, k) for k in range(len(sides))]
     if how == LEVELS:
         raise SettingError(
-            f"{first.row.name} cannot be run by levels here: two things happen at the same instant, and their order is "
+            f"{first.spec.name} cannot be run by levels here: two things happen at the same instant, and their order is "
             "the simulator's to say. Expected --executor auto, which sees to that."
         )
-    return [simulator(first.p, first.row, first.lr, "batched", rule, check, first.keep_trace)]
+    return [simulator(first.setup, first.spec, first.lr, "batched", rule, check, first.keep_trace)]
 
 
 def _beside(job: Job) -> int:
     """How many runs are made side by side, at most; a long one of which the trace is held is made alone."""
-    long = job.keep_trace and len(pieces(job.p, 1)) > 1
-    return 1 if long else max(1, min(TOGETHER[0], TOGETHER[1] // job.p.topology.n))
+    long = job.keep_trace and len(pieces(job.setup, 1)) > 1
+    return 1 if long else max(1, min(TOGETHER[0], TOGETHER[1] // job.setup.topology.n))
 
 
 def _alike(job: Job, other: Job) -> bool:
     """Whether the other may lie beside the first, and the gradients of both can be evaluated in one call."""
-    task, others = job.p.task, other.p.task
-    if job.p.eval_times != other.p.eval_times or _beside(other) == 1:
+    task, others = job.setup.task, other.setup.task
+    if job.setup.eval_times != other.setup.eval_times or _beside(other) == 1:
         return False
     like = getattr(task, "like", None)
     return task is others or (like is not None and bool(like(others)))
@@ -229,38 +231,38 @@ def _alike(job: Job, other: Job) -> bool:
 
 def _by_levels(job: Job, how: str, rule: Callable[[float], Rule]) -> bool:
     """Whether this run is made by levels, as far as can be told before."""
-    return how in (AUTO, LEVELS) and not _why_not(job.p, job.row, rule)
+    return how in (AUTO, LEVELS) and not _why_not(job.setup, job.spec, rule)
 
 
-def _why_not(p: Prepared, row: Algorithm, rule: Callable[[float], Rule]) -> str:
+def _why_not(setup: Setup, spec: Algorithm, rule: Callable[[float], Rule]) -> str:
     """Why there is no timetable for this algorithm in this world; empty if there may be one."""
-    if not row.free:
+    if not spec.free:
         return "what it does depends on what it hears"
     if rule is not SGD:
         return "its local rule keeps a state"
-    if p.world.crashes:
+    if setup.world.crashes:
         return "agents crash"
-    if len(p.task.initial()) != 1:
+    if len(setup.task.initial()) != 1:
         return "its model has several dtypes"
     return ""
 
 
 def _side(job: Job, rule: Callable[[float], Rule], ends: Sequence[float]) -> Side:
     """The run as timetables and its forms. Raises NoTimetable where only the simulator can tell how it begins."""
-    p, (initial,) = job.p, job.p.task.initial()
-    views = p.topology.views()
+    setup, (initial,) = job.setup, job.setup.task.initial()
+    views = setup.topology.views()
     forms: dict[Any, Form] = {}
     each = []
     for i, view in enumerate(views):
         shape = (*view.w.values(), [*view.w].index(i), bool(view.listeners))
         if shape not in forms:
             try:
-                forms[shape] = form_of(job.row.new, rule(job.lr), i, p.topology.n, view, (initial[:1],))
+                forms[shape] = form_of(job.spec.new, rule(job.lr), i, setup.topology.n, view, (initial[:1],))
             except NoForm as why:
-                raise SettingError(f"{job.row.name} is declared free-running, but {why}.") from None
+                raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
         each.append(forms[shape])
-    draws = [partial(p.task.draw, i, stream(p.world.seed, Purpose.DATA, i)) for i in range(p.topology.n)]
-    return Side(Schedule(views, p.world, initial.nbytes), ends, each, draws, job.keep_trace)
+    draws = [partial(setup.task.draw, i, stream(setup.world.seed, Purpose.DATA, i)) for i in range(setup.topology.n)]
+    return Side(Schedule(views, setup.world, initial.nbytes), ends, each, draws, job.keep_trace)
 
 
 # -- one run ---------------------------------------------------------------------------------------
@@ -280,12 +282,12 @@ class _Going:
         """Up to an evaluation, and the evaluation; nothing once the loss is no longer finite."""
         if self.diverged_at is not None:
             return
-        p, curve = self.job.p, self.curve
+        setup, curve = self.job.setup, self.curve
         self.engine.run(now)
         updates, _, sent = self.engine.counts()
-        curve_point(p.task, self.engine.stacked(), now, updates, sent / 1e6, curve)
+        curve_point(setup.task, self.engine.stacked(), now, updates, sent / 1e6, curve)
         if progress is not None:
-            progress(self.job.row.name, now, p.until, curve)
+            progress(self.job.spec.name, now, setup.until, curve)
         if not (math.isfinite(curve.loss[-1]) and math.isfinite(curve.consensus[-1])):
             self.diverged_at = now
             self.finish()
@@ -293,7 +295,7 @@ class _Going:
     def finish(self) -> None:
         """What is left when it has ended."""
         models = self.engine.stacked()
-        self.final = final_scores(self.job.p.task, models, self.curve)
+        self.final = final_scores(self.job.setup.task, models, self.curve)
         self.models = tuple(part.cpu() for part in models)
         self.error = self.engine.stalled() if self.diverged_at is None else None
         traced, self.counted = self.engine.traced(), self.engine.counts()
@@ -303,16 +305,20 @@ class _Going:
 
     def result(self, wall: float) -> Run:
         """The run."""
-        p, row, lr, rule = self.job.p, self.job.row, self.job.lr, self.rule
+        setup, spec, lr, rule = self.job.setup, self.job.spec, self.job.lr, self.rule
         named = getattr(rule, "__name__", repr(rule))
-        own = [*p.settings["own"], *[f"the algorithm {row.name}"] * row.own, *[f"the rule {named}"] * (rule is not SGD)]
+        own = [
+            *setup.settings["own"],
+            *[f"the algorithm {spec.name}"] * spec.own,
+            *[f"the rule {named}"] * (rule is not SGD),
+        ]
         updates, messages, sent = self.counted
         return Run(
-            algorithm=row.name, lr=lr, seed=p.seed, measure=p.task.measure, curve=self.curve, final=self.final,
-            settings=p.settings | {"algorithm": row.name, "lr": lr, "seed": p.seed, "rule": named, "own": own},
-            time_to_target=reached(p, self.curve), diverged_at=self.diverged_at,
+            algorithm=spec.name, lr=lr, seed=setup.seed, measure=setup.task.measure, curve=self.curve, final=self.final,
+            settings=setup.settings | {"algorithm": spec.name, "lr": lr, "seed": setup.seed, "rule": named, "own": own},
+            time_to_target=reached(setup, self.curve), diverged_at=self.diverged_at,
             updates=updates, messages=messages, megabytes=sent / 1e6, staleness=self.staleness,
-            digest=self.digest, wall_s=wall, topology=p.topology, models=self.models, trace=self.trace,
+            digest=self.digest, wall_s=wall, topology=setup.topology, models=self.models, trace=self.trace,
             error=self.error,
         )  # fmt: skip
 
@@ -349,9 +355,9 @@ def _distances(models: Tensor, middle: Tensor) -> Tensor:
     return torch.cat([(block - middle).double().square().sum(1) for block in torch.split(models, 256)])
 
 
-def reached(p: Prepared, curve: Curve) -> float | None:
+def reached(setup: Setup, curve: Curve) -> float | None:
     """When the average model first met the target; None if it did not, or there is none."""
-    return None if p.target is None else curve.crossing(p.task.measure, p.target)
+    return None if setup.target is None else curve.crossing(setup.task.measure, setup.target)
 
 
 @contextmanager

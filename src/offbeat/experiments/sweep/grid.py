@@ -15,7 +15,7 @@ from typing import Any
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError, unknown
 from offbeat.core.system.reading import content, reading
-from offbeat.experiments.experiment import REAL, WHOLE, Experiment, Prepared, prepare, real, whole
+from offbeat.experiments.experiment import REAL, WHOLE, Experiment, Setup, prepare, real, whole
 from offbeat.experiments.runs import check_run
 from offbeat.tasks.task import Task
 from offbeat.world.delays import parse
@@ -63,7 +63,7 @@ class _Draft:
     """A point that has not been checked. own: whether the step is this algorithm's own, from [lr]."""
 
     index: int
-    row: Algorithm
+    spec: Algorithm
     step: float
     own: bool
     named: str
@@ -133,10 +133,10 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
     axes = {name: _values(name, values) for name, values in lists.items()}
     own = {}
     for name, value in table.get("lr", {}).items():
-        row = find(name)
-        if row.name in own:
-            raise SettingError(f"[lr] names {row.name} twice; expected one step, or one list of steps.")
-        own[row.name] = _values("lr", value if isinstance(value, list) else [value])
+        spec = find(name)
+        if spec.name in own:
+            raise SettingError(f"[lr] names {spec.name} twice; expected one step, or one list of steps.")
+        own[spec.name] = _values("lr", value if isinstance(value, list) else [value])
     compared = axes.get("algorithm", [fixed.get("algorithm")])
     if others := [name for name in own if name not in compared]:
         raise SettingError(f"[lr] has a step for '{others[0]}', which is not in the grid: {', '.join(compared)}.")
@@ -195,13 +195,13 @@ def _drafts(
     for chosen in product(*others.values()):
         varied = dict(zip(others, chosen, strict=True))
         given = fixed | varied
-        row = find(given["algorithm"])
+        spec = find(given["algorithm"])
         experiment = Experiment(**{name: value for name, value in given.items() if name in EXPERIMENT})
-        ours = own.get(row.name)
+        ours = own.get(spec.name)
         for step in ours or steps:
             shown = varied | ({"lr": step} if len(ours or steps) > 1 else {})
-            named = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or row.name
-            yield (experiment, given.get("seed", 0)), _Draft(index, row, step, ours is not None, named)
+            named = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or spec.name
+            yield (experiment, given.get("seed", 0)), _Draft(index, spec, step, ours is not None, named)
             index += 1
 
 
@@ -222,28 +222,32 @@ def _checked(
     draft = drafts[0]
     try:
         same = (e.task, e.agents, e.batch, e.reg, e.skew, e.dirichlet, e.data, e.device)
-        p = prepare(e, seed, built.pop(same, None))
-        built[same] = p.task
+        setup = prepare(e, seed, built.pop(same, None))
+        built[same] = setup.task
         if len(built) > TASKS_KEPT:
             del built[next(iter(built))]
         fit: set[str] = set()
         for draft in drafts:
-            if draft.row.name not in fit:
-                check_run(p, draft.row, draft.step, e.executor)
-                fit.add(draft.row.name)
+            if draft.spec.name not in fit:
+                check_run(setup, draft.spec, draft.step, e.executor)
+                fit.add(draft.spec.name)
             if draft.step <= 0:
                 raise SettingError(f"A step must be a finite number > 0; got {draft.step}.")
     except (SettingError, DataError) as error:
         raise type(error)(f"The point '{draft.named}': {error}") from None
-    return {draft.index: _point(e, seed, p, draft) for draft in drafts}
+    return {draft.index: _point(e, seed, setup, draft) for draft in drafts}
 
 
-def _point(e: Experiment, seed: int, p: Prepared, draft: _Draft) -> Point:
-    lr = draft.step if draft.own else draft.row.default_lr(draft.step, p.topology.n)
-    settings = {name: p.settings[name] for name in EXPERIMENT} | {"algorithm": draft.row.name, "lr": lr, "seed": seed}
+def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
+    lr = draft.step if draft.own else draft.spec.default_lr(draft.step, setup.topology.n)
+    settings = {name: setup.settings[name] for name in EXPERIMENT} | {
+        "algorithm": draft.spec.name,
+        "lr": lr,
+        "seed": seed,
+    }
     settings |= {name: float(settings[name]) for name in REAL if settings[name] is not None}
-    delays = {"compute": p.world.compute, "communication": p.world.communication}
+    delays = {"compute": setup.world.compute, "communication": setup.world.communication}
     measured = {name: hashlib.sha256(delay.values).hexdigest() for name, delay in delays.items() if delay.values}
     keyed = {"results": RESULTS, "settings": settings, "measured": measured}
     text = json.dumps(keyed, sort_keys=True, allow_nan=False)
-    return Point(e, draft.row.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest())
+    return Point(e, draft.spec.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest())

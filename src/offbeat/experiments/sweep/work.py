@@ -9,7 +9,7 @@ from typing import Any
 
 from offbeat.algorithms import find
 from offbeat.core.errors import OffbeatError
-from offbeat.experiments.experiment import Experiment, Prepared, prepare
+from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import row_of
@@ -53,7 +53,7 @@ def run_batch(batch: Sequence[Point]) -> list[Outcome]:
 
 def _together(batch: Sequence[Point]) -> list[Outcome]:
     row = find(batch[0].algorithm)
-    jobs = [Job(_prepared(each.experiment, each.seed), row, each.lr, keep_trace=False) for each in batch]
+    jobs = [Job(_setup(each.experiment, each.seed), row, each.lr, keep_trace=False) for each in batch]
     runs = run_many(jobs, batch[0].experiment.executor)
     return [Outcome(point, row_of(point, run)) for point, run in zip(batch, runs, strict=True)]
 
@@ -69,6 +69,6 @@ def _run(point: Point) -> Outcome:
 
 
 @lru_cache(maxsize=AT_ONCE)
-def _prepared(experiment: Experiment, seed: int) -> Prepared:
+def _setup(experiment: Experiment, seed: int) -> Setup:
     """Points of one world often follow each other."""
     return prepare(experiment, seed)
