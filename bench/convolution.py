@@ -1,9 +1,11 @@
-"""Gradients of `ModuleTask`, agent by agent in a loop or all in one vmap: milliseconds a gradient, on the CPU.
+"""Gradients of `ModuleTask`, agent by agent in a loop or all in one vmap: milliseconds a gradient, on the
+CPU.
 
     python bench/convolution.py
 
-Each agent has a model of its own and a minibatch of 32 random images. Loop and vmap take turns in every repeat; one
-thread. Printed are medians over the repeats, the smallest and the largest, and the same of the ratios within a repeat.
+Each agent has a model of its own and a minibatch of 32 random images. Loop and vmap take turns in every
+repeat; one thread. Printed are medians over the repeats, the smallest and the largest, and the same of the
+ratios within a repeat.
 """
 
 from __future__ import annotations
@@ -89,11 +91,16 @@ def measure(name: str, m: int, repeats: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=9)
     repeats: int = parser.parse_args().repeats
     torch.set_num_threads(1)
-    print("| module | agents | loop, ms a gradient | vmap, ms a gradient | vmap over loop |\n|---|---|---|---|---|")
+    print(
+        "| module | agents | loop, ms a gradient | vmap, ms a gradient | vmap over loop "
+        "|\n|---|---|---|---|---|"
+    )
     for name in MODULES:
         for m in AGENTS:
             measure(name, m, repeats)

@@ -2,11 +2,11 @@
 
     python bench/end_to_end.py --data DIR       (DIR: with MNIST in it)
 
-Every repeat measures, one after the other, the wall-clock time of the command (Python's start, imports, data, five
-algorithms, evaluations, table), on all cores or with as many --workers, and the time of an update of `naive` in
-simulator.py: an nn.Module, autograd and a torch.optim.SGD for every agent, on one core. The loop is charged that time
-for each of the command's updates, whatever the algorithm, and nothing for evaluations. Printed are medians and, in
-brackets, the smallest and the largest.
+Every repeat measures, one after the other, the wall-clock time of the command (Python's start, imports, data,
+five algorithms, evaluations, table), on all cores or with as many --workers, and the time of an update of
+`naive` in simulator.py: an nn.Module, autograd and a torch.optim.SGD for every agent, on one core. The loop
+is charged that time for each of the command's updates, whatever the algorithm, and nothing for evaluations.
+Printed are medians and, in brackets, the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,17 @@ def command(folder: Path, until: float, workers: int | None) -> tuple[float, dic
     """Seconds, and the updates of every algorithm."""
     with TemporaryDirectory() as temporary:
         out = Path(temporary) / "out.json"
-        arguments = ["compare", "--task", "mnist", "--case", "combined", "--data", str(folder), "--target", "0.89"]
+        arguments = [
+            "compare",
+            "--task",
+            "mnist",
+            "--case",
+            "combined",
+            "--data",
+            str(folder),
+            "--target",
+            "0.89",
+        ]
         arguments += [] if workers is None else ["--workers", str(workers)]
         began = time.perf_counter()
         subprocess.run(
@@ -43,7 +53,9 @@ def command(folder: Path, until: float, workers: int | None) -> tuple[float, dic
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--until", type=float, default=12_000)
     parser.add_argument("--repeats", type=int, default=5)
@@ -57,7 +69,10 @@ def main() -> None:
         ours.append(seconds)
         loops.append(sum(updates.values()) / naive(world, LOOP))
     print(f"updates: {', '.join(f'{name} {count:,}' for name, count in updates.items())}")
-    print(f"the command: {shown(ours, '.1f')} s; the loop: {shown(loops, '.1f')} s, {LOOP:,} updates of it measured")
+    print(
+        f"the command: {shown(ours, '.1f')} s; the loop: {shown(loops, '.1f')} s, {LOOP:,} updates of it "
+        "measured"
+    )
     print(f"faster: {shown(over(loops, ours), '.1f')} times (goal 4)")
 
 

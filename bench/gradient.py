@@ -2,10 +2,11 @@
 
     python bench/gradient.py
 
-60,000 random images of 784 pixels in 10 classes, minibatches of 32 drawn from all of them, so that the pixels are in no
-cache. All contenders take turns in every repeat, each with minibatches of its own. Printed are medians over the repeats
-and, in brackets, the quartiles. The last lines are bounds, measured as well: two products of the same size and shape in
-floating-point operations at the speed of a large square product, and a copy of the bytes that have to move.
+60,000 random images of 784 pixels in 10 classes, minibatches of 32 drawn from all of them, so that the pixels
+are in no cache. All contenders take turns in every repeat, each with minibatches of its own. Printed are
+medians over the repeats and, in brackets, the quartiles. The last lines are bounds, measured as well: two
+products of the same size and shape in floating-point operations at the speed of a large square product, and a
+copy of the bytes that have to move.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Work = Callable[[np.ndarray], object]
 
 def task(x: Tensor, y: Tensor, compiled: bool) -> Logistic:
     shards = np.zeros((1, 1), np.int64)
-    return Logistic(DataSet("random", x, y, x[:10000], y[:10000], CLASSES), Minibatches(shards, BATCH), 0.001, compiled)
+    return Logistic(
+        DataSet("random", x, y, x[:10000], y[:10000], CLASSES), Minibatches(shards, BATCH), 0.001, compiled
+    )
 
 
 def with_numpy(x: Tensor, y: Tensor, pool: Tensor, out: Tensor, m: int) -> Work:
@@ -116,7 +119,9 @@ def bounds(repeats: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--times", type=int, default=1000, help="gradients in a measurement, about")
     options = parser.parse_args()

@@ -1,8 +1,10 @@
-"""What it costs to look whether gradients and models are finite: a step of SGD, looked at and not, taken in turns.
+"""What it costs to look whether gradients and models are finite: a step of SGD, looked at and not, taken in
+turns.
 
     python bench/guard.py
 
-One agent of a run, in this process, on one thread; medians in ms, and the middle half of the repeats in brackets.
+One agent of a run, in this process, on one thread; medians in ms, and the middle half of the repeats in
+brackets.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
     python bench/kernel.py
 
-The terms are those of a step: a model, the models of four neighbours, a gradient. Every repeat measures, one after the
-other: the copy, the compiled function, the same with a second destination, in place, and torch's operations. Printed
+The terms are those of a step: a model, the models of four neighbours, a gradient. Every repeat measures, one
+    after the
+other: the copy, the compiled function, the same with a second destination, in place, and torch's operations.
+    Printed
 are medians over the repeats of the ratios within a repeat and, in brackets, the quartiles.
 """
 
@@ -62,15 +64,25 @@ def row(megabytes: int, repeats: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1, help="of torch; the compiled function always has one")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of torch; the compiled function always has one"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{len(C)} terms of float32, {kernel.name()}, torch {torch.__version__} with {options.threads} thread(s)")
+    print(
+        f"{len(C)} terms of float32, {kernel.name()}, torch {torch.__version__} with {options.threads} "
+        "thread(s)"
+    )
     print("".join(f"{head:>20}" for head in ("", *contenders(1))))
     for megabytes in MEGABYTES:
-        print("".join(f"{cell:>20}" for cell in (f"{megabytes} MB", *row(megabytes, options.repeats))), flush=True)
+        print(
+            "".join(f"{cell:>20}" for cell in (f"{megabytes} MB", *row(megabytes, options.repeats))),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     make bench-live              all rows, in about twelve minutes on two cores
     python bench/live.py --only straggler --quick
 
-Computation is a wait. What is compared (with communication and without, with a slow agent and without) takes turns
-within one run, phase by phase, and all agents change phase together. Printed are medians over the repeats, over agents
-and cycles, and, in brackets, the smallest and the largest. `build/bench-live.json` has all repeats.
+Computation is a wait. What is compared (with communication and without, with a slow agent and without) takes
+turns within one run, phase by phase, and all agents change phase together. Printed are medians over the
+repeats, over agents and cycles, and, in brackets, the smallest and the largest. `build/bench-live.json` has
+all repeats.
 """
 
 from __future__ import annotations
@@ -58,7 +59,13 @@ class Line:
     def cells(self) -> list[str]:
         """What is printed."""
         met = {True: "yes", False: "NO", None: ""}[self.good]
-        return [self.name, f"{m.shown(self.values, self.digits)} {self.unit}".strip(), self.goal, met, self.note]
+        return [
+            self.name,
+            f"{m.shown(self.values, self.digits)} {self.unit}".strip(),
+            self.goal,
+            met,
+            self.note,
+        ]
 
 
 @dataclass
@@ -79,11 +86,15 @@ class Ran:
     trace: Trace | None = None
 
 
-def least(name: str, values: Sequence[float], goal: float, unit: str = "", digits: str = ".1f", note: str = "") -> Line:
+def least(
+    name: str, values: Sequence[float], goal: float, unit: str = "", digits: str = ".1f", note: str = ""
+) -> Line:
     return Line(name, [*values], unit, f">= {goal:g} {unit}".strip(), median(values) >= goal, digits, note)
 
 
-def most(name: str, values: Sequence[float], goal: float, unit: str = "", digits: str = ".2f", note: str = "") -> Line:
+def most(
+    name: str, values: Sequence[float], goal: float, unit: str = "", digits: str = ".2f", note: str = ""
+) -> Line:
     return Line(name, [*values], unit, f"<= {goal:g} {unit}".strip(), median(values) <= goal, digits, note)
 
 
@@ -94,7 +105,14 @@ def paced(how: str, numbers: int, wait: float, phases: str, length: float, secon
     samples, trace = m.Samples(), None
     with m.folder() as folder:
         pace = m.write_pace(
-            folder, numbers=numbers, wait=wait, phases=phases, length=length, seconds=seconds, slow=SLOW, world=4
+            folder,
+            numbers=numbers,
+            wait=wait,
+            phases=phases,
+            length=length,
+            seconds=seconds,
+            slow=SLOW,
+            world=4,
         )
         if how == "offbeat":
             trace = m.launch(folder, m.PACED, [how, pace], 4, watch=samples)
@@ -159,7 +177,9 @@ def one_step(bench: Bench) -> list[Line]:
     rule, user = found["rule"], found["user"]
     note = f"copy: {m.shown([*rule['copy_ms'], *user['copy_ms']])} ms"
     return [
-        most("flat gradient to parameters, 40 MB, 4 neighbours, in copies: torch", rule["plain"], 7, note=note),
+        most(
+            "flat gradient to parameters, 40 MB, 4 neighbours, in copies: torch", rule["plain"], 7, note=note
+        ),
         most(f"the same: {kernel.name()}", rule["kernel"], 4),
         Line("the same in a user's script, SGD's own step included: torch", user["plain"]),
         Line("the same: compiled", user["kernel"]),
@@ -184,10 +204,11 @@ def big(bench: Bench) -> list[Line]:
 
 
 def behind(trace: Trace, slack: float) -> tuple[int, int]:
-    """How many versions that were read were older than the newest written `slack` s before; and how many were read.
+    """How many versions that were read were older than the newest written `slack` s before; and how many were
+    read.
 
-    A version is visible soon after its write is logged, and the read is logged soon after it happened: as soon as the
-    machine lets both processes run, hence the slack.
+    A version is visible soon after its write is logged, and the read is logged soon after it happened: as
+    soon as the machine lets both processes run, hence the slack.
     """
     writes = [trace.writes["time"][trace.writes["agent"] == j] for j in range(trace.agents)]
     reads = trace.events[trace.events["event"] == EVENT_CODE["register"]]
@@ -213,7 +234,10 @@ def age(bench: Bench) -> list[Line]:
     slope = float(np.polyfit(table[:, 0] / 60, table[:, 1], 1)[0]) / 1e6
     level = float(np.median(table[:, 1])) / 1e6
     note = f"of {level:.0f} MB private and shared, over {table[-1, 0] - table[0, 0]:.0f} s"
-    return [*lines, most("memory of 4 agents, growth in a minute", [100 * slope / level], 1, "%", ".3f", note)]
+    return [
+        *lines,
+        most("memory of 4 agents, growth in a minute", [100 * slope / level], 1, "%", ".3f", note),
+    ]
 
 
 def killed(bench: Bench) -> list[Line]:
@@ -242,7 +266,9 @@ def killed(bench: Bench) -> list[Line]:
     return [
         most("longest pause of a survivor after kill -9, in steps", pauses, 1, note=f"{crashes} returned"),
         Line("the same in the 2.5 s before", calm),
-        most("killed agent's next step after", again, median(started) + 1, "s", note="goal: first start + 1 s"),
+        most(
+            "killed agent's next step after", again, median(started) + 1, "s", note="goal: first start + 1 s"
+        ),
         Line("from exec to the first step, at the first start", started, "s"),
     ]
 
@@ -273,17 +299,23 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter repeats")
     parser.add_argument("--only", choices=ROWS, action="append", help="one row; repeat it for more")
-    parser.add_argument("--data", type=Path, default=os.environ.get("OFFBEAT_DATA"), help="folder with MNIST's files")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("OFFBEAT_DATA"), help="folder with MNIST's files"
+    )
     parser.add_argument("--json", type=Path, default=Path("build/bench-live.json"))
     options = parser.parse_args()
     bench, began = Bench(options.quick, options.data), time.monotonic()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"machine": {"cpus": os.cpu_count(), "kernel": kernel.name(), "torch": torch.__version__,
                                          "python": platform.python_version()}}  # fmt: skip
-    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {kernel.name()}\n")
+    print(
+        f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {kernel.name()}\n"
+    )
     print("| | median [smallest - largest] | goal | met | |\n|---|---|---|---|---|", flush=True)
     for name, row in ROWS.items():
         if options.only and name not in options.only:

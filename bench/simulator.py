@@ -3,16 +3,16 @@
     make bench                                  all cases, in a few minutes
     python bench/simulator.py --only "9 agents"
 
-784 features, 10 classes, minibatches of 32 out of 60,000 samples of random bytes; gamma and lognormal delays of mean 1.
-Every repeat measures, one after the other:
+784 features, 10 classes, minibatches of 32 out of 60,000 samples of random bytes; gamma and lognormal delays
+of mean 1. Every repeat measures, one after the other:
 
     naive     an nn.Module, autograd and a torch.optim.SGD for every agent, and a heap of events
     offbeat   everything from the checked settings to the last update: timetable, forms, pool, arithmetic
     floor     the gradients alone, in calls as wide as the runs' own; no mixing, no time, nothing drawn
     timing    of offbeat, what is not arithmetic: the timetable
 
-Printed are medians over the repeats and, in brackets, the smallest and the largest; build/bench.json has all values.
-Peak memory is that of a process of its own that makes one run, the data and torch itself included.
+Printed are medians over the repeats and, in brackets, the smallest and the largest; build/bench.json has all
+values. Peak memory is that of a process of its own that makes one run, the data and torch itself included.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ FEATURES, CLASSES, SAMPLES, BATCH, REG = 784, 10, 60_000, 32, 0.001
 
 @dataclass(frozen=True)
 class Case:
-    """updates: of offbeat in one measurement, all replicas together; naive: of the naive loop; goals: over both."""
+    """updates: of offbeat in one measurement, all replicas together; naive: of the naive loop; goals: over
+    both.
+    """
 
     name: str
     agents: int
@@ -128,7 +130,9 @@ def naive(p: Setup, updates: int) -> float:
     modules = [nn.Linear(FEATURES, CLASSES) for _ in range(n)]
     optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in modules]
     heard: list[dict[int, list[torch.Tensor]]] = [{} for _ in range(n)]
-    events: list[tuple[float, int, int, list[torch.Tensor] | None]] = []  # with a model: it arrives at the listeners
+    events: list[
+        tuple[float, int, int, list[torch.Tensor] | None]
+    ] = []  # with a model: it arrives at the listeners
     for i in range(n):
         heapq.heappush(events, (rng.gamma(16, 1 / 16), len(events), i, None))
     done, number = 0, n
@@ -203,7 +207,9 @@ def shown(values: Sequence[float], digits: str = ".2f") -> str:
 
 def peak(case: Case) -> float:
     """Gigabytes of a process that makes this run."""
-    done = subprocess.run([sys.executable, __file__, "--peak", case.name], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "--peak", case.name], check=True, capture_output=True, text=True
+    )
     return float(done.stdout)
 
 
@@ -220,9 +226,13 @@ def told(case: Case, found: dict[str, list[float]], gigabytes: float) -> str:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=[case.name for case in CASES], action="append", help="one case; or more")
+    parser.add_argument(
+        "--only", choices=[case.name for case in CASES], action="append", help="one case; or more"
+    )
     parser.add_argument("--peak", choices=[case.name for case in CASES], help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path, default=Path("build/bench.json"))
     options = parser.parse_args()
@@ -235,7 +245,10 @@ def main() -> None:
         print(int(line.split()[1]) / 1e6)  # the kernel hands ru_maxrss down from parent to child
         return
     results: dict[str, Any] = {}
-    print("| ADSGD, 784 x 10 | naive, us an update | offbeat | floor | over naive | over the floor | timing | GB |")
+    print(
+        "| ADSGD, 784 x 10 | naive, us an update | offbeat | floor | over naive | over the floor | timing | "
+        "GB |"
+    )
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for case in CASES:
         if not options.only or case.name in options.only:
@@ -245,7 +258,8 @@ def main() -> None:
             results[case.name]["peak_gb"] = [gigabytes]
     if not options.only:
         print(
-            "\nEvents (handlers called and arrivals), thousands a second; arithmetic on one number where there is any"
+            "\nEvents (handlers called and arrivals), thousands a second; arithmetic on one number where "
+            "there is any"
         )
         times = range(options.repeats)
         results["generic"] = {name: [generic(name, n) for _ in times] for name, n in GENERIC.items()}
@@ -253,7 +267,10 @@ def main() -> None:
             said = shown([x / 1e3 for x in values], ".0f")
             print(f"  the simulator with its heap, {name}, {GENERIC[name]} agents: {said}")
         results["timetable"] = [scheduled(CASES[3], samples) for _ in times]
-        print(f"  the timetable, adsgd, {CASES[3].name}: {shown([x / 1e3 for x in results['timetable']], '.0f')}")
+        print(
+            f"  the timetable, adsgd, {CASES[3].name}: "
+            f"{shown([x / 1e3 for x in results['timetable']], '.0f')}"
+        )
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(results, indent=1) + "\n")
     print(f"\nWritten: {options.json}")

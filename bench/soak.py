@@ -2,9 +2,10 @@
 
     python bench/soak.py [--agents 16] [--seconds 300] [--algorithm adsgd]
 
-Samples every agent's resident memory and open files, and the run's shared memory, every five seconds; fits a line to
-the samples after the first minute (or the first fifth of a shorter run), and prints its slope and what it comes to in
-an hour. Exit code 1 if an agent's memory grows by more than 1 % a minute, or its files by more than one.
+Samples every agent's resident memory and open files, and the run's shared memory, every five seconds; fits a
+line to the samples after the first minute (or the first fifth of a shorter run), and prints its slope and
+what it comes to in an hour. Exit code 1 if an agent's memory grows by more than 1 % a minute, or its files by
+more than one.
 """
 
 from __future__ import annotations
@@ -64,12 +65,17 @@ def lines(samples: Samples, seconds: float) -> Iterator[tuple[str, bool]]:
         memory, files = (float(np.polyfit(minutes, table[:, k], 1)[0]) for k in (1, 2))
         level = float(np.median(table[:, 1]))
         good = memory <= 0.01 * level and abs(files) < 1
-        yield f"{name:14} {level:8.1f} MB {memory:+8.3f} MB/min {table[-1, 2]:5.0f} files {files:+6.2f}/min", good
+        yield (
+            f"{name:14} {level:8.1f} MB {memory:+8.3f} MB/min {table[-1, 2]:5.0f} files {files:+6.2f}/min",
+            good,
+        )
 
 
 def main() -> None:
     """Run it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--agents", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--algorithm", default="adsgd")

@@ -21,7 +21,9 @@ class Difference:
 
 @dataclass
 class MemoryEfficientADSGD(Agent):
-    """arXiv:2505.10322, Algorithm 3: x <- w_ii x + y - lr g, with y = sum_j w_ij x_j kept by y <- y + w_ij delta_j."""
+    """arXiv:2505.10322, Algorithm 3: x <- w_ii x + y - lr g, with y = sum_j w_ij x_j kept by y <- y + w_ij
+    delta_j.
+    """
 
     y: Vector = field(init=False, repr=False)
 
@@ -47,4 +49,8 @@ class MemoryEfficientADSGD(Agent):
 
 
 if __name__ == "__main__":
-    print(offbeat.compare(["adsgd", MemoryEfficientADSGD], task="digits", case="combined", until=2000, check=True))
+    print(
+        offbeat.compare(
+            ["adsgd", MemoryEfficientADSGD], task="digits", case="combined", until=2000, check=True
+        )
+    )

@@ -1,4 +1,5 @@
-"""Trains a small network on MNIST with several agents. Five marked lines differ from `mnist_plain.py` beside it.
+"""Trains a small network on MNIST with several agents. Five marked lines differ from `mnist_plain.py` beside
+it.
 
 Run it with `offbeat launch -n 4 examples/mnist.py --data DIR`.
 """
@@ -14,7 +15,9 @@ import offbeat  # 1
 from offbeat.tasks.data import load  # reads the IDX files; any other loader would do
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--data", type=Path, help="folder with the IDX files (default: $OFFBEAT_DATA, else downloaded)")
+parser.add_argument(
+    "--data", type=Path, help="folder with the IDX files (default: $OFFBEAT_DATA, else downloaded)"
+)
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--lr", type=float, default=1e-3)
 args = parser.parse_args()

@@ -1,4 +1,5 @@
-"""Trains a small network on MNIST, in plain PyTorch. `mnist.py` beside it is the same with offbeat: five lines differ.
+"""Trains a small network on MNIST, in plain PyTorch. `mnist.py` beside it is the same with offbeat: five
+lines differ.
 
 Run it with `python examples/mnist_plain.py --data DIR`.
 """
@@ -13,7 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from offbeat.tasks.data import load  # reads the IDX files; any other loader would do
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--data", type=Path, help="folder with the IDX files (default: $OFFBEAT_DATA, else downloaded)")
+parser.add_argument(
+    "--data", type=Path, help="folder with the IDX files (default: $OFFBEAT_DATA, else downloaded)"
+)
 parser.add_argument("--epochs", type=int, default=1)
 parser.add_argument("--lr", type=float, default=1e-3)
 args = parser.parse_args()

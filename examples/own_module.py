@@ -36,4 +36,6 @@ def task() -> offbeat.ModuleTask:
 
 
 if __name__ == "__main__":
-    print(offbeat.compare(["adsgd", "dsgd"], task=task(), case="comp-straggler", lr=0.1, until=300, target=0.9))
+    print(
+        offbeat.compare(["adsgd", "dsgd"], task=task(), case="comp-straggler", lr=0.1, until=300, target=0.9)
+    )

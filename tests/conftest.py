@@ -23,7 +23,9 @@ def real_data() -> Path:
 
 
 def pytest_configure() -> None:
-    """Who starts this in the background, or with nohup, has signals ignored; the processes of tests would, too."""
+    """Who starts this in the background, or with nohup, has signals ignored; the processes of tests would,
+    too.
+    """
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)

@@ -1,7 +1,9 @@
-"""What a trace foretells of runs that it has not seen: steps, and the time to 90 % on the digits, sorted by label.
+"""What a trace foretells of runs that it has not seen: steps, and the time to 90 % on the digits, sorted by
+label.
 
-One run of ADSGD is recorded. From its trace alone the same with a straggler, and DSGD, are predicted; then both are run
-for real, with another seed. The step is small, so that the curve's noise is small where it meets the target.
+One run of ADSGD is recorded. From its trace alone the same with a straggler, and DSGD, are predicted; then
+both are run for real, with another seed. The step is small, so that the curve's noise is small where it meets
+the target.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ import measuring as m
 from offbeat.engines.trace import Trace
 from offbeat.experiments.predicting import predict
 
-WORLD = {"task": "digits", "agents": 4, "unit": "8ms", "until": 2600, "eval-every": 10, "target": 0.9, "lr": 0.02}
+WORLD = {
+    "task": "digits",
+    "agents": 4,
+    "unit": "8ms",
+    "until": 2600,
+    "eval-every": 10,
+    "target": 0.9,
+    "lr": 0.02,
+}
 UNSEEN: dict[str, dict[str, str]] = {
     "DSGD": {"algorithm": "dsgd"},
     "a straggler": {"algorithm": "adsgd", "case": "comp-straggler"},
@@ -56,7 +66,10 @@ def rows(quick: bool) -> list[dict[str, Any]]:
             for name, asked in UNSEEN.items():
                 foretold = predict(Trace.load(trace), asked["algorithm"], case=asked.get("case")).predicted
                 made, time = lived(folder / name, 2 * seed + 1, **asked)
-                m.tell(f"{name}: {made} steps, {time:g} units; foretold {sum(foretold.steps)}, {foretold.times[0]}")
+                m.tell(
+                    f"{name}: {made} steps, {time:g} units; foretold {sum(foretold.steps)}, "
+                    f"{foretold.times[0]}"
+                )
                 steps.append(100 * abs(sum(foretold.steps) / made - 1))
                 times.append(100 * abs((foretold.times[0] or float("inf")) / time - 1))
     note = f"{' and '.join(UNSEEN)}, from a run of ADSGD without; {len(seeds)} of each"

@@ -40,7 +40,9 @@ def tell(text: str) -> None:
 
 @dataclass
 class Samples:
-    """Memory every half second, in bytes: each agent's private, what each has in shared memory, all (after when)."""
+    """Memory every half second, in bytes: each agent's private, what each has in shared memory, all (after
+    when).
+    """
 
     last: float = 0.0
     private: dict[int, list[int]] = field(default_factory=dict)
@@ -73,9 +75,11 @@ class Samples:
 
 @dataclass
 class Killer:
-    """Kills agents 1, 2, ... `most`, one after the other, each once all have run a while; remembers what happened when.
+    """Kills agents 1, 2, ... `most`, one after the other, each once all have run a while; remembers what
+    happened when.
 
-    kills: (agent, when); first: seconds from exec to the first step; back: when the first step of the next life ended
+    kills: (agent, when); first: seconds from exec to the first step; back: when the first step of the next
+        life ended
     """
 
     most: int
@@ -93,7 +97,11 @@ class Killer:
                 self.first.setdefault(i, ended - child.started)
             elif ended:
                 self.back.setdefault(i, ended)
-        everybody = len(launcher.children.running) == 4 and all(rows[:, Row.FIRST]) and all(rows[:, 0] == State.RUNNING)
+        everybody = (
+            len(launcher.children.running) == 4
+            and all(rows[:, Row.FIRST])
+            and all(rows[:, 0] == State.RUNNING)
+        )
         self.calm = (self.calm or now) if everybody else 0.0
         victim = len(self.kills) + 1
         if self.calm and now > self.calm + 3 and victim <= self.most:
@@ -129,7 +137,12 @@ def folder() -> Iterator[Path]:
 
 
 def launch(
-    where: Path, script: Path, arguments: Sequence[str], agents: int, topology: str = "ring", watch: Watch | None = None
+    where: Path,
+    script: Path,
+    arguments: Sequence[str],
+    agents: int,
+    topology: str = "ring",
+    watch: Watch | None = None,
 ) -> Trace:
     """A run of a script with offbeat, as `offbeat launch` starts it; its trace."""
     settings = {
@@ -144,7 +157,9 @@ def launch(
 def processes(
     script: Path, arguments: Sequence[str], n: int, watch: Callable[[list[int]], object] = lambda pids: None
 ) -> None:
-    """n plain processes of a script, which get RANK from the environment; `watch` gets their ids now and then."""
+    """n plain processes of a script, which get RANK from the environment; `watch` gets their ids now and
+    then.
+    """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(script), *arguments]
     running = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in range(n)]
@@ -180,7 +195,9 @@ def steps_of(where: Path) -> dict[int, Steps]:
 def phases_of(
     steps: Mapping[int, Steps], letters: str, length: float, guard: float
 ) -> list[dict[str, dict[int, Steps]]]:
-    """Whole cycles of phases: phase -> agent -> its steps that began and ended in it, `guard` s after its begin."""
+    """Whole cycles of phases: phase -> agent -> its steps that began and ended in it, `guard` s after its
+    begin.
+    """
     begin = max(rows["began"][0] for rows in steps.values())
     end = min(rows["ended"][-1] for rows in steps.values())
     first = int(np.ceil(begin / length))

@@ -1,7 +1,9 @@
 """One agent's step with four neighbours, from the gradient to the parameters, in plain copies of its model.
 
-Arguments: numbers of the model, repeats. The neighbours are four registers to which this process writes between the
-steps, so that nobody shares the memory's bandwidth. Prints JSON: for each way the medians and extremes of the ratios.
+Arguments: numbers of the model, repeats. The neighbours are four registers to which this process writes
+    between the
+steps, so that nobody shares the memory's bandwidth. Prints JSON: for each way the medians and extremes of the
+ratios.
 
     rule    the gradient is a flat tensor and the rule a linear form, as in `offbeat live`
     user    the gradient lies in the parameters and the rule is torch's SGD, as in a user's script
@@ -53,8 +55,12 @@ class Alone:
         self.local = Local(self.flat, self.optimizer)
         agent, topology = ADSGD(), build("complete", len(EVERYBODY), 0)
         rule = self.local if user else SGD(0.01)
-        agent.join(0, len(EVERYBODY), x, topology.view(0, EVERYBODY), rule, python_stream(0, Purpose.ALGORITHM, 0))
-        self.others = [Register.create(shared / f"register.{j}.1.0", Layout.of(Model(x)), (0,)) for j in range(1, 5)]
+        agent.join(
+            0, len(EVERYBODY), x, topology.view(0, EVERYBODY), rule, python_stream(0, Purpose.ALGORITHM, 0)
+        )
+        self.others = [
+            Register.create(shared / f"register.{j}.1.0", Layout.of(Model(x)), (0,)) for j in range(1, 5)
+        ]
         board.rows[1:, Row.REGISTERS] = board.rows[1:, Row.INCARNATION] = 1
         for i in EVERYBODY:
             board.change(i, 1)
@@ -72,7 +78,9 @@ class Alone:
             placed.stamp = Stamp(j, version)
             settle()
             now = self.driver.clock.now()
-            register.finish(Model(placed), Tag(0, self.driver.fabric.epoch if self.driver.fabric else 0, now, now))
+            register.finish(
+                Model(placed), Tag(0, self.driver.fabric.epoch if self.driver.fabric else 0, now, now)
+            )
 
     def step(self) -> None:
         """What happens between the gradient and the next forward pass."""

@@ -1,15 +1,15 @@
 """A training loop of emulated computation: with offbeat, with torch's DDP and gloo, or without communication.
 
 Arguments: offbeat, ddp or alone; and a file of settings (JSON; see `Pace`). Every process appends to
-`FOLDER/steps.RANK.LIFE` for each step when `optimizer.step` began and ended, by the system's monotonic clock, and the
-letter of the phase:
+`FOLDER/steps.RANK.LIFE` for each step when `optimizer.step` began and ended, by the system's monotonic clock,
+and the letter of the phase:
 
     m   with communication
     p   the optimizer's own step alone
     s   with communication, while one agent takes ten times as long
 
-All processes go by the same clock, so they change phase together. The gradient is there when the wait is over: it costs
-nothing, but that DDP needs a backward pass to hook its all-reduce to.
+All processes go by the same clock, so they change phase together. The gradient is there when the wait is
+over: it costs nothing, but that DDP needs a backward pass to hook its all-reduce to.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ STEP = np.dtype([("began", "f8"), ("ended", "f8"), ("phase", "i8")])
 
 @dataclass(frozen=True)
 class Pace:
-    """numbers: of the model; wait: seconds of a computation; phases: their letters, each `length` seconds long."""
+    """numbers: of the model; wait: seconds of a computation; phases: their letters, each `length` seconds
+    long.
+    """
 
     folder: str
     numbers: int
@@ -104,7 +106,9 @@ def with_ddp(pace: Pace) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     rank = int(os.environ["RANK"])
-    dist.init_process_group("gloo", init_method=f"file://{pace.folder}/store", rank=rank, world_size=pace.world)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{pace.folder}/store", rank=rank, world_size=pace.world
+    )
     model = Wide(pace.numbers)
     whole = DistributedDataParallel(model, gradient_as_bucket_view=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -136,4 +140,6 @@ def alone(pace: Pace) -> None:
 if __name__ == "__main__":
     how, settings = sys.argv[1:]
     torch.set_num_threads(1)
-    {"offbeat": with_offbeat, "ddp": with_ddp, "alone": alone}[how](Pace(**json.loads(Path(settings).read_text())))
+    {"offbeat": with_offbeat, "ddp": with_ddp, "alone": alone}[how](
+        Pace(**json.loads(Path(settings).read_text()))
+    )

@@ -1,6 +1,8 @@
-"""Logistic regression on an agent's share of the data, each step of a given length: with offbeat, or with DDP and gloo.
+"""Logistic regression on an agent's share of the data, each step of a given length: with offbeat, or with DDP
+and gloo.
 
-Arguments: offbeat or ddp, and a file of settings (JSON; see `Race`). Every process reads `FOLDER/x.RANK.npy` and
+Arguments: offbeat or ddp, and a file of settings (JSON; see `Race`). Every process reads `FOLDER/x.RANK.npy`
+    and
 `y.RANK.npy`, and writes `models.RANK.npz`: a copy of its model every tenth of a second, and when that was.
 """
 
@@ -24,7 +26,9 @@ EVERY = 0.1
 
 @dataclass(frozen=True)
 class Race:
-    """wait: seconds of a step; agent `slow` needs ten times as long. reg, batch: as in `offbeat.tasks.Logistic`."""
+    """wait: seconds of a step; agent `slow` needs ten times as long. reg, batch: as in
+    `offbeat.tasks.Logistic`.
+    """
 
     folder: str
     world: int
@@ -89,7 +93,9 @@ def with_ddp(race: Race) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     rank = int(os.environ["RANK"])
-    dist.init_process_group("gloo", init_method=f"file://{race.folder}/store", rank=rank, world_size=race.world)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{race.folder}/store", rank=rank, world_size=race.world
+    )
     model = linear()
     whole = DistributedDataParallel(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=race.lr)

@@ -1,8 +1,8 @@
 """Time to 89 % on MNIST, sorted by label, one agent ten times slower: ADSGD against DDP with gloo.
 
-The agents hear all others. Once with one step size for both, 0.1; and once with a good one for each: 0.3 for ADSGD,
-whose agents have the data of one or two labels, 0.6 for DDP. What is looked at is the mean of the agents' models, every
-tenth of a second of the run, afterwards.
+The agents hear all others. Once with one step size for both, 0.1; and once with a good one for each: 0.3 for
+ADSGD, whose agents have the data of one or two labels, 0.6 for DDP. What is looked at is the mean of the
+agents' models, every tenth of a second of the run, afterwards.
 """
 
 from __future__ import annotations
@@ -63,11 +63,16 @@ def raced(data: DataSet, n: int, how: str, lr: float) -> float:
             np.save(folder / f"y.{i}.npy", data.train_y[torch.from_numpy(shard)].numpy())
         path = folder / "race.json"
         path.write_text(
-            json.dumps({"folder": str(folder), "world": n, "wait": WAIT, "seconds": seconds, "slow": 0, "lr": lr})
+            json.dumps(
+                {"folder": str(folder), "world": n, "wait": WAIT, "seconds": seconds, "slow": 0, "lr": lr}
+            )
         )
         if how == ADSGD:
             trace = m.launch(folder, m.RACE, [how, str(path)], n, "complete")
-            m.tell(f"steps of each agent: {trace.updates().tolist()}, {int(trace.updates()[1]) / seconds:.1f} a second")
+            m.tell(
+                f"steps of each agent: {trace.updates().tolist()}, {int(trace.updates()[1]) / seconds:.1f} a "
+                "second"
+            )
         else:
             m.processes(m.RACE, [how, str(path)], n)
         at, best, end = reached(folder, data, n)
@@ -88,7 +93,9 @@ def rows(where: Path | None, quick: bool) -> list[dict[str, Any]]:
                 continue
             a, b = raced(data, n, DDP, ddp), raced(data, n, ADSGD, adsgd)
             ratio = a / b if math.isfinite(b) else 0.0
-            which = f"step {ddp:g} for both" if ddp == adsgd else f"each at its best step, {ddp:g} and {adsgd:g}"
+            which = (
+                f"step {ddp:g} for both" if ddp == adsgd else f"each at its best step, {ddp:g} and {adsgd:g}"
+            )
             lines.append({
                 "name": f"time to 89 % on MNIST, {n} agents, DDP over ADSGD, {which}", "values": [ratio], "unit": "",
                 "goal": f">= {goal}", "good": ratio >= goal, "note": f"{a:.1f} s and {b:.1f} s",

@@ -13,11 +13,13 @@ Read `offbeat.core.agent` (the contract), `offbeat.algorithms.adsgd` (an algorit
 import sys
 from itertools import pairwise
 
-# `python -m offbeat` puts the current folder, which may be anybody's, first on the path: nothing of ours is there.
+# `python -m offbeat` puts the current folder, which may be anybody's, first on the path: nothing of ours is
+# there.
 if (
     sys.argv[:1] == ["-m"]
     and not sys.flags.safe_path
-    and next(name for word, name in pairwise(sys.orig_argv) if word[0] + word[-1] == "-m").split(".")[0] == "offbeat"
+    and next(name for word, name in pairwise(sys.orig_argv) if word[0] + word[-1] == "-m").split(".")[0]
+    == "offbeat"
 ):
     sys.path.pop(0)
 

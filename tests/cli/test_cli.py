@@ -308,7 +308,19 @@ def tiny(tmp_path: Path) -> Path:
 def test_data_are_taken_from_the_folder_or_the_variable(
     call: Call, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = ("compare", "--task", "mnist", "--agents", "4", "--batch", "2", "--until", "2", "--algorithms", "adsgd")
+    small = (
+        "compare",
+        "--task",
+        "mnist",
+        "--agents",
+        "4",
+        "--batch",
+        "2",
+        "--until",
+        "2",
+        "--algorithms",
+        "adsgd",
+    )
     assert call(*small, "--data", tiny, "--json", "option.json").code == 0
     monkeypatch.setenv("OFFBEAT_DATA", str(tiny))
     assert call(*small, "--json", "variable.json").code == 0
@@ -378,14 +390,18 @@ def test_what_was_read_of_measured_delays_is_said(call: Call) -> None:
     Path("rtt.csv").write_text("time,rtt\n100,0.5\n101,1.5\n")
     done = call(*QUICK, "--algorithms", "adsgd", "--communication", "file rtt.csv:rtt")
     assert done.code == 0
-    assert "communication from rtt.csv:rtt: 2 numbers from 0.5 to 1.5, mean 1; drawn with mean 1." in done.said
+    assert (
+        "communication from rtt.csv:rtt: 2 numbers from 0.5 to 1.5, mean 1; drawn with mean 1." in done.said
+    )
 
 
 # -- what is written -------------------------------------------------------------------------------
 
 
 def test_the_results_as_json(call: Call) -> None:
-    outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.01,0.02", "--seeds", "2", "--json", "out.json")
+    outcome = call(
+        *QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.01,0.02", "--seeds", "2", "--json", "out.json"
+    )
     assert outcome.code == 0
     record = read("out.json")
     assert record["offbeat"] == offbeat.__version__
@@ -414,22 +430,52 @@ def test_the_results_as_json(call: Call) -> None:
 
 
 def test_the_same_command_gives_the_same_bytes(call: Call, tmp_path: Path) -> None:
-    """Of JSON, page, traces and Parquet; in another process, with another order of hashes, and with more workers."""
-    small = ("--task", "digits", "--until", "20", "--algorithms", "adsgd,dsgd", "--seeds", "2", "--target", "0.3")
+    """Of JSON, page, traces and Parquet; in another process, with another order of hashes, and with more
+    workers.
+    """
+    small = (
+        "--task",
+        "digits",
+        "--until",
+        "20",
+        "--algorithms",
+        "adsgd,dsgd",
+        "--seeds",
+        "2",
+        "--target",
+        "0.3",
+    )
     grid = tmp_path / "grid.toml"
-    grid.write_text("[fixed]\ntask = 'quadratic'\nuntil = 20\n[grid]\nalgorithm = ['adsgd', 'dsgd']\nseed = [0, 1]\n")
+    grid.write_text(
+        "[fixed]\ntask = 'quadratic'\nuntil = 20\n[grid]\nalgorithm = ['adsgd', 'dsgd']\nseed = [0, 1]\n"
+    )
 
     def commands_of(kind: str, workers: str) -> list[list[str]]:
         Path(kind).mkdir()
-        files = ("--json", f"{kind}/json", "--report", f"{kind}/html", "--traces", kind, "--workers", workers, "-q")
-        return [["compare", *small, *files], ["sweep", str(grid), "--out", f"{kind}/parquet", "--workers", workers]]
+        files = (
+            "--json",
+            f"{kind}/json",
+            "--report",
+            f"{kind}/html",
+            "--traces",
+            kind,
+            "--workers",
+            workers,
+            "-q",
+        )
+        return [
+            ["compare", *small, *files],
+            ["sweep", str(grid), "--out", f"{kind}/parquet", "--workers", workers],
+        ]
 
     for words in commands_of("one", "1"):
         assert call(*words).code == 0
     program = "import sys, json\nfrom offbeat.cli.commands import app\n"
     program += "for words in json.loads(sys.argv[1]): app(words, standalone_mode=False)"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    subprocess.run([sys.executable, "-c", program, json.dumps(commands_of("two", "2"))], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", program, json.dumps(commands_of("two", "2"))], env=environment, check=True
+    )
     written = [path for path in Path("one").iterdir() if path.is_file()]
     assert len(written) == 7
     for path in written:
@@ -437,7 +483,19 @@ def test_the_same_command_gives_the_same_bytes(call: Call, tmp_path: Path) -> No
 
 
 def test_accuracy_and_time_to_target_where_there_are_some(call: Call) -> None:
-    call("compare", "--until", "20", "--eval-every", "5", "--target", "0.2", "--algorithms", "rfast", "--json", "r")
+    call(
+        "compare",
+        "--until",
+        "20",
+        "--eval-every",
+        "5",
+        "--target",
+        "0.2",
+        "--algorithms",
+        "rfast",
+        "--json",
+        "r",
+    )
     (run,) = read("r")["runs"]
     assert run["task"] == "digits"
     assert run["curve"]["time"] == [0, 5, 10, 15, 20]
@@ -514,7 +572,9 @@ def test_what_is_no_file_is_not_replaced_by_one(call: Call) -> None:
 @pytest.mark.usefixtures("nothing_runs")
 def test_a_read_only_file_is_refused_first(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out.json").write_text("old")
-    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK)  # the administrator may write everywhere
+    monkeypatch.setattr(
+        os, "access", lambda _, mode: mode != os.W_OK
+    )  # the administrator may write everywhere
     assert "read-only" in call(*QUICK, "--json", "out.json").refused().err
     assert Path("out.json").read_text() == "old"
 
@@ -541,14 +601,26 @@ def test_advice_can_be_followed(call: Call) -> None:
 
 def test_where_traces_do_not_fit_the_runs_go_on_without(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said once, before the runs, and by the page; whoever asks for traces is told what would fit."""
-    command = ("compare", "--task", "quadratic", "--until", "400", "--algorithms", "dsgd,rfast", "--report", "out.html")
+    command = (
+        "compare",
+        "--task",
+        "quadratic",
+        "--until",
+        "400",
+        "--algorithms",
+        "dsgd,rfast",
+        "--report",
+        "out.html",
+    )
     call(*command, "--json", "held.json")
     assert "No timeline" not in Path("out.html").read_text("utf-8")
     monkeypatch.setattr(memory, "PART", 100)
     for module in (memory, comparison):
         monkeypatch.setattr(module, "available", lambda: 1e6)
     outcome = call(*command, "--json", "dropped.json")
-    assert outcome.said.startswith("The traces of dsgd, rfast would take too much memory, so they are not held")
+    assert outcome.said.startswith(
+        "The traces of dsgd, rfast would take too much memory, so they are not held"
+    )
     assert outcome.said.count("too much memory") == 1
     text = Path("out.html").read_text("utf-8")
     assert "No timeline of dsgd, rfast: the trace was not held" in text and "Who computed" not in text
@@ -574,7 +646,9 @@ def test_a_trace_is_held_only_where_it_is_of_use(
 
 
 def test_every_run_has_a_trace_of_its_own(call: Call) -> None:
-    outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.01,0.0100000001", "--seeds", "2", "--traces", ".")
+    outcome = call(
+        *QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.01,0.0100000001", "--seeds", "2", "--traces", "."
+    )
     assert outcome.code == 0
     assert len(list(Path.cwd().glob("*.npz"))) == 8
 
@@ -593,7 +667,17 @@ def test_where_nothing_can_be_printed_there_is_no_traceback(tmp_path: Path, comm
 
 
 def test_the_same_command_gives_the_same_digests(call: Call) -> None:
-    command = ("compare", "--until", "10", "--case", "combined", "--loss", "0.3", "--crash", "agent 3 at 2 until 5")
+    command = (
+        "compare",
+        "--until",
+        "10",
+        "--case",
+        "combined",
+        "--loss",
+        "0.3",
+        "--crash",
+        "agent 3 at 2 until 5",
+    )
     for name in ("one.json", "two.json"):
         assert call(*command, "--quiet", "--json", name).code == 0
     assert digests("one.json") == digests("two.json")
@@ -614,7 +698,18 @@ def test_a_seed_may_be_huge(call: Call) -> None:
 
 
 def test_python_does_what_the_command_line_does(call: Call) -> None:
-    call(*QUICK, "--quiet", "--case", "combined", "--crash", "agent 3 at 2", "--lr", "0.1", "--json", "out.json")
+    call(
+        *QUICK,
+        "--quiet",
+        "--case",
+        "combined",
+        "--crash",
+        "agent 3 at 2",
+        "--lr",
+        "0.1",
+        "--json",
+        "out.json",
+    )
     result = offbeat.compare(task="quadratic", until=20, case="combined", crash=("agent 3 at 2",), lr=0.1)
     assert [run.digest for run in result.runs] == digests("out.json")
 
@@ -682,7 +777,12 @@ def test_the_examples_of_the_help_work(call: Call) -> None:
     assert len(examples) >= 3
     for example in examples:
         short = ["--tune-grid", "0.1", "--tune-seeds", "1"] * ("tuned" in example)
-        assert call(*example, *short, "--task", "quadratic", "--until", "101", "--algorithms", "adsgd,rfast").code == 0
+        assert (
+            call(
+                *example, *short, "--task", "quadratic", "--until", "101", "--algorithms", "adsgd,rfast"
+            ).code
+            == 0
+        )
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
@@ -806,7 +906,14 @@ def test_the_hash_seed_of_python_changes_nothing(tmp_path: Path, monkeypatch: py
     processes = []
     for hash_seed in ("1", "2"):
         monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
-        options = ("--crash", "agent 3 at 2 until 5", "--topology", "erdos-renyi", "--json", f"{hash_seed}.json")
+        options = (
+            "--crash",
+            "agent 3 at 2 until 5",
+            "--topology",
+            "erdos-renyi",
+            "--json",
+            f"{hash_seed}.json",
+        )
         processes.append(start(tmp_path, *QUICK, *options, "--quiet"))
     said = [process.communicate(timeout=60) for process in processes]
     assert said[0] == said[1] and said[0][1].startswith("Error of allreduce") and said[0][1].count("\n") == 1
@@ -847,7 +954,9 @@ def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path, columns: 
 def test_a_trace_that_cannot_be_written_costs_no_result(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder goes away after the first of two runs: the table and the other results are there all the same."""
+    """The folder goes away after the first of two runs: the table and the other results are there all the
+    same.
+    """
     folder = tmp_path / "traces"
     folder.mkdir()
     save = offbeat.Trace.save
@@ -878,7 +987,9 @@ def test_a_terminal_of_another_encoding_loses_nothing(
     with monkeypatch.context() as patched:
         terminal = io.TextIOWrapper(bytes_, encoding, write_through=True)
         patched.setattr("sys.stdout", terminal)
-        outcome = call(*QUICK, "--algorithms", "adsgd", "--json", name, "--report", os.fsdecode(b"r\xe9.html"))
+        outcome = call(
+            *QUICK, "--algorithms", "adsgd", "--json", name, "--report", os.fsdecode(b"r\xe9.html")
+        )
     shown = bytes_.getvalue().decode(terminal.encoding)
     assert outcome.code == 0, outcome
     assert "adsgd " in shown and shown.count("Written: ") == 2

@@ -61,7 +61,8 @@ def test_whose_messages_are_never_lost_is_said(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(page, "page"), (Comparison, "save_json"), (offbeat.Trace, "save"), (Comparison, "label")]
+    ("where", "name"),
+    [(page, "page"), (Comparison, "save_json"), (offbeat.Trace, "save"), (Comparison, "label")],
 )
 def test_an_output_that_fails_costs_none_of_the_others(
     call: Call, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
@@ -72,7 +73,11 @@ def test_an_output_that_fails_costs_none_of_the_others(
     outcome = call(*TWO, "--json", "out.json", "--report", "out.html", "--traces", "traces")
     assert outcome.code == 1
     assert "ValueError: it is broken." in outcome.said and "Traceback" not in outcome.err
-    wanted = {"table": "adsgd " in outcome.out, "json": Path("out.json").exists(), "html": Path("out.html").exists()}
+    wanted = {
+        "table": "adsgd " in outcome.out,
+        "json": Path("out.json").exists(),
+        "html": Path("out.html").exists(),
+    }
     failed = {"page": {"html"}, "save_json": {"json"}, "save": set[str](), "label": {"table", "html"}}[name]
     assert {what for what, there in wanted.items() if not there} == failed
     assert len([*Path("traces").iterdir()]) == (0 if name == "save" else 2)
@@ -107,7 +112,9 @@ def test_a_live_run_that_fails_costs_none_of_those_before(
     """Nor does one whose results could not be written, which is an error."""
     made = offbeat.compare("adsgd", task="quadratic", agents=4, topology="ring", until=5).runs[0]
 
-    def run_live(p: object, e: object, row: offbeat.Algorithm, lr: float, folder: Path, *_: object) -> tuple[Run, int]:
+    def run_live(
+        p: object, e: object, row: offbeat.Algorithm, lr: float, folder: Path, *_: object
+    ) -> tuple[Run, int]:
         if row.name == "dsgd":
             raise RunFailed("agent 1 died")
         if whole:
@@ -115,7 +122,9 @@ def test_a_live_run_that_fails_costs_none_of_those_before(
         return made, 0
 
     monkeypatch.setattr(cli_live, "run_live", run_live)
-    outcome = call("live", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "5", "--json", "out.json")
+    outcome = call(
+        "live", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "5", "--json", "out.json"
+    )
     assert (outcome.code, "agent 1 died" in outcome.said) == ((1, True) if whole else (74, False))
     assert whole or "not the whole run" in outcome.said
     assert "adsgd " in outcome.out and [run["algorithm"] for run in read("out.json")["runs"]] == ["adsgd"]
@@ -189,7 +198,11 @@ def test_names_files_and_scripts_cannot_write_to_the_terminal_past_us(call: Call
     ("error", "said", "code"),
     [
         (OSError(errno.EMFILE, "x"), "Error: Too many open files. Raise the limit ('ulimit -n' shows it", 74),
-        (OSError(errno.EROFS, "x", "/dev/shm/bell"), "Error: /dev/shm/bell: Read-only file system. Name a folder", 74),
+        (
+            OSError(errno.EROFS, "x", "/dev/shm/bell"),
+            "Error: /dev/shm/bell: Read-only file system. Name a folder",
+            74,
+        ),
         (OSError(errno.ENOSPC, "x", "a.json"), "Error: a.json: No space left on device. Make room there", 74),
         (OSError(errno.EAGAIN, "x"), "The system allows no more processes", 74),
         (OSError(errno.ENOSPC, "x"), "Error: Cannot print: x.", 1),

@@ -45,7 +45,9 @@ def values(effects: list[Effect]) -> list[tuple[str, object]]:
         elif isinstance(effect, Send | Publish | Accumulate):
             inside = vars(effect.message)
             numbers = [v.parts[0].item() if isinstance(v, Vector) else v for v in inside.values()]
-            said.append((f"{type(effect).__name__.lower()} {type(effect.message).__name__} to {effect.to}", numbers))
+            said.append(
+                (f"{type(effect).__name__.lower()} {type(effect.message).__name__} to {effect.to}", numbers)
+            )
     return said
 
 
@@ -90,7 +92,9 @@ def test_dsgd_after_sends_when_its_gradient_is_done() -> None:
 
 
 def test_adpsgd_averages_while_it_computes() -> None:
-    """Asked at the start; answered in the meantime; the step uses the gradient at the model before the averaging."""
+    """Asked at the start; answered in the meantime; the step uses the gradient at the model before the
+    averaging.
+    """
     a = ADPSGD()
     first, (asked, offered) = values(ready(a))
     assert (first, offered) == (("compute", 1.0), [1.0])
@@ -161,7 +165,9 @@ def test_a_former_option_is_refused_with_its_new_name() -> None:
         ("adpsgd:overlap", "adpsgd", "adpsgd:wait"),
         ("adpsgd:overlap+atomic", "adpsgd:atomic", "adpsgd:wait"),
     ):
-        with pytest.raises(SettingError, match=f"Write '{now}' for what '{re.escape(former)}' was.*'{without}'"):
+        with pytest.raises(
+            SettingError, match=f"Write '{now}' for what '{re.escape(former)}' was.*'{without}'"
+        ):
             find(former)
 
 

@@ -87,7 +87,9 @@ def test_what_is_no_device_for_runs_is_refused(name: Any, why: str) -> None:
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
-    with pytest.raises(SettingError, match=r"Got device 'cuda', expected 'cpu': this torch build, .*, has no CUDA"):
+    with pytest.raises(
+        SettingError, match=r"Got device 'cuda', expected 'cpu': this torch build, .*, has no CUDA"
+    ):
         devices.find("cuda")
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -98,7 +100,10 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_reason(monkeypatch: pytest.
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     with pytest.raises(SettingError, match="Got device 'cuda:2', expected one of cuda:0, cuda:1"):
         devices.find("cuda:2")
-    assert [devices.find(name) for name in ("cuda", "cuda:0")] == [torch.device("cuda:1"), torch.device("cuda:0")]
+    assert [devices.find(name) for name in ("cuda", "cuda:0")] == [
+        torch.device("cuda:1"),
+        torch.device("cuda:0"),
+    ]
     assert devices.find("cpu:0") == torch.device("cpu")
 
 
@@ -133,7 +138,11 @@ def test_convolutions_are_in_full_precision_within_a_run_and_as_before_after_it(
 # -- forms -----------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(1, 6), max_size=9), st.integers(0, 99), st.sampled_from([torch.float32, torch.float64]))
+@given(
+    st.lists(st.integers(1, 6), max_size=9),
+    st.integers(0, 99),
+    st.sampled_from([torch.float32, torch.float64]),
+)
 def test_rows_together_are_rows_one_by_one(lengths: list[int], seed: int, dtype: torch.dtype) -> None:
     """With forms of any length, in any order, to rounding."""
     rng, m = np.random.default_rng(seed), len(lengths)

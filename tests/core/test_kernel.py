@@ -69,7 +69,9 @@ def reference(terms: Sequence[tuple[float, Tensor]]) -> Tensor:
 
 
 def drawn(count: int, length: int, dtype: torch.dtype, seed: int = 0, offset: int = 0) -> list[Tensor]:
-    """Vectors that each begin `offset` elements into memory of their own, with zeros and subnormal numbers in them."""
+    """Vectors that each begin `offset` elements into memory of their own, with zeros and subnormal numbers in
+    them.
+    """
     source = torch.Generator().manual_seed(seed)
     draw = [torch.randn(length + offset, generator=source, dtype=dtype)[offset:] for _ in range(count)]
     for v in draw:
@@ -223,7 +225,9 @@ print(checksum(out))
     # Where torch has no fused instructions, the function must not use them either.
     environments = (dict(os.environ), {**os.environ, "ATEN_CPU_CAPABILITY": "default"})
     command = [sys.executable, "-c", code]
-    jobs = [subprocess.Popen(command, env=e, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for e in environments]
+    jobs = [
+        subprocess.Popen(command, env=e, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for e in environments
+    ]
     (plain, said), (unfused, unfused_said) = (job.communicate() for job in jobs)
     assert [job.returncode for job in jobs] == [0, 0], said + unfused_said
     assert int(plain) == checksum(out)
@@ -292,7 +296,9 @@ def test_the_cache_is_used_again_and_is_private(
     assert len(list(folder.iterdir())) == 2
 
 
-def test_files_of_somebody_else_are_refused(tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_somebody_else_are_refused(
+    tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     kernel._load.cache_clear()
     kernel.name()

@@ -60,7 +60,10 @@ def put(agent: Any, **fields: object) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
-    "Stranger": (lambda a: a.send((a.me + 2) % a.n, Note(a.x)), r"agent \d is no neighbour; expected some of \[.*\]"),
+    "Stranger": (
+        lambda a: a.send((a.me + 2) % a.n, Note(a.x)),
+        r"agent \d is no neighbour; expected some of \[.*\]",
+    ),
     "Nobody": (lambda a: a.publish((99,), Note(a.x)), "there is no agent 99; with 4 agents they are 0 to 3"),
     "Negative": (lambda a: a.accumulate(-1, Note(a.x)), "there is no agent -1"),
     "Itself": (lambda a: a.send(a.me, Note(a.x)), "it is for the agent itself"),
@@ -68,8 +71,14 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "Named": (lambda a: a.send(("one",), Note(a.x)), "a receiver is a str; expected the number of an agent"),
     "Swapped": (lambda a: a.send(Note(a.x), a.view.listeners), "raised TypeError"),
     "Unfrozen": (lambda a: a.send(a.view.listeners, Loose(a.x)), r"decorated with @dataclass\(frozen=True\)"),
-    "Bare": (lambda a: a.publish(a.view.listeners, a.x), "publish of Vector: a message must be a frozen dataclass"),
-    "Listed": (lambda a: a.publish(a.view.listeners, Note([1.0, 2.0])), "Note.x is a list; expected a vector"),  # type: ignore[arg-type]
+    "Bare": (
+        lambda a: a.publish(a.view.listeners, a.x),
+        "publish of Vector: a message must be a frozen dataclass",
+    ),
+    "Listed": (
+        lambda a: a.publish(a.view.listeners, Note([1.0, 2.0])),  # type: ignore[arg-type]
+        "Note.x is a list; expected a vector",
+    ),
     "Tensor": (lambda a: a.send(a.view.listeners, Note(torch.ones(3))), "Note.x is a Tensor"),  # type: ignore[arg-type]
     "ListModel": (lambda a: put(a, x=[1.0]), "the model is a list; expected a Vector"),
     "NoModel": (lambda a: put(a, x=None), "the model is a NoneType"),
@@ -77,7 +86,10 @@ WRONG: dict[str, tuple[Callable[[Any], object], str]] = {
     "Raises": (lambda a: a.view.w["y"], "it raised KeyError: 'y'"),
     "Past": (lambda a: a.alarm(-1.0, "now"), "an alarm was set -1.0 units ahead"),
     "Foreign": (lambda a: a.effects.append("compute"), "no effect of the contract"),
-    "Shapes": (lambda a: put(a, x=a.x + Vector((torch.ones(5, dtype=torch.float64),))), "it raised RuntimeError"),
+    "Shapes": (
+        lambda a: put(a, x=a.x + Vector((torch.ones(5, dtype=torch.float64),))),
+        "it raised RuntimeError",
+    ),
 }
 
 
@@ -86,7 +98,9 @@ def test_what_an_author_does_wrong_is_said_by_class_agent_and_handler(name: str)
     """Without a checker, too."""
     wrong, said = WRONG[name]
     sim = started(with_wrong(name, wrong)(), quadratic(4), topology="ring", check=False)
-    with pytest.raises(ContractError, match=rf"^{name} \(agent \d\), in on_gradient at time [\d.]+: .*{said}"):
+    with pytest.raises(
+        ContractError, match=rf"^{name} \(agent \d\), in on_gradient at time [\d.]+: .*{said}"
+    ):
         sim.run(100)
 
 
@@ -145,7 +159,10 @@ class Alarmed(ADSGD):
 @pytest.mark.parametrize(
     ("agent", "said"),
     [
-        (Returns, r"Returns \(agent \d\), in on_gradient .* it returned a list; expected None. .*self.compute"),
+        (
+            Returns,
+            r"Returns \(agent \d\), in on_gradient .* it returned a list; expected None. .*self.compute",
+        ),
         (Yields, r"Yields \(agent \d\), in on_gradient .* it returned a generator"),
         (Blind, r"Blind \(agent \d\), in on_view at time 5: it did not keep the view .*self.view = view"),
         (Raising, r"Raising \(agent \d\), in on_message at time .*: it raised ValueError: no such message"),
@@ -191,7 +208,9 @@ def test_what_is_changed_behind_torchs_back_is_found_by_the_checker() -> None:
             self.x.parts[0].numpy()[0] += 1.0
             self.compute(self.x)
 
-    with pytest.raises(ContractError, match=r"Hidden .* given away in compute was changed afterwards \(promise b\)"):
+    with pytest.raises(
+        ContractError, match=r"Hidden .* given away in compute was changed afterwards \(promise b\)"
+    ):
         offbeat.simulate(Hidden, task="quadratic", until=30, check=True)
 
 
@@ -210,7 +229,9 @@ def test_a_model_that_changes_its_size_is_found_by_the_checker() -> None:
 def test_a_live_agent_is_held_to_it_as_a_simulated_one_is(name: str) -> None:
     wrong, said = WRONG[name]
     agent, ring = with_wrong(name, wrong)(), build("ring", 4)
-    agent.join(0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), offbeat.SGD(0.1), Random(0))
+    agent.join(
+        0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), offbeat.SGD(0.1), Random(0)
+    )
     performer = Performer(agent, None, Log(None), Clock())
     performer.handle("start", "start")
     performer.at = None
@@ -332,7 +353,9 @@ def test_who_waits_for_a_message_a_return_or_an_alarm_has_not_stopped() -> None:
     sim = started("adsgd", quadratic(4), back, "ring")
     sim.run(500)
     assert sim.stalled() is None
-    sim = started("adsgd", quadratic(4), World(crashes=tuple(offbeat.Crash(i, 5.0) for i in range(4))), "ring")
+    sim = started(
+        "adsgd", quadratic(4), World(crashes=tuple(offbeat.Crash(i, 5.0) for i in range(4))), "ring"
+    )
     sim.run(6)
     assert sim.heap, "what the dead had scheduled wakes nobody"
     assert sim.stalled() == "no agent is alive any more"

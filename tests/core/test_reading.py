@@ -59,7 +59,10 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(1 << 40)
     tracemalloc.start()
-    with pytest.raises(DataError, match="it has 1,099,511,627,776 bytes, more than 100,000,000"), reading(path, "y"):
+    with (
+        pytest.raises(DataError, match="it has 1,099,511,627,776 bytes, more than 100,000,000"),
+        reading(path, "y"),
+    ):
         json_in(path)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
@@ -74,7 +77,9 @@ def test_a_newer_version_is_said() -> None:
 
 def test_sizes_of_arrays_are_checked_before_anything_is_inflated(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
-    head = b"\x93NUMPY\1\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (25000000,), }".ljust(127) + b"\n"
+    head = (
+        b"\x93NUMPY\1\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (25000000,), }".ljust(127) + b"\n"
+    )
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", head + bytes(200_000_000))
     tracemalloc.start()

@@ -146,7 +146,11 @@ def test_late_bound_moves_on_and_pin_does_not() -> None:
 
 
 def test_sources_name_the_versions_that_enter_a_form() -> None:
-    mine, theirs, other = Vector((torch.ones(1),), Stamp(0, 3)), Vector((torch.ones(1),), Stamp(1, 7)), vec(1.0)
+    mine, theirs, other = (
+        Vector((torch.ones(1),), Stamp(0, 3)),
+        Vector((torch.ones(1),), Stamp(1, 7)),
+        vec(1.0),
+    )
     form = mine + (theirs - mine) / 2 - 0.1 * other
     assert [v.stamp for v in form.sources()] == [Stamp(0, 3), Stamp(1, 7), Stamp(0, 3)]
     settle()

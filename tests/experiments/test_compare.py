@@ -65,7 +65,11 @@ def test_steps_for_all_for_one_and_several() -> None:
     runs = offbeat.compare(["adsgd", "rfast"], lr={"": [0.01, 0.02], "rfast": 0.05}, **QUICK).runs
     assert [(run.algorithm, run.lr) for run in runs] == [("adsgd", 0.01), ("adsgd", 0.02), ("rfast", 0.05)]
     comparison = offbeat.Comparison(runs)
-    assert [comparison.label(key) for key in comparison.groups()] == ["adsgd lr=0.01", "adsgd lr=0.02", "rfast"]
+    assert [comparison.label(key) for key in comparison.groups()] == [
+        "adsgd lr=0.01",
+        "adsgd lr=0.02",
+        "rfast",
+    ]
 
 
 def test_a_diverging_algorithm_is_reported_and_the_others_finish() -> None:
@@ -85,12 +89,16 @@ def test_time_to_target_is_interpolated_between_two_evaluations() -> None:
     assert coarse.time_to_target is not None and fine.time_to_target is not None
     k = next(k for k, loss in enumerate(coarse.curve.loss) if loss <= 0.3)
     assert coarse.curve.time[k - 1] < coarse.time_to_target < coarse.curve.time[k]
-    assert coarse.time_to_target == np.interp(-0.3, -np.array(coarse.curve.loss[k - 1 : k + 1]), [8.0 * k - 8, 8.0 * k])
+    assert coarse.time_to_target == np.interp(
+        -0.3, -np.array(coarse.curve.loss[k - 1 : k + 1]), [8.0 * k - 8, 8.0 * k]
+    )
     assert abs(coarse.time_to_target - fine.time_to_target) < 4.0
 
 
 def test_a_crossing_is_the_first_one_and_needs_numbers_on_both_sides() -> None:
-    curve = offbeat.Curve(time=[0, 10, 20, 30, 40], accuracy=[0.1, 0.5, 0.4, 0.6, 0.9], loss=[9, math.nan, 1, 2, 0.5])
+    curve = offbeat.Curve(
+        time=[0, 10, 20, 30, 40], accuracy=[0.1, 0.5, 0.4, 0.6, 0.9], loss=[9, math.nan, 1, 2, 0.5]
+    )
     assert curve.crossing("accuracy", 0.45) == pytest.approx(8.75)
     assert curve.crossing("accuracy", 0.55) == pytest.approx(27.5)
     assert curve.crossing("accuracy", 0.6) == 30
@@ -159,7 +167,13 @@ def test_frames_and_plots(tmp_path: Path) -> None:
 def test_adsgd_reaches_the_target_on_mnist_and_adpsgd_is_biased(real_data: Path) -> None:
     """A shorter run of the main experiment: by time 1500 ADSGD is clearly ahead of the biased AD-PSGD."""
     result = offbeat.compare(
-        ["adsgd", "adpsgd"], task="mnist", case="combined", data=real_data, until=1500, target=0.8, eval_every=300
+        ["adsgd", "adpsgd"],
+        task="mnist",
+        case="combined",
+        data=real_data,
+        until=1500,
+        target=0.8,
+        eval_every=300,
     )
     adsgd, adpsgd = result.runs
     assert adsgd.final["accuracy"] is not None
@@ -181,7 +195,9 @@ def test_a_users_own_algorithm_runs_beside_ours() -> None:
 def test_algorithm_3_is_algorithm_2(quick: bool) -> None:
     """Per update, while links are so fast that no difference waits; and in the limit, when they are summed."""
     own = example("memory_efficient").MemoryEfficientADSGD
-    world = World(seed=3, slow_compute={4: 10.0}, communication=Delay("lognormal", mean=0.01 if quick else 3.0))
+    world = World(
+        seed=3, slow_compute={4: 10.0}, communication=Delay("lognormal", mean=0.01 if quick else 3.0)
+    )
     sims = [started(algorithm, quadratic(), world, check=False) for algorithm in ("adsgd", own)]
     for agent in sims[0].agents:  # y starts from everybody's initial model; so do the buffers here
         agent.heard = dict.fromkeys(agent.view.listeners, agent.x)  # type: ignore[attr-defined]
@@ -289,7 +305,9 @@ def test_a_module_with_two_dtypes_and_tied_weights_is_two_parts() -> None:
         ({"topology": nx.Graph([(0, 1), (2, 3)])}, "not connected"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_make_no_sense_are_refused_before_anything_runs(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SettingError, match=message):
         offbeat.plan(["adsgd"], **(QUICK | settings))
 
@@ -300,7 +318,9 @@ def test_the_table_names_the_form_of_each_algorithm() -> None:
     class DSGD(offbeat.ADSGD):
         """The user's own, of the same name."""
 
-    said = " ".join(str(offbeat.compare(["adsgd", "adpsgd:wait", "dsgd:after"], **QUICK | {"until": 2})).split())
+    said = " ".join(
+        str(offbeat.compare(["adsgd", "adpsgd:wait", "dsgd:after"], **QUICK | {"until": 2})).split()
+    )
     form = "adpsgd:wait computes, then averages and waits for the answer; dsgd:after computes, then sends its model."
     assert form in said
     assert "sends its model" not in str(offbeat.compare([DSGD()], **QUICK | {"until": 2}))

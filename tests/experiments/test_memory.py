@@ -45,8 +45,7 @@ print((peak() - before) / need(p, row, how == "levels").total)
 
 
 @pytest.mark.parametrize(
-    ("name", "how", "agents", "until"),
-    [("adsgd", "levels", 9, 15_000), ("rfast", "batched", 1000, 4)],
+    ("name", "how", "agents", "until"), [("adsgd", "levels", 9, 15_000), ("rfast", "batched", 1000, 4)]
 )
 def test_the_estimate_is_about_what_a_process_needs(name: str, how: str, agents: int, until: float) -> None:
     command = [sys.executable, "-c", MEASURE, name, how, str(agents), str(until)]
@@ -81,7 +80,10 @@ def test_memory_of_this_machine_is_known() -> None:
 
 def test_runs_side_by_side_are_counted() -> None:
     common: dict[str, Any] = {"task": "digits", "until": 100}
-    alone, beside = comparison.plan("adsgd", **common).memory, comparison.plan("adsgd", seeds=20, **common).memory
+    alone, beside = (
+        comparison.plan("adsgd", **common).memory,
+        comparison.plan("adsgd", seeds=20, **common).memory,
+    )
     assert beside == 8 * alone
     assert offbeat.compare("adsgd", task="digits", until=2).runs
 
@@ -113,7 +115,9 @@ def test_impossible_sizes_are_refused_before_anything_is_built(
 
 def test_results_of_more_seeds_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "available", lambda: 1e8)
-    with pytest.raises(SettingError, match=r"20,000 runs would need .* GB of memory at least, with their results"):
+    with pytest.raises(
+        SettingError, match=r"20,000 runs would need .* GB of memory at least, with their results"
+    ):
         comparison.plan("adsgd,dsgd", task="digits", seeds=10_000)
 
 

@@ -1,4 +1,6 @@
-"""Predictions from the trace of one run: what the fit measures, what comes out in a run it has not seen, bad input."""
+"""Predictions from the trace of one run: what the fit measures, what comes out in a run it has not seen, bad
+input.
+"""
 
 import json
 from dataclasses import replace
@@ -50,7 +52,10 @@ def script(trace: Trace) -> Trace:
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "adpsgd", "allreduce"])
 def test_the_fit_measures_the_delays_of_every_agent(algorithm: str) -> None:
     _, trace = simulated(algorithm, case="combined", straggler=2, slowdown=3.0, until=4000.0)
-    size = sum(x.numel() * x.element_size() for x in prepare(Experiment(task="quadratic", agents=4), 3).task.initial())
+    size = sum(
+        x.numel() * x.element_size()
+        for x in prepare(Experiment(task="quadratic", agents=4), 3).task.initial()
+    )
     fitted = fit(trace, size)
     for i in range(4):
         factor = 3.0 if i == 2 else 1.0

@@ -1,4 +1,6 @@
-"""Sweeps: what a grid may say, what a row holds, and that a sweep goes on where it stopped, to the same bytes."""
+"""Sweeps: what a grid may say, what a row holds, and that a sweep goes on where it stopped, to the same
+bytes.
+"""
 
 import os
 import signal
@@ -47,7 +49,8 @@ def with_seeds(*seeds: int) -> dict[str, Any]:
 
 def text_of(grid: dict[str, Any]) -> str:
     return "\n".join(
-        f"[{name}]\n" + "\n".join(f"{key} = {value!r}" for key, value in table.items()) for name, table in grid.items()
+        f"[{name}]\n" + "\n".join(f"{key} = {value!r}" for key, value in table.items())
+        for name, table in grid.items()
     )
 
 
@@ -111,8 +114,14 @@ def text_of(grid: dict[str, Any]) -> str:
         ("[fixed]\nalgorithm = 'adsgd'\n[lr]\nadsgd = []", "'lr' has an empty list"),
         ("[fixed]\nalgorithm = 'adsgd'\n[lr]\nadsgd = 0.1\nADSGD = 0.2", "[lr] names adsgd twice"),
         ("[fixed]\nalgorithm = 'adsgd'\n[lr]\nadsgd = '0.1'", "'lr' must be a number"),
-        ("[fixed]\nalgorithm = 'adsgd'\ncase = 'combined'\n[grid]\nstraggler = [3, 9]", "The point 'straggler 9'"),
-        ("[grid]\nalgorithm = ['adpsgd', 'adpsgd:atomic']\ntopology = ['ring']", "The point 'algorithm adpsgd:atomic"),
+        (
+            "[fixed]\nalgorithm = 'adsgd'\ncase = 'combined'\n[grid]\nstraggler = [3, 9]",
+            "The point 'straggler 9'",
+        ),
+        (
+            "[grid]\nalgorithm = ['adpsgd', 'adpsgd:atomic']\ntopology = ['ring']",
+            "The point 'algorithm adpsgd:atomic",
+        ),
         (
             "[fixed]\nalgorithm = 'adsgd'\n[grid]\ncrash = [[], '1 at 5', ['agent 1 at 5']]",
             "'crash' lists ['agent 1 at 5'] tw",
@@ -126,12 +135,15 @@ def text_of(grid: dict[str, Any]) -> str:
             "The target must be",
         ),
         (
-            "[fixed]\nalgorithm = 'adsgd'\ncase = 'combined'\nagents = 1\n[grid]\nseed = " + str(list(range(100_001))),
+            "[fixed]\nalgorithm = 'adsgd'\ncase = 'combined'\nagents = 1\n[grid]\nseed = "
+            + str(list(range(100_001))),
             "The grid has more than 100,000 points",
         ),
     ],
 )
-def test_what_makes_no_sense_is_one_paragraph_before_anything_runs(tmp_path: Path, text: str, said: str) -> None:
+def test_what_makes_no_sense_is_one_paragraph_before_anything_runs(
+    tmp_path: Path, text: str, said: str
+) -> None:
     file = tmp_path / "grid.toml"
     file.write_text(text)
     with pytest.raises(DataError if "nowhere" in text or "a TOML file" in said else SettingError) as error:
@@ -161,9 +173,18 @@ def test_the_key_is_of_what_is_run_and_not_of_how_it_is_written(tmp_path: Path) 
         return point.key
 
     plain = key()
-    assert plain == key(agents=9, until=1000, lr=0.01, skew=1, seed=0, compute="gamma", crash=[], topology="grid")
+    assert plain == key(
+        agents=9, until=1000, lr=0.01, skew=1, seed=0, compute="gamma", crash=[], topology="grid"
+    )
     assert key(case="combined") == key(case="combined", straggler=4)
-    others = [key(seed=1), key(lr=0.02), key(target=0.5), key(loss=0.1), key(crash="1 at 5"), key(algorithm="dsgd")]
+    others = [
+        key(seed=1),
+        key(lr=0.02),
+        key(target=0.5),
+        key(loss=0.1),
+        key(crash="1 at 5"),
+        key(algorithm="dsgd"),
+    ]
     assert len({plain, *others}) == 7
     delays = tmp_path / "delays.txt"
     delays.write_text("1\n2\n3\n")
@@ -190,7 +211,9 @@ def test_the_examples_are_what_they_say() -> None:
     assert evaluation["grid"] == {"skew": [0, 0.5, 1], "case": list(CASES), "algorithm": list(ALGORITHMS)}
     digits = evaluation | {"fixed": evaluation["fixed"] | {"task": "digits"}}
     assert len(points(digits)) == 75
-    lines = (line.replace("\\[", "[").strip() for line in (cli_sweep.sweep_command.__doc__ or "").splitlines())
+    lines = (
+        line.replace("\\[", "[").strip() for line in (cli_sweep.sweep_command.__doc__ or "").splitlines()
+    )
     example = [line for line in lines if line.startswith("[") or " = " in line]
     assert len(points(tomllib.loads("\n".join(example)))) == 30
 
@@ -212,7 +235,11 @@ def test_a_row_is_the_run_and_pandas_reads_it(tmp_path: Path) -> None:
         run = run_one(p, find(point.algorithm), point.lr)
         assert row["digest"] == run.digest
         assert (row["algorithm"], row["case"], row["seed"]) == (run.algorithm, run.settings["case"], run.seed)
-        assert (row["updates"], row["messages"], row["megabytes"]) == (run.updates, run.messages, run.megabytes)
+        assert (row["updates"], row["messages"], row["megabytes"]) == (
+            run.updates,
+            run.messages,
+            run.megabytes,
+        )
         assert row["final_accuracy_worst"] == run.final["accuracy_worst"]
         assert row["staleness_B"] == run.staleness.B
         for name, values in vars(run.curve).items():
@@ -347,7 +374,9 @@ def test_a_run_that_kills_its_worker_fails_alone(tmp_path: Path, monkeypatch: py
     assert len(pandas.read_parquet(tmp_path / "a.parquet")) == 6
 
 
-def test_a_full_disk_is_said_and_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_keeps_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, numbers = tmp_path / "a.parquet", count()
 
     def full(path: Path, content: bytes) -> None:
@@ -403,10 +432,7 @@ def test_failures_are_listed_and_the_exit_code_is_1(call: Call, monkeypatch: pyt
     assert "6 of 8 runs are done" in outcome.out
 
 
-SLOW = {
-    "fixed": {"task": "quadratic", "until": 400, "algorithm": "adpsgd"},
-    "grid": {"seed": list(range(8))},
-}
+SLOW = {"fixed": {"task": "quadratic", "until": 400, "algorithm": "adpsgd"}, "grid": {"seed": list(range(8))}}
 """Eight runs of a quarter of a second each."""
 
 
@@ -461,7 +487,9 @@ def test_after_sigkill_it_goes_on_to_the_same_bytes(tmp_path: Path, undisturbed:
 
 @on_linux
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, undisturbed: bytes, number: signal.Signals, code: int) -> None:
+def test_ctrl_c_keeps_what_is_finished(
+    tmp_path: Path, undisturbed: bytes, number: signal.Signals, code: int
+) -> None:
     run = begun(tmp_path)
     if number == signal.SIGINT:
         os.killpg(run.pid, number)  # a terminal tells everybody
@@ -485,7 +513,9 @@ def test_without_ray_it_says_what_to_install(call: Call, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "ray", None)
     Path("tiny.toml").write_text(text_of(SMALL))
     assert "pip install 'offbeat[ray]'" in call("sweep", "tiny.toml", "--ray", "auto", "-q").refused().said
-    assert [path.name for path in Path().iterdir()] == ["tiny.toml"], "a sweep that is refused leaves nothing behind"
+    assert [path.name for path in Path().iterdir()] == ["tiny.toml"], (
+        "a sweep that is refused leaves nothing behind"
+    )
 
 
 def test_a_ray_cluster_gives_the_same_bytes(tmp_path: Path) -> None:

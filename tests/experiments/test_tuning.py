@@ -25,10 +25,20 @@ def base() -> Run:
 
 
 def run(
-    lr: float, seed: int, losses: list[float], target: float | None = None, accuracies: tuple[float, float] = (0.9, 0.8)
+    lr: float,
+    seed: int,
+    losses: list[float],
+    target: float | None = None,
+    accuracies: tuple[float, float] = (0.9, 0.8),
 ) -> Run:
-    """A run with this curve, an evaluation a unit of time; accuracies: at the end, of average and worst model."""
-    end: dict[str, float | None] = {"accuracy": accuracies[0], "accuracy_worst": accuracies[1], "loss": losses[-1]}
+    """A run with this curve, an evaluation a unit of time; accuracies: at the end, of average and worst
+    model.
+    """
+    end: dict[str, float | None] = {
+        "accuracy": accuracies[0],
+        "accuracy_worst": accuracies[1],
+        "loss": losses[-1],
+    }
     diverged = None if math.isfinite(losses[-1]) else len(losses) - 1.0
     return replace(
         base(), lr=lr, seed=seed, time_to_target=target, diverged_at=diverged, final=base().final | end,
@@ -51,7 +61,9 @@ def test_steps_are_judged_in_several_worlds_none_of_which_is_compared() -> None:
     tuning = runs[0].tuning
     assert tuning is not None and runs[1].tuning == tuning
     assert tuning.seeds == (AWAY, AWAY + 1, AWAY + 2) and not {run.seed for run in runs} & {*tuning.seeds}
-    assert len(tuning.steps) == 2 + 2 * ROUNDS and all(len(tried.values) == 3 for tried in tuning.steps.values())
+    assert len(tuning.steps) == 2 + 2 * ROUNDS and all(
+        len(tried.values) == 3 for tried in tuning.steps.values()
+    )
     stable = {lr: tried.median for lr, tried in tuning.steps.items() if not tried.unstable}
     assert stable[runs[0].lr] == min(time for time in stable.values() if time is not None)
     assert runs[0].digest == offbeat.simulate("adsgd", lr=runs[0].lr, target=0.2, **QUICK).digest
@@ -122,8 +134,8 @@ def test_steps_between_those_of_the_grid_are_tried_too() -> None:
 
 def test_what_every_step_gave_is_in_the_table_the_json_and_the_page(tmp_path: Path) -> None:
     words = (
-        "compare --task quadratic --until 10 --eval-every 1 --algorithms adsgd,rfast --target 0.3 --lr tuned --tune-by "
-        f"target --tune-grid 0.02,0.2 --tune-seeds 2 --show-tuning --json {tmp_path / 'r.json'} "
+        "compare --task quadratic --until 10 --eval-every 1 --algorithms adsgd,rfast --target 0.3 --lr tuned "
+        f"--tune-by target --tune-grid 0.02,0.2 --tune-seeds 2 --show-tuning --json {tmp_path / 'r.json'} "
         f"--report {tmp_path / 'r.html'}"
     )
     done = CliRunner().invoke(app, words.split())
@@ -154,7 +166,9 @@ def test_what_every_step_gave_is_in_the_table_the_json_and_the_page(tmp_path: Pa
         ({"lr": {"": "tuned", "adsgd": 0.1}, "tune_seeds": 2}, "none is"),
     ],
 )
-def test_a_search_that_makes_no_sense_is_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
+def test_a_search_that_makes_no_sense_is_refused_before_anything_runs(
+    settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SettingError, match=message):
         offbeat.plan(["adsgd"], **(QUICK | settings))
 

@@ -89,8 +89,13 @@ def same(runs: list[Run], others: list[Run]) -> None:
     assert str(a) == str(b)
     assert page(a) == page(b)
     for run, other in zip(runs, others, strict=True):
-        assert run.topology is not None and run.topology.w.toarray().tolist() == other.topology.w.toarray().tolist()
-        assert [part.numpy().tobytes() for part in run.models] == [part.numpy().tobytes() for part in other.models]
+        assert (
+            run.topology is not None
+            and run.topology.w.toarray().tolist() == other.topology.w.toarray().tolist()
+        )
+        assert [part.numpy().tobytes() for part in run.models] == [
+            part.numpy().tobytes() for part in other.models
+        ]
         assert (run.trace is None) == (other.trace is None)
         if run.trace is not None and other.trace is not None:
             assert run.trace.digest() == other.trace.digest()
@@ -217,7 +222,9 @@ def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Portion
 
 @pytest.mark.usefixtures("short")
 def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gigabyte for a run, half a one for the data: of four, three processes need 4 beside what this one holds."""
+    """A gigabyte for a run, half a one for the data: of four, three processes need 4 beside what this one
+    holds.
+    """
     monkeypatch.setattr(portions, "resident", lambda: 5e8)
     some = [replace(portion, seconds=10.0) for portion in plan()._portions(4, False)]
 
@@ -310,12 +317,18 @@ def test_an_interruption_keeps_what_is_there(shared: list[Portion]) -> None:
         for run in made.runs(workers=2, ended=ended):
             kept.append(run)
     assert {run.algorithm for run in arrived} <= {run.algorithm for run in kept}
-    assert [run.algorithm for run in kept] == [name for name in FIVE if name in {run.algorithm for run in kept}]
+    assert [run.algorithm for run in kept] == [
+        name for name in FIVE if name in {run.algorithm for run in kept}
+    ]
 
 
-def test_workers_have_this_process_s_environment_and_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_workers_have_this_process_s_environment_and_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     first = Processes(1)
-    first.submit(os.getcwd).result()  # the server that they are forked from is there, with another environment
+    first.submit(
+        os.getcwd
+    ).result()  # the server that they are forked from is there, with another environment
     first.close()
     monkeypatch.setenv("OFFBEAT_DATA", "some folder")
     monkeypatch.chdir(tmp_path)

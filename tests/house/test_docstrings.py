@@ -25,10 +25,18 @@ def known(node: Documented) -> set[str]:
     """The names that a docstring may say something of: parameters; of a class, its fields and properties."""
     if not isinstance(node, ast.ClassDef):
         return parameters(node)
-    names = {n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
-    names |= {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"}
+    names = {
+        n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    }
+    names |= {
+        n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"
+    }
     methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
-    return names | {n.name for n in methods} | {p for n in methods if n.name == "__init__" for p in parameters(n)}
+    return (
+        names
+        | {n.name for n in methods}
+        | {p for n in methods if n.name == "__init__" for p in parameters(n)}
+    )
 
 
 def documented(text: str) -> Iterator[tuple[Documented, list[str]]]:
@@ -55,15 +63,21 @@ def wrong(node: Documented, lines: list[str]) -> list[str]:
     begun = [line[4:] for line in section(lines) if line[4:5].strip()]
     more = not isinstance(node, ast.ClassDef) and node.args.kwarg is not None
     entries = [(line, ENTRY.match(line)) for line in begun]
-    return [line for line, e in entries if not e or not (more or set(re.split(", ?", e["names"])) <= known(node))]
+    return [
+        line for line, e in entries if not e or not (more or set(re.split(", ?", e["names"])) <= known(node))
+    ]
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_what_is_said_of_arguments_and_attributes_stands_in_sections(path: Path) -> None:
     """In Google's style, "Args:" and "Attributes:": pdoc and Sphinx show anything else as one paragraph."""
     for node, lines in documented(path.read_text("utf-8")):
-        assert outside(node, lines) == [], f"{node.name}: expected them below 'Args:' or 'Attributes:', by four spaces"
-        assert wrong(node, lines) == [], f"{node.name} has no such argument or attribute; an example stands before them"
+        assert outside(node, lines) == [], (
+            f"{node.name}: expected them below 'Args:' or 'Attributes:', by four spaces"
+        )
+        assert wrong(node, lines) == [], (
+            f"{node.name} has no such argument or attribute; an example stands before them"
+        )
 
 
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))

@@ -1,7 +1,7 @@
 """The commands and the Python of README.md and docs/: all of them run as they are printed.
 
-A command is run with its own words; what stands for the reader's own (DIR, FOLDER, a script) is there, and small. Where
-it would take long, options are added at its end, which have the last word: see `SHORTER`.
+A command is run with its own words; what stands for the reader's own (DIR, FOLDER, a script) is there, and
+small. Where it would take long, options are added at its end, which have the last word: see `SHORTER`.
 """
 
 import re
@@ -22,7 +22,14 @@ from offbeat.cli.compare import app
 from offbeat.experiments.runs import one_thread
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/design.md", "docs/live.md", "docs/performance.md", "docs/world.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/design.md",
+    "docs/live.md",
+    "docs/performance.md",
+    "docs/world.md",
+)
 
 SHORTER = {
     "offbeat compare --task mnist": "--until 2 --eval-every 1",
@@ -116,7 +123,9 @@ def test_commands_run_as_they_are_printed(place: Path, command: str) -> None:
     words = shlex.split(f"{command} {added}")[1:]
     if "--resume" in words:  # of a run that has ended, which is taken as it is
         assert (
-            finished(place, *["live", "--task", "quadratic", "--agents", "2", "--until", "10", "--out", "LIVE"]).code
+            finished(
+                place, *["live", "--task", "quadratic", "--agents", "2", "--until", "10", "--out", "LIVE"]
+            ).code
             == 0
         )
         words = [word.replace("FOLDER", "LIVE") for word in words]
@@ -141,7 +150,9 @@ def test_the_demo_runs(place: Path) -> None:
     assert len(found) == 2
     (place / "build").mkdir()
     for command in found:
-        short = "--until 3 --eval-every 1 --seeds 1" + " --tune-grid 0.1 --tune-seeds 1" * ("tuned" in command)
+        short = "--until 3 --eval-every 1 --seeds 1" + " --tune-grid 0.1 --tune-seeds 1" * (
+            "tuned" in command
+        )
         assert finished(place, *shlex.split(f"{command} {short}")).code == 0
     assert len([*(place / "build").glob("*.html")]) == 2
 
@@ -156,7 +167,9 @@ def test_commands_in_running_text_name_what_there_is() -> None:
 # -- Python ----------------------------------------------------------------------------------------
 
 
-def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_blocks_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(offbeat.training.member, "_joined", [])
     alone, compare, own, module = blocks("README.md", "python")

@@ -311,7 +311,8 @@ def test_only_allowed_classes_are_made_and_nothing_is_run() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["wave:Wave_read", "os:system", "offbeat.core.agent:Agent", "offbeat.core.rules:SGD", ":", "os:path.x"]
+    "name",
+    ["wave:Wave_read", "os:system", "offbeat.core.agent:Agent", "offbeat.core.rules:SGD", ":", "os:path.x"],
 )
 def test_nothing_is_imported_for_a_name_in_a_file(name: str) -> None:
     before = set(sys.modules)
@@ -338,7 +339,9 @@ def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
         load(bad)
     for content in (b"", whole[:5], whole[:60], whole[:-1], b"PK\3\4" + bytes(500), whole + b"more"):
         bad.write_bytes(content)
-        with pytest.raises(DataError, match=r"bad\.safetensors cannot be read \(it is damaged.*expected a whole"):
+        with pytest.raises(
+            DataError, match=r"bad\.safetensors cannot be read \(it is damaged.*expected a whole"
+        ):
             load(bad)
     for head in (None, {"offbeat": "checkpoint 99"}):
         bad.write_bytes(safetensors_bytes({"x": torch.ones(1)}, head))
@@ -356,7 +359,9 @@ def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
 def fresh(sim: Simulator, i: int, seed: int = 99) -> Agent:
     """Another agent in the place of agent i, that knows nothing."""
     agent = sim.new_agent()
-    agent.join(i, sim.topology.n, Vector(sim.task.initial()), sim.agents[i].view, sim.new_rule(), random.Random(seed))
+    agent.join(
+        i, sim.topology.n, Vector(sim.task.initial()), sim.agents[i].view, sim.new_rule(), random.Random(seed)
+    )
     return agent
 
 
@@ -386,12 +391,17 @@ def events(sim: Simulator, i: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 @pytest.mark.parametrize("rule", [SGD, Momentum, Adam])
 @pytest.mark.parametrize("algorithm", ALL)
-def test_a_restored_agent_goes_on_to_the_bit(algorithm: str, rule: Callable[[float], Rule], tmp_path: Path) -> None:
+def test_a_restored_agent_goes_on_to_the_bit(
+    algorithm: str, rule: Callable[[float], Rule], tmp_path: Path
+) -> None:
     sim = started(algorithm, quadratic(n=4, d=20, noise=0.1), rule=rule, check=False)
     sim.run(6.3)
     for i, agent in enumerate(sim.agents):
         path = save(
-            tmp_path / str(i), step_name(7), {"i": i}, {"agent": agent_state(agent), "rule": rule_state(agent.rule)}
+            tmp_path / str(i),
+            step_name(7),
+            {"i": i},
+            {"agent": agent_state(agent), "rule": rule_state(agent.rule)},
         )
         about, state = load(path)
         assert about == {"i": i}
@@ -485,7 +495,9 @@ def test_rules_of_the_users_own() -> None:
         lambda p: torch.optim.Adam([{"params": p[:1], "lr": 0.1}, {"params": p[1:]}], lr=0.01),
     ],
 )
-def test_optimizers_go_on_to_the_bit(optimizer: Callable[[Any], torch.optim.Optimizer], tmp_path: Path) -> None:
+def test_optimizers_go_on_to_the_bit(
+    optimizer: Callable[[Any], torch.optim.Optimizer], tmp_path: Path
+) -> None:
     def step(net: torch.nn.Module, using: torch.optim.Optimizer) -> bytes:
         using.zero_grad()
         net(torch.linspace(-1, 1, 12).reshape(4, 3)).square().sum().backward()
@@ -630,7 +642,11 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
 
 
 def state_of(step: int) -> dict[str, Any]:
-    return {"step": step, "x": torch.full((500_000,), float(step)), "y": Vector((torch.full((7,), float(step)),))}
+    return {
+        "step": step,
+        "x": torch.full((500_000,), float(step)),
+        "y": Vector((torch.full((7,), float(step)),)),
+    }
 
 
 def save_for_ever(folder: Path) -> None:
@@ -758,7 +774,10 @@ def test_the_same_run_is_not_refused() -> None:
 
 
 def test_differences_are_shown_one_by_one() -> None:
-    assert refused(algorithm="dsgd", seed=1) == ["algorithm: saved 'adsgd', now 'dsgd'", "seed: saved 0, now 1"]
+    assert refused(algorithm="dsgd", seed=1) == [
+        "algorithm: saved 'adsgd', now 'dsgd'",
+        "seed: saved 0, now 1",
+    ]
     assert refused(model=[("fc.weight", (10, 6), "float32"), ("out", (10,), "float64")]) == [
         "model.fc.weight: saved 'float32 (10, 5)', now 'float32 (10, 6)'",
         "model.fc.bias: saved 'float32 (10,)', now None",
@@ -809,7 +828,9 @@ def test_a_damaged_checkpoint_is_set_aside_so_that_the_one_before_it_is_the_newe
 
 def test_checkpoints_of_the_version_before_checksums_are_read_and_newer_ones_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    path.write_bytes(safetensors_bytes({}, {"offbeat": "checkpoint 1", "about": '{"dict": []}', "state": "[7]"}))
+    path.write_bytes(
+        safetensors_bytes({}, {"offbeat": "checkpoint 1", "about": '{"dict": []}', "state": "[7]"})
+    )
     assert load(path) == ({}, [7])
     content = save(tmp_path, "new", {}, [7]).read_bytes().replace(b"checkpoint 2", b"checkpoint 3")
     match = checkpoint.SUM.match(content)

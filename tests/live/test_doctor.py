@@ -81,12 +81,16 @@ def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Pat
 
 
 def test_a_table_and_the_exit_code(passes: None, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(doctor, "left_overs", lambda remove: Check("left-overs", "warning", "two", "none", "sweep"))
+    monkeypatch.setattr(
+        doctor, "left_overs", lambda remove: Check("left-overs", "warning", "two", "none", "sweep")
+    )
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, "a warning is no failure"
     assert "self-test" in done.stdout
     assert "left-overs: sweep." in done.stdout
-    monkeypatch.setattr(doctor, "self_test", lambda: Check("self-test", "FAILED", "torn", "whole", "report it"))
+    monkeypatch.setattr(
+        doctor, "self_test", lambda: Check("self-test", "FAILED", "torn", "whole", "report it")
+    )
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1
     assert "FAILED" in done.stdout
@@ -116,7 +120,9 @@ def test_a_check_that_cannot_be_made_ends_nothing(passes: None, monkeypatch: Pat
 # -- software --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")])
+@pytest.mark.parametrize(
+    ("system", "machine"), [("Darwin", "arm64"), ("Linux", "aarch64"), ("Windows", "AMD64")]
+)
 def test_another_platform(system: str, machine: str, monkeypatch: Patch) -> None:
     monkeypatch.setattr(platform, "system", answering(system))
     monkeypatch.setattr(platform, "machine", answering(machine))
@@ -129,7 +135,9 @@ def test_versions_of_python_and_packages(monkeypatch: Patch) -> None:
         told(doctor.python(), status, version, "3.11 to 3.13")
     told(doctor.packages(), "ok", f"torch {metadata.version('torch')}")
     monkeypatch.setattr(metadata, "version", {"torch": "2.3.1+cpu", "numpy": "99.0"}.__getitem__)
-    monkeypatch.setattr(metadata, "requires", answering(["torch>=2.4", "numpy>=1.26", "pandas>=2.1; extra == 'frame'"]))
+    monkeypatch.setattr(
+        metadata, "requires", answering(["torch>=2.4", "numpy>=1.26", "pandas>=2.1; extra == 'frame'"])
+    )
     told(doctor.packages(), "FAILED", "torch 2.3.1+cpu", "torch 2.4 or newer", "pip install --upgrade torch")
     monkeypatch.setattr(metadata, "requires", answering(["safetensors>=0.4"]))
 
@@ -167,7 +175,11 @@ def test_cuda_is_for_information(monkeypatch: Patch) -> None:
 
 def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(shm, "SHARED", tmp_path)
-    for free, status, fit in ((64e6, "warning", "0 agents"), (0.7e9, "warning", "1 agent with"), (4e9, "ok", "12 ag")):
+    for free, status, fit in (
+        (64e6, "warning", "0 agents"),
+        (0.7e9, "warning", "1 agent with"),
+        (4e9, "ok", "12 ag"),
+    ):
         monkeypatch.setattr(shutil, "disk_usage", answering(SimpleNamespace(free=free)))
         words = ["docker run --shm-size"] if status == "warning" else []
         told(doctor.shared_memory(), status, f"{free / 1e6:,.0f} MB free", fit, *words)
@@ -271,8 +283,12 @@ def folder(name: str, *files: str) -> Path:
     return made
 
 
-def test_left_overs_are_counted_and_go_only_if_asked_for(tmp_path: Path, passes: None, monkeypatch: Patch) -> None:
-    """A run lives as long as its lock is held, whatever the number of its process is, here or in another container."""
+def test_left_overs_are_counted_and_go_only_if_asked_for(
+    tmp_path: Path, passes: None, monkeypatch: Patch
+) -> None:
+    """A run lives as long as its lock is held, whatever the number of its process is, here or in another
+    container.
+    """
     monkeypatch.setattr(shm, "SHARED", tmp_path)
     for name in ("1-dead", f"{os.getpid()}-dead"):
         folder(name, "register.0.1.0", ".lock")
@@ -291,7 +307,9 @@ def test_left_overs_are_counted_and_go_only_if_asked_for(tmp_path: Path, passes:
     (check,) = (c for c in json.loads(swept.stdout)["checks"] if c["name"] == "left-overs")
     assert check["status"] == "ok"
     assert "3 folders of dead runs, 2.0 MB, removed" in check["found"]
-    assert {*tmp_path.iterdir()} == {lives, tmp_path / "something-else"}, "what lives, and what is not ours, stays"
+    assert {*tmp_path.iterdir()} == {lives, tmp_path / "something-else"}, (
+        "what lives, and what is not ours, stays"
+    )
     lock.release()
     assert shm.sweep() == [lives]
 
@@ -325,7 +343,9 @@ def test_what_others_plant_in_shared_memory_is_left_alone_and_holds_nobody_up(
 
 
 @needs_shared_memory
-def test_a_new_folder_that_another_run_sweeps_at_once_is_made_again(tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_new_folder_that_another_run_sweeps_at_once_is_made_again(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
     """It is dead until its launcher has its lock, and somebody else may look just before."""
     monkeypatch.setattr(shm, "SHARED", tmp_path)
     take, swept = locks.take, list[Path]()

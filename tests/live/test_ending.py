@@ -83,14 +83,25 @@ def test_the_same_error_without_progress_is_final() -> None:
 
 def test_what_cannot_heal_is_final_at_once() -> None:
     for ending, said in (
-        (life(1, 20, 20, code=FINAL, failed=failure()), "failed at step 20, and no restart can help. ValueError: no"),
-        (life(1, 20, 20, code=DiskError.exit_code, failed=failure()), "cannot write its results. ValueError: no"),
-        (life(1, 20, 0, failed=failure()), "failed before its first step, so no restart can help. ValueError: no"),
+        (
+            life(1, 20, 20, code=FINAL, failed=failure()),
+            "failed at step 20, and no restart can help. ValueError: no",
+        ),
+        (
+            life(1, 20, 20, code=DiskError.exit_code, failed=failure()),
+            "cannot write its results. ValueError: no",
+        ),
+        (
+            life(1, 20, 0, failed=failure()),
+            "failed before its first step, so no restart can help. ValueError: no",
+        ),
         (life(1, 20, 20, code=0), "ended at step 20 without having left the run"),
     ):
         assert said in ending.why_final(None, True, 0, 3)
     assert (
-        life(1, 20, 20, code=-11).why_final(None, False, 0, 3).startswith("Agent 0 died (killed by SIGSEGV), and the")
+        life(1, 20, 20, code=-11)
+        .why_final(None, False, 0, 3)
+        .startswith("Agent 0 died (killed by SIGSEGV), and the")
     )
     assert "its last words" in life(1, 20, 20, code=-11).why_final(None, True, 0, 0)
 
@@ -155,7 +166,9 @@ if agent.rank == 0:
 
 
 def test_the_algorithm_that_a_script_names_is_the_one_that_counts(tmp_path: Path) -> None:
-    """All-reduce cannot go on after a death, whatever the launcher had been told; and the trace says all-reduce."""
+    """All-reduce cannot go on after a death, whatever the launcher had been told; and the trace says
+    all-reduce.
+    """
     done = launch(tmp_path, "steps(10**6)", "--fault", "kill agent 1 at step 20", algorithm="'allreduce'")
     assert done.code == 1
     assert "Agent 1 died (killed by SIGKILL), and the algorithm cannot go on without it." in done.complained
@@ -164,7 +177,9 @@ def test_the_algorithm_that_a_script_names_is_the_one_that_counts(tmp_path: Path
     assert replayed(trace).same
 
 
-def test_a_process_that_an_agent_starts_does_not_join(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_process_that_an_agent_starts_does_not_join(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Workers of a DataLoader that run the script again, say: they inherit the variables."""
     (tmp_path / "run.json").write_text("{}")
     known = {"RUN": str(tmp_path), "RANK": "1", "INCARNATION": "1", "LIFELINE": "0"}

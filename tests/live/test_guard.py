@@ -57,7 +57,9 @@ __all__ = ["fresh", "in_a_run"]
         ([1e300], torch.float64, True),
     ],
 )  # fmt: skip
-def test_finite_is_what_has_no_nan_and_no_infinity(numbers: list[float], dtype: torch.dtype, whole: bool) -> None:
+def test_finite_is_what_has_no_nan_and_no_infinity(
+    numbers: list[float], dtype: torch.dtype, whole: bool
+) -> None:
     assert finite([torch.ones(3), torch.tensor(numbers, dtype=dtype)]) is whole
 
 
@@ -68,8 +70,12 @@ def test_what_is_skipped_is_counted_and_said(capsys: pytest.CaptureFixture[str])
     for step in range(2, 30):
         assert guard.refuses(wrong, step, lambda: "the gradient")
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "offbeat: agent 2: the gradient of step 2 is not finite; that update is skipped (1 so far)"
-    assert len(said) == 6, "the first, second, fourth, eighth and sixteenth, and once that they are many in a row"
+    assert (
+        said[0] == "offbeat: agent 2: the gradient of step 2 is not finite; that update is skipped (1 so far)"
+    )
+    assert len(said) == 6, (
+        "the first, second, fourth, eighth and sixteenth, and once that they are many in a row"
+    )
     assert f"{IN_A_ROW} UPDATES IN A ROW ARE NOT FINITE, the last at step {IN_A_ROW + 1}" in said[4]
     assert (row[Row.SKIPPED], guard.skipped) == (28, 28)
     assert not Guard(0, IGNORE).refuses(wrong, 1, str)
@@ -79,7 +85,9 @@ def test_what_is_skipped_is_counted_and_said(capsys: pytest.CaptureFixture[str])
         checked_policy("never")
 
 
-def test_updates_that_are_skipped_now_and_then_are_not_many_in_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+def test_updates_that_are_skipped_now_and_then_are_not_many_in_a_row(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     guard = Guard(0, SKIP)
     for step in range(0, 4 * IN_A_ROW, 2):
         for _ in range(2):  # the gradient, and the model as well
@@ -153,7 +161,9 @@ def test_a_gradient_that_is_not_finite_spoils_nothing(algorithm: str, in_a_run: 
 
 
 def scaled(model: Normed, optimizer: torch.optim.Optimizer, bad: range) -> Normed:
-    """Trains on twelve batches as mixed precision does; those numbered `bad` have a NaN. The model before the first."""
+    """Trains on twelve batches as mixed precision does; those numbered `bad` have a NaN. The model before the
+    first.
+    """
     scaler, before = torch.amp.GradScaler("cpu", init_scale=2.0), copy.deepcopy(model)
     for k, (x, y) in enumerate(batches()):
         if k == bad.start:
@@ -180,7 +190,9 @@ def test_a_last_batch_that_the_scaler_skips_costs_no_final_checkpoint(
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     model, agent = Normed(), in_a_run()
-    before = scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1, fused=fused)), range(11, 12))
+    before = scaled(
+        model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1, fused=fused)), range(11, 12)
+    )
     assert finite([model.mean]) is fused, "a fused optimizer is asked, and mends at once"
     agent.leave()
     assert saved_by(tmp_path) == {11: []}
@@ -193,7 +205,9 @@ def test_an_agent_of_whom_the_scaler_skips_every_step_fails_and_saves_nothing_th
 ) -> None:
     model, agent = Normed(), in_a_run()
     scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1)), range(12))
-    with pytest.raises(SettingError, match=r"Agent 0 made no step, though its model was changed\..*GradScaler"):
+    with pytest.raises(
+        SettingError, match=r"Agent 0 made no step, though its model was changed\..*GradScaler"
+    ):
         agent.leave()
     agent.rescue()
     assert saved_by(tmp_path) == {0: []}
@@ -248,7 +262,9 @@ def test_a_checkpoint_that_is_not_finite_is_not_written_over_one_that_is(
 def test_stop_ends_the_run_and_names_agent_step_and_parameter(in_a_run: Run) -> None:
     model = nn.Linear(6, 6)
     optimizer = in_a_run(on_nan="stop").wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    with pytest.raises(NotFinite, match=r"Agent 0: the gradient \('(weight|bias)', '(weight|bias)'\) of step 6 is not"):
+    with pytest.raises(
+        NotFinite, match=r"Agent 0: the gradient \('(weight|bias)', '(weight|bias)'\) of step 6 is not"
+    ):
         poisoned(model, optimizer, 5, steps=True)
     assert finite(model.parameters())
 
@@ -350,8 +366,9 @@ for k in range(40):
 def test_one_gradient_that_is_nan_costs_one_update(tmp_path: Path) -> None:
     done = finished(tmp_path, "launch", "-n", "4", "--out", "out", "train.py", script=SCRIPT)
     assert done.code == 0, done.said + done.complained
-    assert "agent 2: the gradient ('0.weight', '0.bias', '1.weight', '1.bias') of step 21 is not finite" in " ".join(
-        done.said.split()
+    assert (
+        "agent 2: the gradient ('0.weight', '0.bias', '1.weight', '1.bias') of step 21 is not finite"
+        in " ".join(done.said.split())
     )
     assert "Updates that were not finite were skipped: agent 2: 1." in done.complained
     last = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-2])

@@ -1,4 +1,6 @@
-"""Live runs, with real processes: where they end, what their replay gives, who is killed or stopped meanwhile."""
+"""Live runs, with real processes: where they end, what their replay gives, who is killed or stopped
+meanwhile.
+"""
 
 import math
 import os
@@ -72,7 +74,9 @@ def live(folder: Path, algorithm: str, units: float, *options: str, setup: str =
 
 
 def exact_replay(folder: Path) -> Outcome:
-    """The replay of the run in this folder: it gives the same schedule and the same final models, bit for bit."""
+    """The replay of the run in this folder: it gives the same schedule and the same final models, bit for
+    bit.
+    """
     outcome = replayed(Trace.load(folder / "trace.npz"), folder)
     assert outcome.same, outcome.lines
     assert "4 of 4 equal bit for bit" in " ".join(outcome.lines)
@@ -91,7 +95,9 @@ def limit(algorithm: str, task: Quadratic, topology: str, lr: float) -> np.ndarr
     if "dsgd" not in algorithm:
         return np.tile(task.optimum, (task.agents, 1))
     h = lr * np.diag(task.h)
-    fixed: np.ndarray = np.linalg.solve(h + np.eye(task.agents) - build(topology, task.agents).dense_w(), h @ task.b)
+    fixed: np.ndarray = np.linalg.solve(
+        h + np.eye(task.agents) - build(topology, task.agents).dense_w(), h @ task.b
+    )
     return fixed
 
 
@@ -114,7 +120,9 @@ def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, wit
 def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
     algorithm: str, tmp_path: Path, without_noise: str
 ) -> None:
-    """It has no limit. Exactly: mean x(0) - mean x(K) is the mean of what was applied, what is on its way counted."""
+    """It has no limit. Exactly: mean x(0) - mean x(K) is the mean of what was applied, what is on its way
+    counted.
+    """
     lr = 0.02
     folder = live(tmp_path, algorithm, 1200, "--lr", str(lr), "--case", "comp-straggler", setup=without_noise)
     exact_replay(folder)
@@ -150,7 +158,9 @@ def test_the_replay_is_exact_with_losses_delays_and_agents_that_die(algorithm: s
     """Two die, one of them early on; minibatches are random. Whatever is drawn is drawn again."""
     loss = ["--loss", "0.3"] if algorithm in ("adsgd", "rfast") else []
     faults = ["--fault", "kill agent 1 at step 7", "--fault", "kill agent 3 at step 40"]
-    folder = live(tmp_path, algorithm, 500, "--lr", "0.1", "--case", "combined", "--slowdown", "2", *loss, *faults)
+    folder = live(
+        tmp_path, algorithm, 500, "--lr", "0.1", "--case", "combined", "--slowdown", "2", *loss, *faults
+    )
     trace = exact_replay(folder).trace
     assert sorted(trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]["agent"].tolist()) == [1, 3]
 
@@ -172,7 +182,9 @@ def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path)
     assert replayed(replace(trace, writes=writes, mixed=mixed), folder).same
 
 
-def test_it_says_now_and_then_which_run_this_is_and_how_far_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_it_says_now_and_then_which_run_this_is_and_how_far_where_there_is_no_terminal(
+    tmp_path: Path,
+) -> None:
     run = finished(
         tmp_path, "live", "--task", "quadratic", "--agents", "2", "--algorithms", "adsgd,dsgd", "--lr", "0.1",
         "--unit", "2ms", "--until", "100", "--out", "out",
@@ -184,13 +196,16 @@ def test_it_says_now_and_then_which_run_this_is_and_how_far_where_there_is_no_te
     assert " s: " not in run.said, "the table alone"
 
 
-def test_an_agent_that_is_gone_counts_as_it_was_last_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when the launcher is another one, which goes on from the looks of the first."""
     p = prepare(Experiment(task="quadratic", agents=2, topology="ring", until=10.0, eval_every=5.0), 0)
     (start,) = p.task.initial()
     seen: dict[int, Vector] = {0: Vector((start + 1,)), 1: Vector((start + 2,))}
     monkeypatch.setattr(
-        "offbeat.experiments.liverun.model_of", lambda shared, board, i: (seen[i], Tag()) if i in seen else None
+        "offbeat.experiments.liverun.model_of",
+        lambda shared, board, i: (seen[i], Tag()) if i in seen else None,
     )
     board = Board.create(tmp_path / "board", 2)
     launcher: Any = SimpleNamespace(board=board, shared=tmp_path)
@@ -259,12 +274,24 @@ def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -
     """It computes for 20 units, a transmission takes 1: neighbours mix its model long before its next step."""
     delays = ["--compute", "constant", "--communication", "constant"]
     folder = live(
-        tmp_path, "adsgd", 150, "--case", "comp-straggler", "--straggler", "2", "--slowdown", "20", *delays, ms=10.0
+        tmp_path,
+        "adsgd",
+        150,
+        "--case",
+        "comp-straggler",
+        "--straggler",
+        "2",
+        "--slowdown",
+        "20",
+        *delays,
+        ms=10.0,
     )
     trace = Trace.load(folder / "trace.npz")
     written = trace.writes[trace.writes["agent"] == 2]["time"]
     mixed = trace.mixed[trace.mixed["source"] == 2]
-    first = [trace.writes["time"][mixed["write"][mixed["version"] == v]].min() for v in np.unique(mixed["version"])]
+    first = [
+        trace.writes["time"][mixed["write"][mixed["version"] == v]].min() for v in np.unique(mixed["version"])
+    ]
     waits = first - written[np.unique(mixed["version"]) - 1]
     assert len(waits) >= 3
     assert np.median(waits) < 6, "a unit on its way, a unit until the neighbour's next step"
@@ -295,7 +322,9 @@ def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Pa
     fabric.bell.close()
 
 
-def test_a_mailbox_made_while_the_receiver_looks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mailbox_made_while_the_receiver_looks_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sender makes one for somebody else, and mine just when I have seen that there is none for me."""
     board = Board.create(tmp_path / "board", 3)
     mine, sender = (Fabric(tmp_path, board, i, 1, 8) for i in (0, 1))
@@ -328,7 +357,9 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
     clock, world = Clock(), World(communication=parse("constant"))
     clock.now = lambda: 0.0  # type: ignore[method-assign]
     performer = Performer(agent, sender, Log(None), clock, Link(world, 0, 4))
-    for version, (to, lives) in enumerate([((1, 3), {1: 1, 3: 1})] * 2 + [((1,), {1: 1}), ((1, 3), {1: 1, 3: 2})]):
+    for version, (to, lives) in enumerate(
+        [((1, 3), {1: 1, 3: 1})] * 2 + [((1,), {1: 1}), ((1, 3), {1: 1, 3: 2})]
+    ):
         for j in {1, 3} - lives.keys():
             sender.forget(j)
         for j, life in lives.items():

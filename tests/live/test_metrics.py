@@ -38,7 +38,9 @@ from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64") or not Path("/dev/shm").is_dir(),
+    sys.platform != "linux"
+    or platform.machine().lower() not in ("x86_64", "amd64")
+    or not Path("/dev/shm").is_dir(),
     reason="needs Linux on x86-64 and /dev/shm",
 )
 SECOND = 10**9
@@ -81,7 +83,9 @@ def launcher(clock: Clock, tmp_path: Path) -> Iterator[Launcher]:
         made = Launcher(Job(n, [], tmp_path, {}), lambda agent, line: None)
         made.shared, made.restarts, made.again = Path(folder), [0] * n, {}
         made.board = Board.create(made.shared / "board", n)
-        running = {i: SimpleNamespace(started=clock.monotonic(), output=SimpleNamespace(newest="")) for i in range(n)}
+        running = {
+            i: SimpleNamespace(started=clock.monotonic(), output=SimpleNamespace(newest="")) for i in range(n)
+        }
         children: Any = SimpleNamespace(running=running)
         made.children = children
         made.board.begin()
@@ -92,7 +96,8 @@ def launcher(clock: Clock, tmp_path: Path) -> Iterator[Launcher]:
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [
-        json.loads(line, parse_constant=pytest.fail) for line in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+        json.loads(line, parse_constant=pytest.fail)
+        for line in (folder / "metrics.jsonl").read_text().split("\n")[:-1]
     ]
 
 
@@ -126,7 +131,9 @@ def test_a_look_writes_a_line_for_every_agent(launcher: Launcher, clock: Clock, 
     assert [row["step"] for row in got] == [10, 20, 0, 40]
     assert [row["rate"] for row in got] == pytest.approx([5.0, 10.0, 0.0, 20.0])
     assert [row["waited"] for row in got] == [0.0, 0.5, 0.0, 0.0]
-    assert [row["mixing"] for row in got] == [0.0, 0.25, 0.0, 0.0], "a second in steps, of which a half was waiting"
+    assert [row["mixing"] for row in got] == [0.0, 0.25, 0.0, 0.0], (
+        "a second in steps, of which a half was waiting"
+    )
     assert (got[0]["loss"], got[0]["metric"], got[0]["age"]) == (0.25, None, 0.125)
     assert (got[1]["loss"], got[1]["metric"], got[1]["age"]) == (None, None, None)
     assert [row["restarts"] for row in got] == [0, 0, 3, 0]
@@ -247,7 +254,9 @@ def test_tensorboard_gets_the_same_numbers(launcher: Launcher, clock: Clock, tmp
     assert "agent-0/loss" not in read.Tags()["scalars"]
 
 
-def test_tensorboard_that_is_missing_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_that_is_missing_is_said_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = builtins.__import__
 
     def without(name: str, *args: Any, **more: Any) -> Any:
@@ -273,7 +282,9 @@ class Terminal:
         os.set_blocking(self.master, False)
         self.file: TextIO = os.fdopen(slave, "w")
         environment = {"TERM": "xterm"}
-        self.console = Console(file=self.file, force_terminal=True, _environ=environment, width=width, height=height)
+        self.console = Console(
+            file=self.file, force_terminal=True, _environ=environment, width=width, height=height
+        )
 
     def abandon(self) -> None:
         """Close what can no longer be written."""
@@ -378,7 +389,9 @@ def screen_lines(shown: str) -> list[str]:
     return [line.lstrip("AKlh") for line in plain.replace("\r", "\n").split("\n")]
 
 
-def test_a_line_now_and_then_where_there_is_no_terminal(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
+def test_a_line_now_and_then_where_there_is_no_terminal(
+    launcher: Launcher, clock: Clock, tmp_path: Path
+) -> None:
     metrics = running(launcher, clock, tmp_path)
     err, out = io.StringIO(), io.StringIO()
     with Screen(Console(file=err), Console(file=out)) as screen:
@@ -387,10 +400,14 @@ def test_a_line_now_and_then_where_there_is_no_terminal(launcher: Launcher, cloc
             clock.sleep(0.25)
         screen.print("[2] hello")
     assert out.getvalue() == "[2] hello\n"
-    assert err.getvalue() == ("12 s: 4 running, 4,080 steps, 2,040.0/s\n22 s: 4 running, 4,080 steps, 2,040.0/s\n")
+    assert err.getvalue() == (
+        "12 s: 4 running, 4,080 steps, 2,040.0/s\n22 s: 4 running, 4,080 steps, 2,040.0/s\n"
+    )
 
 
-def test_a_progress_bar_is_shown_before_its_line_ends(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
+def test_a_progress_bar_is_shown_before_its_line_ends(
+    launcher: Launcher, clock: Clock, tmp_path: Path
+) -> None:
     metrics = running(launcher, clock, tmp_path)
     launcher.children.running[2].output.newest = "45%|####     |"
     err, out, terminal = io.StringIO(), io.StringIO(), Terminal(100, 30)

@@ -1,4 +1,6 @@
-"""What agents print, through real pipes: bars, lines without end, output without pause, and the file that keeps it."""
+"""What agents print, through real pipes: bars, lines without end, output without pause, and the file that
+keeps it.
+"""
 
 import os
 import time
@@ -94,7 +96,11 @@ def test_output_that_cannot_be_kept_is_said_once_and_still_shown(tmp_path: Path)
     pipe = Pipe(tmp_path / "gone")
     pipe.prints("one\n")
     pipe.prints("two\n")
-    assert pipe.said == [f"(the output is no longer kept: {pipe.path}: No such file or directory)", "one", "two"]
+    assert pipe.said == [
+        f"(the output is no longer kept: {pipe.path}: No such file or directory)",
+        "one",
+        "two",
+    ]
 
 
 def test_agents_that_print_without_pause_stop_neither_the_launcher_nor_each_other(tmp_path: Path) -> None:

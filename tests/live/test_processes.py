@@ -94,7 +94,8 @@ try:
 finally:
     print("limit", agent.rank, *last)
 """
-"""Until all have made so many steps; where each is then, it says, and nobody leaves before all have looked."""
+"""Until all have made so many steps; where each is then, it says, and nobody leaves before all have
+looked."""
 
 
 def launch(folder: Path, *arguments: str, script: str = QUADRATIC) -> Started:
@@ -112,13 +113,19 @@ def limits(n: int, topology: str, lr: float, mixing: bool) -> np.ndarray:
     return fixed
 
 
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "rfast", "allreduce", "adpsgd", "adpsgd:wait"])
-def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(algorithm: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "algorithm", ["adsgd", "dsgd", "dsgd:after", "rfast", "allreduce", "adpsgd", "adpsgd:wait"]
+)
+def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(
+    algorithm: str, tmp_path: Path
+) -> None:
     """Unequal speeds, no noise. AD-PSGD has no limit of its own: it stays among the agents' optima."""
     done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "train.py", "500", "0.1")
     assert done.code == 0, done.said + done.complained
     said = [line.split()[2:] for line in done.said.splitlines() if " limit " in line]
-    reached = np.array([list(map(float, words[1:])) for words in sorted(said, key=lambda words: int(words[0]))])
+    reached = np.array(
+        [list(map(float, words[1:])) for words in sorted(said, key=lambda words: int(words[0]))]
+    )
     assert reached.shape == (4, 3)
     if "adpsgd" in algorithm:
         optima = np.random.default_rng(0).normal(size=(4, 3))
@@ -129,7 +136,11 @@ def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(algo
         np.testing.assert_allclose(reached, expected, atol=1e-4)
     trace = Trace.load(tmp_path / "out" / "trace.npz")
     assert replayed(trace).same
-    waited = [line for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines() if '"waited": 0.0' in line]
+    waited = [
+        line
+        for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+        if '"waited": 0.0' in line
+    ]
     assert bool(waited) or algorithm not in ("adsgd", "rfast")
 
 
@@ -140,7 +151,9 @@ def test_agents_are_killed_at_random_and_nobody_else_is_lost(seed: int, tmp_path
     victim, step = rng.randrange(4), rng.randrange(1, 200)
     print(f"seed {seed}: {algorithm}, agent {victim} at step {step}")
     fault = f"kill agent {victim} at step {step}"
-    done = launch(tmp_path, "-n", "4", "--algorithm", algorithm, "--fault", fault, "train.py", script=UNTIL_BACK)
+    done = launch(
+        tmp_path, "-n", "4", "--algorithm", algorithm, "--fault", fault, "train.py", script=UNTIL_BACK
+    )
     assert done.code == 0, done.said + done.complained
     assert f"[{victim}] died (killed by SIGKILL); restart 1 of 3 in 0 s" in done.said
     trace = Trace.load(tmp_path / "out" / "trace.npz")
@@ -203,7 +216,9 @@ def test_who_comes_back_after_two_deaths_meets_who_came_back_before_and_so_does_
 
 
 def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_path: Path) -> None:
-    """ADSGD: the longest pause of the others around the kill and the stop is like their longest at any other time."""
+    """ADSGD: the longest pause of the others around the kill and the stop is like their longest at any other
+    time.
+    """
     faults = ["--fault", "kill agent 0 at step 50", "--fault", "stop agent 2 for 1.5 s at step 50"]
     done = launch(tmp_path, "-n", "4", *faults, "train.py", script=UNTIL_BACK)
     assert done.code == 0, done.said + done.complained
@@ -217,12 +232,26 @@ def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_pat
 
 
 def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(tmp_path: Path) -> None:
-    """One of them is stopped, so it could not notice by itself. Nothing ever runs what lies in the current folder."""
+    """One of them is stopped, so it could not notice by itself. Nothing ever runs what lies in the current
+    folder.
+    """
     witness = plant(tmp_path)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "train.py").write_text(f"import sibling\n{QUADRATIC}")
     (tmp_path / "own" / "sibling.py").touch()
-    command = [sys.executable, "-m", "offbeat", "launch", "-n", "2", "--out", "out", "own/train.py", "1000000", "0.05"]
+    command = [
+        sys.executable,
+        "-m",
+        "offbeat",
+        "launch",
+        "-n",
+        "2",
+        "--out",
+        "out",
+        "own/train.py",
+        "1000000",
+        "0.05",
+    ]
     launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log = tmp_path / "out" / "agent-1.trace"
     until(lambda: log.exists() and log.stat().st_size > 1000)
@@ -239,10 +268,14 @@ def test_when_the_launcher_is_killed_the_agents_end_and_the_next_launch_sweeps(t
     assert not left[0].exists()
 
 
-def test_a_script_finds_what_it_would_find_without_a_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_finds_what_it_would_find_without_a_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own folder, or of a module the current one, comes first, unless Python has been told otherwise."""
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "script.py").write_text("import sys, pathlib; pathlib.Path('seen').write_text(sys.path[0])")
+    (tmp_path / "own" / "script.py").write_text(
+        "import sys, pathlib; pathlib.Path('seen').write_text(sys.path[0])"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
     before, arguments = [*sys.path], [*sys.argv]
@@ -268,7 +301,9 @@ def test_the_end_of_an_agent_is_noticed_where_the_kernel_does_not_report_it(
     started = children.Children(reading, lambda agent, line: said.append(line))
     try:
         for i in range(2):
-            started.start(i, 1, ["-S", "-c", f"import sys; print({i}); sys.exit({i + 3})"], {}, tmp_path / f"{i}.log")
+            started.start(
+                i, 1, ["-S", "-c", f"import sys; print({i}); sys.exit({i + 3})"], {}, tmp_path / f"{i}.log"
+            )
         codes: list[int] = []
         until(lambda: len(codes.extend(each.process.returncode for each in started.wait(None)) or codes) == 2)  # type: ignore[func-returns-value]
         assert sorted(codes) == [3, 4] and sorted(said) == ["0", "1"] and not started.running
@@ -297,8 +332,21 @@ def test_a_folder_that_is_removed_while_a_run_goes_on_is_an_error(what: str, tmp
     assert not run.shared
 
 
-def test_a_live_run_without_its_shared_memory_has_a_trace_and_no_curve_that_stands_still(tmp_path: Path) -> None:
-    options = ("--task", "quadratic", "--agents", "2", "--until", "50000", "--unit", "5ms", "--json", "out.json")
+def test_a_live_run_without_its_shared_memory_has_a_trace_and_no_curve_that_stands_still(
+    tmp_path: Path,
+) -> None:
+    options = (
+        "--task",
+        "quadratic",
+        "--agents",
+        "2",
+        "--until",
+        "50000",
+        "--unit",
+        "5ms",
+        "--json",
+        "out.json",
+    )
     run = start(tmp_path, "live", "--out", "out", *options)
     log = tmp_path / "out" / "adsgd-lr0.01" / "agent-1.trace"
     until(lambda: log.exists() and log.stat().st_size > 1000)
@@ -320,11 +368,15 @@ def test_what_a_run_needs_is_there_or_it_is_noticed(tmp_path: Path) -> None:
             remove()
             assert present.gone() == (file if folder.exists() else folder)
             folder.mkdir(exist_ok=True)
-            assert present.gone() == (file if remove == file.unlink else folder), "another folder of that name"
+            assert present.gone() == (file if remove == file.unlink else folder), (
+                "another folder of that name"
+            )
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
-@pytest.mark.parametrize("command", [["launch", "train.py"], ["live", "--task", "quadratic"]], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command", [["launch", "train.py"], ["live", "--task", "quadratic"]], ids=lambda c: c[0]
+)
 def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
     command: list[str], resume: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,7 +479,9 @@ Member.leave = dying
 
 
 def test_the_example_survives_kills_within_an_epoch_and_after_the_last_one(tmp_path: Path) -> None:
-    """Two steps an epoch. What agent 0 had made since its checkpoint it makes again; agent 1 has nothing left to do."""
+    """Two steps an epoch. What agent 0 had made since its checkpoint it makes again; agent 1 has nothing left
+    to do.
+    """
     write(tmp_path / "data", small_set(train=128, test=8))
     done = finished(
         tmp_path, "launch", "-n", "2", "--out", "out", "--checkpoint-every", "2", "--fault", "kill agent 0 at step 3",
@@ -468,7 +522,9 @@ def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
         (["-n", "4", "--topology", "moebius", "train.py"], "Unknown topology"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_starts(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_wrong_options_are_refused_before_anything_starts(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
     done = launch(tmp_path, *arguments, script="raise AssertionError('something ran')")
     assert done.code == 2
     assert said in done.complained

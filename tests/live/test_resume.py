@@ -70,7 +70,9 @@ def checkpointed(folder: Path, agents: int, steps: int) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "adpsgd", "rfast", "allreduce"])
-def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(algorithm: str, tmp_path: Path) -> None:
+def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(
+    algorithm: str, tmp_path: Path
+) -> None:
     about = {"experiment": EXPERIMENT, "algorithm": algorithm}
     run = start(tmp_path, setup=RUN.format(resume=False, **about))
     until(checkpointed(tmp_path, 3, 10))
@@ -98,10 +100,14 @@ def events(trace: Trace, name: str) -> np.ndarray:
 
 
 def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Of three runs one has ended, one is interrupted, one has not begun. Nothing but the folder is named again."""
+    """Of three runs one has ended, one is interrupted, one has not begun. Nothing but the folder is named
+    again.
+    """
     out = tmp_path / "out"
     names = "adsgd,dsgd,rfast"
-    run = start(tmp_path, *LIVE, "--algorithms", names, "--checkpoint-every", "5", "--fault", "slow agent 1 by 2")
+    run = start(
+        tmp_path, *LIVE, "--algorithms", names, "--checkpoint-every", "5", "--fault", "slow agent 1 by 2"
+    )
     until(checkpointed(out / SECOND, 3, 10))
     kill_everything(run)
     before, seen = (out / FIRST / "trace.npz").read_bytes(), (out / SECOND / "looks").read_bytes()
@@ -125,7 +131,9 @@ def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
         assert each["curve"]["updates"] == sorted(each["curve"]["updates"])
     assert (out / SECOND / "looks").read_bytes().startswith(seen), "the curve before is the one that was seen"
     assert finished(tmp_path, "live", "--resume", "--out", "out", "--json", "b.json").code == 0
-    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "a.json").read_bytes(), "all are taken as they are"
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "a.json").read_bytes(), (
+        "all are taken as they are"
+    )
     (out / FIRST / "looks").write_bytes(b"")
     broken = finished(tmp_path, "live", "--resume", "--out", "out")
     assert broken.code == 2

@@ -63,7 +63,9 @@ def check(page: dict[str, Any], agents: int) -> None:
         assert k < ends[i][0] and start["ts"] <= ends[i][1]["ts"]
         last = [e for e in timed[:k] if e["tid"] == start["tid"] and e["ph"] == "X"][-1]
         assert named[start["tid"]] == "mix" and abs(last["ts"] + last["dur"] - start["ts"]) < 2e-3
-        assert timed[ends[i][0] - 1]["name"] == "register" and timed[ends[i][0] - 1]["tid"] == ends[i][1]["tid"]
+        assert (
+            timed[ends[i][0] - 1]["name"] == "register" and timed[ends[i][0] - 1]["tid"] == ends[i][1]["tid"]
+        )
 
 
 @pytest.mark.parametrize("algorithm", NAMED)
@@ -155,7 +157,10 @@ def test_crashes_of_the_simulator_are_instants() -> None:
 def test_an_empty_trace_gives_an_empty_page() -> None:
     tables = [np.zeros(0, dtype=dtype) for dtype in (EVENT, WRITE, MIXED, TRANSMISSION)]
     page = perfetto(Trace(2, (), tables[0], tables[1], tables[2], tables[3]))
-    assert [e["args"]["name"] for e in with_ph(page, "M") if e["name"] == "process_name"] == ["agent 0", "agent 1"]
+    assert [e["args"]["name"] for e in with_ph(page, "M") if e["name"] == "process_name"] == [
+        "agent 0",
+        "agent 1",
+    ]
     assert page["metadata"]["arrows"] == 0
 
 
@@ -164,7 +169,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     plain, packed = tmp_path / "trace.json", tmp_path / "trace.json.gz"
     save_perfetto(trace, plain)
     save_perfetto(trace, str(packed))
-    assert json.loads(plain.read_text()) == json.loads(gzip.decompress(packed.read_bytes())) == perfetto(trace)
+    assert (
+        json.loads(plain.read_text()) == json.loads(gzip.decompress(packed.read_bytes())) == perfetto(trace)
+    )
     assert packed.stat().st_size < plain.stat().st_size
     before = plain.read_bytes()
     with pytest.raises(ValueError):

@@ -112,9 +112,17 @@ def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparis
     for name, value in CHANGED.items():
         assert said(**{name: value}) != plain, name
     some = said(loss=0.3, crash=["agent 3 at 10"], batch=16, unit=0.02, rule="Momentum", compute="constant")
-    for words in ("message loss 0.3", "crash of agent 3 at 10", "batches of 16", "unit 20 ms", "rule Momentum"):
+    for words in (
+        "message loss 0.3",
+        "crash of agent 3 at 10",
+        "batches of 16",
+        "unit 20 ms",
+        "rule Momentum",
+    ):
         assert f", {words}, " in some
-    assert page(Comparison([replace(run, settings=run.settings | {"loss": 0.3})])).count("message loss 0.3") == 2
+    assert (
+        page(Comparison([replace(run, settings=run.settings | {"loss": 0.3})])).count("message loss 0.3") == 2
+    )
 
 
 def test_a_gap_is_said_only_where_the_optimum_is_known(quadratic: Comparison) -> None:
@@ -208,12 +216,16 @@ def test_page_of_an_own_task_and_graph() -> None:
     assert "&lt;b&gt;mine&lt;/b&gt;" in text and "<b>mine</b>" not in text
     assert "no words for the task &lt;b&gt;mine&lt;/b&gt; and the graph custom" in text
     assert "offbeat compare" not in text
-    assert not any("target" in (trace.name or "") for figure in figures(text).values() for trace in figure.data)
+    assert not any(
+        "target" in (trace.name or "") for figure in figures(text).values() for trace in figure.data
+    )
 
 
 def test_page_of_interrupted_and_empty_comparisons(quadratic: Comparison) -> None:
     some = Comparison(quadratic.runs[:3], interrupted=True, planned={"adsgd": 99, "none": 2})
-    assert re.search(r"Interrupted: these are the runs that were finished \(adsgd \d of 99, none 0 of 2\)", page(some))
+    assert re.search(
+        r"Interrupted: these are the runs that were finished \(adsgd \d of 99, none 0 of 2\)", page(some)
+    )
     assert "Interrupted: these are the runs" in page(Comparison(quadratic.runs[:3], interrupted=True))
     assert "No run was finished" in page(Comparison([], interrupted=True))
 
@@ -274,7 +286,9 @@ def test_the_command_line_makes_the_same_runs(settings: dict[str, Any], tmp_path
 
 def test_the_command_line_repeats_every_bit_of_a_step() -> None:
     for lr in np.random.default_rng(0).uniform(0.01, 1, 50).tolist():
-        made = offbeat.compare("rfast", task="quadratic", until=1, agents=7, topology="ring", lr={"rfast": lr})
+        made = offbeat.compare(
+            "rfast", task="quadratic", until=1, agents=7, topology="ring", lr={"rfast": lr}
+        )
         words = shlex.split(command(made)[0])
         text = words[words.index("--lr") + 1]
         assert (float(text[6:]) if text.startswith("rfast=") else float(text) * 7) == lr
@@ -398,7 +412,9 @@ def test_timeline_shows_who_was_down_and_that_a_ring_then_stands_still() -> None
     }
     assert down["adsgd"].base[0] == 20 and down["adsgd"].x[0] == 6
     assert down["allreduce"].x[0] == 40
-    waits = [t for t in timeline(made.runs[1], 30, 60).data if t.legendgroup == "waiting" and t.showlegend is False]
+    waits = [
+        t for t in timeline(made.runs[1], 30, 60).data if t.legendgroup == "waiting" and t.showlegend is False
+    ]
     assert len(waits[0].x) == 8 and set(waits[0].x) == {30.0}
 
 
@@ -422,7 +438,10 @@ def test_timelines_share_one_window(digits: Comparison) -> None:
 def test_graph_marks_the_straggler(digits: Comparison) -> None:
     figure = graph(digits.runs[0])
     assert figure.data[0].x.count(None) == 12
-    assert [list(trace.text) for trace in figure.data[1:]] == [["0", "1", "2", "3", "5", "6", "7", "8"], ["4"]]
+    assert [list(trace.text) for trace in figure.data[1:]] == [
+        ["0", "1", "2", "3", "5", "6", "7", "8"],
+        ["4"],
+    ]
     arrows = graph(build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3)).layout.annotations
     assert len(arrows) == 3 and all(arrow.showarrow for arrow in arrows)
 

@@ -32,7 +32,9 @@ def width_independent(task: Task) -> bool:
 
 
 def agree(task: Task, algorithm: str, world: World, until: float, topology: str = "grid") -> None:
-    runs = [started(algorithm, task, world, topology, how=how, lr=0.05) for how in ("event-by-event", "batched")]
+    runs = [
+        started(algorithm, task, world, topology, how=how, lr=0.05) for how in ("event-by-event", "batched")
+    ]
     for sim in runs:
         sim.run(until)
     oracle, batched = runs
@@ -78,7 +80,9 @@ def test_closed_form_gradients_are_autograds(digits: Task) -> None:
         flat = models[r].clone().requires_grad_(True)
         index = torch.from_numpy(samples[r])
         logits = data.train_x[index] @ flat[:640].view(10, 64).T + flat[640:]
-        loss = nn.functional.cross_entropy(logits, data.train_y[index]) + 0.001 * (flat**2 / (1 + flat**2)).sum()
+        loss = (
+            nn.functional.cross_entropy(logits, data.train_y[index]) + 0.001 * (flat**2 / (1 + flat**2)).sum()
+        )
         loss.backward()  # type: ignore[no-untyped-call]
         assert flat.grad is not None
         assert torch.allclose(closed[r], flat.grad, rtol=1e-4, atol=1e-6)

@@ -1,4 +1,6 @@
-"""Timetables and levels: the trace and the models of the simulator, row by row and bit by bit, without its heap."""
+"""Timetables and levels: the trace and the models of the simulator, row by row and bit by bit, without its
+heap.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -94,7 +96,9 @@ def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n:
 )
 def test_all_executors_give_the_same_run(task: str, changed: dict[str, Any]) -> None:
     p = prepared(task=task, **changed)
-    runs = [run_one(p, ALGORITHMS["adsgd"], 0.05, how) for how in ("auto", "levels", "batched", "event-by-event")]
+    runs = [
+        run_one(p, ALGORITHMS["adsgd"], 0.05, how) for how in ("auto", "levels", "batched", "event-by-event")
+    ]
     assert all(same(runs[0], run) for run in runs[1:])
 
 
@@ -129,18 +133,24 @@ def test_runs_lie_side_by_side_only_where_gradients_can_be_shared(monkeypatch: p
     assert widths == [2, 3, 8, 2]
 
 
-@pytest.mark.parametrize("chosen", [{"compute": "constant"}, {"communication": "constant mean 0"}, {"crash": "1 at 5"}])
+@pytest.mark.parametrize(
+    "chosen", [{"compute": "constant"}, {"communication": "constant mean 0"}, {"crash": "1 at 5"}]
+)
 def test_where_the_order_of_handlers_matters_the_simulator_decides(chosen: dict[str, Any]) -> None:
     p = prepared(**chosen)
     assert timetable(p) is None
-    assert same(run_one(p, ALGORITHMS["adsgd"], 0.05), run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event"))
+    assert same(
+        run_one(p, ALGORITHMS["adsgd"], 0.05), run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event")
+    )
     with pytest.raises(SettingError, match="cannot be run by levels"):
         run_one(p, ALGORITHMS["adsgd"], 0.05, "levels")
 
 
 def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
     common: dict[str, Any] = {"task": "quadratic", "until": 5.0, "executor": "levels"}
-    with pytest.raises(SettingError, match="dsgd cannot be run by levels: what it does depends on what it hears"):
+    with pytest.raises(
+        SettingError, match="dsgd cannot be run by levels: what it does depends on what it hears"
+    ):
         offbeat.compare("adsgd,dsgd", **common)
     with pytest.raises(SettingError, match="keeps a state"):
         offbeat.compare("adsgd", rule=Momentum, **common)

@@ -29,12 +29,19 @@ CUTS = st.lists(st.floats(0.0, 1.0, exclude_min=True, exclude_max=True), max_siz
 
 def equal(a: Trace, b: Trace) -> bool:
     """Byte by byte."""
-    return a.kinds == b.kinds and all(getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in TABLES)
+    return a.kinds == b.kinds and all(
+        getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in TABLES
+    )
 
 
 def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], Tally]:
     """The parts of the trace of a run by levels, and what is left of them."""
-    schedule, since, made, tally = Schedule(p.topology.views(), p.world, SIZE), -1.0, list[Trace](), Tally(p.topology.n)
+    schedule, since, made, tally = (
+        Schedule(p.topology.views(), p.world, SIZE),
+        -1.0,
+        list[Trace](),
+        Tally(p.topology.n),
+    )
     for end in ends:
         table = schedule.piece(end, more=end < ends[-1])
         made.append(table.trace(since, end, "Model", SIZE))
@@ -46,7 +53,9 @@ def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], Tally]:
 
 def rough(seed: int, values: int = 64) -> Setup:
     """A world with so few different delays that things happen at the same instant."""
-    delays = empirical(np.arange(values // 2, values // 2 + values + 1) / values)  # with mean 1, so sums are exact
+    delays = empirical(
+        np.arange(values // 2, values // 2 + values + 1) / values
+    )  # with mean 1, so sums are exact
     p = prepared(seed, topology="grid", agents=9)
     return replace(p, world=World(seed=seed, compute=delays, communication=delays.times(2.0)))
 
@@ -54,7 +63,9 @@ def rough(seed: int, values: int = 64) -> Setup:
 @settings(max_examples=60, deadline=None)
 @given(WORLDS, st.sampled_from(["ring", "grid", "star", "complete", "chain"]), st.sampled_from([9, 16]),
        st.sampled_from([3.0, 25.0]), CUTS)  # fmt: skip
-def test_pieces_continue_one_another(world: World, name: str, n: int, until: float, cuts: list[float]) -> None:
+def test_pieces_continue_one_another(
+    world: World, name: str, n: int, until: float, cuts: list[float]
+) -> None:
     """Wherever they are cut, at the instant of an event too."""
     p = replace(prepared(topology=name, agents=n), world=world)
     try:
@@ -64,7 +75,9 @@ def test_pieces_continue_one_another(world: World, name: str, n: int, until: flo
     border = [float(whole.writes["time"][len(whole.writes) // 2])] if len(whole.writes) else []
     arrived = whole.transmissions["end"][whole.transmissions["end"] < until]
     border += [float(arrived[len(arrived) // 2])] if len(arrived) else []
-    made, tally = parts(p, [*sorted({*[until * cut for cut in cuts if until * cut < until], *border} - {until}), until])
+    made, tally = parts(
+        p, [*sorted({*[until * cut for cut in cuts if until * cut < until], *border} - {until}), until]
+    )
     assert equal(joined(made), whole)
     assert tally.staleness() == whole.staleness()
     assert tally.digest(b"models") == whole.digest(b"models")
@@ -124,7 +137,12 @@ def test_a_run_in_pieces_is_the_same(
 
 
 @settings(max_examples=25, deadline=None)
-@given(WORLDS, st.sampled_from(["ring", "grid", "star"]), st.sampled_from([40, 100, 250]), st.sampled_from([7, 64]))
+@given(
+    WORLDS,
+    st.sampled_from(["ring", "grid", "star"]),
+    st.sampled_from([40, 100, 250]),
+    st.sampled_from([7, 64]),
+)
 def test_models_are_the_same_bits_in_pieces(world: World, name: str, rows: int, window: int) -> None:
     """Also where evaluations fall on the borders of the pieces, and windows are small."""
     p = replace(prepared(topology=name, agents=9), world=world, until=16.0)
@@ -167,7 +185,9 @@ def late() -> Setup:
 
 
 def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the start; runs beside it are still made by levels, and everybody is told of all evaluations in the end."""
+    """From the start; runs beside it are still made by levels, and everybody is told of all evaluations in
+    the end.
+    """
     in_pieces(monkeypatch, 100)
     p = late()
     assert isinstance(engines([Job(p, ADSGD, 0.05)])[0], Lane), "it does not show at the beginning"
@@ -237,7 +257,8 @@ def traces(draw: st.DrawFn) -> tuple[Trace, list[Trace]]:
     for high in [*sorted(draw(st.lists(st.integers(0, count), max_size=4))), count]:
         where = [np.searchsorted(mixed["write"], at) for at in (low, high)]
         ends = (
-            slice(len(table) * low // max(count, 1), len(table) * high // max(count, 1)) for table in (events, sent)
+            slice(len(table) * low // max(count, 1), len(table) * high // max(count, 1))
+            for table in (events, sent)
         )
         some = [table[each] for table, each in zip((events, sent), ends, strict=True)]
         kinds = ("A", "B")[: 1 + (high == count)]
@@ -250,7 +271,9 @@ def traces(draw: st.DrawFn) -> tuple[Trace, list[Trace]]:
 
 @settings(max_examples=300, deadline=None)
 @given(traces(), st.booleans())
-def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(made: tuple[Trace, list[Trace]], forget: bool) -> None:
+def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(
+    made: tuple[Trace, list[Trace]], forget: bool
+) -> None:
     """By the definitions, and wherever it was cut; also if what is never mixed again is forgotten."""
     whole, some = made
     tally = Tally(whole.agents)
@@ -282,7 +305,9 @@ def test_the_digest_sees_every_table(table: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Staleness and digest of a run with a crash are those of its trace; no more rows are held than a part has."""
+    """Staleness and digest of a run with a crash are those of its trace; no more rows are held than a part
+    has.
+    """
     monkeypatch.setattr(trace, "PART", 7)
     p = prepared(loss=0.1)
     if "return" in ALGORITHMS[name].tolerates:

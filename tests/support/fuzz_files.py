@@ -1,12 +1,15 @@
-"""Damaged, swapped and hostile files, for every reader: an error in plain words or a right value, nothing else.
+"""Damaged, swapped and hostile files, for every reader: an error in plain words or a right value, nothing
+else.
 
     python tests/support/fuzz_files.py                 # 2,000 cases; `make fuzz`
     python tests/support/fuzz_files.py --case 1234     # this one again, with what came of it
     python tests/support/fuzz_files.py --keep DIR      # leave the files of cases that failed in this folder
 
-A case is a number: it names the reader, what is done to a good file, and every random choice. What must not come of it:
-an exception that is not offbeat's own, a message without the name of the file, more than `SLOW` seconds, more than
-`HEAVY` bytes, or, where there is a checksum and the damage is an accident, another value than that of the good file.
+A case is a number: it names the reader, what is done to a good file, and every random choice. What must not
+    come of it:
+an exception that is not offbeat's own, a message without the name of the file, more than `SLOW` seconds, more
+than `HEAVY` bytes, or, where there is a checksum and the damage is an accident, another value than that of
+the good file.
 """
 
 from __future__ import annotations
@@ -157,7 +160,10 @@ def main() -> None:
     def told(result: Result) -> None:
         faulthandler.dump_traceback_later(12 * SLOW, exit=True)  # a hang in C
         if result.fault or args.case is not None:
-            print(f"case {result.case}, {result.reader}, {result.done}: {result.fault or 'clean'}\n  {result.outcome}")
+            print(
+                f"case {result.case}, {result.reader}, {result.done}: {result.fault or 'clean'}\n  "
+                f"{result.outcome}"
+            )
 
     cases = list(range(args.cases)) if args.case is None else [args.case]
     wrong = fuzzed(cases, told, args.keep)

@@ -1,4 +1,6 @@
-"""The readers: how a good file of each is made, how it is read, and what only somebody who knows its format writes."""
+"""The readers: how a good file of each is made, how it is read, and what only somebody who knows its format
+writes.
+"""
 
 from __future__ import annotations
 
@@ -162,7 +164,14 @@ EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 8.0
 def make_trace(folder: Path) -> None:
     run = run_one(prepare(Experiment(**EXPERIMENT), 0), find("adsgd"), 0.05)  # type: ignore[arg-type]
     assert run.trace is not None
-    settings = {"algorithm": "adsgd", "agents": 3, "seed": 0, "unit": 0.01, "lr": 0.05, "experiment": EXPERIMENT}
+    settings = {
+        "algorithm": "adsgd",
+        "agents": 3,
+        "seed": 0,
+        "unit": 0.01,
+        "lr": 0.05,
+        "experiment": EXPERIMENT,
+    }
     replace(run.trace, settings=settings).save(folder / "trace.npz")
     (folder / "agent-0.json").write_text(json.dumps({"model": "?"}))
 
@@ -216,7 +225,10 @@ def craft_trace(path: Path, rng: Random) -> str:
 
 def bomb(path: Path, rng: Random) -> str:
     """An array that would be inflated to a gigabyte."""
-    head = b"\x93NUMPY\1\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (125000000,), }".ljust(127) + b"\n"
+    head = (
+        b"\x93NUMPY\1\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (125000000,), }".ljust(127)
+        + b"\n"
+    )
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
         archive.open("events.npy", "w") as file,
@@ -365,7 +377,8 @@ def craft_toml(path: Path, rng: Random) -> str:
     if rng.random() < 0.3:
         lines.insert(
             k,
-            f"{rng.choice(('compute', 'data', 'topology', 'case', 'eval_every', 'x.y'))} = {rng.choice(ODD_TOML)}",
+            f"{rng.choice(('compute', 'data', 'topology', 'case', 'eval_every', 'x.y'))} = "
+            f"{rng.choice(ODD_TOML)}",
         )
     path.write_text("\n".join(lines))
     return "odd settings"
@@ -444,7 +457,9 @@ def read_data(path: Path) -> object:
 
 def craft_gz(path: Path, rng: Random) -> str:
     zeros = bytes((0, 0, 8, 3)) + rng.choice((6, 300_000)).to_bytes(4, "big") + bytes((0, 0, 0, 28)) * 2
-    path.write_bytes(gzip.compress(zeros + bytes(28 * 28 * 300_000 if rng.random() < 0.2 else 5000), 9, mtime=0))
+    path.write_bytes(
+        gzip.compress(zeros + bytes(28 * 28 * 300_000 if rng.random() < 0.2 else 5000), 9, mtime=0)
+    )
     return "a bomb"
 
 

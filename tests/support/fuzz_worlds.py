@@ -1,4 +1,5 @@
-"""Random worlds: every executor against the one that evaluates event by event, to the byte, with the contract checked.
+"""Random worlds: every executor against the one that evaluates event by event, to the byte, with the contract
+checked.
 
 python tests/support/fuzz_worlds.py 2000          # so many worlds
 python tests/support/fuzz_worlds.py --world 17    # one of them again
@@ -58,7 +59,9 @@ def world(number: int) -> World:
             agent.check()
         except SettingError:  # not bipartite, say, or a step beyond float32
             continue
-        return World(settings | {"algorithm": name, "lr": lr, "seed": seed, "momentum": momentum}, p, row, lr, momentum)
+        return World(
+            settings | {"algorithm": name, "lr": lr, "seed": seed, "momentum": momentum}, p, row, lr, momentum
+        )
 
 
 def drawn(rng: random.Random) -> dict[str, Any]:
@@ -82,7 +85,8 @@ def drawn(rng: random.Random) -> dict[str, Any]:
     for i in rng.sample(range(agents), rng.choice((0, 0, 0, 1, 2)) if agents > 2 else rng.choice((0, 0, 1))):
         at = rng.uniform(0, until) * rng.choice((0, 1, 1))
         crashes.append(
-            f"agent {i} at {at!r}" + (f" until {at + rng.uniform(0.1, until)!r}" if rng.random() < 0.7 else "")
+            f"agent {i} at {at!r}"
+            + (f" until {at + rng.uniform(0.1, until)!r}" if rng.random() < 0.7 else "")
         )
     return settings | {"crash": tuple(crashes)}
 
@@ -109,13 +113,19 @@ def mismatches(number: int) -> list[str]:
         return [f"{name}: another {what}" for what in expected if found[what] != expected[what]]
 
     said = differs("batched", run_one(w.p, w.row, w.lr, "batched", rule))
-    said += differs("batched, checked", run_one(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False))
+    said += differs(
+        "batched, checked", run_one(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False)
+    )
     said += differs("auto", run_one(w.p, w.row, w.lr, "auto", rule))
     if w.row.free:
         with patch.object(memory, "PIECE", 40):
             said += differs("in pieces", run_one(w.p, w.row, w.lr, "auto", rule, keep_trace=False))
         other = replace(w.p, eval_times=w.p.eval_times)
-        jobs = [Job(w.p, w.row, w.lr, False), Job(w.p, w.row, w.lr / 2, False), Job(other, w.row, w.lr, False)]
+        jobs = [
+            Job(w.p, w.row, w.lr, False),
+            Job(w.p, w.row, w.lr / 2, False),
+            Job(other, w.row, w.lr, False),
+        ]
         for job, run in zip(jobs, run_many(jobs, "auto", rule), strict=True):
             said += differs("side by side", run, job.lr)
     return said
@@ -123,7 +133,9 @@ def mismatches(number: int) -> list[str]:
 
 def main() -> int:
     """Run the worlds that are asked for; 1 if any executor differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("count", type=int, nargs="?", default=2000)
     parser.add_argument("--world", type=int)
     asked = parser.parse_args()

@@ -1,4 +1,6 @@
-"""What can be done to any file: accidents, which a checksum must notice, and what only somebody hostile writes."""
+"""What can be done to any file: accidents, which a checksum must notice, and what only somebody hostile
+writes.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,14 @@ def _huge(content: bytes, rng: Random) -> bytes:
     """A size that nothing has, where one may be."""
     at = _at(content, rng) & ~3
     size = rng.choice(
-        (b"\xff" * 4, b"\xff" * 8, b"\xff\xff\xff\x7f", b"\0\0\0\x7f", b"\xff" * 7 + b"\x7f", b"\0\0\0\0\0\1\0\0")
+        (
+            b"\xff" * 4,
+            b"\xff" * 8,
+            b"\xff\xff\xff\x7f",
+            b"\0\0\0\x7f",
+            b"\xff" * 7 + b"\x7f",
+            b"\0\0\0\0\0\1\0\0",
+        )
     )
     return content[:at] + size + content[at + len(size) :]
 
@@ -69,7 +78,9 @@ def _number(content: bytes, rng: Random) -> bytes:
     """Another number in text."""
     digits = [at for at, c in enumerate(content[:20_000]) if 48 <= c < 58] or [0]
     at = rng.choice(digits)
-    other = rng.choice((b"-1", b"1e999", b"9" * 30, b"9" * 5000, b"nan", b"true", b'"x"', b"[]", b"0.5", b"null", b"0"))
+    other = rng.choice(
+        (b"-1", b"1e999", b"9" * 30, b"9" * 5000, b"nan", b"true", b'"x"', b"[]", b"0.5", b"null", b"0")
+    )
     return content[:at] + other + content[at + 1 :]
 
 
@@ -82,7 +93,21 @@ def _nested(content: bytes, rng: Random) -> bytes:
 
 def _text(content: bytes, rng: Random) -> bytes:
     at = _at(content, rng)
-    odd = ("\0", "\x1b[31mred", "\u202e", "\ud83d\ude00", "é", "\ufeff", "١٢", "\r", "\x85", "# ", '"', "\\", "=")
+    odd = (
+        "\0",
+        "\x1b[31mred",
+        "\u202e",
+        "\ud83d\ude00",
+        "é",
+        "\ufeff",
+        "١٢",
+        "\r",
+        "\x85",
+        "# ",
+        '"',
+        "\\",
+        "=",
+    )
     return content[:at] + rng.choice(odd).encode("utf-8", "surrogatepass") + content[at:]
 
 
@@ -102,7 +127,9 @@ HOSTILE: list[tuple[str, Change]] = [
 
 def irregular(path: Path, rng: Random) -> str:
     """Put something in the file's place that is no file, or no end of one."""
-    kind = rng.choice(("a pipe", "a folder", "a device", "a loop", "a sparse terabyte", "nothing", "unreadable text"))
+    kind = rng.choice(
+        ("a pipe", "a folder", "a device", "a loop", "a sparse terabyte", "nothing", "unreadable text")
+    )
     path.unlink()
     match kind:
         case "a pipe":

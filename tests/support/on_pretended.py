@@ -125,7 +125,9 @@ def test_linear_forms_there(device: torch.device) -> None:
     assert out.cpu().tolist() == also.cpu().tolist() == [0.0] * 4
 
 
-def test_chunks_there_are_as_wide_as_memory_says(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_there_are_as_wide_as_memory_says(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = torch.zeros(650)
     assert levels._widest(model, 5000) == levels.WIDEST
     assert levels._widest(model.to(device), 5000) == 5000, "a level has one write of an agent"
@@ -137,7 +139,9 @@ def test_chunks_there_are_as_wide_as_memory_says(device: torch.device, monkeypat
     on_both(NAME, "adsgd", task="digits", until=4, executor="levels")
 
 
-def test_settings_go_round_and_a_sweep_takes_them(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_go_round_and_a_sweep_takes_them(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     short: dict[str, Any] = {"task": "quadratic", "until": 5}
     made, plain = (offbeat.compare("adsgd,dsgd", **short, device=name) for name in (NAME, "cpu"))
     assert made.record()["runs"][0]["settings"]["device"] == NAME
@@ -175,7 +179,9 @@ def test_a_task_that_cannot_be_moved_is_refused(device: torch.device) -> None:
     class Lost(Fixed):
         def to(self, _: Any) -> None: ...
 
-    with pytest.raises(SettingError, match=r"Got device 'pretend:0' for the task fixed, which lies on cpu; expected"):
+    with pytest.raises(
+        SettingError, match=r"Got device 'pretend:0' for the task fixed, which lies on cpu; expected"
+    ):
         comparison.plan("adsgd", task=Fixed(), until=5, device=NAME)
     with pytest.raises(SettingError, match="must return the task on pretend:0; got None"):
         comparison.plan("adsgd", task=Lost(), until=5, device=NAME)
@@ -203,7 +209,9 @@ def test_who_is_vectorized_where(
         assert bool(calls) is asked
 
 
-def test_memory_of_the_device_is_held_against_the_models(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_the_device_is_held_against_the_models(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     large: dict[str, Any] = {"task": "digits", "agents": 1000, "topology": "ring", "device": NAME}
     monkeypatch.setattr(devices, "free", lambda device: 1e7)
     with pytest.raises(
@@ -212,7 +220,9 @@ def test_memory_of_the_device_is_held_against_the_models(device: torch.device, m
         comparison.plan("adsgd", until=5, **large)
     monkeypatch.setattr(devices, "free", lambda device: 1e9)
     comparison.plan("adsgd", until=5, **large)
-    monkeypatch.setattr(memory, "available", lambda: 5.5e7)  # less than all, enough for what is not on the device
+    monkeypatch.setattr(
+        memory, "available", lambda: 5.5e7
+    )  # less than all, enough for what is not on the device
     comparison.plan("adsgd", until=5, **large)
     with pytest.raises(SettingError, match=r"needs about .* GB of memory: .* for the trace"):
         comparison.plan("adsgd", until=1e5, **large)

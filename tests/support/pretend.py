@@ -1,7 +1,9 @@
-"""A device that is not there, for torch: its tensors lie in this machine's memory, and mix with others' as on a GPU.
+"""A device that is not there, for torch: its tensors lie in this machine's memory, and mix with others' as on
+a GPU.
 
-What an operation is given must lie on one device, save for single numbers, and only a copy takes values to another. So
-code that runs here makes all the transfers that a GPU asks for; what it does not show is speed or rounding.
+What an operation is given must lie on one device, save for single numbers, and only a copy takes values to
+another. So code that runs here makes all the transfers that a GPU asks for; what it does not show is speed or
+rounding.
 """
 
 from __future__ import annotations

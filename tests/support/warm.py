@@ -1,8 +1,8 @@
 """Real processes that start at once: a fresh interpreter imports everything, and forks what is asked for.
 
-A cold process needs seconds for its imports, most of a short test. So `offbeat ...` runs in a fork of a process that
-has imported everything, and so does every agent that it starts. All else is as it always is: processes, signals, pipes,
-shared memory. What depends on a cold start is in `test_processes`.
+A cold process needs seconds for its imports, most of a short test. So `offbeat ...` runs in a fork of a
+process that has imported everything, and so does every agent that it starts. All else is as it always is:
+processes, signals, pipes, shared memory. What depends on a cold start is in `test_processes`.
 """
 
 import atexit
@@ -164,7 +164,9 @@ def _end(server: "subprocess.Popen[str]") -> None:
 class Forked:
     """What the launcher takes for a `subprocess.Popen`: an agent's program in a fork of this process."""
 
-    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int], **_: Any) -> None:
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], pass_fds: Sequence[int], **_: Any
+    ) -> None:
         reading, writing = os.pipe()
         at = command.index("-m") + 1
         module, arguments = command[at], command[at + 1 :]
@@ -281,7 +283,10 @@ if __name__ == "__main__":
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks
     torch.set_num_threads(1)
     weight = torch.nn.Parameter(torch.zeros(1))
-    for optimizer in (torch.optim.SGD([weight]), torch.optim.AdamW([weight])):  # they import much when first used
+    for optimizer in (
+        torch.optim.SGD([weight]),
+        torch.optim.AdamW([weight]),
+    ):  # they import much when first used
         weight.grad = torch.zeros(1)
         optimizer.step()
     offbeat.tasks.data.load("digits")  # so does scikit-learn

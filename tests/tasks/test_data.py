@@ -182,7 +182,9 @@ def test_missing_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         load("mnist")
 
 
-def test_missing_file_is_named_and_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_file_is_named_and_nothing_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(data, "_download", lambda name: pytest.fail("downloaded"))
     write(tmp_path / "mnist", small_set())
     (tmp_path / "mnist" / STEMS[2]).unlink()
@@ -221,7 +223,9 @@ LABELS = idx(np.zeros(6, dtype=np.uint8))
         (STEMS[0], gzip.compress(IMAGES, mtime=0)[:10] + b"\xff" * 20, "cannot be read (Error -3"),
     ],
 )
-def test_bad_file_is_named_with_what_was_got_and_expected(tmp_path: Path, stem: str, raw: bytes, got: str) -> None:
+def test_bad_file_is_named_with_what_was_got_and_expected(
+    tmp_path: Path, stem: str, raw: bytes, got: str
+) -> None:
     write(tmp_path, small_set())
     (tmp_path / stem).write_bytes(raw)
     with pytest.raises(DataError) as error:
@@ -330,7 +334,9 @@ def test_second_mirror_goes_on_where_the_first_failed(mirrors: Mirrors) -> None:
     mirrors.offer("a", {stem: small_set()[stem] for stem in STEMS[:2]})
     mirrors.offer("b", small_set())
     assert len(load("mnist").train_y) == 6
-    assert mirrors.asked == [f"/{path}.gz" for path in (*("a/" + s for s in STEMS[:3]), *("b/" + s for s in STEMS[2:]))]
+    assert mirrors.asked == [
+        f"/{path}.gz" for path in (*("a/" + s for s in STEMS[:3]), *("b/" + s for s in STEMS[2:]))
+    ]
 
 
 def test_wrong_checksum_leaves_nothing_behind(mirrors: Mirrors, tmp_path: Path) -> None:

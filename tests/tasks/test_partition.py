@@ -45,7 +45,9 @@ def check(split: Split, labels: Labels, n: int, knob: float, seed: int) -> Shard
 
 
 @given(LABELS, st.data(), SKEWS, SEEDS)
-def test_by_label_splits_and_sorts_its_lot(labels: Labels, data: st.DataObject, skew: float, seed: int) -> None:
+def test_by_label_splits_and_sorts_its_lot(
+    labels: Labels, data: st.DataObject, skew: float, seed: int
+) -> None:
     n = data.draw(st.integers(1, len(labels)))
     shards = check(by_label, labels, n, skew, seed)
     dealt = labels[shards[:, : round(skew * shards.shape[1])]].ravel()

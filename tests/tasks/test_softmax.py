@@ -1,4 +1,6 @@
-"""The compiled gradient of softmax regression: the formula's values, rows of their own, and torch in its place."""
+"""The compiled gradient of softmax regression: the formula's values, rows of their own, and torch in its
+place.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ shapes = st.tuples(st.integers(1, 150), st.integers(2, 23), st.sampled_from((FLO
 
 @settings(max_examples=120, deadline=None)
 @given(shapes, st.integers(1, 40), st.integers(1, 4), st.integers(0, 99), st.sampled_from((0.01, 1.0, 30.0)))
-def test_gradients_are_the_formulas(shape: tuple[int, int, int], batch: int, m: int, seed: int, spread: float) -> None:
+def test_gradients_are_the_formulas(
+    shape: tuple[int, int, int], batch: int, m: int, seed: int, spread: float
+) -> None:
     """With either engine, and the bound is tight enough to tell a wrong one."""
     t = task(*shape, seed)
     models, index = drawn(t, m, batch, seed, spread)
@@ -112,14 +116,18 @@ def test_real_pixels_are_kept_as_bytes(functions: softmax.Functions) -> None:
     late = torch.full((5000, 17), 0.25)
     late[4999, 3] = 0.3
     scale, rows = softmax._pixels(late)
-    assert scale == 0 and rows.shape == (5000, 32) and torch.equal(rows[:, :17], late) and not rows[:, 17:].any()
+    assert (
+        scale == 0 and rows.shape == (5000, 32) and torch.equal(rows[:, :17], late) and not rows[:, 17:].any()
+    )
     for odd in (-0.25, float("nan"), float("inf"), 300.0):
         assert softmax._pixels(torch.tensor([[odd, 0.5]]))[0] == 0
 
 
 @pytest.mark.parametrize("scale", [FLOATS, BYTES])
 @pytest.mark.parametrize("shape", [(784, 10, 32), (61, 7, 5)])
-def test_bits_depend_on_no_other_row(scale: int, shape: tuple[int, int, int], functions: softmax.Functions) -> None:
+def test_bits_depend_on_no_other_row(
+    scale: int, shape: tuple[int, int, int], functions: softmax.Functions
+) -> None:
     features, classes, batch = shape
     t = task(features, classes, scale)
     models, index = drawn(t, 9, batch)
@@ -228,7 +236,9 @@ def test_without_a_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = fresh / "cc"
-    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && echo cc 9.9 && exit\necho "x.c: error: no" >&2\nexit 4\n')
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && echo cc 9.9 && exit\necho "x.c: error: no" >&2\nexit 4\n'
+    )
     compiler.chmod(0o700)
     monkeypatch.setenv("CC", str(compiler))
     assert softmax.name() == f"torch ({compiler} failed with exit code 4: x.c: error: no)"

@@ -85,7 +85,9 @@ def weighted(task: Quadratic, p: np.ndarray) -> np.ndarray:
 
 
 def test_adpsgd_goes_to_the_frequency_weighted_optimum_as_the_step_goes_to_zero() -> None:
-    """Agent 4 computes 10 times slower: what all others prefer weighs more, by the measured update frequencies."""
+    """Agent 4 computes 10 times slower: what all others prefer weighs more, by the measured update
+    frequencies.
+    """
     task, distances = quadratic(seed=3), []
     for lr in (0.05, 0.0125):
         sim = started("adpsgd", task, World(seed=7, slow_compute={4: 10.0}), lr=lr, check=False)

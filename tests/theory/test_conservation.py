@@ -61,7 +61,9 @@ def test_rfast_keeps_its_mass_under_loss_and_delay(world: World, graph: str) -> 
 
 
 @given(worlds, st.integers(0, 5), st.booleans())
-def test_rfast_keeps_its_mass_among_the_living_when_agents_crash(world: World, who: int, returns: bool) -> None:
+def test_rfast_keeps_its_mass_among_the_living_when_agents_crash(
+    world: World, who: int, returns: bool
+) -> None:
     crash = Crash(who, 10.5, 21.5 if returns else None)
     other = Crash((who + 1) % 6, 14.5, None)
     world = World(world.seed, slow_compute=world.slow_compute, loss=world.loss, crashes=(crash, other))
@@ -84,7 +86,8 @@ def test_rfast_effective_step_on_the_grid() -> None:
     """Constant gradients c_i in lockstep: the models drift by -0.23288 lr mean(c) a round.
 
     lr n sum_i pi_i a_ii pi_i = 0.3778 lr is what moves when neighbours' v are of the same round; they are one
-    round old here (everybody reads before anybody is heard), which divides it by 1 + (1 - mean w_ii) = 1.6222.
+    round old here (everybody reads before anybody is heard), which divides it by 1 + (1 - mean w_ii) =
+    1.6222.
     """
     c = np.random.default_rng(1).normal(size=(9, 3))
     world = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
@@ -128,14 +131,22 @@ def test_adpsgd_sum_with_displacements_in_flight(world: World, graph: str, algor
     sim = started(algorithm, quadratic(6, noise=0.5), world, graph, rule=Applied)
     for time in range(2, 60, 4):
         sim.run(time)
-        flying = sum((array(i.message.d) for i in on_their_way(sim) if isinstance(i.message, Moved)), np.zeros(3))
+        flying = sum(
+            (array(i.message.d) for i in on_their_way(sim) if isinstance(i.message, Moved)), np.zeros(3)
+        )
         assert models(sim).sum(0) - flying == pytest.approx(-Applied.total, abs=1e-12)
     asking = sum(isinstance(i.message, Ask) for i in on_their_way(sim))
     assert asking <= 6, "an agent has at most one question under way"
 
 
-@given(worlds, st.sampled_from(["grid", "chain", "star", "binary-tree"]), st.sampled_from(["atomic", "atomic+wait"]))
-def test_atomic_adpsgd_never_increases_the_spread_and_keeps_the_mean(world: World, graph: str, options: str) -> None:
+@given(
+    worlds,
+    st.sampled_from(["grid", "chain", "star", "binary-tree"]),
+    st.sampled_from(["atomic", "atomic+wait"]),
+)
+def test_atomic_adpsgd_never_increases_the_spread_and_keeps_the_mean(
+    world: World, graph: str, options: str
+) -> None:
     """Without gradients: after every complete averaging the mean is the same and the spread is no larger."""
     sim = started(f"adpsgd:{options}", quadratic(6), world, graph, rule=Nothing)
     spread_out(sim)

@@ -63,7 +63,9 @@ def test_what_was_heard_never_goes_back_when_the_receivers_change() -> None:
         sim = started("adsgd", quadratic(3), world, "complete")
         sim.run(200)
         events = sim.recorder.trace().events
-        heard = events[(events["event"] == EVENT_CODE["register"]) & (events["agent"] == 1) & (events["source"] == 0)]
+        heard = events[
+            (events["event"] == EVENT_CODE["register"]) & (events["agent"] == 1) & (events["source"] == 0)
+        ]
         assert (np.diff(heard["version"]) >= 0).all()
 
 
@@ -98,7 +100,9 @@ def quadratic_vector() -> Vector:
     return Vector(quadratic(3).initial())
 
 
-@pytest.mark.parametrize("crash", [Crash(3, 100.1234567, 200.0), Crash(3, 1234567.5), Crash(0, 1e-5), Crash(1, 0.0)])
+@pytest.mark.parametrize(
+    "crash", [Crash(3, 100.1234567, 200.0), Crash(3, 1234567.5), Crash(0, 1e-5), Crash(1, 0.0)]
+)
 def test_a_crash_reads_back_as_itself(crash: Crash) -> None:
     assert parse_crash(str(crash)) == crash
 

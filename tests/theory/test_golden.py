@@ -15,7 +15,9 @@ from runs import ALL, quadratic, started
 from offbeat import Crash, Vector, World
 
 FOLDER = Path(__file__).parent / "golden"
-WORLD = World(seed=2024, slow_compute={4: 5.0}, slow_communication={4: 5.0}, loss=0.1, crashes=(Crash(7, 12.0, 19.0),))
+WORLD = World(
+    seed=2024, slow_compute={4: 5.0}, slow_communication={4: 5.0}, loss=0.1, crashes=(Crash(7, 12.0, 19.0),)
+)
 
 
 def recorded(algorithm: str) -> list[dict[str, Any]]:

@@ -15,11 +15,18 @@ from offbeat.world.topology import build, with_weights
 UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
 
 
-@given(st.sampled_from(["grid", "ring", "complete", "star", "chain", "exponential"]), st.integers(1, 9), st.booleans())
+@given(
+    st.sampled_from(["grid", "ring", "complete", "star", "chain", "exponential"]),
+    st.integers(1, 9),
+    st.booleans(),
+)
 def test_adsgd_in_lockstep_is_dsgd_bit_for_bit(topology: str, n: int, after: bool) -> None:
     n = {5: 6, 7: 8}.get(n, n) if topology == "grid" else n
     task = quadratic(n, noise=0.1)
-    runs = [started(name, task, LOCKSTEP, build(topology, n)) for name in ("adsgd", "dsgd:after" if after else "dsgd")]
+    runs = [
+        started(name, task, LOCKSTEP, build(topology, n))
+        for name in ("adsgd", "dsgd:after" if after else "dsgd")
+    ]
     for sim in runs:
         sim.run(50)
         assert sim.steps == [50] * n
@@ -147,4 +154,6 @@ def test_constant_delays_make_adsgd_periodic() -> None:
     sim = started("adsgd", world=world)
     sim.run(40)
     rows = sim.recorder.trace().table()
-    assert all(row["versions"] == dict.fromkeys(row["versions"], row["step"] - 1) for row in rows if row["step"] > 1)
+    assert all(
+        row["versions"] == dict.fromkeys(row["versions"], row["step"] - 1) for row in rows if row["step"] > 1
+    )

@@ -14,7 +14,9 @@ from offbeat.engines.trace import EVENT_CODE, Recorder, write_atomically
 worlds = st.builds(
     World,
     seed=st.integers(0, 10_000),
-    communication=st.sampled_from([Delay("lognormal"), Delay("exponential", mean=3.0), Delay("constant", mean=0.0)]),
+    communication=st.sampled_from(
+        [Delay("lognormal"), Delay("exponential", mean=3.0), Delay("constant", mean=0.0)]
+    ),
     slow_compute=st.dictionaries(st.integers(0, 8), st.just(10.0), max_size=2),
     loss=st.sampled_from([0.0, 0.2]),
 )
@@ -69,7 +71,9 @@ def test_lemma_c1_holds_on_every_recorded_trace(world: World, algorithm: str) ->
     sim = started(algorithm, quadratic(), world, observers=[observe])
     sim.run(25)
     trace = sim.recorder.trace()
-    if algorithm == "rfast":  # its registers carry v and rho, not models: the indices still obey 0 <= k - s <= D
+    if (
+        algorithm == "rfast"
+    ):  # its registers carry v and rho, not models: the indices still obey 0 <= k - s <= D
         now, then = trace.selected()
         assert (then <= now).all()
         return
@@ -149,7 +153,9 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_what_is_no_file_is_not_replaced(kind: str, tmp_path: Path) -> None:
-    """A file that is written whole or not at all takes the place of the one before; a pipe or a device has none."""
+    """A file that is written whole or not at all takes the place of the one before; a pipe or a device has
+    none.
+    """
     there = tmp_path / "there"
     os.mkfifo(there) if kind == "pipe" else there.mkdir()
     with pytest.raises(OSError, match="it is"):

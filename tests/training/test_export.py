@@ -39,7 +39,13 @@ for step in range(12 + agent.rank):
     optimizer.step()
 """
 
-ABOUT = {"algorithm": "adsgd", "agents": 3, "topology": "ring", "seed": 0, "model": [["w", [2], "torch.float32"]]}
+ABOUT = {
+    "algorithm": "adsgd",
+    "agents": 3,
+    "topology": "ring",
+    "seed": 0,
+    "model": [["w", [2], "torch.float32"]],
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,12 @@ class Foreign:
 
 
 def save(
-    folder: Path, agent: int, step: int, about: Mapping[str, Any] = ABOUT, at: float | None = None, **tensors: Any
+    folder: Path,
+    agent: int,
+    step: int,
+    about: Mapping[str, Any] = ABOUT,
+    at: float | None = None,
+    **tensors: Any,
 ) -> Path:
     """A checkpoint as a run of a script writes it, at this time."""
     named = tensors or {"w": torch.tensor([1.0, 2.0]) * (agent + 1)}
@@ -61,7 +72,9 @@ def save(
         "rest": named,
     }
     state |= {} if at is None else {"time": at}
-    return checkpoint.save(folder / "checkpoints" / f"agent-{agent}", checkpoint.step_name(step), about, state)
+    return checkpoint.save(
+        folder / "checkpoints" / f"agent-{agent}", checkpoint.step_name(step), about, state
+    )
 
 
 def resummed(content: bytes) -> bytes:
@@ -174,8 +187,9 @@ def test_who_is_far_behind_is_named_and_can_be_left_out(tmp_path: Path) -> None:
     assert export(tmp_path).behind == (1, 2)
     done = finished(tmp_path, "export", ".", "--force")
     assert "agent 2: step 90 at time 39, " in done.said
-    assert "early or were killed: agents 1, 2. They count as much as the others; --agents 0,3 leaves them out." in (
-        " ".join(done.said.split())
+    assert (
+        "early or were killed: agents 1, 2. They count as much as the others; --agents 0,3 leaves them out."
+        in (" ".join(done.said.split()))
     )
     fewer = finished(tmp_path, "export", ".", "--agents", "0,3")
     assert "count as much" not in fewer.said
@@ -227,7 +241,9 @@ def test_a_file_that_exists_is_kept_unless_forced(tmp_path: Path) -> None:
         export(tmp_path, tmp_path, force=True)
     with pytest.raises(ExportError, match=r"Cannot write .* No such file"):
         export(tmp_path, tmp_path / "nowhere" / "model.safetensors")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "model.safetensors"], "nothing half-made"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "model.safetensors"], (
+        "nothing half-made"
+    )
 
 
 def test_unlike_models_are_refused_with_the_difference(tmp_path: Path) -> None:
@@ -247,7 +263,9 @@ def test_unlike_models_are_refused_with_the_difference(tmp_path: Path) -> None:
 def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="There is no folder"):
         export(tmp_path / "nowhere")
-    with pytest.raises(SettingError, match="holds no checkpoints; expected checkpoints/agent-0/step-000000120"):
+    with pytest.raises(
+        SettingError, match="holds no checkpoints; expected checkpoints/agent-0/step-000000120"
+    ):
         export(tmp_path)
     save(tmp_path / "adsgd-lr0.1", 0, 10)
     with pytest.raises(SettingError, match=r"several runs; name the folder of one: .*adsgd-lr0\.1\."):
@@ -291,7 +309,9 @@ def test_a_run_of_offbeat_live_has_its_parts_by_number(tmp_path: Path) -> None:
     states = []
     for i in range(2):
         folder = tmp_path / "checkpoints" / f"agent-{i}"
-        _, state = checkpoint.load(folder / f"{checkpoint.step_name(checkpoint.latest(folder)[0])}.safetensors")
+        _, state = checkpoint.load(
+            folder / f"{checkpoint.step_name(checkpoint.latest(folder)[0])}.safetensors"
+        )
         states.append(state["agent"]["x"].parts[0])
     got = load_file(tmp_path / "model.safetensors")
     assert list(got) == ["x.0"]

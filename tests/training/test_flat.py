@@ -52,17 +52,27 @@ def plain() -> nn.Module:
 
 def normed() -> nn.Module:
     return nn.Sequential(
-        parametrizations.weight_norm(nn.Linear(7, 9)), parametrizations.spectral_norm(nn.Linear(9, 9)), nn.Linear(9, 3)
+        parametrizations.weight_norm(nn.Linear(7, 9)),
+        parametrizations.spectral_norm(nn.Linear(9, 9)),
+        nn.Linear(9, 3),
     )
 
 
 def conv() -> nn.Module:
-    head = nn.Sequential(nn.Unflatten(1, (1, 7, 1)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+    head = nn.Sequential(
+        nn.Unflatten(1, (1, 7, 1)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+    )
     net = nn.Sequential(head, nn.Conv2d(4, 5, 3, padding=1), nn.Flatten(), nn.Linear(35, 3))
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-MODELS: dict[str, Callable[[], nn.Module]] = {"plain": plain, "tied": Tied, "odd": Odd, "normed": normed, "conv": conv}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "plain": plain,
+    "tied": Tied,
+    "odd": Odd,
+    "normed": normed,
+    "conv": conv,
+}
 OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
     "sgd": lambda ps: SGD(ps, lr=0.1, momentum=0.9, nesterov=True, foreach=False),
     "sgd foreach": lambda ps: SGD(ps, lr=0.1, momentum=0.9, foreach=True),
@@ -110,7 +120,9 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 @pytest.mark.parametrize("name", MODELS)
 def test_training_is_the_same_bit_for_bit(name: str, optimizer: str) -> None:
     plain, flattened = make(name), make(name)
-    if name == "odd":  # a step moves a parameter without a gradient no more than one with zeros, save for decay
+    if (
+        name == "odd"
+    ):  # a step moves a parameter without a gradient no more than one with zeros, save for decay
         plain.unused.requires_grad_(False), flattened.unused.requires_grad_(False)
         if "adam" in optimizer:
             plain.none.requires_grad_(False), flattened.none.requires_grad_(False)
@@ -164,7 +176,9 @@ def test_where_things_lie(name: str) -> None:
             p.numel() == 0 or p.data_ptr() == part.data_ptr() + place.offset * size
         )
         assert p.stride() == place.stride and (place.name == "gaps" or p.stride() == stride)
-    assert len({(p.part, p.offset) for p in flat.places if 0 not in p.shape}) == sum(p.numel() > 0 for p, _ in trained)
+    assert len({(p.part, p.offset) for p in flat.places if 0 not in p.shape}) == sum(
+        p.numel() > 0 for p, _ in trained
+    )
     flat.check()
 
 
@@ -187,7 +201,9 @@ def test_gradients_there_and_back() -> None:
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     gathered = flat.gradient()
     named = flat.named(gathered)
-    assert all(torch.equal(named[name], g) and bool(g.numel() == 0 or g.any()) for name, g in expected.items())
+    assert all(
+        torch.equal(named[name], g) and bool(g.numel() == 0 or g.any()) for name, g in expected.items()
+    )
     assert "unused" not in expected and not named["unused"].any()
     model.zero_grad()
     assert all(torch.equal(named[name], g) for name, g in expected.items()), "tensors of their own"
@@ -195,7 +211,9 @@ def test_gradients_there_and_back() -> None:
     assert all(p.grad is not None for name, p in model.named_parameters() if name != "frozen")
     assert model.frozen.grad is None
     gathered[0].zero_()
-    assert all(torch.equal(dict(model.named_parameters())[name].grad, g) for name, g in expected.items()), "copied"
+    assert all(torch.equal(dict(model.named_parameters())[name].grad, g) for name, g in expected.items()), (
+        "copied"
+    )
 
 
 def test_gradients_that_are_part_of_a_graph_are_gathered_without_it() -> None:
@@ -224,7 +242,9 @@ def test_write_and_named() -> None:
     assert same(model, other) and model.first.weight is model.second.weight
     named = flat.named(theirs.parts)
     assert named.keys() == model.state_dict().keys()
-    assert named["first.weight"].data_ptr() == named["second.weight"].data_ptr() == other.first.weight.data_ptr()
+    assert (
+        named["first.weight"].data_ptr() == named["second.weight"].data_ptr() == other.first.weight.data_ptr()
+    )
     for wrong in ((), (torch.zeros(1),), tuple(torch.zeros(2 * len(p))[::2] for p in flat.parts)):
         for use in (flat.write, flat.named, flat.set_gradient):
             with pytest.raises(SettingError, match="expected dense"):
@@ -304,7 +324,11 @@ def test_what_breaks_the_views_is_named_with_its_fix(case: str) -> None:
     for _ in range(2):  # it stays broken
         with pytest.raises(BrokenViews, match=what) as caught:
             flat.check()
-        assert f"'{name}'" in str(caught.value) and fix in str(caught.value) and "before wrapping" in str(caught.value)
+        assert (
+            f"'{name}'" in str(caught.value)
+            and fix in str(caught.value)
+            and "before wrapping" in str(caught.value)
+        )
     assert isinstance(caught.value, OffbeatError) and caught.value.exit_code == 1
 
 
@@ -367,7 +391,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(2)), "'0.weight' has no shape yet: run one batch"),
     "complex": (lambda: Foreign(torch.ones(2, dtype=torch.complex64)), "complex64.*expected a plain dense"),
     "meta": (lambda: nn.Linear(2, 2, device="meta"), "on meta"),
-    "sparse": (lambda: nn.Sequential(nn.Embedding(4, 2, sparse=True)), "'0' has sparse gradients.*sparse=False"),
+    "sparse": (
+        lambda: nn.Sequential(nn.Embedding(4, 2, sparse=True)),
+        "'0' has sparse gradients.*sparse=False",
+    ),
     "aliased": (Aliased, "'a' and 'b' share memory"),
 }
 
@@ -405,7 +432,9 @@ def test_data_parallel_modules_are_refused(tmp_path: Path) -> None:
 def test_optimizers_of_another_model() -> None:
     model, other = make("plain"), make("plain")
     addresses = [p.data_ptr() for p in model.parameters()]
-    with pytest.raises(SettingError, match=r"does not hold '0.weight', '0.bias', '2.weight', '2.bias' and 4 more"):
+    with pytest.raises(
+        SettingError, match=r"does not hold '0.weight', '0.bias', '2.weight', '2.bias' and 4 more"
+    ):
         Flat(model, SGD(other.parameters(), lr=0.1))
     both = SGD([{"params": list(model.parameters())}, {"params": list(other.parameters())}], lr=0.1)
     with pytest.raises(SettingError, match=r"not the model's: 'group 1, number 0: \(257, 7\)'.* and 4 more"):
@@ -426,7 +455,9 @@ def test_hooks_and_the_state_of_the_optimizer_survive() -> None:
     first.register_post_accumulate_grad_hook(seen.append)
     Flat(model, optimizer)
     backward(model)
-    assert seen == [first] and all(optimizer.state[p]["momentum_buffer"] is momentum[id(p)] for p in model.parameters())
+    assert seen == [first] and all(
+        optimizer.state[p]["momentum_buffer"] is momentum[id(p)] for p in model.parameters()
+    )
 
 
 def test_running_statistics_are_not_shared() -> None:

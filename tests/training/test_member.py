@@ -58,7 +58,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "tied": Tied,
     "norm": lambda: nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 6)),
     "parametrized": lambda: nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6))
+        nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6)),
     ),
     "mixed dtypes": lambda: nn.Sequential(nn.Linear(6, 6), Doubled()),
 }
@@ -154,7 +155,9 @@ def test_every_kind_of_model_trains_the_same_in_flat_buffers(model: str, set_to_
     train(ours, agent.wrap(ours, OPTIMIZERS["momentum"](ours.parameters())), set_to_none)
     assert equal(plain, ours)
     average = agent.average()
-    assert average.keys() == {name for name, p in ours.named_parameters(remove_duplicate=False) if p.requires_grad}
+    assert average.keys() == {
+        name for name, p in ours.named_parameters(remove_duplicate=False) if p.requires_grad
+    }
     assert all(torch.equal(average[name], ours.state_dict()[name]) for name in average)
 
 
@@ -253,7 +256,9 @@ def test_a_run_that_is_gone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
-    """Whoever has come back starts from a neighbour's version; once it has mixed since, that is not mixed again."""
+    """Whoever has come back starts from a neighbour's version; once it has mixed since, that is not mixed
+    again.
+    """
     model = torch.nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     flat = Flat(model, optimizer)
@@ -279,7 +284,9 @@ class Extra(nn.Linear):
 
 
 @pytest.mark.parametrize("what", ["group", "state", "model"])
-def test_what_cannot_be_saved_is_said_before_the_training(what: str, in_a_run: Callable[..., member.Member]) -> None:
+def test_what_cannot_be_saved_is_said_before_the_training(
+    what: str, in_a_run: Callable[..., member.Member]
+) -> None:
     class Lazy(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:  # type: ignore[override]
             self.state[self.param_groups[0]["params"][0]]["seen"] = {1, 2}
@@ -288,8 +295,14 @@ def test_what_cannot_be_saved_is_said_before_the_training(what: str, in_a_run: C
     optimizer = (Lazy if what == "state" else torch.optim.SGD)(model.parameters(), lr=0.1)
     if what == "group":
         optimizer.param_groups[0]["decay"] = lambda: 0.5
-    place = {"group": "param_groups.*decay is of type builtins.function", "model": "_extra_state", "state": "seen"}
-    with pytest.raises(SettingError, match=rf"No checkpoint of this training can be saved: state.*{place[what]}"):
+    place = {
+        "group": "param_groups.*decay is of type builtins.function",
+        "model": "_extra_state",
+        "state": "seen",
+    }
+    with pytest.raises(
+        SettingError, match=rf"No checkpoint of this training can be saved: state.*{place[what]}"
+    ):
         train(model, in_a_run().wrap(model, optimizer))
     assert what != "state" or member.joined()[0].steps == 1, "optimizers make their state in the first step"
 
@@ -309,10 +322,15 @@ for k in range(7):
 
 
 @pytest.mark.parametrize(
-    ("last", "saved"), [("raise NameError", 7), ("raise SystemExit('done')", 7), ("model.half(); optimizer.step()", 0)]
+    ("last", "saved"),
+    [("raise NameError", 7), ("raise SystemExit('done')", 7), ("model.half(); optimizer.step()", 0)],
 )
 def test_what_a_script_had_reached_when_it_failed_is_saved(
-    last: str, saved: int, in_a_run: Callable[..., member.Member], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    last: str,
+    saved: int,
+    in_a_run: Callable[..., member.Member],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     in_a_run()
     monkeypatch.setattr(Driver, "leave", lambda driver: None)  # there is nobody to wait for
@@ -325,7 +343,9 @@ def test_what_a_script_had_reached_when_it_failed_is_saved(
     assert steps == ([saved] if saved else []), "a model that is not whole is not saved"
 
 
-@pytest.mark.parametrize(("error", "code"), [("SettingError", FINAL), ("ContractError", FINAL), ("DiskError", 74)])
+@pytest.mark.parametrize(
+    ("error", "code"), [("SettingError", FINAL), ("ContractError", FINAL), ("DiskError", 74)]
+)
 def test_an_error_of_ours_that_ends_a_script_is_final(
     error: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,7 +361,9 @@ def test_an_error_of_ours_that_ends_a_script_is_final(
 STEPPERS: dict[str, Callable[[nn.Module, torch.optim.Optimizer], Callable[[], Any]]] = {
     "a new one": lambda model, _: torch.optim.Adam(model.parameters(), lr=0.01).step,
     "the class's step": lambda _, optimizer: lambda: type(optimizer).step(optimizer),
-    "by hand": lambda model, _: lambda: [p.data.sub_(0.1 * p.grad) for p in model.parameters() if p.grad is not None],
+    "by hand": lambda model, _: (
+        lambda: [p.data.sub_(0.1 * p.grad) for p in model.parameters() if p.grad is not None]
+    ),
 }
 
 
@@ -357,12 +379,16 @@ def test_a_model_that_is_trained_past_its_agent_is_no_success(
     said = capsys.readouterr().err
     assert said.count("WITHOUT A STEP OF ITS AGENT") == (who != "by hand")
     assert who == "by hand" or said.startswith("offbeat: agent 0: 20 steps of ")
-    with pytest.raises(SettingError, match=r"Agent 0 made no step, though its model was changed\. Only steps of"):
+    with pytest.raises(
+        SettingError, match=r"Agent 0 made no step, though its model was changed\. Only steps of"
+    ):
         agent.leave()
 
 
 def test_what_is_trained_after_the_last_step_is_lost_and_said(
-    in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    in_a_run: Callable[..., member.Member],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     agent, model = in_a_run(), nn.Linear(6, 6)
@@ -374,7 +400,9 @@ def test_what_is_trained_after_the_last_step_is_lost_and_said(
 
 
 def test_what_may_change_parameters_between_two_steps_is_no_news(
-    in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    in_a_run: Callable[..., member.Member],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Clipping, loading, averaging, optimizers within the wrapped one, others beside it, copies, schedulers."""
 
@@ -405,7 +433,9 @@ def test_what_may_change_parameters_between_two_steps_is_no_news(
 
 
 def test_a_script_without_a_step_is_told_so(
-    in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    in_a_run: Callable[..., member.Member],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     agent, model = in_a_run(), nn.Linear(6, 6)

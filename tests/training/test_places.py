@@ -1,4 +1,6 @@
-"""Where loops are in their data: after a restart they go on, whatever they look like; nothing is kept for ever."""
+"""Where loops are in their data: after a restart they go on, whatever they look like; nothing is kept for
+ever.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,13 @@ class Killed(BaseException):
 
 
 class Life:
-    """One process of agent 1 of 2. die: after how many steps; state: what a checkpoint of an earlier life holds."""
+    """One process of agent 1 of 2. die: after how many steps; state: what a checkpoint of an earlier life
+    holds.
+    """
 
-    def __init__(self, die: int = 10**9, state: Mapping[str, Any] | None = None, wrapped: bool = True) -> None:
+    def __init__(
+        self, die: int = 10**9, state: Mapping[str, Any] | None = None, wrapped: bool = True
+    ) -> None:
         self.places, self.die, self.state = Places(1, 2, 0), die, state
         self.steps = 0
         self.seen: SEEN = []
@@ -237,7 +243,9 @@ def test_a_loader_that_the_checkpoint_knows_waits_for_its_turn() -> None:
         life.step("", next(iter(share)))
     again = Life(state=life.places.kept)
     assert again.shard(TRAIN, batch=3).place.next() == (0, 1)
-    assert again.shard(TensorDataset(torch.arange(17), torch.arange(17))).place.next() == (0, 1), "of the same kind"
+    assert again.shard(TensorDataset(torch.arange(17), torch.arange(17))).place.next() == (0, 1), (
+        "of the same kind"
+    )
     assert again.shard(TensorDataset(torch.arange(18))).place.next() == (0, 0), "it was not there"
     again.step("", [torch.zeros(0)])
     assert len(again.places.kept["places"]) == 4, "the warm-up's stays"

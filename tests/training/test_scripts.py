@@ -1,4 +1,6 @@
-"""Scripts as people write them, with at most five lines for offbeat: they train, survive a kill, and give a model."""
+"""Scripts as people write them, with at most five lines for offbeat: they train, survive a kill, and give a
+model.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SAVED_EVERY = 4
 
 @dataclass(frozen=True)
 class Case:
-    """steps: of an agent that nobody kills; killed: after how many steps the other one is; again: steps it repeats."""
+    """steps: of an agent that nobody kills; killed: after how many steps the other one is; again: steps it
+    repeats.
+    """
 
     steps: int
     killed: int
@@ -36,7 +40,8 @@ OURS = {
     "gan": Case(150, 79, again=3),
     "reinforce": Case(70, 31),
 }
-"""A loop that counts steps makes as many as it wants in all lives; another one repeats those since its checkpoint."""
+"""A loop that counts steps makes as many as it wants in all lives; another one repeats those since its
+checkpoint."""
 
 THEIRS = {
     "with_accelerate": Case(60, 15, again=3),
@@ -54,7 +59,10 @@ def check(folder: Path, name: str, case: Case) -> None:
     )  # fmt: skip
     assert run.code == 0, run.said + run.complained
     assert "[1] died (killed by SIGKILL); restart 1 of 3" in run.said
-    assert Trace.load(folder / "out" / "trace.npz").updates().tolist() == [case.steps, case.steps + case.again]
+    assert Trace.load(folder / "out" / "trace.npz").updates().tolist() == [
+        case.steps,
+        case.steps + case.again,
+    ]
     exported = finished(folder, "export", "out")
     assert exported.code == 0, exported.complained
     script: dict[str, Any] = runpy.run_path(str(path))

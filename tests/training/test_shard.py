@@ -1,4 +1,6 @@
-"""Shares of a loader: disjoint, complete, reshuffled, resumed where they stopped, refused where they make no sense."""
+"""Shares of a loader: disjoint, complete, reshuffled, resumed where they stopped, refused where they make no
+sense.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ class Stream(IterableDataset[int]):
 
 
 class ShuffledStream(Stream):
-    """The same in an order that depends on the random state of the worker or, without workers, on a generator."""
+    """The same in an order that depends on the random state of the worker or, without workers, on a
+    generator.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -128,7 +132,9 @@ def epochs(share: Shard[Any], count: int) -> list[list[list[int]]]:
 
 
 def first_epochs(make: Callable[[], Iterable[Any]], world: int, seed: int = 0) -> list[list[int]]:
-    """The samples of every agent in its first epoch; every agent has a loader of its own, and other random numbers."""
+    """The samples of every agent in its first epoch; every agent has a loader of its own, and other random
+    numbers.
+    """
     shares = []
     for rank in range(world):
         torch.manual_seed(1000 + rank)
@@ -166,7 +172,9 @@ LOADERS: dict[str, Callable[[], Iterable[Any]]] = {
     "list": lambda: [[i] for i in range(23)],
 }
 OVERLAP = ("replacement", "weighted", "shuffled several times")
-every_loader = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in LOADERS.items()])
+every_loader = pytest.mark.parametrize(
+    "make", [pytest.param(make, id=name) for name, make in LOADERS.items()]
+)
 once_only = pytest.mark.parametrize(
     "make", [pytest.param(make, id=name) for name, make in LOADERS.items() if name not in OVERLAP]
 )
@@ -202,7 +210,9 @@ def test_shares_are_disjoint_equal_and_complete(
         assert flat(shard(make(), 0, 1, seed)) == flat(make())
 
 
-def epochs_of_all(make: Callable[[], Iterable[Any]], world: int, seed: int, count: int) -> list[list[list[int]]]:
+def epochs_of_all(
+    make: Callable[[], Iterable[Any]], world: int, seed: int, count: int
+) -> list[list[list[int]]]:
     """By epoch and agent."""
     shares = [shard(make(), rank, world, seed) for rank in range(world)]
     return [[flat(share) for share in shares] for _ in range(count)]
@@ -264,7 +274,9 @@ def test_length_and_position_count_batches(make: Callable[[], Iterable[Any]]) ->
             assert share.epoch == 1
             assert share.place.next() == ((1, 0) if count == share.place.size else (0, count))
         assert (share.epoch, share.place.next()) == (1, (1, 0))
-        assert share.place.size == (None if isinstance(getattr(share._loader, "dataset", None), Stream) else count)
+        assert share.place.size == (
+            None if isinstance(getattr(share._loader, "dataset", None), Stream) else count
+        )
 
 
 def test_a_stream_has_a_length_where_its_data_set_has() -> None:
@@ -460,7 +472,9 @@ class Wrapper:
 
 @pytest.mark.parametrize("kind", [Transforming, Forever, Setup])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_a_loader_that_goes_its_own_way_is_split_by_batches(kind: type[DataLoader[int]], shuffle: bool) -> None:
+def test_a_loader_that_goes_its_own_way_is_split_by_batches(
+    kind: type[DataLoader[int]], shuffle: bool
+) -> None:
     """Never handed out whole: each agent gets other batches, and as many as `len` says."""
     torch.manual_seed(7)
     shares = []
@@ -497,7 +511,11 @@ def test_what_loops_read_of_a_loader_they_can_read_of_its_share() -> None:
     loader = DataLoader(numbers, batch_size=4, shuffle=True, drop_last=True, num_workers=0, collate_fn=str)
     share = shard(loader, 1, 2)
     assert (share.dataset, len(share.dataset), share.batch_size, share.drop_last) == (numbers, 23, 4, True)
-    assert (share.sampler, share.batch_sampler, share.collate_fn) == (loader.sampler, loader.batch_sampler, str)
+    assert (share.sampler, share.batch_sampler, share.collate_fn) == (
+        loader.sampler,
+        loader.batch_sampler,
+        str,
+    )
     assert (share.num_workers, len(share)) == (0, 2)
     with pytest.raises(AttributeError, match="no_such"):
         share.no_such  # noqa: B018
@@ -529,9 +547,17 @@ def test_a_generator_lasts_for_one_epoch() -> None:
         (DataLoader(Numbers(3)), 0, 4, 0, "3 samples .* 4 agents"),
         (DataLoader(Numbers(9), batch_size=4, drop_last=True), 0, 3, 0, "one batch of 4"),
         (DataLoader(Numbers(9), sampler=DistributedSampler(Numbers(9), 2, 0)), 0, 2, 0, "DistributedSampler"),
-        (Wrapper(DataLoader(Numbers(9), sampler=DistributedSampler(Numbers(9), 2, 0))), 0, 2, 0, "DistributedSampler"),
         (
-            DataLoader(Numbers(9), batch_sampler=BatchSampler(DistributedSampler(Numbers(9), 2, 0), 2, False)),
+            Wrapper(DataLoader(Numbers(9), sampler=DistributedSampler(Numbers(9), 2, 0))),
+            0,
+            2,
+            0,
+            "DistributedSampler",
+        ),
+        (
+            DataLoader(
+                Numbers(9), batch_sampler=BatchSampler(DistributedSampler(Numbers(9), 2, 0), 2, False)
+            ),
             0,
             2,
             0,

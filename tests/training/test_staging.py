@@ -1,4 +1,6 @@
-"""The way of a model between a GPU and the host. Without a GPU only that buffers on the host stand for themselves."""
+"""The way of a model between a GPU and the host. Without a GPU only that buffers on the host stand for
+themselves.
+"""
 
 import pytest
 import torch

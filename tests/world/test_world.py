@@ -82,7 +82,9 @@ TABLE = "time,latency\n100,0.5\n101,0.7\n"
     ],
 )
 def test_what_is_not_one_delay_a_line_is_refused(text: str, fragment: str, tmp_path: Path) -> None:
-    """Times, columns and names are numbers too: taken for delays, they would give a wrong world without a word."""
+    """Times, columns and names are numbers too: taken for delays, they would give a wrong world without a
+    word.
+    """
     (tmp_path / "d.csv").write_text(text)
     with pytest.raises(DataError) as refused:
         parse(f"file {tmp_path / 'd.csv'}")
@@ -170,7 +172,9 @@ def test_crashes_as_text() -> None:
 
 @pytest.mark.parametrize("algorithm", ["adpsgd", "rfast", "dsgd", "adsgd"])
 def test_every_algorithm_meets_the_same_delays(algorithm: str) -> None:
-    """The k-th gradient of an agent takes the same time under every algorithm, and so does its k-th transmission."""
+    """The k-th gradient of an agent takes the same time under every algorithm, and so does its k-th
+    transmission.
+    """
     world = World(seed=9, slow_compute={4: 3.0})
     traces = []
     for name in ("adsgd", algorithm):
@@ -248,7 +252,9 @@ class Scripted(Agent):
         self.compute(self.x)
 
 
-def scripted(medium: str, each: int, until: float, world: World = CONSTANT) -> list[tuple[float, int, int, float]]:
+def scripted(
+    medium: str, each: int, until: float, world: World = CONSTANT
+) -> list[tuple[float, int, int, float]]:
     sim = started(Scripted(medium, each), quadratic(2), world, "chain", check=False)
     sim.run(until)
     receiver = sim.agents[1]

@@ -36,9 +36,10 @@ class Algorithm:
         options: name -> what an agent does without that option, and with it; both continue "an agent ..."
         times_n: whether the default step is n times that of the others
         graph: whether the graph has to be undirected, and its weights symmetric too
-        vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its memory
-        free: whether it never waits, and gives its model to all its listeners at every gradient and nothing else ever
-            (see `offbeat.engines.sim.ahead.forms`): then its timing is known before any arithmetic
+        vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its
+            memory
+        free: whether it never waits, and gives its model to all its listeners at every gradient and nothing
+            else ever (see `offbeat.engines.sim.ahead.forms`): then its timing is known before any arithmetic
         own: whether it is the user's own, and not in the table
     """
 
@@ -72,12 +73,14 @@ class Algorithm:
         directed = topology.graph.is_directed()
         if directed and self.graph != "any":
             raise SettingError(
-                f"{self.name} needs an undirected graph; '{topology.name}' is directed. rfast takes directed graphs."
+                f"{self.name} needs an undirected graph; '{topology.name}' is directed. rfast takes directed "
+                "graphs."
             )
         if self.graph == "symmetric" and not topology.symmetric:
             raise SettingError(
-                f"{self.name} needs symmetric weights, w_ij = w_ji, or it would minimise another objective; those of "
-                f"'{topology.name}' are not. Metropolis weights are (the default), and rfast takes any."
+                f"{self.name} needs symmetric weights, w_ij = w_ji, or it would minimise another objective; "
+                f"those of '{topology.name}' are not. Metropolis weights are (the default), and rfast takes "
+                "any."
             )
 
     def new(self) -> Agent:
@@ -134,7 +137,8 @@ FORMER = {"adpsgd": "wait", "dsgd": "after"}
 def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
     """A row of the table by name, with options ("adpsgd:atomic+wait"); or a row for a class of the user's.
 
-    Raises SettingError for an unknown name or option, ContractError for a class whose agents would share something.
+    Raises SettingError for an unknown name or option, ContractError for a class whose agents would share
+    something.
     """
     if isinstance(wanted, Algorithm):
         ours = ALGORITHMS.get(wanted.name.partition(":")[0])
@@ -150,7 +154,9 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
         title = (type(wanted).__doc__ or name).strip().splitlines()[0]
         return Algorithm(name, wanted, title, "the user's own", own=True)
     if not isinstance(wanted, str):
-        raise SettingError(f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}.")
+        raise SettingError(
+            f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}."
+        )
     name, colon, options = wanted.strip().lower().partition(":")
     if not name or (colon and not options):
         raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
@@ -164,8 +170,8 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
         if option == "overlap" and name in FORMER:
             instead = ":".join(filter(None, (name, "+".join(other for other in chosen if other != option))))
             raise SettingError(
-                f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what '{wanted}' "
-                f"was; what {name} was without it is '{name}:{FORMER[name]}'."
+                f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what "
+                f"'{wanted}' was; what {name} was without it is '{name}:{FORMER[name]}'."
             )
         if option not in row.options:
             raise (
@@ -173,7 +179,9 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
                 if row.options
                 else SettingError(f"The algorithm {name} has no options; got '{wanted}'.")
             )
-    return replace(row, name=f"{name}:{'+'.join(chosen)}", prototype=type(row.prototype)(**dict.fromkeys(chosen, True)))
+    return replace(
+        row, name=f"{name}:{'+'.join(chosen)}", prototype=type(row.prototype)(**dict.fromkeys(chosen, True))
+    )
 
 
 __all__ = ["ADPSGD", "ADSGD", "ALGORITHMS", "DSGD", "RFAST", "Algorithm", "AllReduceSGD", "find"]

@@ -28,13 +28,14 @@ class ADPSGD(Agent):
         x_i, x_j <- (x_i + x_j) / 2,   then   x_i <- x_i - lr g_i(xhat_i)
 
     Paper -> code: the active agent i sends `Ask(x_i)`; the passive one answers at once, also while it
-    computes. xhat_i, the model that the gradient was started at, is what was given to `compute`. An agent asks when
-    its gradient starts, so that averaging and computing go on together, and steps when both are done.
+    computes. xhat_i, the model that the gradient was started at, is what was given to `compute`. An agent
+    asks when its gradient starts, so that averaging and computing go on together, and steps when both are
+    done.
 
     Attributes:
         wait: ask when the gradient is done, and wait for the answer before the step and the next gradient.
-        atomic: on a bipartite graph only the agents of one side ask and those of the other only answer, so that
-            every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
+        atomic: on a bipartite graph only the agents of one side ask and those of the other only answer, so
+            that every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
 
     Differs from the paper: the answer is the displacement d = (x_i - x_j)/2, so x_i + x_j is kept
     exactly even if x_i has moved in between (it was asked by a third agent meanwhile), and no lock is

@@ -22,8 +22,9 @@ class ADSGD(Agent):
     Paper -> code: x_i -> `x`; x_ij, the newest model heard from j when the gradient completes -> `heard`.
 
     Differs from the paper: until a neighbour is heard for the first time, its weight is the agent's own (its
-    present model stands in), as it is after a crash; the paper's buffers hold x_j^0 until then. All agents start from
-    the same model, so the two differ only where an agent steps a second time before it has heard that neighbour.
+    present model stands in), as it is after a crash; the paper's buffers hold x_j^0 until then. All agents
+    start from the same model, so the two differ only where an agent steps a second time before it has heard
+    that neighbour.
     """
 
     heard: dict[int, Vector] = field(init=False, default_factory=dict)

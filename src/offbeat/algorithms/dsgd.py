@@ -20,8 +20,8 @@ class DSGD(Agent):
 
         x_i^{k+1} = sum_j w_ij x_j^k - lr g_i(x_i^k)
 
-    Paper -> code: k -> `round`; x_j^k -> `letters[k][j]`. x_i^k is sent while its gradient is being computed, and a
-    round takes as long as the slower of the two.
+    Paper -> code: k -> `round`; x_j^k -> `letters[k][j]`. x_i^k is sent while its gradient is being computed,
+    and a round takes as long as the slower of the two.
 
     Attributes:
         after: send x_i^k when its gradient is done, as a program does that computes and then communicates.

@@ -35,10 +35,10 @@ class RFAST(Agent):
     Conserved: sum_i z_i + sum over links (given - used) = sum_i g_i, at every instant.
 
     Differs from the paper, as far as we know it: z starts at 0 and the first gradient enters through the
-    general formula; the loop is cut at the gradient (z, v, mix) rather than before the local step, so v_i has the
-    newest gradient in it and is sent at once, with rho_ji, when that gradient is done, where the paper makes
-    v_i before the gradient and sends both after it; zhalf is summed as (z - g_old) + g + fresh mass, so that one
-    agent alone is SGD to the bit; the step is the local rule applied to z.
+    general formula; the loop is cut at the gradient (z, v, mix) rather than before the local step, so v_i has
+    the newest gradient in it and is sent at once, with rho_ji, when that gradient is done, where the paper
+    makes v_i before the gradient and sends both after it; zhalf is summed as (z - g_old) + g + fresh mass, so
+    that one agent alone is SGD to the bit; the step is the local rule applied to z.
     Ours: when j is lost, i takes back `given[j]` and returns `used[j]`, which restores the sum among those
     that are left; j returns with nothing given and nothing used.
     """

@@ -58,7 +58,9 @@ WHAT, WORLD, LEARNING, OUTPUT = "What is compared", "The world", "Learning", "Ru
 
 @app.command()
 def compare(
-    task: Annotated[str, typer.Option(help=f"What is trained: {', '.join(TASKS)}.", rich_help_panel=WHAT)] = "digits",
+    task: Annotated[
+        str, typer.Option(help=f"What is trained: {', '.join(TASKS)}.", rich_help_panel=WHAT)
+    ] = "digits",
     algorithms: Annotated[
         str,
         typer.Option(
@@ -76,11 +78,13 @@ def compare(
     skew: Annotated[
         float,
         typer.Option(
-            help="Fraction of the data that is split by sorted label, the rest uniformly.", rich_help_panel=WHAT
+            help="Fraction of the data that is split by sorted label, the rest uniformly.",
+            rich_help_panel=WHAT,
         ),
     ] = 1.0,
     dirichlet: Annotated[
-        float | None, typer.Option(help="Split by a Dirichlet mixture with this alpha instead.", rich_help_panel=WHAT)
+        float | None,
+        typer.Option(help="Split by a Dirichlet mixture with this alpha instead.", rich_help_panel=WHAT),
     ] = None,
     data: Annotated[
         Path | None,
@@ -91,7 +95,8 @@ def compare(
     ] = None,
     case: Annotated[str, typer.Option(help=f"One of {', '.join(CASES)}.", rich_help_panel=WORLD)] = "base",
     straggler: Annotated[
-        int | None, typer.Option(help="The slow agent; default: the centre of the graph.", rich_help_panel=WORLD)
+        int | None,
+        typer.Option(help="The slow agent; default: the centre of the graph.", rich_help_panel=WORLD),
     ] = None,
     slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
     compute: Annotated[
@@ -108,11 +113,13 @@ def compare(
     loss: Annotated[
         float,
         typer.Option(
-            help="Probability that a receiver misses a published model; mail always arrives.", rich_help_panel=WORLD
+            help="Probability that a receiver misses a published model; mail always arrives.",
+            rich_help_panel=WORLD,
         ),
     ] = 0.0,
     crash: Annotated[
-        list[str] | None, typer.Option(help="'agent 3 at 100 until 200'; repeat it for more.", rich_help_panel=WORLD)
+        list[str] | None,
+        typer.Option(help="'agent 3 at 100 until 200'; repeat it for more.", rich_help_panel=WORLD),
     ] = None,
     lr: Annotated[
         list[str] | None,
@@ -138,7 +145,8 @@ def compare(
         ),
     ] = None,
     tune_seeds: Annotated[
-        int | None, typer.Option(help=f"How many seeds --lr tuned uses; default: {SEEDS}.", rich_help_panel=LEARNING)
+        int | None,
+        typer.Option(help=f"How many seeds --lr tuned uses; default: {SEEDS}.", rich_help_panel=LEARNING),
     ] = None,
     batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
     reg: Annotated[
@@ -146,7 +154,9 @@ def compare(
     ] = 0.001,
     until: Annotated[
         float | None,
-        typer.Option(help="Simulated time at which a run ends; default: the task's.", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Simulated time at which a run ends; default: the task's.", rich_help_panel=LEARNING
+        ),
     ] = None,
     target: Annotated[
         float | None,
@@ -157,9 +167,13 @@ def compare(
     ] = None,
     eval_every: Annotated[
         float | None,
-        typer.Option(help="Simulated time between evaluations; default: until / 200.", rich_help_panel=LEARNING),
+        typer.Option(
+            help="Simulated time between evaluations; default: until / 200.", rich_help_panel=LEARNING
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The first seed. One seed, the same bytes.", rich_help_panel=OUTPUT)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="The first seed. One seed, the same bytes.", rich_help_panel=OUTPUT)
+    ] = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=OUTPUT)] = 1,
     executor: Annotated[
         str,
@@ -185,16 +199,20 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)
+    ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT)
+        Path | None,
+        typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT),
     ] = None,
     traces: Annotated[
         Path | None,
         typer.Option(help="Write the trace of every run to this folder, as .npz.", rich_help_panel=OUTPUT),
     ] = None,
     show_tuning: Annotated[
-        bool, typer.Option("--show-tuning", help="Print what every tuned step gave, too.", rich_help_panel=OUTPUT)
+        bool,
+        typer.Option("--show-tuning", help="Print what every tuned step gave, too.", rich_help_panel=OUTPUT),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
@@ -202,9 +220,9 @@ def compare(
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
 
-    All meet the same delays and minibatches, and published models the same losses. The unit of time is the mean time
-    of one gradient, and by default also that of sending one model. Runs are made on all cores, the longest first.
-    Ctrl-C, SIGTERM and a dropped connection keep those that are finished.
+    All meet the same delays and minibatches, and published models the same losses. The unit of time is the
+    mean time of one gradient, and by default also that of sending one model. Runs are made on all cores, the
+    longest first. Ctrl-C, SIGTERM and a dropped connection keep those that are finished.
 
     Examples:
 
@@ -259,13 +277,17 @@ def parse_steps(texts: list[str]) -> dict[str, Any]:
             advice = "expected one." if name else "give several steps with commas between."
             raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
         try:
-            numbers = value if value == "tuned" and not separator else [float(part) for part in value.split(",")]
+            numbers = (
+                value if value == "tuned" and not separator else [float(part) for part in value.split(",")]
+            )
         except ValueError:
             raise SettingError(
                 f"Cannot read --lr {text}; expected 0.01, or 0.01,0.03, or tuned, or rfast=0.05."
             ) from None
         if separator and len(numbers) != 1:
-            raise SettingError(f"--lr {text} gives one algorithm several steps; expected one, as in rfast=0.05.")
+            raise SettingError(
+                f"--lr {text} gives one algorithm several steps; expected one, as in rfast=0.05."
+            )
         steps[name] = numbers[0] if separator else numbers
     return steps
 
@@ -274,7 +296,9 @@ def check_writable(*paths: Path | None) -> None:
     """Fail now rather than after the work."""
     named = [path for path in paths if path is not None]
     if len({path.resolve() for path in named}) < len(named):
-        raise SettingError(f"Two results would be written to the same file, {named[0]}; expected different names.")
+        raise SettingError(
+            f"Two results would be written to the same file, {named[0]}; expected different names."
+        )
     for path in named:
         try:
             refuse_irregular(path)
@@ -284,12 +308,15 @@ def check_writable(*paths: Path | None) -> None:
                 raise OSError("the file is read-only")
         except OSError as error:
             raise SettingError(
-                f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that is writable."
+                f"Cannot write {path}: {error.strerror or error}. Expected a file in a folder that is "
+                "writable."
             ) from None
 
 
 def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
-    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked yet."""
+    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked
+    yet.
+    """
     until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
     return agents * until * (runs - 1) >= LONG and possible()
 
@@ -304,8 +331,8 @@ def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) 
         said.append(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
     if plan.untraced and report is not None and traces is None:
         said.append(
-            f"The traces of {', '.join(plan.untraced)} would take too much memory, so they are not held: the report "
-            "will have no timeline of them. Everything else is as with traces."
+            f"The traces of {', '.join(plan.untraced)} would take too much memory, so they are not held: the "
+            "report will have no timeline of them. Everything else is as with traces."
         )
     return said
 
@@ -313,8 +340,8 @@ def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) 
 def _carry_out(
     plan: comparison.Plan, workers: int, traces: Path | None, announced: list[str], output: Outputs
 ) -> tuple[Comparison, int]:
-    """Make the runs with a progress bar, and the exit code. Ctrl-C, SIGTERM, SIGHUP and an error end it, and keep what
-    is finished; a trace that cannot be written costs no result.
+    """Make the runs with a progress bar, and the exit code. Ctrl-C, SIGTERM, SIGHUP and an error end it, and
+    keep what is finished; a trace that cannot be written costs no result.
     """
     runs: list[Run] = []
     try:

@@ -32,7 +32,8 @@ EVERY = 30.0
 
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a terminal would obey or cannot show: control characters but for tabs and newlines; bytes that are no text."""
+"""What a terminal would obey or cannot show: control characters but for tabs and newlines; bytes that are no
+text."""
 
 
 def plain(text: str) -> str:
@@ -41,9 +42,11 @@ def plain(text: str) -> str:
 
 
 class Out(Console):
-    """A console that takes it calmly when its reader goes away, as `head` or a terminal does; the results matter more.
+    """A console that takes it calmly when its reader goes away, as `head` or a terminal does; the results
+    matter more.
 
-    Of standard error, which shows how far the work is, any fault of its file is taken so. All that names, scripts and
+    Of standard error, which shows how far the work is, any fault of its file is taken so. All that names,
+    scripts and
     files bring is shown as text: nothing of it reaches the terminal as a command.
     """
 
@@ -89,8 +92,8 @@ def progress_bar() -> Progress:
 def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
     """A callback for every evaluation and one for every finished run.
 
-    A line shows the runs that each process is making, another how many are done. Where there is no terminal, a line is
-    printed every `EVERY` seconds.
+    A line shows the runs that each process is making, another how many are done. Where there is no terminal,
+    a line is printed every `EVERY` seconds.
     """
     everything = bar.add_task("runs", total=count)
     lines, going = dict[str, TaskID](), dict[str, str]()
@@ -115,9 +118,13 @@ def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
             bar.console.print(f"{'; '.join(going.values())}; {done} of {count} runs done", highlight=False)
 
     def finished(run: Run) -> None:
-        said = [f"{target_name(run)}: {time_text(run.time_to_target)}"] * (run.diverged_at is None or lost_again(run))
+        said = [f"{target_name(run)}: {time_text(run.time_to_target)}"] * (
+            run.diverged_at is None or lost_again(run)
+        )
         said += [] if run.diverged_at is None else [f"diverged by time {run.diverged_at:g}"]
         outcome = ", then ".join(said)
-        bar.console.print(f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False)
+        bar.console.print(
+            f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False
+        )
 
     return evaluated, finished

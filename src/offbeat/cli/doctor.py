@@ -3,8 +3,9 @@
     for check in examine():
         print(check.name, check.status, check.found)
 
-The last check is a self-test: two processes, started as agents are, write models into registers and read each other's.
-Nothing that belongs to a run is touched; what runs that were killed left in shared memory goes only if it is asked for.
+The last check is a self-test: two processes, started as agents are, write models into registers and read each
+other's. Nothing that belongs to a run is touched; what runs that were killed left in shared memory goes only
+if it is asked for.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ Status = Literal["ok", "warning", "FAILED"]
 MODEL, COPIES = 100e6, 3
 """Bytes of the model that rooms are counted in, and how many copies of it an agent's register holds."""
 AGENT = 300e6 + 7 * MODEL
-"""Bytes of memory of an agent: Python with torch; parameters, gradient, two moments and the register's three slots."""
+"""Bytes of memory of an agent: Python with torch; parameters, gradient, two moments and the register's three
+slots."""
 FILES, FEW_FILES = 64, 1024
 TASKS, FEW_TASKS = 8, 64
 THREADS = 4
@@ -74,10 +76,16 @@ def examine(remove: bool = False) -> list[Check]:
     """All checks, in order. remove: also remove what killed runs left in shared memory."""
     checks = [_guarded(check) for check in CHECKS]
     checks.append(_guarded(left_overs, remove))
-    blocked = [check.name for check in checks if check.status == FAILED and check.name in ("platform", "shared memory")]
+    blocked = [
+        check.name
+        for check in checks
+        if check.status == FAILED and check.name in ("platform", "shared memory")
+    ]
     if blocked:
         expected = "two processes that exchange models"
-        checks.append(Check("self-test", "warning", "not tried", expected, f"first see to: {', '.join(blocked)}"))
+        checks.append(
+            Check("self-test", "warning", "not tried", expected, f"first see to: {', '.join(blocked)}")
+        )
     else:
         checks.append(_guarded(self_test))
     return checks
@@ -89,7 +97,9 @@ def _guarded(check: Callable[..., Check], *arguments: bool) -> Check:
         return check(*arguments)
     except (OSError, ValueError, AttributeError, RuntimeError, LookupError, StopIteration) as error:
         name = check.__name__.strip("_").replace("_", " ")
-        return Check(name, "warning", f"{type(error).__name__}: {error}", "that this can be looked at", "see by hand")
+        return Check(
+            name, "warning", f"{type(error).__name__}: {error}", "that this can be looked at", "see by hand"
+        )
 
 
 # -- software --------------------------------------------------------------------------------------
@@ -100,7 +110,11 @@ def platform_() -> Check:
     system, machine = platform.system(), platform.machine()
     good = system == "Linux" and machine.lower() in ("x86_64", "amd64")
     found, expected = f"{system} on {machine}", "Linux on x86-64, which keeps the order of what is written"
-    return Check("platform", "ok", found, expected) if good else Check("platform", FAILED, found, expected, SIMULATE)
+    return (
+        Check("platform", "ok", found, expected)
+        if good
+        else Check("platform", FAILED, found, expected, SIMULATE)
+    )
 
 
 def python() -> Check:
@@ -125,10 +139,16 @@ def packages() -> Check:
         with suppress(metadata.PackageNotFoundError):
             have[name] = metadata.version(name)
     wrong = [name for name, least in names.items() if _numbers(have.get(name, "")) < _numbers(least)]
-    found = ", ".join(f"{name} {have.get(name, 'missing')}" for name in wrong or ("torch", "numpy", "safetensors"))
-    expected = ", ".join(f"{name} {names[name]} or newer" for name in wrong or ("torch", "numpy", "safetensors"))
+    found = ", ".join(
+        f"{name} {have.get(name, 'missing')}" for name in wrong or ("torch", "numpy", "safetensors")
+    )
+    expected = ", ".join(
+        f"{name} {names[name]} or newer" for name in wrong or ("torch", "numpy", "safetensors")
+    )
     do = "pip install --upgrade " + " ".join(wrong)
-    return Check("packages", FAILED, found, expected, do) if wrong else Check("packages", "ok", found, expected)
+    return (
+        Check("packages", FAILED, found, expected, do) if wrong else Check("packages", "ok", found, expected)
+    )
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -140,7 +160,9 @@ def compiled() -> Check:
     """Whether large vectors go through the compiled function, and whether it gives torch's bits."""
     name, expected = kernel.name(), "compiled, with the bits that torch gives"
     if not name.startswith("compiled"):
-        do = "install a C compiler (gcc or clang), or name one in $CC; without it large models mix more slowly"
+        do = (
+            "install a C compiler (gcc or clang), or name one in $CC; without it large models mix more slowly"
+        )
         return Check("kernel", "warning", name, expected, do)
     source = torch.Generator("cpu").manual_seed(1)
     for dtype in (torch.float32, torch.float64):  # long enough to be written around the caches
@@ -176,13 +198,17 @@ def shared_memory() -> Check:
             pass
     except OSError as error:
         found = f"{folder} cannot be written to: {error.strerror}"
-        return Check("shared memory", FAILED, found, expected, "chmod 1777 /dev/shm, as root; or free some room in it")
+        return Check(
+            "shared memory", FAILED, found, expected, "chmod 1777 /dev/shm, as root; or free some room in it"
+        )
     free = shutil.disk_usage(folder).free
     fit = max(0, int(free / (COPIES * MODEL)) - 1)  # the model that all start from is there as well
     found = f"{free / 1e6:,.0f} MB free in {folder}: {fit} agent{'s' * (fit != 1)} with a model of 100 MB"
     if free < 1e6:
         return Check("shared memory", FAILED, found, expected, f"offbeat doctor --sweep; {enlarge}")
-    return Check("shared memory", "ok" if fit >= 2 else "warning", found, expected, "nothing" if fit >= 2 else enlarge)
+    return Check(
+        "shared memory", "ok" if fit >= 2 else "warning", found, expected, "nothing" if fit >= 2 else enlarge
+    )
 
 
 def open_files() -> Check:
@@ -203,7 +229,9 @@ def processes() -> Check:
     if limit is not None:
         rooms.append(limit - (used or 0))
     room = min(rooms, default=float("inf"))
-    found = f"room for {room:,.0f} more threads, {max(0, room) // THREADS:,.0f} agents" if rooms else "no limit"
+    found = (
+        f"room for {room:,.0f} more threads, {max(0, room) // THREADS:,.0f} agents" if rooms else "no limit"
+    )
     do = "ulimit -u 4096; in a container: docker run --pids-limit=4096; or end some processes"
     return _enough("processes", room, TASKS, FEW_TASKS, found, do)
 
@@ -224,10 +252,14 @@ def cores() -> Check:
     threads = int(asked) if asked.isdecimal() and int(asked) else 1
     found += f"; {threads} thread{'s' * (threads != 1)} an agent"
     if threads > 1 and 2 * threads > have:
-        return Check("cores", "warning", found, "a core for every thread of two agents", "unset OMP_NUM_THREADS")
+        return Check(
+            "cores", "warning", found, "a core for every thread of two agents", "unset OMP_NUM_THREADS"
+        )
     fast = f"{found}: up to {max(1, int(have // threads))} at full speed"
     if have < 2:
-        return Check("cores", "warning", fast, "2 cores or more", "give it more cores; agents take turns on one")
+        return Check(
+            "cores", "warning", fast, "2 cores or more", "give it more cores; agents take turns on one"
+        )
     return Check("cores", "ok", fast, "2 cores or more, one for every agent")
 
 
@@ -288,10 +320,16 @@ def _cgroup_texts(controller: str, second: str, first: str) -> Iterator[str]:
 def _cpu_share() -> float | None:
     """How many cores the control groups allow; None: no limit."""
     shares = [text.split() for text in _cgroup_texts("cpu", "cpu.max", "")]
-    found = [int(quota) / int(period) for quota, period in (s for s in shares if len(s) == 2) if quota.isdecimal()]
+    found = [
+        int(quota) / int(period) for quota, period in (s for s in shares if len(s) == 2) if quota.isdecimal()
+    ]
     quotas = [int(text) for text in _cgroup_texts("cpu", "", "cpu.cfs_quota_us") if text.strip().isdecimal()]
-    periods = [int(text) for text in _cgroup_texts("cpu", "", "cpu.cfs_period_us") if text.strip().isdecimal()]
-    return min([*found, *(quota / period for quota, period in zip(quotas, periods, strict=False))], default=None)
+    periods = [
+        int(text) for text in _cgroup_texts("cpu", "", "cpu.cfs_period_us") if text.strip().isdecimal()
+    ]
+    return min(
+        [*found, *(quota / period for quota, period in zip(quotas, periods, strict=False))], default=None
+    )
 
 
 # -- time, and what is left ------------------------------------------------------------------------
@@ -309,9 +347,13 @@ def clock() -> Check:
     worst = max(late)
     found = f"{info.implementation}, steps of {1e9 * info.resolution:g} ns; woken {worst:.1f} ms late at most"
     if stamps != sorted(stamps) or not info.monotonic:
-        return Check("clock", FAILED, f"{found}; it goes back", expected, f"use another machine, or {SIMULATE}")
+        return Check(
+            "clock", FAILED, f"{found}; it goes back", expected, f"use another machine, or {SIMULATE}"
+        )
     if info.resolution > 1e-6 or sorted(late)[10] > 10:
-        return Check("clock", "warning", found, expected, "with offbeat live, take a larger --unit; end other programs")
+        return Check(
+            "clock", "warning", found, expected, "with offbeat live, take a larger --unit; end other programs"
+        )
     return Check("clock", "ok", found, expected)
 
 
@@ -322,11 +364,17 @@ def left_overs(remove: bool) -> Check:
         size += sum(file.lstat().st_blocks * 512 for file in folder.path.iterdir())
         paths.append(folder.path)
         (folder.remove if remove else folder.lock.release)()
-    found = f"{len(paths)} folder{'s' * (len(paths) != 1)} of dead runs, {size / 1e6:.1f} MB" if paths else "none"
+    found = (
+        f"{len(paths)} folder{'s' * (len(paths) != 1)} of dead runs, {size / 1e6:.1f} MB" if paths else "none"
+    )
     if paths and not remove:
-        return Check(name, "warning", found, expected, "offbeat doctor --sweep removes them, and so does the next run")
+        return Check(
+            name, "warning", found, expected, "offbeat doctor --sweep removes them, and so does the next run"
+        )
     if still := [str(path) for path in paths if path.exists()]:
-        return Check(name, "warning", f"{found}; not removed: {', '.join(still)}", expected, "remove them by hand")
+        return Check(
+            name, "warning", f"{found}; not removed: {', '.join(still)}", expected, "remove them by hand"
+        )
     return Check(name, "ok", f"{found}, removed" if paths else found, expected)
 
 
@@ -360,9 +408,13 @@ def self_test() -> Check:
     finally:
         room.remove()
     if ended == 2:
-        return Check(name, "ok", f"two processes exchanged models, in {time.monotonic() - began:.1f} s", expected)
+        return Check(
+            name, "ok", f"two processes exchanged models, in {time.monotonic() - began:.1f} s", expected
+        )
     found = "; ".join(said[-4:]) or f"no exchange within {PATIENCE:g} s"
-    return Check(name, FAILED, found, expected, "see to the checks above; if all are ok, report it with this output")
+    return Check(
+        name, FAILED, found, expected, "see to the checks above; if all are ok, report it with this output"
+    )
 
 
 def exchange() -> None:
@@ -387,7 +439,10 @@ def exchange() -> None:
         _, (x,), _ = theirs.copy()
         numbers = x.parts[0]
         if not bool((numbers == numbers[0]).all()) or float(numbers[0]) < found:
-            sys.exit(f"read a torn or stale model: {float(numbers.min()):g} to {float(numbers.max()):g}, not {found}")
+            sys.exit(
+                f"read a torn or stale model: {float(numbers.min()):g} to {float(numbers.max()):g}, not "
+                f"{found}"
+            )
         seen += 1
 
 

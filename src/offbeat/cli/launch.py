@@ -49,9 +49,12 @@ def launch(
     topology: Annotated[
         str, typer.Option(help="Who hears whom; see 'offbeat list topologies'.", rich_help_panel=WHAT)
     ] = "ring",
-    algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)] = "adsgd",
+    algorithm: Annotated[
+        str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)
+    ] = "adsgd",
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the shares of the data and the random choices.", rich_help_panel=WHAT)
+        int,
+        typer.Option(min=0, help="Of the shares of the data and the random choices.", rich_help_panel=WHAT),
     ] = 0,
     module: Annotated[
         bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
@@ -59,7 +62,9 @@ def launch(
     max_restarts: Annotated[
         int,
         typer.Option(
-            min=0, help="How often one agent is started again; 0: the run ends when one dies.", rich_help_panel=HOW
+            min=0,
+            help="How often one agent is started again; 0: the run ends when one dies.",
+            rich_help_panel=HOW,
         ),
     ] = 3,
     checkpoint_every: Annotated[
@@ -74,7 +79,9 @@ def launch(
     ] = SKIP,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=HOW),
+        typer.Option(
+            help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=HOW
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoints in --out.", rich_help_panel=HOW)
@@ -89,7 +96,8 @@ def launch(
     profile: Annotated[
         Path | None,
         typer.Option(
-            help="Write what every agent did when, for ui.perfetto.dev (.json or .json.gz).", rich_help_panel=OUTPUT
+            help="Write what every agent did when, for ui.perfetto.dev (.json or .json.gz).",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     tensorboard: Annotated[
@@ -101,8 +109,8 @@ def launch(
 ) -> None:
     """Train with your own script: one process an agent, none of which waits for another.
 
-    The script calls offbeat.join() and wraps its optimizer. Agents that die are started again, from a neighbour's
-    model. Ctrl-C saves and ends in order.
+    The script calls offbeat.join() and wraps its optimizer. Agents that die are started again, from a
+    neighbour's model. Ctrl-C saves and ends in order.
 
     Example:
 
@@ -112,7 +120,9 @@ def launch(
     refuse_processes(agents)
     row.check(build(topology, agents, seed))
     if not module and not Path(command[0]).is_file():
-        raise SettingError(f"There is no script {command[0]}; expected a file, or a module's name with --module.")
+        raise SettingError(
+            f"There is no script {command[0]}; expected a file, or a module's name with --module."
+        )
     Every.parse(checkpoint_every)
     checked_policy(on_nan)
     for text in fault or []:
@@ -155,7 +165,10 @@ def _run(job: Job, tensorboard: Path | None, profile: Path | None, quiet: bool) 
 def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> tuple[Launcher, OffbeatError | None]:
     """Run it, with metrics and a view of what happens; the error that it ended with, once it had begun."""
     metrics = Metrics(job.folder, tensorboard)
-    with Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen, shown(screen, metrics) as told:
+    with (
+        Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen,
+        shown(screen, metrics) as told,
+    ):
         launcher = Launcher(job, *told)
         failed: OffbeatError | None = None
         try:
@@ -194,10 +207,10 @@ def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None
             Out().print(Text(f"Written: {path}"), soft_wrap=True)
 
 
-def replay(
-    trace: Annotated[Path, typer.Argument(help="A trace.npz that a live run wrote.")],
-) -> None:
-    """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was recorded."""
+def replay(trace: Annotated[Path, typer.Argument(help="A trace.npz that a live run wrote.")]) -> None:
+    """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was
+    recorded.
+    """
     console = Out()
     outcome = replayed(Trace.load(trace), trace.parent)
     for line in outcome.lines:

@@ -34,7 +34,11 @@ def list_(
             "topologies", {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()}
         ),
         "tasks": lambda: _two(
-            "tasks", {row.name: f"{row.title}; to time {row.until:g}, target {row.target:g}" for row in TASKS.values()}
+            "tasks",
+            {
+                row.name: f"{row.title}; to time {row.until:g}, target {row.target:g}"
+                for row in TASKS.values()
+            },
         ),
         "cases": lambda: _two("cases", CASES),
         "delays": lambda: _two("delays", FAMILIES),

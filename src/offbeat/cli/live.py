@@ -59,16 +59,24 @@ def register(app: typer.Typer) -> None:
 
 def live(
     ctx: typer.Context,
-    task: Annotated[str, typer.Option(help="What is trained: 'offbeat list tasks'.", rich_help_panel=WHAT)] = "digits",
+    task: Annotated[
+        str, typer.Option(help="What is trained: 'offbeat list tasks'.", rich_help_panel=WHAT)
+    ] = "digits",
     algorithms: Annotated[
         str, typer.Option(help="Names with commas between; they run one after another.", rich_help_panel=WHAT)
     ] = "adsgd",
     agents: Annotated[
         int, typer.Option(min=1, max=MOST, help="How many agents, a process each.", rich_help_panel=WHAT)
     ] = 4,
-    topology: Annotated[str, typer.Option(help="Who hears whom; as in compare.", rich_help_panel=WHAT)] = "ring",
-    skew: Annotated[float, typer.Option(help="Fraction of the data split by label.", rich_help_panel=WHAT)] = 1.0,
-    dirichlet: Annotated[float | None, typer.Option(help="Split by a Dirichlet mixture.", rich_help_panel=WHAT)] = None,
+    topology: Annotated[
+        str, typer.Option(help="Who hears whom; as in compare.", rich_help_panel=WHAT)
+    ] = "ring",
+    skew: Annotated[
+        float, typer.Option(help="Fraction of the data split by label.", rich_help_panel=WHAT)
+    ] = 1.0,
+    dirichlet: Annotated[
+        float | None, typer.Option(help="Split by a Dirichlet mixture.", rich_help_panel=WHAT)
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder with the data; as in compare.", rich_help_panel=WHAT)
     ] = None,
@@ -83,11 +91,17 @@ def live(
     communication: Annotated[
         str, typer.Option(help="How long until what was sent can be seen.", rich_help_panel=WORLD)
     ] = "lognormal 1",
-    loss: Annotated[float, typer.Option(help="Probability that a register is missed.", rich_help_panel=WORLD)] = 0.0,
-    unit: Annotated[str, typer.Option(help="Real time in a unit: '20ms', '0.5s'.", rich_help_panel=WORLD)] = "20ms",
+    loss: Annotated[
+        float, typer.Option(help="Probability that a register is missed.", rich_help_panel=WORLD)
+    ] = 0.0,
+    unit: Annotated[
+        str, typer.Option(help="Real time in a unit: '20ms', '0.5s'.", rich_help_panel=WORLD)
+    ] = "20ms",
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=WORLD),
+        typer.Option(
+            help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=WORLD
+        ),
     ] = None,
     on_nan: Annotated[
         str,
@@ -96,15 +110,19 @@ def live(
             rich_help_panel=LEARNING,
         ),
     ] = SKIP,
-    lr: Annotated[list[str] | None, typer.Option(help="The step, as in compare.", rich_help_panel=LEARNING)] = None,
+    lr: Annotated[
+        list[str] | None, typer.Option(help="The step, as in compare.", rich_help_panel=LEARNING)
+    ] = None,
     batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
     reg: Annotated[float, typer.Option(help="As in compare.", rich_help_panel=LEARNING)] = 0.001,
     until: Annotated[
-        float | None, typer.Option(help="When a run ends, in units; default: 30 s worth.", rich_help_panel=LEARNING)
+        float | None,
+        typer.Option(help="When a run ends, in units; default: 30 s worth.", rich_help_panel=LEARNING),
     ] = None,
     target: Annotated[float | None, typer.Option(help="Accuracy to reach.", rich_help_panel=LEARNING)] = None,
     eval_every: Annotated[
-        float | None, typer.Option(help="Units between evaluations; default: until / 200.", rich_help_panel=LEARNING)
+        float | None,
+        typer.Option(help="Units between evaluations; default: until / 200.", rich_help_panel=LEARNING),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of delays, data and choices.", rich_help_panel=OUTPUT)] = 0,
     max_restarts: Annotated[
@@ -113,15 +131,23 @@ def live(
     checkpoint_every: Annotated[
         int,
         typer.Option(
-            min=0, help="Steps between checkpoints, for --resume and offbeat export; 0: none.", rich_help_panel=OUTPUT
+            min=0,
+            help="Steps between checkpoints, for --resume and offbeat export; 0: none.",
+            rich_help_panel=OUTPUT,
         ),
     ] = 0,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with what is in --out, with its settings.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--resume", help="Go on with what is in --out, with its settings.", rich_help_panel=OUTPUT
+        ),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the page to this file.", rich_help_panel=OUTPUT)] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the page to this file.", rich_help_panel=OUTPUT)
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for traces; default: a new one in ./offbeat-runs.", rich_help_panel=OUTPUT),
@@ -132,11 +158,13 @@ def live(
 ) -> None:
     """Run the simulator's experiments for real: one process an agent, real gradients, real crashes.
 
-    Computation is padded up to the drawn time, and what is sent becomes visible after the drawn delay, so the world is
-    the one of 'offbeat compare'; the table, the JSON file and the page are the same. Ctrl-C keeps what there is.
+    Computation is padded up to the drawn time, and what is sent becomes visible after the drawn delay, so the
+    world is the one of 'offbeat compare'; the table, the JSON file and the page are the same. Ctrl-C keeps
+    what there is.
 
     With --resume, runs that have ended are taken as they are, the one that was interrupted goes on from its
-    checkpoints, and those that had not begun are run; settings that are not named are those of before. Of faults only
+    checkpoints, and those that had not begun are run; settings that are not named are those of before. Of
+    faults only
     slowness goes on: name others again.
 
     Examples:
@@ -159,7 +187,9 @@ def live(
         "on_nan": checked_policy(on_nan),
     }  # fmt: skip
     if resume:
-        asked, how, series = resumed(out, asked, how, {name for name in [*asked, *how] if _is_given(ctx, name)})
+        asked, how, series = resumed(
+            out, asked, how, {name for name in [*asked, *how] if _is_given(ctx, name)}
+        )
     else:
         series = _checked(asked, how)
     with out_folder(out, asked["task"]) as folder:
@@ -190,12 +220,16 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 def resumed(
     out: Path | None, asked: dict[str, Any], how: dict[str, Any], given: set[str]
 ) -> tuple[dict[str, Any], dict[str, Any], Series]:
-    """What was asked for when the run in this folder was started, how it goes on, and its runs. See `asked_before`."""
+    """What was asked for when the run in this folder was started, how it goes on, and its runs. See
+    `asked_before`.
+    """
     asked, how = asked_before(out, asked, how, given)
     assert out is not None
     with reading(out / NAME, EXPECTED):
         if "fault" not in given:
-            how["fault"] = [text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"]
+            how["fault"] = [
+                text for text in how["fault"] if parse_fault(text, asked["agents"]).kind == "slow"
+            ]
         return asked, how, _checked(asked, how)
 
 
@@ -206,11 +240,15 @@ def _checked(asked: dict[str, Any], how: dict[str, Any]) -> Series:
     e["until"] = 30.0 / seconds if e["until"] is None else e["until"]
     refuse_processes(asked["agents"])
     if not e["until"] * seconds <= YEAR:
-        raise SettingError(f"Until time {e['until']:g}, {e['until'] * seconds:.3g} s, it would run for years.")
+        raise SettingError(
+            f"Until time {e['until']:g}, {e['until'] * seconds:.3g} s, it would run for years."
+        )
     lr = {"" if name == ALL else name: step for name, step in asked["lr"].items()}
     plan = comparison.plan(asked["algorithms"], lr=lr, seed=asked["seed"], **e)
     if None in plan.steps:
-        raise SettingError("Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the step.")
+        raise SettingError(
+            "Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the step."
+        )
     for text in how["fault"]:
         parse_fault(text, asked["agents"])
     runs = [(spec, step) for spec, steps in zip(plan.specs, plan.steps, strict=True) for step in steps or []]
@@ -258,7 +296,11 @@ class Series:
                 where = run_folder(folder, spec, lr)
                 name = f"{where.name} ({k + 1} of {len(self.runs)})"
                 if screen is not None and (where in ended or begun(where)):
-                    what = "has ended, and is taken as it is" if where in ended else "goes on from its checkpoints"
+                    what = (
+                        "has ended, and is taken as it is"
+                        if where in ended
+                        else "goes on from its checkpoints"
+                    )
                     screen.print(f"{name} {what}")
                 run: Run | None = ended.get(where)
                 if run is None:

@@ -57,7 +57,9 @@ class Outputs:
             self._tried("print", lambda: self.out.print(text, soft_wrap=True))
 
     def close(self, *more: Path) -> None:
-        """Say what was written, also by others. Raises the error, or OffbeatError for what could not be written."""
+        """Say what was written, also by others. Raises the error, or OffbeatError for what could not be
+        written.
+        """
         for path in [*self.written, *more]:
             self.say(Text(f"Written: {path}"))
         failures = " ".join(dict.fromkeys(self.failures))

@@ -33,15 +33,21 @@ def predict_command(
     trace: Annotated[Path, typer.Argument(help="A trace.npz that 'offbeat live' or 'offbeat launch' wrote.")],
     algorithm: Annotated[
         str | None,
-        typer.Option(help=f"One of {', '.join(ALGORITHMS)}; default: the recorded one.", rich_help_panel=WHAT),
+        typer.Option(
+            help=f"One of {', '.join(ALGORITHMS)}; default: the recorded one.", rich_help_panel=WHAT
+        ),
     ] = None,
     topology: Annotated[
         str | None, typer.Option(help="Who hears whom; default: the recorded graph.", rich_help_panel=WHAT)
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="The step; default: the recorded one.", rich_help_panel=WHAT)] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="The step; default: the recorded one.", rich_help_panel=WHAT)
+    ] = None,
     until: Annotated[
         float | None,
-        typer.Option(help="When it ends, in the units of the run (of a script: seconds).", rich_help_panel=WHAT),
+        typer.Option(
+            help="When it ends, in the units of the run (of a script: seconds).", rich_help_panel=WHAT
+        ),
     ] = None,
     case: Annotated[
         str | None,
@@ -52,19 +58,25 @@ def predict_command(
         ),
     ] = None,
     straggler: Annotated[
-        int | None, typer.Option(help="The slow agent of the case; default: the centre.", rich_help_panel=WORLD)
+        int | None,
+        typer.Option(help="The slow agent of the case; default: the centre.", rich_help_panel=WORLD),
     ] = None,
     slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
-    json: Annotated[Path | None, typer.Option(help="Write all numbers to this file.", rich_help_panel=OUTPUT)] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write all numbers to this file.", rich_help_panel=OUTPUT)
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
     ] = False,
 ) -> None:
     """Say what another algorithm, graph or straggler would give, from the times measured in one live run.
 
-    How long gradients and messages took is measured in the trace, for every agent. The simulator runs with these
-    times: first what was recorded, which tells the error of the prediction, then what you ask for. Where the task is
-    known (traces of 'offbeat live') it is trained, and you see the time to the target; of a script of your own the
+    How long gradients and messages took is measured in the trace, for every agent. The simulator runs with
+    these
+    times: first what was recorded, which tells the error of the prediction, then what you ask for. Where the
+        task is
+    known (traces of 'offbeat live') it is trained, and you see the time to the target; of a script of your
+    own the
     schedule is predicted: steps, waiting, staleness.
 
     Example: a run without a straggler tells what one would cost
@@ -117,7 +129,9 @@ def _learned(s: Summary, learned: bool) -> list[str]:
         return []
     middle, low, high = map(time_text, s.times)
     accuracy, loss = s.score("accuracy"), s.score("loss")
-    score = f"{100 * accuracy:.1f} %" if accuracy is not None else "diverged" if loss is None else f"{loss:.4g}"
+    score = (
+        f"{100 * accuracy:.1f} %" if accuracy is not None else "diverged" if loss is None else f"{loss:.4g}"
+    )
     return [middle if low == high else f"{middle} [{low}-{high}]", score]
 
 
@@ -125,13 +139,18 @@ def _notes(found: Prediction) -> list[str]:
     """What a reader of the table should be told."""
     worst = max(found.errors, key=abs)
     said = [
-        f"One unit of time is {found.unit:g} s. error: predicted over recorded steps; of one agent {worst:+.1f} %.",
+        f"One unit of time is {found.unit:g} s. error: predicted over recorded steps; of one agent "
+        f"{worst:+.1f} %.",
         f"waiting: share of the time without a gradient to compute. Predictions are means of {REPEATS} runs, "
         "and medians [smallest-largest] for the time to the target.",
         "D, age: how old mixed models were, in iterations: from registers at most, and the mean of all.",
     ]
     if found.paused:
-        said.append(f"All agents stood still at once for {found.paused:.4g} units of the recorded run; left out.")
+        said.append(
+            f"All agents stood still at once for {found.paused:.4g} units of the recorded run; left out."
+        )
     if abs(found.error) > 10:
-        said.append("The fitted times do not give the recorded run within 10 %; take the prediction with care.")
+        said.append(
+            "The fitted times do not give the recorded run within 10 %; take the prediction with care."
+        )
     return said

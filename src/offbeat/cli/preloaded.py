@@ -1,4 +1,6 @@
-"""What the server of worker processes imports, once for all that are forked from it. All end with their parents."""
+"""What the server of worker processes imports, once for all that are forked from it. All end with their
+parents.
+"""
 
 import os
 

@@ -39,12 +39,18 @@ def sweep_command(
     out: Annotated[
         Path | None, typer.Option(help="The Parquet file; default: the name of the grid, in this folder.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="How many runs at once; default: one for each core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="How many runs at once; default: one for each core.")
+    ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."),
+        typer.Option(
+            metavar="ADDRESS", help="Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the grid and say what would be run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the grid and say what would be run.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     r"""Run a whole grid of settings on all cores, and write one Parquet file.
@@ -90,7 +96,9 @@ def sweep_command(
     """
     path = out or Path(f"{grid.stem}.parquet")
     if path.resolve() == grid.resolve():
-        raise SettingError(f"The results would be written over the grid, {grid}; expected another name for --out.")
+        raise SettingError(
+            f"The results would be written over the grid, {grid}; expected another name for --out."
+        )
     check_writable(path)
     points = read_grid(grid)
     if not dry_run:

@@ -25,8 +25,12 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="The results of 'offbeat launch': the folder with checkpoints/.")],
-    out: Annotated[Path | None, typer.Option(help="File to write; default: model.safetensors in FOLDER.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(help="The results of 'offbeat launch': the folder with checkpoints/.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; default: model.safetensors in FOLDER.")
+    ] = None,
     agents: Annotated[
         str | None, typer.Option(help="The mean of these agents only, '0,1,3', or one agent's model, '2'.")
     ] = None,
@@ -40,8 +44,8 @@ def export(
 ) -> None:
     """Write the mean of all agents' models as one safetensors file, for model.load_state_dict.
 
-    Parameters and running statistics are averaged in float64; of counters it is the largest; tied weights are there
-    under all their names. Every agent counts the same; those that are far behind are named.
+    Parameters and running statistics are averaged in float64; of counters it is the largest; tied weights are
+    there under all their names. Every agent counts the same; those that are far behind are named.
 
     Example:
 
@@ -55,8 +59,9 @@ def export(
     if done.behind:
         others = ",".join(str(s.agent) for s in done.sources if s.agent not in done.behind)
         note = (
-            f"Far behind the others, as they are slow, left early or were killed: agents "
-            f"{', '.join(map(str, done.behind))}. They count as much as the others; --agents {others} leaves them out."
+            "Far behind the others, as they are slow, left early or were killed: agents "
+            f"{', '.join(map(str, done.behind))}. They count as much as the others; --agents {others} leaves "
+            "them out."
         )
         console.print(Text(note, "yellow"), soft_wrap=True)
     for note in done.damaged:
@@ -65,7 +70,11 @@ def export(
         console.print(Text(f"agent {i}: left out, no checkpoint", "yellow"), soft_wrap=True)
     console.print(Text(f"Written: {done.path}"), soft_wrap=True)
     load = f"safetensors.torch.load_file({str(done.path)!r})"
-    how = f"model.load_state_dict({load})" if done.named else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
+    how = (
+        f"model.load_state_dict({load})"
+        if done.named
+        else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
+    )
     console.print(Text(f"To load: {how}"), soft_wrap=True)
 
 
@@ -74,7 +83,9 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise SettingError(f"Cannot read the agents '{text}'; expected numbers with commas between: '0,1,3'.") from None
+        raise SettingError(
+            f"Cannot read the agents '{text}'; expected numbers with commas between: '0,1,3'."
+        ) from None
 
 
 def doctor(
@@ -85,7 +96,8 @@ def doctor(
 ) -> None:
     """Check this machine for live runs: what was found, what is expected, what to do.
 
-    It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check FAILED.
+    It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check
+        FAILED.
     """
     checks = examine(sweep)
     failed = any(check.status == FAILED for check in checks)
@@ -96,7 +108,9 @@ def doctor(
         console.print(_table(checks))
         for check in checks:
             if check.status != "ok":
-                console.print(Text.assemble((check.name, STYLES[check.status]), f": {check.do}."), soft_wrap=True)
+                console.print(
+                    Text.assemble((check.name, STYLES[check.status]), f": {check.do}."), soft_wrap=True
+                )
     if failed:
         raise typer.Exit(1)
 

@@ -38,7 +38,8 @@ What the agent promises
 - (k) Nothing that changes belongs to the class: its agents, and its runs, would share it.
 
 What costs next to nothing of this is always checked (`offbeat.core.promises`), the rest by `check=True`
-(`offbeat.engines.sim.checks`), as in `offbeat.compare([Mine], check=True)`: b, e, and the engine's own promises.
+(`offbeat.engines.sim.checks`), as in `offbeat.compare([Mine], check=True)`: b, e, and the engine's own
+promises.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ class View:
 
     Attributes:
         w: j -> w_ij, the agent's own row of the row-stochastic matrix W, itself included, by rising j.
-        a: j -> a_ji, its own column of the column-stochastic A, itself included, by rising j. For an undirected graph
-            with symmetric weights the two are the same.
+        a: j -> a_ji, its own column of the column-stochastic A, itself included, by rising j. For an
+            undirected graph with symmetric weights the two are the same.
         listeners: who mixes this agent's model: every j != i with w_ji > 0.
         side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
         peers: who shares an edge with this agent, in either direction.
@@ -176,7 +177,9 @@ class Agent:
 
     def on_gradient(self, g: Vector) -> None:
         """The answer to the outstanding `compute`."""
-        raise ContractError(f"{type(self).__name__} must say what it does with a gradient: override on_gradient.")
+        raise ContractError(
+            f"{type(self).__name__} must say what it does with a gradient: override on_gradient."
+        )
 
     def on_message(self, src: int, message: Message) -> None:
         """Mail, when it arrives; what is new in a register, just before `on_gradient`."""

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 FINAL = 70
-"""The exit code of an agent's process after an error that no restart can heal; `EX_SOFTWARE` of sysexits.h."""
+"""The exit code of an agent's process after an error that no restart can heal; `EX_SOFTWARE` of
+sysexits.h."""
 
 
 class OffbeatError(Exception):
@@ -48,7 +49,9 @@ class DiskError(OffbeatError):
 
 
 def agent_exit_code(error: OffbeatError) -> int:
-    """How an agent's process ends after an error of ours: FINAL, save for a disk, which the launcher tells apart."""
+    """How an agent's process ends after an error of ours: FINAL, save for a disk, which the launcher tells
+    apart.
+    """
     return error.exit_code if isinstance(error, DiskError) else FINAL
 
 

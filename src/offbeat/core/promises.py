@@ -24,8 +24,12 @@ MUTABLE = (list, dict, set, bytearray, deque, Tensor, np.ndarray, Vector, Random
 
 
 def raise_blamed(error: Exception, agent: Agent, event: str, time: float) -> None:
-    """Raise the error as one of the algorithm's; unless it says already what is wrong, or is not the algorithm's."""
-    if isinstance(error, MemoryError) or (isinstance(error, OffbeatError) and not isinstance(error, ContractError)):
+    """Raise the error as one of the algorithm's; unless it says already what is wrong, or is not the
+    algorithm's.
+    """
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OffbeatError) and not isinstance(error, ContractError)
+    ):
         return
     text = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
     where = f"{type(agent).__name__} (agent {agent.me}), in {event} at time {time:g}"
@@ -46,15 +50,17 @@ def returned_nothing(value: object) -> None:
     """Raise ContractError unless a handler returned nothing."""
     if value is not None:
         raise ContractError(
-            f"it returned a {type(value).__name__}; expected None. Effects are asked for by calls: self.compute(x), "
-            "self.publish(...), self.send(...)."
+            f"it returned a {type(value).__name__}; expected None. Effects are asked for by calls: "
+            "self.compute(x), self.publish(...), self.send(...)."
         )
 
 
 def checked_model(model: object) -> Vector:
     """The model that a handler has left. Raises ContractError if it is none, or would change by itself."""
     if not isinstance(model, Vector):
-        raise ContractError(f"the model is a {type(model).__name__}; expected a Vector, as in self.x = self.x + d.")
+        raise ContractError(
+            f"the model is a {type(model).__name__}; expected a Vector, as in self.x = self.x + d."
+        )
     if model.late:
         raise ContractError("its model would move on with a register: write pin(v) (promise 5).")
     return model
@@ -83,9 +89,13 @@ def check_sent(agent: Agent, effect: Send | Publish | Accumulate, neighbours: Co
         )
     for j in effect.to:
         if isinstance(j, bool) or not isinstance(j, int):
-            raise ContractError(f"{what}: a receiver is a {type(j).__name__}; expected the number of an agent.")
+            raise ContractError(
+                f"{what}: a receiver is a {type(j).__name__}; expected the number of an agent."
+            )
         if not 0 <= j < agent.n:
-            raise ContractError(f"{what}: there is no agent {j}; with {agent.n} agents they are 0 to {agent.n - 1}.")
+            raise ContractError(
+                f"{what}: there is no agent {j}; with {agent.n} agents they are 0 to {agent.n - 1}."
+            )
         if j == agent.me:
             raise ContractError(f"{what}: it is for the agent itself, agent {j}; expected others.")
         if j not in neighbours and not agent.beyond_graph:
@@ -116,28 +126,32 @@ def check_numbers(message: Message) -> None:
 
 
 def check_class(agent: Agent) -> None:
-    """Raise ContractError if agents of this class would share something that changes, or were not made in full."""
+    """Raise ContractError if agents of this class would share something that changes, or were not made in
+    full.
+    """
     cls = type(agent)
     for name, value in _attributes(cls).items():
         where = f"{cls.__name__}.{name}"
         if isinstance(value, Field):
-            raise ContractError(f"{where} is a field, but {cls.__name__} is no dataclass: decorate it with @dataclass.")
+            raise ContractError(
+                f"{where} is a field, but {cls.__name__} is no dataclass: decorate it with @dataclass."
+            )
         if isinstance(value, MUTABLE):
             raise ContractError(
-                f"{where} is a {type(value).__name__} of the class: all agents, and all runs, would share it. Expected "
-                f"a field of each agent, {name}: ... = field(init=False, default_factory={type(value).__name__}), or a "
-                "constant that cannot change, as a tuple."
+                f"{where} is a {type(value).__name__} of the class: all agents, and all runs, would share "
+                f"it. Expected a field of each agent, {name}: ... = field(init=False, "
+                f"default_factory={type(value).__name__}), or a constant that cannot change, as a tuple."
             )
         for default in getattr(value, "__defaults__", None) or ():
             if isinstance(default, MUTABLE):
                 raise ContractError(
-                    f"{where} has a default value that can change, a {type(default).__name__}: all agents, and all "
-                    "runs, would share it. Expected None, or a tuple."
+                    f"{where} has a default value that can change, a {type(default).__name__}: all agents, "
+                    "and all runs, would share it. Expected None, or a tuple."
                 )
     if not isinstance(getattr(agent, "effects", None), list):
         raise ContractError(
-            f"{cls.__name__} was not made in full: its __init__ must call super().__init__(), or leave __init__ to "
-            "@dataclass."
+            f"{cls.__name__} was not made in full: its __init__ must call super().__init__(), or leave "
+            "__init__ to @dataclass."
         )
 
 
@@ -152,8 +166,8 @@ def check_unchanged(cls: type[Agent], before: dict[str, Any]) -> None:
     for name in {**before, **now}:
         if before.get(name, check_unchanged) is not now.get(name, check_unchanged):
             raise ContractError(
-                f"{cls.__name__}.{name} was changed in a run: all agents, and all runs, share it. Expected a field of "
-                f"each agent, self.{name}."
+                f"{cls.__name__}.{name} was changed in a run: all agents, and all runs, share it. Expected a "
+                f"field of each agent, self.{name}."
             )
 
 

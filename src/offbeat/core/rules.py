@@ -62,8 +62,10 @@ class Adam:
         self.t += 1
         old = self.moments or tuple((part * 0, part * 0) for part in g)
         self.moments = tuple(
-            (b1 * m + (1 - b1) * part, b2 * v + (1 - b2) * part.square()) for (m, v), part in zip(old, g, strict=True)
+            (b1 * m + (1 - b1) * part, b2 * v + (1 - b2) * part.square())
+            for (m, v), part in zip(old, g, strict=True)
         )
         return tuple(
-            self.lr * (m / (1 - b1**self.t)) / ((v / (1 - b2**self.t)).sqrt() + self.eps) for m, v in self.moments
+            self.lr * (m / (1 - b1**self.t)) / ((v / (1 - b2**self.t)).sqrt() + self.eps)
+            for m, v in self.moments
         )

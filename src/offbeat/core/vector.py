@@ -18,9 +18,10 @@ the bytes of this moment.
 
 Vectors are built and settled by one thread at a time in a process, the one that runs the handlers.
 
-For engines whose memory is shared or recycled: `into` says where a form is to be evaluated; parts that are `Leased`
-will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had mixed a version that
-was overwritten meanwhile.
+For engines whose memory is shared or recycled: `into` says where a form is to be evaluated; parts that are
+    `Leased`
+will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had mixed a
+version that was overwritten meanwhile.
 """
 
 from __future__ import annotations
@@ -53,9 +54,22 @@ class Stamp(NamedTuple):
 class Vector:
     """A tuple of flat tensors, or a linear form over other vectors that will become one."""
 
-    __slots__ = ("__weakref__", "_final", "_make", "_of", "_open", "_out", "_parts", "_terms", "late", "stamp")
+    __slots__ = (
+        "__weakref__",
+        "_final",
+        "_make",
+        "_of",
+        "_open",
+        "_out",
+        "_parts",
+        "_terms",
+        "late",
+        "stamp",
+    )
 
-    def __init__(self, parts: Parts | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()) -> None:
+    def __init__(
+        self, parts: Parts | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()
+    ) -> None:
         self._parts = parts
         self._terms = terms
         self._make: Callable[[], Parts] | None = None
@@ -191,7 +205,9 @@ def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
 
 
 def lazy(make: Callable[[], Parts]) -> Vector:
-    """A vector that is computed only if somebody reads it. For engines, who keep what `make` reads until then."""
+    """A vector that is computed only if somebody reads it. For engines, who keep what `make` reads until
+    then.
+    """
     v = Vector()
     v._make = make
     return v
@@ -202,8 +218,8 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
 
     Args:
         torn: called after the evaluation with the late-bound vectors that were used; says which of them were
-            overwritten meanwhile, moved on to a newer version by then. What depends on those is evaluated again, until
-            there are none.
+            overwritten meanwhile, moved on to a newer version by then. What depends on those is evaluated
+            again, until there are none.
     """
     if not _born:
         return
@@ -214,7 +230,9 @@ def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -
 
 
 def forget() -> None:
-    """An engine has given up within a handler: what that had built must not be evaluated by whoever comes next."""
+    """An engine has given up within a handler: what that had built must not be evaluated by whoever comes
+    next.
+    """
     _born.clear()
 
 
@@ -243,7 +261,9 @@ def force(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) ->
 
 
 def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
-    """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias, except of leased memory."""
+    """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias, except of leased
+    memory.
+    """
     (c0, v0), *rest = terms
     first = _raw(v0)
     if out is None and not rest and c0 == 1.0:
@@ -272,7 +292,8 @@ Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
 
 
 BLOCK = 1 << 20
-"""Numbers that `plain` works on at a time: few enough that the sum stays in the caches until it is complete."""
+"""Numbers that `plain` works on at a time: few enough that the sum stays in the caches until it is
+complete."""
 
 
 def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:

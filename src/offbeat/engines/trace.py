@@ -1,21 +1,24 @@
 """The trace of a run: what happened when, and who mixed which version of whom.
 
-Tables in the order in which things happened; the digest is over all of them. What a run reports of its trace (B, D and
-the digest) is found part by part, so that a trace of which nothing else is wanted need not be held (`Tally`).
+Tables in the order in which things happened; the digest is over all of them. What a run reports of its trace
+(B, D and the digest) is found part by part, so that a trace of which nothing else is wanted need not be held
+(`Tally`).
 
-- `events`: every handler call: time, agent, event, source, kind (message type), version (of the model that the message
-  carries; of a gradient: the step), start and end of the transmission (of a gradient: of the computation). Of a view:
-  source is who was lost (version 0) or is back (1). Of a rejoin: source and version say whose model it starts with.
-  Live only: `moved` says that a register's vectors moved on within the next handler; `crash` with a source, that a
-  returning agent knows of that loss; the start of a rejoin is how many gradients the agent had asked for before;
-  `saved` and `resume` name by its version the state that went into a checkpoint and came out of it
-- `writes`: every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists, for each,
-  the versions of other agents that entered it: recorded from the linear form that the algorithm built in the handler
-  that wrote it; what it had mixed into a field earlier is not seen
+- `events`: every handler call: time, agent, event, source, kind (message type), version (of the model that
+  the message carries; of a gradient: the step), start and end of the transmission (of a gradient: of the
+  computation). Of a view: source is who was lost (version 0) or is back (1). Of a rejoin: source and version
+  say whose model it starts with. Live only: `moved` says that a register's vectors moved on within the next
+  handler; `crash` with a source, that a returning agent knows of that loss; the start of a rejoin is how many
+  gradients the agent had asked for before; `saved` and `resume` name by its version the state that went into
+  a checkpoint and came out of it
+- `writes`: every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists, for
+  each, the versions of other agents that entered it: recorded from the linear form that the algorithm built
+  in the handler that wrote it; what it had mixed into a field earlier is not seen
 - `transmissions`: start, end, agent, kind, bytes
 
 The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same
-instant share one k. The r-th version of a model is the one that its agent's r-th write made; 0 is the initial one.
+instant share one k. The r-th version of a model is the one that its agent's r-th write made; 0 is the initial
+one.
 """
 
 from __future__ import annotations
@@ -70,7 +73,8 @@ class Staleness:
 
     Attributes:
         B: every agent writes at least once in every window of B iterations.
-        D: no mixed model is older than D iterations, k - D <= s_ij^k; None where nothing came from a register.
+        D: no mixed model is older than D iterations, k - D <= s_ij^k; None where nothing came from a
+            register.
     """
 
     B: int
@@ -78,7 +82,9 @@ class Staleness:
 
 
 class Rows:
-    """A table that grows. Its rows are packed at once: millions of tuples would keep the garbage collector busy."""
+    """A table that grows. Its rows are packed at once: millions of tuples would keep the garbage collector
+    busy.
+    """
 
     __slots__ = ("_pack", "_packed", "dtype")
 
@@ -197,7 +203,13 @@ class Trace:
     def table(self) -> list[dict[str, Any]]:
         """The writes as rows {"k", "time", "agent", "step", "versions": {neighbour: version}}."""
         rows: list[dict[str, Any]] = [
-            {"k": int(k), "time": float(w["time"]), "agent": int(w["agent"]), "step": int(w["step"]), "versions": {}}
+            {
+                "k": int(k),
+                "time": float(w["time"]),
+                "agent": int(w["agent"]),
+                "step": int(w["step"]),
+                "versions": {},
+            }
             for k, w in zip(self.iterations(), self.writes, strict=True)
         ]
         for write, source, version in self.mixed.tolist():
@@ -239,7 +251,9 @@ class Trace:
         return trace
 
     def check(self) -> None:
-        """Raise ValueError unless every number is one that there can be: of an agent, an event, a kind, a write."""
+        """Raise ValueError unless every number is one that there can be: of an agent, an event, a kind, a
+        write.
+        """
         kinds, n = len(self.kinds), self.agents
         if not 1 <= n <= MOST_AGENTS:
             raise ValueError(f"it is of {n} agents")
@@ -270,9 +284,11 @@ def _table(name: str, found: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 class Tally:
-    """What is left of a trace of which the rows are not kept: B, D and the digest. It is given part after part.
+    """What is left of a trace of which the rows are not kept: B, D and the digest. It is given part after
+    part.
 
-    A part has the next rows of every table; rows of `mixed` come with their write. writes: how many there were so far
+    A part has the next rows of every table; rows of `mixed` come with their write. writes: how many there
+    were so far
     """
 
     def __init__(self, agents: int) -> None:
@@ -342,7 +358,9 @@ class Tally:
         return now, then
 
     def _ended(self, agent: int, version: np.ndarray) -> np.ndarray:
-        """k of the write that ended each of these versions of an agent's model; later than all where none has yet."""
+        """k of the write that ended each of these versions of an agent's model; later than all where none has
+        yet.
+        """
         ks, place = np.frombuffer(self._ks[agent], dtype=np.int64), version - self._forgotten[agent]
         ended, k = place < len(ks), np.full(len(place), self._k + 1)
         k[ended] = ks[place[ended]]
@@ -369,9 +387,11 @@ def refuse_irregular(path: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part; also after the power has gone.
+    """Write a file so that a reader sees the old one or the new one, never a part; also after the power has
+    gone.
 
-    An OSError names the file. What is there and is no regular file (a pipe, a device, a folder) is not replaced.
+    An OSError names the file. What is there and is no regular file (a pipe, a device, a folder) is not
+    replaced.
     """
     path = path.resolve()  # a link stays a link
     try:

@@ -95,22 +95,24 @@ class Plan:
     ) -> Iterator[Run]:
         """Make the runs; they come in the order of the plan.
 
-        Without `keep_traces` only the first seed's have a trace, and of these only such as take no more than half of
-        the memory.
+        Without `keep_traces` only the first seed's have a trace, and of these only such as take no more than
+        half of the memory.
 
         Args:
-            workers: processes that make runs at the same time, this one included. Others are started only where they
-                pay and where there is memory for them (`portions.crew`); and what only this process has, objects and
-                devices of its own, it uses alone. No result depends on it
+            workers: processes that make runs at the same time, this one included. Others are started only
+                where they pay and where there is memory for them (`portions.crew`); and what only this
+                process has, objects and devices of its own, it uses alone. No result depends on it
             ended: given every run as soon as it is there, in any order; what it returns is yielded
             note: told what the user should know: fewer workers than asked for, a worker that was killed
 
-        A KeyboardInterrupt, or an error of a run, is raised again when the runs that are there have been yielded.
-        Raises SettingError if `workers` is no number > 0.
+        A KeyboardInterrupt, or an error of a run, is raised again when the runs that are there have been
+        yielded. Raises SettingError if `workers` is no number > 0.
         """
         others = 0
         if wanted(whole("workers", workers)) > 1:
-            runs = sum(len(steps or [1.0]) * traced for steps, traced in zip(self.steps, self.traced, strict=True))
+            runs = sum(
+                len(steps or [1.0]) * traced for steps, traced in zip(self.steps, self.traced, strict=True)
+            )
             kept = runs * held(self.setups[0])
             others, said = crew(self._portions(workers, keep_traces), workers - 1, cache(self._need), kept)
             if said:
@@ -157,7 +159,9 @@ class Plan:
                 raise
 
     def _portions(self, processes: int, keep_traces: bool) -> list[Portion]:
-        """What so many processes can begin with: all runs, but for a step that is to be tuned those that find it."""
+        """What so many processes can begin with: all runs, but for a step that is to be tuned those that find
+        it.
+        """
         numbers, first = numbered(), list[Portion]()
         for place, steps in enumerate(self.steps):
             grid = self._grid(self.specs[place])
@@ -172,7 +176,13 @@ class Plan:
         return [self.setups[0].seed + AWAY + k for k in range(self.tuned.seeds)]
 
     def _split(
-        self, place: int, steps: list[float], tuning: bool, processes: int, keep_traces: bool, numbers: Iterator[int]
+        self,
+        place: int,
+        steps: list[float],
+        tuning: bool,
+        processes: int,
+        keep_traces: bool,
+        numbers: Iterator[int],
     ) -> list[Portion]:
         """The runs of one algorithm with these steps, in portions for so many processes."""
         spec, setup, how = self.specs[place], self.setups[0], self.experiment.executor
@@ -185,7 +195,9 @@ class Plan:
         ]
         beside = 1 if self.check else side_by_side(Job(setup, spec, 1.0, False), how, self.rule)
         size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
-        here = bool(setup.settings["own"]) or spec.own or self.rule is not SGD or self.experiment.device != "cpu"
+        here = (
+            bool(setup.settings["own"]) or spec.own or self.rule is not SGD or self.experiment.device != "cpu"
+        )
         each, found = seconds(setup, spec), list[Portion]()
         for at in range(0, len(asked), size):
             some = tuple(asked[at : at + size])
@@ -195,7 +207,9 @@ class Plan:
         return found
 
     def _need(self, place: int, kept: Sequence[bool]) -> float:
-        """Bytes that runs of an algorithm need beyond the data. kept: of every run, whether its trace is held."""
+        """Bytes that runs of an algorithm need beyond the data. kept: of every run, whether its trace is
+        held.
+        """
         jobs = [Job(self.setups[0], self.specs[place], 1.0, keep) for keep in kept]
         return needed(jobs, self.experiment.executor, self.rule)
 
@@ -226,7 +240,9 @@ def plan(
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
     if not callable(rule) or not callable(rule(1.0)):
-        raise SettingError("The rule is called with a step and gives a local rule: pass offbeat.Momentum itself.")
+        raise SettingError(
+            "The rule is called with a step and gives a local rule: pass offbeat.Momentum itself."
+        )
     known = [f.name for f in fields(Experiment)]
     for name in settings:
         if name not in known:
@@ -249,7 +265,9 @@ def plan(
 
 
 def _traced(made: Plan) -> list[bool]:
-    """For each algorithm whether the traces of its first seed fit into a share of the memory, beside those before."""
+    """For each algorithm whether the traces of its first seed fit into a share of the memory, beside those
+    before.
+    """
     free, before, traced = available(), 0.0, []
     one = held(made.setups[0])
     for spec, steps in zip(made.specs, made.steps, strict=True):
@@ -272,7 +290,8 @@ def _steps(lr: Steps, specs: Sequence[Algorithm], n: int) -> list[list[float] | 
             compared = [spec.name for spec in specs]
             hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(name, compared, n=1)) else ""
             raise SettingError(
-                f"A step was given for '{name}', which is not compared.{hint} Compared: {', '.join(compared)}."
+                f"A step was given for '{name}', which is not compared.{hint} Compared: "
+                f"{', '.join(compared)}."
             )
     several = [base] if isinstance(base, Real) else base
     numbers = [*own.values(), *(several if isinstance(several, Sequence) and base != "tuned" else ())]
@@ -298,10 +317,14 @@ def _asked(steps: Sequence[list[float] | None], setup: Setup, **given: Any) -> A
             f"'{next(iter(given))}' says how steps are tuned, and none is; expected lr = 'tuned' with it."
         )
     grid = given.get("tune_grid", ())
-    given |= {"tune_grid": tuple(grid if isinstance(grid, Iterable) else [grid])} if "tune_grid" in given else {}
+    given |= (
+        {"tune_grid": tuple(grid if isinstance(grid, Iterable) else [grid])} if "tune_grid" in given else {}
+    )
     asked = Asked(**{name.removeprefix("tune_"): value for name, value in given.items()})
     if asked.by == "target" and setup.target is None:
-        raise SettingError("Steps cannot be tuned by the target, for there is none; expected a target, or 'loss'.")
+        raise SettingError(
+            "Steps cannot be tuned by the target, for there is none; expected a target, or 'loss'."
+        )
     return asked
 
 
@@ -323,18 +346,22 @@ def compare(
         lr: a step, several, "tuned" (each algorithm's own best: `offbeat.experiments.tuning`),
             or {algorithm: step, "": step}
         seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
-        tune_by, tune_grid, tune_seeds: how steps are tuned: by "loss", "target" or "final"; the steps that are tried
-            first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
+        tune_by, tune_grid, tune_seeds: how steps are tuned: by "loss", "target" or "final"; the steps that
+            are tried first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
         rule: step -> local rule, for example offbeat.Momentum (default: SGD)
-        workers: processes that make runs at the same time, this one included; no result depends on it. With more than
-            one, keep what a script of yours does under `if __name__ == "__main__":`, for they import it. Runs with
-            objects of yours (algorithm, task, graph, rule, measured delays) are made in this process alone
+        workers: processes that make runs at the same time, this one included; no result depends on it. With
+            more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they
+            import it. Runs with objects of yours (algorithm, task, graph, rule, measured delays) are made in
+            this process alone
     """
     return Comparison(list(plan(algorithms, **settings).runs(progress, workers=workers)))
 
 
 def simulate(
-    algorithm: str | type[Agent] | Agent | Algorithm = "adsgd", *, progress: Progress | None = None, **settings: Any
+    algorithm: str | type[Agent] | Agent | Algorithm = "adsgd",
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> Run:
     """Run one algorithm once; the settings are those of `compare`."""
     made = plan([algorithm], **settings)

@@ -48,11 +48,13 @@ class Experiment:
         until: the simulated time at which a run ends; None: the task's own
         target: accuracy of the average model (for a task without accuracy: its loss); None: the task's own
         eval_every: simulated time between evaluations; None: 1/200 of `until`
-        compute, communication: shapes of the delays, as `offbeat.Delay` or text ("gamma 0.25", "file rtt.csv")
+        compute, communication: shapes of the delays, as `offbeat.Delay` or text ("gamma 0.25", "file
+            rtt.csv")
         crash: "agent 3 at 100 until 200", or `offbeat.Crash`
-        executor: how gradients and models are evaluated: "auto", "levels", "batched", or "event-by-event", the oracle
-        device: where models and data lie and the arithmetic is done: "cpu", or "cuda" or "cuda:1" for a GPU; a task
-            that lies elsewhere is moved there
+        executor: how gradients and models are evaluated: "auto", "levels", "batched", or "event-by-event",
+            the oracle
+        device: where models and data lie and the arithmetic is done: "cpu", or "cuda" or "cuda:1" for a GPU;
+            a task that lies elsewhere is moved there
 
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
@@ -127,7 +129,9 @@ def _typed(e: Experiment) -> Experiment:
         if not isinstance(getattr(e, name), str):
             raise SettingError(f"The {name} must be a name; got {getattr(e, name)!r}.")
     if not isinstance(e.task, str) and not hasattr(e.task, "gradients"):
-        raise SettingError(f"The task must be a name or an object with the interface of offbeat.Task; got {e.task!r}.")
+        raise SettingError(
+            f"The task must be a name or an object with the interface of offbeat.Task; got {e.task!r}."
+        )
     crashes = tuple(e.crash) if isinstance(e.crash, Sequence) and not isinstance(e.crash, str) else (e.crash,)
     for crash in crashes:
         if not isinstance(crash, str | Crash):
@@ -144,7 +148,8 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then.
 
     Args:
-        built: the same task as it was built for another seed; enough to check many seeds quickly, not to run them
+        built: the same task as it was built for another seed; enough to check many seeds quickly, not to run
+            them
     """
     e = _typed(e)
     device = devices.find(e.device)
@@ -154,12 +159,17 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     topology = build(e.topology, n, seed)
     named = e.case in STRAGGLER_CASES
     if e.straggler is not None and not named:
-        raise SettingError(f"A straggler was named, but there is none in case '{e.case}'; expected a straggler case.")
+        raise SettingError(
+            f"A straggler was named, but there is none in case '{e.case}'; expected a straggler case."
+        )
     if e.dirichlet is not None and e.skew != 1.0:
-        raise SettingError(f"Expected a label skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}.")
+        raise SettingError(
+            f"Expected a label skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}."
+        )
     if named and e.straggler is None and n * topology.n * topology.degree > LONG:
         raise SettingError(
-            f"Finding the centre of a graph of {n:,} agents would take hours; expected --straggler, the slow agent."
+            f"Finding the centre of a graph of {n:,} agents would take hours; expected --straggler, the slow "
+            "agent."
         )
     straggler = e.straggler if e.straggler is not None else topology.centre if named else 0
     world = World(
@@ -167,11 +177,15 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
         compute=compute,
         communication=parse(e.communication) if isinstance(e.communication, str) else e.communication,
         loss=e.loss,
-        crashes=tuple(parse_crash(c) if isinstance(c, str) else c for c in cast(tuple[str | Crash, ...], e.crash)),
+        crashes=tuple(
+            parse_crash(c) if isinstance(c, str) else c for c in cast(tuple[str | Crash, ...], e.crash)
+        ),
     )
     world = apply_case(world, e.case, straggler, e.slowdown)
     if not 0 <= straggler < n:
-        raise SettingError(f"There is no agent {straggler} to be the straggler: with {n} agents they are 0 to {n - 1}.")
+        raise SettingError(
+            f"There is no agent {straggler} to be the straggler: with {n} agents they are 0 to {n - 1}."
+        )
     world.check(n)
     data = None if e.data is None else Path(e.data)
     until: float
@@ -216,12 +230,15 @@ def _moved(task: Task, device: torch.device) -> Task:
     move = getattr(task, "to", None)
     if not callable(move):
         raise SettingError(
-            f"Got device '{device}' for the task {task.name}, which lies on {' and '.join(sorted(map(str, found)))}; "
-            "expected that device, or a task with a method `to` that returns it on another one."
+            f"Got device '{device}' for the task {task.name}, which lies on "
+            f"{' and '.join(sorted(map(str, found)))}; expected that device, or a task with a method `to` "
+            "that returns it on another one."
         )
     moved: Task = move(device)
     if not hasattr(moved, "initial") or _devices(moved) != {device}:
-        raise SettingError(f"The method `to` of the task {task.name} must return the task on {device}; got {moved!r}.")
+        raise SettingError(
+            f"The method `to` of the task {task.name} must return the task on {device}; got {moved!r}."
+        )
     return moved
 
 
@@ -262,7 +279,13 @@ def _eval_times(until: float, every: float | None) -> list[float]:
 
 
 def _settings(
-    e: Experiment, task: Task, topology: Topology, world: World, straggler: int, until: float, target: float | None
+    e: Experiment,
+    task: Task,
+    topology: Topology,
+    world: World,
+    straggler: int,
+    until: float,
+    target: float | None,
 ) -> dict[str, Any]:
     """What is needed to run it again, JSON-ready; `own` lists what only Python can be given."""
     given = {f.name: getattr(e, f.name) for f in fields(e)}
@@ -289,9 +312,11 @@ def _settings(
 
 
 def departures(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What in the settings of a run is not as it is by default, in their order; not its algorithm, step and seed.
+    """What in the settings of a run is not as it is by default, in their order; not its algorithm, step and
+    seed.
 
-    How many agents, which straggler, until when and to which target are always there: their defaults depend on others.
+    How many agents, which straggler, until when and to which target are always there: their defaults depend
+    on others.
     """
     default: dict[str, Any] = {f.name: f.default for f in fields(Experiment)}
     shapes = {name: _shape(settings[name]) for name in ("compute", "communication")}
@@ -312,6 +337,8 @@ def check_algorithm(setup: Setup, spec: Algorithm) -> None:
     agent, n = spec.new(), setup.topology.n
     rng = python_stream(setup.seed, Purpose.ALGORITHM, 0)
     with named(agent, "join"):
-        agent.join(0, n, Vector(setup.task.initial()), setup.topology.view(0, frozenset(range(n))), SGD(1.0), rng)
+        agent.join(
+            0, n, Vector(setup.task.initial()), setup.topology.view(0, frozenset(range(n))), SGD(1.0), rng
+        )
     with named(agent, "check"):
         agent.check()

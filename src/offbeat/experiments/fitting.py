@@ -3,13 +3,16 @@
 For every agent i (times in the run's own units):
 
     c_i  from the moment at which a gradient was asked for until it was handed over
-    o_i  the agent's own work: from the start of the handler that asked until the gradient began, and, taken out of
+    o_i  the agent's own work: from the start of the handler that asked until the gradient began, and, taken
+    out of
          c_i, the reading of registers after it and the time to wake up (see l_i) where computing is emulated
     d_i  how long its transmission of one model took (0 where nothing was emulated)
-    l_i  how much later than that it was handled: for letters measured; where a run has only registers, twice the
-         median time by which the sender was late to start what was waiting: a letter has to wake sender and receiver
+    l_i  how much later than that it was handled: for letters measured; where a run has only registers, twice
+         the median time by which the sender was late to start what was waiting: a letter has to wake sender
+         and receiver
 
-When all agents stand still at once, for far longer than a step, it is the machine, busy with something else, and
+When all agents stand still at once, for far longer than a step, it is the machine, busy with something else,
+and
 not the algorithm: these pauses enter neither the fit nor the steps that were recorded.
 """
 
@@ -55,7 +58,8 @@ def fit(trace: Trace, model_bytes: float | None = None) -> Fitted:
     """Measure what every agent's gradients and transmissions took.
 
     Args:
-        model_bytes: of a whole model; a smaller transmission counts as model_bytes / bytes of it. None: all are whole.
+        model_bytes: of a whole model; a smaller transmission counts as model_bytes / bytes of it. None: all
+            are whole.
 
     Raises DataError if an agent computed fewer than 5 gradients.
     """
@@ -67,26 +71,36 @@ def fit(trace: Trace, model_bytes: float | None = None) -> Fitted:
     compute, sending = [], []
     for i in range(trace.agents):
         sent_by_me = sent[(sent["agent"] == i) & (sent["bytes"] > 0)]
-        late = _late(trace, i, np.sort(sent_by_me[~within(sent_by_me["start"], sent_by_me["end"], out)], order="start"))
+        late = _late(
+            trace, i, np.sort(sent_by_me[~within(sent_by_me["start"], sent_by_me["end"], out)], order="start")
+        )
         compute.append(_gradients(trace, i, out, late))
         sending.append(_sending(trace, i, out, share, late))
     return Fitted(compute, sending)
 
 
 def gradients_of(trace: Trace, i: int, fewest: int = FEWEST) -> tuple[np.ndarray, np.ndarray]:
-    """Agent i's gradients, and when the handler began that asked for each. Raises DataError if they are too few."""
+    """Agent i's gradients, and when the handler began that asked for each. Raises DataError if they are too
+    few.
+    """
     mine = np.sort(trace.events[trace.events["agent"] == i], order="time", kind="stable")
     g = mine[mine["event"] == EVENT_CODE["gradient"]]
     if len(g) < fewest:
-        raise DataError(f"Agent {i} computed {len(g)} gradients; at least {fewest} are needed to predict from a run.")
+        raise DataError(
+            f"Agent {i} computed {len(g)} gradients; at least {fewest} are needed to predict from a run."
+        )
     before = np.searchsorted(mine["time"], g["start"], side="right") - 1
     return g, np.minimum(g["start"], mine["time"][np.maximum(0, before)])
 
 
 def _gradients(trace: Trace, i: int, out: Intervals, late: float) -> Pairs:
-    """(c, o). `late`: of the first, what a sleeping agent needs to wake up; reading registers goes to o as well."""
+    """(c, o). `late`: of the first, what a sleeping agent needs to wake up; reading registers goes to o as
+    well.
+    """
     g, asked = gradients_of(trace, i)
-    read = trace.events["time"][(trace.events["agent"] == i) & (trace.events["event"] == EVENT_CODE["register"])]
+    read = trace.events["time"][
+        (trace.events["agent"] == i) & (trace.events["event"] == EVENT_CODE["register"])
+    ]
     first = np.append(read, np.inf)[np.searchsorted(read, g["start"], side="right")]
     c = g["end"] - g["start"]
     fixed = np.minimum(late + np.maximum(0.0, g["end"] - first), 0.9 * c)
@@ -104,7 +118,9 @@ def _sending(trace: Trace, i: int, out: Intervals, share: np.ndarray, late: floa
     mail = mail[~within(mail["start"], mail["time"], out)]
     sent = sent[~within(sent["start"], sent["end"], out)]
     if len(mail):
-        return (mail["end"] - mail["start"]) / share[mail["kind"]], np.maximum(0.0, mail["time"] - mail["end"])
+        return (mail["end"] - mail["start"]) / share[mail["kind"]], np.maximum(
+            0.0, mail["time"] - mail["end"]
+        )
     if not len(sent):
         return np.zeros(1), np.zeros(1)
     return (sent["end"] - sent["start"]) / share[sent["kind"]], np.full(len(sent), 2 * late)

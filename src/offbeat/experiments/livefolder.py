@@ -31,7 +31,9 @@ def refuse_used(folder: Path) -> None:
     """Raise SettingError if the folder holds a run already."""
     runs = [path.parent for pattern in ("agent-*.trace", "*/agent-*.trace") for path in folder.glob(pattern)]
     if (folder / NAME).exists() or runs:
-        raise SettingError(f"{folder} holds a run already: --resume goes on with it, another --out starts a new one.")
+        raise SettingError(
+            f"{folder} holds a run already: --resume goes on with it, another --out starts a new one."
+        )
 
 
 def keep_asked(folder: Path, asked: Mapping[str, Any], how: Mapping[str, Any]) -> None:
@@ -49,7 +51,8 @@ def asked_before(
     """What was asked for when the run in this folder was started, and how it goes on.
 
     Args:
-        given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it counts.
+        given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it
+            counts.
 
     Raises SettingError, with the differences, if it is another experiment, or there is none.
     """
@@ -58,8 +61,8 @@ def asked_before(
     path = folder / NAME
     if not path.exists():
         raise SettingError(
-            f"{folder} holds no run of offbeat live that could go on: there is no {NAME}. Expected the --out of an "
-            "earlier run; without --resume a new one starts there."
+            f"{folder} holds no run of offbeat live that could go on: there is no {NAME}. Expected the --out "
+            "of an earlier run; without --resume a new one starts there."
         )
     with reading(path, EXPECTED):
         saved = json_in(path)
@@ -96,17 +99,21 @@ def set_damaged_aside(where: Path, say: Callable[[str], None]) -> None:
 
 
 def refuse_unresumable(out: Path | None, agents: int, spec: Algorithm) -> None:
-    """Raise SettingError unless there is a run of offbeat launch in the folder that can go on from its checkpoints."""
+    """Raise SettingError unless there is a run of offbeat launch in the folder that can go on from its
+    checkpoints.
+    """
     if out is None:
         raise SettingError(NAME_IT)
     had = len([*out.glob("agent-*.trace")])
     if not had:
         raise SettingError(
-            f"{out} holds no run of offbeat launch that could go on: there is no agent-0.trace. Expected the --out of "
-            "an earlier run; without --resume a new one starts there."
+            f"{out} holds no run of offbeat launch that could go on: there is no agent-0.trace. Expected the "
+            "--out of an earlier run; without --resume a new one starts there."
         )
     if had != agents:
-        raise SettingError(f"{out} holds a run of {had} agents; got --agents {agents}. Expected as many as it has.")
+        raise SettingError(
+            f"{out} holds a run of {had} agents; got --agents {agents}. Expected as many as it has."
+        )
     if why := why_not_resumable(out, agents, spec, "Start a new one, with another --out."):
         raise SettingError(why)
 

@@ -1,6 +1,7 @@
 """A live run of an experiment: one real process for every agent, in the same world as the simulator's.
 
-`run_live` has them launched and collects the result; this module is also what the launcher runs for each agent.
+`run_live` has them launched and collects the result; this module is also what the launcher runs for each
+agent.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ from offbeat.experiments.runs import curve_point, final_scores, one_thread, reac
 from offbeat.results.run import Curve, Run
 
 LOOKS, ENDED = "looks", "ended.json"
-"""Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it took."""
+"""Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it
+took."""
 
 
 def agent_program() -> None:
@@ -65,13 +67,18 @@ def agent_program() -> None:
     state = keeper.state()
     asked = here.asked() if state is None else state["asked"] - 1
     minibatch = Supply(partial(setup.task.draw, me, stream(setup.seed, Purpose.DATA, me)))
-    compute_time = Supply(partial(setup.world.compute_delay(me).draw, stream(setup.seed, Purpose.COMPUTE, me)))
+    compute_time = Supply(
+        partial(setup.world.compute_delay(me).draw, stream(setup.seed, Purpose.COMPUTE, me))
+    )
     for _ in range(asked):
         minibatch(), compute_time()
     faults = here.faults()
     with one_thread():
-        # What is used for the first time takes longer, which is no part of the emulated world: before the clock begins.
-        evaluate(setup.task, {me: (initial.parts, setup.task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])})
+        # What is used for the first time takes longer, which is no part of the emulated world: before the
+        # clock begins.
+        evaluate(
+            setup.task, {me: (initial.parts, setup.task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])}
+        )
         try:
             driver.join()
             x = begin(driver, here, initial) if state is None else resume(driver, here, state)
@@ -106,7 +113,8 @@ class Keeper:
         self.about = {name: self.settings[name] for name in ("experiment", "seed", "algorithm", "lr")}
 
     def save(self, asked: int, final: bool = False) -> None:
-        """Save, if as many steps have been made as the settings say, or `final`; `asked`: gradients asked for so far.
+        """Save, if as many steps have been made as the settings say, or `final`; `asked`: gradients asked for
+        so far.
 
         An agent that waits for others when the run ends is not saved: its step is half done.
         """
@@ -137,7 +145,9 @@ def parse_unit(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 1e-5 <= seconds <= 3600:
-        raise SettingError(f"Cannot read the unit '{text}'; expected a time like '20ms' or '0.5s', at most an hour.")
+        raise SettingError(
+            f"Cannot read the unit '{text}'; expected a time like '20ms' or '0.5s', at most an hour."
+        )
     return seconds
 
 
@@ -145,7 +155,8 @@ def parse_unit(text: str) -> float:
 class Watcher:
     """Looks at a run from outside: copies all models at the times of evaluation.
 
-    An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was last seen.
+    An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was
+    last seen.
     """
 
     setup: Setup
@@ -199,8 +210,8 @@ def run_live(
     """One live run. `e`: the experiment's settings as JSON; `unit`: seconds in a unit of time.
 
     `say` and `look` are called with what agents print and, often, with the launcher; `told` with the time.
-    Returns the run, None if it was ended before its clock began, and the signal that ended it, 0 if none did. Raises
-    RunFailed if it failed.
+    Returns the run, None if it was ended before its clock began, and the signal that ended it, 0 if none did.
+    Raises RunFailed if it failed.
     """
     began = time.perf_counter()
     settings = {
@@ -257,7 +268,9 @@ def has_ended(folder: Path) -> bool:
 
 
 def ended_run(setup: Setup, spec: Algorithm, lr: float, folder: Path, unit: float) -> Run | None:
-    """The run in this folder, if there is one that has ended by itself. Raises DataError if a part of it is missing."""
+    """The run in this folder, if there is one that has ended by itself. Raises DataError if a part of it is
+    missing.
+    """
     if not has_ended(folder):
         return None
     path = folder / ENDED
@@ -265,7 +278,9 @@ def ended_run(setup: Setup, spec: Algorithm, lr: float, folder: Path, unit: floa
     with reading(path, "what offbeat live wrote there"):
         wall_s = float(json_in(path)["wall_s"])
     if looks.final is None:
-        raise DataError(f"{looks.path} does not hold the whole run; remove {folder}, and --resume makes it anew.")
+        raise DataError(
+            f"{looks.path} does not hold the whole run; remove {folder}, and --resume makes it anew."
+        )
     trace = Trace.load(folder / "trace.npz")
     return _run(setup, spec, lr, unit, trace, looks.taken, looks.final, wall_s)
 
@@ -279,7 +294,9 @@ def _run(
     curve = Curve()
     with one_thread():
         for now, seen, steps in taken:
-            curve_point(setup.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve)
+            curve_point(
+                setup.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve
+            )
         final = final_scores(setup.task, models, curve)
     return Run(
         algorithm=spec.name, lr=lr, seed=setup.seed, measure=setup.task.measure, curve=curve, final=final,

@@ -53,7 +53,9 @@ AGENT = 40_000
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that runs need at their peak, beyond the data: for models, for the trace, for the rest of the agents."""
+    """Bytes that runs need at their peak, beyond the data: for models, for the trace, for the rest of the
+    agents.
+    """
 
     models: float
     trace: float
@@ -115,7 +117,9 @@ def resident() -> float:
 
 
 def refuse_too_many(setup: Setup, runs: int, seeds: int) -> None:
-    """Raise SettingError if the results of so many such runs, and the worlds of so many seeds, cannot be held."""
+    """Raise SettingError if the results of so many such runs, and the worlds of so many seeds, cannot be
+    held.
+    """
     each = setup.topology.n * _bytes(setup) + len(setup.eval_times) * POINT
     refuse_runs(runs, each, seeds, setup.topology.n * (1 + setup.topology.degree / 10) * WORLD)
 
@@ -131,7 +135,11 @@ def refuse_too_large(setup: Setup, spec: Algorithm, by_levels: bool, keep_trace:
 
     def here(keep_trace: bool, until: float = setup.until) -> Need:
         needed = need(replace(setup, until=until), spec, by_levels, keep_trace)
-        return needed if device.type == "cpu" else replace(needed, models=FINAL * setup.topology.n * _bytes(setup))
+        return (
+            needed
+            if device.type == "cpu"
+            else replace(needed, models=FINAL * setup.topology.n * _bytes(setup))
+        )
 
     needed, free = here(keep_trace), available()
     if free is None or needed.total <= free:
@@ -147,9 +155,9 @@ def refuse_too_large(setup: Setup, spec: Algorithm, by_levels: bool, keep_trace:
         fits.append(f"these until time {low:,.6g},")
     raise SettingError(
         f"A run of {spec.name} with {setup.topology.n:,} agents until time {setup.until:g} needs about "
-        f"{needed.total / 1e9:.1f} GB of memory: {needed.models / 1e9:.1f} for models, {needed.trace / 1e9:.1f} for "
-        f"the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an earlier end; {', or '.join(fits)} "
-        "would fit."
+        f"{needed.total / 1e9:.1f} GB of memory: {needed.models / 1e9:.1f} for models, "
+        f"{needed.trace / 1e9:.1f} for the trace; {free / 1e9:.1f} GB are free. Expected fewer agents or an "
+        f"earlier end; {', or '.join(fits)} would fit."
     )
 
 
@@ -158,7 +166,7 @@ def _refuse_gpu(setup: Setup, spec: Algorithm, needed: Need, device: torch.devic
     free = devices.free(device)
     if needed.models > free:
         raise SettingError(
-            f"A run of {spec.name} with {setup.topology.n:,} agents needs about {needed.models / 1e9:.1f} GB of memory for "
-            f"models on {device}; {free / 1e9:.1f} GB are free there. Expected fewer agents, or device 'cpu'; about "
-            f"{int(setup.topology.n * free / needed.models):,} agents would fit."
+            f"A run of {spec.name} with {setup.topology.n:,} agents needs about {needed.models / 1e9:.1f} GB "
+            f"of memory for models on {device}; {free / 1e9:.1f} GB are free there. Expected fewer agents, "
+            f"or device 'cpu'; about {int(setup.topology.n * free / needed.models):,} agents would fit."
         )

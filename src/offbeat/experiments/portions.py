@@ -66,20 +66,26 @@ class Portion:
 def seconds(setup: Setup, spec: Algorithm) -> float:
     """How long a run takes, estimated: updates x (models an agent holds) x 10 us + evaluations x 1 ms.
 
-    Updates are those of agents that never wait, and `Algorithm.vectors` says how many models: good to a factor of two
-    or so for the tasks of the table. It decides what is made first, and whether workers pay; no result depends on it.
+    Updates are those of agents that never wait, and `Algorithm.vectors` says how many models: good to a
+    factor of two or so for the tasks of the table. It decides what is made first, and whether workers pay; no
+    result depends on it.
     """
     each, edge = spec.vectors
     return setup.updates * (each + edge * setup.topology.degree) * VECTOR + len(setup.eval_times) * EVALUATION
 
 
 def crew(
-    portions: Sequence[Portion], wanted: int, need: Callable[[int, tuple[bool, ...]], float], kept: float = 0.0
+    portions: Sequence[Portion],
+    wanted: int,
+    need: Callable[[int, tuple[bool, ...]], float],
+    kept: float = 0.0,
 ) -> tuple[int, str]:
-    """How many workers, of those that are wanted, beside this process; and what the user should be told about that.
+    """How many workers, of those that are wanted, beside this process; and what the user should be told about
+    that.
 
-    None where the work that is left for them, while this process makes the longest portion, is estimated at less than
-    `WORTH`. Fewer where not all processes could make the largest portions at once and hold the data beside them.
+    None where the work that is left for them, while this process makes the longest portion, is estimated at
+    less than `WORTH`. Fewer where not all processes could make the largest portions at once and hold the data
+    beside them.
 
     Args:
         need: bytes beyond the data of runs of the algorithm at that place, of which the trace is held or not
@@ -126,7 +132,8 @@ class Setting:
 
 
 class Making:
-    """Makes portions, here and in workers, until there are none left. Whoever is free takes the longest that waits.
+    """Makes portions, here and in workers, until there are none left. Whoever is free takes the longest that
+    waits.
 
     Without workers, in the order of the plan. most: portions that there will ever be
     """
@@ -213,7 +220,9 @@ class Making:
     def _again(self, portion: Portion) -> None:
         """A worker was killed, and all have ended with it: this process makes what they were making."""
         if not self.alone:
-            self.setting.note("A worker was killed (out of memory?). This process makes the other runs, alone.")
+            self.setting.note(
+                "A worker was killed (out of memory?). This process makes the other runs, alone."
+            )
         self.alone = True
         self.left -= 1
         self.add([replace(portion, here=True)])
@@ -224,14 +233,18 @@ class Making:
         until = self.setting.setups[0].until
         if 0 < now < until and math.isfinite(loss):
             progress(
-                portion.label, now, until, Curve([now], [], [], [loss], [] if math.isnan(accuracy) else [accuracy])
+                portion.label,
+                now,
+                until,
+                Curve([now], [], [], [loss], [] if math.isnan(accuracy) else [accuracy]),
             )
 
 
 # -- in a worker -----------------------------------------------------------------------------------
 
 Sent = tuple[Run, list[np.ndarray]]
-"""A run without its models, and these as arrays: tensors would come through shared memory, which may be small."""
+"""A run without its models, and these as arrays: tensors would come through shared memory, which may be
+small."""
 
 _given: list[Any] = []
 

@@ -1,13 +1,15 @@
 """What another algorithm, graph or straggler would give, from the times measured in one live run.
 
-A predicted run is a run of the simulator in which gradients take c_i + o_i and transmissions d_i + l_i (see `fitting`),
-drawn with replacement from what was measured; c and o, d and l stay together as they were. Without a case every agent
-keeps its own times, so a straggler of the recorded run stays one. With a case all agents get the same times, the pooled
-ones scaled to the median agent's mean c and d (a straggler of the recorded run is gone), and the case is applied to
+A predicted run is a run of the simulator in which gradients take c_i + o_i and transmissions d_i + l_i (see
+`fitting`), drawn with replacement from what was measured; c and o, d and l stay together as they were.
+Without a case every agent keeps its own times, so a straggler of the recorded run stays one. With a case all
+agents get the same times, the pooled ones scaled to the median agent's mean c and d (a straggler of the
+recorded run is gone), and the case is applied to
 these: factor * c + o, factor * d + l. What an agent does besides computing and sending does not get slower.
 
-The time to a target is the first crossing of a noisy curve. It differs from seed to seed in the simulator too; the
-smallest and the largest of the predicted runs say by how much. Faults and pauses of the machine are not predicted.
+The time to a target is the first crossing of a noisy curve. It differs from seed to seed in the simulator
+too; the smallest and the largest of the predicted runs say by how much. Faults and pauses of the machine are
+not predicted.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, empirical
 
 NEEDED = ("algorithm", "agents", "topology", "seed", "unit")
-"""What the settings of a user's own script say; those of an experiment say topology and more in `experiment`."""
+"""What the settings of a user's own script say; those of an experiment say topology and more in
+`experiment`."""
 
 REPEATS = 5
 """Runs of the simulator for one prediction; delays, minibatches and choices are drawn anew for each."""
@@ -149,7 +152,9 @@ def predict(
     s = trace.settings
     e = s.get("experiment", {})
     if missing := [name for name in NEEDED if name not in s and name not in e]:
-        raise DataError(f"The trace does not say its {missing[0]}; expected the trace of 'offbeat live' or 'launch'.")
+        raise DataError(
+            f"The trace does not say its {missing[0]}; expected the trace of 'offbeat live' or 'launch'."
+        )
     before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
     graph = str(e.get("topology", s.get("topology")))
     start, end = _window(trace, e.get("until"))
@@ -163,8 +168,8 @@ def predict(
     paused = sum(b - a for a, b in out)
     if not paused < end - start:
         raise DataError(
-            f"All agents stood still from {start:.4g} to {end:.4g}, all the time that they computed together: nothing "
-            "can be predicted from this run."
+            f"All agents stood still from {start:.4g} to {end:.4g}, all the time that they computed "
+            "together: nothing can be predicted from this run."
         )
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
     old = _setup(trace, graph, end - start - paused, "base", None, 10.0)
@@ -174,7 +179,9 @@ def predict(
 
 
 def _window(trace: Trace, until: float | None) -> tuple[float, float]:
-    """From when the last agent began until the end of the run; of a script: until the first agent's last gradient."""
+    """From when the last agent began until the end of the run; of a script: until the first agent's last
+    gradient.
+    """
     each = [gradients_of(trace, i)[0] for i in range(trace.agents)]
     start = max(float(mine["start"].min()) for mine in each)
     end = min(float(mine["time"].max()) for mine in each)
@@ -187,7 +194,9 @@ def _window(trace: Trace, until: float | None) -> tuple[float, float]:
     return start, end
 
 
-def _setup(trace: Trace, topology: str, until: float, case: str, straggler: int | None, slowdown: float) -> Setup:
+def _setup(
+    trace: Trace, topology: str, until: float, case: str, straggler: int | None, slowdown: float
+) -> Setup:
     """The experiment, of the recorded task where there is one; of a script a schedule, on f_i(x) = |x|^2 / 2."""
     s, n = trace.settings, trace.agents
     if not until > 0:
@@ -214,7 +223,10 @@ def _simulated(
     """Runs with the fitted times; the simulator's clock counts `scale` units."""
     length = setup.until
     setup = _in_world(
-        replace(setup, until=length / scale, eval_times=[t / scale for t in setup.eval_times]), fitted, scale, case
+        replace(setup, until=length / scale, eval_times=[t / scale for t in setup.eval_times]),
+        fitted,
+        scale,
+        case,
     )
     if (
         share := _share(setup, spec, lr)
@@ -244,7 +256,11 @@ def _in_world(setup: Setup, fitted: Fitted, scale: float, case: str | None) -> S
     compute, sending = fitted.compute, fitted.sending
     if case is not None:
         compute, sending = [alike(compute)] * n, [alike(sending)] * n
-    slow, slowdown, straggler = setup.settings["case"], setup.settings["slowdown"], setup.settings["straggler"]
+    slow, slowdown, straggler = (
+        setup.settings["case"],
+        setup.settings["slowdown"],
+        setup.settings["straggler"],
+    )
     own_compute, own_communication = {}, {}
     for i in range(n):
         mine = i == straggler
@@ -280,7 +296,8 @@ def _share(setup: Setup, spec: Algorithm, lr: float) -> float:
 def _summary(
     trace: Trace, start: float, end: float, unit: float, named: tuple[str, str, str], out: Intervals
 ) -> Summary:
-    """What happened between two times but for the pauses `out`; `unit`: seconds in a unit of the trace's time.
+    """What happened between two times but for the pauses `out`; `unit`: seconds in a unit of the trace's
+    time.
 
     Staleness is that of the whole trace.
     """

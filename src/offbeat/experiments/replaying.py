@@ -39,11 +39,16 @@ class Outcome:
     lines: list[str]
 
 
-def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int], None] | None = None) -> Outcome:
-    """Run a trace through fresh agents. `folder`: where the agents of the run left the digests of their final models.
+def replayed(
+    trace: Trace, folder: Path | None = None, progress: Callable[[int], None] | None = None
+) -> Outcome:
+    """Run a trace through fresh agents. `folder`: where the agents of the run left the digests of their final
+    models.
 
-    Of a task that the simulator knows the gradients are evaluated; for a user's own script they are zero, and what is
-    compared is the schedule: which versions entered which write. Raises DataError if it is no trace of a live run.
+    Of a task that the simulator knows the gradients are evaluated; for a user's own script they are zero, and
+    what is
+    compared is the schedule: which versions entered which write. Raises DataError if it is no trace of a live
+        run.
     """
     s = trace.settings
     if "algorithm" not in s:
@@ -54,7 +59,9 @@ def replayed(trace: Trace, folder: Path | None = None, progress: Callable[[int],
         raise DataError("The trace is empty: no agent did anything in it, so there is nothing to compare.")
     with one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
         if s["agents"] != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
-            raise ValueError(f"its settings say {s['agents']} agents, it is of {trace.agents}, not all of which began")
+            raise ValueError(
+                f"its settings say {s['agents']} agents, it is of {trace.agents}, not all of which began"
+            )
         replay = _experiment(trace, s) if "experiment" in s else _schedule(trace, s)
         again = replay.run(progress)
     lines = [f"{len(trace.events)} events and {len(trace.writes)} writes of {trace.agents} agents replayed."]
@@ -93,7 +100,9 @@ def _experiment(trace: Trace, s: Any) -> Replay:
 
 
 def _schedule(trace: Trace, s: Any) -> Replay:
-    initial = (torch.zeros(s["agents"]),)  # as many numbers as agents: all-reduce cuts them into that many pieces
+    initial = (
+        torch.zeros(s["agents"]),
+    )  # as many numbers as agents: all-reduce cuts them into that many pieces
     topology = build(s["topology"], s["agents"], s["seed"])
     return Replay(
         trace, topology, find(s["algorithm"]).new, lambda: SGD(1.0),

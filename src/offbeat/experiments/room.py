@@ -7,7 +7,8 @@ from pathlib import Path
 from offbeat.core.errors import SettingError
 
 NODE, EDGE = 24_000, 600
-"""Bytes of an agent without its model and minibatches, and of an edge of the graph: both more than that, mostly."""
+"""Bytes of an agent without its model and minibatches, and of an edge of the graph: both more than that,
+mostly."""
 
 AHEAD = 512
 """Bytes of the minibatches that an agent has drawn ahead, for each sample of one."""
@@ -57,7 +58,11 @@ def refuse_processes(n: int) -> None:
 
 def refuse_runs(count: int, each: float, worlds: int, world: float) -> None:
     """Raise SettingError if the results of so many runs, or their worlds, cannot be held together."""
-    _refuse(count * each + worlds * world, f"{count:,} runs", "with their results. Expected fewer seeds or evaluations")
+    _refuse(
+        count * each + worlds * world,
+        f"{count:,} runs",
+        "with their results. Expected fewer seeds or evaluations",
+    )
 
 
 def refuse_updates(n: int, until: float, mean: float) -> None:
@@ -65,8 +70,8 @@ def refuse_updates(n: int, until: float, mean: float) -> None:
     updates = n * (until / mean)
     if updates > MOST_UPDATES:
         raise SettingError(
-            f"About {updates:.3g} gradients would be made until time {until:g}; at most {MOST_UPDATES:.0e} are. "
-            f"Expected an end at {MOST_UPDATES * mean / n:.3g} or before."
+            f"About {updates:.3g} gradients would be made until time {until:g}; at most {MOST_UPDATES:.0e} "
+            f"are. Expected an end at {MOST_UPDATES * mean / n:.3g} or before."
         )
 
 

@@ -36,7 +36,8 @@ from offbeat.tasks.task import Task
 
 AUTO, LEVELS = "auto", "levels"
 HOW = (AUTO, LEVELS, *EXECUTORS)
-"""How gradients and models are evaluated. auto: by levels where an algorithm's timetable is known, else batched."""
+"""How gradients and models are evaluated. auto: by levels where an algorithm's timetable is known, else
+batched."""
 
 TOGETHER = 8, 1024
 """Runs that are made side by side, at most, and their agents: by then every call is wide."""
@@ -66,7 +67,8 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is to be made: an experiment of one seed, an algorithm, its step, and whether to keep the trace.
+    """One run that is to be made: an experiment of one seed, an algorithm, its step, and whether to keep the
+    trace.
 
     Raises SettingError for a step that is none, and if the algorithm is not for this graph.
     """
@@ -82,7 +84,8 @@ class Job:
         largest = min(torch.finfo(part.dtype).max for part in self.setup.task.initial())
         if self.lr > largest:
             raise SettingError(
-                f"A step of {self.lr:g} is more than a model's numbers can be, {largest:.3g}; expected a smaller one."
+                f"A step of {self.lr:g} is more than a model's numbers can be, {largest:.3g}; expected a "
+                "smaller one."
             )
         self.spec.check(self.setup.topology)
 
@@ -108,7 +111,8 @@ def run_many(
     jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD, progress: Progress | None = None,
     check: bool = False,
 ) -> Iterator[Run]:  # fmt: skip
-    """Make these runs, in order; each is finished when it is yielded. What a run gives does not depend on the others.
+    """Make these runs, in order; each is finished when it is yielded. What a run gives does not depend on the
+    others.
 
     Args:
         check: hold engine and algorithm to the contract, event by event
@@ -129,9 +133,16 @@ def run_many(
 
 
 def _made(
-    jobs: Sequence[Job], how: str, rule: Callable[[float], Rule], progress: Progress | None, check: bool, most: int
+    jobs: Sequence[Job],
+    how: str,
+    rule: Callable[[float], Rule],
+    progress: Progress | None,
+    check: bool,
+    most: int,
 ) -> Sequence[_Going]:
-    """The first of these runs from start to end, and those that can be made beside it: so many by levels at most."""
+    """The first of these runs from start to end, and those that can be made beside it: so many by levels at
+    most.
+    """
     own = type(jobs[0].spec.prototype)
     before = state_of(own)
     made = engines(jobs, how, rule, check, most)
@@ -188,9 +199,15 @@ def simulator(
 
 
 def engines(
-    jobs: Sequence[Job], how: str = AUTO, rule: Callable[[float], Rule] = SGD, check: bool = False, most: int = 1024
+    jobs: Sequence[Job],
+    how: str = AUTO,
+    rule: Callable[[float], Rule] = SGD,
+    check: bool = False,
+    most: int = 1024,
 ) -> Sequence[Engine]:
-    """The engines of the first job, and of those after it that can be made beside it: so many by levels at most."""
+    """The engines of the first job, and of those after it that can be made beside it: so many by levels at
+    most.
+    """
     first = jobs[0]
     if how not in (AUTO, LEVELS):
         return [simulator(first.setup, first.spec, first.lr, how, rule, check, first.keep_trace)]
@@ -208,8 +225,8 @@ def engines(
         return [Lane(levels, k) for k in range(len(sides))]
     if how == LEVELS:
         raise SettingError(
-            f"{first.spec.name} cannot be run by levels here: two things happen at the same instant, and their order is "
-            "the simulator's to say. Expected --executor auto, which sees to that."
+            f"{first.spec.name} cannot be run by levels here: two things happen at the same instant, and "
+            "their order is the simulator's to say. Expected --executor auto, which sees to that."
         )
     return [simulator(first.setup, first.spec, first.lr, "batched", rule, check, first.keep_trace)]
 
@@ -248,7 +265,9 @@ def _why_not(setup: Setup, spec: Algorithm, rule: Callable[[float], Rule]) -> st
 
 
 def _side(job: Job, rule: Callable[[float], Rule], ends: Sequence[float]) -> Side:
-    """The run as timetables and its forms. Raises NoTimetable where only the simulator can tell how it begins."""
+    """The run as timetables and its forms. Raises NoTimetable where only the simulator can tell how it
+    begins.
+    """
     setup, (initial,) = job.setup, job.setup.task.initial()
     views = setup.topology.views()
     forms: dict[Any, Form] = {}
@@ -261,7 +280,10 @@ def _side(job: Job, rule: Callable[[float], Rule], ends: Sequence[float]) -> Sid
             except NoForm as why:
                 raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
         each.append(forms[shape])
-    draws = [partial(setup.task.draw, i, stream(setup.world.seed, Purpose.DATA, i)) for i in range(setup.topology.n)]
+    draws = [
+        partial(setup.task.draw, i, stream(setup.world.seed, Purpose.DATA, i))
+        for i in range(setup.topology.n)
+    ]
     return Side(Schedule(views, setup.world, initial.nbytes), ends, each, draws, job.keep_trace)
 
 

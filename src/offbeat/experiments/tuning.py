@@ -1,9 +1,10 @@
 """The search for an algorithm's own best step: which steps are tried, and how they are judged.
 
-Every step is tried in the same worlds, of several seeds, none of which is compared afterwards. First those of a grid,
-then, `ROUNDS` times, two more around the best so far (`between`): (8 + 2 * 2) * 3 runs if nothing else is said. A step
-is judged by the median over the seeds of one of `CRITERIA`; where that is never met, or medians are equal, by the
-median of the final loss, and then the smaller is better. One that is not stable (`unstable`) is taken only if none is.
+Every step is tried in the same worlds, of several seeds, none of which is compared afterwards. First those of
+a grid, then, `ROUNDS` times, two more around the best so far (`between`): (8 + 2 * 2) * 3 runs if nothing
+else is said. A step is judged by the median over the seeds of one of `CRITERIA`; where that is never met, or
+medians are equal, by the median of the final loss, and then the smaller is better. One that is not stable
+(`unstable`) is taken only if none is.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ DESCENT = 0.9
 """The share of the way down in loss after which the clock is stopped."""
 
 WORST = 0.5
-"""In a stable run the worst agent's own model is at least so many times as accurate as the average model; where there
-is no accuracy, its loss is at most one over so many times the first value, which all models had."""
+"""In a stable run the worst agent's own model is at least so many times as accurate as the average model;
+where there is no accuracy, its loss is at most one over so many times the first value, which all models
+had.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,11 @@ class Asked:
     def __post_init__(self) -> None:
         if self.by not in CRITERIA:
             raise unknown("criterion of tuning", str(self.by), CRITERIA)
-        wrong = [x for x in self.grid if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf]
+        wrong = [
+            x
+            for x in self.grid
+            if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf
+        ]
         if wrong or not self.grid or len(set(self.grid)) < len(self.grid):
             raise SettingError(f"The grid of tuning has one or more different steps > 0; got {[*self.grid]}.")
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds < AWAY:
@@ -135,8 +142,9 @@ def _order(tried: Tried) -> tuple[float, float]:
 def unstable(run: Run) -> str:
     """Why this run does not count as stable, in few words; empty if it does.
 
-    It is stable if its loss stayed finite, and ended below its first value; and if the worst agent's own model is fine:
-    at least half as accurate as the average model or, for a task without accuracy, with at most twice the first loss.
+    It is stable if its loss stayed finite, and ended below its first value; and if the worst agent's own
+    model is fine: at least half as accurate as the average model or, for a task without accuracy, with at
+    most twice the first loss.
     """
     start, final = run.curve.loss[0], run.final
     if run.diverged_at is not None:
@@ -147,7 +155,9 @@ def unstable(run: Run) -> str:
         return "the loss rose"
     if run.measure == "accuracy":
         worst, average = final["accuracy_worst"] or 0.0, final["accuracy"] or 0.0
-        return f"worst agent {100 * worst:.0f} %, average model {100 * average:.0f} %" * (worst < WORST * average)
+        return f"worst agent {100 * worst:.0f} %, average model {100 * average:.0f} %" * (
+            worst < WORST * average
+        )
     own = final["loss_worst"]
     return "an agent's own loss doubled" * (own is None or not own <= start / WORST)
 
@@ -166,7 +176,8 @@ def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
 
 
 def between(tried: Iterable[float], best: float) -> list[float]:
-    """Two more steps: half-way from the best to its neighbours; at an edge, a third and two thirds to its one.
+    """Two more steps: half-way from the best to its neighbours; at an edge, a third and two thirds to its
+    one.
 
     Ways are those of logarithms, steps are rounded to three digits.
     """

@@ -26,7 +26,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SOCKETS = 107 - len("/pymp-12345678/listener-12345678")
-"""Bytes that the path of the folder for temporary files may have: sockets that the server listens to lie below it."""
+"""Bytes that the path of the folder for temporary files may have: sockets that the server listens to lie
+below it."""
 
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
@@ -51,8 +52,8 @@ def possible() -> bool:
 
 
 def start_server() -> None:
-    """Start the process that workers are forked from, unless it is there. It imports everything, for seconds; this
-    process goes on meanwhile, until it asks for the first worker.
+    """Start the process that workers are forked from, unless it is there. It imports everything, for seconds;
+    this process goes on meanwhile, until it asks for the first worker.
     """
     forkserver.set_forkserver_preload(["offbeat.cli.preloaded"])
     with _undisturbed(), _short_paths():
@@ -62,9 +63,9 @@ def start_server() -> None:
 class Processes:
     """Processes of this machine. They are forked from a server that has imported everything and done nothing.
 
-    Every worker holds the reading end of a pipe of which this process alone holds the other: when it closes the pipe,
-    the workers end. However it ends itself, the kernel ends the server with it, and with the server the workers,
-    whatever they are doing. They have this process's environment and folder.
+    Every worker holds the reading end of a pipe of which this process alone holds the other: when it closes
+    the pipe, the workers end. However it ends itself, the kernel ends the server with it, and with the server
+    the workers, whatever they are doing. They have this process's environment and folder.
 
     Attributes:
         width: how many at once
@@ -109,8 +110,8 @@ def board(count: int) -> Any:
 class Shared(Generic[Item, Result]):
     """A list of work that this process and its workers take from, the smallest rank first.
 
-    Every worker has a thread here, which hands it one thing after another, from `start` on. When a worker is killed all
-    of them end, and what is waiting is left to this process.
+    Every worker has a thread here, which hands it one thing after another, from `start` on. When a worker is
+    killed all of them end, and what is waiting is left to this process.
 
     Attributes:
         pool: the workers; None: this process is alone
@@ -142,7 +143,9 @@ class Shared(Generic[Item, Result]):
             return None
 
     def hear(self, seconds: float) -> tuple[Item, Future[Result] | None] | None:
-        """An item that a worker has begun (None) or ended (a future that is done); None if there is no news so long."""
+        """An item that a worker has begun (None) or ended (a future that is done); None if there is no news
+        so long.
+        """
         try:
             return self.news.get(timeout=seconds) if seconds else self.news.get_nowait()
         except Empty:
@@ -162,9 +165,13 @@ class Shared(Generic[Item, Result]):
             self.news.put((item, None))
             try:
                 future = pool.submit(self.work, item)
-            except Exception as error:  # of a pool that is broken, closed or cannot be had: whoever hears it decides
+            except (
+                Exception
+            ) as error:  # of a pool that is broken, closed or cannot be had: whoever hears it decides
                 future = Future()
-                lost = isinstance(error, OSError | EOFError)  # the server that workers are forked from was killed
+                lost = isinstance(
+                    error, OSError | EOFError
+                )  # the server that workers are forked from was killed
                 future.set_exception(BrokenProcessPool(str(error)) if lost else error)
             wait([future])
             self.news.put((item, future))
@@ -175,7 +182,9 @@ class Shared(Generic[Item, Result]):
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """What is started here has this process's modules and one thread, and leaves signals to this process."""
-    path = os.pathsep.join(filter(None, sys.path))  # and nothing from the current folder, which may be anybody's
+    path = os.pathsep.join(
+        filter(None, sys.path)
+    )  # and nothing from the current folder, which may be anybody's
     wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     main = threading.current_thread() is threading.main_thread()
@@ -196,14 +205,16 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _short_paths() -> Iterator[None]:
-    """A folder for temporary files whose path is short enough for sockets, where TMPDIR names one that is not."""
+    """A folder for temporary files whose path is short enough for sockets, where TMPDIR names one that is
+    not.
+    """
     before, named = tempfile.tempdir, tempfile.gettempdir()
     if len(os.fsencode(named)) > SOCKETS:
         short = next((folder for folder in SHORT if os.access(folder, os.W_OK | os.X_OK)), None)
         if short is None:
             raise SettingError(
-                f"TMPDIR, {named}, is too long for the sockets of worker processes, which allow {SOCKETS} bytes. Name "
-                "a shorter folder, or use --workers 1."
+                f"TMPDIR, {named}, is too long for the sockets of worker processes, which allow {SOCKETS} "
+                "bytes. Name a shorter folder, or use --workers 1."
             )
         tempfile.tempdir = short
     try:
@@ -213,7 +224,10 @@ def _short_paths() -> Iterator[None]:
 
 
 def _become_worker(
-    lifeline: Connection, environment: dict[str, str], setup: Callable[..., None] | None, shared: tuple[Any, ...]
+    lifeline: Connection,
+    environment: dict[str, str],
+    setup: Callable[..., None] | None,
+    shared: tuple[Any, ...],
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

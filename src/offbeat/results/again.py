@@ -27,14 +27,18 @@ def again(comparison: Comparison) -> list[str]:
     if missing:
         how = (
             f"<p>The command line has no words for {escaped(' and '.join(missing))}. From Python, "
-            "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the settings "
-            "below.</p>"
+            "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the "
+            "settings below.</p>"
         )
     settings = [[escaped(name), escaped(_text(value))] for name, value in _common(comparison).items()]
     papers = []
     for name in dict.fromkeys(run.algorithm for run in comparison.runs):
         row = ALGORITHMS.get(_base(name))
-        said = f"{row.title}; {row.paper}. An agent waits for {row.waits_for}." if row else "not one of offbeat’s own."
+        said = (
+            f"{row.title}; {row.paper}. An agent waits for {row.waits_for}."
+            if row
+            else "not one of offbeat’s own."
+        )
         papers.append(f"<li><b>{escaped(name)}</b>: {linked(said)}</li>")
     return [
         how,
@@ -54,7 +58,8 @@ def _runs(comparison: Comparison) -> list[str]:
         for run in comparison.runs
     ]  # fmt: skip
     return [
-        "<p>The digest is the SHA-256 of the whole trace and the final models; here are its first 16 digits.</p>",
+        "<p>The digest is the SHA-256 of the whole trace and the final models; here are its first 16 "
+        "digits.</p>",
         table(["algorithm", "step", "seed", "time to target", "updates", "digest"], rows, "runs"),
     ]
 
@@ -143,7 +148,9 @@ def _steps(comparison: Comparison) -> list[str] | None:
     for (name, lr), runs in comparison.groups().items():
         row = ALGORITHMS.get(_base(name))
         scale = runs[0].topology.n if row is not None and row.times_n else 1
-        step = next((x for x in (float(f"{lr / scale:.12g}"), lr / scale) if x * scale == lr), nan)  # nan: only its own
+        step = next(
+            (x for x in (float(f"{lr / scale:.12g}"), lr / scale) if x * scale == lr), nan
+        )  # nan: only its own
         before = asked.get(name, ())
         asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, step)
         own[name] = lr

@@ -25,11 +25,7 @@ X_TITLES = {
     "updates": "gradients applied, by all agents",
     "megabytes": "megabytes sent, by all agents",
 }
-Y_TITLES = {
-    "loss": "training loss",
-    "accuracy": "test accuracy",
-    "consensus": "distance from average (RMS)",
-}
+Y_TITLES = {"loss": "training loss", "accuracy": "test accuracy", "consensus": "distance from average (RMS)"}
 
 POINTS = 400
 """A line has about this many points at most."""
@@ -76,7 +72,9 @@ class Look:
 
 
 def looks(comparison: Comparison) -> dict[tuple[str, float], Look]:
-    """A look for every group, by the order of the comparison; past the seventh algorithm colours return dashed."""
+    """A look for every group, by the order of the comparison; past the seventh algorithm colours return
+    dashed.
+    """
     steps: dict[str, int] = {}
     found: dict[tuple[str, float], Look] = {}
     for key in comparison.groups():
@@ -103,7 +101,9 @@ class Summary:
 
 
 def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
-    """The curves of the runs as one; over time they share their grid, over anything else they are interpolated."""
+    """The curves of the runs as one; over time they share their grid, over anything else they are
+    interpolated.
+    """
     pairs = []
     for run in runs:
         values = np.array(getattr(run.curve, y), dtype=float)
@@ -123,7 +123,9 @@ def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
 
 
 def exploded(run: Run) -> bool:
-    """Whether the loss ended ten times as high as it began, or diverged; such a run does not set a figure's scale."""
+    """Whether the loss ended ten times as high as it began, or diverged; such a run does not set a figure's
+    scale.
+    """
     return run.diverged_at is not None or run.curve.loss[-1] > 10 * run.curve.loss[0]
 
 
@@ -146,7 +148,9 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
     A line is the median over the seeds, as far as all of them got; a band reaches from the smallest to the
     largest, a cross ends what diverged, and the target is dashed.
     """
-    groups = {key: runs for key, runs in comparison.groups().items() if all(getattr(run.curve, y) for run in runs)}
+    groups = {
+        key: runs for key, runs in comparison.groups().items() if all(getattr(run.curve, y) for run in runs)
+    }
     drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
     look = looks(comparison)
     ceiling = _ceiling(list(drawn.values()))
@@ -171,12 +175,16 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
     if target is not None and comparison.runs[0].measure == y and (y != "loss" or target > 0):
         name = f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}"
         line = {"color": "#444", "width": 1, "dash": "dash"}
-        fig.add_trace(go.Scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip"))
+        fig.add_trace(
+            go.Scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip")
+        )
     return fig
 
 
 def _until_the_first(x: str, groups: Iterable[Sequence[Run]]) -> str:
-    """What the axis says of medians over seeds of which some got further: where a seed has ended there is none."""
+    """What the axis says of medians over seeds of which some got further: where a seed has ended there is
+    none.
+    """
     ends = [{getattr(run.curve, x)[-1] for run in runs} for runs in groups]
     return " (up to the slowest seed)" * any(len(each) > 1 for each in ends)
 
@@ -198,7 +206,9 @@ def _ceiling(drawn: Sequence[Summary]) -> float:
 
 
 def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | list[str]]:
-    """Of a logarithmic axis: powers of ten, eight at most, or with 2 and 5 times them; plotly's own on a short one."""
+    """Of a logarithmic axis: powers of ten, eight at most, or with 2 and 5 times them; plotly's own on a
+    short one.
+    """
     values = np.concatenate([[], *(s.middle for s in drawn)])
     values = np.minimum(values[values > 0], ceiling)
     low, high = (math.log10(values.min()), math.log10(values.max())) if len(values) else (0.0, 0.0)
@@ -208,7 +218,9 @@ def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | 
     marks = [(m, e) for e in exponents for m in ((1, 2, 5) if high - low < 3 else (1,))]
     return {
         "tickvals": [m * 10.0**e for m, e in marks],
-        "ticktext": [f"{m * 10.0**e:g}" if -4 < e < 4 else f"{m}·10<sup>{e}</sup>"[2 * (m == 1) :] for m, e in marks],
+        "ticktext": [
+            f"{m * 10.0**e:g}" if -4 < e < 4 else f"{m}·10<sup>{e}</sup>"[2 * (m == 1) :] for m, e in marks
+        ],
     }
 
 
@@ -304,9 +316,13 @@ def graph(drawn: Run | Topology) -> go.Figure:
     slow = drawn.settings["straggler"] if isinstance(drawn, Run) else None
     at, edges = topology.positions(), sorted(topology.graph.edges())
     fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": slow is not None})
-    lines: list[list[float | None]] = [[v for i, j in edges for v in (at[i][c], at[j][c], None)] for c in (0, 1)]
+    lines: list[list[float | None]] = [
+        [v for i, j in edges for v in (at[i][c], at[j][c], None)] for c in (0, 1)
+    ]
     line = {"color": "#999", "width": 1.5 if len(edges) <= 100 else 0.5}
-    fig.add_trace(go.Scatter(x=lines[0], y=lines[1], mode="lines", line=line, hoverinfo="skip", showlegend=False))
+    fig.add_trace(
+        go.Scatter(x=lines[0], y=lines[1], mode="lines", line=line, hoverinfo="skip", showlegend=False)
+    )
     if topology.graph.is_directed() and len(edges) <= ARROWS:
         for i, j in edges:
             fig.add_annotation(

@@ -41,8 +41,8 @@ def _about(comparison: Comparison) -> str:
     real = "" if unit is None else f", {1000 * unit:g} ms"
     return (
         f"<p>Algorithms for decentralized SGD, compared in {where}: all meet the same delays, crashes and "
-        "minibatches, and published models the same losses. The unit of time is the mean time of one gradient of an "
-        f"agent that is not slow{real}.</p>"
+        "minibatches, and published models the same losses. The unit of time is the mean time of one "
+        f"gradient of an agent that is not slow{real}.</p>"
     )
 
 
@@ -78,12 +78,17 @@ def _results(comparison: Comparison) -> list[str]:
     heads, rows = cells(comparison)
     best = [index for index, row in enumerate(rows) if row[2] == "1.00x"]
     return [
-        table([escaped(head) for head in heads], [[escaped(cell) for cell in row] for row in rows], "results", best),
+        table(
+            [escaped(head) for head in heads],
+            [[escaped(cell) for cell in row] for row in rows],
+            "results",
+            best,
+        ),
         *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison)),
         '<p class="soft">updates: gradients applied by all agents; consensus: root mean square distance of the agents’ '
         "models from the average model; B and D, the constants of assumption 3.3 of "
-        f"{linked('arXiv:2505.10322')}, measured: every agent writes in every window of B iterations, and no model "
-        "that was mixed in was older than D iterations.</p>",
+        f"{linked('arXiv:2505.10322')}, measured: every agent writes in every window of B iterations, and no "
+        "model that was mixed in was older than D iterations.</p>",
     ]
 
 
@@ -99,7 +104,9 @@ def _loss(comparison: Comparison) -> str:
 def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     """Loss and accuracy over time and updates, and the time to target."""
     first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
-    reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (seeds > 1)
+    reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (
+        seeds > 1
+    )
     if any(run.diverged_at is not None for run in comparison.runs):
         reading += "A cross ends the line of an algorithm that diverged. "
     if any(exploded(run) and run.diverged_at is None for run in comparison.runs):
@@ -141,15 +148,12 @@ def _communication(comparison: Comparison, shelf: Shelf) -> list[str]:
     runs, parts = comparison.runs, []
     if any(run.megabytes for run in runs):
         accurate = runs[0].measure == "accuracy"
-        caption = (
-            f"{'Test accuracy' if accurate else _loss(comparison)} of the average model, over what all agents sent."
-        )
+        score = "Test accuracy" if accurate else _loss(comparison)
+        caption = f"{score} of the average model, over what all agents sent."
         figure = curves(comparison, "megabytes", "accuracy" if accurate else "loss")
         parts.append(shelf.put(figure, f"{caption} 1 MB is 10<sup>6</sup> bytes."))
     if any(value for run in runs for value in run.curve.consensus):
-        caption = (
-            "Consensus: the root mean square distance of the agents’ models from their average; 0 if all are equal."
-        )
+        caption = "Consensus: how far the agents’ models are from their average (root mean square); 0 if equal."
         parts.append(shelf.put(curves(comparison, "time", "consensus"), caption))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
@@ -168,8 +172,8 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
         first = next(iter(traced.values()))
         rows = len(shown(first))
         caption = (
-            f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the same window "
-            "of time. Yellow: alive, but without a gradient to compute."
+            f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the "
+            "same window of time. Yellow: alive, but without a gradient to compute."
             + (f" Agent {slow} is the straggler." if slow is not None else "")
             + (" Left blank: a gradient that a crash cut off." if runs[0].settings["crash"] else "")
             + (f" {rows} of {n} agents are shown." if rows < n else "")
@@ -184,6 +188,10 @@ def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
     if n == 1:
         return parts
     directed = runs[0].topology.graph.is_directed()
-    edges = "an edge from each sender to its receiver" if directed else "an edge between those that exchange models"
+    edges = (
+        "an edge from each sender to its receiver"
+        if directed
+        else "an edge between those that exchange models"
+    )
     caption = f"The communication graph, {escaped(runs[0].topology.name)}, of {n} agents: {edges}."
     return [*parts, f'<div class="pair">{shelf.put(graph(runs[0]), caption)}</div>']

@@ -65,7 +65,9 @@ class _Drawing:
         tid = self.threads.setdefault((agent, which, lane), self.agents + 1 + len(self.threads))
         return {"pid": agent + 1, "tid": tid}
 
-    def slice(self, track: str, agent: int, start: float, end: float, place: int, name: str, args: Json) -> Json:
+    def slice(
+        self, track: str, agent: int, start: float, end: float, place: int, name: str, args: Json
+    ) -> Json:
         """Something that takes time. Returns where it is."""
         ts, stop = self.at(start), self.at(end)
         where = self.thread(agent, track, ts, stop)
@@ -92,15 +94,24 @@ def perfetto(trace: Trace, arrows: int = ARROWS) -> Json:
     drawn, all_of_them = _received(drawing, trace, made, arrows)
     drawing.placed.sort(key=lambda each: each[:3])
     metadata: Json = {name: trace.settings[name] for name in sorted(SHOWN & trace.settings.keys())}
-    metadata |= {"agents": trace.agents, "unit_s": unit, "arrows": drawn, "arrows_left_out": all_of_them - drawn}
+    metadata |= {
+        "agents": trace.agents,
+        "unit_s": unit,
+        "arrows": drawn,
+        "arrows_left_out": all_of_them - drawn,
+    }
     if drawn < all_of_them:
-        metadata["note"] = f"Only the first {drawn:,} of {all_of_them:,} arrows from a write to its readers are drawn."
+        metadata["note"] = (
+            f"Only the first {drawn:,} of {all_of_them:,} arrows from a write to its readers are drawn."
+        )
     events = [*drawing.names(), *(event for _, _, _, event in drawing.placed)]
     return {"traceEvents": events, "displayTimeUnit": "ms", "metadata": metadata}
 
 
 def save_perfetto(trace: Trace, path: str | os.PathLike[str]) -> None:
-    """Write the page's JSON, whole or not at all; compressed if the name ends in .gz, which the page reads as well."""
+    """Write the page's JSON, whole or not at all; compressed if the name ends in .gz, which the page reads as
+    well.
+    """
     content = json.dumps(perfetto(trace), separators=(",", ":"), allow_nan=False).encode()
     small = os.fspath(path).endswith(".gz")
     write_atomically(Path(path), gzip.compress(content, mtime=0) if small else content)
@@ -108,7 +119,9 @@ def save_perfetto(trace: Trace, path: str | os.PathLike[str]) -> None:
 
 def _computed(drawing: _Drawing, trace: Trace) -> None:
     kept = trace.events[(trace.events["event"] == EVENT_CODE["gradient"]) & _spans(trace.events)]
-    for place, (_, agent, _, _, _, step, start, end) in enumerate(np.sort(kept, order="start", kind="stable").tolist()):
+    for place, (_, agent, _, _, _, step, start, end) in enumerate(
+        np.sort(kept, order="start", kind="stable").tolist()
+    ):
         drawing.slice("compute", agent, start, end, place, "compute", {"step": step + 1})
 
 
@@ -133,7 +146,9 @@ def _mixed(drawing: _Drawing, trace: Trace) -> dict[tuple[int, int], tuple[int, 
 
 def _began(trace: Trace) -> dict[int, float]:
     """For every write that a gradient led to, when that gradient was there."""
-    chosen = np.isin(trace.events["event"], [EVENT_CODE[name] for name in ("gradient", "crash", "rejoin", "resume")])
+    chosen = np.isin(
+        trace.events["event"], [EVENT_CODE[name] for name in ("gradient", "crash", "rejoin", "resume")]
+    )
     happened = [(e[0], 0, e) for e in trace.events[chosen].tolist()]
     wrote = [(w[0], 1, (place, *w)) for place, w in enumerate(trace.writes.tolist())]
     open_: list[dict[int, float]] = [{} for _ in range(trace.agents)]
@@ -154,21 +169,27 @@ def _began(trace: Trace) -> dict[int, float]:
 
 def _sent(drawing: _Drawing, trace: Trace) -> None:
     sent = trace.transmissions[_spans(trace.transmissions)]
-    for place, (start, end, agent, kind, size) in enumerate(np.sort(sent, order="start", kind="stable").tolist()):
+    for place, (start, end, agent, kind, size) in enumerate(
+        np.sort(sent, order="start", kind="stable").tolist()
+    ):
         drawing.slice("transmissions", agent, start, end, place, _kind(trace, kind), {"bytes": size})
 
 
 def _received(
     drawing: _Drawing, trace: Trace, made: dict[tuple[int, int], tuple[int, Json]], arrows: int
 ) -> tuple[int, int]:
-    """Draw what came from others, and what happened. Returns how many arrows are drawn, and how many there are."""
+    """Draw what came from others, and what happened. Returns how many arrows are drawn, and how many there
+    are.
+    """
     found = 0
     for place, (time, agent, event, source, kind, version, _, _) in enumerate(trace.events.tolist()):
         name, ts = EVENTS[event], drawing.at(time)
         args = {"from": source, "version": version, "kind": _kind(trace, kind)}
         if name in INSTANTS:
             where = drawing.thread(agent, "events")
-            drawing.add(ts, 1, 2 * place, {"name": name, "cat": name, "ph": "i", "s": "t", **where, "args": args})
+            drawing.add(
+                ts, 1, 2 * place, {"name": name, "cat": name, "ph": "i", "s": "t", **where, "args": args}
+            )
         if name != "register":
             continue
         where = drawing.thread(agent, "received")
@@ -186,7 +207,9 @@ def _received(
 
 def _spans(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Which rows have a start and an end."""
-    spans: np.ndarray[Any, Any] = (table["start"] >= 0) & (table["end"] >= table["start"]) & np.isfinite(table["end"])
+    spans: np.ndarray[Any, Any] = (
+        (table["start"] >= 0) & (table["end"] >= table["start"]) & np.isfinite(table["end"])
+    )
     return spans
 
 

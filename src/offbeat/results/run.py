@@ -46,7 +46,8 @@ class Curve:
     consensus: list[float] = field(default_factory=list)
 
     def crossing(self, what: str, level: float) -> float | None:
-        """When this value first met a level, interpolated linearly between two evaluations; None: at none of them.
+        """When this value first met a level, interpolated linearly between two evaluations; None: at none of
+        them.
 
         Args:
             what: "accuracy", which meets what it is not below; or any other, which meets what it is not above
@@ -61,8 +62,10 @@ class Curve:
 
 
 Progress = Callable[[str, float, float, Curve], None]
-"""Told after every evaluation: which runs, the time, the end, the curve so far. Of what another process does it is told
-now and then, with the last point of the curve alone; but the end of every run is told once, with all of it."""
+"""Told after every evaluation: which runs, the time, the end, the curve so far. Of what another process does
+it is told now and then, with the last point of the curve alone; but the end of every run is told once, with
+all of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,12 @@ class Tried:
     def record(self) -> dict[str, Any]:
         """JSON-ready values."""
         named = dict(zip(("median", "smallest", "largest"), spread(self.values), strict=True))
-        return {**named, "final_loss": self.loss, "stable": not self.unstable, "why_not": self.unstable or None}
+        return {
+            **named,
+            "final_loss": self.loss,
+            "stable": not self.unstable,
+            "why_not": self.unstable or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -119,11 +127,12 @@ class Run:
 
     Attributes:
         settings: everything needed to run it again (names as in `offbeat.simulate`)
-        time_to_target: when the target was first met, interpolated between two evaluations; None if it was at none
+        time_to_target: when the target was first met, interpolated between two evaluations; None if it was at
+            none
         diverged_at: the evaluation at which the loss was no longer finite; the run ended there
         error: what went wrong with the algorithm: "no agent computes or will be woken from time ... on"
-        final: loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models, and
-            loss_worst where the task has no accuracy
+        final: loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models,
+            and loss_worst where the task has no accuracy
         topology: the graph and its weights
         models: the agents' final models, [n, P] per part, on the CPU
         trace: the whole trace, where it was kept
@@ -204,7 +213,8 @@ class Comparison:
         interrupted: some runs of the plan were not made
         planned: then, how many runs of each algorithm there were to be, as far as that is known
 
-    Raises SettingError if the runs differ by anything else, or one is there twice: a median over seeds would mix them.
+    Raises SettingError if the runs differ by anything else, or one is there twice: a median over seeds would
+    mix them.
     """
 
     runs: Sequence[Run]
@@ -214,8 +224,9 @@ class Comparison:
     def __post_init__(self) -> None:
         if found := _differences(self.runs):
             raise SettingError(
-                f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ by "
-                "algorithm, step and seed: make a Comparison for each world, or put all in one table with a sweep."
+                f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ "
+                "by algorithm, step and seed: make a Comparison for each world, or put all in one table with "
+                "a sweep."
             )
         counted = Counter((run.algorithm, run.lr, run.seed) for run in self.runs)
         if twice := [each for each, count in counted.items() if count > 1]:
@@ -268,7 +279,9 @@ class Comparison:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
         from offbeat.results.figures import curves
 
-        return curves(self, x="time", y="accuracy" if self.runs and self.runs[0].measure == "accuracy" else "loss")
+        return curves(
+            self, x="time", y="accuracy" if self.runs and self.runs[0].measure == "accuracy" else "loss"
+        )
 
     def __str__(self) -> str:
         from offbeat.results.table import as_text

@@ -73,7 +73,18 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
     return groups
 
 
-IN_ITS_WORDS = ("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target")
+IN_ITS_WORDS = (
+    "task",
+    "agents",
+    "topology",
+    "case",
+    "straggler",
+    "slowdown",
+    "skew",
+    "dirichlet",
+    "until",
+    "target",
+)
 """Settings that the headline, or the head of a column, says in words of their own."""
 
 WORDS = {
@@ -97,7 +108,9 @@ def headline(comparison: Comparison) -> str:
         for name, value in departures(s).items()
         if name not in IN_ITS_WORDS
     ]
-    return ", ".join([s["task"], f"case {s['case']}{slow}", agents, *shares, *others, f"to time {s['until']:g}", which])
+    return ", ".join(
+        [s["task"], f"case {s['case']}{slow}", agents, *shares, *others, f"to time {s['until']:g}", which]
+    )
 
 
 def _said(name: str, value: object) -> str:
@@ -173,7 +186,9 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.runs[0].measure == "accuracy":
         said.append("accuracy, loss: of the average model; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in comparison.runs}) > 1:
-        said.append("Medians over the seeds, for the time with [smallest - largest]; B and D are the largest.")
+        said.append(
+            "Medians over the seeds, for the time with [smallest - largest]; B and D are the largest."
+        )
     if forms := _forms(comparison):
         said.append("; ".join(f"{name} {form}" for name, form in forms.items()) + ".")
     for run in comparison.runs:
@@ -185,7 +200,9 @@ def notes(comparison: Comparison) -> list[str]:
             said.append(error_of(run))
     lossless = dict.fromkeys(run.algorithm for run in comparison.runs if run.staleness.D is None)
     if comparison.runs[0].settings["loss"] and comparison.runs[0].settings["agents"] > 1 and lossless:
-        said.append(f"Lost are messages of registers alone; what {', '.join(lossless)} send as mail always arrives.")
+        said.append(
+            f"Lost are messages of registers alone; what {', '.join(lossless)} send as mail always arrives."
+        )
     if comparison.runs[0].settings["crash"]:
         for name in dict.fromkeys(run.algorithm for run in comparison.runs):
             if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:
@@ -198,13 +215,19 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.interrupted:
         made = Counter(run.algorithm for run in comparison.runs)
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
-        said.append("Interrupted: these are the runs that were finished" + f" ({counts})" * bool(counts) + ".")
+        said.append(
+            "Interrupted: these are the runs that were finished" + f" ({counts})" * bool(counts) + "."
+        )
     return said
 
 
 def _forms(comparison: Comparison) -> dict[str, str]:
     """What agents do, of the algorithms that have several forms."""
-    ours = {run.algorithm for run in comparison.runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
+    ours = {
+        run.algorithm
+        for run in comparison.runs
+        if f"the algorithm {run.algorithm}" not in run.settings["own"]
+    }
     names = dict.fromkeys(run.algorithm for run in comparison.runs)
     return {name: form for name in names if name in ours and (form := find(name).form)}
 

@@ -163,7 +163,13 @@ def _key(state: str) -> go.Bar:
 def _marker(look: Look) -> dict[str, object]:
     marker: dict[str, object] = {"color": look.colour, "line": {"color": "white", "width": 0.5}}
     if look.pattern:
-        pattern = {"shape": look.pattern, "bgcolor": "white", "fgcolor": look.colour, "fillmode": "replace", "size": 5}
+        pattern = {
+            "shape": look.pattern,
+            "bgcolor": "white",
+            "fgcolor": look.colour,
+            "fillmode": "replace",
+            "size": 5,
+        }
         marker |= {"pattern": pattern, "line": {"color": look.colour, "width": 0.5}}
     return marker
 
@@ -199,14 +205,18 @@ def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
     return [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
 
 
-def _worked(spans: Spans, row: int, events: np.ndarray, downs: list[tuple[float, float]], over: float) -> None:
+def _worked(
+    spans: Spans, row: int, events: np.ndarray, downs: list[tuple[float, float]], over: float
+) -> None:
     """Computing and down as recorded, waiting in between.
 
     A gradient that was cut off by a crash or by the end of the run is not in the trace, so that the time
     before those counts as waiting only where it is longer than two of the agent's gradients.
     """
     done = events[events["event"] == EVENT_CODE["gradient"]]
-    busy = [("computing", float(start), float(end)) for start, end in zip(done["start"], done["end"], strict=True)]
+    busy = [
+        ("computing", float(start), float(end)) for start, end in zip(done["start"], done["end"], strict=True)
+    ]
     longest = max((end - start for _, start, end in busy), default=math.inf)
     known = sorted([*busy, *(("down", at, until) for at, until in downs)], key=lambda span: span[1:])
     free = 0.0

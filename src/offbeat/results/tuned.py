@@ -35,12 +35,20 @@ def how_tuned(comparison: Comparison) -> list[str]:
     }[one.by]
     if one.by == "loss" and first.measure != "accuracy" and first.settings["target"] is not None:
         about = "time to the target"
-    seeds = f"{len(one.seeds)} seeds that are not compared" if len(one.seeds) > 1 else "a seed that is not compared"
-    said = [f"Tuned by the median {about}, over {seeds}; of {_count(found)} steps for each, stable ones first."]
+    seeds = (
+        f"{len(one.seeds)} seeds that are not compared"
+        if len(one.seeds) > 1
+        else "a seed that is not compared"
+    )
+    said = [
+        f"Tuned by the median {about}, over {seeds}; of {_count(found)} steps for each, stable ones first."
+    ]
     for name, (run, tuning) in found.items():
         grid = [*tuning.steps]
         if run.lr in (min(grid), max(grid)) and len(grid) > 1:
-            said.append(f"{name}'s step {run.lr:g} is at the edge of the grid; a better one may lie beyond it.")
+            said.append(
+                f"{name}'s step {run.lr:g} is at the edge of the grid; a better one may lie beyond it."
+            )
         if why := tuning.steps[run.lr].unstable:
             said.append(f"No step of {name} was stable; that of {run.lr:g} was not: {why}.")
     return said

@@ -35,9 +35,13 @@ class TaskRow:
 TASKS = {
     row.name: row
     for row in (
-        TaskRow("digits", "logistic regression on scikit-learn's 8x8 digits (1,438 + 359 images)", 20000, 0.9),
+        TaskRow(
+            "digits", "logistic regression on scikit-learn's 8x8 digits (1,438 + 359 images)", 20000, 0.9
+        ),
         TaskRow("mnist", "logistic regression on MNIST (60,000 + 10,000 images)", 12000, 0.89),
-        TaskRow("fashion-mnist", "logistic regression on Fashion-MNIST (60,000 + 10,000 images)", 12000, 0.80),
+        TaskRow(
+            "fashion-mnist", "logistic regression on Fashion-MNIST (60,000 + 10,000 images)", 12000, 0.80
+        ),
         TaskRow("quadratic", "random quadratics, d = 10; the loss is the gap to the optimum", 1000, 0.01),
     )
 }

@@ -45,8 +45,8 @@ class Source:
         folders: the names that a directory of these files may have
         mirrors: base URLs, tried in this order
         sha256: of the four gzip files, in the order of `STEMS`
-        labels: SHA-256 of the test labels themselves, one byte each and without header, which tells apart two sets
-            whose files have the same names.
+        labels: SHA-256 of the test labels themselves, one byte each and without header, which tells apart two
+            sets whose files have the same names.
     """
 
     title: str
@@ -171,8 +171,8 @@ def _home(what: str) -> Iterator[None]:
         yield
     except RuntimeError:
         raise SettingError(
-            f"Cannot tell where {what} is: this user has no home directory, and HOME is not set. Set HOME, or name the "
-            f"directory with the data in full, by --data or {VARIABLE}."
+            f"Cannot tell where {what} is: this user has no home directory, and HOME is not set. Set HOME, "
+            f"or name the directory with the data in full, by --data or {VARIABLE}."
         ) from None
 
 

@@ -1,4 +1,6 @@
-"""Multi-class logistic regression with a non-convex regulariser: gradients in closed form, many agents at once."""
+"""Multi-class logistic regression with a non-convex regulariser: gradients in closed form, many agents at
+once.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +22,19 @@ from offbeat.tasks.minibatches import Minibatches
 
 @dataclass(frozen=True, eq=False)
 class Logistic:
-    """f_i(x) = mean over i's data of -log softmax(W a + c)_label + reg * sum_l x_l^2 / (1 + x_l^2),  x = (W, c).
+    """f_i(x) = mean over i's data of -log softmax(W a + c)_label + reg * sum_l x_l^2 / (1 + x_l^2),  x = (W,
+    c).
 
     W is [classes, features], c [classes], the flat model [P] holds W row by row and then c; float32.
     arXiv:2505.10322 names a non-convex regulariser; its form here and reg are our reading of it.
     Loss: the same with the mean over all training data. Accuracy: on the test data.
 
     Attributes:
-        compiled: whether the C functions of `softmax` do the work where they can be had; torch's results differ from
-            theirs by rounding. `engine` says what does it
+        compiled: whether the C functions of `softmax` do the work where they can be had; torch's results
+            differ from theirs by rounding. `engine` says what does it
 
-    The data must not change once they have been used. Models lie on the device of the data; on a GPU torch does the
-    work.
+    The data must not change once they have been used. Models lie on the device of the data; on a GPU torch
+    does the work.
     """
 
     data: DataSet
@@ -46,7 +49,8 @@ class Logistic:
             raise SettingError(f"The weight of the regulariser must be a finite number >= 0; got {self.reg}.")
         if self.minibatches.batch > len(self.data.train_y):
             raise SettingError(
-                f"A minibatch of {self.minibatches.batch} samples is more than there are: {len(self.data.train_y)}."
+                f"A minibatch of {self.minibatches.batch} samples is more than there are: "
+                f"{len(self.data.train_y)}."
             )
         object.__setattr__(self, "targets", one_hot(self.data.train_y, self.data.classes).float())
 
@@ -136,7 +140,9 @@ class Logistic:
         return train.native(self.reg) if isinstance(train, softmax.Samples) else None
 
     def _with_torch(self, indices: np.ndarray, x: Tensor) -> Tensor:
-        """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's gradient."""
+        """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's
+        gradient.
+        """
         m, batch = indices.shape
         index = torch.from_numpy(indices).to(x.device).flatten()
         a = self.data.train_x.index_select(0, index).view(m, batch, -1)  # [m, B, D]
@@ -156,7 +162,9 @@ class Logistic:
         if isinstance(train, softmax.Samples) and softmax.readable(x, len(x), train.size):
             entropies = [train.scores(row)[0] for row in x]
         else:
-            entropies = [float(cross_entropy(self._logits(row, self.data.train_x), self.data.train_y)) for row in x]
+            entropies = [
+                float(cross_entropy(self._logits(row, self.data.train_x), self.data.train_y)) for row in x
+            ]
         penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
         return np.array([a + b for a, b in zip(entropies, penalties, strict=True)])
 

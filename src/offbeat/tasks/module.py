@@ -21,15 +21,17 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class ModuleTask:
     """f_i(x) = mean over i's data of loss(module_x(input), target) + reg * sum_l x_l^2 / (1 + x_l^2).
 
-        task = ModuleTask(nn.Sequential(...), nn.functional.cross_entropy, train=(x, y), test=(x, y), agents=9)
+        task = ModuleTask(nn.Sequential(...), nn.functional.cross_entropy, train=(x, y), test=(x, y),
+        agents=9)
 
     Attributes:
         module: trained from its present weights, which are copied; the module itself stays as it is
         train, test: inputs [N, ...] and targets [N, ...]; accuracy needs a test set and integer targets
-        shards: [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet mixture
-            with `alpha`, from `seed` (for integer targets; others are split uniformly)
-        vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is faster,
-            which on a CPU is one after the other for a module with convolution layers, and vmap elsewhere
+        shards: [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet
+            mixture with `alpha`, from `seed` (for integer targets; others are split uniformly)
+        vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is
+            faster, which on a CPU is one after the other for a module with convolution layers, and vmap
+            elsewhere
 
     The run is where the module is; `to` gives the task on another device.
 
@@ -76,7 +78,8 @@ class ModuleTask:
     def initial(self) -> Parts:
         """The module's own weights."""
         return tuple(
-            torch.cat([p.flatten() for p in self.parameters.values() if p.dtype == dtype]) for dtype in self.dtypes
+            torch.cat([p.flatten() for p in self.parameters.values() if p.dtype == dtype])
+            for dtype in self.dtypes
         )
 
     def to(self, device: torch.device | str) -> ModuleTask:
@@ -84,7 +87,10 @@ class ModuleTask:
         moved = copy.copy(self)
         moved.module = copy.deepcopy(self.module).to(device)
         moved.parameters = {key: p.to(device) for key, p in self.parameters.items()}
-        moved.train, moved.test = _on(self.train, device), None if self.test is None else _on(self.test, device)
+        moved.train, moved.test = (
+            _on(self.train, device),
+            None if self.test is None else _on(self.test, device),
+        )
         return moved
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -161,6 +167,6 @@ def _refuse_hidden_state(module: nn.Module) -> None:
             )
         if isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 and part.training:
             raise SettingError(
-                f"The module's part '{name}' ({type(part).__name__}) draws from torch's global random stream, so the "
-                "run could not be repeated. Remove it, or call module.eval() first."
+                f"The module's part '{name}' ({type(part).__name__}) draws from torch's global random "
+                "stream, so the run could not be repeated. Remove it, or call module.eval() first."
             )

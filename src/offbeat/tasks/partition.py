@@ -81,10 +81,7 @@ def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) ->
 
 
 def _fill(
-    concentration: npt.NDArray[np.float64],
-    left: npt.NDArray[np.int64],
-    size: int,
-    rng: np.random.Generator,
+    concentration: npt.NDArray[np.float64], left: npt.NDArray[np.int64], size: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
     """How many samples of each class [C] one agent takes: `size` in all, at most `left` of each.
 

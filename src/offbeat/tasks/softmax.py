@@ -1,12 +1,13 @@
 """Softmax regression on many models, each on a minibatch of its own, in one compiled function.
 
-In torch a gradient of 784 x 10 weights on 32 samples is a gather, two products of a shape that no library is made for,
-and ten small operations; the C function next to this file goes through the samples where they lie. It is compiled at
-first use, which takes a moment, and kept in the user's cache.
+In torch a gradient of 784 x 10 weights on 32 samples is a gather, two products of a shape that no library is
+made for, and ten small operations; the C function next to this file goes through the samples where they lie.
+It is compiled at first use, which takes a moment, and kept in the user's cache.
 
-Its sums have another order than torch's: the results agree to rounding, not to the bit. A row has the same bits
-whatever the other rows are. At load the function is compared with the formula in float64, and is not used if it is
-further away than rounding explains. Where it cannot be had, torch does the work and `name` says why.
+Its sums have another order than torch's: the results agree to rounding, not to the bit. A row has the same
+bits whatever the other rows are. At load the function is compared with the formula in float64, and is not
+used if it is further away than rounding explains. Where it cannot be had, torch does the work and `name` says
+why.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ LANES, LINE = 16, 64
 """What a row of pixels is padded to: floats to whole vectors, bytes to whole lines of the caches."""
 
 SCALES = (255, 16, 1)
-"""Pixels that are all multiples of one of these fractions are kept as bytes: a quarter of the memory traffic."""
+"""Pixels that are all multiples of one of these fractions are kept as bytes: a quarter of the memory
+traffic."""
 
 BLOCK = 4096
 """Samples that are turned into bytes at a time."""
@@ -84,7 +86,19 @@ def _load() -> tuple[Functions | None, str]:
 def _bound(library: ctypes.CDLL) -> Functions:
     pointer, size, single = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
     gradients, scores = library["softmax_gradients"], library["softmax_scores"]
-    gradients.argtypes = [pointer, pointer, size, pointer, pointer, size, pointer, size, pointer, size, single]
+    gradients.argtypes = [
+        pointer,
+        pointer,
+        size,
+        pointer,
+        pointer,
+        size,
+        pointer,
+        size,
+        pointer,
+        size,
+        single,
+    ]
     scores.argtypes = [pointer, pointer, pointer, pointer]
     gradients.restype = scores.restype = ctypes.c_int
     return Functions(gradients, scores, ctypes.cast(gradients, pointer).value or 0)
@@ -110,10 +124,12 @@ class Samples:
     def gradients(
         self, pool: Tensor, rows: np.ndarray, out: Tensor, outs: np.ndarray, index: np.ndarray, reg: float
     ) -> None:
-        """out[outs[r]] <- the gradient at pool[rows[r]] of mean cross entropy on samples index[r] and the regulariser.
+        """out[outs[r]] <- the gradient at pool[rows[r]] of mean cross entropy on samples index[r] and the
+        regulariser.
 
         Args:
-            pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and in `outs`
+            pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and
+                in `outs`
             rows, outs: int64 [m]
             index: int64 [m, B]
 
@@ -132,9 +148,13 @@ class Samples:
         return Gradient(self.functions.address, self._at, 2 * reg, _refuse_code)
 
     def scores(self, model: Tensor) -> tuple[float, int]:
-        """The mean cross entropy of a contiguous model [P] on all samples, and how many of them it gets right."""
+        """The mean cross entropy of a contiguous model [P] on all samples, and how many of them it gets
+        right.
+        """
         entropy, right = ctypes.c_double(), ctypes.c_int64()
-        code = self.functions.scores(self._at, model.data_ptr(), ctypes.addressof(entropy), ctypes.addressof(right))
+        code = self.functions.scores(
+            self._at, model.data_ptr(), ctypes.addressof(entropy), ctypes.addressof(right)
+        )
         if code != FINE:
             raise _error(code)
         return entropy.value, right.value
@@ -178,7 +198,9 @@ def _refuse(x: Tensor, y: Tensor, classes: int) -> None:
 
 
 def _pixels(x: Tensor) -> tuple[int, Tensor]:
-    """(k, bytes) where every pixel is byte / k; else (0, floats). Rows are padded with zeros, and bytes begin lines."""
+    """(k, bytes) where every pixel is byte / k; else (0, floats). Rows are padded with zeros, and bytes begin
+    lines.
+    """
     for scale in SCALES:
         if _multiples(x[:BLOCK], scale):  # mostly decides; the whole is seen to below
             rows = _aligned(len(x), -(-x.shape[1] // LINE) * LINE)
@@ -214,7 +236,9 @@ def _error(code: int) -> Exception:
     """What a function's code stands for."""
     if code == MEMORY:
         return MemoryError("No memory for the logits of a minibatch.")
-    return IndexError(f"A {'sample' if code == SAMPLE else 'row of the pool'} is asked for that does not exist.")
+    return IndexError(
+        f"A {'sample' if code == SAMPLE else 'row of the pool'} is asked for that does not exist."
+    )
 
 
 # -- the check at load -----------------------------------------------------------------------------
@@ -227,7 +251,8 @@ SHAPES = ((784, 10, 32, True), (64, 10, 32, True), (37, 7, 5, True), (50, 3, 17,
 def reference(x: Tensor, y: Tensor, classes: int, model: Tensor, reg: float) -> tuple[Tensor, float, Tensor]:
     """Gradient, loss without regulariser, and a bound of the gradient's rounding error: all in float64.
 
-    The bound: errors of logits and sums are at most (terms + a few) roundings of the sum of their absolute values.
+    The bound: errors of logits and sums are at most (terms + a few) roundings of the sum of their absolute
+        values.
     """
     a, v, target = x.double(), model.double(), one_hot(y, classes).double()
     w, c = v[:-classes].view(classes, -1), v[-classes:]

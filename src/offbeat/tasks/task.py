@@ -3,8 +3,8 @@
 A task knows all agents' data. Models travel as *parts*: one tensor per (dtype, device), in a batch of
 m models with a leading dimension, [m, P].
 
-A run is made on the device of its task's `initial()`. A task that can be moved has a method `to(device)`, which returns
-the same task on another device. Samples are drawn on the CPU, wherever the task is.
+A run is made on the device of its task's `initial()`. A task that can be moved has a method `to(device)`,
+which returns the same task on another device. Samples are drawn on the CPU, wherever the task is.
 """
 
 from __future__ import annotations

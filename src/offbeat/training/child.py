@@ -1,11 +1,12 @@
-"""A user's script as an agent: `python -P -m offbeat.training.child script.py arguments`, or `-m module arguments`.
+"""A user's script as an agent: `python -P -m offbeat.training.child script.py arguments`, or `-m module
+arguments`.
 
-The script finds its modules where plain `python script.py` would: its own folder comes first, and nothing of ours is
-imported from there (or, of a module, from the current folder), because ours is imported before.
+The script finds its modules where plain `python script.py` would: its own folder comes first, and nothing of
+ours is imported from there (or, of a module, from the current folder), because ours is imported before.
 
-When the script ends, by sys.exit too, the agent stays until all are done, to answer mail; its exit code is the
-script's. When an error ends it, the agent does not: what it had reached is saved, the launcher is told of the error,
-and decides whether there is another life.
+When the script ends, by sys.exit too, the agent stays until all are done, to answer mail; its exit code is
+the script's. When an error ends it, the agent does not: what it had reached is saved, the launcher is told of
+the error, and decides whether there is another life.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One model out of a run's checkpoints: a safetensors file that `model.load_state_dict` takes as it is.
 
-Of parameters and of floating buffers, such as BatchNorm's running statistics, it holds the mean over the agents, taken
-in float64 and stored in their own dtype; of integers, such as BatchNorm's count of batches, the largest. Tied weights
-are there under all their names. Where all agents agree, what they agree on is kept bit for bit.
+Of parameters and of floating buffers, such as BatchNorm's running statistics, it holds the mean over the
+agents, taken in float64 and stored in their own dtype; of integers, such as BatchNorm's count of batches, the
+largest. Tied weights are there under all their names. Where all agents agree, what they agree on is kept bit
+for bit.
 
     done = export(Path("offbeat-runs/train-0"))
     model.load_state_dict(safetensors.torch.load_file(done.path))
@@ -37,8 +38,9 @@ SHOWN = 8
 """How many differences of two models are shown."""
 
 RECENT, AS_FAR = 0.8, 0.95
-"""Of the time of the last checkpoint, and of the steps of the furthest agent: an agent that saved its last one before,
-with fewer steps, left early or was killed. One that is as far, only sooner, is quick."""
+"""Of the time of the last checkpoint, and of the steps of the furthest agent: an agent that saved its last
+one before, with fewer steps, left early or was killed. One that is as far, only sooner, is quick.
+"""
 
 
 class ExportError(OffbeatError):
@@ -81,7 +83,9 @@ class Exported:
 
     @property
     def behind(self) -> tuple[int, ...]:
-        """Agents far behind the furthest one: with less than half of its steps, or fewer and saved long before it."""
+        """Agents far behind the furthest one: with less than half of its steps, or fewer and saved long
+        before it.
+        """
         most, last = max(s.step for s in self.sources), max(s.time or 0.0 for s in self.sources)
         return tuple(
             s.agent
@@ -103,8 +107,8 @@ def export(
         allow_missing: leave out agents that have no such checkpoint
         force: the file may exist, and is replaced
 
-    Raises SettingError for what cannot be had, DataError for a file that is no checkpoint, ExportError if the model
-    cannot be written.
+    Raises SettingError for what cannot be had, DataError for a file that is no checkpoint, ExportError if the
+    model cannot be written.
     """
     of = "" if agents is None else f"-agents-{'-'.join(map(str, agents))}"
     at = "" if step is None else f"-step-{step}"
@@ -131,8 +135,8 @@ def export(
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or error
         raise ExportError(
-            f"Cannot write the model {path}: {why}. Expected a folder that exists, with room, that this user may write "
-            "to; --out names another file."
+            f"Cannot write the model {path}: {why}. Expected a folder that exists, with room, that this user "
+            "may write to; --out names another file."
         ) from error
     return Exported(path, tuple(sources), named, tuple(missing), tuple(damaged))
 
@@ -147,7 +151,9 @@ def _sources(
     """
     steps = {int(path.name[6:]): latest(path) for path in _agent_folders(folder)}
     if step is None:
-        steps = {i: _whole(folder, i, have, damaged) or have[: not allow_missing] for i, have in steps.items()}
+        steps = {
+            i: _whole(folder, i, have, damaged) or have[: not allow_missing] for i, have in steps.items()
+        }
     found = {i: have for i, have in steps.items() if have}
     if not found:
         raise SettingError(_no_checkpoints(folder))
@@ -158,8 +164,12 @@ def _sources(
     wanted = range(n) if only is None else sorted(set(only))
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < n:
         asked = ", ".join(map(str, wanted)) or "none"
-        raise SettingError(f"Agents {asked} were asked for; expected some of 0 to {n - 1}, which {folder} has.")
-    chosen = {i: have[0] if step is None else step for i, have in found.items() if step is None or step in have}
+        raise SettingError(
+            f"Agents {asked} were asked for; expected some of 0 to {n - 1}, which {folder} has."
+        )
+    chosen = {
+        i: have[0] if step is None else step for i, have in found.items() if step is None or step in have
+    }
     missing = [i for i in wanted if i not in chosen]
     if missing and (not allow_missing or len(missing) == len(wanted)):
         what = "a checkpoint" if step is None else f"a checkpoint of step {step}"
@@ -195,7 +205,11 @@ def _agent_folders(folder: Path) -> list[Path]:
 
 def _numbered(folder: Path, ending: str) -> list[Path]:
     """What is called agent-0, agent-1, ... in a folder."""
-    return [path for path in sorted(folder.glob(f"agent-*{ending}")) if path.name[6:].removesuffix(ending).isdecimal()]
+    return [
+        path
+        for path in sorted(folder.glob(f"agent-*{ending}"))
+        if path.name[6:].removesuffix(ending).isdecimal()
+    ]
 
 
 def _steps(have: list[int]) -> str:
@@ -204,13 +218,17 @@ def _steps(have: list[int]) -> str:
 
 def _no_checkpoints(folder: Path) -> str:
     if not folder.is_dir():
-        return f"There is no folder {folder}; expected the one that offbeat launch wrote its results to (--out)."
-    below = sorted(path.parent for path in folder.glob("*/checkpoints") if any(path.glob(f"agent-*/step-*{ENDING}")))
+        return (
+            f"There is no folder {folder}; expected the one that offbeat launch wrote its results to (--out)."
+        )
+    below = sorted(
+        path.parent for path in folder.glob("*/checkpoints") if any(path.glob(f"agent-*/step-*{ENDING}"))
+    )
     if below:
         return f"{folder} holds several runs; name the folder of one: {', '.join(map(str, below[:SHOWN]))}."
     return (
-        f"{folder} holds no checkpoints; expected checkpoints/agent-0/{step_name(120)}{ENDING} and so on, which "
-        "offbeat launch writes (--checkpoint-every), and at the end of every run."
+        f"{folder} holds no checkpoints; expected checkpoints/agent-0/{step_name(120)}{ENDING} and so on, "
+        "which offbeat launch writes (--checkpoint-every), and at the end of every run."
     )
 
 
@@ -252,8 +270,8 @@ def _read(folder: Path, agent: int, step: int) -> Source:
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
             raise DataError(
-                f"{path}: '{name}' of the model's state dict is of type {type(value).__name__}; expected a tensor, all "
-                "that safetensors can hold. Save the model in the script, with torch.save."
+                f"{path}: '{name}' of the model's state dict is of type {type(value).__name__}; expected a "
+                "tensor, all that safetensors can hold. Save the model in the script, with torch.save."
             )
         _refuse_not_finite(name, value, agent, path, name in state.get("rest", {}))
     time = state.get("time")
@@ -266,12 +284,15 @@ def _refuse_not_finite(name: str, value: Tensor, agent: int, path: Path, buffer:
     if wrong.any():
         raise DataError(
             f"'{name}' of agent {agent} in {path} has numbers that are not finite, {int(wrong.sum()):,} of "
-            f"{wrong.numel():,}; expected none, as they would be the mean's. --agents names those to export without it."
+            f"{wrong.numel():,}; expected none, as they would be the mean's. --agents names those to export "
+            "without it."
         )
 
 
 def _without_classes(tree: Any) -> Any:
-    """The same with messages as plain tuples: those of a user's own algorithm are classes that are not loaded here."""
+    """The same with messages as plain tuples: those of a user's own algorithm are classes that are not loaded
+    here.
+    """
     if isinstance(tree, list):
         return [_without_classes(item) for item in tree]
     if not isinstance(tree, dict):
@@ -282,7 +303,9 @@ def _without_classes(tree: Any) -> Any:
 
 
 def _model(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in the model's state dict; of a run of `offbeat live`, whose tasks have no names, the parts of x."""
+    """What is in the model's state dict; of a run of `offbeat live`, whose tasks have no names, the parts of
+    x.
+    """
     if "model" in state:
         return {**state["model"], **state["rest"]}
     x = state["agent"]["x"]
@@ -308,7 +331,11 @@ def _refuse_unlike(first: Source, other: Source) -> None:
         more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         raise SettingError(
             "\n  ".join(
-                [f"{what} are of unlike models, which have no mean (--agents exports some):", *lines[:SHOWN], *more]
+                [
+                    f"{what} are of unlike models, which have no mean (--agents exports some):",
+                    *lines[:SHOWN],
+                    *more,
+                ]
             )
         )
     try:
@@ -341,4 +368,6 @@ def _combined(tensors: list[Tensor]) -> Tensor:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Bit for bit."""
-    return torch.equal(a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8))
+    return torch.equal(
+        a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8)
+    )

@@ -1,4 +1,6 @@
-"""A module's parameters in one flat buffer per (dtype, device), so that one copy reads or writes a whole model."""
+"""A module's parameters in one flat buffer per (dtype, device), so that one copy reads or writes a whole
+model.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.vector import Parts
 from offbeat.training.staging import Staging
 
-FEW, ALIGNED = 4, 64  # names in a message; bytes, as torch aligns: elsewhere matrix products may round differently
+FEW, ALIGNED = (
+    4,
+    64,
+)  # names in a message; bytes, as torch aligns: elsewhere matrix products may round differently
 BEFORE = "before wrapping the model"
 AVERAGING = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 _get: Callable[..., Any] = dict.get
@@ -51,10 +56,13 @@ class Flat:
         parameters: the trainable ones, in the order of `places`
         staging: the way to the host and back
 
-    Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of 64 bytes;
-    what lies between is zero, and linear operations keep it so. Each has a storage of its own over its part of the
-    memory: what saves models (safetensors, torch.save) looks at storages, and takes a view for a part. BatchNorm's
-    running statistics, like all buffers, are not parameters: they stay each agent's own and are never mixed; an
+    Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of
+    64 bytes; what lies between is zero, and linear operations keep it so. Each has a storage of its own over
+    its part of the
+    memory: what saves models (safetensors, torch.save) looks at storages, and takes a view for a part.
+        BatchNorm's
+    running statistics, like all buffers, are not parameters: they stay each agent's own and are never mixed;
+        an
     exported model has their mean over the agents.
     """
 
@@ -70,18 +78,25 @@ class Flat:
             stride = tuple(torch.empty_like(p, device="meta").stride())  # its own, unless there are gaps
             self.places.append(Place(name, tuple(p.shape), stride, p.dtype, p.device, part, size))
             sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
-        self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items())
+        self.parts: Parts = tuple(
+            torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items()
+        )
         for p, place in zip(self.parameters, self.places, strict=True):
             p.data = _own(self.parts, place).copy_(p.data)
         self.staging = Staging(self.parts)
-        self._called = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+        self._called = {
+            name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
+        }
         self._remember()
 
     @property
     def names(self) -> list[list[Any]]:
         """What lies where, for JSON: two models can be mixed, and restored, if and only if these are equal."""
         strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.places]
-        return [[p.name, [*p.shape], str(p.dtype), p.part, p.offset, strides[k]] for k, p in enumerate(self.places)]
+        return [
+            [p.name, [*p.shape], str(p.dtype), p.part, p.offset, strides[k]]
+            for k, p in enumerate(self.places)
+        ]
 
     def check(self) -> None:
         """Raise BrokenViews if a parameter has left its buffer. Cheap: to be called every step."""
@@ -130,8 +145,8 @@ class Flat:
         """Parameters <- parts. In the training thread, between steps.
 
         Args:
-            told: whether autograd is told, so that a graph from before, which needs the old values, is refused as
-                after any other change in place
+            told: whether autograd is told, so that a graph from before, which needs the old values, is
+                refused as after any other change in place
         """
         self._require_fit(parts)
         self.staging.up(parts)
@@ -139,7 +154,9 @@ class Flat:
             _count(self.parameters)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
-        """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or pickled."""
+        """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or
+        pickled.
+        """
         self._require_fit(parts)
         by = {id(p): _view(parts, place) for p, place in zip(self.parameters, self.places, strict=True)}
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
@@ -147,7 +164,9 @@ class Flat:
     def _require_fit(self, parts: Parts) -> None:
         want, got = [part.shape for part in self.parts], [part.shape for part in parts]
         if want != got or any(part.numel() > 1 and part.stride() != (1,) for part in parts):
-            raise SettingError(f"Got parts of shapes {[*map(tuple, got)]}; expected dense {[*map(tuple, want)]}.")
+            raise SettingError(
+                f"Got parts of shapes {[*map(tuple, got)]}; expected dense {[*map(tuple, want)]}."
+            )
 
     def _remember(self) -> None:
         """What `check` compares with: all entries of all modules' tables, and addresses."""
@@ -161,7 +180,9 @@ class Flat:
 
     @torch.no_grad()
     def _take_back(self) -> None:
-        """What torch moved to shared memory, as it does with all that goes to another process, comes back here."""
+        """What torch moved to shared memory, as it does with all that goes to another process, comes back
+        here.
+        """
         for p, place in zip(self.parameters, self.places, strict=True):
             if place.device.type == "cpu" and p.device.type == "cpu" and p.is_shared():  # type: ignore[no-untyped-call]
                 view = _view(self.parts, place)
@@ -176,15 +197,25 @@ class Flat:
             q, view = now.get(name, p), _view(self.parts, place)
             moved = p.data_ptr() != view.data_ptr() or p.stride() != view.stride()
             rows = (
-                (name not in now, f"is gone; new: {some(new) or 'none'}", "re-parametrise, compile, replace modules"),
+                (
+                    name not in now,
+                    f"is gone; new: {some(new) or 'none'}",
+                    "re-parametrise, compile, replace modules",
+                ),
                 (q.dtype != view.dtype, f"is {q.dtype}, was {view.dtype}", "call .to(dtype) or .half()"),
                 (q.device != view.device, f"is on {q.device}, was on {view.device}", "call .to(device)"),
-                (q is not p, "was replaced, as load_state_dict(assign=True) does", "load without assign, or replace"),
+                (
+                    q is not p,
+                    "was replaced, as load_state_dict(assign=True) does",
+                    "load without assign, or replace",
+                ),
                 (not p.requires_grad, "was frozen", "freeze parameters"),
                 (moved, "was moved: .to(memory_format=...), flatten_parameters() or .data = ...", "do that"),
             )
             for _, what, do in (row for row in rows if row[0]):
-                raise BrokenViews(f"Parameter '{name}' left the shared buffer: it {what}. Expected: {do} {BEFORE}.")
+                raise BrokenViews(
+                    f"Parameter '{name}' left the shared buffer: it {what}. Expected: {do} {BEFORE}."
+                )
         if new:
             raise BrokenViews(f"{some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
 
@@ -218,15 +249,21 @@ def _count(tensors: list[nn.Parameter]) -> None:
 
 def some(names: list[str]) -> str:
     """A few names, and how many more there are."""
-    return ", ".join(f"'{name}'" for name in names[:FEW]) + f" and {len(names) - FEW} more" * (len(names) > FEW)
+    return ", ".join(f"'{name}'" for name in names[:FEW]) + f" and {len(names) - FEW} more" * (
+        len(names) > FEW
+    )
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, m in model.named_modules():
         if kinds := AVERAGING.intersection(c.__name__ for c in type(m).__mro__):
-            raise SettingError(f"The module '{name}' is {min(kinds)}, which averages on its own; expected a plain one.")
+            raise SettingError(
+                f"The module '{name}' is {min(kinds)}, which averages on its own; expected a plain one."
+            )
         if getattr(m, "sparse", False) is True and any(p.requires_grad for p in m.parameters(recurse=False)):
-            raise SettingError(f"The module '{name}' has sparse gradients, which cannot be shared: set sparse=False.")
+            raise SettingError(
+                f"The module '{name}' has sparse gradients, which cannot be shared: set sparse=False."
+            )
     owner: dict[tuple[torch.device, int], str] = {}
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
@@ -234,9 +271,13 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
         plain = type(p.data) is Tensor and p.layout is torch.strided and not p.is_meta
         if p.requires_grad and not (plain and p.is_floating_point()):
             got = f"a {type(p.data).__name__} of {p.dtype}, {p.layout}, on {p.device}"
-            raise SettingError(f"The parameter '{name}' is {got}; expected a plain dense tensor of real numbers.")
+            raise SettingError(
+                f"The parameter '{name}' is {got}; expected a plain dense tensor of real numbers."
+            )
         if plain and p.numel() and (twin := owner.setdefault((p.device, p.data_ptr()), name)) != name:
-            raise SettingError(f"'{twin}' and '{name}' share memory as two parameters; tie them as one: a.w = b.w.")
+            raise SettingError(
+                f"'{twin}' and '{name}' share memory as two parameters; tie them as one: a.w = b.w."
+            )
     if trained := {name: p for name, p in model.named_parameters() if p.requires_grad}:
         return trained
     raise SettingError("The model has no trainable parameters; expected some with requires_grad.")
@@ -245,8 +286,12 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def _refuse_optimizer(model: nn.Module, optimizer: Optimizer, trained: dict[str, nn.Parameter]) -> None:
     mine = {id(p) for p in model.parameters()}
     groups = enumerate(group["params"] for group in optimizer.param_groups)
-    held = {id(p): f"group {g}, number {k}: {tuple(p.shape)}" for g, group in groups for k, p in enumerate(group)}
+    held = {
+        id(p): f"group {g}, number {k}: {tuple(p.shape)}" for g, group in groups for k, p in enumerate(group)
+    }
     if missing := [name for name, p in trained.items() if id(p) not in held]:
         raise SettingError(f"The optimizer does not hold {some(missing)}; give it these, or freeze them.")
     if foreign := [what for key, what in held.items() if key not in mine]:
-        raise SettingError(f"The optimizer holds parameters that are not the model's: {some(foreign)}. Make it last.")
+        raise SettingError(
+            f"The optimizer holds parameters that are not the model's: {some(foreign)}. Make it last."
+        )

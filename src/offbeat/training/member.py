@@ -7,17 +7,20 @@
         loss(model(x), y).backward()
         optimizer.step()                # mixes here, never waits
 
-Order of step and mix. `optimizer.step()` hands the gradient to the agent, which asks for its local rule; the rule is
-the user's optimizer, applied to the parameters x at which the gradient was taken, u = x - optimizer(x). ADSGD then is
+Order of step and mix. `optimizer.step()` hands the gradient to the agent, which asks for its local rule; the
+rule is the user's optimizer, applied to the parameters x at which the gradient was taken, u = x -
+optimizer(x). ADSGD then is
 
     x_i <- sum_j w_ij x_j - u_i,
 
-so the optimizer's step is taken at the model before the mixing, and its state (momentum, moments) stays local, about
-the agent's own gradients. Whatever else changed the parameters between two steps (clipping of weights, say) is part of
-u. R-FAST gives the rule its tracker of the average gradient instead of the gradient, all-reduce the mean of all agents'
+so the optimizer's step is taken at the model before the mixing, and its state (momentum, moments) stays
+local, about the agent's own gradients. Whatever else changed the parameters between two steps (clipping of
+weights, say) is part of u. R-FAST gives the rule its tracker of the average gradient instead of the gradient,
+all-reduce the mean of all agents'
 gradients: these are written into the parameters' `grad` before the optimizer's step.
 
-A step that mixed precision skips is no event: the optimizer is not called then. Steps that accumulate gradients are as
+A step that mixed precision skips is no event: the optimizer is not called then. Steps that accumulate
+    gradients are as
 many events as there are calls of `step`.
 """
 
@@ -62,13 +65,15 @@ _joined: list[Member] = []
 def join(algorithm: str | type[Agent] | Agent | None = None) -> Member:
     """This process's place in a run: rank, world, graph and algorithm come from `offbeat launch`.
 
-    Without a launcher the agent is alone, and trains as if offbeat were not there. `algorithm`: a name, or a class of
-    your own, in place of what the launcher says.
+    Without a launcher the agent is alone, and trains as if offbeat were not there. `algorithm`: a name, or a
+    class of your own, in place of what the launcher says.
 
     Raises SettingError if the process has joined before, or the algorithm is unknown.
     """
     if _joined:
-        raise SettingError("This process has joined already; expected one offbeat.join(), before the model is wrapped.")
+        raise SettingError(
+            "This process has joined already; expected one offbeat.join(), before the model is wrapped."
+        )
     member = Member(place(), algorithm)
     _joined.append(member)
     return member
@@ -89,7 +94,9 @@ class Member:
         self.rank: int = 0 if here is None else here.me
         self.world: int = int(settings.get("agents", 1))
         self.seed: int = int(settings.get("seed", 0))
-        self.algorithm: Algorithm = find(settings.get("algorithm", "adsgd") if algorithm is None else algorithm)
+        self.algorithm: Algorithm = find(
+            settings.get("algorithm", "adsgd") if algorithm is None else algorithm
+        )
         self.topology: Topology = build(settings.get("topology", "complete"), self.world, self.seed)
         self.algorithm.check(self.topology)
         self._places = Places(self.rank, self.world, self.seed, alone=here is None)
@@ -103,17 +110,20 @@ class Member:
         return 0 if self._driver is None else self._driver.performer.steps
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
-        """This agent's share of a loader; every `for` over it is an epoch. See `offbeat.training.shard.shard`.
+        """This agent's share of a loader; every `for` over it is an epoch. See
+        `offbeat.training.shard.shard`.
 
-        Alone, all that the loader hands out, to the bit. A loader that is made anew in every epoch goes on with the
-        next epoch. "Restarts and your loops" in docs/live.md says what a loop sees after a restart.
+        Alone, all that the loader hands out, to the bit. A loader that is made anew in every epoch goes on
+        with the next epoch. "Restarts and your loops" in docs/live.md says what a loop sees after a restart.
         """
         return self._places.shard(loader)
 
     def epochs(self, n: int) -> Iterable[int]:
-        """The numbers of the epochs that are left of n: `range(n)`; after a restart, from the interrupted one on.
+        """The numbers of the epochs that are left of n: `range(n)`; after a restart, from the interrupted one
+        on.
 
-        So nothing, once all are over: do not rely, after the loop, on a name that is only set within. See "Restarts and
+        So nothing, once all are over: do not rely, after the loop, on a name that is only set within. See
+            "Restarts and
         your loops" in docs/live.md. Wrap the model before the loop.
         """
         return self._places.epochs(n)
@@ -121,13 +131,17 @@ class Member:
     def wrap(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:
         """Join the run with this model; its optimizer, returned, mixes in every `step`.
 
-        All agents start from agent 0's parameters. Raises SettingError for a model or an optimizer that cannot be
-        shared (see `offbeat.training.flat`), and if the other agents have another model.
+        All agents start from agent 0's parameters. Raises SettingError for a model or an optimizer that
+        cannot be shared (see `offbeat.training.flat`), and if the other agents have another model.
         """
         if self._driver is not None:
-            raise SettingError("This agent has wrapped a model already; expected one model, with one optimizer.")
+            raise SettingError(
+                "This agent has wrapped a model already; expected one model, with one optimizer."
+            )
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise SettingError("LBFGS evaluates the loss several times a step; expected an optimizer of one gradient.")
+            raise SettingError(
+                "LBFGS evaluates the loss several times a step; expected an optimizer of one gradient."
+            )
         flat = Flat(model, optimizer)
         initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
         local = Local(flat, optimizer)
@@ -139,7 +153,11 @@ class Member:
         driver = self._driver = self._made_driver(agent, flat, initial)
         local.driver = driver
         try:
-            x = driver.start() if self._here is None else self._enter(self._here, driver, initial, model, optimizer)
+            x = (
+                driver.start()
+                if self._here is None
+                else self._enter(self._here, driver, initial, model, optimizer)
+            )
         except Stopped:
             raise SystemExit(0) from None
         flat.write(x.parts)
@@ -159,8 +177,8 @@ class Member:
     def average(self) -> dict[str, Tensor]:
         """The mean of all agents' newest models, by parameter name; those who have none yet are left out.
 
-        For `model.load_state_dict(agent.average(), strict=False)`: buffers, such as BatchNorm's statistics, are not in
-        it. Never waits, so it is the mean of what is there at this moment.
+        For `model.load_state_dict(agent.average(), strict=False)`: buffers, such as BatchNorm's statistics,
+        are not in it. Never waits, so it is the mean of what is there at this moment.
         """
         if self._driver is None:
             raise SettingError("There is no model to average: wrap one first.")
@@ -175,9 +193,11 @@ class Member:
         return named
 
     def leave(self) -> None:
-        """Done with training: say so, and answer the others until all are. Called when a launched script ends.
+        """Done with training: say so, and answer the others until all are. Called when a launched script
+        ends.
 
-        Raises NotFinite, once all are done, if what this agent has reached is not finite, and so was not saved.
+        Raises NotFinite, once all are done, if what this agent has reached is not finite, and so was not
+        saved.
         """
         if self._driver is not None:
             self._check_trained(self._driver)
@@ -200,13 +220,17 @@ class Member:
         watch, at = self._watch, driver.performer.at
         if watch is None or at is None or driver.fabric is None:
             return
-        changed = any(not torch.equal(now.cpu(), then) for now, then in zip(self._flat.parts, at.parts, strict=True))
+        changed = any(
+            not torch.equal(now.cpu(), then) for now, then in zip(self._flat.parts, at.parts, strict=True)
+        )
         watch.close(changed)
         if driver.performer.steps or driver.fabric.board.order >= Order.STOP:
             return
         statistics = None if self._saver is None else self._saver.statistics
         if changed or (statistics is not None and statistics.changed()):
-            raise SettingError(f"Agent {self.rank} made no step, though its model was changed. {DO} {SKIPPED}")
+            raise SettingError(
+                f"Agent {self.rank} made no step, though its model was changed. {DO} {SKIPPED}"
+            )
         driver.guard.tell(f"the script ended without a step. {DO}")
 
     # -- inside ------------------------------------------------------------------------------------
@@ -217,7 +241,9 @@ class Member:
             return Driver(agent, self.topology, None, Log(None))
         return self._here.driver(agent, self.topology, initial.nbytes)
 
-    def _enter(self, here: Place, driver: Driver, initial: Vector, model: nn.Module, optimizer: Optimizer) -> Vector:
+    def _enter(
+        self, here: Place, driver: Driver, initial: Vector, model: nn.Module, optimizer: Optimizer
+    ) -> Vector:
         """Into the run: from the start, from a checkpoint of the whole run, or back after a crash."""
         about = {
             "algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name, "seed": self.seed,
@@ -323,7 +349,9 @@ class Local:
         if self.driver is None or not self.driver.guard.on:
             return False
         grads, step = self.flat.gradients(), self.driver.performer.steps + 1
-        return self.driver.guard.refuses(grads.values(), step, lambda: f"the gradient ({some(not_finite(grads))})")
+        return self.driver.guard.refuses(
+            grads.values(), step, lambda: f"the gradient ({some(not_finite(grads))})"
+        )
 
     def keep(self) -> None:
         """The step is made. If the algorithm keeps the gradient, gather it: the parameters' may change now."""
@@ -345,5 +373,7 @@ class Local:
         elif self._refused:
             return zero(x)
         self._step()
-        moved = x is not self.driver.agent.x  # the agent has mixed since: then x is no version that enters the model
+        moved = (
+            x is not self.driver.agent.x
+        )  # the agent has mixed since: then x is no version that enters the model
         return difference(opaque(lambda: x.parts) if moved else x, opaque(self.flat.staging.down, of=(g,)))

@@ -44,7 +44,9 @@ class Known:
     def is_of(self, loader: object) -> bool:
         """Whether this is that very loader."""
         shard = self.shard
-        return (self.loader is not None and self.loader() is loader) or (shard is not None and shard.is_of(loader))
+        return (self.loader is not None and self.loader() is loader) or (
+            shard is not None and shard.is_of(loader)
+        )
 
     def hold(self, loader: object, shard: Shard[Any]) -> None:
         """This is the Shard of that loader now."""
@@ -68,8 +70,8 @@ class Known:
 class Places:
     """All places of agent `rank` of `world`. alone: there is no run, so loaders are handed out as they are.
 
-    A loader made anew in every epoch goes on where the last one of its kind was: after an epoch, with the next one. So
-    does, after a restart, the first loader of a kind.
+    A loader made anew in every epoch goes on where the last one of its kind was: after an epoch, with the
+    next one. So does, after a restart, the first loader of a kind.
     """
 
     def __init__(self, rank: int, world: int, seed: int, alone: bool = False) -> None:
@@ -103,7 +105,9 @@ class Places:
 
     def _epochs(self, n: int) -> Iterator[int]:
         if not self.kept:
-            raise SettingError("The loop over agent.epochs() has begun before agent.wrap(): wrap the model first.")
+            raise SettingError(
+                "The loop over agent.epochs() has begun before agent.wrap(): wrap the model first."
+            )
         loop, (interrupted, where) = self._loops, self._first
         self._loops += 1
         start = n if loop < interrupted else where if loop == interrupted else 0
@@ -112,7 +116,9 @@ class Places:
                 self._at, self._over = (loop, epoch), False
                 yield epoch
                 if self._loops > loop + 1:
-                    raise SettingError("A loop over agent.epochs() began within another one: use range() for that.")
+                    raise SettingError(
+                        "A loop over agent.epochs() began within another one: use range() for that."
+                    )
         finally:
             if self._loops == loop + 1:
                 self._at, self._over = max(self._at, (loop + 1, 0)), False
@@ -120,11 +126,13 @@ class Places:
     def keep(self) -> None:
         """A step has been made: this is where a checkpoint goes on.
 
-        An epoch is over when all that was handed out for its last step was the end of something: of the training data,
-        also if others have been evaluated meanwhile.
+        An epoch is over when all that was handed out for its last step was the end of something: of the
+        training data, also if others have been evaluated meanwhile.
         """
         places, before = self._positions(), self.kept["places"]
-        if new := [batch for kind, epoch, batch in places if [kind, epoch, batch] not in before and (epoch or batch)]:
+        if new := [
+            batch for kind, epoch, batch in places if [kind, epoch, batch] not in before and (epoch or batch)
+        ]:
             self._over = not any(new)
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
@@ -156,7 +164,9 @@ def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[str, in
             read = [(kind, k, b) for kind, k, b in filter(_is_place, places)]
             if min(loop, epoch) >= 0 and len(read) == len(places):
                 return (loop, epoch), read
-    raise DataError(f"Got the place {state!r:.200} in the data; expected what a checkpoint of this version holds.")
+    raise DataError(
+        f"Got the place {state!r:.200} in the data; expected what a checkpoint of this version holds."
+    )
 
 
 def _is_place(value: object) -> bool:
@@ -171,4 +181,6 @@ def _kind(loader: object) -> str:
     if not isinstance(loader, DataLoader):
         return f"{getattr(loader, '__qualname__', type(loader).__qualname__)} {length(loader, 0)}"
     parts = (loader, loader.dataset, loader.batch_sampler, loader.sampler)
-    return " ".join([*(type(part).__qualname__ for part in parts), f"{length(loader.dataset, 0)} {loader.batch_size}"])
+    return " ".join(
+        [*(type(part).__qualname__ for part in parts), f"{length(loader.dataset, 0)} {loader.batch_size}"]
+    )

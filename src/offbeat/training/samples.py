@@ -55,7 +55,9 @@ class Samples:
         return indices if self.size is None else iter(BatchSampler(indices, self.size, self.drop_last))
 
     def __len__(self) -> int:
-        share = range(self.world - 1 if type(self.sampler) in KNOWN else self.rank, len(self.sampler), self.world)
+        share = range(
+            self.world - 1 if type(self.sampler) in KNOWN else self.rank, len(self.sampler), self.world
+        )
         return len(share if self.size is None else BatchSampler(share, self.size, self.drop_last))
 
     def indices(self, start: int) -> Iterator[Any]:
@@ -91,7 +93,9 @@ def seeded(generator: torch.Generator, numbers: np.random.Generator) -> None:
 
 
 def align(seed: int, epoch: int, *parts: object) -> None:
-    """Tell what makes its own order, and what it is made of, which epoch it is, and seed it the same on all agents."""
+    """Tell what makes its own order, and what it is made of, which epoch it is, and seed it the same on all
+    agents.
+    """
     for part in _within(parts):
         if callable(tell := getattr(part, "set_epoch", None)):
             tell(epoch)
@@ -134,7 +138,9 @@ def length(items: Any, world: int) -> int | None:
     except (TypeError, NotImplementedError):
         return None
     if total < world:
-        raise SettingError(f"Got {total} samples (or batches) for {world} agents: pass more data or use fewer agents.")
+        raise SettingError(
+            f"Got {total} samples (or batches) for {world} agents: pass more data or use fewer agents."
+        )
     return int(total)
 
 

@@ -80,8 +80,8 @@ class Saver:
             self._usual.update(not_finite(new))  # a mask of -inf, or whatever an optimizer begins with
         except ContractError as error:
             raise SettingError(
-                f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's groups and "
-                "state, the model's get_extra_state, and the fields of an algorithm."
+                f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's "
+                "groups and state, the model's get_extra_state, and the fields of an algorithm."
             ) from None
 
     def _training(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""Every agent its own share of a torch DataLoader, or of any other iterable of batches, without communication.
+"""Every agent its own share of a torch DataLoader, or of any other iterable of batches, without
+communication.
 
-The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents; each takes
-every world-th sample of it. So the shares of an epoch are disjoint, whenever each agent gets there.
+The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents;
+each takes every world-th sample of it. So the shares of an epoch are disjoint, whenever each agent gets
+there.
 """
 
 from __future__ import annotations
@@ -29,32 +31,37 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]
 
     What a share is depends on what orders the loader:
 
-    - Sequential, shuffled, `SubsetRandomSampler`: samples rank, rank + world, ... of the epoch's order. All shares have
-      floor(N / world) samples, so up to world - 1 are left out of an epoch: the last ones of the order, which are
-      others in every epoch where the loader shuffles, always the same where it does not.
-    - Drawn with replacement, `WeightedRandomSampler`: every agent draws num_samples // world samples by itself.
-    - Any other sampler or batch sampler, subclasses of torch's included: items rank, rank + world, ... of its order.
-      The shares are disjoint if that order is the same in all processes, which cannot be checked. What helps is done
-      at the start of an epoch: `set_epoch` is called where there is one, and `generator` is seeded if it is torch's.
+    - Sequential, shuffled, `SubsetRandomSampler`: samples rank, rank + world, ... of the epoch's order. All
+      shares have floor(N / world) samples, so up to world - 1 are left out of an epoch: the last ones of the
+      order, which are others in every epoch where the loader shuffles, always the same where it does not.
+    - Drawn with replacement, `WeightedRandomSampler`: every agent draws num_samples // world samples by
+      itself.
+    - Any other sampler or batch sampler, subclasses of torch's included: items rank, rank + world, ... of its
+      order. The shares are disjoint if that order is the same in all processes, which cannot be checked. What
+      helps is done at the start of an epoch: `set_epoch` is called where there is one, and `generator` is
+      seeded if it is torch's.
     - An `IterableDataset`: batches rank, rank + world, ... of what the loader delivers, so every agent reads
-      everything. The shares are disjoint if all agents see the same stream: `set_epoch` and `generator` of the data
-      set are treated as above, and workers get the same seeds on all agents. It may split itself over its workers,
-      but not over the agents.
+      everything. The shares are disjoint if all agents see the same stream: `set_epoch` and `generator` of
+      the data set are treated as above, and workers get the same seeds on all agents. It may split itself
+      over its workers, but not over the agents.
     - A subclass of DataLoader with an `__iter__` of its own, such as what Accelerate prepares: batches rank,
-      rank + world, ... of what it delivers, as above. Where reading everything is too slow, shard a plain DataLoader,
-      and do in your loop, or with Accelerate's `send_to_device`, what the subclass does with a batch.
+      rank + world, ... of what it delivers, as above. Where reading everything is too slow, shard a plain
+      DataLoader, and do in your loop, or with Accelerate's `send_to_device`, what the subclass does with a
+      batch.
     - Any other iterable: elements rank, rank + world, ... A generator lasts for one epoch.
 
-    Batch size, collate_fn, workers and so on remain the loader's; batches always come in order. Worker seeds derive
-    from (seed, rank, epoch). What a loop sees after a restart is in docs/live.md. Raises SettingError for a
-    `DistributedSampler`, for something not iterable, and where the share of an agent would be empty.
+    Batch size, collate_fn, workers and so on remain the loader's; batches always come in order. Worker seeds
+    derive from (seed, rank, epoch). What a loop sees after a restart is in docs/live.md. Raises SettingError
+    for a `DistributedSampler`, for something not iterable, and where the share of an agent would be empty.
     """
     if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
         raise SettingError(f"Got rank {rank!r} of {world!r} agents; ranks are the integers 0 to agents - 1.")
     if not (isinstance(seed, int) and seed >= 0):
         raise SettingError(f"Got the seed {seed!r}; give an integer of at least 0, the same for all agents.")
     if not isinstance(loader, Iterable):
-        raise SettingError(f"Cannot shard a {type(loader).__name__}: pass a DataLoader or an iterable of batches.")
+        raise SettingError(
+            f"Cannot shard a {type(loader).__name__}: pass a DataLoader or an iterable of batches."
+        )
     refuse_distributed(loader)
     if not isinstance(loader, DataLoader) or _iterates(loader) or isinstance(loader.dataset, IterableDataset):
         return Shard(loader, Strided(loader, rank, world, seed))
@@ -63,7 +70,9 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]
 
 def _iterates(loader: DataLoader[Any]) -> bool:
     """Whether it is a subclass that may hand out other batches than its sampler's."""
-    return any(getattr(type(loader), name) is not getattr(DataLoader, name) for name in ("__iter__", "_get_iterator"))
+    return any(
+        getattr(type(loader), name) is not getattr(DataLoader, name) for name in ("__iter__", "_get_iterator")
+    )
 
 
 class Share(Protocol[Out]):
@@ -90,7 +99,9 @@ class Indexed(Generic[T]):
         for batch in self.loader:
             if not self.samples.asked:
                 kind = type(self.loader).__name__
-                raise SettingError(f"This {kind} goes past its sampler, so its samples cannot be split: pass another.")
+                raise SettingError(
+                    f"This {kind} goes past its sampler, so its samples cannot be split: pass another."
+                )
             yield batch
 
     def __len__(self) -> int:
@@ -100,7 +111,8 @@ class Indexed(Generic[T]):
 class Strided(Generic[T]):
     """Of anything else: every world-th batch of what it delivers; all are loaded, those skipped too.
 
-    Nobody knows the end of a stream before it is there. So where nothing follows the batches to skip, the last one of
+    Nobody knows the end of a stream before it is there. So where nothing follows the batches to skip, the
+    last one of
     them comes again: no epoch is handed out without a batch.
     """
 
@@ -168,9 +180,9 @@ class Place:
 class Shard(Generic[T]):
     """One agent's share of a loader. Each `for` over it is one epoch, whether it runs to the end or not.
 
-    `len` is the number of batches in a whole epoch, and raises TypeError where that is not known. Any other attribute,
-    such as `dataset` and `batch_size`, is the loader's: that of all agents together, not of the share. Without a
-    `share` it hands out what the loader does, to the bit.
+    `len` is the number of batches in a whole epoch, and raises TypeError where that is not known. Any other
+    attribute, such as `dataset` and `batch_size`, is the loader's: that of all agents together, not of the
+    share. Without a `share` it hands out what the loader does, to the bit.
     """
 
     def __init__(self, loader: Iterable[T], share: Share[T] | None) -> None:
@@ -202,7 +214,9 @@ class Shard(Generic[T]):
 
     def _hand_out(self, share: Share[T]) -> Iterator[T]:
         if self.used and isinstance(self._loader, Iterator):
-            raise SettingError(f"A {type(self._loader).__name__} lasts for one epoch; for more, pass a list, a loader.")
+            raise SettingError(
+                f"A {type(self._loader).__name__} lasts for one epoch; for more, pass a list, a loader."
+            )
         place, self.used = self.place, True
         place.size, place.turn = length(self, 0), place.turn + 1
         turn = place.turn
@@ -215,7 +229,9 @@ class Shard(Generic[T]):
                     place.batch += 1
                     yield batch
                     if turn != place.turn:
-                        raise SettingError("A newer loop over this share took over from this one: use a second loader.")
+                        raise SettingError(
+                            "A newer loop over this share took over from this one: use a second loader."
+                        )
                     if moves != place.moves:
                         break
                 else:
@@ -224,6 +240,8 @@ class Shard(Generic[T]):
                     if handed_out:
                         return
                     if not first:
-                        raise SettingError("An epoch of this loader has no batch for this agent: pass more data.")
+                        raise SettingError(
+                            "An epoch of this loader has no batch for this agent: pass more data."
+                        )
         finally:
             place.active -= 1

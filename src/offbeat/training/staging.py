@@ -1,8 +1,9 @@
-"""The way of a model on a GPU to and from the host, where it is mixed and published: pinned memory, a side stream.
+"""The way of a model on a GPU to and from the host, where it is mixed and published: pinned memory, a side
+stream.
 
-Pinned memory is copied by the GPU itself, at the full speed of the bus. The side stream waits for what the training
-stream has been given so far, the optimizer's step, and for nothing that is given to it afterwards; the host waits for
-the side stream alone.
+Pinned memory is copied by the GPU itself, at the full speed of the bus. The side stream waits for what the
+training stream has been given so far, the optimizer's step, and for nothing that is given to it afterwards;
+the host waits for the side stream alone.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class Staging:
 
     @torch.no_grad()
     def down(self) -> Leased:
-        """The buffers as they are when all that was given to their stream has run; valid until the next `down`."""
+        """The buffers as they are when all that was given to their stream has run; valid until the next
+        `down`.
+        """
         for device, stream in self._streams.items():
             stream.wait_stream(torch.cuda.current_stream(device))
         for part, host in zip(self.parts, self.host, strict=True):
@@ -41,7 +44,9 @@ class Staging:
             if not to.is_cuda:
                 to.copy_(part)
                 continue
-            torch.cuda.current_stream(to.device).synchronize()  # an earlier copy out of this memory may still run
+            torch.cuda.current_stream(
+                to.device
+            ).synchronize()  # an earlier copy out of this memory may still run
             host.copy_(part)
             to.copy_(host, non_blocking=True)
 

@@ -43,10 +43,13 @@ class Delay:
         if not (math.isfinite(self.mean) and self.mean >= 0):
             raise SettingError(f"The mean of a delay must be a finite number >= 0; got {self.mean}.")
         if self.cv is not None and self.family not in DEFAULT_CV:
-            raise SettingError(f"The {self.family} distribution has no coefficient of variation to set; got {self.cv}.")
+            raise SettingError(
+                f"The {self.family} distribution has no coefficient of variation to set; got {self.cv}."
+            )
         if self.cv is not None and not 1e-6 <= self.cv <= 1e3:
             raise SettingError(
-                f"The coefficient of variation must be between 1e-6 and 1000; got {self.cv}. Use 'constant' for 0."
+                f"The coefficient of variation must be between 1e-6 and 1000; got {self.cv}. Use 'constant' "
+                "for 0."
             )
         if (self.family == "empirical") != bool(self.values):
             raise SettingError("Measured values go with the empirical distribution, and it needs some.")
@@ -75,7 +78,11 @@ class Delay:
 
     def __str__(self) -> str:
         cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family)
-        return self.family + (f" {cv!r}" if cv is not None else "") + (f" mean {self.mean!r}" if self.mean != 1 else "")
+        return (
+            self.family
+            + (f" {cv!r}" if cv is not None else "")
+            + (f" mean {self.mean!r}" if self.mean != 1 else "")
+        )
 
 
 def empirical(values: np.ndarray | list[float], mean: float | None = None) -> Delay:
@@ -86,8 +93,8 @@ def empirical(values: np.ndarray | list[float], mean: float | None = None) -> De
     array = np.asarray(values, dtype=float).ravel()
     if array.size == 0 or not np.isfinite(array).all() or (array < 0).any() or array.sum() == 0:
         raise SettingError(
-            f"Measured delays must be finite numbers >= 0, at least one of them positive; got {array.size} values"
-            + (f" between {array.min()} and {array.max()}." if array.size else ".")
+            f"Measured delays must be finite numbers >= 0, at least one of them positive; got {array.size} "
+            "values" + (f" between {array.min()} and {array.max()}." if array.size else ".")
         )
     with np.errstate(over="ignore"):
         measured = float(array.mean())
@@ -106,7 +113,8 @@ def _is_number(text: str) -> bool:
 def parse(text: str) -> Delay:
     """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
 
-    Which column of a file: 'file PATH:COLUMN' (see `offbeat.world.measured`). 'gamma 0.25 mean 3' sets another mean.
+    Which column of a file: 'file PATH:COLUMN' (see `offbeat.world.measured`). 'gamma 0.25 mean 3' sets
+        another mean.
     Raises SettingError for anything else, DataError for a bad file.
     """
     shape, _, mean = text.strip().rpartition(" mean ")
@@ -127,6 +135,6 @@ def parse(text: str) -> Delay:
         return Delay(family, average, float(rest) if rest else None)
     except ValueError:
         raise SettingError(
-            f"Cannot read the delay '{text}'; expected a family, its coefficient of variation and perhaps its mean, "
-            "as in 'gamma 0.25' or 'lognormal 1 mean 3'."
+            f"Cannot read the delay '{text}'; expected a family, its coefficient of variation and perhaps "
+            "its mean, as in 'gamma 0.25' or 'lognormal 1 mean 3'."
         ) from None

@@ -1,4 +1,6 @@
-"""The named graphs, from networkx: one row each in `TOPOLOGIES`. Weights are `offbeat.world.topology`'s business."""
+"""The named graphs, from networkx: one row each in `TOPOLOGIES`. Weights are `offbeat.world.topology`'s
+business.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def _lattice(n: int, shape: str, wrap: bool) -> nx.Graph:
         if rows * columns != n or (wrap and min(rows, columns) < least):
             thin = ", both 3 or more" if wrap else ""
             advice = f" Or give it {rows * columns} agents." if rows * columns and not wrap else ""
-            raise SettingError(f"'{what}:{shape}' on {n} agents: expected {_SHAPE}, with product {n}{thin}.{advice}")
+            raise SettingError(
+                f"'{what}:{shape}' on {n} agents: expected {_SHAPE}, with product {n}{thin}.{advice}"
+            )
     elif fits(n):
         rows, columns = rows_of(n), n // rows_of(n)
     else:

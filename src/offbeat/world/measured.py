@@ -1,9 +1,9 @@
-"""Delays that were measured, from a file: one number a line, or an array of one dimension. What has more is refused
-unless it is said which part is meant, so that no column of times or of names is taken for delays.
+"""Delays that were measured, from a file: one number a line, or an array of one dimension. What has more is
+refused unless it is said which part is meant, so that no column of times or of names is taken for delays.
 
     PATH          text with one number a line; .npy, or .npz with one array, of one dimension
-    PATH:COLUMN   this column: its number, from 1, or its name in the first line; of an .npz the name of an array
-    PATH:all      all numbers of a matrix; NaN stands for what was not measured
+    PATH:COLUMN   this column: its number, from 1, or its name in the first line; of an .npz the name of an
+    array PATH:all      all numbers of a matrix; NaN stands for what was not measured
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def _array(path: Path, column: str | None) -> np.ndarray:
         elif len(found) == 1:
             (chosen,) = found.values()
         else:
-            raise ValueError(f"it holds the arrays {', '.join(found) or 'none'}; name one of them as the column")
+            raise ValueError(
+                f"it holds the arrays {', '.join(found) or 'none'}; name one of them as the column"
+            )
     else:
         chosen = array(path)
     if chosen.dtype.names and column in chosen.dtype.names:
@@ -92,7 +94,8 @@ def _text(path: Path, column: str | None) -> np.ndarray:
         return np.empty(0)
     if all(COMMAS.fullmatch(line) for _, line in lines[:SHOWN]) and column is None:
         raise ValueError(
-            f"its line {lines[0][0]} is '{lines[0][1]:.{SHOWN}}': are these decimal commas? Write 0.5, not 0,5"
+            f"its line {lines[0][0]} is "
+            f"'{lines[0][1]:.{SHOWN}}': are these decimal commas? Write 0.5, not 0,5"
         )
     rows = [(at, _fields(line)) for at, line in lines]
     names = [] if column in (None, ALL) or all(map(_is_number, rows[0][1])) else rows.pop(0)[1]

@@ -37,8 +37,8 @@ class Topology:
     Attributes:
         name: what it is called in reports
         graph: a frozen `networkx.Graph` or `DiGraph` on the nodes 0..n-1
-        w: W, a `scipy.sparse.csr_array` [n, n] of float64 whose rows sum to 1; w_ij is the weight that agent i gives
-            to j's model
+        w: W, a `scipy.sparse.csr_array` [n, n] of float64 whose rows sum to 1; w_ij is the weight that agent
+            i gives to j's model
         a: A, likewise, but its columns sum to 1; a_ij is the share of j's mass that goes to i
     """
 
@@ -54,7 +54,9 @@ class Topology:
 
     @property
     def degree(self) -> float:
-        """To how many others an agent sends, on average; W has a diagonal without zeros, and no entry that is zero."""
+        """To how many others an agent sends, on average; W has a diagonal without zeros, and no entry that is
+        zero.
+        """
         return (int(self.w.nnz) - self.n) / self.n
 
     def dense_w(self) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -138,8 +140,8 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
 
     Args:
         name_or_graph: a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4",
-            "erdos-renyi:0.4", "grid:2x6", "torus:3x4"); or any connected networkx graph (strongly connected if it is
-            directed); or a `Topology`, which is returned as it is.
+            "erdos-renyi:0.4", "grid:2x6", "torus:3x4"); or any connected networkx graph (strongly connected
+            if it is directed); or a `Topology`, which is returned as it is.
 
     Undirected: `metropolis` weights, and A = W. Directed: w_ij = 1 / (1 + indegree of i) and
     a_ij = 1 / (1 + outdegree of j), for every edge j -> i and for i = j.

@@ -25,9 +25,13 @@ class Crash:
 
     def __post_init__(self) -> None:
         if not (self.agent >= 0 and math.isfinite(self.at) and self.at >= 0):
-            raise SettingError(f"A crash needs an agent >= 0 and a time >= 0; got agent {self.agent} at {self.at}.")
+            raise SettingError(
+                f"A crash needs an agent >= 0 and a time >= 0; got agent {self.agent} at {self.at}."
+            )
         if self.until is not None and not self.until > self.at:
-            raise SettingError(f"Agent {self.agent} crashes at {self.at}; it cannot return before, at {self.until}.")
+            raise SettingError(
+                f"Agent {self.agent} crashes at {self.at}; it cannot return before, at {self.until}."
+            )
 
     def __str__(self) -> str:
         back = f" until {_text(self.until)}" if self.until is not None else ""
@@ -46,8 +50,8 @@ class World:
     Attributes:
         seed: every stream of the run comes from it
         compute: delay of a gradient (default: gamma, mean 1, cv 0.25)
-        communication: delay of a transmission of one model (default: lognormal, mean 1, cv 1); a smaller payload takes
-            proportionally less, bare numbers take no time
+        communication: delay of a transmission of one model (default: lognormal, mean 1, cv 1); a smaller
+            payload takes proportionally less, bare numbers take no time
         own_compute, own_communication: agent -> its own delay instead, where it has one
         slow_compute, slow_communication: agent -> factor on its mean
         loss: probability that one receiver misses one transmission of a register; mail is never lost
@@ -100,7 +104,9 @@ class World:
 
     def communication_delay(self, agent: int) -> Delay:
         """How long this agent's transmissions take, for one model each."""
-        return self.own_communication.get(agent, self.communication).times(self.slow_communication.get(agent, 1.0))
+        return self.own_communication.get(agent, self.communication).times(
+            self.slow_communication.get(agent, 1.0)
+        )
 
 
 def measured(world: World) -> list[str]:
@@ -139,7 +145,9 @@ def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) 
     return world
 
 
-_CRASH = re.compile(r"^\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.eE+-]+)(?:\s+until\s+([0-9.eE+-]+))?\s*$", re.IGNORECASE)
+_CRASH = re.compile(
+    r"^\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.eE+-]+)(?:\s+until\s+([0-9.eE+-]+))?\s*$", re.IGNORECASE
+)
 
 
 def parse_crash(text: str) -> Crash:
@@ -151,4 +159,6 @@ def parse_crash(text: str) -> Crash:
             return Crash(int(agent), float(at), float(until) if until else None)
     except ValueError:
         pass
-    raise SettingError(f"Cannot read the crash '{text}'; expected 'agent 3 at 100' or 'agent 3 at 100 until 200'.")
+    raise SettingError(
+        f"Cannot read the crash '{text}'; expected 'agent 3 at 100' or 'agent 3 at 100 until 200'."
+    )

@@ -28,7 +28,9 @@ def held_out_loss(model: nn.ModuleList) -> float:
     """The energy distance between what the generator makes and fresh points."""
     torch.manual_seed(0)
     fake, real = model[0](torch.randn(500, nz)), points(500, seed=9)
-    return (2 * torch.cdist(fake, real).mean() - torch.cdist(fake, fake).mean() - torch.cdist(real, real).mean()).item()
+    return (
+        2 * torch.cdist(fake, real).mean() - torch.cdist(fake, fake).mean() - torch.cdist(real, real).mean()
+    ).item()
 
 
 def main() -> None:
@@ -55,7 +57,10 @@ def main() -> None:
             errG.backward()
             netD.zero_grad()
             optimizer.step()
-            print(f"[{epoch}/{epochs}][{i}] Loss_D: {(errD_real + errD_fake).item():.4f} Loss_G: {errG.item():.4f}")
+            print(
+                f"[{epoch}/{epochs}][{i}] Loss_D: {(errD_real + errD_fake).item():.4f} Loss_G: "
+                f"{errG.item():.4f}"
+            )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ gamma, updates, longest = 0.99, 70, 40
 
 
 class CartPole:
-    """The usual equations of motion, in steps of 0.02 s; an episode ends when the pole falls or the cart is gone."""
+    """The usual equations of motion, in steps of 0.02 s; an episode ends when the pole falls or the cart is
+    gone.
+    """
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)

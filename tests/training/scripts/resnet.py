@@ -82,7 +82,10 @@ def main() -> None:
             train_loss += loss.item()
             correct += outputs.argmax(1).eq(targets).sum().item()
             total += targets.size(0)
-            print(f"{batch_idx}/{len(trainloader)} Loss: {train_loss / (batch_idx + 1):.3f} | Acc: {correct}/{total}")
+            print(
+                f"{batch_idx}/{len(trainloader)} Loss: {train_loss / (batch_idx + 1):.3f} | Acc: "
+                f"{correct}/{total}"
+            )
         net.eval()
         with torch.no_grad():
             correct = sum(net(inputs).argmax(1).eq(targets).sum().item() for inputs, targets in testloader)

@@ -72,7 +72,9 @@ def main() -> None:
             loss.backward()
             train_loss += loss.item()
             optimizer.step()
-            print(f"Train Epoch: {epoch} [{batch_idx}/{len(train_loader)}]\tLoss: {loss.item() / len(data):.6f}")
+            print(
+                f"Train Epoch: {epoch} [{batch_idx}/{len(train_loader)}]\tLoss: {loss.item() / len(data):.6f}"
+            )
         print(f"====> Epoch: {epoch} Average loss: {train_loss / len(train_loader.dataset):.4f}")
         model.eval()
         with torch.no_grad():

@@ -1,4 +1,6 @@
-"""Digits with Hugging Face Accelerate, which prepares model, optimizer and loaders, and accumulates gradients."""
+"""Digits with Hugging Face Accelerate, which prepares model, optimizer and loaders, and accumulates
+gradients.
+"""
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +20,9 @@ def build() -> nn.Sequential:
 
 def data_set(part: slice) -> TensorDataset:
     digits = load_digits()
-    return TensorDataset(torch.tensor(digits.data[part] / 16, dtype=torch.float32), torch.tensor(digits.target[part]))
+    return TensorDataset(
+        torch.tensor(digits.data[part] / 16, dtype=torch.float32), torch.tensor(digits.target[part])
+    )
 
 
 @torch.no_grad()

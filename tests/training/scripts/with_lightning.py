@@ -41,7 +41,9 @@ def build() -> LitDigits:
 
 def data_set(part: slice) -> TensorDataset:
     digits = load_digits()
-    return TensorDataset(torch.tensor(digits.data[part] / 16, dtype=torch.float32), torch.tensor(digits.target[part]))
+    return TensorDataset(
+        torch.tensor(digits.data[part] / 16, dtype=torch.float32), torch.tensor(digits.target[part])
+    )
 
 
 @torch.no_grad()

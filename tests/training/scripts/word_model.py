@@ -84,7 +84,10 @@ def main() -> None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             total_loss += loss.item()
-            print(f"| epoch {epoch} | {batch}/{len(batches)} batches | ppl {math.exp(total_loss / (batch + 1)):8.2f}")
+            print(
+                f"| epoch {epoch} | {batch}/{len(batches)} batches | ppl "
+                f"{math.exp(total_loss / (batch + 1)):8.2f}"
+            )
         print(f"| end of epoch {epoch} | valid ppl {held_out_loss(model):8.2f}")
 
 

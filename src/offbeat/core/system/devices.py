@@ -13,7 +13,8 @@ from offbeat.core.errors import SettingError
 EXPECTED = "expected 'cpu', or 'cuda' or 'cuda:1' for a GPU"
 
 CHUNK = 1 << 28
-"""Bytes of models whose gradients are evaluated in one call on a GPU, at most, unless a single one is larger."""
+"""Bytes of models whose gradients are evaluated in one call on a GPU, at most, unless a single one is
+larger."""
 
 
 def find(name: str) -> torch.device:
@@ -25,17 +26,23 @@ def find(name: str) -> torch.device:
     if device.type == "cpu":
         return torch.device("cpu")
     if device.type == "mps":
-        raise SettingError(f"Got device '{name}', {EXPECTED}; what is measured needs float64, which MPS does not have.")
+        raise SettingError(
+            f"Got device '{name}', {EXPECTED}; what is measured needs float64, which MPS does not have."
+        )
     if device.type != "cuda":
         raise SettingError(f"Got device '{name}', {EXPECTED}; runs are made on no other kind of device.")
     if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        raise SettingError(f"Got device '{name}', expected 'cpu': this torch build, {torch.__version__}, has no CUDA.")
+        raise SettingError(
+            f"Got device '{name}', expected 'cpu': this torch build, {torch.__version__}, has no CUDA."
+        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
         raise SettingError(f"Got device '{name}', expected 'cpu': no GPU is visible.")
     index = torch.cuda.current_device() if device.index is None else device.index
     if index >= count:
-        raise SettingError(f"Got device '{name}', expected one of {', '.join(f'cuda:{k}' for k in range(count))}.")
+        raise SettingError(
+            f"Got device '{name}', expected one of {', '.join(f'cuda:{k}' for k in range(count))}."
+        )
     return torch.device("cuda", index)
 
 
@@ -47,7 +54,8 @@ def free(device: torch.device) -> float:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Convolutions on a GPU in full float32, where cuDNN may keep 10 bits, by algorithms that repeat their bits.
+    """Convolutions on a GPU in full float32, where cuDNN may keep 10 bits, by algorithms that repeat their
+    bits.
 
     Products of matrices are left as they are set: in full float32 unless the user said otherwise.
     """

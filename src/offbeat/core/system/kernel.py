@@ -1,10 +1,12 @@
 """Linear forms over large vectors in one trip through memory.
 
-torch evaluates c_0 v_0 + c_1 v_1 + ... as one operation after the other, and once a vector outgrows the caches every
-one of them fetches the sum from memory and sends it back. The C function next to this file reads each v_k once and
-writes once. It is compiled at first use, which takes a moment, and kept in the user's cache.
+torch evaluates c_0 v_0 + c_1 v_1 + ... as one operation after the other, and once a vector outgrows the
+caches every one of them fetches the sum from memory and sends it back. The C function next to this file reads
+each v_k once and writes once. It is compiled at first use, which takes a moment, and kept in the user's
+cache.
 
-The result has the bits that torch gives on this machine: at load the function is compared with torch, and is not used
+The result has the bits that torch gives on this machine: at load the function is compared with torch, and is
+    not used
 if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
 """
 
@@ -53,8 +55,8 @@ Functions = Mapping[torch.dtype, Compiled]
 def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
     """out <- c_0 v_0, then out <- c_k v_k + out from left to right; `also` receives the same values.
 
-    All are flat tensors of one length. `out` and `also` may each be one of the v_k; tensors that overlap in part are
-    not supported. The coefficients are rounded to the dtype first, as torch does.
+    All are flat tensors of one length. `out` and `also` may each be one of the v_k; tensors that overlap in
+    part are not supported. The coefficients are rounded to the dtype first, as torch does.
     """
     if not terms:
         raise SettingError("Got a linear form without terms; expected at least one term.")
@@ -66,14 +68,15 @@ def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
 
 
 def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
-    """pool[out[r]] <- sum_k c_k pool[slots[k]] over first[r] <= k < first[r + 1], from left to right, for every r.
+    """pool[out[r]] <- sum_k c_k pool[slots[k]] over first[r] <= k < first[r + 1], from left to right, for
+    every r.
 
     Args:
         pool: contiguous [S, P], without gradients; no row is written and read, none written twice
         out, first, slots: int64, contiguous: [m], [m + 1], one for each term
 
-    On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated together, and may differ by
-    rounding.
+    On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated together, and may
+    differ by rounding.
     """
     if pool.device.type != "cpu":
         _rows_together(pool, out, first, slots, coefficients)
@@ -88,7 +91,8 @@ def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats
 
 
 def _rows_together(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
-    """`rows` in few wide operations: all first terms, then all second ones and so on; the longer forms come first.
+    """`rows` in few wide operations: all first terms, then all second ones and so on; the longer forms come
+    first.
 
     Sums are made in float32 at least, and rounded to the pool's dtype once.
     """
@@ -96,7 +100,9 @@ def _rows_together(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficien
         return
     order = np.argsort(first[:-1] - first[1:], kind="stable")
     begin, shorter = first[:-1][order], (first[:-1] - first[1:])[order]  # minus the lengths: rising
-    counts = [int(np.searchsorted(shorter, -k)) for k in range(-int(shorter[0]))]  # forms of more than k terms
+    counts = [
+        int(np.searchsorted(shorter, -k)) for k in range(-int(shorter[0]))
+    ]  # forms of more than k terms
     at = np.concatenate([begin[:count] + k for k, count in enumerate(counts)])
     wide = torch.promote_types(pool.dtype, torch.float32)
     index = torch.from_numpy(np.concatenate((out[order], slots[at]))).to(pool.device)
@@ -125,9 +131,11 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Program:
-    """Gradients and forms over the rows of a pool, in chunks: what `rows` takes, and for each form a gradient.
+    """Gradients and forms over the rows of a pool, in chunks: what `rows` takes, and for each form a
+    gradient.
 
-    A chunk's gradients, at `models`, on minibatches `index` [m, B], go to the rows `scratch`, which its forms may read.
+    A chunk's gradients, at `models`, on minibatches `index` [m, B], go to the rows `scratch`, which its forms
+    may read.
 
     Attributes:
         bounds: where chunks begin, and where the last one ends
@@ -144,7 +152,9 @@ class Program:
 
 
 def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
-    """Chunk after chunk, the gradients and then the forms; False, and nothing done, where it cannot be compiled."""
+    """Chunk after chunk, the gradients and then the forms; False, and nothing done, where it cannot be
+    compiled.
+    """
     compiled = _load()[0].get(pool.dtype) if pool.device.type == "cpu" else None
     if compiled is None or compiled.steps is None:
         return False
@@ -164,10 +174,14 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
 
 def _refuse_gaps(pool: Tensor, *arrays: np.ndarray[Any, Any]) -> None:
     if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
-        raise SettingError("A pool of models and the arrays that say what to do with it have to be contiguous.")
+        raise SettingError(
+            "A pool of models and the arrays that say what to do with it have to be contiguous."
+        )
 
 
-def _call_rows(function: Function, pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
+def _call_rows(
+    function: Function, pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats
+) -> None:
     longest, m = int((first[1:] - first[:-1]).max(initial=0)), len(out)
     _refuse_gaps(pool, out, first, slots, coefficients)
     vectors, narrow = (ctypes.c_void_p * longest)(), (CTYPES[pool.dtype][0] * longest)()
@@ -193,14 +207,18 @@ def _with_torch(out: Tensor, terms: Terms, also: Tensor | None) -> None:
 
 
 def _large(out: Tensor, terms: Terms, also: Tensor | None) -> bool:
-    """Whether the compiled function may be used; all that torch refuses is left to torch, which says what is wrong."""
+    """Whether the compiled function may be used; all that torch refuses is left to torch, which says what is
+    wrong.
+    """
     if out.nbytes < THRESHOLD or out.dtype not in CTYPES:
         return False
     grad, most = torch.is_grad_enabled(), torch.finfo(out.dtype).max
     alike = (out.dtype, out.shape, torch.device("cpu"), torch.strided)
     tensors = [out, *(v for _, v in terms), *(() if also is None else (also,))]
     return all(abs(c) <= most for c, _ in terms) and all(
-        (t.dtype, t.shape, t.device, t.layout) == alike and t.is_contiguous() and not (grad and t.requires_grad)
+        (t.dtype, t.shape, t.device, t.layout) == alike
+        and t.is_contiguous()
+        and not (grad and t.requires_grad)
         for t in tensors
     )
 
@@ -212,7 +230,9 @@ def _call(function: Function, out: Tensor, terms: Terms, also: Tensor | None) ->
     function(out.data_ptr(), second, out.numel(), vectors, coefficients, n, STREAM)
     for written in (out,) if also is None else (out, also):
         if not written.is_inference():
-            torch.autograd.graph.increment_version(written)  # as in-place operations do: a backward pass checks it
+            torch.autograd.graph.increment_version(
+                written
+            )  # as in-place operations do: a backward pass checks it
 
 
 @cache
@@ -243,7 +263,9 @@ def _fused() -> bool:
 
 
 def _checked(loaded: ctypes.CDLL) -> Functions:
-    """The functions in that library; KernelError unless they give torch's bits, in whole tiles and in what is left."""
+    """The functions in that library; KernelError unless they give torch's bits, in whole tiles and in what is
+    left.
+    """
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
     functions = dict[torch.dtype, Compiled]()
     for dtype, (_, named) in CTYPES.items():

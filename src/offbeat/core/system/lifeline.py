@@ -1,4 +1,6 @@
-"""How a process ends with the one that started it, whatever it is doing: it may be stopped, or blocked in C code."""
+"""How a process ends with the one that started it, whatever it is doing: it may be stopped, or blocked in C
+code.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ def end_with_parent(lifeline: int | None = None) -> None:
     """Have the kernel kill this process when the thread that started it ends; only Linux does so.
 
     Args:
-        lifeline: a pipe of which the parent alone holds the other end. A parent that was gone already is noticed by
-            it.
+        lifeline: a pipe of which the parent alone holds the other end. A parent that was gone already is
+            noticed by it.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,4 +1,6 @@
-"""Locks on files: held by a process, and gone with it however it ends, wherever it runs (another container, say)."""
+"""Locks on files: held by a process, and gone with it however it ends, wherever it runs (another container,
+say).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Lock:
-    """A lock that is held until it is released, or this process ends. Processes that it starts have no part in it."""
+    """A lock that is held until it is released, or this process ends. Processes that it starts have no part
+    in it.
+    """
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -32,8 +36,8 @@ class Lock:
 def take(folder: Path, sure: bool = False) -> Lock | None:
     """Take the lock of this folder; None if somebody else has it, or has just removed it.
 
-    Where the file system has no locks nobody is kept out, unless `sure`: then that is an OSError, as is anything in the
-    lock's place that is no regular file.
+    Where the file system has no locks nobody is kept out, unless `sure`: then that is an OSError, as is
+    anything in the lock's place that is no regular file.
     """
     try:
         import fcntl

@@ -38,11 +38,12 @@ FAILURES = (KernelError, subprocess.SubprocessError, OSError, RuntimeError, Valu
 
 
 def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
-    """The library of that file of the package, from the cache if it is there and whole, and the compiler's title.
+    """The library of that file of the package, from the cache if it is there and whole, and the compiler's
+    title.
 
-    Its name holds all that the result depends on, and the SHA-256 of its own content: what is cut or damaged is built
-    anew before anything runs it. Several processes may build it at once. Where the cache cannot be written, it is built
-    for this process alone.
+    Its name holds all that the result depends on, and the SHA-256 of its own content: what is cut or damaged
+    is built anew before anything runs it. Several processes may build it at once. Where the cache cannot be
+    written, it is built for this process alone.
     """
     command = _compiler()
     banner = _run([*command, "--version"])
@@ -96,7 +97,13 @@ def _compiler() -> list[str]:
 
 def title(command: Sequence[str], banner: str) -> str:
     """`gcc 12.2.0` out of what --version prints, whichever name the compiler was called by."""
-    kind = "clang" if "clang" in banner else "gcc" if "Free Software Foundation" in banner else Path(command[0]).name
+    kind = (
+        "clang"
+        if "clang" in banner
+        else "gcc"
+        if "Free Software Foundation" in banner
+        else Path(command[0]).name
+    )
     version = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", banner))
     return f"{kind} {version[0]}" if version else kind
 

@@ -1,10 +1,12 @@
-"""How files are read that may be damaged, swapped, hostile, or of a newer version: every reader goes through here.
+"""How files are read that may be damaged, swapped, hostile, or of a newer version: every reader goes through
+here.
 
     with reading(path, "a trace that offbeat wrote"):
         head = json.loads(content(path))      # whatever is raised in here, and is no error of ours already,
         ...                                   # becomes a DataError that names the file and both sides
 
-What is no regular file is refused before it is opened, and sizes are checked before anything is allocated or inflated.
+What is no regular file is refused before it is opened, and sizes are checked before anything is allocated or
+inflated.
 """
 
 from __future__ import annotations
@@ -35,7 +37,15 @@ LARGEST_JSON = 100_000_000
 SMALL, MOST_TIMES = 64_000_000, 200
 """Bytes that may always be inflated; beyond that, how many times the size of what they are inflated from."""
 
-UNSAYING = (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, UnicodeError)
+UNSAYING = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+    UnicodeError,
+)
 """Exceptions whose messages say little without their names."""
 
 SHOWN = 300
@@ -44,14 +54,18 @@ SHOWN = 300
 
 @contextmanager
 def reading(path: str | os.PathLike[str], expected: str, do: str = "") -> Iterator[None]:
-    """Whatever a parser raises becomes a DataError: the file, what was found, what was `expected`, what to `do`."""
+    """Whatever a parser raises becomes a DataError: the file, what was found, what was `expected`, what to
+    `do`.
+    """
     more = f" {do}" if do else ""
     try:
         yield
     except OffbeatError as error:
         if not isinstance(error, DataError) or str(path) in str(error):
             raise
-        raise DataError(f"{path} cannot be read ({str(error).rstrip('.')}); expected {expected}.{more}") from error
+        raise DataError(
+            f"{path} cannot be read ({str(error).rstrip('.')}); expected {expected}.{more}"
+        ) from error
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}; expected {expected}.{more}") from error
     except Exception as error:
@@ -68,7 +82,9 @@ def _found(error: Exception) -> str:
 
 
 def opened(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, to be read. Raises ValueError for anything else: a pipe would never end, a device has no end."""
+    """A regular file, to be read. Raises ValueError for anything else: a pipe would never end, a device has
+    no end.
+    """
     _refuse_irregular(Path(path).stat().st_mode)
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
     try:
@@ -100,12 +116,15 @@ def json_in(path: str | os.PathLike[str]) -> Any:
 
 
 def refuse_newer(path: str | os.PathLike[str], got: object, known: str) -> None:
-    """Raise DataError if a file says that it is of a later version, `got`, than the one that is `known`: 'trace 1'."""
+    """Raise DataError if a file says that it is of a later version, `got`, than the one that is `known`:
+    'trace 1'.
+    """
     name, _, version = known.rpartition(" ")
     match = re.fullmatch(rf"{name} (\d{{1,9}})", got) if isinstance(got, str) else None
     if match and int(match[1]) > int(version):
         raise DataError(
-            f"{path} was written by a newer offbeat: it says '{got}', this one reads up to '{known}'. Upgrade offbeat."
+            f"{path} was written by a newer offbeat: it says '{got}', this one reads up to '{known}'. "
+            "Upgrade offbeat."
         )
 
 

@@ -22,7 +22,9 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def handled(handler: Callable[[int], object], *more: signal.Signals) -> Iterator[None]:
-    """Have SIGTERM, SIGHUP and `more` call this meanwhile; SIGHUP once, and not under nohup, which ignores it."""
+    """Have SIGTERM, SIGHUP and `more` call this meanwhile; SIGHUP once, and not under nohup, which ignores
+    it.
+    """
     hung_up = False
 
     def called(number: int, _: FrameType | None) -> None:
@@ -39,7 +41,9 @@ def handled(handler: Callable[[int], object], *more: signal.Signals) -> Iterator
         yield
     finally:
         for number, former in before.items():
-            if signal.getsignal(number) is called:  # else it came to somebody within, and is ignored since then
+            if (
+                signal.getsignal(number) is called
+            ):  # else it came to somebody within, and is ignored since then
                 signal.signal(number, signal.SIG_IGN if hung_up and number == HANG_UP else former)
 
 

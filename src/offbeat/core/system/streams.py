@@ -36,7 +36,9 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> np.random.Generator:
-    """The generator of one (agent, purpose). `life`: another one after a crash that took the generator's state."""
+    """The generator of one (agent, purpose). `life`: another one after a crash that took the generator's
+    state.
+    """
     key = (agent, purpose, life) if life else (agent, purpose)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 

@@ -1,6 +1,8 @@
-"""Holds an algorithm and the engine to the contract of `offbeat.core.agent`, where that takes time (`check=True`).
+"""Holds an algorithm and the engine to the contract of `offbeat.core.agent`, where that takes time
+(`check=True`).
 
-What costs next to nothing is always checked, by `offbeat.core.promises`. Raises ContractError, which names the promise.
+What costs next to nothing is always checked, by `offbeat.core.promises`. Raises ContractError, which names
+the promise.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class Given:
     value: Tensor
 
     def changed(self, closely: bool) -> bool:
-        """Whether it is another now; only if looked at closely it shows that it was changed behind torch's back."""
+        """Whether it is another now; only if looked at closely it shows that it was changed behind torch's
+        back.
+        """
         if self.tensor._version != self.version:
             return True
         return closely and self.tensor.numpy(force=True).tobytes() != self.value.numpy(force=True).tobytes()
@@ -33,7 +37,8 @@ class Given:
 
 @dataclass
 class Checker:
-    """Checks promises b and e of the agent, that its model keeps its size, and 3 of the engine, after every handler.
+    """Checks promises b and e of the agent, that its model keeps its size, and 3 of the engine, after every
+    handler.
 
     Attributes:
         pickle_every: every how many handlers an agent is pickled

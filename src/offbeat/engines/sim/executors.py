@@ -79,7 +79,9 @@ class Batched:
                 self.known |= {i: (gradients, row) for row, i in enumerate(some)}
             self.open.clear()
         gradients, row = self.known.pop(agent)
-        return Vector(tuple([g[row] for g in gradients]))  # one by one: a thousand at once wake the garbage collector
+        return Vector(
+            tuple([g[row] for g in gradients])
+        )  # one by one: a thousand at once wake the garbage collector
 
 
 def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[int, Vector]:
@@ -94,7 +96,10 @@ def _gradients(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> Par
     return task.gradients(list(requests), [sample for _, sample in requests.values()], models)
 
 
-EXECUTORS: dict[str, type[EventByEvent] | type[Batched]] = {"batched": Batched, "event-by-event": EventByEvent}
+EXECUTORS: dict[str, type[EventByEvent] | type[Batched]] = {
+    "batched": Batched,
+    "event-by-event": EventByEvent,
+}
 
 
 def executor(name: str, task: Task) -> Executor:

@@ -1,7 +1,8 @@
 """Replays a trace: fresh agents meet the same events in the same order, and must do the same.
 
-Each agent's events are handed over in the order in which it met them, as soon as what they carry has been produced: a
-register's version, a letter. What comes out is compared with what was recorded: which versions entered every write.
+Each agent's events are handed over in the order in which it met them, as soon as what they carry has been
+produced: a register's version, a letter. What comes out is compared with what was recorded: which versions
+entered every write.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Life:
     at: Vector | None = None
     resumed: int = 0  # how often it went on from a checkpoint
     incarnation: int = 1
-    known: dict[int, int] = field(default_factory=dict)  # the newest incarnation of others that it knows of, if not 1
+    known: dict[int, int] = field(
+        default_factory=dict
+    )  # the newest incarnation of others that it knows of, if not 1
     alarms: list[tuple[float, int, str]] = field(default_factory=list)
 
 
@@ -55,7 +58,8 @@ class Replay:
     """Runs a trace again.
 
     Attributes:
-        new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of its lives
+        new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of
+            its lives
         initial: the model that all start from
         gradient: evaluates gradients
         skips: whether updates that are not finite were skipped (see `offbeat.engines.live.node.guard`)
@@ -93,14 +97,22 @@ class Replay:
 
     def run(self, progress: Callable[[int], None] | None = None) -> Trace:
         """The trace of the replay. Raises DataError where the agents do something else than was recorded."""
-        queues = [deque(self.trace.events[self.trace.events["agent"] == i].tolist()) for i in range(self.topology.n)]
+        queues = [
+            deque(self.trace.events[self.trace.events["agent"] == i].tolist()) for i in range(self.topology.n)
+        ]
         waiting = sorted(range(len(queues)), key=lambda i: queues[i][0][0] if queues[i] else 0.0)
         done = 0
         while any(queues):
             before = done
             for i in waiting:
-                limit = min((queue[0][0] for j, queue in enumerate(queues) if queue and j != i), default=float("inf"))
-                while queues[i] and (queues[i][0][0] <= limit or done == before) and self._ready(i, queues[i][0]):
+                limit = min(
+                    (queue[0][0] for j, queue in enumerate(queues) if queue and j != i), default=float("inf")
+                )
+                while (
+                    queues[i]
+                    and (queues[i][0][0] <= limit or done == before)
+                    and self._ready(i, queues[i][0])
+                ):
                     self._event(i, queues[i].popleft())
                     done += 1
             if done == before:
@@ -122,7 +134,9 @@ class Replay:
 
     def stacked(self) -> Parts:
         """All agents' models, [n, P]."""
-        return tuple(torch.stack(rows) for rows in zip(*(life.model.parts for life in self.lives), strict=True))
+        return tuple(
+            torch.stack(rows) for rows in zip(*(life.model.parts for life in self.lives), strict=True)
+        )
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -202,9 +216,15 @@ class Replay:
     def _resume(self, i: int, version: int) -> None:
         """Agent i is what it was when it was saved; nothing that it sent since then arrives."""
         if (i, version) not in self.saved:
-            raise DataError(f"Agent {i} went on from its version {version}; the trace does not say when it was saved.")
+            raise DataError(
+                f"Agent {i} went on from its version {version}; the trace does not say when it was saved."
+            )
         before, life = self.lives[i], copy.deepcopy(self.saved[i, version])
-        life.version, life.resumed, life.alive = before.version, before.resumed + 1, frozenset(range(self.topology.n))
+        life.version, life.resumed, life.alive = (
+            before.version,
+            before.resumed + 1,
+            frozenset(range(self.topology.n)),
+        )
         life.agent.rule, life.agent.view = before.agent.rule, self.topology.view(i, life.alive)
         self.lives[i] = life
         life.incarnation, life.known = 1, {}  # the launcher counts anew
@@ -222,7 +242,9 @@ class Replay:
         for old in [v for v in versions if v < version]:
             del versions[old]
         if key not in self.bound:
-            self.bound[key] = replace(newest, **{name: Vector(v.parts) for name, v in vectors(newest).items()})
+            self.bound[key] = replace(
+                newest, **{name: Vector(v.parts) for name, v in vectors(newest).items()}
+            )
         late = vectors(self.bound[key])
         for name, v in vectors(newest).items():
             late[name].move(v)
@@ -249,7 +271,9 @@ class Replay:
         if model is life.model:
             settle()
         else:
-            mixed = sorted({v.stamp for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != i})
+            mixed = sorted(
+                {v.stamp for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != i}
+            )
             settle()
             if self.skips and not finite(model.parts):
                 model.become(life.model)

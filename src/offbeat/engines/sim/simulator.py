@@ -133,7 +133,9 @@ class Simulator:
                 self._leave(i, agent, agent.start())
 
     def run(self, until: float) -> None:
-        """Process every event up to and including the time `until`. Raises ContractError for a broken promise."""
+        """Process every event up to and including the time `until`. Raises ContractError for a broken
+        promise.
+        """
         heap = self.heap
         with self._blaming():
             while heap and heap[0][0] <= until:
@@ -153,7 +155,9 @@ class Simulator:
 
     def stalled(self) -> str | None:
         """From when on nothing will ever happen again, if that is so."""
-        return standstill(self.heap, self.epoch, self.alive, sum(map(len, self.arrived)), any(self.steps), self.now)
+        return standstill(
+            self.heap, self.epoch, self.alive, sum(map(len, self.arrived)), any(self.steps), self.now
+        )
 
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
@@ -171,7 +175,9 @@ class Simulator:
     def _at(self, time: float, priority: int, call: Callable[..., None], *args: Any) -> None:
         wave = self.wave + 1 if time <= self.now else 0
         if wave > WAVES:
-            raise ContractError(f"a million events at time {self.now:g} have caused one another: the clock stands.")
+            raise ContractError(
+                f"a million events at time {self.now:g} have caused one another: the clock stands."
+            )
         self.number += 1
         heappush(self.heap, (time, wave, priority, self.number, call, args))
 
@@ -181,7 +187,8 @@ class Simulator:
         self, i: int, code: int, source: int = -1, kind: int = -1, version: int = -1, start: float = -1.0,
         end: float = -1.0,
     ) -> Any:  # fmt: skip
-        """Record an event, and return the agent whose handler is to be called now. What that returns is looked at."""
+        """Record an event, and return the agent whose handler is to be called now. What that returns is
+        looked at."""
         self.recorder.events.append((self.now, i, code, source, kind, version, start, end))
         self._who, self._code = i, code
         agent = self.agents[i]
@@ -221,7 +228,9 @@ class Simulator:
         self.models[i] = model
         if model.stamp is None:
             model.stamp = Stamp(i, self.versions[i])
-        self.recorder.write(self.now, i, self.steps[i], [stamp for stamp in sorted(stamps) if stamp.agent != i])
+        self.recorder.write(
+            self.now, i, self.steps[i], [stamp for stamp in sorted(stamps) if stamp.agent != i]
+        )
         for observer in self.observers:
             observer(self.now, i, model)
 
@@ -256,7 +265,9 @@ class Simulator:
         for name, v in inside.items():
             late[name].move(v)
             late[name].late = True
-        if message is None or len(late) < len(message.__dataclass_fields__):  # what is not late is of this version
+        if message is None or len(late) < len(
+            message.__dataclass_fields__
+        ):  # what is not late is of this version
             message = replace(item.message, **late)
             self.registers[i][register] = message, late
         return message
@@ -366,7 +377,9 @@ class Simulator:
         self._tell(before, i)
 
     def _return(self, i: int) -> None:
-        """The agent is back, with the newest model and the round of a living agent, a neighbour if there is one."""
+        """The agent is back, with the newest model and the round of a living agent, a neighbour if there is
+        one.
+        """
         neighbours = self._peers(i)
         donor = next(iter([*neighbours, *sorted(self.alive)]), i)
         before = {j: self.topology.view(j, self.alive) for j in neighbours}

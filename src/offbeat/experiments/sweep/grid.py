@@ -80,10 +80,12 @@ def read_grid(path: Path) -> list[Point]:
 
 
 def points(table: Mapping[str, Any]) -> list[Point]:
-    """The points of a grid, in its order: the last name of [grid] varies faster than those before, the step fastest.
+    """The points of a grid, in its order: the last name of [grid] varies faster than those before, the step
+    fastest.
 
     Args:
-        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own step, or several.
+        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own step, or
+            several.
 
     Raises SettingError or DataError unless every one of them can run.
     """
@@ -109,7 +111,9 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
     for name, value in table.items():
         if name not in TABLES:
             if name in KNOWN:
-                raise SettingError(f"'{name}' stands outside of the tables; expected it below [fixed] or [grid].")
+                raise SettingError(
+                    f"'{name}' stands outside of the tables; expected it below [fixed] or [grid]."
+                )
             raise unknown("table", name, TABLES)
         if not isinstance(value, dict):
             raise SettingError(f"'{name}' must be a table, [{name}]; got {value!r}.")
@@ -118,16 +122,20 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
         if name not in KNOWN:
             raise unknown("setting", name, KNOWN)
     if both := [name for name in lists if name in given]:
-        raise SettingError(f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one of them.")
+        raise SettingError(
+            f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one of them."
+        )
     if "algorithm" not in {*given, *lists}:
-        raise SettingError('No algorithm is named; expected [fixed] algorithm = "adsgd", or a list of them in [grid].')
+        raise SettingError(
+            'No algorithm is named; expected [fixed] algorithm = "adsgd", or a list of them in [grid].'
+        )
     lengths = {name: len(values) for name, values in lists.items() if isinstance(values, list)}
     most = math.prod(lengths.values()) or 1
     if most > MOST_POINTS and not table.get("lr"):
         largest = max(lengths, key=lambda name: lengths[name])
         raise SettingError(
-            f"The grid has more than {MOST_POINTS:,} points: {most:,}, {lengths[largest]:,} values of '{largest}' "
-            "among them. Make several grids of it."
+            f"The grid has more than {MOST_POINTS:,} points: {most:,}, {lengths[largest]:,} values of "
+            f"'{largest}' among them. Make several grids of it."
         )
     fixed = {name: _value(name, value) for name, value in given.items()}
     axes = {name: _values(name, values) for name, values in lists.items()}
@@ -139,14 +147,18 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
         own[spec.name] = _values("lr", value if isinstance(value, list) else [value])
     compared = axes.get("algorithm", [fixed.get("algorithm")])
     if others := [name for name in own if name not in compared]:
-        raise SettingError(f"[lr] has a step for '{others[0]}', which is not in the grid: {', '.join(compared)}.")
+        raise SettingError(
+            f"[lr] has a step for '{others[0]}', which is not in the grid: {', '.join(compared)}."
+        )
     return fixed, axes, own
 
 
 def _values(name: str, values: Any) -> list[Any]:
     """The values of one name of [grid]: at least one, all different."""
     if not isinstance(values, list):
-        raise SettingError(f"'{name}' in [grid] must be a list; got {values!r}. A single value stands in [fixed].")
+        raise SettingError(
+            f"'{name}' in [grid] must be a list; got {values!r}. A single value stands in [fixed]."
+        )
     if not values:
         raise SettingError(f"'{name}' has an empty list; expected one value or more.")
     found: dict[Any, None] = {}
@@ -159,7 +171,9 @@ def _values(name: str, values: Any) -> list[Any]:
 
 
 def _value(name: str, value: Any) -> Any:
-    """A value with its type, spelt in the one way that the key is made of. Raises SettingError for a wrong one."""
+    """A value with its type, spelt in the one way that the key is made of. Raises SettingError for a wrong
+    one.
+    """
     if name == "lr" and value == "tuned":
         raise SettingError(
             "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected steps, as in [grid] "
@@ -175,7 +189,9 @@ def _value(name: str, value: Any) -> Any:
     if name == "crash":
         crashes = [value] if isinstance(value, str) else value
         if not isinstance(crashes, list) or not all(isinstance(crash, str) for crash in crashes):
-            raise SettingError(f"'crash' must be text like 'agent 3 at 100', or a list of such; got {value!r}.")
+            raise SettingError(
+                f"'crash' must be text like 'agent 3 at 100', or a list of such; got {value!r}."
+            )
         return tuple(str(parse_crash(crash)) for crash in crashes)
     if not isinstance(value, str):
         raise SettingError(f"'{name}' must be text; got {value!r}.")
@@ -247,7 +263,11 @@ def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
     }
     settings |= {name: float(settings[name]) for name in REAL if settings[name] is not None}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
-    measured = {name: hashlib.sha256(delay.values).hexdigest() for name, delay in delays.items() if delay.values}
+    measured = {
+        name: hashlib.sha256(delay.values).hexdigest() for name, delay in delays.items() if delay.values
+    }
     keyed = {"results": RESULTS, "settings": settings, "measured": measured}
     text = json.dumps(keyed, sort_keys=True, allow_nan=False)
-    return Point(e, draft.spec.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest())
+    return Point(
+        e, draft.spec.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest()
+    )

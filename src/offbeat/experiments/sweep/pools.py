@@ -1,4 +1,6 @@
-"""The workers of a sweep: processes of this machine (`offbeat.experiments.workers`), or tasks of a Ray cluster."""
+"""The workers of a sweep: processes of this machine (`offbeat.experiments.workers`), or tasks of a Ray
+cluster.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Pool(Protocol):
 
 
 class Ray:
-    """Tasks of a Ray cluster, one core each. Raises SettingError if Ray is not installed, or there is no cluster."""
+    """Tasks of a Ray cluster, one core each. Raises SettingError if Ray is not installed, or there is no
+    cluster.
+    """
 
     def __init__(self, address: str, width: int | None) -> None:
         try:

@@ -62,8 +62,9 @@ COLUMNS = {
     "curve_accuracy": "list float64",
     "curve_consensus": "list float64",
 }
-"""The columns of the table and their types. 'loss' is the setting, the probability that a message is lost; the
-training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null."""
+"""The columns of the table and their types. 'loss' is the setting, the probability that a message is lost;
+the training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null.
+"""
 
 ROW_GROUP = 256
 """Rows that are in memory at once when the file is written."""

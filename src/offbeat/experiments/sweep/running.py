@@ -41,15 +41,15 @@ def sweep(
     """Make the runs that are not done, write the Parquet file of all that are; returns those that failed.
 
     Args:
-        workers: how many at once; None: one for each core that this process may use (with Ray: for each of the
-            cluster)
+        workers: how many at once; None: one for each core that this process may use (with Ray: for each of
+            the cluster)
         ray: the address of a Ray cluster
         told: called at the beginning and whenever something changes
         failed: called with every run that failed, at once
 
-    Ctrl-C (KeyboardInterrupt), or an error that is not a run's, abandons what is running, writes the Parquet file of
-    what there is, and is raised again.
-    Raises SettingError if another sweep writes the same file, DiskError where something cannot be written.
+    Ctrl-C (KeyboardInterrupt), or an error that is not a run's, abandons what is running, writes the Parquet
+    file of what there is, and is raised again. Raises SettingError if another sweep writes the same file,
+    DiskError where something cannot be written.
     """
     wanted(workers)
     store, failures = Store(out), list[Outcome]()
@@ -93,7 +93,9 @@ def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool
         files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
         for path in (*files, *filter(None, [point.settings["data"]])):
             if not Path(path).is_absolute():
-                raise SettingError(f"With --ray a path must be absolute, and there on every machine; got '{path}'.")
+                raise SettingError(
+                    f"With --ray a path must be absolute, and there on every machine; got '{path}'."
+                )
     return Ray(ray, workers)
 
 
@@ -108,8 +110,8 @@ class Turn:
 def carried_out(pool: Pool, points: Sequence[Point]) -> Iterator[Outcome | Turn]:
     """Run these points; every outcome as soon as it is there.
 
-    When a worker is killed, all that was running is suspect, and is run again, one at a time: what kills its worker
-    then has failed, and the others are innocent.
+    When a worker is killed, all that was running is suspect, and is run again, one at a time: what kills its
+    worker then has failed, and the others are innocent.
     """
     waiting, suspects = deque(batches(points)), deque[list[Point]]()
     running: dict[Future[list[Outcome]], list[Point]] = {}
@@ -137,7 +139,9 @@ def carried_out(pool: Pool, points: Sequence[Point]) -> Iterator[Outcome | Turn]
         if killed:
             pool.restart()
             if not alone:
-                yield Turn(0, f"A worker was killed (out of memory?). Again, one at a time: {len(suspects)} points.")
+                yield Turn(
+                    0, f"A worker was killed (out of memory?). Again, one at a time: {len(suspects)} points."
+                )
 
 
 def _submitted(pool: Pool, batch: list[Point]) -> Future[list[Outcome]]:

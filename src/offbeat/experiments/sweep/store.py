@@ -1,6 +1,7 @@
 """The folder beside the Parquet file: one file for every finished run, under its key.
 
-A file has two lines: the SHA-256 of the key and the row, and the row as JSON. What does not match is not there: it was
+A file has two lines: the SHA-256 of the key and the row, and the row as JSON. What does not match is not
+    there: it was
 written by half, or by somebody else, and the run is made again. Files that no point asks for are left alone.
 """
 
@@ -48,7 +49,9 @@ class Store:
         try:
             if path.is_dir() and not path.is_symlink():
                 path.rename(path.with_suffix(".foreign"))
-            elif path.is_symlink() or (path.exists() and not path.is_file()):  # none of ours, and may lead anywhere
+            elif path.is_symlink() or (
+                path.exists() and not path.is_file()
+            ):  # none of ours, and may lead anywhere
                 path.unlink()
             write_atomically(path, _sum(key, body) + b"\n" + body + b"\n")
         except OSError as error:
@@ -113,8 +116,8 @@ class Store:
 
     def _full(self, error: OSError) -> DiskError:
         return DiskError(
-            f"Cannot write {error.filename or self.folder}: {error.strerror or error}. The runs that are finished are "
-            f"in {self.folder}; give the same command again to go on."
+            f"Cannot write {error.filename or self.folder}: {error.strerror or error}. The runs that are "
+            f"finished are in {self.folder}; give the same command again to go on."
         )
 
 

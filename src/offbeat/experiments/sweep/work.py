@@ -15,7 +15,8 @@ from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import row_of
 
 AT_ONCE = 4
-"""Points in a portion, at most: few enough that all cores have something to do, and that little is lost with one."""
+"""Points in a portion, at most: few enough that all cores have something to do, and that little is lost with
+one."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Outcome:
 
 
 def batches(points: Sequence[Point]) -> list[list[Point]]:
-    """The points in the portions that a worker takes at once, in order: neighbours that differ in seed or step alone.
+    """The points in the portions that a worker takes at once, in order: neighbours that differ in seed or
+    step alone.
 
     Such runs may lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
     """

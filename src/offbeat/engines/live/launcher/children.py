@@ -47,7 +47,12 @@ class Children:
         self.lifeline, self._held = os.pipe()
 
     def start(
-        self, agent: int, incarnation: int, command: Sequence[str], environment: Mapping[str, str], output: Path
+        self,
+        agent: int,
+        incarnation: int,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        output: Path,
     ) -> Child:
         """Start an agent's process, in a session of its own: Ctrl-C is for the launcher.
 
@@ -118,7 +123,9 @@ class Children:
         del self.running[child.agent]
 
     def _read(self, children: Iterable[Child]) -> None:
-        """A little of each, round and round, until nothing is left or the time is over; the others are next then."""
+        """A little of each, round and round, until nothing is left or the time is over; the others are next
+        then.
+        """
         waiting = deque(sorted(children, key=lambda child: child.output.read_at))
         end = time.monotonic() + READING
         while waiting and time.monotonic() < end:
@@ -142,7 +149,9 @@ def noticed() -> str:
     if (handle := pidfd(os.getpid())) is not None:
         os.close(handle)
         return "reported by the kernel (pidfd)"
-    why = "the kernel or the container refuses pidfd_open" if hasattr(os, "pidfd_open") else "no os.pidfd_open"
+    why = (
+        "the kernel or the container refuses pidfd_open" if hasattr(os, "pidfd_open") else "no os.pidfd_open"
+    )
     return f"{why}: looked for every {1000 * POLLED:.0f} ms"
 
 

@@ -81,7 +81,9 @@ class Launcher:
     """Whether any agent is known to have made a step; at the end it is."""
 
     def run(self) -> None:
-        """From start to end. Raises RunFailed, FabricError; whatever happens, nothing is left in shared memory."""
+        """From start to end. Raises RunFailed, FabricError; whatever happens, nothing is left in shared
+        memory.
+        """
         sweep()
         n = self.job.n
         self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
@@ -112,8 +114,8 @@ class Launcher:
             first = self.exits[min(self.exits)]
             others = f", and {len(self.exits) - 1} others," if len(self.exits) > 1 else ""
             raise RunFailed(
-                f"Agent {first.agent}{others} ended the script with an exit code, {first.code}, at step {first.steps}."
-                f"{first.said}",
+                f"Agent {first.agent}{others} ended the script with an exit code, {first.code}, at step "
+                f"{first.steps}.{first.said}",
                 first.code,
             )
 
@@ -167,7 +169,9 @@ class Launcher:
             "OFFBEAT_RUN": str(self.shared), "OFFBEAT_RANK": str(i), "OFFBEAT_INCARNATION": str(incarnation),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
-        child = self.children.start(i, incarnation, self.job.command, environment, self.job.folder / f"agent-{i}.log")
+        child = self.children.start(
+            i, incarnation, self.job.command, environment, self.job.folder / f"agent-{i}.log"
+        )
         row[Row.PID] = child.process.pid
 
     def _look_for_folders(self) -> None:
@@ -175,13 +179,15 @@ class Launcher:
         gone, folder = self.present.gone(), self.job.folder
         if gone == self.shared:
             self.stop(
-                f"{gone}, through which the agents exchange their models, was removed while the run went on. The "
-                f"agents were told to save and end; what they have written is in {folder}. Leave it in place next time."
+                f"{gone}, through which the agents exchange their models, was removed while the run went on. "
+                f"The agents were told to save and end; what they have written is in {folder}. Leave it in "
+                "place next time."
             )
         elif gone is not None:
             self.stop(
-                f"{gone} was removed, or replaced, while the run went on, so there is no whole trace. The agents were "
-                f"told to save and end: checkpoints, if any, are in {folder}/checkpoints. Leave it in place next time."
+                f"{gone} was removed, or replaced, while the run went on, so there is no whole trace. The "
+                f"agents were told to save and end: checkpoints, if any, are in {folder}/checkpoints. Leave "
+                "it in place next time."
             )
 
     def _look(self) -> None:
@@ -255,7 +261,9 @@ class Launcher:
             path.unlink(missing_ok=True)
         if self.board.order >= Order.STOP:
             if code and not self.killing:
-                self.reason = self.reason or f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
+                self.reason = (
+                    self.reason or f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
+                )
             return
         why = ending.why_final(self.endings.get(i), self.returns, self.restarts[i], self.job.max_restarts)
         if why:
@@ -265,7 +273,9 @@ class Launcher:
         wait = BACK_OFF[min(self.restarts[i], len(BACK_OFF) - 1)]
         self.restarts[i] += 1
         self.again[i] = time.monotonic() + wait
-        self.say(i, f"died ({ending.how}); restart {self.restarts[i]} of {self.job.max_restarts} in {wait:g} s")
+        self.say(
+            i, f"died ({ending.how}); restart {self.restarts[i]} of {self.job.max_restarts} in {wait:g} s"
+        )
 
     def _overdue(self) -> None:
         """Whoever has not ended in time is killed; what is lost by that is said."""

@@ -1,7 +1,7 @@
 """A run's metrics while it runs: a file of JSON lines and, if asked for, TensorBoard.
 
-All of it is read from shared memory by the launcher, so no agent ever notices. A line of metrics.jsonl is one agent at
-one look; what is not known, or is no finite number, is null:
+All of it is read from shared memory by the launcher, so no agent ever notices. A line of metrics.jsonl is one
+agent at one look; what is not known, or is no finite number, is null:
 
     time       seconds since the run's clock began; then the agent
     state      starting, running, stopping, restarting, left or ended
@@ -37,7 +37,8 @@ from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.register import SLOTS
 
 EVERY, SHORTEST, CONSENSUS_EVERY, SPARED = 1.0, 0.1, 5 * 10**9, 50
-"""Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED of all."""
+"""Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED of
+all."""
 
 LARGEST = 256_000_000
 """Bytes of all models together, beyond which they are not copied."""
@@ -159,7 +160,9 @@ def state_of(launcher: Launcher, i: int) -> str:
 
 
 def consensus_of(launcher: Launcher) -> float | None:
-    """The number of that name; None before two agents have a model, and where the models are too large to copy."""
+    """The number of that name; None before two agents have a model, and where the models are too large to
+    copy.
+    """
     shared, board = launcher.shared, launcher.board
     largest = max((path.stat().st_size for path in shared.glob("register.*")), default=0)
     if board.n * largest / SLOTS > LARGEST:
@@ -206,4 +209,6 @@ def _writer(folder: Path) -> Any:
     except ImportError:
         raise SettingError("Writing for TensorBoard needs more: pip install offbeat[tensorboard].") from None
     except OSError as error:
-        raise SettingError(f"Cannot write TensorBoard's files to {folder}: {error.strerror or error}.") from None
+        raise SettingError(
+            f"Cannot write TensorBoard's files to {folder}: {error.strerror or error}."
+        ) from None

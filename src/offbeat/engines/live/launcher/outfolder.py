@@ -23,10 +23,11 @@ OURS = (
 
 @contextmanager
 def out_folder(wanted: Path | None, name: str) -> Iterator[Path]:
-    """The folder for the results of a run: `wanted`, or a new one below ./offbeat-runs; no other run may use it.
+    """The folder for the results of a run: `wanted`, or a new one below ./offbeat-runs; no other run may use
+    it.
 
-    If the run is refused, or fails before its first step, what it has written there is removed, and the folder, if it
-    is new. Raises SettingError if there can be no such folder, or another run is at work there.
+    If the run is refused, or fails before its first step, what it has written there is removed, and the
+    folder, if it is new. Raises SettingError if there can be no such folder, or another run is at work there.
     """
     missing = _missing(RUNS if wanted is None else wanted)
     folder = _made(wanted, name)
@@ -69,7 +70,9 @@ def _undo(folder: Path, before: set[Path], missing: Sequence[Path]) -> None:
 
 
 def _of_a_step(path: Path) -> bool:
-    """Whether this file was written after a step: a trace with a gradient, a checkpoint of a later step than 0."""
+    """Whether this file was written after a step: a trace with a gradient, a checkpoint of a later step than
+    0.
+    """
     if path.suffix == ".trace":
         return bool((read(path).tables[0]["event"] == EVENT_CODE["gradient"]).any())
     return path.suffix == ENDING and path.stem != step_name(0)
@@ -91,5 +94,9 @@ def _made(wanted: Path | None, name: str) -> Path:
                 folder.mkdir(parents=True)
                 return folder
     except OSError as error:
-        raise SettingError(f"Cannot make the folder {error.filename} for the results: {error.strerror}.") from None
-    raise SettingError(f"There are 10,000 runs of this name in ./{RUNS}; remove some, or name a folder with --out.")
+        raise SettingError(
+            f"Cannot make the folder {error.filename} for the results: {error.strerror}."
+        ) from None
+    raise SettingError(
+        f"There are 10,000 runs of this name in ./{RUNS}; remove some, or name a folder with --out."
+    )

@@ -59,7 +59,9 @@ class Output:
         return True
 
     def finish(self) -> None:
-        """The process is gone: take the rest, at most what fits into a pipe; others may hold it open, and print on."""
+        """The process is gone: take the rest, at most what fits into a pipe; others may hold it open, and
+        print on.
+        """
         left = 1 << 20
         while left > 0 and self.read():
             left -= CHUNK

@@ -1,4 +1,6 @@
-"""Notices that a folder that a run works in, or a file that it writes, has been taken away while the run goes on."""
+"""Notices that a folder that a run works in, or a file that it writes, has been taken away while the run goes
+on.
+"""
 
 from __future__ import annotations
 

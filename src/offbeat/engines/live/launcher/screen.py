@@ -1,4 +1,6 @@
-"""What the terminal shows while a run lasts: a line for every agent, their output above; or a line now and then."""
+"""What the terminal shows while a run lasts: a line for every agent, their output above; or a line now and
+then.
+"""
 
 from __future__ import annotations
 
@@ -134,11 +136,15 @@ class Screen:
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for name in names:
             right = name not in ("agent", "state")
-            table.add_column(name, justify="right" if right else "left", no_wrap=True, min_width=min(4, width))
+            table.add_column(
+                name, justify="right" if right else "left", no_wrap=True, min_width=min(4, width)
+            )
         n = launcher.board.n
         states = [self.describe(launcher, i) for i in range(n)]
         room = max(0, height - 3)
-        shown = range(n) if n <= room else sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])
+        shown = (
+            range(n) if n <= room else sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])
+        )
         for i in shown:
             cells = self._cells(launcher, metrics, i) | {"state": states[i]}
             table.add_row(*(Text(cells[name], overflow="ellipsis") for name in names))

@@ -1,13 +1,15 @@
 """Checkpoints of one agent: its whole state in one file, which is there completely or not at all.
 
-A checkpoint is a safetensors file, <folder>/step-000000120.safetensors, that any reader of safetensors opens: the
-tensors by their place in the state, and in its metadata, as JSON, `about` (which run this is), and `state` (everything
-else, see `encode`). No file is ever unpickled.
+A checkpoint is a safetensors file, <folder>/step-000000120.safetensors, that any reader of safetensors opens:
+the tensors by their place in the state, and in its metadata, as JSON, `about` (which run this is), and
+`state` (everything else, see `encode`). No file is ever unpickled.
 
-It is written under another name, brought to the disk, and then renamed; so a process may be killed, a disk may be full
-and the power may go at any instant, and the checkpoints before are still there. A folder belongs to one writer.
+It is written under another name, brought to the disk, and then renamed; so a process may be killed, a disk
+may be full and the power may go at any instant, and the checkpoints before are still there. A folder belongs
+to one writer.
 
-Its head begins with the CRC-32 of everything else in the file, at a place that never moves. What does not fit is
+Its head begins with the CRC-32 of everything else in the file, at a place that never moves. What does not fit
+is
 damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the newest.
 
     save(folder, step_name(120), about, {"agent": agent_state(agent), "rule": rule_state(agent.rule)})
@@ -73,8 +75,8 @@ def step_name(step: int) -> str:
 def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep: int = 2) -> Path:
     """Write folder/name.safetensors, whole or not at all, and return its path.
 
-    If `name` is that of a step, of the checkpoints of earlier steps all but the newest keep - 1 are removed; and those
-    of later steps, which belong to a run that was given up when this one went back.
+    If `name` is that of a step, of the checkpoints of earlier steps all but the newest keep - 1 are removed;
+    and those of later steps, which belong to a run that was given up when this one went back.
 
     Raises ContractError if the state cannot be stored, CheckpointError if the file cannot be written.
     """
@@ -84,7 +86,8 @@ def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep:
 def begin(
     folder: Path, name: str, about: Mapping[str, Any], state: object, usual: Set[str] | None = None
 ) -> Path:  # fmt: skip
-    """Write the state as it is now, under a temporary name; what it needs in memory is a copy of what was heard.
+    """Write the state as it is now, under a temporary name; what it needs in memory is a copy of what was
+    heard.
 
     Returns where `finish` finds it. Raises as `save` does, and NotFinite.
 
@@ -102,8 +105,15 @@ def begin(
         raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
     tree, tensors = encode(state)
     if usual is not None and (wrong := set(not_finite(tensors)) - usual):
-        raise NotFinite(f"{min(wrong)} is not finite, so {folder / name} is not written. The checkpoints before stay.")
-    metadata = {"offbeat": FORMAT, "sum": UNSUMMED.decode(), "about": json.dumps(known), "state": json.dumps(tree)}
+        raise NotFinite(
+            f"{min(wrong)} is not finite, so {folder / name} is not written. The checkpoints before stay."
+        )
+    metadata = {
+        "offbeat": FORMAT,
+        "sum": UNSUMMED.decode(),
+        "about": json.dumps(known),
+        "state": json.dumps(tree),
+    }
     head = _head(metadata, tensors)
     size = len(head) + sum(tensor.nbytes for tensor in tensors.values())
     temporary = folder / f"{TEMPORARY}{os.getpid()}-{name}{ENDING}"
@@ -123,7 +133,9 @@ def begin(
 
 
 def finish(temporary: Path, keep: int = 2) -> Path:
-    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name. Raises as `save` does."""
+    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name. Raises as `save`
+    does.
+    """
     if keep < 1:
         raise SettingError(f"Expected to keep at least 1 checkpoint; got {keep}.")
     folder = temporary.parent
@@ -170,7 +182,8 @@ def latest(folder: Path) -> list[int]:
 
 
 def newest(folder: Path, agents: int, together: bool) -> int | None:
-    """The step that the agent of this folder goes on from, if any: its newest; or the newest that all agents have.
+    """The step that the agent of this folder goes on from, if any: its newest; or the newest that all agents
+    have.
 
     The folders of the others are beside it: agent-0, agent-1, ...
     """
@@ -185,7 +198,8 @@ def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, A
     """What `save` was given: (about, state), the tensors on the CPU.
 
     Args:
-        classes: the message types that may be in it. Default: every frozen dataclass of a module imported already.
+        classes: the message types that may be in it. Default: every frozen dataclass of a module imported
+            already.
 
     Raises DataError if the file is missing, damaged or something else.
     """
@@ -225,7 +239,9 @@ def damage(path: Path) -> str:
 
 
 def set_aside(folder: Path, say: Callable[[str], None]) -> None:
-    """Give damaged checkpoints another ending, so that the newest is one that can be read; `say` what was done."""
+    """Give damaged checkpoints another ending, so that the newest is one that can be read; `say` what was
+    done.
+    """
     for step in latest(folder):
         path = folder / f"{step_name(step)}{ENDING}"
         if why := damage(path):
@@ -252,7 +268,9 @@ def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
 
 
 def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
-    """What a safetensors file begins with: its length, and as JSON what lies where. The library would copy it all."""
+    """What a safetensors file begins with: its length, and as JSON what lies where. The library would copy it
+    all.
+    """
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name, tensor in _ordered(tensors):
@@ -264,8 +282,8 @@ def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     text += b" " * (-len(text) % 8)
     if len(text) > LONGEST_HEAD:
         raise ContractError(
-            f"The state beside its tensors takes {len(text) / 1e6:.0f} MB; expected at most {LONGEST_HEAD / 1e6:.0f}. "
-            "Keep numbers in tensors."
+            f"The state beside its tensors takes {len(text) / 1e6:.0f} MB; expected at most "
+            f"{LONGEST_HEAD / 1e6:.0f}. Keep numbers in tensors."
         )
     return len(text).to_bytes(8, "little") + text
 
@@ -276,7 +294,9 @@ def agent_state(agent: Agent) -> dict[str, Any]:
     Taken between handlers, when every vector is a value (`offbeat.core.vector.settle`) and no effect waits.
     """
     if agent.effects:
-        raise ContractError(f"Agent {agent.me} has effects that nobody has drained; a checkpoint would lose them.")
+        raise ContractError(
+            f"Agent {agent.me} has effects that nobody has drained; a checkpoint would lose them."
+        )
     return {**_fields(agent, GIVEN), "rng": agent.rng.getstate()}
 
 
@@ -294,8 +314,8 @@ def rule_state(rule: Rule) -> dict[str, Any]:
     if is_dataclass(rule):
         return _fields(rule)
     raise ContractError(
-        f"The state of a rule of type {name_of(type(rule))} is unknown. Make it a dataclass, or give it `state_dict` "
-        "and `load_state_dict`, as optimizers have."
+        f"The state of a rule of type {name_of(type(rule))} is unknown. Make it a dataclass, or give it "
+        "`state_dict` and `load_state_dict`, as optimizers have."
     )
 
 
@@ -316,7 +336,9 @@ def _fields(owner: object, without: frozenset[str] = frozenset()) -> dict[str, A
 
 def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
     if wrong:
-        raise DataError(f"The state is not of a {name_of(type(owner))}: they differ in {', '.join(sorted(wrong))}.")
+        raise DataError(
+            f"The state is not of a {name_of(type(owner))}: they differ in {', '.join(sorted(wrong))}."
+        )
     for name, value in state.items():
         object.__setattr__(owner, name, value)  # a rule may be frozen
 
@@ -325,7 +347,8 @@ def refuse_other(
     saved: Mapping[str, Any], now: Mapping[str, Any], what: str = "This checkpoint is of another run:",
     names: tuple[str, str] = ("saved", "now"),
 ) -> None:  # fmt: skip
-    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from it.
+    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from
+    it.
 
     Args:
         what, names: how the message begins, and calls the two
@@ -354,7 +377,9 @@ def _differences(what: str, saved: Any, now: Any, names: tuple[str, str]) -> lis
     for key in {**before, **after}:
         place = f"{what}[{key}]" if isinstance(key, int) else f"{what}.{key}".lstrip(".")
         lines += _differences(place, before.get(key), after.get(key), names)
-    return lines or [f"{what}: {names[0]} {list(before)!r:.{WIDE}}, {names[1]} {list(after)!r:.{WIDE}}, another order"]
+    return lines or [
+        f"{what}: {names[0]} {list(before)!r:.{WIDE}}, {names[1]} {list(after)!r:.{WIDE}}, another order"
+    ]
 
 
 def _entries(value: Any) -> dict[Any, Any] | None:

@@ -1,9 +1,12 @@
 """Drives one agent of a live run: who may call its handlers when, and what it hears.
 
-The agent has one owner at a time. The training thread takes the lock for a gradient, and keeps it until the agent asks
-for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any other time (while the
-gradient is computed, during evaluation, after the loop) a second thread answers mail, rings alarms and notices who
-comes and goes. No handler ever touches the parameters of a model: the training thread writes them, within its step.
+The agent has one owner at a time. The training thread takes the lock for a gradient, and keeps it until the
+agent asks
+for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any other time
+    (while the
+gradient is computed, during evaluation, after the loop) a second thread answers mail, rings alarms and
+notices who comes and goes. No handler ever touches the parameters of a model: the training thread writes
+them, within its step.
 """
 
 from __future__ import annotations
@@ -77,7 +80,9 @@ class Driver:
     # -- what the training thread calls ------------------------------------------------------------
 
     def join(self) -> None:
-        """Say that the agent is ready, and wait until it belongs to the run. Raises Stopped if the run ends first."""
+        """Say that the agent is ready, and wait until it belongs to the run. Raises Stopped if the run ends
+        first.
+        """
         if self.fabric is None:
             return
         fabric, board = self.fabric, self.fabric.board
@@ -111,15 +116,24 @@ class Driver:
         with self.lock:
             for j in range(self.topology.n):
                 if j not in self.alive:
-                    self.log.events.append((self.clock.now(), self.me, EVENT_CODE["crash"], j, -1, -1, -1.0, -1.0))
+                    self.log.events.append(
+                        (self.clock.now(), self.me, EVENT_CODE["crash"], j, -1, -1, -1.0, -1.0)
+                    )
                 elif self.fabric is not None and (life := self.fabric.alive.get(j, 1)) > 1:
-                    self.log.events.append((self.clock.now(), self.me, EVENT_CODE["met"], j, -1, life, -1.0, -1.0))
+                    self.log.events.append(
+                        (self.clock.now(), self.me, EVENT_CODE["met"], j, -1, life, -1.0, -1.0)
+                    )
             self.agent.x = self.performer.model = x
             self.agent.round = round_
             version = x.stamp.version if x.stamp is not None else 0
             incarnation = 1 if self.fabric is None else self.fabric.incarnation
             self.performer.handle(
-                "rejoin", "rejoin", source=donor, version=version, start=float(position), end=float(incarnation)
+                "rejoin",
+                "rejoin",
+                source=donor,
+                version=version,
+                start=float(position),
+                end=float(incarnation),
             )
             return self._next()
 
@@ -173,7 +187,8 @@ class Driver:
     def save(
         self, folder: Path, about: Mapping[str, Any], more: Mapping[str, Any], usual: Set[str] = frozenset()
     ) -> str:
-        """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older ones stay.
+        """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older
+        ones stay.
 
         Returns why it is not written, which has been said in the agent's output; empty if it is.
 
@@ -286,12 +301,16 @@ class Driver:
                 try:
                     write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())
                 except OSError as error:
-                    raise DiskError(f"Cannot write beside {self.log.path}: {error.strerror or error}.") from error
+                    raise DiskError(
+                        f"Cannot write beside {self.log.path}: {error.strerror or error}."
+                    ) from error
 
     def _sleep(self) -> float | None:
         """Seconds until something is due; None: as long as the bell does not ring."""
         due = min(
-            self.performer.post.due, self.performer.alarms[0][0] if self.performer.alarms else math.inf, self.deadline
+            self.performer.post.due,
+            self.performer.alarms[0][0] if self.performer.alarms else math.inf,
+            self.deadline,
         )
         if due == math.inf:
             return None
@@ -303,7 +322,9 @@ class Driver:
             self._ring_alarms()
             return
         changes = self.fabric.board.since(self.fabric.epoch)
-        for agent, incarnation in [] if self._over() else changes:  # at the end all leave: nobody steps without them
+        for agent, incarnation in (
+            [] if self._over() else changes
+        ):  # at the end all leave: nobody steps without them
             self.fabric.epoch += 1
             if agent != self.me:
                 self._changed(agent, incarnation)
@@ -333,14 +354,24 @@ class Driver:
         view: View = self.topology.view(self.me, self.alive)
         if view != self.agent.view:
             self.performer.handle(
-                "on_view", "view", view, source=agent, version=int(incarnation > 0), start=float(abs(incarnation))
+                "on_view",
+                "view",
+                view,
+                source=agent,
+                version=int(incarnation > 0),
+                start=float(abs(incarnation)),
             )
 
     def _read_registers(self) -> None:
         if self.fabric is not None:
             for reader in self.fabric.poll(self.agent.view.peers):
                 self._deliver("register", reader.source, reader.message, reader.tag)
-            made = [reader.tag.end for readers in self.fabric.readers.values() for reader in readers if reader.bound]
+            made = [
+                reader.tag.end
+                for readers in self.fabric.readers.values()
+                for reader in readers
+                if reader.bound
+            ]
             if made:
                 age = self.clock.now() - sum(made) / len(made)
                 self.fabric.said[Row.AGE] = age * self.clock.unit

@@ -1,9 +1,12 @@
 """Nested Python values as JSON and tensors, and back, bit by bit. Nothing is run or imported to read them.
 
-None, bool, int, finite floats, str and list are themselves in JSON; everything else is an object whose first key says
-what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor": name}, {"message": "module:class", ...}.
+None, bool, int, finite floats, str and list are themselves in JSON; everything else is an object whose first
+key says
+what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor": name}, {"message": "module:class",
+    ...}.
 
-Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and {"same": number}
+Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and
+{"same": number}
 stands for one that was met before: what was one object in several places is one object afterwards.
 """
 
@@ -26,7 +29,9 @@ from offbeat.core.vector import Stamp, Vector
 
 DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is not for
 # what every version of safetensors stores; tensors of other types are stored as bytes
-NATIVE = frozenset(("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"))
+NATIVE = frozenset(
+    ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+)
 HOLDS = "None, numbers, strings, bytes, list, tuple, dict, deque, dense tensors and arrays, vectors, frozen dataclasses"
 KEYS = frozenset((type(None), bool, int, str, bytes))
 ATOMS = KEYS | {float}
@@ -51,14 +56,17 @@ def decode(tree: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] | N
     """The value that `encode` made this of.
 
     Args:
-        classes: the dataclasses that may be made. Default: every frozen one in a module that is imported already.
+        classes: the dataclasses that may be made. Default: every frozen one in a module that is imported
+            already.
 
     Raises DataError if this is not what `encode` writes, or needs another class.
     """
     try:
         return _Reader(tensors, classes).value(tree)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, struct.error) as error:
-        raise DataError(f"Expected an encoded state; this is none ({type(error).__name__}: {error}).") from error
+        raise DataError(
+            f"Expected an encoded state; this is none ({type(error).__name__}: {error})."
+        ) from error
 
 
 def name_of(kind: type) -> str:
@@ -67,7 +75,9 @@ def name_of(kind: type) -> str:
 
 
 def _frozen(kind: type) -> bool:
-    return getattr(vars(kind).get("__dataclass_params__"), "frozen", False)  # its own, not that of a base class
+    return getattr(
+        vars(kind).get("__dataclass_params__"), "frozen", False
+    )  # its own, not that of a base class
 
 
 class _Writer:
@@ -81,7 +91,9 @@ class _Writer:
         """One value, which sits at `at`."""
         kind = type(value)
         if depth > DEEPEST:
-            raise ContractError(f"{at} is nested more than {DEEPEST} levels deep; a checkpoint is for plain fields.")
+            raise ContractError(
+                f"{at} is nested more than {DEEPEST} levels deep; a checkpoint is for plain fields."
+            )
         if kind in ATOMS:
             return _atom(value)
         if id(value) in self.met:
@@ -97,7 +109,11 @@ class _Writer:
             for key in value:
                 if not _plain(key):
                     raise _refused(key, f"A key of {at}", "None, numbers, strings and tuples of them as keys")
-            return {"dict": [[self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in value.items()]}
+            return {
+                "dict": [
+                    [self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in value.items()
+                ]
+            }
         if isinstance(value, Vector):
             parts = [self.tree(part, f"{at}.parts[{k}]", depth + 1) for k, part in enumerate(value.parts)]
             self.met[id(value)] = (len(self.met), value)
@@ -107,19 +123,28 @@ class _Writer:
         if kind is np.ndarray or issubclass(kind, np.generic):
             return {"array" if kind is np.ndarray else "scalar": self._numpy(value, at)}
         if _frozen(kind):
-            inside = {f.name: self.tree(getattr(value, f.name), f"{at}.{f.name}", depth + 1) for f in fields(value)}
+            inside = {
+                f.name: self.tree(getattr(value, f.name), f"{at}.{f.name}", depth + 1) for f in fields(value)
+            }
             return {"message": name_of(kind), "fields": inside}
         raise _refused(value, at)
 
     def _tensor(self, value: Tensor, at: str) -> dict[str, Any]:
-        if value.layout != torch.strided or value.is_quantized or value.is_nested or value.device.type == "meta":
+        if (
+            value.layout != torch.strided
+            or value.is_quantized
+            or value.is_nested
+            or value.device.type == "meta"
+        ):
             raise _refused(value, at)
         plain = value.detach().cpu().resolve_neg().resolve_conj()
         if not plain.is_contiguous() or plain.numel() < 2:  # of a single number the strides may be anything
             plain = plain.clone(memory_format=torch.contiguous_format)
         dtype = str(plain.dtype).removeprefix("torch.")
         self.tensors[at] = plain if dtype in NATIVE else plain.reshape(-1).view(torch.uint8)
-        return {"tensor": at} if dtype in NATIVE else {"tensor": at, "dtype": dtype, "shape": list(plain.shape)}
+        return (
+            {"tensor": at} if dtype in NATIVE else {"tensor": at, "dtype": dtype, "shape": list(plain.shape)}
+        )
 
     def _numpy(self, value: Any, at: str) -> dict[str, Any]:
         try:
@@ -130,7 +155,9 @@ class _Writer:
 
 def _refused(value: object, at: str, expected: str = HOLDS) -> ContractError:
     kind = name_of(type(value)).replace(":", ".")
-    return ContractError(f"{at} is of type {kind}; a checkpoint holds {expected} (promise e of offbeat.core.agent).")
+    return ContractError(
+        f"{at} is of type {kind}; a checkpoint holds {expected} (promise e of offbeat.core.agent)."
+    )
 
 
 def _plain(key: object) -> bool:
@@ -204,12 +231,14 @@ class _Reader:
         kind = _imported(name) if self.classes is None else self.classes.get(name)
         if kind is None or not _frozen(kind):
             raise DataError(
-                f"The state holds a message of type {name}, which is not known here. Import the module that defines "
-                "it before the state is read: a file must not choose what is imported."
+                f"The state holds a message of type {name}, which is not known here. Import the module that "
+                "defines it before the state is read: a file must not choose what is imported."
             )
         inside, known = tree["fields"], [f.name for f in fields(kind)]
         if inside.keys() != set(known):
-            raise DataError(f"A saved {name} has the fields {', '.join(inside)}; expected {', '.join(known)}.")
+            raise DataError(
+                f"A saved {name} has the fields {', '.join(inside)}; expected {', '.join(known)}."
+            )
         message: object = object.__new__(kind)
         for field, tree in inside.items():
             object.__setattr__(message, field, self.value(tree))

@@ -1,7 +1,8 @@
 """How the life of an agent's process ended: what the process says of it, and whether another life can help.
 
-A process that fails writes what happened into a file of the run's shared folder (`tell`), which its launcher takes out
-(`take`): so the traceback can be shown once, whoever met the same error, and two of them can be compared.
+A process that fails writes what happened into a file of the run's shared folder (`tell`), which its launcher
+takes out (`take`): so the traceback can be shown once, whoever met the same error, and two of them can be
+compared.
 """
 
 from __future__ import annotations
@@ -138,8 +139,9 @@ class Ending:
         name, at = f"Agent {self.agent}", f"at step {self.steps}"
         if self.code == 0:
             return (
-                f"{name} ended {at} without having left the run. Expected a script that calls offbeat.join(), wraps "
-                f"its optimizer, and runs to its end in this process, or calls leave() of what join gave.{self.said}"
+                f"{name} ended {at} without having left the run. Expected a script that calls "
+                "offbeat.join(), wraps its optimizer, and runs to its end in this process, or calls leave() "
+                f"of what join gave.{self.said}"
             )
         if self.code == DiskError.exit_code:
             return f"{name} cannot write its results.{self.said}"

@@ -58,9 +58,13 @@ class Place:
         """Where this agent's part of the trace goes."""
         return log_path(self.folder, self.me)
 
-    def driver(self, agent: Agent, topology: Topology, model_bytes: int, world: World | None = None) -> Driver:
+    def driver(
+        self, agent: Agent, topology: Topology, model_bytes: int, world: World | None = None
+    ) -> Driver:
         """The driver of this agent, not joined yet. `world`: emulate its delays."""
-        fabric = Fabric(self.shared, Board.attach(self.shared / "board"), self.me, self.incarnation, model_bytes)
+        fabric = Fabric(
+            self.shared, Board.attach(self.shared / "board"), self.me, self.incarnation, model_bytes
+        )
         link = None if world is None else Link(world, self.me, model_bytes, self.incarnation - 1)
         unit = float(self.settings["unit"])
         evaluate_with(kernel.linear)
@@ -85,9 +89,9 @@ def place() -> Place | None:
         return None
     if os.environ.get(STARTED, str(os.getpid())) != str(os.getpid()):
         raise SettingError(
-            "This process is no agent of the run: an agent's process started it, as it starts the workers of a "
-            "DataLoader, say. Expected offbeat.join() only in what offbeat launch starts: put all that the script does "
-            "below if __name__ == '__main__':, or, to train alone here, unset OFFBEAT_RUN."
+            "This process is no agent of the run: an agent's process started it, as it starts the workers of "
+            "a DataLoader, say. Expected offbeat.join() only in what offbeat launch starts: put all that the "
+            "script does below if __name__ == '__main__':, or, to train alone here, unset OFFBEAT_RUN."
         )
     path = Path(shared) / "run.json"
     try:
@@ -98,8 +102,8 @@ def place() -> Place | None:
             )  # fmt: skip
     except DataError as error:
         raise SettingError(
-            f"OFFBEAT_RUN names {shared}, but there is no run ({error}). Start agents with offbeat launch; to run a "
-            "script alone, unset OFFBEAT_RUN."
+            f"OFFBEAT_RUN names {shared}, but there is no run ({error}). Start agents with offbeat launch; "
+            "to run a script alone, unset OFFBEAT_RUN."
         ) from None
 
 
@@ -130,7 +134,9 @@ def propose(place: Place, about: Mapping[str, Any], initial: Vector, returns: bo
         (placed,) = register.begin([initial])
         settle()
         register.finish(Snapshot(placed), Tag())
-        write_atomically(place.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode())
+        write_atomically(
+            place.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode()
+        )
 
 
 def joined_with(shared: Path) -> tuple[str, bool] | None:
@@ -143,11 +149,14 @@ def joined_with(shared: Path) -> tuple[str, bool] | None:
 
 
 def agree(place: Place, about: Mapping[str, Any]) -> Vector:
-    """Where all start from; once all have joined. Raises SettingError if agent 0 has another model or algorithm."""
+    """Where all start from; once all have joined. Raises SettingError if agent 0 has another model or
+    algorithm.
+    """
     theirs = json.loads((place.shared / MODEL).read_text())["about"]
     refuse_other(
         theirs, json.loads(json.dumps(dict(about))),
-        f"Agent {place.me} has joined with something else than agent 0; expected the same of all. They differ in",
+        f"Agent {place.me} has joined with something else than agent 0; expected the same of all. They "
+        "differ in",
         ("agent 0", f"agent {place.me}"),
     )  # fmt: skip
     _, (x,), _ = Register.attach(place.shared / "initial").copy()
@@ -161,7 +170,9 @@ def resume(driver: Driver, place: Place, state: Mapping[str, Any]) -> Vector:
 
 
 def begin(driver: Driver, place: Place, initial: Vector) -> Vector:
-    """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient first."""
+    """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient
+    first.
+    """
     if place.incarnation == 1:
         driver.agent.x = driver.performer.model = initial
         return driver.start()

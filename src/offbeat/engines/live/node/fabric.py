@@ -1,6 +1,7 @@
 """The exchange of models on one machine, as one agent sees it: registers and mail in shared memory.
 
-Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnations (1, 2, ... with every restart):
+Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnations (1, 2, ... with every
+restart):
 
     register.i.a.k       the k-th register that agent i made
     mail.i.a.j.b         from i to j
@@ -31,7 +32,9 @@ SLACK = 1 << 16
 
 
 class Bound(Vector):
-    """A vector that lies in a neighbour's register and moves on with it. Who asks for `parts` gets a whole copy."""
+    """A vector that lies in a neighbour's register and moves on with it. Who asks for `parts` gets a whole
+    copy.
+    """
 
     __slots__ = ("place", "reader")
 
@@ -138,12 +141,16 @@ class Fabric:
     # -- registers ---------------------------------------------------------------------------------
 
     def register(self, message: Message, to: tuple[int, ...]) -> Register:
-        """My register for this kind of message and these receivers. One with more serves, if the others are gone."""
+        """My register for this kind of message and these receivers. One with more serves, if the others are
+        gone.
+        """
         kind = f"{type(message).__module__}:{type(message).__qualname__}"
         for register in self.mine:
             if register.layout.kind == kind and (
                 register.to == to
-                or (to and set(to) < set(register.to) and not (set(register.to) - set(to)) & self.alive.keys())
+                or (
+                    to and set(to) < set(register.to) and not (set(register.to) - set(to)) & self.alive.keys()
+                )
             ):
                 return register
         for v in vectors(message).values():

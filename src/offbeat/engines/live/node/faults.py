@@ -23,8 +23,8 @@ class Fault:
     """What happens to an agent, once it has made `step` steps.
 
     Attributes:
-        kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation takes
-            `amount` times as long, from then on)
+        kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation
+            takes `amount` times as long, from then on)
     """
 
     kind: str
@@ -41,7 +41,9 @@ _PATTERN = re.compile(
 
 
 def parse_fault(text: str, agents: int) -> Fault:
-    """A fault from text, as in `FORMS`; without a step, at the beginning. Raises SettingError for anything else."""
+    """A fault from text, as in `FORMS`; without a step, at the beginning. Raises SettingError for anything
+    else.
+    """
     match = _PATTERN.fullmatch(text)
     try:
         if match is None:
@@ -57,13 +59,17 @@ def parse_fault(text: str, agents: int) -> Fault:
     if kind == "slow" and amount < 1:
         raise SettingError(f"The fault '{text}' slows by {amount:g}; expected 1 or more.")
     if amount > LARGEST or (kind == "stop" and not amount):
-        raise SettingError(f"The fault '{text}' says {amount:g}; expected more than 0, and at most {LARGEST:,.0f}.")
+        raise SettingError(
+            f"The fault '{text}' says {amount:g}; expected more than 0, and at most {LARGEST:,.0f}."
+        )
     return Fault(kind, agent, step, amount)
 
 
 @dataclass
 class Faults:
-    """The faults of one agent. Call it just before each step. In a later life, what was due before has happened."""
+    """The faults of one agent. Call it just before each step. In a later life, what was due before has
+    happened.
+    """
 
     faults: Sequence[Fault]
     first_life: bool = True
@@ -71,9 +77,14 @@ class Faults:
     since: float = field(default_factory=time.monotonic)
 
     def before_step(self, steps: int) -> None:
-        """What is due after that many steps happens; a slow agent sleeps, in proportion to the time it computed."""
+        """What is due after that many steps happens; a slow agent sleeps, in proportion to the time it
+        computed.
+        """
         if not self.first_life:
-            self.first_life, self.done = True, {k for k, fault in enumerate(self.faults) if fault.step <= steps}
+            self.first_life, self.done = (
+                True,
+                {k for k, fault in enumerate(self.faults) if fault.step <= steps},
+            )
         for k, fault in enumerate(self.faults):
             if steps < fault.step:
                 continue

@@ -1,11 +1,12 @@
-"""Numbers that are not finite stay where they came up: an agent that meets one skips that update, and the run goes on.
+"""Numbers that are not finite stay where they came up: an agent that meets one skips that update, and the run
+goes on.
 
-A gradient is looked at before the algorithm and the local rule see it: one that is not finite counts as zero, and the
-rule, whose momentum or moments it would spoil for good, is not asked. So every algorithm makes its step as usual:
-it mixes, sends what others wait for, and adds nothing of its own. (R-FAST's tracker counts that gradient as zero until
-the next one; all-reduce's mean is over the others.) What a handler has written is looked at too. A model that is not
-finite, because sums overflow or a neighbour sent such a thing, takes its former value again, and nothing of it is
-published. A replay does the same, by the same values.
+A gradient is looked at before the algorithm and the local rule see it: one that is not finite counts as zero,
+and the rule, whose momentum or moments it would spoil for good, is not asked. So every algorithm makes its
+step as usual: it mixes, sends what others wait for, and adds nothing of its own. (R-FAST's tracker counts
+that gradient as zero until the next one; all-reduce's mean is over the others.) What a handler has written is
+looked at too. A model that is not finite, because sums overflow or a neighbour sent such a thing, takes its
+former value again, and nothing of it is published. A replay does the same, by the same values.
 
 To look is one sum over the numbers (`offbeat.core.vector.finite`).
 """
@@ -92,8 +93,8 @@ class Guard:
         said = f"{what} of step {step} is not finite"
         if self.policy == STOP:
             raise NotFinite(
-                f"Agent {self.me}: {said}, and --on-nan stop ends the run then. Lower the learning rate, clip "
-                "gradients, or look at the data of that step; --on-nan skip leaves out such updates."
+                f"Agent {self.me}: {said}, and --on-nan stop ends the run then. Lower the learning rate, "
+                "clip gradients, or look at the data of that step; --on-nan skip leaves out such updates."
             )
         self.skipped += 1
         if self.row is not None:
@@ -103,8 +104,9 @@ class Guard:
             self._last = step
             if self._in_a_row == IN_A_ROW:
                 self.tell(
-                    f"{IN_A_ROW} UPDATES IN A ROW ARE NOT FINITE, the last at step {step}: this agent learns nothing "
-                    "any more. Lower the learning rate, clip gradients, or look at its data (--on-nan stop ends a run)."
+                    f"{IN_A_ROW} UPDATES IN A ROW ARE NOT FINITE, the last at step {step}: this agent learns "
+                    "nothing any more. Lower the learning rate, clip gradients, or look at its data "
+                    "(--on-nan stop ends a run)."
                 )
         if self.skipped & (self.skipped - 1) == 0:  # the first, second, fourth, eighth, ...
             self.tell(f"{said}; that update is skipped ({self.skipped} so far)")
@@ -113,10 +115,11 @@ class Guard:
 class Statistics:
     """Keeps a model's buffers finite: BatchNorm takes in a batch before anybody has seen its gradient.
 
-    `mend` is called in every step, before every checkpoint, and so also where a scaler of mixed precision had the last
-    steps left out, of which nobody is told.
+    `mend` is called in every step, before every checkpoint, and so also where a scaler of mixed precision had
+    the last steps left out, of which nobody is told.
 
-    Watched are the small buffers in the model's state that are finite when this is made; masks of -inf are not.
+    Watched are the small buffers in the model's state that are finite when this is made; masks of -inf are
+    not.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -1,11 +1,15 @@
 """The log of one agent: its part of the trace, on disk, one frame for each handler.
 
-A frame is written by one call, so whatever ends the process, the file holds whole frames and at most one broken one, at
-its end. An agent that comes back goes on in the same file. `merged` makes one trace of all logs.
+A frame is written by one call, so whatever ends the process, the file holds whole frames and at most one
+broken one, at its end. An agent that comes back goes on in the same file. `merged` makes one trace of all
+logs.
 
-Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs the frames
-that it hit and no others: the next whole one is found, and what is missing in between is counted. Writes that are lost
-get a row at the time of what is known next, so that versions keep their numbers; the trace says that it is `damaged`.
+Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs
+the frames
+that it hit and no others: the next whole one is found, and what is missing in between is counted. Writes that
+    are lost
+get a row at the time of what is known next, so that versions keep their numbers; the trace says that it is
+`damaged`.
 """
 
 from __future__ import annotations
@@ -27,7 +31,9 @@ from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_t
 
 MAGIC, EARLIER = b"ofbL", b"lbfo"
 SUM = struct.Struct("<4sI")  # magic, CRC-32 of the rest of the frame
-FRAME = struct.Struct("<HHHHHHQ")  # rows of the four tables, bytes of the names of new kinds, kinds and writes before
+FRAME = struct.Struct(
+    "<HHHHHHQ"
+)  # rows of the four tables, bytes of the names of new kinds, kinds and writes before
 HEAD = SUM.size + FRAME.size
 TABLES = (EVENT, WRITE, MIXED, TRANSMISSION)
 EXPECTED = "the log of an agent"
@@ -39,7 +45,8 @@ ROWS = [packing(dtype) for dtype in TABLES]
 
 @dataclass
 class Log:
-    """Collects the rows of a handler; `flush` writes them as one frame. Rows are tuples as in `offbeat.engines.trace`.
+    """Collects the rows of a handler; `flush` writes them as one frame. Rows are tuples as in
+    `offbeat.engines.trace`.
 
     In `mixed`, a write is named by its place among this agent's own.
     """
@@ -92,8 +99,8 @@ class Log:
                 frame = frame[os.write(self._handle, frame) :]
         except OSError as error:
             raise DiskError(
-                f"Cannot write {self.path}: {error.strerror or error}. Once there is room, the run can go on with "
-                "--resume, from its last checkpoint."
+                f"Cannot write {self.path}: {error.strerror or error}. Once there is room, the run can go on "
+                "with --resume, from its last checkpoint."
             ) from error
 
     def close(self) -> None:
@@ -157,8 +164,14 @@ def read(path: Path) -> Logged:
                 at += dtype.itemsize * count
             kinds += whole[at:end].decode().split("\n") if frame.names else []
             writes = frame.writes_before + frame.counts[1]
-        tables = tuple(np.frombuffer(b"".join(piece), dtype=dtype) for piece, dtype in zip(pieces, TABLES, strict=True))
-        for k, name, low, high in ((0, "kind", -1, len(kinds)), (3, "kind", -1, len(kinds)), (2, "write", 0, writes)):
+        tables = tuple(
+            np.frombuffer(b"".join(piece), dtype=dtype) for piece, dtype in zip(pieces, TABLES, strict=True)
+        )
+        for k, name, low, high in (
+            (0, "kind", -1, len(kinds)),
+            (3, "kind", -1, len(kinds)),
+            (2, "write", 0, writes),
+        ):
             found = tables[k][name]
             if len(found) and not low <= found.min() <= found.max() < high:
                 raise ValueError(f"a row speaks of a {name} that is not there")
@@ -168,11 +181,15 @@ def read(path: Path) -> Logged:
 
 def _unknown(missing: int, whole: bytes, frame: _Frame, before: list[bytes]) -> bytes:
     """Rows for lost writes: at the time of the next event, the steps as before."""
-    of = next(dtype for dtype, count in zip(TABLES, frame.counts, strict=True) if count and dtype is not MIXED)
+    of = next(
+        dtype for dtype, count in zip(TABLES, frame.counts, strict=True) if count and dtype is not MIXED
+    )
     first = np.frombuffer(whole, of, 1, frame.start + HEAD)[0]  # rows of `mixed` come with a write
     last = next((np.frombuffer(piece, WRITE)[-1]["step"] for piece in reversed(before) if piece), 0)
     return (
-        ROWS[1].pack(float(first["time" if of is not TRANSMISSION else "start"]), int(first["agent"]), int(last))
+        ROWS[1].pack(
+            float(first["time" if of is not TRANSMISSION else "start"]), int(first["agent"]), int(last)
+        )
         * missing
     )
 
@@ -183,8 +200,8 @@ def damage(trace: Trace) -> str:
     if not agents:
         return ""
     return (
-        f"The logs of agents {', '.join(map(str, agents))} were damaged: the trace lacks some of their events. What is "
-        "measured in it (staleness, predictions) is nearly right; it cannot be replayed."
+        f"The logs of agents {', '.join(map(str, agents))} were damaged: the trace lacks some of their "
+        "events. What is measured in it (staleness, predictions) is nearly right; it cannot be replayed."
     )
 
 
@@ -198,7 +215,9 @@ def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
     logs = [read(path) for path in paths]
     damaged = [agent for agent, log in enumerate(logs) if log.lost]
     kinds = list(dict.fromkeys(kind for log in logs for kind in log.kinds))
-    events, writes, mixed, transmissions = ([log.tables[k].copy() for log in logs] for k in range(len(TABLES)))
+    events, writes, mixed, transmissions = (
+        [log.tables[k].copy() for log in logs] for k in range(len(TABLES))
+    )
     for k, log in enumerate(logs):
         number = np.array([kinds.index(kind) for kind in log.kinds] + [-1], dtype=np.int64)  # -1: none
         for table in (events[k], transmissions[k]):
@@ -262,7 +281,8 @@ def _cut(path: Path, log: Logged) -> None:
             file.write(path.read_bytes()[log.end :])
         os.truncate(path, log.end)
         print(
-            f"{path}: the last {log.size - log.end} bytes are no whole record; they are moved to {aside.name}.",
+            f"{path}: the last {log.size - log.end} bytes are no whole record; they are moved to "
+            f"{aside.name}.",
             file=sys.stderr,
         )
 

@@ -1,7 +1,9 @@
-"""All agents' models, as they were seen from outside at the times of evaluation: a file that outlives the launcher.
+"""All agents' models, as they were seen from outside at the times of evaluation: a file that outlives the
+launcher.
 
-A record is the time, the gradients applied by then, a CRC-32, and the models, part by part. All have one size, so
-whatever ends the process, the file holds whole records and at most one broken one, at its end. The last one of a run
+A record is the time, the gradients applied by then, a CRC-32, and the models, part by part. All have one
+size, so whatever ends the process, the file holds whole records and at most one broken one, at its end. The
+last one of a run
 that has ended by itself has the time infinity: the models that it ended with.
 """
 
@@ -41,7 +43,9 @@ class Looks:
         self._like = models
         self._size = BODY + sum(part.nbytes for part in models)
         self._handle = -1
-        with reading(path, "the looks at a live run", f"Remove {path.parent}, and --resume makes its run anew."):
+        with reading(
+            path, "the looks at a live run", f"Remove {path.parent}, and --resume makes its run anew."
+        ):
             found = b"" if anew or not path.exists() else content(path)
             whole = len(found) // self._size
             looks = [self._read(found[k * self._size : (k + 1) * self._size]) for k in range(whole)]
@@ -78,7 +82,9 @@ class Looks:
 
     def _read(self, record: bytes) -> Look:
         time, steps = HEAD.unpack_from(record)
-        if SUM.unpack_from(record, HEAD.size)[0] != zlib.crc32(record[BODY:], zlib.crc32(record[: HEAD.size])):
+        if SUM.unpack_from(record, HEAD.size)[0] != zlib.crc32(
+            record[BODY:], zlib.crc32(record[: HEAD.size])
+        ):
             raise ValueError("it is damaged: a checksum does not fit")
         at, parts = BODY, []
         for like in self._like:

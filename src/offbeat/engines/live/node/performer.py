@@ -53,10 +53,12 @@ class Clock:
 
 
 class Performer:
-    """What is between an agent and the world: its handlers are called, and their effects performed, here alone.
+    """What is between an agent and the world: its handlers are called, and their effects performed, here
+    alone.
 
     Attributes:
-        model, version, steps: the agent's newest model, how often it was written, how many gradients were applied
+        model, version, steps: the agent's newest model, how often it was written, how many gradients were
+            applied
         at: where the next gradient is to be taken; None: the agent has not asked for one
         alarms: (time, number, name), a heap
     """
@@ -96,7 +98,9 @@ class Performer:
             raise
         wrote = model is not self.model
         mixed = (
-            [v for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != self.me] if wrote else []
+            [v for v in (model, *model.sources()) if v.stamp is not None and v.stamp.agent != self.me]
+            if wrote
+            else []
         )
         if wrote:
             self.version += 1
@@ -135,10 +139,14 @@ class Performer:
                     raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
 
     def _published(self, effects: list[Effect], model: Vector, wrote: bool) -> list[Publish]:
-        """The registers that are to be written at once, the model's own among them where nobody else shows it."""
+        """The registers that are to be written at once, the model's own among them where nobody else shows
+        it.
+        """
         if self.fabric is None:
             return []
-        at_once: list[Publish] = [e for e in effects if isinstance(e, Publish) and e.to and self.post.link is None]
+        at_once: list[Publish] = [
+            e for e in effects if isinstance(e, Publish) and e.to and self.post.link is None
+        ]
         if wrote and not any(next(iter(vectors(e.message).values()), None) is model for e in at_once):
             at_once.append(Publish((), Snapshot(model)))
         return at_once
@@ -165,7 +173,12 @@ class Performer:
 
     def _own_stamps(self, written: Vector | None, effects: list[Effect]) -> None:
         """What is given away or written without a stamp is of this version of mine."""
-        given = [v for e in effects if isinstance(e, Send | Publish | Accumulate) for v in vectors(e.message).values()]
+        given = [
+            v
+            for e in effects
+            if isinstance(e, Send | Publish | Accumulate)
+            for v in vectors(e.message).values()
+        ]
         given += [e.x for e in effects if type(e) is Compute]
         for v in [*([] if written is None else [written]), *given]:
             if v.stamp is None and not v.late:
@@ -200,7 +213,15 @@ class Performer:
                 version = -1 if stamp is None else stamp.version
                 kind = self.log.kind(reader.message)
                 self.log.events.append(
-                    (self.agent.now, self.me, EVENT_CODE["moved"], reader.source, kind, version, *reader.tag[2:])
+                    (
+                        self.agent.now,
+                        self.me,
+                        EVENT_CODE["moved"],
+                        reader.source,
+                        kind,
+                        version,
+                        *reader.tag[2:],
+                    )
                 )
                 moved += reader.vectors
         return moved
@@ -226,7 +247,9 @@ class Performer:
             return
         inside = {name: self._fixed(v) for name, v in vectors(message).items()}
         lives = tuple(self.fabric.alive.get(j, 0) for j in to)
-        item = Transmission(self.me, medium, to, replace(message, **inside), lives=lives, epoch=self.fabric.epoch)
+        item = Transmission(
+            self.me, medium, to, replace(message, **inside), lives=lives, epoch=self.fabric.epoch
+        )
         self.post.give(item, self.clock.now())
         for sent in self.post.started:
             self._log_sent(sent.start, sent.end, sent.message)
@@ -239,7 +262,9 @@ class Performer:
         return self.fabric.post(to, item.message, Tag(self.agent.round, item.epoch, item.start, item.end))
 
     def _register(self, item: Transmission, to: list[int]) -> None:
-        """A transmission of a register has arrived: write it. Where losses are drawn, every receiver has its own."""
+        """A transmission of a register has arrived: write it. Where losses are drawn, every receiver has its
+        own.
+        """
         assert self.fabric is not None
         lossy = self.post.link is not None and self.post.link.world.loss > 0
         for receivers in [(j,) for j in to] if lossy else [item.to]:

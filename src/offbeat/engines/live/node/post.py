@@ -1,8 +1,8 @@
 """What one agent has to send, and when it becomes visible.
 
-Without a world, everything is visible at once, and what does not fit into a mailbox waits here. With one, an agent has
-a single server as in the simulator (`offbeat.world`): a transmission takes the drawn time, and what it carries becomes
-visible when that has passed.
+Without a world, everything is visible at once, and what does not fit into a mailbox waits here. With one, an
+agent has a single server as in the simulator (`offbeat.world`): a transmission takes the drawn time, and what
+it carries becomes visible when that has passed.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 One file of 8-byte words in shared memory:
 
-    head      magic, agents, order (RUN, STOP or END), how many changes of the membership there are, time zero (ns)
-    changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left. Only the launcher adds.
-    rows      one an agent, written by that agent alone (`Row`)
+    head      magic, agents, order (RUN, STOP or END), how many changes of the membership there are, time zero
+    (ns) changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left. Only the
+    launcher adds. rows      one an agent, written by that agent alone (`Row`)
 
 A *bell* is a named pipe: whoever waits for something waits for his bell, and is woken by one byte.
 """
@@ -51,8 +51,9 @@ class State(IntEnum):
 
 
 class Row(IntEnum):
-    """The words of a row. Times are in ns of the system's monotonic clock; LOSS, METRIC and AGE are float64, NaN
-    before anybody has said them."""
+    """The words of a row. Times are in ns of the system's monotonic clock; LOSS, METRIC and AGE are float64,
+    NaN before anybody has said them.
+    """
 
     STATE = 0
     INCARNATION = 1
@@ -73,7 +74,8 @@ class Row(IntEnum):
 
 
 Cells: TypeAlias = "memoryview[Any]"
-"""Words of 8 bytes in shared memory. Storing one is a single store of the processor, as it is through numpy."""
+"""Words of 8 bytes in shared memory. Storing one is a single store of the processor, as it is through
+numpy."""
 
 SAID = [Row.LOSS, Row.METRIC, Row.AGE]
 

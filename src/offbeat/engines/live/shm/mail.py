@@ -1,8 +1,9 @@
-"""Mail in shared memory: a bounded queue from one sender to one receiver, in order, each message exactly once.
+"""Mail in shared memory: a bounded queue from one sender to one receiver, in order, each message exactly
+once.
 
-The queue is a ring of bytes. `written` counts those that the sender ever put, `taken` those that the receiver ever
-took; each is changed by one side only, after the bytes themselves. A message that does not fit waits with its sender
-(`put` says so), who is never blocked.
+The queue is a ring of bytes. `written` counts those that the sender ever put, `taken` those that the receiver
+ever took; each is changed by one side only, after the bytes themselves. A message that does not fit waits
+with its sender (`put` says so), who is never blocked.
 
     message   length of all that follows, length of the layout, layout, (aligned) words, (aligned) vectors
 """
@@ -51,7 +52,9 @@ class Mailbox:
         """Map the sender's queue. Raises FabricError if it is not one."""
         mapped = memory.attach(path)
         if len(mapped) < START or HEAD.unpack_from(mapped, 0)[:2] != (MAGIC, len(mapped) - START):
-            raise FabricError(f"{path} is not a mailbox of this version of offbeat. Do all agents run the same one?")
+            raise FabricError(
+                f"{path} is not a mailbox of this version of offbeat. Do all agents run the same one?"
+            )
         return Mailbox(path, mapped)
 
     def put(self, message: Message, tag: Tag) -> bool:
@@ -68,12 +71,16 @@ class Mailbox:
             return False
         words = bytearray(layout.words.size)
         layout.put_words(words, 0, message, tag)
-        self._copy_in(written, np.frombuffer(PREFIX.pack(total, len(layout.text)) + layout.text, dtype=np.uint8))
+        self._copy_in(
+            written, np.frombuffer(PREFIX.pack(total, len(layout.text)) + layout.text, dtype=np.uint8)
+        )
         self._copy_in(written + words_at, np.frombuffer(words, dtype=np.uint8))
         offsets = iter(layout.offsets)
         for name, _ in layout.vectors:
             for part in getattr(message, name).parts:
-                self._copy_in(written + vectors_at + next(offsets), part.contiguous().view(torch.uint8).numpy())
+                self._copy_in(
+                    written + vectors_at + next(offsets), part.contiguous().view(torch.uint8).numpy()
+                )
         self._head[WRITTEN] = written + total
         return True
 

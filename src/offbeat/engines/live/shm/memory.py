@@ -1,7 +1,7 @@
 """Files in shared memory that several processes map: made whole or not at all, private to this user.
 
-What is written by one process becomes visible to the others in the order in which it was written. x86-64 guarantees
-that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
+What is written by one process becomes visible to the others in the order in which it was written. x86-64
+guarantees that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
         memory[: len(head)] = head
         os.link(temporary, path)
     except FileExistsError:
-        raise FabricError(f"Cannot create shared memory {path}: it exists. Is another run using it?") from None
+        raise FabricError(
+            f"Cannot create shared memory {path}: it exists. Is another run using it?"
+        ) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise FabricError(f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}") from error
+            raise FabricError(
+                f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}"
+            ) from error
         room = os.statvfs(path.parent)
         raise FabricError(
             f"Shared memory is too small: {size / 1e6:.1f} MB were asked for, {path.parent} has "
-            f"{room.f_bavail * room.f_frsize / 1e6:.1f} MB left ({error.strerror}). In a container, give it more: "
-            "docker run --shm-size=2g."
+            f"{room.f_bavail * room.f_frsize / 1e6:.1f} MB left ({error.strerror}). In a container, give it "
+            "more: docker run --shm-size=2g."
         ) from error
     finally:
         os.close(handle)
@@ -67,6 +71,6 @@ def require_ordered_stores() -> None:
     machine = platform.machine().lower()
     if machine not in ("x86_64", "amd64"):
         raise FabricError(
-            "Registers in shared memory need a processor that keeps the order of stores, as x86-64 does; this is "
-            f"{machine}. The simulator (offbeat compare) runs anywhere."
+            "Registers in shared memory need a processor that keeps the order of stores, as x86-64 does; "
+            f"this is {machine}. The simulator (offbeat compare) runs anywhere."
         )

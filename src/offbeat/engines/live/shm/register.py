@@ -1,10 +1,10 @@
 """Registers in shared memory: one writer, any number of readers, who read in place and never wait.
 
-A register holds the newest versions of one message type in three slots. Version v (1, 2, ...) is written into slot
-v mod 3. The writer makes the slot's counter odd (2 v - 1), writes, makes it even (2 v), and only then moves `newest`
-on. A reader looks up `newest`, uses the slot in place, and afterwards checks that its counter is still 2 v: if it is
-not, the writer has lapped it, and the reader starts again with a newer version. A writer that dies half-way leaves only
-its own slot odd; `newest` still names a whole version.
+A register holds the newest versions of one message type in three slots. Version v (1, 2, ...) is written into
+slot v mod 3. The writer makes the slot's counter odd (2 v - 1), writes, makes it even (2 v), and only then
+moves `newest` on. A reader looks up `newest`, uses the slot in place, and afterwards checks that its counter
+is still 2 v: if it is not, the writer has lapped it, and the reader starts again with a newer version. A
+writer that dies half-way leaves only its own slot odd; `newest` still names a whole version.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Register:
         mapped = memory.attach(path)
         magic, length, _ = HEAD.unpack_from(mapped, 0) if len(mapped) >= HEAD.size else (0, 0, 0)
         if magic != MAGIC:
-            raise FabricError(f"{path} is not a register of this version of offbeat. Do all agents run the same one?")
+            raise FabricError(
+                f"{path} is not a register of this version of offbeat. Do all agents run the same one?"
+            )
         with reading(path, "a register of a run"):
             return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
 
@@ -67,7 +69,8 @@ class Register:
     def begin(self, vectors: Sequence[Vector]) -> list[Vector]:
         """Begin the next version: these vectors are to be evaluated into its slot. For the writer only.
 
-        Whatever vector still lies in that slot moves out of it first. What has a value already, or is on its way
+        Whatever vector still lies in that slot moves out of it first. What has a value already, or is on its
+        way
         elsewhere, is copied: the vectors that will lie in the slot are returned.
         """
         version = self.newest + 1
@@ -113,7 +116,8 @@ class Register:
             parts, words = self.read(version)
             stamps = self.layout.stamps(words)
             vectors = [
-                Vector(tuple(part.clone() for part in each), stamp) for each, stamp in zip(parts, stamps, strict=True)
+                Vector(tuple(part.clone() for part in each), stamp)
+                for each, stamp in zip(parts, stamps, strict=True)
             ]
             if self.whole(version):
                 return version, vectors, words

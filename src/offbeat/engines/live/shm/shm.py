@@ -1,7 +1,8 @@
 """The folder of a run in shared memory: made, told from those of dead runs, removed.
 
-It is alive as long as its lock is held, by the launcher that made it. Anybody may plant anything under such a name in
-/dev/shm: what is no folder of this user, closed to all others, is left alone, and none is ever searched in depth.
+It is alive as long as its lock is held, by the launcher that made it. Anybody may plant anything under such a
+name in /dev/shm: what is no folder of this user, closed to all others, is left alone, and none is ever
+searched in depth.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def make_shared(settings: Mapping[str, Any]) -> Shared:
     """A new folder in shared memory that only this user may enter, with the settings of the run."""
     require_ordered_stores()
     if not SHARED.is_dir():
-        raise FabricError(f"There is no {SHARED}: the runtime of real processes needs Linux with shared memory.")
+        raise FabricError(
+            f"There is no {SHARED}: the runtime of real processes needs Linux with shared memory."
+        )
     try:
         made = next(filter(None, (_attempt() for _ in range(ATTEMPTS))))
     except (OSError, StopIteration) as error:
@@ -62,7 +65,8 @@ def make_shared(settings: Mapping[str, Any]) -> Shared:
     except OSError as error:
         made.remove()
         raise FabricError(
-            f"Cannot write to {SHARED}: {error.strerror or error}. 'offbeat doctor' says how to make room there."
+            f"Cannot write to {SHARED}: {error.strerror or error}. 'offbeat doctor' says how to make room "
+            "there."
         ) from error
     return made
 

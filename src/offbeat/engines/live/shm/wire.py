@@ -1,12 +1,13 @@
 """Messages as bytes: how a message type lies in memory that other processes read.
 
-A message is a frozen dataclass of vectors and numbers. Its `Layout` says which fields are which and how long they
-are; it travels as JSON. The body is words of 8 bytes, then the bytes of the vectors, each part aligned:
+A message is a frozen dataclass of vectors and numbers. Its `Layout` says which fields are which and how long
+they are; it travels as JSON. The body is words of 8 bytes, then the bytes of the vectors, each part aligned:
 
-    words     the tag, one for each number (int64 or float64), agent and version of each vector's stamp (-1, -1: none)
-    vectors   part by part, in the order of the fields
+    words     the tag, one for each number (int64 or float64), agent and version of each vector's stamp (-1,
+    -1: none) vectors   part by part, in the order of the fields
 
-No code is loaded from what another process wrote: a message type is looked up among those that are already there.
+No code is loaded from what another process wrote: a message type is looked up among those that are already
+    there.
 """
 
 from __future__ import annotations
@@ -89,9 +90,12 @@ class Layout:
                 numbers.append((name, "float" if isinstance(value, float) else "int"))
             else:
                 raise FabricError(
-                    f"{type(message).__name__}.{name} is a {type(value).__name__}; expected a vector or a number."
+                    f"{type(message).__name__}.{name} is a {type(value).__name__}; expected a vector or a "
+                    "number."
                 )
-        return Layout(f"{type(message).__module__}:{type(message).__qualname__}", tuple(numbers), tuple(vectors))
+        return Layout(
+            f"{type(message).__module__}:{type(message).__qualname__}", tuple(numbers), tuple(vectors)
+        )
 
     @cached_property
     def text(self) -> bytes:
@@ -106,7 +110,9 @@ class Layout:
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each part begins, in bytes from the words' end, which is aligned; and where the last one ends."""
+        """Where each part begins, in bytes from the words' end, which is aligned; and where the last one
+        ends.
+        """
         at, offsets = 0, []
         for _, parts in self.vectors:
             for dtype, length in parts:
@@ -118,18 +124,24 @@ class Layout:
         """The vectors that begin at `start` in this memory, in place, one for each field."""
         offsets = iter(self.offsets)
         return [
-            tuple(_view(memory, getattr(torch, dtype), length, start + next(offsets)) for dtype, length in parts)
+            tuple(
+                _view(memory, getattr(torch, dtype), length, start + next(offsets)) for dtype, length in parts
+            )
             for _, parts in self.vectors
         ]
 
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
-        """Write tag, numbers and stamps there. Raises FabricError for a number of another type than this layout's."""
+        """Write tag, numbers and stamps there. Raises FabricError for a number of another type than this
+        layout's.
+        """
         numbers = [getattr(message, name) for name, _ in self.numbers]
         stamps = [getattr(message, name).stamp or NO_STAMP for name, _ in self.vectors]
         try:
             self.words.pack_into(memory, at, *tag, *numbers, *(word for stamp in stamps for word in stamp))
         except struct.error:
-            raise FabricError(f"{message} was sent; expected numbers of the types {dict(self.numbers)}.") from None
+            raise FabricError(
+                f"{message} was sent; expected numbers of the types {dict(self.numbers)}."
+            ) from None
 
     def stamps(self, words: Words) -> list[Stamp | None]:
         """Those of the vectors, in the order of the fields."""
@@ -165,7 +177,9 @@ def read_layout(text: bytes) -> Layout:
             tuple((str(name), str(type_)) for name, type_ in numbers),
             tuple((str(name), tuple((str(d), int(n)) for d, n in parts)) for name, parts in vectors),
         )
-        if not all(isinstance(getattr(torch, d, None), torch.dtype) for _, parts in layout.vectors for d, _ in parts):
+        if not all(
+            isinstance(getattr(torch, d, None), torch.dtype) for _, parts in layout.vectors for d, _ in parts
+        ):
             raise ValueError("an unknown dtype")
     except (ValueError, TypeError) as error:
         raise FabricError(f"Not a message of offbeat: {error}. Do all agents run the same version?") from None
@@ -182,8 +196,8 @@ def message_type(kind: str) -> type:
     parameters = getattr(found, "__dataclass_params__", None)
     if not isinstance(found, type) or parameters is None or not parameters.frozen:
         raise FabricError(
-            f"A neighbour sent a message of type {kind}, which is no frozen dataclass here. Do all agents run the same "
-            "script and the same algorithm?"
+            f"A neighbour sent a message of type {kind}, which is no frozen dataclass here. Do all agents "
+            "run the same script and the same algorithm?"
         )
     return found
 

@@ -1,9 +1,9 @@
 """What an algorithm's class computes at a gradient, read off the class itself.
 
-An algorithm that is declared free-running (`Algorithm.free`) promises: at every gradient, and only then, it writes its
-model, as one linear form of its model, of the newest models heard and of the gradient; gives it to all its listeners;
-and asks for the next gradient at it. `form_of` runs the handlers once, on vectors that stand for these, and reads the
-form. So the formula stands in one place, the algorithm's file.
+An algorithm that is declared free-running (`Algorithm.free`) promises: at every gradient, and only then, it
+writes its model, as one linear form of its model, of the newest models heard and of the gradient; gives it to
+all its listeners; and asks for the next gradient at it. `form_of` runs the handlers once, on vectors that
+stand for these, and reads the form. So the formula stands in one place, the algorithm's file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ GRADIENT = -1
 
 @dataclass(frozen=True)
 class Form:
-    """sum_k c_k v_k, from left to right. columns: places in the agent's row of W, or GRADIENT; kind: of the message."""
+    """sum_k c_k v_k, from left to right. columns: places in the agent's row of W, or GRADIENT; kind: of the
+    message.
+    """
 
     columns: tuple[int, ...]
     coefficients: tuple[float, ...]
@@ -74,10 +76,17 @@ def _step(
     wanted = bool(agent.view.listeners)
     if not terms or any(id(v) not in known for _, v in terms):
         raise NoForm("its model is not a linear form of models and the gradient")
-    if len(published) != wanted or len(others) != 1 or type(others[0]) is not Compute or others[0].x is not agent.model:
+    if (
+        len(published) != wanted
+        or len(others) != 1
+        or type(others[0]) is not Compute
+        or others[0].x is not agent.model
+    ):
         raise NoForm("it does not publish its model and ask for the next gradient")
     message = published[0].message if published else None
-    if published and (published[0].to != agent.view.listeners or [*vectors(message).values()] != [agent.model]):
+    if published and (
+        published[0].to != agent.view.listeners or [*vectors(message).values()] != [agent.model]
+    ):
         raise NoForm("it does not give its model, and nothing else, to all its listeners")
     form = tuple(known[id(v)] for _, v in terms), tuple(c for c, _ in terms)
     settle()

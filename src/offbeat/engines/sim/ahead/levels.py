@@ -1,12 +1,15 @@
 """Dependency levels: the arithmetic of runs whose timetable is known, in calls as wide as they can be.
 
-The level of a write is one more than the highest level among the models that it mixes. All writes of a level can be
-made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`. Versions of
-models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last write that
-mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window. The timetable of a
-long run comes in pieces; rows that the next piece mixes stay where they are.
+The level of a write is one more than the highest level among the models that it mixes. All writes of a level
+can be
+made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`.
+    Versions of
+models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last
+write that mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window.
+The timetable of a long run comes in pieces; rows that the next piece mixes stay where they are.
 
-Several runs, of other seeds or steps, lie side by side: a disjoint union, whose levels are wider. What a run computes
+Several runs, of other seeds or steps, lie side by side: a disjoint union, whose levels are wider. What a run
+    computes
 does not depend on what lies beside it: rows of a call do not depend on each other.
 """
 
@@ -32,7 +35,8 @@ from offbeat.engines.trace import Tally, Trace
 from offbeat.tasks.task import Task
 
 WINDOW = 384, 2048
-"""Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within these."""
+"""Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within
+these."""
 
 BLOCK = 16_384, 8
 """Writes for which minibatches are drawn at a time: at least so many, and so many for each agent."""
@@ -59,7 +63,9 @@ class Levels:
         self._form = begin_of(np.array([len(form.columns) for form in forms]))
         self._columns = np.array([column for form in forms for column in form.columns])
         self._coefficients = np.array([c for form in forms for c in form.coefficients])
-        self.pool = start[None]  # row 0 is what all start from, then come those for gradients, then those of versions
+        self.pool = start[
+            None
+        ]  # row 0 is what all start from, then come those for gradients, then those of versions
         self._carried = np.zeros(1, dtype=np.int64)  # rows of what is named by -1, -2, ...
         self._many = [0] * len(sides)  # of these, but for the first, those of each side
         self._take()
@@ -108,14 +114,18 @@ class Levels:
         taken[: 1 + self._widest] = taken[self._carried] = True
         self._free = np.flatnonzero(~taken)[::-1].copy()
         self._left, self._freed = len(self._free), 0
-        self._free = np.concatenate([self._free, np.zeros(there, dtype=np.int64)])  # room for what is given back
+        self._free = np.concatenate(
+            [self._free, np.zeros(there, dtype=np.int64)]
+        )  # room for what is given back
         self._scratch = np.arange(1, 1 + self._widest)
 
     def _make_room(self, rows: int) -> None:
         """A pool of at least so many rows; what there is stays where it is."""
         self.rows = max(rows, len(self.pool))
         if self.rows > len(self.pool):
-            if self.sides[0].more:  # the next piece may need a few more; what is never touched takes no memory
+            if self.sides[
+                0
+            ].more:  # the next piece may need a few more; what is never touched takes no memory
                 self.rows += self.rows // 8
             pool = _empty(self.rows, self.pool)
             pool[: len(self.pool)] = self.pool
@@ -126,7 +136,9 @@ class Levels:
         while True:
             high = int(np.searchsorted(self.time, until, side="right"))
             while self._done < high:
-                self._window(self._done, min(high, self._done + self._window_size, self._samples.reach(self._done)))
+                self._window(
+                    self._done, min(high, self._done + self._window_size, self._samples.reach(self._done))
+                )
             if until <= self.sides[0].table.high or not self.sides[0].more:
                 return
             self._continue()
@@ -135,7 +147,17 @@ class Levels:
         """Go into the next piece: of the pool's rows keep those of what it may mix."""
         self._carried = np.concatenate([[0], self._slot[self._after]])
         self._many = [len(side.table.after) - 1 for side in self.sides]
-        del self.time, self._agent, self._name, self._own, self._terms, self._first, self._slot, self._ends, self._last
+        del (
+            self.time,
+            self._agent,
+            self._name,
+            self._own,
+            self._terms,
+            self._first,
+            self._slot,
+            self._ends,
+            self._last,
+        )
         for side in self.sides:
             side.leave()
         for k, side in enumerate(self.sides):
@@ -190,7 +212,8 @@ class Levels:
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """The arithmetic of a window, in the order of levels: gradients at `rows` for `agents` on `samples`, and forms.
+    """The arithmetic of a window, in the order of levels: gradients at `rows` for `agents` on `samples`, and
+    forms.
 
     Attributes:
         bounds: where chunks begin, and where the last one ends; the writes of one do not depend on each other
@@ -281,7 +304,9 @@ class Lane:
 
 
 def _widest(model: Tensor, agents: int) -> int:
-    """Gradients in one call of torch, at most: a level has one write of an agent, and a GPU is filled by wide calls."""
+    """Gradients in one call of torch, at most: a level has one write of an agent, and a GPU is filled by wide
+    calls.
+    """
     if model.device.type == "cpu":
         return WIDEST
     return max(1, min(agents, devices.CHUNK // max(1, model.nbytes)))
@@ -302,7 +327,10 @@ def _shifted(writes: Ints, by: np.int64, carried: np.int64) -> Ints:
 
 def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
     """The level of every write in [low, high), of what is made before that 0: [high - low]."""
-    mixed, ends = (terms[first[low] : first[high]] - low).tolist(), (first[low + 1 : high + 1] - first[low]).tolist()
+    mixed, ends = (
+        (terms[first[low] : first[high]] - low).tolist(),
+        (first[low + 1 : high + 1] - first[low]).tolist(),
+    )
     level, at = [0] * (high - low), 0
     for write, end in enumerate(ends):
         highest = 0

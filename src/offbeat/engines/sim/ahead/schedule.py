@@ -1,12 +1,14 @@
 """The timetable of algorithms that never wait, settled without a heap, and piece by piece if the run is long.
 
-An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a calendar of
-its own: what the others do changes what it mixes, not when. So each agent's gradients and transmissions follow from its
-own random streams, and which version of whom is mixed is found by sorting all instants. A piece of time needs of the
-pieces before it only the newest versions, what was heard last, and what is on its way.
+An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a
+calendar of
+its own: what the others do changes what it mixes, not when. So each agent's gradients and transmissions
+    follow from its
+own random streams, and which version of whom is mixed is found by sorting all instants. A piece of time needs
+of the pieces before it only the newest versions, what was heard last, and what is on its way.
 
-Where agents crash, something takes no time, or two things begin as well as end at the same instants, the order of
-handlers is the simulator's to say, and there is no timetable.
+Where agents crash, something takes no time, or two things begin as well as end at the same instants, the
+order of handlers is the simulator's to say, and there is no timetable.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ class NoTimetable(Exception):
 class _Instants:
     """Gradients and transmissions of a piece, agent by agent, and their places among all instants.
 
-    Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's first; an
+    Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's
+        first; an
     agent's old ones, those of the pieces before that can still be heard, come before its new ones.
     """
 
@@ -68,7 +71,9 @@ class _Instants:
     def left(self) -> Ints:
         """The transmissions in the order in which they leave."""
         order = np.argsort(self.start, kind="stable")
-        if (np.diff(self.start[order]) == 0).any():  # in the order of what they leave upon: a gradient, or an arrival
+        if (
+            np.diff(self.start[order]) == 0
+        ).any():  # in the order of what they leave upon: a gradient, or an arrival
             made = self.made()
             upon = np.append(self.time, -1.0)[made] == self.start
             event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.arrived, 1))
@@ -111,21 +116,31 @@ class Schedule:
         everybody = range(self.n)
         self._width = np.array([len(view.w) for view in views])
         self._listeners = np.array([len(view.listeners) for view in views])
-        edges = [(i, j, column) for i in everybody for column, j in enumerate(views[i].w) if i in views[j].listeners]
+        edges = [
+            (i, j, column)
+            for i in everybody
+            for column, j in enumerate(views[i].w)
+            if i in views[j].listeners
+        ]
         self._receiver, self._source, self._column = np.array(edges, dtype=np.int64).reshape(-1, 3).T
         if self.loss:
             self._place = np.array([views[j].listeners.index(i) for i, j, _ in edges], dtype=np.int64)
         self._due = [-1.0] * self.n  # the running gradient's end
         self._applied, self._count = np.zeros(self.n), np.zeros(self.n, dtype=np.int64)  # the newest write
         self._own = np.full(self.n, -1)  # and how it is named
-        self._sent, self._free = [0] * self.n, [-1.0] * self.n  # the newest version sent, and when it is there
+        self._sent, self._free = (
+            [0] * self.n,
+            [-1.0] * self.n,
+        )  # the newest version sent, and when it is there
         self._handed = np.zeros(len(edges), dtype=np.int64)  # the newest version handed over
         # transmissions that are still heard, or on their way: start, end, version, sender, name of the write
         self._old = (np.zeros(0), np.zeros(0), *np.zeros((3, 0), dtype=np.int64))
         self._awaited = np.zeros(0, dtype=np.bool_)  # edge by edge: which of its sender's pass it
 
     def piece(self, until: float, more: bool) -> Timetable:
-        """The next one, up to `until`; more: whether another follows. Raises NoTimetable where it takes a simulator."""
+        """The next one, up to `until`; more: whether another follows. Raises NoTimetable where it takes a
+        simulator.
+        """
         self._more = more
         at, new = self._instants(until)
         passed = self._passed(at, new)
@@ -155,7 +170,10 @@ class Schedule:
     def _instants(self, until: float) -> tuple[_Instants, Ints]:
         """What happens up to then; and how many transmissions of each agent are new."""
         applied = [self._gradients(i, until) for i in range(self.n)]
-        sending = [self._transmissions(i, applied[i], until) if self._listeners[i] else _NOTHING for i in range(self.n)]
+        sending = [
+            self._transmissions(i, applied[i], until) if self._listeners[i] else _NOTHING
+            for i in range(self.n)
+        ]
         count, new = np.array([len(each) for each in applied]), np.array([len(each[0]) for each in sending])
         begin, time = begin_of(count), np.concatenate(applied)
         agent, began, some = np.repeat(np.arange(self.n), count), np.roll(time, 1), count > 0
@@ -178,7 +196,9 @@ class Schedule:
         ), new  # fmt: skip
 
     def _supply(self, purpose: Purpose, i: int) -> Supply:
-        """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage collector."""
+        """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage
+        collector.
+        """
         supply = self._supplies.get((purpose, i))
         if supply is None:
             world, draw = self._world, uniform
@@ -203,7 +223,12 @@ class Schedule:
 
     def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints]:
         """Start, end and version of what agent i sends: one at a time, the newest that there is."""
-        draw, size, before, free = self._supply(Purpose.COMMUNICATION, i), self.size, int(self._count[i]), self._free[i]
+        draw, size, before, free = (
+            self._supply(Purpose.COMMUNICATION, i),
+            self.size,
+            int(self._count[i]),
+            self._free[i],
+        )
         published, k = applied.tolist(), self._sent[i] - before
         starts, ends, versions = [], [], []
         while k < len(published):
@@ -256,7 +281,9 @@ class Schedule:
     def _names(self, at: _Instants, place: Ints) -> Ints:
         """The write that each transmission carries, by its name in the timetable."""
         made, newest = at.made(), at.version == at.before[at.sender]
-        return np.where(made >= 0, np.append(place, -1)[made], np.where(newest, self._own[at.sender], at.name))
+        return np.where(
+            made >= 0, np.append(place, -1)[made], np.where(newest, self._own[at.sender], at.name)
+        )
 
     def _terms(self, at: _Instants, heard: _Heard, own: Ints, place: Ints, names: Ints) -> tuple[Ints, Ints]:
         """What every write mixes: its own agent's model, but for those that it has heard."""
@@ -270,7 +297,9 @@ class Schedule:
         return first, terms
 
     def _keep(self, at: _Instants, edge: Ints, what: Ints, names: Ints) -> Ints:
-        """Keep what is on its way, and of each edge what it passed on last. The writes that only they still carry."""
+        """Keep what is on its way, and of each edge what it passed on last. The writes that only they still
+        carry.
+        """
         there = at.end[what] <= self.now
         last = np.full(len(self._source), -1)
         last[edge[there]] = what[there]  # of several the last one stays
@@ -291,7 +320,8 @@ class Schedule:
 def _order(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:
     """All instants, arrivals and gradients, in the order in which the simulator comes to them.
 
-    At one instant arrivals come first, and of either what was begun first. Raises NoTimetable if that does not tell.
+    At one instant arrivals come first, and of either what was begun first. Raises NoTimetable if that does
+    not tell.
     """
     instants = np.concatenate([end, time])
     order = np.argsort(instants, kind="stable")

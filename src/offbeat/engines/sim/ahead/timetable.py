@@ -1,4 +1,5 @@
-"""Who writes when and mixes which versions, without values: what `Schedule` settles of a run, or of a piece of it.
+"""Who writes when and mixes which versions, without values: what `Schedule` settles of a run, or of a piece
+of it.
 
 It gives the trace that `Simulator` records of the same run, row by row.
 """
@@ -20,16 +21,18 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 class Timetable:
     """What happens after `low` and up to `high` in a run of n agents, without values.
 
-    Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes over from
-    before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the piece before.
+    Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes
+    over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the piece
+    before.
 
     Attributes:
         done: writes in the pieces before
         time, began: when the gradient was applied, and when it was begun: [W]
-        first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of W; whoever
-            has not been heard is replaced by the agent itself
+        first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of
+            W; whoever has not been heard is replaced by the agent itself
         own: the agent's write before: [W]
-        sent: transmissions by when they leave: start, end, agent, version; those that left before are still heard
+        sent: transmissions by when they leave: start, end, agent, version; those that left before are still
+            heard
         heard: what was handed over, in that order: write, transmission
         mixed: write, neighbour, version
         after: what the next piece may mix: -1, the newest write of each agent, and others
@@ -66,7 +69,9 @@ class Timetable:
         """What `Simulator` records after `since` and up to `until`. kind: of the message; size: its bytes."""
         low, high = self.writes(since), self.writes(until)
         writes = np.zeros(high - low, dtype=WRITE)
-        for name, column in zip(("time", "agent", "step"), (self.time, self.agent, self.version), strict=True):
+        for name, column in zip(
+            ("time", "agent", "step"), (self.time, self.agent, self.version), strict=True
+        ):
             writes[name] = column[low:high]
         left, right = np.searchsorted(self.sent[0], [since, until], side="right").tolist()
         transmissions = np.zeros(right - left, dtype=TRANSMISSION)
@@ -79,7 +84,12 @@ class Timetable:
             mixed[name] = column[left:right]
         mixed["write"] += self.done
         return Trace(
-            self.n, (kind,) * (len(transmissions) > 0), self._events(low, high, since), writes, mixed, transmissions
+            self.n,
+            (kind,) * (len(transmissions) > 0),
+            self._events(low, high, since),
+            writes,
+            mixed,
+            transmissions,
         )
 
     def _events(self, low: int, high: int, since: float) -> np.ndarray[Any, Any]:
@@ -94,7 +104,10 @@ class Timetable:
         writes = np.arange(low, high)
         applied = begin + writes - low + np.searchsorted(into, writes, side="right")
         events["time"][applied], events["agent"][applied] = self.time[low:high], self.agent[low:high]
-        events["event"][applied], events["version"][applied] = EVENT_CODE["gradient"], self.version[low:high] - 1
+        events["event"][applied], events["version"][applied] = (
+            EVENT_CODE["gradient"],
+            self.version[low:high] - 1,
+        )
         events["start"][applied], events["end"][applied] = self.began[low:high], self.time[low:high]
         handed = begin + np.arange(len(into)) + into - low
         events["time"][handed], events["agent"][handed] = self.time[into], self.agent[into]
