@@ -83,7 +83,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert all(name.startswith(info) for name in set(names) - ours)
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     assert ours == {path.relative_to(PACKAGE.parent).as_posix() for path in files}
-    assert {"offbeat/py.typed", "offbeat/cli.py", "offbeat/algorithms/adsgd.py"} <= ours
+    assert {"offbeat/py.typed", "offbeat/cli/commands.py", "offbeat/algorithms/adsgd.py"} <= ours
     assert f"{info}licenses/LICENSE" in names
     assert f"Version: {offbeat.__version__}\n" in metadata
     assert "Requires-Python: >=3.11\n" in metadata

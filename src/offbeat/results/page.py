@@ -153,7 +153,9 @@ def _communication(comparison: Comparison, shelf: Shelf) -> list[str]:
         figure = curves(comparison, "megabytes", "accuracy" if accurate else "loss")
         parts.append(shelf.put(figure, f"{caption} 1 MB is 10<sup>6</sup> bytes."))
     if any(value for run in runs for value in run.curve.consensus):
-        caption = "Consensus: how far the agents’ models are from their average (root mean square); 0 if equal."
+        caption = (
+            "Consensus: how far the agents’ models are from their average (root mean square); 0 if equal."
+        )
         parts.append(shelf.put(curves(comparison, "time", "consensus"), caption))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
