@@ -178,9 +178,9 @@ def test_a_model_that_diverged_stays_in_its_own_row() -> None:
 
 def test_all_that_runs_on_a_pretended_device() -> None:
     """In a process of its own: torch takes a new device only before it has differentiated anything."""
-    tests = Path(__file__).with_name("on_pretended.py")
+    tests = Path(__file__).parents[1] / "support" / "on_pretended.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
-    done = subprocess.run(command, cwd=tests.parents[1], capture_output=True, text=True)
+    done = subprocess.run(command, cwd=tests.parents[2], capture_output=True, text=True)
     assert done.returncode == 0 and " failed" not in done.stdout, done.stdout
 
 

@@ -265,7 +265,7 @@ def linked(levels: int) -> list[Any]:
         ({"mail": deque([Part(0, print)])}, r"state\.mail\[0\]\.v is of type builtins\."),  # type: ignore[arg-type]
         ((Thawed(),), r"state\[0\] is of type \S*\.Thawed"),
         (OrderedDict(a=1), r"state is of type collections\.OrderedDict"),
-        (Stamp(1, 2), r"state is of type offbeat\.vector\.Stamp"),
+        (Stamp(1, 2), r"state is of type offbeat\.core\.vector\.Stamp"),
         ({"w": torch.nn.Parameter(torch.ones(1))}, r"state\.w is of type torch\.nn\.parameter\.Parameter"),
         (torch.ones(1).as_subclass(Weights), r"state is of type \S*\.Weights"),
         (torch.eye(2).to_sparse(), r"state is of type torch\.Tensor; .* dense"),

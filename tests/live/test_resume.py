@@ -285,7 +285,7 @@ def test_a_resumption_of_another_model_or_world_is_refused_with_the_difference_a
     assert "before agent 1 had saved a checkpoint, so it cannot go on. Start a new one" in cannot.complained
 
 
-REFUSED = "from offbeat import liverun\nliverun.place = lambda: liverun.find('nothing')"
+REFUSED = "from offbeat.experiments import liverun\nliverun.place = lambda: liverun.find('nothing')"
 
 
 @pytest.mark.parametrize("command", [
