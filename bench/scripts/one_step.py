@@ -79,7 +79,7 @@ class Alone:
             settle()
             now = self.driver.clock.now()
             register.finish(
-                Model(placed), Tag(0, self.driver.fabric.epoch if self.driver.fabric else 0, now, now)
+                Model(placed), Tag(0, self.driver.fabric.membership if self.driver.fabric else 0, now, now)
             )
 
     def step(self) -> None:

@@ -365,7 +365,7 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
         for j, life in lives.items():
             if sender.alive.get(j) != life:
                 sender.meet(j, life)
-        sender.epoch = max(0, version - 1)
+        sender.membership = max(0, version - 1)
         performer._give(Medium.REGISTER, to, Model(Vector((torch.zeros(1),), Stamp(0, version))))
     heard: dict[int, list[int]] = {1: [], 3: []}
     for now in range(10):

@@ -30,9 +30,9 @@ class Transmission:
     message: Message
     start: float = -1.0
     end: float = -1.0
-    lives: tuple[int, ...] = ()
-    """Which life of each receiver it is for; nothing that was given to one reaches the next."""
-    epoch: int = 0
+    incarnations: tuple[int, ...] = ()
+    """Which incarnation of each receiver it is for; nothing that was given to one reaches the next."""
+    membership: int = 0
     """In a live run: how many changes of the membership the sender knew of."""
     kind: int = -1
     version: int = -1
@@ -59,7 +59,7 @@ class Outbox:
     def put(self, item: Transmission) -> None:
         """Queue something, or merge it with what waits."""
         if item.medium is not Medium.MAIL:
-            key = (item.medium, item.register, item.lives)
+            key = (item.medium, item.register, item.incarnations)
             older = self.waiting.get(key)
             if older is not None:
                 newest_wins = item.medium is Medium.REGISTER
@@ -74,7 +74,7 @@ class Outbox:
             return None
         item = self.queue.popleft()
         if item.medium is not Medium.MAIL:
-            del self.waiting[item.medium, item.register, item.lives]
+            del self.waiting[item.medium, item.register, item.incarnations]
         return item
 
 

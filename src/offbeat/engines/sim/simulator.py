@@ -81,8 +81,8 @@ class Simulator:
         self.heap: list[tuple[float, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
         self.messages, self.bytes_sent = 0, 0
         self.alive = frozenset(range(n))
-        self.epoch, self.versions, self.steps = [0] * n, [0] * n, [0] * n
-        self.lives = [0] * n  # as `epoch`; -1 of the dead
+        self.incarnation, self.versions, self.steps = [0] * n, [0] * n, [0] * n
+        self.alive_as = [0] * n  # as `incarnation`; -1 of the dead
         self.computing = [False] * n
         self.outbox = [Outbox() for _ in range(n)]
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in range(n)]
@@ -156,7 +156,7 @@ class Simulator:
     def stalled(self) -> str | None:
         """From when on nothing will ever happen again, if that is so."""
         return standstill(
-            self.heap, self.epoch, self.alive, sum(map(len, self.arrived)), any(self.steps), self.now
+            self.heap, self.incarnation, self.alive, sum(map(len, self.arrived)), any(self.steps), self.now
         )
 
     def counts(self) -> tuple[int, int, int]:
@@ -239,10 +239,12 @@ class Simulator:
             raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         self.computing[i] = True
         self.executor.request(i, self._given(i, promises.checked_compute(effect)), self.minibatch[i]())
-        self._at(self.now + self.compute_time[i](), GRADIENT, Simulator._gradient, i, self.epoch[i], self.now)
+        self._at(
+            self.now + self.compute_time[i](), GRADIENT, Simulator._gradient, i, self.incarnation[i], self.now
+        )
 
-    def _gradient(self, i: int, epoch: int, start: float) -> None:
-        if epoch != self.epoch[i]:
+    def _gradient(self, i: int, incarnation: int, start: float) -> None:
+        if incarnation != self.incarnation[i]:
             return
         if self.arrived[i]:
             fresh = list(self.arrived[i].items())
@@ -273,10 +275,10 @@ class Simulator:
         return message
 
     def _alarm(self, i: int, effect: Alarm) -> None:
-        self._at(self.now + effect.after, ALARM, Simulator._ring, i, self.epoch[i], effect.name)
+        self._at(self.now + effect.after, ALARM, Simulator._ring, i, self.incarnation[i], effect.name)
 
-    def _ring(self, i: int, epoch: int, name: str) -> None:
-        if epoch == self.epoch[i]:
+    def _ring(self, i: int, incarnation: int, name: str) -> None:
+        if incarnation == self.incarnation[i]:
             agent = self._enter(i, RANG)
             self._leave(i, agent, agent.on_alarm(name))
 
@@ -307,8 +309,10 @@ class Simulator:
                 moved[name] = fixed
         if moved:
             message = replace(message, **moved)
-        lives = self.lives
-        item = Transmission(i, MEDIUM[type(effect)], to, message, lives=tuple([lives[j] for j in to]))
+        alive_as = self.alive_as
+        item = Transmission(
+            i, MEDIUM[type(effect)], to, message, incarnations=tuple([alive_as[j] for j in to])
+        )
         outbox = self.outbox[i]
         if outbox.busy:
             outbox.put(item)
@@ -331,17 +335,17 @@ class Simulator:
         self.messages += 1
         self.bytes_sent += size
         self.recorder.transmissions.append((item.start, item.end, i, item.kind, size))
-        self._at(item.end, DELIVERY, Simulator._arrive, self.epoch[i], item)
+        self._at(item.end, DELIVERY, Simulator._arrive, self.incarnation[i], item)
 
-    def _arrive(self, epoch: int, item: Transmission) -> None:
+    def _arrive(self, incarnation: int, item: Transmission) -> None:
         sender, loss = item.sender, self.world.loss
-        if epoch != self.epoch[sender]:
+        if incarnation != self.incarnation[sender]:
             return
         register = item.register if item.medium is Medium.REGISTER else None
-        for j, life in zip(item.to, item.lives, strict=True):
+        for j, receiver in zip(item.to, item.incarnations, strict=True):
             if register is not None and loss and self.lost[sender]() < loss:
                 continue
-            if not 0 <= life == self.lives[j]:
+            if not 0 <= receiver == self.alive_as[j]:
                 continue
             if register is None:
                 self._deliver(j, MAIL, item, item.message)
@@ -363,8 +367,8 @@ class Simulator:
         self.recorder.events.append((self.now, i, CRASH, -1, -1, -1, -1.0, -1.0))
         before = {j: self.topology.view(j, self.alive) for j in self._peers(i)}
         self.alive -= {i}
-        self.epoch[i] += 1
-        self.lives[i] = -1
+        self.incarnation[i] += 1
+        self.alive_as[i] = -1
         self.computing[i] = False
         self.executor.cancel(i)
         self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
@@ -384,7 +388,7 @@ class Simulator:
         donor = next(iter([*neighbours, *sorted(self.alive)]), i)
         before = {j: self.topology.view(j, self.alive) for j in neighbours}
         self.alive |= {i}
-        self.lives[i] = self.epoch[i]
+        self.alive_as[i] = self.incarnation[i]
         counted, x, version = self.agents[donor].round, self.models[donor], self.versions[donor]
         agent = self.agents[i] = self._joined(i, x)
         agent.round = counted

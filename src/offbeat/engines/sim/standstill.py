@@ -8,14 +8,14 @@ from typing import Any
 
 FAULT, DELIVERY, ALARM, GRADIENT = range(4)
 """Kinds of events, in the order in which they come at one instant. What an alarm or a gradient is scheduled
-with begins with its agent and that agent's epoch; a delivery with its sender's epoch, and what is
+with begins with its agent and that agent's incarnation; a delivery with its sender's incarnation, and what is
 delivered.
 """
 
 
 def standstill(
-    heap: Sequence[tuple[Any, ...]], epoch: Sequence[int], alive: Collection[int], waiting: int, stepped: bool,
-    now: float,
+    heap: Sequence[tuple[Any, ...]], incarnation: Sequence[int], alive: Collection[int], waiting: int,
+    stepped: bool, now: float,
 ) -> str | None:  # fmt: skip
     """From when on nothing happens any more; None if something is scheduled for an agent that has not died
     since.
@@ -29,14 +29,14 @@ def standstill(
         if time == math.inf:
             continue
         if kind == FAULT or (
-            args[0] == epoch[args[1].sender] if kind == DELIVERY else args[1] == epoch[args[0]]
+            args[0] == incarnation[args[1].sender] if kind == DELIVERY else args[1] == incarnation[args[0]]
         ):
             return None
     if not alive:
         return "no agent is alive any more"
     never = (
         ""
-        if stepped or any(epoch)
+        if stepped or any(incarnation)
         else "; none ever made a step: do start and on_gradient call self.compute(self.x)?"
     )
     return f"no agent computes or will be woken from time {now:g} on; {waiting} messages are waiting{never}"

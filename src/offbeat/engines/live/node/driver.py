@@ -98,10 +98,10 @@ class Driver:
             raise Stopped  # let in only to be let out; there may be no clock
         self.clock.zero = board.zero
         before = board.since(0)
-        fabric.epoch = max(before.index(mine) + 1, board.n)  # the first n let everybody in
-        for agent, incarnation in before[: fabric.epoch]:
+        fabric.membership = max(before.index(mine) + 1, board.n)  # the first n let everybody in
+        for agent, incarnation in before[: fabric.membership]:
             self._member(agent, incarnation)
-        fabric.floor = fabric.epoch if fabric.incarnation > 1 else 0
+        fabric.floor = fabric.membership if fabric.incarnation > 1 else 0
         self.agent.view = self.topology.view(self.me, self.alive)
         fabric.row[Row.STATE] = State.RUNNING
 
@@ -119,9 +119,9 @@ class Driver:
                     self.log.events.append(
                         (self.clock.now(), self.me, EVENT_CODE["crash"], j, -1, -1, -1.0, -1.0)
                     )
-                elif self.fabric is not None and (life := self.fabric.alive.get(j, 1)) > 1:
+                elif self.fabric is not None and (incarnation := self.fabric.alive.get(j, 1)) > 1:
                     self.log.events.append(
-                        (self.clock.now(), self.me, EVENT_CODE["met"], j, -1, life, -1.0, -1.0)
+                        (self.clock.now(), self.me, EVENT_CODE["met"], j, -1, incarnation, -1.0, -1.0)
                     )
             self.agent.x = self.performer.model = x
             self.agent.round = round_
@@ -321,11 +321,11 @@ class Driver:
         if self.fabric is None:
             self._ring_alarms()
             return
-        changes = self.fabric.board.since(self.fabric.epoch)
+        changes = self.fabric.board.since(self.fabric.membership)
         for agent, incarnation in (
             [] if self._over() else changes
         ):  # at the end all leave: nobody steps without them
-            self.fabric.epoch += 1
+            self.fabric.membership += 1
             if agent != self.me:
                 self._changed(agent, incarnation)
         for source, message, tag in self.fabric.receive():

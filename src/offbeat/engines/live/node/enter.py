@@ -65,7 +65,7 @@ class Place:
         fabric = Fabric(
             self.shared, Board.attach(self.shared / "board"), self.me, self.incarnation, model_bytes
         )
-        link = None if world is None else Link(world, self.me, model_bytes, self.incarnation - 1)
+        link = None if world is None else Link(world, self.me, model_bytes, self.incarnation)
         unit = float(self.settings["unit"])
         evaluate_with(kernel.linear)
         on_nan = str(self.settings.get("on_nan", SKIP))

@@ -103,7 +103,7 @@ class Fabric:
     def __init__(self, folder: Path, board: Board, me: int, incarnation: int, model_bytes: int) -> None:
         self.folder, self.board, self.me, self.incarnation = folder, board, me, incarnation
         self.model_bytes = model_bytes
-        self.epoch = 0  # how many changes of the membership this agent knows of
+        self.membership = 0  # how many changes of the membership this agent knows of
         self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
         self.bell = Bell(bell_path(folder, me))
         self._launcher = Bell(bell_path(folder, LAUNCHER))
@@ -173,7 +173,7 @@ class Fabric:
                 if self.me in reader.register.to and reader.register.newest > reader.delivered:
                     reader.bind()
                     reader.delivered = reader.bound
-                    if reader.tag.epoch >= self.floor:
+                    if reader.tag.membership >= self.floor:
                         yield reader
 
     def model_of(self, agent: int) -> tuple[Vector, Tag] | None:
@@ -186,7 +186,7 @@ class Fabric:
             while len(readers) < count:
                 readers.append(Reader(j, Register.attach(self._name(j, self.alive[j], len(readers)))))
         except FabricError:
-            if self.board.epoch == self.epoch:  # else the agent is gone, and its files with it
+            if self.board.membership == self.membership:  # else the agent is gone, and its files with it
                 raise
 
     def tell_launcher(self) -> None:

@@ -165,7 +165,7 @@ class Performer:
 
     def _visible(self, register: Register, message: Message, effect: Publish, now: float) -> None:
         assert self.fabric is not None
-        register.finish(message, Tag(self.agent.round, self.fabric.epoch, now, now))
+        register.finish(message, Tag(self.agent.round, self.fabric.membership, now, now))
         if register is self._own:
             self.fabric.row[Row.MODEL] = self.fabric.mine.index(register) + 1
         if effect.to:
@@ -246,9 +246,14 @@ class Performer:
         if not to or self.fabric is None:
             return
         inside = {name: self._fixed(v) for name, v in vectors(message).items()}
-        lives = tuple(self.fabric.alive.get(j, 0) for j in to)
+        incarnations = tuple(self.fabric.alive.get(j, 0) for j in to)
         item = Transmission(
-            self.me, medium, to, replace(message, **inside), lives=lives, epoch=self.fabric.epoch
+            self.me,
+            medium,
+            to,
+            replace(message, **inside),
+            incarnations=incarnations,
+            membership=self.fabric.membership,
         )
         self.post.give(item, self.clock.now())
         for sent in self.post.started:
@@ -257,9 +262,11 @@ class Performer:
 
     def _mail(self, item: Transmission, to: int) -> bool:
         assert self.fabric is not None
-        if (to, self.fabric.alive.get(to, 0)) not in zip(item.to, item.lives, strict=True):
-            return True  # it was for a former life
-        return self.fabric.post(to, item.message, Tag(self.agent.round, item.epoch, item.start, item.end))
+        if (to, self.fabric.alive.get(to, 0)) not in zip(item.to, item.incarnations, strict=True):
+            return True  # it was for a former incarnation
+        return self.fabric.post(
+            to, item.message, Tag(self.agent.round, item.membership, item.start, item.end)
+        )
 
     def _register(self, item: Transmission, to: list[int]) -> None:
         """A transmission of a register has arrived: write it. Where losses are drawn, every receiver has its
@@ -275,7 +282,7 @@ class Performer:
                 p.stamp = v.stamp
             settle()
             message = replace(item.message, **dict(zip(inside, placed, strict=True)))
-            register.finish(message, Tag(self.agent.round, item.epoch, item.start, item.end))
+            register.finish(message, Tag(self.agent.round, item.membership, item.start, item.end))
 
     def _log_sent(self, start: float, end: float, message: Message) -> None:
         size = sum(v.nbytes for v in vectors(message).values())

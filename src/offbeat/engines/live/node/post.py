@@ -30,15 +30,18 @@ class Link:
     world: World
     me: int
     model_bytes: int
-    life: int = 0
+    incarnation: int = 1
     outbox: Outbox = field(default_factory=Outbox)
     current: Transmission | None = None
 
     def __post_init__(self) -> None:
         seed = self.world.seed
-        delay = self.world.communication_delay(self.me)
-        self.send_time = Supply(partial(delay.draw, stream(seed, Purpose.COMMUNICATION, self.me, self.life)))
-        self.lost = Supply(partial(uniform, stream(seed, Purpose.LOSS, self.me, self.life)))
+        times, losses = (
+            stream(seed, purpose, self.me, self.incarnation - 1)
+            for purpose in (Purpose.COMMUNICATION, Purpose.LOSS)
+        )
+        self.send_time = Supply(partial(self.world.communication_delay(self.me).draw, times))
+        self.lost = Supply(partial(uniform, losses))
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
         """What has arrived by now, and at whom; whatever waits next is on its way then."""
@@ -106,18 +109,21 @@ class Post:
         if item.medium is Medium.REGISTER:
             self.register(item, to)
             return
-        for j, life in zip(item.to, item.lives, strict=True):
+        for j, incarnation in zip(item.to, item.incarnations, strict=True):
             if j not in to:
                 continue
             waiting = self.backlog.setdefault(j, deque())
             last = waiting[-1] if waiting else None
-            if (
-                item.medium is Medium.ACCUMULATOR and last is not None
-                and (last.medium, last.lives, type(last.message)) == (item.medium, (life,), type(item.message))
-            ):  # fmt: skip
-                waiting[-1] = replace(item, to=(j,), lives=(life,), message=_sum(last.message, item.message))
+            mine = replace(item, to=(j,), incarnations=(incarnation,))
+            if last is not None and _one(last) == _one(mine) and item.medium is Medium.ACCUMULATOR:
+                waiting[-1] = replace(mine, message=_sum(last.message, item.message))
             else:
-                waiting.append(replace(item, to=(j,), lives=(life,)))
+                waiting.append(mine)
+
+
+def _one(item: Transmission) -> tuple[object, ...]:
+    """Accumulated messages that are the same in this are one: they are added up."""
+    return item.medium, item.incarnations, type(item.message)
 
 
 def _sum(older: Message, newer: Message) -> Message:

@@ -131,7 +131,7 @@ class Board:
         self.words[2] = order
 
     @property
-    def epoch(self) -> int:
+    def membership(self) -> int:
         """How many changes of the membership there have been."""
         return self.words[3]
 
@@ -147,15 +147,15 @@ class Board:
 
     def change(self, agent: int, incarnation: int) -> None:
         """Tell everybody that an agent has joined (incarnation > 0) or is gone (< 0). For the launcher only."""
-        epoch = self.epoch
-        if epoch >= CHANGES:
+        count = self.membership
+        if count >= CHANGES:
             raise FabricError(f"Agents came and went {CHANGES} times; a run can remember no more.")
-        self.changes[2 * epoch], self.changes[2 * epoch + 1] = agent, incarnation
-        self.words[3] = epoch + 1
+        self.changes[2 * count], self.changes[2 * count + 1] = agent, incarnation
+        self.words[3] = count + 1
 
-    def since(self, epoch: int) -> list[tuple[int, int]]:
-        """The changes after the first `epoch` ones."""
-        words = self.changes[2 * epoch : 2 * self.epoch].tolist()
+    def since(self, count: int) -> list[tuple[int, int]]:
+        """The changes after the first `count` ones."""
+        words = self.changes[2 * count : 2 * self.membership].tolist()
         return [*zip(words[::2], words[1::2], strict=True)]
 
 

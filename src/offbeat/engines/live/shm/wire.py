@@ -46,12 +46,12 @@ class Tag(NamedTuple):
 
     Attributes:
         round: the sender's
-        epoch: how many changes of the membership the sender knew of
+        membership: how many changes of the membership the sender knew of
         start, end: of the transmission
     """
 
     round: int = 0
-    epoch: int = 0
+    membership: int = 0
     start: float = -1.0
     end: float = -1.0
 
