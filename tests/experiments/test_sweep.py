@@ -21,7 +21,7 @@ from offbeat import tasks
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import sweep as cli_sweep
 from offbeat.core.errors import DataError, DiskError, SettingError
-from offbeat.engines.trace import write_atomically
+from offbeat.core.system.files import write_atomically
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.runs import run_one
 from offbeat.experiments.sweep import running, store

@@ -22,7 +22,7 @@ ROOMS = {
     "engines": "core core.system",
     "engines.sim": "core core.system world tasks engines",
     "engines.live": "core core.system world engines",
-    "results": "core world algorithms engines",
+    "results": "core core.system world algorithms engines",
     "training": "core core.system world algorithms engines engines.live",
     "experiments": "core core.system world tasks algorithms engines engines.sim engines.live results",
     "cli": "core core.system world tasks algorithms engines engines.live results training experiments",

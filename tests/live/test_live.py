@@ -29,9 +29,9 @@ from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.log import Log
-from offbeat.engines.live.node.looks import Looks
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.node.snapshots import ModelSnapshots
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Medium
@@ -211,7 +211,7 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     launcher: Any = SimpleNamespace(board=board, shared=tmp_path)
     board.begin(elapsed=1.0)
     board.rows[:, Row.STEPS] = 5, 6
-    first = Watcher(p, 1.0, Looks(tmp_path / "looks", all_alike(p), anew=True))
+    first = Watcher(p, 1.0, ModelSnapshots(tmp_path / "looks", all_alike(p), anew=True))
     first(launcher)
     first.looks.close()
     with (tmp_path / "looks").open("ab") as file:
@@ -220,11 +220,11 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     seen[0] = Vector((start + 3,))
     board.begin(elapsed=6.0)
     board.rows[:, Row.STEPS] = 4, 0
-    second = Watcher(p, 1.0, Looks(tmp_path / "looks", all_alike(p), anew=False))
+    second = Watcher(p, 1.0, ModelSnapshots(tmp_path / "looks", all_alike(p), anew=False))
     second(launcher)
     second.looks.add(math.inf, second.looks.taken[-1][1], 12)
     second.looks.close()
-    looks = Looks(tmp_path / "looks", all_alike(p), anew=False)
+    looks = ModelSnapshots(tmp_path / "looks", all_alike(p), anew=False)
     assert [(now, steps) for now, _, steps in looks.taken] == [(0.0, 11), (5.0, 11)]
     assert [[float((x - start).mean()) for x in parts[0]] for _, parts, _ in looks.taken] == [[1, 2], [3, 2]]
     assert looks.final is not None
@@ -232,7 +232,7 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
 
 
 def test_looks_that_cannot_be_written_end_nothing(tmp_path: Path) -> None:
-    looks = Looks(tmp_path / "nowhere" / "looks", (torch.zeros(2, 3),), anew=True)
+    looks = ModelSnapshots(tmp_path / "nowhere" / "looks", (torch.zeros(2, 3),), anew=True)
     for k in range(2):
         looks.add(float(k), (torch.ones(2, 3),), k)
     looks.close()

@@ -24,8 +24,8 @@ from offbeat.cli import live as cli_live
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.enter import place
-from offbeat.engines.live.node.looks import Looks
 from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.node.snapshots import ModelSnapshots
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
@@ -323,14 +323,14 @@ def craft_json(path: Path, rng: Random) -> str:
 
 
 def make_looks(folder: Path) -> None:
-    looks = Looks(folder / "looks", (torch.zeros(2, 3),), anew=True)
+    looks = ModelSnapshots(folder / "looks", (torch.zeros(2, 3),), anew=True)
     for k in range(3):
         looks.add(float(k), (torch.full((2, 3), float(k)),), k)
     looks.close()
 
 
 def read_looks(path: Path) -> object:
-    looks = Looks(path, (torch.zeros(2, 3),), anew=False)
+    looks = ModelSnapshots(path, (torch.zeros(2, 3),), anew=False)
     if len(looks.taken) < 3:
         raise Noticed("it ends earlier, as a launcher leaves it that was killed then")
     return plain([list(look) for look in looks.taken]), looks.final

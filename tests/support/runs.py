@@ -10,7 +10,7 @@ import torch
 from offbeat import SGD, Agent, Delay, Quadratic, World
 from offbeat.algorithms import find
 from offbeat.core.rules import Rule
-from offbeat.core.system.streams import Purpose, Supply, stream
+from offbeat.core.system.streams import BufferedStream, Purpose, stream
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import executor
 from offbeat.engines.sim.simulator import Observer, Simulator
@@ -73,6 +73,6 @@ def vector(sim: Simulator, i: int, name: str) -> np.ndarray:
     return array
 
 
-def minibatches(task: Task, seed: int, i: int) -> Supply:
+def minibatches(task: Task, seed: int, i: int) -> BufferedStream:
     """The minibatches that agent i meets, one at a time."""
-    return Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i)))
+    return BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i)))

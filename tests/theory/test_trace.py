@@ -9,7 +9,8 @@ from runs import ALL, quadratic, started
 
 from offbeat import Crash, Delay, Trace, Vector, World
 from offbeat.core.errors import DataError
-from offbeat.engines.trace import EVENT_CODE, Recorder, write_atomically
+from offbeat.core.system.files import write_atomically
+from offbeat.engines.trace import EVENT_CODE, Recorder
 
 worlds = st.builds(
     World,

@@ -15,8 +15,8 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.console import progress_bar, told_by
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
+from offbeat.core.system.files import refuse_irregular
 from offbeat.core.system.signals import exit_code, terminable
-from offbeat.engines.trace import refuse_irregular
 from offbeat.experiments import comparison
 from offbeat.experiments.memory import WORTH_SAYING, available
 from offbeat.experiments.tuning import GRID, SEEDS

@@ -14,7 +14,8 @@ from rich.text import Text
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.compare import check_writable
 from offbeat.cli.outputs import Outputs
-from offbeat.engines.trace import Trace, write_atomically
+from offbeat.core.system.files import write_atomically
+from offbeat.engines.trace import Trace
 from offbeat.experiments.predicting import REPEATS, Prediction, Summary, predict
 from offbeat.results.markup import time_text
 from offbeat.results.run import VERSION

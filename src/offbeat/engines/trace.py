@@ -23,7 +23,6 @@ one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -33,11 +32,11 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
 
+from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import arrays, reading, refuse_newer
 
 FORMAT = "trace 1"
@@ -378,41 +377,3 @@ def joined(parts: Sequence[Trace]) -> Trace:
 def by_time(table: np.ndarray) -> np.ndarray:
     """The order of a table's rows by time; what is simultaneous by agent, and of one agent as it is."""
     return np.lexsort((table["agent"], table["time"]))
-
-
-def refuse_irregular(path: Path) -> None:
-    """Raise OSError if what is at the place of a file to be written is there, and is none."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is a folder" if path.is_dir() else "it is no regular file")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part; also after the power has
-    gone.
-
-    An OSError names the file. What is there and is no regular file (a pipe, a device, a folder) is not
-    replaced.
-    """
-    path = path.resolve()  # a link stays a link
-    try:
-        refuse_irregular(path)
-        with NamedTemporaryFile(dir=path.parent, prefix=".offbeat-", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-                temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~_umask())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -13,9 +13,9 @@ from typing import Any
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import DiskError, SettingError
+from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading, refuse_newer
 from offbeat.engines.live.node.checkpoint import newest, refuse_other, set_aside
-from offbeat.engines.trace import write_atomically
 
 NAME, FORMAT = "live.json", "live 1"
 EXPECTED = "the settings of a run of offbeat live"

@@ -23,8 +23,9 @@ import torch
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.core.rules import SGD
+from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
-from offbeat.core.system.streams import Purpose, Supply, python_stream, stream
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
 from offbeat.engines.live.node import checkpoint
@@ -34,11 +35,11 @@ from offbeat.engines.live.node.enter import Place, arrive, begin, log_path, plac
 from offbeat.engines.live.node.fabric import model_of
 from offbeat.engines.live.node.guard import SKIP
 from offbeat.engines.live.node.log import damage, elapsed, merged
-from offbeat.engines.live.node.looks import Look, Looks
+from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
 from offbeat.engines.live.shm.board import State
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.simulator import final_bytes
-from offbeat.engines.trace import Trace, write_atomically
+from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.runs import curve_point, final_scores, one_thread, reached
 from offbeat.results.run import Curve, Run
@@ -66,8 +67,8 @@ def agent_program() -> None:
     keeper = Keeper(here, s, driver)
     state = keeper.state()
     asked = here.asked() if state is None else state["asked"] - 1
-    minibatch = Supply(partial(setup.task.draw, me, stream(setup.seed, Purpose.DATA, me)))
-    compute_time = Supply(
+    minibatch = BufferedStream(partial(setup.task.draw, me, stream(setup.seed, Purpose.DATA, me)))
+    compute_time = BufferedStream(
         partial(setup.world.compute_delay(me).draw, stream(setup.seed, Purpose.COMPUTE, me))
     )
     for _ in range(asked):
@@ -153,7 +154,7 @@ def parse_unit(text: str) -> float:
 
 @dataclass
 class Watcher:
-    """Looks at a run from outside: copies all models at the times of evaluation.
+    """ModelSnapshots at a run from outside: copies all models at the times of evaluation.
 
     An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was
     last seen.
@@ -161,7 +162,7 @@ class Watcher:
 
     setup: Setup
     unit: float
-    looks: Looks
+    looks: ModelSnapshots
     told: Callable[[float], None] | None = None
     final: Parts = ()
 
@@ -219,7 +220,7 @@ def run_live(
         "folder": str(folder.resolve()), "agents": setup.topology.n, "faults": list(faults),
         "checkpoint_every": checkpoint_every, "resume": resume, "on_nan": on_nan,
     }  # fmt: skip
-    looks = Looks(folder / LOOKS, all_alike(setup), anew=not resume)
+    looks = ModelSnapshots(folder / LOOKS, all_alike(setup), anew=not resume)
     watcher = Watcher(setup, unit, looks, told)
     logs = [log_path(folder, i) for i in range(setup.topology.n)]
     job = Job(
@@ -274,7 +275,7 @@ def ended_run(setup: Setup, spec: Algorithm, lr: float, folder: Path, unit: floa
     if not has_ended(folder):
         return None
     path = folder / ENDED
-    looks = Looks(folder / LOOKS, all_alike(setup), anew=False)
+    looks = ModelSnapshots(folder / LOOKS, all_alike(setup), anew=False)
     with reading(path, "what offbeat live wrote there"):
         wall_s = float(json_in(path)["wall_s"])
     if looks.final is None:
@@ -286,7 +287,7 @@ def ended_run(setup: Setup, spec: Algorithm, lr: float, folder: Path, unit: floa
 
 
 def _run(
-    setup: Setup, spec: Algorithm, lr: float, unit: float, trace: Trace, taken: Sequence[Look], models: Parts,
+    setup: Setup, spec: Algorithm, lr: float, unit: float, trace: Trace, taken: Sequence[ModelSnapshot], models: Parts,
     wall_s: float,
 ) -> Run:  # fmt: skip
     """What came out: the models that were seen are evaluated now, so that nobody was slowed."""

@@ -15,7 +15,7 @@ from offbeat.algorithms import find
 from offbeat.core.errors import DataError
 from offbeat.core.rules import SGD
 from offbeat.core.system.reading import json_in, reading
-from offbeat.core.system.streams import Purpose, Supply, python_stream, stream
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.guard import SKIP
 from offbeat.engines.live.node.log import damage
@@ -114,7 +114,9 @@ class _Minibatches:
     """Every agent's minibatches by number."""
 
     def __init__(self, task: Task, seed: int) -> None:
-        self.draw = [Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(task.agents)]
+        self.draw = [
+            BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(task.agents)
+        ]
         self.drawn: list[list[np.ndarray[Any, Any]]] = [[] for _ in self.draw]
 
     def __call__(self, i: int, k: int) -> np.ndarray[Any, Any]:

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.engines.trace import EVENT_CODE, EVENTS, Trace, write_atomically
+from offbeat.core.system.files import write_atomically
+from offbeat.engines.trace import EVENT_CODE, EVENTS, Trace
 
 TRACKS = ("compute", "mix", "transmissions", "received", "events")
 INSTANTS = ("crash", "rejoin", "view", "mail", "moved", "saved", "resume")

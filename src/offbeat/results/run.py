@@ -14,8 +14,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from offbeat.core.errors import SettingError
+from offbeat.core.system.files import write_atomically
 from offbeat.core.vector import Parts
-from offbeat.engines.trace import Staleness, Trace, write_atomically
+from offbeat.engines.trace import Staleness, Trace
 from offbeat.world.topology import Topology
 
 if TYPE_CHECKING:

@@ -26,10 +26,11 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from offbeat.core.errors import DataError, OffbeatError, SettingError
+from offbeat.core.system.files import write_atomically
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.checkpoint import ENDING, damage, latest, refuse_other, step_name, tensors_of
 from offbeat.engines.live.node.encode import decode
-from offbeat.engines.trace import MOST_AGENTS, write_atomically
+from offbeat.engines.trace import MOST_AGENTS
 
 MODEL = "model 1"
 """What the metadata of an exported file calls its format."""

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from offbeat.core.errors import DiskError, SettingError
+from offbeat.core.system.files import irregular
 
 NAME = ".lock"
 """Of the file, in the folder that it is for."""
@@ -46,8 +46,8 @@ def take(folder: Path, sure: bool = False) -> Lock | None:
     path = folder / NAME
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if what := irregular(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, f"it is {what}", str(path))
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 
 from offbeat.core.errors import DataError, OffbeatError
+from offbeat.core.system.files import irregular
 
 LARGEST = 4_000_000_000
 """Bytes of a file that is read as a whole."""
@@ -96,8 +96,7 @@ def opened(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _refuse_irregular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "no regular file"
+    if what := irregular(mode):
         raise ValueError(f"it is {what}")
 
 

@@ -54,13 +54,13 @@ def uniform(rng: np.random.Generator, count: int) -> list[float]:
     return drawn
 
 
-class Supply(chain[Any]):
+class BufferedStream(chain[Any]):
     """The values of one random stream, one at a call; drawn in chunks, because a call to a generator is slow."""
 
     __slots__ = ()
 
-    def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> Supply:
+    def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> BufferedStream:
         """From what draws so many values at once."""
-        return cast(Supply, cls.from_iterable(map(draw, repeat(CHUNK))))
+        return cast(BufferedStream, cls.from_iterable(map(draw, repeat(CHUNK))))
 
     __call__ = chain.__next__

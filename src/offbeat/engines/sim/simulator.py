@@ -22,7 +22,7 @@ from offbeat.core import promises
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
 from offbeat.core.errors import ContractError
 from offbeat.core.rules import Rule
-from offbeat.core.system.streams import Purpose, Supply, python_stream, stream, uniform
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream, uniform
 from offbeat.core.vector import Parts, Stamp, Vector, forget, pin, settle
 from offbeat.engines.outbox import Medium, Outbox, Register, Transmission, vectors
 from offbeat.engines.sim.checks import Checker
@@ -106,14 +106,16 @@ class Simulator:
     def _streams(self) -> None:
         seed, n, world, task = self.world.seed, self.topology.n, self.world, self.task
 
-        def delays(purpose: Purpose, i: int) -> Supply:
+        def delays(purpose: Purpose, i: int) -> BufferedStream:
             delay = world.compute_delay(i) if purpose is Purpose.COMPUTE else world.communication_delay(i)
-            return Supply(partial(delay.draw, stream(seed, purpose, i)))
+            return BufferedStream(partial(delay.draw, stream(seed, purpose, i)))
 
         self.compute_time = [delays(Purpose.COMPUTE, i) for i in range(n)]
         self.send_time = [delays(Purpose.COMMUNICATION, i) for i in range(n)]
-        self.minibatch = [Supply(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(n)]
-        self.lost = [Supply(partial(uniform, stream(seed, Purpose.LOSS, i))) for i in range(n)]
+        self.minibatch = [
+            BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(n)
+        ]
+        self.lost = [BufferedStream(partial(uniform, stream(seed, Purpose.LOSS, i))) for i in range(n)]
         self.rngs = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
 
     def _joined(self, i: int, x: Vector) -> Agent:

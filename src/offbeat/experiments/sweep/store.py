@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import DiskError
+from offbeat.core.system.files import write_atomically
 from offbeat.core.system.locks import NAME, held
 from offbeat.core.system.reading import content
-from offbeat.engines.trace import write_atomically
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import write_parquet
 

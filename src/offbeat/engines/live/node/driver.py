@@ -22,6 +22,7 @@ from typing import Any
 
 from offbeat.core.agent import Agent, Message, View
 from offbeat.core.errors import ContractError, DiskError
+from offbeat.core.system.files import write_atomically
 from offbeat.core.system.lifeline import readable
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint
@@ -33,7 +34,7 @@ from offbeat.engines.live.node.post import Link
 from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import vectors
-from offbeat.engines.trace import EVENT_CODE, write_atomically
+from offbeat.engines.trace import EVENT_CODE
 from offbeat.world.topology import Topology
 
 LONGEST = 0.05

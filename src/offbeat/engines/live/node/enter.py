@@ -12,6 +12,7 @@ from typing import Any
 from offbeat.core.agent import Agent
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import kernel
+from offbeat.core.system.files import write_atomically
 from offbeat.core.system.lifeline import end_with_parent
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import Purpose, python_stream
@@ -27,7 +28,7 @@ from offbeat.engines.live.node.post import Link
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
-from offbeat.engines.trace import EVENT_CODE, write_atomically
+from offbeat.engines.trace import EVENT_CODE
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 

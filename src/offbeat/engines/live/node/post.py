@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from offbeat.core.agent import Message
-from offbeat.core.system.streams import Purpose, Supply, stream, uniform
+from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
 from offbeat.core.vector import settle
 from offbeat.engines.outbox import Medium, Outbox, Transmission, added, vectors
 from offbeat.world.world import World
@@ -40,8 +40,8 @@ class Link:
             stream(seed, purpose, self.me, self.incarnation - 1)
             for purpose in (Purpose.COMMUNICATION, Purpose.LOSS)
         )
-        self.send_time = Supply(partial(self.world.communication_delay(self.me).draw, times))
-        self.lost = Supply(partial(uniform, losses))
+        self.send_time = BufferedStream(partial(self.world.communication_delay(self.me).draw, times))
+        self.lost = BufferedStream(partial(uniform, losses))
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
         """What has arrived by now, and at whom; whatever waits next is on its way then."""

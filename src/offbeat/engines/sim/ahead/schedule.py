@@ -22,7 +22,7 @@ from itertools import islice
 import numpy as np
 
 from offbeat.core.agent import View
-from offbeat.core.system.streams import Purpose, Supply, stream, uniform
+from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
 from offbeat.world.world import World
 
@@ -112,7 +112,7 @@ class Schedule:
         if world.crashes:
             raise NoTimetable
         self.n, self.size, self.loss, self.now = len(views), size, world.loss, -1.0
-        self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], Supply](), True
+        self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], BufferedStream](), True
         everybody = range(self.n)
         self._width = np.array([len(view.w) for view in views])
         self._listeners = np.array([len(view.listeners) for view in views])
@@ -195,7 +195,7 @@ class Schedule:
             name, rank[: len(end)],
         ), new  # fmt: skip
 
-    def _supply(self, purpose: Purpose, i: int) -> Supply:
+    def _supply(self, purpose: Purpose, i: int) -> BufferedStream:
         """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage
         collector.
         """
@@ -205,7 +205,7 @@ class Schedule:
             if purpose is not Purpose.LOSS:
                 computes = purpose is Purpose.COMPUTE
                 draw = (world.compute_delay(i) if computes else world.communication_delay(i)).draw
-            supply = Supply(partial(draw, stream(world.seed, purpose, i)))
+            supply = BufferedStream(partial(draw, stream(world.seed, purpose, i)))
             if self._more:
                 self._supplies[purpose, i] = supply
         return supply

@@ -23,11 +23,11 @@ from offbeat.core.vector import Parts
 HEAD, SUM = struct.Struct("<dq"), struct.Struct("<I")
 BODY = HEAD.size + SUM.size
 
-Look = tuple[float, Parts, int]
+ModelSnapshot = tuple[float, Parts, int]
 """The time, the models [n, P] per part, the gradients applied by then."""
 
 
-class Looks:
+class ModelSnapshots:
     """The looks of one run.
 
     Attributes:
@@ -80,7 +80,7 @@ class Looks:
             os.close(self._handle)
             self._handle = -1
 
-    def _read(self, record: bytes) -> Look:
+    def _read(self, record: bytes) -> ModelSnapshot:
         time, steps = HEAD.unpack_from(record)
         if SUM.unpack_from(record, HEAD.size)[0] != zlib.crc32(
             record[BODY:], zlib.crc32(record[: HEAD.size])
