@@ -1,12 +1,20 @@
-"""What all tests share: one thread, reproducible Hypothesis, where real data may be."""
+"""What all tests share: one thread, reproducible Hypothesis, where real data may be, fixtures for whole commands."""
+
+from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from command_line import Call
+    from one_agent import Join
 
 settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("offbeat")
@@ -20,6 +28,31 @@ def real_data() -> Path:
     if not (folder / "mnist").is_dir():
         pytest.skip(f"no real data in {folder}")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Run `offbeat` with these arguments, in this process and in a folder of its own."""
+    from command_line import caller
+
+    monkeypatch.chdir(tmp_path)
+    return caller(monkeypatch, capsys)
+
+
+@pytest.fixture
+def nobody_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`offbeat.join` has not been called in this process."""
+    monkeypatch.setattr("offbeat.training.member._joined", [])
+    monkeypatch.delenv("OFFBEAT_RUN", raising=False)
+
+
+@pytest.fixture
+def in_a_run(tmp_path: Path, nobody_joined: None) -> Iterator[Join]:
+    """Makes the only agent of a run, in this process; what it is given are the run's settings."""
+    from one_agent import run_of_one
+
+    with run_of_one(tmp_path) as join:
+        yield join
 
 
 def pytest_configure() -> None:

@@ -14,17 +14,17 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import pytest
-from test_data import idx, small_set
+from command_line import QUICK, Call, Outcome, digests, read
+from data_files import idx, small_set
 
 import offbeat
 from offbeat.algorithms import ALGORITHMS
-from offbeat.cli import commands
 from offbeat.cli import compare as cli
 from offbeat.core.errors import ContractError
 from offbeat.experiments import comparison, memory, portions
@@ -32,57 +32,10 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import run_many
 from offbeat.world.delays import parse
 
-QUICK = ("compare", "--task", "quadratic", "--until", "20")
-"""A comparison of a tenth of a second."""
-
 KEYS = {
     "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
     "time_to_target", "updates", "messages", "megabytes", "staleness", "final", "curve", "digest",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a command ended. `said`: standard error in one line, without colours and frames."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def said(self) -> str:
-        return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─|+]", " ", self.err).split())
-
-    def refused(self) -> "Outcome":
-        """One paragraph on standard error, nothing on standard output, exit code 2."""
-        assert self.code == 2, self
-        assert self.out == ""
-        assert "Traceback" not in self.err
-        assert "Warning" not in self.err
-        return self
-
-
-Call = Callable[..., Outcome]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Run `offbeat` with these arguments, in this process and in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    for name in ("OFFBEAT_DATA", "FORCE_COLOR", "PY_COLORS"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["offbeat", *map(str, arguments)])
-        code: Any = 0
-        try:
-            commands.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Outcome(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -93,20 +46,6 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("something was run")
 
     monkeypatch.setattr(portions, "run_many", run)
-
-
-def read(path: Path | str) -> dict[str, Any]:
-    """A file of results; NaN and Infinity, which are not JSON, are refused."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is not JSON")
-
-    value: dict[str, Any] = json.loads(Path(path).read_text("utf-8"), parse_constant=refuse)
-    return value
-
-
-def digests(path: Path | str) -> list[str]:
-    return [run["digest"] for run in read(path)["runs"]]
 
 
 # -- what is refused -------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 import pandas
 import pytest
+from command_line import QUICK, Call, read
+from grids import SMALL, text_of
+from recorded import simulated
 from rich.table import Table
 from rich.text import Text
-from test_cli import QUICK, Call, call, read
-from test_predict import simulated
-from test_sweep import SMALL, text_of
 
 import offbeat
 from offbeat.cli import commands
@@ -32,8 +32,6 @@ from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.work import Outcome, run_batch
 from offbeat.results import page
 from offbeat.results.run import Comparison, Run
-
-__all__ = ["call"]
 
 TWO = (*QUICK, "--algorithms", "adsgd,dsgd")
 

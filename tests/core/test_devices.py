@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +12,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import quadratic
-from torch import nn
+from on_devices import EVERY, network, on_both
 from typer.testing import CliRunner
 
 import offbeat
-from offbeat import ModuleTask, SettingError, tasks
+from offbeat import SettingError, tasks
 from offbeat.cli.compare import app
 from offbeat.core.system import devices, kernel
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.sweep.grid import points
-from offbeat.results.run import Run
-from offbeat.tasks.task import Task
 
-TABLES = ("events", "writes", "mixed", "transmissions")
-EVERY = "adsgd,adpsgd,adpsgd:atomic,rfast,dsgd,dsgd:after,allreduce"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-def network(convolves: bool = False) -> ModuleTask:
-    torch.manual_seed(0)
-    x, y = torch.randn(90, 1, 4, 4), torch.randint(3, (90,))
-    first = [nn.Conv2d(1, 2, 3), nn.Flatten()] if convolves else [nn.Flatten()]
-    net = nn.Sequential(*first, nn.Linear(8 if convolves else 16, 5), nn.Tanh(), nn.Linear(5, 3))
-    return ModuleTask(net, nn.functional.cross_entropy, (x, y), (x, y), agents=4, batch=4, reg=0.01)
-
-
-TASKS: dict[str, Callable[[], Task]] = {
-    "logistic": lambda: tasks.build("digits", 4, 0),
-    "quadratic": lambda: quadratic(4, noise=0.1),
-    "exact quadratic": lambda: quadratic(4),
-    "perceptron": network,
-    "convolution": lambda: network(convolves=True),
-}
-
-
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def agree(here: Run, there: Run) -> None:
-    """The same trace, models to rounding, and these on the CPU."""
-    assert here.trace is not None and there.trace is not None
-    for each in TABLES:
-        assert getattr(here.trace, each).tobytes() == getattr(there.trace, each).tobytes(), each
-    for a, b in zip(here.models, there.models, strict=True):
-        assert b.device.type == "cpu"
-        assert close(a, b)
-    assert there.curve.loss == pytest.approx(here.curve.loss, rel=1e-4, abs=1e-6)
-    assert there.curve.consensus == pytest.approx(here.curve.consensus, rel=1e-4, abs=1e-6)
-
-
-def on_both(name: str, algorithms: str, **settings: Any) -> None:
-    here, there = (offbeat.compare(algorithms, **settings, device=each).runs for each in ("cpu", name))
-    for a, b in zip(here, there, strict=True):
-        assert (a.settings["device"], b.settings["device"]) == ("cpu", name)
-        agree(a, b)
 
 
 # -- which devices there are -----------------------------------------------------------------------

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from test_processes import UNTIL_BACK
+from user_scripts import UNTIL_BACK
 from warm import needs_shared_memory, start, until
 
 from offbeat.cli.console import Out

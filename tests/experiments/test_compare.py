@@ -1,11 +1,8 @@
 """`simulate` and `compare` from Python: settings, results, a user's own algorithm and module."""
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import networkx as nx
@@ -14,22 +11,12 @@ import pytest
 import torch
 from runs import models, quadratic, started
 from torch import nn
+from user_scripts import example
 
 import offbeat
 from offbeat import Delay, ModuleTask, SettingError, World
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined", "check": True}
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_all_algorithms_run_and_the_table_names_them() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import Call, call
+from command_line import Call
 
 import offbeat
 from offbeat import SettingError
@@ -16,8 +16,6 @@ from offbeat.experiments import comparison, experiment, memory, room
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.sweep import grid
 from offbeat.world.graphs import TOPOLOGIES, edges, named
-
-__all__ = ["call"]
 
 MEASURE = """
 import sys

@@ -5,14 +5,13 @@ input.
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from recorded import simulated
 from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
-from offbeat import simulate
 from offbeat.cli.commands import main
 from offbeat.cli.compare import app
 from offbeat.core.errors import DataError, OffbeatError, SettingError
@@ -21,22 +20,6 @@ from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.fitting import fit, pauses
 from offbeat.experiments.predicting import Prediction, predict
-from offbeat.results.run import Run
-
-SETTINGS: dict[str, Any] = {
-    "task": "quadratic", "agents": 4, "topology": "ring", "case": "base", "straggler": None, "slowdown": 10.0,
-    "until": 600.0, "eval_every": 1.0, "target": 0.02,
-}  # fmt: skip
-LR = 0.02
-
-
-def simulated(algorithm: str, **changes: Any) -> tuple[Run, Trace]:
-    """A run of the simulator, and its trace as a live run would have written it."""
-    e = SETTINGS | changes
-    run = simulate(algorithm, lr=LR, seed=3, **e)
-    assert run.trace is not None
-    about = {"experiment": e, "algorithm": algorithm, "lr": LR, "seed": 3, "agents": 4, "unit": 0.005}
-    return run, replace(run.trace, settings=about)
 
 
 def script(trace: Trace) -> Trace:

@@ -14,8 +14,10 @@ from typing import Any
 
 import pandas
 import pytest
-from test_cli import Call, call
-from warm import Started, start, until
+from command_line import Call
+from grids import SMALL, text_of
+from user_scripts import EXAMPLES
+from warm import Started, on_linux, session, start, until
 
 from offbeat import tasks
 from offbeat.algorithms import ALGORITHMS, find
@@ -33,25 +35,9 @@ from offbeat.experiments.sweep.work import Outcome, run_batch
 from offbeat.tasks.task import Task
 from offbeat.world.world import CASES
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-__all__ = ["call"]
-
-SMALL: dict[str, Any] = {
-    "fixed": {"task": "quadratic", "until": 20, "agents": 4},
-    "grid": {"algorithm": ["adsgd", "dsgd"], "case": ["base", "combined"], "seed": [0, 1]},
-}
-"""Eight runs of a few milliseconds."""
-
 
 def with_seeds(*seeds: int) -> dict[str, Any]:
     return SMALL | {"grid": SMALL["grid"] | {"seed": list(seeds)}}
-
-
-def text_of(grid: dict[str, Any]) -> str:
-    return "\n".join(
-        f"[{name}]\n" + "\n".join(f"{key} = {value!r}" for key, value in table.items())
-        for name, table in grid.items()
-    )
 
 
 # -- the grid --------------------------------------------------------------------------------------
@@ -455,22 +441,6 @@ def begun(folder: Path) -> Started:
 
 def finished(folder: Path) -> list[Path]:
     return list(folder.glob("slow.parquet.runs/*.run"))
-
-
-def session(leader: int) -> list[int]:
-    """The processes that a sweep has started, itself included, and that still run."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, number, *_ = path.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(number) == leader and state != "Z":
-            found.append(int(path.parent.name))
-    return found
-
-
-on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
 @on_linux

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 from rich.progress import Progress as Bar
-from test_compare import example
-from test_sweep import on_linux, session
-from warm import Started, plant, start, until
+from user_scripts import example
+from warm import Started, on_linux, plant, session, start, until
 
 import offbeat
 from offbeat.cli import console

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_data import small_set, write
+from data_files import small_set, write
 from typer.main import get_command
 from warm import finished, needs_shared_memory
 

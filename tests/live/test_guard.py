@@ -3,16 +3,15 @@
 import copy
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 import torch
+from one_agent import Join, batches, equal
+from recorded import exact_replay
 from safetensors.torch import load_file
-from test_live import exact_replay
-from test_member import batches, equal, fresh, in_a_run
 from torch import Tensor, nn
 from torch.nn import functional
 from warm import finished, needs_shared_memory
@@ -40,13 +39,10 @@ from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.shm.board import Board, Order, Row
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.tasks.quadratic import Quadratic
-from offbeat.training import member
 from offbeat.world.topology import build
 
-pytestmark = needs_shared_memory
+pytestmark = [needs_shared_memory, pytest.mark.usefixtures("nobody_joined")]
 NAN, INF = float("nan"), float("inf")
-Run = Callable[..., member.Member]
-__all__ = ["fresh", "in_a_run"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +134,7 @@ def poisoned(model: nn.Module, optimizer: torch.optim.Optimizer, bad: int, steps
 
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "adpsgd", "dsgd", "rfast", "allreduce"])
-def test_a_gradient_that_is_not_finite_spoils_nothing(algorithm: str, in_a_run: Run, tmp_path: Path) -> None:
+def test_a_gradient_that_is_not_finite_spoils_nothing(algorithm: str, in_a_run: Join, tmp_path: Path) -> None:
     """The run goes on as if that batch had not been; moments, running statistics and checkpoints too."""
     plain = Normed()
     ours = copy.deepcopy(plain)
@@ -186,7 +182,7 @@ def saved_by(tmp_path: Path) -> dict[int, list[str]]:
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_last_batch_that_the_scaler_skips_costs_no_final_checkpoint(
-    fused: bool, in_a_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fused: bool, in_a_run: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     model, agent = Normed(), in_a_run()
@@ -201,7 +197,7 @@ def test_a_last_batch_that_the_scaler_skips_costs_no_final_checkpoint(
 
 
 def test_an_agent_of_whom_the_scaler_skips_every_step_fails_and_saves_nothing_that_is_not_finite(
-    in_a_run: Run, tmp_path: Path
+    in_a_run: Join, tmp_path: Path
 ) -> None:
     model, agent = Normed(), in_a_run()
     scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1)), range(12))
@@ -214,7 +210,7 @@ def test_an_agent_of_whom_the_scaler_skips_every_step_fails_and_saves_nothing_th
 
 
 def test_an_agent_that_neither_steps_nor_changes_its_model_may_leave(
-    in_a_run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    in_a_run: Join, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     model, agent = Normed(), in_a_run()
@@ -224,7 +220,7 @@ def test_an_agent_that_neither_steps_nor_changes_its_model_may_leave(
 
 
 def test_a_final_checkpoint_that_is_not_finite_fails_the_agent_once_the_others_are_done(
-    in_a_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_a_run: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the same step's was refused before; the ones before it stay."""
     left: list[Driver] = []
@@ -238,7 +234,7 @@ def test_a_final_checkpoint_that_is_not_finite_fails_the_agent_once_the_others_a
 
 
 def test_what_a_first_batch_has_spoilt_is_not_taken_for_usual(
-    in_a_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    in_a_run: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     model, agent = Normed(), in_a_run(on_nan="ignore", checkpoint_every="1")
@@ -249,7 +245,7 @@ def test_what_a_first_batch_has_spoilt_is_not_taken_for_usual(
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_written_over_one_that_is(
-    in_a_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    in_a_run: Join, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = nn.Linear(6, 6)
     agent = in_a_run(on_nan="ignore", checkpoint_every="1")
@@ -259,7 +255,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_written_over_one_that_is(
     assert re.search(r"is not finite, so .*step-000000006 is not written", capsys.readouterr().err)
 
 
-def test_stop_ends_the_run_and_names_agent_step_and_parameter(in_a_run: Run) -> None:
+def test_stop_ends_the_run_and_names_agent_step_and_parameter(in_a_run: Join) -> None:
     model = nn.Linear(6, 6)
     optimizer = in_a_run(on_nan="stop").wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
     with pytest.raises(
@@ -269,14 +265,14 @@ def test_stop_ends_the_run_and_names_agent_step_and_parameter(in_a_run: Run) -> 
     assert finite(model.parameters())
 
 
-def test_a_model_that_is_not_finite_to_begin_with_is_refused(in_a_run: Run) -> None:
+def test_a_model_that_is_not_finite_to_begin_with_is_refused(in_a_run: Join) -> None:
     model = nn.Linear(6, 6)
     model.bias.data[3] = INF
     with pytest.raises(SettingError, match="not finite to begin with: 'bias'"):
         in_a_run().wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
 
 
-def test_a_fused_optimizer_that_skips_a_step_for_the_scaler_makes_no_event(in_a_run: Run) -> None:
+def test_a_fused_optimizer_that_skips_a_step_for_the_scaler_makes_no_event(in_a_run: Join) -> None:
     model, agent = nn.Linear(6, 6), in_a_run()
     optimizer = agent.wrap(model, torch.optim.AdamW(model.parameters(), lr=0.1, fused=True))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)

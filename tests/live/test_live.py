@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from recorded import exact_replay
 from warm import finished, needs_shared_memory, until
 
 from offbeat import SGD, Quadratic
@@ -40,7 +41,7 @@ from offbeat.engines.sim.replay import Replay
 from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.liverun import Watcher, all_alike
-from offbeat.experiments.replaying import Outcome, replayed
+from offbeat.experiments.replaying import replayed
 from offbeat.experiments.runs import one_thread
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.world.delays import parse
@@ -71,16 +72,6 @@ def live(folder: Path, algorithm: str, units: float, *options: str, setup: str =
     assert run.code == 0, run.said + run.complained
     (made,) = (folder / "out").glob("*-lr*")
     return made
-
-
-def exact_replay(folder: Path) -> Outcome:
-    """The replay of the run in this folder: it gives the same schedule and the same final models, bit for
-    bit.
-    """
-    outcome = replayed(Trace.load(folder / "trace.npz"), folder)
-    assert outcome.same, outcome.lines
-    assert "4 of 4 equal bit for bit" in " ".join(outcome.lines)
-    return outcome
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from random import Random
 
 import numpy as np
 import pytest
-from test_data import small_set, write
+from data_files import small_set, write
 from typer.testing import CliRunner
+from user_scripts import EXAMPLES, UNTIL_BACK
 from warm import Started, alive, finished, needs_shared_memory, plant, start, until
 
 import offbeat.cli.commands  # noqa: F401  (registers them)
@@ -37,27 +38,7 @@ from offbeat.world.topology import build
 
 pytestmark = needs_shared_memory
 
-UNTIL_BACK = """
-import os, time
-from pathlib import Path
-import torch
-import offbeat
 
-agent = offbeat.join()
-model = torch.nn.Linear(3, 3)
-optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
-before, done, end = agent.steps, Path("done"), time.monotonic() + 60
-while not done.exists() and time.monotonic() < end:
-    optimizer.zero_grad()
-    model(torch.ones(3)).square().sum().backward()
-    optimizer.step()
-    time.sleep(0.004)
-    if os.environ["OFFBEAT_INCARNATION"] == "2" and agent.steps > before + 50:
-        done.touch()
-"""
-"""Until the agent that was killed has made fifty steps in its second life."""
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 
 QUADRATIC = """

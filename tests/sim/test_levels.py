@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from setups import SIZE, TABLES, WORLDS, prepared, same
 
 import offbeat
 from offbeat import SGD, Momentum, SettingError, World
@@ -19,20 +20,10 @@ from offbeat.engines.sim.ahead.forms import GRADIENT, NoForm, form_of
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.sides import Side
 from offbeat.engines.sim.ahead.timetable import Timetable
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Setup
 from offbeat.experiments.runs import Job, run_many, run_one, simulator
-from offbeat.results.run import Run
-from offbeat.world.delays import parse
 from offbeat.world.topology import build
 from offbeat.world.world import Crash
-
-SIZE = 8 * 10
-TABLES = ("events", "writes", "mixed", "transmissions")
-
-
-def prepared(seed: int = 0, **changed: Any) -> Setup:
-    chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
-    return prepare(Experiment(**chosen), seed)
 
 
 def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
@@ -41,25 +32,6 @@ def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
         return Schedule(p.topology.views(), p.world, size).piece(p.until, more=False)
     except NoTimetable:
         return None
-
-
-def same(a: Run, b: Run) -> bool:
-    """Everything but how long it took."""
-    assert a.digest == b.digest
-    assert repr(a.curve) == repr(b.curve), "NaN is not itself"
-    return (a.updates, a.messages, a.megabytes, a.staleness, repr(a.final)) == (
-        b.updates, b.messages, b.megabytes, b.staleness, repr(b.final)
-    )  # fmt: skip
-
-
-WORLDS = st.builds(
-    lambda seed, cv, compute, mean, loss, slow: World(
-        seed=seed, compute=parse(f"{compute} {cv}"), communication=parse(f"lognormal {cv} mean {mean}"), loss=loss,
-        slow_compute={0: slow}, slow_communication={1: slow},
-    ),
-    st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 2.0]), st.sampled_from(["gamma", "lognormal"]),
-    st.sampled_from([0.05, 1.0, 7.0]), st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([1.0, 0.2, 20.0]),
-)  # fmt: skip
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_levels import SIZE, TABLES, WORLDS, prepared, same
+from setups import SIZE, TABLES, WORLDS, prepared, same
 
 from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS

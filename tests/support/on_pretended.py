@@ -9,8 +9,8 @@ import numpy as np
 import pretend
 import pytest
 import torch
+from on_devices import EVERY, TASKS, close, network, on_both
 from pretend import NAME
-from test_devices import EVERY, TASKS, close, network, on_both
 
 import offbeat
 from offbeat import SettingError, tasks

@@ -28,6 +28,7 @@ needs_shared_memory = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64") or not SHARED.is_dir(),
     reason="needs Linux on x86-64 with /dev/shm",
 )
+on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 PATIENCE = 60.0
 """Seconds that a test waits for what should happen in a moment; the machine may be busy."""
@@ -128,6 +129,19 @@ def process_state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session, its leader included, and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, number, *_ = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(number) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found
 
 
 def _children(pid: int) -> Iterator[int]:

@@ -7,13 +7,14 @@ import os
 import pwd
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from data_files import idx, small_set, write
 from rich.console import Console
 
 from offbeat.core.errors import DataError, SettingError
@@ -23,31 +24,6 @@ from offbeat.tasks.data import STEMS, VARIABLE, load
 
 REAL = Path(os.environ.get("OFFBEAT_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 needs_real = pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason=f"no real data in {REAL}")
-
-
-def idx(array: np.ndarray, kind: int = 8) -> bytes:
-    """An IDX file."""
-    shape = b"".join(size.to_bytes(4, "big") for size in array.shape)
-    return bytes((0, 0, kind, array.ndim)) + shape + array.tobytes()
-
-
-def small_set(seed: int = 0, train: int = 6, test: int = 3) -> dict[str, bytes]:
-    """A small data set of random pixels, as the content of its four files."""
-    rng = np.random.default_rng(seed)
-    content = {}
-    for stem, count in zip(STEMS, (train, train, test, test), strict=True):
-        shape, top = ((count, 28, 28), 256) if "images" in stem else ((count,), 10)
-        content[stem] = idx(rng.integers(0, top, shape, dtype=np.uint8))
-    return content
-
-
-def write(folder: Path, content: dict[str, bytes], name: Callable[[str], str] = str) -> Path:
-    """The files in `folder`, gzip-compressed where `name` says so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stem, raw in content.items():
-        path = folder / name(stem)
-        path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -1,15 +1,15 @@
 """The user's own loop: `join`, `wrap`, `shard` with one agent alone, and the flat buffers beneath."""
 
 import copy
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from one_agent import Join, batches, equal
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,13 +18,12 @@ from offbeat.core.errors import FINAL, SettingError
 from offbeat.core.vector import Stamp, Vector, settle
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
-from offbeat.engines.live.node.enter import Place
 from offbeat.engines.live.node.guard import Guard
-from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
 from offbeat.training import child, member
 from offbeat.training.flat import BrokenViews, Flat
 from offbeat.training.member import Local
 
+pytestmark = pytest.mark.usefixtures("nobody_joined")
 Make = Callable[[Any], torch.optim.Optimizer]
 
 OPTIMIZERS: dict[str, Make] = {
@@ -78,59 +77,11 @@ class Doubled(nn.Module):
         return out
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody has joined yet."""
-    monkeypatch.setattr(member, "_joined", [])
-    monkeypatch.delenv("OFFBEAT_RUN", raising=False)
-
-
-@pytest.fixture
-def in_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., member.Member]]:
-    """Makes the only agent of a run, in this process; what it is given are the run's settings."""
-    settings: dict[str, Any] = {
-        "agents": 1, "topology": "complete", "algorithm": "adsgd", "seed": 0, "unit": 1.0, "faults": [],
-        "folder": str(tmp_path), "checkpoint_every": "1000", "resume": False, "on_nan": "skip",
-    }  # fmt: skip
-    bells = [Bell(bell_path(tmp_path, i)) for i in (LAUNCHER, 0)]
-    lifeline = os.pipe()
-    board = Board.create(tmp_path / "board", 1)
-    board.change(0, 1)
-    board.begin()
-
-    def make(**more: Any) -> member.Member:
-        member._joined.append(member.Member(Place(tmp_path, 0, 1, lifeline[0], settings | more)))
-        return member._joined[-1]
-
-    yield make
-    board.order = Order.END
-    for agent in member._joined:
-        if (driver := agent._driver) is not None:
-            driver.close()
-        if agent._watch is not None:
-            agent._watch.close(changed=False)
-    for bell in bells:
-        bell.close()
-    for end in lifeline:
-        os.close(end)
-
-
-def batches(count: int = 12) -> Iterator[tuple[Tensor, Tensor]]:
-    rng = torch.Generator().manual_seed(5)
-    for _ in range(count):
-        yield torch.randn(8, 6, generator=rng), torch.randn(8, 6, generator=rng)
-
-
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, set_to_none: bool = True) -> None:
     for x, y in batches():
         optimizer.zero_grad(set_to_none=set_to_none)
         functional.mse_loss(model(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-def equal(a: nn.Module, b: nn.Module) -> bool:
-    one, two = a.state_dict(), b.state_dict()
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"])
@@ -284,9 +235,7 @@ class Extra(nn.Linear):
 
 
 @pytest.mark.parametrize("what", ["group", "state", "model"])
-def test_what_cannot_be_saved_is_said_before_the_training(
-    what: str, in_a_run: Callable[..., member.Member]
-) -> None:
+def test_what_cannot_be_saved_is_said_before_the_training(what: str, in_a_run: Join) -> None:
     class Lazy(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:  # type: ignore[override]
             self.state[self.param_groups[0]["params"][0]]["seen"] = {1, 2}
@@ -326,11 +275,7 @@ for k in range(7):
     [("raise NameError", 7), ("raise SystemExit('done')", 7), ("model.half(); optimizer.step()", 0)],
 )
 def test_what_a_script_had_reached_when_it_failed_is_saved(
-    last: str,
-    saved: int,
-    in_a_run: Callable[..., member.Member],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    last: str, saved: int, in_a_run: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_a_run()
     monkeypatch.setattr(Driver, "leave", lambda driver: None)  # there is nobody to wait for
@@ -369,7 +314,7 @@ STEPPERS: dict[str, Callable[[nn.Module, torch.optim.Optimizer], Callable[[], An
 
 @pytest.mark.parametrize("who", STEPPERS)
 def test_a_model_that_is_trained_past_its_agent_is_no_success(
-    who: str, in_a_run: Callable[..., member.Member], capsys: pytest.CaptureFixture[str]
+    who: str, in_a_run: Join, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As soon as it is certain it is said; at the end it is an error."""
     agent, model = in_a_run(), nn.Linear(6, 6)
@@ -386,9 +331,7 @@ def test_a_model_that_is_trained_past_its_agent_is_no_success(
 
 
 def test_what_is_trained_after_the_last_step_is_lost_and_said(
-    in_a_run: Callable[..., member.Member],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    in_a_run: Join, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     agent, model = in_a_run(), nn.Linear(6, 6)
@@ -400,9 +343,7 @@ def test_what_is_trained_after_the_last_step_is_lost_and_said(
 
 
 def test_what_may_change_parameters_between_two_steps_is_no_news(
-    in_a_run: Callable[..., member.Member],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    in_a_run: Join, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clipping, loading, averaging, optimizers within the wrapped one, others beside it, copies, schedulers."""
 
@@ -433,9 +374,7 @@ def test_what_may_change_parameters_between_two_steps_is_no_news(
 
 
 def test_a_script_without_a_step_is_told_so(
-    in_a_run: Callable[..., member.Member],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    in_a_run: Join, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
     agent, model = in_a_run(), nn.Linear(6, 6)

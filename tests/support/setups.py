@@ -1,0 +1,39 @@
+"""Set-ups of small experiments, random worlds, and when two runs are the same."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from offbeat import World
+from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.results.run import Run
+from offbeat.world.delays import parse
+
+SIZE = 8 * 10
+"""Bytes of a model of `quadratic`."""
+
+TABLES = ("events", "writes", "mixed", "transmissions")
+
+
+def prepared(seed: int = 0, **changed: Any) -> Setup:
+    chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
+    return prepare(Experiment(**chosen), seed)
+
+
+def same(a: Run, b: Run) -> bool:
+    """Everything but how long it took."""
+    assert a.digest == b.digest
+    assert repr(a.curve) == repr(b.curve), "NaN is not itself"
+    return (a.updates, a.messages, a.megabytes, a.staleness, repr(a.final)) == (
+        b.updates, b.messages, b.megabytes, b.staleness, repr(b.final)
+    )  # fmt: skip
+
+
+WORLDS = st.builds(
+    lambda seed, cv, compute, mean, loss, slow: World(
+        seed=seed, compute=parse(f"{compute} {cv}"), communication=parse(f"lognormal {cv} mean {mean}"), loss=loss,
+        slow_compute={0: slow}, slow_communication={1: slow},
+    ),
+    st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 2.0]), st.sampled_from(["gamma", "lognormal"]),
+    st.sampled_from([0.05, 1.0, 7.0]), st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([1.0, 0.2, 20.0]),
+)  # fmt: skip

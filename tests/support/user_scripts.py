@@ -1,0 +1,38 @@
+"""Scripts as users write them: those of examples/, and one that goes on until a killed agent is back."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+UNTIL_BACK = """
+import os, time
+from pathlib import Path
+import torch
+import offbeat
+
+agent = offbeat.join()
+model = torch.nn.Linear(3, 3)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+before, done, end = agent.steps, Path("done"), time.monotonic() + 60
+while not done.exists() and time.monotonic() < end:
+    optimizer.zero_grad()
+    model(torch.ones(3)).square().sum().backward()
+    optimizer.step()
+    time.sleep(0.004)
+    if os.environ["OFFBEAT_INCARNATION"] == "2" and agent.steps > before + 50:
+        done.touch()
+"""
+"""Until the agent that was killed has made fifty steps in its second life."""
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
