@@ -43,7 +43,7 @@ LIVE = {
     "offbeat.training.saver",
     *(
         f"offbeat.engines.live.launcher.{name}"
-        for name in ("children", "launch", "metrics", "output", "screen")
+        for name in ("children", "doctor", "launch", "metrics", "output", "screen", "selftest")
     ),
 }
 
@@ -59,13 +59,7 @@ ONLY = {
         "offbeat.engines.sim.replay",
         "offbeat.core.system.streams",
     },
-    "time": {
-        "offbeat.cli.console",
-        "offbeat.cli.doctor",
-        "offbeat.experiments.liverun",
-        "offbeat.experiments.runs",
-        *LIVE,
-    },
+    "time": {"offbeat.cli.console", "offbeat.experiments.liverun", "offbeat.experiments.runs", *LIVE},
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {"offbeat.engines.live.node.driver", "offbeat.experiments.workers"},
     "multiprocessing": {"offbeat.experiments.workers"},

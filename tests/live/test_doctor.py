@@ -20,12 +20,11 @@ from typer.testing import CliRunner
 from warm import needs_shared_memory, plant
 
 import offbeat.cli.commands  # noqa: F401  (registers them)
-from offbeat.cli import doctor
 from offbeat.cli.compare import app
-from offbeat.cli.doctor import Check, examine
-from offbeat.core.system import kernel, locks
+from offbeat.core.system import kernel, locks, machine
 from offbeat.core.vector import Vector, settle
-from offbeat.engines.live.launcher import children
+from offbeat.engines.live.launcher import children, doctor, selftest
+from offbeat.engines.live.launcher.doctor import Check, examine
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.shm import shm
 from offbeat.engines.live.shm.register import Register
@@ -50,8 +49,12 @@ def told(check: Check, status: str, *words: str) -> None:
 @pytest.fixture
 def passes(monkeypatch: Patch) -> None:
     """All checks but that of left-overs are fine."""
-    monkeypatch.setattr(doctor, "CHECKS", (lambda: Check("this", "ok", "a", "a"),))
-    monkeypatch.setattr(doctor, "self_test", lambda: Check("self-test", "ok", "exchanged", "exchanged"))
+
+    def checks(remove: bool, _: Any) -> dict[str, Callable[[], Check]]:
+        return {"this": lambda: Check("ok", "a", "a"), "left-overs": lambda: doctor.left_overs(remove)}
+
+    monkeypatch.setattr(doctor, "checks", checks)
+    monkeypatch.setattr(doctor, "self_test", lambda: Check("ok", "exchanged", "exchanged"))
 
 
 # -- this machine ----------------------------------------------------------------------------------
@@ -81,16 +84,12 @@ def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Pat
 
 
 def test_a_table_and_the_exit_code(passes: None, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(
-        doctor, "left_overs", lambda remove: Check("left-overs", "warning", "two", "none", "sweep")
-    )
+    monkeypatch.setattr(doctor, "left_overs", lambda remove: Check("warning", "two", "none", "sweep"))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0, "a warning is no failure"
     assert "self-test" in done.stdout
     assert "left-overs: sweep." in done.stdout
-    monkeypatch.setattr(
-        doctor, "self_test", lambda: Check("self-test", "FAILED", "torn", "whole", "report it")
-    )
+    monkeypatch.setattr(doctor, "self_test", lambda: Check("FAILED", "torn", "whole", "report it"))
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 1
     assert "FAILED" in done.stdout
@@ -101,20 +100,18 @@ def test_a_table_and_the_exit_code(passes: None, monkeypatch: Patch) -> None:
 
 
 def test_without_platform_or_memory_there_is_no_self_test(passes: None, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(doctor, "CHECKS", (lambda: Check("platform", "FAILED", "a", "b", "c"),))
-    last = examine()[-1]
-    told(last, "warning", "not tried", "first see to: platform")
+    monkeypatch.setattr(doctor, "checks", answering({"platform": lambda: Check("FAILED", "a", "b", "c")}))
+    told(examine()["self-test"], "warning", "not tried", "first see to: platform")
 
 
 def test_a_check_that_cannot_be_made_ends_nothing(passes: None, monkeypatch: Patch) -> None:
     def open_files() -> Check:
         raise OSError("no such thing")
 
-    monkeypatch.setattr(doctor, "CHECKS", (open_files,))
-    first, *_, last = examine()
-    assert first.name == "open files"
-    told(first, "warning", "no such thing")
-    assert last.status == "ok"
+    monkeypatch.setattr(doctor, "checks", answering({"open files": open_files}))
+    found = examine()
+    told(found["open files"], "warning", "no such thing")
+    assert found["self-test"].status == "ok"
 
 
 # -- software --------------------------------------------------------------------------------------
@@ -150,15 +147,17 @@ def test_versions_of_python_and_packages(monkeypatch: Patch) -> None:
 
 def test_no_compiler_and_a_kernel_with_other_bits(monkeypatch: Patch) -> None:
     monkeypatch.setattr(kernel, "name", answering("torch (no C compiler found)"))
-    told(doctor.compiled(), "warning", "no C compiler found", "install a C compiler")
+    told(
+        doctor.compiled({"ours": lambda: "as ever"}), "warning", "no C compiler found", "install a C compiler"
+    )
     monkeypatch.setattr(kernel, "name", answering("compiled (gcc 1.0)"))
 
     def wrong(out: torch.Tensor, terms: Any) -> None:
         out.copy_(sum(c * v for c, v in reversed(terms)))
 
-    told(doctor.compiled(), "ok", "torch's bits")
+    told(doctor.compiled({"ours": lambda: "as ever"}), "ok", "torch's bits; ours: as ever")
     monkeypatch.setattr(kernel, "linear", wrong)
-    told(doctor.compiled(), "FAILED", "other bits than torch (torch.float32)")
+    told(doctor.compiled({"ours": lambda: "as ever"}), "FAILED", "other bits than torch (torch.float32)")
 
 
 def test_cuda_is_for_information(monkeypatch: Patch) -> None:
@@ -196,7 +195,7 @@ def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patc
 
 
 def test_limits_of_files_and_processes(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(doctor, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
     monkeypatch.setattr(doctor, "_own_threads", answering(100))
     monkeypatch.setattr(os, "geteuid", answering(1000))
     infinite = resource.RLIM_INFINITY
@@ -227,8 +226,8 @@ def groups(folder: Path, monkeypatch: Patch, lines: str, **files: str) -> None:
         path = folder / "cgroup" / name.replace("__", "/").replace("-", ".")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setattr(doctor, "PROC", folder / "proc")
-    monkeypatch.setattr(doctor, "CGROUPS", folder / "cgroup")
+    monkeypatch.setattr(machine, "PROC", folder / "proc")
+    monkeypatch.setattr(machine, "CGROUPS", folder / "cgroup")
 
 
 def test_limits_of_a_container_in_version_2(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -241,6 +240,7 @@ def test_limits_of_a_container_in_version_2(tmp_path: Path, monkeypatch: Patch) 
     }  # fmt: skip
     groups(tmp_path, monkeypatch, "0::/a\n", **files)
     told(doctor.memory(), "FAILED", "300 MB available of the container's 2,000 MB", "docker run --memory")
+    assert machine.available() == 3e8, "which is what plans of runs are held against too"
     told(doctor.processes(), "warning", "room for 40 more threads, 10 agents", "--pids-limit")
     told(doctor.cores(), "warning", "8 cores, of which the container may use 1.5", "2 cores or more")
 
@@ -378,7 +378,7 @@ def test_a_self_test_that_fails_says_what_the_processes_said(tmp_path: Path, mon
     monkeypatch.setattr(sys, "executable", str(script))
     told(doctor.self_test(), "FAILED", "a model was torn", "report it")
     script.write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(doctor, "PATIENCE", 0.3)
+    monkeypatch.setattr(selftest, "PATIENCE", 0.3)
     told(doctor.self_test(), "FAILED", "no exchange within 0.3 s")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     told(doctor.self_test(), "FAILED", "FileNotFoundError")
@@ -398,8 +398,8 @@ def test_a_process_of_the_self_test_notices_a_torn_model(tmp_path: Path, monkeyp
     settle()
     theirs.finish(Snapshot(placed), Tag())
     with pytest.raises(SystemExit, match="torn or stale model: 7 to 8"):
-        doctor.exchange()
-    monkeypatch.setattr(doctor, "PATIENCE", 0.05)
+        selftest.exchange()
+    monkeypatch.setattr(selftest, "PATIENCE", 0.05)
     monkeypatch.setenv("OFFBEAT_RANK", "2")
     with pytest.raises(SystemExit, match="read 0 models of the other process, expected 300"):
-        doctor.exchange()
+        selftest.exchange()

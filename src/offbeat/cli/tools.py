@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.cli.console import Out
-from offbeat.cli.doctor import FAILED, Check, examine
 from offbeat.core.errors import SettingError
+from offbeat.engines.live.launcher.doctor import FAILED, examine
+from offbeat.tasks import softmax
 from offbeat.training.export import export as written
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
@@ -99,29 +101,25 @@ def doctor(
     It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check
         FAILED.
     """
-    checks = examine(sweep)
-    failed = any(check.status == FAILED for check in checks)
+    checks = examine(sweep, {"softmax regression": softmax.name})
+    failed = any(check.status == FAILED for check in checks.values())
     if as_json:
-        print(json.dumps({"ok": not failed, "checks": [check.to_json() for check in checks]}, indent=2))
+        listed = [{"name": name, **asdict(check)} for name, check in checks.items()]
+        print(json.dumps({"ok": not failed, "checks": listed}, indent=2))
     else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("check", no_wrap=True)
+        table.add_column("", no_wrap=True)
+        table.add_column("found")
+        table.add_column("expected", style="dim")
+        for name, check in checks.items():
+            status = Text(check.status, STYLES[check.status])
+            table.add_row(Text(name), status, Text(check.found), Text(check.expected))
         console = Out()
-        console.print(_table(checks))
-        for check in checks:
+        console.print(table)
+        for name, check in checks.items():
             if check.status != "ok":
-                console.print(
-                    Text.assemble((check.name, STYLES[check.status]), f": {check.do}."), soft_wrap=True
-                )
+                said = Text.assemble((name, STYLES[check.status]), f": {check.do}.")
+                console.print(said, soft_wrap=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _table(checks: list[Check]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("check", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("found")
-    table.add_column("expected", style="dim")
-    for check in checks:
-        status = Text(check.status, STYLES[check.status])
-        table.add_row(Text(check.name), status, Text(check.found), Text(check.expected))
-    return table

@@ -12,9 +12,9 @@ import torch
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError
 from offbeat.core.system import devices
+from offbeat.core.system.machine import available as available
 from offbeat.engines.trace import PART
 from offbeat.experiments.experiment import Setup
-from offbeat.experiments.room import available as available
 from offbeat.experiments.room import refuse_runs
 
 WORTH_SAYING = 500_000_000

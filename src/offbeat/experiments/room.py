@@ -1,10 +1,9 @@
-"""How much memory there is, and what is refused by arithmetic before anything of it is built."""
+"""What is refused by arithmetic, before anything of it is built: what would not fit into the free memory."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from offbeat.core.errors import SettingError
+from offbeat.core.system.machine import available
 
 NODE, EDGE = 24_000, 600
 """Bytes of an agent without its model and minibatches, and of an edge of the graph: both more than that,
@@ -18,20 +17,6 @@ PROCESS = 50e6
 
 MOST_UPDATES = 1e12
 """Gradients of one run, at most: months of work."""
-
-
-def available() -> float | None:
-    """Bytes that a process may still use: of the machine, or of its container; None where nobody says."""
-    found = []
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        found.append(1024.0 * int(lines["MemAvailable"].split()[0]))
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if limit != "max":
-            found.append(float(limit) - float(Path("/sys/fs/cgroup/memory.current").read_text()))
-    except (OSError, ValueError, KeyError):
-        pass
-    return min(found, default=None)
 
 
 def refuse_agents(n: int, topology: str, edges: float, batch: int) -> None:

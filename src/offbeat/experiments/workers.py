@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from offbeat.core.errors import SettingError
+from offbeat.core.system.machine import cores
 from offbeat.core.system.signals import HANG_UP
 
 Item = TypeVar("Item")
@@ -32,11 +33,6 @@ below it."""
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def wanted(workers: int | None) -> int:

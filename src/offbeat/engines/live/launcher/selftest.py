@@ -1,0 +1,77 @@
+"""Two processes, started as agents are, read each other's registers while these are written."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from offbeat.core.system.lifeline import end_with_parent
+from offbeat.core.vector import Vector, settle
+from offbeat.engines.live.launcher.children import Children
+from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, bell_path
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.shm import make_shared
+from offbeat.engines.live.shm.wire import Layout, Tag
+
+READS, LENGTH, PATIENCE = 300, 10_000, 60.0
+"""How often each process reads, numbers in a model, seconds that it may take."""
+
+
+def run() -> str:
+    """What went wrong; empty if nothing did. Raises FabricError or OSError where there is no shared memory."""
+    room = make_shared({})
+    said: list[str] = []
+    end, succeeded = time.monotonic() + PATIENCE, 0
+    try:
+        bell = Bell(bell_path(room.path, LAUNCHER))
+        children = Children(bell.handle, lambda agent, line: said.append(f"[{agent}] {line}"))
+        try:
+            for i in (0, 1):
+                environment = {"OFFBEAT_RUN": str(room.path), "OFFBEAT_RANK": str(i), "OMP_NUM_THREADS": "1"}
+                children.start(i, 1, ["-m", __name__], environment, room.path / f"agent-{i}.log")
+            while children.running and time.monotonic() < end:
+                succeeded += sum(child.process.returncode == 0 for child in children.wait(0.25))
+        finally:
+            children.close()
+            bell.close()
+    except OSError as error:
+        said.append(f"{type(error).__name__}: {error}")
+    finally:
+        room.remove()
+    return "" if succeeded == 2 else "; ".join(said[-4:]) or f"no exchange within {PATIENCE:g} s"
+
+
+def exchange() -> None:
+    """What each of the two does: write models of equal numbers, and read whole ones of the other."""
+    folder, me = Path(os.environ["OFFBEAT_RUN"]), int(os.environ["OFFBEAT_RANK"])
+    sample = Snapshot(Vector((torch.zeros(LENGTH),)))
+    mine, theirs = Register.create(folder / f"register.{me}", Layout.of(sample)), None
+    seen, version, end = 0, 0, time.monotonic() + PATIENCE
+    while seen < READS or version < 4 * READS:
+        if time.monotonic() > end:
+            sys.exit(f"read {seen} models of the other process, expected {READS}")
+        version += 1
+        (placed,) = mine.begin([Vector((torch.full((LENGTH,), float(version)),))])
+        settle()
+        mine.finish(Snapshot(placed), Tag(round=version))
+        other = folder / f"register.{1 - me}"
+        if theirs is None and other.exists():
+            theirs = Register.attach(other)
+        found = 0 if theirs is None else theirs.newest
+        if theirs is None or found == 0:
+            continue
+        _, (x,), _ = theirs.copy()
+        numbers, low, high = x.parts[0], float(x.parts[0].min()), float(x.parts[0].max())
+        if not bool((numbers == numbers[0]).all()) or low < found:
+            sys.exit(f"read a torn or stale model: {low:g} to {high:g}, not {found}")
+        seen += 1
+
+
+if __name__ == "__main__":
+    end_with_parent(int(os.environ["OFFBEAT_LIFELINE"]))
+    exchange()
