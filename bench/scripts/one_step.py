@@ -30,10 +30,10 @@ from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.shm import make_shared
+from offbeat.engines.live.shm.run_folder import make_run_folder
 from offbeat.engines.live.shm.wire import Layout, Tag
-from offbeat.training.flat import Flat
-from offbeat.training.member import Local
+from offbeat.training.flat import FlatParameters
+from offbeat.training.member import OptimizerRule
 from offbeat.world.topology import build
 
 NEIGHBOURS = 4
@@ -48,11 +48,11 @@ class Alone:
         board = Board.create(shared / "board", len(EVERYBODY))
         self.model = Wide(numbers)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
-        self.flat = Flat(self.model, self.optimizer)
+        self.flat = FlatParameters(self.model, self.optimizer)
         self.g = 1e-3 * torch.randn(numbers)
         self.model.w.grad = self.g
         x = Vector(tuple(part.clone() for part in self.flat.parts))
-        self.local = Local(self.flat, self.optimizer)
+        self.local = OptimizerRule(self.flat, self.optimizer)
         agent, topology = ADSGD(), build("complete", len(EVERYBODY), 0)
         rule = self.local if user else SGD(0.01)
         agent.join(
@@ -96,7 +96,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measured(numbers: int, repeats: int, user: bool) -> dict[str, list[float]]:
     """engine -> ratio to a copy, one a repeat."""
-    room = make_shared({})
+    room = make_run_folder({})
     try:
         agent = Alone(room.path, numbers, user)
         a, b = torch.randn(numbers), torch.zeros(numbers)

@@ -75,7 +75,7 @@ ONLY = {
         "offbeat.engines.live.node.faults",
         "offbeat.core.system.native",
     },
-    "secrets": {"offbeat.engines.live.shm.shm"},
+    "secrets": {"offbeat.engines.live.shm.run_folder"},
     "uuid": set(),
 }
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in

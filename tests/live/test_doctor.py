@@ -26,7 +26,7 @@ from offbeat.core.vector import Vector, settle
 from offbeat.engines.live.launcher import children, doctor, selftest
 from offbeat.engines.live.launcher.doctor import Check, examine
 from offbeat.engines.live.node.performer import Snapshot
-from offbeat.engines.live.shm import shm
+from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
 
@@ -64,7 +64,7 @@ def passes(monkeypatch: Patch) -> None:
 def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Patch) -> None:
     witness = plant(tmp_path)
     monkeypatch.chdir(tmp_path)
-    before = set(shm.SHARED.iterdir())
+    before = set(run_folder.SHARED.iterdir())
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
@@ -78,7 +78,7 @@ def test_this_machine_and_the_self_test_in_json(tmp_path: Path, monkeypatch: Pat
     assert {tuple(check) for check in checks.values()} == {("name", "status", "found", "expected", "do")}
     assert checks["self-test"]["status"] == "ok"
     assert "exchanged models" in checks["self-test"]["found"]
-    mine = [path for path in set(shm.SHARED.iterdir()) - before if f"-{os.getpid()}-" in path.name]
+    mine = [path for path in set(run_folder.SHARED.iterdir()) - before if f"-{os.getpid()}-" in path.name]
     assert not mine, "nothing is left in shared memory"
     assert not witness.exists(), "nothing runs from the current folder"
 
@@ -173,7 +173,7 @@ def test_cuda_is_for_information(monkeypatch: Patch) -> None:
 
 
 def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(shm, "SHARED", tmp_path)
+    monkeypatch.setattr(run_folder, "SHARED", tmp_path)
     for free, status, fit in (
         (64e6, "warning", "0 agents"),
         (0.7e9, "warning", "1 agent with"),
@@ -190,7 +190,7 @@ def test_shared_memory_small_missing_or_closed(tmp_path: Path, monkeypatch: Patc
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", closed)
     told(doctor.shared_memory(), "FAILED", "cannot be written to: Permission denied", "chmod 1777")
-    monkeypatch.setattr(shm, "SHARED", tmp_path / "none")
+    monkeypatch.setattr(run_folder, "SHARED", tmp_path / "none")
     told(doctor.shared_memory(), "FAILED", "no ", "mount a tmpfs", "offbeat compare")
 
 
@@ -276,7 +276,7 @@ def test_a_clock_that_is_coarse_or_goes_back(monkeypatch: Patch) -> None:
 
 def folder(name: str, *files: str) -> Path:
     """A folder as the launcher makes it, with files of 400,000 bytes."""
-    made = shm.SHARED / f"{shm.PREFIX}{name}"
+    made = run_folder.SHARED / f"{run_folder.PREFIX}{name}"
     made.mkdir(mode=0o700)
     for file in files:
         (made / file).write_bytes(bytes(400_000))
@@ -289,7 +289,7 @@ def test_left_overs_are_counted_and_go_only_if_asked_for(
     """A run lives as long as its lock is held, whatever the number of its process is, here or in another
     container.
     """
-    monkeypatch.setattr(shm, "SHARED", tmp_path)
+    monkeypatch.setattr(run_folder, "SHARED", tmp_path)
     for name in ("1-dead", f"{os.getpid()}-dead"):
         folder(name, "register.0.1.0", ".lock")
     folder("1-without-a-lock", "register.0.1.0")
@@ -311,7 +311,7 @@ def test_left_overs_are_counted_and_go_only_if_asked_for(
         "what lives, and what is not ours, stays"
     )
     lock.release()
-    assert shm.sweep() == [lives]
+    assert run_folder.sweep() == [lives]
 
 
 def test_what_others_plant_in_shared_memory_is_left_alone_and_holds_nobody_up(
@@ -321,23 +321,23 @@ def test_what_others_plant_in_shared_memory_is_left_alone_and_holds_nobody_up(
     for each in (shared, mine):
         each.mkdir()
     (mine / "model").touch()
-    monkeypatch.setattr(shm, "SHARED", shared)
-    (shared / f"{shm.PREFIX}1-link").symlink_to(mine)
-    (shared / f"{shm.PREFIX}1-zero").symlink_to("/dev/zero")
-    (shared / f"{shm.PREFIX}1-file").touch()
-    os.mkfifo(shared / f"{shm.PREFIX}1-pipe")
+    monkeypatch.setattr(run_folder, "SHARED", shared)
+    (shared / f"{run_folder.PREFIX}1-link").symlink_to(mine)
+    (shared / f"{run_folder.PREFIX}1-zero").symlink_to("/dev/zero")
+    (shared / f"{run_folder.PREFIX}1-file").touch()
+    os.mkfifo(shared / f"{run_folder.PREFIX}1-pipe")
     folder("1-open", ".lock").chmod(0o777)
     os.mkfifo(folder("1-lock-that-is-a-pipe") / ".lock")
     (folder("1-lock-that-is-a-link") / ".lock").symlink_to("/dev/zero")
     (folder("1-deep", ".lock") / "below").mkdir()
-    (shared / f"{shm.PREFIX}1-deep" / "below" / "file").touch()
+    (shared / f"{run_folder.PREFIX}1-deep" / "below" / "file").touch()
     (folder("1-with-a-link", ".lock") / "link").symlink_to(mine, target_is_directory=True)
     if os.getuid() == 0:
         os.chown(folder("1-of-another-user", ".lock"), 12345, 12345)
     before = {path.name for path in shared.iterdir()}
-    assert [path.name.partition("1-")[2] for path in shm.sweep()] == ["deep", "with-a-link"]
-    assert before - {path.name for path in shared.iterdir()} == {f"{shm.PREFIX}1-with-a-link"}
-    assert (shared / f"{shm.PREFIX}1-deep" / "below" / "file").exists(), "nothing is searched in depth"
+    assert [path.name.partition("1-")[2] for path in run_folder.sweep()] == ["deep", "with-a-link"]
+    assert before - {path.name for path in shared.iterdir()} == {f"{run_folder.PREFIX}1-with-a-link"}
+    assert (shared / f"{run_folder.PREFIX}1-deep" / "below" / "file").exists(), "nothing is searched in depth"
     assert (mine / "model").exists()
     told(doctor.left_overs(True), "warning", "1 folder of dead runs", "not removed", "1-deep", "by hand")
 
@@ -347,21 +347,21 @@ def test_a_new_folder_that_another_run_sweeps_at_once_is_made_again(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """It is dead until its launcher has its lock, and somebody else may look just before."""
-    monkeypatch.setattr(shm, "SHARED", tmp_path)
+    monkeypatch.setattr(run_folder, "SHARED", tmp_path)
     take, swept = locks.take, list[Path]()
 
     def disturbed(path: Path, sure: bool = False) -> locks.Lock | None:
         if len(swept) < 2:
-            monkeypatch.setattr(shm, "take", take)
-            swept.extend(shm.sweep())
-            monkeypatch.setattr(shm, "take", disturbed)
+            monkeypatch.setattr(run_folder, "take", take)
+            swept.extend(run_folder.sweep())
+            monkeypatch.setattr(run_folder, "take", disturbed)
         return take(path, sure)
 
-    monkeypatch.setattr(shm, "take", disturbed)
-    made = shm.make_shared({"agents": 2})
+    monkeypatch.setattr(run_folder, "take", disturbed)
+    made = run_folder.make_run_folder({"agents": 2})
     assert len(swept) == 2 and made.path not in swept
     assert [*tmp_path.iterdir()] == [made.path] and (made.path / "run.json").exists()
-    assert shm.sweep() == []
+    assert run_folder.sweep() == []
     made.remove()
     assert not [*tmp_path.iterdir()]
 
@@ -371,7 +371,7 @@ def test_a_new_folder_that_another_run_sweeps_at_once_is_made_again(
 
 @needs_shared_memory
 def test_a_self_test_that_fails_says_what_the_processes_said(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(shm, "SHARED", tmp_path)
+    monkeypatch.setattr(run_folder, "SHARED", tmp_path)
     script = tmp_path / "broken"
     script.write_text("#!/bin/sh\necho a model was torn\nexit 1\n")
     script.chmod(0o755)
@@ -383,7 +383,7 @@ def test_a_self_test_that_fails_says_what_the_processes_said(tmp_path: Path, mon
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     told(doctor.self_test(), "FAILED", "FileNotFoundError")
     assert [path.name for path in tmp_path.iterdir()] == ["broken"], "nothing is left in shared memory"
-    monkeypatch.setattr(shm, "SHARED", tmp_path / "none")
+    monkeypatch.setattr(run_folder, "SHARED", tmp_path / "none")
     told(doctor.self_test(), "FAILED", "There is no", "see shared memory")
 
 

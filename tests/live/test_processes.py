@@ -30,7 +30,7 @@ from offbeat.core.system.lifeline import readable
 from offbeat.engines.live.launcher import children
 from offbeat.engines.live.launcher.present import Present
 from offbeat.engines.live.node.log import merged
-from offbeat.engines.live.shm.shm import PREFIX, SHARED
+from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
 from offbeat.engines.trace import EVENT_CODE, Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.training import child

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from offbeat.core.vector import Leased, Parts, Stamp, Vector, settle
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import SLOTS, Register
-from offbeat.engines.live.shm.wire import FabricError, Layout, Tag, read_layout, tag
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, read_layout, tag
 
 SHAPE = ((torch.float32, 50_000), (torch.float64, 3))
 
@@ -170,11 +170,11 @@ def test_a_writer_killed_half_way_leaves_the_version_before(path: Path) -> None:
 def test_nobody_else_may_read_it_and_names_are_not_shared(path: Path) -> None:
     register = Register.create(path, LAYOUT)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(FabricError, match="it exists"):
+    with pytest.raises(SharedMemoryError, match="it exists"):
         Register.create(path, LAYOUT)
     register.unlink()
     register.unlink()
-    with pytest.raises(FabricError, match="Cannot attach"):
+    with pytest.raises(SharedMemoryError, match="Cannot attach"):
         Register.attach(path)
     assert publish(register, 1.0) == 1, "who has it mapped keeps it"
     assert list(path.parent.iterdir()) == []
@@ -183,7 +183,7 @@ def test_nobody_else_may_read_it_and_names_are_not_shared(path: Path) -> None:
 def test_what_is_no_register_or_mailbox_is_refused(path: Path) -> None:
     path.write_bytes(b"short")
     for kind in (Register, Mailbox):
-        with pytest.raises(FabricError, match="offbeat"):
+        with pytest.raises(SharedMemoryError, match="offbeat"):
             kind.attach(path)
 
 
@@ -192,14 +192,14 @@ def test_too_little_shared_memory_says_what_to_do(path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(FabricError, match=r"too small: 0.6 MB were asked for.*--shm-size"):
+    with pytest.raises(SharedMemoryError, match=r"too small: 0.6 MB were asked for.*--shm-size"):
         Register.create(path, LAYOUT)
     assert list(path.parent.iterdir()) == []
 
 
 def test_processors_without_ordered_stores_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-    with pytest.raises(FabricError, match="aarch64"):
+    with pytest.raises(SharedMemoryError, match="aarch64"):
         Register.create(path, LAYOUT)
 
 
@@ -239,7 +239,7 @@ def test_mail_arrives_once_in_order_and_whole(lengths: list[int], lag: int) -> N
 
 def test_a_message_that_never_fits_is_an_error(path: Path) -> None:
     box = Mailbox.create(path, 1000)
-    with pytest.raises(FabricError, match="the mailbox holds"):
+    with pytest.raises(SharedMemoryError, match="the mailbox holds"):
         box.put(Model(Vector(filled(1.0))), Tag())
 
 
@@ -266,8 +266,8 @@ def test_mail_between_processes(path: Path) -> None:
 
 def test_only_message_types_that_are_loaded_are_made(path: Path) -> None:
     for kind in ("os:system", "nowhere:Model", f"{__name__}:nothing", "builtins:dict"):
-        with pytest.raises(FabricError, match="no frozen dataclass"):
+        with pytest.raises(SharedMemoryError, match="no frozen dataclass"):
             Layout(kind, (), ()).message((0, 0, 0.0, 0.0), [])
     for text in (b"{}", b"[1]", b'["a:b", [], [["x", [["os", 3]]]]]', b"\xff"):
-        with pytest.raises(FabricError, match="Not a message"):
+        with pytest.raises(SharedMemoryError, match="Not a message"):
             read_layout(text)

@@ -38,8 +38,8 @@ def run_of_one(folder: Path) -> Iterator[Join]:
     for agent in member._joined:
         if (driver := agent._driver) is not None:
             driver.close()
-        if agent._watch is not None:
-            agent._watch.close(changed=False)
+        if agent._bypass is not None:
+            agent._bypass.close(changed=False)
     for bell in bells:
         bell.close()
     for end in lifeline:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.training.flat import BrokenViews, Flat, buffers
+from offbeat.training.flat import BrokenViews, FlatParameters, buffers
 
 
 class Tied(nn.Module):
@@ -87,8 +87,8 @@ def make(name: str, seed: int = 0) -> Any:
     return MODELS[name]()
 
 
-def wrapped(model: nn.Module) -> Flat:
-    return Flat(model, SGD(model.parameters(), lr=0.1))
+def wrapped(model: nn.Module) -> FlatParameters:
+    return FlatParameters(model, SGD(model.parameters(), lr=0.1))
 
 
 def backward(model: nn.Module, seed: int = 1) -> Tensor:
@@ -98,7 +98,7 @@ def backward(model: nn.Module, seed: int = 1) -> Tensor:
     return loss
 
 
-def train(model: nn.Module, optimizer: Optimizer, flat: Flat | None) -> list[Tensor]:
+def train(model: nn.Module, optimizer: Optimizer, flat: FlatParameters | None) -> list[Tensor]:
     losses = []
     for step in range(6):
         optimizer.zero_grad()
@@ -130,7 +130,7 @@ def test_training_is_the_same_bit_for_bit(name: str, optimizer: str) -> None:
             plain.gaps.data, flattened.gaps.data = plain.gaps.data.clone(), flattened.gaps.data.clone()
     start = copy.deepcopy(plain.state_dict())
     one, two = OPTIMIZERS[optimizer](plain.parameters()), OPTIMIZERS[optimizer](flattened.parameters())
-    flat = Flat(flattened, two)
+    flat = FlatParameters(flattened, two)
     assert same(plain, flattened)
     expected, got = train(plain, one, None), train(flattened, two, flat)
     assert all(map(torch.equal, expected, got)) and same(plain, flattened)
@@ -142,7 +142,7 @@ def test_training_with_a_gradient_scaler_is_the_same() -> None:
     for flatten in (False, True):
         model = make("plain")
         optimizer, scaler = SGD(model.parameters(), lr=0.1), torch.amp.GradScaler("cpu", init_scale=8.0)
-        flat = Flat(model, optimizer) if flatten else None
+        flat = FlatParameters(model, optimizer) if flatten else None
         for step in range(4):
             optimizer.zero_grad()
             torch.manual_seed(step)
@@ -167,7 +167,7 @@ def test_where_things_lie(name: str) -> None:
     assert all(a is b for a, (b, _) in zip(model.parameters(), before, strict=True)), "the same objects"
     assert all(part.dim() == 1 for part in flat.parts)
     trained = [(p, stride) for p, stride in before if p.requires_grad]
-    for place, (p, stride) in zip(flat.places, trained, strict=True):
+    for place, (p, stride) in zip(flat.placements, trained, strict=True):
         part = flat.parts[place.part]
         size = part.element_size()
         assert (place.shape, place.dtype, place.device) == (p.shape, p.dtype, p.device)
@@ -176,7 +176,7 @@ def test_where_things_lie(name: str) -> None:
             p.numel() == 0 or p.data_ptr() == part.data_ptr() + place.offset * size
         )
         assert p.stride() == place.stride and (place.name == "gaps" or p.stride() == stride)
-    assert len({(p.part, p.offset) for p in flat.places if 0 not in p.shape}) == sum(
+    assert len({(p.part, p.offset) for p in flat.placements if 0 not in p.shape}) == sum(
         p.numel() > 0 for p, _ in trained
     )
     flat.check()
@@ -405,7 +405,7 @@ def test_models_that_cannot_be_shared(case: str) -> None:
     model = made()
     parameters = list(model.parameters()) or [nn.Parameter(torch.ones(1))]
     with pytest.raises(SettingError, match=why) as caught:
-        Flat(model, SGD(parameters, lr=0.1))
+        FlatParameters(model, SGD(parameters, lr=0.1))
     assert caught.value.exit_code == 2
 
 
@@ -413,7 +413,7 @@ def test_a_lazy_model_after_one_batch() -> None:
     model = nn.Sequential(nn.LazyLinear(2))
     optimizer = SGD(model.parameters(), lr=0.1)
     model(torch.ones(1, 3))
-    Flat(model, optimizer).check()
+    FlatParameters(model, optimizer).check()
 
 
 def test_data_parallel_modules_are_refused(tmp_path: Path) -> None:
@@ -435,12 +435,12 @@ def test_optimizers_of_another_model() -> None:
     with pytest.raises(
         SettingError, match=r"does not hold '0.weight', '0.bias', '2.weight', '2.bias' and 4 more"
     ):
-        Flat(model, SGD(other.parameters(), lr=0.1))
+        FlatParameters(model, SGD(other.parameters(), lr=0.1))
     both = SGD([{"params": list(model.parameters())}, {"params": list(other.parameters())}], lr=0.1)
     with pytest.raises(SettingError, match=r"not the model's: 'group 1, number 0: \(257, 7\)'.* and 4 more"):
-        Flat(model, both)
+        FlatParameters(model, both)
     with pytest.raises(SettingError, match=r"does not hold '4.weight', '4.bias'"):
-        Flat(model, SGD(model[:4].parameters(), lr=0.1))
+        FlatParameters(model, SGD(model[:4].parameters(), lr=0.1))
     assert [p.data_ptr() for p in model.parameters()] == addresses, "a refused model is left as it was"
 
 
@@ -453,7 +453,7 @@ def test_hooks_and_the_state_of_the_optimizer_survive() -> None:
     seen: list[nn.Parameter] = []
     first = next(model.parameters())
     first.register_post_accumulate_grad_hook(seen.append)
-    Flat(model, optimizer)
+    FlatParameters(model, optimizer)
     backward(model)
     assert seen == [first] and all(
         optimizer.state[p]["momentum_buffer"] is momentum[id(p)] for p in model.parameters()

@@ -20,8 +20,8 @@ from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import Guard
 from offbeat.training import child, member
-from offbeat.training.flat import BrokenViews, Flat
-from offbeat.training.member import Local
+from offbeat.training.flat import BrokenViews, FlatParameters
+from offbeat.training.member import OptimizerRule
 
 pytestmark = pytest.mark.usefixtures("nobody_joined")
 Make = Callable[[Any], torch.optim.Optimizer]
@@ -212,8 +212,8 @@ def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
     """
     model = torch.nn.Linear(3, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    flat = Flat(model, optimizer)
-    local = Local(flat, optimizer)
+    flat = FlatParameters(model, optimizer)
+    local = OptimizerRule(flat, optimizer)
     model(torch.ones(3)).sum().backward()
     given = Vector(tuple(part.clone() for part in flat.parts), Stamp(1, 19))
     for own, mixed in ((given, [Stamp(1, 19)]), (Vector(given.parts, Stamp(0, 7)), [Stamp(0, 7)])):

@@ -254,7 +254,7 @@ def test_other_epochs_and_seeds_reshuffle(name: str) -> None:
 
 def test_a_sampler_is_told_its_epoch() -> None:
     share = shard(LOADERS["custom sampler"](), 0, 2)
-    share.place.move(2, 1)
+    share.position.move(2, 1)
     assert [flat(share), flat(share)] == [[12, 16, 20, 0], [6, 10, 14, 18, 22, 2]]
 
 
@@ -269,12 +269,12 @@ def test_what_is_left_out_of_an_epoch_changes() -> None:
 def test_length_and_position_count_batches(make: Callable[[], Iterable[Any]]) -> None:
     for rank in (0, 1):
         share = shard(make(), rank, 2)
-        assert (share.epoch, share.place.next()) == (0, (0, 0))
+        assert (share.epoch, share.position.next()) == (0, (0, 0))
         for count, _ in enumerate(share, 1):
             assert share.epoch == 1
-            assert share.place.next() == ((1, 0) if count == share.place.size else (0, count))
-        assert (share.epoch, share.place.next()) == (1, (1, 0))
-        assert share.place.size == (
+            assert share.position.next() == ((1, 0) if count == share.position.size else (0, count))
+        assert (share.epoch, share.position.next()) == (1, (1, 0))
+        assert share.position.size == (
             None if isinstance(getattr(share._loader, "dataset", None), Stream) else count
         )
 
@@ -302,7 +302,7 @@ def test_a_restored_shard_goes_on_where_the_other_stopped(make: Callable[[], Ite
         begun = iter(running)
         assert [flat([next(begun)]) for _ in range(k)] == second[:k]
         restored = shard(make(), 1, 2, 3)
-        restored.place.move(*running.place.next())
+        restored.position.move(*running.position.next())
         rest = [second[k:], third] if k < len(second) else [third, fourth]
         if k == len(second) and isinstance(getattr(restored._loader, "dataset", None), Stream):
             rest = [second[-1:], third]  # nobody knew that it was at its end
@@ -313,10 +313,10 @@ def test_a_restored_shard_goes_on_where_the_other_stopped(make: Callable[[], Ite
 def test_an_epoch_is_never_handed_out_without_a_batch(make: Callable[[], Iterable[Any]]) -> None:
     for batch in (12,) if getattr(make(), "num_workers", 0) else (0, 1, 5, 11, 12, 100):
         share = shard(make(), 1, 2)
-        share.place.move(2, batch)
+        share.position.move(2, batch)
         assert all(epochs(share, 2)), batch
     share = shard(make(), 1, 2)
-    share.place.move(2, 100)
+    share.position.move(2, 100)
     assert next(iter(share)) is not None
 
 
@@ -330,7 +330,7 @@ def test_an_epoch_that_cannot_have_a_batch_is_an_error() -> None:
 def test_a_restored_shard_loads_nothing_again() -> None:
     numbers = Numbers(40)
     share = shard(DataLoader(numbers, batch_size=3, shuffle=True), 0, 2)
-    share.place.move(3, 5)
+    share.position.move(3, 5)
     assert flat(share) == numbers.loaded
     assert len(numbers.loaded) == 20 - 15
 
@@ -338,7 +338,7 @@ def test_a_restored_shard_loads_nothing_again() -> None:
 def test_a_shard_can_be_put_back_to_its_beginning() -> None:
     share = shard(plain(shuffle=True)(), 0, 2)
     one = epochs(share, 1)
-    share.place.move(0, 0)
+    share.position.move(0, 0)
     assert epochs(share, 1) == one
 
 
@@ -351,7 +351,7 @@ def test_an_abandoned_epoch_counts_and_a_second_iteration_takes_over() -> None:
     assert flat([next(new)]) == expected[0]
     with pytest.raises(SettingError, match="newer loop"):
         next(old)
-    assert share.place.next() == (1, 1)
+    assert share.position.next() == (1, 1)
 
 
 def test_a_loop_that_is_going_on_goes_on_where_its_shard_is_put() -> None:
@@ -359,9 +359,9 @@ def test_a_loop_that_is_going_on_goes_on_where_its_shard_is_put() -> None:
     one, two, three = epochs(shard(plain(shuffle=True)(), 0, 2), 3)
     share = shard(plain(shuffle=True)(), 0, 2)
     batches = iter(share)
-    share.place.move(1, 4)  # not begun
+    share.position.move(1, 4)  # not begun
     assert flat([next(batches)]) == two[4]
-    share.place.move(0, 2)
+    share.position.move(0, 2)
     assert [flat([batch]) for batch in batches] == one[2:]
     assert epochs(share, 2) == [two, three]
 
@@ -529,7 +529,7 @@ def test_a_generator_lasts_for_one_epoch() -> None:
         next(iter(share))
     assert share.epoch == 1
     restored = shard((i for i in range(7)), 1, 3)
-    restored.place.move(0, 1)
+    restored.position.move(0, 1)
     assert flat(restored) == [4]
 
 

@@ -5,7 +5,7 @@
     |-- DataError        a data file is missing, truncated or corrupt           (exit code 2)
     |-- ContractError    an algorithm broke a promise of `offbeat.core.agent`        (exit code 1)
     |-- DiskError        a log, trace or checkpoint cannot be written           (exit code 74)
-    `-- FabricError, BrokenViews, KernelError, ExportError, RunFailed of live runs, where they are raised
+    `-- SharedMemoryError, BrokenViews, KernelError, ExportError, RunFailed of live runs, where they are raised
 
 A message is one paragraph: what was got, what was expected, what to do.
 """

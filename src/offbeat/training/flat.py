@@ -35,7 +35,7 @@ class BrokenViews(OffbeatError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where a parameter lies: in part number `part`, from element `offset` on."""
 
     name: str
@@ -47,13 +47,13 @@ class Place:
     offset: int
 
 
-class Flat:
+class FlatParameters:
     """The flat buffers of a model, in which its trainable parameters lie. Raises SettingError if they cannot.
 
     Attributes:
         parts: the buffers, 1-D, one per (dtype, device), in the order in which these first appear
-        places: where each parameter lies; tied ones have one place, frozen ones stay where they are
-        parameters: the trainable ones, in the order of `places`
+        placements: where each parameter lies; tied ones have one placement, frozen ones stay where they are
+        parameters: the trainable ones, in the order of `placements`
         staging: the way to the host and back
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of
@@ -69,20 +69,20 @@ class Flat:
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
         _refuse_optimizer(model, optimizer, trained := _trainable(model))
         self.model = model
-        self.places: list[Place] = []
+        self.placements: list[Placement] = []
         self.parameters = list(trained.values())
         sizes: dict[tuple[torch.dtype, torch.device], int] = {}
         for name, p in trained.items():
             size = sizes.setdefault((p.dtype, p.device), 0)
             part, step = list(sizes).index((p.dtype, p.device)), ALIGNED // p.element_size()
             stride = tuple(torch.empty_like(p, device="meta").stride())  # its own, unless there are gaps
-            self.places.append(Place(name, tuple(p.shape), stride, p.dtype, p.device, part, size))
+            self.placements.append(Placement(name, tuple(p.shape), stride, p.dtype, p.device, part, size))
             sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
         self.parts: Parts = tuple(
             torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items()
         )
-        for p, place in zip(self.parameters, self.places, strict=True):
-            p.data = _own(self.parts, place).copy_(p.data)
+        for p, placement in zip(self.parameters, self.placements, strict=True):
+            p.data = _own(self.parts, placement).copy_(p.data)
         self.staging = Staging(self.parts)
         self._called = {
             name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
@@ -92,10 +92,10 @@ class Flat:
     @property
     def names(self) -> list[list[Any]]:
         """What lies where, for JSON: two models can be mixed, and restored, if and only if these are equal."""
-        strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.places]
+        strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.placements]
         return [
             [p.name, [*p.shape], str(p.dtype), p.part, p.offset, strides[k]]
-            for k, p in enumerate(self.places)
+            for k, p in enumerate(self.placements)
         ]
 
     def check(self) -> None:
@@ -112,33 +112,33 @@ class Flat:
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that there are, where they lie; of a sparse one its values."""
-        found = zip(self.places, self.parameters, strict=True)
-        grads = {place.name: p.grad.detach() for place, p in found if p.grad is not None}
+        found = zip(self.placements, self.parameters, strict=True)
+        grads = {placement.name: p.grad.detach() for placement, p in found if p.grad is not None}
         return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
 
     def zeros(self) -> Parts:
-        """Flat tensors like the buffers."""
+        """FlatParameters tensors like the buffers."""
         return tuple(torch.zeros_like(part) for part in self.parts)
 
     @torch.no_grad()
     def gradient(self) -> Parts:
         """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
         flat = self.zeros()
-        for p, place in zip(self.parameters, self.places, strict=True):
+        for p, placement in zip(self.parameters, self.placements, strict=True):
             if p.grad is not None:
                 if p.grad.layout is not torch.strided:
-                    raise SettingError(f"The gradient of '{place.name}' is sparse; expected dense ones.")
-                _view(flat, place).copy_(p.grad)
+                    raise SettingError(f"The gradient of '{placement.name}' is sparse; expected dense ones.")
+                _view(flat, placement).copy_(p.grad)
         return flat
 
     @torch.no_grad()
     def set_gradient(self, parts: Parts) -> None:
         """Copy flat tensors into the parameters' `grad`."""
         self._require_fit(parts)
-        for p, place in zip(self.parameters, self.places, strict=True):
+        for p, placement in zip(self.parameters, self.placements, strict=True):
             if p.grad is None or p.grad.layout is not torch.strided or p.grad.requires_grad:
                 p.grad = torch.empty_like(p)
-            p.grad.copy_(_view(parts, place))
+            p.grad.copy_(_view(parts, placement))
 
     @torch.no_grad()
     def write(self, parts: Parts, told: bool = True) -> None:
@@ -146,7 +146,7 @@ class Flat:
 
         Args:
             told: whether autograd is told, so that a graph from before, which needs the old values, is
-                refused as after any other change in place
+                refused as after any other change in placement
         """
         self._require_fit(parts)
         self.staging.up(parts)
@@ -154,11 +154,14 @@ class Flat:
             _count(self.parameters)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
-        """Flat tensors as {name: view of them}, under every name in the state dict. Clone what is kept or
+        """FlatParameters tensors as {name: view of them}, under every name in the state dict. Clone what is kept or
         pickled.
         """
         self._require_fit(parts)
-        by = {id(p): _view(parts, place) for p, place in zip(self.parameters, self.places, strict=True)}
+        by = {
+            id(p): _view(parts, placement)
+            for p, placement in zip(self.parameters, self.placements, strict=True)
+        }
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
 
     def _require_fit(self, parts: Parts) -> None:
@@ -183,18 +186,20 @@ class Flat:
         """What torch moved to shared memory, as it does with all that goes to another process, comes back
         here.
         """
-        for p, place in zip(self.parameters, self.places, strict=True):
-            if place.device.type == "cpu" and p.device.type == "cpu" and p.is_shared():  # type: ignore[no-untyped-call]
-                view = _view(self.parts, place)
+        for p, placement in zip(self.parameters, self.placements, strict=True):
+            if placement.device.type == "cpu" and p.device.type == "cpu" and p.is_shared():  # type: ignore[no-untyped-call]
+                view = _view(self.parts, placement)
                 if (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride()):
-                    p.data = _own(self.parts, place).copy_(p.data)
+                    p.data = _own(self.parts, placement).copy_(p.data)
 
     def _examine(self) -> None:
         now = dict(self.model.named_parameters(remove_duplicate=False))
         new = [name for name, p in now.items() if p.requires_grad and self._called.get(name) is not p]
-        for p, place in zip(self.parameters, self.places, strict=True):
-            name = next((n for n, q in self._called.items() if q is p and now.get(n) is not p), place.name)
-            q, view = now.get(name, p), _view(self.parts, place)
+        for p, placement in zip(self.parameters, self.placements, strict=True):
+            name = next(
+                (n for n, q in self._called.items() if q is p and now.get(n) is not p), placement.name
+            )
+            q, view = now.get(name, p), _view(self.parts, placement)
             moved = p.data_ptr() != view.data_ptr() or p.stride() != view.stride()
             rows = (
                 (
@@ -226,16 +231,16 @@ def buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: b.detach().clone() for name, b in model.state_dict(keep_vars=True).items() if id(b) in mine}
 
 
-def _view(parts: Parts, place: Place) -> Tensor:
-    part = parts[place.part]
-    return part.as_strided(place.shape, place.stride, part.storage_offset() + place.offset)
+def _view(parts: Parts, placement: Placement) -> Tensor:
+    part = parts[placement.part]
+    return part.as_strided(placement.shape, placement.stride, part.storage_offset() + placement.offset)
 
 
-def _own(parts: Parts, place: Place) -> Tensor:
+def _own(parts: Parts, placement: Placement) -> Tensor:
     """The same numbers as `_view`, in a storage that is no longer than they are."""
-    part, begin = parts[place.part], place.offset
-    own: Tensor = from_dlpack(part[begin : begin + prod(place.shape)])
-    return own.as_strided(place.shape, place.stride)
+    part, begin = parts[placement.part], placement.offset
+    own: Tensor = from_dlpack(part[begin : begin + prod(placement.shape)])
+    return own.as_strided(placement.shape, placement.stride)
 
 
 def _count(tensors: list[nn.Parameter]) -> None:

@@ -48,11 +48,11 @@ from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.guard import NotFinite, Statistics, not_finite
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.shm.board import Order, Row
-from offbeat.training.flat import Flat, some
-from offbeat.training.places import Places
+from offbeat.training.bypass import DO, BypassDetector
+from offbeat.training.flat import FlatParameters, some
+from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Every, Saver
 from offbeat.training.shard import Shard
-from offbeat.training.watch import DO, Watch
 from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
@@ -99,10 +99,10 @@ class Member:
         )
         self.topology: Topology = build(settings.get("topology", "complete"), self.world, self.seed)
         self.algorithm.check(self.topology)
-        self._places = Places(self.rank, self.world, self.seed, alone=here is None)
+        self._places = DataProgress(self.rank, self.world, self.seed, alone=here is None)
         self._driver: Driver | None = None
         self._saver: Saver | None = None
-        self._watch: Watch | None = None
+        self._bypass: BypassDetector | None = None
 
     @property
     def steps(self) -> int:
@@ -142,9 +142,9 @@ class Member:
             raise SettingError(
                 "LBFGS evaluates the loss several times a step; expected an optimizer of one gradient."
             )
-        flat = Flat(model, optimizer)
+        flat = FlatParameters(model, optimizer)
         initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
-        local = Local(flat, optimizer)
+        local = OptimizerRule(flat, optimizer)
         agent = self.algorithm.new()
         everybody = frozenset(range(self.world))
         rng = python_stream(self.seed, Purpose.ALGORITHM, self.rank)
@@ -168,7 +168,7 @@ class Member:
     def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
         """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""
         if self._driver is not None and self._driver.fabric is not None:
-            numbers = self._driver.fabric.said
+            numbers = self._driver.fabric.float_row
             if loss is not None:
                 numbers[Row.LOSS] = _number(loss)
             if metric is not None:
@@ -217,7 +217,7 @@ class Member:
 
     def _check_trained(self, driver: Driver) -> None:
         """Before it leaves: was it the agent that was trained? Raises SettingError if only its model was."""
-        watch, at = self._watch, driver.performer.at
+        watch, at = self._bypass, driver.performer.at
         if watch is None or at is None or driver.fabric is None:
             return
         changed = any(
@@ -235,7 +235,7 @@ class Member:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _made_driver(self, agent: Agent, flat: Flat, initial: Vector) -> Driver:
+    def _made_driver(self, agent: Agent, flat: FlatParameters, initial: Vector) -> Driver:
         self._flat = flat
         if self._here is None:
             return Driver(agent, self.topology, None, Log(None))
@@ -280,14 +280,14 @@ class Member:
             return resume(driver, here, state)
         return begin(driver, here, initial)
 
-    def _stepper(self, flat: Flat, local: Local) -> Callable[..., Any]:
+    def _stepper(self, flat: FlatParameters, local: OptimizerRule) -> Callable[..., Any]:
         driver, here = self._driver, self._here
         assert driver is not None
         faults = Faults([]) if here is None else here.faults()
         mend: Callable[[], None] = (lambda: None) if self._saver is None else self._saver.mend
         if here is not None:
-            self._watch = Watch(local.optimizer, flat.parameters, driver.guard.tell)
-        watch = nullcontext() if self._watch is None else self._watch
+            self._bypass = BypassDetector(local.optimizer, flat.parameters, driver.guard.tell)
+        watch = nullcontext() if self._bypass is None else self._bypass
 
         def step(optimizer: Optimizer, closure: Callable[[], Any] | None = None) -> Any:
             with watch:
@@ -324,10 +324,10 @@ def _number(value: float | Tensor) -> float:
     return float(value.detach() if isinstance(value, Tensor) else value)
 
 
-class Local:
+class OptimizerRule:
     """The user's optimizer as the local rule: u = x - optimizer(x), at the x that the gradient was taken at."""
 
-    def __init__(self, flat: Flat, optimizer: Optimizer) -> None:
+    def __init__(self, flat: FlatParameters, optimizer: Optimizer) -> None:
         self.flat, self.optimizer = flat, optimizer
         self._step: Callable[[], Any] = optimizer.step
         self.driver: Driver | None = None

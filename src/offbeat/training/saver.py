@@ -18,8 +18,8 @@ from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.encode import encode
 from offbeat.engines.live.node.guard import Statistics, not_finite
-from offbeat.training.flat import Flat
-from offbeat.training.places import Places
+from offbeat.training.flat import FlatParameters
+from offbeat.training.progress import DataProgress
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Saver:
     about: Mapping[str, Any]
     every: Every
     model: nn.Module
-    flat: Flat
+    flat: FlatParameters
     optimizer: Optimizer
-    places: Places
+    places: DataProgress
     restored: Mapping[str, Any] = field(default_factory=dict)
     statistics: Statistics | None = None
     """What keeps the model's buffers finite, if anything does."""

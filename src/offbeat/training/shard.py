@@ -140,7 +140,7 @@ class Strided(Generic[T]):
 
 
 @dataclass(eq=False)
-class Place:
+class Position:
     """Where the loops over a loader are: before batch number `batch` of epoch number `epoch`, both from 0.
 
     Attributes:
@@ -186,17 +186,17 @@ class Shard(Generic[T]):
     """
 
     def __init__(self, loader: Iterable[T], share: Share[T] | None) -> None:
-        self._loader, self._share, self.place, self.used = loader, share, Place(), False
+        self._loader, self._share, self.position, self.used = loader, share, Position(), False
 
     @property
     def epoch(self) -> int:
         """How many epochs have been started; 1 during the first."""
-        return self.place.epoch + (self.place.begun or self.place.batch > 0)
+        return self.position.epoch + (self.position.begun or self.position.batch > 0)
 
     def __iter__(self) -> Iterator[T]:
         """The batches of the next epoch, or the rest of the one in which a checkpoint was written."""
         if self._share is None:
-            self.place.open()
+            self.position.open()
             return iter(self._loader)
         return self._hand_out(self._share)
 
@@ -217,26 +217,26 @@ class Shard(Generic[T]):
             raise SettingError(
                 f"A {type(self._loader).__name__} lasts for one epoch; for more, pass a list, a loader."
             )
-        place, self.used = self.place, True
-        place.size, place.turn = length(self, 0), place.turn + 1
-        turn = place.turn
-        place.active += 1
+        at, self.used = self.position, True
+        at.size, at.turn = length(self, 0), at.turn + 1
+        turn = at.turn
+        at.active += 1
         try:
             while True:
-                place.open()
-                first, moves = place.batch, place.moves
-                for batch in share.batches(place.epoch, first):
-                    place.batch += 1
+                at.open()
+                first, moves = at.batch, at.moves
+                for batch in share.batches(at.epoch, first):
+                    at.batch += 1
                     yield batch
-                    if turn != place.turn:
+                    if turn != at.turn:
                         raise SettingError(
                             "A newer loop over this share took over from this one: use a second loader."
                         )
-                    if moves != place.moves:
+                    if moves != at.moves:
                         break
                 else:
-                    handed_out = place.batch - first
-                    place.close()
+                    handed_out = at.batch - first
+                    at.close()
                     if handed_out:
                         return
                     if not first:
@@ -244,4 +244,4 @@ class Shard(Generic[T]):
                             "An epoch of this loader has no batch for this agent: pass more data."
                         )
         finally:
-            place.active -= 1
+            at.active -= 1

@@ -29,7 +29,7 @@ from offbeat.core.errors import OffbeatError
 from offbeat.core.system import kernel, machine
 from offbeat.engines.live.launcher import selftest
 from offbeat.engines.live.launcher.children import noticed
-from offbeat.engines.live.shm import shm
+from offbeat.engines.live.shm import run_folder
 
 FAILED: Literal["FAILED"] = "FAILED"
 Status = Literal["ok", "warning", "FAILED"]
@@ -177,7 +177,7 @@ def cuda() -> Check:
 
 def shared_memory() -> Check:
     """/dev/shm: there, writable, with room for the registers of a few agents."""
-    folder, expected = shm.SHARED, "writable, with room for two agents with a model of 100 MB at least"
+    folder, expected = run_folder.SHARED, "writable, with room for two agents with a model of 100 MB at least"
     if not folder.is_dir():
         return Check(FAILED, f"no {folder}", expected, f"mount a tmpfs there, or {SIMULATE}")
     try:
@@ -298,7 +298,7 @@ def clock() -> Check:
 def left_overs(remove: bool) -> Check:
     """Folders in shared memory of runs whose launcher was killed, and its agents with it."""
     size, paths = 0, []
-    for folder in shm.dead():
+    for folder in run_folder.dead():
         size += sum(file.lstat().st_blocks * 512 for file in folder.path.iterdir())
         paths.append(folder.path)
         (folder.remove if remove else folder.lock.release)()

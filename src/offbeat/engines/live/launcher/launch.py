@@ -19,8 +19,8 @@ from offbeat.engines.live.launcher.output import Say
 from offbeat.engines.live.launcher.present import Present
 from offbeat.engines.live.node.ending import Ending, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
-from offbeat.engines.live.shm.board import LAUNCHER, SAID, Bell, Board, Order, Row, State, bell_path
-from offbeat.engines.live.shm.shm import make_shared, sweep
+from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, Order, Row, State, bell_path
+from offbeat.engines.live.shm.run_folder import make_run_folder, sweep
 
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before an agent's first, second, ... restart."""
@@ -81,7 +81,7 @@ class Launcher:
     """Whether any agent is known to have made a step; at the end it is."""
 
     def run(self) -> None:
-        """From start to end. Raises RunFailed, FabricError; whatever happens, nothing is left in shared
+        """From start to end. Raises RunFailed, SharedMemoryError; whatever happens, nothing is left in shared
         memory.
         """
         sweep()
@@ -92,7 +92,7 @@ class Launcher:
         self.exits: dict[int, Ending] = {}
         self.settings, self.returns = dict(self.job.settings), self.job.returns
         self.killing = False
-        room = make_shared(self.job.settings)
+        room = make_run_folder(self.job.settings)
         self.shared = room.path
         logs = [log_path(self.job.folder, i) for i in range(n)]
         try:
@@ -162,7 +162,7 @@ class Launcher:
         self.steps_before[i] = int(row[Row.STEPS])
         kept = row[KEPT].copy()
         row[:] = 0
-        self.board.numbers[i, SAID] = math.nan
+        self.board.numbers[i, FLOAT_FIELDS] = math.nan
         row[KEPT] = kept
         incarnation = self.restarts[i] + 1
         environment = {

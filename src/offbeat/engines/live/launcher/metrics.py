@@ -44,7 +44,7 @@ LARGEST = 256_000_000
 """Bytes of all models together, beyond which they are not copied."""
 
 SCALARS = ("loss", "rate", "age", "waited", "metric")
-SAID = {"loss": Row.LOSS, "metric": Row.METRIC, "age": Row.AGE}
+FLOAT_FIELDS = {"loss": Row.LOSS, "metric": Row.METRIC, "age": Row.AGE}
 COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
 
 
@@ -187,7 +187,7 @@ def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: 
     numbers = launcher.board.numbers[i]
     steps, waited, mixed = (new - old for new, old in zip(now, before, strict=True))
     resumed = before[0] == 0 and launcher.job.elapsed > 0  # its steps of before appear all at once
-    said = {name: _finite(numbers[row]) for name, row in SAID.items()}
+    said = {name: _finite(numbers[row]) for name, row in FLOAT_FIELDS.items()}
     return {
         "agent": i, "state": state_of(launcher, i), "step": now[0], **said,
         "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed,

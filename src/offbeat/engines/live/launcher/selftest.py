@@ -15,7 +15,7 @@ from offbeat.engines.live.launcher.children import Children
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, bell_path
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.shm import make_shared
+from offbeat.engines.live.shm.run_folder import make_run_folder
 from offbeat.engines.live.shm.wire import Layout, Tag
 
 READS, LENGTH, PATIENCE = 300, 10_000, 60.0
@@ -23,8 +23,8 @@ READS, LENGTH, PATIENCE = 300, 10_000, 60.0
 
 
 def run() -> str:
-    """What went wrong; empty if nothing did. Raises FabricError or OSError where there is no shared memory."""
-    room = make_shared({})
+    """What went wrong; empty if nothing did. Raises SharedMemoryError or OSError where there is no shared memory."""
+    room = make_run_folder({})
     said: list[str] = []
     end, succeeded = time.monotonic() + PATIENCE, 0
     try:

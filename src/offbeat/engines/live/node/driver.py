@@ -375,7 +375,7 @@ class Driver:
             ]
             if made:
                 age = self.clock.now() - sum(made) / len(made)
-                self.fabric.said[Row.AGE] = age * self.clock.unit
+                self.fabric.float_row[Row.AGE] = age * self.clock.unit
 
     def _deliver(self, label: str, source: int, message: Message, tag: Tag) -> None:
         stamps = [v.stamp for v in vectors(message).values() if v.stamp is not None]

@@ -21,7 +21,7 @@ from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row, bell_path
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import FabricError, Layout, Tag
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
 from offbeat.engines.live.shm.wire import tag as read_tag
 from offbeat.engines.outbox import vectors
 
@@ -107,7 +107,7 @@ class Fabric:
         self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
         self.bell = Bell(bell_path(folder, me))
         self._launcher = Bell(bell_path(folder, LAUNCHER))
-        self.row, self.said = board.row(me), board.said(me)
+        self.row, self.float_row = board.row(me), board.float_row(me)
         self._made = board.column(Row.MAILBOXES)
         self._rows = [board.row(j) for j in range(board.n)]
         self.row[Row.INCARNATION] = incarnation
@@ -185,7 +185,7 @@ class Fabric:
         try:
             while len(readers) < count:
                 readers.append(Reader(j, Register.attach(self._name(j, self.alive[j], len(readers)))))
-        except FabricError:
+        except SharedMemoryError:
             if self.board.membership == self.membership:  # else the agent is gone, and its files with it
                 raise
 
@@ -241,6 +241,6 @@ def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | Non
     path = folder / f"register.{agent}.{row[Row.INCARNATION]}.{row[Row.MODEL] - 1}"
     try:
         version, copies, words = Register.attach(path).copy()
-    except FabricError:  # gone meanwhile
+    except SharedMemoryError:  # gone meanwhile
         return None
     return (copies[0], read_tag(words)) if version else None

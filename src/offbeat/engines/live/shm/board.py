@@ -24,7 +24,7 @@ import numpy as np
 from offbeat.core.system.lifeline import readable
 from offbeat.core.system.reading import reading
 from offbeat.engines.live.shm import memory
-from offbeat.engines.live.shm.wire import FabricError
+from offbeat.engines.live.shm.wire import SharedMemoryError
 
 MAGIC = 0x6F6666626F617232
 HEAD, CHANGES, ROW = 8, 16384, 32
@@ -77,7 +77,7 @@ Cells: TypeAlias = "memoryview[Any]"
 """Words of 8 bytes in shared memory. Storing one is a single store of the processor, as it is through
 numpy."""
 
-SAID = [Row.LOSS, Row.METRIC, Row.AGE]
+FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE]
 
 
 class Board:
@@ -96,7 +96,7 @@ class Board:
         """An agent's row, number by number; an eighth of what `rows` costs."""
         return self._rows[agent * ROW : (agent + 1) * ROW]
 
-    def said(self, agent: int) -> Cells:
+    def float_row(self, agent: int) -> Cells:
         """The same row, read as float64."""
         return self._numbers[agent * ROW : (agent + 1) * ROW]
 
@@ -109,15 +109,15 @@ class Board:
         """A board for n agents, none of which belongs to the run yet."""
         head = np.array([MAGIC, n, Order.WAIT, 0, 0], dtype=np.int64).tobytes()
         board = Board(memory.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
-        board.numbers[:, SAID] = np.nan
+        board.numbers[:, FLOAT_FIELDS] = np.nan
         return board
 
     @staticmethod
     def attach(path: Path) -> Board:
-        """Map the launcher's board. Raises FabricError if there is none."""
+        """Map the launcher's board. Raises SharedMemoryError if there is none."""
         mapped = memory.attach(path)
         if len(mapped) < 8 * HEAD or np.frombuffer(mapped, dtype=np.int64)[0] != MAGIC:
-            raise FabricError(f"{path} is not the board of a run of this version of offbeat.")
+            raise SharedMemoryError(f"{path} is not the board of a run of this version of offbeat.")
         with reading(path, "the board of a run"):
             return Board(mapped)
 
@@ -149,7 +149,7 @@ class Board:
         """Tell everybody that an agent has joined (incarnation > 0) or is gone (< 0). For the launcher only."""
         count = self.membership
         if count >= CHANGES:
-            raise FabricError(f"Agents came and went {CHANGES} times; a run can remember no more.")
+            raise SharedMemoryError(f"Agents came and went {CHANGES} times; a run can remember no more.")
         self.changes[2 * count], self.changes[2 * count + 1] = agent, incarnation
         self.words[3] = count + 1
 

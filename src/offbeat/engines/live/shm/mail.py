@@ -20,7 +20,7 @@ import torch
 from offbeat.core.agent import Message
 from offbeat.core.vector import Vector
 from offbeat.engines.live.shm import memory
-from offbeat.engines.live.shm.wire import FabricError, Layout, Tag, aligned, read_layout
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, aligned, read_layout
 from offbeat.engines.live.shm.wire import tag as read_tag
 
 MAGIC = 0x6F66666D61696C32  # "offmail2"
@@ -43,28 +43,30 @@ class Mailbox:
 
     @staticmethod
     def create(path: Path, capacity: int) -> Mailbox:
-        """An empty queue for this many bytes. Raises FabricError where it does not fit."""
+        """An empty queue for this many bytes. Raises SharedMemoryError where it does not fit."""
         capacity = aligned(capacity)
         return Mailbox(path, memory.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
 
     @staticmethod
     def attach(path: Path) -> Mailbox:
-        """Map the sender's queue. Raises FabricError if it is not one."""
+        """Map the sender's queue. Raises SharedMemoryError if it is not one."""
         mapped = memory.attach(path)
         if len(mapped) < START or HEAD.unpack_from(mapped, 0)[:2] != (MAGIC, len(mapped) - START):
-            raise FabricError(
+            raise SharedMemoryError(
                 f"{path} is not a mailbox of this version of offbeat. Do all agents run the same one?"
             )
         return Mailbox(path, mapped)
 
     def put(self, message: Message, tag: Tag) -> bool:
-        """Add a message, if there is room for it. Raises FabricError if there never will be."""
+        """Add a message, if there is room for it. Raises SharedMemoryError if there never will be."""
         layout = Layout.of(message)
         words_at = aligned(PREFIX.size + len(layout.text))
         vectors_at = words_at + aligned(layout.words.size)
         total = vectors_at + layout.offsets[-1]
         if total > self.capacity:
-            raise FabricError(f"A message of {total} bytes was sent; the mailbox holds {self.capacity}.")
+            raise SharedMemoryError(
+                f"A message of {total} bytes was sent; the mailbox holds {self.capacity}."
+            )
         written = self._head[WRITTEN]
         if total > self.capacity - (written - self._head[TAKEN]):
             self._head[WANTED] = 1

@@ -13,11 +13,11 @@ import platform
 from pathlib import Path
 
 from offbeat.core.errors import failed
-from offbeat.engines.live.shm.wire import FabricError
+from offbeat.engines.live.shm.wire import SharedMemoryError
 
 
 def create(path: Path, size: int, head: bytes) -> mmap.mmap:
-    """A new file of `size` bytes that begins with `head`, mapped. Raises FabricError where it does not fit.
+    """A new file of `size` bytes that begins with `head`, mapped. Raises SharedMemoryError where it does not fit.
 
     It gets its name when it is complete, so whoever finds it can use it.
     """
@@ -26,23 +26,23 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
     try:
         handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     except OSError as error:
-        raise FabricError(f"Cannot create shared memory: {failed(error)}") from error
+        raise SharedMemoryError(f"Cannot create shared memory: {failed(error)}") from error
     try:
         os.posix_fallocate(handle, 0, size)
         memory = mmap.mmap(handle, size)
         memory[: len(head)] = head
         os.link(temporary, path)
     except FileExistsError:
-        raise FabricError(
+        raise SharedMemoryError(
             f"Cannot create shared memory {path}: it exists. Is another run using it?"
         ) from None
     except OSError as error:
         if error.errno != errno.ENOSPC:
-            raise FabricError(
+            raise SharedMemoryError(
                 f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}"
             ) from error
         room = os.statvfs(path.parent)
-        raise FabricError(
+        raise SharedMemoryError(
             f"Shared memory is too small: {size / 1e6:.1f} MB were asked for, {path.parent} has "
             f"{room.f_bavail * room.f_frsize / 1e6:.1f} MB left ({error.strerror}). In a container, give it "
             "more: docker run --shm-size=2g."
@@ -54,7 +54,7 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
 
 
 def attach(path: Path) -> mmap.mmap:
-    """Map a file that somebody else made. Raises FabricError if there is none."""
+    """Map a file that somebody else made. Raises SharedMemoryError if there is none."""
     require_ordered_stores()
     try:
         with path.open("r+b") as file:
@@ -63,14 +63,14 @@ def attach(path: Path) -> mmap.mmap:
                 raise ValueError(f"it has {len(mapped)} bytes, which no file of a run has")
             return mapped
     except (OSError, ValueError) as error:
-        raise FabricError(f"Cannot attach to shared memory {path}: {error}.") from error
+        raise SharedMemoryError(f"Cannot attach to shared memory {path}: {error}.") from error
 
 
 def require_ordered_stores() -> None:
-    """Raise FabricError on a processor that may reorder stores."""
+    """Raise SharedMemoryError on a processor that may reorder stores."""
     machine = platform.machine().lower()
     if machine not in ("x86_64", "amd64"):
-        raise FabricError(
+        raise SharedMemoryError(
             "Registers in shared memory need a processor that keeps the order of stores, as x86-64 does; "
             f"this is {machine}. The simulator (offbeat compare) runs anywhere."
         )

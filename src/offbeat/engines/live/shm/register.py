@@ -20,7 +20,7 @@ from offbeat.core.agent import Message
 from offbeat.core.system.reading import reading
 from offbeat.core.vector import Leased, Vector, pin
 from offbeat.engines.live.shm import memory
-from offbeat.engines.live.shm.wire import FabricError, Layout, Tag, Words, aligned, read_layout
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, Words, aligned, read_layout
 
 MAGIC = 0x6F66666265617432  # "offbeat2"
 SLOTS = 3
@@ -44,18 +44,18 @@ class Register:
 
     @staticmethod
     def create(path: Path, layout: Layout, to: Sequence[int] = ()) -> Register:
-        """A new register, of version 0: nothing published yet. Raises FabricError where it does not fit."""
+        """A new register, of version 0: nothing published yet. Raises SharedMemoryError where it does not fit."""
         text = json.dumps([*to]).encode() + b"\n" + layout.text
         size = aligned(HEAD.size + len(text)) + SLOTS * sum(_slot(layout))
         return Register(path, memory.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
 
     @staticmethod
     def attach(path: Path) -> Register:
-        """Map somebody else's register. Raises FabricError if it is not one."""
+        """Map somebody else's register. Raises SharedMemoryError if it is not one."""
         mapped = memory.attach(path)
         magic, length, _ = HEAD.unpack_from(mapped, 0) if len(mapped) >= HEAD.size else (0, 0, 0)
         if magic != MAGIC:
-            raise FabricError(
+            raise SharedMemoryError(
                 f"{path} is not a register of this version of offbeat. Do all agents run the same one?"
             )
         with reading(path, "a register of a run"):

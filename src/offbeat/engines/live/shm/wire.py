@@ -32,7 +32,7 @@ Words = tuple[Any, ...]
 """The numbers before the vectors: tag, numbers, stamps."""
 
 
-class FabricError(OffbeatError):
+class SharedMemoryError(OffbeatError):
     """Shared memory cannot be had, or is not what it should be."""
 
 
@@ -79,7 +79,7 @@ class Layout:
 
     @staticmethod
     def of(message: Message) -> Layout:
-        """The layout of this message; its vectors need their values. Raises FabricError for other fields."""
+        """The layout of this message; its vectors need their values. Raises SharedMemoryError for other fields."""
         numbers: list[tuple[str, str]] = []
         vectors: list[tuple[str, Shape]] = []
         for name in message.__dataclass_fields__:
@@ -89,7 +89,7 @@ class Layout:
             elif isinstance(value, int | float):
                 numbers.append((name, "float" if isinstance(value, float) else "int"))
             else:
-                raise FabricError(
+                raise SharedMemoryError(
                     f"{type(message).__name__}.{name} is a {type(value).__name__}; expected a vector or a "
                     "number."
                 )
@@ -131,7 +131,7 @@ class Layout:
         ]
 
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
-        """Write tag, numbers and stamps there. Raises FabricError for a number of another type than this
+        """Write tag, numbers and stamps there. Raises SharedMemoryError for a number of another type than this
         layout's.
         """
         numbers = [getattr(message, name) for name, _ in self.numbers]
@@ -139,7 +139,7 @@ class Layout:
         try:
             self.words.pack_into(memory, at, *tag, *numbers, *(word for stamp in stamps for word in stamp))
         except struct.error:
-            raise FabricError(
+            raise SharedMemoryError(
                 f"{message} was sent; expected numbers of the types {dict(self.numbers)}."
             ) from None
 
@@ -169,7 +169,7 @@ def shape(parts: Parts) -> Shape:
 
 @lru_cache(maxsize=1000)
 def read_layout(text: bytes) -> Layout:
-    """The layout from its JSON. Raises FabricError if it is none."""
+    """The layout from its JSON. Raises SharedMemoryError if it is none."""
     try:
         kind, numbers, vectors = json.loads(text)
         layout = Layout(
@@ -182,20 +182,22 @@ def read_layout(text: bytes) -> Layout:
         ):
             raise ValueError("an unknown dtype")
     except (ValueError, TypeError) as error:
-        raise FabricError(f"Not a message of offbeat: {error}. Do all agents run the same version?") from None
+        raise SharedMemoryError(
+            f"Not a message of offbeat: {error}. Do all agents run the same version?"
+        ) from None
     return layout
 
 
 @lru_cache(maxsize=1000)
 def message_type(kind: str) -> type:
-    """The class of this name, among those that are loaded. Raises FabricError if it is no frozen dataclass."""
+    """The class of this name, among those that are loaded. Raises SharedMemoryError if it is no frozen dataclass."""
     module, _, name = kind.partition(":")
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
     parameters = getattr(found, "__dataclass_params__", None)
     if not isinstance(found, type) or parameters is None or not parameters.frozen:
-        raise FabricError(
+        raise SharedMemoryError(
             f"A neighbour sent a message of type {kind}, which is no frozen dataclass here. Do all agents "
             "run the same script and the same algorithm?"
         )

@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 
 from offbeat.core.errors import DataError, SettingError
 from offbeat.training.samples import length
-from offbeat.training.shard import Place, Shard, shard
+from offbeat.training.shard import Position, Shard, shard
 
 T = TypeVar("T")
 
 MOST = 64
-"""Places that are kept of loaders that are gone; a script may make others in every epoch."""
+"""DataProgress that are kept of loaders that are gone; a script may make others in every epoch."""
 
 
 @dataclass(eq=False)
@@ -31,7 +31,7 @@ class Known:
     """
 
     kind: str
-    place: Place
+    position: Position
     loader: weakref.ref[Any] | None = None
     made: weakref.ref[Shard[Any]] | None = None
     held: Shard[Any] | None = None
@@ -64,10 +64,10 @@ class Known:
         """Whether a new loader may take its place: it is gone, and no loop is going on, or is to come."""
         if self.loader is not None and self.loader() is not None:
             return False
-        return self.place.active == 0 and ((shard := self.shard) is None or shard.used)
+        return self.position.active == 0 and ((shard := self.shard) is None or shard.used)
 
 
-class Places:
+class DataProgress:
     """All places of agent `rank` of `world`. alone: there is no run, so loaders are handed out as they are.
 
     A loader made anew in every epoch goes on where the last one of its kind was: after an epoch, with the
@@ -88,14 +88,14 @@ class Places:
         kind = _kind(loader)
         same = [known for known in self.known if known.is_of(loader)]
         free = [known for known in self.known if known.kind == kind and known.free()]
-        known = [*same, *free, Known(kind, Place())][0]
+        known = [*same, *free, Known(kind, Position())][0]
         if known not in self.known:
             oldest = [old for old in self.known if old.free()][: max(0, len(self.known) - MOST)]
             self.known = [*(old for old in self.known if old not in oldest), known]
         made: Shard[T] | None = known.shard if same else None
         if made is None:
             made = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
-            made.place = known.place
+            made.position = known.position
             known.hold(loader, made)
         return made
 
@@ -146,15 +146,15 @@ class Places:
             for kind, epoch, batch in places:
                 known = next((known for known in waiting if known.kind == kind), None)
                 if known is None:
-                    self.known.append(known := Known(kind, Place()))
+                    self.known.append(known := Known(kind, Position()))
                 else:
                     waiting.remove(known)
-                known.place.move(epoch, batch)
+                known.position.move(epoch, batch)
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch, "places": self._positions()}
 
     def _positions(self) -> list[list[Any]]:
-        return [[known.kind, *known.place.next()] for known in self.known]
+        return [[known.kind, *known.position.next()] for known in self.known]
 
 
 def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[str, int, int]]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from offbeat.core.system.locks import Lock, take
 from offbeat.engines.live.shm.memory import require_ordered_stores
-from offbeat.engines.live.shm.wire import FabricError
+from offbeat.engines.live.shm.wire import SharedMemoryError
 
 SHARED = Path("/dev/shm")
 PREFIX = f"offbeat-run-{os.getuid()}-"
@@ -48,23 +48,25 @@ class Shared:
         self.lock.release()
 
 
-def make_shared(settings: Mapping[str, Any]) -> Shared:
+def make_run_folder(settings: Mapping[str, Any]) -> Shared:
     """A new folder in shared memory that only this user may enter, with the settings of the run."""
     require_ordered_stores()
     if not SHARED.is_dir():
-        raise FabricError(
+        raise SharedMemoryError(
             f"There is no {SHARED}: the runtime of real processes needs Linux with shared memory."
         )
     try:
         made = next(filter(None, (_attempt() for _ in range(ATTEMPTS))))
     except (OSError, StopIteration) as error:
         said = getattr(error, "strerror", None) or f"{ATTEMPTS} attempts were disturbed"
-        raise FabricError(f"Cannot make a folder in {SHARED}: {said}. 'offbeat doctor' says more.") from error
+        raise SharedMemoryError(
+            f"Cannot make a folder in {SHARED}: {said}. 'offbeat doctor' says more."
+        ) from error
     try:
         (made.path / "run.json").write_text(json.dumps(dict(settings)))
     except OSError as error:
         made.remove()
-        raise FabricError(
+        raise SharedMemoryError(
             f"Cannot write to {SHARED}: {error.strerror or error}. 'offbeat doctor' says how to make room "
             "there."
         ) from error

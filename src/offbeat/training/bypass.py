@@ -23,7 +23,7 @@ weights."""
 DO = "Only steps of the optimizer that `wrap` returned are mixed: make it before `wrap`, and step no other."
 
 
-class Watch:
+class BypassDetector:
     """Counts what changes a model's parameters outside the steps of its agent; use it in a `with` around
     these.
 
@@ -44,7 +44,7 @@ class Watch:
         self._handle = register_optimizer_step_post_hook(self._stepped)
         self._note()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> BypassDetector:
         self._within = True
         if self._changes() >= CHANGES:
             self._warn()

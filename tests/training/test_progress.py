@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from offbeat.core.errors import DataError, SettingError
-from offbeat.training.places import MOST, Places
+from offbeat.training.progress import MOST, DataProgress
 from offbeat.training.shard import Shard
 
 TRAIN, OTHER = TensorDataset(torch.arange(17)), TensorDataset(torch.arange(100, 110))
@@ -34,7 +34,7 @@ class Life:
     def __init__(
         self, die: int = 10**9, state: Mapping[str, Any] | None = None, wrapped: bool = True
     ) -> None:
-        self.places, self.die, self.state = Places(1, 2, 0), die, state
+        self.places, self.die, self.state = DataProgress(1, 2, 0), die, state
         self.steps = 0
         self.seen: SEEN = []
         if wrapped:
@@ -242,11 +242,11 @@ def test_a_loader_that_the_checkpoint_knows_waits_for_its_turn() -> None:
     for share in (life.shard(OTHER), life.shard(TRAIN), life.shard(TRAIN, batch=3)):
         life.step("", next(iter(share)))
     again = Life(state=life.places.kept)
-    assert again.shard(TRAIN, batch=3).place.next() == (0, 1)
-    assert again.shard(TensorDataset(torch.arange(17), torch.arange(17))).place.next() == (0, 1), (
+    assert again.shard(TRAIN, batch=3).position.next() == (0, 1)
+    assert again.shard(TensorDataset(torch.arange(17), torch.arange(17))).position.next() == (0, 1), (
         "of the same kind"
     )
-    assert again.shard(TensorDataset(torch.arange(18))).place.next() == (0, 0), "it was not there"
+    assert again.shard(TensorDataset(torch.arange(18))).position.next() == (0, 0), "it was not there"
     again.step("", [torch.zeros(0)])
     assert len(again.places.kept["places"]) == 4, "the warm-up's stays"
 
@@ -290,7 +290,7 @@ def test_loaders_that_look_alike_keep_their_own_places_while_they_are_there() ->
         assert len(list(life.places.shard(one))) == len(list(life.places.shard(two))) == 4
     assert (life.places.shard(one).epoch, life.places.shard(two).epoch) == (3, 3)
     shares = [life.shard(TRAIN, batch=4) for _ in range(3)]
-    assert len({id(share.place) for share in shares}) == 3, "none of which has been used"
+    assert len({id(share.position) for share in shares}) == 3, "none of which has been used"
     nested = [(a, b) for a in life.shard(TRAIN, batch=8) for b in life.shard(TRAIN, batch=8)]
     assert len(nested) == 1
 
@@ -375,10 +375,10 @@ def test_alone_a_shard_is_the_loader_to_the_bit() -> None:
             DataLoader(data, sampler=RandomSampler(data, replacement=True)),
         ]
 
-    places = Places(0, 1, 5, alone=True)
+    places = DataProgress(0, 1, 5, alone=True)
     assert list(plain(loaders(), places.shard)) == list(plain(loaders(), lambda loader: loader))
     assert places.epochs(3) == range(3)
     empty: list[int] = []
     assert list(places.shard(empty)) == list(places.shard(i for i in empty)) == []
-    share = Places(0, 1, 5, alone=True).shard(loaders()[0])
+    share = DataProgress(0, 1, 5, alone=True).shard(loaders()[0])
     assert ([len(list(share)) for _ in range(3)], share.epoch, share.batch_size) == ([5, 5, 5], 3, 2)
