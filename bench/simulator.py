@@ -39,7 +39,8 @@ from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.sim.ahead.levels import WIDEST
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.experiments.experiment import Experiment, Setup, prepare
-from offbeat.experiments.runs import Job, engines, simulator
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import engines, simulator
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.task import Task
 
@@ -104,7 +105,7 @@ def timing(worlds: Sequence[Setup]) -> float:
     """Updates per second of the timetable alone."""
     began = time.perf_counter()
     size = 4 * CLASSES * (FEATURES + 1)
-    made = [Schedule(p.topology.views(), p.world, size).piece(p.until, more=False) for p in worlds]
+    made = [Schedule(p.topology.views(), p.world, size).segment(p.until, more=False) for p in worlds]
     return sum(len(table.time) for table in made) / (time.perf_counter() - began)
 
 
@@ -164,7 +165,7 @@ def generic(name: str, n: int) -> float:
     """Events per second of the simulator with its heap, on models of one number: handlers and arrivals."""
     task: Task = Quadratic(np.zeros((n, 1)), np.ones(n))
     p = prepare(Experiment(task=task, topology="ring", until=20_000 / n, eval_every=20_000 / n), 0)
-    sim = simulator(p, find(name), 0.01)
+    sim = simulator(Job(p, find(name), 0.01))
     began = time.perf_counter()
     sim.start()
     sim.run(p.until)
@@ -175,7 +176,7 @@ def scheduled(case: Case, samples: DataSet) -> float:
     """Events per second of the timetable."""
     p = prepared(case, samples, 0)
     began = time.perf_counter()
-    table = Schedule(p.topology.views(), p.world, 8).piece(p.until, more=False)
+    table = Schedule(p.topology.views(), p.world, 8).segment(p.until, more=False)
     seconds = time.perf_counter() - began
     return (p.topology.n + len(table.time) + len(table.heard[0]) + len(table.sent[0])) / seconds
 

@@ -25,8 +25,9 @@ from offbeat.engines.live.launcher.launch import RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.experiments import portions
+from offbeat.experiments.jobs import Job
 from offbeat.experiments.liverun import ENDED
-from offbeat.experiments.runs import Job, run_many
+from offbeat.experiments.runs import run_many
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.work import Outcome, run_batch

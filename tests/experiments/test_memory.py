@@ -12,8 +12,11 @@ from command_line import Call
 import offbeat
 from offbeat import SettingError
 from offbeat.algorithms import ALGORITHMS
-from offbeat.experiments import comparison, experiment, memory, room
+from offbeat.core.system import machine
+from offbeat.experiments import comparison, experiment
 from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.needs import refuse_too_large
 from offbeat.experiments.sweep import grid
 from offbeat.world.graphs import TOPOLOGIES, edges, named
 
@@ -23,8 +26,9 @@ from pathlib import Path
 import offbeat
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment, prepare
-from offbeat.experiments.memory import need
-from offbeat.experiments.runs import Job, engines, run_one
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.needs import need
+from offbeat.experiments.runs import engines, run_one
 def peak():  # ru_maxrss would begin with that of the process that started this one
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
@@ -32,13 +36,14 @@ row, how, agents, until = find(sys.argv[1]), sys.argv[2], int(sys.argv[3]), floa
 small, p = (
     prepare(Experiment(task="digits", agents=n, topology="ring", until=t), 0) for n, t in ((9, 2), (agents, until))
 )
-run_one(small, row, 0.01, how)
+run_one(Job(small, row, 0.01, how))
 before = peak()
-(engine,) = engines([Job(p, row, 0.01)], how)
+job = Job(p, row, 0.01, how)
+(engine,) = engines([job])
 engine.start()
 engine.run(until)
 engine.stacked(), engine.stacked(), engine.traced()
-print((peak() - before) / need(p, row, how == "levels").total)
+print((peak() - before) / need(job).total)
 """
 
 
@@ -52,7 +57,7 @@ def test_the_estimate_is_about_what_a_process_needs(name: str, how: str, agents:
 
 
 def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 8e7)
+    monkeypatch.setattr(machine, "available", lambda: 8e7)
     common: dict[str, Any] = {"task": "digits", "topology": "ring", "agents": 1000}
     with pytest.raises(SettingError, match=r"needs about .* GB of memory: .* 0.1 GB are free. .* would fit"):
         comparison.plan("adsgd", until=1e5, **common)
@@ -62,18 +67,18 @@ def test_what_does_not_fit_is_refused_with_what_would(monkeypatch: pytest.Monkey
 
 
 def test_until_what_is_said_to_fit_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 2e8)
+    monkeypatch.setattr(machine, "available", lambda: 2e8)
     p = prepare(Experiment(task="digits", topology="ring", agents=100, until=1e6), 0)
     with pytest.raises(SettingError) as refused:
-        memory.refuse_too_large(p, ALGORITHMS["dsgd"], by_levels=False)
+        refuse_too_large(Job(p, ALGORITHMS["dsgd"], 0.1, keep_trace=False))
     until = float(str(refused.value).rpartition("until time ")[2].partition(", would")[0].replace(",", ""))
     fits = prepare(Experiment(task="digits", topology="ring", agents=100, until=0.999 * until), 0)
-    memory.refuse_too_large(fits, ALGORITHMS["dsgd"], by_levels=False)
+    refuse_too_large(Job(fits, ALGORITHMS["dsgd"], 0.1, keep_trace=False))
 
 
 def test_memory_of_this_machine_is_known() -> None:
-    free = memory.available()
-    assert free is not None and 1e8 < free < 1e14
+    free = machine.available()
+    assert 1e8 < free < 1e14
 
 
 def test_runs_side_by_side_are_counted() -> None:
@@ -107,12 +112,12 @@ def test_impossible_sizes_are_refused_before_anything_is_built(
     monkeypatch.setattr("offbeat.tasks.build", None)
     if "--straggler" not in said:
         monkeypatch.setattr(experiment, "build", None)
-    monkeypatch.setattr(room, "available", lambda: 1e12 / 8)
+    monkeypatch.setattr(machine, "available", lambda: 1e12 / 8)
     assert re.search(said, call("compare", *options).refused().said)
 
 
 def test_results_of_more_seeds_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "available", lambda: 1e8)
+    monkeypatch.setattr(machine, "available", lambda: 1e8)
     with pytest.raises(
         SettingError, match=r"20,000 runs would need .* GB of memory at least, with their results"
     ):

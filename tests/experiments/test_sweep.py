@@ -25,6 +25,7 @@ from offbeat.cli import sweep as cli_sweep
 from offbeat.core.errors import DataError, DiskError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_one
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import Point, points, read_grid
@@ -66,8 +67,11 @@ def with_seeds(*seeds: int) -> dict[str, Any]:
         ("[fixed]\nalgorithm = 'adsgd'\nuntil = inf", "'until' must be finite"),
         ("[fixed]\nalgorithm = 'adsgd'\nuntil = -1", "must end at a finite time > 0"),
         ("[fixed]\nalgorithm = 'adsgd'\nlr = nan", "'lr' must be finite"),
-        ("[fixed]\nalgorithm = 'adsgd'\nlr = 0", "A step must be a finite number > 0"),
-        ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = [0.1, -1]", "The point 'lr -1.0': A step must be"),
+        ("[fixed]\nalgorithm = 'adsgd'\nlr = 0", "A learning rate must be a finite number > 0"),
+        (
+            "[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = [0.1, -1]",
+            "The point 'lr -1.0': A learning rate must be",
+        ),
         ("[fixed]\nalgorithm = 'adsgd'\nlr = 'tuned'", "A sweep does not tune"),
         ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = ['tuned']", "A sweep does not tune"),
         ("[fixed]\nalgorithm = 'adsgd'\ncompute = 'gamm 1'", "Did you mean 'gamma'?"),
@@ -218,7 +222,7 @@ def test_a_row_is_the_run_and_pandas_reads_it(tmp_path: Path) -> None:
     for place in (0, 11):
         point, row = grid[place], frame.iloc[place]
         p = prepare(point.experiment, point.seed)
-        run = run_one(p, find(point.algorithm), point.lr)
+        run = run_one(Job(p, find(point.algorithm), point.lr))
         assert row["digest"] == run.digest
         assert (row["algorithm"], row["case"], row["seed"]) == (run.algorithm, run.settings["case"], run.seed)
         assert (row["updates"], row["messages"], row["megabytes"]) == (

@@ -22,7 +22,8 @@ from warm import Started, on_linux, plant, session, start, until
 import offbeat
 from offbeat.cli import console
 from offbeat.core.errors import ContractError, DataError, SettingError
-from offbeat.experiments import memory, portions, workers
+from offbeat.core.system import machine
+from offbeat.experiments import portions, workers
 from offbeat.experiments.comparison import Plan
 from offbeat.experiments.portions import Portion, crew
 from offbeat.experiments.runs import run_many
@@ -224,14 +225,14 @@ def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyP
     """A gigabyte for a run, half a one for the data: of four, three processes need 4 beside what this one
     holds.
     """
-    monkeypatch.setattr(portions, "resident", lambda: 5e8)
+    monkeypatch.setattr(machine, "resident", lambda: 5e8)
     some = [replace(portion, seconds=10.0) for portion in plan()._portions(4, False)]
 
-    def of(free: float | None) -> tuple[int, str]:
-        monkeypatch.setattr(portions, "available", lambda: free)
+    def of(free: float) -> tuple[int, str]:
+        monkeypatch.setattr(machine, "available", lambda: free)
         return crew(some, 3, lambda place, kept: 1e9)
 
-    assert of(None) == (3, "")
+    assert of(float("inf")) == (3, "")
     assert of(5.5e9) == (3, "")
     assert of(5.4e9)[0] == 2
     assert of(4.0e9) == (2, "4.0 GB of memory are free: enough for 3 processes at once, not for 4.")
@@ -241,16 +242,16 @@ def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("alone", "short")
 def test_that_memory_does_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     made, notes = plan(), list[str]()
-    monkeypatch.setattr(portions, "available", lambda: 1e6)
+    monkeypatch.setattr(machine, "available", lambda: 1e6)
     assert len(list(made.runs(workers=2, note=notes.append))) == 5
     assert notes == ["0.0 GB of memory are free: enough for one process, not for 2."]
 
 
 @on_linux
 def test_what_this_process_holds_is_known() -> None:
-    before = memory.resident()
+    before = machine.resident()
     data = np.ones(25_000_000)
-    assert 1.9e8 < memory.resident() - before < 2.5e8
+    assert 1.9e8 < machine.resident() - before < 2.5e8
     assert data.nbytes == 2e8
 
 

@@ -19,7 +19,7 @@ from warm import finished, needs_shared_memory
 import offbeat
 import offbeat.cli.commands  # which completes the app
 from offbeat.cli.compare import app
-from offbeat.experiments.runs import one_thread
+from offbeat.core.system.devices import one_thread
 
 ROOT = Path(__file__).parents[2]
 PAGES = (

@@ -24,6 +24,7 @@ from offbeat import SGD, Quadratic
 from offbeat.algorithms import find
 from offbeat.algorithms.adpsgd import Ask
 from offbeat.algorithms.adsgd import Model
+from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Stamp, Vector, settle
 from offbeat.engines.live.node import enter
@@ -42,7 +43,6 @@ from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE,
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.liverun import Watcher, all_alike
 from offbeat.experiments.replaying import replayed
-from offbeat.experiments.runs import one_thread
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.world.delays import parse
 from offbeat.world.topology import build

@@ -16,20 +16,21 @@ import offbeat
 from offbeat import SGD, Momentum, SettingError, World
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.engines.sim.ahead import levels
-from offbeat.engines.sim.ahead.forms import GRADIENT, NoForm, form_of
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
-from offbeat.engines.sim.ahead.sides import Side
+from offbeat.engines.sim.ahead.scheduled_run import ScheduledRun
 from offbeat.engines.sim.ahead.timetable import Timetable
+from offbeat.engines.sim.ahead.update_form import GRADIENT, NotLinear, update_form_of
 from offbeat.experiments.experiment import Setup
-from offbeat.experiments.runs import Job, run_many, run_one, simulator
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import run_many, run_one, simulator
 from offbeat.world.topology import build
 from offbeat.world.world import Crash
 
 
 def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
-    """The timetable of the whole run in one piece, if there is one."""
+    """The timetable of the whole run in one segment, if there is one."""
     try:
-        return Schedule(p.topology.views(), p.world, size).piece(p.until, more=False)
+        return Schedule(p.topology.views(), p.world, size).segment(p.until, more=False)
     except NoTimetable:
         return None
 
@@ -41,7 +42,7 @@ def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n:
     """All tables, byte by byte, at the end and at any time before."""
     p = prepared(topology=name, agents=n)
     p = replace(p, world=world, until=until)
-    sim = simulator(p, ALGORITHMS["adsgd"], 0.01)
+    sim = simulator(Job(p, ALGORITHMS["adsgd"], 0.01))
     table = timetable(p)
     assume(table is not None)  # a delay may be so short that the clock stands still
     assert table is not None
@@ -69,7 +70,8 @@ def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n:
 def test_all_executors_give_the_same_run(task: str, changed: dict[str, Any]) -> None:
     p = prepared(task=task, **changed)
     runs = [
-        run_one(p, ALGORITHMS["adsgd"], 0.05, how) for how in ("auto", "levels", "batched", "event-by-event")
+        run_one(Job(p, ALGORITHMS["adsgd"], 0.05, how))
+        for how in ("auto", "levels", "batched", "event-by-event")
     ]
     assert all(same(runs[0], run) for run in runs[1:])
 
@@ -82,8 +84,8 @@ def test_a_run_is_the_same_alone_and_beside_others() -> None:
     assert len({run.digest for run in together}) == len(jobs)
     assert [run.diverged_at is not None for run in together] == [False] * 3 + [True] * 3
     for job, run in zip(jobs, together, strict=True):
-        assert same(run, run_one(job.setup, job.spec, job.lr))
-        assert same(run, run_one(job.setup, job.spec, job.lr, "batched"))
+        assert same(run, run_one(replace(job, keep_trace=True)))
+        assert same(run, run_one(replace(job, executor="batched", keep_trace=True)))
 
 
 def test_runs_lie_side_by_side_only_where_gradients_can_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,10 +114,11 @@ def test_where_the_order_of_handlers_matters_the_simulator_decides(chosen: dict[
     p = prepared(**chosen)
     assert timetable(p) is None
     assert same(
-        run_one(p, ALGORITHMS["adsgd"], 0.05), run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event")
+        run_one(Job(p, ALGORITHMS["adsgd"], 0.05)),
+        run_one(Job(p, ALGORITHMS["adsgd"], 0.05, "event-by-event")),
     )
     with pytest.raises(SettingError, match="cannot be run by levels"):
-        run_one(p, ALGORITHMS["adsgd"], 0.05, "levels")
+        run_one(Job(p, ALGORITHMS["adsgd"], 0.05, "levels"))
 
 
 def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
@@ -132,7 +135,7 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
 
 def test_the_form_is_read_off_the_class() -> None:
     view = build("ring", 5).view(2, frozenset(range(5)))
-    form = form_of(ALGORITHMS["adsgd"].new, SGD(0.25), 2, 5, view, (torch.zeros(1),))
+    form = update_form_of(ALGORITHMS["adsgd"].new, SGD(0.25), 2, 5, view, (torch.zeros(1),))
     assert form.columns == (0, 1, 2, GRADIENT)
     assert form.coefficients == (*view.w.values(), -0.25)
     assert form.kind == "Model"
@@ -143,10 +146,10 @@ def test_only_what_is_free_running_has_a_form(name: str) -> None:
     """Were another algorithm declared free-running, it would be found out."""
     assert not ALGORITHMS[name].free
     view = build("ring", 4).view(1, frozenset(range(4)))
-    with pytest.raises(NoForm):
-        form_of(ALGORITHMS[name].new, SGD(0.1), 1, 4, view, (torch.zeros(1),))
-    with pytest.raises(NoForm):
-        form_of(ALGORITHMS["adsgd"].new, Momentum(0.1), 1, 4, view, (torch.zeros(1),))
+    with pytest.raises(NotLinear):
+        update_form_of(ALGORITHMS[name].new, SGD(0.1), 1, 4, view, (torch.zeros(1),))
+    with pytest.raises(NotLinear):
+        update_form_of(ALGORITHMS["adsgd"].new, Momentum(0.1), 1, 4, view, (torch.zeros(1),))
 
 
 def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
@@ -161,12 +164,12 @@ def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
 def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int) -> None:
     """Rows of the pool are used again at once; whatever is still to be mixed stays."""
     p = prepared(seed, topology="grid", agents=9, case="combined", until=15.0)
-    wanted = run_one(p, ALGORITHMS["adsgd"], 0.05, "event-by-event")
+    wanted = run_one(Job(p, ALGORITHMS["adsgd"], 0.05, "event-by-event"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(levels, "WINDOW", (window, window))
         patched.setattr(levels, "WIDEST", widest)
         patched.setattr(levels, "NARROW", widest)
-        assert same(run_one(p, ALGORITHMS["adsgd"], 0.05, "levels"), wanted)
+        assert same(run_one(Job(p, ALGORITHMS["adsgd"], 0.05, "levels")), wanted)
 
 
 def test_the_pool_holds_what_lives_and_one_window() -> None:
@@ -174,9 +177,11 @@ def test_the_pool_holds_what_lives_and_one_window() -> None:
     p = prepared(task="digits", topology="ring", agents=300, until=12.0)
     views = p.topology.views()
     (start,) = p.task.initial()
-    forms = [form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)]
+    forms = [
+        update_form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)
+    ]
     draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
-    side = Side(Schedule(views, p.world, 4), [p.until], forms, draws)
+    side = ScheduledRun(Schedule(views, p.world, 4), [p.until], forms, draws)
     made = levels.Levels([side], p.task, (start,))
     made.run(p.until)
     assert len(side.table.time) > 3000

@@ -33,6 +33,7 @@ from offbeat.engines.live.shm.wire import Layout
 from offbeat.engines.trace import TABLES, Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.jobs import Job
 from offbeat.experiments.livefolder import keep_asked
 from offbeat.experiments.predicting import predict
 from offbeat.experiments.replaying import replayed
@@ -162,7 +163,7 @@ EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 8.0
 
 
 def make_trace(folder: Path) -> None:
-    run = run_one(prepare(Experiment(**EXPERIMENT), 0), find("adsgd"), 0.05)  # type: ignore[arg-type]
+    run = run_one(Job(prepare(Experiment(**EXPERIMENT), 0), find("adsgd"), 0.05))  # type: ignore[arg-type]
     assert run.trace is not None
     settings = {
         "algorithm": "adsgd",

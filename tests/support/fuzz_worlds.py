@@ -20,9 +20,10 @@ import torch
 from offbeat import Momentum, OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.rules import SGD
-from offbeat.experiments import memory
+from offbeat.experiments import jobs as jobs_module
 from offbeat.experiments.experiment import Experiment, Setup, prepare
-from offbeat.experiments.runs import Job, run_many, run_one
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import run_many, run_one
 from offbeat.results.run import Run
 
 ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast",
@@ -105,28 +106,28 @@ def mismatches(number: int) -> list[str]:
     """What differs from the oracle in the world of this number; empty if nothing does."""
     w = world(number)
     rule = Momentum if w.momentum else SGD
-    wanted = outcome(run_one(w.p, w.row, w.lr, "event-by-event", rule, check=True))
+    wanted = outcome(run_one(Job(w.p, w.row, w.lr, "event-by-event", rule, check=True)))
 
     def differs(name: str, run: Run, lr: float = w.lr) -> list[str]:
-        expected = wanted if lr == w.lr else outcome(run_one(w.p, w.row, lr, "event-by-event", rule))
+        expected = wanted if lr == w.lr else outcome(run_one(Job(w.p, w.row, lr, "event-by-event", rule)))
         found = outcome(run)
         return [f"{name}: another {what}" for what in expected if found[what] != expected[what]]
 
-    said = differs("batched", run_one(w.p, w.row, w.lr, "batched", rule))
+    said = differs("batched", run_one(Job(w.p, w.row, w.lr, "batched", rule)))
     said += differs(
-        "batched, checked", run_one(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False)
+        "batched, checked", run_one(Job(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False))
     )
-    said += differs("auto", run_one(w.p, w.row, w.lr, "auto", rule))
+    said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto", rule)))
     if w.row.free:
-        with patch.object(memory, "PIECE", 40):
-            said += differs("in pieces", run_one(w.p, w.row, w.lr, "auto", rule, keep_trace=False))
+        with patch.object(jobs_module, "SEGMENT", 40):
+            said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", rule, keep_trace=False)))
         other = replace(w.p, eval_times=w.p.eval_times)
         jobs = [
-            Job(w.p, w.row, w.lr, False),
-            Job(w.p, w.row, w.lr / 2, False),
-            Job(other, w.row, w.lr, False),
+            Job(w.p, w.row, w.lr, "auto", rule, keep_trace=False),
+            Job(w.p, w.row, w.lr / 2, "auto", rule, keep_trace=False),
+            Job(other, w.row, w.lr, "auto", rule, keep_trace=False),
         ]
-        for job, run in zip(jobs, run_many(jobs, "auto", rule), strict=True):
+        for job, run in zip(jobs, run_many(jobs), strict=True):
             said += differs("side by side", run, job.lr)
     return said
 

@@ -14,10 +14,10 @@ from pretend import NAME
 
 import offbeat
 from offbeat import SettingError, tasks
-from offbeat.core.system import devices, kernel
+from offbeat.core.system import devices, kernel, machine
 from offbeat.core.vector import Vector, settle
 from offbeat.engines.sim.ahead import levels
-from offbeat.experiments import comparison, memory
+from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.sweep.grid import points
 from offbeat.results.again import command
@@ -221,7 +221,7 @@ def test_memory_of_the_device_is_held_against_the_models(
     monkeypatch.setattr(devices, "free", lambda device: 1e9)
     comparison.plan("adsgd", until=5, **large)
     monkeypatch.setattr(
-        memory, "available", lambda: 5.5e7
+        machine, "available", lambda: 5.5e7
     )  # less than all, enough for what is not on the device
     comparison.plan("adsgd", until=5, **large)
     with pytest.raises(SettingError, match=r"needs about .* GB of memory: .* for the trace"):

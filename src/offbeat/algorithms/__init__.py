@@ -39,7 +39,7 @@ class Algorithm:
         vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its
             memory
         free: whether it never waits, and gives its model to all its listeners at every gradient and nothing
-            else ever (see `offbeat.engines.sim.ahead.forms`): then its timing is known before any arithmetic
+            else ever (see `offbeat.engines.sim.ahead.update_form`): then its timing is known before any arithmetic
         own: whether it is the user's own, and not in the table
     """
 

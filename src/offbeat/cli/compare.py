@@ -6,6 +6,7 @@ import os
 import tempfile
 from contextlib import nullcontext
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +16,11 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.console import progress_bar, told_by
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
+from offbeat.core.system import machine
 from offbeat.core.system.files import refuse_irregular
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments import comparison
-from offbeat.experiments.memory import WORTH_SAYING, available
+from offbeat.experiments.needs import WORTH_SAYING
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.experiments.workers import possible, start_server, wanted
 from offbeat.results.run import VERSION, Comparison, Run
@@ -325,9 +327,9 @@ def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) 
     """What the user should know before the runs start."""
     said = measured(plan.setups[0].world)
     if plan.memory > WORTH_SAYING:
-        free, on_gpu = available(), plan.experiment.device != "cpu"
+        free, on_gpu = machine.available(), plan.experiment.device != "cpu"
         there = f", most of it on {plan.experiment.device}" if on_gpu else ""
-        there += "" if free is None or on_gpu else f"; {free / 1e9:.1f} GB are free"
+        there += "" if free == inf or on_gpu else f"; {free / 1e9:.1f} GB are free"
         said.append(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
     if plan.untraced and report is not None and traces is None:
         said.append(

@@ -24,8 +24,8 @@ from offbeat.engines.live.node.log import damage, elapsed, merged
 from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace
 from offbeat.experiments.livefolder import refuse_unresumable, set_damaged_aside
+from offbeat.experiments.memory import refuse_processes
 from offbeat.experiments.replaying import replayed
-from offbeat.experiments.room import refuse_processes
 from offbeat.results.perfetto import save_perfetto
 from offbeat.training.saver import Every
 from offbeat.world.topology import build

@@ -39,7 +39,7 @@ from offbeat.experiments.livefolder import (
     why_not_resumable,
 )
 from offbeat.experiments.liverun import ended_run, has_ended, parse_unit, run_live
-from offbeat.experiments.room import refuse_processes
+from offbeat.experiments.memory import refuse_processes
 from offbeat.results.run import Comparison, Run
 from offbeat.world.world import measured
 

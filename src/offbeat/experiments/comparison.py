@@ -18,10 +18,12 @@ from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
+from offbeat.core.system import machine
 from offbeat.experiments.experiment import Experiment, Setup, check_algorithm, prepare, whole
-from offbeat.experiments.memory import available, held, refuse_too_many
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.needs import held, needed, refuse_too_many
 from offbeat.experiments.portions import Making, Portion, Setting, crew, seconds
-from offbeat.experiments.runs import Job, check_run, needed, side_by_side
+from offbeat.experiments.runs import check_run
 from offbeat.experiments.tuning import AWAY, Asked, Search
 from offbeat.experiments.workers import wanted
 from offbeat.results.run import Comparison, Progress, Run
@@ -66,9 +68,9 @@ class Plan:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
         most = 0.0
         for spec, steps, traced in zip(self.specs, self.steps, self.traced, strict=True):
-            jobs = [Job(self.setups[0], spec, 1.0, keep) for keep in {traced, False}]
+            jobs = [self._job(spec, 1.0, keep) for keep in {traced, False}]
             beside = len(self.setups) * len(steps) if steps else max(len(self.setups), self.tuned.most)
-            most = max(most, *(needed([job] * beside, self.experiment.executor, self.rule) for job in jobs))
+            most = max(most, *(needed([job] * beside) for job in jobs))
         return most
 
     @property
@@ -83,7 +85,7 @@ class Plan:
     def check_traces(self) -> None:
         """Raise SettingError if there is not enough memory to hold the trace of a run."""
         for spec in self.specs:
-            check_run(self.setups[0], spec, 1.0, self.experiment.executor, self.rule, keep_trace=True)
+            check_run(self._job(spec, 1.0, keep_trace=True))
 
     def runs(
         self,
@@ -185,7 +187,7 @@ class Plan:
         numbers: Iterator[int],
     ) -> list[Portion]:
         """The runs of one algorithm with these steps, in portions for so many processes."""
-        spec, setup, how = self.specs[place], self.setups[0], self.experiment.executor
+        spec, setup = self.specs[place], self.setups[0]
         seeds = self._tuning_seeds() if tuning else [each.seed for each in self.setups]
         traced = self.traced[place]
         asked = [
@@ -193,7 +195,7 @@ class Plan:
             for lr in steps
             for seed in seeds
         ]
-        beside = 1 if self.check else side_by_side(Job(setup, spec, 1.0, False), how, self.rule)
+        beside = self._job(spec, 1.0, keep_trace=False).beside
         size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
         here = (
             bool(setup.settings["own"]) or spec.own or self.rule is not SGD or self.experiment.device != "cpu"
@@ -206,12 +208,15 @@ class Plan:
             found.append(Portion(next(numbers), spec, place, at, some, tuning, each * len(some), here, label))
         return found
 
+    def _job(self, spec: Algorithm, lr: float, keep_trace: bool) -> Job:
+        """A run of the first seed."""
+        return Job(self.setups[0], spec, lr, self.experiment.executor, self.rule, self.check, keep_trace)
+
     def _need(self, place: int, kept: Sequence[bool]) -> float:
         """Bytes that runs of an algorithm need beyond the data. kept: of every run, whether its trace is
         held.
         """
-        jobs = [Job(self.setups[0], self.specs[place], 1.0, keep) for keep in kept]
-        return needed(jobs, self.experiment.executor, self.rule)
+        return needed([self._job(self.specs[place], 1.0, keep) for keep in kept])
 
 
 def plan(
@@ -258,7 +263,7 @@ def plan(
     made = Plan(e, setups, specs, of_each, rule, check, tuned=tuned)
     for spec, steps in zip(specs, made.steps, strict=True):
         for step in steps or [1.0]:
-            check_run(setups[0], spec, step, e.executor, rule)
+            check_run(made._job(spec, step, keep_trace=False))
         for setup in setups[1:]:  # of other seeds a random graph may be another
             check_algorithm(setup, spec)
     return replace(made, traced=_traced(made))
@@ -268,12 +273,12 @@ def _traced(made: Plan) -> list[bool]:
     """For each algorithm whether the traces of its first seed fit into a share of the memory, beside those
     before.
     """
-    free, before, traced = available(), 0.0, []
+    free, before, traced = machine.available(), 0.0, []
     one = held(made.setups[0])
     for spec, steps in zip(made.specs, made.steps, strict=True):
         others = (len(steps or [1.0]) - 1) * one
-        needs = needed([Job(made.setups[0], spec, 1.0)], made.experiment.executor, made.rule)
-        traced.append(free is None or before + others + needs <= TRACES * free)
+        needs = needed([made._job(spec, 1.0, keep_trace=True)])
+        traced.append(before + others + needs <= TRACES * free)
         before += (others + one) * traced[-1]
     return traced
 

@@ -23,6 +23,7 @@ import torch
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.core.rules import SGD
+from offbeat.core.system import devices
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
@@ -41,7 +42,7 @@ from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.simulator import final_bytes
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment, Setup, prepare
-from offbeat.experiments.runs import curve_point, final_scores, one_thread, reached
+from offbeat.experiments.scoring import curve_point, final_scores, reached
 from offbeat.results.run import Curve, Run
 
 LOOKS, ENDED = "looks", "ended.json"
@@ -74,7 +75,7 @@ def agent_program() -> None:
     for _ in range(asked):
         minibatch(), compute_time()
     faults = here.faults()
-    with one_thread():
+    with devices.one_thread():
         # What is used for the first time takes longer, which is no part of the emulated world: before the
         # clock begins.
         evaluate(
@@ -293,7 +294,7 @@ def _run(
     """What came out: the models that were seen are evaluated now, so that nobody was slowed."""
     sent = trace.transmissions
     curve = Curve()
-    with one_thread():
+    with devices.one_thread():
         for now, seen, steps in taken:
             curve_point(
                 setup.task, seen, now, steps, float(sent["bytes"][sent["end"] <= now].sum()) / 1e6, curve

@@ -14,9 +14,10 @@ import torch
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.rules import SGD, Rule
+from offbeat.core.system import machine
 from offbeat.experiments.experiment import Experiment, Setup, prepare
-from offbeat.experiments.memory import available, resident
-from offbeat.experiments.runs import Job, run_many
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import run_many
 from offbeat.experiments.workers import Processes, Shared, board, possible
 from offbeat.results.run import Curve, Progress, Run
 
@@ -58,9 +59,11 @@ class Portion:
     here: bool
     label: str
 
-    def jobs(self, world: Callable[[int], Setup]) -> list[Job]:
+    def jobs(
+        self, world: Callable[[int], Setup], executor: str, rule: Callable[[float], Rule], check: bool
+    ) -> list[Job]:
         """The runs, in the worlds of these seeds."""
-        return [Job(world(seed), self.spec, lr, keep) for seed, lr, keep in self.asked]
+        return [Job(world(seed), self.spec, lr, executor, rule, check, keep) for seed, lr, keep in self.asked]
 
 
 def seconds(setup: Setup, spec: Algorithm) -> float:
@@ -96,13 +99,12 @@ def crew(
     if min(sum(movable), sum(times) - max(times)) < WORTH or not possible():
         return 0, ""
     count = wanted = min(wanted, len(movable), len(portions) - 1)
-    free, data = available(), resident()
-    if free is not None:
-        asked = [(portion.place, tuple(keep for _, _, keep in portion.asked)) for portion in portions]
-        needs = sorted((need(*each) for each in asked), reverse=True)
-        while count and kept + sum(needs[: count + 1]) + count * data > free:
-            count -= 1
-    if free is None or count == wanted:
+    free, data = machine.available(), machine.resident()
+    asked = [(portion.place, tuple(keep for _, _, keep in portion.asked)) for portion in portions]
+    needs = sorted((need(*each) for each in asked), reverse=True)
+    while count and kept + sum(needs[: count + 1]) + count * data > free:
+        count -= 1
+    if count == wanted:
         return count, ""
     many = f"{count + 1} processes at once" if count else "one process"
     return count, f"{free / 1e9:.1f} GB of memory are free: enough for {many}, not for {wanted + 1}."
@@ -168,8 +170,8 @@ class Making:
             if portion is None:
                 self.look(TICK)
             else:
-                jobs, told = portion.jobs(self._world), partial(self._told, portion)
-                for k, run in enumerate(run_many(jobs, s.experiment.executor, s.rule, told, s.check)):
+                jobs = portion.jobs(self._world, s.experiment.executor, s.rule, s.check)
+                for k, run in enumerate(run_many(jobs, partial(self._told, portion))):
                     s.arrived(portion, k, run)
                     self.look()
                     yield
@@ -262,5 +264,5 @@ def make_portion(portion: Portion) -> list[Sent]:
         at = 3 * portion.number
         numbers[at : at + 3] = now, curve.loss[-1], curve.accuracy[-1] if curve.accuracy else math.nan
 
-    runs = run_many(portion.jobs(world), experiment.executor, SGD, told, check)
+    runs = run_many(portion.jobs(world, experiment.executor, SGD, check), told)
     return [(replace(run, models=()), [part.numpy() for part in run.models]) for run in runs]

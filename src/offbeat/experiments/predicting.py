@@ -21,10 +21,12 @@ import numpy as np
 
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError
+from offbeat.core.system import devices
 from offbeat.engines.trace import EVENT_CODE, Staleness, Trace
 from offbeat.experiments.experiment import Experiment, Setup, prepare
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
-from offbeat.experiments.runs import one_thread, run_one, simulator
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import run_one, simulator
 from offbeat.results.run import Run, spread
 from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, empirical
@@ -236,7 +238,7 @@ def _simulated(
     named = (spec.name, setup.topology.name, case or "as it was")
     runs, found = [], []
     for k in range(REPEATS):
-        run = run_one(replace(setup, world=replace(setup.world, seed=setup.seed + k * ANEW)), spec, lr)
+        run = run_one(Job(replace(setup, world=replace(setup.world, seed=setup.seed + k * ANEW)), spec, lr))
         assert run.trace is not None
         found.append(_summary(run.trace, 0.0, setup.until, unit * scale, named, []))
         runs.append(replace(run, trace=None))
@@ -284,8 +286,8 @@ def _delay(values: np.ndarray) -> Delay:
 
 def _share(setup: Setup, spec: Algorithm, lr: float) -> float:
     """The mean size of this algorithm's transmissions, in models, from its first steps; 1 if it sends none."""
-    with one_thread():
-        sim = simulator(setup, spec, lr)
+    with devices.one_thread():
+        sim = simulator(Job(setup, spec, lr))
         sim.start()
         sim.run(PILOT * float(np.median([d.mean for d in setup.world.own_compute.values()])))
     sizes = sim.recorder.trace().transmissions["bytes"]

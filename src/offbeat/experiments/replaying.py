@@ -14,6 +14,7 @@ import torch
 from offbeat.algorithms import find
 from offbeat.core.errors import DataError
 from offbeat.core.rules import SGD
+from offbeat.core.system import devices
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
 from offbeat.core.vector import Vector
@@ -24,7 +25,6 @@ from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment, prepare
-from offbeat.experiments.runs import one_thread
 from offbeat.tasks.task import Task
 from offbeat.world.topology import build
 
@@ -57,7 +57,7 @@ def replayed(
         raise DataError(why)
     if not (len(trace.events) and len(trace.writes)):
         raise DataError("The trace is empty: no agent did anything in it, so there is nothing to compare.")
-    with one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
+    with devices.one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
         if s["agents"] != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
             raise ValueError(
                 f"its settings say {s['agents']} agents, it is of {trace.agents}, not all of which began"

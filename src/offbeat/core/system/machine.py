@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,11 +41,19 @@ def memory() -> tuple[float, float | None]:
     return (left, limit) if left < free else (free, None)
 
 
-def available() -> float | None:
-    """Bytes that may still be used; None where the system does not say."""
+def available() -> float:
+    """Bytes that may still be used; inf where the system does not say."""
     with suppress(OSError, ValueError, LookupError):
         return memory()[0]
-    return None
+    return math.inf
+
+
+def resident() -> float:
+    """Bytes that this process holds for itself alone: before its runs, mostly the data. 0 where nobody says."""
+    with suppress(OSError, ValueError, LookupError):
+        lines = dict(line.split(":", 1) for line in (PROC / "self/status").read_text().splitlines())
+        return 1024.0 * int(lines["RssAnon"].split()[0])
+    return 0.0
 
 
 def cgroup(controller: str, second: str, first: str) -> float | None:

@@ -16,6 +16,7 @@ from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError, unknown
 from offbeat.core.system.reading import content, reading
 from offbeat.experiments.experiment import REAL, WHOLE, Experiment, Setup, prepare, real, whole
+from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import check_run
 from offbeat.tasks.task import Task
 from offbeat.world.delays import parse
@@ -245,10 +246,10 @@ def _checked(
         fit: set[str] = set()
         for draft in drafts:
             if draft.spec.name not in fit:
-                check_run(setup, draft.spec, draft.step, e.executor)
+                check_run(Job(setup, draft.spec, draft.step, e.executor, keep_trace=False))
                 fit.add(draft.spec.name)
             if draft.step <= 0:
-                raise SettingError(f"A step must be a finite number > 0; got {draft.step}.")
+                raise SettingError(f"A learning rate must be a finite number > 0; got {draft.step}.")
     except (SettingError, DataError) as error:
         raise type(error)(f"The point '{draft.named}': {error}") from None
     return {draft.index: _point(e, seed, setup, draft) for draft in drafts}

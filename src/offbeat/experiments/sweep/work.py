@@ -10,7 +10,8 @@ from typing import Any
 from offbeat.algorithms import find
 from offbeat.core.errors import OffbeatError
 from offbeat.experiments.experiment import Experiment, Setup, prepare
-from offbeat.experiments.runs import Job, run_many
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import run_many
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import row_of
 
@@ -55,8 +56,9 @@ def run_batch(batch: Sequence[Point]) -> list[Outcome]:
 
 def _together(batch: Sequence[Point]) -> list[Outcome]:
     row = find(batch[0].algorithm)
-    jobs = [Job(_setup(each.experiment, each.seed), row, each.lr, keep_trace=False) for each in batch]
-    runs = run_many(jobs, batch[0].experiment.executor)
+    how = batch[0].experiment.executor
+    jobs = [Job(_setup(each.experiment, each.seed), row, each.lr, how, keep_trace=False) for each in batch]
+    runs = run_many(jobs)
     return [Outcome(point, row_of(point, run)) for point, run in zip(batch, runs, strict=True)]
 
 

@@ -6,7 +6,7 @@ made at once: their gradients in one call of the task, their linear forms in one
     Versions of
 models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last
 write that mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window.
-The timetable of a long run comes in pieces; rows that the next piece mixes stay where they are.
+The timetable of a long run comes in segments; rows that the next segment mixes stay where they are.
 
 Several runs, of other seeds or steps, lie side by side: a disjoint union, whose levels are wider. What a run
     computes
@@ -27,10 +27,10 @@ from torch import Tensor
 from offbeat.core.system import devices, kernel
 from offbeat.core.system.streams import CHUNK
 from offbeat.core.vector import Parts
-from offbeat.engines.sim.ahead.forms import GRADIENT
 from offbeat.engines.sim.ahead.schedule import NoTimetable
-from offbeat.engines.sim.ahead.sides import Draw, Side
+from offbeat.engines.sim.ahead.scheduled_run import Draw, ScheduledRun
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, begin_of, ranges
+from offbeat.engines.sim.ahead.update_form import GRADIENT
 from offbeat.engines.trace import Tally, Trace
 from offbeat.tasks.task import Task
 
@@ -51,7 +51,7 @@ NARROW = 16
 class Levels:
     """Runs side by side, all of the same task but for its minibatches, from the same initial model."""
 
-    def __init__(self, sides: Sequence[Side], task: Task, initial: Parts) -> None:
+    def __init__(self, sides: Sequence[ScheduledRun], task: Task, initial: Parts) -> None:
         self.task, self.sides = task, sides
         (start,) = initial
         native = getattr(task, "native", None)
@@ -102,7 +102,7 @@ class Levels:
         last = np.concatenate([np.arange(1, total + 1), np.zeros(carried, dtype=np.int64)])
         write, _ = ranges(self._first[:-1], self._first[1:])
         np.maximum.at(last, self._terms, write)
-        last[self._after] = total  # for the next piece, and for whoever looks at the end
+        last[self._after] = total  # for the next segment, and for whoever looks at the end
         last[total:][self._slot[total:] == 0] = total
         self._ends = np.argsort(last, kind="stable")
         self._last = last[self._ends]
@@ -125,7 +125,7 @@ class Levels:
         if self.rows > len(self.pool):
             if self.sides[
                 0
-            ].more:  # the next piece may need a few more; what is never touched takes no memory
+            ].more:  # the next segment may need a few more; what is never touched takes no memory
                 self.rows += self.rows // 8
             pool = _empty(self.rows, self.pool)
             pool[: len(self.pool)] = self.pool
@@ -144,7 +144,7 @@ class Levels:
             self._continue()
 
     def _continue(self) -> None:
-        """Go into the next piece: of the pool's rows keep those of what it may mix."""
+        """Go into the next segment: of the pool's rows keep those of what it may mix."""
         self._carried = np.concatenate([[0], self._slot[self._after]])
         self._many = [len(side.table.after) - 1 for side in self.sides]
         del (
@@ -272,7 +272,7 @@ class _Samples:
         return drawn[:count]
 
 
-class Lane:
+class SimulatedRun:
     """One of the runs side by side, as an engine. Whichever is asked first runs all."""
 
     def __init__(self, levels: Levels, side: int) -> None:

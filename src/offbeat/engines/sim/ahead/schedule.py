@@ -1,11 +1,11 @@
-"""The timetable of algorithms that never wait, settled without a heap, and piece by piece if the run is long.
+"""The timetable of algorithms that never wait, settled without a heap, and segment by segment if the run is long.
 
 An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a
 calendar of
 its own: what the others do changes what it mixes, not when. So each agent's gradients and transmissions
     follow from its
-own random streams, and which version of whom is mixed is found by sorting all instants. A piece of time needs
-of the pieces before it only the newest versions, what was heard last, and what is on its way.
+own random streams, and which version of whom is mixed is found by sorting all instants. A segment of time needs
+of the segments before it only the newest versions, what was heard last, and what is on its way.
 
 Where agents crash, something takes no time, or two things begin as well as end at the same instants, the
 order of handlers is the simulator's to say, and there is no timetable.
@@ -28,20 +28,20 @@ from offbeat.world.world import World
 
 
 class NoTimetable(Exception):
-    """Only the simulator can tell what happens when. side: in which of several runs."""
+    """Only the simulator can tell what happens when. run: in which of several."""
 
-    def __init__(self, side: int = 0) -> None:
-        super().__init__(side)
-        self.side = side
+    def __init__(self, run: int = 0) -> None:
+        super().__init__(run)
+        self.run = run
 
 
 @dataclass(frozen=True, eq=False)
 class _Instants:
-    """Gradients and transmissions of a piece, agent by agent, and their places among all instants.
+    """Gradients and transmissions of a segment, agent by agent, and their places among all instants.
 
     Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's
         first; an
-    agent's old ones, those of the pieces before that can still be heard, come before its new ones.
+    agent's old ones, those of the segments before that can still be heard, come before its new ones.
     """
 
     begin: Ints
@@ -102,7 +102,7 @@ _NOTHING = (np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
 
 
 class Schedule:
-    """The timetables of one run, piece by piece. Raises NoTimetable where agents crash.
+    """The timetables of one run, segment by segment. Raises NoTimetable where agents crash.
 
     Attributes:
         size: bytes of a model
@@ -137,7 +137,7 @@ class Schedule:
         self._old = (np.zeros(0), np.zeros(0), *np.zeros((3, 0), dtype=np.int64))
         self._awaited = np.zeros(0, dtype=np.bool_)  # edge by edge: which of its sender's pass it
 
-    def piece(self, until: float, more: bool) -> Timetable:
+    def segment(self, until: float, more: bool) -> Timetable:
         """The next one, up to `until`; more: whether another follows. Raises NoTimetable where it takes a
         simulator.
         """

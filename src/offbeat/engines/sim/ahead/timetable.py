@@ -1,4 +1,4 @@
-"""Who writes when and mixes which versions, without values: what `Schedule` settles of a run, or of a piece
+"""Who writes when and mixes which versions, without values: what `Schedule` settles of a run, or of a segment
 of it.
 
 It gives the trace that `Simulator` records of the same run, row by row.
@@ -22,11 +22,11 @@ class Timetable:
     """What happens after `low` and up to `high` in a run of n agents, without values.
 
     Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes
-    over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the piece
+    over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the segment
     before.
 
     Attributes:
-        done: writes in the pieces before
+        done: writes in the segments before
         time, began: when the gradient was applied, and when it was begun: [W]
         first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of
             W; whoever has not been heard is replaced by the agent itself
@@ -35,8 +35,8 @@ class Timetable:
             heard
         heard: what was handed over, in that order: write, transmission
         mixed: write, neighbour, version
-        after: what the next piece may mix: -1, the newest write of each agent, and others
-        oldest: of each agent the oldest version that a later piece may mix: [n]
+        after: what the next segment may mix: -1, the newest write of each agent, and others
+        oldest: of each agent the oldest version that a later segment may mix: [n]
     """
 
     n: int
@@ -57,11 +57,11 @@ class Timetable:
     oldest: Ints
 
     def writes(self, until: float) -> int:
-        """Gradients applied by then, in this piece."""
+        """Gradients applied by then, in this segment."""
         return int(np.searchsorted(self.time, until, side="right"))
 
     def messages(self, until: float) -> int:
-        """Transmissions begun by then, in this piece."""
+        """Transmissions begun by then, in this segment."""
         before, now = np.searchsorted(self.sent[0], [self.low, until], side="right").tolist()
         return int(now - before)
 

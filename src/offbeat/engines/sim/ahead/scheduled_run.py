@@ -1,4 +1,4 @@
-"""One of the runs that lie side by side: piece after piece its timetable, and what is recorded of it."""
+"""One of the runs that lie side by side: segment after segment its timetable, and what is recorded of it."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.engines.sim.ahead.forms import Form
 from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.ahead.update_form import UpdateForm
 from offbeat.engines.trace import Tally, Trace, joined
 
 Draw = Callable[[int], np.ndarray[Any, Any]]
 
 
-class Side:
-    """A run, in its first piece. Raises NoTimetable if that has no timetable.
+class ScheduledRun:
+    """A run, in its first segment. Raises NoTimetable if that has no timetable.
 
     Attributes:
-        ends: of the pieces of time
+        ends: of the time segments
         forms: what each agent computes
         draws: each agent's next so many minibatches
         keep_trace: whether to hold the trace
     """
 
     def __init__(
-        self, schedule: Schedule, ends: Sequence[float], forms: Sequence[Form], draws: Sequence[Draw],
+        self, schedule: Schedule, ends: Sequence[float], forms: Sequence[UpdateForm], draws: Sequence[Draw],
         keep_trace: bool = True,
     ) -> None:  # fmt: skip
         self.forms, self.draws, self._keep_trace = forms, draws, keep_trace
         self._schedule, self._ends = schedule, [*ends]
-        self._writes = self._messages = 0  # in the pieces before
+        self._writes = self._messages = 0  # in the segments before
         self._recorded, self._parts, self._tally = -1.0, list[Trace](), Tally(schedule.n)
         self.enter()
 
     @property
     def more(self) -> bool:
-        """Whether another piece follows."""
+        """Whether another segment follows."""
         return bool(self._ends)
 
     def enter(self) -> None:
-        """Go into the next piece. Raises NoTimetable where only the simulator can tell how it goes on."""
+        """Go into the next segment. Raises NoTimetable where only the simulator can tell how it goes on."""
         end = self._ends.pop(0)
-        self.table = self._schedule.piece(end, self.more)
+        self.table = self._schedule.segment(end, self.more)
 
     def leave(self) -> None:
-        """Record this piece to its end, and drop it."""
+        """Record this segment to its end, and drop it."""
         table = self.table
         self._record(table.high)
         self._tally.forget(table.oldest)
@@ -54,7 +54,7 @@ class Side:
         del self.table
 
     def counts(self, now: float) -> tuple[int, int, int]:
-        """Gradients applied, transmissions and their bytes, by then; that is in this piece."""
+        """Gradients applied, transmissions and their bytes, by then; that is in this segment."""
         messages = self._messages + self.table.messages(now)
         return self._writes + self.table.writes(now), messages, messages * self._schedule.size
 

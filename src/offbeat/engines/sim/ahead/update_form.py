@@ -2,7 +2,7 @@
 
 An algorithm that is declared free-running (`Algorithm.free`) promises: at every gradient, and only then, it
 writes its model, as one linear form of its model, of the newest models heard and of the gradient; gives it to
-all its listeners; and asks for the next gradient at it. `form_of` runs the handlers once, on vectors that
+all its listeners; and asks for the next gradient at it. `update_form_of` runs the handlers once, on vectors that
 stand for these, and reads the form. So the formula stands in one place, the algorithm's file.
 """
 
@@ -21,7 +21,7 @@ GRADIENT = -1
 
 
 @dataclass(frozen=True)
-class Form:
+class UpdateForm:
     """sum_k c_k v_k, from left to right. columns: places in the agent's row of W, or GRADIENT; kind: of the
     message.
     """
@@ -31,34 +31,36 @@ class Form:
     kind: str
 
 
-class NoForm(Exception):
+class NotLinear(Exception):
     """The algorithm with this rule does something else."""
 
 
-def form_of(new_agent: Callable[[], Agent], rule: Rule, me: int, n: int, view: View, initial: Parts) -> Form:
-    """The form of one agent. Raises NoForm if it is none."""
+def update_form_of(
+    new_agent: Callable[[], Agent], rule: Rule, me: int, n: int, view: View, initial: Parts
+) -> UpdateForm:
+    """The form of one agent. Raises NotLinear if it is none."""
     agent, x = new_agent(), Vector(initial)
     agent.join(me, n, x, view, rule, python_stream(0, Purpose.ALGORITHM, me))
     agent.start()
     if [type(effect) for effect in agent.drain()] != [Compute] or agent.model is not x:
-        raise NoForm("it does more than to ask for a gradient at the start")
+        raise NotLinear("it does more than to ask for a gradient at the start")
     others = [j for j in view.w if j != me]
     alone, message = _step(agent, x, {})
     if message is None:
         if others or view.listeners:
-            raise NoForm("it does not publish its model")
-        return Form(*alone, "")
+            raise NotLinear("it does not publish its model")
+        return UpdateForm(*alone, "")
     heard = {j: Vector(initial) for j in others}
     own = agent.x
     for j, v in heard.items():
         agent.on_message(j, replace(message, **dict.fromkeys(vectors(message), v)))
         if agent.drain() or agent.model is not own:
-            raise NoForm("it does something when it hears a message")
+            raise NotLinear("it does something when it hears a message")
     together, _ = _step(agent, own, heard)
     place = [*view.w].index(me)
     if alone != (tuple(c if c == GRADIENT else place for c in together[0]), together[1]):
-        raise NoForm("what it has not heard is not replaced by its own model")
-    return Form(*together, type(message).__name__)
+        raise NotLinear("what it has not heard is not replaced by its own model")
+    return UpdateForm(*together, type(message).__name__)
 
 
 def _step(
@@ -75,19 +77,19 @@ def _step(
     others = [effect for effect in effects if not isinstance(effect, Publish)]
     wanted = bool(agent.view.listeners)
     if not terms or any(id(v) not in known for _, v in terms):
-        raise NoForm("its model is not a linear form of models and the gradient")
+        raise NotLinear("its model is not a linear form of models and the gradient")
     if (
         len(published) != wanted
         or len(others) != 1
         or type(others[0]) is not Compute
         or others[0].x is not agent.model
     ):
-        raise NoForm("it does not publish its model and ask for the next gradient")
+        raise NotLinear("it does not publish its model and ask for the next gradient")
     message = published[0].message if published else None
     if published and (
         published[0].to != agent.view.listeners or [*vectors(message).values()] != [agent.model]
     ):
-        raise NoForm("it does not give its model, and nothing else, to all its listeners")
+        raise NotLinear("it does not give its model, and nothing else, to all its listeners")
     form = tuple(known[id(v)] for _, v in terms), tuple(c for c, _ in terms)
     settle()
     return form, message

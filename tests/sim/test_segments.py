@@ -1,4 +1,4 @@
-"""Long runs: timetables and traces piece by piece are those of one piece, and memory does not grow with time."""
+"""Long runs: timetables and traces segment by segment are those of one segment, and memory does not grow with time."""
 
 import subprocess
 import sys
@@ -14,13 +14,14 @@ from setups import SIZE, TABLES, WORLDS, prepared, same
 from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
 from offbeat.engines import trace
-from offbeat.engines.sim.ahead.levels import Lane
+from offbeat.engines.sim.ahead.levels import SimulatedRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
-from offbeat.experiments import memory
+from offbeat.experiments import jobs
 from offbeat.experiments.experiment import Setup
-from offbeat.experiments.runs import Job, engines, run_many, run_one, simulator
+from offbeat.experiments.jobs import Job, time_segments
+from offbeat.experiments.runs import engines, run_many, run_one, simulator
 from offbeat.world.delays import empirical
 
 ADSGD = ALGORITHMS["adsgd"]
@@ -43,7 +44,7 @@ def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], Tally]:
         Tally(p.topology.n),
     )
     for end in ends:
-        table = schedule.piece(end, more=end < ends[-1])
+        table = schedule.segment(end, more=end < ends[-1])
         made.append(table.trace(since, end, "Model", SIZE))
         tally.add(made[-1])
         tally.forget(table.oldest)
@@ -63,7 +64,7 @@ def rough(seed: int, values: int = 64) -> Setup:
 @settings(max_examples=60, deadline=None)
 @given(WORLDS, st.sampled_from(["ring", "grid", "star", "complete", "chain"]), st.sampled_from([9, 16]),
        st.sampled_from([3.0, 25.0]), CUTS)  # fmt: skip
-def test_pieces_continue_one_another(
+def test_segments_continue_one_another(
     world: World, name: str, n: int, until: float, cuts: list[float]
 ) -> None:
     """Wherever they are cut, at the instant of an event too."""
@@ -89,7 +90,7 @@ def test_what_happens_at_the_same_instant_is_ordered_as_by_the_simulator() -> No
     for seed in range(30):
         p = rough(seed, 256)
         p = replace(p, until=12.0)
-        sim = simulator(p, ADSGD, 0.01)
+        sim = simulator(Job(p, ADSGD, 0.01))
         sim.start()
         sim.run(p.until)
         expected = sim.recorder.trace()
@@ -104,9 +105,9 @@ def test_what_happens_at_the_same_instant_is_ordered_as_by_the_simulator() -> No
     assert known > 5 and ties > 20, (known, ties)
 
 
-def in_pieces(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
-    """Cut runs into pieces of so many rows."""
-    monkeypatch.setattr(memory, "PIECE", rows)
+def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
+    """Cut runs into segments of so many rows."""
+    monkeypatch.setattr(jobs, "SEGMENT", rows)
 
 
 @pytest.mark.parametrize("keep_trace", [True, False])
@@ -121,15 +122,15 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
         {"task": "quadratic", "topology": "star", "until": 100.0},
     ],
 )
-def test_a_run_in_pieces_is_the_same(
+def test_a_run_in_segments_is_the_same(
     monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], keep_trace: bool
 ) -> None:
     p = prepared(**({"task": "digits"} | changed))
-    wanted = run_one(p, ADSGD, 0.05, "event-by-event")
-    whole = run_one(p, ADSGD, 0.05, "levels")
-    in_pieces(monkeypatch)
-    assert len(memory.pieces(p, 1)) > 1
-    run = run_one(p, ADSGD, 0.05, "levels", keep_trace=keep_trace)
+    wanted = run_one(Job(p, ADSGD, 0.05, "event-by-event"))
+    whole = run_one(Job(p, ADSGD, 0.05, "levels"))
+    in_segments(monkeypatch)
+    assert len(time_segments(p, 1)) > 1
+    run = run_one(Job(p, ADSGD, 0.05, "levels", keep_trace=keep_trace))
     assert same(run, wanted) and same(run, whole)
     assert (run.trace is not None) == keep_trace
     assert run.trace is None or (wanted.trace is not None and equal(run.trace, wanted.trace))
@@ -143,41 +144,41 @@ def test_a_run_in_pieces_is_the_same(
     st.sampled_from([40, 100, 250]),
     st.sampled_from([7, 64]),
 )
-def test_models_are_the_same_bits_in_pieces(world: World, name: str, rows: int, window: int) -> None:
-    """Also where evaluations fall on the borders of the pieces, and windows are small."""
+def test_models_are_the_same_bits_in_segments(world: World, name: str, rows: int, window: int) -> None:
+    """Also where evaluations fall on the borders of the segments, and windows are small."""
     p = replace(prepared(topology=name, agents=9), world=world, until=16.0)
     with pytest.MonkeyPatch.context() as patched:
-        in_pieces(patched, rows)
+        in_segments(patched, rows)
         patched.setattr("offbeat.engines.sim.ahead.levels.WINDOW", (window, window))
-        p = replace(p, eval_times=sorted({*np.linspace(0.0, 16.0, 9).tolist(), *memory.pieces(p, 1)}))
-        assert len(memory.pieces(p, 1)) > 1
-        wanted = run_one(p, ADSGD, 0.05, "batched")
-        assert same(run_one(p, ADSGD, 0.05, keep_trace=False), wanted)
+        p = replace(p, eval_times=sorted({*np.linspace(0.0, 16.0, 9).tolist(), *time_segments(p, 1)}))
+        assert len(time_segments(p, 1)) > 1
+        wanted = run_one(Job(p, ADSGD, 0.05, "batched"))
+        assert same(run_one(Job(p, ADSGD, 0.05, keep_trace=False)), wanted)
 
 
 def test_runs_side_by_side_are_cut_at_the_same_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeds and steps, one of which diverges in the midst of a piece, with traces and without."""
-    in_pieces(monkeypatch, 500)
+    """Seeds and steps, one of which diverges in the midst of a segment, with traces and without."""
+    in_segments(monkeypatch, 500)
     worlds = [prepared(seed, task="digits", case="comp-straggler") for seed in range(3)]
     jobs = [Job(p, ADSGD, lr, keep_trace=False) for lr in (0.05, 1e38) for p in worlds]
     assert len(engines(jobs)) == 6
     together = [*run_many(jobs)]
     assert [run.diverged_at is not None for run in together] == [False] * 3 + [True] * 3
     for job, run in zip(jobs, together, strict=True):
-        assert same(run, run_one(job.setup, job.spec, job.lr, "batched"))
+        assert same(run, run_one(replace(job, executor="batched", keep_trace=True)))
     kept = [replace(job, keep_trace=True) for job in jobs]
     assert len(engines(kept)) == 1, "a long run of which the trace is held is made alone"
     assert len(engines([jobs[0], *kept])) == 1
 
 
 def late() -> Setup:
-    """A world in which, after some pieces, two things happen that no timetable can order."""
+    """A world in which, after some segments, two things happen that no timetable can order."""
     for seed in range(200):
         p = replace(rough(seed, 64), until=30.0, eval_times=[0.0, 10.0, 20.0, 30.0])
         schedule, known = Schedule(p.topology.views(), p.world, SIZE), 0.0
         try:
             for known in range(3, 33, 3):
-                schedule.piece(float(known), more=True)
+                schedule.segment(float(known), more=True)
         except NoTimetable:
             if known > 12:
                 return p
@@ -188,21 +189,21 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
     """From the start; runs beside it are still made by levels, and everybody is told of all evaluations in
     the end.
     """
-    in_pieces(monkeypatch, 100)
+    in_segments(monkeypatch, 100)
     p = late()
-    assert isinstance(engines([Job(p, ADSGD, 0.05)])[0], Lane), "it does not show at the beginning"
+    assert isinstance(engines([Job(p, ADSGD, 0.05)])[0], SimulatedRun), "it does not show at the beginning"
     told: list[float] = []
-    run = run_one(p, ADSGD, 0.05, progress=lambda name, now, until, curve: told.append(now))
-    assert same(run, run_one(p, ADSGD, 0.05, "batched"))
+    run = run_one(Job(p, ADSGD, 0.05), progress=lambda name, now, until, curve: told.append(now))
+    assert same(run, run_one(Job(p, ADSGD, 0.05, "batched")))
     assert told[-4:] == run.curve.time == [0.0, 10.0, 20.0, 30.0]
     with pytest.raises(SettingError, match="cannot be run by levels here"):
-        run_one(p, ADSGD, 0.05, "levels")
+        run_one(Job(p, ADSGD, 0.05, "levels"))
     smooth = replace(p, world=World(seed=1))
     simulated: list[Setup] = []
 
-    def noted(p: Setup, *rest: Any) -> Simulator:
-        simulated.append(p)
-        return simulator(p, *rest)
+    def noted(job: Job) -> Simulator:
+        simulated.append(job.setup)
+        return simulator(job)
 
     monkeypatch.setattr("offbeat.experiments.runs.simulator", noted)
     for order in ([smooth, p, smooth], [p, smooth, smooth], [smooth, smooth, p]):
@@ -211,7 +212,7 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
         made = [*runs]
         assert simulated == [p]
         for each, run in zip(order, made, strict=True):
-            assert same(run, run_one(each, ADSGD, 0.05, "event-by-event"))
+            assert same(run, run_one(Job(each, ADSGD, 0.05, "event-by-event")))
 
 
 # -- the trace, part by part ------------------------------------------------------------------------
@@ -295,7 +296,7 @@ def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_digest_sees_every_table(table: str) -> None:
-    made = run_one(prepared(), ADSGD, 0.05).trace
+    made = run_one(Job(prepared(), ADSGD, 0.05)).trace
     assert made is not None
     rows = getattr(made, table).copy()
     rows[len(rows) // 2]["agent" if "agent" in rows.dtype.names else "source"] += 1
@@ -312,11 +313,11 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
     p = prepared(loss=0.1)
     if "return" in ALGORITHMS[name].tolerates:
         p = replace(p, world=replace(p.world, crashes=(Crash(2, 9.0, 17.0),)))
-    kept = run_one(p, ALGORITHMS[name], 0.05, "batched")
-    dropped = run_one(p, ALGORITHMS[name], 0.05, "batched", keep_trace=False)
+    kept = run_one(Job(p, ALGORITHMS[name], 0.05, "batched"))
+    dropped = run_one(Job(p, ALGORITHMS[name], 0.05, "batched", keep_trace=False))
     assert dropped.trace is None and kept.trace is not None
     assert same(dropped, kept) and len(kept.trace.writes) > 21
-    sim = simulator(p, ALGORITHMS[name], 0.05, keep_trace=False)
+    sim = simulator(Job(p, ALGORITHMS[name], 0.05, keep_trace=False))
     sim.start()
     sim.run(p.until)
     assert len(sim.recorder.writes) < 7
@@ -327,34 +328,37 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
 MEASURE = """
 import sys
 from pathlib import Path
-from offbeat.experiments import memory
+from offbeat.experiments import jobs
 from offbeat.engines import trace
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.needs import need
 from offbeat.experiments.runs import run_one
 def peak():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
-how, agents, until, memory.PIECE = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+how, agents, until, jobs.SEGMENT = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 row, common = find("adsgd"), dict(task="digits", topology="ring")
-run_one(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how)
+run_one(Job(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how))
 p = prepare(Experiment(agents=agents, until=until, eval_every=until / 2, **common), 0)
 before = peak()
-run = run_one(p, row, 0.01, how, keep_trace=False)
-print(peak() - before, memory.need(p, row, how == "levels", keep_trace=False).total, run.updates)
+job = Job(p, row, 0.01, how, keep_trace=False)
+run = run_one(job)
+print(peak() - before, need(job).total, run.updates)
 """
 
 
-def measured(how: str, agents: int, until: float, piece: int) -> tuple[float, float, int]:
+def measured(how: str, agents: int, until: float, segment: int) -> tuple[float, float, int]:
     """Bytes that a process needed, bytes that were estimated, updates."""
-    command = [sys.executable, "-c", MEASURE, how, str(agents), str(until), str(piece)]
+    command = [sys.executable, "-c", MEASURE, how, str(agents), str(until), str(segment)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     peak, estimate, updates = done.stdout.split()
     return float(peak), float(estimate), int(updates)
 
 
 def test_the_memory_of_a_run_does_not_grow_with_its_length() -> None:
-    """By levels, with pieces of 2 x 10^5 rows: held whole, the timetable of this run takes 220 MB."""
+    """By levels, with segments of 2 x 10^5 rows: held whole, the timetable of this run takes 220 MB."""
     peak, estimate, updates = measured("levels", 200, 2000, 200_000)
     assert updates > 390_000
     assert peak < 120e6
