@@ -39,7 +39,7 @@ def run_of_one(folder: Path) -> Iterator[Join]:
         if (driver := agent._driver) is not None:
             driver.close()
         if agent._bypass is not None:
-            agent._bypass.close(changed=False)
+            agent._bypass.close()
     for bell in bells:
         bell.close()
     for end in lifeline:

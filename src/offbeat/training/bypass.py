@@ -9,66 +9,78 @@ learned from torch, which calls a hook after every one; other changes in place f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from offbeat.core.errors import SettingError
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.guard import Statistics
+from offbeat.engines.live.shm.board import Order
+from offbeat.training.flat import FlatParameters
 
 STEPS, CHANGES = 20, 200
 """So many steps of other optimizers, or changes in place, without a step of ours are no clipping of
 weights."""
 
 DO = "Only steps of the optimizer that `wrap` returned are mixed: make it before `wrap`, and step no other."
+SKIPPED = "If a GradScaler skipped them all, its gradients were never finite: look at this agent's data."
 
 
 class BypassDetector:
     """Counts what changes a model's parameters outside the steps of its agent; use it in a `with` around
     these.
-
-    Attributes:
-        optimizer: the one that was wrapped
-        parameters: what it trains
-        tell: called with a warning, as soon as it is certain; once
     """
 
-    def __init__(
-        self, optimizer: Optimizer, parameters: Sequence[Tensor], tell: Callable[[str], None]
-    ) -> None:
-        self.optimizer, self.tell = optimizer, tell
-        self._ours = {id(p) for p in parameters}
-        self._some = [parameters[0], parameters[-1]]
+    def __init__(self, optimizer: Optimizer, flat: FlatParameters, driver: Driver) -> None:
+        self.optimizer, self.flat, self.driver = optimizer, flat, driver
+        self._ours = {id(p) for p in flat.parameters}
+        self._some = [flat.parameters[0], flat.parameters[-1]]
         self._within = self._warned = False
         self._who = ""
         self._handle = register_optimizer_step_post_hook(self._stepped)
-        self._note()
+        self._reset()
 
-    def __enter__(self) -> BypassDetector:
+    def __enter__(self) -> None:
         self._within = True
         if self._changes() >= CHANGES:
             self._warn()
-        return self
 
     def __exit__(self, *error: object) -> None:
         self._within = False
-        self._note()
+        self._reset()
 
-    def close(self, changed: bool) -> None:
-        """The training is over; `changed`: the parameters are not those of the agent's last step."""
+    def close(self) -> None:
+        """Look at no further steps."""
         self._handle.remove()
+
+    def finish(self, statistics: Statistics | None) -> None:
+        """The training is over: was it the agent that was trained? Raises SettingError if only its model was."""
+        self.close()
+        at, guard = self.driver.performer.at, self.driver.guard
+        if at is None or self.driver.fabric is None:
+            return
+        now = zip(self.flat.parts, at.parts, strict=True)
+        changed = any(not torch.equal(part.cpu(), then) for part, then in now)
         if changed and (self._others or self._changes() >= CHANGES):
             self._warn()
+        if self.driver.performer.steps or self.driver.fabric.board.order >= Order.STOP:
+            return
+        if changed or (statistics is not None and statistics.changed()):
+            raise SettingError(
+                f"Agent {self.driver.me} made no step, though its model was changed. {DO} {SKIPPED}"
+            )
+        guard.tell(f"the script ended without a step. {DO}")
 
     def _stepped(self, optimizer: Optimizer, *_: Any) -> None:
-        if self._within or not any(
-            id(p) in self._ours for group in optimizer.param_groups for p in group["params"]
-        ):
+        stepped = (id(p) for group in optimizer.param_groups for p in group["params"])
+        if self._within or self._ours.isdisjoint(stepped):
             return
         self._others += 1
-        whose = (
-            "the wrapped optimizer past its own step" if optimizer is self.optimizer else "another optimizer"
-        )
+        ours = optimizer is self.optimizer
+        whose = "the wrapped optimizer past its own step" if ours else "another optimizer"
         self._who = f"{whose} ({type(optimizer).__name__})"
         if self._others == STEPS:
             self._warn()
@@ -77,15 +89,14 @@ class BypassDetector:
         if not self._warned:
             self._warned = True
             steps, changes = f"{self._others:,} steps of {self._who}", f"{self._changes():,} changes in place"
-            what = steps if self._others else changes
-            self.tell(
-                f"{what} CHANGED THIS MODEL WITHOUT A STEP OF ITS AGENT; the others hear nothing of that. "
-                f"{DO}"
+            self.driver.guard.tell(
+                f"{steps if self._others else changes} CHANGED THIS MODEL WITHOUT A STEP OF ITS AGENT; the "
+                f"others hear nothing of that. {DO}"
             )
 
     def _changes(self) -> int:
         return max(p._version - then for p, then in zip(self._some, self._then, strict=True))
 
-    def _note(self) -> None:
+    def _reset(self) -> None:
         self._then = [p._version for p in self._some]
         self._others = 0

@@ -1,4 +1,4 @@
-"""When and what is saved of an agent that trains in the user's own loop."""
+"""When and what is saved of an agent that trains in the user's own loop, and how it is restored."""
 
 from __future__ import annotations
 
@@ -45,36 +45,37 @@ class Every:
 
 @dataclass
 class Saver:
-    """Saves one agent into its folder, and remembers what it was restored from."""
+    """Saves one agent into its folder, and remembers what it was restored from.
+
+    Attributes:
+        about: which run this is
+        restored: the checkpoint that it goes on from, if there is one
+        statistics: what keeps the model's buffers finite, unless they may be as they are
+    """
 
     folder: Path
     about: Mapping[str, Any]
     every: Every
+    driver: Driver
     model: nn.Module
     flat: FlatParameters
     optimizer: Optimizer
-    places: DataProgress
+    progress: DataProgress
     restored: Mapping[str, Any] = field(default_factory=dict)
-    statistics: Statistics | None = None
-    """What keeps the model's buffers finite, if anything does."""
 
     def __post_init__(self) -> None:
+        self.statistics = Statistics(self.model) if self.driver.guard.on else None
         self._saved_at, self._saved_step, self._checks = time.monotonic(), -1, 0
         self._known: set[str] = set()
         self._usual: set[str] = set()
 
-    def due(self, steps: int) -> bool:
-        """Whether it is time again."""
-        if self.every.steps:
-            return steps % self.every.steps == 0
-        return time.monotonic() - self._saved_at >= self.every.seconds
-
-    def check(self, driver: Driver) -> None:
+    def check(self) -> None:
         """Raise SettingError if something cannot be saved: now, and not after an hour of training."""
         self._checks += 1
         try:
-            with driver.lock:
-                _, tensors = encode({"agent": checkpoint.agent_state(driver.agent), **self._training()})
+            with self.driver.lock:
+                state = {"agent": checkpoint.agent_state(self.driver.agent), **self._training()}
+                _, tensors = encode(state)
             new = {name: tensor for name, tensor in tensors.items() if name not in self._known}
             self._known.update(new)
             self._usual.update(not_finite(new))  # a mask of -inf, or whatever an optimizer begins with
@@ -90,40 +91,47 @@ class Saver:
         return {
             "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
             "optimizer": self.optimizer.state_dict(),
-            "data": self.places.kept,
+            "data": self.progress.kept,
             "torch": torch.get_rng_state(),
         }
 
-    def save(self, driver: Driver, final: bool = False) -> str:
-        """Write a checkpoint if one is due, or `final`. Returns why it is not written, if it is not finite."""
+    def step_made(self) -> None:
+        """Remember where the data are, and save if it is time again."""
+        self.progress.keep()
         if self._checks < 2:
-            self.check(driver)  # once more, as optimizers make their state in their first step
-        at, steps = driver.performer.at, driver.performer.steps
-        if at is None or steps == self._saved_step or not (final or self.due(steps)):
+            self.check()  # once more, as optimizers make their state in their first step
+        steps, now = self.driver.performer.steps, time.monotonic()
+        if steps % self.every.steps == 0 if self.every.steps else now - self._saved_at >= self.every.seconds:
+            self.save()
+
+    def save(self) -> str:
+        """Write a checkpoint of the last step. Returns why it is not written, if it is not finite."""
+        at, steps = self.driver.performer.at, self.driver.performer.steps
+        if at is None or steps == self._saved_step:
             return ""
         self.mend()
         more = {"model": self.flat.named(at.parts), **self._training()}
-        refused = driver.save(self.folder, self.about, more, self._usual)
+        refused = self.driver.save(self.folder, self.about, more, self._usual)
         self._saved_at = time.monotonic()
         self._saved_step = self._saved_step if refused else steps
         return refused
 
     def mend(self) -> None:
-        """Give buffers that are not finite their last values (`Statistics.mend`)."""
+        """Give buffers that are not finite their last values."""
         if self.statistics is not None:
             self.statistics.mend()
 
-    def load(self, step: int) -> Mapping[str, Any]:
-        """The checkpoint of a step. Raises DataError, and SettingError if it is of another run."""
-        about, state = checkpoint.load(self.folder / f"{checkpoint.step_name(step)}.safetensors")
-        checkpoint.refuse_other(about, dict(self.about))
-        self.restored = state
-        return self.restored
+    def restore(self, step: int | None) -> None:
+        """Give optimizer, buffers, random numbers and loops the state that they had in the checkpoint of a
+        step; the agent gives the parameters.
 
-    def restore_training(self) -> None:
-        """Give optimizer, buffers, random numbers and loops their state; the agent gives the parameters."""
-        if self.restored:
-            self.optimizer.load_state_dict(self.restored["optimizer"])
-            self.model.load_state_dict(self.restored["rest"], strict=False)
-            torch.set_rng_state(self.restored["torch"])
-        self.places.restore(self.restored.get("data"))
+        Raises DataError, and SettingError if it is of another run.
+        """
+        if step is not None:
+            about, state = checkpoint.load(self.folder / f"{checkpoint.step_name(step)}.safetensors")
+            checkpoint.refuse_other(about, self.about)
+            self.restored = state
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.model.load_state_dict(state["rest"], strict=False)
+            torch.set_rng_state(state["torch"])
+        self.progress.restore(self.restored.get("data"))
