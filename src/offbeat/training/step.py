@@ -23,7 +23,11 @@ from offbeat.training.saver import Saver
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """saver, bypass: None where the agent is alone, without a run."""
+    """One step of a wrapped model.
+
+    Attributes:
+        saver, bypass: None where the agent is alone, without a run
+    """
 
     flat: FlatParameters
     rule: OptimizerRule
