@@ -58,25 +58,13 @@ def export(
     for source in done.sources:
         at = "" if source.time is None else f" at time {source.time:,.4g}"
         console.print(Text(f"agent {source.agent}: step {source.step}{at}, {source.path}"), soft_wrap=True)
-    if done.behind:
-        others = ",".join(str(s.agent) for s in done.sources if s.agent not in done.behind)
-        note = (
-            "Far behind the others, as they are slow, left early or were killed: agents "
-            f"{', '.join(map(str, done.behind))}. They count as much as the others; --agents {others} leaves "
-            "them out."
-        )
-        console.print(Text(note, "yellow"), soft_wrap=True)
-    for note in done.damaged:
-        console.print(Text(note, "yellow"), soft_wrap=True)
-    for i in done.missing:
-        console.print(Text(f"agent {i}: left out, no checkpoint", "yellow"), soft_wrap=True)
+    for warning in done.warnings:
+        console.print(Text(warning, "yellow"), soft_wrap=True)
     console.print(Text(f"Written: {done.path}"), soft_wrap=True)
     load = f"safetensors.torch.load_file({str(done.path)!r})"
-    how = (
-        f"model.load_state_dict({load})"
-        if done.named
-        else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
-    )
+    how = f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
+    if done.sources[0].named:
+        how = f"model.load_state_dict({load})"
     console.print(Text(f"To load: {how}"), soft_wrap=True)
 
 
