@@ -4,7 +4,7 @@ model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from operator import attrgetter, is_
@@ -20,10 +20,11 @@ from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.vector import Parts
 from offbeat.training.staging import Staging
 
-FEW, ALIGNED = (
-    4,
-    64,
-)  # names in a message; bytes, as torch aligns: elsewhere matrix products may round differently
+FEW = 4
+"""Names in a message."""
+ALIGNED = 64
+"""Bytes, as torch aligns: elsewhere matrix products may round differently."""
+CPU = torch.device("cpu")
 BEFORE = "before wrapping the model"
 AVERAGING = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 _get: Callable[..., Any] = dict.get
@@ -58,12 +59,9 @@ class FlatParameters:
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of
     64 bytes; what lies between is zero, and linear operations keep it so. Each has a storage of its own over
-    its part of the
-    memory: what saves models (safetensors, torch.save) looks at storages, and takes a view for a part.
-        BatchNorm's
-    running statistics, like all buffers, are not parameters: they stay each agent's own and are never mixed;
-        an
-    exported model has their mean over the agents.
+    its part of the memory: what saves models (safetensors, torch.save) looks at storages, and takes a view
+    for a part. BatchNorm's running statistics, like all buffers, are not parameters: they stay each agent's
+    own and are never mixed; an exported model has their mean over the agents.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -81,7 +79,7 @@ class FlatParameters:
         self.parts: Parts = tuple(
             torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items()
         )
-        for p, placement in zip(self.parameters, self.placements, strict=True):
+        for p, placement, _ in self._each(self.parts):
             p.data = _own(self.parts, placement).copy_(p.data)
         self.staging = Staging(self.parts)
         self._called = {
@@ -89,8 +87,13 @@ class FlatParameters:
         }
         self._remember()
 
+    def _each(self, parts: Parts) -> Iterator[tuple[nn.Parameter, Placement, Tensor]]:
+        """Every parameter, its placement, and what lies there in flat tensors like the buffers."""
+        for p, placement in zip(self.parameters, self.placements, strict=True):
+            yield p, placement, _view(parts, placement)
+
     @property
-    def names(self) -> list[list[Any]]:
+    def layout(self) -> list[list[Any]]:
         """What lies where, for JSON: two models can be mixed, and restored, if and only if these are equal."""
         strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.placements]
         return [
@@ -117,28 +120,28 @@ class FlatParameters:
         return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
 
     def zeros(self) -> Parts:
-        """FlatParameters tensors like the buffers."""
+        """Flat tensors like the buffers."""
         return tuple(torch.zeros_like(part) for part in self.parts)
 
     @torch.no_grad()
     def gradient(self) -> Parts:
         """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
         flat = self.zeros()
-        for p, placement in zip(self.parameters, self.placements, strict=True):
+        for p, placement, view in self._each(flat):
             if p.grad is not None:
                 if p.grad.layout is not torch.strided:
                     raise SettingError(f"The gradient of '{placement.name}' is sparse; expected dense ones.")
-                _view(flat, placement).copy_(p.grad)
+                view.copy_(p.grad)
         return flat
 
     @torch.no_grad()
     def set_gradient(self, parts: Parts) -> None:
         """Copy flat tensors into the parameters' `grad`."""
         self._require_fit(parts)
-        for p, placement in zip(self.parameters, self.placements, strict=True):
+        for p, _, view in self._each(parts):
             if p.grad is None or p.grad.layout is not torch.strided or p.grad.requires_grad:
                 p.grad = torch.empty_like(p)
-            p.grad.copy_(_view(parts, placement))
+            p.grad.copy_(view)
 
     @torch.no_grad()
     def write(self, parts: Parts, told: bool = True) -> None:
@@ -158,10 +161,7 @@ class FlatParameters:
         pickled.
         """
         self._require_fit(parts)
-        by = {
-            id(p): _view(parts, placement)
-            for p, placement in zip(self.parameters, self.placements, strict=True)
-        }
+        by = {id(p): view for p, _, view in self._each(parts)}
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
 
     def _require_fit(self, parts: Parts) -> None:
@@ -186,38 +186,21 @@ class FlatParameters:
         """What torch moved to shared memory, as it does with all that goes to another process, comes back
         here.
         """
-        for p, placement in zip(self.parameters, self.placements, strict=True):
-            if placement.device.type == "cpu" and p.device.type == "cpu" and p.is_shared():  # type: ignore[no-untyped-call]
-                view = _view(self.parts, placement)
-                if (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride()):
-                    p.data = _own(self.parts, placement).copy_(p.data)
+        for p, placement, view in self._each(self.parts):
+            same = (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride())
+            if same and p.device == placement.device == CPU and p.is_shared():  # type: ignore[no-untyped-call]
+                p.data = _own(self.parts, placement).copy_(p.data)
 
     def _examine(self) -> None:
+        """Raise BrokenViews if anything keeps the model from being read and written in the buffers."""
         now = dict(self.model.named_parameters(remove_duplicate=False))
         new = [name for name, p in now.items() if p.requires_grad and self._called.get(name) is not p]
-        for p, placement in zip(self.parameters, self.placements, strict=True):
+        for p, placement, view in self._each(self.parts):
             name = next(
                 (n for n, q in self._called.items() if q is p and now.get(n) is not p), placement.name
             )
-            q, view = now.get(name, p), _view(self.parts, placement)
-            moved = p.data_ptr() != view.data_ptr() or p.stride() != view.stride()
-            rows = (
-                (
-                    name not in now,
-                    f"is gone; new: {some(new) or 'none'}",
-                    "re-parametrise, compile, replace modules",
-                ),
-                (q.dtype != view.dtype, f"is {q.dtype}, was {view.dtype}", "call .to(dtype) or .half()"),
-                (q.device != view.device, f"is on {q.device}, was on {view.device}", "call .to(device)"),
-                (
-                    q is not p,
-                    "was replaced, as load_state_dict(assign=True) does",
-                    "load without assign, or replace",
-                ),
-                (not p.requires_grad, "was frozen", "freeze parameters"),
-                (moved, "was moved: .to(memory_format=...), flatten_parameters() or .data = ...", "do that"),
-            )
-            for _, what, do in (row for row in rows if row[0]):
+            if broken := _broken(p, now.get(name), view, new):
+                what, do = broken
                 raise BrokenViews(
                     f"Parameter '{name}' left the shared buffer: it {what}. Expected: {do} {BEFORE}."
                 )
@@ -225,10 +208,23 @@ class FlatParameters:
             raise BrokenViews(f"{some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
 
 
-def buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of the floating-point buffers in the model's state dict, such as BatchNorm's running statistics."""
-    mine = {id(b) for b in model.buffers() if b.is_floating_point()}
-    return {name: b.detach().clone() for name, b in model.state_dict(keep_vars=True).items() if id(b) in mine}
+def _broken(
+    p: nn.Parameter, now: nn.Parameter | None, view: Tensor, new: list[str]
+) -> tuple[str, str] | None:
+    """What happened to a parameter, now called otherwise perhaps, and what is to be done before wrapping."""
+    if now is None:
+        return f"is gone; new: {some(new) or 'none'}", "re-parametrise, compile, replace modules"
+    if now.dtype != view.dtype:
+        return f"is {now.dtype}, was {view.dtype}", "call .to(dtype) or .half()"
+    if now.device != view.device:
+        return f"is on {now.device}, was on {view.device}", "call .to(device)"
+    if now is not p:
+        return "was replaced, as load_state_dict(assign=True) does", "load without assign, or replace"
+    if not p.requires_grad:
+        return "was frozen", "freeze parameters"
+    if p.data_ptr() != view.data_ptr() or p.stride() != view.stride():
+        return "was moved: .to(memory_format=...), flatten_parameters() or .data = ...", "do that"
+    return None
 
 
 def _view(parts: Parts, placement: Placement) -> Tensor:
@@ -254,9 +250,8 @@ def _count(tensors: list[nn.Parameter]) -> None:
 
 def some(names: list[str]) -> str:
     """A few names, and how many more there are."""
-    return ", ".join(f"'{name}'" for name in names[:FEW]) + f" and {len(names) - FEW} more" * (
-        len(names) > FEW
-    )
+    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+    return ", ".join(f"'{name}'" for name in names[:FEW]) + more
 
 
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:

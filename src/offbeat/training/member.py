@@ -174,7 +174,7 @@ class Member:
     def _made_saver(self, here: Place, driver: Driver, model: nn.Module, optimizer: Optimizer) -> Saver:
         about = {
             "algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name, "seed": self.seed,
-            "model": self._flat.names,
+            "model": self._flat.layout,
         }  # fmt: skip
         folder = here.folder / "checkpoints" / f"agent-{self.rank}"
         every = Every.parse(here.settings["checkpoint_every"])
