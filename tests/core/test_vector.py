@@ -1,3 +1,5 @@
+"""Vectors as linear forms: what is evaluated, when, and in which order."""
+
 import gc
 import pickle
 from collections.abc import Sequence

@@ -1,3 +1,5 @@
+"""The trace: iterations, versions, B and D of arXiv:2505.10322; and its file."""
+
 import os
 from pathlib import Path
 

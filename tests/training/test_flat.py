@@ -1,3 +1,5 @@
+"""A model's parameters as one flat buffer: training, saving and loading go on as if it were not there."""
+
 import copy
 import time
 from collections.abc import Callable, Iterator
