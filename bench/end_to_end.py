@@ -30,23 +30,12 @@ def command(folder: Path, until: float, workers: int | None) -> tuple[float, dic
     """Seconds, and the updates of every algorithm."""
     with TemporaryDirectory() as temporary:
         out = Path(temporary) / "out.json"
-        arguments = [
-            "compare",
-            "--task",
-            "mnist",
-            "--case",
-            "combined",
-            "--data",
-            str(folder),
-            "--target",
-            "0.89",
-        ]
-        arguments += [] if workers is None else ["--workers", str(workers)]
+        words = f"compare --task mnist --case combined --target 0.89 --until {until} --quiet".split()
+        words += ["--data", str(folder), "--json", str(out)]
+        words += [] if workers is None else ["--workers", str(workers)]
         began = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-m", "offbeat", *arguments, "--until", str(until), "--json", str(out), "--quiet"],
-            check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "offbeat", *words]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - began
         return seconds, {run["algorithm"]: run["updates"] for run in json.loads(out.read_text())["runs"]}
 

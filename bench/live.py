@@ -291,8 +291,9 @@ def memory(bench: Bench) -> list[Line]:
 
 
 ROWS: dict[str, Callable[[Bench], list[Line]]] = {
-    "overhead": overhead, "straggler": straggler, "one-step": one_step, "big": big, "age": age, "killed": killed,
-    "memory": memory, "race": lambda bench: [Line(**row) for row in racing.rows(bench.data, bench.quick)],
+    "overhead": overhead, "straggler": straggler, "one-step": one_step, "big": big, "age": age,
+    "killed": killed, "memory": memory,
+    "race": lambda bench: [Line(**row) for row in racing.rows(bench.data, bench.quick)],
     "predict": lambda bench: [Line(**row) for row in foretelling.rows(bench.quick)],
 }  # fmt: skip
 
@@ -311,8 +312,9 @@ def main() -> None:
     options = parser.parse_args()
     bench, began = Bench(options.quick, options.data), time.monotonic()
     torch.set_num_threads(1)
-    found: dict[str, Any] = {"machine": {"cpus": os.cpu_count(), "kernel": kernel.name(), "torch": torch.__version__,
-                                         "python": platform.python_version()}}  # fmt: skip
+    about = {"cpus": os.cpu_count(), "kernel": kernel.name()}
+    about |= {"torch": torch.__version__, "python": platform.python_version()}
+    found: dict[str, Any] = {"machine": about}
     print(
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {kernel.name()}\n"
     )

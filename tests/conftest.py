@@ -1,4 +1,4 @@
-"""What all tests share: one thread, reproducible Hypothesis, where real data may be, fixtures for whole commands."""
+"""What all tests share: one thread, reproducible Hypothesis, real data, fixtures for whole commands."""
 
 from __future__ import annotations
 

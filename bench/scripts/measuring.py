@@ -146,8 +146,8 @@ def launch(
 ) -> Trace:
     """A run of a script with offbeat, as `offbeat launch` starts it; its trace."""
     settings = {
-        "agents": agents, "topology": topology, "algorithm": "adsgd", "seed": 0, "unit": 1.0, "folder": str(where),
-        "checkpoint_every": NEVER, "resume": False, "faults": [],
+        "agents": agents, "topology": topology, "algorithm": "adsgd", "seed": 0, "unit": 1.0,
+        "folder": str(where), "checkpoint_every": NEVER, "resume": False, "faults": [],
     }  # fmt: skip
     job = Job(agents, ["-m", "offbeat.training.child", str(script), *arguments], where, settings)
     Launcher(job, lambda agent, line: tell(f"[{agent}] {line}"), watch).run()

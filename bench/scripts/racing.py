@@ -97,7 +97,7 @@ def rows(where: Path | None, quick: bool) -> list[dict[str, Any]]:
                 f"step {ddp:g} for both" if ddp == adsgd else f"each at its best step, {ddp:g} and {adsgd:g}"
             )
             lines.append({
-                "name": f"time to 89 % on MNIST, {n} agents, DDP over ADSGD, {which}", "values": [ratio], "unit": "",
-                "goal": f">= {goal}", "good": ratio >= goal, "note": f"{a:.1f} s and {b:.1f} s",
+                "name": f"time to 89 % on MNIST, {n} agents, DDP over ADSGD, {which}", "values": [ratio],
+                "unit": "", "goal": f">= {goal}", "good": ratio >= goal, "note": f"{a:.1f} s and {b:.1f} s",
             })  # fmt: skip
     return lines

@@ -534,7 +534,7 @@ def test_a_folder_that_is_gone_at_the_end_costs_no_table(call: Call, monkeypatch
 
 
 def test_advice_can_be_followed(call: Call) -> None:
-    """One algorithm cannot be given several steps, so that is not what a second step for it is answered with."""
+    """One algorithm cannot be given several: that is not the answer to a second one."""
     assert "several steps" not in call(*QUICK, "--lr", "rfast=0.1", "--lr", "rfast=0.2").refused().err
     assert "several steps" in call(*QUICK, "--lr", "0.1", "--lr", "0.2").refused().err
 
@@ -744,9 +744,12 @@ def test_version(call: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 def test_lists_name_everything_that_can_be_named(call: Call) -> None:
     names: dict[str, Iterable[str]] = {
-        "algorithms": offbeat.ALGORITHMS, "topologies": offbeat.TOPOLOGIES, "tasks": offbeat.TASKS,
-        "cases": offbeat.CASES, "delays": {"gamma", "lognormal", "exponential", "constant"},
-    }  # fmt: skip
+        "algorithms": offbeat.ALGORITHMS,
+        "topologies": offbeat.TOPOLOGIES,
+        "tasks": offbeat.TASKS,
+        "cases": offbeat.CASES,
+        "delays": {"gamma", "lognormal", "exponential", "constant"},
+    }
     whole = call("list")
     assert whole.code == 0
     for what, table in names.items():
@@ -807,8 +810,11 @@ def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.
     assert outcome.code == 130
     assert "No run was finished" in outcome.out
     assert read("out.json") == {
-        "offbeat": offbeat.__version__, "interrupted": True, "planned": dict.fromkeys(ALGORITHMS, 1), "runs": []
-    }  # fmt: skip
+        "offbeat": offbeat.__version__,
+        "interrupted": True,
+        "planned": dict.fromkeys(ALGORITHMS, 1),
+        "runs": [],
+    }
     assert "Traceback" not in outcome.err
 
 
@@ -905,10 +911,7 @@ def test_a_trace_that_cannot_be_written_costs_no_result(
         shutil.rmtree(folder)
 
     monkeypatch.setattr(offbeat.Trace, "save", once)
-    outcome = call(
-        "compare", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "20", "--traces", folder,
-        "--json", "out.json",
-    )  # fmt: skip
+    outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--traces", folder, "--json", "out.json")
     assert outcome.code == 1
     assert "dsgd" in outcome.out
     assert [run["algorithm"] for run in read("out.json")["runs"]] == ["adsgd", "dsgd"]

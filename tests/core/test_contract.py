@@ -289,7 +289,7 @@ def test_what_is_no_effect_is_refused_without_a_checker() -> None:
 
 
 def test_late_binding_is_real_an_unpinned_value_moves_on() -> None:
-    """What R-FAST would do without pin: the consumed sum is overwritten with the new one, and mass is lost."""
+    """What R-FAST would do without pin: the consumed sum is overwritten with the new one: mass is lost."""
 
     @dataclass
     class Keeper(Agent):

@@ -29,7 +29,7 @@ from offbeat.core.vector import (
     split,
     total,
     zero,
-)  # fmt: skip
+)
 
 numbers = st.floats(-10, 10, allow_nan=False, width=32)
 

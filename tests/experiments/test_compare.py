@@ -180,7 +180,7 @@ def test_a_users_own_algorithm_runs_beside_ours() -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_algorithm_3_is_algorithm_2(quick: bool) -> None:
-    """Per update, while links are so fast that no difference waits; and in the limit, when they are summed."""
+    """Per update, while links are so fast that no difference waits; in the limit, when they are summed."""
     own = example("memory_efficient").MemoryEfficientADSGD
     world = World(
         seed=3, slow_compute={4: 10.0}, communication=Delay("lognormal", mean=0.01 if quick else 3.0)
@@ -308,6 +308,9 @@ def test_the_table_names_the_form_of_each_algorithm() -> None:
     said = " ".join(
         str(offbeat.compare(["adsgd", "adpsgd:wait", "dsgd:after"], **QUICK | {"until": 2})).split()
     )
-    form = "adpsgd:wait computes, then averages and waits for the answer; dsgd:after computes, then sends its model."
+    form = (
+        "adpsgd:wait computes, then averages and waits for the answer; "
+        "dsgd:after computes, then sends its model."
+    )
     assert form in said
     assert "sends its model" not in str(offbeat.compare([DSGD()], **QUICK | {"until": 2}))

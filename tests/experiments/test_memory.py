@@ -34,7 +34,8 @@ def peak():  # ru_maxrss would begin with that of the process that started this 
     return 1024 * int(lines["VmHWM"].split()[0])
 row, how, agents, until = find(sys.argv[1]), sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
 small, p = (
-    prepare(Experiment(task="digits", agents=n, topology="ring", until=t), 0) for n, t in ((9, 2), (agents, until))
+    prepare(Experiment(task="digits", agents=n, topology="ring", until=t), 0)
+    for n, t in ((9, 2), (agents, until))
 )
 run_one(Job(small, row, 0.01, how))
 before = peak()
@@ -132,10 +133,9 @@ def test_a_grid_is_counted_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -
         grid.points(table)
 
 
-@pytest.mark.parametrize(("options", "said"), [(("--agents", "8000"), "8,000 processes would need 400.0 GB"),
-                                               (("--until", "1e12"), "it would run for years")])  # fmt: skip
-def test_live_runs_of_impossible_sizes_start_nothing(call: Call, options: tuple[str, ...], said: str) -> None:
-    assert said in call("live", *options).refused().said
+def test_live_runs_of_impossible_sizes_start_nothing(call: Call) -> None:
+    assert "8,000 processes would need 400.0 GB" in call("live", "--agents", "8000").refused().said
+    assert "it would run for years" in call("live", "--until", "1e12").refused().said
     assert not [*Path.cwd().iterdir()]
 
 

@@ -58,10 +58,12 @@ def test_a_pause_of_the_whole_machine_is_left_out() -> None:
         return moved
 
     stopped = replace(
-        trace, events=later(trace.events, "time", "start", "end"), writes=later(trace.writes, "time"),
+        trace,
+        events=later(trace.events, "time", "start", "end"),
+        writes=later(trace.writes, "time"),
         transmissions=later(trace.transmissions, "start", "end"),
         settings={**trace.settings, "experiment": {**trace.settings["experiment"], "until": 680.0}},
-    )  # fmt: skip
+    )
     assert pauses(trace) == []
     ((start, end),) = pauses(stopped)
     assert 290 < start <= 300.1
@@ -89,7 +91,7 @@ def test_the_recorded_run_is_predicted(algorithm: str) -> None:
 @pytest.mark.parametrize("recorded", ["adsgd", "dsgd"])
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "allreduce"])
 def test_a_straggler_is_predicted_from_a_run_without(recorded: str, algorithm: str) -> None:
-    """Steps and time to target, against the simulator's truth; another algorithm than the recorded one too."""
+    """Steps and time to target, against the simulator's truth; also of another algorithm."""
     truth, _ = simulated(algorithm, case="comp-straggler", straggler=2, until=2000.0)
     found = predict(simulated(recorded)[1], algorithm, case="comp-straggler", straggler=2, until=2000.0)
     assert sum(found.predicted.steps) == pytest.approx(truth.updates, rel=0.05)
@@ -127,10 +129,8 @@ def test_of_a_script_the_schedule_is_predicted(algorithm: str) -> None:
 def live(folder: Path, *options: str) -> Path:
     """A real run of 160 units of 20 ms; its trace."""
     folder.mkdir()
-    run = finished(
-        folder, "live", "--task", "quadratic", "--agents", "4", "--unit", "20ms", "--until", "160", "--out", "out",
-        "--quiet", *options,
-    )  # fmt: skip
+    words = "live --task quadratic --agents 4 --unit 20ms --until 160 --out out --quiet"
+    run = finished(folder, *words.split(), *options)
     assert run.code == 0, run.said + run.complained
     return next((folder / "out").glob("*/trace.npz"))
 
@@ -154,10 +154,10 @@ def test_a_real_straggler_is_predicted_from_a_real_run_without(tmp_path: Path) -
 
 def test_the_command_prints_a_table_and_writes_the_numbers(tmp_path: Path) -> None:
     simulated("adsgd")[1].save(tmp_path / "trace.npz")
+    words = ["--algorithm", "dsgd", "--case", "comp-straggler", "--json"]
     done = CliRunner().invoke(
-        app, ["predict", str(tmp_path / "trace.npz"), "--algorithm", "dsgd", "--case", "comp-straggler",
-              "--json", str(tmp_path / "out.json")],
-    )  # fmt: skip
+        app, ["predict", str(tmp_path / "trace.npz"), *words, str(tmp_path / "out.json")]
+    )
     assert done.exit_code == 0, done.output
     assert all(word in done.output for word in ("recorded", "predicted", "asked for", "dsgd", "time to gap"))
     written = json.loads((tmp_path / "out.json").read_text())

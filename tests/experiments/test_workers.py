@@ -1,4 +1,4 @@
-"""A comparison on several cores: the same bytes, whatever finishes first, fails, is killed or does not fit."""
+"""A comparison on several cores: the same bytes, whatever is first, fails, is killed or does not fit."""
 
 import json
 import os
@@ -193,8 +193,8 @@ def test_one_portion_or_one_worker_is_done_alone() -> None:
 @pytest.mark.usefixtures("alone", "short")
 @pytest.mark.parametrize(
     "own",
-    [{"topology": nx.petersen_graph()}, {"rule": offbeat.Momentum}, {"compute": offbeat.empirical([1.0, 2.0])},
-     {"task": random_quadratic(9, np.random.default_rng(0))}],
+    [{"topology": nx.petersen_graph()}, {"rule": offbeat.Momentum},
+     {"compute": offbeat.empirical([1.0, 2.0])}, {"task": random_quadratic(9, np.random.default_rng(0))}],
     ids=["graph", "rule", "delays", "task"],
 )  # fmt: skip
 def test_objects_of_ones_own_stay_in_this_process(own: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Docstrings as the API reference can show them: what is said of arguments and attributes stands in sections."""
+"""Docstrings as the API reference can show them: arguments and attributes stand in sections."""
 
 import ast
 import re
@@ -53,7 +53,7 @@ def outside(node: Documented, lines: list[str]) -> list[str]:
 
 
 def section(lines: list[str]) -> list[str]:
-    """The lines of a section: all that are indented, as pdoc has it, and so an example that follows it too."""
+    """The lines of a section: all that are indented, as pdoc has it; so an example that follows it, too."""
     body = list(dropwhile(lambda line: line not in SECTIONS, lines))[1:]
     return list(takewhile(lambda line: not line or line.startswith(" "), body))
 

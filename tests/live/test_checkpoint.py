@@ -1,4 +1,4 @@
-"""Checkpoints: every bit comes back, at any instant there is a whole one, and of another run there is none."""
+"""Checkpoints: every bit comes back, at any instant there is a whole one, of another run there is none."""
 
 import errno
 import json
@@ -52,8 +52,9 @@ from offbeat.engines.sim.simulator import Simulator
 
 SPAWN = multiprocessing.get_context("spawn")
 DTYPES = [
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8,
-    torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.uint16, torch.uint32, torch.float8_e4m3fn,
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
+    torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128, torch.uint16, torch.uint32,
+    torch.float8_e4m3fn,
 ]  # fmt: skip
 
 
@@ -206,8 +207,8 @@ def test_copies_that_are_gone_are_not_taken_for_others() -> None:
 def test_one_object_in_several_places_stays_one_object() -> None:
     x, shared = Vector((torch.ones(2), torch.zeros(1, dtype=torch.float64)), Stamp(1, 2)), [1]
     alias = Vector(x.parts)
-    back = again({"heard": {1: x, 2: Vector((torch.ones(2),))}, "mail": deque([Part(0, x)]), "two": (shared, shared),
-                  "alias": alias, "array": (a := np.zeros(2), a)})  # fmt: skip
+    agent = {"heard": {1: x, 2: Vector((torch.ones(2),))}, "mail": deque([Part(0, x)])}
+    back = again(agent | {"two": (shared, shared), "alias": alias, "array": (a := np.zeros(2), a)})
     assert back["heard"][1] is back["mail"][0].v
     assert back["heard"][1] is not back["heard"][2]
     assert back["two"][0] is back["two"][1]
@@ -260,7 +261,10 @@ def linked(levels: int) -> list[Any]:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"letters": {3: [0, max]}}, r"state\.letters\[3\]\[1\] is of type builtins\.builtin_function_or_method"),
+        (
+            {"letters": {3: [0, max]}},
+            r"state\.letters\[3\]\[1\] is of type builtins\.builtin_function_or_method",
+        ),
         ([{"a b": {1}}], r"state\[0\]\['a b'\] is of type builtins\.set"),
         ({"mail": deque([Part(0, print)])}, r"state\.mail\[0\]\.v is of type builtins\."),  # type: ignore[arg-type]
         ((Thawed(),), r"state\[0\] is of type \S*\.Thawed"),
@@ -276,7 +280,7 @@ def linked(levels: int) -> list[Any]:
         ({(1, (2.5,)): 0}, r"A key of state is of type builtins\.tuple"),
         (linked(200), "more than 100 levels deep"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_stored_is_refused_by_place_and_type(value: Any, message: str) -> None:
     with pytest.raises(ContractError, match=message):
         encode(value)
@@ -323,9 +327,12 @@ def test_nothing_is_imported_for_a_name_in_a_file(name: str) -> None:
 
 @pytest.mark.parametrize(
     "tree",
-    [{}, {"same": 0}, {"pickle": ""}, {"tensor": "t"}, {"dict": [[[], 1]]}, {"dict": [1]}, {"vector": 3, "stamp": None},
-     {"float": "zz"}, {"float": "00"}, {"int": "x"}, {"deque": []}, {"tensor": "there", "dtype": "nn", "shape": [1]},
-     {"tensor": "there", "dtype": "float64", "shape": [7]}, {"message": 1}, {"tuple": None}],
+    [
+        {}, {"same": 0}, {"pickle": ""}, {"tensor": "t"}, {"dict": [[[], 1]]}, {"dict": [1]},
+        {"vector": 3, "stamp": None}, {"float": "zz"}, {"float": "00"}, {"int": "x"}, {"deque": []},
+        {"tensor": "there", "dtype": "nn", "shape": [1]}, {"message": 1}, {"tuple": None},
+        {"tensor": "there", "dtype": "float64", "shape": [7]},
+    ],
 )  # fmt: skip
 def test_what_is_no_encoded_state_is_a_data_error(tree: Any) -> None:
     with pytest.raises(DataError):
@@ -805,8 +812,9 @@ def test_a_flipped_bit_anywhere_is_noticed(at: str, tmp_path: Path) -> None:
     path = save(tmp_path, step_name(1), {"seed": 1}, {"x": torch.ones(5000), "steps": 7})
     content = bytearray(path.read_bytes())
     head = int.from_bytes(content[:8], "little")
-    places = {"length": 0, "version": content.index(b"checkpoint 2") + 11, "sum": content.index(b'"sum": "') + 9,
-              "head": content.index(b"seed"), "tensor": 8 + head + 2001, "end": len(content) - 1}  # fmt: skip
+    version, total = content.index(b"checkpoint 2") + 11, content.index(b'"sum": "') + 9
+    places = {"length": 0, "version": version, "sum": total, "head": content.index(b"seed")}
+    places |= {"tensor": 8 + head + 2001, "end": len(content) - 1}
     content[places[at]] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"step-000000001\.safetensors cannot be read .*damaged"):

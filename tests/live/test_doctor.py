@@ -235,8 +235,9 @@ def test_limits_of_a_container_in_version_2(tmp_path: Path, monkeypatch: Patch) 
     monkeypatch.setattr(os, "geteuid", answering(0))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     files = {
-        "memory-max": "2000000000\n", "memory-current": "1700000000\n", "pids-max": "100\n", "pids-current": "60\n",
-        "a__cpu-max": "150000 100000\n", "cpu-max": "max 100000\n", "a__memory-max": "max\n", "a__pids-max": "max\n",
+        "memory-max": "2000000000\n", "memory-current": "1700000000\n", "pids-max": "100\n",
+        "pids-current": "60\n", "a__cpu-max": "150000 100000\n", "cpu-max": "max 100000\n",
+        "a__memory-max": "max\n", "a__pids-max": "max\n",
     }  # fmt: skip
     groups(tmp_path, monkeypatch, "0::/a\n", **files)
     told(doctor.memory(), "FAILED", "300 MB available of the container's 2,000 MB", "docker run --memory")
@@ -249,9 +250,11 @@ def test_limits_of_a_container_in_version_1(tmp_path: Path, monkeypatch: Patch) 
     monkeypatch.setattr(os, "sched_getaffinity", answering({*range(8)}))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     files = {
-        "cpu,cpuacct__d__cpu-cfs_quota_us": "400000", "cpu,cpuacct__d__cpu-cfs_period_us": "100000",
-        "memory__memory-limit_in_bytes": "9223372036854771712", "memory__memory-usage_in_bytes": "1",
-    }  # fmt: skip
+        "cpu,cpuacct__d__cpu-cfs_quota_us": "400000",
+        "cpu,cpuacct__d__cpu-cfs_period_us": "100000",
+        "memory__memory-limit_in_bytes": "9223372036854771712",
+        "memory__memory-usage_in_bytes": "1",
+    }
     groups(tmp_path, monkeypatch, "4:cpu,cpuacct:/d\n3:memory:/\n1:name=systemd:/\n", **files)
     told(doctor.cores(), "ok", "container may use 4; 1 thread an agent: up to 4")
     told(doctor.memory(), "ok", "16,384 MB available: about 16 agents")

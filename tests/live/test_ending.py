@@ -1,4 +1,4 @@
-"""How an agent's life ends: what is told once, what is tried again, what is kept; and no failure goes unsaid."""
+"""How an agent's life ends: what is told once, tried again, kept; and no failure goes unsaid."""
 
 import os
 import sys
@@ -50,10 +50,9 @@ def steps(until):
 
 def launch(folder: Path, script: str, *arguments: str, algorithm: str = "") -> Started:
     """Two agents with this script, after what all scripts here begin with."""
-    return finished(
-        folder, "launch", "-n", "2", "--out", "out", "--checkpoint-every", "5", *arguments, "train.py",
-        script=SCRIPT.format(algorithm=algorithm) + script,
-    )  # fmt: skip
+    words = ["launch", "-n", "2", "--out", "out", "--checkpoint-every", "5"]
+    whole = SCRIPT.format(algorithm=algorithm) + script
+    return finished(folder, *words, *arguments, "train.py", script=whole)
 
 
 def failure(where: str = "train.py:3", text: str = "ValueError: no") -> Failure:
@@ -75,8 +74,10 @@ def test_the_same_error_without_progress_is_final() -> None:
         assert "as it had failed before" in again.why_final(first, True, 1, 3)
         assert "ValueError: no" in again.why_final(first, True, 1, 3)
     for other in (
-        life(2, 33, 13, failed=failure()), life(2, 20, 0, failed=failure("train.py:4")), life(2, 20, 0, code=-9),
-    ):  # fmt: skip
+        life(2, 33, 13, failed=failure()),
+        life(2, 20, 0, failed=failure("train.py:4")),
+        life(2, 20, 0, code=-9),
+    ):
         assert other.why_final(first, True, 1, 3) == ""
         assert "3 restarts of an agent had been allowed" in other.why_final(first, True, 3, 3)
 
@@ -122,9 +123,10 @@ def test_an_error_is_told_without_our_own_frames(tmp_path: Path, monkeypatch: py
     assert fails(ValueError("so")) == 1
     told = take(tmp_path, 1)
     assert told == Failure(
-        "ValueError: so", ("ValueError", "train.py:3", "train.py:2"),
+        "ValueError: so",
+        ("ValueError", "train.py:3", "train.py:2"),
         '  File "train.py", line 3, in <module>\n  File "train.py", line 2, in f\nValueError: so',
-    )  # fmt: skip
+    )
     assert take(tmp_path, 1) is None, "it is told once"
     assert hooked == ["so"], "a hook that the script has set is called"
     assert (fails(SettingError("b")), fails(ContractError("c")), fails(DiskError("d"))) == (FINAL, FINAL, 74)

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: which updates are skipped, what is said and counted, and what is left alone."""
+"""Numbers that are not finite: which updates are skipped, what is said, counted, and left alone."""
 
 import copy
 import json
@@ -48,9 +48,9 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     ("numbers", "dtype", "whole"),
     [
-        ([1.0, NAN], torch.float32, False), ([INF, -INF], torch.float64, False), ([1.0, -INF], torch.bfloat16, False),
-        ([3e38, 3e38], torch.float32, True), ([6e4, 6e4], torch.float16, True), ([], torch.float32, True),
-        ([1e300], torch.float64, True),
+        ([1.0, NAN], torch.float32, False), ([INF, -INF], torch.float64, False),
+        ([1.0, -INF], torch.bfloat16, False), ([3e38, 3e38], torch.float32, True),
+        ([6e4, 6e4], torch.float16, True), ([], torch.float32, True), ([1e300], torch.float64, True),
     ],
 )  # fmt: skip
 def test_finite_is_what_has_no_nan_and_no_infinity(
@@ -146,8 +146,10 @@ def test_a_gradient_that_is_not_finite_spoils_nothing(algorithm: str, in_a_run: 
     ours.norm.num_batches_tracked, ours.mean = plain.norm.num_batches_tracked, plain.mean
     if algorithm in ("adsgd", "adpsgd", "dsgd"):
         assert equal(plain, ours), "bit for bit"
-        assert all(torch.equal(one.state[p]["exp_avg"], two.state[q]["exp_avg"])
-                   for p, q in zip(plain.parameters(), ours.parameters(), strict=True))  # fmt: skip
+        assert all(
+            torch.equal(one.state[p]["exp_avg"], two.state[q]["exp_avg"])
+            for p, q in zip(plain.parameters(), ours.parameters(), strict=True)
+        )
     assert agent._driver is not None and agent._driver.guard.skipped == 1
     assert agent._driver.fabric is not None
     agent._driver.fabric.board.order = Order.END
@@ -330,10 +332,8 @@ def test_nobody_waits_for_one_who_skips_and_replays_skip_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("adsgd", "adpsgd", "dsgd", "rfast", "allreduce")
-    done = finished(
-        tmp_path, "live", "--task", "quadratic", "--agents", "4", "--algorithms", ",".join(names), "--unit", "2ms",
-        "--until", "60", "--lr", "0.1", "--out", "out", setup=POISON,
-    )  # fmt: skip
+    words = f"live --task quadratic --agents 4 --algorithms {','.join(names)} --unit 2ms --until 60 --lr 0.1"
+    done = finished(tmp_path, *words.split(), "--out", "out", setup=POISON)
     assert done.code == 0, done.complained
     assert done.complained.count("Updates that were not finite were skipped: agent 2: ") == len(names)
     monkeypatch.setattr(Quadratic, "gradients", Quadratic.gradients)

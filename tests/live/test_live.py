@@ -65,10 +65,10 @@ EXACT = (
 def live(folder: Path, algorithm: str, units: float, *options: str, setup: str = "", ms: float = 2.0) -> Path:
     """`offbeat live` on quadratics with four agents on a ring; the folder of its trace."""
     shutil.rmtree(folder / "out", ignore_errors=True)
-    run = finished(
-        folder, "live", "--task", "quadratic", "--agents", "4", "--algorithms", algorithm, "--unit", f"{ms}ms",
-        "--until", str(units), "--out", "out", *options, setup=setup,
-    )  # fmt: skip
+    words = (
+        f"live --task quadratic --agents 4 --algorithms {algorithm} --unit {ms}ms --until {units} --out out"
+    )
+    run = finished(folder, *words.split(), *options, setup=setup)
     assert run.code == 0, run.said + run.complained
     (made,) = (folder / "out").glob("*-lr*")
     return made
@@ -82,7 +82,7 @@ def without_noise(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def limit(algorithm: str, task: Quadratic, topology: str, lr: float) -> np.ndarray:
-    """Where it ends: at x = W x - lr H (x - b) (ADSGD and DSGD), or at the optimum of the sum (the others)."""
+    """Where it ends: at x = W x - lr H (x - b) (ADSGD and DSGD), or at the optimum of the sum (others)."""
     if "dsgd" not in algorithm:
         return np.tile(task.optimum, (task.agents, 1))
     h = lr * np.diag(task.h)
@@ -96,8 +96,8 @@ def limit(algorithm: str, task: Quadratic, topology: str, lr: float) -> np.ndarr
 def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, without_noise: str) -> None:
     """Closed forms, to 1e-6, with a straggler and delays. Four times as long if the machine was busy."""
     for units in (600, 2400):
-        folder = live(tmp_path, algorithm, units, "--lr", "0.2", "--case", "combined", "--slowdown", "3",
-                      setup=without_noise)  # fmt: skip
+        words = ["--lr", "0.2", "--case", "combined", "--slowdown", "3"]
+        folder = live(tmp_path, algorithm, units, *words, setup=without_noise)
         outcome = exact_replay(folder)
         task = prepare(Experiment(**Trace.load(folder / "trace.npz").settings["experiment"]), 0).task
         assert isinstance(task, Quadratic)
@@ -176,11 +176,11 @@ def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path)
 def test_it_says_now_and_then_which_run_this_is_and_how_far_where_there_is_no_terminal(
     tmp_path: Path,
 ) -> None:
-    run = finished(
-        tmp_path, "live", "--task", "quadratic", "--agents", "2", "--algorithms", "adsgd,dsgd", "--lr", "0.1",
-        "--unit", "2ms", "--until", "100", "--out", "out",
-        setup="import offbeat.engines.live.launcher.screen; offbeat.engines.live.launcher.screen.SAID_EVERY = 0.0",
-    )  # fmt: skip
+    words = (
+        "live --task quadratic --agents 2 --algorithms adsgd,dsgd --lr 0.1 --unit 2ms --until 100 --out out"
+    )
+    at_once = "from offbeat.engines.live.launcher import screen; screen.SAID_EVERY = 0.0"
+    run = finished(tmp_path, *words.split(), setup=at_once)
     assert run.code == 0, run.complained
     for name in ("adsgd-lr0.1 (1 of 2)", "dsgd-lr0.1 (2 of 2)"):
         assert re.search(re.escape(name) + r", time \d+ of 100; \d s: 2 left", run.complained)
@@ -234,9 +234,12 @@ def test_looks_that_cannot_be_written_end_nothing(tmp_path: Path) -> None:
 def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path) -> None:
     """Agent 0 asks agent 1, hears that it has left, and only then agent 1 answers the question."""
     happened = [
-        (0.0, 0, "start", -1, 0), (0.0, 1, "start", -1, 0), (1.0, 0, "gradient", -1, 0), (2.0, 0, "view", 1, 0),
+        (0.0, 0, "start", -1, 0),
+        (0.0, 1, "start", -1, 0),
+        (1.0, 0, "gradient", -1, 0),
+        (2.0, 0, "view", 1, 0),
         (3.0, 1, "mail", 0, 0),
-    ]  # fmt: skip
+    ]
     events = [(t, i, EVENT_CODE[name], j, 0, version, 1.0, -1.0) for t, i, name, j, version in happened]
     writes = np.array([(2.0, 0, 1), (3.0, 1, 0)], dtype=WRITE)
     trace = Trace(
@@ -253,16 +256,14 @@ def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path
 
 
 def test_allreduce_ends_when_one_dies(tmp_path: Path) -> None:
-    run = finished(
-        tmp_path, "live", "--task", "quadratic", "--agents", "3", "--algorithms", "allreduce", "--unit", "2ms",
-        "--until", "100000", "--out", "out", "--fault", "kill agent 1 at step 20",
-    )  # fmt: skip
+    words = "live --task quadratic --agents 3 --algorithms allreduce --unit 2ms --until 100000 --out out"
+    run = finished(tmp_path, *words.split(), "--fault", "kill agent 1 at step 20")
     assert run.code == 1
     assert "Agent 1 died (killed by SIGKILL), and the algorithm cannot go on without it." in run.complained
 
 
 def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -> None:
-    """It computes for 20 units, a transmission takes 1: neighbours mix its model long before its next step."""
+    """It computes for 20 units, a transmission takes 1: neighbours mix its model before its next step."""
     delays = ["--compute", "constant", "--communication", "constant"]
     folder = live(
         tmp_path,
@@ -289,7 +290,7 @@ def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -
 
 
 def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Path) -> None:
-    """The time counts from the start of the run, however long the slowest agent's process takes to get there."""
+    """The time counts from the start of the run, however long the slowest process takes to get there."""
     board = Board.create(tmp_path / "board", 1)
     fabric = Fabric(tmp_path, Board.attach(tmp_path / "board"), 0, 1, 8)
     agent, ring = find("adsgd").new(), build("ring", 1)

@@ -473,8 +473,8 @@ def test_a_stopped_terminal_stops_nothing(launcher: Launcher, clock: Clock, tmp_
 def test_a_real_run(tmp_path: Path) -> None:
     experiment = {"task": "quadratic", "agents": 2, "topology": "ring", "until": 65.0}
     settings = {
-        "experiment": experiment, "seed": 0, "algorithm": "adsgd", "lr": 0.05, "unit": 0.02, "folder": str(tmp_path),
-        "agents": 2, "faults": [], "checkpoint_every": 0, "resume": False,
+        "experiment": experiment, "seed": 0, "algorithm": "adsgd", "lr": 0.05, "unit": 0.02,
+        "folder": str(tmp_path), "agents": 2, "faults": [], "checkpoint_every": 0, "resume": False,
     }  # fmt: skip
     metrics, err, out = Metrics(tmp_path), io.StringIO(), io.StringIO()
     with Screen(Console(file=err), Console(file=out)) as screen:

@@ -260,8 +260,11 @@ def test_a_script_finds_what_it_would_find_without_a_launcher(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
     before, arguments = [*sys.path], [*sys.argv]
-    for command, safe, first in ((["own/script.py"], "", tmp_path / "own"), (["-m", "script"], "", tmp_path),
-                                 (["own/script.py"], "1", Path(before[0]))):  # fmt: skip
+    for command, safe, first in (
+        (["own/script.py"], "", tmp_path / "own"),
+        (["-m", "script"], "", tmp_path),
+        (["own/script.py"], "1", Path(before[0])),
+    ):
         monkeypatch.setenv("PYTHONSAFEPATH", safe)
         monkeypatch.setattr(sys, "path", [*before, *[str(tmp_path / "own")] * ("-m" in command)])
         child._ran(command)
@@ -363,8 +366,9 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.py").touch()
-    asked, how = {"task": "quadratic", "agents": 4, "unit": 0.02, "algorithms": ["adsgd"], "lr": {}, "seed": 0,
-                  "until": 10.0}, {"max_restarts": 3, "checkpoint_every": 5, "fault": []}  # fmt: skip
+    asked = {"task": "quadratic", "agents": 4, "unit": 0.02, "until": 10.0, "seed": 0}
+    asked |= {"algorithms": ["adsgd"], "lr": {}}
+    how = {"max_restarts": 3, "checkpoint_every": 5, "fault": []}
     Path("out").mkdir()
     Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
     monkeypatch.setattr(cli_launch, "refuse_unresumable", lambda *_: None)
@@ -403,7 +407,10 @@ def test_an_empty_trace_is_equal_to_nothing(tmp_path: Path) -> None:
 
 
 START = "import offbeat, torch\nagent = offbeat.join()\n"
-WRAP = "model = torch.nn.Linear(2, 2)\noptimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))\n"
+WRAP = """
+model = torch.nn.Linear(2, 2)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+"""
 STEPS = """
 for k in range(20):
     optimizer.zero_grad()
@@ -411,25 +418,32 @@ for k in range(20):
     optimizer.step()
 """
 LATE = START + WRAP + STEPS + "if agent.rank:\n    raise "
+UNEQUAL_MODELS = (
+    "Agent 1 has joined with something else than agent 0; expected the same of all. They differ in "
+    "model.weight: agent 0 'torch.float32 [2, 2]', agent 1 'torch.float32 [3, 2]'"
+)
+UNEQUAL_ALGORITHMS = "algorithm: agent 0 'adsgd', agent 1 'dsgd'"
+BY_RANK = (
+    "import os, offbeat, torch\nagent = offbeat.join(['adsgd', 'dsgd'][int(os.environ['OFFBEAT_RANK'])])\n"
+)
+AT_ONCE, STEP_20 = "failed before its first step", "with an exit code, 1, at step 20"
+VANISHED = f"import os\n{START}{WRAP}{STEPS}if agent.rank:\n    os._exit(0)"
 WRONG = {
-    "raises at once": ("raise ValueError('no such thing')", 1, "failed before its first step", "no such thing"),
+    "raises at once": ("raise ValueError('no such thing')", 1, AT_ONCE, "no such thing"),
     "never joins": ("print('hello')", 1, "ended at step 0 without having left", "hello"),
     "another model in one agent": (
-        START + WRAP.replace("2, 2", "2, 2 + agent.rank") + STEPS, 1, "failed before its first step",
-        "Agent 1 has joined with something else than agent 0; expected the same of all. They differ in "
-        "model.weight: agent 0 'torch.float32 [2, 2]', agent 1 'torch.float32 [3, 2]'",
+        START + WRAP.replace("2, 2", "2, 2 + agent.rank") + STEPS,
+        1,
+        AT_ONCE,
+        UNEQUAL_MODELS,
     ),
-    "another algorithm in one agent": (
-        START.replace("join()", "join(['adsgd', 'dsgd'][int(__import__('os').environ['OFFBEAT_RANK'])])") + WRAP, 1,
-        "failed before its first step", "algorithm: agent 0 'adsgd', agent 1 'dsgd'",
-    ),
+    "another algorithm in one agent": (BY_RANK + WRAP, 1, AT_ONCE, UNEQUAL_ALGORITHMS),
     "raises later": (LATE + "KeyError('late')", 1, "as it had failed before", "KeyError: 'late'"),
     "exits with a code": (LATE + "SystemExit(7)", 7, "ended the script with an exit code, 7, at step 20", ""),
-    "exits with a message": (LATE + "SystemExit('no more')", 1, "with an exit code, 1, at step 20", "no more"),
-    "ends without leaving": (LATE.replace("raise ", "os._exit(0)").replace("import", "import os,", 1), 1,
-                             "without having left the run", "or calls leave()"),
+    "exits with a message": (LATE + "SystemExit('no more')", 1, STEP_20, "no more"),
+    "ends without leaving": (VANISHED, 1, "without having left the run", "or calls leave()"),
     "unknown algorithm": (START.replace("join()", "join('adsdg')"), 1, "Unknown algorithm", "adsgd"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", WRONG)
@@ -464,10 +478,9 @@ def test_the_example_survives_kills_within_an_epoch_and_after_the_last_one(tmp_p
     to do.
     """
     write(tmp_path / "data", small_set(train=128, test=8))
-    done = finished(
-        tmp_path, "launch", "-n", "2", "--out", "out", "--checkpoint-every", "2", "--fault", "kill agent 0 at step 3",
-        str(EXAMPLES / "mnist.py"), "--data", "data", "--epochs", "3", setup=DYING,
-    )  # fmt: skip
+    options = ["-n", "2", "--out", "out", "--checkpoint-every", "2", "--fault", "kill agent 0 at step 3"]
+    script = [str(EXAMPLES / "mnist.py"), "--data", "data", "--epochs", "3"]
+    done = finished(tmp_path, "launch", *options, *script, setup=DYING)
     assert done.code == 0, done.said + done.complained
     assert [done.said.count(f"[{i}] died (killed by SIGKILL); restart 1") for i in (0, 1)] == [1, 1]
     for i in (0, 1):

@@ -29,7 +29,8 @@ from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.liverun import run_live
 experiment = {experiment!r}
 prepared = prepare(Experiment(**experiment), 0)
-run_live(prepared, experiment, find({algorithm!r}), 0.05, Path("."), 0.005, checkpoint_every=10, resume={resume})
+run_live(prepared, experiment, find({algorithm!r}), 0.05, Path("."), 0.005,
+         checkpoint_every=10, resume={resume})
 raise SystemExit(0)
 """
 
@@ -87,10 +88,8 @@ def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(
     assert "3 of 3 equal bit for bit" in " ".join(outcome.lines)
 
 
-LIVE = (
-    "live", "--out", "out", "--task", "quadratic", "--agents", "3", "--lr", "0.05", "--unit", "5ms", "--until", "300",
-    "--case", "comp-straggler",
-)  # fmt: skip
+WORDS = "live --out out --task quadratic --agents 3 --lr 0.05 --unit 5ms --until 300 --case comp-straggler"
+LIVE = WORDS.split()
 FIRST, SECOND = "adsgd-lr0.05", "dsgd-lr0.05"
 
 
@@ -184,8 +183,11 @@ def test_what_cannot_go_on_is_refused_with_what_to_do(tmp_path: Path) -> None:
         tmp_path, *resume, "--topology", "complete", "--algorithms", "dsgd", "--unit", "3ms", "--agents", "3"
     )
     assert other.code == 2
-    for said in ("topology: saved 'ring', now 'complete'", "algorithms: saved ['adsgd'], now ['dsgd']",
-                 "unit: saved 0.005, now 0.003"):  # fmt: skip
+    for said in (
+        "topology: saved 'ring', now 'complete'",
+        "algorithms: saved ['adsgd'], now ['dsgd']",
+        "unit: saved 0.005, now 0.003",
+    ):
         assert said in other.complained
     assert "agents" not in other.complained
     assert sorted(path.stat().st_mtime_ns for path in out.rglob("*")) == kept, "nothing was started"
@@ -255,8 +257,11 @@ def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All files but those that keep output."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-            and path.suffix != ".log"}  # fmt: skip
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".log"
+    }
 
 
 def test_a_resumption_of_another_model_or_world_is_refused_with_the_difference_and_changes_nothing(
@@ -288,17 +293,22 @@ def test_a_resumption_of_another_model_or_world_is_refused_with_the_difference_a
 REFUSED = "from offbeat.experiments import liverun\nliverun.place = lambda: liverun.find('nothing')"
 
 
-@pytest.mark.parametrize("command", [
-    ["launch", "-n", "2", "train.py"], ["launch", "-n", "2", "--out", "a/b", "train.py"],
-    ["launch", "-n", "2", "--out", "there", "--tensorboard", "train.py/board", "train.py"],
-    ["launch", "-n", "2", "--out", "there", "train.py"],
-    ["live", "--task", "quadratic", "--agents", "2", "--out", "a/b"], ["live", "--task", "quadratic", "--agents", "2"],
-])  # fmt: skip
-def test_a_run_that_makes_no_step_leaves_nothing_behind(command: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "launch -n 2 train.py",
+        "launch -n 2 --out a/b train.py",
+        "launch -n 2 --out there --tensorboard train.py/board train.py",
+        "launch -n 2 --out there train.py",
+        "live --task quadratic --agents 2 --out a/b",
+        "live --task quadratic --agents 2",
+    ],
+)
+def test_a_run_that_makes_no_step_leaves_nothing_behind(command: str, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "agent-0.log").write_text("something else")
     script = "import offbeat\nagent = offbeat.join()\nraise ValueError('no')"
-    done = finished(tmp_path, *command, script=script, setup=REFUSED)
+    done = finished(tmp_path, *command.split(), script=script, setup=REFUSED)
     assert done.code in (1, 2)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     assert left == {"train.py", "stdout", "stderr", "there", "there/agent-0.log"}, done.complained

@@ -122,7 +122,8 @@ def by_hand(**settings: Any) -> Trace:
     return Trace(
         2, ("Model",), np.array(events, dtype=EVENT),
         np.array([(1.5, 0, 1), (4.0, 1, 0), (5.0, 1, 1)], dtype=WRITE), np.array([(0, 1, 0)], dtype=MIXED),
-        np.array([(1.5, 1.9, 0, 0, 80), (0.5, 1.4, 1, 0, 80), (1.0, 2.0, 1, 0, 80)], dtype=TRANSMISSION), settings,
+        np.array([(1.5, 1.9, 0, 0, 80), (0.5, 1.4, 1, 0, 80), (1.0, 2.0, 1, 0, 80)], dtype=TRANSMISSION),
+        settings,
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def digits() -> Task:
 
 
 def width_independent(task: Task) -> bool:
-    """Whether a gradient has the same bits alone and beside others: a property of torch's build, not of ours."""
+    """Whether a gradient has the same bits alone and beside others: a property of torch's build."""
     rng = stream(0, Purpose.DATA, 0)
     samples = [task.draw(i, rng, 1)[0] for i in range(9)]
     models = tuple(torch.randn(9, part.numel()).to(part.dtype) for part in task.initial())

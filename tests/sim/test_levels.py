@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from setups import SIZE, TABLES, WORLDS, prepared, same
+from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
 
 import offbeat
 from offbeat import SGD, Momentum, SettingError, World
@@ -36,8 +36,7 @@ def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(WORLDS, st.sampled_from(["ring", "grid", "star", "complete", "chain"]), st.sampled_from([9, 16]),
-       st.sampled_from([3.0, 25.0]))  # fmt: skip
+@given(WORLDS, GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]))
 def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n: int, until: float) -> None:
     """All tables, byte by byte, at the end and at any time before."""
     p = prepared(topology=name, agents=n)

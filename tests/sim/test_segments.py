@@ -1,4 +1,4 @@
-"""Long runs: timetables and traces segment by segment are those of one segment, and memory does not grow with time."""
+"""Long runs: timetables and traces by segments are those of one segment, and memory does not grow."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from setups import SIZE, TABLES, WORLDS, prepared, same
+from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
 
 from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
@@ -62,8 +62,7 @@ def rough(seed: int, values: int = 64) -> Setup:
 
 
 @settings(max_examples=60, deadline=None)
-@given(WORLDS, st.sampled_from(["ring", "grid", "star", "complete", "chain"]), st.sampled_from([9, 16]),
-       st.sampled_from([3.0, 25.0]), CUTS)  # fmt: skip
+@given(WORLDS, GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]), CUTS)
 def test_segments_continue_one_another(
     world: World, name: str, n: int, until: float, cuts: list[float]
 ) -> None:

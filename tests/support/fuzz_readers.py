@@ -107,8 +107,13 @@ def plain(value: Any) -> object:
 
 # -- checkpoints -----------------------------------------------------------------------------------
 
-STATE = {"agent": {"x": Vector((torch.arange(6.0),)), "heard": {1: torch.ones(3)}, "rng": (3, (1, 2), None)},
-         "model": {"w": torch.arange(6.0).reshape(2, 3)}, "rest": {"n": torch.tensor(3)}, "steps": 7}  # fmt: skip
+X = Vector((torch.arange(6.0),))
+STATE = {
+    "agent": {"x": X, "heard": {1: torch.ones(3)}, "rng": (3, (1, 2), None)},
+    "model": {"w": torch.arange(6.0).reshape(2, 3)},
+    "rest": {"n": torch.tensor(3)},
+    "steps": 7,
+}
 ABOUT = {"algorithm": "adsgd", "agents": 1, "seed": 0, "model": [["w", [2, 3], "torch.float32"]]}
 NEWEST = f"checkpoints/agent-0/{checkpoint.step_name(20)}.safetensors"
 
@@ -292,10 +297,10 @@ def craft_log(path: Path, rng: Random) -> str:
 # -- JSON ------------------------------------------------------------------------------------------
 
 LIVE: dict[str, Any] = {
-    "task": "quadratic", "agents": 3, "topology": "ring", "case": "base", "straggler": None, "reg": 0.001, "seed": 0,
-    "slowdown": 10.0, "skew": 1.0, "dirichlet": None, "batch": 32, "target": None, "loss": 0.0, "until": 20.0,
-    "data": None, "compute": "gamma 0.25", "communication": "lognormal 1", "eval_every": None, "unit": 0.02,
-    "algorithms": ["adsgd"], "lr": {"all": [0.05]},
+    "task": "quadratic", "agents": 3, "topology": "ring", "case": "base", "straggler": None, "reg": 0.001,
+    "seed": 0, "slowdown": 10.0, "skew": 1.0, "dirichlet": None, "batch": 32, "target": None, "loss": 0.0,
+    "until": 20.0, "data": None, "compute": "gamma 0.25", "communication": "lognormal 1", "eval_every": None,
+    "unit": 0.02, "algorithms": ["adsgd"], "lr": {"all": [0.05]},
 }  # fmt: skip
 HOW: dict[str, Any] = {"max_restarts": 3, "checkpoint_every": 0, "fault": ["slow agent 1 by 2"]}
 
@@ -306,8 +311,14 @@ def read_live(path: Path) -> object:
 
 
 def read_place(path: Path) -> object:
-    told = {"OFFBEAT_RUN": str(path.parent), "OFFBEAT_RANK": "0", "OFFBEAT_INCARNATION": "1", "OFFBEAT_LIFELINE": "0",
-            "OFFBEAT_PID": str(os.getpid())}  # fmt: skip
+    told = {
+        "RUN": str(path.parent),
+        "RANK": "0",
+        "INCARNATION": "1",
+        "LIFELINE": "0",
+        "PID": str(os.getpid()),
+    }
+    told = {f"OFFBEAT_{name}": value for name, value in told.items()}
     os.environ.update(told)
     try:
         here = place()
@@ -410,9 +421,10 @@ def read_delays(path: Path, column: str = "") -> object:
 
 def craft_npy(path: Path, rng: Random) -> str:
     odd: Any = rng.choice((
-        np.array(3.0), np.zeros((0,)), np.array([np.nan]), np.array([1e308] * 20), np.array(["a"]), np.array([5e-324]),
-        np.array([1 + 2j]), np.zeros(3, "V8"), np.array([True]), np.array([1], "M8[s]"), np.array([(1, 2.0)], "i4,f8"),
-        np.array([-1.0, 2.0]), np.array([np.inf, 1.0]), np.ones((2, 3)), np.array([2**64 - 1], np.uint64),
+        np.array(3.0), np.zeros((0,)), np.array([np.nan]), np.array([1e308] * 20), np.array(["a"]),
+        np.array([5e-324]), np.array([1 + 2j]), np.zeros(3, "V8"), np.array([True]), np.array([1], "M8[s]"),
+        np.array([(1, 2.0)], "i4,f8"), np.array([-1.0, 2.0]), np.array([np.inf, 1.0]), np.ones((2, 3)),
+        np.array([2**64 - 1], np.uint64),
     ))  # fmt: skip
     with path.open("wb") as file:
         np.savez(file, odd) if path.suffix == ".npz" else np.save(file, odd)
@@ -489,28 +501,31 @@ READERS = [
     Reader("trace", "trace.npz", make_trace, read_trace, True, weight=6,
            craft=crafted(craft_trace, craft_trace, craft_trace, bomb)),
     Reader("replay", "trace.npz", make_trace, read_replayed, True, named=False, craft=craft_trace, weight=4),
-    Reader("replayed model", "agent-0.json", make_trace, lambda path: read_replayed(path.with_name("trace.npz")),
-           craft=craft_json, weight=1),
-    Reader("predict", "trace.npz", make_trace, read_predicted, True, named=False, craft=craft_trace, weight=1),
+    Reader("replayed model", "agent-0.json", make_trace,
+           lambda path: read_replayed(path.with_name("trace.npz")), craft=craft_json, weight=1),
+    Reader("predict", "trace.npz", make_trace, read_predicted, True, named=False,
+           craft=craft_trace, weight=1),
     Reader("log", "agent-0.trace", make_log, read_log, True, craft=craft_log, weight=6),
-    Reader("run.json", "run.json", text("run.json", json.dumps(LIVE | HOW)), read_place, named=False, craft=craft_json,
-           weight=2),
+    Reader("run.json", "run.json", text("run.json", json.dumps(LIVE | HOW)), read_place, named=False,
+           craft=craft_json, weight=2),
     Reader("live.json", "live.json", lambda folder: keep_asked(folder, LIVE, HOW), read_live, named=False,
            craft=craft_json),
     Reader("looks", "looks", make_looks, read_looks, True, weight=2),
     Reader("sweep", "grid.toml", text("grid.toml", TOML), lambda path: [p.key for p in read_grid(path)],
            craft=craft_toml, weight=6),
     Reader("store", f"a.parquet.runs/{POINT.key}.run", make_store, read_store, True, weight=2),
-    Reader("delays.npy", "d.npy", lambda folder: np.save(folder / "d.npy", DELAYS), read_delays, craft=craft_npy),
-    Reader("delays.npz", "d.npz", lambda folder: np.savez_compressed(folder / "d.npz", rtt=DELAYS), read_delays, True,
-           craft=crafted(craft_npy, bomb)),
-    Reader("delays.txt", "d.txt", lambda folder: np.savetxt(folder / "d.txt", DELAYS), read_delays, craft=craft_text),
-    Reader("delays.csv", "d.csv", text("d.csv", "at,rtt\n1,0.5\n2,0.7\n"), partial(read_delays, column=":rtt"),
+    Reader("delays.npy", "d.npy", lambda folder: np.save(folder / "d.npy", DELAYS), read_delays,
+           craft=craft_npy),
+    Reader("delays.npz", "d.npz", lambda folder: np.savez_compressed(folder / "d.npz", rtt=DELAYS),
+           read_delays, True, craft=crafted(craft_npy, bomb)),
+    Reader("delays.txt", "d.txt", lambda folder: np.savetxt(folder / "d.txt", DELAYS), read_delays,
            craft=craft_text),
+    Reader("delays.csv", "d.csv", text("d.csv", "at,rtt\n1,0.5\n2,0.7\n"),
+           partial(read_delays, column=":rtt"), craft=craft_text),
     Reader("data", STEMS[0], partial(make_data, zipped=False), read_data),
     Reader("data.gz", STEMS[0] + ".gz", partial(make_data, zipped=True), read_data, True, craft=craft_gz),
-    Reader("board", "board", lambda folder: Board.create(folder / "board", 3), lambda path: Board.attach(path).n,
-           weight=1),
+    Reader("board", "board", lambda folder: Board.create(folder / "board", 3),
+           lambda path: Board.attach(path).n, weight=1),
     Reader("register", "register.0", make_register, read_register, named=False, weight=1),
     Reader("mailbox", "mail.0", lambda folder: Mailbox.create(folder / "mail.0", 64),
            lambda path: Mailbox.attach(path).capacity, weight=1),

@@ -26,12 +26,12 @@ from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_many, run_one
 from offbeat.results.run import Run
 
-ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast",
-              "dsgd", "dsgd:after", "allreduce")  # fmt: skip
+ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait",
+              "rfast", "dsgd", "dsgd:after", "allreduce")  # fmt: skip
 TOPOLOGIES = ("ring", "grid", "complete", "star", "exponential", "chain", "binary-tree", "erdos-renyi",
               "erdos-renyi:0.7", "random-regular:2", "random-regular")  # fmt: skip
-DELAYS = ("gamma", "gamma 1.5", "lognormal 0.3", "lognormal 3", "exponential", "constant", "gamma 0.25 mean 0.2",
-          "lognormal 1 mean 4")  # fmt: skip
+DELAYS = ("gamma", "gamma 1.5", "lognormal 0.3", "lognormal 3", "exponential", "constant",
+          "gamma 0.25 mean 0.2", "lognormal 1 mean 4")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,12 @@ def drawn(rng: random.Random) -> dict[str, Any]:
     agents, until = rng.choice((1, 2, 3, 4, 5, 6, 8, 9, 12)), rng.choice((0.3, 2.0, 5.0, 9.0))
     settings: dict[str, Any] = {
         "task": rng.choice(("quadratic",) * 4 + ("digits",)), "agents": agents, "until": until,
-        "topology": rng.choice(TOPOLOGIES), "compute": rng.choice(DELAYS), "communication": rng.choice(DELAYS),
-        "loss": rng.choice((0.0, 0.0, 0.2, 0.9)), "batch": rng.choice((1, 3, 8)),
+        "topology": rng.choice(TOPOLOGIES), "compute": rng.choice(DELAYS),
+        "communication": rng.choice(DELAYS), "loss": rng.choice((0.0, 0.0, 0.2, 0.9)),
+        "batch": rng.choice((1, 3, 8)),
         "eval_every": rng.choice((until, until / 3, until / 7.3, until / 7.3, until / 40)),
-        "target": rng.choice((None, 0.01, 0.5)), "skew": rng.choice((0.0, 0.5, 1.0)), "reg": rng.choice((0.0, 0.001)),
+        "target": rng.choice((None, 0.01, 0.5)), "skew": rng.choice((0.0, 0.5, 1.0)),
+        "reg": rng.choice((0.0, 0.001)),
     }  # fmt: skip
     if rng.random() < 0.1:
         settings["communication"] = "constant mean 0"

@@ -53,8 +53,9 @@ def _more(content: bytes, rng: Random) -> bytes:
 
 
 ACCIDENTS: list[tuple[str, Change]] = [
-    ("cut", _cut), ("a bit flipped", _flip), ("a bit flipped", _flip), ("zeros", _zeros), ("a piece missing", _missing),
-    ("a piece twice", _twice), ("noise", _noise), ("more at the end", _more), ("empty", lambda content, rng: b""),
+    ("cut", _cut), ("a bit flipped", _flip), ("a bit flipped", _flip), ("zeros", _zeros),
+    ("a piece missing", _missing), ("a piece twice", _twice), ("noise", _noise), ("more at the end", _more),
+    ("empty", lambda content, rng: b""),
 ]  # fmt: skip
 
 
@@ -115,14 +116,18 @@ def _whole(content: bytes, rng: Random) -> bytes:
     return rng.choice((
         bytes(1000), b"\xff" * 1000, b"null", b"[]", b"{}", b"3", b'"text"', b"\x1f\x8b" + bytes(20),
         b"PK\5\6" + bytes(18),
-        "näïve 数字\n".encode() * 50, rng.randbytes(2000), b"\x93NUMPY\1\0\xff\xff", b"\xff" * 8 + b"{", b"[" * 200_000,
+        "näïve 数字\n".encode() * 50, rng.randbytes(2000), b"\x93NUMPY\1\0\xff\xff", b"\xff" * 8 + b"{",
+        b"[" * 200_000,
     ))  # fmt: skip
 
 
 HOSTILE: list[tuple[str, Change]] = [
-    ("a huge size", _huge), ("another number", _number), ("nested deeply", _nested), ("odd text", _text),
+    ("a huge size", _huge),
+    ("another number", _number),
+    ("nested deeply", _nested),
+    ("odd text", _text),
     ("something else", _whole),
-]  # fmt: skip
+]
 
 
 def irregular(path: Path, rng: Random) -> str:

@@ -40,8 +40,9 @@ def test_the_pretended_device_refuses_what_a_gpu_would(device: torch.device) -> 
     there, here = torch.ones(3, 2).to(device), torch.ones(3, 2)
     assert there.device == device and torch.equal(there.cpu(), here)
     forgotten: list[Callable[[], object]] = [
-        lambda: there + here, lambda: there.index_select(0, torch.tensor([1])), lambda: there.addcmul_(there, here),
-        lambda: there.numpy(), lambda: torch.stack([here[0], there[0]]), lambda: torch.mul(here, 2.0, out=there),
+        lambda: there + here, lambda: there.index_select(0, torch.tensor([1])),
+        lambda: there.addcmul_(there, here), lambda: there.numpy(), lambda: torch.stack([here[0], there[0]]),
+        lambda: torch.mul(here, 2.0, out=there),
     ]  # fmt: skip
     for each in forgotten:
         with pytest.raises(RuntimeError):

@@ -29,8 +29,8 @@ class Pretended(Tensor):
     @staticmethod
     def __new__(cls, inside: Tensor) -> Pretended:
         made: Pretended = torch.Tensor._make_wrapper_subclass(
-            cls, inside.shape, strides=inside.stride(), storage_offset=inside.storage_offset(), dtype=inside.dtype,
-            device=torch.device(NAME, 0), requires_grad=inside.requires_grad,
+            cls, inside.shape, strides=inside.stride(), storage_offset=inside.storage_offset(),
+            dtype=inside.dtype, device=torch.device(NAME, 0), requires_grad=inside.requires_grad,
         )  # fmt: skip
         made.inside = inside
         return made

@@ -1,4 +1,4 @@
-"""Runs and their traces: a simulated one as a live run would have written it, and the exact replay of a live one."""
+"""Runs and their traces: a simulated one as a live run would have written it; the replay of a live one."""
 
 from dataclasses import replace
 from pathlib import Path

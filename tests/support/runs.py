@@ -18,7 +18,8 @@ from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology, build
 
 ALL = (
-    "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after", "allreduce",
+    "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after",
+    "allreduce",
 )  # fmt: skip
 LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
 

@@ -24,16 +24,17 @@ def same(a: Run, b: Run) -> bool:
     """Everything but how long it took."""
     assert a.digest == b.digest
     assert repr(a.curve) == repr(b.curve), "NaN is not itself"
-    return (a.updates, a.messages, a.megabytes, a.staleness, repr(a.final)) == (
-        b.updates, b.messages, b.megabytes, b.staleness, repr(b.final)
-    )  # fmt: skip
+    one, two = ((run.updates, run.messages, run.megabytes, run.staleness, repr(run.final)) for run in (a, b))
+    return one == two
 
 
 WORLDS = st.builds(
     lambda seed, cv, compute, mean, loss, slow: World(
-        seed=seed, compute=parse(f"{compute} {cv}"), communication=parse(f"lognormal {cv} mean {mean}"), loss=loss,
-        slow_compute={0: slow}, slow_communication={1: slow},
+        seed=seed, compute=parse(f"{compute} {cv}"), communication=parse(f"lognormal {cv} mean {mean}"),
+        loss=loss, slow_compute={0: slow}, slow_communication={1: slow},
     ),
     st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 2.0]), st.sampled_from(["gamma", "lognormal"]),
     st.sampled_from([0.05, 1.0, 7.0]), st.sampled_from([0.0, 0.3, 0.9]), st.sampled_from([1.0, 0.2, 20.0]),
 )  # fmt: skip
+
+GRAPHS = st.sampled_from(["ring", "grid", "star", "complete", "chain"])

@@ -83,7 +83,7 @@ class Started:
 
 
 def start(folder: Path, *arguments: str, script: str | None = None, setup: str = "") -> Started:
-    """Run `offbeat` with these arguments in a folder; `script` is written to train.py; `setup` runs before."""
+    """Run `offbeat` with these arguments in a folder; `script` is written to train.py; `setup` runs first."""
     if script is not None:
         (folder / "train.py").write_text(script)
     return Started(_ask({"arguments": arguments, "folder": str(folder), "setup": setup}), folder)
@@ -161,9 +161,12 @@ def _ask(request: Mapping[str, Any]) -> Any:
 @cache
 def _server() -> "subprocess.Popen[str]":
     server = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "120"},
-    )  # fmt: skip
+    )
     atexit.register(_end, server)
     return server
 

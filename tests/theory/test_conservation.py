@@ -182,7 +182,7 @@ def test_two_agents_agree_after_one_averaging() -> None:
 @settings(max_examples=12)
 @given(worlds, graphs)
 def test_adsgd_without_gradients_agrees_within_the_initial_range(world: World, graph: str) -> None:
-    """Row-stochastic mixing does not keep the mean; it never leaves the convex hull, and reaches consensus."""
+    """Row-stochastic mixing does not keep the mean; it stays in the convex hull, and reaches consensus."""
     sim = started("adsgd", quadratic(6), world, graph, rule=Nothing, check=False)
     spread_out(sim)
     low, high = models(sim).min(0), models(sim).max(0)

@@ -1,5 +1,7 @@
 """What a crash must not leave behind: nothing given to one life reaches the next, and nothing goes back."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,11 +18,14 @@ from offbeat.world.world import parse_crash
 
 
 def test_a_letter_to_a_former_life_does_not_arrive() -> None:
-    """A slow sender's letter of round 0 would make the returned agent wait for a round that nobody sends it."""
+    """A slow sender's letter of round 0 would make the returned agent wait for a round that nobody sends."""
     world = World(
-        compute=Delay("constant"), communication=Delay("constant", mean=0.1), slow_compute={0: 10.0},
-        slow_communication={2: 80.0}, crashes=(Crash(1, 1.55, 6.25),),
-    )  # fmt: skip
+        compute=Delay("constant"),
+        communication=Delay("constant", mean=0.1),
+        slow_compute={0: 10.0},
+        slow_communication={2: 80.0},
+        crashes=(Crash(1, 1.55, 6.25),),
+    )
     for algorithm in ("dsgd", "dsgd:after"):
         sim = started(algorithm, quadratic(3), world, "chain")
         sim.run(1000)
@@ -40,9 +45,12 @@ def test_no_schedule_of_crashes_with_slow_agents_stops_the_living(seed: int) -> 
             crashes.append(Crash(agent, at, at + float(rng.uniform(0.5, 20))))
     slow, sender = int(rng.integers(n)), int(rng.integers(n))
     world = World(
-        seed=seed, communication=Delay("constant", mean=0.2), slow_compute={slow: 5.0},
-        slow_communication={sender: 40.0}, crashes=tuple(crashes),
-    )  # fmt: skip
+        seed=seed,
+        communication=Delay("constant", mean=0.2),
+        slow_compute={slow: 5.0},
+        slow_communication={sender: 40.0},
+        crashes=tuple(crashes),
+    )
     for algorithm in ("dsgd", "dsgd:after", "adpsgd", "adpsgd:wait"):
         sim = started(algorithm, quadratic(n), world, "ring")
         sim.run(300)
@@ -57,9 +65,12 @@ def test_what_was_heard_never_goes_back_when_the_receivers_change() -> None:
         ({}, {0: 30.0}, Crash(2, 11.25, 12.25)),
     ):
         world = World(
-            compute=Delay("constant"), communication=Delay("constant", mean=0.3), slow_compute=slow_compute,
-            slow_communication=slow_communication, crashes=(crash,),
-        )  # fmt: skip
+            compute=Delay("constant"),
+            communication=Delay("constant", mean=0.3),
+            slow_compute=slow_compute,
+            slow_communication=slow_communication,
+            crashes=(crash,),
+        )
         sim = started("adsgd", quadratic(3), world, "complete")
         sim.run(200)
         events = sim.recorder.trace().events
@@ -120,10 +131,13 @@ def test_every_seed_is_checked_before_the_first_run() -> None:
     for seed in range(12):
         for count in (1, 3):
             try:
-                made = plan(
-                    ["adpsgd:atomic"], task="quadratic", agents=4, topology="erdos-renyi:0.5", seeds=count, until=2,
-                    seed=seed,
-                )  # fmt: skip
+                world: dict[str, Any] = {
+                    "task": "quadratic",
+                    "agents": 4,
+                    "topology": "erdos-renyi:0.5",
+                    "until": 2,
+                }
+                made = plan(["adpsgd:atomic"], seed=seed, seeds=count, **world)
             except SettingError:
                 refused += 1
             else:

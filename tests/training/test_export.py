@@ -132,11 +132,14 @@ def test_every_dtype_has_its_mean_and_agreement_keeps_the_bits(tmp_path: Path) -
         {
             "w": torch.tensor([1.0 + k, 2.0**-24], dtype=torch.float32),
             "half": torch.tensor([1.0, 2.0], dtype=torch.bfloat16) * (k + 1),
-            "complex": torch.tensor([1j * k]), "count": torch.tensor(7 - k), "mask": torch.tensor([False, k == 1]),
-            "same": torch.tensor([0.1, float("-inf"), -0.0], dtype=torch.float64), "none": torch.zeros(0, 3),
+            "complex": torch.tensor([1j * k]),
+            "count": torch.tensor(7 - k),
+            "mask": torch.tensor([False, k == 1]),
+            "same": torch.tensor([0.1, float("-inf"), -0.0], dtype=torch.float64),
+            "none": torch.zeros(0, 3),
         }
         for k in range(3)
-    ]  # fmt: skip
+    ]
     for k, row in enumerate(rows):
         save(tmp_path, k, 10, **row)
     mean = load_file(export(tmp_path).path)
@@ -295,7 +298,8 @@ from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment, prepare
 from offbeat.experiments.liverun import run_live
 experiment = {"task": "quadratic", "agents": 2, "topology": "complete", "until": 40}
-run_live(prepare(Experiment(**experiment), 0), experiment, find("rfast"), 0.05, Path("."), 0.005, checkpoint_every=10)
+run_live(prepare(Experiment(**experiment), 0), experiment, find("rfast"), 0.05, Path("."), 0.005,
+         checkpoint_every=10)
 raise SystemExit(0)
 """
 

@@ -302,18 +302,25 @@ BREAKS: dict[str, tuple[Callable[[Any], object], str, str, str]] = {
     "untied": (untie, "second.weight", "was replaced", "replace"),
     "data": (new_data, "out.bias", "was moved", "before wrapping"),
     "frozen": (lambda m: m.out.weight.requires_grad_(False), "out.weight", "was frozen", "freeze parameters"),
-    "added": (lambda m: m.add_module("more", nn.Linear(2, 2)), "more.weight", "became trainable", "add or unfreeze"),
-    "another": (lambda m: m.out.register_parameter("w", nn.Parameter(torch.ones(1))), "out.w", "trainable", "add"),
+    "added": (lambda m: m.add_module("more", nn.Linear(2, 2)), "more.weight", "became trainable", "unfreeze"),
+    "another": (
+        lambda m: m.out.register_parameter("w", nn.Parameter(torch.ones(1))),
+        *("out.w", "trainable", "add or unfreeze"),
+    ),
     "weight_norm": (
-        lambda m: parametrizations.weight_norm(m.out), "out.weight", "original0", "re-parametrise",
+        lambda m: parametrizations.weight_norm(m.out),
+        *("out.weight", "original0", "re-parametrise"),
     ),
     "parametrised": (
-        lambda m: parametrize.register_parametrization(m.out, "weight", nn.Identity()), "out.weight", "original",
-        "re-parametrise",
+        lambda m: parametrize.register_parametrization(m.out, "weight", nn.Identity()),
+        *("out.weight", "original", "re-parametrise"),
     ),
-    "wrapped": (lambda m: setattr(m, "out", nn.Sequential(m.out)), "out.weight", "out.0.weight|is gone", "modules"),
+    "wrapped": (
+        lambda m: setattr(m, "out", nn.Sequential(m.out)),
+        *("out.weight", "out.0.weight|is gone", "modules"),
+    ),
     "removed": (lambda m: delattr(m, "out"), "out.weight", "is gone", "modules"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BREAKS)

@@ -124,9 +124,12 @@ def test_the_optimizer_remains_an_optimizer() -> None:
         for k, (x, y) in enumerate(batches()):
 
             def closure(
-                k: int = k, x: Tensor = x, y: Tensor = y, model: nn.Module = model,
+                k: int = k,
+                x: Tensor = x,
+                y: Tensor = y,
+                model: nn.Module = model,
                 optimizer: torch.optim.Optimizer = optimizer,
-            ) -> Tensor:  # fmt: skip
+            ) -> Tensor:
                 if k % 2 == 0:
                     optimizer.zero_grad()
                 loss = functional.mse_loss(model(x), y)
@@ -345,7 +348,7 @@ def test_what_is_trained_after_the_last_step_is_lost_and_said(
 def test_what_may_change_parameters_between_two_steps_is_no_news(
     in_a_run: Join, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clipping, loading, averaging, optimizers within the wrapped one, others beside it, copies, schedulers."""
+    """Clipping, loading, averaging, optimizers within the wrapped one, others beside it, schedulers."""
 
     class Nested(torch.optim.SGD):
         def step(self, closure: Any = None) -> None:  # type: ignore[override]

@@ -139,7 +139,7 @@ BEFORE = (data_first, a_first_look)
 
 @pytest.mark.parametrize("script", [*SCRIPTS, *BEFORE], ids=lambda script: script.__name__)
 def test_a_loop_goes_on_where_it_was_wherever_it_is_killed(script: Script) -> None:
-    """No batch twice, none left out, none under another epoch's number; also if it is killed again at once."""
+    """No batch twice, none left out, none under another epoch's number; also if killed again at once."""
     wrapped = script not in BEFORE
     whole = Life(wrapped=wrapped).lived(script)
     assert whole.die == 0
@@ -237,7 +237,7 @@ def test_batches_handed_out_after_the_last_step_are_handed_out_again() -> None:
 
 
 def test_a_loader_that_the_checkpoint_knows_waits_for_its_turn() -> None:
-    """A warm-up that is over is not run again; the loader after it takes its own place, not the first one's."""
+    """A warm-up that is over is not run again; the loader after it takes its own place, not the first's."""
     life = Life()
     for share in (life.shard(OTHER), life.shard(TRAIN), life.shard(TRAIN, batch=3)):
         life.step("", next(iter(share)))

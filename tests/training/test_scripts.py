@@ -53,10 +53,8 @@ THEIRS = {
 def check(folder: Path, name: str, case: Case) -> None:
     """Train with two agents, one of which is killed; what is exported is better than what was begun with."""
     path = SCRIPTS / f"{name}.py"
-    run = finished(
-        folder, "launch", "-n", "2", "--out", "out", "--checkpoint-every", str(SAVED_EVERY),
-        "--fault", f"kill agent 1 at step {case.killed}", str(path),
-    )  # fmt: skip
+    words = f"launch -n 2 --out out --checkpoint-every {SAVED_EVERY} --fault".split()
+    run = finished(folder, *words, f"kill agent 1 at step {case.killed}", str(path))
     assert run.code == 0, run.said + run.complained
     assert "[1] died (killed by SIGKILL); restart 1 of 3" in run.said
     assert Trace.load(folder / "out" / "trace.npz").updates().tolist() == [

@@ -321,7 +321,7 @@ def test_an_epoch_is_never_handed_out_without_a_batch(make: Callable[[], Iterabl
 
 
 def test_an_epoch_that_cannot_have_a_batch_is_an_error() -> None:
-    """Of a stream of one batch there is none for the second agent: a loop over it would go through nothing."""
+    """Of a stream of one batch there is none for the second agent: a loop over it would see nothing."""
     for _ in range(2):
         with pytest.raises(SettingError, match="no batch for this agent"):
             list(shard(DataLoader(Stream(1)), 1, 2))

@@ -102,9 +102,11 @@ def test_a_column_of_a_file_is_chosen_by_number_or_name(tmp_path: Path) -> None:
     assert parse(f"file {path}:latency").said == f"{path}:latency: 2 numbers from 0.5 to 0.7, mean 0.6"
     assert parse(f"file {path}:2 mean 3").mean == 3
     for wrong, column, fragment in (
-        (path, "3", "it has no column '3': there are 2, named time, latency"), (table, "x", "no column 'x'"),
-        (table, None, r"its array has the shape \(2, 2\)"), (named, None, "it holds the arrays rtt, at; name one"),
-    ):  # fmt: skip
+        (path, "3", "it has no column '3': there are 2, named time, latency"),
+        (table, "x", "no column 'x'"),
+        (table, None, r"its array has the shape \(2, 2\)"),
+        (named, None, "it holds the arrays rtt, at; name one"),
+    ):
         with pytest.raises(DataError, match=fragment):
             read_values(wrong, column)
     colon = tmp_path / "a:1"

@@ -47,7 +47,8 @@ def train(log_interval: int, model: Net, train_loader: Any, optimizer: optim.Opt
         loss.backward()
         optimizer.step()
         if batch_idx % log_interval == 0:
-            done = f"{batch_idx * len(data)}/{len(train_loader.dataset)} ({100 * batch_idx / len(train_loader):.0f}%)"
+            seen, share = batch_idx * len(data), 100 * batch_idx / len(train_loader)
+            done = f"{seen}/{len(train_loader.dataset)} ({share:.0f}%)"
             print(f"Train Epoch: {epoch} [{done}]\tLoss: {loss.item():.6f}")
 
 

@@ -1,4 +1,4 @@
-"""A generative adversarial network on points of the plane: both networks are one module, with one optimizer."""
+"""A generative adversarial network on points of the plane: both networks in one module, one optimizer."""
 
 import torch
 from torch import Tensor, nn, optim

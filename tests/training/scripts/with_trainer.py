@@ -17,8 +17,15 @@ blocks = ids[: len(ids) // block * block].view(-1, block)
 
 def build() -> GPT2LMHeadModel:
     torch.manual_seed(42)
-    config = GPT2Config(vocab_size=len(chars), n_positions=block, n_embd=32, n_layer=2, n_head=4, bos_token_id=0,
-                        eos_token_id=0)  # fmt: skip
+    config = GPT2Config(
+        vocab_size=len(chars),
+        n_positions=block,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     return GPT2LMHeadModel(config)
 
 
@@ -44,9 +51,16 @@ class Ours(Trainer):
 
 def main() -> None:
     arguments = TrainingArguments(
-        output_dir="trained", num_train_epochs=2, per_device_train_batch_size=8, learning_rate=5e-3, logging_steps=5,
-        save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
+        output_dir="trained",
+        num_train_epochs=2,
+        per_device_train_batch_size=8,
+        learning_rate=5e-3,
+        logging_steps=5,
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
     trainer = Ours(model=build(), args=arguments, train_dataset=examples(blocks[:300]))
     trainer.train()
 
