@@ -3,32 +3,10 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
-
-SOURCE = Path(__file__).parents[2] / "src"
-ROOT = "offbeat"
-
-ROOMS = {
-    "core": "",
-    "core.system": "core",
-    "world": "core core.system",
-    "tasks": "core core.system",
-    "algorithms": "core world",
-    "engines": "core core.system",
-    "engines.sim": "core core.system world tasks engines",
-    "engines.live": "core core.system world engines",
-    "results": "core core.system world algorithms engines",
-    "training": "core core.system world algorithms engines engines.live",
-    "experiments": "core core.system world tasks algorithms engines engines.sim engines.live results",
-    "cli": "core core.system world tasks algorithms engines engines.live results training experiments",
-}
-"""Room -> the rooms that it may import; a module is in the innermost of these. `offbeat/__init__.py` may
-import all."""
+from rooms import PATHS, ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("engines.live", "torch"), ("core.system", "fcntl"),
         ("experiments", "pyarrow"), ("experiments", "ray")}  # fmt: skip
@@ -84,71 +62,8 @@ files."""
 FILE, FUNCTION = 460, 65
 """The most lines of a file, and of a function below its signature."""
 
-
-@dataclass
-class Module:
-    """A source file; `top` and `lazy` are the modules that it imports when it is imported, and later."""
-
-    name: str
-    path: Path
-    tree: ast.Module
-    top: set[str] = field(default_factory=set)
-    lazy: set[str] = field(default_factory=set)
-
-    @property
-    def room(self) -> str:
-        """The innermost room that it is in."""
-        return room_of(self.name)
-
-
-def room_of(name: str) -> str:
-    """`offbeat.world.delays` -> world; what is not ours keeps its first name, the package itself is
-    `__init__`.
-    """
-    first, _, below = name.partition(".")
-    rooms = [room for room in ROOMS if f"{below}.".startswith(f"{room}.")]
-    return first if first != ROOT else max(rooms, key=len) if rooms else "__init__"
-
-
-def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-
-
-PATHS = {name_of(path): path for path in sorted((SOURCE / ROOT).rglob("*.py"))}
-
-
-def imported(node: ast.AST, late: bool = False) -> Iterator[tuple[str, bool]]:
-    """Every module that is imported below this node, and whether in a function."""
-    for child in ast.iter_child_nodes(node):
-        match child:
-            case ast.Import(names):
-                yield from ((alias.name, late) for alias in names)
-            case ast.ImportFrom(module, names, level):
-                assert level == 0, "relative imports hide where things come from"
-                assert module is not None
-                yield from (
-                    (name if (name := f"{module}.{a.name}") in PATHS else module, late) for a in names
-                )
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
-                pass
-            case _:
-                yield from imported(child, late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
-
-
-def modules() -> list[Module]:
-    found = [Module(name, path, ast.parse(path.read_text("utf-8"))) for name, path in PATHS.items()]
-    for module in found:
-        for name, late in imported(module.tree):
-            (module.lazy if late else module.top).add(name)
-    return found
-
-
 MODULES = modules()
 each = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
-
-
-def ours(names: set[str]) -> set[str]:
-    return {name for name in names if name in PATHS}
 
 
 def test_every_module_has_its_room() -> None:
