@@ -38,9 +38,10 @@ from offbeat.algorithms import find
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.sim.ahead.levels import WIDEST
 from offbeat.engines.sim.ahead.schedule import Schedule
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import engines, simulator
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.task import Task
 

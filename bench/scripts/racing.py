@@ -16,7 +16,7 @@ import measuring as m
 import numpy as np
 import torch
 
-from offbeat.results.run import Curve
+from offbeat.results.values import Curve
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.minibatches import split_among
 

@@ -31,8 +31,9 @@ from offbeat.core.vector import Vector, concat, mix, opaque, pin, split, total, 
 from offbeat.engines.trace import Staleness, Trace
 from offbeat.experiments.comparison import compare, plan, simulate
 from offbeat.experiments.experiment import Experiment
-from offbeat.results.run import VERSION as __version__
-from offbeat.results.run import Comparison, Curve, Run
+from offbeat.results.run import Comparison, Run
+from offbeat.results.values import VERSION as __version__
+from offbeat.results.values import Curve
 from offbeat.tasks import TASKS, Logistic, ModuleTask, Quadratic
 from offbeat.tasks.task import Task
 from offbeat.training.member import Member, join

@@ -661,7 +661,7 @@ def test_options_are_the_settings_and_have_the_same_defaults() -> None:
         told = parse(options.pop(name))
         delay = defaults.pop(name)
         assert (str(told), told.mean) == (str(delay), delay.mean)
-    assert {name: options[name] for name in defaults} == defaults | {"agents": 9, "crash": None}
+    assert {name: options[name] for name in defaults} == defaults | {"crash": None}
 
 
 @pytest.mark.usefixtures("nothing_runs")

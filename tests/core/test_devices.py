@@ -20,7 +20,8 @@ from offbeat import SettingError, tasks
 from offbeat.cli.compare import app
 from offbeat.core.system import devices, kernel
 from offbeat.experiments import comparison
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -14,9 +14,10 @@ from offbeat import SettingError
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.system import machine
 from offbeat.experiments import comparison, experiment
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.needs import refuse_too_large
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import grid
 from offbeat.world.graphs import TOPOLOGIES, edges, named
 
@@ -25,7 +26,8 @@ import sys
 from pathlib import Path
 import offbeat
 from offbeat.algorithms import find
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.needs import need
 from offbeat.experiments.runs import engines, run_one

@@ -17,9 +17,10 @@ from offbeat.cli.compare import app
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import fit, pauses
 from offbeat.experiments.predicting import Prediction, predict
+from offbeat.experiments.setup import prepare
 
 
 def script(trace: Trace) -> Trace:

@@ -24,9 +24,10 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import sweep as cli_sweep
 from offbeat.core.errors import DataError, DiskError, SettingError
 from offbeat.core.system.files import write_atomically
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_one
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import Point, points, read_grid
 from offbeat.experiments.sweep.record import COLUMNS

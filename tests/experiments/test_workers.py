@@ -29,7 +29,8 @@ from offbeat.experiments.portions import Portion, crew
 from offbeat.experiments.runs import run_many
 from offbeat.experiments.workers import Processes, Shared
 from offbeat.results.page import page
-from offbeat.results.run import Comparison, Curve, Run
+from offbeat.results.run import Comparison, Run
+from offbeat.results.values import Curve
 from offbeat.tasks.quadratic import random_quadratic
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}

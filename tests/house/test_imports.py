@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 import pytest
 from rooms import PATHS, ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
-LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("engines.live", "torch"), ("core.system", "fcntl"),
+LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"), ("core.system", "fcntl"),
         ("experiments", "pyarrow"), ("experiments", "ray")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
@@ -25,7 +25,7 @@ LIVE = {
     ),
 }
 
-COMMANDS = ("compare", "launch", "list_", "live", "predict", "sweep", "tools")
+COMMANDS = ("compare", "launch", "list_", "live", "options", "predict", "sweep", "tools")
 
 ONLY = {
     "pickle": {"offbeat.engines.sim.checks"},
@@ -100,22 +100,18 @@ def test_the_table_is_no_wider_than_the_code() -> None:
         assert set(allowed.split()) <= used, room
 
 
-OWED = {f"offbeat.results.{name}" for name in ("again", "run", "table")}
-"""Modules of results that still import upwards: what they need of settings will come with the settings."""
-
-
 @each
 def test_only_lower_rooms_are_imported(module: Module) -> None:
     rooms = {room_of(name) for name in ours(module.top | module.lazy)} - {module.room}
     if module.name == ROOT:
         assert rooms <= {*ROOMS} - {"cli"}
-    elif module.name not in {"offbeat.__main__", *OWED}:
+    elif module.name != "offbeat.__main__":
         assert rooms <= {*ROOMS[module.room].split()}
 
 
 @each
 def test_late_imports_are_those_of_the_list(module: Module) -> None:
-    assert {(module.room, name.partition(".")[0]) for name in module.lazy if module.name not in OWED} <= LAZY
+    assert {(module.room, name.partition(".")[0]) for name in module.lazy} <= LAZY
 
 
 @each
@@ -133,9 +129,7 @@ def test_an_algorithm_sees_nothing_but_the_contract(name: str) -> None:
 
 def test_no_module_imports_itself_by_a_detour() -> None:
     """Not even inside of functions."""
-    graph = {
-        module.name: ours(module.top | (set() if module.name in OWED else module.lazy)) for module in MODULES
-    }
+    graph = {module.name: ours(module.top | module.lazy) for module in MODULES}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
     assert (
         order.index("offbeat.core.vector")

@@ -40,9 +40,10 @@ from offbeat.engines.outbox import Medium
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.liverun import Watcher, all_alike
 from offbeat.experiments.replaying import replayed
+from offbeat.experiments.setup import prepare
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.world.delays import parse
 from offbeat.world.topology import build

@@ -25,7 +25,8 @@ EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 500
 RUN = """
 from pathlib import Path
 from offbeat.algorithms import find
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.liverun import run_live
 experiment = {experiment!r}
 prepared = prepare(Experiment(**experiment), 0)

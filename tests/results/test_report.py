@@ -23,9 +23,9 @@ import offbeat
 from offbeat import ADSGD, Algorithm, Comparison, Quadratic
 from offbeat.cli.compare import app
 from offbeat.experiments.experiment import Experiment
-from offbeat.results.again import command
 from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary
 from offbeat.results.page import page
+from offbeat.results.reproduce import command
 from offbeat.results.table import headline, target_name
 from offbeat.results.timeline import shown, timeline, timelines, window
 from offbeat.tasks.quadratic import random_quadratic

@@ -19,9 +19,9 @@ from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
 from offbeat.experiments import jobs
-from offbeat.experiments.experiment import Setup
 from offbeat.experiments.jobs import Job, time_segments
 from offbeat.experiments.runs import engines, run_many, run_one, simulator
+from offbeat.experiments.setup import Setup
 from offbeat.world.delays import empirical
 
 ADSGD = ALGORITHMS["adsgd"]
@@ -330,7 +330,8 @@ from pathlib import Path
 from offbeat.experiments import jobs
 from offbeat.engines import trace
 from offbeat.algorithms import find
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.needs import need
 from offbeat.experiments.runs import run_one

@@ -32,12 +32,13 @@ from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout
 from offbeat.engines.trace import TABLES, Trace
 from offbeat.experiments import predicting
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.livefolder import keep_asked
 from offbeat.experiments.predicting import predict
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.runs import run_one
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points, read_grid
 from offbeat.experiments.sweep.store import Store
 from offbeat.tasks.data import STEMS, load

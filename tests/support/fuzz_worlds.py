@@ -21,9 +21,10 @@ from offbeat import Momentum, OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.rules import SGD
 from offbeat.experiments import jobs as jobs_module
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_many, run_one
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
 
 ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait",

@@ -18,9 +18,10 @@ from offbeat.core.system import devices, kernel, machine
 from offbeat.core.vector import Vector, settle
 from offbeat.engines.sim.ahead import levels
 from offbeat.experiments import comparison
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points
-from offbeat.results.again import command
+from offbeat.results.reproduce import command
 from offbeat.tasks import module as modules
 
 

@@ -5,7 +5,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from offbeat import World
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
 from offbeat.world.delays import parse
 

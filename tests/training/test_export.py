@@ -295,7 +295,8 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
 LIVE = """
 from pathlib import Path
 from offbeat.algorithms import find
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.liverun import run_live
 experiment = {"task": "quadratic", "agents": 2, "topology": "complete", "until": 40}
 run_live(prepare(Experiment(**experiment), 0), experiment, find("rfast"), 0.05, Path("."), 0.005,

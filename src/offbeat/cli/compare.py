@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from math import inf
@@ -12,21 +13,23 @@ from typing import Annotated, Any
 
 import typer
 
-from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.console import progress_bar, told_by
+from offbeat.cli.options import with_settings
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
+from offbeat.core.settings import RUNNING
 from offbeat.core.system import machine
 from offbeat.core.system.files import refuse_irregular
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments import comparison
+from offbeat.experiments.experiment import AGENTS, Experiment, Selection
 from offbeat.experiments.needs import WORTH_SAYING
-from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.experiments.workers import possible, start_server, wanted
-from offbeat.results.run import VERSION, Comparison, Run
+from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table
+from offbeat.results.values import VERSION
 from offbeat.tasks import TASKS
-from offbeat.world.world import CASES, measured
+from offbeat.world.world import measured
 
 app = typer.Typer(
     name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
@@ -55,169 +58,38 @@ def offbeat(
 LONG = 100_000
 """Updates beside those of one run, if no agent ever waits: less than so many are made in a few seconds."""
 
-WHAT, WORLD, LEARNING, OUTPUT = "What is compared", "The world", "Learning", "Running and output"
-
 
 @app.command()
+@with_settings(Selection, Experiment)
 def compare(
-    task: Annotated[
-        str, typer.Option(help=f"What is trained: {', '.join(TASKS)}.", rich_help_panel=WHAT)
-    ] = "digits",
-    algorithms: Annotated[
-        str,
-        typer.Option(
-            help="Names with commas between; options after a colon, as in 'dsgd:after'.", rich_help_panel=WHAT
-        ),
-    ] = ",".join(ALGORITHMS),
-    agents: Annotated[int, typer.Option(help="How many agents.", rich_help_panel=WHAT)] = 9,
-    topology: Annotated[
-        str,
-        typer.Option(
-            help="Who hears whom; see 'offbeat list topologies'. Some take a parameter: 'random-regular:4'.",
-            rich_help_panel=WHAT,
-        ),
-    ] = "grid",
-    skew: Annotated[
-        float,
-        typer.Option(
-            help="Fraction of the data that is split by sorted label, the rest uniformly.",
-            rich_help_panel=WHAT,
-        ),
-    ] = 1.0,
-    dirichlet: Annotated[
-        float | None,
-        typer.Option(help="Split by a Dirichlet mixture with this alpha instead.", rich_help_panel=WHAT),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the IDX files of (Fashion-)MNIST; default: OFFBEAT_DATA, else they are downloaded.",
-            rich_help_panel=WHAT,
-        ),
-    ] = None,
-    case: Annotated[str, typer.Option(help=f"One of {', '.join(CASES)}.", rich_help_panel=WORLD)] = "base",
-    straggler: Annotated[
-        int | None,
-        typer.Option(help="The slow agent; default: the centre of the graph.", rich_help_panel=WORLD),
-    ] = None,
-    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
-    compute: Annotated[
-        str,
-        typer.Option(
-            help="How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
-            "'file PATH:COLUMN'.",
-            rich_help_panel=WORLD,
-        ),
-    ] = "gamma 0.25",
-    communication: Annotated[
-        str, typer.Option(help="How long sending a model takes, likewise.", rich_help_panel=WORLD)
-    ] = "lognormal 1",
-    loss: Annotated[
-        float,
-        typer.Option(
-            help="Probability that a receiver misses a published model; mail always arrives.",
-            rich_help_panel=WORLD,
-        ),
-    ] = 0.0,
-    crash: Annotated[
-        list[str] | None,
-        typer.Option(help="'agent 3 at 100 until 200'; repeat it for more.", rich_help_panel=WORLD),
-    ] = None,
-    lr: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="The step: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them (repeatable).",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    tune_by: Annotated[
-        str | None,
-        typer.Option(
-            help="What --lr tuned goes by, as median over seeds that are not compared: loss (default; time until most "
-            "of the way down is made), target (time to it), final (the loss at the end).",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    tune_grid: Annotated[
-        str | None,
-        typer.Option(
-            help="The steps that --lr tuned tries first: '0.01,0.1,1'; then four more around the best. Default: "
-            f"{GRID[0]:g} to {GRID[-1]:g}.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    tune_seeds: Annotated[
-        int | None,
-        typer.Option(help=f"How many seeds --lr tuned uses; default: {SEEDS}.", rich_help_panel=LEARNING),
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Samples in a minibatch.", rich_help_panel=LEARNING)] = 32,
-    reg: Annotated[
-        float, typer.Option(help="lambda in lambda * sum x^2 / (1 + x^2).", rich_help_panel=LEARNING)
-    ] = 0.001,
-    until: Annotated[
-        float | None,
-        typer.Option(
-            help="Simulated time at which a run ends; default: the task's.", rich_help_panel=LEARNING
-        ),
-    ] = None,
-    target: Annotated[
-        float | None,
-        typer.Option(
-            help="Test accuracy of the average model (quadratic: gap to the optimum); default: the task's.",
-            rich_help_panel=LEARNING,
-        ),
-    ] = None,
-    eval_every: Annotated[
-        float | None,
-        typer.Option(
-            help="Simulated time between evaluations; default: until / 200.", rich_help_panel=LEARNING
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(help="The first seed. One seed, the same bytes.", rich_help_panel=OUTPUT)
-    ] = 0,
-    seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=OUTPUT)] = 1,
-    executor: Annotated[
-        str,
-        typer.Option(
-            help="How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
-            "results are the same.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "auto",
-    device: Annotated[
-        str,
-        typer.Option(
-            help="Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
-            "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "cpu",
+    asked: dict[str, Any],
     workers: Annotated[
         int | None,
         typer.Option(
             help="How many processes make runs at the same time; default: one for each core, where the runs are so "
             "long that it pays and memory suffices. 1: this one alone. The results are the same.",
-            rich_help_panel=OUTPUT,
+            rich_help_panel=RUNNING,
         ),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=OUTPUT)
+        Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=RUNNING)
     ] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=OUTPUT),
+        typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=RUNNING),
     ] = None,
     traces: Annotated[
         Path | None,
-        typer.Option(help="Write the trace of every run to this folder, as .npz.", rich_help_panel=OUTPUT),
+        typer.Option(help="Write the trace of every run to this folder, as .npz.", rich_help_panel=RUNNING),
     ] = None,
     show_tuning: Annotated[
         bool,
-        typer.Option("--show-tuning", help="Print what every tuned step gave, too.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--show-tuning", help="Print what every tuned learning rate gave, too.", rich_help_panel=RUNNING
+        ),
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUNNING)
     ] = False,
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
@@ -236,15 +108,10 @@ def compare(
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")
     workers = wanted(workers)
-    if workers > 1 and device == "cpu" and _is_long(task, agents, until, len(algorithms.split(",")) * seeds):
+    if workers > 1 and asked["device"] == "cpu" and _is_long(asked):
         start_server()
-    plan = comparison.plan(
-        algorithms, lr=parse_steps(lr or []), tune_by=tune_by, tune_grid=_numbers("--tune-grid", tune_grid),
-        tune_seeds=tune_seeds, seed=seed, seeds=seeds, task=task, agents=agents, topology=topology,
-        case=case, straggler=straggler, slowdown=slowdown, skew=skew, dirichlet=dirichlet, batch=batch, reg=reg,
-        until=until, target=target, eval_every=eval_every, loss=loss, crash=tuple(crash or ()), compute=compute,
-        communication=communication, data=data, executor=executor, device=device,
-    )  # fmt: skip
+    asked |= {"lr": parse_lrs(asked["lr"] or []), "tune_grid": _numbers("--tune-grid", asked["tune_grid"])}
+    plan = comparison.plan(**asked)
     if traces is not None:
         plan.check_traces()
     elif report is None:
@@ -269,7 +136,7 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
         ) from None
 
 
-def parse_steps(texts: list[str]) -> dict[str, Any]:
+def parse_lrs(texts: list[str]) -> dict[str, Any]:
     """--lr: 'x', 'x,y', 'tuned' for all; 'name=x' for one. Raises SettingError for anything else."""
     steps: dict[str, Any] = {}
     for text in texts:
@@ -315,12 +182,11 @@ def check_writable(*paths: Path | None) -> None:
             ) from None
 
 
-def _is_long(task: str, agents: int, until: float | None, runs: int) -> bool:
-    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked
-    yet.
-    """
+def _is_long(asked: Mapping[str, Any]) -> bool:
+    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked yet."""
+    task, until, runs = asked["task"], asked["until"], len(asked["algorithms"].split(",")) * asked["seeds"]
     until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
-    return agents * until * (runs - 1) >= LONG and possible()
+    return bool((asked["agents"] or AGENTS) * until * (runs - 1) >= LONG and possible())
 
 
 def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) -> list[str]:

@@ -23,9 +23,10 @@ from rich.segment import Segment
 from rich.text import Text
 
 from offbeat.results.markup import time_text
-from offbeat.results.run import Curve, Run
-from offbeat.results.run import Progress as Tell
+from offbeat.results.run import Run
 from offbeat.results.table import WIDTH, lost_again, target_name
+from offbeat.results.values import Curve
+from offbeat.results.values import Progress as Tell
 
 EVERY = 30.0
 """Seconds between the lines that say how far runs are, where there is no terminal that shows it."""

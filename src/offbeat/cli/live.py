@@ -13,7 +13,7 @@ import typer
 from rich.text import Text
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.cli.compare import check_writable, parse_steps
+from offbeat.cli.compare import check_writable, parse_lrs
 from offbeat.cli.console import Out, complain
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import DiskError, SettingError
@@ -26,7 +26,6 @@ from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.guard import SKIP, checked_policy
 from offbeat.engines.live.shm.board import MOST
 from offbeat.experiments import comparison
-from offbeat.experiments.experiment import Setup
 from offbeat.experiments.livefolder import (
     EXPECTED,
     NAME,
@@ -40,6 +39,7 @@ from offbeat.experiments.livefolder import (
 )
 from offbeat.experiments.liverun import ended_run, has_ended, parse_unit, run_live
 from offbeat.experiments.memory import refuse_processes
+from offbeat.experiments.setup import Setup
 from offbeat.results.run import Comparison, Run
 from offbeat.world.world import measured
 
@@ -180,7 +180,7 @@ def live(
         "until": until, "data": None if data is None else str(data.resolve()), "seed": seed,
         "compute": compute, "communication": communication, "eval_every": eval_every, "unit": parse_unit(unit),
         "algorithms": [find(name).name for name in algorithms.split(",")],
-        "lr": {name or ALL: step for name, step in parse_steps(lr or []).items()},
+        "lr": {name or ALL: step for name, step in parse_lrs(lr or []).items()},
     }  # fmt: skip
     how: dict[str, Any] = {
         "max_restarts": max_restarts, "checkpoint_every": checkpoint_every, "fault": fault or [],

@@ -18,8 +18,8 @@ from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
 from offbeat.experiments.predicting import REPEATS, Prediction, Summary, predict
 from offbeat.results.markup import time_text
-from offbeat.results.run import VERSION
 from offbeat.results.table import target_name
+from offbeat.results.values import VERSION
 from offbeat.world.world import CASES
 
 WHAT, WORLD, OUTPUT = "What is predicted", "The world", "Output"

@@ -18,15 +18,18 @@ from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
+from offbeat.core.settings import whole
 from offbeat.core.system import machine
-from offbeat.experiments.experiment import Experiment, Setup, check_algorithm, prepare, whole
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.needs import held, needed, refuse_too_many
 from offbeat.experiments.portions import Making, Portion, Setting, crew, seconds
 from offbeat.experiments.runs import check_run
+from offbeat.experiments.setup import Setup, check_algorithm, prepare
 from offbeat.experiments.tuning import AWAY, Asked, Search
 from offbeat.experiments.workers import wanted
-from offbeat.results.run import Comparison, Progress, Run
+from offbeat.results.run import Comparison, Run
+from offbeat.results.values import Progress
 
 TRACES = 0.5
 """The share of the free memory that runs may take with traces that nobody asked for."""

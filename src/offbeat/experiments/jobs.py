@@ -12,7 +12,7 @@ from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
 from offbeat.engines.sim.executors import EXECUTORS
-from offbeat.experiments.experiment import Setup
+from offbeat.experiments.setup import Setup
 
 AUTO, LEVELS = "auto", "levels"
 HOW = (AUTO, LEVELS, *EXECUTORS)

@@ -41,9 +41,11 @@ from offbeat.engines.live.shm.board import State
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.simulator import final_bytes
 from offbeat.engines.trace import Trace
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.scoring import curve_point, final_scores, reached
-from offbeat.results.run import Curve, Run
+from offbeat.experiments.setup import Setup, prepare
+from offbeat.results.run import Run
+from offbeat.results.values import Curve
 
 LOOKS, ENDED = "looks", "ended.json"
 """Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it

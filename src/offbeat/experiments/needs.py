@@ -9,8 +9,8 @@ from offbeat.core.errors import SettingError
 from offbeat.core.system import devices, machine
 from offbeat.engines.trace import PART
 from offbeat.experiments import jobs, memory
-from offbeat.experiments.experiment import Setup
 from offbeat.experiments.jobs import Job
+from offbeat.experiments.setup import Setup
 
 WORTH_SAYING = 500_000_000
 """Bytes from which a command says how much it needs."""

@@ -15,11 +15,13 @@ import torch
 from offbeat.algorithms import Algorithm
 from offbeat.core.rules import SGD, Rule
 from offbeat.core.system import machine
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_many
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.workers import Processes, Shared, board, possible
-from offbeat.results.run import Curve, Progress, Run
+from offbeat.results.run import Run
+from offbeat.results.values import Curve, Progress
 
 VECTOR, EVALUATION = 10e-6, 1e-3
 """Seconds that an update takes for each model that it moves, and an evaluation; rough, and for one core."""

@@ -23,11 +23,13 @@ from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import devices
 from offbeat.engines.trace import EVENT_CODE, Staleness, Trace
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_one, simulator
-from offbeat.results.run import Run, spread
+from offbeat.experiments.setup import Setup, prepare
+from offbeat.results.run import Run
+from offbeat.results.values import spread
 from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, empirical
 

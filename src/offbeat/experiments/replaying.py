@@ -24,7 +24,8 @@ from offbeat.engines.live.node.performer import digest
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.trace import Trace
-from offbeat.experiments.experiment import Experiment, prepare
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import prepare
 from offbeat.tasks.task import Task
 from offbeat.world.topology import build
 

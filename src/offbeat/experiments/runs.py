@@ -27,11 +27,12 @@ from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, executor
 from offbeat.engines.sim.simulator import Simulator, final_bytes
 from offbeat.engines.trace import Tally, Trace
-from offbeat.experiments.experiment import check_algorithm
 from offbeat.experiments.jobs import LEVELS, Job, time_segments
 from offbeat.experiments.needs import refuse_too_large
 from offbeat.experiments.scoring import curve_point, final_scores, reached
-from offbeat.results.run import Curve, Progress, Run
+from offbeat.experiments.setup import check_algorithm
+from offbeat.results.run import Run
+from offbeat.results.values import Curve, Progress
 
 
 class Engine(Protocol):

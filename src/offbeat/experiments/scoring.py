@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from offbeat.core.vector import Parts
-from offbeat.experiments.experiment import Setup
-from offbeat.results.run import Curve
+from offbeat.experiments.setup import Setup
+from offbeat.results.values import Curve
 from offbeat.tasks.task import Task
 
 

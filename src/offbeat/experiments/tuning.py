@@ -16,7 +16,8 @@ from numbers import Real
 from statistics import median
 
 from offbeat.core.errors import SettingError, unknown
-from offbeat.results.run import Run, Tried, Tuning, spread
+from offbeat.results.run import Run
+from offbeat.results.values import Tried, Tuning, spread
 
 CRITERIA = {
     "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the smallest "

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from offbeat.results.run import Comparison, Run, spread
 from offbeat.results.table import cells, gap_known, target_name
+from offbeat.results.values import ComparisonValues, RunValues, spread
 from offbeat.world.topology import Topology
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
@@ -71,7 +71,7 @@ class Look:
     dash: str
 
 
-def looks(comparison: Comparison) -> dict[tuple[str, float], Look]:
+def looks(comparison: ComparisonValues) -> dict[tuple[str, float], Look]:
     """A look for every group, by the order of the comparison; past the seventh algorithm colours return
     dashed.
     """
@@ -100,7 +100,7 @@ class Summary:
     exploded: bool
 
 
-def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
+def summary(runs: Sequence[RunValues], x: str, y: str) -> Summary:
     """The curves of the runs as one; over time they share their grid, over anything else they are
     interpolated.
     """
@@ -122,7 +122,7 @@ def summary(runs: Sequence[Run], x: str, y: str) -> Summary:
     return Summary(grid, np.median(rows, 0), rows.min(0), rows.max(0), diverged, any(map(exploded, runs)))
 
 
-def exploded(run: Run) -> bool:
+def exploded(run: RunValues) -> bool:
     """Whether the loss ended ten times as high as it began, or diverged; such a run does not set a figure's
     scale.
     """
@@ -136,13 +136,13 @@ def _interpolated(grid: np.ndarray, along: np.ndarray, values: np.ndarray) -> np
     return found
 
 
-def time_title(runs: Sequence[Run]) -> str:
+def time_title(runs: Sequence[RunValues]) -> str:
     """What the axis of time is called: simulated, or real in units of so many milliseconds."""
     unit = runs[0].settings.get("unit") if runs else None
     return X_TITLES["time"] if unit is None else f"time (1 = {1000 * unit:g} ms, a mean gradient)"
 
 
-def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figure:
+def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go.Figure:
     """How all algorithms went: x is "time", "updates" or "megabytes"; y "loss", "accuracy" or "consensus".
 
     A line is the median over the seeds, as far as all of them got; a band reaches from the smallest to the
@@ -181,7 +181,7 @@ def curves(comparison: Comparison, x: str = "time", y: str = "loss") -> go.Figur
     return fig
 
 
-def _until_the_first(x: str, groups: Iterable[Sequence[Run]]) -> str:
+def _until_the_first(x: str, groups: Iterable[Sequence[RunValues]]) -> str:
     """What the axis says of medians over seeds of which some got further: where a seed has ended there is
     none.
     """
@@ -189,7 +189,7 @@ def _until_the_first(x: str, groups: Iterable[Sequence[Run]]) -> str:
     return " (up to the slowest seed)" * any(len(each) > 1 for each in ends)
 
 
-def _y_title(comparison: Comparison, y: str) -> str:
+def _y_title(comparison: ComparisonValues, y: str) -> str:
     known = bool(comparison.runs) and gap_known(comparison.runs[0])
     return "gap to the optimum" if y == "loss" and known else Y_TITLES[y]
 
@@ -266,7 +266,7 @@ def _cross(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
 # -- bars and the graph ----------------------------------------------------------------------------
 
 
-def bars(comparison: Comparison) -> go.Figure:
+def bars(comparison: ComparisonValues) -> go.Figure:
     """Time to target: median, smallest to largest over the seeds; hatched to the end where it was never met."""
     groups, look = comparison.groups(), looks(comparison)
     end = max((run.settings["until"] for run in comparison.runs), default=1.0)
@@ -310,10 +310,10 @@ def bars(comparison: Comparison) -> go.Figure:
     return fig
 
 
-def graph(drawn: Run | Topology) -> go.Figure:
+def graph(drawn: RunValues | Topology) -> go.Figure:
     """Who hears whom; the straggler of a run is a square."""
-    topology = drawn.topology if isinstance(drawn, Run) else drawn
-    slow = drawn.settings["straggler"] if isinstance(drawn, Run) else None
+    topology = drawn.topology if isinstance(drawn, RunValues) else drawn
+    slow = drawn.settings["straggler"] if isinstance(drawn, RunValues) else None
     at, edges = topology.positions(), sorted(topology.graph.edges())
     fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": slow is not None})
     lines: list[list[float | None]] = [

@@ -8,15 +8,15 @@ from string import Template
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from offbeat.results.again import again
 from offbeat.results.figures import bars, curves, exploded, graph
 from offbeat.results.markup import escaped, linked, table
-from offbeat.results.run import VERSION, Comparison, Run
+from offbeat.results.reproduce import again
 from offbeat.results.table import cells, gap_known, headline, notes
 from offbeat.results.timeline import shown, timelines
+from offbeat.results.values import VERSION, ComparisonValues, RunValues
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: ComparisonValues) -> str:
     """The whole page as one string."""
     shelf = Shelf()
     if not comparison.runs:
@@ -34,7 +34,7 @@ def page(comparison: Comparison) -> str:
     return _document(title, "\n".join(body), shelf)
 
 
-def _about(comparison: Comparison) -> str:
+def _about(comparison: ComparisonValues) -> str:
     """What was done, in a paragraph."""
     unit = comparison.runs[0].settings.get("unit")
     where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
@@ -74,7 +74,7 @@ def _document(title: str, body: str, shelf: Shelf) -> str:
 # -- results and figures ---------------------------------------------------------------------------
 
 
-def _results(comparison: Comparison) -> list[str]:
+def _results(comparison: ComparisonValues) -> list[str]:
     heads, rows = cells(comparison)
     best = [index for index, row in enumerate(rows) if row[2] == "1.00x"]
     return [
@@ -97,11 +97,11 @@ def _row(*figures: str) -> str:
     return f'<div class="pair">{"".join(figures)}</div>' if len(figures) > 1 else "".join(figures)
 
 
-def _loss(comparison: Comparison) -> str:
+def _loss(comparison: ComparisonValues) -> str:
     return "The gap to the optimum" if gap_known(comparison.runs[0]) else "The loss on all training data"
 
 
-def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
+def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """Loss and accuracy over time and updates, and the time to target."""
     first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
     reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (
@@ -143,7 +143,7 @@ def _learning(comparison: Comparison, shelf: Shelf) -> list[str]:
     ]
 
 
-def _communication(comparison: Comparison, shelf: Shelf) -> list[str]:
+def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """What was sent for it, and how far apart the agents are."""
     runs, parts = comparison.runs, []
     if any(run.megabytes for run in runs):
@@ -160,10 +160,10 @@ def _communication(comparison: Comparison, shelf: Shelf) -> list[str]:
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 
-def _agents(comparison: Comparison, shelf: Shelf) -> list[str]:
+def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """The timelines, and the graph."""
     runs = comparison.runs
-    traced: dict[str, Run] = {}
+    traced: dict[str, RunValues] = {}
     for run in sorted(runs, key=lambda run: run.curve.time[-1]):  # a run that diverged early shows little
         if run.trace is not None:
             traced[run.algorithm] = run

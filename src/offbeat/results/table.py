@@ -14,16 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.experiments.experiment import departures
 from offbeat.results.markup import time_text
-from offbeat.results.run import Comparison, Run, spread
 from offbeat.results.tuned import how_tuned, tried
+from offbeat.results.values import ComparisonValues, RunValues, spread
 
 WIDTH = 118
 """Columns of text where the output is not a terminal."""
 
 
-def as_text(comparison: Comparison) -> str:
+def as_text(comparison: ComparisonValues) -> str:
     """The table as plain text, in characters that standard output has."""
     file = io.TextIOWrapper(io.BytesIO(), getattr(sys.stdout, "encoding", None) or "utf-8", "replace")
     Console(file=file, width=WIDTH).print(as_table(comparison))
@@ -31,7 +30,7 @@ def as_text(comparison: Comparison) -> str:
     return file.read().rstrip()
 
 
-def as_table(comparison: Comparison, width: int = WIDTH) -> Group:
+def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
     """The table, with a line that says what was run and notes on what needs saying.
 
     Where it is wider than `width`, it is several tables below one another.
@@ -51,7 +50,7 @@ def as_table(comparison: Comparison, width: int = WIDTH) -> Group:
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
 
-def tuning_table(comparison: Comparison) -> Table:
+def tuning_table(comparison: ComparisonValues) -> Table:
     """What every step gave that was tried, where steps were tuned."""
     heads, rows = tried(comparison)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
@@ -73,18 +72,10 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
     return groups
 
 
-IN_ITS_WORDS = (
-    "task",
-    "agents",
-    "topology",
-    "case",
-    "straggler",
-    "slowdown",
-    "skew",
-    "dirichlet",
-    "until",
-    "target",
-)
+IN_ITS_WORDS = {
+    *("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target"),
+    *("algorithm", "lr", "seed", "own"),
+}
 """Settings that the headline, or the head of a column, says in words of their own."""
 
 WORDS = {
@@ -94,7 +85,7 @@ WORDS = {
 """What a setting is called in the headline, where it is not by its name."""
 
 
-def headline(comparison: Comparison) -> str:
+def headline(comparison: ComparisonValues) -> str:
     """What was run, in one line: whatever is not as it is by default is named."""
     first = comparison.runs[0]
     s, seeds = first.settings, sorted({run.seed for run in comparison.runs})
@@ -105,8 +96,8 @@ def headline(comparison: Comparison) -> str:
     shares = [split] if first.measure == "accuracy" and not s["own"] else []
     others = [
         f"{WORDS.get(name, name)} {_said(name, value)}"
-        for name, value in departures(s).items()
-        if name not in IN_ITS_WORDS
+        for name, value in s.departures().items()
+        if name not in IN_ITS_WORDS and value not in ([], "SGD")
     ]
     return ", ".join(
         [s["task"], f"case {s['case']}{slow}", agents, *shares, *others, f"to time {s['until']:g}", which]
@@ -127,12 +118,12 @@ def _said(name: str, value: object) -> str:
     return str(value)
 
 
-def gap_known(run: Run) -> bool:
+def gap_known(run: RunValues) -> bool:
     """Whether the loss is the distance from the optimum: the built-in quadratics know theirs."""
     return bool(run.settings["task"] == "quadratic" and "the task quadratic" not in run.settings["own"])
 
 
-def target_name(run: Run) -> str:
+def target_name(run: RunValues) -> str:
     """The column that says when the target was met."""
     target = run.settings["target"]
     if target is None:
@@ -142,7 +133,7 @@ def target_name(run: Run) -> str:
     return f"time to {'gap' if gap_known(run) else 'loss'} {target:g}"
 
 
-def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table, as text."""
     first = comparison.runs[0]
     with_accuracy = first.measure == "accuracy"
@@ -170,17 +161,17 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return heads, rows
 
 
-def lost_again(run: Run) -> bool:
+def lost_again(run: RunValues) -> bool:
     """Whether the run met its target and diverged later."""
     return run.time_to_target is not None and run.diverged_at is not None
 
 
-def error_of(run: Run) -> str:
+def error_of(run: RunValues) -> str:
     """What went wrong in a run, in a line."""
     return f"Error of {run.algorithm} with step {run.lr:g}, seed {run.seed}: {run.error}."
 
 
-def notes(comparison: Comparison) -> list[str]:
+def notes(comparison: ComparisonValues) -> list[str]:
     """What a reader of the table should be told."""
     said = []
     if comparison.runs[0].measure == "accuracy":
@@ -221,7 +212,7 @@ def notes(comparison: Comparison) -> list[str]:
     return said
 
 
-def _forms(comparison: Comparison) -> dict[str, str]:
+def _forms(comparison: ComparisonValues) -> dict[str, str]:
     """What agents do, of the algorithms that have several forms."""
     ours = {
         run.algorithm
@@ -232,7 +223,7 @@ def _forms(comparison: Comparison) -> dict[str, str]:
     return {name: form for name in names if name in ours and (form := find(name).form)}
 
 
-def _middle(runs: Sequence[Run], name: str) -> float:
+def _middle(runs: Sequence[RunValues], name: str) -> float:
     values = [value for run in runs if (value := run.final[name]) is not None]
     return median(values) if values else float("nan")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from offbeat.engines.trace import EVENT_CODE
 from offbeat.results.figures import STYLE, escaped, time_title
-from offbeat.results.run import Run
+from offbeat.results.values import RunValues
 
 ROWS = 16
 """So many agents are shown; of more, those that crash, the straggler, its neighbours, and the first."""
@@ -54,7 +54,7 @@ class Spans:
             self.states[state].append((row, start, end))
 
 
-def window(runs: Sequence[Run]) -> tuple[float, float]:
+def window(runs: Sequence[RunValues]) -> tuple[float, float]:
     """A window in which something can be seen: a few steps of the slowest agent, after the start-up.
 
     If agents crash, it begins a little before the first of them does.
@@ -86,7 +86,7 @@ def _means(rows: np.ndarray) -> list[float]:
     return means
 
 
-def shown(run: Run) -> list[int]:
+def shown(run: RunValues) -> list[int]:
     """The agents that have a row."""
     n, slow = run.topology.n, run.settings["straggler"]
     if n <= ROWS:
@@ -98,12 +98,14 @@ def shown(run: Run) -> list[int]:
     return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
 
 
-def timeline(run: Run, start: float | None = None, end: float | None = None) -> go.Figure:
+def timeline(run: RunValues, start: float | None = None, end: float | None = None) -> go.Figure:
     """One run: who computed, sent and waited when. The run must have kept its trace."""
     return timelines({run.algorithm: run}, start, end)
 
 
-def timelines(runs: dict[str, Run], start: float | None = None, end: float | None = None) -> go.Figure:
+def timelines(
+    runs: Mapping[str, RunValues], start: float | None = None, end: float | None = None
+) -> go.Figure:
     """Several runs, named, one above the other over the same window of time."""
     begin, stop = window(list(runs.values()))
     begin, stop = begin if start is None else start, stop if end is None else end
@@ -177,7 +179,7 @@ def _marker(look: Look) -> dict[str, object]:
 # -- from the trace --------------------------------------------------------------------------------
 
 
-def _spans(run: Run, begin: float, stop: float) -> Spans:
+def _spans(run: RunValues, begin: float, stop: float) -> Spans:
     """What the shown agents did between `begin` and `stop`."""
     spans = Spans()
     if run.trace is not None:

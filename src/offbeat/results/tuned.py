@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from offbeat.results.markup import time_text
-from offbeat.results.run import Comparison, Run, Tried, Tuning, spread
+from offbeat.results.values import ComparisonValues, RunValues, Tried, Tuning, spread
 
 
-def tuned(comparison: Comparison) -> dict[str, tuple[Run, Tuning]]:
+def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning]]:
     """Of every algorithm whose step was tuned one run, and how it was found."""
     return {run.algorithm: (run, run.tuning) for run in comparison.runs if run.tuning is not None}
 
 
-def tried(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
     """Head and rows of the table of all steps that were tried, as text; no rows where none was tuned."""
     rows = []
     for name, (run, tuning) in tuned(comparison).items():
@@ -22,7 +22,7 @@ def tried(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     return ["algorithm", "step", "median [smallest - largest]", "final loss", "stable", ""], rows
 
 
-def how_tuned(comparison: Comparison) -> list[str]:
+def how_tuned(comparison: ComparisonValues) -> list[str]:
     """How steps were tuned, in a sentence or two; and warnings."""
     found = tuned(comparison)
     if not found:
@@ -54,7 +54,7 @@ def how_tuned(comparison: Comparison) -> list[str]:
     return said
 
 
-def _count(found: dict[str, tuple[Run, Tuning]]) -> str:
+def _count(found: dict[str, tuple[RunValues, Tuning]]) -> str:
     counts = sorted({len(tuning.steps) for _, tuning in found.values()})
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 

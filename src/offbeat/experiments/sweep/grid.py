@@ -7,20 +7,20 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError, unknown
+from offbeat.core.settings import REAL, Kind, declared, text
 from offbeat.core.system.reading import content, reading
-from offbeat.experiments.experiment import REAL, WHOLE, Experiment, Setup, prepare, real, whole
+from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import check_run
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks.task import Task
-from offbeat.world.delays import parse
-from offbeat.world.world import parse_crash
 
 RESULTS = 4
 """Part of every key. It grows when the same settings give other results, or a row has other columns."""
@@ -32,8 +32,10 @@ MOST_POINTS = 100_000
 TASKS_KEPT = 8
 DEFAULT_LR = 0.01
 
-EXPERIMENT = tuple(f.name for f in fields(Experiment))
-KNOWN = ("algorithm", *EXPERIMENT, "lr", "seed")
+EXPERIMENT = tuple(declared(Experiment))
+ALGORITHM = Kind(str, "string", text, lambda name, value: find(text(name, value)).name)
+SETTINGS = {**declared(Experiment), **{name: declared(Selection)[name] for name in ("lr", "seed")}}
+KNOWN = ("algorithm", *SETTINGS)
 """The names of a grid: those of `Experiment`, and algorithm, lr and seed."""
 
 TABLES = ("fixed", "grid", "lr")
@@ -180,26 +182,7 @@ def _value(name: str, value: Any) -> Any:
             "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected steps, as in [grid] "
             "lr = [0.01, 0.03]; the table then has the runs of each."
         )
-    if name in WHOLE or name == "seed":
-        return whole(name, value)
-    if name in REAL or name == "lr":
-        number = real(name, value)
-        if not math.isfinite(number):
-            raise SettingError(f"'{name}' must be finite; got {value!r}.")
-        return number
-    if name == "crash":
-        crashes = [value] if isinstance(value, str) else value
-        if not isinstance(crashes, list) or not all(isinstance(crash, str) for crash in crashes):
-            raise SettingError(
-                f"'crash' must be text like 'agent 3 at 100', or a list of such; got {value!r}."
-            )
-        return tuple(str(parse_crash(crash)) for crash in crashes)
-    if not isinstance(value, str):
-        raise SettingError(f"'{name}' must be text; got {value!r}.")
-    if name in ("compute", "communication"):
-        delay = parse(value)
-        return value.strip() if delay.values else str(delay)  # measured delays go by their file
-    return find(value).name if name == "algorithm" else value
+    return ALGORITHM.spelt(name, value) if name == "algorithm" else SETTINGS[name].kind.spelt(name, value)
 
 
 def _drafts(
@@ -257,12 +240,11 @@ def _checked(
 
 def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
     lr = draft.step if draft.own else draft.spec.default_lr(draft.step, setup.topology.n)
-    settings = {name: setup.settings[name] for name in EXPERIMENT} | {
+    settings = {name: _recorded(name, setup.settings[name]) for name in EXPERIMENT} | {
         "algorithm": draft.spec.name,
         "lr": lr,
         "seed": seed,
     }
-    settings |= {name: float(settings[name]) for name in REAL if settings[name] is not None}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
     measured = {
         name: hashlib.sha256(delay.values).hexdigest() for name, delay in delays.items() if delay.values
@@ -272,3 +254,8 @@ def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
     return Point(
         e, draft.spec.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest()
     )
+
+
+def _recorded(name: str, value: Any) -> Any:
+    """As the key has it: a number that may be a fraction is one, also where it was computed as a whole one."""
+    return float(value) if SETTINGS[name].kind is REAL and value is not None else value

@@ -6,39 +6,13 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from offbeat.experiments.sweep.grid import Point
+from offbeat.experiments.sweep.grid import SETTINGS, Point
 from offbeat.results.run import Run
 
 if TYPE_CHECKING:
     import pyarrow
 
-COLUMNS = {
-    "key": "string",
-    # the settings
-    "algorithm": "string",
-    "task": "string",
-    "case": "string",
-    "agents": "int64",
-    "topology": "string",
-    "straggler": "int64",
-    "slowdown": "float64",
-    "skew": "float64",
-    "dirichlet": "float64",
-    "lr": "float64",
-    "batch": "int64",
-    "reg": "float64",
-    "seed": "int64",
-    "until": "float64",
-    "target": "float64",
-    "eval_every": "float64",
-    "loss": "float64",
-    "crash": "list string",
-    "compute": "string",
-    "communication": "string",
-    "data": "string",
-    "executor": "string",
-    "device": "string",
-    # what came out
+RESULTS = {
     "digest": "string",
     "measure": "string",
     "updates": "int64",
@@ -54,13 +28,20 @@ COLUMNS = {
     "final_consensus": "float64",
     "final_accuracy_mean": "float64",
     "final_accuracy_worst": "float64",
-    # the curve: one value for each evaluation
+    # one value for each evaluation
     "curve_time": "list float64",
     "curve_updates": "list int64",
     "curve_megabytes": "list float64",
     "curve_loss": "list float64",
     "curve_accuracy": "list float64",
     "curve_consensus": "list float64",
+}
+
+COLUMNS = {
+    "key": "string",
+    "algorithm": "string",
+    **{name: each.kind.column for name, each in SETTINGS.items()},
+    **RESULTS,
 }
 """The columns of the table and their types. 'loss' is the setting, the probability that a message is lost;
 the training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null.

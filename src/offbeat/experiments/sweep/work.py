@@ -9,9 +9,10 @@ from typing import Any
 
 from offbeat.algorithms import find
 from offbeat.core.errors import OffbeatError
-from offbeat.experiments.experiment import Experiment, Setup, prepare
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_many
+from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import row_of
 

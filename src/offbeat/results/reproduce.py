@@ -6,21 +6,20 @@ import platform
 import re
 import shlex
 from collections import Counter
-from dataclasses import fields
 from math import nan
 
 import numpy as np
 import torch
 
 from offbeat.algorithms import ALGORITHMS
-from offbeat.experiments.experiment import Experiment
+from offbeat.core.settings import as_word
 from offbeat.results.markup import escaped, linked, table, time_text
-from offbeat.results.run import VERSION, Comparison, Run
 from offbeat.results.table import lost_again
 from offbeat.results.tuned import how_tuned, tried, tuned
+from offbeat.results.values import VERSION, ComparisonValues, RunValues
 
 
-def again(comparison: Comparison) -> list[str]:
+def again(comparison: ComparisonValues) -> list[str]:
     """How to make the runs again: the command line, every setting, every digest."""
     line, missing = command(comparison)
     how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", escaped(line)) + "</code></pre>"
@@ -51,7 +50,7 @@ def again(comparison: Comparison) -> list[str]:
     ]  # fmt: skip
 
 
-def _runs(comparison: Comparison) -> list[str]:
+def _runs(comparison: ComparisonValues) -> list[str]:
     rows = [
         [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), _ended(run), f"{run.updates:,}",
          f'<code title="{escaped(run.digest)}">{escaped(run.digest[:16])}</code>']
@@ -64,11 +63,11 @@ def _runs(comparison: Comparison) -> list[str]:
     ]
 
 
-def _ended(run: Run) -> str:
+def _ended(run: RunValues) -> str:
     return time_text(run.time_to_target) + ", then diverged" * lost_again(run)
 
 
-def _tuning(comparison: Comparison) -> list[str]:
+def _tuning(comparison: ComparisonValues) -> list[str]:
     """What every step gave that was tried, where steps were tuned."""
     heads, rows = tried(comparison)
     if not rows:
@@ -84,15 +83,13 @@ def _base(algorithm: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A setting as the command line takes it."""
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    """A setting in the table."""
     if isinstance(value, list | tuple):
-        return "; ".join(map(_text, value)) or "none"
-    return "none" if value is None else str(value)
+        return "; ".join(map(as_word, value)) or "none"
+    return "none" if value is None else as_word(value)
 
 
-def _common(comparison: Comparison) -> dict[str, object]:
+def _common(comparison: ComparisonValues) -> dict[str, object]:
     """All settings but the algorithms and their steps; of the straggler all, where every seed has its own."""
     runs = comparison.runs
     found: dict[str, object] = {}
@@ -105,43 +102,41 @@ def _common(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def command(comparison: Comparison) -> tuple[str, list[str]]:
+def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     """The command line that makes these runs again, and what it has no words for."""
-    s, steps = _common(comparison), _steps(comparison)
-    names = list(dict.fromkeys(run.algorithm for run in comparison.runs))
-    first, seeds = comparison.runs[0], sorted({run.seed for run in comparison.runs})
+    lrs, tuned_how = _lrs(comparison), _tuned(comparison)
+    first, seeds = comparison.runs[0].settings, sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
-    missing += ["such a choice of steps"] if steps is None or _tuned(comparison) is None else []
-    split = "skew" if s["dirichlet"] is None else "dirichlet"
-    slow = [] if s["case"] == "base" else ["straggler", "slowdown"]
-    slow = slow[1:] if isinstance(s["straggler"], list) else slow  # the centre of every seed's graph
-    other = {"task", "crash", "skew", "dirichlet", "straggler", "slowdown"} - {split, *slow}
-    given = [f.name for f in fields(Experiment) if f.name not in other]
-    default = {"loss": 0.0, "executor": "auto", "device": "cpu"}
-    given = [name for name in given if name not in default or s[name] != default[name]]
-    live = "unit" in first.settings
-    if live:
-        given = [name for name in given if name not in ("executor", "device")]
-    options = [("task", s["task"]), ("algorithms", ",".join(names)), *((name, s[name]) for name in given)]
-    options += [("crash", crash) for crash in first.settings["crash"]] + [("lr", lr) for lr in steps or []]
-    options += [("fault", fault) for fault in first.settings.get("faults", [])]
-    options += [(f"tune-{name}", value) for name, value in (_tuned(comparison) or {}).items()]
-    options += [("unit", f"{1000 * first.settings['unit']:g}ms")] if live else []
-    options += [("seed", seeds[0])] + [("seeds", seeds[-1] - seeds[0] + 1)] * (not live)
-    words = [f"--{k.replace('_', '-')} {shlex.quote(_text(v))}" for k, v in options if v is not None]
+    missing += ["such a choice of learning rates"] * (lrs is None or tuned_how is None)
+    every_own = isinstance(_common(comparison)["straggler"], list)  # the centre of every seed's graph
+    live = "unit" in first
+    task, *others = (first | ({"straggler": None} if every_own else {})).words(live)
+    options = [
+        task,
+        ("algorithms", ",".join(dict.fromkeys(run.algorithm for run in comparison.runs))),
+        *others,
+    ]
+    options += [("lr", lr) for lr in lrs or []]
+    options += [("fault", fault) for fault in first.get("faults", [])]
+    options += [
+        (f"tune-{name}", as_word(value)) for name, value in (tuned_how or {}).items() if value is not None
+    ]
+    options += [("unit", f"{1000 * first['unit']:g}ms")] if live else []
+    options += [("seed", str(seeds[0]))] + [("seeds", str(seeds[-1] - seeds[0] + 1))] * (not live)
+    words = [f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options]
     return " ".join(["offbeat live" if live else "offbeat compare", *words]), missing
 
 
-def _tuned(comparison: Comparison) -> dict[str, object] | None:
+def _tuned(comparison: ComparisonValues) -> dict[str, object] | None:
     """How steps were tuned, as options; None if several ways were used."""
     ways = {(one.by, one.grid, len(one.seeds)) for _, one in tuned(comparison).values()}
     if len(ways) > 1:
         return None
     by, grid, count = next(iter(ways), (None, (), None))
-    return {"by": by, "grid": ",".join(map(_text, grid)) or None, "seeds": count}
+    return {"by": by, "grid": ",".join(map(as_word, grid)) or None, "seeds": count}
 
 
-def _steps(comparison: Comparison) -> list[str] | None:
+def _lrs(comparison: ComparisonValues) -> list[str] | None:
     """The values of --lr: one for all, or several, or "tuned", and then those of single algorithms."""
     asked: dict[str, tuple[float, ...] | str] = {}
     own: dict[str, float] = {}
@@ -156,8 +151,8 @@ def _steps(comparison: Comparison) -> list[str] | None:
         own[name] = lr
     many = [steps for steps in asked.values() if len(steps) > 1]
     common = many[0] if many else Counter(asked.values()).most_common(1)[0][0]
-    base = common if isinstance(common, str) else ",".join(map(_text, common))
+    base = common if isinstance(common, str) else ",".join(map(as_word, common))
     others = [name for name, steps in asked.items() if steps != common or "nan" in base]
     if any(len(asked[name]) > 1 for name in others):
         return None
-    return [base] * ("nan" not in base) + [f"{name}={_text(own[name])}" for name in others]
+    return [base] * ("nan" not in base) + [f"{name}={as_word(own[name])}" for name in others]

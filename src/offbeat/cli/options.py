@@ -1,0 +1,72 @@
+"""The options of commands, derived from the declarations of settings (`offbeat.core.settings`)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from offbeat.core.settings import SCOPES, Setting, declared
+
+Command = Callable[..., None]
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def with_settings(
+    *classes: type, live: bool = False, panels: Mapping[str, str] | None = None, **defaults: Any
+) -> Callable[[Command], Command]:
+    """Give a command an option for every setting that these dataclasses declare, before its own options.
+
+    The command's first parameter gets the settings: name -> value.
+
+    Args:
+        live: leave out those that do not apply to live runs
+        panels: scope -> how it is headed here, where not by its own name
+        defaults: setting -> its default here, where it is another one
+    """
+
+    def derive(command: Command) -> Command:
+        hints = get_type_hints(command, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+        applying = _applying(classes, live)
+        options = [_option(each, panels or {}, defaults) for each in applying]
+
+        @wraps(command)
+        def derived(**given: Any) -> None:
+            asked = {each.name: given.pop(each.name) for each in applying}
+            command(
+                {
+                    each.name: each.default if asked[each.name] is None else asked[each.name]
+                    for each in applying
+                },
+                **given,
+            )
+
+        derived.__doc__ = _flowing(command.__doc__ or "")
+        signature = [*options, *(each.replace(annotation=hints[each.name], kind=KEYWORD) for each in own)]
+        derived.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        return derived
+
+    return derive
+
+
+def _applying(classes: tuple[type, ...], live: bool) -> list[Setting]:
+    every = [each for cls in classes for each in declared(cls).values() if each.live or not live]
+    return sorted(every, key=lambda each: SCOPES.index(each.scope))
+
+
+def _flowing(doc: str) -> str:
+    """A docstring with its paragraphs as one line each: the terminal is told its own width."""
+    paragraphs = inspect.cleandoc(doc).split("\n\n")
+    return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
+
+
+def _option(each: Setting, panels: Mapping[str, str], defaults: Mapping[str, Any]) -> inspect.Parameter:
+    default = defaults.get(each.name, each.default)
+    default = None if default in (None, ()) else each.kind.record(default)
+    shape = each.kind.option if default is not None else each.kind.option | None
+    about = typer.Option(help=each.help, rich_help_panel=panels.get(each.scope, each.scope))
+    return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])

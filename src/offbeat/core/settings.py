@@ -1,0 +1,199 @@
+"""Settings, each declared once: a field of a frozen dataclass with its default, help, scope and kind.
+
+    @dataclass(frozen=True, kw_only=True)
+    class Experiment:
+        batch: int = setting(32, LEARNING, "Samples in a minibatch.")
+
+Everything else is derived from that: the option of the command line, the key in a sweep's TOML file, the value in the
+JSON of a run, the column of the Parquet file, and the words of the command that makes a run again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+from offbeat.core.errors import SettingError
+
+SCOPES = TASK, WORLD, LEARNING, RUNNING = "What is compared", "The world", "Learning", "Running and output"
+"""The scopes of settings, as they head the options of the command line."""
+
+
+def whole(name: str, value: object) -> int:
+    """The value as an int. Raises SettingError unless it is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise SettingError(f"'{name}' must be a whole number; got {value!r}.")
+    return int(value)
+
+
+def real(name: str, value: object) -> float:
+    """The value as a float. Raises SettingError unless it is a number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SettingError(f"'{name}' must be a number; got {value!r}.")
+    return float(value)
+
+
+def finite(name: str, value: object) -> float:
+    """The value as a float. Raises SettingError unless it is a finite number."""
+    number = real(name, value)
+    if not math.isfinite(number):
+        raise SettingError(f"'{name}' must be finite; got {value!r}.")
+    return number
+
+
+def text(name: str, value: object) -> str:
+    """The value. Raises SettingError unless it is text."""
+    if not isinstance(value, str):
+        raise SettingError(f"'{name}' must be text; got {value!r}.")
+    return value
+
+
+def path(name: str, value: object) -> str | Path:
+    """The value. Raises SettingError unless it is text or a path."""
+    return value if isinstance(value, Path) else text(name, value)
+
+
+def as_word(value: object) -> str:
+    """A value of JSON as the command line takes it."""
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the values of a setting are.
+
+    Attributes:
+        option: the type of its option on the command line
+        column: the type of its column in a Parquet file
+        check: (name, value given from Python) -> the value; raises SettingError
+        spelt: (name, value in a TOML file) -> the one way to spell this value; raises SettingError
+        record: value -> a JSON-ready one
+        words: JSON-ready value -> the values of the option, one for each time that it is given
+    """
+
+    option: Any
+    column: str
+    check: Callable[[str, Any], Any]
+    spelt: Callable[[str, Any], Any]
+    record: Callable[[Any], Any] = lambda value: value
+    words: Callable[[Any], list[str]] = lambda value: [as_word(value)]
+
+
+WHOLE = Kind(int, "int64", whole, whole)
+REAL = Kind(float, "float64", real, finite)
+TEXT = Kind(str, "string", text, text)
+PATH = Kind(Path, "string", path, text, str)
+KINDS = {"int": WHOLE, "float": REAL, "str": TEXT}
+"""The kinds of fields that are annotated so, where a declaration names none."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A declared setting.
+
+    Attributes:
+        usual: from the other settings of a run, what this one is where nobody says
+        live: whether it applies to live runs too
+        brief: whether the command that makes a run again leaves it out where it is as by default
+        needs: from the other settings, whether this one means anything
+    """
+
+    name: str
+    kind: Kind
+    default: Any
+    scope: str
+    help: str
+    usual: Callable[[Mapping[str, Any]], Any]
+    live: bool
+    brief: bool
+    needs: Callable[[Mapping[str, Any]], bool]
+
+    def checked(self, value: Any) -> Any:
+        """A value given from Python; None stays None where that is the default. Raises SettingError."""
+        return None if value is None and self.default is None else self.kind.check(self.name, value)
+
+    def is_usual(self, settings: Mapping[str, Any]) -> bool:
+        """Whether it is as it is where nobody says."""
+        return bool(settings.get(self.name) == self.usual(settings))
+
+
+def setting(
+    default: Any,
+    scope: str,
+    help: str,
+    kind: Kind | None = None,
+    *,
+    live: bool = True,
+    brief: bool = False,
+    usual: Callable[[Mapping[str, Any]], Any] | None = None,
+    needs: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> Any:
+    """Declare a field of a dataclass as a setting; see `Setting`."""
+    about = {
+        "scope": scope,
+        "help": help,
+        "kind": kind,
+        "live": live,
+        "brief": brief,
+        "usual": usual,
+        "needs": needs,
+    }
+    return field(default=default, metadata=about)
+
+
+@cache
+def declared(cls: type) -> dict[str, Setting]:
+    """The settings of a dataclass by name, in their order."""
+    found = {}
+    for f in fields(cls):
+        if "scope" in f.metadata:
+            given = dict(f.metadata)
+            kind = given.pop("kind") or KINDS[str(f.type).partition(" ")[0]]
+            usual = given.pop("usual") or _constant(kind.record(f.default) if f.default is not None else None)
+            needs = given.pop("needs") or _constant(True)
+            found[f.name] = Setting(f.name, kind, f.default, usual=usual, needs=needs, **given)
+    return found
+
+
+def _constant(value: Any) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda settings: value
+
+
+class Settings(dict[str, Any]):
+    """The settings of a run, JSON-ready, by name. Attributes: of: the dataclasses that declare them"""
+
+    def __init__(
+        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), of: tuple[type, ...] = ()
+    ) -> None:
+        super().__init__(values)
+        self.of = of
+
+    def __or__(self, more: Mapping[str, Any]) -> Settings:  # type: ignore[override]
+        return Settings({**self, **more}, self.of)
+
+    def declared(self) -> Iterator[Setting]:
+        """Their declarations."""
+        for cls in self.of:
+            yield from declared(cls).values()
+
+    def departures(self) -> dict[str, Any]:
+        """What is not as it is where nobody says, and what is not declared, in their order."""
+        usual = {each.name for each in self.declared() if each.is_usual(self)}
+        return {name: value for name, value in self.items() if name not in usual}
+
+    def words(self, live: bool = False) -> list[tuple[str, str]]:
+        """The options that give these settings on the command line: (name, value)."""
+        said = []
+        for each in self.declared():
+            value = self.get(each.name)
+            applies = value is not None and (each.live or not live) and each.needs(self)
+            if applies and not (each.brief and each.is_usual(self)):
+                said += [(each.name, word) for word in each.kind.words(value)]
+        return said

@@ -1,0 +1,284 @@
+"""What comes out of an experiment, as plain values: curves, runs, and several runs together.
+
+`offbeat.results.run` gives the public classes, which also show themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from statistics import median
+from typing import Any
+
+from offbeat.core.errors import SettingError
+from offbeat.core.settings import Settings
+from offbeat.core.vector import Parts
+from offbeat.engines.trace import Staleness, Trace
+from offbeat.world.topology import Topology
+
+VERSION = version("offbeat")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured over the run, one value for each evaluation.
+
+    Attributes:
+        time: simulated
+        updates: gradients applied by then, by all
+        megabytes: sent by then (1 MB = 10^6 bytes)
+        loss: of the average model on all training data
+        accuracy: of the average model on the test data, empty where the task has none
+        consensus: root mean square distance of the agents' models from the average model.
+    """
+
+    time: list[float] = field(default_factory=list)
+    updates: list[int] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    consensus: list[float] = field(default_factory=list)
+
+    def crossing(self, what: str, level: float) -> float | None:
+        """When this value first met a level, interpolated linearly between two evaluations; None: at none of
+        them.
+
+        Args:
+            what: "accuracy", which meets what it is not below; or any other, which meets what it is not above
+        """
+        values: list[float] = getattr(self, what)
+        sign = 1 if what == "accuracy" else -1
+        k = next((k for k, value in enumerate(values) if sign * (value - level) >= 0), None)
+        if k is None or k == 0 or not math.isfinite(values[k - 1]):
+            return None if k is None else self.time[k]
+        share = (level - values[k - 1]) / (values[k] - values[k - 1])
+        return self.time[k - 1] + share * (self.time[k] - self.time[k - 1])
+
+
+Progress = Callable[[str, float, float, Curve], None]
+"""Told after every evaluation: which runs, the time, the end, the curve so far. Of what another process does
+it is told now and then, with the last point of the curve alone; but the end of every run is told once, with
+all of it.
+"""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a step gave that was tried to find the best one.
+
+    Attributes:
+        values: of the criterion, one for each seed; None: never met, or diverged
+        loss: the median of the final losses; None: most runs diverged
+        unstable: why the step is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
+    """
+
+    values: tuple[float | None, ...]
+    loss: float | None
+    unstable: str
+
+    @property
+    def median(self) -> float | None:
+        """Of the values; None counts as larger than all numbers."""
+        return spread(self.values)[0]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        named = dict(zip(("median", "smallest", "largest"), spread(self.values), strict=True))
+        return {
+            **named,
+            "final_loss": self.loss,
+            "stable": not self.unstable,
+            "why_not": self.unstable or None,
+        }
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the step of an algorithm was found (`offbeat.experiments.tuning`).
+
+    Attributes:
+        by: the criterion: "loss", "target" or "final"
+        level: the loss that stopped the clock, where the criterion is "loss"
+        grid: the steps that were asked for; R-FAST tried n times these
+        seeds: those of the worlds in which steps were tried
+        steps: every step that was tried, and what it gave
+    """
+
+    by: str
+    level: float | None
+    grid: tuple[float, ...]
+    seeds: tuple[int, ...]
+    steps: dict[float, Tried]
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {**vars(self), "steps": {f"{lr:g}": tried.record() for lr, tried in self.steps.items()}}
+
+
+@dataclass(frozen=True, eq=False)
+class RunValues:
+    """One algorithm in one world, from one seed.
+
+    Attributes:
+        settings: everything needed to run it again (names as in `offbeat.simulate`)
+        time_to_target: when the target was first met, interpolated between two evaluations; None if it was at
+            none
+        diverged_at: the evaluation at which the loss was no longer finite; the run ended there
+        error: what went wrong with the algorithm: "no agent computes or will be woken from time ... on"
+        final: loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models,
+            and loss_worst where the task has no accuracy
+        topology: the graph and its weights
+        models: the agents' final models, [n, P] per part, on the CPU
+        trace: the whole trace, where it was kept
+        tuning: how the step was found, where it was tuned
+    """
+
+    algorithm: str
+    lr: float
+    seed: int
+    settings: Settings = field(repr=False)
+    measure: str
+    curve: Curve = field(repr=False)
+    time_to_target: float | None
+    diverged_at: float | None
+    final: dict[str, float | None]
+    updates: int
+    messages: int
+    megabytes: float
+    staleness: Staleness
+    digest: str
+    wall_s: float
+    topology: Topology = field(repr=False)
+    models: Parts = field(repr=False)
+    trace: Trace | None = field(default=None, repr=False)
+    tuning: Tuning | None = None
+    error: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The run as JSON-ready values; what is not finite becomes null.
+
+        Nothing in it depends on when or how fast it was made: the same run gives the same bytes.
+        """
+        named = ("task", "case", "agents", "topology", "skew")
+        record = {
+            "algorithm": self.algorithm,
+            **{name: self.settings[name] for name in named},
+            "lr": self.lr,
+            **{name: self.settings[name] for name in ("batch",)},
+            "seed": self.seed,
+            **{name: self.settings[name] for name in ("until", "target")},
+            "time_to_target": self.time_to_target,
+            "diverged_at": self.diverged_at,
+            "error": self.error,
+            "updates": self.updates,
+            "messages": self.messages,
+            "megabytes": self.megabytes,
+            "staleness": {"B": self.staleness.B, "D": self.staleness.D},
+            "final": self.final,
+            "curve": vars(self.curve),
+            "digest": self.digest,
+            "settings": self.settings,
+            "tuning": None if self.tuning is None else self.tuning.record(),
+        }
+        cleaned: dict[str, Any] = _finite(record)
+        return cleaned
+
+
+MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler")
+"""Settings in which the runs of one comparison may differ; of the straggler see `_differences`."""
+
+
+@dataclass(frozen=True)
+class ComparisonValues:
+    """Several runs of the same experiment: algorithms, seeds, steps.
+
+    Attributes:
+        interrupted: some runs of the plan were not made
+        planned: then, how many runs of each algorithm there were to be, as far as that is known
+
+    Raises SettingError if the runs differ by anything else, or one is there twice: a median over seeds would
+    mix them.
+    """
+
+    runs: Sequence[RunValues]
+    interrupted: bool = False
+    planned: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if found := _differences(self.runs):
+            raise SettingError(
+                f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ "
+                "by algorithm, step and seed: make a Comparison for each world, or put all in one table with "
+                "a sweep."
+            )
+        counted = Counter((run.algorithm, run.lr, run.seed) for run in self.runs)
+        if twice := [each for each, count in counted.items() if count > 1]:
+            algorithm, lr, seed = twice[0]
+            raise SettingError(
+                f"The run of {algorithm} with step {lr:g} and seed {seed} is there twice; expected once."
+            )
+
+    def groups(self) -> dict[tuple[str, float], list[RunValues]]:
+        """The runs by (algorithm, lr): what differs only by its seed is together."""
+        groups: dict[tuple[str, float], list[RunValues]] = {}
+        for run in self.runs:
+            groups.setdefault((run.algorithm, run.lr), []).append(run)
+        return groups
+
+    def label(self, key: tuple[str, float]) -> str:
+        """A group's name in tables and figures; with its step where an algorithm has several."""
+        algorithm, lr = key
+        steps = [step for name, step in self.groups() if name == algorithm]
+        if len(steps) == 1:
+            return algorithm
+        alike = len({f"{step:g}" for step in steps}) < len(steps)
+        return f"{algorithm} lr={lr!r}" if alike else f"{algorithm} lr={lr:g}"
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON-ready values."""
+        return {
+            "offbeat": VERSION,
+            **({"interrupted": True, "planned": dict(self.planned)} if self.interrupted else {}),
+            "runs": [run.record() for run in self.runs],
+        }
+
+
+def _differences(runs: Sequence[RunValues]) -> list[str]:
+    """In which settings the runs differ though they must not, and how.
+
+    A random graph is another with every seed, and its centre, the straggler, too.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in MAY_DIFFER)
+    values = {name: list(dict.fromkeys(str(run.settings.get(name)) for run in runs)) for name in names}
+    found = [f"{name}: {' and '.join(several)}" for name, several in values.items() if len(several) > 1]
+    if found:
+        return found
+    graphs = [run.topology.w.indices.tobytes() + run.topology.w.data.tobytes() for run in runs]
+    if len({*zip(graphs, (run.seed for run in runs), strict=True)}) > len({run.seed for run in runs}):
+        return ["the graphs differ though the seed is the same"]
+    slow = [run.settings.get("straggler") for run in runs]
+    if len({*zip(graphs, slow, strict=True)}) > len({*graphs}):
+        return [f"straggler: {' and '.join(map(str, dict.fromkeys(slow)))}"]
+    return found
+
+
+def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
+    """Median, smallest and largest of times to target; "never" (None) counts as infinitely late."""
+    if not values:
+        return None, None, None
+    times = sorted(math.inf if value is None else value for value in values)
+    low, middle, high = times[0], median(times), times[-1]
+    return tuple(None if math.isinf(t) else t for t in (middle, low, high))  # type: ignore[return-value]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

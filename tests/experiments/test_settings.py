@@ -1,0 +1,85 @@
+"""A setting is declared once: everything else follows from the line that declares it."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+import offbeat
+
+DECLARATION = """    throwaway: float = setting(0.5, WORLD, "A setting of no use, to be seen everywhere.")
+"""
+BEFORE = "    data: str | Path | None = setting("
+
+
+@pytest.fixture(scope="module")
+def with_a_setting_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with one line more, in one file."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(
+        Path(offbeat.__file__).parent, folder / "offbeat", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    file = folder / "offbeat" / "experiments" / "experiment.py"
+    source = file.read_text("utf-8")
+    assert source.count(BEFORE) == 1
+    file.write_text(source.replace(BEFORE, DECLARATION + BEFORE), "utf-8")
+    return folder
+
+
+def run(package: Path, folder: Path, *arguments: str) -> str:
+    code = "import sys; from offbeat.cli.commands import main; sys.exit(main())"
+    environment = {**os.environ, "PYTHONPATH": str(package), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("command", ["compare"])
+def test_a_new_setting_is_an_option(command: str, with_a_setting_more: Path, tmp_path: Path) -> None:
+    said = run(with_a_setting_more, tmp_path, command, "--help").splitlines()
+    line = next(" ".join(line.split()) for line in said if "--throwaway" in line)
+    assert "A setting of no use, to be seen everywhere. [default: 0.5]" in line
+
+
+def test_a_new_setting_is_in_json_in_the_headline_and_in_the_command_on_the_page(
+    with_a_setting_more: Path, tmp_path: Path
+) -> None:
+    short = "--task quadratic --agents 3 --topology ring --algorithms adsgd --until 5 --json a.json --report a.html"
+    shown = run(with_a_setting_more, tmp_path, "compare", *short.split(), "--throwaway", "0.75")
+    assert ", throwaway 0.75, " in shown
+    made = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert made["runs"][0]["settings"]["throwaway"] == 0.75
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert "<span>--throwaway</span> 0.75" in page
+
+
+def test_a_new_setting_is_a_key_of_a_sweep_and_a_column_of_its_table(
+    with_a_setting_more: Path, tmp_path: Path
+) -> None:
+    grid = "[fixed]\ntask = 'quadratic'\nagents = 3\ntopology = 'ring'\nalgorithm = 'adsgd'\nuntil = 5\n"
+    (tmp_path / "grid.toml").write_text(f"{grid}[grid]\nthrowaway = [0.25, 1]\n")
+    run(with_a_setting_more, tmp_path, "sweep", "grid.toml", "--workers", "1")
+    table = pyarrow.parquet.read_table(tmp_path / "grid.parquet")
+    assert table["throwaway"].to_pylist() == [0.25, 1.0]
+    assert str(table.schema.field("throwaway").type) == "double"
+    assert len({*table["key"].to_pylist()}) == 2
+
+
+def test_the_command_of_a_page_says_only_what_the_command_line_has_words_for() -> None:
+    run = offbeat.simulate(
+        "adsgd", task="quadratic", agents=3, topology="ring", until=5, crash="agent 1 at 2"
+    )
+    words = run.settings.words()
+    assert ("crash", "agent 1 at 2") in words
+    assert not {"slowdown", "straggler", "dirichlet", "executor", "device", "loss"} & {
+        name for name, _ in words
+    }
+    assert all(name != "crash" for name, _ in run.settings.words(live=True))
+    assert shlex.join(["--reg", dict(words)["reg"]]) == "--reg 0.001"
