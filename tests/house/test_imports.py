@@ -8,8 +8,8 @@ from graphlib import TopologicalSorter
 import pytest
 from rooms import PATHS, ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
-LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"), ("core.system", "fcntl"),
-        ("experiments", "pyarrow"), ("experiments", "ray")}  # fmt: skip
+LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
+        ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
 ALGORITHM = {"collections", "dataclasses", "offbeat.core.agent", "offbeat.core.errors", "offbeat.core.vector"}
