@@ -108,7 +108,7 @@ def test_runs_of_different_worlds_are_no_comparison() -> None:
         another = offbeat.simulate("adsgd", seed=1, **(quick | other))
         with pytest.raises(SettingError, match=f"no comparison; {named}. Expected"):
             offbeat.Comparison([one, another])
-    with pytest.raises(SettingError, match=r"adsgd with step 0\.01 and seed 0 is there twice"):
+    with pytest.raises(SettingError, match=r"adsgd with lr 0\.01 and seed 0 is there twice"):
         offbeat.Comparison([one, one])
     graphs = [offbeat.with_weights(nx.path_graph(2), np.array([[w, 1 - w], [1 - w, w]])) for w in (0.5, 0.6)]
     runs = [

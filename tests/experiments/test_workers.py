@@ -159,9 +159,9 @@ def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[Porti
     list(plan().runs(workers=2))
     assert shared[0].spec.name == "allreduce"
     assert "rfast" not in {portion.spec.name for portion in shared}  # this process can begin at once
-    by_levels = [portion.asked for portion in plan(seeds=6)._portions(2, False) if portion.spec.free]
+    by_levels = [portion.asked for portion in plan(seeds=6)._portions(2, False) if portion.spec.free_running]
     assert [[seed for seed, _, _ in asked] for asked in by_levels] == [[0, 1, 2], [3, 4, 5]]
-    (whole,) = (portion.asked for portion in plan(seeds=6)._portions(1, False) if portion.spec.free)
+    (whole,) = (portion.asked for portion in plan(seeds=6)._portions(1, False) if portion.spec.free_running)
     assert len(whole) == 6
 
 

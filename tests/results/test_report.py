@@ -192,7 +192,7 @@ def test_a_run_that_met_its_target_and_diverged_later_says_both(quadratic: Compa
     assert lasting["time_to_target"] == 0 and lasting["diverged_at"] is None
     for said in (str(made), re.sub("<[^>]*>", " ", page(made))):
         assert re.search(r"adsgd lr=20 +0, then diverged +diverged ", said), "and it is not the best"
-        assert "adsgd with step 20, seed 0, met its target at time 0, then diverged by time" in said
+        assert "adsgd with lr 20, seed 0, met its target at time 0, then diverged by time" in said
 
 
 def test_page_when_everything_diverged_at_once() -> None:

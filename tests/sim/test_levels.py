@@ -143,7 +143,7 @@ def test_the_form_is_read_off_the_class() -> None:
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "adsgd"])
 def test_only_what_is_free_running_has_a_form(name: str) -> None:
     """Were another algorithm declared free-running, it would be found out."""
-    assert not ALGORITHMS[name].free
+    assert not ALGORITHMS[name].free_running
     view = build("ring", 4).view(1, frozenset(range(4)))
     with pytest.raises(NotLinear):
         update_form_of(ALGORITHMS[name].new, SGD(0.1), 1, 4, view, (torch.zeros(1),))
@@ -155,7 +155,7 @@ def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
     class Mine(type(ALGORITHMS["adsgd"].prototype)):  # type: ignore[misc]
         """As ADSGD, with a model of its own."""
 
-    assert not find(Mine).free
+    assert not find(Mine).free_running
 
 
 @settings(max_examples=20, deadline=None)

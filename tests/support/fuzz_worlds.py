@@ -121,7 +121,7 @@ def mismatches(number: int) -> list[str]:
         "batched, checked", run_one(Job(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False))
     )
     said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto", rule)))
-    if w.row.free:
+    if w.row.free_running:
         with patch.object(jobs_module, "SEGMENT", 40):
             said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", rule, keep_trace=False)))
         other = replace(w.p, eval_times=w.p.eval_times)

@@ -34,13 +34,13 @@ class Algorithm:
         tolerates: "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
         note: what else one should know, in particular why something is not tolerated
         options: name -> what an agent does without that option, and with it; both continue "an agent ..."
-        times_n: whether the default step is n times that of the others
+        scale_lr_by_n: whether the default learning rate is n times that of the others
         graph: whether the graph has to be undirected, and its weights symmetric too
         vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its
             memory
-        free: whether it never waits, and gives its model to all its listeners at every gradient and nothing
+        free_running: whether it never waits, and gives its model to all its listeners at every gradient and nothing
             else ever (see `offbeat.engines.sim.ahead.update_form`): then its timing is known before any arithmetic
-        own: whether it is the user's own, and not in the table
+        user_defined: whether it is the user's own, and not in the table
     """
 
     name: str
@@ -52,11 +52,11 @@ class Algorithm:
     tolerates: frozenset[str] = frozenset({"loss", "crash", "return"})
     note: str = ""
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    times_n: bool = False
+    scale_lr_by_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
     vectors: tuple[float, float] = (5.0, 3.0)
-    free: bool = False
-    own: bool = False
+    free_running: bool = False
+    user_defined: bool = False
 
     @property
     def form(self) -> str:
@@ -65,8 +65,8 @@ class Algorithm:
         return ", ".join(filter(None, said))
 
     def default_lr(self, lr: float, n: int) -> float:
-        """The step when none was given for this algorithm in particular."""
-        return lr * n if self.times_n else lr
+        """The learning rate when none was given for this algorithm in particular."""
+        return lr * n if self.scale_lr_by_n else lr
 
     def check(self, topology: Topology) -> None:
         """Raise SettingError if the published algorithm is not for this graph."""
@@ -93,7 +93,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     for row in (
         Algorithm(
             "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
-            needs="an undirected connected graph, symmetric weights", graph="symmetric", free=True,
+            needs="an undirected connected graph, symmetric weights", graph="symmetric", free_running=True,
             vectors=(2.5, 0.0),
         ),
         Algorithm(
@@ -110,8 +110,9 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
             needs="a strongly connected graph, row- and column-stochastic weights",
-            note="its default step is n times --lr, our choice: only a share of the tracked gradient moves a model",
-            times_n=True, vectors=(4.0, 4.0),
+            note="its default learning rate is n times --lr, our choice: a model is moved by a share of the tracked "
+            "gradient only",
+            scale_lr_by_n=True, vectors=(4.0, 4.0),
         ),
         Algorithm(
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
@@ -145,14 +146,14 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
         if ours and type(ours.prototype) is type(wanted.prototype):
             return wanted
         check_class(wanted.prototype)
-        return replace(wanted, own=True)
+        return replace(wanted, user_defined=True)
     if isinstance(wanted, type) and issubclass(wanted, Agent):
         return find(wanted())
     if isinstance(wanted, Agent):
         check_class(wanted)
         name = type(wanted).__name__.lower()
         title = (type(wanted).__doc__ or name).strip().splitlines()[0]
-        return Algorithm(name, wanted, title, "the user's own", own=True)
+        return Algorithm(name, wanted, title, "the user's own", user_defined=True)
     if not isinstance(wanted, str):
         raise SettingError(
             f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}."

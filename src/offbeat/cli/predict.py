@@ -42,7 +42,7 @@ def predict_command(
         str | None, typer.Option(help="Who hears whom; default: the recorded graph.", rich_help_panel=WHAT)
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(help="The step; default: the recorded one.", rich_help_panel=WHAT)
+        float | None, typer.Option(help="The learning rate; default: the recorded one.", rich_help_panel=WHAT)
     ] = None,
     until: Annotated[
         float | None,

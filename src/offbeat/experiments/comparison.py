@@ -201,7 +201,10 @@ class Plan:
         beside = self._job(spec, 1.0, keep_trace=False).beside
         size = min(beside, -(-len(asked) // processes)) if processes > 1 else len(asked)
         here = (
-            bool(setup.settings["own"]) or spec.own or self.rule is not SGD or self.experiment.device != "cpu"
+            bool(setup.settings["own"])
+            or spec.user_defined
+            or self.rule is not SGD
+            or self.experiment.device != "cpu"
         )
         each, found = seconds(setup, spec), list[Portion]()
         for at in range(0, len(asked), size):

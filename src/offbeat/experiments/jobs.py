@@ -66,7 +66,7 @@ class Job:
     @property
     def why_not_by_levels(self) -> str:
         """Why there is no timetable for this algorithm in this world; empty if there may be one."""
-        if not self.spec.free:
+        if not self.spec.free_running:
             return "what it does depends on what it hears"
         if self.rule is not SGD:
             return "its local rule keeps a state"

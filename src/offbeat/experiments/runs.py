@@ -205,7 +205,9 @@ class ActiveRun:
         trace = traced if isinstance(traced, Trace) else None
         tally = traced if isinstance(traced, Tally) else traced.tally()
         rule = getattr(job.rule, "__name__", repr(job.rule))
-        own = [f"the algorithm {job.spec.name}"] * job.spec.own + [f"the rule {rule}"] * (job.rule is not SGD)
+        own = [f"the algorithm {job.spec.name}"] * job.spec.user_defined + [f"the rule {rule}"] * (
+            job.rule is not SGD
+        )
         asked = {"algorithm": job.spec.name, "lr": job.lr, "seed": setup.seed, "rule": rule}
         return Run(
             algorithm=job.spec.name, lr=job.lr, seed=setup.seed, measure=setup.task.measure, curve=curve, final=final,

@@ -64,7 +64,7 @@ def escaped(text: str) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """How a group is drawn: colour by algorithm; marker by group; dashes by step, where there are several."""
+    """How a group is drawn: colour by algorithm; marker by group; dashes by learning rate, where there are several."""
 
     colour: str
     symbol: str
@@ -75,15 +75,15 @@ def looks(comparison: ComparisonValues) -> dict[tuple[str, float], Look]:
     """A look for every group, by the order of the comparison; past the seventh algorithm colours return
     dashed.
     """
-    steps: dict[str, int] = {}
+    counts: dict[str, int] = {}
     found: dict[tuple[str, float], Look] = {}
     for key in comparison.groups():
-        nth = list(steps).index(key[0]) if key[0] in steps else len(steps)
-        step = steps[key[0]] = steps.get(key[0], -1) + 1
+        nth = list(counts).index(key[0]) if key[0] in counts else len(counts)
+        place = counts[key[0]] = counts.get(key[0], -1) + 1
         found[key] = Look(
             PALETTE[nth % len(PALETTE)],
             SYMBOLS[len(found) % len(SYMBOLS)],
-            DASHES[(step + nth // len(PALETTE)) % len(DASHES)],
+            DASHES[(place + nth // len(PALETTE)) % len(DASHES)],
         )
     return found
 

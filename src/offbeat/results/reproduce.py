@@ -59,7 +59,7 @@ def _runs(comparison: ComparisonValues) -> list[str]:
     return [
         "<p>The digest is the SHA-256 of the whole trace and the final models; here are its first 16 "
         "digits.</p>",
-        table(["algorithm", "step", "seed", "time to target", "updates", "digest"], rows, "runs"),
+        table(["algorithm", "lr", "seed", "time to target", "updates", "digest"], rows, "runs"),
     ]
 
 
@@ -68,7 +68,7 @@ def _ended(run: RunValues) -> str:
 
 
 def _tuning(comparison: ComparisonValues) -> list[str]:
-    """What every step gave that was tried, where steps were tuned."""
+    """What every learning rate gave that was tried, where they were tuned."""
     heads, rows = tried(comparison)
     if not rows:
         return []
@@ -142,17 +142,16 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     own: dict[str, float] = {}
     for (name, lr), runs in comparison.groups().items():
         row = ALGORITHMS.get(_base(name))
-        scale = runs[0].topology.n if row is not None and row.times_n else 1
-        step = next(
-            (x for x in (float(f"{lr / scale:.12g}"), lr / scale) if x * scale == lr), nan
-        )  # nan: only its own
+        scale = runs[0].topology.n if row is not None and row.scale_lr_by_n else 1
+        bases = (float(f"{lr / scale:.12g}"), lr / scale)
+        base_lr = next((x for x in bases if x * scale == lr), nan)  # nan: only its own
         before = asked.get(name, ())
-        asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, step)
+        asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, base_lr)
         own[name] = lr
-    many = [steps for steps in asked.values() if len(steps) > 1]
+    many = [rates for rates in asked.values() if len(rates) > 1]
     common = many[0] if many else Counter(asked.values()).most_common(1)[0][0]
     base = common if isinstance(common, str) else ",".join(map(as_word, common))
-    others = [name for name, steps in asked.items() if steps != common or "nan" in base]
+    others = [name for name, rates in asked.items() if rates != common or "nan" in base]
     if any(len(asked[name]) > 1 for name in others):
         return None
     return [base] * ("nan" not in base) + [f"{name}={as_word(own[name])}" for name in others]

@@ -51,7 +51,7 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
 
 
 def tuning_table(comparison: ComparisonValues) -> Table:
-    """What every step gave that was tried, where steps were tuned."""
+    """What every learning rate gave that was tried, where they were tuned."""
     heads, rows = tried(comparison)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for index, head in enumerate(heads):
@@ -168,7 +168,7 @@ def lost_again(run: RunValues) -> bool:
 
 def error_of(run: RunValues) -> str:
     """What went wrong in a run, in a line."""
-    return f"Error of {run.algorithm} with step {run.lr:g}, seed {run.seed}: {run.error}."
+    return f"Error of {run.algorithm} with lr {run.lr:g}, seed {run.seed}: {run.error}."
 
 
 def notes(comparison: ComparisonValues) -> list[str]:
@@ -184,7 +184,7 @@ def notes(comparison: ComparisonValues) -> list[str]:
         said.append("; ".join(f"{name} {form}" for name, form in forms.items()) + ".")
     for run in comparison.runs:
         if run.diverged_at is not None:
-            which = f"{run.algorithm} with step {run.lr:g}, seed {run.seed},"
+            which = f"{run.algorithm} with lr {run.lr:g}, seed {run.seed},"
             met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
             said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
         if run.error is not None:
@@ -201,7 +201,7 @@ def notes(comparison: ComparisonValues) -> list[str]:
     tuned = any(run.tuning for run in comparison.runs)
     if tuned or len({run.lr for run in comparison.runs}) > 1:
         named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)
-        said.append(f"Steps{' (tuned)' * tuned}: " + ", ".join(named) + ".")
+        said.append(f"Learning rates{' (tuned)' * tuned}: " + ", ".join(named) + ".")
     said += how_tuned(comparison)
     if comparison.interrupted:
         made = Counter(run.algorithm for run in comparison.runs)

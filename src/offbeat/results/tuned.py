@@ -7,7 +7,7 @@ from offbeat.results.values import ComparisonValues, RunValues, Tried, Tuning, s
 
 
 def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning]]:
-    """Of every algorithm whose step was tuned one run, and how it was found."""
+    """Of every algorithm whose learning rate was tuned one run, and how it was found."""
     return {run.algorithm: (run, run.tuning) for run in comparison.runs if run.tuning is not None}
 
 
@@ -19,11 +19,11 @@ def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
             loss = "diverged" if one.loss is None else f"{one.loss:.4g}"
             stable = f"no: {one.unstable}" if one.unstable else "yes"
             rows.append([name, f"{lr:g}", _spread(one), loss, stable, "chosen" * (lr == run.lr)])
-    return ["algorithm", "step", "median [smallest - largest]", "final loss", "stable", ""], rows
+    return ["algorithm", "lr", "median [smallest - largest]", "final loss", "stable", ""], rows
 
 
 def how_tuned(comparison: ComparisonValues) -> list[str]:
-    """How steps were tuned, in a sentence or two; and warnings."""
+    """How learning rates were tuned, in a sentence or two; and warnings."""
     found = tuned(comparison)
     if not found:
         return []
@@ -41,16 +41,14 @@ def how_tuned(comparison: ComparisonValues) -> list[str]:
         else "a seed that is not compared"
     )
     said = [
-        f"Tuned by the median {about}, over {seeds}; of {_count(found)} steps for each, stable ones first."
+        f"Tuned by the median {about}, over {seeds}; of {_count(found)} learning rates for each, stable ones first."
     ]
     for name, (run, tuning) in found.items():
         grid = [*tuning.steps]
         if run.lr in (min(grid), max(grid)) and len(grid) > 1:
-            said.append(
-                f"{name}'s step {run.lr:g} is at the edge of the grid; a better one may lie beyond it."
-            )
+            said.append(f"{name}'s lr {run.lr:g} is at the edge of the grid; a better one may lie beyond it.")
         if why := tuning.steps[run.lr].unstable:
-            said.append(f"No step of {name} was stable; that of {run.lr:g} was not: {why}.")
+            said.append(f"No learning rate of {name} was stable; {run.lr:g} was not: {why}.")
     return said
 
 

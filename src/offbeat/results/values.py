@@ -67,12 +67,12 @@ all of it.
 
 @dataclass(frozen=True)
 class Tried:
-    """What a step gave that was tried to find the best one.
+    """What a learning rate gave that was tried to find the best one.
 
     Attributes:
         values: of the criterion, one for each seed; None: never met, or diverged
         loss: the median of the final losses; None: most runs diverged
-        unstable: why the step is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
+        unstable: why it is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
     """
 
     values: tuple[float | None, ...]
@@ -97,14 +97,14 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the step of an algorithm was found (`offbeat.experiments.tuning`).
+    """How the learning rate of an algorithm was found (`offbeat.experiments.tuning`).
 
     Attributes:
         by: the criterion: "loss", "target" or "final"
         level: the loss that stopped the clock, where the criterion is "loss"
         grid: the steps that were asked for; R-FAST tried n times these
         seeds: those of the worlds in which steps were tried
-        steps: every step that was tried, and what it gave
+        steps: every learning rate that was tried, and what it gave
     """
 
     by: str
@@ -133,7 +133,7 @@ class RunValues:
         topology: the graph and its weights
         models: the agents' final models, [n, P] per part, on the CPU
         trace: the whole trace, where it was kept
-        tuning: how the step was found, where it was tuned
+        tuning: how the learning rate was found, where it was tuned
     """
 
     algorithm: str
@@ -211,14 +211,14 @@ class ComparisonValues:
         if found := _differences(self.runs):
             raise SettingError(
                 f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ "
-                "by algorithm, step and seed: make a Comparison for each world, or put all in one table with "
+                "by algorithm, learning rate and seed: make a Comparison for each world, or put all in one table with "
                 "a sweep."
             )
         counted = Counter((run.algorithm, run.lr, run.seed) for run in self.runs)
         if twice := [each for each, count in counted.items() if count > 1]:
             algorithm, lr, seed = twice[0]
             raise SettingError(
-                f"The run of {algorithm} with step {lr:g} and seed {seed} is there twice; expected once."
+                f"The run of {algorithm} with lr {lr:g} and seed {seed} is there twice; expected once."
             )
 
     def groups(self) -> dict[tuple[str, float], list[RunValues]]:
@@ -229,12 +229,12 @@ class ComparisonValues:
         return groups
 
     def label(self, key: tuple[str, float]) -> str:
-        """A group's name in tables and figures; with its step where an algorithm has several."""
+        """A group's name in tables and figures; with its learning rate where an algorithm has several."""
         algorithm, lr = key
-        steps = [step for name, step in self.groups() if name == algorithm]
-        if len(steps) == 1:
+        rates = [rate for name, rate in self.groups() if name == algorithm]
+        if len(rates) == 1:
             return algorithm
-        alike = len({f"{step:g}" for step in steps}) < len(steps)
+        alike = len({f"{rate:g}" for rate in rates}) < len(rates)
         return f"{algorithm} lr={lr!r}" if alike else f"{algorithm} lr={lr:g}"
 
     def record(self) -> dict[str, Any]:

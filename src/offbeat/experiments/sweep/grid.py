@@ -63,11 +63,11 @@ class Point:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A point that has not been checked. own: whether the step is this algorithm's own, from [lr]."""
+    """A point that has not been checked. own: whether the learning rate is this algorithm's own, from [lr]."""
 
     index: int
     spec: Algorithm
-    step: float
+    lr: float
     own: bool
     named: str
 
@@ -83,11 +83,11 @@ def read_grid(path: Path) -> list[Point]:
 
 
 def points(table: Mapping[str, Any]) -> list[Point]:
-    """The points of a grid, in its order: the last name of [grid] varies faster than those before, the step
+    """The points of a grid, in its order: the last name of [grid] varies faster than those before, lr
     fastest.
 
     Args:
-        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own step, or
+        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own, or
             several.
 
     Raises SettingError or DataError unless every one of them can run.
@@ -146,12 +146,14 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
     for name, value in table.get("lr", {}).items():
         spec = find(name)
         if spec.name in own:
-            raise SettingError(f"[lr] names {spec.name} twice; expected one step, or one list of steps.")
+            raise SettingError(
+                f"[lr] names {spec.name} twice; expected one learning rate, or one list of them."
+            )
         own[spec.name] = _values("lr", value if isinstance(value, list) else [value])
     compared = axes.get("algorithm", [fixed.get("algorithm")])
     if others := [name for name in own if name not in compared]:
         raise SettingError(
-            f"[lr] has a step for '{others[0]}', which is not in the grid: {', '.join(compared)}."
+            f"[lr] has a learning rate for '{others[0]}', which is not in the grid: {', '.join(compared)}."
         )
     return fixed, axes, own
 
@@ -179,7 +181,7 @@ def _value(name: str, value: Any) -> Any:
     """
     if name == "lr" and value == "tuned":
         raise SettingError(
-            "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected steps, as in [grid] "
+            "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected learning rates, as in [grid] "
             "lr = [0.01, 0.03]; the table then has the runs of each."
         )
     return ALGORITHM.spelt(name, value) if name == "algorithm" else SETTINGS[name].kind.spelt(name, value)
@@ -189,7 +191,7 @@ def _drafts(
     fixed: dict[str, Any], axes: dict[str, list[Any]], own: dict[str, list[float]]
 ) -> Iterator[tuple[tuple[Experiment, int], _Draft]]:
     """Every point with its world, (experiment, seed)."""
-    steps = axes.get("lr", [fixed.get("lr", DEFAULT_LR)])
+    rates = axes.get("lr", [fixed.get("lr", DEFAULT_LR)])
     others = {name: values for name, values in axes.items() if name != "lr"}
     index = 0
     for chosen in product(*others.values()):
@@ -198,10 +200,10 @@ def _drafts(
         spec = find(given["algorithm"])
         experiment = Experiment(**{name: value for name, value in given.items() if name in EXPERIMENT})
         ours = own.get(spec.name)
-        for step in ours or steps:
-            shown = varied | ({"lr": step} if len(ours or steps) > 1 else {})
+        for lr in ours or rates:
+            shown = varied | ({"lr": lr} if len(ours or rates) > 1 else {})
             named = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or spec.name
-            yield (experiment, given.get("seed", 0)), _Draft(index, spec, step, ours is not None, named)
+            yield (experiment, given.get("seed", 0)), _Draft(index, spec, lr, ours is not None, named)
             index += 1
 
 
@@ -229,17 +231,17 @@ def _checked(
         fit: set[str] = set()
         for draft in drafts:
             if draft.spec.name not in fit:
-                check_run(Job(setup, draft.spec, draft.step, e.executor, keep_trace=False))
+                check_run(Job(setup, draft.spec, draft.lr, e.executor, keep_trace=False))
                 fit.add(draft.spec.name)
-            if draft.step <= 0:
-                raise SettingError(f"A learning rate must be a finite number > 0; got {draft.step}.")
+            if draft.lr <= 0:
+                raise SettingError(f"A learning rate must be a finite number > 0; got {draft.lr}.")
     except (SettingError, DataError) as error:
         raise type(error)(f"The point '{draft.named}': {error}") from None
     return {draft.index: _point(e, seed, setup, draft) for draft in drafts}
 
 
 def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
-    lr = draft.step if draft.own else draft.spec.default_lr(draft.step, setup.topology.n)
+    lr = draft.lr if draft.own else draft.spec.default_lr(draft.lr, setup.topology.n)
     settings = {name: _recorded(name, setup.settings[name]) for name in EXPERIMENT} | {
         "algorithm": draft.spec.name,
         "lr": lr,
