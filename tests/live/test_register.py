@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from offbeat.core.vector import Leased, Parts, Stamp, Vector, settle
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import SLOTS, Register
-from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, read_layout, tag
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, read_layout
 
 SHAPE = ((torch.float32, 50_000), (torch.float64, 3))
 
@@ -75,7 +75,7 @@ def test_what_is_published_is_read_in_place(path: Path) -> None:
     assert reader.whole(1)
     assert [part.dtype for part in parts] == [torch.float32, torch.float64]
     assert all((part == 7.0).all() for part in parts)
-    assert tag(words).round == 7
+    assert Tag.of(words).round == 7
     assert reader.layout.stamps(words) == [Stamp(0, 7)]
     assert reader.read(1)[0][0][0].data_ptr() == parts[0].data_ptr(), "no copy is made"
 
@@ -139,7 +139,7 @@ def test_no_torn_read_under_a_hostile_writer(path: Path) -> None:
         assert version >= seen
         seen = version
         if version:
-            assert tag(words).round == version
+            assert Tag.of(words).round == version
             assert vectors[0].stamp == Stamp(0, version)
             assert all((part == float(version)).all() for part in vectors[0].parts)
         assert process.is_alive() or reader.newest == last
@@ -172,8 +172,7 @@ def test_nobody_else_may_read_it_and_names_are_not_shared(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(SharedMemoryError, match="it exists"):
         Register.create(path, LAYOUT)
-    register.unlink()
-    register.unlink()
+    path.unlink()
     with pytest.raises(SharedMemoryError, match="Cannot attach"):
         Register.attach(path)
     assert publish(register, 1.0) == 1, "who has it mapped keeps it"

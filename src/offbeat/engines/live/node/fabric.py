@@ -22,7 +22,6 @@ from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row, bell_path
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
-from offbeat.engines.live.shm.wire import tag as read_tag
 from offbeat.engines.outbox import vectors
 
 NO_TAG = Tag()
@@ -85,7 +84,7 @@ class Reader:
                     break
             for v, each in zip(self.vectors, parts, strict=True):
                 v.bind(each)
-        self.bound, self.tag = version, read_tag(words)
+        self.bound, self.tag = version, Tag.of(words)
         if self.message is None or register.layout.numbers:
             self.message = register.layout.message(words, self.vectors)
         else:
@@ -243,4 +242,4 @@ def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | Non
         version, copies, words = Register.attach(path).copy()
     except SharedMemoryError:  # gone meanwhile
         return None
-    return (copies[0], read_tag(words)) if version else None
+    return (copies[0], Tag.of(words)) if version else None

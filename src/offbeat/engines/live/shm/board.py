@@ -2,9 +2,10 @@
 
 One file of 8-byte words in shared memory:
 
-    head      magic, agents, order (RUN, STOP or END), how many changes of the membership there are, time zero
-    (ns) changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left. Only the
-    launcher adds. rows      one an agent, written by that agent alone (`Row`)
+    head      magic, agents, order, how many changes of the membership there are, time zero (ns)
+    changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left;
+              only the launcher adds
+    rows      one an agent, written by that agent alone (`Row`)
 
 A *bell* is a named pipe: whoever waits for something waits for his bell, and is woken by one byte.
 """
@@ -115,15 +116,12 @@ class Board:
     @staticmethod
     def attach(path: Path) -> Board:
         """Map the launcher's board. Raises SharedMemoryError if there is none."""
-        mapped = memory.attach(path)
-        if len(mapped) < 8 * HEAD or np.frombuffer(mapped, dtype=np.int64)[0] != MAGIC:
-            raise SharedMemoryError(f"{path} is not the board of a run of this version of offbeat.")
+        mapped = memory.attach(path, MAGIC, "the board of a run")
         with reading(path, "the board of a run"):
             return Board(mapped)
 
     @property
     def order(self) -> Order:
-        """What is asked of everybody."""
         return Order(self.words[2])
 
     @order.setter
@@ -183,7 +181,6 @@ class Bell:
                 pass
 
     def close(self) -> None:
-        """Close the pipe."""
         os.close(self.handle)
 
 
@@ -192,5 +189,4 @@ LAUNCHER = -1
 
 
 def bell_path(folder: Path, agent: int) -> Path:
-    """Where an agent's bell is."""
     return folder / f"bell.{agent}"

@@ -21,7 +21,6 @@ from offbeat.core.agent import Message
 from offbeat.core.vector import Vector
 from offbeat.engines.live.shm import memory
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, aligned, read_layout
-from offbeat.engines.live.shm.wire import tag as read_tag
 
 MAGIC = 0x6F66666D61696C32  # "offmail2"
 HEAD = struct.Struct("<QQQQQ")  # magic, bytes of the ring, written, taken, whether the sender waits for room
@@ -35,8 +34,7 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 class Mailbox:
     """A queue; `create` it in the sender, `attach` to it in the receiver."""
 
-    def __init__(self, path: Path, mapped: Any) -> None:
-        self.path = path
+    def __init__(self, mapped: Any) -> None:
         self._head = memoryview(mapped).cast("q")[: HEAD.size // 8]
         self._ring = np.frombuffer(mapped, dtype=np.uint8)[START:]
         self.capacity = len(self._ring)
@@ -45,17 +43,15 @@ class Mailbox:
     def create(path: Path, capacity: int) -> Mailbox:
         """An empty queue for this many bytes. Raises SharedMemoryError where it does not fit."""
         capacity = aligned(capacity)
-        return Mailbox(path, memory.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
+        return Mailbox(memory.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
 
     @staticmethod
     def attach(path: Path) -> Mailbox:
         """Map the sender's queue. Raises SharedMemoryError if it is not one."""
-        mapped = memory.attach(path)
-        if len(mapped) < START or HEAD.unpack_from(mapped, 0)[:2] != (MAGIC, len(mapped) - START):
-            raise SharedMemoryError(
-                f"{path} is not a mailbox of this version of offbeat. Do all agents run the same one?"
-            )
-        return Mailbox(path, mapped)
+        mapped = memory.attach(path, MAGIC, "a mailbox")
+        if HEAD.unpack_from(mapped)[1] != len(mapped) - START:
+            raise memory.not_ours(path, "a mailbox")
+        return Mailbox(mapped)
 
     def put(self, message: Message, tag: Tag) -> bool:
         """Add a message, if there is room for it. Raises SharedMemoryError if there never will be."""
@@ -73,16 +69,12 @@ class Mailbox:
             return False
         words = bytearray(layout.words.size)
         layout.put_words(words, 0, message, tag)
-        self._copy_in(
-            written, np.frombuffer(PREFIX.pack(total, len(layout.text)) + layout.text, dtype=np.uint8)
-        )
+        head = PREFIX.pack(total, len(layout.text)) + layout.text
+        self._copy_in(written, np.frombuffer(head, dtype=np.uint8))
         self._copy_in(written + words_at, np.frombuffer(words, dtype=np.uint8))
-        offsets = iter(layout.offsets)
-        for name, _ in layout.vectors:
-            for part in getattr(message, name).parts:
-                self._copy_in(
-                    written + vectors_at + next(offsets), part.contiguous().view(torch.uint8).numpy()
-                )
+        parts = [part for name, _ in layout.vectors for part in getattr(message, name).parts]
+        for offset, part in zip(layout.offsets, parts, strict=False):  # the last one is the end
+            self._copy_in(written + vectors_at + offset, part.contiguous().view(torch.uint8).numpy())
         self._head[WRITTEN] = written + total
         return True
 
@@ -98,7 +90,7 @@ class Mailbox:
         words_at = aligned(PREFIX.size + length)
         words = layout.words.unpack_from(body.data, words_at)
         vectors = [Vector(parts) for parts in layout.parts(body, words_at + aligned(layout.words.size))]
-        return layout.message(words, vectors), read_tag(words)
+        return layout.message(words, vectors), Tag.of(words)
 
     def wanted(self) -> bool:
         """Whether the sender has been waiting for room; asked by the receiver after it has taken something."""
@@ -119,7 +111,3 @@ class Mailbox:
         out[:first] = self._ring[at : at + first]
         out[first:] = self._ring[: count - first]
         return out
-
-    def unlink(self) -> None:
-        """Remove the name; whoever has it mapped keeps it."""
-        self.path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import platform
 from pathlib import Path
 
 from offbeat.core.errors import failed
-from offbeat.engines.live.shm.wire import SharedMemoryError
+from offbeat.engines.live.shm.wire import ALIGN, SharedMemoryError
 
 
 def create(path: Path, size: int, head: bytes) -> mmap.mmap:
@@ -53,17 +53,28 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
     return memory
 
 
-def attach(path: Path) -> mmap.mmap:
-    """Map a file that somebody else made. Raises SharedMemoryError if there is none."""
+def attach(path: Path, magic: int, what: str) -> mmap.mmap:
+    """Map a file that somebody else made, and that begins with this word.
+
+    Raises SharedMemoryError if there is none, or it is not what it should be.
+    """
     require_ordered_stores()
     try:
         with path.open("r+b") as file:
             mapped = mmap.mmap(file.fileno(), 0)
-            if len(mapped) % 8:
-                raise ValueError(f"it has {len(mapped)} bytes, which no file of a run has")
-            return mapped
+        if len(mapped) % 8:
+            raise ValueError(f"it has {len(mapped)} bytes, which no file of a run has")
     except (OSError, ValueError) as error:
         raise SharedMemoryError(f"Cannot attach to shared memory {path}: {error}.") from error
+    if len(mapped) < ALIGN or memoryview(mapped).cast("q")[0] != magic:
+        raise not_ours(path, what)
+    return mapped
+
+
+def not_ours(path: Path, what: str) -> SharedMemoryError:
+    return SharedMemoryError(
+        f"{path} is not {what} of this version of offbeat. Do all agents run the same one?"
+    )
 
 
 def require_ordered_stores() -> None:

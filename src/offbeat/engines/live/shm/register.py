@@ -20,7 +20,7 @@ from offbeat.core.agent import Message
 from offbeat.core.system.reading import reading
 from offbeat.core.vector import Leased, Vector, pin
 from offbeat.engines.live.shm import memory
-from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, Words, aligned, read_layout
+from offbeat.engines.live.shm.wire import Layout, Tag, Words, aligned, read_layout
 
 MAGIC = 0x6F66666265617432  # "offbeat2"
 SLOTS = 3
@@ -52,13 +52,9 @@ class Register:
     @staticmethod
     def attach(path: Path) -> Register:
         """Map somebody else's register. Raises SharedMemoryError if it is not one."""
-        mapped = memory.attach(path)
-        magic, length, _ = HEAD.unpack_from(mapped, 0) if len(mapped) >= HEAD.size else (0, 0, 0)
-        if magic != MAGIC:
-            raise SharedMemoryError(
-                f"{path} is not a register of this version of offbeat. Do all agents run the same one?"
-            )
+        mapped = memory.attach(path, MAGIC, "a register")
         with reading(path, "a register of a run"):
+            _, length, _ = HEAD.unpack_from(mapped)
             return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
 
     @property
@@ -70,8 +66,7 @@ class Register:
         """Begin the next version: these vectors are to be evaluated into its slot. For the writer only.
 
         Whatever vector still lies in that slot moves out of it first. What has a value already, or is on its
-        way
-        elsewhere, is copied: the vectors that will lie in the slot are returned.
+        way elsewhere, is copied: the vectors that will lie in the slot are returned.
         """
         version = self.newest + 1
         slot = version % SLOTS
@@ -121,10 +116,6 @@ class Register:
             ]
             if self.whole(version):
                 return version, vectors, words
-
-    def unlink(self) -> None:
-        """Remove the name; whoever has it mapped keeps it."""
-        self.path.unlink(missing_ok=True)
 
 
 def _slot(layout: Layout) -> tuple[int, int]:

@@ -3,11 +3,12 @@
 A message is a frozen dataclass of vectors and numbers. Its `Layout` says which fields are which and how long
 they are; it travels as JSON. The body is words of 8 bytes, then the bytes of the vectors, each part aligned:
 
-    words     the tag, one for each number (int64 or float64), agent and version of each vector's stamp (-1,
-    -1: none) vectors   part by part, in the order of the fields
+    words     the tag, one for each number (int64 or float64),
+              agent and version of each vector's stamp (-1, -1: none)
+    vectors   part by part, in the order of the fields
 
 No code is loaded from what another process wrote: a message type is looked up among those that are already
-    there.
+there.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Tag(NamedTuple):
     start: float = -1.0
     end: float = -1.0
 
+    @staticmethod
+    def of(words: Words) -> Tag:
+        """That of a message with these words."""
+        return Tag(*words[: len(Tag._fields)])
+
 
 TAG = struct.Struct("<qqdd")
 NO_STAMP = (-1, -1)
@@ -85,7 +91,8 @@ class Layout:
         for name in message.__dataclass_fields__:
             value = getattr(message, name)
             if isinstance(value, Vector):
-                vectors.append((name, shape(value.parts)))
+                shape = [(str(part.dtype).removeprefix("torch."), part.numel()) for part in value.parts]
+                vectors.append((name, tuple(shape)))
             elif isinstance(value, int | float):
                 numbers.append((name, "float" if isinstance(value, float) else "int"))
             else:
@@ -155,16 +162,6 @@ class Layout:
             v.stamp = stamp
             fields[name] = v
         return message_type(self.kind)(**fields)
-
-
-def tag(words: Words) -> Tag:
-    """The tag of a message."""
-    return Tag(*words[: len(Tag._fields)])
-
-
-def shape(parts: Parts) -> Shape:
-    """Of these tensors."""
-    return tuple((str(part.dtype).removeprefix("torch."), part.numel()) for part in parts)
 
 
 @lru_cache(maxsize=1000)
