@@ -35,7 +35,8 @@ import measuring as m
 import racing
 
 from offbeat.core.system import kernel
-from offbeat.engines.trace import EVENT_CODE, Trace
+from offbeat.engines.events import RegisterRead, Rejoined, rows_of
+from offbeat.engines.trace import Trace
 
 MEGABYTE, FORTY = 262_144, 10_000_000
 """float32 numbers of the two models."""
@@ -211,7 +212,7 @@ def behind(trace: Trace, slack: float) -> tuple[int, int]:
     soon as the machine lets both processes run, hence the slack.
     """
     writes = [trace.writes["time"][trace.writes["agent"] == j] for j in range(trace.agents)]
-    reads = trace.events[trace.events["event"] == EVENT_CODE["register"]]
+    reads = rows_of(trace.events, RegisterRead)
     late = 0
     for j in range(trace.agents):
         read = reads[reads["source"] == j]
@@ -262,7 +263,7 @@ def killed(bench: Bench) -> list[Line]:
         calm.append((max(before) - normal) / normal)
         again.append(until - at)
         started.append(killer.first[victim])
-    crashes = int((trace.events["event"] == EVENT_CODE["rejoin"]).sum())
+    crashes = len(rows_of(trace.events, Rejoined))
     return [
         most("longest pause of a survivor after kill -9, in steps", pauses, 1, note=f"{crashes} returned"),
         Line("the same in the 2.5 s before", calm),

@@ -28,7 +28,8 @@ from offbeat.core.agent import Agent, View
 from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.core.rules import SGD, Adam, Momentum
 from offbeat.core.vector import Vector, concat, mix, opaque, pin, split, total, zero
-from offbeat.engines.trace import Staleness, Trace
+from offbeat.engines.summary import Staleness
+from offbeat.engines.trace import Trace
 from offbeat.experiments.comparison import compare, plan, simulate
 from offbeat.experiments.experiment import Experiment
 from offbeat.results.run import Comparison, Run

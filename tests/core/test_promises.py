@@ -13,6 +13,7 @@ from runs import quadratic, started
 import offbeat
 from offbeat import ADSGD, Agent, ContractError, OffbeatError, Vector, View, World
 from offbeat.core.vector import forget
+from offbeat.engines.events import GradientDone, Started
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.sim import simulator
@@ -233,10 +234,10 @@ def test_a_live_agent_is_held_to_it_as_a_simulated_one_is(name: str) -> None:
         0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), offbeat.SGD(0.1), Random(0)
     )
     performer = Performer(agent, None, Log(None), Clock())
-    performer.handle("start", "start")
+    performer.handle(Started(0.0, 0))
     performer.at = None
     with pytest.raises(ContractError, match=rf"^{name} \(agent 0\), in on_gradient at time .*: .*{said}"):
-        performer.handle("on_gradient", "gradient", Vector((torch.ones(1),)))
+        performer.handle(GradientDone(1.0, 0, 0, 0.0, 1.0), Vector((torch.ones(1),)))
     forget()
 
 

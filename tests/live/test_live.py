@@ -27,6 +27,16 @@ from offbeat.algorithms.adsgd import Model
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.engines.events import (
+    Event,
+    GradientDone,
+    MailReceived,
+    Rejoined,
+    Started,
+    ViewChanged,
+    row,
+    rows_of,
+)
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.fabric import Fabric
@@ -39,7 +49,8 @@ from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Medium
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
-from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
+from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.liverun import Watcher, all_alike
 from offbeat.experiments.replaying import replayed
@@ -154,7 +165,7 @@ def test_the_replay_is_exact_with_losses_delays_and_agents_that_die(algorithm: s
         tmp_path, algorithm, 500, "--lr", "0.1", "--case", "combined", "--slowdown", "2", *loss, *faults
     )
     trace = exact_replay(folder).trace
-    assert sorted(trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]["agent"].tolist()) == [1, 3]
+    assert sorted(rows_of(trace.events, Rejoined)["agent"].tolist()) == [1, 3]
 
 
 def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path) -> None:
@@ -234,17 +245,13 @@ def test_looks_that_cannot_be_written_end_nothing(tmp_path: Path) -> None:
 
 def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path) -> None:
     """Agent 0 asks agent 1, hears that it has left, and only then agent 1 answers the question."""
-    happened = [
-        (0.0, 0, "start", -1, 0),
-        (0.0, 1, "start", -1, 0),
-        (1.0, 0, "gradient", -1, 0),
-        (2.0, 0, "view", 1, 0),
-        (3.0, 1, "mail", 0, 0),
-    ]
-    events = [(t, i, EVENT_CODE[name], j, 0, version, 1.0, -1.0) for t, i, name, j, version in happened]
+    events: list[Event] = [
+        Started(0.0, 0), Started(0.0, 1), GradientDone(1.0, 0, 0, 1.0, -1.0), ViewChanged(2.0, 0, 1, False, 1),
+        MailReceived(3.0, 1, 0, 0, 0, 1.0, -1.0),
+    ]  # fmt: skip
     writes = np.array([(2.0, 0, 1), (3.0, 1, 0)], dtype=WRITE)
     trace = Trace(
-        2, ("Ask", "Moved"), np.array(events, dtype=EVENT), writes, np.zeros(0, dtype=MIXED),
+        2, ("Ask", "Moved"), np.array([row(event) for event in events], dtype=EVENT), writes, np.zeros(0, dtype=MIXED),
         np.zeros(0, dtype=TRANSMISSION),
     )  # fmt: skip
     x = (torch.zeros(1),)

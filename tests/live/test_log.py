@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from offbeat.core.errors import DataError
+from offbeat.engines.events import RegisterRead
 from offbeat.engines.live.node.log import Log, damage, merged, read
-from offbeat.engines.trace import EVENT_CODE
 from offbeat.experiments.replaying import replayed
 
 
@@ -21,12 +21,10 @@ class Other:
 def written(path: Path, frames: int, kinds: tuple[object, ...] = (Model(),)) -> list[int]:
     """A log of so many frames with a write each; where they end."""
     log, ends = Log(path), []
-    for k in range(log.written, log.written + frames):
-        kind = log.kind(kinds[k % len(kinds)])
-        log.events.append((float(k), 0, EVENT_CODE["register"], 1, kind, k, 0.0, 0.0))
-        log.mixed.append((log.written, 1, k))
-        log.writes.append((float(k), 0, k + 1))
-        log.written += 1
+    for k in range(log.rows.written, log.rows.written + frames):
+        kind = log.rows.kind(kinds[k % len(kinds)])
+        log.rows.event(RegisterRead(float(k), 0, 1, kind, k, 0.0, 0.0))
+        log.rows.write(float(k), 0, k + 1, [(1, k)])
         log.flush()
         ends.append(path.stat().st_size)
     log.close()
@@ -45,12 +43,11 @@ def test_a_flipped_bit_costs_one_frame_and_no_other(inside: int, tmp_path: Path)
     ends = written(path, 6, kinds=(Model(), Other()))
     flip(path, ends[1] + inside)
     log = read(path)
-    events, writes, mixed, _ = log.tables
-    assert events["version"].tolist() == [0, 1, 3, 4, 5]
-    assert writes["step"].tolist() == [1, 2, 2, 4, 5, 6], (
+    assert log.events["version"].tolist() == [0, 1, 3, 4, 5]
+    assert log.writes["step"].tolist() == [1, 2, 2, 4, 5, 6], (
         "the lost write has a row, so that versions keep their numbers"
     )
-    assert mixed["write"].tolist() == [0, 1, 3, 4, 5]
+    assert log.mixed["write"].tolist() == [0, 1, 3, 4, 5]
     assert log.lost == ends[2] - ends[1]
     assert log.kinds == ("Model", "Other")
 
@@ -61,7 +58,7 @@ def test_a_kind_that_was_named_in_a_lost_frame_keeps_its_number(tmp_path: Path) 
     flip(path, 12)
     log = read(path)
     assert log.kinds == ("lost-0", "Other")
-    assert [log.kinds[k] for k in log.tables[0]["kind"]] == ["Other", "lost-0", "Other", "lost-0"]
+    assert [log.kinds[k] for k in log.events["kind"]] == ["Other", "lost-0", "Other", "lost-0"]
 
 
 def test_what_a_killed_process_left_at_the_end_is_cut_kept_and_said(

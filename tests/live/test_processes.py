@@ -27,11 +27,12 @@ from offbeat.cli.compare import app
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import locks
 from offbeat.core.system.lifeline import readable
+from offbeat.engines.events import Rejoined, rows_of
 from offbeat.engines.live.launcher import children
 from offbeat.engines.live.launcher.present import Present
 from offbeat.engines.live.node.log import merged
 from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
-from offbeat.engines.trace import EVENT_CODE, Trace
+from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.training import child
 from offbeat.world.topology import build
@@ -138,7 +139,7 @@ def test_agents_are_killed_at_random_and_nobody_else_is_lost(seed: int, tmp_path
     assert done.code == 0, done.said + done.complained
     assert f"[{victim}] died (killed by SIGKILL); restart 1 of 3 in 0 s" in done.said
     trace = Trace.load(tmp_path / "out" / "trace.npz")
-    returns = trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]
+    returns = rows_of(trace.events, Rejoined)
     assert returns["agent"].tolist() == [victim]
     back = float(returns["time"][0])
     its = trace.writes[trace.writes["agent"] == victim]["time"]

@@ -12,8 +12,9 @@ import pytest
 from warm import Started, finished, needs_shared_memory, start, until
 
 from offbeat.core.errors import SettingError
+from offbeat.engines.events import Resumed, rows_of
 from offbeat.engines.live.node import checkpoint
-from offbeat.engines.trace import EVENT_CODE, Trace
+from offbeat.engines.trace import Trace
 from offbeat.experiments.livefolder import begun
 from offbeat.experiments.replaying import replayed
 from offbeat.training.saver import Every
@@ -81,7 +82,7 @@ def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(
     kill_everything(run)
     assert finished(tmp_path, setup=RUN.format(resume=True, **about)).code == 0
     trace = Trace.load(tmp_path / "trace.npz")
-    resumed = trace.events[trace.events["event"] == EVENT_CODE["resume"]]
+    resumed = rows_of(trace.events, Resumed)
     assert sorted(resumed["agent"].tolist()) == [0, 1, 2]
     assert trace.events["time"].max() > resumed["time"].max() + 50, "it went on"
     outcome = replayed(trace, tmp_path)
@@ -92,11 +93,6 @@ def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(
 WORDS = "live --out out --task quadratic --agents 3 --lr 0.05 --unit 5ms --until 300 --case comp-straggler"
 LIVE = WORDS.split()
 FIRST, SECOND = "adsgd-lr0.05", "dsgd-lr0.05"
-
-
-def events(trace: Trace, name: str) -> np.ndarray:
-    rows: np.ndarray = trace.events[trace.events["event"] == EVENT_CODE[name]]
-    return rows
 
 
 def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -120,11 +116,11 @@ def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
     assert f"{SECOND} (2 of 3) goes on from its checkpoints" in done.complained
     assert (out / FIRST / "trace.npz").read_bytes() == before
     trace = Trace.load(out / SECOND / "trace.npz")
-    resumed = events(trace, "resume")
+    resumed = rows_of(trace.events, Resumed)
     assert sorted(resumed["agent"].tolist()) == [0, 1, 2]
     assert trace.settings["faults"] == ["slow agent 1 by 2"]
     assert replayed(trace, out / SECOND).same
-    assert not len(events(Trace.load(next(out.glob("rfast-*/trace.npz"))), "resume"))
+    assert not len(rows_of(Trace.load(next(out.glob("rfast-*/trace.npz"))).events, Resumed))
     first, second, third = json.loads((tmp_path / "a.json").read_text())["runs"]
     for each in (first, second, third):
         assert each["curve"]["time"][-1] > 290
@@ -156,7 +152,7 @@ def test_after_ctrl_c_it_says_how_to_go_on_and_does(algorithm: str, tmp_path: Pa
     assert done.code == 0, done.complained
     trace = Trace.load(where / "trace.npz")
     assert trace.updates().min() > stopped.updates().min()
-    assert sorted(events(trace, "resume")["agent"].tolist()) == [0, 1, 2]
+    assert sorted(rows_of(trace.events, Resumed)["agent"].tolist()) == [0, 1, 2]
     if algorithm == "adsgd":
         assert trace.writes["step"].tolist().count(1) == 3
         for i in range(3):
@@ -234,7 +230,7 @@ def test_an_interruption_before_the_clock_begins_leaves_nothing_behind(tmp_path:
     assert run.wait() == 128 + signal.SIGINT
     assert run.complained.endswith("To go on: offbeat live --resume --out out")
     assert finished(tmp_path, "live", "--resume", "--out", "out").code == 0
-    assert not len(events(Trace.load(tmp_path / "out" / FIRST / "trace.npz"), "resume"))
+    assert not len(rows_of(Trace.load(tmp_path / "out" / FIRST / "trace.npz").events, Resumed))
 
 
 def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -253,7 +249,7 @@ def test_a_users_script_goes_on_where_it_was(tmp_path: Path) -> None:
     trace = Trace.load(out / "trace.npz")
     assert (trace.updates() == 80).all()
     assert replayed(trace, out).same
-    assert np.isin(EVENT_CODE["resume"], trace.events["event"])
+    assert len(rows_of(trace.events, Resumed))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,11 +13,14 @@ from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
 
 from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
-from offbeat.engines import trace
+from offbeat.engines import recorder
+from offbeat.engines.events import RegisterRead, rows_of
 from offbeat.engines.sim.ahead.levels import SimulatedRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
-from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Tally, joined
+from offbeat.engines.summary import TraceSummary
+from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
+from offbeat.engines.trace import joined
 from offbeat.experiments import jobs
 from offbeat.experiments.jobs import Job, time_segments
 from offbeat.experiments.runs import engines, run_many, run_one, simulator
@@ -35,21 +38,21 @@ def equal(a: Trace, b: Trace) -> bool:
     )
 
 
-def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], Tally]:
+def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], TraceSummary]:
     """The parts of the trace of a run by levels, and what is left of them."""
-    schedule, since, made, tally = (
+    schedule, since, made, summary = (
         Schedule(p.topology.views(), p.world, SIZE),
         -1.0,
         list[Trace](),
-        Tally(p.topology.n),
+        TraceSummary(p.topology.n),
     )
     for end in ends:
         table = schedule.segment(end, more=end < ends[-1])
         made.append(table.trace(since, end, "Model", SIZE))
-        tally.add(made[-1])
-        tally.forget(table.oldest)
+        summary.add(made[-1].kinds, made[-1].tables)
+        summary.forget(table.oldest)
         since = end
-    return made, tally
+    return made, summary
 
 
 def rough(seed: int, values: int = 64) -> Setup:
@@ -75,12 +78,12 @@ def test_segments_continue_one_another(
     border = [float(whole.writes["time"][len(whole.writes) // 2])] if len(whole.writes) else []
     arrived = whole.transmissions["end"][whole.transmissions["end"] < until]
     border += [float(arrived[len(arrived) // 2])] if len(arrived) else []
-    made, tally = parts(
+    made, summary = parts(
         p, [*sorted({*[until * cut for cut in cuts if until * cut < until], *border} - {until}), until]
     )
     assert equal(joined(made), whole)
-    assert tally.staleness() == whole.staleness()
-    assert tally.digest(b"models") == whole.digest(b"models")
+    assert summary.staleness() == whole.staleness()
+    assert summary.digest(b"models") == whole.digest(b"models")
 
 
 def test_what_happens_at_the_same_instant_is_ordered_as_by_the_simulator() -> None:
@@ -231,7 +234,7 @@ def staleness(made: Trace) -> tuple[int, int | None]:
     ends = [-1], [int(k[-1]) + 1 if len(k) else 0]
     own = [np.concatenate([ends[0], k[made.writes["agent"] == i], ends[1]]) for i in range(made.agents)]
     now, then = selected(made)
-    heard = (made.events["event"] == trace.EVENT_CODE["register"]).any()
+    heard = len(rows_of(made.events, RegisterRead)) > 0
     return max(int(np.diff(each).max()) for each in own), int((now - then).max(initial=0)) if heard else None
 
 
@@ -276,18 +279,18 @@ def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(
 ) -> None:
     """By the definitions, and wherever it was cut; also if what is never mixed again is forgotten."""
     whole, some = made
-    tally = Tally(whole.agents)
+    summary = TraceSummary(whole.agents)
     for k, part in enumerate(some):
-        tally.add(part)
+        summary.add(part.kinds, part.tables)
         if forget:
             later = joined([*some[k + 1 :], whole])
             rows = later.mixed[: sum(len(each.mixed) for each in some[k + 1 :])]
             newest = np.bincount(joined(some[: k + 1]).writes["agent"], minlength=whole.agents)
             np.minimum.at(newest, rows["source"], rows["version"])
-            tally.forget(newest)
-    assert staleness(whole) == (tally.staleness().B, tally.staleness().D)
-    assert tally.staleness() == whole.staleness()
-    assert tally.digest(b"x") == whole.digest(b"x") != whole.digest(b"y")
+            summary.forget(newest)
+    assert staleness(whole) == (summary.staleness().B, summary.staleness().D)
+    assert summary.staleness() == whole.staleness()
+    assert summary.digest(b"x") == whole.digest(b"x") != whole.digest(b"y")
     assert equal(joined(some), whole)
     for ours, theirs in zip(whole.selected(), selected(whole), strict=True):
         assert ours.tolist() == theirs.tolist()
@@ -308,7 +311,7 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
     """Staleness and digest of a run with a crash are those of its trace; no more rows are held than a part
     has.
     """
-    monkeypatch.setattr(trace, "PART", 7)
+    monkeypatch.setattr(recorder, "PART", 7)
     p = prepared(loss=0.1)
     if "return" in ALGORITHMS[name].tolerates:
         p = replace(p, world=replace(p.world, crashes=(Crash(2, 9.0, 17.0),)))
@@ -328,7 +331,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from offbeat.experiments import jobs
-from offbeat.engines import trace
+from offbeat.engines import recorder
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare

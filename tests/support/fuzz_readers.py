@@ -22,6 +22,7 @@ import torch
 from offbeat.algorithms import find
 from offbeat.cli import live as cli_live
 from offbeat.core.vector import Vector
+from offbeat.engines.events import RegisterRead
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.enter import place
 from offbeat.engines.live.node.performer import Snapshot
@@ -30,7 +31,8 @@ from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout
-from offbeat.engines.trace import TABLES, Trace
+from offbeat.engines.tables import TABLES
+from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
@@ -256,12 +258,10 @@ def crafted(*crafts: Craft) -> Craft:
 def make_log(folder: Path) -> None:
     written = log.Log(folder / "agent-0.trace")
     for k in range(12):
-        kind = written.kind(folder if k % 2 else k)
-        written.events.append((float(k), 0, 4, 0, kind, k, 0.0, 0.0))
-        written.mixed.append((written.written, 0, k))
-        written.writes.append((float(k), 0, k))
-        written.written += 1
-        written.transmissions.append((float(k), float(k), 0, kind, 24))
+        kind = written.rows.kind(folder if k % 2 else k)
+        written.rows.event(RegisterRead(float(k), 0, 0, kind, k, 0.0, 0.0))
+        written.rows.write(float(k), 0, k, [(0, k)])
+        written.rows.sent(float(k), float(k), 0, kind, 24)
         written.flush()
     written.close()
 
@@ -273,9 +273,9 @@ def read_log(path: Path) -> object:
     trace.staleness()
     if found.lost or found.end < found.size or log.damage(trace):
         raise Noticed(f"{found.lost} bytes lost, {found.size - found.end} torn")
-    if 0 < len(found.tables[1]) < 12 or not found.size:
+    if 0 < len(found.writes) < 12 or not found.size:
         raise Noticed("it ends earlier, between two records: as a process leaves it that was killed then")
-    return plain(found.tables), found.kinds
+    return plain([getattr(found, name) for name in TABLES]), found.kinds
 
 
 def craft_log(path: Path, rng: Random) -> str:
@@ -283,9 +283,9 @@ def craft_log(path: Path, rng: Random) -> str:
     whole, at = bytearray(path.read_bytes()), 0
     for _ in range(rng.randrange(12)):
         *counts, names, _, _ = log.FRAME.unpack_from(whole, at + log.SUM.size)
-        at += log.HEAD + sum(d.itemsize * c for d, c in zip(log.TABLES, counts, strict=True)) + names
+        at += log.HEAD + sum(d.itemsize * c for d, c in zip(TABLES.values(), counts, strict=True)) + names
     *counts, names, _, _ = log.FRAME.unpack_from(whole, at + log.SUM.size)
-    end = at + log.HEAD + sum(d.itemsize * c for d, c in zip(log.TABLES, counts, strict=True)) + names
+    end = at + log.HEAD + sum(d.itemsize * c for d, c in zip(TABLES.values(), counts, strict=True)) + names
     for _ in range(rng.choice((1, 3))):
         whole[rng.randrange(at + log.SUM.size, end)] = rng.choice((0, 1, 127, 128, 255))
     log.SUM.pack_into(whole, at, log.MAGIC, zlib.crc32(whole[at + log.SUM.size : end]))

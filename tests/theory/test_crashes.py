@@ -12,8 +12,8 @@ from offbeat import Crash, Delay, World, plan
 from offbeat.algorithms.adpsgd import ADPSGD, Moved
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Stamp, Vector, settle, split, zero
+from offbeat.engines.events import RegisterRead, Rejoined, rows_of
 from offbeat.engines.outbox import added
-from offbeat.engines.trace import EVENT_CODE
 from offbeat.world.world import parse_crash
 
 
@@ -73,10 +73,8 @@ def test_what_was_heard_never_goes_back_when_the_receivers_change() -> None:
         )
         sim = started("adsgd", quadratic(3), world, "complete")
         sim.run(200)
-        events = sim.recorder.trace().events
-        heard = events[
-            (events["event"] == EVENT_CODE["register"]) & (events["agent"] == 1) & (events["source"] == 0)
-        ]
+        read = rows_of(sim.recorder.trace().events, RegisterRead)
+        heard = read[(read["agent"] == 1) & (read["source"] == 0)]
         assert (np.diff(heard["version"]) >= 0).all()
 
 
@@ -84,9 +82,9 @@ def test_a_returning_agent_has_mixed_its_donors_model() -> None:
     sim = started("adsgd", quadratic(3), World(crashes=(Crash(0, 10.25, 20.25),)), "complete")
     sim.run(40)
     trace = sim.recorder.trace()
-    (back,) = trace.events[trace.events["event"] == EVENT_CODE["rejoin"]]
+    (back,) = rows_of(trace.events, Rejoined)
     rows = [row for row in trace.table() if row["agent"] == 0 and row["time"] == back["time"]]
-    assert rows[0]["versions"] == {int(back["source"]): int(back["version"])}
+    assert rows[0]["versions"] == {int(back["donor"]): int(back["version"])}
 
 
 def test_an_answer_of_somebody_else_is_not_the_one_that_is_awaited() -> None:

@@ -12,7 +12,8 @@ from runs import ALL, quadratic, started
 from offbeat import Crash, Delay, Trace, Vector, World
 from offbeat.core.errors import DataError
 from offbeat.core.system.files import write_atomically
-from offbeat.engines.trace import EVENT_CODE, Recorder
+from offbeat.engines.events import Crashed, RegisterRead, Rejoined, ViewChanged, records
+from offbeat.engines.recorder import Recorder
 
 worlds = st.builds(
     World,
@@ -28,12 +29,11 @@ worlds = st.builds(
 def by_hand(agents: int, writes: list[int], mixed: list[tuple[int, int, int]]) -> Trace:
     """A trace in which writes[k] writes at iteration k; mixed: (write, source, version)."""
     recorder = Recorder(agents)
-    count = [0] * agents
+    recorder.event(RegisterRead(0.0, 0, 0, 0, 0, 0.0, 0.0))
     for k, agent in enumerate(writes):
-        count[agent] += 1
-        recorder.writes.append((float(k), agent, count[agent]))
-    recorder.events.append((0.0, 0, EVENT_CODE["register"], 0, 0, 0, 0.0, 0.0))
-    recorder.mixed.extend(mixed)
+        recorder.write(
+            float(k), agent, writes[: k + 1].count(agent), [row[1:] for row in mixed if row[0] == k]
+        )
     return recorder.trace()
 
 
@@ -57,7 +57,8 @@ def test_b_counts_the_ends_and_writes_of_one_instant_share_an_iteration() -> Non
     assert by_hand(2, [1, 0, 0], []).staleness().B == 3
     assert by_hand(2, [0, 1, 0, 1], []).staleness().B == 2
     recorder = Recorder(2)
-    recorder.writes.extend([(1.0, 0, 1), (1.0, 1, 1), (2.0, 1, 2), (2.0, 0, 2)])
+    for row in ((1.0, 0, 1), (1.0, 1, 1), (2.0, 1, 2), (2.0, 0, 2)):
+        recorder.write(*row, [])
     trace = recorder.trace()
     assert trace.iterations().tolist() == [0, 0, 1, 1]
     assert (trace.staleness().B, trace.staleness().D) == (1, None)
@@ -151,7 +152,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert again.digest() == trace.digest()
     assert again.table() == trace.table()
     assert [p.name for p in tmp_path.iterdir()] == ["trace.npz"]
-    assert {"crash", "rejoin", "view"} <= {list(EVENT_CODE)[c] for c in trace.events["event"]}
+    assert {Crashed, Rejoined, ViewChanged} <= {*map(type, records(again.events))}
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])

@@ -14,6 +14,7 @@ from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
 from offbeat.core.errors import DataError
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import zero
+from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.outbox import Medium, Outbox, Transmission
 from offbeat.world.delays import parse
 from offbeat.world.measured import read_values
@@ -186,7 +187,8 @@ def test_every_algorithm_meets_the_same_delays(algorithm: str) -> None:
     for i in range(9):
         lengths = []
         for trace in traces:
-            mine = trace.events[(trace.events["agent"] == i) & (trace.events["event"] == 2)]
+            done = rows_of(trace.events, GradientDone)
+            mine = done[done["agent"] == i]
             lengths.append((mine["end"] - mine["start"])[:3])
         assert len(lengths[1]) > 0
         assert lengths[0][: len(lengths[1])] == pytest.approx(lengths[1])

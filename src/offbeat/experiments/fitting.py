@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from offbeat.core.errors import DataError
-from offbeat.engines.trace import EVENT_CODE, Trace
+from offbeat.engines.events import GradientDone, MailReceived, RegisterRead, rows_of
+from offbeat.engines.trace import Trace
 
 FEWEST = 5
 """Gradients of one agent from which something can be fitted."""
@@ -84,7 +85,7 @@ def gradients_of(trace: Trace, i: int, fewest: int = FEWEST) -> tuple[np.ndarray
     few.
     """
     mine = np.sort(trace.events[trace.events["agent"] == i], order="time", kind="stable")
-    g = mine[mine["event"] == EVENT_CODE["gradient"]]
+    g = rows_of(mine, GradientDone)
     if len(g) < fewest:
         raise DataError(
             f"Agent {i} computed {len(g)} gradients; at least {fewest} are needed to predict from a run."
@@ -98,9 +99,7 @@ def _gradients(trace: Trace, i: int, out: Intervals, late: float) -> Pairs:
     well.
     """
     g, asked = gradients_of(trace, i)
-    read = trace.events["time"][
-        (trace.events["agent"] == i) & (trace.events["event"] == EVENT_CODE["register"])
-    ]
+    read = rows_of(trace.events[trace.events["agent"] == i], RegisterRead)["time"]
     first = np.append(read, np.inf)[np.searchsorted(read, g["start"], side="right")]
     c = g["end"] - g["start"]
     fixed = np.minimum(late + np.maximum(0.0, g["end"] - first), 0.9 * c)
@@ -113,7 +112,8 @@ def _gradients(trace: Trace, i: int, out: Intervals, late: float) -> Pairs:
 
 def _sending(trace: Trace, i: int, out: Intervals, share: np.ndarray, late: float) -> Pairs:
     """(d, l): of letters as measured, of registers with a latency that is the same for all."""
-    mail = trace.events[(trace.events["source"] == i) & (trace.events["event"] == EVENT_CODE["mail"])]
+    mail = rows_of(trace.events, MailReceived)
+    mail = mail[mail["source"] == i]
     sent = trace.transmissions[(trace.transmissions["agent"] == i) & (trace.transmissions["bytes"] > 0)]
     mail = mail[~within(mail["start"], mail["time"], out)]
     sent = sent[~within(sent["start"], sent["end"], out)]
@@ -132,7 +132,7 @@ def _late(trace: Trace, i: int, sent: np.ndarray) -> float:
     It had to where a gradient was done during the one before, and no handler after it could have given it.
     """
     mine = trace.events[trace.events["agent"] == i]
-    done = mine["time"][mine["event"] == EVENT_CODE["gradient"]]
+    done = rows_of(mine, GradientDone)["time"]
     given = np.searchsorted(done, [sent["start"], sent["end"]], side="right")
     later = np.searchsorted(mine["time"], [sent["end"][:-1], sent["start"][1:]], side="right")
     waited = (given[1] > given[0])[:-1] & (later[1] == later[0])

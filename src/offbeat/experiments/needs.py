@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system import devices, machine
-from offbeat.engines.trace import PART
+from offbeat.engines.recorder import PART
 from offbeat.experiments import jobs, memory
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.setup import Setup

@@ -22,7 +22,9 @@ import numpy as np
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import devices
-from offbeat.engines.trace import EVENT_CODE, Staleness, Trace
+from offbeat.engines.events import GradientDone, rows_of
+from offbeat.engines.summary import Staleness
+from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.experiments.jobs import Job
@@ -312,7 +314,7 @@ def _summary(
         inside = (w["time"] > start) & (w["time"] <= end) & ~within(w["time"], w["time"], out)
         steps.append(int(made[inside].sum()))
         events = trace.events[trace.events["agent"] == i]
-        if (events["event"] == EVENT_CODE["gradient"]).any():
+        if len(rows_of(events, GradientDone)):
             g, asked = gradients_of(trace, i, 1)
             inside = (g["end"] > start) & (g["end"] <= end) & ~within(asked, g["end"], out)
             busy += float((g["end"] - asked)[inside].sum())

@@ -26,7 +26,8 @@ from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, executor
 from offbeat.engines.sim.simulator import Simulator, final_bytes
-from offbeat.engines.trace import Tally, Trace
+from offbeat.engines.summary import TraceSummary
+from offbeat.engines.trace import Trace
 from offbeat.experiments.jobs import LEVELS, Job, time_segments
 from offbeat.experiments.needs import refuse_too_large
 from offbeat.experiments.scoring import curve_point, final_scores, reached
@@ -50,7 +51,7 @@ class Engine(Protocol):
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
 
-    def traced(self) -> Trace | Tally:
+    def traced(self) -> Trace | TraceSummary:
         """What happened so far: the trace, or what is left of it."""
 
     def stalled(self) -> str | None:
@@ -203,7 +204,7 @@ class ActiveRun:
         final, on_cpu = final_scores(setup.task, models, curve), tuple(part.cpu() for part in models)
         traced, (updates, messages, sent) = self.engine.traced(), self.engine.counts()
         trace = traced if isinstance(traced, Trace) else None
-        tally = traced if isinstance(traced, Tally) else traced.tally()
+        summary = traced if isinstance(traced, TraceSummary) else traced.summary()
         rule = getattr(job.rule, "__name__", repr(job.rule))
         own = [f"the algorithm {job.spec.name}"] * job.spec.user_defined + [f"the rule {rule}"] * (
             job.rule is not SGD
@@ -213,7 +214,7 @@ class ActiveRun:
             algorithm=job.spec.name, lr=job.lr, seed=setup.seed, measure=setup.task.measure, curve=curve, final=final,
             settings=setup.settings | asked | {"own": [*setup.settings["own"], *own]},
             time_to_target=reached(setup, curve), diverged_at=diverged_at, updates=updates, messages=messages,
-            megabytes=sent / 1e6, staleness=tally.staleness(), digest=tally.digest(final_bytes(on_cpu)), wall_s=0.0,
+            megabytes=sent / 1e6, staleness=summary.staleness(), digest=summary.digest(final_bytes(on_cpu)), wall_s=0.0,
             topology=setup.topology, models=on_cpu, trace=trace,
             error=self.engine.stalled() if diverged_at is None else None,
         )  # fmt: skip

@@ -26,10 +26,25 @@ from typing import Any
 import numpy as np
 
 from offbeat.core.system.files import write_atomically
-from offbeat.engines.trace import EVENT_CODE, EVENTS, Trace
+from offbeat.engines.events import (
+    KINDS,
+    Crashed,
+    GradientDone,
+    LossKnown,
+    MailReceived,
+    RegisterMoved,
+    RegisterRead,
+    Rejoined,
+    Resumed,
+    Saved,
+    ViewChanged,
+    records,
+    rows_of,
+)  # fmt: skip
+from offbeat.engines.trace import Trace
 
 TRACKS = ("compute", "mix", "transmissions", "received", "events")
-INSTANTS = ("crash", "rejoin", "view", "mail", "moved", "saved", "resume")
+INSTANTS = (Crashed, LossKnown, Rejoined, ViewChanged, MailReceived, RegisterMoved, Saved, Resumed)
 
 ARROWS = 100_000
 """The most arrows that are drawn; the page slows down with more."""
@@ -119,10 +134,9 @@ def save_perfetto(trace: Trace, path: str | os.PathLike[str]) -> None:
 
 
 def _computed(drawing: _Drawing, trace: Trace) -> None:
-    kept = trace.events[(trace.events["event"] == EVENT_CODE["gradient"]) & _spans(trace.events)]
-    for place, (_, agent, _, _, _, step, start, end) in enumerate(
-        np.sort(kept, order="start", kind="stable").tolist()
-    ):
+    done = rows_of(trace.events, GradientDone)
+    done = np.sort(done[_spans(done)], order="start", kind="stable")
+    for place, (_, agent, step, start, end) in enumerate(done.tolist()):
         drawing.slice("compute", agent, start, end, place, "compute", {"step": step + 1})
 
 
@@ -147,24 +161,20 @@ def _mixed(drawing: _Drawing, trace: Trace) -> dict[tuple[int, int], tuple[int, 
 
 def _began(trace: Trace) -> dict[int, float]:
     """For every write that a gradient led to, when that gradient was there."""
-    chosen = np.isin(
-        trace.events["event"], [EVENT_CODE[name] for name in ("gradient", "crash", "rejoin", "resume")]
-    )
-    happened = [(e[0], 0, e) for e in trace.events[chosen].tolist()]
+    ends = (GradientDone, Crashed, LossKnown, Rejoined, Resumed)
+    happened = [(e.time, 0, e) for e in records(trace.events) if isinstance(e, ends)]
     wrote = [(w[0], 1, (place, *w)) for place, w in enumerate(trace.writes.tolist())]
     open_: list[dict[int, float]] = [{} for _ in range(trace.agents)]
     began = {}
-    for time, what, row in sorted([*happened, *wrote], key=lambda each: each[:2]):
-        if what:
-            place, _, agent, step = row
+    for time, _, what in sorted([*happened, *wrote], key=lambda each: each[:2]):
+        if isinstance(what, GradientDone):
+            open_[what.agent][what.step] = time
+        elif isinstance(what, ends):
+            open_[what.agent].clear()  # what it had computed is lost
+        else:
+            place, _, agent, step = what
             if step - 1 in open_[agent]:
                 began[place] = open_[agent].pop(step - 1)
-        else:
-            _, agent, event, _, _, step, _, _ = row
-            if event != EVENT_CODE["gradient"]:
-                open_[agent].clear()  # what it had computed is lost
-            else:
-                open_[agent][step] = time
     return began
 
 
@@ -183,19 +193,21 @@ def _received(
     are.
     """
     found = 0
-    for place, (time, agent, event, source, kind, version, _, _) in enumerate(trace.events.tolist()):
-        name, ts = EVENTS[event], drawing.at(time)
-        args = {"from": source, "version": version, "kind": _kind(trace, kind)}
-        if name in INSTANTS:
-            where = drawing.thread(agent, "events")
-            drawing.add(
-                ts, 1, 2 * place, {"name": name, "cat": name, "ph": "i", "s": "t", **where, "args": args}
-            )
-        if name != "register":
+    for place, event in enumerate(records(trace.events)):
+        read = isinstance(event, RegisterRead)
+        if not (read or isinstance(event, INSTANTS)):
             continue
-        where = drawing.thread(agent, "received")
-        drawing.add(ts, 1, 2 * place, {"name": name, "cat": name, "ph": "X", "dur": 0, **where, "args": args})
-        write, from_where = made.get((source, version), (-1, {}))
+        name, ts = KINDS[type(event)][0], drawing.at(event.time)
+        args = event._asdict()
+        del args["time"], args["agent"]
+        if "kind" in args:
+            args["kind"] = _kind(trace, args["kind"])
+        where = drawing.thread(event.agent, "received" if read else "events")
+        shape = {"ph": "X", "dur": 0} if read else {"ph": "i", "s": "t"}
+        drawing.add(ts, 1, 2 * place, {"name": name, "cat": name, **shape, **where, "args": args})
+        if not isinstance(event, RegisterRead):
+            continue
+        write, from_where = made.get((event.source, event.version), (-1, {}))
         if write < 0 or (sent := drawing.at(float(trace.writes["time"][write]))) > ts:
             continue
         found += 1

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from offbeat.engines.trace import EVENT_CODE
+from offbeat.engines.events import Crashed, GradientDone, Rejoined, rows_of
 from offbeat.results.figures import STYLE, escaped, time_title
 from offbeat.results.values import RunValues
 
@@ -64,12 +64,10 @@ def window(runs: Sequence[RunValues]) -> tuple[float, float]:
     for run in runs:
         if run.trace is None:
             continue
-        events = run.trace.events
-        done = events[events["event"] == EVENT_CODE["gradient"]]
-        means = _means(done)
+        means = _means(rows_of(run.trace.events, GradientDone))
         slowest = max([slowest, *means, *_means(run.trace.transmissions)])
         typical = max(typical, float(np.median(means)) if means else 0.0)
-        crashed = min([crashed, *events["time"][events["event"] == EVENT_CODE["crash"]].tolist()])
+        crashed = min([crashed, *rows_of(run.trace.events, Crashed)["time"].tolist()])
     last = max(ends, default=0.0)
     length = min(max(STEPS * slowest, 12 * typical), 100 * typical) or last
     unit = 10 ** math.floor(math.log10(length)) / 2 if length > 0 else 1.0
@@ -93,8 +91,7 @@ def shown(run: RunValues) -> list[int]:
         return list(range(n))
     first = [] if slow is None else [slow, *run.topology.peers(slow)]
     if run.trace is not None:
-        events = run.trace.events
-        first = [*np.unique(events["agent"][events["event"] == EVENT_CODE["crash"]]).tolist(), *first]
+        first = [*np.unique(rows_of(run.trace.events, Crashed)["agent"]).tolist(), *first]
     return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
 
 
@@ -202,8 +199,7 @@ def _spans(run: RunValues, begin: float, stop: float) -> Spans:
 
 def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
     """When an agent was down."""
-    crashed = events["time"][events["event"] == EVENT_CODE["crash"]].tolist()
-    back = events["time"][events["event"] == EVENT_CODE["rejoin"]].tolist()
+    crashed, back = (rows_of(events, kind)["time"].tolist() for kind in (Crashed, Rejoined))
     return [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
 
 
@@ -215,7 +211,7 @@ def _worked(
     A gradient that was cut off by a crash or by the end of the run is not in the trace, so that the time
     before those counts as waiting only where it is longer than two of the agent's gradients.
     """
-    done = events[events["event"] == EVENT_CODE["gradient"]]
+    done = rows_of(events, GradientDone)
     busy = [
         ("computing", float(start), float(end)) for start, end in zip(done["start"], done["end"], strict=True)
     ]

@@ -14,15 +14,34 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Stamp, Vector, finite, settle, zero
+from offbeat.engines.events import (
+    HANDLERS,
+    AlarmRang,
+    Crashed,
+    Event,
+    GradientDone,
+    LossKnown,
+    MailReceived,
+    PeerMet,
+    RegisterMoved,
+    RegisterRead,
+    Rejoined,
+    Resumed,
+    Saved,
+    Started,
+    ViewChanged,
+    records,
+    rows_of,
+)  # fmt: skip
 from offbeat.engines.outbox import vectors
-from offbeat.engines.trace import EVENTS, Recorder, Trace, by_time
+from offbeat.engines.recorder import Recorder
+from offbeat.engines.trace import Trace, in_order
 from offbeat.world.topology import Topology
 
 Gradient = Callable[[int, int, Vector], Vector]
@@ -81,10 +100,8 @@ class Replay:
         self.mail: dict[Box, deque[Message]] = defaultdict(deque)
         rows = [trace.writes[trace.writes["agent"] == i]["time"].tolist() for i in range(topology.n)]
         self.write_times: list[Iterator[float]] = [iter(times) for times in rows]
-        events = trace.events
-        needed = events[events["event"] == EVENTS.index("rejoin")]
         self.donated: dict[Stamp, tuple[Vector, int] | None] = {
-            Stamp(int(row["source"]), int(row["version"])): None for row in needed
+            Stamp(int(row["donor"]), int(row["version"])): None for row in rows_of(trace.events, Rejoined)
         }
         for i in range(topology.n):
             if Stamp(i, 0) in self.donated:
@@ -97,40 +114,31 @@ class Replay:
 
     def run(self, progress: Callable[[int], None] | None = None) -> Trace:
         """The trace of the replay. Raises DataError where the agents do something else than was recorded."""
-        queues = [
-            deque(self.trace.events[self.trace.events["agent"] == i].tolist()) for i in range(self.topology.n)
-        ]
-        waiting = sorted(range(len(queues)), key=lambda i: queues[i][0][0] if queues[i] else 0.0)
+        events = self.trace.events
+        queues = [deque(records(events[events["agent"] == i])) for i in range(self.topology.n)]
+        waiting = sorted(range(len(queues)), key=lambda i: queues[i][0].time if queues[i] else 0.0)
         done = 0
         while any(queues):
             before = done
             for i in waiting:
                 limit = min(
-                    (queue[0][0] for j, queue in enumerate(queues) if queue and j != i), default=float("inf")
+                    (queue[0].time for j, queue in enumerate(queues) if queue and j != i),
+                    default=float("inf"),
                 )
                 while (
-                    queues[i]
-                    and (queues[i][0][0] <= limit or done == before)
-                    and self._ready(i, queues[i][0])
+                    queues[i] and (queues[i][0].time <= limit or done == before) and self._ready(queues[i][0])
                 ):
-                    self._event(i, queues[i].popleft())
+                    self._happens(queues[i].popleft())
                     done += 1
             if done == before:
-                stuck = min((queue[0] for queue in queues if queue), key=lambda row: row[0])
+                stuck = min((queue[0] for queue in queues if queue), key=lambda event: event.time)
                 raise DataError(f"The trace cannot be replayed: nothing produced what event {stuck} needs.")
             if progress is not None:
                 progress(done)
-            waiting.sort(key=lambda i: queues[i][0][0] if queues[i] else 0.0)
-        made = self.recorder.trace()
-        order = by_time(made.writes)
-        place = np.argsort(order)
-        mixed = made.mixed.copy()
-        mixed["write"] = place[mixed["write"]]
-        return replace(
-            made, kinds=self.trace.kinds, transmissions=self.trace.transmissions, writes=made.writes[order],
-            events=made.events[by_time(made.events)],
-            mixed=mixed[np.argsort(mixed["write"], kind="stable")],
-        )  # fmt: skip
+            waiting.sort(key=lambda i: queues[i][0].time if queues[i] else 0.0)
+        return in_order(
+            replace(self.recorder.trace(), kinds=self.trace.kinds, transmissions=self.trace.transmissions)
+        )
 
     def stacked(self) -> Parts:
         """All agents' models, [n, P]."""
@@ -140,78 +148,78 @@ class Replay:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def _ready(self, i: int, row: tuple[Any, ...]) -> bool:
-        _, _, event, source, kind, version, _, _ = row
-        name = EVENTS[event]
-        if name in ("mail", "register", "moved") and self.lives[source].resumed < self.lives[i].resumed:
-            return False  # what it did before is not for those that went on from a checkpoint
-        match name:
-            case "mail":
-                return bool(self._box(source, i))
-            case "register" | "moved":
-                return version in self.published[source, self.kinds[kind], i]
-            case "rejoin":
-                return self.donated[Stamp(source, version)] is not None
-        return True
+    def _ready(self, event: Event) -> bool:
+        i = event.agent
+        if isinstance(event, MailReceived | RegisterRead | RegisterMoved):
+            if self.lives[event.source].resumed < self.lives[i].resumed:
+                return False  # what it did before is not for those that went on from a checkpoint
+            if isinstance(event, MailReceived):
+                return bool(self._box(event.source, i))
+            return event.version in self.published[event.source, self.kinds[event.kind], i]
+        return not isinstance(event, Rejoined) or self.donated[Stamp(event.donor, event.version)] is not None
 
-    def _event(self, i: int, row: tuple[Any, ...]) -> None:
-        time, _, event, source, kind, version, start, end = row
-        life, name = self.lives[i], EVENTS[event]
-        match name:
-            case "start":
-                self._handle(i, row, "start")
-            case "rejoin":
-                given = self.donated[Stamp(source, version)]
-                assert given is not None
-                old, x = life, Vector(given[0].parts, given[0].stamp)
-                life = self.lives[i] = self._new(i, x, old.alive, int(start))
-                life.version, life.steps, life.asked = old.version, old.steps, int(start)
-                life.resumed, life.incarnation, life.known = old.resumed, int(end), old.known
-                life.agent.round = given[1]
-                life.agent.view = self.topology.view(i, life.alive)
-                self._handle(i, row, "rejoin")
-            case "crash":
-                if source >= 0:
-                    life.alive -= {source}
-                else:
-                    life.alive = frozenset(range(self.topology.n))
-                self._note(row)
-            case "met":  # on coming back: a peer in a later life of its own, which may have been dead before
-                life.alive |= {source}
-                life.known[source] = version
-                self._note(row)
-            case "view":
-                life.alive = life.alive | {source} if version else life.alive - {source}
-                if version:
-                    life.known[source] = int(start)
-                for key in [key for key in self.bound if not version and key[0] == source and key[2] == i]:
+    def _happens(self, event: Event) -> None:
+        i = event.agent
+        life = self.lives[i]
+        match event:
+            case Started():
+                self._handle(event)
+            case Rejoined():
+                self._rejoin(event)
+                self._handle(event)
+            case Crashed():
+                life.alive = frozenset(range(self.topology.n))
+                self.recorder.event(event)
+            case LossKnown(peer=peer):
+                life.alive -= {peer}
+                self.recorder.event(event)
+            case PeerMet(peer=peer, incarnation=incarnation):  # which may have been dead before
+                life.alive |= {peer}
+                life.known[peer] = incarnation
+                self.recorder.event(event)
+            case ViewChanged(peer=peer, back=back):
+                life.alive = life.alive | {peer} if back else life.alive - {peer}
+                if back:
+                    life.known[peer] = event.incarnation
+                for key in [key for key in self.bound if not back and key[0] == peer and key[2] == i]:
                     del self.bound[key]  # nothing of a lost peer arrives
-                self._handle(i, row, "on_view", self.topology.view(i, life.alive))
-            case "register":
-                self._handle(i, row, "on_message", source, self._bind(source, self.kinds[kind], i, version))
-            case "moved":
-                self._bind(source, self.kinds[kind], i, version)
-                self._note(row)
-            case "mail":
-                self._handle(i, row, "on_message", source, self._box(source, i).popleft())
-            case "alarm":
+                self._handle(event, self.topology.view(i, life.alive))
+            case RegisterRead():
+                self._handle(event, event.source, self._bind(event))
+            case RegisterMoved():
+                self._bind(event)
+                self.recorder.event(event)
+            case MailReceived(source=source):
+                self._handle(event, source, self._box(source, i).popleft())
+            case AlarmRang():
                 due = min(life.alarms)
                 life.alarms.remove(due)
-                self._handle(i, row, "on_alarm", due[2])
-            case "saved":
+                self._handle(event, due[2])
+            case Saved(version=version):
                 self.saved[i, version] = copy.deepcopy(life)
-                self._note(row)
-            case "resume":
+                self.recorder.event(event)
+            case Resumed(version=version):
                 self._resume(i, version)
-                self._handle(i, row, "resume")
-            case "gradient":
+                self._handle(event)
+            case GradientDone():
                 if life.at is None:
                     raise DataError(
-                        f"At {time}, agent {i} got a gradient in the trace; in the replay it asked for none."
+                        f"At {event.time}, agent {i} got a gradient in the trace; in the replay it asked for none."
                     )
                 x, life.at = life.at, None
                 g = self.gradient(i, life.asked - 1, x)
-                self._handle(i, row, "on_gradient", zero(g) if self.skips and not finite(g.parts) else g)
+                self._handle(event, zero(g) if self.skips and not finite(g.parts) else g)
+
+    def _rejoin(self, event: Rejoined) -> None:
+        """The agent begins a new life with the donor's model and round."""
+        given, old = self.donated[Stamp(event.donor, event.version)], self.lives[event.agent]
+        assert given is not None
+        x = Vector(given[0].parts, given[0].stamp)
+        life = self.lives[event.agent] = self._new(event.agent, x, old.alive, event.asked)
+        life.version, life.steps, life.asked = old.version, old.steps, event.asked
+        life.resumed, life.incarnation, life.known = old.resumed, event.incarnation, old.known
+        life.agent.round = given[1]
+        life.agent.view = self.topology.view(event.agent, life.alive)
 
     def _resume(self, i: int, version: int) -> None:
         """Agent i is what it was when it was saved; nothing that it sent since then arrives."""
@@ -235,11 +243,11 @@ class Replay:
         for key in [key for key in self.bound if key[2] == i]:
             del self.bound[key]
 
-    def _bind(self, source: int, kind: str, i: int, version: int) -> Message:
-        key = (source, kind, i)
+    def _bind(self, event: RegisterRead | RegisterMoved) -> Message:
+        key = (event.source, self.kinds[event.kind], event.agent)
         versions = self.published[key]
-        newest = versions[version]
-        for old in [v for v in versions if v < version]:
+        newest = versions[event.version]
+        for old in [v for v in versions if v < event.version]:
             del versions[old]
         if key not in self.bound:
             self.bound[key] = replace(
@@ -259,14 +267,12 @@ class Replay:
 
     # -- handlers and their effects ----------------------------------------------------------------
 
-    def _note(self, row: tuple[Any, ...]) -> None:
-        self.recorder.events.append(row)
-
-    def _handle(self, i: int, row: tuple[Any, ...], event: str, *args: Any) -> None:
+    def _handle(self, event: Event, *args: Any) -> None:
+        i = event.agent
         life, agent = self.lives[i], self.lives[i].agent
-        agent.now = row[0]
-        self._note(row)
-        getattr(agent, event)(*args)
+        agent.now = event.time
+        self.recorder.event(event)
+        getattr(agent, HANDLERS[type(event)])(*args)
         effects, model = agent.drain(), agent.model
         if model is life.model:
             settle()
@@ -278,12 +284,12 @@ class Replay:
             if self.skips and not finite(model.parts):
                 model.become(life.model)
             life.version += 1
-            life.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)
+            life.steps += not isinstance(event, Rejoined) and any(
+                type(effect) is Compute for effect in effects
+            )
             life.model = model
             model.stamp = model.stamp or Stamp(i, life.version)
-            write = len(self.recorder.writes)
-            self.recorder.writes.append((next(self.write_times[i], row[0]), i, life.steps))
-            self.recorder.mixed.extend((write, *stamp) for stamp in mixed)
+            self.recorder.write(next(self.write_times[i], event.time), i, life.steps, mixed)
             if Stamp(i, life.version) in self.donated:
                 self.donated[Stamp(i, life.version)] = model, agent.round
         for effect in effects:

@@ -24,22 +24,30 @@ from offbeat.core.errors import ContractError
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream, uniform
 from offbeat.core.vector import Parts, Stamp, Vector, forget, pin, settle
+from offbeat.engines.events import (
+    HANDLERS,
+    AlarmRang,
+    Crashed,
+    Event,
+    GradientDone,
+    MailReceived,
+    RegisterRead,
+    Rejoined,
+    Started,
+    ViewChanged,
+)  # fmt: skip
 from offbeat.engines.outbox import Medium, Outbox, Register, Transmission, vectors
+from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import Executor
 from offbeat.engines.sim.standstill import ALARM, DELIVERY, FAULT, GRADIENT, standstill
-from offbeat.engines.trace import EVENT_CODE, Recorder, Tally, Trace
+from offbeat.engines.summary import TraceSummary
+from offbeat.engines.trace import Trace
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology
 from offbeat.world.world import Crash, World
 
 MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
-START, REJOIN, GRADIENT_DONE, MAIL, REGISTER, RANG, VIEW, CRASH = (
-    EVENT_CODE[name] for name in ("start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash")
-)
-HANDLERS = {START: "start", REJOIN: "rejoin", GRADIENT_DONE: "on_gradient", MAIL: "on_message", REGISTER: "on_message",
-            RANG: "on_alarm", VIEW: "on_view"}  # fmt: skip
-
 WAVES = 1_000_000
 """So many events that cause one another at one instant are taken to have no end."""
 
@@ -76,7 +84,7 @@ class Simulator:
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
         self.new_agent, self.new_rule, self.returns = new_agent, new_rule, returns
         self.checker, self.observers = checker, observers
-        self.recorder = Recorder(n, None if keep_trace else Tally(n))
+        self.recorder = Recorder(n, None if keep_trace else TraceSummary(n))
         self.now, self.wave, self.number = 0.0, 0, 0
         self.heap: list[tuple[float, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
         self.messages, self.bytes_sent = 0, 0
@@ -92,7 +100,7 @@ class Simulator:
             Alarm: self._alarm,
             **dict.fromkeys(MEDIUM, self._give),
         }
-        self._who, self._code = -1, START  # whose handler is being called, and why; -1: nobody's
+        self._event: Event | None = None  # whose handler is being called, and why
         self._streams()
         initial = task.initial()
         self.model_bytes = sum(part.nbytes for part in initial)
@@ -131,7 +139,7 @@ class Simulator:
             self._at(crash.at, FAULT, Simulator._crash, crash)
         with self._blaming():
             for i in range(self.topology.n):
-                agent = self._enter(i, START)
+                agent = self._enter(Started(self.now, i))
                 self._leave(i, agent, agent.start())
 
     def run(self, until: float) -> None:
@@ -151,8 +159,8 @@ class Simulator:
             yield
         except Exception as error:
             forget()
-            if self._who >= 0:
-                promises.raise_blamed(error, self.agents[self._who], HANDLERS[self._code], self.now)
+            if (event := self._event) is not None:
+                promises.raise_blamed(error, self.agents[event.agent], HANDLERS[type(event)], self.now)
             raise
 
     def stalled(self) -> str | None:
@@ -165,7 +173,7 @@ class Simulator:
         """Gradients applied, transmissions and their bytes, so far."""
         return sum(self.steps), self.messages, self.bytes_sent
 
-    def traced(self) -> Trace | Tally:
+    def traced(self) -> Trace | TraceSummary:
         """What happened so far: the trace, or what is left of it."""
         return self.recorder.traced()
 
@@ -185,15 +193,12 @@ class Simulator:
 
     # -- handlers and their effects ----------------------------------------------------------------
 
-    def _enter(
-        self, i: int, code: int, source: int = -1, kind: int = -1, version: int = -1, start: float = -1.0,
-        end: float = -1.0,
-    ) -> Any:  # fmt: skip
+    def _enter(self, event: Event) -> Any:
         """Record an event, and return the agent whose handler is to be called now. What that returns is
         looked at."""
-        self.recorder.events.append((self.now, i, code, source, kind, version, start, end))
-        self._who, self._code = i, code
-        agent = self.agents[i]
+        self.recorder.event(event)
+        self._event = event
+        agent = self.agents[event.agent]
         agent.now = self.now
         return agent
 
@@ -218,7 +223,7 @@ class Simulator:
             if perform is None:
                 raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
             perform(i, effect)
-        self._who = -1
+        self._event = None
 
     def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
         """An agent has written its model: count, record what was mixed, stamp."""
@@ -252,14 +257,16 @@ class Simulator:
             fresh = list(self.arrived[i].items())
             self.arrived[i].clear()
             for register, item in fresh:
-                self._deliver(i, REGISTER, item, self._bound(i, register, item))
+                self._deliver(i, RegisterRead, item, self._bound(i, register, item))
         self.computing[i] = False
         g = self.executor.resolve(i)
-        agent = self._enter(i, GRADIENT_DONE, version=self.steps[i], start=start, end=self.now)
+        agent = self._enter(GradientDone(self.now, i, self.steps[i], start, self.now))
         self._leave(i, agent, agent.on_gradient(g))
 
-    def _deliver(self, i: int, code: int, item: Transmission, message: Message) -> None:
-        agent = self._enter(i, code, item.sender, item.kind, item.version, item.start, item.end)
+    def _deliver(
+        self, i: int, kind: type[MailReceived | RegisterRead], item: Transmission, message: Message
+    ) -> None:
+        agent = self._enter(kind(self.now, i, item.sender, item.kind, item.version, item.start, item.end))
         self._leave(i, agent, agent.on_message(item.sender, message))
 
     def _bound(self, i: int, register: Register, item: Transmission) -> Message:
@@ -281,7 +288,7 @@ class Simulator:
 
     def _ring(self, i: int, incarnation: int, name: str) -> None:
         if incarnation == self.incarnation[i]:
-            agent = self._enter(i, RANG)
+            agent = self._enter(AlarmRang(self.now, i))
             self._leave(i, agent, agent.on_alarm(name))
 
     # -- sending -----------------------------------------------------------------------------------
@@ -336,7 +343,7 @@ class Simulator:
         item.start, item.end = self.now, self.now + delay
         self.messages += 1
         self.bytes_sent += size
-        self.recorder.transmissions.append((item.start, item.end, i, item.kind, size))
+        self.recorder.sent(item.start, item.end, i, item.kind, size)
         self._at(item.end, DELIVERY, Simulator._arrive, self.incarnation[i], item)
 
     def _arrive(self, incarnation: int, item: Transmission) -> None:
@@ -350,7 +357,7 @@ class Simulator:
             if not 0 <= receiver == self.alive_as[j]:
                 continue
             if register is None:
-                self._deliver(j, MAIL, item, item.message)
+                self._deliver(j, MailReceived, item, item.message)
             else:
                 arrived = self.arrived[j]
                 arrived.pop(register, None)  # the newest is handed over last
@@ -366,7 +373,7 @@ class Simulator:
 
     def _crash(self, crash: Crash) -> None:
         i = crash.agent
-        self.recorder.events.append((self.now, i, CRASH, -1, -1, -1, -1.0, -1.0))
+        self.recorder.event(Crashed(self.now, i))
         before = {j: self.topology.view(j, self.alive) for j in self._peers(i)}
         self.alive -= {i}
         self.incarnation[i] += 1
@@ -396,7 +403,7 @@ class Simulator:
         agent.round = counted
         self._tell(before, i)
         agent.x = pin(x)  # what was mixed is read off the form, which lasts for one handler
-        agent = self._enter(i, REJOIN, donor, version=version)
+        agent = self._enter(Rejoined(self.now, i, donor, version))
         self._leave(i, agent, agent.rejoin(), steps=False)
 
     def _peers(self, i: int) -> list[int]:
@@ -407,7 +414,7 @@ class Simulator:
         for j, old in before.items():
             view = self.topology.view(j, self.alive)
             if view != old:
-                agent = self._enter(j, VIEW, who, version=int(who in self.alive))
+                agent = self._enter(ViewChanged(self.now, j, who, who in self.alive))
                 returned = agent.on_view(view)
                 promises.check_view(agent, view)
                 self._leave(j, agent, returned)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.locks import NAME, held
+from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.node.checkpoint import ENDING, step_name
 from offbeat.engines.live.node.log import read
-from offbeat.engines.trace import EVENT_CODE
 
 RUNS = Path("offbeat-runs")
 
@@ -74,7 +74,7 @@ def _of_a_step(path: Path) -> bool:
     0.
     """
     if path.suffix == ".trace":
-        return bool((read(path).tables[0]["event"] == EVENT_CODE["gradient"]).any())
+        return len(rows_of(read(path).events, GradientDone)) > 0
     return path.suffix == ENDING and path.stem != step_name(0)
 
 

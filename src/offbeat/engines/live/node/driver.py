@@ -25,6 +25,19 @@ from offbeat.core.errors import ContractError, DiskError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.lifeline import readable
 from offbeat.core.vector import Vector
+from offbeat.engines.events import (
+    AlarmRang,
+    GradientDone,
+    LossKnown,
+    MailReceived,
+    PeerMet,
+    RegisterRead,
+    Rejoined,
+    Resumed,
+    Saved,
+    Started,
+    ViewChanged,
+)  # fmt: skip
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.guard import IGNORE, Guard, NotFinite
@@ -34,7 +47,6 @@ from offbeat.engines.live.node.post import Link
 from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import vectors
-from offbeat.engines.trace import EVENT_CODE
 from offbeat.world.topology import Topology
 
 LONGEST = 0.05
@@ -109,7 +121,7 @@ class Driver:
     def start(self) -> Vector:
         """The first event; returns where the first gradient is to be taken."""
         with self.lock:
-            self.performer.handle("start", "start")
+            self.performer.handle(Started(self.clock.now(), self.me))
             return self._next()
 
     def rejoin(self, x: Vector, round_: int, donor: int, position: int) -> Vector:
@@ -117,25 +129,14 @@ class Driver:
         with self.lock:
             for j in range(self.topology.n):
                 if j not in self.alive:
-                    self.log.events.append(
-                        (self.clock.now(), self.me, EVENT_CODE["crash"], j, -1, -1, -1.0, -1.0)
-                    )
-                elif self.fabric is not None and (incarnation := self.fabric.alive.get(j, 1)) > 1:
-                    self.log.events.append(
-                        (self.clock.now(), self.me, EVENT_CODE["met"], j, -1, incarnation, -1.0, -1.0)
-                    )
+                    self.log.rows.event(LossKnown(self.clock.now(), self.me, j))
+                elif self.fabric is not None and (life := self.fabric.alive.get(j, 1)) > 1:
+                    self.log.rows.event(PeerMet(self.clock.now(), self.me, j, life))
             self.agent.x = self.performer.model = x
             self.agent.round = round_
             version = x.stamp.version if x.stamp is not None else 0
             incarnation = 1 if self.fabric is None else self.fabric.incarnation
-            self.performer.handle(
-                "rejoin",
-                "rejoin",
-                source=donor,
-                version=version,
-                start=float(position),
-                end=float(incarnation),
-            )
+            self.performer.handle(Rejoined(self.clock.now(), self.me, donor, version, position, incarnation))
             return self._next()
 
     def step(self, g: Vector) -> Vector:
@@ -147,8 +148,9 @@ class Driver:
             self._check_order()
             start, self.snapshot, self.performer.at = self._started, self.performer.at, None
             self._read_registers()
+            end = self.clock.now()
             self.performer.handle(
-                "on_gradient", "gradient", g, version=self.performer.steps, start=start, end=self.clock.now()
+                GradientDone(self.clock.now(), self.me, self.performer.steps, start, end), g
             )
             x = self._next()
             if self.fabric is not None:
@@ -167,15 +169,13 @@ class Driver:
             checkpoint.restore_agent(self.agent, state["agent"])
             self.performer.model, self.performer.at = self.agent.model, state["at"]
             self.performer.steps = state["steps"]
-            self.performer.handle("resume", "resume", version=state["version"])
+            self.performer.handle(Resumed(self.clock.now(), self.me, state["version"]))
             return self._next()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs of the agent. Call it with the lock, between steps."""
         self._refuse_failed()
-        self.log.events.append(
-            (self.clock.now(), self.me, EVENT_CODE["saved"], -1, -1, self.performer.version, -1.0, -1.0)
-        )
+        self.log.rows.event(Saved(self.clock.now(), self.me, self.performer.version))
         self.log.flush()
         return {
             "agent": checkpoint.agent_state(self.agent),
@@ -211,9 +211,8 @@ class Driver:
 
     def restore_counts(self, before: Logged) -> None:
         """Go on counting versions and steps where this agent's earlier lives ended."""
-        writes = before.tables[1]
-        self.performer.version = len(writes)
-        self.performer.steps = int(writes["step"].max(initial=0))
+        self.performer.version = len(before.writes)
+        self.performer.steps = int(before.writes["step"].max(initial=0))
 
     def _next(self) -> Vector:
         """Wait for the agent to ask for a gradient, handling whatever comes."""
@@ -330,14 +329,14 @@ class Driver:
             if agent != self.me:
                 self._changed(agent, incarnation)
         for source, message, tag in self.fabric.receive():
-            self._deliver("mail", source, message, tag)
+            self._deliver(MailReceived, source, message, tag)
         self._ring_alarms()
         self.performer.post.advance(self.clock.now())
 
     def _ring_alarms(self) -> None:
         while self.performer.alarms and self.performer.alarms[0][0] <= self.clock.now():
             _, _, name = heappop(self.performer.alarms)
-            self.performer.handle("on_alarm", "alarm", name)
+            self.performer.handle(AlarmRang(self.clock.now(), self.me), name)
 
     def _member(self, agent: int, incarnation: int) -> None:
         assert self.fabric is not None
@@ -354,19 +353,13 @@ class Driver:
         self._member(agent, incarnation)
         view: View = self.topology.view(self.me, self.alive)
         if view != self.agent.view:
-            self.performer.handle(
-                "on_view",
-                "view",
-                view,
-                source=agent,
-                version=int(incarnation > 0),
-                start=float(abs(incarnation)),
-            )
+            event = ViewChanged(self.clock.now(), self.me, agent, incarnation > 0, abs(incarnation))
+            self.performer.handle(event, view)
 
     def _read_registers(self) -> None:
         if self.fabric is not None:
             for reader in self.fabric.poll(self.agent.view.peers):
-                self._deliver("register", reader.source, reader.message, reader.tag)
+                self._deliver(RegisterRead, reader.source, reader.message, reader.tag)
             made = [
                 reader.tag.end
                 for readers in self.fabric.readers.values()
@@ -377,9 +370,10 @@ class Driver:
                 age = self.clock.now() - sum(made) / len(made)
                 self.fabric.float_row[Row.AGE] = age * self.clock.unit
 
-    def _deliver(self, label: str, source: int, message: Message, tag: Tag) -> None:
-        stamps = [v.stamp for v in vectors(message).values() if v.stamp is not None]
-        self.performer.handle(
-            "on_message", label, source, message, source=source, kind=self.log.kind(message),
-            version=stamps[0].version if stamps else -1, start=tag.start, end=tag.end,
-        )  # fmt: skip
+    def _deliver(
+        self, kind: type[MailReceived | RegisterRead], source: int, message: Message, tag: Tag
+    ) -> None:
+        version = next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
+        number = self.log.rows.kind(message)
+        event = kind(self.clock.now(), self.me, source, number, version, tag.start, tag.end)
+        self.performer.handle(event, source, message)

@@ -17,6 +17,7 @@ from offbeat.core.system.lifeline import end_with_parent
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector, evaluate_with, settle
+from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.node import log
 from offbeat.engines.live.node.checkpoint import refuse_other
 from offbeat.engines.live.node.driver import Driver
@@ -28,7 +29,6 @@ from offbeat.engines.live.node.post import Link
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
-from offbeat.engines.trace import EVENT_CODE
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
@@ -79,8 +79,7 @@ class Place:
 
     def asked(self) -> int:
         """How many gradients this agent's earlier lives have asked for, or may have."""
-        events = log.read(self.log_path).tables[0]["event"]
-        return int((events == EVENT_CODE["gradient"]).sum()) + self.incarnation - 1
+        return len(rows_of(log.read(self.log_path).events, GradientDone)) + self.incarnation - 1
 
 
 def place() -> Place | None:

@@ -1,15 +1,12 @@
 """The log of one agent: its part of the trace, on disk, one frame for each handler.
 
-A frame is written by one call, so whatever ends the process, the file holds whole frames and at most one
-broken one, at its end. An agent that comes back goes on in the same file. `merged` makes one trace of all
-logs.
+A frame is written by one call, so whatever ends the process, the file holds whole frames and at most one broken
+one, at its end. An agent that comes back goes on in the same file. `merged` makes one trace of all logs.
 
-Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs
-the frames
-that it hit and no others: the next whole one is found, and what is missing in between is counted. Writes that
-    are lost
-get a row at the time of what is known next, so that versions keep their numbers; the trace says that it is
-`damaged`.
+Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs the
+frames that it hit and no others: the next whole one is found, and what is missing in between is counted. Writes
+that are lost get a row at the time of what is known next, so that versions keep their numbers; the trace says
+that it is `damaged`.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,71 +24,49 @@ import numpy as np
 
 from offbeat.core.errors import DiskError
 from offbeat.core.system.reading import content, reading
-from offbeat.engines.trace import EVENT, MIXED, TRANSMISSION, WRITE, Trace, by_time, packing
+from offbeat.engines.recorder import Recorder
+from offbeat.engines.tables import TABLES, WRITE, packing
+from offbeat.engines.trace import Trace, in_order
 
 MAGIC, EARLIER = b"ofbL", b"lbfo"
-SUM = struct.Struct("<4sI")  # magic, CRC-32 of the rest of the frame
-FRAME = struct.Struct(
-    "<HHHHHHQ"
-)  # rows of the four tables, bytes of the names of new kinds, kinds and writes before
+SUM = struct.Struct("<4sI")
+"""Magic, CRC-32 of the rest of the frame."""
+FRAME = struct.Struct("<HHHHHHQ")
+"""Rows of the four tables, bytes of the names of new kinds, kinds and writes before."""
 HEAD = SUM.size + FRAME.size
-TABLES = (EVENT, WRITE, MIXED, TRANSMISSION)
 EXPECTED = "the log of an agent"
 SEARCHED = 16
 """How many times the size of a log may be read in search of the frames after a damaged one."""
-ROWS = [packing(dtype) for dtype in TABLES]
-"""The same bytes as the tables' dtypes have; for a few rows this is faster than an array."""
 
 
-@dataclass
 class Log:
-    """Collects the rows of a handler; `flush` writes them as one frame. Rows are tuples as in
-    `offbeat.engines.trace`.
+    """The log of an agent, which goes on after what is in the file; None: there is no file.
 
-    In `mixed`, a write is named by its place among this agent's own.
+    Attributes:
+        rows: what happens; a write is named by its place among this agent's own. `flush` writes it as one frame
     """
 
-    path: Path | None
-    kinds: dict[str, int] = field(default_factory=dict)
-    written: int = 0  # writes in all
-    events: list[tuple[Any, ...]] = field(default_factory=list)
-    writes: list[tuple[Any, ...]] = field(default_factory=list)
-    mixed: list[tuple[Any, ...]] = field(default_factory=list)
-    transmissions: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._handle = -1
-        self._new: list[str] = []
-        self._flushed = 0  # writes in the file
-        if self.path is not None:
-            _cut(self.path, read(self.path))
-            before = read(self.path)
-            self.kinds = {kind: number for number, kind in enumerate(before.kinds)}
-            self.written = self._flushed = len(before.tables[1])
-            self._handle = os.open(self.path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-
-    def kind(self, message: object) -> int:
-        """The number of a message type; new types get the next one."""
-        name = type(message).__name__
-        if name not in self.kinds:
-            self.kinds[name] = len(self.kinds)
-            self._new.append(name)
-        return self.kinds[name]
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.rows, self._handle = path, Recorder(1), -1
+        self._flushed = 0, 0  # kinds and writes in the file
+        if path is not None:
+            _cut(path, read(path))
+            before = read(path)
+            self.rows.kinds = {kind: number for number, kind in enumerate(before.kinds)}
+            self.rows.written = len(before.writes)
+            self._flushed = len(before.kinds), len(before.writes)
+            self._handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 
     def flush(self) -> None:
         """Write what was collected, as one frame."""
-        tables = (self.events, self.writes, self.mixed, self.transmissions)
-        if self._handle >= 0 and any(tables):
-            names = "\n".join(self._new).encode()
-            kinds = len(self.kinds) - len(self._new)
-            head = FRAME.pack(*map(len, tables), len(names), kinds, self._flushed)
-            body = [row.pack(*each) for rows, row in zip(tables, ROWS, strict=True) for each in rows]
-            frame = b"".join([head, *body, names])
+        rows, (kinds, writes) = self.rows, self._flushed
+        if self._handle >= 0 and any(map(len, rows.tables)):
+            names = "\n".join([*rows.kinds][kinds:]).encode()
+            head = FRAME.pack(*map(len, rows.tables), len(names), kinds, writes)
+            frame = b"".join([head, *(table.packed for table in rows.tables), names])
             self._write(SUM.pack(MAGIC, zlib.crc32(frame)) + frame)
-            self._flushed += len(self.writes)
-            self._new.clear()
-        for table in tables:
-            table.clear()
+            self._flushed = len(rows.kinds), rows.written
+        rows.clear()
 
     def _write(self, frame: bytes) -> None:
         try:
@@ -122,7 +97,10 @@ class Logged:
     """
 
     kinds: tuple[str, ...]
-    tables: tuple[np.ndarray[Any, Any], ...]
+    events: np.ndarray
+    writes: np.ndarray
+    mixed: np.ndarray
+    transmissions: np.ndarray
     lost: int = 0
     end: int = 0
     size: int = 0
@@ -140,7 +118,7 @@ class _Frame:
 
     @property
     def end(self) -> int:
-        rows = sum(dtype.itemsize * count for dtype, count in zip(TABLES, self.counts, strict=True))
+        rows = sum(dtype.itemsize * count for dtype, count in zip(TABLES.values(), self.counts, strict=True))
         return self.start + HEAD + rows + self.names
 
 
@@ -150,48 +128,41 @@ def read(path: Path) -> Logged:
         whole = content(path) if path.exists() else b""
         if whole.startswith(EARLIER):
             raise ValueError("it is of an earlier version of offbeat; what it holds is in trace.npz")
-        pieces: list[list[bytes]] = [[] for _ in TABLES]
+        packed = {name: bytearray() for name in TABLES}
         kinds: list[str] = []
         writes = lost = end = 0
         for frame in _frames(whole):
             lost += frame.start - end
-            if missing := frame.writes_before - writes:
-                pieces[1].append(_unknown(missing, whole, frame, pieces[1]))
+            packed["writes"] += _unknown(frame.writes_before - writes, whole, frame, packed["writes"])
             kinds += [f"lost-{k}" for k in range(len(kinds), frame.kinds_before)]
             at, end = frame.start + HEAD, frame.end
-            for k, (dtype, count) in enumerate(zip(TABLES, frame.counts, strict=True)):
-                pieces[k].append(whole[at : at + dtype.itemsize * count])
+            for (name, dtype), count in zip(TABLES.items(), frame.counts, strict=True):
+                packed[name] += whole[at : at + dtype.itemsize * count]
                 at += dtype.itemsize * count
             kinds += whole[at:end].decode().split("\n") if frame.names else []
             writes = frame.writes_before + frame.counts[1]
-        tables = tuple(
-            np.frombuffer(b"".join(piece), dtype=dtype) for piece, dtype in zip(pieces, TABLES, strict=True)
-        )
-        for k, name, low, high in (
-            (0, "kind", -1, len(kinds)),
-            (3, "kind", -1, len(kinds)),
-            (2, "write", 0, writes),
-        ):
-            found = tables[k][name]
+        tables = {name: np.frombuffer(bytes(packed[name]), dtype) for name, dtype in TABLES.items()}
+        for found, name, low, high in (
+            (tables["events"]["kind"], "kind", -1, len(kinds)), (tables["mixed"]["write"], "write", 0, writes),
+            (tables["transmissions"]["kind"], "kind", -1, len(kinds)),
+        ):  # fmt: skip
             if len(found) and not low <= found.min() <= found.max() < high:
                 raise ValueError(f"a row speaks of a {name} that is not there")
         lost += len(whole) - end if not _torn(whole, end) else 0
-    return Logged(tuple(kinds), tables, lost, end, len(whole))
+    return Logged(tuple(kinds), **tables, lost=lost, end=end, size=len(whole))
 
 
-def _unknown(missing: int, whole: bytes, frame: _Frame, before: list[bytes]) -> bytes:
-    """Rows for lost writes: at the time of the next event, the steps as before."""
-    of = next(
-        dtype for dtype, count in zip(TABLES, frame.counts, strict=True) if count and dtype is not MIXED
+def _unknown(missing: int, whole: bytes, frame: _Frame, before: bytearray) -> bytes:
+    """Rows for so many lost writes, at the time of the frame's first row, the steps as before."""
+    if not missing:
+        return b""
+    first, of = next(
+        (name, dtype) for (name, dtype), count in zip(TABLES.items(), frame.counts, strict=True) if count
     )
-    first = np.frombuffer(whole, of, 1, frame.start + HEAD)[0]  # rows of `mixed` come with a write
-    last = next((np.frombuffer(piece, WRITE)[-1]["step"] for piece in reversed(before) if piece), 0)
-    return (
-        ROWS[1].pack(
-            float(first["time" if of is not TRANSMISSION else "start"]), int(first["agent"]), int(last)
-        )
-        * missing
-    )
+    row = np.frombuffer(whole, of, 1, frame.start + HEAD)[0]  # not of `mixed`: those come with a write
+    step = np.frombuffer(before, WRITE)["step"][-1:].sum()
+    time = row["start" if first == "transmissions" else "time"]
+    return packing(WRITE).pack(float(time), int(row["agent"]), int(step)) * missing
 
 
 def damage(trace: Trace) -> str:
@@ -207,7 +178,7 @@ def damage(trace: Trace) -> str:
 
 def elapsed(paths: Sequence[Path]) -> float:
     """The time of the last event, in units; 0 without any."""
-    return max((float(read(path).tables[0]["time"].max(initial=0.0)) for path in paths), default=0.0)
+    return max((float(read(path).events["time"].max(initial=0.0)) for path in paths), default=0.0)
 
 
 def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
@@ -215,25 +186,16 @@ def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
     logs = [read(path) for path in paths]
     damaged = [agent for agent, log in enumerate(logs) if log.lost]
     kinds = list(dict.fromkeys(kind for log in logs for kind in log.kinds))
-    events, writes, mixed, transmissions = (
-        [log.tables[k].copy() for log in logs] for k in range(len(TABLES))
-    )
+    tables = {name: [getattr(log, name).copy() for log in logs] for name in TABLES}
+    writes = 0
     for k, log in enumerate(logs):
         number = np.array([kinds.index(kind) for kind in log.kinds] + [-1], dtype=np.int64)  # -1: none
-        for table in (events[k], transmissions[k]):
+        for table in (tables["events"][k], tables["transmissions"][k]):
             table["kind"] = number[table["kind"]]
-    first = np.cumsum([0] + [len(table) for table in writes])
-    everything = np.concatenate(writes)
-    order = by_time(everything)
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    for k, table in enumerate(mixed):
-        table["write"] = place[first[k] + table["write"]]
-    trace = Trace(
-        len(paths), tuple(kinds), (all_events := np.concatenate(events))[by_time(all_events)], everything[order],
-        _sorted(np.concatenate(mixed), "write"), _sorted(np.concatenate(transmissions), "start"),
-        {**settings, **({"damaged": damaged} if damaged else {})},
-    )  # fmt: skip
+        tables["mixed"][k]["write"] += writes
+        writes += len(log.writes)
+    about = {**settings, **({"damaged": damaged} if damaged else {})}
+    trace = in_order(Trace(len(paths), tuple(kinds), *map(np.concatenate, tables.values()), settings=about))
     with reading(paths[0], "the logs of a run, of which this is the first"):
         trace.check()
     return trace
@@ -285,8 +247,3 @@ def _cut(path: Path, log: Logged) -> None:
             f"{aside.name}.",
             file=sys.stderr,
         )
-
-
-def _sorted(table: np.ndarray[Any, Any], by: str) -> np.ndarray[Any, Any]:
-    ordered: np.ndarray[Any, Any] = table[np.argsort(table[by], kind="stable")]
-    return ordered

@@ -14,6 +14,7 @@ from offbeat.core import promises
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
 from offbeat.core.errors import ContractError
 from offbeat.core.vector import Stamp, Vector, force, pin, settle
+from offbeat.engines.events import HANDLERS, Event, RegisterMoved, Rejoined, ViewChanged
 from offbeat.engines.live.node.fabric import Bound, Fabric, Reader
 from offbeat.engines.live.node.guard import Guard
 from offbeat.engines.live.node.log import Log
@@ -22,7 +23,6 @@ from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Medium, Transmission, vectors
-from offbeat.engines.trace import EVENT_CODE
 
 
 def digest(x: Vector) -> str:
@@ -80,21 +80,18 @@ class Performer:
         """Within a handler: evaluate all that it has built so far."""
         force(self._torn)
 
-    def handle(
-        self, event: str, label: str, *args: object, source: int = -1, kind: int = -1, version: int = -1,
-        start: float = -1.0, end: float = -1.0,
-    ) -> None:  # fmt: skip
+    def handle(self, event: Event, *args: object) -> None:
         """Call a handler; evaluate what it kept; log what it did; then let others see it."""
-        agent, now = self.agent, self.clock.now()
+        agent, now, handler = self.agent, event.time, HANDLERS[type(event)]
         agent.now = now
         try:
-            promises.returned_nothing(getattr(agent, event)(*args))
-            if event == "on_view":
+            promises.returned_nothing(getattr(agent, handler)(*args))
+            if isinstance(event, ViewChanged):
                 promises.check_view(agent, args[0])
             effects, model = agent.drain(), promises.checked_model(agent.model)
             self._check(effects)
         except ContractError as error:  # of others the traceback says enough; it may be the optimizer's
-            promises.raise_blamed(error, agent, event, now)
+            promises.raise_blamed(error, agent, handler, now)
             raise
         wrote = model is not self.model
         mixed = (
@@ -104,7 +101,9 @@ class Performer:
         )
         if wrote:
             self.version += 1
-            self.steps += event != "rejoin" and any(type(effect) is Compute for effect in effects)
+            self.steps += not isinstance(event, Rejoined) and any(
+                type(effect) is Compute for effect in effects
+            )
         placed = []
         if wrote or effects:
             placed = [(self._place(effect), effect) for effect in self._published(effects, model, wrote)]
@@ -112,7 +111,7 @@ class Performer:
         settle(self._torn)
         if wrote and self.guard.keeps(model, self.model, self.steps):
             placed, effects = [], [effect for effect in effects if type(effect) is not Publish]
-        self.log.events.append((now, self.me, EVENT_CODE[label], source, kind, version, start, end))
+        self.log.rows.event(event)
         if wrote:
             self._log_write(model, mixed)
         if wrote or effects:  # what nobody can see may wait for what somebody will
@@ -195,10 +194,7 @@ class Performer:
     def _log_write(self, model: Vector, mixed: list[Vector]) -> None:
         now = self.clock.now()
         self.model = model
-        stamps = sorted({v.stamp for v in mixed if v.stamp is not None})
-        self.log.mixed.extend((self.log.written, *stamp) for stamp in stamps)
-        self.log.writes.append((now, self.me, self.steps))
-        self.log.written += 1
+        self.log.rows.write(now, self.me, self.steps, sorted({v.stamp for v in mixed if v.stamp is not None}))
         if self.fabric is not None:
             self.fabric.row[Row.STEPS], self.fabric.row[Row.WRITES] = self.steps, self.version
 
@@ -211,18 +207,11 @@ class Performer:
                 reader.bind()
                 stamp = reader.vectors[0].stamp
                 version = -1 if stamp is None else stamp.version
-                kind = self.log.kind(reader.message)
-                self.log.events.append(
-                    (
-                        self.agent.now,
-                        self.me,
-                        EVENT_CODE["moved"],
-                        reader.source,
-                        kind,
-                        version,
-                        *reader.tag[2:],
-                    )
+                kind, tag = self.log.rows.kind(reader.message), reader.tag
+                moving = RegisterMoved(
+                    self.agent.now, self.me, reader.source, kind, version, tag.start, tag.end
                 )
+                self.log.rows.event(moving)
                 moved += reader.vectors
         return moved
 
@@ -286,4 +275,4 @@ class Performer:
 
     def _log_sent(self, start: float, end: float, message: Message) -> None:
         size = sum(v.nbytes for v in vectors(message).values())
-        self.log.transmissions.append((start, end, self.me, self.log.kind(message), size))
+        self.log.rows.sent(start, end, self.me, self.log.rows.kind(message), size)

@@ -31,7 +31,8 @@ from offbeat.engines.sim.ahead.schedule import NoTimetable
 from offbeat.engines.sim.ahead.scheduled_run import Draw, ScheduledRun
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, begin_of, ranges
 from offbeat.engines.sim.ahead.update_form import GRADIENT
-from offbeat.engines.trace import Tally, Trace
+from offbeat.engines.summary import TraceSummary
+from offbeat.engines.trace import Trace
 from offbeat.tasks.task import Task
 
 WINDOW = 384, 2048
@@ -295,7 +296,7 @@ class SimulatedRun:
         """Gradients applied, transmissions and their bytes, so far."""
         return self._run.counts(self.now)
 
-    def traced(self) -> Trace | Tally:
+    def traced(self) -> Trace | TraceSummary:
         """What happened so far: the trace, or what is left of it."""
         return self._run.traced(self.now)
 

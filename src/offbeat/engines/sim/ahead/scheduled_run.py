@@ -9,7 +9,8 @@ import numpy as np
 
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.update_form import UpdateForm
-from offbeat.engines.trace import Tally, Trace, joined
+from offbeat.engines.summary import TraceSummary
+from offbeat.engines.trace import Trace, joined
 
 Draw = Callable[[int], np.ndarray[Any, Any]]
 
@@ -31,7 +32,7 @@ class ScheduledRun:
         self.forms, self.draws, self._keep_trace = forms, draws, keep_trace
         self._schedule, self._ends = schedule, [*ends]
         self._writes = self._messages = 0  # in the segments before
-        self._recorded, self._parts, self._tally = -1.0, list[Trace](), Tally(schedule.n)
+        self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
         self.enter()
 
     @property
@@ -48,7 +49,7 @@ class ScheduledRun:
         """Record this segment to its end, and drop it."""
         table = self.table
         self._record(table.high)
-        self._tally.forget(table.oldest)
+        self._summary.forget(table.oldest)
         self._writes += table.writes(table.high)
         self._messages += table.messages(table.high)
         del self.table
@@ -58,11 +59,11 @@ class ScheduledRun:
         messages = self._messages + self.table.messages(now)
         return self._writes + self.table.writes(now), messages, messages * self._schedule.size
 
-    def traced(self, now: float) -> Trace | Tally:
+    def traced(self, now: float) -> Trace | TraceSummary:
         """What happened by then: the trace, or what is left of it."""
         self._record(now)
         if not self._keep_trace:
-            return self._tally
+            return self._summary
         self._parts = [joined(self._parts)]
         return self._parts[0]
 
@@ -73,4 +74,4 @@ class ScheduledRun:
             if self._keep_trace:
                 self._parts.append(part)
             else:
-                self._tally.add(part)
+                self._summary.add(part.kinds, part.tables)

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.engines.trace import EVENT, EVENT_CODE, MIXED, TRANSMISSION, WRITE, Trace
+from offbeat.engines.events import GradientDone, RegisterRead, Started, fill
+from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
+from offbeat.engines.trace import Trace
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -100,20 +102,25 @@ class Timetable:
         begin = self.n if since < 0 else 0
         events = np.zeros(begin + high - low + len(into), dtype=EVENT)
         events["source"] = events["kind"] = events["version"] = events["start"] = events["end"] = -1
-        events["agent"][:begin], events["event"][:begin] = np.arange(begin), EVENT_CODE["start"]
+        fill(events, slice(begin), Started, time=0.0, agent=np.arange(begin))
         writes = np.arange(low, high)
         applied = begin + writes - low + np.searchsorted(into, writes, side="right")
-        events["time"][applied], events["agent"][applied] = self.time[low:high], self.agent[low:high]
-        events["event"][applied], events["version"][applied] = (
-            EVENT_CODE["gradient"],
-            self.version[low:high] - 1,
+        time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high] - 1
+        fill(
+            events,
+            applied,
+            GradientDone,
+            time=time,
+            agent=agent,
+            step=step,
+            start=self.began[low:high],
+            end=time,
         )
-        events["start"][applied], events["end"][applied] = self.began[low:high], self.time[low:high]
-        handed = begin + np.arange(len(into)) + into - low
-        events["time"][handed], events["agent"][handed] = self.time[into], self.agent[into]
-        events["event"][handed], events["kind"][handed] = EVENT_CODE["register"], 0
-        events["source"][handed], events["version"][handed] = source[what], version[what]
-        events["start"][handed], events["end"][handed] = start[what], end[what]
+        fill(
+            events, begin + np.arange(len(into)) + into - low, RegisterRead, time=self.time[into],
+            agent=self.agent[into], source=source[what], kind=0, version=version[what], start=start[what],
+            end=end[what],
+        )  # fmt: skip
         return events
 
 

@@ -1,0 +1,234 @@
+"""What happens to agents, as records, one class for each kind of event; a trace keeps them as rows of one table.
+
+Writers construct records, and `row` says where each lies in the table. Readers get records back (`records`), or an
+array of one kind with that kind's own columns (`rows_of`). No other module knows which column a field is kept in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
+from typing import Any, NamedTuple, get_type_hints
+
+import numpy as np
+
+from offbeat.engines.tables import EVENT
+
+
+class Started(NamedTuple):
+    """The agent starts."""
+
+    time: float
+    agent: int
+
+
+class Rejoined(NamedTuple):
+    """The agent is back, with that version of the donor's model.
+
+    Live only: the gradients that it had asked for before, and which of its lives this is.
+    """
+
+    time: float
+    agent: int
+    donor: int
+    version: int
+    asked: int = -1
+    incarnation: int = -1
+
+
+class GradientDone(NamedTuple):
+    """The gradient of a step, counted from 0, has been computed, from `start` to `end`."""
+
+    time: float
+    agent: int
+    step: int
+    start: float
+    end: float
+
+
+class MailReceived(NamedTuple):
+    """A letter has arrived: its kind of message, the version of the model in it, and its transmission."""
+
+    time: float
+    agent: int
+    source: int
+    kind: int
+    version: int
+    start: float
+    end: float
+
+
+class RegisterRead(NamedTuple):
+    """The newest version in a register is handed to the agent; the fields are those of mail."""
+
+    time: float
+    agent: int
+    source: int
+    kind: int
+    version: int
+    start: float
+    end: float
+
+
+class AlarmRang(NamedTuple):
+    """An alarm that the agent had set rings."""
+
+    time: float
+    agent: int
+
+
+class ViewChanged(NamedTuple):
+    """The agent learns that a peer is lost, or back; live only: in which of the peer's lives."""
+
+    time: float
+    agent: int
+    peer: int
+    back: bool
+    incarnation: int = -1
+
+
+class Crashed(NamedTuple):
+    """The agent crashes."""
+
+    time: float
+    agent: int
+
+
+class LossKnown(NamedTuple):
+    """Live only: an agent that comes back knows that this peer is lost."""
+
+    time: float
+    agent: int
+    peer: int
+
+
+class RegisterMoved(NamedTuple):
+    """Live only: within the next handler a register's vectors moved on to this version, as the older one was torn."""
+
+    time: float
+    agent: int
+    source: int
+    kind: int
+    version: int
+    start: float
+    end: float
+
+
+class Saved(NamedTuple):
+    """Live only: the agent's state with this version of its model goes into a checkpoint."""
+
+    time: float
+    agent: int
+    version: int
+
+
+class Resumed(NamedTuple):
+    """Live only: the agent goes on from the checkpoint with this version of its model."""
+
+    time: float
+    agent: int
+    version: int
+
+
+class PeerMet(NamedTuple):
+    """Live only: an agent that comes back finds this peer in a later life of the peer's own."""
+
+    time: float
+    agent: int
+    peer: int
+    incarnation: int
+
+
+Event = (
+    Started | Rejoined | GradientDone | MailReceived | RegisterRead | AlarmRang | ViewChanged | Crashed | LossKnown
+    | RegisterMoved | Saved | Resumed | PeerMet
+)  # fmt: skip
+
+HANDLERS: dict[type[Event], str] = {
+    Started: "start", Rejoined: "rejoin", GradientDone: "on_gradient", MailReceived: "on_message",
+    RegisterRead: "on_message", AlarmRang: "on_alarm", ViewChanged: "on_view", Resumed: "resume",
+}  # fmt: skip
+"""The handler that an event calls; the other kinds call none."""
+
+NAMES = (
+    "start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved", "saved", "resume", "met"
+)  # fmt: skip
+"""Of the kinds; the number in a row's column `event` is the place here."""
+
+KINDS: dict[type[Event], tuple[str, dict[str, str]]] = {
+    Started: ("start", {}),
+    Rejoined: ("rejoin", {"donor": "source", "asked": "start", "incarnation": "end"}),
+    GradientDone: ("gradient", {"step": "version"}),
+    MailReceived: ("mail", {}),
+    RegisterRead: ("register", {}),
+    AlarmRang: ("alarm", {}),
+    ViewChanged: ("view", {"peer": "source", "back": "version", "incarnation": "start"}),
+    Crashed: ("crash", {}),
+    LossKnown: ("crash", {"peer": "source"}),  # told from a crash by having a source
+    RegisterMoved: ("moved", {}),
+    Saved: ("saved", {}),
+    Resumed: ("resume", {}),
+    PeerMet: ("met", {"peer": "source", "incarnation": "version"}),
+}
+"""Every kind's name, and the columns of those fields that are not called as their columns."""
+
+
+PLACES: Mapping[str, Any] = EVENT.fields or {}
+COLUMNS = [*PLACES]
+
+
+class Layout:
+    """How records of one kind lie in rows. A column in which the kind has no field holds -1."""
+
+    def __init__(self, kind: type[Event]) -> None:
+        name, renamed = KINDS[kind]
+        self.code = NAMES.index(name)
+        fields = [renamed.get(field, field) for field in kind._fields]
+        places = {"event": len(fields), **{column: place for place, column in enumerate(fields)}}
+        self.order = itemgetter(*(places.get(column, len(fields) + 1) for column in COLUMNS))
+        self.rest = (self.code, -1)
+        """What follows a record's own fields before `order` makes a row of it all."""
+        self.types = [*zip(get_type_hints(kind).values(), map(COLUMNS.index, fields), strict=True)]
+        about = [PLACES[column] for column in fields]
+        self.dtype = np.dtype(
+            {"names": kind._fields, "formats": [dtype for dtype, *_ in about],
+             "offsets": [offset for _, offset, *_ in about], "itemsize": EVENT.itemsize}
+        )  # fmt: skip
+
+
+LAYOUTS = {kind: Layout(kind) for kind in KINDS}
+BY_CODE = {LAYOUTS[kind].code: kind for kind in KINDS if kind is not LossKnown}
+
+
+def row(record: Event) -> tuple[Any, ...]:
+    """The row of a record."""
+    layout = LAYOUTS[type(record)]
+    columns: tuple[Any, ...] = layout.order(record + layout.rest)
+    return columns
+
+
+def records(events: np.ndarray) -> Iterator[Event]:
+    """The records of these rows."""
+    for columns in events.tolist():
+        kind = BY_CODE[columns[2]]
+        if kind is Crashed and columns[3] >= 0:
+            kind = LossKnown
+        yield kind(*(to(columns[place]) for to, place in LAYOUTS[kind].types))
+
+
+def rows_of(events: np.ndarray, kind: type[Event]) -> np.ndarray:
+    """The rows of one kind, as an array with its fields as columns."""
+    chosen = events["event"] == LAYOUTS[kind].code
+    if kind in (Crashed, LossKnown):
+        chosen &= (events["source"] >= 0) == (kind is LossKnown)
+    found: np.ndarray = events[chosen].view(LAYOUTS[kind].dtype)
+    return found
+
+
+def fill(
+    events: np.ndarray, where: np.ndarray | slice, kind: type[Event], /, **fields: np.ndarray | float
+) -> None:
+    """Make these rows ones of that kind. Where no field is given they must hold -1 before."""
+    events["event"][where] = LAYOUTS[kind].code
+    for name, values in fields.items():
+        events.view(LAYOUTS[kind].dtype)[name][where] = values
