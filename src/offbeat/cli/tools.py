@@ -21,7 +21,6 @@ STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
     app.command()(export)
     app.command()(doctor)
 

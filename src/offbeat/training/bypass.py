@@ -53,11 +53,10 @@ class BypassDetector:
         self._reset()
 
     def close(self) -> None:
-        """Look at no further steps."""
         self._handle.remove()
 
     def finish(self, statistics: Statistics | None) -> None:
-        """The training is over: was it the agent that was trained? Raises SettingError if only its model was."""
+        """At the end: was it the agent that was trained? Raises SettingError if only its model was."""
         self.close()
         at, guard = self.driver.performer.at, self.driver.guard
         if at is None or self.driver.fabric is None:

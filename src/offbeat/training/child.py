@@ -1,5 +1,4 @@
-"""A user's script as an agent: `python -P -m offbeat.training.child script.py arguments`, or `-m module
-arguments`.
+"""A user's script as an agent: `python -P -m offbeat.training.child script.py ...`, or `-m module ...`.
 
 The script finds its modules where plain `python script.py` would: its own folder comes first, and nothing of
 ours is imported from there (or, of a module, from the current folder), because ours is imported before.

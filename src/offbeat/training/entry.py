@@ -1,4 +1,4 @@
-"""How an agent of a user's script gets into its run: from the start, from a checkpoint, or back after a crash."""
+"""How a user's script gets into its run: from the start, from a checkpoint, or back after a crash."""
 
 from __future__ import annotations
 

@@ -224,7 +224,7 @@ def _kind(tensor: Tensor) -> str:
 def _combined(tensors: list[Tensor]) -> Tensor:
     """The mean of floating tensors, the largest of others: a new tensor of their dtype."""
     first, *others = tensors
-    if all(_same(first, other) for other in others):
+    if all(_same_bits(first, other) for other in others):
         return first.clone(memory_format=torch.contiguous_format)
     if first.is_floating_point() or first.is_complex():
         total = first.to(torch.complex128 if first.is_complex() else torch.float64, copy=True)
@@ -236,8 +236,7 @@ def _combined(tensors: list[Tensor]) -> Tensor:
     raise DataError(f"There is no largest of tensors of {first.dtype}; --agents 0 exports one agent's model.")
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Bit for bit."""
+def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.equal(
         a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8)
     )

@@ -1,6 +1,4 @@
-"""A module's parameters in one flat buffer per (dtype, device), so that one copy reads or writes a whole
-model.
-"""
+"""A model's parameters in one flat buffer per (dtype, device): one copy reads or writes them all."""
 
 from __future__ import annotations
 
@@ -94,7 +92,7 @@ class FlatParameters:
 
     @property
     def layout(self) -> list[list[Any]]:
-        """What lies where, for JSON: two models can be mixed, and restored, if and only if these are equal."""
+        """What lies where, for JSON: two models can be mixed, and restored, if these are equal."""
         strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.placements]
         return [
             [p.name, [*p.shape], str(p.dtype), p.part, p.offset, strides[k]]
@@ -120,7 +118,6 @@ class FlatParameters:
         return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
 
     def zeros(self) -> Parts:
-        """Flat tensors like the buffers."""
         return tuple(torch.zeros_like(part) for part in self.parts)
 
     @torch.no_grad()
@@ -136,7 +133,6 @@ class FlatParameters:
 
     @torch.no_grad()
     def set_gradient(self, parts: Parts) -> None:
-        """Copy flat tensors into the parameters' `grad`."""
         self._require_fit(parts)
         for p, _, view in self._each(parts):
             if p.grad is None or p.grad.layout is not torch.strided or p.grad.requires_grad:
@@ -154,12 +150,10 @@ class FlatParameters:
         self._require_fit(parts)
         self.staging.up(parts)
         if told:
-            _count(self.parameters)
+            _tell_autograd(self.parameters)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
-        """FlatParameters tensors as {name: view of them}, under every name in the state dict. Clone what is kept or
-        pickled.
-        """
+        """Flat tensors as {name: view}, under every name in the state dict. Clone what is kept or pickled."""
         self._require_fit(parts)
         by = {id(p): view for p, _, view in self._each(parts)}
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
@@ -183,12 +177,10 @@ class FlatParameters:
 
     @torch.no_grad()
     def _take_back(self) -> None:
-        """What torch moved to shared memory, as it does with all that goes to another process, comes back
-        here.
-        """
+        """What torch moved to shared memory, as it does with all that goes to another process, comes back."""
         for p, placement, view in self._each(self.parts):
-            same = (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride())
-            if same and p.device == placement.device == CPU and p.is_shared():  # type: ignore[no-untyped-call]
+            fits = (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride())
+            if fits and p.device == view.device == CPU and p.is_shared():  # type: ignore[no-untyped-call]
                 p.data = _own(self.parts, placement).copy_(p.data)
 
     def _examine(self) -> None:
@@ -239,8 +231,7 @@ def _own(parts: Parts, placement: Placement) -> Tensor:
     return own.as_strided(placement.shape, placement.stride)
 
 
-def _count(tensors: list[nn.Parameter]) -> None:
-    """Tell autograd that these have changed."""
+def _tell_autograd(tensors: list[nn.Parameter]) -> None:
     try:
         increment_version(tensors)
     except TypeError:  # before torch 2.6, one by one

@@ -172,10 +172,8 @@ class Member:
         return optimizer
 
     def _made_saver(self, here: Place, driver: Driver, model: nn.Module, optimizer: Optimizer) -> Saver:
-        about = {
-            "algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name, "seed": self.seed,
-            "model": self._flat.layout,
-        }  # fmt: skip
+        run = {"algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name}
+        about = {**run, "seed": self.seed, "model": self._flat.layout}
         folder = here.folder / "checkpoints" / f"agent-{self.rank}"
         every = Every.parse(here.settings["checkpoint_every"])
         return Saver(folder, about, every, driver, model, self._flat, optimizer, self._progress)
@@ -224,7 +222,7 @@ class Member:
                 raise NotFinite(f"Agent {self.rank}: the last model is lost: {lost}")
 
     def rescue(self) -> None:
-        """The script has failed: save what had been reached, if that was between two steps. Raises nothing."""
+        """The script has failed: save what it had reached, if that was between two steps. Raises nothing."""
         if self._driver is not None and self._saver is not None:
             with suppress(OffbeatError):  # the script's own error is the one to tell
                 self._flat.check()

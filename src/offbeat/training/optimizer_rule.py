@@ -44,13 +44,12 @@ class OptimizerRule:
         )
 
     def keep(self) -> None:
-        """The step is made. If the algorithm keeps the gradient, gather it: the parameters' may change now."""
+        """After the step: if the algorithm keeps the gradient, gather it; the parameters' may change now."""
         g = self._g()
         if g is not None:
             g.parts  # noqa: B018  (reading evaluates)
 
     def __call__(self, g: Vector) -> Vector:
-        """One step of the optimizer along g."""
         driver = self.driver
         assert driver is not None
         x = driver.snapshot

@@ -16,11 +16,11 @@ from offbeat.training.shard import Position, Shard, shard
 T = TypeVar("T")
 
 MOST = 64
-"""DataProgress that are kept of loaders that are gone; a script may make others in every epoch."""
+"""Positions that are kept of loaders that are gone; a script may make others in every epoch."""
 
 
 @dataclass(eq=False)
-class Known:
+class KnownLoader:
     """A loader that has been sharded, or stands in a checkpoint; only its place is kept, not the loader.
 
     Attributes:
@@ -38,18 +38,15 @@ class Known:
 
     @property
     def shard(self) -> Shard[Any] | None:
-        """Its newest Shard, if anybody still has it."""
         return None if self.made is None else self.made()
 
     def is_of(self, loader: object) -> bool:
-        """Whether this is that very loader."""
         shard = self.shard
         return (self.loader is not None and self.loader() is loader) or (
             shard is not None and shard.is_of(loader)
         )
 
     def hold(self, loader: object, shard: Shard[Any]) -> None:
-        """This is the Shard of that loader now."""
         self.made = weakref.ref(shard)
         if shard.is_of(loader):  # which would stay as long as it does
             self.loader = self.held = None
@@ -61,14 +58,14 @@ class Known:
             self.held = None
 
     def free(self) -> bool:
-        """Whether a new loader may take its place: it is gone, and no loop is going on, or is to come."""
+        """Whether a new loader may take its place: it is gone, and no loop is going on or to come."""
         if self.loader is not None and self.loader() is not None:
             return False
         return self.position.active == 0 and ((shard := self.shard) is None or shard.used)
 
 
 class DataProgress:
-    """All places of agent `rank` of `world`. alone: there is no run, so loaders are handed out as they are.
+    """Where agent `rank` of `world` is. alone: there is no run, so loaders are handed out as they are.
 
     A loader made anew in every epoch goes on where the last one of its kind was: after an epoch, with the
     next one. So does, after a restart, the first loader of a kind.
@@ -76,7 +73,7 @@ class DataProgress:
 
     def __init__(self, rank: int, world: int, seed: int, alone: bool = False) -> None:
         self.rank, self.world, self.seed, self.alone = rank, world, seed, alone
-        self.known: list[Known] = []
+        self.known: list[KnownLoader] = []
         self.kept: dict[str, Any] = {}
         """How things were at the last step: what a checkpoint holds, whatever has been handed out since."""
         self._loops = 0  # loops over `epochs` that were begun in this process
@@ -88,7 +85,7 @@ class DataProgress:
         kind = _kind(loader)
         same = [known for known in self.known if known.is_of(loader)]
         free = [known for known in self.known if known.kind == kind and known.free()]
-        known = [*same, *free, Known(kind, Position())][0]
+        known = [*same, *free, KnownLoader(kind, Position())][0]
         if known not in self.known:
             oldest = [old for old in self.known if old.free()][: max(0, len(self.known) - MOST)]
             self.known = [*(old for old in self.known if old not in oldest), known]
@@ -100,7 +97,6 @@ class DataProgress:
         return made
 
     def epochs(self, n: int) -> Iterable[int]:
-        """The epochs from the one that the loop was in, up to n - 1."""
         return range(n) if self.alone else self._epochs(n)
 
     def _epochs(self, n: int) -> Iterator[int]:
@@ -138,7 +134,7 @@ class DataProgress:
         self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Go on where a checkpoint was written, if there is one; loops that are going on already do so too."""
+        """Go on where a checkpoint was written, if there is one; loops that are going on do so too."""
         if state is not None:
             self._first, places = _read(state)
             self._at = self._first
@@ -146,7 +142,7 @@ class DataProgress:
             for kind, epoch, batch in places:
                 known = next((known for known in waiting if known.kind == kind), None)
                 if known is None:
-                    self.known.append(known := Known(kind, Position()))
+                    self.known.append(known := KnownLoader(kind, Position()))
                 else:
                     waiting.remove(known)
                 known.position.move(epoch, batch)
@@ -160,10 +156,9 @@ class DataProgress:
 def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[str, int, int]]]:
     """What `keep` wrote. Raises DataError for anything else."""
     match state:
-        case {"loop": int(loop), "epoch": int(epoch), "places": [*places]}:
-            read = [(kind, k, b) for kind, k, b in filter(_is_place, places)]
-            if min(loop, epoch) >= 0 and len(read) == len(places):
-                return (loop, epoch), read
+        case {"loop": int(loop), "epoch": int(epoch), "places": [*places]} if min(loop, epoch) >= 0:
+            if all(map(_is_place, places)):
+                return (loop, epoch), [(kind, k, batch) for kind, k, batch in places]
     raise DataError(
         f"Got the place {state!r:.200} in the data; expected what a checkpoint of this version holds."
     )

@@ -64,7 +64,7 @@ class Samples:
         """This agent's items of the epoch's order, from the given one on."""
         sampler, kind = self.sampler, type(self.sampler)
         if kind not in KNOWN:
-            align(self.seed, self.epoch, sampler)
+            set_epoch(self.seed, self.epoch, sampler)
             return islice(iter(sampler), self.rank + start * self.world, None, self.world)
         total, share = len(sampler), len(sampler) // self.world
         mine = slice(self.rank + start * self.world, share * self.world, self.world)
@@ -88,14 +88,11 @@ def stream(seed: int, epoch: int, agent: int = WORLD, *use: int) -> np.random.Ge
 
 
 def seeded(generator: torch.Generator, numbers: np.random.Generator) -> None:
-    """Seed one with the next number of the other."""
     generator.manual_seed(int(numbers.integers(2**63)))
 
 
-def align(seed: int, epoch: int, *parts: object) -> None:
-    """Tell what makes its own order, and what it is made of, which epoch it is, and seed it the same on all
-    agents.
-    """
+def set_epoch(seed: int, epoch: int, *parts: object) -> None:
+    """Tell what makes its own order, and its parts, the epoch, and seed it the same on all agents."""
     for part in _within(parts):
         if callable(tell := getattr(part, "set_epoch", None)):
             tell(epoch)
@@ -119,13 +116,12 @@ def _within(parts: tuple[object, ...]) -> list[object]:
 
 
 def refuse_distributed(loader: object) -> None:
-    """Raise SettingError if the loader shards already."""
     if any(isinstance(part, DistributedSampler) for part in _within((loader,))):
         raise SettingError("Got a DistributedSampler, but offbeat shards by itself: pass a plain loader.")
 
 
-def twin(loader: DataLoader[Any], **changes: object) -> DataLoader[Any]:
-    """A copy with other attributes: that keeps all else, even a subclass, which a constructor call would not."""
+def copy_with(loader: DataLoader[Any], **changes: object) -> DataLoader[Any]:
+    """A copy with other attributes: it keeps all else, even a subclass, as a constructor would not."""
     copied = copy.copy(loader)
     vars(copied).update(changes, in_order=True, _iterator=None)
     return copied

@@ -26,7 +26,7 @@ class SavedModel:
     """The model in one checkpoint.
 
     Attributes:
-        about: the run that it is of
+        about: the run that it is of; it has a "model" if the names are those of a state dict
         tensors: the model, by the names in its state dict
         time: of the run, when it was saved; None in checkpoints that do not say it
     """
@@ -40,7 +40,6 @@ class SavedModel:
 
     @property
     def named(self) -> bool:
-        """Whether the names are those of a state dict."""
         return "model" in self.about
 
 
@@ -50,7 +49,6 @@ def saved_steps(folder: Path) -> dict[int, list[int]]:
 
 
 def no_checkpoints(folder: Path) -> SettingError:
-    """What is wrong with a folder that has none."""
     if not folder.is_dir():
         return SettingError(
             f"There is no folder {folder}; expected the one that offbeat launch wrote its results to (--out)."
@@ -84,7 +82,7 @@ def path_of(folder: Path, agent: int, step: int) -> Path:
 
 
 def read_model(folder: Path, agent: int, step: int) -> SavedModel:
-    """The model in one checkpoint. Its tensors lie in the mapped file, and take no memory until they are used.
+    """The model in one checkpoint; its tensors lie in the mapped file, and take memory only when used.
 
     Raises DataError, also for a model that is not finite.
     """
@@ -104,9 +102,9 @@ def read_model(folder: Path, agent: int, step: int) -> SavedModel:
             )
         # An infinity in a buffer may be a mask.
         wrong = torch.isnan(value) if name in state.get("rest", {}) else ~torch.isfinite(value)
-        if wrong.any():
+        if count := int(wrong.sum()):
             raise DataError(
-                f"'{name}' of agent {agent} in {path} has numbers that are not finite, {int(wrong.sum()):,} of "
+                f"'{name}' of agent {agent} in {path} has numbers that are not finite, {count:,} of "
                 f"{wrong.numel():,}; expected none, as they would be the mean's. --agents names those to "
                 "export without it."
             )
@@ -117,9 +115,7 @@ def read_model(folder: Path, agent: int, step: int) -> SavedModel:
 
 
 def _without_classes(tree: Any) -> Any:
-    """The same with messages as plain tuples: those of a user's own algorithm are classes that are not loaded
-    here.
-    """
+    """With messages as plain tuples: those of a user's own algorithm are classes not loaded here."""
     if isinstance(tree, list):
         return [_without_classes(item) for item in tree]
     if not isinstance(tree, dict):
@@ -130,9 +126,7 @@ def _without_classes(tree: Any) -> Any:
 
 
 def _model(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in the model's state dict; of a run of `offbeat live`, whose tasks have no names, the parts of
-    x.
-    """
+    """The model's state dict; of a run of `offbeat live`, whose tasks have no names, the parts of x."""
     if "model" in state:
         return {**state["model"], **state["rest"]}
     x = state["agent"]["x"]

@@ -86,7 +86,6 @@ class Saver:
             ) from None
 
     def _training(self) -> dict[str, Any]:
-        """What is saved beside the agent and its parameters."""
         shared = set(self.flat.named(self.flat.parts))
         return {
             "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},

@@ -1,5 +1,4 @@
-"""Every agent its own share of a torch DataLoader, or of any other iterable of batches, without
-communication.
+"""Each agent's own share of a torch DataLoader, or of any other iterable of batches, without communication.
 
 The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents;
 each takes every world-th sample of it. So the shares of an epoch are disjoint, whenever each agent gets
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system.streams import WORLD
-from offbeat.training.samples import Samples, align, length, refuse_distributed, seeded, stream, twin
+from offbeat.training.samples import Samples, copy_with, length, refuse_distributed, seeded, set_epoch, stream
 
 T = TypeVar("T")
 Out = TypeVar("Out", covariant=True)
@@ -90,7 +89,7 @@ class Indexed(Generic[T]):
     def __init__(self, loader: DataLoader[T], rank: int, world: int, seed: int) -> None:
         self.rank, self.seed, self.generator = rank, seed, torch.Generator()
         self.samples = Samples(loader, rank, world, seed)
-        self.loader = twin(loader, generator=self.generator, **{self.samples.slot: self.samples})
+        self.loader = copy_with(loader, generator=self.generator, **{self.samples.slot: self.samples})
 
     def batches(self, epoch: int, skip: int) -> Iterator[T]:
         """See `Share`. Raises SettingError if the loader does not ask for these samples."""
@@ -112,21 +111,19 @@ class Strided(Generic[T]):
     """Of anything else: every world-th batch of what it delivers; all are loaded, those skipped too.
 
     Nobody knows the end of a stream before it is there. So where nothing follows the batches to skip, the
-    last one of
-    them comes again: no epoch is handed out without a batch.
+    last one of them comes again: no epoch is handed out without a batch.
     """
 
     def __init__(self, loader: Iterable[T], rank: int, world: int, seed: int) -> None:
         self.rank, self.world, self.seed, self.generator = rank, world, seed, torch.Generator()
         self.loader = loader
         if isinstance(loader, DataLoader) and not _iterates(loader):
-            self.loader = twin(loader, generator=self.generator)
+            self.loader = copy_with(loader, generator=self.generator)
         elif not isinstance(loader, DataLoader):
             length(loader, world)
 
     def batches(self, epoch: int, skip: int) -> Iterator[T]:
-        """See `Share`."""
-        align(self.seed, epoch, self.loader)
+        set_epoch(self.seed, epoch, self.loader)
         seeded(self.generator, stream(self.seed, epoch, WORLD, 1))
         mine = islice(iter(self.loader), self.rank, None, self.world)
         skipped = deque(islice(mine, skip), 1)
@@ -173,7 +170,6 @@ class Position:
         self.begun = True
 
     def close(self) -> None:
-        """The epoch is over."""
         self.epoch, self.batch, self.begun = self.epoch + 1, 0, False
 
 
@@ -209,7 +205,6 @@ class Shard(Generic[T]):
         return getattr(self._loader, name)
 
     def is_of(self, loader: object) -> bool:
-        """Whether it was made of this very loader, and holds it."""
         return self._loader is loader
 
     def _hand_out(self, share: Share[T]) -> Iterator[T]:

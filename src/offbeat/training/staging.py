@@ -1,5 +1,4 @@
-"""The way of a model on a GPU to and from the host, where it is mixed and published: pinned memory, a side
-stream.
+"""The way of a model on a GPU to and from the host, where it is mixed: pinned memory, a side stream.
 
 Pinned memory is copied by the GPU itself, at the full speed of the bus. The side stream waits for what the
 training stream has been given so far, the optimizer's step, and for nothing that is given to it afterwards;
@@ -14,19 +13,17 @@ from offbeat.core.vector import Leased, Parts
 
 
 class Staging:
-    """Host memory for the flat buffers of a model; buffers that are on the host already stand for themselves."""
+    """Host memory for the flat buffers of a model; those on the host already stand for themselves."""
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.host = Leased(_pinned(part) if part.is_cuda else part for part in parts)
         devices = {part.device for part in parts if part.is_cuda}
-        self._streams = {device: torch.cuda.Stream(device) for device in devices}  # type: ignore[no-untyped-call]
+        self._streams = {at: torch.cuda.Stream(at) for at in devices}  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def down(self) -> Leased:
-        """The buffers as they are when all that was given to their stream has run; valid until the next
-        `down`.
-        """
+        """The buffers once all that was given to their stream has run; valid until the next `down`."""
         for device, stream in self._streams.items():
             stream.wait_stream(torch.cuda.current_stream(device))
         for part, host in zip(self.parts, self.host, strict=True):
@@ -44,9 +41,7 @@ class Staging:
             if not to.is_cuda:
                 to.copy_(part)
                 continue
-            torch.cuda.current_stream(
-                to.device
-            ).synchronize()  # an earlier copy out of this memory may still run
+            torch.cuda.current_stream(to.device).synchronize()  # an earlier copy may still run
             host.copy_(part)
             to.copy_(host, non_blocking=True)
 

@@ -78,11 +78,10 @@ def examine(
 
 
 def checks(remove: bool, functions: Mapping[str, Callable[[], str]]) -> dict[str, Callable[[], Check]]:
-    """All checks but the self-test."""
     return {
         "platform": platform_, "Python": python, "packages": packages, "shared memory": shared_memory,
-        "memory": memory, "cores": cores, "processes": processes, "ends of agents": ends, "open files": open_files,
-        "kernel": partial(compiled, functions), "clock": clock, "CUDA": cuda,
+        "memory": memory, "cores": cores, "processes": processes, "ends of agents": ends,
+        "open files": open_files, "kernel": partial(compiled, functions), "clock": clock, "CUDA": cuda,
         "left-overs": partial(left_overs, remove),
     }  # fmt: skip
 
@@ -92,9 +91,8 @@ def _guarded(check: Callable[[], Check]) -> Check:
     try:
         return check()
     except (OSError, ValueError, AttributeError, RuntimeError, LookupError) as error:
-        return Check(
-            "warning", f"{type(error).__name__}: {error}", "that this can be looked at", "see by hand"
-        )
+        said = f"{type(error).__name__}: {error}"
+        return Check("warning", said, "that this can be looked at", "see by hand")
 
 
 # -- software --------------------------------------------------------------------------------------
@@ -103,9 +101,10 @@ def _guarded(check: Callable[[], Check]) -> Check:
 def platform_() -> Check:
     """Linux on x86-64: the registers need the order of stores that it keeps."""
     system, processor = platform.system(), platform.machine()
-    good = system == "Linux" and processor.lower() in ("x86_64", "amd64")
     found, expected = f"{system} on {processor}", "Linux on x86-64, which keeps the order of what is written"
-    return Check("ok", found, expected) if good else Check(FAILED, found, expected, SIMULATE)
+    if system == "Linux" and processor.lower() in ("x86_64", "amd64"):
+        return Check("ok", found, expected)
+    return Check(FAILED, found, expected, SIMULATE)
 
 
 def python() -> Check:
@@ -165,7 +164,6 @@ def compiled(functions: Mapping[str, Callable[[], str]]) -> Check:
 
 
 def cuda() -> Check:
-    """For information."""
     if not torch.cuda.is_available():
         return Check("ok", "none; models train on the CPU", "either")
     names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
@@ -251,9 +249,8 @@ def memory() -> Check:
     have, limit = machine.memory()
     here = "" if limit is None else f" of the container's {limit / 1e6:,.0f} MB"
     found = f"{have / 1e6:,.0f} MB available{here}: about {have // AGENT:.0f} agents with a model of 100 MB"
-    return _enough(
-        have, 0.5e9, 2 * AGENT, found, "end other programs; in a container: docker run --memory=8g"
-    )
+    do = "end other programs; in a container: docker run --memory=8g"
+    return _enough(have, 0.5e9, 2 * AGENT, found, do)
 
 
 def _enough(have: float, least: float, plenty: float, found: str, do: str) -> Check:

@@ -23,7 +23,7 @@ READS, LENGTH, PATIENCE = 300, 10_000, 60.0
 
 
 def run() -> str:
-    """What went wrong; empty if nothing did. Raises SharedMemoryError or OSError where there is no shared memory."""
+    """What went wrong; empty if nothing did. Raises SharedMemoryError or OSError where there is none."""
     room = make_run_folder({})
     said: list[str] = []
     end, succeeded = time.monotonic() + PATIENCE, 0

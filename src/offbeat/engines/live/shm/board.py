@@ -102,7 +102,6 @@ class Board:
         return self._numbers[agent * ROW : (agent + 1) * ROW]
 
     def column(self, which: Row) -> Cells:
-        """One word of every row."""
         return self._rows[which : self.n * ROW : ROW]
 
     @staticmethod
@@ -144,7 +143,7 @@ class Board:
         self.order = Order.RUN
 
     def change(self, agent: int, incarnation: int) -> None:
-        """Tell everybody that an agent has joined (incarnation > 0) or is gone (< 0). For the launcher only."""
+        """Tell everybody that an agent has joined (incarnation > 0) or is gone (< 0). The launcher's."""
         count = self.membership
         if count >= CHANGES:
             raise SharedMemoryError(f"Agents came and went {CHANGES} times; a run can remember no more.")
@@ -152,7 +151,6 @@ class Board:
         self.words[3] = count + 1
 
     def since(self, count: int) -> list[tuple[int, int]]:
-        """The changes after the first `count` ones."""
         words = self.changes[2 * count : 2 * self.membership].tolist()
         return [*zip(words[::2], words[1::2], strict=True)]
 
@@ -175,7 +173,6 @@ class Bell:
         return readable([self.handle, *others], timeout)
 
     def quiet(self) -> None:
-        """Forget what has rung so far."""
         with suppress(BlockingIOError):
             while len(os.read(self.handle, 4096)) == 4096:
                 pass

@@ -47,7 +47,6 @@ class Mailbox:
 
     @staticmethod
     def attach(path: Path) -> Mailbox:
-        """Map the sender's queue. Raises SharedMemoryError if it is not one."""
         mapped = memory.attach(path, MAGIC, "a mailbox")
         if HEAD.unpack_from(mapped)[1] != len(mapped) - START:
             raise memory.not_ours(path, "a mailbox")
@@ -93,7 +92,7 @@ class Mailbox:
         return layout.message(words, vectors), Tag.of(words)
 
     def wanted(self) -> bool:
-        """Whether the sender has been waiting for room; asked by the receiver after it has taken something."""
+        """Whether the sender has been waiting for room; asked after something was taken."""
         waits = bool(self._head[WANTED])
         self._head[WANTED] = 0
         return waits

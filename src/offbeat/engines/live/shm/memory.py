@@ -17,7 +17,7 @@ from offbeat.engines.live.shm.wire import ALIGN, SharedMemoryError
 
 
 def create(path: Path, size: int, head: bytes) -> mmap.mmap:
-    """A new file of `size` bytes that begins with `head`, mapped. Raises SharedMemoryError where it does not fit.
+    """A new file of `size` bytes that begins with `head`. Raises SharedMemoryError where it does not fit.
 
     It gets its name when it is complete, so whoever finds it can use it.
     """

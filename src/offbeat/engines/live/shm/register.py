@@ -44,14 +44,13 @@ class Register:
 
     @staticmethod
     def create(path: Path, layout: Layout, to: Sequence[int] = ()) -> Register:
-        """A new register, of version 0: nothing published yet. Raises SharedMemoryError where it does not fit."""
+        """A new register, nothing published yet. Raises SharedMemoryError where it does not fit."""
         text = json.dumps([*to]).encode() + b"\n" + layout.text
         size = aligned(HEAD.size + len(text)) + SLOTS * sum(_slot(layout))
         return Register(path, memory.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
 
     @staticmethod
     def attach(path: Path) -> Register:
-        """Map somebody else's register. Raises SharedMemoryError if it is not one."""
         mapped = memory.attach(path, MAGIC, "a register")
         with reading(path, "a register of a run"):
             _, length, _ = HEAD.unpack_from(mapped)

@@ -34,7 +34,7 @@ class Shared:
     lock: Lock
 
     def remove(self) -> None:
-        """Remove the folder with the files in it. Folders in it, which no run makes, stay, and it with them."""
+        """Remove the folder and its files. Folders in it, which no run makes, stay, and it with them."""
         with suppress(OSError):
             handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -84,7 +84,7 @@ def _attempt() -> Shared | None:
 
 
 def dead() -> Iterator[Shared]:
-    """The folders of runs whose launcher is gone; nobody can begin one there before the next is asked for."""
+    """The folders of runs whose launcher is gone, each locked until the next is asked for."""
     for path in sorted(SHARED.glob(f"{PREFIX}*")) if SHARED.is_dir() else []:
         with suppress(OSError):
             about = path.lstat()

@@ -58,7 +58,6 @@ class Tag(NamedTuple):
 
     @staticmethod
     def of(words: Words) -> Tag:
-        """That of a message with these words."""
         return Tag(*words[: len(Tag._fields)])
 
 
@@ -85,7 +84,7 @@ class Layout:
 
     @staticmethod
     def of(message: Message) -> Layout:
-        """The layout of this message; its vectors need their values. Raises SharedMemoryError for other fields."""
+        """Of this message, whose vectors have values. Raises SharedMemoryError for other fields."""
         numbers: list[tuple[str, str]] = []
         vectors: list[tuple[str, Shape]] = []
         for name in message.__dataclass_fields__:
@@ -106,7 +105,6 @@ class Layout:
 
     @cached_property
     def text(self) -> bytes:
-        """As JSON."""
         return json.dumps([self.kind, self.numbers, self.vectors]).encode()
 
     @cached_property
@@ -117,9 +115,7 @@ class Layout:
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """Where each part begins, in bytes from the words' end, which is aligned; and where the last one
-        ends.
-        """
+        """Where each part begins, in bytes from the words' aligned end; and where the last one ends."""
         at, offsets = 0, []
         for _, parts in self.vectors:
             for dtype, length in parts:
@@ -138,9 +134,7 @@ class Layout:
         ]
 
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
-        """Write tag, numbers and stamps there. Raises SharedMemoryError for a number of another type than this
-        layout's.
-        """
+        """Write tag, numbers and stamps. Raises SharedMemoryError for a number of an unexpected type."""
         numbers = [getattr(message, name) for name, _ in self.numbers]
         stamps = [getattr(message, name).stamp or NO_STAMP for name, _ in self.vectors]
         try:
@@ -187,7 +181,7 @@ def read_layout(text: bytes) -> Layout:
 
 @lru_cache(maxsize=1000)
 def message_type(kind: str) -> type:
-    """The class of this name, among those that are loaded. Raises SharedMemoryError if it is no frozen dataclass."""
+    """The loaded class of this name. Raises SharedMemoryError if it is no frozen dataclass."""
     module, _, name = kind.partition(":")
     found: Any = sys.modules.get(module)
     for part in name.split("."):
