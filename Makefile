@@ -64,10 +64,10 @@ fuzz-worlds: $(READY)
 	$(BIN)/python tests/support/fuzz_worlds.py 2000
 
 docs: $(READY)
-	$(BIN)/python tests/support/picture.py
 	$(BIN)/pdoc --docformat google --output-directory build/docs \
 		$$(cd src && find offbeat -name '*.py' ! -name __main__.py | sed 's|/__init__.py$$||; s|\.py$$||; s|/|.|g' | sort)
-	@echo "Written: build/docs/index.html"
+	$(BIN)/python tests/support/picture.py build/docs
+	@echo "Written: build/docs/index.html, build/docs/design.html"
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

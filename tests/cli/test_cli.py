@@ -31,7 +31,7 @@ from offbeat.core.system import machine
 from offbeat.experiments import comparison, needs, portions
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import run_many
-from offbeat.world.delays import parse
+from offbeat.world.delays import FAMILIES, parse
 
 KEYS = {
     "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
@@ -748,7 +748,7 @@ def test_lists_name_everything_that_can_be_named(call: Call) -> None:
         "topologies": offbeat.TOPOLOGIES,
         "tasks": offbeat.TASKS,
         "cases": offbeat.CASES,
-        "delays": {"gamma", "lognormal", "exponential", "constant"},
+        "delays": FAMILIES.keys() - {"empirical"},
     }
     whole = call("list")
     assert whole.code == 0
