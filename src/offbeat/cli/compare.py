@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from offbeat.cli.console import progress_bar, told_by
-from offbeat.cli.options import with_settings
+from offbeat.cli.options import JsonFile, Quiet, ReportFile, with_settings
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING
@@ -71,13 +71,8 @@ def compare(
             rich_help_panel=RUNNING,
         ),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=RUNNING)
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=RUNNING),
-    ] = None,
+    json: JsonFile = None,
+    report: ReportFile = None,
     traces: Annotated[
         Path | None,
         typer.Option(help="Write the trace of every run to this folder, as .npz.", rich_help_panel=RUNNING),
@@ -88,9 +83,7 @@ def compare(
             "--show-tuning", help="Print what every tuned learning rate gave, too.", rich_help_panel=RUNNING
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUNNING)
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from offbeat.core.settings import SCOPES, Setting, declared
+from offbeat.core.settings import RUNNING, SCOPES, Setting, declared
+
+JsonFile = Annotated[
+    Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=RUNNING)
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=RUNNING),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUNNING)
+]
+"""Options that several commands have."""
 
 Command = Callable[..., None]
 KEYWORD = inspect.Parameter.KEYWORD_ONLY

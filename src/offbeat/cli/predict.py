@@ -13,7 +13,9 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.compare import check_writable
+from offbeat.cli.options import JsonFile, Quiet
 from offbeat.cli.outputs import Outputs
+from offbeat.core.settings import WORLD
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
 from offbeat.experiments.predicting import REPEATS, Prediction, Summary, predict
@@ -22,7 +24,7 @@ from offbeat.results.table import target_name
 from offbeat.results.values import VERSION
 from offbeat.world.world import CASES
 
-WHAT, WORLD, OUTPUT = "What is predicted", "The world", "Output"
+WHAT = "What is predicted"
 
 
 def register(app: typer.Typer) -> None:
@@ -63,12 +65,8 @@ def predict_command(
         typer.Option(help="The slow agent of the case; default: the centre.", rich_help_panel=WORLD),
     ] = None,
     slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
-    json: Annotated[
-        Path | None, typer.Option(help="Write all numbers to this file.", rich_help_panel=OUTPUT)
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
-    ] = False,
+    json: JsonFile = None,
+    quiet: Quiet = False,
 ) -> None:
     """Say what another algorithm, graph or straggler would give, from the times measured in one live run.
 

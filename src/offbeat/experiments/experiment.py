@@ -15,7 +15,19 @@ import networkx as nx
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.errors import SettingError
-from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, TEXT, WORLD, Kind, finite, setting, text
+from offbeat.core.settings import (
+    LEARNING,
+    PATH,
+    RUNNING,
+    TASK,
+    TEXT,
+    WORLD,
+    Kind,
+    declared,
+    finite,
+    setting,
+    text,
+)
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
 from offbeat.tasks.task import Task
@@ -57,13 +69,13 @@ def _spelt_delay(name: str, value: Any) -> str:
     return str(value).strip() if delay.values else str(delay)  # measured delays go by their file
 
 
-def _usual_delay(name: str, default: Delay) -> Callable[[Mapping[str, Any]], str]:
+def _usual_delay(name: str) -> Callable[[Mapping[str, Any]], str]:
     """However it is spelt, as long as it is the default; measured delays are not."""
 
     def usual(settings: Mapping[str, Any]) -> str:
-        said = str(settings[name])
+        said, default = str(settings[name]), str(declared(Experiment)[name].default)
         measured = said.split()[0] in ("file", "empirical")
-        return said if not measured and str(parse(said)) == str(default) else str(default)
+        return said if not measured and str(parse(said)) == default else default
 
     return usual
 
@@ -92,8 +104,30 @@ CRASHES = Kind(list[str], "list string", _crashes, _spelt_crashes, lambda crashe
 # -- the settings ----------------------------------------------------------------------------------
 
 
+COMPUTE = (
+    "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
+    "'file PATH:COLUMN'."
+)
+EXECUTOR = (
+    "How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
+    "results are the same."
+)
+DEVICE = (
+    "Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
+    "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU."
+)
+
+
 def _slow(settings: Mapping[str, Any]) -> bool:
     return bool(settings["case"] != "base")
+
+
+def _by_label(settings: Mapping[str, Any]) -> bool:
+    return settings["dirichlet"] is None
+
+
+def _every(settings: Mapping[str, Any]) -> float:
+    return float(settings["until"]) / EVALUATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,42 +142,30 @@ class Experiment:
     """
 
     task: str | Task = setting("digits", TASK, f"What is trained: {', '.join(TASKS)}.", NAMED_TASK)
-    agents: int | None = setting(
-        None, TASK, f"How many agents; default: as many as the task or the graph has, or {AGENTS}."
-    )
+    agents: int | None = setting(None, TASK, f"How many; default: the task's, the graph's, or {AGENTS}.")
     topology: str | nx.Graph | Topology = setting(
         "grid",
         TASK,
-        "Who hears whom; see 'offbeat list topologies'. Some take a parameter: 'random-regular:4'.",
+        "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'.",
         GRAPH,
     )
     case: str = setting("base", WORLD, f"One of {', '.join(CASES)}.")
-    straggler: int | None = setting(
-        None, WORLD, "The slow agent; default: the centre of the graph.", needs=_slow
-    )
+    straggler: int | None = setting(None, WORLD, "The slow agent; default: the graph's centre.", needs=_slow)
     slowdown: float = setting(10.0, WORLD, "How many times slower.", needs=_slow)
     skew: float = setting(
-        1.0,
-        TASK,
-        "Fraction of the data that is split by sorted label, the rest uniformly.",
-        needs=lambda settings: settings["dirichlet"] is None,
+        1.0, TASK, "Fraction of the data that is split by sorted label, the rest uniformly.", needs=_by_label
     )
     dirichlet: float | None = setting(None, TASK, "Split by a Dirichlet mixture with this alpha instead.")
     batch: int = setting(32, LEARNING, "Samples in a minibatch.")
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
     until: float | None = setting(
-        None, LEARNING, "Simulated time at which a run ends; default: the task's. Of a live run: in units."
+        None, LEARNING, "Simulated time at which a run ends; default: the task's. Live: in units of --unit."
     )
     target: float | None = setting(
-        None,
-        LEARNING,
-        "Test accuracy of the average model (quadratic: gap to the optimum); default: the task's.",
+        None, LEARNING, "Test accuracy of the average model, or its loss (quadratic); default: the task's."
     )
     eval_every: float | None = setting(
-        None,
-        LEARNING,
-        f"Time between evaluations; default: until / {EVALUATIONS}.",
-        usual=lambda settings: settings["until"] / EVALUATIONS,
+        None, LEARNING, f"Time between evaluations; default: until / {EVALUATIONS}.", usual=_every
     )
     loss: float = setting(
         0.0, WORLD, "Probability that a receiver misses a published model; mail always arrives.", brief=True
@@ -151,44 +173,22 @@ class Experiment:
     crash: str | Crash | tuple[str | Crash, ...] = setting(
         (), WORLD, "'agent 3 at 100 until 200'; repeat it for more.", CRASHES, live=False
     )
-    compute: str | Delay = setting(
-        Delay("gamma"),
-        WORLD,
-        "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
-        "'file PATH:COLUMN'.",
-        DELAY,
-        usual=_usual_delay("compute", Delay("gamma")),
-    )
+    compute: str | Delay = setting(Delay("gamma"), WORLD, COMPUTE, DELAY, usual=_usual_delay("compute"))
     communication: str | Delay = setting(
         Delay("lognormal"),
         WORLD,
         "How long sending a model takes, likewise.",
         DELAY,
-        usual=_usual_delay("communication", Delay("lognormal")),
+        usual=_usual_delay("communication"),
     )
     data: str | Path | None = setting(
         None,
         TASK,
-        "Folder with the IDX files of (Fashion-)MNIST; default: OFFBEAT_DATA, else they are downloaded.",
+        "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded.",
         PATH,
     )
-    executor: str = setting(
-        "auto",
-        RUNNING,
-        "How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
-        "results are the same.",
-        TEXT,
-        live=False,
-        brief=True,
-    )
-    device: str = setting(
-        "cpu",
-        RUNNING,
-        "Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
-        "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU.",
-        live=False,
-        brief=True,
-    )
+    executor: str = setting("auto", RUNNING, EXECUTOR, TEXT, live=False, brief=True)
+    device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)
 
 
 NAMES = Kind(str, "string", _as_is, _as_is)
@@ -196,39 +196,29 @@ NUMBERS = Kind(str, "list float64", _as_is, _as_is)
 LR = Kind(list[str], "float64", _as_is, finite)
 """Kinds of what `comparison.plan` checks."""
 
+LRS = (
+    "The learning rate: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them (repeatable)."
+)
+TUNE_BY = (
+    "What --lr tuned goes by, as median over seeds that are not compared: loss (default; time until most of "
+    "the way down is made), target (time to it), final (the loss at the end)."
+)
+TUNE_GRID = (
+    "The learning rates that --lr tuned tries first: '0.01,0.1,1'; then four more around the best. Default: "
+    f"{GRID[0]:g} to {GRID[-1]:g}."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """Which runs of an experiment are made: algorithms, learning rates, seeds."""
 
     algorithms: Any = setting(
-        ",".join(ALGORITHMS),
-        TASK,
-        "Names with commas between; options after a colon, as in 'dsgd:after'.",
-        NAMES,
+        ",".join(ALGORITHMS), TASK, "Names with commas between; options after a colon: 'dsgd:after'.", NAMES
     )
-    lr: Any = setting(
-        None,
-        LEARNING,
-        "The learning rate: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them "
-        "(repeatable).",
-        LR,
-    )
-    tune_by: str | None = setting(
-        None,
-        LEARNING,
-        "What --lr tuned goes by, as median over seeds that are not compared: loss (default; time until most "
-        "of the way down is made), target (time to it), final (the loss at the end).",
-        live=False,
-    )
-    tune_grid: Any = setting(
-        None,
-        LEARNING,
-        "The learning rates that --lr tuned tries first: '0.01,0.1,1'; then four more around the best. "
-        f"Default: {GRID[0]:g} to {GRID[-1]:g}.",
-        NUMBERS,
-        live=False,
-    )
+    lr: Any = setting(None, LEARNING, LRS, LR)
+    tune_by: str | None = setting(None, LEARNING, TUNE_BY, live=False)
+    tune_grid: Any = setting(None, LEARNING, TUNE_GRID, NUMBERS, live=False)
     tune_seeds: int | None = setting(
         None, LEARNING, f"How many seeds --lr tuned uses; default: {SEEDS}.", live=False
     )
