@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
-from offbeat.engines.live.node.enter import Place
+from offbeat.engines.live.node.enter import AgentContext
 from offbeat.engines.live.node.guard import IGNORE, SKIP
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
 from offbeat.training.member import Member
 
@@ -35,11 +36,8 @@ def wrapped(folder: Path, numbers: int, tensors: int, on_nan: str) -> tuple[Memb
     board = Board.create(folder / "board", 1)
     board.change(0, 1)
     board.begin()
-    settings = {
-        "agents": 1, "topology": "complete", "algorithm": "adsgd", "seed": 0, "unit": 1.0, "faults": [],
-        "folder": str(folder), "checkpoint_every": "1000000", "resume": False, "on_nan": on_nan,
-    }  # fmt: skip
-    member = Member(Place(folder, 0, 1, os.pipe()[0], settings))
+    settings = RunSettings(agents=1, folder=folder, program=ScriptProgram("complete"), on_nan=on_nan)
+    member = Member(AgentContext(folder, 0, 1, os.pipe()[0], settings))
     model = nn.ParameterList([nn.Parameter(torch.randn(numbers // tensors)) for _ in range(tensors)])
     optimizer = member.wrap(model, SGD(model.parameters(), lr=1e-4))
     for p in model.parameters():

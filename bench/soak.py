@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from offbeat.engines.live.launcher.launch import Job, Launcher
+from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 
 SCRIPT = Path(__file__).parent / "scripts" / "flat_out.py"
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -82,12 +83,12 @@ def main() -> None:
     args = parser.parse_args()
     samples = Samples()
     with tempfile.TemporaryDirectory() as folder:
-        settings = {
-            "agents": args.agents, "topology": "ring", "algorithm": args.algorithm, "seed": 0, "unit": 1.0,
-            "folder": folder, "checkpoint_every": "20s", "resume": False, "faults": [],
-        }  # fmt: skip
-        command = ["-m", "offbeat.training.child", str(SCRIPT), str(args.seconds)]
-        job = Job(args.agents, command, Path(folder), settings)
+        program = ScriptProgram("ring", (str(SCRIPT), str(args.seconds)))
+        settings = RunSettings(
+            agents=args.agents, folder=Path(folder), program=program, algorithm=args.algorithm,
+            checkpoint_every=CheckpointPolicy(seconds=20.0),
+        )  # fmt: skip
+        job = Job(settings, ["-m", "offbeat.training.child", *program.command])
         Launcher(job, lambda agent, line: print(f"[{agent}] {line}"), samples).run()
         logs = sum(path.stat().st_size for path in Path(folder).glob("*.trace")) / 1e6
     sys.stderr.write("\n")

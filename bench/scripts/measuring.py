@@ -20,8 +20,7 @@ import numpy as np
 from paced import STEP
 
 from offbeat.engines.live.launcher.launch import Job, Launcher
-from offbeat.engines.live.node.enter import log_path
-from offbeat.engines.live.node.log import merged
+from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row, State
 from offbeat.engines.trace import Trace
 
@@ -30,7 +29,8 @@ PACED, RACE, ONE_STEP = (SCRIPTS / f"{name}.py" for name in ("paced", "race", "o
 Steps = np.ndarray[Any, Any]
 Cycle = dict[str, dict[int, Steps]]
 Watch = Callable[[Launcher], None]
-NEVER = "1000000"
+NEVER = 1_000_000
+"""Steps between checkpoints: one is saved at the end."""
 
 
 def tell(text: str) -> None:
@@ -145,13 +145,13 @@ def launch(
     watch: Watch | None = None,
 ) -> Trace:
     """A run of a script with offbeat, as `offbeat launch` starts it; its trace."""
-    settings = {
-        "agents": agents, "topology": topology, "algorithm": "adsgd", "seed": 0, "unit": 1.0,
-        "folder": str(where), "checkpoint_every": NEVER, "resume": False, "faults": [],
-    }  # fmt: skip
-    job = Job(agents, ["-m", "offbeat.training.child", str(script), *arguments], where, settings)
-    Launcher(job, lambda agent, line: tell(f"[{agent}] {line}"), watch).run()
-    return merged([log_path(where, i) for i in range(agents)], settings)
+    program = ScriptProgram(topology, (str(script), *arguments))
+    policy = CheckpointPolicy(NEVER)
+    settings = RunSettings(agents=agents, folder=where, program=program, checkpoint_every=policy)
+    job = Job(settings, ["-m", "offbeat.training.child", *program.command])
+    launcher = Launcher(job, lambda agent, line: tell(f"[{agent}] {line}"), watch)
+    launcher.run()
+    return launcher.trace()
 
 
 def processes(

@@ -17,7 +17,6 @@ from rich.text import Text
 
 import offbeat
 from offbeat.cli import commands
-from offbeat.cli import live as cli_live
 from offbeat.cli import predict as cli_predict
 from offbeat.cli.console import CONTROLS, Out
 from offbeat.core.errors import ContractError, DiskError
@@ -26,7 +25,7 @@ from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.experiments import portions
 from offbeat.experiments.jobs import Job
-from offbeat.experiments.liverun import ENDED
+from offbeat.experiments.live.running import ENDED, LiveRun
 from offbeat.experiments.runs import run_many
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import Point
@@ -111,16 +110,14 @@ def test_a_live_run_that_fails_costs_none_of_those_before(
     """Nor does one whose results could not be written, which is an error."""
     made = offbeat.compare("adsgd", task="quadratic", agents=4, topology="ring", until=5).runs[0]
 
-    def run_live(
-        p: object, e: object, row: offbeat.Algorithm, lr: float, folder: Path, *_: object
-    ) -> tuple[Run, int]:
-        if row.name == "dsgd":
+    def run(self: LiveRun, *_: object) -> tuple[Run, int]:
+        if self.spec.name == "dsgd":
             raise RunFailed("agent 1 died")
         if whole:
-            (folder / ENDED).touch()
+            (self.folder / ENDED).touch()
         return made, 0
 
-    monkeypatch.setattr(cli_live, "run_live", run_live)
+    monkeypatch.setattr(LiveRun, "run", run)
     outcome = call(
         "live", "--task", "quadratic", "--algorithms", "adsgd,dsgd", "--until", "5", "--json", "out.json"
     )

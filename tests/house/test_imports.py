@@ -18,7 +18,9 @@ ALGORITHM = {"collections", "dataclasses", "offbeat.core.agent", "offbeat.core.e
 LIVE = {
     *(f"offbeat.engines.live.shm.{name}" for name in ("board",)),
     *(f"offbeat.engines.live.node.{name}" for name in ("driver", "faults", "performer")),
-    "offbeat.training.saver",
+    "offbeat.engines.live.node.saving",
+    "offbeat.experiments.live.program",
+    "offbeat.experiments.live.running",
     *(
         f"offbeat.engines.live.launcher.{name}"
         for name in ("children", "doctor", "launch", "metrics", "output", "screen", "selftest")
@@ -37,7 +39,7 @@ ONLY = {
         "offbeat.engines.sim.replay",
         "offbeat.core.system.streams",
     },
-    "time": {"offbeat.cli.console", "offbeat.experiments.liverun", "offbeat.experiments.runs", *LIVE},
+    "time": {"offbeat.cli.console", "offbeat.experiments.runs", *LIVE},
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {"offbeat.engines.live.node.driver", "offbeat.experiments.workers"},
     "multiprocessing": {"offbeat.experiments.workers"},

@@ -40,13 +40,13 @@ from offbeat.engines.live.node.checkpoint import (
     agent_state,
     latest,
     load,
-    refuse_other,
     restore_agent,
     restore_rule,
     rule_state,
     save,
     step_name,
 )
+from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.encode import decode, encode
 from offbeat.engines.sim.simulator import Simulator
 

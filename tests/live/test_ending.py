@@ -1,5 +1,6 @@
 """How an agent's life ends: what is told once, tried again, kept; and no failure goes unsaid."""
 
+import json
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.ending import Ending, Failure, take, tell
 from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.trace import Trace
@@ -183,17 +185,18 @@ def test_a_process_that_an_agent_starts_does_not_join(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Workers of a DataLoader that run the script again, say: they inherit the variables."""
-    (tmp_path / "run.json").write_text("{}")
+    settings = RunSettings(agents=2, folder=tmp_path, program=ScriptProgram("ring"))
+    (tmp_path / "run.json").write_text(json.dumps(settings.record()))
     known = {"RUN": str(tmp_path), "RANK": "1", "INCARNATION": "1", "LIFELINE": "0"}
     for name, value in known.items():
         monkeypatch.setenv(f"OFFBEAT_{name}", value)
     monkeypatch.setenv(enter.STARTED, "0")
     monkeypatch.setattr(enter, "end_with_parent", lambda lifeline: None)
     enter.arrive()
-    assert enter.place() is not None
+    assert enter.agent_context() is not None
     monkeypatch.setenv(enter.STARTED, str(os.getppid()))
     with pytest.raises(SettingError, match=r"no agent of the run.*__main__.*unset OFFBEAT_RUN"):
-        enter.place()
+        enter.agent_context()
 
 
 # -- the second thread -----------------------------------------------------------------------------

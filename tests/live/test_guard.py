@@ -36,6 +36,7 @@ from offbeat.engines.live.node.guard import (
     not_finite,
 )
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.settings import CheckpointPolicy
 from offbeat.engines.live.shm.board import Board, Order, Row
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.tasks.quadratic import Quadratic
@@ -227,7 +228,7 @@ def test_a_final_checkpoint_that_is_not_finite_fails_the_agent_once_the_others_a
     """Also where the same step's was refused before; the ones before it stay."""
     left: list[Driver] = []
     monkeypatch.setattr(Driver, "leave", lambda driver: left.append(driver))
-    model, agent = nn.Linear(6, 6), in_a_run(on_nan="ignore", checkpoint_every="1")
+    model, agent = nn.Linear(6, 6), in_a_run(on_nan="ignore", checkpoint_every=CheckpointPolicy(1))
     poisoned(model, agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1)), 11, steps=True)
     with pytest.raises(NotFinite, match=r"Agent 0: .* is not finite, so .*step-000000012 is not written"):
         agent.leave()
@@ -239,7 +240,7 @@ def test_what_a_first_batch_has_spoilt_is_not_taken_for_usual(
     in_a_run: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Driver, "leave", lambda driver: None)
-    model, agent = Normed(), in_a_run(on_nan="ignore", checkpoint_every="1")
+    model, agent = Normed(), in_a_run(on_nan="ignore", checkpoint_every=CheckpointPolicy(1))
     scaled(model, agent.wrap(model, torch.optim.SGD(model.parameters(), 0.1)), range(1))
     with pytest.raises(NotFinite, match="is not written"):
         agent.leave()
@@ -250,7 +251,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_written_over_one_that_is(
     in_a_run: Join, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = nn.Linear(6, 6)
-    agent = in_a_run(on_nan="ignore", checkpoint_every="1")
+    agent = in_a_run(on_nan="ignore", checkpoint_every=CheckpointPolicy(1))
     poisoned(model, agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1)), 5, steps=True)
     assert not finite(model.parameters()), "it is ignored"
     assert checkpoint.latest(tmp_path / "checkpoints" / "agent-0") == [5, 4]

@@ -44,6 +44,7 @@ from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.post import Link
 from offbeat.engines.live.node.snapshots import ModelSnapshots
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Medium
@@ -52,7 +53,7 @@ from offbeat.engines.sim.replay import Replay
 from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.liverun import Watcher, all_alike
+from offbeat.experiments.live.running import Watcher, all_alike
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import prepare
 from offbeat.tasks.quadratic import random_quadratic
@@ -207,7 +208,7 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     (start,) = p.task.initial()
     seen: dict[int, Vector] = {0: Vector((start + 1,)), 1: Vector((start + 2,))}
     monkeypatch.setattr(
-        "offbeat.experiments.liverun.model_of",
+        "offbeat.experiments.live.running.model_of",
         lambda shared, board, i: (seen[i], Tag()) if i in seen else None,
     )
     board = Board.create(tmp_path / "board", 2)
@@ -216,7 +217,7 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     board.rows[:, Row.STEPS] = 5, 6
     first = Watcher(p, 1.0, ModelSnapshots(tmp_path / "looks", all_alike(p), anew=True))
     first(launcher)
-    first.looks.close()
+    first.snapshots.close()
     with (tmp_path / "looks").open("ab") as file:
         file.write(b"half a record")
     del seen[1]
@@ -225,8 +226,8 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     board.rows[:, Row.STEPS] = 4, 0
     second = Watcher(p, 1.0, ModelSnapshots(tmp_path / "looks", all_alike(p), anew=False))
     second(launcher)
-    second.looks.add(math.inf, second.looks.taken[-1][1], 12)
-    second.looks.close()
+    second.snapshots.add(math.inf, second.snapshots.taken[-1][1], 12)
+    second.snapshots.close()
     looks = ModelSnapshots(tmp_path / "looks", all_alike(p), anew=False)
     assert [(now, steps) for now, _, steps in looks.taken] == [(0.0, 11), (5.0, 11)]
     assert [[float((x - start).mean()) for x in parts[0]] for _, parts, _ in looks.taken] == [[1, 2], [3, 2]]
@@ -379,7 +380,9 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
 def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
     """Between the initial values and the description: its next life proposes again."""
     (tmp_path / "initial").write_bytes(b"half")
-    here = enter.Place(tmp_path, 0, 2, 0, {})
+    here = enter.AgentContext(
+        tmp_path, 0, 2, 0, RunSettings(agents=1, folder=tmp_path, program=ScriptProgram("ring"))
+    )
     enter.propose(here, {"model": "a"}, Vector((torch.arange(3.0),)))
     settle()
     assert enter.agree(here, {"model": "a"}).parts[0].tolist() == [0.0, 1.0, 2.0]

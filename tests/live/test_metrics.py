@@ -33,6 +33,7 @@ from offbeat.engines.live.launcher import screen as screen_module
 from offbeat.engines.live.launcher.launch import Job, Launcher
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen
+from offbeat.engines.live.settings import ExperimentProgram, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
@@ -80,7 +81,8 @@ def launcher(clock: Clock, tmp_path: Path) -> Iterator[Launcher]:
     """Four agents that run, as far as the board says."""
     with TemporaryDirectory(dir="/dev/shm", prefix="offbeat-test-") as folder:
         n = 4
-        made = Launcher(Job(n, [], tmp_path, {}), lambda agent, line: None)
+        settings = RunSettings(agents=n, folder=tmp_path, program=ScriptProgram("ring"))
+        made = Launcher(Job(settings, []), lambda agent, line: None)
         made.shared, made.restarts, made.again = Path(folder), [0] * n, {}
         made.board = Board.create(made.shared / "board", n)
         running = {
@@ -174,7 +176,7 @@ def test_states_and_the_last_look(launcher: Launcher, clock: Clock, tmp_path: Pa
 
 def test_steps_of_a_former_run_are_no_rate(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
     metrics = Metrics(tmp_path)
-    launcher.job = Job(4, [], tmp_path, {}, elapsed=100.0)
+    launcher.elapsed = 100.0
     metrics(launcher)
     for steps in (5000, 5007):
         launcher.board.rows[:, Row.STEPS] = steps
@@ -472,10 +474,8 @@ def test_a_stopped_terminal_stops_nothing(launcher: Launcher, clock: Clock, tmp_
 
 def test_a_real_run(tmp_path: Path) -> None:
     experiment = {"task": "quadratic", "agents": 2, "topology": "ring", "until": 65.0}
-    settings = {
-        "experiment": experiment, "seed": 0, "algorithm": "adsgd", "lr": 0.05, "unit": 0.02,
-        "folder": str(tmp_path), "agents": 2, "faults": [], "checkpoint_every": 0, "resume": False,
-    }  # fmt: skip
+    program = ExperimentProgram(experiment, 0.05)
+    settings = RunSettings(agents=2, folder=tmp_path, program=program, unit=0.02)
     metrics, err, out = Metrics(tmp_path), io.StringIO(), io.StringIO()
     with Screen(Console(file=err), Console(file=out)) as screen:
 
@@ -483,7 +483,7 @@ def test_a_real_run(tmp_path: Path) -> None:
             metrics(launcher)
             screen.update(launcher, metrics)
 
-        job = Job(2, ["-m", "offbeat.experiments.liverun"], tmp_path, settings)
+        job = Job(settings, ["-m", "offbeat.experiments.live.program"])
         Launcher(job, lambda agent, line: screen.print(f"[{agent}] {line}"), watch).run()
     metrics.close()
     assert metrics.error == out.getvalue() == ""

@@ -13,11 +13,11 @@ from warm import Started, finished, needs_shared_memory, start, until
 
 from offbeat.core.errors import SettingError
 from offbeat.engines.events import Resumed, rows_of
+from offbeat.engines.live.launcher.resuming import begun
 from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.settings import CheckpointPolicy
 from offbeat.engines.trace import Trace
-from offbeat.experiments.livefolder import begun
 from offbeat.experiments.replaying import replayed
-from offbeat.training.saver import Every
 
 pytestmark = needs_shared_memory
 
@@ -26,13 +26,16 @@ EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 500
 RUN = """
 from pathlib import Path
 from offbeat.algorithms import find
+from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.live.running import LiveRun
 from offbeat.experiments.setup import prepare
-from offbeat.experiments.liverun import run_live
 experiment = {experiment!r}
-prepared = prepare(Experiment(**experiment), 0)
-run_live(prepared, experiment, find({algorithm!r}), 0.05, Path("."), 0.005,
-         checkpoint_every=10, resume={resume})
+settings = RunSettings(
+    agents=3, folder=Path("."), program=ExperimentProgram(experiment, 0.05), algorithm={algorithm!r}, unit=0.005,
+    checkpoint_every=CheckpointPolicy(10), resume={resume},
+)
+LiveRun(prepare(Experiment(**experiment), 0), find({algorithm!r}), settings).run()
 raise SystemExit(0)
 """
 
@@ -207,10 +210,10 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
 LATE = """
 import os, time
 from pathlib import Path
-import offbeat.experiments.liverun
+import offbeat.experiments.live.program
 from offbeat.engines.live.shm.board import Board, Order
 
-prepare = offbeat.experiments.liverun.prepare
+prepare = offbeat.experiments.live.program.prepare
 
 def late(experiment, seed):
     board, end = Board.attach(Path(os.environ["OFFBEAT_RUN"]) / "board"), time.monotonic() + 60
@@ -218,7 +221,7 @@ def late(experiment, seed):
         time.sleep(0.002)
     return prepare(experiment, seed)
 
-offbeat.experiments.liverun.prepare = late
+offbeat.experiments.live.program.prepare = late
 """
 """Agents get ready only when the run is to end."""
 
@@ -287,7 +290,9 @@ def test_a_resumption_of_another_model_or_world_is_refused_with_the_difference_a
     assert "before agent 1 had saved a checkpoint, so it cannot go on. Start a new one" in cannot.complained
 
 
-REFUSED = "from offbeat.experiments import liverun\nliverun.place = lambda: liverun.find('nothing')"
+REFUSED = (
+    "from offbeat.experiments.live import program\nprogram.agent_context = lambda: program.find('nothing')"
+)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +317,10 @@ def test_a_run_that_makes_no_step_leaves_nothing_behind(command: str, tmp_path: 
 
 
 def test_how_often_is_read_before_anything_starts(tmp_path: Path) -> None:
-    assert (Every.parse("500"), Every.parse("60s")) == (Every(steps=500), Every(seconds=60.0))
-    for text in ("often", "0", "-1s", ""):
+    assert (CheckpointPolicy.parse("500"), CheckpointPolicy.parse("60s")) == (
+        CheckpointPolicy(steps=500),
+        CheckpointPolicy(seconds=60.0),
+    )
+    for text in ("often", "-1", "-1s", "0s", ""):
         with pytest.raises(SettingError, match=r"expected|Cannot read"):
-            Every.parse(text)
+            CheckpointPolicy.parse(text)

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from offbeat.algorithms import find
-from offbeat.cli import live as cli_live
 from offbeat.core.vector import Vector
 from offbeat.engines.events import RegisterRead
 from offbeat.engines.live.node import checkpoint, log
-from offbeat.engines.live.node.enter import place
+from offbeat.engines.live.node.enter import agent_context
+from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.node.snapshots import ModelSnapshots
+from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
@@ -36,7 +37,8 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
-from offbeat.experiments.livefolder import keep_asked
+from offbeat.experiments.live.folder import keep_asked
+from offbeat.experiments.live.series import resumed as series_resumed
 from offbeat.experiments.predicting import predict
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.runs import run_one
@@ -303,11 +305,22 @@ LIVE: dict[str, Any] = {
     "until": 20.0, "data": None, "compute": "gamma 0.25", "communication": "lognormal 1", "eval_every": None,
     "unit": 0.02, "algorithms": ["adsgd"], "lr": {"all": [0.05]},
 }  # fmt: skip
-HOW: dict[str, Any] = {"max_restarts": 3, "checkpoint_every": 0, "fault": ["slow agent 1 by 2"]}
+HOW: dict[str, Any] = {
+    "max_restarts": 3,
+    "checkpoint_every": 0,
+    "fault": ["slow agent 1 by 2"],
+    "on_nan": "skip",
+}
+
+
+RUN = RunSettings(
+    agents=3, folder=Path("out"), program=ExperimentProgram(EXPERIMENT, 0.05), checkpoint_every=CheckpointPolicy(5),
+    faults=(parse_fault("slow agent 1 by 2", 3),),
+).record()  # fmt: skip
 
 
 def read_live(path: Path) -> object:
-    asked, how, series = cli_live.resumed(path.parent, LIVE, HOW, set())
+    asked, how, series = series_resumed(path.parent, LIVE, HOW, set())
     return asked, how, len(series.runs)
 
 
@@ -322,7 +335,7 @@ def read_place(path: Path) -> object:
     told = {f"OFFBEAT_{name}": value for name, value in told.items()}
     os.environ.update(told)
     try:
-        here = place()
+        here = agent_context()
         assert here is not None
         return here.settings
     finally:
@@ -507,7 +520,7 @@ READERS = [
     Reader("predict", "trace.npz", make_trace, read_predicted, True, named=False,
            craft=craft_trace, weight=1),
     Reader("log", "agent-0.trace", make_log, read_log, True, craft=craft_log, weight=6),
-    Reader("run.json", "run.json", text("run.json", json.dumps(LIVE | HOW)), read_place, named=False,
+    Reader("run.json", "run.json", text("run.json", json.dumps(RUN)), read_place, named=False,
            craft=craft_json, weight=2),
     Reader("live.json", "live.json", lambda folder: keep_asked(folder, LIVE, HOW), read_live, named=False,
            craft=craft_json),

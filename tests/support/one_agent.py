@@ -3,13 +3,15 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from offbeat.engines.live.node.enter import Place
+from offbeat.engines.live.node.enter import AgentContext
+from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
 from offbeat.training import member
 
@@ -19,10 +21,9 @@ Join = Callable[..., member.Member]
 @contextmanager
 def run_of_one(folder: Path) -> Iterator[Join]:
     """What the fixture `in_a_run` is; whatever it started is ended."""
-    settings: dict[str, Any] = {
-        "agents": 1, "topology": "complete", "algorithm": "adsgd", "seed": 0, "unit": 1.0, "faults": [],
-        "folder": str(folder), "checkpoint_every": "1000", "resume": False, "on_nan": "skip",
-    }  # fmt: skip
+    settings = RunSettings(
+        agents=1, folder=folder, program=ScriptProgram("complete"), checkpoint_every=CheckpointPolicy(1000)
+    )
     bells = [Bell(bell_path(folder, i)) for i in (LAUNCHER, 0)]
     lifeline = os.pipe()
     board = Board.create(folder / "board", 1)
@@ -30,7 +31,9 @@ def run_of_one(folder: Path) -> Iterator[Join]:
     board.begin()
 
     def make(**more: Any) -> member.Member:
-        member._joined.append(member.Member(Place(folder, 0, 1, lifeline[0], settings | more)))
+        member._joined.append(
+            member.Member(AgentContext(folder, 0, 1, lifeline[0], replace(settings, **more)))
+        )
         return member._joined[-1]
 
     yield make

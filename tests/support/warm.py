@@ -197,8 +197,8 @@ class Forked:
             _standard(writing, writing, keep=pass_fds)
             sys.excepthook = sys.__excepthook__
             sys.argv = [module, *arguments]
-            if module == "offbeat.experiments.liverun":
-                offbeat.experiments.liverun.main()
+            if module == "offbeat.experiments.live.program":
+                offbeat.experiments.live.program.main()
             else:
                 assert module == "offbeat.training.child"
                 offbeat.training.child.main()
@@ -293,7 +293,7 @@ if __name__ == "__main__":
     import offbeat.cli.commands
     import offbeat.core.system.kernel
     import offbeat.engines.live.launcher.children
-    import offbeat.experiments.liverun
+    import offbeat.experiments.live.program
     import offbeat.tasks.data
     import offbeat.training.child
 

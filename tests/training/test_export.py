@@ -295,12 +295,16 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
 LIVE = """
 from pathlib import Path
 from offbeat.algorithms import find
+from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.live.running import LiveRun
 from offbeat.experiments.setup import prepare
-from offbeat.experiments.liverun import run_live
 experiment = {"task": "quadratic", "agents": 2, "topology": "complete", "until": 40}
-run_live(prepare(Experiment(**experiment), 0), experiment, find("rfast"), 0.05, Path("."), 0.005,
-         checkpoint_every=10)
+settings = RunSettings(
+    agents=2, folder=Path("."), program=ExperimentProgram(experiment, 0.05), algorithm="rfast", unit=0.005,
+    checkpoint_every=CheckpointPolicy(10),
+)
+LiveRun(prepare(Experiment(**experiment), 0), find("rfast"), settings).run()
 raise SystemExit(0)
 """
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -16,18 +17,22 @@ from offbeat.core.errors import DiskError, OffbeatError, SettingError
 from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.outfolder import out_folder
+from offbeat.engines.live.launcher.resuming import (
+    refuse_unresumable,
+    refuse_used,
+    set_damaged_aside,
+    what_is_left,
+)
 from offbeat.engines.live.launcher.screen import Screen, shown
-from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.node.faults import parse_fault
-from offbeat.engines.live.node.guard import SKIP, checked_policy
-from offbeat.engines.live.node.log import damage, elapsed, merged
+from offbeat.engines.live.node.guard import SKIP
+from offbeat.engines.live.node.log import damage
+from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace
-from offbeat.experiments.livefolder import refuse_unresumable, set_damaged_aside
 from offbeat.experiments.memory import refuse_processes
 from offbeat.experiments.replaying import replayed
 from offbeat.results.perfetto import save_perfetto
-from offbeat.training.saver import Every
 from offbeat.world.topology import build
 
 WHAT, HOW, OUTPUT = "What is run", "How", "Running and output"
@@ -68,7 +73,10 @@ def launch(
         ),
     ] = 3,
     checkpoint_every: Annotated[
-        str, typer.Option(help="Steps ('500') or seconds ('60s') between checkpoints.", rich_help_panel=HOW)
+        str,
+        typer.Option(
+            help="Steps ('500') or seconds ('60s') between checkpoints; 0: none.", rich_help_panel=HOW
+        ),
     ] = "60s",
     on_nan: Annotated[
         str,
@@ -116,36 +124,31 @@ def launch(
 
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
-    row = find(algorithm)
+    spec = find(algorithm)
     refuse_processes(agents)
-    row.check(build(topology, agents, seed))
+    spec.check(build(topology, agents, seed))
     if not module and not Path(command[0]).is_file():
         raise SettingError(
             f"There is no script {command[0]}; expected a file, or a module's name with --module."
         )
-    Every.parse(checkpoint_every)
-    checked_policy(on_nan)
-    for text in fault or []:
-        parse_fault(text, agents)
+    returns = "return" in spec.tolerates
+    settings = RunSettings(
+        agents=agents, folder=Path(), program=ScriptProgram(topology, tuple(command)), algorithm=spec.name, seed=seed,
+        faults=tuple(parse_fault(text, agents) for text in fault or []), resume=resume, on_nan=on_nan,
+        checkpoint_every=CheckpointPolicy.parse(checkpoint_every), max_restarts=max_restarts,
+    )  # fmt: skip
     check_writable(profile)
     with out_folder(out, Path(command[0]).stem) as made:
         folder = made.resolve()
         if resume:
-            refuse_unresumable(out, agents, row)
+            refuse_unresumable(out, agents, together=not returns)
             set_damaged_aside(folder, complain)
-        elif any(folder.glob("agent-*.trace")):
-            raise SettingError(
-                f"{folder} holds a run already: --resume goes on with it, another --out starts a new one."
-            )
-        settings: dict[str, Any] = {
-            "agents": agents, "topology": topology, "algorithm": row.name, "seed": seed, "unit": 1.0,
-            "folder": str(folder), "checkpoint_every": checkpoint_every, "resume": resume, "script": command,
-            "faults": fault or [], "on_nan": on_nan,
-        }  # fmt: skip
-        started = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
-        before = elapsed([log_path(folder, i) for i in range(agents)])
-        job = Job(agents, started, folder, settings, max_restarts, "return" in row.tolerates, before)
-        stopped_by = _run(job, tensorboard, profile, quiet)
+        else:
+            refuse_used(folder)
+        program = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
+        stopped_by = _run(
+            Job(replace(settings, folder=folder), program, returns), tensorboard, profile, quiet
+        )
     if stopped_by:
         raise typer.Exit(128 + stopped_by)
 
@@ -153,10 +156,9 @@ def launch(
 def _run(job: Job, tensorboard: Path | None, profile: Path | None, quiet: bool) -> int:
     """Run it, and keep what there is; the signal that ended it, 0 if none did."""
     launcher, failed = _launched(job, tensorboard, quiet)
-    logs = [log_path(job.folder, i) for i in range(job.n)]
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
-        if failed is None or all(path.exists() for path in logs):
-            _keep(merged(logs, launcher.settings), job.folder, profile, quiet)
+        if failed is None or launcher.leaves_trace:
+            _keep(launcher.trace(), job.folder, profile, quiet)
     if failed is not None:
         raise failed
     return launcher.stopped_by
@@ -167,29 +169,19 @@ def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> tuple[Launcher
     metrics = Metrics(job.folder, tensorboard)
     with (
         Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen,
-        shown(screen, metrics) as told,
+        shown(screen, metrics) as (on_output, watch),
     ):
-        launcher = Launcher(job, *told)
+        launcher = Launcher(job, on_output, watch)
         failed: OffbeatError | None = None
         try:
             launcher.run()
         except OffbeatError as error:
             if not launcher.began:
                 raise
-            failed = RunFailed(f"{error}\n{_after(job.folder)}", error.exit_code)
+            failed = RunFailed(f"{error}\n{what_is_left(job.folder)}", error.exit_code)
     for remark in metrics.remarks:
         complain(remark)
     return launcher, failed
-
-
-def _after(folder: Path) -> str:
-    """What can be done with a run that has failed."""
-    if not any((folder / "checkpoints").glob("agent-*/step-*")):
-        return "No agent had saved a checkpoint yet (--checkpoint-every)."
-    saved = f"What was saved is there: 'offbeat export {folder}' writes the model."
-    if not log_path(folder, 0).exists():
-        return f"{saved} The agents' logs are gone, so the run cannot go on."
-    return f"{saved} Once what went wrong is mended, the same command with --resume --out {folder} goes on."
 
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:

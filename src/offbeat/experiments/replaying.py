@@ -21,6 +21,7 @@ from offbeat.core.vector import Vector
 from offbeat.engines.live.node.guard import SKIP
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.performer import digest
+from offbeat.engines.live.settings import ExperimentProgram, RunSettings, ScriptProgram
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.trace import Trace
@@ -51,26 +52,31 @@ def replayed(
     compared is the schedule: which versions entered which write. Raises DataError if it is no trace of a live
         run.
     """
-    s = trace.settings
-    if "algorithm" not in s:
+    if "algorithm" not in trace.settings:
         raise DataError("The trace does not say which algorithm made it; expected the trace of a live run.")
     if why := damage(trace):
         raise DataError(why)
     if not (len(trace.events) and len(trace.writes)):
         raise DataError("The trace is empty: no agent did anything in it, so there is nothing to compare.")
     with devices.one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
-        if s["agents"] != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
+        s = RunSettings.of(trace.settings, "The trace")
+        if s.agents != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
             raise ValueError(
-                f"its settings say {s['agents']} agents, it is of {trace.agents}, not all of which began"
+                f"its settings say {s.agents} agents, it is of {trace.agents}, not all of which began"
             )
-        replay = _experiment(trace, s) if "experiment" in s else _schedule(trace, s)
+        program = s.program
+        replay = (
+            _schedule(trace, s, program.topology)
+            if isinstance(program, ScriptProgram)
+            else _experiment(trace, s, program)
+        )
         again = replay.run(progress)
     lines = [f"{len(trace.events)} events and {len(trace.writes)} writes of {trace.agents} agents replayed."]
     schedule = np.array_equal(again.writes, trace.writes) and np.array_equal(again.mixed, trace.mixed)
     lines.append(f"Schedule and mixed versions: {'the same' if schedule else 'DIFFERENT'}.")
     lines.append(f"Staleness: B = {again.staleness().B}, D = {again.staleness().D}.")
     same = schedule
-    if "experiment" in s and folder is not None:
+    if isinstance(program, ExperimentProgram) and folder is not None:
         equal = [_equal(folder, i, life.model) for i, life in enumerate(replay.lives)]
         known = [e for e in equal if e is not None]
         lines.append(f"Final models: {sum(known)} of {len(known)} equal bit for bit.")
@@ -86,28 +92,25 @@ def _equal(folder: Path, i: int, model: Vector) -> bool | None:
         return bool(json_in(path)["model"] == digest(model))
 
 
-def _experiment(trace: Trace, s: Any) -> Replay:
-    p = prepare(Experiment(**s["experiment"]), s["seed"])
+def _experiment(trace: Trace, s: RunSettings, program: ExperimentProgram) -> Replay:
+    p = prepare(Experiment(**program.experiment), s.seed)
     minibatches = _Minibatches(p.task, p.seed)
 
     def gradient(i: int, k: int, x: Vector) -> Vector:
         return evaluate(p.task, {i: (x.parts, minibatches(i, k))})[i]
 
     return Replay(
-        trace, p.topology, find(s["algorithm"]).new, lambda: SGD(s["lr"]),
+        trace, p.topology, find(s.algorithm).new, lambda: SGD(program.lr),
         lambda i, life: python_stream(p.seed, Purpose.ALGORITHM, i, life), p.task.initial(), gradient,
-        s.get("on_nan") == SKIP,
+        s.on_nan == SKIP,
     )  # fmt: skip
 
 
-def _schedule(trace: Trace, s: Any) -> Replay:
-    initial = (
-        torch.zeros(s["agents"]),
-    )  # as many numbers as agents: all-reduce cuts them into that many pieces
-    topology = build(s["topology"], s["agents"], s["seed"])
+def _schedule(trace: Trace, s: RunSettings, topology: str) -> Replay:
+    initial = (torch.zeros(s.agents),)  # as many numbers as agents: all-reduce cuts them into so many pieces
     return Replay(
-        trace, topology, find(s["algorithm"]).new, lambda: SGD(1.0),
-        lambda i, life: python_stream(s["seed"], Purpose.ALGORITHM, i, life), initial, lambda i, k, x: Vector(initial),
+        trace, build(topology, s.agents, s.seed), find(s.algorithm).new, lambda: SGD(1.0),
+        lambda i, life: python_stream(s.seed, Purpose.ALGORITHM, i, life), initial, lambda i, k, x: Vector(initial),
     )  # fmt: skip
 
 

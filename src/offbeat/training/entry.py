@@ -5,13 +5,13 @@ from __future__ import annotations
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.checkpoint import newest, set_aside
-from offbeat.engines.live.node.enter import Place, agree, begin, propose, resume
+from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose, resume
 from offbeat.engines.live.node.guard import not_finite
 from offbeat.training.flat import some
 from offbeat.training.saver import Saver
 
 
-def enter(here: Place, saver: Saver, initial: Vector, returns: bool) -> Vector:
+def enter(here: AgentContext, saver: Saver, initial: Vector, returns: bool) -> Vector:
     """Restore what there is to restore, join, and return where the first gradient is to be taken.
 
     Args:
@@ -26,25 +26,26 @@ def enter(here: Place, saver: Saver, initial: Vector, returns: bool) -> Vector:
         raise SettingError(
             f"The model is not finite to begin with: {some(wrong)}. --on-nan ignore lets it through."
         )
-    propose(here, saver.about, initial, returns)
+    propose(here, saver.checkpoints.about, initial, returns)
     driver.join()
-    initial = agree(here, saver.about)
+    initial = agree(here, saver.checkpoints.about)
     if saver.restored and not returned:
         return resume(driver, here, saver.restored)
     return begin(driver, here, initial)
 
 
-def _step(here: Place, saver: Saver, returns: bool) -> int | None:
+def _step(here: AgentContext, saver: Saver, returns: bool) -> int | None:
     """The step of the checkpoint to go on from, if there is one. Raises SettingError if there has to be."""
+    folder, agents = here.checkpoints, here.settings.agents
     if here.incarnation > 1:
-        set_aside(saver.folder, print)  # of a run that is resumed, the launcher has done so for all
-        return newest(saver.folder, here.settings["agents"], together=False)
-    if not here.settings["resume"]:
+        set_aside(folder, print)  # of a run that is resumed, the launcher has done so for all
+        return newest(folder, agents, together=False)
+    if not here.settings.resume:
         return None
-    step = newest(saver.folder, here.settings["agents"], together=not returns)
+    step = newest(folder, agents, together=not returns)
     if step is None:
         raise SettingError(
-            f"The run in {here.folder} cannot go on: agent {here.me} has no checkpoint"
+            f"The run in {here.settings.folder} cannot go on: agent {here.me} has no checkpoint"
             f"{' of a step that all have' * (not returns)}. Start a new one, with another --out."
         )
     return step

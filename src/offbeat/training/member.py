@@ -28,7 +28,8 @@ from __future__ import annotations
 import types
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -40,22 +41,27 @@ from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.driver import Driver, Stopped
-from offbeat.engines.live.node.enter import Place, place
+from offbeat.engines.live.node.enter import AgentContext, agent_context
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.saving import Checkpoints
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.bypass import BypassDetector
 from offbeat.training.entry import enter
 from offbeat.training.flat import FlatParameters
 from offbeat.training.optimizer_rule import OptimizerRule
 from offbeat.training.progress import DataProgress
-from offbeat.training.saver import Every, Saver
+from offbeat.training.saver import Saver
 from offbeat.training.shard import Shard
 from offbeat.training.step import TrainingStep
 from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
+
+ALONE = RunSettings(agents=1, folder=Path(), program=ScriptProgram("complete"))
+"""Without a launcher."""
 
 _joined: list[Member] = []
 
@@ -72,7 +78,7 @@ def join(algorithm: str | type[Agent] | Agent | None = None) -> Member:
         raise SettingError(
             "This process has joined already; expected one offbeat.join(), before the model is wrapped."
         )
-    member = Member(place(), algorithm)
+    member = Member(agent_context(), algorithm)
     _joined.append(member)
     return member
 
@@ -84,16 +90,13 @@ def joined() -> list[Member]:
 class Member:
     """One agent of a run. rank: its number; world: how many agents there are."""
 
-    def __init__(self, here: Place | None, algorithm: str | type[Agent] | Agent | None = None) -> None:
+    def __init__(self, here: AgentContext | None, algorithm: str | type[Agent] | Agent | None = None) -> None:
         self._here = here
-        settings: dict[str, Any] = {} if here is None else here.settings
+        settings = ALONE if here is None else here.settings
         self.rank: int = 0 if here is None else here.me
-        self.world: int = int(settings.get("agents", 1))
-        self.seed: int = int(settings.get("seed", 0))
-        self.algorithm: Algorithm = find(
-            settings.get("algorithm", "adsgd") if algorithm is None else algorithm
-        )
-        self.topology: Topology = build(settings.get("topology", "complete"), self.world, self.seed)
+        self.world, self.seed = settings.agents, settings.seed
+        self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
+        self.topology: Topology = build(settings.program.topology, self.world, self.seed)
         self.algorithm.check(self.topology)
         self._progress = DataProgress(self.rank, self.world, self.seed, alone=here is None)
         self._driver: Driver | None = None
@@ -171,12 +174,13 @@ class Member:
         driver.attend()
         return optimizer
 
-    def _made_saver(self, here: Place, driver: Driver, model: nn.Module, optimizer: Optimizer) -> Saver:
+    def _made_saver(
+        self, here: AgentContext, driver: Driver, model: nn.Module, optimizer: Optimizer
+    ) -> Saver:
         run = {"algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name}
         about = {**run, "seed": self.seed, "model": self._flat.layout}
-        folder = here.folder / "checkpoints" / f"agent-{self.rank}"
-        every = Every.parse(here.settings["checkpoint_every"])
-        return Saver(folder, about, every, driver, model, self._flat, optimizer, self._progress)
+        checkpoints = Checkpoints(here.checkpoints, about, here.settings.checkpoint_every)
+        return Saver(checkpoints, driver, model, self._flat, optimizer, self._progress)
 
     def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
         """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,44 +15,21 @@ from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.encode import encode
 from offbeat.engines.live.node.guard import Statistics, not_finite
+from offbeat.engines.live.node.saving import Checkpoints
 from offbeat.training.flat import FlatParameters
 from offbeat.training.progress import DataProgress
 
 
-@dataclass(frozen=True)
-class Every:
-    """How often: after so many steps, or so many seconds."""
-
-    steps: int = 0
-    seconds: float = 0.0
-
-    @staticmethod
-    def parse(text: str) -> Every:
-        """'500' steps, or '60s'. Raises SettingError."""
-        try:
-            every = Every(seconds=float(text[:-1])) if text.endswith("s") else Every(steps=int(text))
-        except ValueError:
-            raise SettingError(
-                f"Cannot read '{text}'; expected a number of steps, '500', or of seconds, '60s'."
-            ) from None
-        if not 0 < max(every.steps, every.seconds) < math.inf:
-            raise SettingError(f"Checkpoints every {text}: expected more than 0, and less than for ever.")
-        return every
-
-
 @dataclass
 class Saver:
-    """Saves one agent into its folder, and remembers what it was restored from.
+    """Saves one agent with its training, and remembers what it was restored from.
 
     Attributes:
-        about: which run this is
         restored: the checkpoint that it goes on from, if there is one
         statistics: what keeps the model's buffers finite, unless they may be as they are
     """
 
-    folder: Path
-    about: Mapping[str, Any]
-    every: Every
+    checkpoints: Checkpoints
     driver: Driver
     model: nn.Module
     flat: FlatParameters
@@ -65,7 +39,7 @@ class Saver:
 
     def __post_init__(self) -> None:
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
-        self._saved_at, self._saved_step, self._checks = time.monotonic(), -1, 0
+        self._checks = 0
         self._known: set[str] = set()
         self._usual: set[str] = set()
 
@@ -99,21 +73,17 @@ class Saver:
         self.progress.keep()
         if self._checks < 2:
             self.check()  # once more, as optimizers make their state in their first step
-        steps, now = self.driver.performer.steps, time.monotonic()
-        if steps % self.every.steps == 0 if self.every.steps else now - self._saved_at >= self.every.seconds:
+        if self.checkpoints.due(self.driver):
             self.save()
 
     def save(self) -> str:
         """Write a checkpoint of the last step. Returns why it is not written, if it is not finite."""
-        at, steps = self.driver.performer.at, self.driver.performer.steps
-        if at is None or steps == self._saved_step:
+        at = self.driver.performer.at
+        if at is None or not self.checkpoints.due(self.driver, final=True):
             return ""
         self.mend()
         more = {"model": self.flat.named(at.parts), **self._training()}
-        refused = self.driver.save(self.folder, self.about, more, self._usual)
-        self._saved_at = time.monotonic()
-        self._saved_step = self._saved_step if refused else steps
-        return refused
+        return self.checkpoints.save(self.driver, more, self._usual)
 
     def mend(self) -> None:
         """Give buffers that are not finite their last values."""
@@ -127,9 +97,7 @@ class Saver:
         Raises DataError, and SettingError if it is of another run.
         """
         if step is not None:
-            about, state = checkpoint.load(self.folder / f"{checkpoint.step_name(step)}.safetensors")
-            checkpoint.refuse_other(about, self.about)
-            self.restored = state
+            state = self.restored = self.checkpoints.load(step)
             self.optimizer.load_state_dict(state["optimizer"])
             self.model.load_state_dict(state["rest"], strict=False)
             torch.set_rng_state(state["torch"])

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from offbeat.engines.live.launcher.output import Output, Say
+from offbeat.engines.live.launcher.output import OnOutput, Output
 
 READING = 0.05
 """Seconds that output is read before anything else is looked at again: an agent may print without pause."""
@@ -38,10 +38,10 @@ class Child:
 class Children:
     """All processes; `wait` returns when one has ended, or the bell rings, or the time is over."""
 
-    def __init__(self, bell: int, say: Say) -> None:
+    def __init__(self, bell: int, on_output: OnOutput) -> None:
         self.selector = selectors.DefaultSelector()
         self.selector.register(bell, selectors.EVENT_READ, None)
-        self.say = say
+        self.on_output = on_output
         self.running: dict[int, Child] = {}
         # Every child holds the reading end: it becomes readable when this process is gone, however it went.
         self.lifeline, self._held = os.pipe()
@@ -64,7 +64,7 @@ class Children:
             pass_fds=[self.lifeline], start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
-        read = Output(agent, process.stdout.fileno(), output, self.say)
+        read = Output(agent, process.stdout.fileno(), output, self.on_output)
         child = Child(agent, incarnation, process, pidfd(process.pid), time.monotonic(), read)
         self.selector.register(process.stdout, selectors.EVENT_READ, ("output", child))
         if child.pidfd is not None:

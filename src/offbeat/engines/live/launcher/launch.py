@@ -6,21 +6,23 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
 from offbeat.engines.live.launcher.children import Child, Children
-from offbeat.engines.live.launcher.output import Say
+from offbeat.engines.live.launcher.output import OnOutput
 from offbeat.engines.live.launcher.present import Present
 from offbeat.engines.live.node.ending import Ending, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
+from offbeat.engines.live.node.log import elapsed, merged
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, Order, Row, State, bell_path
 from offbeat.engines.live.shm.run_folder import make_run_folder, sweep
+from offbeat.engines.trace import Trace
 
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds before an agent's first, second, ... restart."""
@@ -48,22 +50,28 @@ class Job:
     """What to launch.
 
     Attributes:
-        n: how many agents
         command: what Python is to run, without Python itself
-        folder: where output, traces and checkpoints go; it exists
-        settings: JSON-ready; every agent reads them (`shared/run.json`)
-        max_restarts: of one agent; 0: the run ends when one dies
         returns: whether the algorithm takes an agent back; what the agents join with is what counts
-        elapsed: seconds that a run which is resumed had run before
     """
 
-    n: int
+    settings: RunSettings
     command: Sequence[str]
-    folder: Path
-    settings: Mapping[str, Any]
-    max_restarts: int = 3
     returns: bool = True
-    elapsed: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """How many agents."""
+        return self.settings.agents
+
+    @property
+    def folder(self) -> Path:
+        """Where output, traces and checkpoints go; it exists."""
+        return self.settings.folder
+
+    @property
+    def logs(self) -> list[Path]:
+        """Where each agent's part of the trace is."""
+        return [log_path(self.folder, i) for i in range(self.n)]
 
 
 @dataclass
@@ -71,7 +79,7 @@ class Launcher:
     """Runs a job. `watch`, if given, is called every now and then with the launcher."""
 
     job: Job
-    say: Say
+    on_output: OnOutput
     watch: Callable[[Launcher], None] | None = None
     restarts: list[int] = field(default_factory=list)
     reason: str = ""
@@ -79,28 +87,31 @@ class Launcher:
     """The signal that ended the run; 0: none did."""
     began: bool = False
     """Whether any agent is known to have made a step; at the end it is."""
+    elapsed: float = 0.0
+    """Seconds that a run which is resumed had run before."""
 
     def run(self) -> None:
         """From start to end. Raises RunFailed, SharedMemoryError; whatever happens, nothing is left in shared
         memory.
         """
+        settings = self.settings = self.job.settings
+        self.elapsed = elapsed(self.job.logs) * settings.unit if settings.resume else 0.0
         sweep()
         n = self.job.n
         self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
         self.again: dict[int, float] = {}
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
-        self.settings, self.returns = dict(self.job.settings), self.job.returns
+        self.returns = self.job.returns
         self.killing = False
-        room = make_run_folder(self.job.settings)
+        room = make_run_folder(settings.record())
         self.shared = room.path
-        logs = [log_path(self.job.folder, i) for i in range(n)]
         try:
-            with closing(Present([self.shared, self.job.folder], logs)) as self.present:
+            with closing(Present([self.shared, self.job.folder], self.job.logs)) as self.present:
                 self.board = Board.create(self.shared / "board", n)
                 self.bell = Bell(bell_path(self.shared, LAUNCHER))
                 self.bells = [Bell(bell_path(self.shared, i)) for i in range(n)]
-                self.children = Children(self.bell.handle, self.say)
+                self.children = Children(self.bell.handle, self.on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:
                         self._run()
@@ -118,6 +129,15 @@ class Launcher:
                 f"{first.steps}.{first.said}",
                 first.code,
             )
+
+    @property
+    def leaves_trace(self) -> bool:
+        """Whether there is something to make a trace of, after a run that failed."""
+        return self.began and all(path.exists() for path in self.job.logs)
+
+    def trace(self) -> Trace:
+        """What happened, once `run` is over."""
+        return merged(self.job.logs, self.settings.record())
 
     def stop(self, reason: str = "") -> None:
         """Ask everybody to save and end."""
@@ -199,7 +219,7 @@ class Launcher:
                 self._learn()
                 for i in range(self.job.n):
                     self._change(i, self.restarts[i] + 1)
-                self.board.begin(self.job.elapsed)
+                self.board.begin(self.elapsed)
                 changed = True
         else:
             for i, state in enumerate(states):
@@ -211,8 +231,12 @@ class Launcher:
                     self._change(i, -incarnation)
                     changed = True
                     if not self.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
-                        if "script" in self.settings:  # else all end at one time anyway
-                            self.say(i, "is done; the algorithm cannot go on without it, so the others stop")
+                        if isinstance(
+                            self.settings.program, ScriptProgram
+                        ):  # else all end at one time anyway
+                            self.on_output(
+                                i, "is done; the algorithm cannot go on without it, so the others stop"
+                            )
                         self.stop()
         stopping = self.board.order is Order.STOP
         awaited = list(self.children.running) if stopping else range(self.job.n)
@@ -236,7 +260,8 @@ class Launcher:
         """What the agents have joined with, where they say so: a script may have named its own algorithm."""
         joined = joined_with(self.shared)
         if joined is not None:
-            self.settings["algorithm"], self.returns = joined
+            algorithm, self.returns = joined
+            self.settings = replace(self.settings, algorithm=algorithm)
 
     def _ended(self, child: Child) -> None:
         i, code, row = child.agent, child.process.returncode, self.board.rows[child.agent]
@@ -251,7 +276,7 @@ class Launcher:
             if code > 0:
                 self.exits[i] = ending
             elif code < 0:
-                self.say(i, f"was done, and had saved; its process was {words(code)} then")
+                self.on_output(i, f"was done, and had saved; its process was {words(code)} then")
             return
         row[Row.STATE] = State.ABSENT
         if self.member[i] > 0:
@@ -265,7 +290,9 @@ class Launcher:
                     self.reason or f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
                 )
             return
-        why = ending.why_final(self.endings.get(i), self.returns, self.restarts[i], self.job.max_restarts)
+        why = ending.why_final(
+            self.endings.get(i), self.returns, self.restarts[i], self.settings.max_restarts
+        )
         if why:
             self.stop(why)
             return
@@ -273,8 +300,9 @@ class Launcher:
         wait = BACK_OFF[min(self.restarts[i], len(BACK_OFF) - 1)]
         self.restarts[i] += 1
         self.again[i] = time.monotonic() + wait
-        self.say(
-            i, f"died ({ending.how}); restart {self.restarts[i]} of {self.job.max_restarts} in {wait:g} s"
+        self.on_output(
+            i,
+            f"died ({ending.how}); restart {self.restarts[i]} of {self.settings.max_restarts} in {wait:g} s",
         )
 
     def _overdue(self) -> None:

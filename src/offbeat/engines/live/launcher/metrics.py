@@ -186,7 +186,7 @@ def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: 
     """One agent: its counters now and at the last look, and the seconds in between."""
     numbers = launcher.board.numbers[i]
     steps, waited, mixed = (new - old for new, old in zip(now, before, strict=True))
-    resumed = before[0] == 0 and launcher.job.elapsed > 0  # its steps of before appear all at once
+    resumed = before[0] == 0 and launcher.elapsed > 0  # its steps of before appear all at once
     said = {name: _finite(numbers[row]) for name, row in FLOAT_FIELDS.items()}
     return {
         "agent": i, "state": state_of(launcher, i), "step": now[0], **said,

@@ -17,7 +17,7 @@ CHUNK, LONGEST = 1 << 10, 1 << 14
 REMEMBERED = 40
 """Lines of an agent's output that an error report may quote."""
 
-Say = Callable[[int, str], None]
+OnOutput = Callable[[int, str], None]
 
 
 class Output:
@@ -26,14 +26,14 @@ class Output:
     Attributes:
         handle: where it comes from; reading does not block
         path: the file that keeps it, as a terminal would show it
-        say: called with the agent and every line that has ended
+        on_output: called with the agent and every line that has ended
         lines: the newest of these
         newest: the line that has not ended yet
     """
 
-    def __init__(self, agent: int, handle: int, path: Path, say: Say) -> None:
+    def __init__(self, agent: int, handle: int, path: Path, on_output: OnOutput) -> None:
         os.set_blocking(handle, False)
-        self.agent, self.handle, self.path, self.say = agent, handle, path, say
+        self.agent, self.handle, self.path, self.on_output = agent, handle, path, on_output
         self.lines: deque[str] = deque(maxlen=REMEMBERED)
         self.newest = ""
         self.ended = False
@@ -78,7 +78,7 @@ class Output:
         self._write(shown)
         for line in shown:
             self.lines.append(_text(line))
-            self.say(self.agent, self.lines[-1])
+            self.on_output(self.agent, self.lines[-1])
 
     def _write(self, lines: Sequence[bytes]) -> None:
         """These lines, and after them the one that has not ended, in place of what was there of it."""
@@ -101,7 +101,9 @@ class Output:
             self._at += len(whole)
         except OSError as error:
             self._keeping = False
-            self.say(self.agent, f"(the output is no longer kept: {self.path}: {error.strerror or error})")
+            self.on_output(
+                self.agent, f"(the output is no longer kept: {self.path}: {error.strerror or error})"
+            )
 
 
 def _restarted(line: bytes) -> bytes:

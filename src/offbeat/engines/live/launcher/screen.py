@@ -18,7 +18,7 @@ from rich.text import Text
 
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics, state_of
-from offbeat.engines.live.launcher.output import Say
+from offbeat.engines.live.launcher.output import OnOutput
 from offbeat.engines.live.shm.board import Row
 
 DRAWN_EVERY, SAID_EVERY = 0.25, 10.0
@@ -195,10 +195,10 @@ class Screen:
 
 
 @contextmanager
-def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[Say, Callable[[Launcher], None]]]:
-    """`say` and `watch` for a launcher, which keep the metrics and, if there is one, the screen up to date."""
+def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[OnOutput, Callable[[Launcher], None]]]:
+    """`on_output` and `watch` for a launcher, which keep the metrics and, if there is one, the screen up to date."""
 
-    def say(agent: int, line: str) -> None:
+    def on_output(agent: int, line: str) -> None:
         if screen is not None:
             screen.print(_labelled(agent, line))
 
@@ -208,7 +208,7 @@ def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[Say, Callab
             screen.update(launcher, metrics)
 
     try:
-        yield say, watch
+        yield on_output, watch
     finally:
         metrics.close()
 

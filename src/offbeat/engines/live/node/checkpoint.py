@@ -13,8 +13,7 @@ is
 damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the newest.
 
     save(folder, step_name(120), about, {"agent": agent_state(agent), "rule": rule_state(agent.rule)})
-    about, state = load(folder / f"{step_name(latest(folder)[0])}.safetensors")
-    refuse_other(about, what_this_run_is)
+    about, state = load(path_of(folder, latest(folder)[0]))
     restore_agent(agent, state["agent"])        # one that has joined
     restore_rule(agent.rule, state["rule"])
 """
@@ -26,7 +25,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,8 +58,6 @@ DTYPES = {
 }  # fmt: skip
 LONGEST_HEAD = 100_000_000
 """Bytes: readers of safetensors refuse more."""
-SHOWN, WIDE = 8, 80
-"""How many differences are shown; how wide a value may be before its entries are compared one by one."""
 
 
 class CheckpointError(DiskError):
@@ -70,6 +67,16 @@ class CheckpointError(DiskError):
 def step_name(step: int) -> str:
     """The name of the checkpoint of a step."""
     return f"step-{step:09d}"
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where it is."""
+    return folder / f"{step_name(step)}{ENDING}"
+
+
+def agent_folder(folder: Path, agent: int) -> Path:
+    """Where an agent's checkpoints are, in the folder of a run."""
+    return folder / "checkpoints" / f"agent-{agent}"
 
 
 def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep: int = 2) -> Path:
@@ -160,7 +167,7 @@ def finish(temporary: Path, keep: int = 2) -> Path:
         if STEP.fullmatch(path.name):
             step, steps = int(name.removeprefix("step-")), latest(folder)
             for other in {*steps} - {*[s for s in steps if s <= step][:keep]}:
-                (folder / f"{step_name(other)}{ENDING}").unlink(missing_ok=True)
+                path_of(folder, other).unlink(missing_ok=True)
     return path
 
 
@@ -194,29 +201,33 @@ def newest(folder: Path, agents: int, together: bool) -> int | None:
     return mine[0] if mine else None
 
 
-def load(path: Path, classes: Iterable[type] | None = None) -> tuple[dict[str, Any], Any]:
+def load(
+    path: Path, classes: Iterable[type] | None = None, checked: bool = False
+) -> tuple[dict[str, Any], Any]:
     """What `save` was given: (about, state), the tensors on the CPU.
 
     Args:
         classes: the message types that may be in it. Default: every frozen dataclass of a module imported
             already.
+        checked: `set_aside` has found that its checksum fits
 
     Raises DataError if the file is missing, damaged or something else.
     """
-    with tensors_of(path) as (head, file):
+    with tensors_of(path, checked=checked) as (head, file):
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no iterator)
         return decode(json.loads(head["about"]), {}), decode(json.loads(head["state"]), tensors, classes)
 
 
 @contextmanager
-def tensors_of(path: Path, do: str = "") -> Iterator[tuple[dict[str, str], Any]]:
+def tensors_of(path: Path, do: str = "", checked: bool = False) -> Iterator[tuple[dict[str, str], Any]]:
     """The metadata of a checkpoint, and the open file. Raises DataError, also for what goes wrong within.
 
     Args:
         do: what to do then
+        checked: its checksum is known to fit
     """
     with reading(path, EXPECTED, do):
-        if why := damage(path):
+        if why := "" if checked else damage(path):
             raise ValueError(why)
         with safe_open(path, framework="pt") as file:
             head = file.metadata()
@@ -238,16 +249,16 @@ def damage(path: Path) -> str:
     return "" if got == EARLIER else f"it is damaged, or no checkpoint: its metadata says offbeat = {got!r}"
 
 
-def set_aside(folder: Path, say: Callable[[str], None]) -> None:
-    """Give damaged checkpoints another ending, so that the newest is one that can be read; `say` what was
+def set_aside(folder: Path, on_notice: Callable[[str], None]) -> None:
+    """Give damaged checkpoints another ending, so that the newest is one that can be read; `on_notice` says what was
     done.
     """
     for step in latest(folder):
-        path = folder / f"{step_name(step)}{ENDING}"
+        path = path_of(folder, step)
         if why := damage(path):
             aside = path.with_suffix(DAMAGED)
             path.replace(aside)
-            say(f"The checkpoint {path} is left out ({why}), and kept as {aside.name}.")
+            on_notice(f"The checkpoint {path} is left out ({why}), and kept as {aside.name}.")
 
 
 def _summed(file: BinaryIO) -> tuple[int, bytes, bytes]:
@@ -341,55 +352,3 @@ def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
         )
     for name, value in state.items():
         object.__setattr__(owner, name, value)  # a rule may be frozen
-
-
-def refuse_other(
-    saved: Mapping[str, Any], now: Mapping[str, Any], what: str = "This checkpoint is of another run:",
-    names: tuple[str, str] = ("saved", "now"),
-) -> None:  # fmt: skip
-    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from
-    it.
-
-    Args:
-        what, names: how the message begins, and calls the two
-    """
-    lines = _differences("", _described(saved), _described(now), names) or _differences("", saved, now, names)
-    if lines:
-        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise SettingError("\n  ".join([what, *lines[:SHOWN], *more]))
-
-
-def _described(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with a model's parameters in few words: where they lie follows from that, mostly."""
-    known = dict(about)
-    with suppress(LookupError, TypeError, ValueError):
-        known["model"] = {name: f"{dtype} {shape}" for name, shape, dtype, *_ in known["model"]}
-    return known
-
-
-def _differences(what: str, saved: Any, now: Any, names: tuple[str, str]) -> list[str]:
-    if saved == now:
-        return []
-    before, after = _entries(saved), _entries(now)
-    if before is None or after is None:
-        return [f"{what}: {names[0]} {saved!r:.{WIDE}}, {names[1]} {now!r:.{WIDE}}"]
-    lines = []
-    for key in {**before, **after}:
-        place = f"{what}[{key}]" if isinstance(key, int) else f"{what}.{key}".lstrip(".")
-        lines += _differences(place, before.get(key), after.get(key), names)
-    return lines or [
-        f"{what}: {names[0]} {list(before)!r:.{WIDE}}, {names[1]} {list(after)!r:.{WIDE}}, another order"
-    ]
-
-
-def _entries(value: Any) -> dict[Any, Any] | None:
-    """What to compare one by one: a mapping, a list of (name, ...), or a long list; None for anything else."""
-    if isinstance(value, Mapping):
-        return dict(value)
-    if not isinstance(value, list | tuple) or not value:
-        return None
-    if all(isinstance(item, list | tuple) and len(item) > 1 and isinstance(item[0], str) for item in value):
-        named = {item[0]: tuple(item[1:]) for item in value}
-        if len(named) == len(value):
-            return named
-    return dict(enumerate(value)) if len(repr(value)) > WIDE else None

@@ -18,14 +18,14 @@ from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector, evaluate_with, settle
 from offbeat.engines.events import GradientDone, rows_of
-from offbeat.engines.live.node import log
-from offbeat.engines.live.node.checkpoint import refuse_other
+from offbeat.engines.live.node import checkpoint, log
+from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.fabric import Fabric
-from offbeat.engines.live.node.faults import Faults, parse_fault
-from offbeat.engines.live.node.guard import SKIP
+from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
@@ -40,50 +40,55 @@ MODEL = "model.json"
 
 
 @dataclass(frozen=True)
-class Place:
-    """An agent's place in a run, as the launcher told it by environment variables."""
+class AgentContext:
+    """What an agent's process knows of its run: the launcher told it by environment variables.
+
+    Attributes:
+        shared: the run's folder in shared memory
+        me: the agent's number
+        incarnation: which of its lives this is, from 1
+        lifeline: a file that can be read when the launcher is gone
+    """
 
     shared: Path
     me: int
     incarnation: int
     lifeline: int
-    settings: dict[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """Where the results go."""
-        return Path(self.settings["folder"])
+    settings: RunSettings
 
     @property
     def log_path(self) -> Path:
         """Where this agent's part of the trace goes."""
-        return log_path(self.folder, self.me)
+        return log_path(self.settings.folder, self.me)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints are."""
+        return checkpoint.agent_folder(self.settings.folder, self.me)
 
     def driver(
         self, agent: Agent, topology: Topology, model_bytes: int, world: World | None = None
     ) -> Driver:
         """The driver of this agent, not joined yet. `world`: emulate its delays."""
-        fabric = Fabric(
-            self.shared, Board.attach(self.shared / "board"), self.me, self.incarnation, model_bytes
-        )
+        board = Board.attach(self.shared / "board")
+        fabric = Fabric(self.shared, board, self.me, self.incarnation, model_bytes)
         link = None if world is None else Link(world, self.me, model_bytes, self.incarnation)
-        unit = float(self.settings["unit"])
         evaluate_with(kernel.linear)
-        on_nan = str(self.settings.get("on_nan", SKIP))
-        return Driver(agent, topology, fabric, log.Log(self.log_path), unit, link, self.lifeline, on_nan)
+        s = self.settings
+        return Driver(agent, topology, fabric, log.Log(self.log_path), s.unit, link, self.lifeline, s.on_nan)
 
     def faults(self) -> Faults:
         """What is to happen to this agent on purpose."""
-        found = [parse_fault(text, int(self.settings["agents"])) for text in self.settings["faults"]]
-        return Faults([fault for fault in found if fault.agent == self.me], self.incarnation == 1)
+        mine = [fault for fault in self.settings.faults if fault.agent == self.me]
+        return Faults(mine, self.incarnation == 1)
 
     def asked(self) -> int:
         """How many gradients this agent's earlier lives have asked for, or may have."""
         return len(rows_of(log.read(self.log_path).events, GradientDone)) + self.incarnation - 1
 
 
-def place() -> Place | None:
-    """This process's place in a run; None outside of one. Raises SettingError if the run is gone."""
+def agent_context() -> AgentContext | None:
+    """That of this process; None outside of a run. Raises SettingError if the run is gone."""
     shared = os.environ.get("OFFBEAT_RUN")
     if shared is None:
         return None
@@ -96,10 +101,10 @@ def place() -> Place | None:
     path = Path(shared) / "run.json"
     try:
         with reading(path, "the settings of a run"):
-            return Place(
-                Path(shared), int(os.environ["OFFBEAT_RANK"]), int(os.environ["OFFBEAT_INCARNATION"]),
-                int(os.environ["OFFBEAT_LIFELINE"]), {**json_in(path)},
-            )  # fmt: skip
+            me, incarnation, lifeline = (
+                int(os.environ[f"OFFBEAT_{name}"]) for name in ("RANK", "INCARNATION", "LIFELINE")
+            )
+            return AgentContext(Path(shared), me, incarnation, lifeline, RunSettings.of(json_in(path), path))
     except DataError as error:
         raise SettingError(
             f"OFFBEAT_RUN names {shared}, but there is no run ({error}). Start agents with offbeat launch; "
@@ -122,20 +127,20 @@ def log_path(folder: Path, agent: int) -> Path:
     return folder / f"agent-{agent}.trace"
 
 
-def propose(place: Place, about: Mapping[str, Any], initial: Vector, returns: bool = True) -> None:
+def propose(context: AgentContext, about: Mapping[str, Any], initial: Vector, returns: bool = True) -> None:
     """Agent 0 says which model this is, and where all start from. Before it joins.
 
     Args:
         returns: whether the algorithm takes an agent back that died, which the launcher has to know
     """
-    if place.me == 0 and not (place.shared / MODEL).exists():
-        (place.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
-        register = Register.create(place.shared / "initial", Layout.of(Snapshot(initial)))
+    if context.me == 0 and not (context.shared / MODEL).exists():
+        (context.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
+        register = Register.create(context.shared / "initial", Layout.of(Snapshot(initial)))
         (placed,) = register.begin([initial])
         settle()
         register.finish(Snapshot(placed), Tag())
         write_atomically(
-            place.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode()
+            context.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode()
         )
 
 
@@ -148,43 +153,43 @@ def joined_with(shared: Path) -> tuple[str, bool] | None:
         return None
 
 
-def agree(place: Place, about: Mapping[str, Any]) -> Vector:
+def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
     """Where all start from; once all have joined. Raises SettingError if agent 0 has another model or
     algorithm.
     """
-    theirs = json.loads((place.shared / MODEL).read_text())["about"]
+    theirs = json.loads((context.shared / MODEL).read_text())["about"]
     refuse_other(
         theirs, json.loads(json.dumps(dict(about))),
-        f"Agent {place.me} has joined with something else than agent 0; expected the same of all. They "
+        f"Agent {context.me} has joined with something else than agent 0; expected the same of all. They "
         "differ in",
-        ("agent 0", f"agent {place.me}"),
+        ("agent 0", f"agent {context.me}"),
     )  # fmt: skip
-    _, (x,), _ = Register.attach(place.shared / "initial").copy()
+    _, (x,), _ = Register.attach(context.shared / "initial").copy()
     return Vector(x.parts)
 
 
-def resume(driver: Driver, place: Place, state: Mapping[str, Any]) -> Vector:
+def resume(driver: Driver, context: AgentContext, state: Mapping[str, Any]) -> Vector:
     """The first event, once joined, of an agent that goes on from a checkpoint."""
-    driver.restore_counts(log.read(place.log_path))
+    driver.restore_counts(log.read(context.log_path))
     return driver.resume(state)
 
 
-def begin(driver: Driver, place: Place, initial: Vector) -> Vector:
+def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
     """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient
     first.
     """
-    if place.incarnation == 1:
+    if context.incarnation == 1:
         driver.agent.x = driver.performer.model = initial
         return driver.start()
     assert driver.fabric is not None
     fabric, neighbours = driver.fabric, driver.agent.view.peers
     others = [j for j in sorted(fabric.alive) if j not in neighbours]
-    driver.restore_counts(log.read(place.log_path))
-    asked = place.asked()
-    driver.agent.rng = python_stream(int(place.settings["seed"]), Purpose.ALGORITHM, place.me, life=asked)
+    driver.restore_counts(log.read(context.log_path))
+    asked = context.asked()
+    driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
     for donor in [*neighbours, *others]:
         found = fabric.model_of(donor)
         if found is not None:
             x, tag = found
             return driver.rejoin(x, tag.round, donor, asked)
-    return driver.rejoin(initial, 0, place.me, asked)
+    return driver.rejoin(initial, 0, context.me, asked)

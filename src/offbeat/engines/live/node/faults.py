@@ -25,12 +25,14 @@ class Fault:
     Attributes:
         kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation
             takes `amount` times as long, from then on)
+        text: what it was read from
     """
 
     kind: str
     agent: int
     step: int
     amount: float = 0.0
+    text: str = field(default="", compare=False)
 
 
 _PATTERN = re.compile(
@@ -62,7 +64,7 @@ def parse_fault(text: str, agents: int) -> Fault:
         raise SettingError(
             f"The fault '{text}' says {amount:g}; expected more than 0, and at most {LARGEST:,.0f}."
         )
-    return Fault(kind, agent, step, amount)
+    return Fault(kind, agent, step, amount, text)
 
 
 @dataclass

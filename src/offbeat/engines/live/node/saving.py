@@ -1,0 +1,55 @@
+"""When an agent is saved, and from what it goes on: the same for a user's script and for an experiment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.differences import refuse_other
+from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.settings import CheckpointPolicy
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of one agent.
+
+    Attributes:
+        folder: where they are
+        about: which run this is
+    """
+
+    folder: Path
+    about: Mapping[str, Any]
+    policy: CheckpointPolicy
+
+    def __post_init__(self) -> None:
+        self._saved_at, self._saved_step = time.monotonic(), -1
+
+    def due(self, driver: Driver, final: bool = False) -> bool:
+        """Whether the agent is to be saved now. One that waits for others never is: its step is half done."""
+        performer, policy = driver.performer, self.policy
+        if performer.at is None or performer.steps == self._saved_step or not policy:
+            return False
+        return final or policy.due(performer.steps, time.monotonic() - self._saved_at)
+
+    def save(self, driver: Driver, more: Mapping[str, Any], usual: Set[str] = frozenset()) -> str:
+        """Save it; returns why not, if it is not finite (`Driver.save`)."""
+        steps = driver.performer.steps
+        refused = driver.save(self.folder, self.about, more, usual)
+        self._saved_at = time.monotonic()
+        self._saved_step = self._saved_step if refused else steps
+        return refused
+
+    def load(self, step: int) -> Mapping[str, Any]:
+        """The state of a step; damaged ones have been set aside.
+
+        Raises DataError, and SettingError if it is of another run.
+        """
+        about, state = checkpoint.load(checkpoint.path_of(self.folder, step), checked=True)
+        refuse_other(about, self.about)
+        return dict(state)

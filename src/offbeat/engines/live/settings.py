@@ -1,0 +1,184 @@
+"""What a live run is told: one value from the command line to every agent's process, and into the trace.
+
+As JSON it lies in the run's shared memory (`run.json`), where its agents read it, and later in the trace.
+`RunSettings.of` reads it back with checks; what earlier versions wrote is understood.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offbeat.core.errors import SettingError
+from offbeat.core.system.reading import refuse_newer
+from offbeat.engines.live.node.faults import Fault, parse_fault
+from offbeat.engines.live.node.guard import IGNORE, SKIP, checked_policy
+
+FORMAT = "run 1"
+
+KINDS: dict[str, set[type]] = {
+    "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float}, "faults": {list},
+    "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
+    "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
+    "format": {str}, "damaged": {list},
+}  # fmt: skip
+"""The names in JSON, and what their values may be; `damaged` is said of a trace."""
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """How often an agent is saved: after so many steps, or so many seconds; if both are 0, never."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    @staticmethod
+    def parse(text: str | int) -> CheckpointPolicy:
+        """'500' steps, '60s', or '0': never. Raises SettingError for anything else."""
+        text = str(text)
+        try:
+            policy = (
+                CheckpointPolicy(seconds=float(text[:-1]))
+                if text.endswith("s")
+                else CheckpointPolicy(steps=int(text))
+            )
+        except ValueError:
+            raise SettingError(
+                f"Cannot read '{text}'; expected a number of steps, '500', or of seconds, '60s'."
+            ) from None
+        if not 0 < max(policy.steps, policy.seconds) < math.inf and text != "0":
+            raise SettingError(f"Checkpoints every {text}: expected more than 0, and less than for ever.")
+        return policy
+
+    def __bool__(self) -> bool:
+        return self != CheckpointPolicy()
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.15g}s" if self.seconds else str(self.steps)
+
+    def record(self) -> int | str:
+        """As JSON."""
+        return str(self) if self.seconds else self.steps
+
+    def due(self, steps: int, passed: float) -> bool:
+        """Whether it is time, after so many steps, and so many seconds since the last checkpoint."""
+        return steps % self.steps == 0 if self.steps else 0 < self.seconds <= passed
+
+
+@dataclass(frozen=True)
+class ScriptProgram:
+    """Every agent runs the user's own script.
+
+    Attributes:
+        topology: its name
+        command: the script and its arguments
+    """
+
+    topology: str
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ExperimentProgram:
+    """Every agent trains its part of an experiment of the simulator's.
+
+    Attributes:
+        experiment: its settings, JSON-ready; only `offbeat.experiments` looks into them
+        lr: the learning rate
+    """
+
+    experiment: Mapping[str, Any]
+    lr: float
+
+    @property
+    def topology(self) -> str:
+        """Its name."""
+        return str(self.experiment["topology"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """The settings of a live run.
+
+    Attributes:
+        agents: how many
+        folder: where output, traces and checkpoints go
+        program: what every agent runs
+        algorithm: its name
+        unit: seconds in a unit of time
+        faults: what happens on purpose
+        checkpoint_every: how often agents are saved
+        resume: whether they go on from what is saved in the folder
+        max_restarts: of one agent; 0: the run ends when one dies
+        on_nan: what is done with updates that are not finite: see `offbeat.engines.live.node.guard`
+
+    Raises SettingError for what makes no sense.
+    """
+
+    agents: int
+    folder: Path
+    program: ScriptProgram | ExperimentProgram
+    algorithm: str = "adsgd"
+    seed: int = 0
+    unit: float = 1.0
+    faults: tuple[Fault, ...] = ()
+    checkpoint_every: CheckpointPolicy = CheckpointPolicy()
+    resume: bool = False
+    max_restarts: int = 3
+    on_nan: str = SKIP
+
+    def __post_init__(self) -> None:
+        checked_policy(self.on_nan)
+        if not self.agents > 0:
+            raise SettingError(f"Expected at least one agent; got {self.agents}.")
+        if not 0 < self.unit < math.inf:
+            raise SettingError(f"A unit of time takes more than 0 s; got {self.unit}.")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        program = self.program
+        what = (
+            {"topology": program.topology, "script": [*program.command]}
+            if isinstance(program, ScriptProgram)
+            else {"experiment": dict(program.experiment), "lr": program.lr}
+        )
+        return what | {
+            "format": FORMAT, "agents": self.agents, "folder": str(self.folder), "algorithm": self.algorithm,
+            "seed": self.seed, "unit": self.unit, "faults": [fault.text for fault in self.faults],
+            "checkpoint_every": self.checkpoint_every.record(), "resume": self.resume,
+            "max_restarts": self.max_restarts, "on_nan": self.on_nan,
+        }  # fmt: skip
+
+    @staticmethod
+    def of(record: Mapping[str, Any], path: str | Path) -> RunSettings:
+        """Of what `record` gave, or an earlier version, which is said to be in `path`.
+
+        Call it within `reading`. Raises DataError for what is newer, ValueError and others for what is no such
+        record.
+        """
+        refuse_newer(path, record.get("format", FORMAT), FORMAT)
+        for name, value in record.items():
+            if name not in KINDS:
+                raise ValueError(f"the setting '{name}' is not known: it is of another version of offbeat")
+            if type(value) not in KINDS[name]:
+                raise ValueError(f"the setting '{name}' is {value!r:.60}")
+        n = record["agents"]
+        program = (
+            ExperimentProgram(record["experiment"], record["lr"])
+            if "experiment" in record
+            else ScriptProgram(record["topology"], tuple(map(str, record.get("script", []))))
+        )
+        try:
+            return RunSettings(
+                agents=n, folder=Path(record.get("folder", ".")), program=program, algorithm=record["algorithm"],
+                seed=record["seed"], unit=record.get("unit", 1.0),
+                faults=tuple(parse_fault(text, n) for text in record.get("faults", [])),
+                checkpoint_every=CheckpointPolicy.parse(record.get("checkpoint_every", 0)),
+                resume=record.get("resume", False), max_restarts=record.get("max_restarts", 3),
+                on_nan=record.get("on_nan", IGNORE),
+            )  # fmt: skip
+        except SettingError as error:
+            raise ValueError(str(error)) from error

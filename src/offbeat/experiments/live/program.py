@@ -1,0 +1,107 @@
+"""What one agent's process does in a live run of an experiment; `offbeat live` starts it for each agent."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from offbeat.algorithms import find
+from offbeat.core.errors import SettingError
+from offbeat.core.rules import SGD
+from offbeat.core.system import devices
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
+from offbeat.core.vector import Vector
+from offbeat.engines.live.node.checkpoint import newest
+from offbeat.engines.live.node.driver import Driver, Stopped
+from offbeat.engines.live.node.ending import tell
+from offbeat.engines.live.node.enter import AgentContext, agent_context, arrive, begin, resume
+from offbeat.engines.live.node.saving import Checkpoints
+from offbeat.engines.live.settings import ExperimentProgram
+from offbeat.engines.sim.executors import evaluate
+from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import Setup, prepare
+
+
+def agent_program() -> None:
+    """Gradients of the agent's task, one after another, until the time is over."""
+    context = agent_context()
+    program = None if context is None else context.settings.program
+    if context is None or not isinstance(program, ExperimentProgram):
+        raise SettingError(f"{__spec__.name} is started by offbeat live, not by hand.")
+    s = context.settings
+    setup = prepare(Experiment(**program.experiment), s.seed)
+    agent = find(s.algorithm).new()
+    initial = Vector(setup.task.initial())
+    rng = python_stream(setup.seed, Purpose.ALGORITHM, context.me)
+    n = setup.topology.n
+    view = setup.topology.view(context.me, frozenset(range(n)))
+    agent.join(context.me, n, initial, view, SGD(program.lr), rng)
+    agent.check()
+    driver = context.driver(agent, setup.topology, initial.nbytes, setup.world)
+    driver.deadline = setup.until
+    about = {"experiment": program.experiment, "seed": s.seed, "algorithm": s.algorithm, "lr": program.lr}
+    checkpoints = Checkpoints(context.checkpoints, about, s.checkpoint_every)
+    with devices.one_thread():
+        _train(context, setup, driver, checkpoints, initial)
+        driver.leave()
+        driver.close()
+
+
+def _train(
+    context: AgentContext, setup: Setup, driver: Driver, checkpoints: Checkpoints, initial: Vector
+) -> None:
+    task, me = setup.task, context.me
+    state = _saved(context, checkpoints)
+    asked = context.asked() if state is None else state["asked"] - 1
+    minibatch = BufferedStream(partial(task.draw, me, stream(setup.seed, Purpose.DATA, me)))
+    compute_time = BufferedStream(
+        partial(setup.world.compute_delay(me).draw, stream(setup.seed, Purpose.COMPUTE, me))
+    )
+    for _ in range(asked):
+        minibatch(), compute_time()
+    faults = context.faults()
+    # What is used for the first time takes longer, which is no part of the emulated world: before the clock
+    # begins.
+    evaluate(task, {me: (initial.parts, task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])})
+    try:
+        driver.join()
+        x = begin(driver, context, initial) if state is None else resume(driver, context, state)
+        driver.attend()
+        while True:
+            asked += 1
+            done = driver.clock.now() + compute_time()
+            g = evaluate(task, {me: (x.parts, minibatch())})[me]
+            time.sleep(max(0.0, min(done, setup.until) - driver.clock.now()) * driver.clock.unit)
+            faults.before_step(driver.performer.steps)
+            x = driver.step(driver.guard.gradient(g, driver.performer.steps + 1))
+            faults.after_step()
+            if checkpoints.due(driver):
+                checkpoints.save(driver, {"asked": asked + 1})
+    except Stopped:
+        if checkpoints.due(driver, final=True):
+            checkpoints.save(driver, {"asked": asked})
+
+
+def _saved(context: AgentContext, checkpoints: Checkpoints) -> Mapping[str, Any] | None:
+    """The newest state of this agent, if the run is to go on from it."""
+    s = context.settings
+    if not s.resume or context.incarnation > 1:
+        return None
+    step = newest(context.checkpoints, s.agents, together="return" not in find(s.algorithm).tolerates)
+    return None if step is None else checkpoints.load(step)
+
+
+def main() -> None:
+    """The agent's program; an error is told to the launcher."""
+    arrive()
+    try:
+        agent_program()
+    except Exception as error:
+        sys.exit(tell(error, __file__))
+
+
+if __name__ == "__main__":
+    main()

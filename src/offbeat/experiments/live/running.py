@@ -1,0 +1,221 @@
+"""A live run of an experiment, as its launcher sees it: one real process for every agent, in the same world as
+the simulator's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from offbeat.algorithms import Algorithm
+from offbeat.core.errors import DataError, OffbeatError
+from offbeat.core.system import devices
+from offbeat.core.system.files import write_atomically
+from offbeat.core.system.reading import json_in, reading
+from offbeat.core.vector import Parts
+from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
+from offbeat.engines.live.launcher.output import OnOutput
+from offbeat.engines.live.launcher.resuming import begun, why_not_resumable
+from offbeat.engines.live.node.fabric import model_of
+from offbeat.engines.live.node.log import damage
+from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
+from offbeat.engines.live.settings import ExperimentProgram, RunSettings
+from offbeat.engines.live.shm.board import Row, State
+from offbeat.engines.sim.simulator import final_bytes
+from offbeat.engines.trace import Trace
+from offbeat.experiments.scoring import curve_point, final_scores, reached
+from offbeat.experiments.setup import Setup
+from offbeat.results.run import Run
+from offbeat.results.values import Curve
+
+SNAPSHOTS, ENDED = "looks", "ended.json"
+"""Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it
+took."""
+
+
+@dataclass
+class Watcher:
+    """Looks at a run from outside: copies all models at the times of evaluation.
+
+    An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was
+    last seen.
+    """
+
+    setup: Setup
+    unit: float
+    snapshots: ModelSnapshots
+    on_progress: Callable[[float], None] = lambda now: None
+    final: Parts = ()
+
+    def __post_init__(self) -> None:
+        n, taken = self.setup.topology.n, self.snapshots.taken
+        last = taken[-1][1] if taken else all_alike(self.setup)
+        self._seen = [tuple(part[i] for part in last) for i in range(n)]
+
+    def __call__(self, launcher: Launcher) -> None:
+        """Called by the launcher every now and then, and just before the end."""
+        board, taken, times = launcher.board, self.snapshots.taken, self.setup.eval_times
+        if not board.zero:
+            return
+        now = (time.monotonic_ns() - board.zero) / 1e9 / self.unit
+        due = len(taken) < len(times) and times[len(taken)] <= now
+        over = bool((board.rows[:, Row.STATE] == State.LEFT).all())
+        if due or over:
+            models = self._models(launcher)
+            made = int(board.rows[:, Row.STEPS].sum())
+            steps = max(taken[-1][2] if taken else 0, made)  # fewer are made after a return
+            while len(taken) < len(times) and times[len(taken)] <= now:
+                self.snapshots.add(times[len(taken)], models, steps)
+            if over:
+                self.final = models
+        self.on_progress(min(now, self.setup.until))
+
+    def _models(self, launcher: Launcher) -> Parts:
+        for i in range(self.setup.topology.n):
+            if (found := model_of(launcher.shared, launcher.board, i)) is not None:
+                self._seen[i] = found[0].parts
+        return tuple(torch.stack(parts) for parts in zip(*self._seen, strict=True))
+
+
+def all_alike(setup: Setup) -> Parts:
+    """All agents' models at the start, [n, P] per part."""
+    return tuple(torch.stack([part] * setup.topology.n) for part in setup.task.initial())
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A live run of an experiment; all that it leaves is in the folder of its settings."""
+
+    setup: Setup
+    spec: Algorithm
+    settings: RunSettings
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self.settings.folder
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        assert isinstance(self.settings.program, ExperimentProgram)
+        return self.settings.program.lr
+
+    def within(self, folder: Path) -> LiveRun:
+        """The same, in a folder of its own in that one."""
+        name = f"{self.spec.name.replace(':', '-')}-lr{self.lr!r}"
+        return replace(self, settings=replace(self.settings, folder=folder / name))
+
+    @property
+    def begun(self) -> bool:
+        """Whether its agents have done anything yet."""
+        return begun(self.folder)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself, and all of it is there."""
+        return (self.folder / ENDED).exists()
+
+    def why_not_resumable(self) -> str:
+        """Why it cannot go on from its checkpoints; empty if it can."""
+        return why_not_resumable(self.folder, self.settings.agents, "return" not in self.spec.tolerates)
+
+    def run(
+        self,
+        on_output: OnOutput = lambda agent, line: None,
+        watch: Callable[[Launcher], None] = lambda launcher: None,
+        on_progress: Callable[[float], None] = lambda now: None,
+    ) -> tuple[Run | None, int]:
+        """Run it, from its checkpoints if the settings say so.
+
+        Returns what came out, None if it was ended before its clock began, and the signal that ended it, 0 if
+        none did. Raises RunFailed if it failed.
+
+        Args:
+            on_output: called with an agent and a line that it prints
+            watch: called with the launcher, often
+            on_progress: called with the time
+        """
+        began, folder = time.perf_counter(), self.folder
+        settings = replace(self.settings, folder=folder.resolve())
+        start = all_alike(self.setup)
+        snapshots = ModelSnapshots(folder / SNAPSHOTS, start, anew=not settings.resume)
+        watcher = Watcher(self.setup, settings.unit, snapshots, on_progress)
+
+        def look(launcher: Launcher) -> None:
+            watcher(launcher)
+            watch(launcher)
+
+        job = Job(settings, ["-m", "offbeat.experiments.live.program"], "return" in self.spec.tolerates)
+        launcher = Launcher(job, on_output, look)
+        try:
+            launcher.run()
+            trace = launcher.trace()
+            if why := damage(trace):
+                on_output(0, why)
+            if not launcher.stopped_by:
+                final = watcher.final or snapshots.taken[-1][1]
+                snapshots.add(math.inf, final, int(trace.updates().sum()))
+        except RunFailed:
+            with suppress(OSError, OffbeatError):  # the first error is the one to tell
+                if launcher.leaves_trace:
+                    launcher.trace().save(folder / "trace.npz")
+            raise
+        finally:
+            snapshots.close()
+        wall_s = time.perf_counter() - began
+        try:
+            trace.save(folder / "trace.npz")
+            if not launcher.stopped_by and not snapshots.error:
+                write_atomically(folder / ENDED, json.dumps({"wall_s": wall_s}).encode())
+        except OSError as error:
+            on_output(0, f"the results cannot be written to {folder}: {error.strerror or error}")
+        if snapshots.error:
+            on_output(0, f"{snapshots.error} What offbeat live --resume shows of this run will not be whole.")
+        if not snapshots.taken:
+            return None, launcher.stopped_by
+        models = watcher.final or snapshots.taken[-1][1]
+        return self._result(trace, snapshots.taken, models, wall_s), launcher.stopped_by
+
+    def result(self) -> Run | None:
+        """What came out, if it has ended by itself. Raises DataError if a part of it is missing."""
+        if not self.has_ended:
+            return None
+        path = self.folder / ENDED
+        snapshots = ModelSnapshots(self.folder / SNAPSHOTS, all_alike(self.setup), anew=False)
+        with reading(path, "what offbeat live wrote there"):
+            wall_s = float(json_in(path)["wall_s"])
+        if snapshots.final is None:
+            raise DataError(
+                f"{snapshots.path} does not hold the whole run; remove {self.folder}, and --resume makes it "
+                "anew."
+            )
+        trace = Trace.load(self.folder / "trace.npz")
+        return self._result(trace, snapshots.taken, snapshots.final, wall_s)
+
+    def _result(self, trace: Trace, taken: Sequence[ModelSnapshot], models: Parts, wall_s: float) -> Run:
+        """The models that were seen are evaluated now, so that nobody was slowed."""
+        setup, sent, curve = self.setup, trace.transmissions, Curve()
+        with devices.one_thread():
+            for now, seen, steps in taken:
+                megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
+                curve_point(setup.task, seen, now, steps, megabytes, curve)
+            final = final_scores(setup.task, models, curve)
+        name, lr, seed = self.spec.name, self.lr, setup.seed
+        own = {"algorithm": name, "lr": lr, "seed": seed, "rule": "SGD", "unit": self.settings.unit}
+        own["faults"] = trace.settings.get("faults", [])
+        return Run(
+            algorithm=name, lr=lr, seed=seed, settings=setup.settings | own, measure=setup.task.measure, curve=curve,
+            final=final, time_to_target=reached(setup, curve), topology=setup.topology, models=models, trace=trace,
+            wall_s=wall_s,
+            diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
+            updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
+            staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
+        )  # fmt: skip
