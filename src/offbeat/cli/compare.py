@@ -183,7 +183,6 @@ def _is_long(asked: Mapping[str, Any]) -> bool:
 
 
 def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) -> list[str]:
-    """What the user should know before the runs start."""
     said = measured(plan.setups[0].world)
     if plan.memory > WORTH_SAYING:
         free, on_gpu = machine.available(), plan.experiment.device != "cpu"

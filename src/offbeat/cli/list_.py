@@ -18,7 +18,6 @@ from offbeat.world.world import CASES
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
     app.command("list")(list_)
 
 

@@ -28,7 +28,6 @@ WHAT = "What is predicted"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
     app.command("predict")(predict_command)
 
 
@@ -100,7 +99,6 @@ def predict_command(
 
 
 def _table(found: Prediction) -> Table:
-    """The recorded run, the same as predicted, the prediction."""
     learned, run = found.predicted.known, found.predicted.runs[0]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     heads = ["", "algorithm, graph, case", "steps an agent", "steps/s", "error", "waiting", "D", "age"]
@@ -135,7 +133,6 @@ def _learned(s: Summary, learned: bool) -> list[str]:
 
 
 def _notes(found: Prediction) -> list[str]:
-    """What a reader of the table should be told."""
     worst = max(found.errors, key=abs)
     said = [
         f"One unit of time is {found.unit:g} s. error: predicted over recorded steps; of one agent "

@@ -25,14 +25,12 @@ SCOPES = TASK, WORLD, LEARNING, RUNNING = "What is compared", "The world", "Lear
 
 
 def whole(name: str, value: object) -> int:
-    """The value as an int. Raises SettingError unless it is a whole number."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise SettingError(f"'{name}' must be a whole number; got {value!r}.")
     return int(value)
 
 
 def real(name: str, value: object) -> float:
-    """The value as a float. Raises SettingError unless it is a number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise SettingError(f"'{name}' must be a number; got {value!r}.")
     return float(value)
@@ -47,7 +45,6 @@ def finite(name: str, value: object) -> float:
 
 
 def text(name: str, value: object) -> str:
-    """The value. Raises SettingError unless it is text."""
     if not isinstance(value, str):
         raise SettingError(f"'{name}' must be text; got {value!r}.")
     return value

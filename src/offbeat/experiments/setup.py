@@ -113,7 +113,6 @@ def _world(e: Experiment, seed: int, compute: Delay, straggler: int) -> World:
 def _task(
     e: Experiment, n: int, seed: int, device: torch.device, built: Task | None
 ) -> tuple[Task, float, float | None]:
-    """The task, until when its runs go, and their target."""
     if not isinstance(e.task, str):
         if e.until is None:
             raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")

@@ -35,7 +35,6 @@ def page(comparison: ComparisonValues) -> str:
 
 
 def _about(comparison: ComparisonValues) -> str:
-    """What was done, in a paragraph."""
     unit = comparison.runs[0].settings.get("unit")
     where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
     real = "" if unit is None else f", {1000 * unit:g} ms"
@@ -102,7 +101,6 @@ def _loss(comparison: ComparisonValues) -> str:
 
 
 def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    """Loss and accuracy over time and updates, and the time to target."""
     first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
     reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (
         seeds > 1
@@ -161,7 +159,6 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 
 def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    """The timelines, and the graph."""
     runs = comparison.runs
     traced: dict[str, RunValues] = {}
     for run in sorted(runs, key=lambda run: run.curve.time[-1]):  # a run that diverged early shows little

@@ -78,19 +78,17 @@ def _tuning(comparison: ComparisonValues) -> list[str]:
 
 
 def _base(algorithm: str) -> str:
-    """An algorithm's name without its options."""
     return algorithm.partition(":")[0]
 
 
 def _text(value: object) -> str:
-    """A setting in the table."""
     if isinstance(value, list | tuple):
         return "; ".join(map(as_word, value)) or "none"
     return "none" if value is None else as_word(value)
 
 
 def _common(comparison: ComparisonValues) -> dict[str, object]:
-    """All settings but the algorithms and their steps; of the straggler all, where every seed has its own."""
+    """All settings but the algorithms and their learning rates; of the straggler all, where every seed has its own."""
     runs = comparison.runs
     found: dict[str, object] = {}
     for name in runs[0].settings:
@@ -128,7 +126,7 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
 
 
 def _tuned(comparison: ComparisonValues) -> dict[str, object] | None:
-    """How steps were tuned, as options; None if several ways were used."""
+    """How learning rates were tuned, as options; None if several ways were used."""
     ways = {(one.by, one.grid, len(one.seeds)) for _, one in tuned(comparison).values()}
     if len(ways) > 1:
         return None

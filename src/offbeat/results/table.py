@@ -105,7 +105,6 @@ def headline(comparison: ComparisonValues) -> str:
 
 
 def _said(name: str, value: object) -> str:
-    """A setting in the headline."""
     match value:
         case float() if name == "unit":
             return f"{1000 * value:g} ms"
@@ -134,7 +133,6 @@ def target_name(run: RunValues) -> str:
 
 
 def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table, as text."""
     first = comparison.runs[0]
     with_accuracy = first.measure == "accuracy"
     heads = ["algorithm", target_name(first), "vs best", *(["accuracy", "worst"] if with_accuracy else []),
@@ -167,7 +165,6 @@ def lost_again(run: RunValues) -> bool:
 
 
 def error_of(run: RunValues) -> str:
-    """What went wrong in a run, in a line."""
     return f"Error of {run.algorithm} with lr {run.lr:g}, seed {run.seed}: {run.error}."
 
 

@@ -86,7 +86,6 @@ class Tried:
         return spread(self.values)[0]
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready values."""
         named = dict(zip(("median", "smallest", "largest"), spread(self.values), strict=True))
         return {
             **named,
@@ -115,7 +114,6 @@ class Tuning:
     steps: dict[float, Tried]
 
     def record(self) -> dict[str, Any]:
-        """JSON-ready values."""
         return {**vars(self), "steps": {f"{lr:g}": tried.record() for lr, tried in self.steps.items()}}
 
 
@@ -239,7 +237,6 @@ class ComparisonValues:
         return f"{algorithm} lr={lr!r}" if alike else f"{algorithm} lr={lr:g}"
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON-ready values."""
         return {
             "offbeat": VERSION,
             **({"interrupted": True, "planned": dict(self.planned)} if self.interrupted else {}),
