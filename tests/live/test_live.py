@@ -34,8 +34,8 @@ from offbeat.engines.events import (
     Rejoined,
     Started,
     ViewChanged,
-    row,
     rows_of,
+    table_of,
 )
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
@@ -50,7 +50,7 @@ from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Medium
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
-from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
+from offbeat.engines.tables import MIXED, TRANSMISSION, WRITE
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.live.running import Watcher, all_alike
@@ -247,12 +247,12 @@ def test_looks_that_cannot_be_written_end_nothing(tmp_path: Path) -> None:
 def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path) -> None:
     """Agent 0 asks agent 1, hears that it has left, and only then agent 1 answers the question."""
     events: list[Event] = [
-        Started(0.0, 0), Started(0.0, 1), GradientDone(1.0, 0, 0, 1.0, -1.0), ViewChanged(2.0, 0, 1, False, 1),
-        MailReceived(3.0, 1, 0, 0, 0, 1.0, -1.0),
+        Started(0.0, 0), Started(0.0, 1), GradientDone(1.0, 0, 0, 1.0, -1.0),
+        ViewChanged(2.0, 0, 1, False, 1), MailReceived(3.0, 1, 0, 0, 0, 1.0, -1.0),
     ]  # fmt: skip
     writes = np.array([(2.0, 0, 1), (3.0, 1, 0)], dtype=WRITE)
     trace = Trace(
-        2, ("Ask", "Moved"), np.array([row(event) for event in events], dtype=EVENT), writes, np.zeros(0, dtype=MIXED),
+        2, ("Ask", "Moved"), table_of(events), writes, np.zeros(0, dtype=MIXED),
         np.zeros(0, dtype=TRANSMISSION),
     )  # fmt: skip
     x = (torch.zeros(1),)

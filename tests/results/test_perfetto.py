@@ -21,8 +21,8 @@ from offbeat.engines.events import (
     RegisterRead,
     Rejoined,
     ViewChanged,
-    row,
     rows_of,
+    table_of,
 )
 from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
 from offbeat.engines.trace import Trace
@@ -126,12 +126,12 @@ def by_hand(**settings: Any) -> Trace:
     """Agent 0 computes for one unit, waits for mail, writes; agent 1 reads that, and dies; 0 notices."""
     events: list[Event] = [
         GradientDone(1.0, 0, 0, 0.0, 1.0), MailReceived(1.5, 0, 1, 0, 0, 0.5, 1.4),
-        RegisterRead(2.0, 1, 0, 0, 1, 1.5, 1.9),
-        GradientDone(2.5, 1, 0, 0.0, 2.5), Crashed(3.0, 1), ViewChanged(3.1, 0, 1, False), Rejoined(4.0, 1, 0, 1),
+        RegisterRead(2.0, 1, 0, 0, 1, 1.5, 1.9), GradientDone(2.5, 1, 0, 0.0, 2.5), Crashed(3.0, 1),
+        ViewChanged(3.1, 0, 1, False), Rejoined(4.0, 1, 0, 1),
         RegisterMoved(4.2, 1, 0, 0, 9, -1.0, -1.0), RegisterRead(4.5, 1, 0, 0, 9, -1.0, -1.0),
     ]  # fmt: skip
     return Trace(
-        2, ("Model",), np.array([row(event) for event in events], dtype=EVENT),
+        2, ("Model",), table_of(events),
         np.array([(1.5, 0, 1), (4.0, 1, 0), (5.0, 1, 1)], dtype=WRITE), np.array([(0, 1, 0)], dtype=MIXED),
         np.array([(1.5, 1.9, 0, 0, 80), (0.5, 1.4, 1, 0, 80), (1.0, 2.0, 1, 0, 80)], dtype=TRANSMISSION),
         settings=settings,

@@ -12,7 +12,26 @@ from runs import ALL, quadratic, started
 from offbeat import Crash, Delay, Trace, Vector, World
 from offbeat.core.errors import DataError
 from offbeat.core.system.files import write_atomically
-from offbeat.engines.events import Crashed, RegisterRead, Rejoined, ViewChanged, records
+from offbeat.engines.events import (
+    KINDS,
+    AlarmRang,
+    Crashed,
+    Event,
+    GradientDone,
+    LossKnown,
+    MailReceived,
+    PeerMet,
+    RegisterMoved,
+    RegisterRead,
+    Rejoined,
+    Resumed,
+    Saved,
+    Started,
+    ViewChanged,
+    records,
+    rows_of,
+    table_of,
+)  # fmt: skip
 from offbeat.engines.recorder import Recorder
 
 worlds = st.builds(
@@ -165,3 +184,24 @@ def test_what_is_no_file_is_not_replaced(kind: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="it is"):
         write_atomically(there, b"new")
     assert there.is_fifo() or there.is_dir()
+
+
+RECORDS: list[Event] = [
+    Started(0.0, 1), Rejoined(1.0, 2, 3, 4, 5, 6), Rejoined(1.0, 2, 3, 4), GradientDone(1.0, 2, 3, 4.5, 5.5),
+    MailReceived(1.0, 2, 3, 4, 5, 6.5, 7.5), RegisterRead(1.0, 2, 3, 4, 5, 6.5, 7.5), AlarmRang(1.0, 2),
+    ViewChanged(1.0, 2, 3, True, 4), ViewChanged(1.0, 2, 3, False), Crashed(1.0, 2), LossKnown(1.0, 2, 0),
+    RegisterMoved(1.0, 2, 3, 4, 5, 6.5, 7.5), Saved(1.0, 2, 3), Resumed(1.0, 2, 3), PeerMet(1.0, 2, 3, 4),
+]  # fmt: skip
+
+
+def test_what_is_recorded_is_read_back_under_its_own_names() -> None:
+    """A loss that an agent knows of is no crash of its own, though both have one number in the file."""
+    events = table_of(RECORDS)
+    assert [*records(events)] == RECORDS and {*map(type, RECORDS)} == {*KINDS}
+    recorder = Recorder(4)
+    for record in RECORDS:
+        recorder.event(record)
+        found = rows_of(events, type(record))
+        assert found.dtype.names == record._fields and tuple(record) in found.tolist()
+        assert len(found) == [*map(type, RECORDS)].count(type(record))
+    assert recorder.trace().events.tobytes() == events.tobytes()

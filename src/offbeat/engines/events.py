@@ -1,12 +1,13 @@
-"""What happens to agents, as records, one class for each kind of event; a trace keeps them as rows of one table.
+"""What happens to agents, as records: one class for each kind of event. A trace keeps them in one table.
 
-Writers construct records, and `row` says where each lies in the table. Readers get records back (`records`), or an
-array of one kind with that kind's own columns (`rows_of`). No other module knows which column a field is kept in.
+Writers construct records; `table_of` and the recorder make rows of them. Readers get records back
+(`records`), or an array of one kind with that kind's own columns (`rows_of`). No other module knows which
+column a field is kept in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple, get_type_hints
 
@@ -103,7 +104,7 @@ class LossKnown(NamedTuple):
 
 
 class RegisterMoved(NamedTuple):
-    """Live only: within the next handler a register's vectors moved on to this version, as the older one was torn."""
+    """Live only: in the next handler a register's vectors moved on to this version; the older was torn."""
 
     time: float
     agent: int
@@ -140,8 +141,8 @@ class PeerMet(NamedTuple):
 
 
 Event = (
-    Started | Rejoined | GradientDone | MailReceived | RegisterRead | AlarmRang | ViewChanged | Crashed | LossKnown
-    | RegisterMoved | Saved | Resumed | PeerMet
+    Started | Rejoined | GradientDone | MailReceived | RegisterRead | AlarmRang | ViewChanged | Crashed
+    | LossKnown | RegisterMoved | Saved | Resumed | PeerMet
 )  # fmt: skip
 
 HANDLERS: dict[type[Event], str] = {
@@ -149,11 +150,6 @@ HANDLERS: dict[type[Event], str] = {
     RegisterRead: "on_message", AlarmRang: "on_alarm", ViewChanged: "on_view", Resumed: "resume",
 }  # fmt: skip
 """The handler that an event calls; the other kinds call none."""
-
-NAMES = (
-    "start", "rejoin", "gradient", "mail", "register", "alarm", "view", "crash", "moved", "saved", "resume", "met"
-)  # fmt: skip
-"""Of the kinds; the number in a row's column `event` is the place here."""
 
 KINDS: dict[type[Event], tuple[str, dict[str, str]]] = {
     Started: ("start", {}),
@@ -171,6 +167,9 @@ KINDS: dict[type[Event], tuple[str, dict[str, str]]] = {
     PeerMet: ("met", {"peer": "source", "incarnation": "version"}),
 }
 """Every kind's name, and the columns of those fields that are not called as their columns."""
+
+NAMES = [*dict.fromkeys(name for name, _ in KINDS.values())]
+"""A row's number in the column `event` is a place in this list."""
 
 
 PLACES: Mapping[str, Any] = EVENT.fields or {}
@@ -200,11 +199,10 @@ LAYOUTS = {kind: Layout(kind) for kind in KINDS}
 BY_CODE = {LAYOUTS[kind].code: kind for kind in KINDS if kind is not LossKnown}
 
 
-def row(record: Event) -> tuple[Any, ...]:
-    """The row of a record."""
-    layout = LAYOUTS[type(record)]
-    columns: tuple[Any, ...] = layout.order(record + layout.rest)
-    return columns
+def table_of(records: Iterable[Event]) -> np.ndarray:
+    """The rows of these records."""
+    layouts = [(record, LAYOUTS[type(record)]) for record in records]
+    return np.array([layout.order(record + layout.rest) for record, layout in layouts], dtype=EVENT)
 
 
 def records(events: np.ndarray) -> Iterator[Event]:

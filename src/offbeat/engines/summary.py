@@ -34,8 +34,8 @@ class Staleness:
 class TraceSummary:
     """What is reported of the parts so far; `writes`: how many they have.
 
-    The global iteration k counts instants at which some model was written; s_ij^k = min(k, k of the write that
-    ended the mixed version).
+    The global iteration k counts instants at which some model was written; s_ij^k is the smaller of k and the
+    k of the write that ended the mixed version.
     """
 
     def __init__(self, agents: int) -> None:
@@ -103,9 +103,7 @@ class TraceSummary:
         return now, then
 
     def _ended(self, agent: int, version: np.ndarray) -> np.ndarray:
-        """k of the write that ended each of these versions of an agent's model; where none has, one later than
-        all.
-        """
+        """k of the write that ended each of these versions of an agent's model; later where none has."""
         ks, place = np.frombuffer(self._ks[agent], dtype=np.int64), version - self._forgotten[agent]
         ended, k = place < len(ks), np.full(len(place), self._k + 1)
         k[ended] = ks[place[ended]]
@@ -113,6 +111,6 @@ class TraceSummary:
 
 
 def _by_agent(agent: np.ndarray, agents: int) -> tuple[np.ndarray, np.ndarray]:
-    """An order of a table's rows by this column, and where every agent's rows begin in it: [agents + 1]."""
+    """An order of rows by this column, and where every agent's rows begin in it: [agents + 1]."""
     order = np.argsort(agent, kind="stable")
     return order, np.searchsorted(agent[order], np.arange(agents + 1))

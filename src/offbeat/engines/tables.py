@@ -25,7 +25,7 @@ def packing(dtype: np.dtype[Any]) -> struct.Struct:
 
 
 class Rows:
-    """A table that grows. Its rows are packed at once: millions of tuples would keep the garbage collector busy."""
+    """A table that grows, packed row by row: millions of tuples would keep the garbage collector busy."""
 
     __slots__ = ("_pack", "dtype", "packed")
 

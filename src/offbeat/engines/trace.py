@@ -100,9 +100,9 @@ class Trace:
         """Write the trace as .npz (no pickle), whole or not at all."""
         buffer = io.BytesIO()
         np.savez_compressed(
-            buffer, format=np.array(FORMAT), agents=np.array(self.agents), kinds=np.array(self.kinds, dtype="U"),
-            events=self.events, writes=self.writes, mixed=self.mixed, transmissions=self.transmissions,
-            settings=np.array(json.dumps(dict(self.settings))),
+            buffer, format=np.array(FORMAT), agents=np.array(self.agents),
+            kinds=np.array(self.kinds, dtype="U"), events=self.events, writes=self.writes, mixed=self.mixed,
+            transmissions=self.transmissions, settings=np.array(json.dumps(dict(self.settings))),
         )  # fmt: skip
         write_atomically(Path(path), buffer.getvalue())
 
@@ -121,19 +121,17 @@ class Trace:
         return trace
 
     def check(self) -> None:
-        """Raise ValueError unless every number is one that there can be: of an agent, an event, a kind, a
-        write.
-        """
+        """Raise ValueError for a number of an agent, an event, a kind or a write that there cannot be."""
         kinds, n = len(self.kinds), self.agents
         if not 1 <= n <= MOST_AGENTS:
             raise ValueError(f"it is of {n} agents")
         ranges = [
-            (self.events, "agent", 0, n), (self.events, "source", -1, n), (self.events, "event", 0, len(NAMES)),
-            (self.events, "kind", -1, kinds), (self.events, "version", -1, MOST),
-            (self.writes, "agent", 0, n), (self.writes, "step", 0, MOST),
-            (self.mixed, "write", 0, len(self.writes)), (self.mixed, "source", 0, n), (self.mixed, "version", 0, MOST),
-            (self.transmissions, "agent", 0, n), (self.transmissions, "kind", -1, kinds),
-            (self.transmissions, "bytes", 0, MOST),
+            (self.events, "agent", 0, n), (self.events, "source", -1, n),
+            (self.events, "event", 0, len(NAMES)), (self.events, "kind", -1, kinds),
+            (self.events, "version", -1, MOST), (self.writes, "agent", 0, n), (self.writes, "step", 0, MOST),
+            (self.mixed, "write", 0, len(self.writes)), (self.mixed, "source", 0, n),
+            (self.mixed, "version", 0, MOST), (self.transmissions, "agent", 0, n),
+            (self.transmissions, "kind", -1, kinds), (self.transmissions, "bytes", 0, MOST),
         ]  # fmt: skip
         for table, name, low, high in ranges:
             values = table[name]

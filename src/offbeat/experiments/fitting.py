@@ -4,16 +4,15 @@ For every agent i (times in the run's own units):
 
     c_i  from the moment at which a gradient was asked for until it was handed over
     o_i  the agent's own work: from the start of the handler that asked until the gradient began, and, taken
-    out of
-         c_i, the reading of registers after it and the time to wake up (see l_i) where computing is emulated
+         out of c_i, the reading of registers after it and the time to wake up (see l_i) where computing is
+         emulated
     d_i  how long its transmission of one model took (0 where nothing was emulated)
     l_i  how much later than that it was handled: for letters measured; where a run has only registers, twice
          the median time by which the sender was late to start what was waiting: a letter has to wake sender
          and receiver
 
 When all agents stand still at once, for far longer than a step, it is the machine, busy with something else,
-and
-not the algorithm: these pauses enter neither the fit nor the steps that were recorded.
+and not the algorithm: these pauses enter neither the fit nor the steps that were recorded.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ Intervals = list[tuple[float, float]]
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Measured times of every agent, in the run's units. compute: (c, o); sending: (d, l), of a whole model."""
+    """Times of every agent, in the run's units. compute: (c, o); sending: (d, l), of a whole model."""
 
     compute: list[Pairs]
     sending: list[Pairs]
@@ -71,19 +70,16 @@ def fit(trace: Trace, model_bytes: float | None = None) -> Fitted:
         share[kind] = size / model_bytes if size else 1.0
     compute, sending = [], []
     for i in range(trace.agents):
-        sent_by_me = sent[(sent["agent"] == i) & (sent["bytes"] > 0)]
-        late = _late(
-            trace, i, np.sort(sent_by_me[~within(sent_by_me["start"], sent_by_me["end"], out)], order="start")
-        )
+        mine = sent[(sent["agent"] == i) & (sent["bytes"] > 0)]
+        mine = mine[~within(mine["start"], mine["end"], out)]
+        late = _late(trace, i, np.sort(mine, order="start"))
         compute.append(_gradients(trace, i, out, late))
-        sending.append(_sending(trace, i, out, share, late))
+        sending.append(_sending(trace, i, mine, out, share, late))
     return Fitted(compute, sending)
 
 
 def gradients_of(trace: Trace, i: int, fewest: int = FEWEST) -> tuple[np.ndarray, np.ndarray]:
-    """Agent i's gradients, and when the handler began that asked for each. Raises DataError if they are too
-    few.
-    """
+    """Agent i's gradients, and when the handler began that asked for each. DataError if they are too few."""
     mine = np.sort(trace.events[trace.events["agent"] == i], order="time", kind="stable")
     g = rows_of(mine, GradientDone)
     if len(g) < fewest:
@@ -95,9 +91,7 @@ def gradients_of(trace: Trace, i: int, fewest: int = FEWEST) -> tuple[np.ndarray
 
 
 def _gradients(trace: Trace, i: int, out: Intervals, late: float) -> Pairs:
-    """(c, o). `late`: of the first, what a sleeping agent needs to wake up; reading registers goes to o as
-    well.
-    """
+    """(c, o). What a sleeper needs to wake up (`late`), and reading registers, counts as o."""
     g, asked = gradients_of(trace, i)
     read = rows_of(trace.events[trace.events["agent"] == i], RegisterRead)["time"]
     first = np.append(read, np.inf)[np.searchsorted(read, g["start"], side="right")]
@@ -110,13 +104,10 @@ def _gradients(trace: Trace, i: int, out: Intervals, late: float) -> Pairs:
     return (c - fixed)[kept], (g["start"] - asked + fixed)[kept]
 
 
-def _sending(trace: Trace, i: int, out: Intervals, share: np.ndarray, late: float) -> Pairs:
+def _sending(trace: Trace, i: int, sent: np.ndarray, out: Intervals, share: np.ndarray, late: float) -> Pairs:
     """(d, l): of letters as measured, of registers with a latency that is the same for all."""
     mail = rows_of(trace.events, MailReceived)
-    mail = mail[mail["source"] == i]
-    sent = trace.transmissions[(trace.transmissions["agent"] == i) & (trace.transmissions["bytes"] > 0)]
-    mail = mail[~within(mail["start"], mail["time"], out)]
-    sent = sent[~within(sent["start"], sent["end"], out)]
+    mail = mail[(mail["source"] == i) & ~within(mail["start"], mail["time"], out)]
     if len(mail):
         return (mail["end"] - mail["start"]) / share[mail["kind"]], np.maximum(
             0.0, mail["time"] - mail["end"]

@@ -55,7 +55,7 @@ Json = dict[str, Any]
 
 @dataclass
 class _Drawing:
-    """The events of a page. A track and its lane, made when first used, are a thread of an agent's process."""
+    """The events of a page. A track's lane, made when first used, is a thread of its agent's process."""
 
     agents: int
     scale: float
@@ -110,13 +110,9 @@ def perfetto(trace: Trace, arrows: int = ARROWS) -> Json:
     drawn, all_of_them = _received(drawing, trace, made, arrows)
     drawing.placed.sort(key=lambda each: each[:3])
     metadata: Json = {name: trace.settings[name] for name in sorted(SHOWN & trace.settings.keys())}
-    metadata |= {
-        "agents": trace.agents,
-        "unit_s": unit,
-        "arrows": drawn,
-        "arrows_left_out": all_of_them - drawn,
-    }
-    if drawn < all_of_them:
+    left_out = all_of_them - drawn
+    metadata |= {"agents": trace.agents, "unit_s": unit, "arrows": drawn, "arrows_left_out": left_out}
+    if left_out:
         metadata["note"] = (
             f"Only the first {drawn:,} of {all_of_them:,} arrows from a write to its readers are drawn."
         )
@@ -179,10 +175,8 @@ def _began(trace: Trace) -> dict[int, float]:
 
 
 def _sent(drawing: _Drawing, trace: Trace) -> None:
-    sent = trace.transmissions[_spans(trace.transmissions)]
-    for place, (start, end, agent, kind, size) in enumerate(
-        np.sort(sent, order="start", kind="stable").tolist()
-    ):
+    sent = np.sort(trace.transmissions[_spans(trace.transmissions)], order="start", kind="stable")
+    for place, (start, end, agent, kind, size) in enumerate(sent.tolist()):
         drawing.slice("transmissions", agent, start, end, place, _kind(trace, kind), {"bytes": size})
 
 
@@ -218,11 +212,9 @@ def _received(
     return min(found, arrows), found
 
 
-def _spans(table: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _spans(table: np.ndarray) -> np.ndarray:
     """Which rows have a start and an end."""
-    spans: np.ndarray[Any, Any] = (
-        (table["start"] >= 0) & (table["end"] >= table["start"]) & np.isfinite(table["end"])
-    )
+    spans: np.ndarray = (table["start"] >= 0) & (table["end"] >= table["start"]) & np.isfinite(table["end"])
     return spans
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,13 +20,13 @@ ROWS = 16
 STEPS = 6
 """The window takes in about so many gradients or messages of the slowest agent."""
 
-Span = tuple[int, float, float]
-"""Row, start, end."""
+Span = tuple[str, float, float]
+"""State, start, end."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a state is drawn in its agent's row: colour, pattern, thickness, and how far below the middle."""
+class BarStyle:
+    """How a state is drawn in its agent's row: colour, thickness, how far below the middle, pattern."""
 
     colour: str
     width: float
@@ -34,24 +34,12 @@ class Look:
     pattern: str = ""
 
 
-LOOKS = {
-    "computing": Look("#3d3d3d", 0.5, -0.13),
-    "waiting": Look("#F3E788", 0.5, -0.13),
-    "sending": Look("#56B4E9", 0.22, 0.28),
-    "down": Look("#888888", 0.78, 0.0, "x"),
+BARS = {
+    "computing": BarStyle("#3d3d3d", 0.5, -0.13),
+    "waiting": BarStyle("#F3E788", 0.5, -0.13),
+    "sending": BarStyle("#56B4E9", 0.22, 0.28),
+    "down": BarStyle("#888888", 0.78, 0.0, "x"),
 }
-
-
-@dataclass
-class Spans:
-    """What some agents did, by state."""
-
-    states: dict[str, list[Span]] = field(default_factory=lambda: {state: [] for state in LOOKS})
-
-    def add(self, state: str, row: int, start: float, end: float) -> None:
-        """Note it, if it took any time."""
-        if end > start:
-            self.states[state].append((row, start, end))
 
 
 def window(runs: Sequence[RunValues]) -> tuple[float, float]:
@@ -118,8 +106,8 @@ def timelines(
     used = set()
     for place, run in enumerate(runs.values(), start=1):
         spans = _spans(run, begin, stop)
-        used |= {state for state, found in spans.states.items() if found}
-        for state, found in spans.states.items():
+        used |= {state for state, found in spans.items() if found}
+        for state, found in spans.items():
             fig.add_trace(_bar(state, found), row=place, col=1)
         rows, slow = shown(run), run.settings["straggler"]
         fig.update_yaxes(
@@ -127,7 +115,7 @@ def timelines(
             tickvals=list(range(len(rows))), ticktext=[f"<b>{i}</b>" if i == slow else str(i) for i in rows],
             title={"text": "agent", "standoff": 4},
         )  # fmt: skip
-    for state in LOOKS:
+    for state in BARS:
         if state in used:
             fig.add_trace(_key(state), row=1, col=1)
     fig.update_xaxes(range=[begin, stop], showgrid=False)
@@ -140,13 +128,13 @@ def timelines(
     return fig
 
 
-def _bar(state: str, spans: Sequence[Span]) -> go.Bar:
-    """All bars of one state in one panel."""
-    look = LOOKS[state]
+def _bar(state: str, spans: Sequence[tuple[int, float, float]]) -> go.Bar:
+    """All bars of one state in one panel: row, start, end."""
+    style = BARS[state]
     return go.Bar(
         orientation="h", base=[start for _, start, _ in spans], x=[end - start for _, start, end in spans],
-        y=[row + look.offset for row, _, _ in spans], width=look.width, showlegend=False, legendgroup=state,
-        marker=_marker(look), customdata=[end for _, _, end in spans],
+        y=[row + style.offset for row, _, _ in spans], width=style.width, showlegend=False, legendgroup=state,
+        marker=_marker(style), customdata=[end for _, _, end in spans],
         hovertemplate=f"{state}, %{{base:.5~g}} to %{{customdata:.5~g}}<extra></extra>",
     )  # fmt: skip
 
@@ -154,47 +142,45 @@ def _bar(state: str, spans: Sequence[Span]) -> go.Bar:
 def _key(state: str) -> go.Bar:
     """The entry of the legend, which is there even if the first panel has no such bar."""
     return go.Bar(
-        orientation="h", base=[0], x=[0], y=[0], name=state, legendgroup=state, marker=_marker(LOOKS[state]),
+        orientation="h", base=[0], x=[0], y=[0], name=state, legendgroup=state, marker=_marker(BARS[state]),
         hoverinfo="skip",
     )  # fmt: skip
 
 
-def _marker(look: Look) -> dict[str, object]:
-    marker: dict[str, object] = {"color": look.colour, "line": {"color": "white", "width": 0.5}}
-    if look.pattern:
-        pattern = {
-            "shape": look.pattern,
-            "bgcolor": "white",
-            "fgcolor": look.colour,
-            "fillmode": "replace",
-            "size": 5,
-        }
-        marker |= {"pattern": pattern, "line": {"color": look.colour, "width": 0.5}}
-    return marker
+def _marker(style: BarStyle) -> dict[str, object]:
+    if not style.pattern:
+        return {"color": style.colour, "line": {"color": "white", "width": 0.5}}
+    pattern = {
+        "shape": style.pattern,
+        "bgcolor": "white",
+        "fgcolor": style.colour,
+        "fillmode": "replace",
+        "size": 5,
+    }
+    return {"color": style.colour, "line": {"color": style.colour, "width": 0.5}, "pattern": pattern}
 
 
 # -- from the trace --------------------------------------------------------------------------------
 
 
-def _spans(run: RunValues, begin: float, stop: float) -> Spans:
-    """What the shown agents did between `begin` and `stop`."""
-    spans = Spans()
-    if run.trace is not None:
-        over = run.curve.time[-1]
-        sent = run.trace.transmissions
-        sent = sent[(sent["end"] > begin) & (sent["start"] < stop)]
-        for row, agent in enumerate(shown(run)):
-            events = run.trace.events[run.trace.events["agent"] == agent]
-            downs = _downs(events, over)
-            found = Spans()
-            _worked(found, row, events, downs, over)
-            for at in sent[sent["agent"] == agent]:
-                cut = [down for down, _ in downs if at["start"] < down < at["end"]]
-                found.add("sending", row, float(at["start"]), min([float(at["end"]), over, *cut]))
-            for state, all_of_it in found.states.items():
-                for _, start, end in all_of_it:
-                    spans.add(state, row, max(start, begin), min(end, stop))
-    return spans
+def _spans(run: RunValues, begin: float, stop: float) -> dict[str, list[tuple[int, float, float]]]:
+    """What the shown agents did between `begin` and `stop`, by state: row, start, end."""
+    found: dict[str, list[tuple[int, float, float]]] = {state: [] for state in BARS}
+    if run.trace is None:
+        return found
+    over, sent = run.curve.time[-1], run.trace.transmissions
+    sent = sent[(sent["end"] > begin) & (sent["start"] < stop)]
+    for row, agent in enumerate(shown(run)):
+        events = run.trace.events[run.trace.events["agent"] == agent]
+        downs = _downs(events, over)
+        spans = _worked(events, downs, over)
+        for at in sent[sent["agent"] == agent]:
+            cut = [down for down, _ in downs if at["start"] < down < at["end"]]
+            spans.append(("sending", float(at["start"]), min([float(at["end"]), over, *cut])))
+        for state, start, end in spans:
+            if min(end, stop) > max(start, begin):
+                found[state].append((row, max(start, begin), min(end, stop)))
+    return found
 
 
 def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
@@ -203,9 +189,7 @@ def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
     return [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
 
 
-def _worked(
-    spans: Spans, row: int, events: np.ndarray, downs: list[tuple[float, float]], over: float
-) -> None:
+def _worked(events: np.ndarray, downs: list[tuple[float, float]], over: float) -> list[Span]:
     """Computing and down as recorded, waiting in between.
 
     A gradient that was cut off by a crash or by the end of the run is not in the trace, so that the time
@@ -213,14 +197,15 @@ def _worked(
     """
     done = rows_of(events, GradientDone)
     busy = [
-        ("computing", float(start), float(end)) for start, end in zip(done["start"], done["end"], strict=True)
+        ("computing", start, end)
+        for start, end in zip(done["start"].tolist(), done["end"].tolist(), strict=True)
     ]
     longest = max((end - start for _, start, end in busy), default=math.inf)
     known = sorted([*busy, *(("down", at, until) for at, until in downs)], key=lambda span: span[1:])
-    free = 0.0
+    spans, free = list[Span](), 0.0
     for state, start, end in [*known, ("", over, over)]:
         if state == "computing" or start - free > 2 * longest:
-            spans.add("waiting", row, free, start)
-        if state:
-            spans.add(state, row, start, end)
+            spans.append(("waiting", free, start))
+        spans.append((state, start, end))
         free = max(free, end)
+    return [span for span in spans if span[0]]

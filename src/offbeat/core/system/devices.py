@@ -1,4 +1,4 @@
-"""Where the models, the data and the arithmetic of a run lie: the processor, or a GPU."""
+"""Where the models, the data and the arithmetic of a run are: on the CPU, or on a GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ larger."""
 
 
 def find(name: str) -> torch.device:
-    """The device of that name, a GPU with its number. Raises SettingError unless runs can be made on it here."""
+    """The device of that name, a GPU with its number. Raises SettingError unless runs can be made on it."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -75,7 +75,7 @@ def exact() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One OpenMP thread: faster for models of this size, and the bits do not depend on the machine's cores."""
+    """One OpenMP thread: faster for small models, and the bits do not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,4 @@
-"""How a process ends with the one that started it, whatever it is doing: it may be stopped, or blocked in C
-code.
-"""
+"""How a process ends with the one that started it, even while it is stopped or blocked in C code."""
 
 from __future__ import annotations
 

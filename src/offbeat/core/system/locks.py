@@ -1,6 +1,4 @@
-"""Locks on files: held by a process, and gone with it however it ends, wherever it runs (another container,
-say).
-"""
+"""Locks on folders. A process holds one until it ends, however it ends, also against other containers."""
 
 from __future__ import annotations
 
@@ -8,29 +6,27 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from offbeat.core.errors import DiskError, SettingError
 from offbeat.core.system.files import irregular
 
 NAME = ".lock"
-"""Of the file, in the folder that it is for."""
+"""The lock's file, in the folder that it is for."""
 
 WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system says that has no locks."""
 
 
+@dataclass(frozen=True)
 class Lock:
-    """A lock that is held until it is released, or this process ends. Processes that it starts have no part
-    in it.
-    """
+    """Held until it is released, or this process ends; processes that it starts do not hold it."""
 
-    def __init__(self, handle: int) -> None:
-        self._handle = handle
+    handle: int
 
     def release(self) -> None:
-        """Let others have it."""
-        os.close(self._handle)
+        os.close(self.handle)
 
 
 def take(folder: Path, sure: bool = False) -> Lock | None:
@@ -51,15 +47,14 @@ def take(folder: Path, sure: bool = False) -> Lock | None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if isinstance(error, BlockingIOError) or sure or error.errno not in WITHOUT:
+            if sure or error.errno not in WITHOUT:
                 raise
         if not os.path.samestat(path.lstat(), os.fstat(handle)):
             raise BlockingIOError  # whoever had it has removed it, and somebody has made another
-    except (BlockingIOError, FileNotFoundError):
+    except OSError as error:
         os.close(handle)
-        return None
-    except OSError:
-        os.close(handle)
+        if isinstance(error, BlockingIOError | FileNotFoundError):
+            return None
         raise
     return Lock(handle)
 

@@ -97,13 +97,8 @@ def _compiler() -> list[str]:
 
 def title(command: Sequence[str], banner: str) -> str:
     """`gcc 12.2.0` out of what --version prints, whichever name the compiler was called by."""
-    kind = (
-        "clang"
-        if "clang" in banner
-        else "gcc"
-        if "Free Software Foundation" in banner
-        else Path(command[0]).name
-    )
+    kind = "gcc" if "Free Software Foundation" in banner else Path(command[0]).name
+    kind = "clang" if "clang" in banner else kind
     version = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", banner))
     return f"{kind} {version[0]}" if version else kind
 

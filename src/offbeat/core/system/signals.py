@@ -1,4 +1,4 @@
-"""Signals that end what a command is doing, and keep what is done: SIGTERM, and SIGHUP, as Ctrl-C does."""
+"""Signals that end a command as Ctrl-C does, keeping what is done: SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def handled(handler: Callable[[int], object], *more: signal.Signals) -> Iterator[None]:
-    """Have SIGTERM, SIGHUP and `more` call this meanwhile; SIGHUP once, and not under nohup, which ignores
-    it.
-    """
+    """Have SIGTERM, SIGHUP and `more` call this meanwhile; SIGHUP only once, and never under nohup."""
     hung_up = False
 
     def called(number: int, _: FrameType | None) -> None:
@@ -41,9 +39,7 @@ def handled(handler: Callable[[int], object], *more: signal.Signals) -> Iterator
         yield
     finally:
         for number, former in before.items():
-            if (
-                signal.getsignal(number) is called
-            ):  # else it came to somebody within, and is ignored since then
+            if signal.getsignal(number) is called:  # else one within has caught it: it is ignored since
                 signal.signal(number, signal.SIG_IGN if hung_up and number == HANG_UP else former)
 
 

@@ -55,7 +55,7 @@ def uniform(rng: np.random.Generator, count: int) -> list[float]:
 
 
 class BufferedStream(chain[Any]):
-    """The values of one random stream, one at a call; drawn in chunks, because a call to a generator is slow."""
+    """The values of one random stream, one at a call; drawn in chunks, as a generator's calls are slow."""
 
     __slots__ = ()
 

@@ -1,12 +1,12 @@
 """The log of one agent: its part of the trace, on disk, one frame for each handler.
 
-A frame is written by one call, so whatever ends the process, the file holds whole frames and at most one broken
-one, at its end. An agent that comes back goes on in the same file. `merged` makes one trace of all logs.
+A frame is written by one call, so whatever ends the process, the file holds whole frames and at most one
+broken one, at its end. An agent that comes back goes on in the same file. `merged` makes one trace of all.
 
-Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs the
-frames that it hit and no others: the next whole one is found, and what is missing in between is counted. Writes
-that are lost get a row at the time of what is known next, so that versions keep their numbers; the trace says
-that it is `damaged`.
+Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs
+the frames that it hit and no others: the next whole one is found, and what is missing in between is counted.
+Writes that are lost get a row at the time of what is known next, so that versions keep their numbers; the
+trace says that it is `damaged`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Log:
     """The log of an agent, which goes on after what is in the file; None: there is no file.
 
     Attributes:
-        rows: what happens; a write is named by its place among this agent's own. `flush` writes it as one frame
+        rows: what `flush` writes as one frame; a write is named by its place among this agent's own
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -123,7 +123,7 @@ class _Frame:
 
 
 def read(path: Path) -> Logged:
-    """The whole frames of a log; an empty one if there is no file. Raises DataError if it is something else."""
+    """The whole frames of a log; without a file, none. Raises DataError if it is something else."""
     with reading(path, EXPECTED):
         whole = content(path) if path.exists() else b""
         if whole.startswith(EARLIER):
@@ -143,8 +143,9 @@ def read(path: Path) -> Logged:
             writes = frame.writes_before + frame.counts[1]
         tables = {name: np.frombuffer(bytes(packed[name]), dtype) for name, dtype in TABLES.items()}
         for found, name, low, high in (
-            (tables["events"]["kind"], "kind", -1, len(kinds)), (tables["mixed"]["write"], "write", 0, writes),
+            (tables["events"]["kind"], "kind", -1, len(kinds)),
             (tables["transmissions"]["kind"], "kind", -1, len(kinds)),
+            (tables["mixed"]["write"], "write", 0, writes),
         ):  # fmt: skip
             if len(found) and not low <= found.min() <= found.max() < high:
                 raise ValueError(f"a row speaks of a {name} that is not there")
@@ -156,10 +157,8 @@ def _unknown(missing: int, whole: bytes, frame: _Frame, before: bytearray) -> by
     """Rows for so many lost writes, at the time of the frame's first row, the steps as before."""
     if not missing:
         return b""
-    first, of = next(
-        (name, dtype) for (name, dtype), count in zip(TABLES.items(), frame.counts, strict=True) if count
-    )
-    row = np.frombuffer(whole, of, 1, frame.start + HEAD)[0]  # not of `mixed`: those come with a write
+    first = next(name for name, count in zip(TABLES, frame.counts, strict=True) if count)
+    row = np.frombuffer(whole, TABLES[first], 1, frame.start + HEAD)[0]  # `mixed` comes with a write
     step = np.frombuffer(before, WRITE)["step"][-1:].sum()
     time = row["start" if first == "transmissions" else "time"]
     return packing(WRITE).pack(float(time), int(row["agent"]), int(step)) * missing
@@ -242,8 +241,5 @@ def _cut(path: Path, log: Logged) -> None:
         with aside.open("ab") as file:
             file.write(path.read_bytes()[log.end :])
         os.truncate(path, log.end)
-        print(
-            f"{path}: the last {log.size - log.end} bytes are no whole record; they are moved to "
-            f"{aside.name}.",
-            file=sys.stderr,
-        )
+        cut = f"the last {log.size - log.end} bytes are no whole record; they are moved to {aside.name}."
+        print(f"{path}: {cut}", file=sys.stderr)

@@ -1,10 +1,8 @@
-"""All agents' models, as they were seen from outside at the times of evaluation: a file that outlives the
-launcher.
+"""All agents' models, as seen from outside at the times of evaluation: a file that outlives it.
 
 A record is the time, the gradients applied by then, a CRC-32, and the models, part by part. All have one
 size, so whatever ends the process, the file holds whole records and at most one broken one, at its end. The
-last one of a run
-that has ended by itself has the time infinity: the models that it ended with.
+last record of a run that has ended by itself has the time infinity: the models that it ended with.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -23,19 +22,24 @@ from offbeat.core.vector import Parts
 HEAD, SUM = struct.Struct("<dq"), struct.Struct("<I")
 BODY = HEAD.size + SUM.size
 
-ModelSnapshot = tuple[float, Parts, int]
-"""The time, the models [n, P] per part, the gradients applied by then."""
+
+class ModelSnapshot(NamedTuple):
+    """The time, the models [n, P] per part, the gradients applied by then."""
+
+    time: float
+    models: Parts
+    steps: int
 
 
 class ModelSnapshots:
-    """The looks of one run.
+    """The snapshots of one run.
 
     Attributes:
         path: the file
-        models: all agents' models, of the shapes and dtypes that every look has
-        anew: forget what is there; else what is there is in `taken`, and new looks come after it; DataError
+        models: all agents' models, of the shapes and dtypes that every snapshot has
+        anew: forget what is there; else what is there is in `taken`, and new snapshots come after it; DataError
             if it is damaged
-        error: why looks can no longer be written, if so; the run goes on
+        error: why snapshots can no longer be written, if so; the run goes on
     """
 
     def __init__(self, path: Path, models: Parts, anew: bool) -> None:
@@ -43,21 +47,20 @@ class ModelSnapshots:
         self._like = models
         self._size = BODY + sum(part.nbytes for part in models)
         self._handle = -1
-        with reading(
-            path, "the looks at a live run", f"Remove {path.parent}, and --resume makes its run anew."
-        ):
+        remedy = f"Remove {path.parent}, and --resume makes its run anew."
+        with reading(path, "the models of a live run's agents over time", remedy):
             found = b"" if anew or not path.exists() else content(path)
             whole = len(found) // self._size
-            looks = [self._read(found[k * self._size : (k + 1) * self._size]) for k in range(whole)]
-        self.taken = [look for look in looks if math.isfinite(look[0])]
-        self.final = looks[-1][1] if looks and not math.isfinite(looks[-1][0]) else None
+            all_of_them = [self._read(found[k * self._size : (k + 1) * self._size]) for k in range(whole)]
+        self.taken = [each for each in all_of_them if math.isfinite(each.time)]
+        self.final = next((each.models for each in all_of_them[-1:] if not math.isfinite(each.time)), None)
         """The models that the run ended with, if it has ended."""
         self._end = 0 if anew else whole * self._size
 
     def add(self, time: float, models: Parts, steps: int) -> None:
-        """Remember a look, and write it."""
+        """Remember a snapshot, and write it."""
         if math.isfinite(time):
-            self.taken.append((time, models, steps))
+            self.taken.append(ModelSnapshot(time, models, steps))
         else:
             self.final = models
         if self.error:
@@ -75,20 +78,18 @@ class ModelSnapshots:
             self.error = f"Cannot write {self.path}: {error.strerror or error}."
 
     def close(self) -> None:
-        """Close the file."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
     def _read(self, record: bytes) -> ModelSnapshot:
         time, steps = HEAD.unpack_from(record)
-        if SUM.unpack_from(record, HEAD.size)[0] != zlib.crc32(
-            record[BODY:], zlib.crc32(record[: HEAD.size])
-        ):
+        checksum = zlib.crc32(record[BODY:], zlib.crc32(record[: HEAD.size]))
+        if SUM.unpack_from(record, HEAD.size)[0] != checksum:
             raise ValueError("it is damaged: a checksum does not fit")
         at, parts = BODY, []
         for like in self._like:
             flat = torch.frombuffer(bytearray(record[at : at + like.nbytes]), dtype=like.dtype)
             parts.append(flat.reshape(like.shape))
             at += like.nbytes
-        return time, tuple(parts), steps
+        return ModelSnapshot(time, tuple(parts), steps)
