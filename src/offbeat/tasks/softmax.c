@@ -1,16 +1,16 @@
 /* Softmax regression on a pool of models: see softmax.py.
 
-   A model [P] is W [classes, features] row by row and then c [classes]. A row of pixels is padded with zeros to a
-   multiple of LANES, so that no loop over it has a remainder; pixels are bytes, worth `scale` each, or floats.
+   A model [P] is W [classes, features] row by row and then c [classes]. Rows of pixels, which are bytes worth
+   `scale` each, or floats, are padded with zeros to a multiple of LANES: no loop over them has a remainder.
 
-   Every sum has one order, whatever the processor's vectors hold: a logit is summed in LANES partial sums, which are
-   then added in pairs; a gradient over the samples, one after the other. Compile with -ffp-contract=fast: products
-   are added with one rounding where the processor can. Nothing here depends on another row of the pool.
+   Every sum has one order, whatever the processor's vectors hold: a logit is summed in LANES partial sums,
+   which are added in pairs; a gradient over the samples, one after the other. Compile with
+   -ffp-contract=fast: products are added with one rounding where the processor can. No row depends on others.
 
-   The tiles (NB samples x NC classes forward, ND vectors of pixels x NC classes backward) keep all sums in registers:
-   4 x 5 forward was 10 % slower, ND = 2 as well; NC = 10 was 5 % faster but needs twice the code. Bytes are turned into
-   floats twice rather than kept, which is free beside the products. Without the prefetch a gradient on data that are
-   in no cache takes 1.5 times as long. */
+   The tiles (NB samples x NC classes forward, ND vectors of pixels x NC classes backward) keep all sums in
+   registers: 4 x 5 forward was 10 % slower, ND = 2 as well; NC = 10 was 5 % faster but needs twice the code.
+   Bytes are turned into floats twice rather than kept, which is free beside the products. Without prefetch a
+   gradient on data that are in no cache takes 1.5 times as long. */
 
 #include <math.h>
 #include <stddef.h>
@@ -29,8 +29,7 @@ enum { WIDE = 8, NB = 1, NC = 5, ND = 2 };
 #else
 enum { WIDE = 4, NB = 1, NC = 5, ND = 2 };
 #endif
-enum { PARTS = LANES / WIDE };
-enum { FINE = 0, MEMORY = 1, SAMPLE = 2, ROW = 3 }; /* what the functions return */
+enum { PARTS = LANES / WIDE, FINE = 0, MEMORY = 1, SAMPLE = 2, ROW = 3 }; /* from FINE on: what is returned */
 
 typedef float vec __attribute__((vector_size(4 * WIDE)));
 typedef int32_t ivec __attribute__((vector_size(4 * WIDE)));
@@ -46,17 +45,17 @@ struct samples {
     float scale;
 };
 
-INLINE vec load(const float *at)
-{
-    vec v;
-    memcpy(&v, at, sizeof v);
-    return v;
-}
+struct work {
+    float *w, *z;      /* the weights with rows padded to `wide`; logits [classes, batch], padded as well */
+    const char **rows; /* of the pixels of this batch, and AHEAD of the next */
+    const float *bias;
+    size_t wide, batch, padded;
+};
 
-INLINE void store(float *at, vec v)
-{
-    memcpy(at, &v, sizeof v);
-}
+INLINE vec load(const float *at) { vec v; memcpy(&v, at, sizeof v); return v; }
+INLINE void store(float *at, vec v) { memcpy(at, &v, sizeof v); }
+INLINE vec where(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
+static size_t padding(size_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 INLINE vec pixels(const char *row, size_t d, const int bytes)
 {
@@ -95,11 +94,6 @@ INLINE float total(const vec *part)
 #endif
 }
 
-INLINE vec where(ivec mask, vec a, vec b)
-{
-    return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
-}
-
 /* e^x for x <= 0 to 2 units in the last place, but not below e^-87; what is not a number stays so.
    x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor series of e^r, whose next term is below 2^-27. */
 INLINE vec exponential(vec x)
@@ -119,92 +113,93 @@ INLINE vec exponential(vec x)
     return y * (vec)(((ivec)t - 0x4B400000 + 127) << 23); /* a product, so that NaN remains NaN */
 }
 
-/* Logits of nb samples and nc classes: z[c * padded + b]. */
-INLINE void forward(const int nb, const int nc, const int bytes, const float *w, size_t wide, const char *const *rows,
-                    float scale, const float *bias, float *z, size_t padded)
+/* The logits of nb samples from b on, for nc classes from c on. */
+INLINE void forward(const int nb, const int nc, const int bytes, const struct samples *s,
+                    const struct work *work, size_t b, size_t c)
 {
-    vec sum[NB][NC][PARTS];
-    UNROLL for (int b = 0; b < nb; b++)
-        UNROLL for (int c = 0; c < nc; c++)
-            UNROLL for (int p = 0; p < PARTS; p++)
-                sum[b][c][p] = (vec){0};
+    const size_t wide = work->wide, padded = work->padded;
+    const float *w = work->w + c * wide, *bias = work->bias + c, scale = s->scale;
+    const char *const *rows = (const char *const *)work->rows + b;
+    float *z = work->z + c * padded + b;
+    vec sum[NB][NC][PARTS] = {0};
     for (size_t d = 0; d < wide; d += LANES)
         UNROLL for (int p = 0; p < PARTS; p++) {
             vec a[NB];
-            UNROLL for (int b = 0; b < nb; b++)
-                a[b] = pixels(rows[b], d + p * WIDE, bytes);
-            UNROLL for (int c = 0; c < nc; c++) {
-                const vec x = load(w + c * wide + d + p * WIDE);
-                UNROLL for (int b = 0; b < nb; b++)
-                    sum[b][c][p] += a[b] * x;
+            UNROLL for (int i = 0; i < nb; i++)
+                a[i] = pixels(rows[i], d + p * WIDE, bytes);
+            UNROLL for (int j = 0; j < nc; j++) {
+                const vec x = load(w + j * wide + d + p * WIDE);
+                UNROLL for (int i = 0; i < nb; i++)
+                    sum[i][j][p] += a[i] * x;
             }
         }
-    UNROLL for (int b = 0; b < nb; b++)
-        UNROLL for (int c = 0; c < nc; c++)
-            z[c * padded + b] = total(sum[b][c]) * scale + bias[c];
+    UNROLL for (int i = 0; i < nb; i++)
+        UNROLL for (int j = 0; j < nc; j++)
+            z[j * padded + i] = total(sum[i][j]) * scale + bias[j];
 }
 
-/* The gradient by the weights of nd vectors of pixels and nc classes, from p[c * padded + b], with the regulariser's:
-   twice * x / (1 + x^2)^2. */
-INLINE void backward(const int nd, const int nc, const int bytes, const float *w, size_t wide, size_t d,
-                     const char *const *rows, const float *p, size_t padded, size_t batch, float twice, float *out,
-                     size_t features)
+/* The gradient by the weights of nd vectors of pixels from d on, for nc classes from c on, from what
+   `residuals` left in z, with the regulariser's: twice * x / (1 + x^2)^2. */
+INLINE void backward(const int nd, const int nc, const int bytes, const struct samples *s,
+                     const struct work *work, size_t d, size_t c, float twice, float *out)
 {
+    const size_t wide = work->wide, padded = work->padded, batch = work->batch, features = s->features;
+    const float *w = work->w + c * wide, *z = work->z + c * padded;
+    const char *const *rows = (const char *const *)work->rows;
+    out += c * features;
     vec sum[NC][ND];
-    UNROLL for (int c = 0; c < nc; c++)
+    UNROLL for (int i = 0; i < nc; i++)
         UNROLL for (int j = 0; j < nd; j++) {
-            const vec x = load(w + c * wide + d + j * WIDE), y = x * x + 1.0f;
-            sum[c][j] = twice * x / (y * y);
+            const vec x = load(w + i * wide + d + j * WIDE), y = x * x + 1.0f;
+            sum[i][j] = twice * x / (y * y);
         }
     for (size_t b = 0; b < batch; b++) {
         vec a[ND];
         UNROLL for (int j = 0; j < nd; j++)
             a[j] = pixels(rows[b], d + j * WIDE, bytes);
-        UNROLL for (int c = 0; c < nc; c++)
+        UNROLL for (int i = 0; i < nc; i++)
             UNROLL for (int j = 0; j < nd; j++)
-                sum[c][j] += a[j] * p[c * padded + b];
+                sum[i][j] += a[j] * z[i * padded + b];
     }
-    UNROLL for (int c = 0; c < nc; c++)
+    UNROLL for (int i = 0; i < nc; i++)
         UNROLL for (int j = 0; j < nd; j++) {
             const size_t at = d + j * WIDE;
-            const vec v = sum[c][j];
+            const vec v = sum[i][j];
             if (at + WIDE <= features)
-                store(out + c * features + at, v);
-            else if (at < features) {
-                float last[WIDE];
-                store(last, v);
-                memcpy(out + c * features + at, last, sizeof(float) * (features - at));
-            }
+                store(out + i * features + at, v);
+            else if (at < features)
+                memcpy(out + i * features + at, &v, sizeof(float) * (features - at));
         }
 }
 
-/* Both with the number of classes as a constant: NC, or what is left of them. */
-#define BY_CLASSES(n, call)                                                                                            \
-    switch (n) {                                                                                                       \
-    case 1: { enum { nc = 1 }; call; break; }                                                                          \
-    case 2: { enum { nc = 2 }; call; break; }                                                                          \
-    case 3: { enum { nc = 3 }; call; break; }                                                                          \
-    case 4: { enum { nc = 4 }; call; break; }                                                                          \
-    default: { enum { nc = NC }; call; }                                                                               \
-    }
+/* For all classes, NC at a time and then what is left of them: how many is a constant. */
+#define BY_CLASSES(call)                                                                                     \
+    for (size_t c = 0; c < s->classes; c += NC)                                                              \
+        switch (s->classes - c) {                                                                            \
+        case 1: { enum { nc = 1 }; call; break; }                                                            \
+        case 2: { enum { nc = 2 }; call; break; }                                                            \
+        case 3: { enum { nc = 3 }; call; break; }                                                            \
+        case 4: { enum { nc = 4 }; call; break; }                                                            \
+        default: { enum { nc = NC }; call; }                                                                 \
+        }
 
-/* All logits of a batch, and a prefetch of what comes next. rows: its pixels, and AHEAD + NB more. */
-INLINE void logits(const int bytes, const struct samples *s, const float *w, size_t wide, const float *bias,
-                   const char *const *rows, size_t batch, float *z, size_t padded)
+/* With the kind of the pixels as a constant. */
+#define BY_KIND(call)                                                                                        \
+    if (s->bytes) { enum { bytes = 1 }; call; }                                                              \
+    else { enum { bytes = 0 }; call; }
+
+/* All logits of a batch, and a prefetch of what comes next. */
+INLINE void logits(const int bytes, const struct samples *s, const struct work *work)
 {
     size_t b = 0;
-    for (; b + NB <= batch; b += NB) {
+    for (; b + NB <= work->batch; b += NB) {
         for (size_t k = b + AHEAD; k < b + AHEAD + NB; k++)
             for (size_t line = 0; line < s->stride; line += LINE)
-                __builtin_prefetch(rows[k] + line);
-        for (size_t c = 0; c < s->classes; c += NC)
-            BY_CLASSES(s->classes - c, forward(NB, nc, bytes, w + c * wide, wide, rows + b, s->scale, bias + c,
-                                               z + c * padded + b, padded))
+                __builtin_prefetch(work->rows[k] + line);
+        BY_CLASSES(forward(NB, nc, bytes, s, work, b, c))
     }
-    for (; b < batch; b++)
-        for (size_t c = 0; c < s->classes; c += NC)
-            BY_CLASSES(s->classes - c, forward(1, nc, bytes, w + c * wide, wide, rows + b, s->scale, bias + c,
-                                               z + c * padded + b, padded))
+    for (; b < work->batch; b++)
+        BY_CLASSES(forward(1, nc, bytes, s, work, b, c))
 }
 
 /* z[c * padded + b] <- e^(z - max over c); the vectors of max and sum over c go to `most` and `sum`. */
@@ -222,17 +217,13 @@ INLINE void exponentials(float *z, size_t padded, size_t classes, vec *most, vec
     }
 }
 
-static size_t padding(size_t n)
-{
-    return (n + LANES - 1) / LANES * LANES;
-}
-
 /* Logits to (softmax - target) / batch, times the value of a pixel; and the gradient by c. */
-static void residuals(const struct samples *s, const int64_t *index, size_t batch, float *z, const float *bias,
-                      float twice, float *out)
+static void residuals(const struct samples *s, const struct work *work, const int64_t *index, float twice,
+                      float *out)
 {
-    const size_t padded = padding(batch);
-    const float share = 1.0f / (float)batch;
+    const size_t padded = work->padded, batch = work->batch;
+    const float share = 1.0f / (float)batch, *bias = work->bias;
+    float *z = work->z;
     for (size_t g = 0; g < padded; g += WIDE) {
         vec most, sum;
         exponentials(z + g, padded, s->classes, &most, &sum);
@@ -243,9 +234,7 @@ static void residuals(const struct samples *s, const int64_t *index, size_t batc
     for (size_t b = 0; b < batch; b++)
         z[(size_t)s->labels[index[b]] * padded + b] -= share;
     for (size_t c = 0; c < s->classes; c++) {
-        vec sum[PARTS];
-        UNROLL for (int p = 0; p < PARTS; p++)
-            sum[p] = (vec){0};
+        vec sum[PARTS] = {0};
         memset(z + c * padded + batch, 0, sizeof(float) * (padded - batch));
         for (size_t g = 0; g < padded; g += LANES)
             UNROLL for (int p = 0; p < PARTS; p++) {
@@ -259,59 +248,47 @@ static void residuals(const struct samples *s, const int64_t *index, size_t batc
     }
 }
 
-struct work {
-    float *w, *z;      /* the weights with padded rows; logits [classes, batch], padded as well */
-    const char **rows; /* of the pixels of this batch, and AHEAD of the next */
-};
-
+/* Room for the work on minibatches of that size; 0 if there is none. */
 static int opened(struct work *work, const struct samples *s, size_t batch)
 {
-    const size_t wide = padding(s->features), padded = padding(batch);
-    const size_t size = sizeof(float) * s->classes * (wide + padded);
+    work->wide = padding(s->features), work->batch = batch, work->padded = padding(batch);
+    const size_t size = sizeof(float) * s->classes * (work->wide + work->padded);
     work->w = aligned_alloc(LINE, size);
     work->rows = malloc(sizeof(char *) * (batch + AHEAD + NB));
     if (!work->w || !work->rows)
         return 0;
-    work->z = work->w + s->classes * wide;
+    work->z = work->w + s->classes * work->wide;
     memset(work->w, 0, size);
     return 1;
 }
 
-static void closed(struct work *work)
-{
-    free(work->w);
-    free(work->rows);
-}
+static void closed(struct work *work) { free(work->w); free(work->rows); }
 
-static void unpacked(float *w, const float *x, const struct samples *s)
+/* Turn to this model. */
+static void unpacked(struct work *work, const float *x, const struct samples *s)
 {
     for (size_t c = 0; c < s->classes; c++)
-        memcpy(w + c * padding(s->features), x + c * s->features, sizeof(float) * s->features);
+        memcpy(work->w + c * work->wide, x + c * s->features, sizeof(float) * s->features);
+    work->bias = x + s->classes * s->features;
 }
 
-INLINE void gradient(const int bytes, const struct samples *s, const struct work *work, const float *x,
-                     const int64_t *index, size_t batch, float twice, float *out)
+INLINE void gradient(const int bytes, const struct samples *s, const struct work *work, const int64_t *index,
+                     float twice, float *out)
 {
-    const size_t wide = padding(s->features), padded = padding(batch), weights = s->classes * s->features;
-    const char *const *rows = (const char *const *)work->rows;
-    unpacked(work->w, x, s);
-    logits(bytes, s, work->w, wide, x + weights, rows, batch, work->z, padded);
-    residuals(s, index, batch, work->z, x + weights, twice, out + weights);
+    logits(bytes, s, work);
+    residuals(s, work, index, twice, out + s->classes * s->features);
     size_t d = 0;
-    for (; d + ND * WIDE <= wide; d += ND * WIDE)
-        for (size_t c = 0; c < s->classes; c += NC)
-            BY_CLASSES(s->classes - c, backward(ND, nc, bytes, work->w + c * wide, wide, d, rows, work->z + c * padded,
-                                                padded, batch, twice, out + c * s->features, s->features))
-    for (; d < wide; d += WIDE)
-        for (size_t c = 0; c < s->classes; c += NC)
-            BY_CLASSES(s->classes - c, backward(1, nc, bytes, work->w + c * wide, wide, d, rows, work->z + c * padded,
-                                                padded, batch, twice, out + c * s->features, s->features))
+    for (; d + ND * WIDE <= work->wide; d += ND * WIDE)
+        BY_CLASSES(backward(ND, nc, bytes, s, work, d, c, twice, out))
+    for (; d < work->wide; d += WIDE)
+        BY_CLASSES(backward(1, nc, bytes, s, work, d, c, twice, out))
 }
 
-/* out[to[r]] <- the gradient at pool[from[r]] on the samples index[r * batch ...], for m models. No row of `pool` that
-   is yet to be read may be written: `out` may be `pool`, with other rows. twice: 2 * reg. */
-int softmax_gradients(const struct samples *s, const float *pool, size_t pool_rows, const int64_t *from, float *out,
-                      size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch, float twice)
+/* out[to[r]] <- the gradient at pool[from[r]] on the samples index[r * batch ...], for m models. No row of
+   `pool` that is yet to be read may be written: `out` may be `pool`, with other rows. twice: 2 * reg. */
+int softmax_gradients(const struct samples *s, const float *pool, size_t pool_rows, const int64_t *from,
+                      float *out, size_t out_rows, const int64_t *to, size_t m, const int64_t *index,
+                      size_t batch, float twice)
 {
     const size_t size = s->classes * (s->features + 1);
     for (size_t r = 0; r < m; r++)
@@ -327,38 +304,29 @@ int softmax_gradients(const struct samples *s, const float *pool, size_t pool_ro
         const size_t left = (m - r) * batch;
         for (size_t k = 0; k < batch + AHEAD + NB; k++)
             work.rows[k] = (const char *)s->pixels + (size_t)mine[k < left ? k : left - 1] * s->stride;
-        const float *x = pool + (size_t)from[r] * size;
-        float *there = out + (size_t)to[r] * size;
-        if (s->bytes)
-            gradient(1, s, &work, x, mine, batch, twice, there);
-        else
-            gradient(0, s, &work, x, mine, batch, twice, there);
+        unpacked(&work, pool + (size_t)from[r] * size, s);
+        BY_KIND(gradient(bytes, s, &work, mine, twice, out + (size_t)to[r] * size))
     }
     closed(&work);
     return enough ? FINE : MEMORY;
 }
 
-/* The mean cross entropy of a model on all samples, and for how many the largest logit is that of their label. */
+/* The mean cross entropy of a model on all samples, and for how many their label has the largest logit. */
 int softmax_scores(const struct samples *s, const float *x, double *entropy, int64_t *right)
 {
-    const size_t wide = padding(s->features), weights = s->classes * s->features;
     struct work work;
     const int enough = opened(&work, s, LANES);
     if (enough)
-        unpacked(work.w, x, s);
+        unpacked(&work, x, s);
     double sum = 0;
     int64_t hits = 0;
     for (size_t at = 0; enough && at < s->count; at += LANES) {
-        const size_t batch = s->count - at < LANES ? s->count - at : LANES;
+        work.batch = s->count - at < LANES ? s->count - at : LANES;
         for (size_t k = 0; k < LANES + AHEAD + NB; k++)
             work.rows[k] = (const char *)s->pixels + (at + k < s->count ? at + k : s->count - 1) * s->stride;
-        const char *const *rows = (const char *const *)work.rows;
-        if (s->bytes)
-            logits(1, s, work.w, wide, x + weights, rows, batch, work.z, LANES);
-        else
-            logits(0, s, work.w, wide, x + weights, rows, batch, work.z, LANES);
+        BY_KIND(logits(bytes, s, &work))
         float own[LANES], most[LANES], all[LANES];
-        for (size_t b = 0; b < batch; b++) {
+        for (size_t b = 0; b < work.batch; b++) {
             size_t best = 0;
             for (size_t c = 1; c < s->classes; c++)
                 if (work.z[c * LANES + b] > work.z[best * LANES + b])
@@ -372,7 +340,7 @@ int softmax_scores(const struct samples *s, const float *x, double *entropy, int
             store(most + g, largest);
             store(all + g, whole);
         }
-        for (size_t b = 0; b < batch; b++)
+        for (size_t b = 0; b < work.batch; b++)
             sum += log((double)all[b]) + ((double)most[b] - (double)own[b]);
     }
     *entropy = sum / (double)s->count;
