@@ -106,8 +106,8 @@ def test_rows_together_are_rows_one_by_one(lengths: list[int], seed: int, dtype:
     out = 8 + rng.permutation(12)[:m].astype(np.int64)
     one = torch.from_numpy(rng.normal(size=(20, 33))).to(dtype)
     together = one.clone()
-    kernel.rows(one, out, first, slots, coefficients)
-    kernel._rows_together(together, out, first, slots, coefficients)
+    kernel.rows(one, kernel.Forms(out, first, slots, coefficients))
+    kernel._rows_together(together, kernel.Forms(out, first, slots, coefficients))
     few = 40 * torch.finfo(dtype).eps
     assert torch.allclose(together, one, rtol=few, atol=few)
     others = [r for r in range(20) if r not in out.tolist()]
@@ -117,14 +117,18 @@ def test_rows_together_are_rows_one_by_one(lengths: list[int], seed: int, dtype:
 def test_rows_together_of_narrow_numbers_are_rounded_once() -> None:
     """Weights are not rounded to them: those of a model that agrees with all others add up to one."""
     pool = torch.full((5, 4), 3.0, dtype=torch.bfloat16)
-    kernel._rows_together(pool, np.array([4]), np.array([0, 3]), np.array([0, 1, 2]), np.full(3, 1 / 3))
+    kernel._rows_together(
+        pool, kernel.Forms(np.array([4]), np.array([0, 3]), np.array([0, 1, 2]), np.full(3, 1 / 3))
+    )
     assert pool[4].tolist() == [3.0] * 4
 
 
 def test_a_model_that_diverged_stays_in_its_own_row() -> None:
     pool = torch.zeros(6, 2)
     pool[0] = float("nan")
-    kernel._rows_together(pool, np.array([4, 5]), np.array([0, 1, 3]), np.array([1, 0, 1]), np.ones(3))
+    kernel._rows_together(
+        pool, kernel.Forms(np.array([4, 5]), np.array([0, 1, 3]), np.array([1, 0, 1]), np.ones(3))
+    )
     assert pool[4].tolist() == [0.0, 0.0] and bool(pool[5].isnan().all())
 
 

@@ -430,7 +430,7 @@ DELAYS = np.linspace(0.5, 2.0, 40)
 
 def read_delays(path: Path, column: str = "") -> object:
     delay = parse(f"file {path}{column}")
-    return delay.values, delay.mean, delay.said.partition(f"{path}{column}")[2]
+    return delay.values, delay.mean, delay.source.partition(f"{path}{column}")[2]
 
 
 def craft_npy(path: Path, rng: Random) -> str:

@@ -113,7 +113,7 @@ def test_what_crosses_to_the_device_is_moved_once_a_call(device: torch.device) -
     pool = torch.zeros(30, 5).to(device)
     for m in (1, 9):
         first, out, slots = np.arange(m + 1) * 2, np.arange(20, 20 + m), np.arange(2 * m)
-        assert crossed(lambda: kernel.rows(pool, out, first, slots, np.ones(2 * m))) == 2  # noqa: B023
+        assert crossed(lambda: kernel.rows(pool, kernel.Forms(out, first, slots, np.ones(2 * m)))) == 2  # noqa: B023
 
 
 def test_linear_forms_there(device: torch.device) -> None:

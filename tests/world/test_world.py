@@ -60,7 +60,7 @@ def test_measured_delays_from_files(tmp_path: Path, real_data: Path) -> None:
         assert read_values(tmp_path / name).tolist() == [1, 2, 3]
     rtt = parse(f"file {real_data / 'traces' / 'seattle_rtt.npz'}:all")
     assert np.mean(rtt.draw(np.random.default_rng(0), 100_000)) == pytest.approx(1.0, rel=0.05)
-    assert "seattle_rtt.npz:all: " in rtt.said and "numbers" in rtt.said
+    assert "seattle_rtt.npz:all: " in rtt.source and "numbers" in rtt.source
 
 
 TABLE = "time,latency\n100,0.5\n101,0.7\n"
@@ -100,7 +100,7 @@ def test_a_column_of_a_file_is_chosen_by_number_or_name(tmp_path: Path) -> None:
     np.savez(named, rtt=np.array([1.0, 3.0]), at=np.array([9.0, 9.0]))
     assert read_values(path, "latency").tolist() == read_values(path, "2").tolist() == [0.5, 0.7]
     assert read_values(table, "2").tolist() == read_values(named, "rtt").tolist() == [1.0, 3.0]
-    assert parse(f"file {path}:latency").said == f"{path}:latency: 2 numbers from 0.5 to 0.7, mean 0.6"
+    assert parse(f"file {path}:latency").source == f"{path}:latency: 2 numbers from 0.5 to 0.7, mean 0.6"
     assert parse(f"file {path}:2 mean 3").mean == 3
     for wrong, column, fragment in (
         (path, "3", "it has no column '3': there are 2, named time, latency"),
@@ -112,7 +112,9 @@ def test_a_column_of_a_file_is_chosen_by_number_or_name(tmp_path: Path) -> None:
             read_values(wrong, column)
     colon = tmp_path / "a:1"
     colon.write_text("4\n")
-    assert parse(f"file {colon}").said == f"{colon}: 1 numbers from 4 to 4, mean 4", "a path may have a colon"
+    assert parse(f"file {colon}").source == f"{colon}: 1 numbers from 4 to 4, mean 4", (
+        "a path may have a colon"
+    )
 
 
 @pytest.mark.parametrize("half", [np.tril, np.triu])

@@ -1,7 +1,7 @@
 """Distributions of delays, of which the mean is a parameter.
 
-A `Delay` is a value: a family, its mean (in units of simulated time) and, where the family has one,
-its coefficient of variation cv = standard deviation / mean.
+A `Delay` is a value: a family, its mean (in units of simulated time) and, where the family has one, its coefficient
+of variation cv = standard deviation / mean. Measured delays may have an overhead, which no slowdown multiplies.
 """
 
 from __future__ import annotations
@@ -28,14 +28,20 @@ DEFAULT_CV = {"gamma": 0.25, "lognormal": 1.0}
 class Delay:
     """A distribution of delays with a given mean.
 
+    Attributes:
+        values: of the empirical family: float64, with mean 1
+        overhead: of the empirical family: what is added to each value after it has been multiplied; float64
+        source: which file they are from, and what is in it
+
     Raises SettingError for an unknown family, a negative or non-finite mean, a cv that is not positive.
     """
 
     family: str
     mean: float = 1.0
     cv: float | None = None
-    values: bytes = b""  # of the empirical family: float64, with mean 1
-    said: str = field(default="", compare=False)  # which file they are from, and what is in it
+    values: bytes = b""
+    overhead: bytes = b""
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -53,13 +59,19 @@ class Delay:
             )
         if (self.family == "empirical") != bool(self.values):
             raise SettingError("Measured values go with the empirical distribution, and it needs some.")
+        if self.overhead and len(self.overhead) != len(self.values):
+            raise SettingError("Every measured value needs an overhead, or none of them has one.")
+
+    @property
+    def expected(self) -> float:
+        """The mean, the overhead's included."""
+        return self.mean + (float(np.frombuffer(self.overhead).mean()) if self.overhead else 0.0)
 
     def times(self, factor: float) -> Delay:
-        """The same shape with a mean `factor` times as large."""
+        """The same shape with a mean `factor` times as large; the overhead stays as it is."""
         return replace(self, mean=self.mean * factor)
 
     def draw(self, rng: np.random.Generator, count: int) -> list[float]:
-        """`count` independent delays."""
         cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family, 0.0)
         if self.family == "gamma":
             sample = rng.gamma(cv**-2, cv**2, count)
@@ -72,17 +84,18 @@ class Delay:
             sample = np.ones(count)
         else:
             values = np.frombuffer(self.values)
-            sample = values[rng.integers(len(values), size=count)]
-        drawn: list[float] = (sample * self.mean).tolist()
+            which = rng.integers(len(values), size=count)
+            sample = values[which]
+        scaled = sample * self.mean
+        drawn: list[float] = (
+            scaled + np.frombuffer(self.overhead)[which] if self.overhead else scaled
+        ).tolist()
         return drawn
 
     def __str__(self) -> str:
         cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family)
-        return (
-            self.family
-            + (f" {cv!r}" if cv is not None else "")
-            + (f" mean {self.mean!r}" if self.mean != 1 else "")
-        )
+        mean = f" mean {self.mean!r}" if self.mean != 1 else ""
+        return self.family + (f" {cv!r}" if cv is not None else "") + mean
 
 
 def empirical(values: np.ndarray | list[float], mean: float | None = None) -> Delay:
@@ -101,6 +114,16 @@ def empirical(values: np.ndarray | list[float], mean: float | None = None) -> De
     if not 1e-300 < measured < 1e300:
         raise SettingError(f"The mean of measured delays must be between 1e-300 and 1e300; got {measured}.")
     return Delay("empirical", measured if mean is None else mean, values=(array / measured).tobytes())
+
+
+def with_overhead(values: np.ndarray, overhead: np.ndarray) -> Delay:
+    """Measured delays of which each is a value, which slowdowns multiply, and its own overhead, which none does."""
+    if not overhead.any():
+        return empirical(values) if values.any() else Delay("constant", 0.0)
+    slow = (
+        empirical(values) if values.any() else Delay("empirical", 0.0, values=np.ones(len(values)).tobytes())
+    )
+    return replace(slow, overhead=overhead.astype(float).tobytes())
 
 
 def _is_number(text: str) -> bool:
@@ -129,7 +152,7 @@ def parse(text: str) -> Delay:
             path, column = split(rest)
             values = read_values(path, column)
             try:
-                return replace(empirical(values, average), said=f"{rest.strip()}: {described(values)}")
+                return replace(empirical(values, average), source=f"{rest.strip()}: {described(values)}")
             except SettingError as error:
                 raise SettingError(f"{path}: {error}") from None
         return Delay(family, average, float(rest) if rest else None)

@@ -76,7 +76,7 @@ class World:
         for factor in (*self.slow_compute.values(), *self.slow_communication.values()):
             if not 1e-3 <= factor <= 1e9:
                 raise SettingError(f"A slowdown must be a number between 0.001 and 10^9; got {factor}.")
-        for mean in [delay.mean for delay in (self.compute, *self.own_compute.values())]:
+        for mean in [delay.expected for delay in (self.compute, *self.own_compute.values())]:
             if mean < 1e-3:
                 raise SettingError(
                     f"A gradient must take time, or the clock stands still: the mean of its delay is {mean}; "
@@ -104,15 +104,14 @@ class World:
 
     def communication_delay(self, agent: int) -> Delay:
         """How long this agent's transmissions take, for one model each."""
-        return self.own_communication.get(agent, self.communication).times(
-            self.slow_communication.get(agent, 1.0)
-        )
+        own = self.own_communication.get(agent, self.communication)
+        return own.times(self.slow_communication.get(agent, 1.0))
 
 
 def measured(world: World) -> list[str]:
     """What was read of delays that come from files."""
     delays = {"compute": world.compute, "communication": world.communication}
-    return [f"{name} from {d.said}; drawn with mean {d.mean:g}." for name, d in delays.items() if d.said]
+    return [f"{name} from {d.source}; drawn with mean {d.mean:g}." for name, d in delays.items() if d.source]
 
 
 CASES = {
@@ -136,7 +135,8 @@ def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) 
     if not 1e-3 <= slowdown <= 1e9:
         raise SettingError(f"The slowdown must be a number between 0.001 and 10^9; got {slowdown}.")
     if name == "slow-comm":
-        return replace(world, communication=world.communication.times(slowdown))
+        own = {agent: delay.times(slowdown) for agent, delay in world.own_communication.items()}
+        return replace(world, communication=world.communication.times(slowdown), own_communication=own)
     slow = {straggler: slowdown}
     if name in ("comp-straggler", "combined"):
         world = replace(world, slow_compute={**world.slow_compute, **slow})

@@ -1,21 +1,20 @@
 """Linear forms over large vectors in one trip through memory.
 
 torch evaluates c_0 v_0 + c_1 v_1 + ... as one operation after the other, and once a vector outgrows the
-caches every one of them fetches the sum from memory and sends it back. The C function next to this file reads
-each v_k once and writes once. It is compiled at first use, which takes a moment, and kept in the user's
-cache.
+caches every one of them fetches the sum from memory and sends it back. The C function next to this file reads each
+v_k once and writes once. It is compiled at first use, which takes a moment, and kept in the user's cache.
 
-The result has the bits that torch gives on this machine: at load the function is compared with torch, and is
-    not used
-if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
+The result has the bits that torch gives on this machine: at load the function is compared with torch, and is not
+used if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -52,6 +51,37 @@ class Compiled:
 Functions = Mapping[torch.dtype, Compiled]
 
 
+@dataclass(frozen=True)
+class Forms:
+    """Linear forms over the rows of a pool: row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1].
+
+    Attributes:
+        out: int64 [m]; none is written twice, and none is read
+        first: int64 [m + 1]
+        slots: int64: the row of v_k, for each term
+        coefficients: float64: c_k
+    """
+
+    out: Ints
+    first: Ints
+    slots: Ints
+    coefficients: Floats
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Of out, first, slots and coefficients, in this order, as the compiled functions take them."""
+        return tuple(each.ctypes.data for each in (self.out, self.first, self.slots, self.coefficients))
+
+    def room(self, dtype: torch.dtype) -> tuple[Any, Any]:
+        """For the terms of the longest form: addresses, and coefficients of that dtype."""
+        longest = int((self.first[1:] - self.first[:-1]).max(initial=0))
+        return (ctypes.c_void_p * longest)(), (CTYPES[dtype][0] * longest)()
+
+    def part(self, low: int, high: int) -> Forms:
+        """Those of the rows from low to high."""
+        return replace(self, out=self.out[low:high], first=self.first[low : high + 1])
+
+
 def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
     """out <- c_0 v_0, then out <- c_k v_k + out from left to right; `also` receives the same values.
 
@@ -67,46 +97,43 @@ def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
         _call(compiled.linear, out, terms, also)
 
 
-def rows(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
-    """pool[out[r]] <- sum_k c_k pool[slots[k]] over first[r] <= k < first[r + 1], from left to right, for
-    every r.
-
-    Args:
-        pool: contiguous [S, P], without gradients; no row is written and read, none written twice
-        out, first, slots: int64, contiguous: [m], [m + 1], one for each term
+def rows(pool: Tensor, forms: Forms) -> None:
+    """Write the forms into a pool: contiguous [S, P], without gradients.
 
     On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated together, and may
     differ by rounding.
     """
     if pool.device.type != "cpu":
-        _rows_together(pool, out, first, slots, coefficients)
+        _rows_together(pool, forms)
         return
     compiled = _load()[0].get(pool.dtype)
     if compiled is None:
-        for r, to in enumerate(out.tolist()):
-            terms = slice(int(first[r]), int(first[r + 1]))
-            plain(pool[to], [(c, pool[s]) for c, s in zip(coefficients[terms], slots[terms], strict=True)])
+        for to, (low, high) in zip(forms.out.tolist(), pairwise(forms.first.tolist()), strict=True):
+            terms = zip(forms.coefficients[low:high], forms.slots[low:high], strict=True)
+            plain(pool[to], [(c, pool[s]) for c, s in terms])
         return
-    _call_rows(compiled.rows, pool, out, first, slots, coefficients)
+    _refuse_gaps(pool, forms)
+    compiled.rows(pool.data_ptr(), pool.shape[1], *forms.addresses, len(forms.out), *forms.room(pool.dtype))
 
 
-def _rows_together(pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats) -> None:
+def _rows_together(pool: Tensor, forms: Forms) -> None:
     """`rows` in few wide operations: all first terms, then all second ones and so on; the longer forms come
     first.
 
     Sums are made in float32 at least, and rounded to the pool's dtype once.
     """
+    out, first = forms.out, forms.first
     if not len(out):
         return
     order = np.argsort(first[:-1] - first[1:], kind="stable")
     begin, shorter = first[:-1][order], (first[:-1] - first[1:])[order]  # minus the lengths: rising
-    counts = [
-        int(np.searchsorted(shorter, -k)) for k in range(-int(shorter[0]))
-    ]  # forms of more than k terms
+    counts = [int(np.searchsorted(shorter, -k)) for k in range(-int(shorter[0]))]  # forms of over k terms
     at = np.concatenate([begin[:count] + k for k, count in enumerate(counts)])
     wide = torch.promote_types(pool.dtype, torch.float32)
-    index = torch.from_numpy(np.concatenate((out[order], slots[at]))).to(pool.device)
-    scales = torch.split(torch.from_numpy(coefficients[at]).to(wide).to(pool.device).unsqueeze(1), counts)
+    index = torch.from_numpy(np.concatenate((out[order], forms.slots[at]))).to(pool.device)
+    scales = torch.split(
+        torch.from_numpy(forms.coefficients[at]).to(wide).to(pool.device).unsqueeze(1), counts
+    )
     to, *sources = torch.split(index, [len(out), *counts])
     total = pool.index_select(0, sources[0]).to(wide).mul_(scales[0])
     for count, source, scale in zip(counts[1:], sources[1:], scales[1:], strict=True):
@@ -131,24 +158,20 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Program:
-    """Gradients and forms over the rows of a pool, in chunks: what `rows` takes, and for each form a
-    gradient.
-
-    A chunk's gradients, at `models`, on minibatches `index` [m, B], go to the rows `scratch`, which its forms
-    may read.
+    """Gradients and forms over the rows of a pool, in chunks: a gradient for each form.
 
     Attributes:
+        models: rows of the models, int64 [m]
+        index: minibatches [m, B]
         bounds: where chunks begin, and where the last one ends
+        scratch: the rows to which a chunk's gradients go, which its forms may read
     """
 
     models: Ints
-    scratch: Ints
     index: Ints
     bounds: Ints
-    out: Ints
-    first: Ints
-    slots: Ints
-    coefficients: Floats
+    scratch: Ints
+    forms: Forms
 
 
 def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
@@ -159,36 +182,22 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
     if compiled is None or compiled.steps is None:
         return False
     p = program
-    _refuse_gaps(pool, p.models, p.scratch, p.index, p.bounds, p.out, p.first, p.slots, p.coefficients)
-    longest = int((p.first[1:] - p.first[:-1]).max(initial=0))
-    vectors, narrow = (ctypes.c_void_p * longest)(), (ctypes.c_float * longest)()
-    code = compiled.steps(
-        gradient.address, gradient.task, gradient.reg, pool.data_ptr(), *pool.shape, p.models.ctypes.data,
-        p.scratch.ctypes.data, p.index.ctypes.data, p.index.shape[1], p.bounds.ctypes.data, len(p.bounds) - 1,
-        p.out.ctypes.data, p.first.ctypes.data, p.slots.ctypes.data, p.coefficients.ctypes.data, vectors, narrow,
-    )  # fmt: skip
+    _refuse_gaps(pool, p.forms, p.models, p.scratch, p.index, p.bounds)
+    models, scratch, index, bounds = (a.ctypes.data for a in (p.models, p.scratch, p.index, p.bounds))
+    task = gradient.address, gradient.task, gradient.reg, pool.data_ptr(), *pool.shape
+    chunks = models, scratch, index, p.index.shape[1], bounds, len(p.bounds) - 1
+    code = compiled.steps(*task, *chunks, *p.forms.addresses, *p.forms.room(pool.dtype))
     if code:
         gradient.refuse(code)
     return True
 
 
-def _refuse_gaps(pool: Tensor, *arrays: np.ndarray[Any, Any]) -> None:
+def _refuse_gaps(pool: Tensor, forms: Forms, *others: np.ndarray[Any, Any]) -> None:
+    arrays = forms.out, forms.first, forms.slots, forms.coefficients, *others
     if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
         raise SettingError(
             "A pool of models and the arrays that say what to do with it have to be contiguous."
         )
-
-
-def _call_rows(
-    function: Function, pool: Tensor, out: Ints, first: Ints, slots: Ints, coefficients: Floats
-) -> None:
-    longest, m = int((first[1:] - first[:-1]).max(initial=0)), len(out)
-    _refuse_gaps(pool, out, first, slots, coefficients)
-    vectors, narrow = (ctypes.c_void_p * longest)(), (CTYPES[pool.dtype][0] * longest)()
-    function(
-        pool.data_ptr(), pool.shape[1], out.ctypes.data, first.ctypes.data, slots.ctypes.data, coefficients.ctypes.data,
-        m, vectors, narrow,
-    )  # fmt: skip
 
 
 def name() -> str:
@@ -229,10 +238,8 @@ def _call(function: Function, out: Tensor, terms: Terms, also: Tensor | None) ->
     coefficients = (CTYPES[out.dtype][0] * n)(*(c for c, _ in terms))
     function(out.data_ptr(), second, out.numel(), vectors, coefficients, n, STREAM)
     for written in (out,) if also is None else (out, also):
-        if not written.is_inference():
-            torch.autograd.graph.increment_version(
-                written
-            )  # as in-place operations do: a backward pass checks it
+        if not written.is_inference():  # as in-place operations do: a backward pass checks it
+            torch.autograd.graph.increment_version(written)
 
 
 @cache
@@ -248,8 +255,8 @@ def _load() -> tuple[Functions, str]:
 
 def _bound_steps(loaded: ctypes.CDLL) -> Callable[..., int]:
     pointer, size, steps = ctypes.c_void_p, ctypes.c_size_t, loaded["steps_float"]
-    steps.argtypes = [pointer, pointer, ctypes.c_float, pointer, size, size, *[pointer] * 3, size, pointer, size,
-                      *[pointer] * 6]  # fmt: skip
+    task: list[Any] = [pointer, pointer, ctypes.c_float, pointer, size, size]
+    steps.argtypes = [*task, *[pointer] * 3, size, pointer, size, *[pointer] * 6]
     steps.restype = ctypes.c_int
     bound: Callable[..., int] = steps
     return bound

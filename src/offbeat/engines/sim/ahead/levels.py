@@ -1,22 +1,18 @@
 """Dependency levels: the arithmetic of runs whose timetable is known, in calls as wide as they can be.
 
-The level of a write is one more than the highest level among the models that it mixes. All writes of a level
-can be
-made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`.
-    Versions of
-models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last
-write that mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window.
-The timetable of a long run comes in segments; rows that the next segment mixes stay where they are.
+The level of a write is one more than the highest level among the models that it mixes. All writes of a level can be
+made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`. Versions of
+models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last write that
+mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window. The timetable of
+a long run comes in segments; rows that the next segment mixes stay where they are.
 
-Several runs, of other seeds or steps, lie side by side: a disjoint union, whose levels are wider. What a run
-    computes
-does not depend on what lies beside it: rows of a call do not depend on each other.
+Several runs, of other seeds or learning rates, are made side by side: a disjoint union, whose levels are wider. What
+a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +25,7 @@ from offbeat.core.system.streams import CHUNK
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.schedule import NoTimetable
 from offbeat.engines.sim.ahead.scheduled_run import Draw, ScheduledRun
-from offbeat.engines.sim.ahead.timetable import Floats, Ints, begin_of, ranges
+from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
 from offbeat.engines.sim.ahead.update_form import GRADIENT
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
@@ -52,28 +48,26 @@ NARROW = 16
 class Levels:
     """Runs side by side, all of the same task but for its minibatches, from the same initial model."""
 
-    def __init__(self, sides: Sequence[ScheduledRun], task: Task, initial: Parts) -> None:
-        self.task, self.sides = task, sides
+    def __init__(self, runs: Sequence[ScheduledRun], task: Task, initial: Parts) -> None:
+        self.task, self.runs = task, runs
         (start,) = initial
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
-        self._agents = begin_of(np.array([side.table.n for side in sides]))
+        self._agents = begin_of(np.array([each.table.n for each in runs]))
         self._widest = NARROW if self._native is not None else _widest(start, int(self._agents[-1]))
-        self._samples = _Samples([draw for side in sides for draw in side.draws])
-        forms = [form for side in sides for form in side.forms]
+        self._samples = _Samples([draw for each in runs for draw in each.draws])
+        forms = [form for each in runs for form in each.forms]
         self._form = begin_of(np.array([len(form.columns) for form in forms]))
         self._columns = np.array([column for form in forms for column in form.columns])
         self._coefficients = np.array([c for form in forms for c in form.coefficients])
-        self.pool = start[
-            None
-        ]  # row 0 is what all start from, then come those for gradients, then those of versions
+        self.pool = start[None]  # row 0: what all start from; then those of gradients, then those of versions
         self._carried = np.zeros(1, dtype=np.int64)  # rows of what is named by -1, -2, ...
-        self._many = [0] * len(sides)  # of these, but for the first, those of each side
+        self._many = [0] * len(runs)  # of these, but for the first, those of each run
         self._take()
 
     def _take(self) -> None:
-        """Lay the sides' timetables side by side."""
-        tables = [side.table for side in self.sides]
+        """Lay the runs' timetables side by side."""
+        tables = [each.table for each in self.runs]
         writes = begin_of(np.array([len(table.time) for table in tables]))
         by = [*zip(tables, writes, begin_of(np.array(self._many)), strict=False)]
         time = np.concatenate([table.time for table in tables])
@@ -113,20 +107,17 @@ class Levels:
         self._make_room(1 + self._widest + alive + self._window_size)
         taken = np.zeros(self.rows, dtype=np.bool_)
         taken[: 1 + self._widest] = taken[self._carried] = True
-        self._free = np.flatnonzero(~taken)[::-1].copy()
-        self._left, self._freed = len(self._free), 0
-        self._free = np.concatenate(
-            [self._free, np.zeros(there, dtype=np.int64)]
-        )  # room for what is given back
+        free, given_back = np.flatnonzero(~taken)[::-1], np.zeros(there, dtype=np.int64)
+        self._left, self._freed, self._free = len(free), 0, np.concatenate([free, given_back])
         self._scratch = np.arange(1, 1 + self._widest)
 
     def _make_room(self, rows: int) -> None:
         """A pool of at least so many rows; what there is stays where it is."""
         self.rows = max(rows, len(self.pool))
         if self.rows > len(self.pool):
-            if self.sides[
+            if self.runs[
                 0
-            ].more:  # the next segment may need a few more; what is never touched takes no memory
+            ].more:  # the next segment may need some more; what is never touched takes no memory
                 self.rows += self.rows // 8
             pool = _empty(self.rows, self.pool)
             pool[: len(self.pool)] = self.pool
@@ -137,40 +128,30 @@ class Levels:
         while True:
             high = int(np.searchsorted(self.time, until, side="right"))
             while self._done < high:
-                self._window(
-                    self._done, min(high, self._done + self._window_size, self._samples.reach(self._done))
-                )
-            if until <= self.sides[0].table.high or not self.sides[0].more:
+                end = min(high, self._done + self._window_size, self._samples.reach(self._done))
+                self._window(self._done, end)
+            if until <= self.runs[0].table.high or not self.runs[0].more:
                 return
             self._continue()
 
     def _continue(self) -> None:
         """Go into the next segment: of the pool's rows keep those of what it may mix."""
         self._carried = np.concatenate([[0], self._slot[self._after]])
-        self._many = [len(side.table.after) - 1 for side in self.sides]
-        del (
-            self.time,
-            self._agent,
-            self._name,
-            self._own,
-            self._terms,
-            self._first,
-            self._slot,
-            self._ends,
-            self._last,
-        )
-        for side in self.sides:
-            side.leave()
-        for k, side in enumerate(self.sides):
+        self._many = [len(each.table.after) - 1 for each in self.runs]
+        for name in ("time", "_agent", "_name", "_own", "_terms", "_first", "_slot", "_ends", "_last"):
+            delattr(self, name)  # before those of the next segment are there
+        for each in self.runs:
+            each.leave()
+        for k, each in enumerate(self.runs):
             try:
-                side.enter()
+                each.enter()
             except NoTimetable:
                 raise NoTimetable(k) from None
         self._take()
 
-    def stacked(self, side: int = 0) -> Parts:
-        """The models of one side's agents, [n, P]."""
-        newest = self._newest[self._agents[side] : self._agents[side + 1]]
+    def stacked(self, run: int) -> Parts:
+        """The models of one run's agents, [n, P]."""
+        newest = self._newest[self._agents[run] : self._agents[run + 1]]
         return (self.pool.index_select(0, torch.from_numpy(self._slot[newest]).to(self.pool.device)),)
 
     def _window(self, low: int, high: int) -> None:
@@ -188,46 +169,23 @@ class Levels:
         source = self._first[order][which] + np.where(columns == GRADIENT, 0, columns)
         slots = np.where(columns == GRADIENT, 1 + within[which], self._slot[self._terms[source]])
         first, coefficients = begin_of((self._form[1:] - self._form[:-1])[agents]), self._coefficients[at]
-        self._execute(Chunks(rows, self._name[order], samples, chunks, out, first, slots, coefficients))
+        forms = kernel.Forms(out, first, slots, coefficients)
+        self._execute(kernel.Program(rows, samples, chunks, self._scratch, forms), self._name[order])
         self._newest[self._agent[low:high]] = np.arange(low, high)
         ended = int(np.searchsorted(self._last, high - 1, side="right"))
         gone = self._slot[self._ends[self._freed : ended]]
         self._free[self._left : self._left + len(gone)] = gone
         self._left, self._freed, self._done = self._left + len(gone), ended, high
 
-    def _execute(self, work: Chunks) -> None:
-        """Chunk after chunk, the gradients into the first rows of the scratch, and then the forms."""
-        if self._native is not None:
-            program = kernel.Program(
-                work.rows, self._scratch, work.samples, work.bounds, work.out, work.first, work.slots,
-                work.coefficients,
-            )  # fmt: skip
-            if kernel.steps(self._native, self.pool, program):
-                return
+    def _execute(self, work: kernel.Program, agents: Ints) -> None:
+        """Chunk after chunk, in the order of levels, the gradients of these agents and then the forms."""
+        if self._native is not None and kernel.steps(self._native, self.pool, work):
+            return
         for a, b in pairwise(work.bounds.tolist()):
-            models = self.pool.index_select(0, torch.from_numpy(work.rows[a:b]).to(self.pool.device))
-            (g,) = self.task.gradients(work.agents[a:b].tolist(), [*work.samples[a:b]], (models,))
+            models = self.pool.index_select(0, torch.from_numpy(work.models[a:b]).to(self.pool.device))
+            (g,) = self.task.gradients(agents[a:b].tolist(), [*work.index[a:b]], (models,))
             self.pool[1 : 1 + b - a] = g
-            kernel.rows(self.pool, work.out[a:b], work.first[a : b + 1], work.slots, work.coefficients)
-
-
-@dataclass(frozen=True, eq=False)
-class Chunks:
-    """The arithmetic of a window, in the order of levels: gradients at `rows` for `agents` on `samples`, and
-    forms.
-
-    Attributes:
-        bounds: where chunks begin, and where the last one ends; the writes of one do not depend on each other
-    """
-
-    rows: Ints
-    agents: Ints
-    samples: np.ndarray[Any, Any]
-    bounds: Ints
-    out: Ints
-    first: Ints
-    slots: Ints
-    coefficients: Floats
+            kernel.rows(self.pool, work.forms.part(a, b))
 
 
 class _Samples:
@@ -274,30 +232,26 @@ class _Samples:
 
 
 class SimulatedRun:
-    """One of the runs side by side, as an engine. Whichever is asked first runs all."""
+    """One of the runs side by side, as an engine (`experiments.runs.Engine`). Whichever is asked first runs all."""
 
-    def __init__(self, levels: Levels, side: int) -> None:
-        self.levels, self.side, self.now = levels, side, 0.0
-        self._run = levels.sides[side]
+    def __init__(self, levels: Levels, number: int) -> None:
+        self.levels, self.number, self.now = levels, number, 0.0
+        self._run = levels.runs[number]
 
     def start(self) -> None:
         """Nothing happens before the first write."""
 
     def run(self, until: float) -> None:
-        """Everything up to and including that time."""
         self.levels.run(until)
         self.now = until
 
     def stacked(self) -> Parts:
-        """The agents' models, [n, P]."""
-        return self.levels.stacked(self.side)
+        return self.levels.stacked(self.number)
 
     def counts(self) -> tuple[int, int, int]:
-        """Gradients applied, transmissions and their bytes, so far."""
         return self._run.counts(self.now)
 
     def traced(self) -> Trace | TraceSummary:
-        """What happened so far: the trace, or what is left of it."""
         return self._run.traced(self.now)
 
     def stalled(self) -> None:
@@ -305,9 +259,7 @@ class SimulatedRun:
 
 
 def _widest(model: Tensor, agents: int) -> int:
-    """Gradients in one call of torch, at most: a level has one write of an agent, and a GPU is filled by wide
-    calls.
-    """
+    """Gradients in one call of torch, at most: a level has one write of an agent, and wide calls fill a GPU."""
     if model.device.type == "cpu":
         return WIDEST
     return max(1, min(agents, devices.CHUNK // max(1, model.nbytes)))
@@ -328,10 +280,8 @@ def _shifted(writes: Ints, by: np.int64, carried: np.int64) -> Ints:
 
 def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
     """The level of every write in [low, high), of what is made before that 0: [high - low]."""
-    mixed, ends = (
-        (terms[first[low] : first[high]] - low).tolist(),
-        (first[low + 1 : high + 1] - first[low]).tolist(),
-    )
+    mixed = (terms[first[low] : first[high]] - low).tolist()
+    ends = (first[low + 1 : high + 1] - first[low]).tolist()
     level, at = [0] * (high - low), 0
     for write, end in enumerate(ends):
         highest = 0
