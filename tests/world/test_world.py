@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from runs import ALL, models, quadratic, started
 
+import offbeat
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
 from offbeat.core.errors import DataError
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import zero
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.outbox import Medium, Outbox, Transmission
-from offbeat.world.delays import parse
+from offbeat.world.delays import parse, with_overhead
 from offbeat.world.measured import read_values
 from offbeat.world.world import apply_case, parse_crash
 
@@ -376,3 +378,36 @@ def test_all_agents_may_crash() -> None:
     sim.run(40)
     assert sim.alive == {0}
     assert sim.steps[0] > 15
+
+
+# -- overheads, and worlds that are given ----------------------------------------------------------
+
+
+def test_no_slowdown_multiplies_an_overhead() -> None:
+    """Each value keeps its own, and is drawn with it."""
+    delay = with_overhead(np.array([1.0, 3.0]), np.array([0.5, 0.25]))
+    slow = World(own_compute={1: delay}, slow_compute={1: 10.0}).compute_delay(1)
+    assert set(delay.draw(stream(0, Purpose.COMPUTE, 0), 50)) == {1.5, 3.25}
+    assert set(slow.draw(stream(0, Purpose.COMPUTE, 0), 50)) == {10.5, 30.25}
+    assert (delay.expected, slow.expected) == (2.375, 20.375)
+    idle = with_overhead(np.zeros(2), np.array([0.5, 0.0])).times(7.0)
+    assert set(idle.draw(stream(0, Purpose.COMPUTE, 0), 50)) == {0.5, 0.0}
+    assert with_overhead(np.zeros(2), np.zeros(2)) == Delay("constant", 0.0)
+    with pytest.raises(SettingError, match="overhead"):
+        Delay("empirical", values=bytes(16), overhead=bytes(8))
+    world = apply_case(World(own_communication={0: delay}), "slow-comm", 0)
+    assert world.communication_delay(0).expected == 20.375
+
+
+def test_an_experiment_may_be_given_its_world() -> None:
+    """The same as from its settings; the case comes on top."""
+    common: dict[str, Any] = {"task": "quadratic", "agents": 4, "until": 20.0, "case": "comp-straggler"}
+    said = offbeat.compare("adsgd,dsgd", compute="lognormal 0.5", loss=0.2, seeds=2, **common)
+    world = World(compute=Delay("lognormal", cv=0.5), loss=0.2)
+    held = offbeat.compare("adsgd,dsgd", world=world, seeds=2, **common)
+    assert [run.digest for run in held.runs] == [run.digest for run in said.runs]
+    assert held.runs[0].settings["own"] == ["the world"] and held.runs[0].settings["loss"] == 0.2
+    with pytest.raises(SettingError, match="Expected a world or 'loss'"):
+        offbeat.compare("adsgd", world=world, loss=0.1, **common)
+    with pytest.raises(SettingError, match=r"must be an offbeat\.World"):
+        offbeat.compare("adsgd", world="here", **common)

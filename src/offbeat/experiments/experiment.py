@@ -33,7 +33,7 @@ from offbeat.tasks import TASKS
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
-from offbeat.world.world import CASES, Crash, parse_crash
+from offbeat.world.world import CASES, Crash, World, parse_crash
 
 EVALUATIONS = 200
 """How often a run is evaluated when `eval_every` does not say."""
@@ -138,6 +138,10 @@ class Experiment:
     From Python some may be objects: the task (`offbeat.Task`), the topology (a networkx graph or an
     `offbeat.Topology`), delays (`offbeat.Delay`), crashes (`offbeat.Crash`).
 
+    Attributes:
+        world: an `offbeat.World` with delays, losses and crashes, in place of `compute`, `communication`, `loss`
+            and `crash`; the case comes on top of it, and its seed is that of the run
+
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
 
@@ -189,6 +193,7 @@ class Experiment:
     )
     executor: str = setting("auto", RUNNING, EXECUTOR, TEXT, live=False, brief=True)
     device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)
+    world: World | None = None
 
 
 NAMES = Kind(str, "string", _as_is, _as_is)

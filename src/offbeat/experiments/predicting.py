@@ -4,8 +4,8 @@ A predicted run is a run of the simulator in which gradients take c_i + o_i and 
 `fitting`), drawn with replacement from what was measured; c and o, d and l stay together as they were.
 Without a case every agent keeps its own times, so a straggler of the recorded run stays one. With a case all
 agents get the same times, the pooled ones scaled to the median agent's mean c and d (a straggler of the
-recorded run is gone), and the case is applied to
-these: factor * c + o, factor * d + l. What an agent does besides computing and sending does not get slower.
+recorded run is gone), and the case is applied to these: factor * c + o, factor * d + l. What an agent does
+besides computing and sending does not get slower.
 
 The time to a target is the first crossing of a noisy curve. It differs from seed to seed in the simulator
 too; the smallest and the largest of the predicted runs say by how much. Faults and pauses of the machine are
@@ -14,13 +14,14 @@ not predicted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.core.errors import DataError, SettingError
+from offbeat.core.errors import DataError
 from offbeat.core.system import devices
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.summary import Staleness
@@ -29,11 +30,12 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_one, simulator
-from offbeat.experiments.setup import Setup, prepare
+from offbeat.experiments.setup import OF_WORLD, Setup, prepare
 from offbeat.results.run import Run
 from offbeat.results.values import spread
 from offbeat.tasks import Quadratic
-from offbeat.world.delays import Delay, empirical
+from offbeat.world.delays import Delay, with_overhead
+from offbeat.world.world import World
 
 NEEDED = ("algorithm", "agents", "topology", "seed", "unit")
 """What the settings of a user's own script say; those of an experiment say topology and more in
@@ -59,6 +61,7 @@ class Summary:
         waiting: share of the agents' time in which they had no gradient to compute
         age: mean of k - s_ij^k, in iterations, over all models mixed; None: nothing was mixed
         runs: of a prediction, all of them: numbers are means over these, B and D the largest
+        known: of a prediction, whether there is a task that was trained
     """
 
     algorithm: str
@@ -71,11 +74,7 @@ class Summary:
     staleness: Staleness
     age: float | None
     runs: tuple[Run, ...] = ()
-
-    @property
-    def known(self) -> bool:
-        """Whether there is a task that was trained."""
-        return bool(self.runs) and not self.runs[0].settings["own"]
+    known: bool = False
 
     @property
     def times(self) -> tuple[float | None, float | None, float | None]:
@@ -90,7 +89,7 @@ class Summary:
     def record(self) -> dict[str, Any]:
         """Everything JSON-ready; accuracies and times only where the task is known."""
         values = {**vars(self), "staleness": {"B": self.staleness.B, "D": self.staleness.D}}
-        del values["runs"]
+        del values["runs"], values["known"]
         if self.known:
             values |= {"lr": self.runs[0].lr, "target": self.runs[0].settings["target"]}
             values |= dict(zip(("time_to_target", "earliest", "latest"), self.times, strict=True))
@@ -143,15 +142,21 @@ class Prediction:
 
 
 def predict(
-    trace: Trace, algorithm: str | None = None, topology: str | None = None, case: str | None = None,
-    straggler: int | None = None, slowdown: float = 10.0, until: float | None = None, lr: float | None = None,
-) -> Prediction:  # fmt: skip
+    trace: Trace,
+    algorithm: str | None = None,
+    topology: str | None = None,
+    case: str | None = None,
+    straggler: int | None = None,
+    slowdown: float = 10.0,
+    until: float | None = None,
+    lr: float | None = None,
+) -> Prediction:
     """Predict a run from the trace of another; what is not given is as it was recorded.
 
     Args:
         case: None: every agent has its own measured times; a name: all are alike, and the case is applied
         until: when the predicted run ends, in the recorded run's units; None: as long as that was to last
-        lr: None: the recorded step, times n or over n where only one of the two algorithms is R-FAST
+        lr: None: the recorded learning rate, times n or over n where only one of the two algorithms is R-FAST
 
     Raises DataError if it is no trace of a live run or too short, SettingError for what makes no sense.
     """
@@ -162,14 +167,7 @@ def predict(
             f"The trace does not say its {missing[0]}; expected the trace of 'offbeat live' or 'launch'."
         )
     before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
-    graph = str(e.get("topology", s.get("topology")))
     start, end = _window(trace, e.get("until"))
-    long = until if until is not None else e.get("until", end - start)
-    setup = _setup(trace, topology or graph, long, case or "base", straggler, slowdown)
-    known = "experiment" in s
-    fitted = fit(trace, sum(x.nbytes for x in setup.task.initial()) if known else None)
-    scale = 1.0 if known else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
-    step = lr if lr is not None else _step(before, spec, float(s.get("lr", 1.0)), trace.agents)
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
     paused = sum(b - a for a, b in out)
     if not paused < end - start:
@@ -177,11 +175,19 @@ def predict(
             f"All agents stood still from {start:.4g} to {end:.4g}, all the time that they computed "
             "together: nothing can be predicted from this run."
         )
+    graph, rate = str(e.get("topology", s.get("topology"))), float(s.get("lr", 1.0))
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
-    old = _setup(trace, graph, end - start - paused, "base", None, 10.0)
-    again = _simulated(old, before, float(s.get("lr", 1.0)), fitted, scale, s["unit"], None)
-    asked = _simulated(setup, spec, step, fitted, scale, s["unit"], case)
-    return Prediction(s["unit"], fitted, paused, recorded, again, asked)
+    fitted = fit(
+        trace, sum(x.nbytes for x in prepare(Experiment(**e), s["seed"]).task.initial()) if e else None
+    )
+    scale = 1.0 if e else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
+    replica, n = Replica(s, fitted, scale), trace.agents
+    asked = {"topology": topology or graph, "straggler": straggler, "slowdown": slowdown}
+    asked["until"] = until if until is not None else e.get("until", end - start)
+    own = lr if lr is not None else spec.default_lr(rate / before.default_lr(1.0, n), n)
+    predicted = replica.summary(spec, own, case, **asked)
+    again = replica.summary(before, rate, None, topology=graph, until=end - start - paused)
+    return Prediction(s["unit"], fitted, paused, recorded, again, predicted)
 
 
 def _window(trace: Trace, until: float | None) -> tuple[float, float]:
@@ -200,100 +206,78 @@ def _window(trace: Trace, until: float | None) -> tuple[float, float]:
     return start, end
 
 
-def _setup(
-    trace: Trace, topology: str, until: float, case: str, straggler: int | None, slowdown: float
-) -> Setup:
-    """The experiment, of the recorded task where there is one; of a script a schedule, on f_i(x) = |x|^2 / 2."""
-    s, n = trace.settings, trace.agents
-    if not until > 0:
-        raise SettingError(f"A run must end at a finite time > 0; got until = {until}.")
-    changed: dict[str, Any] = {
-        "topology": topology, "until": until, "case": case, "straggler": straggler, "slowdown": slowdown,
-        "compute": "constant", "communication": "constant", "agents": n,
-    }  # fmt: skip
-    if "experiment" not in s:
-        task = Quadratic(np.zeros((n, n)), np.ones(n))
-        return prepare(Experiment(task=task, eval_every=until, **changed), s["seed"])
-    every = s["experiment"].get("eval_every")
-    changed["eval_every"] = every if every is None or every <= until else None
-    return prepare(Experiment(**{**s["experiment"], **changed}), s["seed"])
+@dataclass(frozen=True)
+class Replica:
+    """What the simulator knows of a recorded run: its settings, and the times that were measured in it.
+
+    Attributes:
+        scale: units of the recorded run in one of the simulator's clock
+    """
+
+    settings: Mapping[str, Any]
+    fitted: Fitted
+    scale: float
+
+    def summary(self, spec: Algorithm, lr: float, case: str | None, **asked: Any) -> Summary:
+        """What comes out of runs in a world of the measured times. case: None: each agent has its own."""
+        setup = self._setup(case, **asked)
+        named = (spec.name, setup.topology.name, case or "as it was")
+        if (share := _share(Job(setup, spec, lr))) != 1.0:  # to wake somebody up takes as long for a part
+            sending = [(d, late / share) for d, late in self.fitted.sending]
+            setup = replace(self, fitted=replace(self.fitted, sending=sending))._setup(case, **asked)
+        runs, found = [], []
+        for k in range(REPEATS):
+            world = replace(setup.world, seed=setup.seed + k * ANEW)
+            run = run_one(Job(replace(setup, world=world), spec, lr))
+            assert run.trace is not None
+            unit = self.settings["unit"] * self.scale
+            found.append(_summary(run.trace, 0.0, setup.until, unit, named, []))
+            runs.append(replace(run, trace=None))
+        ages = [one.age for one in found if one.age is not None]
+        delays = [one.staleness.D for one in found if one.staleness.D is not None]
+        return Summary(
+            *named,
+            length=asked["until"],
+            steps=[round(mean) for mean in np.mean([one.steps for one in found], axis=0).tolist()],
+            per_second=float(np.mean([one.per_second for one in found])),
+            waiting=float(np.mean([one.waiting for one in found])),
+            staleness=Staleness(max(one.staleness.B for one in found), max(delays, default=None)),
+            age=float(np.mean(ages)) if ages else None,
+            runs=tuple(runs),
+            known="experiment" in self.settings,
+        )
+
+    def _setup(self, case: str | None, *, until: float, **asked: Any) -> Setup:
+        """The experiment in its world: of the recorded task; of a script a schedule, on f_i(x) = |x|^2 / 2."""
+        n, until = self.settings["agents"], until / self.scale
+        given = dict(self.settings.get("experiment", {}))
+        world = World(loss=given.get("loss", 0.0))
+        pairs = (self.fitted.compute, self.fitted.sending)
+        if case is None:
+            compute, sending = (dict(enumerate(self._delay(*pair) for pair in each)) for each in pairs)
+            world = replace(world, own_compute=compute, own_communication=sending)
+        else:
+            typical, sent = (self._delay(*alike(each)) for each in pairs)
+            world = replace(world, compute=typical, communication=sent)
+        given = {name: value for name, value in given.items() if name not in OF_WORLD}
+        if not given:
+            given = {"task": Quadratic(np.zeros((n, n)), np.ones(n)), "eval_every": until}
+        elif given.get("eval_every") is not None and given["eval_every"] > until:
+            given["eval_every"] = None
+        asked |= {"agents": n, "case": case or "base", "until": until, "world": world}
+        return prepare(Experiment(**(given | asked)), self.settings["seed"])
+
+    def _delay(self, slowed: np.ndarray, fixed: np.ndarray) -> Delay:
+        return with_overhead(slowed / self.scale, fixed / self.scale)
 
 
-def _step(before: Algorithm, spec: Algorithm, lr: float, n: int) -> float:
-    return spec.default_lr(lr / before.default_lr(1.0, n), n)
-
-
-def _simulated(
-    setup: Setup, spec: Algorithm, lr: float, fitted: Fitted, scale: float, unit: float, case: str | None
-) -> Summary:
-    """Runs with the fitted times; the simulator's clock counts `scale` units."""
-    length = setup.until
-    setup = _in_world(
-        replace(setup, until=length / scale, eval_times=[t / scale for t in setup.eval_times]),
-        fitted,
-        scale,
-        case,
-    )
-    if (
-        share := _share(setup, spec, lr)
-    ) != 1.0:  # what has to wake somebody up takes as long for a piece as for a model
-        sending = [(d, late / share) for d, late in fitted.sending]
-        setup = _in_world(setup, replace(fitted, sending=sending), scale, case)
-    named = (spec.name, setup.topology.name, case or "as it was")
-    runs, found = [], []
-    for k in range(REPEATS):
-        run = run_one(Job(replace(setup, world=replace(setup.world, seed=setup.seed + k * ANEW)), spec, lr))
-        assert run.trace is not None
-        found.append(_summary(run.trace, 0.0, setup.until, unit * scale, named, []))
-        runs.append(replace(run, trace=None))
-    ages = [one.age for one in found if one.age is not None]
-    delays = [one.staleness.D for one in found if one.staleness.D is not None]
-    return Summary(
-        *named, length, [round(mean) for mean in np.mean([one.steps for one in found], axis=0).tolist()],
-        float(np.mean([one.per_second for one in found])), float(np.mean([one.waiting for one in found])),
-        Staleness(max(one.staleness.B for one in found), max(delays, default=None)),
-        float(np.mean(ages)) if ages else None, tuple(runs),
-    )  # fmt: skip
-
-
-def _in_world(setup: Setup, fitted: Fitted, scale: float, case: str | None) -> Setup:
-    """The same in a world of the fitted times, with the slowdowns of the case that it was prepared for."""
-    n = setup.topology.n
-    compute, sending = fitted.compute, fitted.sending
-    if case is not None:
-        compute, sending = [alike(compute)] * n, [alike(sending)] * n
-    slow, slowdown, straggler = (
-        setup.settings["case"],
-        setup.settings["slowdown"],
-        setup.settings["straggler"],
-    )
-    own_compute, own_communication = {}, {}
-    for i in range(n):
-        mine = i == straggler
-        f = slowdown if mine and slow in ("comp-straggler", "combined") else 1.0
-        h = slowdown if slow == "slow-comm" or (mine and slow in ("comm-straggler", "combined")) else 1.0
-        own_compute[i] = _delay((f * compute[i][0] + compute[i][1]) / scale)
-        own_communication[i] = _delay((h * sending[i][0] + sending[i][1]) / scale)
-    world = replace(
-        setup.world,
-        slow_compute={},
-        slow_communication={},
-        own_compute=own_compute,
-        own_communication=own_communication,
-    )
-    return replace(setup, world=world)
-
-
-def _delay(values: np.ndarray) -> Delay:
-    return empirical(values) if values.any() else Delay("constant", 0.0)
-
-
-def _share(setup: Setup, spec: Algorithm, lr: float) -> float:
+def _share(job: Job) -> float:
     """The mean size of this algorithm's transmissions, in models, from its first steps; 1 if it sends none."""
+    world, n = job.setup.world, job.setup.topology.n
     with devices.one_thread():
-        sim = simulator(Job(setup, spec, lr))
+        sim = simulator(job)
         sim.start()
-        sim.run(PILOT * float(np.median([d.mean for d in setup.world.own_compute.values()])))
+        sim.run(PILOT * float(np.median([world.compute_delay(i).expected for i in range(n)])))
     sizes = sim.recorder.trace().transmissions["bytes"]
     sizes = sizes[sizes > 0]
     return float(sizes.mean()) / sim.model_bytes if len(sizes) else 1.0
@@ -320,7 +304,6 @@ def _summary(
             busy += float((g["end"] - asked)[inside].sum())
     now, then = trace.selected()
     length = end - start - sum(b - a for a, b in out)
-    return Summary(
-        *named, length, steps, sum(steps) / (length * unit), max(0.0, 1 - busy / (length * trace.agents)),
-        trace.staleness(), float((now - then).mean()) if len(now) else None,
-    )  # fmt: skip
+    per_second, waiting = sum(steps) / (length * unit), max(0.0, 1 - busy / (length * trace.agents))
+    age = float((now - then).mean()) if len(now) else None
+    return Summary(*named, length, steps, per_second, waiting, trace.staleness(), age)

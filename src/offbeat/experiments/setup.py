@@ -29,6 +29,9 @@ from offbeat.world.world import STRAGGLER_CASES, Crash, World, apply_case, parse
 
 MOST_EVALUATIONS = 1_000_000
 
+OF_WORLD = ("compute", "communication", "loss", "crash")
+"""Settings that a world has, where one is given."""
+
 LONG = 1e9
 """Agents times edges from which it takes too long to look for the centre of a graph."""
 
@@ -49,7 +52,7 @@ class Setup:
     @property
     def updates(self) -> float:
         """How many there will be, about, if no agent ever waits."""
-        return sum(self.until / self.world.compute_delay(i).mean for i in range(self.topology.n))
+        return sum(self.until / self.world.compute_delay(i).expected for i in range(self.topology.n))
 
 
 def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
@@ -62,11 +65,11 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     e = replace(e, **{name: each.checked(getattr(e, name)) for name, each in declared(Experiment).items()})
     device = devices.find(e.device)
     n = _agents(e)
-    compute = parse(e.compute) if isinstance(e.compute, str) else e.compute
-    _refuse_impossible(e, n, compute)
+    world = _world(e, seed)
+    _refuse_impossible(e, n, world.compute)
     topology = build(e.topology, n, seed)
     straggler = _straggler(e, n, topology)
-    world = _world(e, seed, compute, straggler)
+    world = apply_case(world, e.case, straggler, e.slowdown)
     if not 0 <= straggler < n:
         raise SettingError(
             f"There is no agent {straggler} to be the straggler: with {n} agents they are 0 to {n - 1}."
@@ -102,12 +105,20 @@ def _straggler(e: Experiment, n: int, topology: Topology) -> int:
     return e.straggler if e.straggler is not None else topology.centre if named else 0
 
 
-def _world(e: Experiment, seed: int, compute: Delay, straggler: int) -> World:
+def _world(e: Experiment, seed: int) -> World:
+    """The world that was given, or the one that the settings describe; before the case."""
+    if e.world is not None:
+        if not isinstance(e.world, World):
+            raise SettingError(f"The world must be an offbeat.World; got {e.world!r}.")
+        for name in OF_WORLD:
+            if getattr(e, name) != declared(Experiment)[name].default:
+                raise SettingError(f"Expected a world or '{name}', which is part of it; got both.")
+        return replace(e.world, seed=seed)
+    compute = parse(e.compute) if isinstance(e.compute, str) else e.compute
     sending = parse(e.communication) if isinstance(e.communication, str) else e.communication
     given = cast(tuple[str | Crash, ...], e.crash)
     crashes = tuple(parse_crash(each) if isinstance(each, str) else each for each in given)
-    world = World(seed=seed, compute=compute, communication=sending, loss=e.loss, crashes=crashes)
-    return apply_case(world, e.case, straggler, e.slowdown)
+    return World(seed=seed, compute=compute, communication=sending, loss=e.loss, crashes=crashes)
 
 
 def _task(
@@ -133,7 +144,7 @@ def _refuse_impossible(e: Experiment, n: int, compute: Delay) -> None:
         refuse_agents(n, e.topology, edges(e.topology, n), max(0, e.batch) * draws)
     if until is not None:
         _eval_times(until, e.eval_every)
-        refuse_updates(n, until, max(compute.mean, 1e-3))
+        refuse_updates(n, until, max(compute.expected, 1e-3))
 
 
 def _moved(task: Task, device: torch.device) -> Task:
@@ -210,6 +221,9 @@ def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
         "eval_every": setup.eval_times[1],
         "crash": world.crashes,
     }
+    if e.world is not None:
+        own += ["the world"]
+        found |= {name: getattr(e.world, name) for name in ("compute", "communication", "loss")}
     values = {}
     for name, each in declared(Experiment).items():
         value = found[name] if name in found else getattr(e, name)
