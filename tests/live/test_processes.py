@@ -268,7 +268,7 @@ def test_a_script_finds_what_it_would_find_without_a_launcher(
     ):
         monkeypatch.setenv("PYTHONSAFEPATH", safe)
         monkeypatch.setattr(sys, "path", [*before, *[str(tmp_path / "own")] * ("-m" in command)])
-        child._ran(command)
+        assert child._run(command) == 0
         assert (tmp_path / "seen").read_text() == str(first), command
     sys.argv[:] = arguments
 

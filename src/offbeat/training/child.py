@@ -43,26 +43,21 @@ def main() -> None:
 
 def _run(command: list[str]) -> int:
     """The script's exit code: 0, or what it gave sys.exit; a message counts as 1, as it does for Python."""
+    module = command[0] == "-m"
+    if not os.environ.get("PYTHONSAFEPATH"):
+        sys.path.insert(0, str(Path.cwd() if module else Path(command[0]).resolve().parent))
+    sys.argv = command[module:]
     try:
-        _ran(command)
+        if module:
+            runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(command[0], run_name="__main__")
     except SystemExit as ending:
         if ending.code is None or isinstance(ending.code, int):
             return (ending.code or 0) & 0xFF
         sys.stderr.write(f"{ending.code}\n")
         return 1
     return 0
-
-
-def _ran(command: list[str]) -> None:
-    module = command[0] == "-m"
-    if not os.environ.get("PYTHONSAFEPATH"):
-        sys.path.insert(0, str(Path.cwd() if module else Path(command[0]).resolve().parent))
-    if module:
-        sys.argv = command[1:]
-        runpy.run_module(command[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = command
-        runpy.run_path(command[0], run_name="__main__")
 
 
 if __name__ == "__main__":
