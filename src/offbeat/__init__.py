@@ -44,10 +44,10 @@ from offbeat.world.topology import Topology, with_weights
 from offbeat.world.world import CASES, Crash, World
 
 __all__ = [
-    "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam", "Agent",
-    "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError", "Delay", "Experiment",
-    "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError", "Quadratic", "Run", "SettingError", "Staleness",
-    "Task", "Topology", "Trace", "Vector", "View", "World", "__version__", "compare", "concat", "empirical",
-    "join", "mix",    "opaque", "pin", "plan", "simulate", "split", "total", "with_weights",
-    "zero",
+    "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam",
+    "Agent", "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError",
+    "Delay", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError", "Quadratic",
+    "Run", "SettingError", "Staleness", "Task", "Topology", "Trace", "Vector", "View", "World",
+    "__version__", "compare", "concat", "empirical", "join", "mix", "opaque", "pin", "plan", "simulate",
+    "split", "total", "with_weights", "zero",
 ]  # fmt: skip

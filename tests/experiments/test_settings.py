@@ -51,7 +51,8 @@ def test_a_new_setting_is_an_option(command: str, with_a_setting_more: Path, tmp
 def test_a_new_setting_is_in_json_in_the_headline_and_in_the_command_on_the_page(
     with_a_setting_more: Path, tmp_path: Path
 ) -> None:
-    short = "--task quadratic --agents 3 --topology ring --algorithms adsgd --until 5 --json a.json --report a.html"
+    short = "--task quadratic --agents 3 --topology ring --algorithms adsgd --until 5"
+    short += " --json a.json --report a.html"
     shown = run(with_a_setting_more, tmp_path, "compare", *short.split(), "--throwaway", "0.75")
     assert ", throwaway 0.75, " in shown
     made = json.loads((tmp_path / "a.json").read_text("utf-8"))

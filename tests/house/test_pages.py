@@ -1,4 +1,4 @@
-"""What the pages name is there: files, folders, modules and what is in them; the picture of the rooms is of today."""
+"""What the pages name is there: files, folders, modules and what is in them; the picture is of today."""
 
 import re
 from functools import cache

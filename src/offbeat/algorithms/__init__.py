@@ -38,8 +38,9 @@ class Algorithm:
         graph: whether the graph has to be undirected, and its weights symmetric too
         vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its
             memory
-        free_running: whether it never waits, and gives its model to all its listeners at every gradient and nothing
-            else ever (see `offbeat.engines.sim.ahead.update_form`): then its timing is known before any arithmetic
+        free_running: whether it never waits, and gives its model to all its listeners at every gradient and
+            nothing else ever (see `offbeat.engines.sim.ahead.update_form`): then its timing is known before
+            any arithmetic
         user_defined: whether it is the user's own, and not in the table
     """
 
@@ -110,8 +111,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
             needs="a strongly connected graph, row- and column-stochastic weights",
-            note="its default learning rate is n times --lr, our choice: a model is moved by a share of the tracked "
-            "gradient only",
+            note="its default learning rate is n times --lr, our choice: a model is moved by a share of the "
+            "tracked gradient only",
             scale_lr_by_n=True, vectors=(4.0, 4.0),
         ),
         Algorithm(
@@ -122,11 +123,13 @@ ALGORITHMS: dict[str, Algorithm] = {
             options={"after": ("sends its model while it computes", "computes, then sends its model")},
         ),
         Algorithm(
-            "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce", "textbook; a baseline of arXiv:2505.10322",
-            waits_for="everybody", needs="nothing: its ring is 0..n-1 on any topology",
+            "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",
+            "textbook; a baseline of arXiv:2505.10322", waits_for="everybody",
+            needs="nothing: its ring is 0..n-1 on any topology",
             tolerates=frozenset({"loss"}),
             vectors=(4.0, 0.0),
-            note="stands still when an agent is lost, and does not take one back: a ring with a hole has no sum",
+            note="stands still when an agent is lost, and does not take one back: a ring with a hole has no "
+            "sum",
         ),
     )
 }  # fmt: skip

@@ -5,7 +5,7 @@
     |-- DataError        a data file is missing, truncated or corrupt           (exit code 2)
     |-- ContractError    an algorithm broke a promise of `offbeat.core.agent`        (exit code 1)
     |-- DiskError        a log, trace or checkpoint cannot be written           (exit code 74)
-    `-- SharedMemoryError, BrokenViews, KernelError, ExportError, RunFailed of live runs, where they are raised
+    `-- SharedMemoryError, BrokenViews, KernelError, ExportError, RunFailed of live runs: in their files
 
 A message is one paragraph: what was got, what was expected, what to do.
 """
@@ -63,7 +63,8 @@ ADVICE = {
     errno.EFBIG: "'ulimit -f' shows how large a file may be here.",
     errno.EROFS: PERMISSION, errno.EACCES: PERMISSION, errno.EPERM: PERMISSION,
     errno.ENOMEM: "Use fewer agents or workers, or a smaller model.",
-    errno.EAGAIN: "The system allows no more processes ('ulimit -u' shows how many): use fewer agents or workers.",
+    errno.EAGAIN: "The system allows no more processes ('ulimit -u' shows how many): use fewer agents "
+    "or workers.",
 }  # fmt: skip
 
 

@@ -4,8 +4,9 @@
     class Experiment:
         batch: int = setting(32, LEARNING, "Samples in a minibatch.")
 
-Everything else is derived from that: the option of the command line, the key in a sweep's TOML file, the value in the
-JSON of a run, the column of the Parquet file, and the words of the command that makes a run again.
+Everything else is derived from that: the option of the command line, the key in a sweep's TOML file, the
+value in the JSON of a run, the column of the Parquet file, and the words of the command that makes a run
+again.
 """
 
 from __future__ import annotations

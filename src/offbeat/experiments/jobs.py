@@ -1,4 +1,4 @@
-"""One run that is to be made, and how it can be made: by levels or in the simulator, alone or beside others."""
+"""One run that is to be made, and how: by levels or in the simulator, alone or beside others."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class Job:
         largest = min(torch.finfo(part.dtype).max for part in self.setup.task.initial())
         if self.lr > largest:
             raise SettingError(
-                f"A learning rate of {self.lr:g} is more than a model's numbers can be, {largest:.3g}; expected "
-                "a smaller one."
+                f"A learning rate of {self.lr:g} is more than a model's numbers can be, {largest:.3g}; "
+                "expected a smaller one."
             )
         self.spec.check(self.setup.topology)
 
@@ -83,7 +83,7 @@ class Job:
 
     @property
     def beside(self) -> int:
-        """How many runs like it are made side by side, at most; a long one that keeps its trace is made alone."""
+        """How many runs like it are made side by side, at most; a long one with its trace is made alone."""
         long = self.keep_trace and len(time_segments(self.setup, 1)) > 1
         most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
         return most if self.by_levels and not long else 1

@@ -112,8 +112,8 @@ def refuse_too_large(job: Job) -> None:
     if device.type != "cpu" and (models := need(job).models) > (free := devices.free(device)):
         raise SettingError(
             f"{what} needs about {models / 1e9:.1f} GB of memory for models on {device}; {free / 1e9:.1f} GB "
-            f"are free there. Expected fewer agents, or device 'cpu'; about {int(n * free / models):,} agents "
-            "would fit."
+            f"are free there. Expected fewer agents, or device 'cpu'; about {int(n * free / models):,} "
+            "agents would fit."
         )
 
     def here(job: Job) -> Need:

@@ -63,8 +63,8 @@ def check_run(job: Job) -> None:
     check_algorithm(job.setup, job.spec)
     if job.executor == LEVELS and job.why_not_by_levels:
         raise SettingError(
-            f"{job.spec.name} cannot be run by levels: {job.why_not_by_levels}. Expected --executor auto, which "
-            "sees to it."
+            f"{job.spec.name} cannot be run by levels: {job.why_not_by_levels}. Expected --executor auto, "
+            "which sees to it."
         )
     refuse_too_large(job)
 
@@ -144,10 +144,18 @@ def simulator(job: Job) -> Simulator:
     """The simulator of one run, ready to start; batched, unless the job names another of its executors."""
     setup, spec = job.setup, job.spec
     how = job.executor if job.executor in EXECUTORS else "batched"
+    returns, checker = "return" in spec.tolerates, Checker() if job.check else None
     return Simulator(
-        spec.new, lambda: job.rule(job.lr), setup.topology, setup.task, setup.world, executor(how, setup.task),
-        returns="return" in spec.tolerates, checker=Checker() if job.check else None, keep_trace=job.keep_trace,
-    )  # fmt: skip
+        spec.new,
+        lambda: job.rule(job.lr),
+        setup.topology,
+        setup.task,
+        setup.world,
+        executor(how, setup.task),
+        returns=returns,
+        checker=checker,
+        keep_trace=job.keep_trace,
+    )
 
 
 def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
@@ -211,10 +219,11 @@ class ActiveRun:
         )
         asked = {"algorithm": job.spec.name, "lr": job.lr, "seed": setup.seed, "rule": rule}
         return Run(
-            algorithm=job.spec.name, lr=job.lr, seed=setup.seed, measure=setup.task.measure, curve=curve, final=final,
+            algorithm=job.spec.name, lr=job.lr, seed=setup.seed, measure=setup.task.measure,
+            curve=curve, final=final, wall_s=0.0,
             settings=setup.settings | asked | {"own": [*setup.settings["own"], *own]},
             time_to_target=reached(setup, curve), diverged_at=diverged_at, updates=updates, messages=messages,
-            megabytes=sent / 1e6, staleness=summary.staleness(), digest=summary.digest(final_bytes(on_cpu)), wall_s=0.0,
+            megabytes=sent / 1e6, staleness=summary.staleness(), digest=summary.digest(final_bytes(on_cpu)),
             topology=setup.topology, models=on_cpu, trace=trace,
             error=self.engine.stalled() if diverged_at is None else None,
         )  # fmt: skip

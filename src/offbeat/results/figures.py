@@ -37,17 +37,19 @@ ARROWS = 300
 """The edges of a directed graph with more are drawn without arrowheads."""
 
 _AXIS = {
-    "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666", "ticklen": 4,
+    "showline": True, "linecolor": "#666", "linewidth": 1,
+    "ticks": "outside", "tickcolor": "#666", "ticklen": 4,
     "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}},
 }  # fmt: skip
 
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 STYLE = go.layout.Template(
     layout={
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 13, "color": "#222"},
+        "font": {"family": FONT, "size": 13, "color": "#222"},
         "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
         "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top",
-                   "tracegroupgap": 0, "font": {"size": 12}},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1,
+                   "yanchor": "top", "tracegroupgap": 0, "font": {"size": 12}},
         "margin": {"l": 66, "r": 22, "t": 16, "b": 48},
     }
 )  # fmt: skip
@@ -64,7 +66,7 @@ def escaped(text: str) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """How a group is drawn: colour by algorithm; marker by group; dashes by learning rate, where there are several."""
+    """How a group is drawn: colour by algorithm; marker by group; dashes by learning rate."""
 
     colour: str
     symbol: str
@@ -247,8 +249,9 @@ def _line(s: Summary, look: Look, label: str, x: str, y: str, ceiling: float) ->
     shown = {"time": "time %{x:,.6~g}", "updates": "%{x:,.0f} gradients", "megabytes": "%{x:,.4~g} MB"}[x]
     value = "%{customdata:.1%}" if y == "accuracy" else "%{customdata:.4~g}"
     return go.Scatter(
-        x=s.x[:count], y=np.minimum(s.middle[:count], ceiling), name=escaped(label), legendgroup=escaped(label),
-        mode="lines+markers", line={"color": look.colour, "width": 2, "dash": look.dash},
+        x=s.x[:count], y=np.minimum(s.middle[:count], ceiling),
+        name=escaped(label), legendgroup=escaped(label), mode="lines+markers",
+        line={"color": look.colour, "width": 2, "dash": look.dash},
         marker={"color": look.colour, "symbol": look.symbol, "size": 8, "maxdisplayed": 8},
         cliponaxis=False, customdata=s.middle[:count], hovertemplate=f"{shown}: {value}",
     )  # fmt: skip
@@ -257,7 +260,8 @@ def _line(s: Summary, look: Look, label: str, x: str, y: str, ceiling: float) ->
 def _cross(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
     last = _below(s, ceiling) - 1
     return go.Scatter(
-        x=[s.x[last]], y=[min(s.middle[last], ceiling)], mode="markers", legendgroup=escaped(label), showlegend=False,
+        x=[s.x[last]], y=[min(s.middle[last], ceiling)], mode="markers",
+        legendgroup=escaped(label), showlegend=False,
         marker={"color": look.colour, "symbol": "x", "size": 12, "line": {"color": "white", "width": 1}},
         cliponaxis=False, hovertemplate=f"{escaped(label)} diverged<extra></extra>",
     )  # fmt: skip
@@ -267,7 +271,7 @@ def _cross(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
 
 
 def bars(comparison: ComparisonValues) -> go.Figure:
-    """Time to target: median, smallest to largest over the seeds; hatched to the end where it was never met."""
+    """Time to target: median, smallest to largest over the seeds; hatched to the end where never met."""
     groups, look = comparison.groups(), looks(comparison)
     end = max((run.settings["until"] for run in comparison.runs), default=1.0)
     texts = [row[1] for row in cells(comparison)[1]] if groups else []
@@ -326,22 +330,27 @@ def graph(drawn: RunValues | Topology) -> go.Figure:
     if topology.graph.is_directed() and len(edges) <= ARROWS:
         for i, j in edges:
             fig.add_annotation(
-                x=at[j][0], y=at[j][1], ax=at[i][0], ay=at[i][1], xref="x", yref="y", axref="x", ayref="y", text="",
+                x=at[j][0], y=at[j][1], ax=at[i][0], ay=at[i][1], xref="x", yref="y", axref="x", ayref="y",
+                text="",
                 showarrow=True, arrowhead=2, arrowsize=1.4, arrowcolor="#999", standoff=14, startstandoff=12,
             )  # fmt: skip
-    few = topology.n <= 64
+    few, size = topology.n <= 64, 24 if topology.n <= 40 else 20 if topology.n <= 64 else 7
     for name, agents, colour, symbol in (
         ("agent", [i for i in at if i != slow], PALETTE[0], "circle"),
         ("straggler", [i for i in at if i == slow], PALETTE[1], "square"),
     ):
         fig.add_trace(
             go.Scatter(
-                x=[at[i][0] for i in agents], y=[at[i][1] for i in agents], name=name, text=[str(i) for i in agents],
-                mode="markers+text" if few else "markers", textfont={"color": "white", "size": 12 if few else 1},
-                marker={"color": colour, "symbol": symbol, "size": 24 if topology.n <= 40 else 20 if few else 7},
+                x=[at[i][0] for i in agents],
+                y=[at[i][1] for i in agents],
+                name=name,
+                text=[str(i) for i in agents],
+                mode="markers+text" if few else "markers",
+                textfont={"color": "white", "size": 12 if few else 1},
+                marker={"color": colour, "symbol": symbol, "size": size},
                 hovertemplate=f"{name} %{{text}}<extra></extra>",
             )
-        )  # fmt: skip
+        )
     fig.update_xaxes(visible=False)
     fig.update_yaxes(visible=False, scaleanchor="x")
     fig.update_layout(margin={"l": 24, "r": 24, "b": 24})

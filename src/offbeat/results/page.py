@@ -84,8 +84,8 @@ def _results(comparison: ComparisonValues) -> list[str]:
             best,
         ),
         *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison)),
-        '<p class="soft">updates: gradients applied by all agents; consensus: root mean square distance of the agents’ '
-        "models from the average model; B and D, the constants of assumption 3.3 of "
+        '<p class="soft">updates: gradients applied by all agents; consensus: root mean square distance of '
+        "the agents’ models from the average model; B and D, the constants of assumption 3.3 of "
         f"{linked('arXiv:2505.10322')}, measured: every agent writes in every window of B iterations, and no "
         "model that was mixed in was older than D iterations.</p>",
     ]
@@ -127,7 +127,8 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     def target() -> list[str]:
         if first.settings["target"] is None:
             return []
-        caption = f"{clock.capitalize()} until the average model first met the target, interpolated between evaluations"
+        caption = f"{clock.capitalize()} until the average model first met the target, "
+        caption += "interpolated between evaluations"
         caption += ": median, and smallest to largest over the seeds" * (seeds > 1)
         return [shelf.put(bars(comparison), f"{caption}. Shorter is better; hatched bars never met it.")]
 
@@ -181,8 +182,8 @@ def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     missing = [name for name in dict.fromkeys(run.algorithm for run in runs) if name not in traced]
     if missing:
         parts.append(
-            f'<p class="soft">No timeline of {escaped(", ".join(missing))}: the trace was not held, as it is not where '
-            "it would take too much memory.</p>"
+            f'<p class="soft">No timeline of {escaped(", ".join(missing))}: the trace was not held, '
+            "as it is not where it would take too much memory.</p>"
         )
     if n == 1:
         return parts

@@ -152,9 +152,14 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
         loss = _middle(runs, "loss")
         stopped = " (stopped)" * any(run.error is not None for run in runs)
         row.append("diverged" if any(run.diverged_at is not None for run in runs) else f"{loss:.4g}{stopped}")
-        row += [f"{median(run.updates for run in runs):,.0f}", f"{median(run.messages for run in runs):,.0f}",
-                f"{median(run.megabytes for run in runs):,.1f}", f"{_middle(runs, 'consensus'):.3g}",
-                f"{max(run.staleness.B for run in runs)}", _largest([run.staleness.D for run in runs])]  # fmt: skip
+        row += [
+            f"{median(run.updates for run in runs):,.0f}",
+            f"{median(run.messages for run in runs):,.0f}",
+            f"{median(run.megabytes for run in runs):,.1f}",
+            f"{_middle(runs, 'consensus'):.3g}",
+            f"{max(run.staleness.B for run in runs)}",
+            _largest([run.staleness.D for run in runs]),
+        ]
         rows.append(row)
     return heads, rows
 

@@ -29,7 +29,8 @@ def how_tuned(comparison: ComparisonValues) -> list[str]:
         return []
     (first, one), *_ = found.values()
     about = {
-        "loss": "time at which the average model's loss made nine tenths of the way down to the smallest final one",
+        "loss": "time at which the average model's loss made nine tenths of the way down to the smallest "
+        "final one",
         "target": "time to the target",
         "final": "final loss",
     }[one.by]
@@ -41,7 +42,8 @@ def how_tuned(comparison: ComparisonValues) -> list[str]:
         else "a seed that is not compared"
     )
     said = [
-        f"Tuned by the median {about}, over {seeds}; of {_count(found)} learning rates for each, stable ones first."
+        f"Tuned by the median {about}, over {seeds}; of {_count(found)} learning rates for each, stable ones "
+        "first."
     ]
     for name, (run, tuning) in found.items():
         grid = [*tuning.steps]

@@ -210,8 +210,8 @@ class ComparisonValues:
         if found := _differences(self.runs):
             raise SettingError(
                 f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ "
-                "by algorithm, learning rate and seed: make a Comparison for each world, or put all in one table with "
-                "a sweep."
+                "by algorithm, learning rate and seed: make a Comparison for each world, or put all in one "
+                "table with a sweep."
             )
         counted = Counter((run.algorithm, run.lr, run.seed) for run in self.runs)
         if twice := [each for each, count in counted.items() if count > 1]:

@@ -137,8 +137,8 @@ class Samples:
         """
         m, batch = index.shape
         code = self.functions.gradients(
-            self._at, pool.data_ptr(), len(pool), rows.ctypes.data, out.data_ptr(), len(out), outs.ctypes.data,
-            m, index.ctypes.data, batch, 2 * reg,
+            self._at, pool.data_ptr(), len(pool), rows.ctypes.data, out.data_ptr(), len(out),
+            outs.ctypes.data, m, index.ctypes.data, batch, 2 * reg,
         )  # fmt: skip
         if code != FINE:
             raise _error(code)

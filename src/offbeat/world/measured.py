@@ -58,7 +58,8 @@ def described(values: np.ndarray) -> str:
     """What was read, in words."""
     zeros = int((values == 0).sum())
     some = f", {zeros:,} of them 0" if zeros else ""
-    return f"{len(values):,} numbers{some} from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+    low, high, mean = values.min(), values.max(), values.mean()
+    return f"{len(values):,} numbers{some} from {low:.4g} to {high:.4g}, mean {mean:.4g}"
 
 
 def _array(path: Path, column: str | None) -> np.ndarray:

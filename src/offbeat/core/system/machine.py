@@ -49,7 +49,7 @@ def available() -> float:
 
 
 def resident() -> float:
-    """Bytes that this process holds for itself alone: before its runs, mostly the data. 0 where nobody says."""
+    """Bytes that this process holds for itself alone: before its runs, mostly data. 0 where nobody says."""
     with suppress(OSError, ValueError, LookupError):
         lines = dict(line.split(":", 1) for line in (PROC / "self/status").read_text().splitlines())
         return 1024.0 * int(lines["RssAnon"].split()[0])

@@ -63,7 +63,7 @@ class Point:
 
 @dataclass(frozen=True)
 class _Draft:
-    """A point that has not been checked. own: whether the learning rate is this algorithm's own, from [lr]."""
+    """A point that has not been checked. own: whether the lr is this algorithm's own, from [lr]."""
 
     index: int
     spec: Algorithm
@@ -181,8 +181,8 @@ def _value(name: str, value: Any) -> Any:
     """
     if name == "lr" and value == "tuned":
         raise SettingError(
-            "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected learning rates, as in [grid] "
-            "lr = [0.01, 0.03]; the table then has the runs of each."
+            "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected learning rates, as in "
+            "[grid] lr = [0.01, 0.03]; the table then has the runs of each."
         )
     return ALGORITHM.spelt(name, value) if name == "algorithm" else SETTINGS[name].kind.spelt(name, value)
 
@@ -259,5 +259,5 @@ def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
 
 
 def _recorded(name: str, value: Any) -> Any:
-    """As the key has it: a number that may be a fraction is one, also where it was computed as a whole one."""
+    """As the key has it: a number that may be a fraction is one, also where it is a whole one."""
     return float(value) if SETTINGS[name].kind is REAL and value is not None else value

@@ -32,7 +32,10 @@ DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is n
 NATIVE = frozenset(
     ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 )
-HOLDS = "None, numbers, strings, bytes, list, tuple, dict, deque, dense tensors and arrays, vectors, frozen dataclasses"
+HOLDS = (
+    "None, numbers, strings, bytes, list, tuple, dict, deque, dense tensors and arrays, vectors, "
+    "frozen dataclasses"
+)
 KEYS = frozenset((type(None), bool, int, str, bytes))
 ATOMS = KEYS | {float}
 SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
@@ -246,7 +249,7 @@ class _Reader:
 
 
 def _imported(name: str) -> type | None:
-    """A class of a module that is imported already, without `getattr`: a module may import when it is asked."""
+    """A class of a module that is imported already, without `getattr`: that may import something."""
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):

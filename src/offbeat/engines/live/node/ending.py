@@ -123,7 +123,7 @@ class Ending:
         return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
     def again(self, before: Ending | None) -> bool:
-        """Whether the life before ended in the same way: the same error, as many steps on, or not a step on."""
+        """Whether the life before ended in the same way: the same error, as many steps on or none."""
         one, two = self.failure, None if before is None else before.failure
         if before is None or one is None or two is None or one.where != two.where:
             return False

@@ -1,11 +1,10 @@
-"""The timetable of algorithms that never wait, settled without a heap, and segment by segment if the run is long.
+"""The timetable of algorithms that never wait, settled without a heap; segment by segment in a long run.
 
 An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a
-calendar of
-its own: what the others do changes what it mixes, not when. So each agent's gradients and transmissions
-    follow from its
-own random streams, and which version of whom is mixed is found by sorting all instants. A segment of time needs
-of the segments before it only the newest versions, what was heard last, and what is on its way.
+calendar of its own: what the others do changes what it mixes, not when. So each agent's gradients and
+transmissions follow from its own random streams, and which version of whom is mixed is found by sorting all
+instants. A segment of time needs of the segments before it only the newest versions, what was heard last,
+and what is on its way.
 
 Where agents crash, something takes no time, or two things begin as well as end at the same instants, the
 order of handlers is the simulator's to say, and there is no timetable.
@@ -160,7 +159,8 @@ class Schedule:
         oldest = self._count.copy()
         np.minimum.at(oldest, self._old[3], self._old[2])
         return Timetable(
-            self.n, low, until, done, at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time],
+            self.n, low, until, done,
+            at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time],
             first, terms, own[by_time], (at.start[left], at.end[left], at.sender[left], at.version[left]),
             (place[heard.into[fresh]], _inverse(left)[heard.what[fresh]]),
             (place[heard.into[known]], at.sender[heard.what[known]], at.version[heard.what[known]]),
@@ -248,7 +248,7 @@ class Schedule:
         return np.array(starts), np.array(ends), np.array(versions, dtype=np.int64)
 
     def _passed(self, at: _Instants, new: Ints) -> tuple[Ints, Ints]:
-        """What passes the edges, edge by edge in the order of time: edge, transmission. new: of each sender."""
+        """What passes the edges, edge by edge in order of time: edge, transmission. new: of each sender."""
         edge, what = ranges(at.sent[self._source], at.sent[self._source + 1])
         if not self.loss and not len(self._old[0]):
             return edge, what

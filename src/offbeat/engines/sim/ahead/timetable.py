@@ -24,8 +24,8 @@ class Timetable:
     """What happens after `low` and up to `high` in a run of n agents, without values.
 
     Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes
-    over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the segment
-    before.
+    over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the
+    segment before.
 
     Attributes:
         done: writes in the segments before
