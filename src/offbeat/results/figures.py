@@ -341,16 +341,12 @@ def graph(drawn: RunValues | Topology) -> go.Figure:
     ):
         fig.add_trace(
             go.Scatter(
-                x=[at[i][0] for i in agents],
-                y=[at[i][1] for i in agents],
-                name=name,
-                text=[str(i) for i in agents],
-                mode="markers+text" if few else "markers",
-                textfont={"color": "white", "size": 12 if few else 1},
+                x=[at[i][0] for i in agents], y=[at[i][1] for i in agents],
+                name=name, text=[str(i) for i in agents], hovertemplate=f"{name} %{{text}}<extra></extra>",
+                mode="markers+text" if few else "markers", textfont={"color": "white", "size": 12 if few else 1},
                 marker={"color": colour, "symbol": symbol, "size": size},
-                hovertemplate=f"{name} %{{text}}<extra></extra>",
             )
-        )
+        )  # fmt: skip
     fig.update_xaxes(visible=False)
     fig.update_yaxes(visible=False, scaleanchor="x")
     fig.update_layout(margin={"l": 24, "r": 24, "b": 24})
