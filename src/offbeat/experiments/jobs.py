@@ -1,4 +1,4 @@
-"""One run that is to be made, and how: by levels or in the simulator, alone or beside others."""
+"""One run that is to be made, and how it can be: by levels or in the simulator, alone or beside others."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Job:
 
     @property
     def beside(self) -> int:
-        """How many runs like it are made side by side, at most; a long one with its trace is made alone."""
+        """How many runs like it are made side by side, at most; one if it is long and keeps its trace."""
         long = self.keep_trace and len(time_segments(self.setup, 1)) > 1
         most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
         return most if self.by_levels and not long else 1

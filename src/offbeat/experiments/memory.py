@@ -31,10 +31,9 @@ def refuse_agents(n: int, topology: str, edges: float, batch: int) -> None:
         edges: of the graph
         batch: samples of a minibatch; 0 where none are drawn
     """
-    parts = {
-        f"{n:,} agents": float(n) * NODE, f"{edges:.3g} edges of '{topology}'": edges * EDGE,
-        f"minibatches of {batch} samples": float(n) * batch * AHEAD,
-    }  # fmt: skip
+    drawn = float(n) * batch * AHEAD
+    parts = {f"{n:,} agents": float(n) * NODE, f"{edges:.3g} edges of '{topology}'": edges * EDGE}
+    parts |= {f"minibatches of {batch} samples": drawn}
     needs, largest = sum(parts.values()), max(parts, key=lambda name: parts[name])
     _refuse(needs, f"A run with {n:,} agents", f"most of it for {largest}. Expected fewer of them")
 
@@ -46,11 +45,8 @@ def refuse_processes(n: int) -> None:
 
 def refuse_runs(count: int, each: float, worlds: int, world: float) -> None:
     """Raise SettingError if the results of so many runs, or their worlds, cannot be held together."""
-    _refuse(
-        count * each + worlds * world,
-        f"{count:,} runs",
-        "with their results. Expected fewer seeds or evaluations",
-    )
+    advice = "with their results. Expected fewer seeds or evaluations"
+    _refuse(count * each + worlds * world, f"{count:,} runs", advice)
 
 
 def refuse_updates(n: int, until: float, mean: float) -> None:

@@ -55,7 +55,6 @@ class Need:
 
     @property
     def total(self) -> float:
-        """All together."""
         return self.models + self.trace + self.agents
 
 
@@ -90,7 +89,6 @@ def held(setup: Setup) -> float:
 
 
 def _bytes(setup: Setup) -> int:
-    """Of one model."""
     return sum(part.nbytes for part in setup.task.initial())
 
 

@@ -87,7 +87,6 @@ class Summary:
         return float(np.median(values)) if values and np.isfinite(values).all() else None
 
     def record(self) -> dict[str, Any]:
-        """Everything JSON-ready; accuracies and times only where the task is known."""
         values = {**vars(self), "staleness": {"B": self.staleness.B, "D": self.staleness.D}}
         del values["runs"], values["known"]
         if self.known:
@@ -125,7 +124,6 @@ class Prediction:
         return 100 * (sum(self.again.steps) / max(1, sum(self.recorded.steps)) - 1)
 
     def record(self) -> dict[str, Any]:
-        """Everything JSON-ready."""
         return {
             "unit": self.unit,
             "paused": self.paused,
@@ -248,7 +246,7 @@ class Replica:
         )
 
     def _setup(self, case: str | None, *, until: float, **asked: Any) -> Setup:
-        """The experiment in its world: of the recorded task; of a script a schedule, on f_i(x) = |x|^2 / 2."""
+        """The experiment in its world; of a script a schedule, on f_i(x) = |x|^2 / 2."""
         n, until = self.settings["agents"], until / self.scale
         given = dict(self.settings.get("experiment", {}))
         world = World(loss=given.get("loss", 0.0))
@@ -272,7 +270,7 @@ class Replica:
 
 
 def _share(job: Job) -> float:
-    """The mean size of this algorithm's transmissions, in models, from its first steps; 1 if it sends none."""
+    """The mean size of this algorithm's transmissions, in models, from its first steps; 1: it sends none."""
     world, n = job.setup.world, job.setup.topology.n
     with devices.one_thread():
         sim = simulator(job)

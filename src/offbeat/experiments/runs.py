@@ -144,18 +144,10 @@ def simulator(job: Job) -> Simulator:
     """The simulator of one run, ready to start; batched, unless the job names another of its executors."""
     setup, spec = job.setup, job.spec
     how = job.executor if job.executor in EXECUTORS else "batched"
-    returns, checker = "return" in spec.tolerates, Checker() if job.check else None
-    return Simulator(
-        spec.new,
-        lambda: job.rule(job.lr),
-        setup.topology,
-        setup.task,
-        setup.world,
-        executor(how, setup.task),
-        returns=returns,
-        checker=checker,
-        keep_trace=job.keep_trace,
-    )
+    world = (setup.topology, setup.task, setup.world, executor(how, setup.task))
+    rule, checker = partial(job.rule, job.lr), Checker() if job.check else None
+    returns = "return" in spec.tolerates
+    return Simulator(spec.new, rule, *world, returns=returns, checker=checker, keep_trace=job.keep_trace)
 
 
 def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
@@ -214,16 +206,27 @@ class ActiveRun:
         trace = traced if isinstance(traced, Trace) else None
         summary = traced if isinstance(traced, TraceSummary) else traced.summary()
         rule = getattr(job.rule, "__name__", repr(job.rule))
-        own = [f"the algorithm {job.spec.name}"] * job.spec.user_defined + [f"the rule {rule}"] * (
-            job.rule is not SGD
-        )
+        own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * job.spec.user_defined]
+        own += [f"the rule {rule}"] * (job.rule is not SGD)
         asked = {"algorithm": job.spec.name, "lr": job.lr, "seed": setup.seed, "rule": rule}
         return Run(
-            algorithm=job.spec.name, lr=job.lr, seed=setup.seed, measure=setup.task.measure,
-            curve=curve, final=final, wall_s=0.0,
-            settings=setup.settings | asked | {"own": [*setup.settings["own"], *own]},
-            time_to_target=reached(setup, curve), diverged_at=diverged_at, updates=updates, messages=messages,
-            megabytes=sent / 1e6, staleness=summary.staleness(), digest=summary.digest(final_bytes(on_cpu)),
-            topology=setup.topology, models=on_cpu, trace=trace,
+            algorithm=job.spec.name,
+            lr=job.lr,
+            seed=setup.seed,
+            measure=setup.task.measure,
+            curve=curve,
+            final=final,
+            settings=setup.settings | asked | {"own": own},
+            time_to_target=reached(setup, curve),
+            diverged_at=diverged_at,
+            updates=updates,
+            messages=messages,
+            megabytes=sent / 1e6,
+            staleness=summary.staleness(),
+            digest=summary.digest(final_bytes(on_cpu)),
+            wall_s=0.0,
+            topology=setup.topology,
+            models=on_cpu,
+            trace=trace,
             error=self.engine.stalled() if diverged_at is None else None,
-        )  # fmt: skip
+        )

@@ -56,25 +56,20 @@ class Logistic:
 
     @property
     def name(self) -> str:
-        """The name of the data."""
         return self.data.name
 
     @property
     def agents(self) -> int:
-        """n."""
         return len(self.minibatches.shards)
 
     def initial(self) -> Parts:
-        """Zero."""
         x = self.data.train_x
         return (torch.zeros(self.data.classes * (x.shape[1] + 1), device=x.device),)
 
     def to(self, device: torch.device | str) -> Logistic:
-        """The same with its data on another device."""
         return replace(self, data=self.data.to(device))
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Indices of minibatches, [count, batch]."""
         return self.minibatches.draw(agent, rng, count)
 
     def _unpacked(self, models: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,10 +79,9 @@ class Logistic:
 
     def like(self, other: object) -> bool:
         """Whether gradients and losses are those of the other task, whatever minibatches it draws."""
-        return (
-            isinstance(other, Logistic) and other.data is self.data
-            and (other.reg, other.compiled) == (self.reg, self.compiled)
-        )  # fmt: skip
+        if not isinstance(other, Logistic):
+            return False
+        return other.data is self.data and (other.reg, other.compiled) == (self.reg, self.compiled)
 
     @property
     def engine(self) -> str:
@@ -156,20 +150,17 @@ class Logistic:
         return gradient
 
     def losses(self, models: Parts) -> np.ndarray:
-        """Mean cross entropy on all training data, and the regulariser."""
         (x,) = models
         train = self._samples("train")
         if isinstance(train, softmax.Samples) and softmax.readable(x, len(x), train.size):
             entropies = [train.scores(row)[0] for row in x]
         else:
-            entropies = [
-                float(cross_entropy(self._logits(row, self.data.train_x), self.data.train_y)) for row in x
-            ]
+            a, y = self.data.train_x, self.data.train_y
+            entropies = [float(cross_entropy(self._logits(row, a), y)) for row in x]
         penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
         return np.array([a + b for a, b in zip(entropies, penalties, strict=True)])
 
     def accuracies(self, models: Parts) -> np.ndarray:
-        """The share of the test data whose largest logit is its label's."""
         (x,) = models
         data, test = self.data, self._samples("test")
         if isinstance(test, softmax.Samples) and softmax.readable(x, len(x), test.size):
@@ -185,6 +176,4 @@ class Logistic:
 
 def _stacked(samples: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Minibatches of one size as one array, int64 [m, batch]."""
-    whole = samples if isinstance(samples, np.ndarray) else np.stack(samples)
-    stacked: np.ndarray = np.ascontiguousarray(whole, np.int64)
-    return stacked
+    return np.ascontiguousarray(samples if isinstance(samples, np.ndarray) else np.stack(samples), np.int64)

@@ -28,8 +28,7 @@ class Minibatches:
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
         """The agent's next `count` minibatches as indices, int64 [count, batch]."""
         shard = self.shards[agent]
-        drawn: np.ndarray = shard[rng.integers(len(shard), size=(count, self.batch))]
-        return drawn
+        return np.asarray(shard[rng.integers(len(shard), size=(count, self.batch))])
 
 
 def split_among(

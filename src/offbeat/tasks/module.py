@@ -36,6 +36,7 @@ class ModuleTask:
     The run is where the module is; `to` gives the task on another device.
 
     Parameters are flattened in the module's order, one flat tensor a dtype; tied ones appear once.
+
     Raises SettingError for modules whose training depends on more than parameters and minibatch: running
     statistics (BatchNorm), dropout.
     """
@@ -76,7 +77,6 @@ class ModuleTask:
         self.dtypes = list(dict.fromkeys(p.dtype for p in self.parameters.values()))
 
     def initial(self) -> Parts:
-        """The module's own weights."""
         return tuple(
             torch.cat([p.flatten() for p in self.parameters.values() if p.dtype == dtype])
             for dtype in self.dtypes
@@ -87,14 +87,11 @@ class ModuleTask:
         moved = copy.copy(self)
         moved.module = copy.deepcopy(self.module).to(device)
         moved.parameters = {key: p.to(device) for key, p in self.parameters.items()}
-        moved.train, moved.test = (
-            _on(self.train, device),
-            None if self.test is None else _on(self.test, device),
-        )
+        moved.train = (self.train[0].to(device), self.train[1].to(device))
+        moved.test = None if self.test is None else (self.test[0].to(device), self.test[1].to(device))
         return moved
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Indices of minibatches, [count, batch]."""
         return self.minibatches.draw(agent, rng, count)
 
     def _named(self, model: Parts) -> dict[str, Tensor]:
@@ -126,7 +123,6 @@ class ModuleTask:
 
     @torch.no_grad()
     def losses(self, models: Parts) -> np.ndarray:
-        """The objective on all training data."""
         values = []
         for model in zip(*models, strict=True):
             penalty = sum(float((part.square() / (1 + part.square())).sum()) for part in model)
@@ -135,7 +131,6 @@ class ModuleTask:
 
     @torch.no_grad()
     def accuracies(self, models: Parts) -> np.ndarray:
-        """The share of the test data whose largest output is its label's."""
         if self.test is None:
             raise SettingError("There is no accuracy without test data; give the task a `test` set.")
         x, y = self.test
@@ -148,10 +143,6 @@ class ModuleTask:
             x_part, y_part = x[at : at + chunk], y[at : at + chunk]
             total += float(measure(functional_call(self.module, named, (x_part,)), y_part)) * len(x_part)
         return total / len(x)
-
-
-def _on(data: tuple[Tensor, Tensor], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    return data[0].to(device), data[1].to(device)
 
 
 def _right(out: Tensor, y: Tensor) -> Tensor:

@@ -49,21 +49,17 @@ class Quadratic:
 
     @property
     def agents(self) -> int:
-        """n."""
         return len(self.h)
 
     @property
     def optimum(self) -> np.ndarray:
         """The minimiser of sum_i f_i: sum_i h_i b_i / sum_i h_i, [d]."""
-        best: np.ndarray = self.h @ self.b / self.h.sum()
-        return best
+        return np.asarray(self.h @ self.b / self.h.sum())
 
     def initial(self) -> Parts:
-        """Zero."""
         return (torch.zeros(self.b.shape[1], dtype=torch.float64, device=self.device),)
 
     def to(self, device: torch.device | str) -> Quadratic:
-        """The same on another device."""
         return replace(self, device=device)
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
@@ -80,19 +76,13 @@ class Quadratic:
         return (exact + torch.from_numpy(np.stack(samples)).to(x.device) if self.noise else exact,)
 
     def losses(self, models: Parts) -> np.ndarray:
-        """The gap of every model."""
-
         def f(x: np.ndarray) -> np.ndarray:
-            squares = ((x[:, None, :] - self.b[None]) ** 2).sum(-1)
-            value: np.ndarray = (self.h / 2 * squares).mean(1)
-            return value
+            return np.asarray((self.h / 2 * ((x[:, None, :] - self.b[None]) ** 2).sum(-1)).mean(1))
 
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is reported, not warned about
-            gap: np.ndarray = f(models[0].cpu().numpy()) - f(self.optimum[None])
-            return gap
+            return np.asarray(f(models[0].cpu().numpy()) - f(self.optimum[None]))
 
     def accuracies(self, models: Parts) -> np.ndarray:
-        """There are none: a quadratic has no test data."""
         raise NotImplementedError("A quadratic has no accuracy.")
 
 

@@ -86,19 +86,8 @@ def _load() -> tuple[Functions | None, str]:
 def _bound(library: ctypes.CDLL) -> Functions:
     pointer, size, single = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
     gradients, scores = library["softmax_gradients"], library["softmax_scores"]
-    gradients.argtypes = [
-        pointer,
-        pointer,
-        size,
-        pointer,
-        pointer,
-        size,
-        pointer,
-        size,
-        pointer,
-        size,
-        single,
-    ]
+    place: list[Any] = [pointer, size, pointer]  # a pool, its rows, and which of them
+    gradients.argtypes = [pointer, *place, *place, size, pointer, size, single]
     scores.argtypes = [pointer, pointer, pointer, pointer]
     gradients.restype = scores.restype = ctypes.c_int
     return Functions(gradients, scores, ctypes.cast(gradients, pointer).value or 0)
@@ -114,10 +103,8 @@ class Samples:
         scale, self._pixels = _pixels(x)
         self._labels = y.contiguous()
         as_bytes, stride = scale != 0, self._pixels.stride(0) * self._pixels.element_size()
-        self._struct = _Struct(
-            self._pixels.data_ptr(), self._labels.data_ptr(), len(x), stride, x.shape[1], classes, as_bytes,
-            1 / scale if as_bytes else 1.0,
-        )  # fmt: skip
+        data, value = (self._pixels.data_ptr(), self._labels.data_ptr()), 1 / scale if as_bytes else 1.0
+        self._struct = _Struct(*data, len(x), stride, x.shape[1], classes, as_bytes, value)
         self._at = ctypes.addressof(self._struct)
         self.kind = f"pixels k/{scale} as bytes" if as_bytes else "pixels as floats"
 
@@ -136,12 +123,8 @@ class Samples:
         Raises IndexError if one of these points at nothing.
         """
         m, batch = index.shape
-        code = self.functions.gradients(
-            self._at, pool.data_ptr(), len(pool), rows.ctypes.data, out.data_ptr(), len(out),
-            outs.ctypes.data, m, index.ctypes.data, batch, 2 * reg,
-        )  # fmt: skip
-        if code != FINE:
-            raise _error(code)
+        source, to = ((p.data_ptr(), len(p), r.ctypes.data) for p, r in ((pool, rows), (out, outs)))
+        _refuse_code(self.functions.gradients(self._at, *source, *to, m, index.ctypes.data, batch, 2 * reg))
 
     def native(self, reg: float) -> Gradient:
         """The function for whoever calls it from C; as `gradients`, it may be asked for rows of one pool."""
@@ -152,11 +135,8 @@ class Samples:
         right.
         """
         entropy, right = ctypes.c_double(), ctypes.c_int64()
-        code = self.functions.scores(
-            self._at, model.data_ptr(), ctypes.addressof(entropy), ctypes.addressof(right)
-        )
-        if code != FINE:
-            raise _error(code)
+        found = ctypes.addressof(entropy), ctypes.addressof(right)
+        _refuse_code(self.functions.scores(self._at, model.data_ptr(), *found))
         return entropy.value, right.value
 
 
@@ -229,16 +209,12 @@ def _aligned(count: int, stride: int) -> Tensor:
 
 
 def _refuse_code(code: int) -> None:
-    raise _error(code)
-
-
-def _error(code: int) -> Exception:
-    """What a function's code stands for."""
+    """Raise what a function's code stands for."""
     if code == MEMORY:
-        return MemoryError("No memory for the logits of a minibatch.")
-    return IndexError(
-        f"A {'sample' if code == SAMPLE else 'row of the pool'} is asked for that does not exist."
-    )
+        raise MemoryError("No memory for the logits of a minibatch.")
+    if code != FINE:
+        what = "sample" if code == SAMPLE else "row of the pool"
+        raise IndexError(f"A {what} is asked for that does not exist.")
 
 
 # -- the check at load -----------------------------------------------------------------------------
@@ -252,7 +228,7 @@ def reference(x: Tensor, y: Tensor, classes: int, model: Tensor, reg: float) -> 
     """Gradient, loss without regulariser, and a bound of the gradient's rounding error: all in float64.
 
     The bound: errors of logits and sums are at most (terms + a few) roundings of the sum of their absolute
-        values.
+    values.
     """
     a, v, target = x.double(), model.double(), one_hot(y, classes).double()
     w, c = v[:-classes].view(classes, -1), v[-classes:]

@@ -1,7 +1,8 @@
 """Distributions of delays, of which the mean is a parameter.
 
-A `Delay` is a value: a family, its mean (in units of simulated time) and, where the family has one, its coefficient
-of variation cv = standard deviation / mean. Measured delays may have an overhead, which no slowdown multiplies.
+A `Delay` is a value: a family, its mean (in units of simulated time) and, where the family has one, its
+coefficient of variation cv = standard deviation / mean. Measured delays may have an overhead, which no
+slowdown multiplies.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ FAMILIES = {
     "lognormal": "lognormal with sigma^2 = log(1 + cv^2); heavy tail",
     "exponential": "exponential; cv is 1",
     "constant": "always the mean",
-    "empirical": "drawn with replacement from measured values; on the command line 'file PATH' or 'file PATH:COLUMN'",
+    "empirical": "drawn with replacement from measured values; on the command line 'file PATH' or "
+    "'file PATH:COLUMN'",
 }
 DEFAULT_CV = {"gamma": 0.25, "lognormal": 1.0}
 
@@ -117,13 +119,11 @@ def empirical(values: np.ndarray | list[float], mean: float | None = None) -> De
 
 
 def with_overhead(values: np.ndarray, overhead: np.ndarray) -> Delay:
-    """Measured delays of which each is a value, which slowdowns multiply, and its own overhead, which none does."""
+    """Measured delays: each is a value, which slowdowns multiply, plus its own overhead, which none does."""
     if not overhead.any():
         return empirical(values) if values.any() else Delay("constant", 0.0)
-    slow = (
-        empirical(values) if values.any() else Delay("empirical", 0.0, values=np.ones(len(values)).tobytes())
-    )
-    return replace(slow, overhead=overhead.astype(float).tobytes())
+    idle = Delay("empirical", 0.0, values=np.ones(len(values)).tobytes())
+    return replace(empirical(values) if values.any() else idle, overhead=overhead.astype(float).tobytes())
 
 
 def _is_number(text: str) -> bool:
@@ -137,7 +137,8 @@ def parse(text: str) -> Delay:
     """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
 
     Which column of a file: 'file PATH:COLUMN' (see `offbeat.world.measured`). 'gamma 0.25 mean 3' sets
-        another mean.
+    another mean.
+
     Raises SettingError for anything else, DataError for a bad file.
     """
     shape, _, mean = text.strip().rpartition(" mean ")

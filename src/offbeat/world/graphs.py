@@ -116,7 +116,6 @@ def _random_regular(n: int, seed: int, degree: str) -> nx.Graph:
 
 
 def _erdos_renyi(n: int, seed: int, probability: str) -> nx.Graph:
-    """Every pair is an edge with probability p."""
     what = f"'erdos-renyi:{probability}' on {n} agents"
     try:
         p = float(probability) if probability else min(1.0, 2 * math.log(n) / n)

@@ -55,7 +55,6 @@ def read_values(path: Path, column: str | None = None) -> np.ndarray:
 
 
 def described(values: np.ndarray) -> str:
-    """What was read, in words."""
     zeros = int((values == 0).sum())
     some = f", {zeros:,} of them 0" if zeros else ""
     low, high, mean = values.min(), values.max(), values.mean()
@@ -89,7 +88,6 @@ def _array(path: Path, column: str | None) -> np.ndarray:
 
 
 def _text(path: Path, column: str | None) -> np.ndarray:
-    """The numbers in a text file."""
     lines = list(_lines(content(path, LARGEST_JSON).decode("utf-8-sig")))
     if not lines:
         return np.empty(0)

@@ -99,7 +99,6 @@ class World:
             ends[crash.agent] = math.inf if crash.until is None else crash.until
 
     def compute_delay(self, agent: int) -> Delay:
-        """How long this agent's gradients take."""
         return self.own_compute.get(agent, self.compute).times(self.slow_compute.get(agent, 1.0))
 
     def communication_delay(self, agent: int) -> Delay:

@@ -1,13 +1,14 @@
 /* out = sum_k c_k v_k in one trip through memory: see kernel.py.
 
-   A tile of a few cache lines is summed over all terms before it is written, so `out` and `also` may each be one of the
-   v_k. The sums are torch's, bit for bit: the first term is a product, every other one a fused multiply-add (-DFUSED=1)
-   or, where torch has none, a product and a sum (-DFUSED=0). Compile with -ffp-contract=off: the compiler must not
-   choose for itself.
+   A tile of a few cache lines is summed over all terms before it is written, so `out` and `also` may each be one
+   of the v_k. The sums are torch's, bit for bit: the first term is a product, every other one a fused
+   multiply-add (-DFUSED=1) or, where torch has none, a product and a sum (-DFUSED=0). Compile with
+   -ffp-contract=off: the compiler must not choose for itself.
 
-   With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on, what is
-   written to memory that is not also read goes around the caches: that saves reading each line before it is
-   overwritten. It costs more than it saves where the lines are in a cache anyway: in place, or in short vectors. */
+   With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on, what
+   is written to memory that is not also read goes around the caches: that saves reading each line before it is
+   overwritten. It costs more than it saves where the lines are in a cache anyway: in place, or in short
+   vectors. */
 
 #include <math.h>
 #include <stddef.h>
@@ -50,7 +51,7 @@ static inline void put(void *to, const void *tile, int around)
     memcpy(to, tile, TILE);
 }
 
-/* Stores around the caches are not ordered with those that follow, such as a flag that says that all is written. */
+/* Stores around the caches are not ordered with those that follow, such as a flag that all is written. */
 static void settle(int around)
 {
 #ifdef __SSE2__
@@ -73,58 +74,58 @@ static inline void fetch(const void *tile)
 #define PLUS(fma, c, x, sum) ((sum) + (c) * (x))
 #endif
 
-#define LINEAR(name, T, fma)                                                                                           \
-    void name(T *out, T *also, size_t n, const T *const *v, const T *c, size_t terms, size_t stream)                   \
-    {                                                                                                                  \
-        enum { WIDE = TILE / sizeof(T) };                                                                              \
-        const void *const *read = (const void *const *)v;                                                              \
-        const int around = streamed(out, read, terms, n * sizeof(T), stream);                                          \
-        const int also_around = streamed(also, read, terms, n * sizeof(T), stream);                                    \
-        _Alignas(LINE) T sum[WIDE];                                                                                    \
-        size_t at = 0;                                                                                                 \
-        for (; n - at >= WIDE; at += WIDE) {                                                                           \
-            const T *x = v[0] + at;                                                                                    \
-            fetch(x);                                                                                                  \
-            for (size_t i = 0; i < WIDE; i++)                                                                          \
-                sum[i] = c[0] * x[i];                                                                                  \
-            for (size_t k = 1; k < terms; k++) {                                                                       \
-                x = v[k] + at;                                                                                         \
-                fetch(x);                                                                                              \
-                for (size_t i = 0; i < WIDE; i++)                                                                      \
-                    sum[i] = PLUS(fma, c[k], x[i], sum[i]);                                                            \
-            }                                                                                                          \
-            put(out + at, sum, around);                                                                                \
-            if (also)                                                                                                  \
-                put(also + at, sum, also_around);                                                                      \
-        }                                                                                                              \
-        for (; at < n; at++) {                                                                                         \
-            T one = c[0] * v[0][at];                                                                                   \
-            for (size_t k = 1; k < terms; k++)                                                                         \
-                one = PLUS(fma, c[k], v[k][at], one);                                                                  \
-            out[at] = one;                                                                                             \
-            if (also)                                                                                                  \
-                also[at] = one;                                                                                        \
-        }                                                                                                              \
-        settle(around || also_around);                                                                                 \
+#define LINEAR(name, T, fma)                                                                                 \
+    void name(T *out, T *also, size_t n, const T *const *v, const T *c, size_t terms, size_t stream)         \
+    {                                                                                                        \
+        enum { WIDE = TILE / sizeof(T) };                                                                    \
+        const void *const *read = (const void *const *)v;                                                    \
+        const int around = streamed(out, read, terms, n * sizeof(T), stream);                                \
+        const int also_around = streamed(also, read, terms, n * sizeof(T), stream);                          \
+        _Alignas(LINE) T sum[WIDE];                                                                          \
+        size_t at = 0;                                                                                       \
+        for (; n - at >= WIDE; at += WIDE) {                                                                 \
+            const T *x = v[0] + at;                                                                          \
+            fetch(x);                                                                                        \
+            for (size_t i = 0; i < WIDE; i++)                                                                \
+                sum[i] = c[0] * x[i];                                                                        \
+            for (size_t k = 1; k < terms; k++) {                                                             \
+                x = v[k] + at;                                                                               \
+                fetch(x);                                                                                    \
+                for (size_t i = 0; i < WIDE; i++)                                                            \
+                    sum[i] = PLUS(fma, c[k], x[i], sum[i]);                                                  \
+            }                                                                                                \
+            put(out + at, sum, around);                                                                      \
+            if (also)                                                                                        \
+                put(also + at, sum, also_around);                                                            \
+        }                                                                                                    \
+        for (; at < n; at++) {                                                                               \
+            T one = c[0] * v[0][at];                                                                         \
+            for (size_t k = 1; k < terms; k++)                                                               \
+                one = PLUS(fma, c[k], v[k][at], one);                                                        \
+            out[at] = one;                                                                                   \
+            if (also)                                                                                        \
+                also[at] = one;                                                                              \
+        }                                                                                                    \
+        settle(around || also_around);                                                                       \
     }
 
 LINEAR(linear_float, float, fmaf)
 LINEAR(linear_double, double, fma)
 
-/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1]. No row is
-   written and read. `v` and `narrow` have room for the terms of the longest form. */
-#define ROWS(name, linear, T)                                                                                          \
-    void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot, const double *c,       \
-              size_t m, const T **v, T *narrow)                                                                        \
-    {                                                                                                                  \
-        for (size_t r = 0; r < m; r++) {                                                                               \
-            size_t terms = 0;                                                                                          \
-            for (int64_t k = first[r]; k < first[r + 1]; k++, terms++) {                                               \
-                v[terms] = pool + (size_t)slot[k] * n;                                                                 \
-                narrow[terms] = (T)c[k];                                                                               \
-            }                                                                                                          \
-            linear(pool + (size_t)out[r] * n, 0, n, v, narrow, terms, SIZE_MAX);                                       \
-        }                                                                                                              \
+/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1]. No row
+   is written and read. `v` and `narrow` have room for the terms of the longest form. */
+#define ROWS(name, linear, T)                                                                                \
+    void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot, const double *c,\
+              size_t m, const T **v, T *narrow)                                                              \
+    {                                                                                                        \
+        for (size_t r = 0; r < m; r++) {                                                                     \
+            size_t terms = 0;                                                                                \
+            for (int64_t k = first[r]; k < first[r + 1]; k++, terms++) {                                     \
+                v[terms] = pool + (size_t)slot[k] * n;                                                       \
+                narrow[terms] = (T)c[k];                                                                     \
+            }                                                                                                \
+            linear(pool + (size_t)out[r] * n, 0, n, v, narrow, terms, SIZE_MAX);                             \
+        }                                                                                                    \
     }
 
 ROWS(rows_float, linear_float, float)
@@ -134,16 +135,17 @@ ROWS(rows_double, linear_double, double)
 typedef int gradients(const void *task, const float *pool, size_t rows, const int64_t *from, float *out,
                       size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch, float reg);
 
-/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then the forms. A
-   chunk's gradients are still in the caches when they are mixed. */
+/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then the
+   forms. A chunk's gradients are still in the caches when they are mixed. */
 int steps_float(gradients *evaluate, const void *task, float reg, float *pool, size_t rows, size_t n,
-                const int64_t *from, const int64_t *scratch, const int64_t *index, size_t batch, const int64_t *bounds,
-                size_t chunks, const int64_t *out, const int64_t *first, const int64_t *slot, const double *c,
-                const float **v, float *narrow)
+                const int64_t *from, const int64_t *scratch, const int64_t *index, size_t batch,
+                const int64_t *bounds, size_t chunks, const int64_t *out, const int64_t *first,
+                const int64_t *slot, const double *c, const float **v, float *narrow)
 {
     for (size_t k = 0; k < chunks; k++) {
         const size_t at = (size_t)bounds[k], m = (size_t)bounds[k + 1] - at;
-        const int code = evaluate(task, pool, rows, from + at, pool, rows, scratch, m, index + at * batch, batch, reg);
+        const int64_t *samples = index + at * batch;
+        const int code = evaluate(task, pool, rows, from + at, pool, rows, scratch, m, samples, batch, reg);
         if (code)
             return code;
         rows_float(pool, n, out + at, first + at, slot, c, m, v, narrow);

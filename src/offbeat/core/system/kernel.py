@@ -1,11 +1,12 @@
 """Linear forms over large vectors in one trip through memory.
 
 torch evaluates c_0 v_0 + c_1 v_1 + ... as one operation after the other, and once a vector outgrows the
-caches every one of them fetches the sum from memory and sends it back. The C function next to this file reads each
-v_k once and writes once. It is compiled at first use, which takes a moment, and kept in the user's cache.
+caches every one of them fetches the sum from memory and sends it back. The C function next to this file reads
+each v_k once and writes once. It is compiled at first use, which takes a moment, and kept in the user's
+cache.
 
-The result has the bits that torch gives on this machine: at load the function is compared with torch, and is not
-used if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
+The result has the bits that torch gives on this machine: at load the function is compared with torch, and is
+not used if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_dou
 
 @dataclass(frozen=True)
 class Compiled:
-    """The functions for one dtype: one form, one form for each of several rows, and the same with gradients."""
+    """The functions for one dtype: one form, forms over the rows of a pool, and these after gradients."""
 
     linear: Function
     rows: Function
@@ -53,7 +54,7 @@ Functions = Mapping[torch.dtype, Compiled]
 
 @dataclass(frozen=True)
 class Forms:
-    """Linear forms over the rows of a pool: row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1].
+    """Linear forms over a pool: its row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1].
 
     Attributes:
         out: int64 [m]; none is written twice, and none is read
@@ -201,7 +202,7 @@ def _refuse_gaps(pool: Tensor, forms: Forms, *others: np.ndarray[Any, Any]) -> N
 
 
 def name() -> str:
-    """What large vectors are evaluated with here, and why if that is torch; compiles the function if need be."""
+    """What large vectors are evaluated with here, and why if that is torch; compiles it if need be."""
     return _load()[1]
 
 

@@ -1,13 +1,14 @@
 """Dependency levels: the arithmetic of runs whose timetable is known, in calls as wide as they can be.
 
-The level of a write is one more than the highest level among the models that it mixes. All writes of a level can be
-made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`. Versions of
-models lie in one pool, a row each; nothing is copied for a message, and a row is used again once the last write that
-mixes it is made. Writes are taken in windows of time, so the pool holds what lives and one window. The timetable of
-a long run comes in segments; rows that the next segment mixes stay where they are.
+The level of a write is one more than the highest level among the models that it mixes. All writes of a level
+can be made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`.
+Versions of models lie in one pool, a row each; nothing is copied for a message, and a row is used again once
+the last write that mixes it is made. Writes are taken in windows of time, so the pool holds what lives and
+one window. The timetable of a long run comes in segments; rows that the next segment mixes stay where they
+are.
 
-Several runs, of other seeds or learning rates, are made side by side: a disjoint union, whose levels are wider. What
-a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
+Several runs, of other seeds or learning rates, are made side by side: a disjoint union, whose levels are
+wider. What a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Levels:
             self.pool = pool
 
     def run(self, until: float) -> None:
-        """All writes up to that time. Raises NoTimetable where only the simulator can tell how a run goes on."""
+        """All writes up to that time. Raises NoTimetable where only the simulator can tell how it goes on."""
         while True:
             high = int(np.searchsorted(self.time, until, side="right"))
             while self._done < high:
@@ -202,7 +203,7 @@ class _Samples:
         self._drawn: np.ndarray[Any, Any] = np.zeros(0)
 
     def reach(self, low: int) -> int:
-        """Draw for the next block if need be; up to which write there are minibatches. None is drawn twice."""
+        """Draw for the next block if need be. Up to which write there are minibatches."""
         if low == self._high:
             self._low, self._high = low, min(low + self._size, len(self._agent))
             agent = self._agent[self._low : self._high]
@@ -232,7 +233,7 @@ class _Samples:
 
 
 class SimulatedRun:
-    """One of the runs side by side, as an engine (`experiments.runs.Engine`). Whichever is asked first runs all."""
+    """One of the runs side by side, as an engine. Whichever is asked first runs all."""
 
     def __init__(self, levels: Levels, number: int) -> None:
         self.levels, self.number, self.now = levels, number, 0.0
@@ -259,14 +260,13 @@ class SimulatedRun:
 
 
 def _widest(model: Tensor, agents: int) -> int:
-    """Gradients in one call of torch, at most: a level has one write of an agent, and wide calls fill a GPU."""
+    """Gradients in one call of torch: a level has one write of an agent, and wide calls fill a GPU."""
     if model.device.type == "cpu":
         return WIDEST
     return max(1, min(agents, devices.CHUNK // max(1, model.nbytes)))
 
 
 def _empty(rows: int, like: Tensor) -> Tensor:
-    """A pool of that many models, on the device of these."""
     if like.device.type != "cpu":
         return torch.empty((rows, like.shape[1]), dtype=like.dtype, device=like.device)
     # numpy asks the system for huge pages, and the first touch of a page is what costs.
@@ -293,6 +293,5 @@ def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
 
 
 def _chunks(bounds: list[int], widest: int) -> Ints:
-    """The bounds, and as many between them that no chunk is wider."""
     inner = [at for low, high in pairwise(bounds) for at in range(low, high, widest)]
     return np.array([*inner, bounds[-1]], dtype=np.int64)

@@ -3,8 +3,8 @@
 An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a
 calendar of its own: what the others do changes what it mixes, not when. So each agent's gradients and
 transmissions follow from its own random streams, and which version of whom is mixed is found by sorting all
-instants. A segment of time needs of the segments before it only the newest versions, what was heard last,
-and what is on its way.
+instants. A segment of time needs of the segments before it only the newest versions, what was heard last, and
+what is on its way.
 
 Where agents crash, something takes no time, or two things begin as well as end at the same instants, the
 order of handlers is the simulator's to say, and there is no timetable.
@@ -39,8 +39,8 @@ class _Instants:
     """Gradients and transmissions of a segment, agent by agent, and their places among all instants.
 
     Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's
-        first; an
-    agent's old ones, those of the segments before that can still be heard, come before its new ones.
+    first; an agent's old ones, those of the segments before that can still be heard, come before its new
+    ones.
     """
 
     begin: Ints
@@ -70,9 +70,7 @@ class _Instants:
     def left(self) -> Ints:
         """The transmissions in the order in which they leave."""
         order = np.argsort(self.start, kind="stable")
-        if (
-            np.diff(self.start[order]) == 0
-        ).any():  # in the order of what they leave upon: a gradient, or an arrival
+        if (np.diff(self.start[order]) == 0).any():  # as what they leave upon: a gradient, or an arrival
             made = self.made()
             upon = np.append(self.time, -1.0)[made] == self.start
             event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.arrived, 1))
@@ -115,22 +113,15 @@ class Schedule:
         everybody = range(self.n)
         self._width = np.array([len(view.w) for view in views])
         self._listeners = np.array([len(view.listeners) for view in views])
-        edges = [
-            (i, j, column)
-            for i in everybody
-            for column, j in enumerate(views[i].w)
-            if i in views[j].listeners
-        ]
+        heard = ((i, j, column) for i in everybody for column, j in enumerate(views[i].w))
+        edges = [(i, j, column) for i, j, column in heard if i in views[j].listeners]
         self._receiver, self._source, self._column = np.array(edges, dtype=np.int64).reshape(-1, 3).T
         if self.loss:
             self._place = np.array([views[j].listeners.index(i) for i, j, _ in edges], dtype=np.int64)
         self._due = [-1.0] * self.n  # the running gradient's end
         self._applied, self._count = np.zeros(self.n), np.zeros(self.n, dtype=np.int64)  # the newest write
         self._own = np.full(self.n, -1)  # and how it is named
-        self._sent, self._free = (
-            [0] * self.n,
-            [-1.0] * self.n,
-        )  # the newest version sent, and when it is there
+        self._sent, self._free = [0] * self.n, [-1.0] * self.n  # the newest version sent, when it is there
         self._handed = np.zeros(len(edges), dtype=np.int64)  # the newest version handed over
         # transmissions that are still heard, or on their way: start, end, version, sender, name of the write
         self._old = (np.zeros(0), np.zeros(0), *np.zeros((3, 0), dtype=np.int64))
@@ -158,22 +149,19 @@ class Schedule:
         kept = self._keep(at, *passed, names) if more else names[:0]
         oldest = self._count.copy()
         np.minimum.at(oldest, self._old[3], self._old[2])
-        return Timetable(
-            self.n, low, until, done,
-            at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time],
-            first, terms, own[by_time], (at.start[left], at.end[left], at.sender[left], at.version[left]),
-            (place[heard.into[fresh]], _inverse(left)[heard.what[fresh]]),
-            (place[heard.into[known]], at.sender[heard.what[known]], at.version[heard.what[known]]),
-            np.concatenate([[-1], newest, kept]), oldest,
-        )  # fmt: skip
+        made = (at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time])
+        sent = (at.start[left], at.end[left], at.sender[left], at.version[left])
+        received = (place[heard.into[fresh]], _inverse(left)[heard.what[fresh]])
+        mixed = (place[heard.into[known]], at.sender[heard.what[known]], at.version[heard.what[known]])
+        after = np.concatenate([[-1], newest, kept])
+        of_writes = (*made, first, terms, own[by_time])
+        return Timetable(self.n, low, until, done, *of_writes, sent, received, mixed, after, oldest)
 
     def _instants(self, until: float) -> tuple[_Instants, Ints]:
         """What happens up to then; and how many transmissions of each agent are new."""
         applied = [self._gradients(i, until) for i in range(self.n)]
-        sending = [
-            self._transmissions(i, applied[i], until) if self._listeners[i] else _NOTHING
-            for i in range(self.n)
-        ]
+        sends = self._listeners > 0
+        sending = [self._transmissions(i, applied[i], until) if sends[i] else _NOTHING for i in range(self.n)]
         count, new = np.array([len(each) for each in applied]), np.array([len(each[0]) for each in sending])
         begin, time = begin_of(count), np.concatenate(applied)
         agent, began, some = np.repeat(np.arange(self.n), count), np.roll(time, 1), count > 0
@@ -190,10 +178,9 @@ class Schedule:
             raise NoTimetable
         rank = _inverse(_order(end, start, time, began))
         sent = begin_of(np.bincount(sender, minlength=self.n))
-        return _Instants(
-            begin, self._count, agent, time, began, rank[len(end) :], sent, sender, start, end, version,
-            name, rank[: len(end)],
-        ), new  # fmt: skip
+        applied_at, arrived = rank[len(end) :], rank[: len(end)]
+        gradients = (begin, self._count, agent, time, began, applied_at)
+        return _Instants(*gradients, sent, sender, start, end, version, name, arrived), new
 
     def _supply(self, purpose: Purpose, i: int) -> BufferedStream:
         """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage
@@ -223,12 +210,8 @@ class Schedule:
 
     def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints]:
         """Start, end and version of what agent i sends: one at a time, the newest that there is."""
-        draw, size, before, free = (
-            self._supply(Purpose.COMMUNICATION, i),
-            self.size,
-            int(self._count[i]),
-            self._free[i],
-        )
+        draw, size = self._supply(Purpose.COMMUNICATION, i), self.size
+        before, free = int(self._count[i]), self._free[i]
         published, k = applied.tolist(), self._sent[i] - before
         starts, ends, versions = [], [], []
         while k < len(published):
@@ -335,7 +318,6 @@ def _order(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:
 
 
 def _inverse(order: Ints) -> Ints:
-    """Of a permutation."""
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(len(order))
     return place

@@ -37,7 +37,6 @@ class ScheduledRun:
 
     @property
     def more(self) -> bool:
-        """Whether another segment follows."""
         return bool(self._ends)
 
     def enter(self) -> None:
@@ -60,7 +59,6 @@ class ScheduledRun:
         return self._writes + self.table.writes(now), messages, messages * self._schedule.size
 
     def traced(self, now: float) -> Trace | TraceSummary:
-        """What happened by then: the trace, or what is left of it."""
         self._record(now)
         if not self._keep_trace:
             return self._summary

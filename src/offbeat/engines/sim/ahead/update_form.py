@@ -1,9 +1,9 @@
 """What an algorithm's class computes at a gradient, read off the class itself.
 
-An algorithm that is declared free-running (`Algorithm.free_running`) promises: at every gradient, and only then, it
-writes its model, as one linear form of its model, of the newest models heard and of the gradient; gives it to
-all its listeners; and asks for the next gradient at it. `update_form_of` runs the handlers once, on vectors that
-stand for these, and reads the form. So the formula stands in one place, the algorithm's file.
+An algorithm that is declared free-running (`Algorithm.free_running`) promises: at every gradient, and only
+then, it writes its model, as one linear form of its model, of the newest models heard and of the gradient;
+gives it to all its listeners; and asks for the next gradient at it. `update_form_of` runs the handlers once,
+on vectors that stand for these, and reads the form. So the formula stands in one place, the algorithm's file.
 """
 
 from __future__ import annotations
