@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 from offbeat.engines.events import LAYOUTS, Event
 from offbeat.engines.summary import TraceSummary
-from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE, Rows
+from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE, Rows, packing
 from offbeat.engines.trace import Trace
 
 PART = 65_536
 """Writes after which a recorder that keeps nothing gives up its rows."""
 
+_pack = packing(EVENT).pack
 _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}
 
 
@@ -47,7 +48,7 @@ class Recorder:
     def event(self, record: Event) -> None:
         """Something happened to an agent."""
         order, rest = _ROWS[type(record)]
-        self.events.append(*order(record + rest))
+        self.events.packed += _pack(*order(record + rest))  # called for millions of events: not by `append`
 
     def write(self, time: float, agent: int, step: int, mixed: Iterable[tuple[int, int]]) -> None:
         """An agent wrote its model, into which these versions (agent, version) of other models entered."""
