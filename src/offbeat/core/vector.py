@@ -8,7 +8,8 @@ sum_k c_k v_k, and nothing is computed until the handler that built it ends. The
    the result depend on what the algorithm wrote and on nothing else, whichever engine runs it.
 2. `a + b` continues the form on its left; a form on its right that has several terms, or that is
    scaled, is a term of its own, evaluated once, however many forms share it.
-3. When a handler ends (`settle`), every vector that is still referred to becomes a plain value.
+3. When a handler ends, every vector that is still referred to becomes a plain value: the engine settles its
+   `Scope`, which knows of all that were built in it.
 4. What is not linear (slices, an adaptive step) is an `opaque` node: evaluated once, like a form.
 5. Values never change. `+=` rebinds the name, as it does for numbers.
 
@@ -16,12 +17,11 @@ One exception to the last rule is on purpose: a vector that came out of a regist
 it stands for the newest version that was handed over, and moves on with the register. `pin(v)` keeps
 the bytes of this moment.
 
-Vectors are built and settled by one thread at a time in a process, the one that runs the handlers.
+Outside of every scope, in a test or an interactive session, a form is evaluated when it is read.
 
 For engines whose memory is shared or recycled: `into` says where a form is to be evaluated; parts that are
-    `Leased`
-will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had mixed a
-version that was overwritten meanwhile.
+`Leased` will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had
+mixed a version that was overwritten meanwhile.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
 import torch
@@ -171,10 +172,6 @@ class Vector:
         return f"Vector({', '.join(f'{p.dtype}[{p.numel()}]' for p in self._parts)})"
 
 
-# Vectors built since the last `settle`; weakly, so that what was only passed through is never computed.
-_born: list[weakref.ref[Vector]] = []
-
-
 def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
     """The terms of left + scale * right; what an open form repeats is read once, with both coefficients."""
     terms = (*left._on_the_left(), *right._on_the_right(scale))
@@ -188,7 +185,9 @@ def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
 
 def _form(terms: tuple[Term, ...]) -> Vector:
     v = Vector(None, None, terms)
-    _born.append(weakref.ref(v))
+    scope = _current.get()
+    if scope is not None:
+        scope.born.append(weakref.ref(v))
     return v
 
 
@@ -198,66 +197,90 @@ def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
     Args:
         of: the vectors that it is made from, where their versions count as mixed.
     """
-    v = Vector()
+    v = _form(())
     v._make, v._of = make, of
-    _born.append(weakref.ref(v))
     return v
 
 
 def lazy(make: Callable[[], Parts]) -> Vector:
-    """A vector that is computed only if somebody reads it. For engines, who keep what `make` reads until
-    then.
-    """
+    """A vector that is computed only if somebody reads it. For engines, which keep what `make` reads until then."""
     v = Vector()
     v._make = make
     return v
 
 
-def settle(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> None:
-    """End of a handler: every vector built in it that is still referred to becomes a value.
+Torn = Callable[[Sequence[Vector]], Sequence[Vector]]
+"""Is given the late-bound vectors that were used; says which of them were overwritten meanwhile, moved on to a
+newer version by then."""
 
-    Args:
-        torn: called after the evaluation with the late-bound vectors that were used; says which of them were
-            overwritten meanwhile, moved on to a newer version by then. What depends on those is evaluated
-            again, until there are none.
+
+class Scope:
+    """The vectors that are built while it is open. An engine owns one, and settles it at the end of every
+    handler; `with Scope():` is enough where a few lines build vectors that are values afterwards.
+
+    Scopes of several threads are apart, and may be open within one another.
+
+    Attributes:
+        linear: what evaluates forms; every one gives the same bits
+        born: the vectors; weakly, so that what was only passed through is never computed
     """
-    if not _born:
-        return
-    kept = force(torn)
-    _born.clear()
-    for v in kept:
-        v._terms, v._of, v._make, v._out, v._open, v._final = (), (), None, None, False, False
 
+    def __init__(self, linear: Linear | None = None) -> None:
+        self.linear = plain if linear is None else linear
+        self.born: list[weakref.ref[Vector]] = []
+        self._outer: list[Token[Scope | None]] = []
 
-def forget() -> None:
-    """An engine has given up within a handler: what that had built must not be evaluated by whoever comes
-    next.
-    """
-    _born.clear()
+    def __enter__(self) -> Scope:
+        self._outer.append(_current.set(self))
+        return self
 
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            if error is None:
+                self.settle()
+        finally:
+            self.born.clear()  # after an error, what was half built is never evaluated
+            _current.reset(self._outer.pop())
 
-def force(torn: Callable[[Sequence[Vector]], Sequence[Vector]] | None = None) -> list[Vector]:
-    """Within a handler: evaluate for good what has been built so far; which vectors these are. See `settle`."""
-    kept = []
-    for ref in _born:
-        v = ref()
-        if v is not None:
-            v.parts  # noqa: B018  (reading evaluates)
-            kept.append(v)
-    if torn is not None:
-        fresh = [v for v in kept if not v._final]
-        used = [term for v in fresh for _, term in v._terms if term.late]
-        while used and (moved := torn(used)):
-            stale = {id(v) for v in moved}
-            for v in fresh:  # in the order of their birth: what a form is made of comes first
-                if any(id(term) in stale for _, term in v._terms):
-                    stale.add(id(v))
-                    v._parts = None
+    def settle(self, torn: Torn | None = None) -> None:
+        """Every vector that is still referred to becomes a value.
+
+        Args:
+            torn: called after the evaluation. What depends on the versions that it names is evaluated again,
+                until there are none.
+        """
+        if not self.born:
+            return
+        kept = self.force(torn)
+        self.born.clear()
+        for v in kept:
+            v._terms, v._of, v._make, v._out, v._open, v._final = (), (), None, None, False, False
+
+    def force(self, torn: Torn | None = None) -> list[Vector]:
+        """Within a handler: evaluate for good what has been built so far; which vectors these are. See `settle`."""
+        kept = []
+        for ref in self.born:
+            v = ref()
+            if v is not None:
+                v.parts  # noqa: B018  (reading evaluates)
+                kept.append(v)
+        if torn is not None:
+            fresh = [v for v in kept if not v._final]
+            used = [term for v in fresh for _, term in v._terms if term.late]
+            while used and (moved := torn(used)):
+                stale = {id(v) for v in moved}
+                for v in fresh:  # in the order of their birth: what a form is made of comes first
+                    if any(id(term) in stale for _, term in v._terms):
+                        stale.add(id(v))
+                        v._parts = None
+                for v in fresh:
+                    v.parts  # noqa: B018
             for v in fresh:
-                v.parts  # noqa: B018
-        for v in fresh:
-            v._final = True
-    return kept
+                v._final = True
+        return kept
+
+
+_current: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
 
 def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
@@ -268,12 +291,14 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
     first = _raw(v0)
     if out is None and not rest and c0 == 1.0:
         return tuple(part.clone() for part in first) if type(first) is Leased else first
-    if out is None and _linear is not plain:
+    scope = _current.get()
+    linear = plain if scope is None else scope.linear
+    if out is None and linear is not plain:
         out = tuple(torch.empty_like(part) for part in first)
     if out is not None:
         coefficients, values = [c for c, _ in terms], [_raw(v) for _, v in terms]
         for total, *parts in zip(out, *values, strict=True):
-            _linear(total, [*zip(coefficients, parts, strict=True)])
+            linear(total, [*zip(coefficients, parts, strict=True)])
         return out
     sums = tuple([part * c0 for part in first])
     for c, v in rest:
@@ -305,15 +330,6 @@ def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
         torch.mul(v0[block], c0, out=total)
         for c, v in rest:
             total.add_(v[block], alpha=c)
-
-
-_linear: Linear = plain
-
-
-def evaluate_with(linear: Linear) -> None:
-    """Have forms evaluated by another function from now on, in this process. For engines only."""
-    global _linear
-    _linear = linear
 
 
 # -- what algorithms use ---------------------------------------------------------------------------
