@@ -24,10 +24,10 @@ from offbeat.algorithms.adsgd import ADSGD, Model
 from offbeat.core.rules import SGD
 from offbeat.core.system import kernel
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.core.vector import Linear, Stamp, Vector, evaluate_with, plain, settle
+from offbeat.core.vector import Linear, Scope, Stamp, Vector, plain
 from offbeat.engines.live.node.driver import Driver
-from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import make_run_folder
@@ -65,7 +65,7 @@ class Alone:
         for i in EVERYBODY:
             board.change(i, 1)
         board.begin()
-        self.driver = Driver(agent, topology, Fabric(shared, board, 0, 1, x.nbytes), Log(shared / "log"))
+        self.driver = Driver(agent, topology, Transport(shared, board, 0, 1, x.nbytes), Log(shared / "log"))
         self.user = user
         self.driver.join()
         self.local.driver = self.driver
@@ -74,12 +74,13 @@ class Alone:
     def publish(self, version: int) -> None:
         """Every neighbour has something new."""
         for j, register in enumerate(self.others, 1):
-            (placed,) = register.begin([Vector((self.g,))])
+            with Scope():
+                (placed,) = register.begin([Vector((self.g,))])
             placed.stamp = Stamp(j, version)
-            settle()
             now = self.driver.clock.now()
             register.finish(
-                Model(placed), Tag(0, self.driver.fabric.membership if self.driver.fabric else 0, now, now)
+                Model(placed),
+                Tag(0, self.driver.transport.membership if self.driver.transport else 0, now, now),
             )
 
     def step(self) -> None:
@@ -105,7 +106,7 @@ def measured(numbers: int, repeats: int, user: bool) -> dict[str, list[float]]:
             times = {}
             for name, linear in ENGINES.items():
                 agent.publish(2 * k + 10 + (name == "plain"))
-                evaluate_with(linear)
+                agent.driver.performer.scope.linear = linear
                 times[name] = seconds(agent.step)
             copy = min(seconds(lambda: b.copy_(a)) for _ in range(3))
             times["optimizer"] = seconds(agent.local._step)

@@ -16,7 +16,7 @@ from offbeat.algorithms.adpsgd import Ask, Moved
 from offbeat.algorithms.adsgd import Model
 from offbeat.algorithms.dsgd import Letter
 from offbeat.core.agent import Accumulate, Compute, Effect, Publish, Send
-from offbeat.core.vector import opaque, settle
+from offbeat.core.vector import opaque
 
 WEIGHTS = {0: 0.25, 1: 0.5, 2: 0.25}
 VIEW = View(w=WEIGHTS, a=WEIGHTS, listeners=(0, 2), side=1, peers=(0, 2))
@@ -31,13 +31,11 @@ def ready(agent: Agent, x: float = 1.0) -> list[Effect]:
     agent.join(1, 3, vec(x), VIEW, SGD(0.1), Random(0))
     agent.check()
     agent.start()
-    settle()
     return agent.drain()
 
 
 def values(effects: list[Effect]) -> list[tuple[str, object]]:
     """What was asked for, with numbers in place of vectors."""
-    settle()
     said: list[tuple[str, object]] = []
     for effect in effects:
         if isinstance(effect, Compute):
@@ -183,9 +181,10 @@ def test_agents_can_be_pickled_mid_run_and_go_on_as_before(name: str) -> None:
     for sim in sims:
         sim.run(20)
     copied = sims[1]
-    copied.agents = [pickle.loads(pickle.dumps(agent)) for agent in copied.agents]
-    copied.models = [agent.x for agent in copied.agents]
-    copied.registers = [{} for _ in copied.agents]
+    for actor in copied.actors:
+        actor.agent = pickle.loads(pickle.dumps(actor.agent))
+        actor.model = actor.agent.x
+    copied.links.registers = [{} for _ in copied.actors]
     for sim in sims:
         sim.run(40)
     assert sims[0].recorder.trace().digest() == copied.recorder.trace().digest()
@@ -323,4 +322,4 @@ def test_a_nonlinear_rule_is_an_opaque_node() -> None:
 
     sim = started(Clipped(), topology="grid", check=False)
     sim.run(50)
-    assert 0 < sim.models[0].norm() < started("adsgd").task.initial()[0].numel()
+    assert 0 < sim.actors[0].model.norm() < started("adsgd").task.initial()[0].numel()

@@ -12,11 +12,10 @@ from runs import quadratic, started
 
 import offbeat
 from offbeat import ADSGD, Agent, ContractError, OffbeatError, Vector, View, World
-from offbeat.core.vector import forget
 from offbeat.engines.events import GradientDone, Started
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
-from offbeat.engines.sim import simulator
+from offbeat.engines.sim import heap
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.work import run_batch
 from offbeat.results.table import as_text
@@ -187,7 +186,7 @@ def test_a_clock_that_stands_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
         def on_message(self, src: int, message: Number) -> None:
             self.send(src, message)
 
-    monkeypatch.setattr(simulator, "WAVES", 1000)
+    monkeypatch.setattr(heap, "WAVES", 1000)
     with pytest.raises(ContractError, match=r"PingPong .* have caused one another: the clock stands"):
         started(PingPong(), quadratic(2), topology="chain", check=False).run(10)
 
@@ -235,10 +234,9 @@ def test_a_live_agent_is_held_to_it_as_a_simulated_one_is(name: str) -> None:
     )
     performer = Performer(agent, None, Log(None), Clock())
     performer.handle(Started(0.0, 0))
-    performer.at = None
+    performer.actor.at = None
     with pytest.raises(ContractError, match=rf"^{name} \(agent 0\), in on_gradient at time .*: .*{said}"):
         performer.handle(GradientDone(1.0, 0, 0, 0.0, 1.0), Vector((torch.ones(1),)))
-    forget()
 
 
 # -- classes ---------------------------------------------------------------------------------------
@@ -340,7 +338,7 @@ def test_an_algorithm_that_stops_computing_is_an_error_of_the_run() -> None:
     at = float(stops.error.partition("from time ")[2].partition(" on;")[0])
     assert stops.error.startswith("no agent computes or will be woken from time") and 5.0 < at < 15.0
     text = as_text(result)
-    assert "Error of stops with step 0.01, seed 0: no agent computes" in " ".join(text.split())
+    assert "Error of stops with lr 0.01, seed 0: no agent computes" in " ".join(text.split())
     assert text.count("(stopped)") == 2
     assert [run["error"] for run in result.record()["runs"]] == [None, silent.error, stops.error]
 
@@ -358,7 +356,7 @@ def test_who_waits_for_a_message_a_return_or_an_alarm_has_not_stopped() -> None:
         "adsgd", quadratic(4), World(crashes=tuple(offbeat.Crash(i, 5.0) for i in range(4))), "ring"
     )
     sim.run(6)
-    assert sim.heap, "what the dead had scheduled wakes nobody"
+    assert sim.heap.events, "what the dead had scheduled wakes nobody"
     assert sim.stalled() == "no agent is alive any more"
 
 

@@ -3,6 +3,7 @@
 import gc
 import pickle
 from collections.abc import Sequence
+from threading import Thread
 
 import pytest
 import torch
@@ -14,18 +15,15 @@ from offbeat.core.vector import (
     Leased,
     Linear,
     Parts,
+    Scope,
     Stamp,
     Vector,
-    _born,
     concat,
     difference,
-    evaluate_with,
-    force,
     mix,
     opaque,
     pin,
     plain,
-    settle,
     split,
     total,
     zero,
@@ -61,7 +59,6 @@ def test_a_form_is_evaluated_from_left_to_right_bit_for_bit(terms: list[tuple[fl
         form = form + c * v
         expected = torch.add(expected, v.parts[0], alpha=c)
     assert torch.equal(form.parts[0], expected)
-    settle()
 
 
 @given(st.data())
@@ -76,13 +73,12 @@ def test_reading_a_value_early_does_not_change_the_bits(data: st.DataObject) -> 
             assert len(value(half)) == len(value(scaled)) == 3
         return z + scaled - half
 
-    early, late = build(read=True), build(read=False)
-    assert torch.equal(early.parts[0], late.parts[0])
-    settle()
+    with Scope():
+        early, late = build(read=True), build(read=False)
+        assert torch.equal(early.parts[0], late.parts[0])
 
 
 def test_a_shared_term_is_evaluated_once_and_a_dropped_one_never() -> None:
-    settle()
     calls = []
 
     def make(name: str) -> Vector:
@@ -92,12 +88,12 @@ def test_a_shared_term_is_evaluated_once_and_a_dropped_one_never() -> None:
 
         return opaque(compute)
 
-    half = make("shared")
-    kept = [2.0 * half + half, half - half]
-    make("dropped")
-    del half
-    gc.collect()
-    settle()
+    with Scope():
+        half = make("shared")
+        kept = [2.0 * half + half, half - half]
+        make("dropped")
+        del half
+        gc.collect()
     assert calls == ["shared"]
     assert value(kept[0]) == [3, 3]
     assert value(kept[1]) == [0, 0]
@@ -105,11 +101,11 @@ def test_a_shared_term_is_evaluated_once_and_a_dropped_one_never() -> None:
 
 def test_settle_turns_everything_kept_into_values_that_hold_no_history() -> None:
     x = vec(1.0)
-    for _ in range(50):
-        x = 0.5 * x + x
-    settle()
+    with Scope() as scope:
+        for _ in range(50):
+            x = 0.5 * x + x
     assert x._terms == ()
-    assert not _born
+    assert not scope.born
 
 
 def test_values_do_not_change_and_plus_equals_rebinds() -> None:
@@ -134,14 +130,13 @@ def test_join_undoes_split(n: int, length: int) -> None:
     pieces = split(v, n)
     assert len(pieces) == n
     assert all(torch.equal(a, b) for a, b in zip(concat(pieces).parts, v.parts, strict=True))
-    settle()
 
 
 def test_late_bound_moves_on_and_pin_does_not() -> None:
     register = vec(1.0)
     register.late = True
-    pinned = pin(register)
-    settle()
+    with Scope():
+        pinned = pin(register)
     register.move(vec(2.0))
     assert value(register + vec(0.0)) == [2]
     assert value(pinned) == [1]
@@ -153,9 +148,9 @@ def test_sources_name_the_versions_that_enter_a_form() -> None:
         Vector((torch.ones(1),), Stamp(1, 7)),
         vec(1.0),
     )
-    form = mine + (theirs - mine) / 2 - 0.1 * other
-    assert [v.stamp for v in form.sources()] == [Stamp(0, 3), Stamp(1, 7), Stamp(0, 3)]
-    settle()
+    with Scope():
+        form = mine + (theirs - mine) / 2 - 0.1 * other
+        assert [v.stamp for v in form.sources()] == [Stamp(0, 3), Stamp(1, 7), Stamp(0, 3)]
     assert list(form.sources()) == []
 
 
@@ -168,11 +163,8 @@ def test_pickling_materialises() -> None:
 @pytest.mark.parametrize("how", [plain, kernel.linear])
 def test_parts_that_do_not_fit_are_an_error(how: Linear) -> None:
     """In the simulator, and live."""
-    evaluate_with(how)
-    with pytest.raises(ValueError, match=r"shorter|longer"):
+    with Scope(how), pytest.raises(ValueError, match=r"shorter|longer"):
         _ = (vec(1.0) + Vector((torch.ones(1), torch.ones(1)))).parts
-    settle()
-    evaluate_with(plain)
 
 
 def test_a_difference_gives_its_terms_away_and_repeats_none() -> None:
@@ -188,10 +180,6 @@ def test_a_difference_gives_its_terms_away_and_repeats_none() -> None:
 def test_what_depends_on_a_version_that_was_overwritten_is_evaluated_again() -> None:
     late, still = vec(1.0), vec(10.0)
     late.late = True
-    form = late + still
-    nested = 2.0 * (form + late) + still
-    apart = still * 3.0
-    kept = apart.parts[0]
     rounds = []
 
     def torn(used: Sequence[Vector]) -> list[Vector]:
@@ -202,7 +190,12 @@ def test_what_depends_on_a_version_that_was_overwritten_is_evaluated_again() -> 
         late.move(vec(float(1 + len(rounds))))
         return [late]
 
-    settle(torn)
+    with Scope() as scope:
+        form = late + still
+        nested = 2.0 * (form + late) + still
+        apart = still * 3.0
+        kept = apart.parts[0]
+        scope.settle(torn)
     assert rounds == [34.0, 38.0, 42.0]
     assert float(form.parts[0]) == 13.0
     assert apart.parts[0] is kept, "the others are left alone"
@@ -211,9 +204,6 @@ def test_what_depends_on_a_version_that_was_overwritten_is_evaluated_again() -> 
 def test_what_was_forced_stays_as_it_is_when_a_register_moves_on() -> None:
     late = vec(1.0)
     late.late = True
-    early = 2.0 * late
-    force(lambda used: [])
-    after = late + early
 
     def torn(used: Sequence[Vector]) -> list[Vector]:
         if float(late.parts[0]) > 1.0:
@@ -221,7 +211,11 @@ def test_what_was_forced_stays_as_it_is_when_a_register_moves_on() -> None:
         late.move(vec(5.0))
         return [late]
 
-    settle(torn)
+    with Scope() as scope:
+        early = 2.0 * late
+        scope.force(lambda used: [])
+        after = late + early
+        scope.settle(torn)
     assert float(early.parts[0]) == 2.0
     assert float(after.parts[0]) == 7.0
 
@@ -229,12 +223,36 @@ def test_what_was_forced_stays_as_it_is_when_a_register_moves_on() -> None:
 def test_a_form_is_evaluated_where_the_engine_wants_it() -> None:
     x = vec(1.0, 2.0)
     out = Leased([torch.zeros(2, dtype=x.parts[0].dtype)])
-    form = 3.0 * x
-    assert form.into(out)
-    assert not form.into(out), "one place only"
-    settle()
+    with Scope():
+        form = 3.0 * x
+        assert form.into(out)
+        assert not form.into(out), "one place only"
     assert form.parts is out
     assert out[0].tolist() == [3.0, 6.0]
     alias = pin(form)
     assert alias.parts[0].data_ptr() != out[0].data_ptr(), "leased memory is copied, never shared"
     assert not x.into(out), "a value stays where it is"
+
+
+def test_scopes_know_only_of_what_is_built_in_them() -> None:
+    with Scope() as outer:
+        x = 2.0 * vec(1.0)
+        with Scope():
+            y = x + vec(1.0)
+        assert y._terms == () and x._terms != ()
+        assert len(outer.born) == 1
+        other = Thread(target=lambda: 3.0 * vec(1.0))  # of another thread
+        other.start()
+        other.join()
+        assert len(outer.born) == 1
+    assert value(x) == [2.0]
+
+
+def test_what_was_half_built_when_something_failed_is_never_computed() -> None:
+    made: list[Vector] = []
+    with pytest.raises(ZeroDivisionError), Scope():
+        made.append(opaque(lambda: pytest.fail("computed")))
+        _ = 1 / 0
+    with Scope():
+        made.append(vec(1.0) + vec(2.0))
+    assert value(made[1]) == [3.0]

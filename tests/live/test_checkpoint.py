@@ -33,7 +33,7 @@ from offbeat.algorithms.allreduce import Part
 from offbeat.algorithms.dsgd import Letter
 from offbeat.core.errors import ContractError, DataError, SettingError
 from offbeat.core.rules import Adam, Momentum, Rule
-from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.checkpoint import (
     CheckpointError,
@@ -379,21 +379,21 @@ def known(agent: Agent) -> Any:
 
 def acts(agent: Agent, event: str, *args: Any) -> Any:
     """What a handler makes of an event: what it asks for, and what it knows afterwards."""
-    getattr(agent, event)(*args)
+    with Scope():
+        getattr(agent, event)(*args)
     effects = agent.drain()
-    settle()
     return [canonical(effect) for effect in effects], known(agent)
 
 
 def events(sim: Simulator, i: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Events that may come next, among them the mail that is on its way to this agent."""
     like = sim.agents[i].x
-    for *_, args in sim.heap:
+    for *_, args in sim.heap.events:
         if args and hasattr(args[-1], "to") and i in args[-1].to:
             yield "on_message", (args[-1].sender, args[-1].message)
     for value in (0.25, -1.0):
         yield "on_gradient", (Vector(tuple(torch.full_like(part, value) for part in like.parts)),)
-    yield "on_view", (sim.topology.view(i, sim.alive - {max(sim.topology.peers(i))}),)
+    yield "on_view", (sim.topology.view(i, sim.membership.alive - {max(sim.topology.peers(i))}),)
 
 
 @pytest.mark.parametrize("rule", [SGD, Momentum, Adam])

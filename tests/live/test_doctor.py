@@ -22,7 +22,7 @@ from warm import needs_shared_memory, plant
 import offbeat.cli.commands  # noqa: F401  (registers them)
 from offbeat.cli.compare import app
 from offbeat.core.system import kernel, locks, machine
-from offbeat.core.vector import Vector, settle
+from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher import children, doctor, selftest
 from offbeat.engines.live.launcher.doctor import Check, examine
 from offbeat.engines.live.node.performer import Snapshot
@@ -397,8 +397,8 @@ def test_a_process_of_the_self_test_notices_a_torn_model(tmp_path: Path, monkeyp
     torn = torch.cat([torch.full((9_999,), 7.0), torch.full((1,), 8.0)])
     sample = Snapshot(Vector((torn,)))
     theirs = Register.create(tmp_path / "register.1", Layout.of(sample))
-    (placed,) = theirs.begin([sample.x])
-    settle()
+    with Scope():
+        (placed,) = theirs.begin([sample.x])
     theirs.finish(Snapshot(placed), Tag())
     with pytest.raises(SystemExit, match="torn or stale model: 7 to 8"):
         selftest.exchange()

@@ -19,8 +19,8 @@ from offbeat.core.rules import SGD
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.ending import Ending, Failure, take, tell
-from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
@@ -159,7 +159,7 @@ def test_an_agent_that_fails_after_another_is_done_fails_the_run(tmp_path: Path)
     script = """
 steps(10)
 if agent.rank == 0:
-    while agent._driver.fabric.board.order < 2:
+    while agent._driver.transport.board.order < 2:
         time.sleep(0.002)
     raise KeyError("late")
 """
@@ -220,11 +220,11 @@ class Fragile(Agent):
 
 def test_an_error_in_the_second_thread_ends_the_script(tmp_path: Path) -> None:
     board = Board.create(tmp_path / "board", 2)
-    fabric, other = (Fabric(tmp_path, board, i, 1, 8) for i in (0, 1))
+    transport, other = (Transport(tmp_path, board, i, 1, 8) for i in (0, 1))
     agent, ring = Fragile(), build("ring", 2)
     x = Vector((torch.zeros(1),))
     agent.join(0, 2, x, ring.view(0, frozenset([0, 1])), SGD(0.1), Random(0))
-    driver = Driver(agent, ring, fabric, Log(None))
+    driver = Driver(agent, ring, transport, Log(None))
     for i in (0, 1):
         board.change(i, 1)
     board.begin()

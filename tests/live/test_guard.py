@@ -23,7 +23,6 @@ from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector, finite
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
-from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.guard import (
     IGNORE,
     IN_A_ROW,
@@ -36,6 +35,7 @@ from offbeat.engines.live.node.guard import (
     not_finite,
 )
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import CheckpointPolicy
 from offbeat.engines.live.shm.board import Board, Order, Row
 from offbeat.engines.live.shm.wire import Tag
@@ -152,8 +152,8 @@ def test_a_gradient_that_is_not_finite_spoils_nothing(algorithm: str, in_a_run: 
             for p, q in zip(plain.parameters(), ours.parameters(), strict=True)
         )
     assert agent._driver is not None and agent._driver.guard.skipped == 1
-    assert agent._driver.fabric is not None
-    agent._driver.fabric.board.order = Order.END
+    assert agent._driver.transport is not None
+    agent._driver.transport.board.order = Order.END
     agent.leave()
     saved = load_file(tmp_path / "checkpoints" / "agent-0" / "step-000000012.safetensors")
     assert all(finite([t]) for name, t in saved.items() if t.is_floating_point() and "mask" not in name)
@@ -292,7 +292,7 @@ def test_a_fused_optimizer_that_skips_a_step_for_the_scaler_makes_no_event(in_a_
 def test_what_a_neighbour_sent_is_not_taken_as_the_model_if_it_is_not_finite(tmp_path: Path) -> None:
     """The model stays what it was, and is not published; once the neighbour is well again, it is mixed."""
     board = Board.create(tmp_path / "board", 2)
-    mine, other = (Fabric(tmp_path, board, i, 1, 8) for i in (0, 1))
+    mine, other = (Transport(tmp_path, board, i, 1, 8) for i in (0, 1))
     agent, ring = find("adsgd").new(), build("ring", 2)
     agent.join(0, 2, Vector((torch.ones(2),)), ring.view(0, frozenset([0, 1])), SGD(0.5), Random(0))
     driver = Driver(agent, ring, mine, Log(None), on_nan=SKIP)

@@ -26,7 +26,7 @@ from offbeat.algorithms.adpsgd import Ask
 from offbeat.algorithms.adsgd import Model
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import (
     Event,
     GradientDone,
@@ -39,11 +39,11 @@ from offbeat.engines.events import (
 )
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
-from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
-from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.node.snapshots import ModelSnapshots
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
@@ -261,7 +261,7 @@ def test_who_has_left_still_gets_what_was_sent_before_others_knew(tmp_path: Path
         lambda i, k, at: Vector((torch.ones(1),)),
     )  # fmt: skip
     assert replay.run().updates().tolist() == [1, 0]
-    assert [life.model.parts[0].item() for life in replay.lives] == [-1.0, 0.0]
+    assert [each.actor.model.parts[0].item() for each in replay.agents] == [-1.0, 0.0]
 
 
 def test_allreduce_ends_when_one_dies(tmp_path: Path) -> None:
@@ -301,10 +301,10 @@ def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -
 def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Path) -> None:
     """The time counts from the start of the run, however long the slowest process takes to get there."""
     board = Board.create(tmp_path / "board", 1)
-    fabric = Fabric(tmp_path, Board.attach(tmp_path / "board"), 0, 1, 8)
+    transport = Transport(tmp_path, Board.attach(tmp_path / "board"), 0, 1, 8)
     agent, ring = find("adsgd").new(), build("ring", 1)
     agent.join(0, 1, Vector((torch.zeros(1),)), ring.view(0, frozenset([0])), SGD(0.1), Random(0))
-    driver = Driver(agent, ring, fabric, Log(None))
+    driver = Driver(agent, ring, transport, Log(None))
     driver.clock.zero -= 10**12  # the process has been there for a while
     driver.deadline = 900.0
 
@@ -320,7 +320,7 @@ def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Pa
     finally:
         thread.join()
     assert driver.clock.now() < 900.0
-    fabric.bell.close()
+    transport.bell.close()
 
 
 def test_a_mailbox_made_while_the_receiver_looks_is_found(
@@ -328,10 +328,10 @@ def test_a_mailbox_made_while_the_receiver_looks_is_found(
 ) -> None:
     """The sender makes one for somebody else, and mine just when I have seen that there is none for me."""
     board = Board.create(tmp_path / "board", 3)
-    mine, sender = (Fabric(tmp_path, board, i, 1, 8) for i in (0, 1))
-    for fabric in (mine, sender):
-        for j in {0, 1, 2} - {fabric.me}:
-            fabric.meet(j, 1)
+    mine, sender = (Transport(tmp_path, board, i, 1, 8) for i in (0, 1))
+    for transport in (mine, sender):
+        for j in {0, 1, 2} - {transport.me}:
+            transport.meet(j, 1)
     assert sender.post(2, Ask(Vector((torch.zeros(1),))), Tag())
     exists = Path.exists
 
@@ -349,7 +349,9 @@ def test_a_mailbox_made_while_the_receiver_looks_is_found(
 def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_returns(tmp_path: Path) -> None:
     """To 1 and 3, twice; to 1, as 3 is gone; to both, as 3 is back: agent 1 never hears an older version."""
     board = Board.create(tmp_path / "board", 4)
-    sender, receiver, returned = (Fabric(tmp_path, board, i, life, 8) for i, life in ((0, 1), (1, 1), (3, 2)))
+    sender, receiver, returned = (
+        Transport(tmp_path, board, i, life, 8) for i, life in ((0, 1), (1, 1), (3, 2))
+    )
     receiver.meet(0, 1)
     returned.meet(0, 1)
     returned.floor = 2
@@ -367,12 +369,14 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
             if sender.alive.get(j) != life:
                 sender.meet(j, life)
         sender.membership = max(0, version - 1)
-        performer._give(Medium.REGISTER, to, Model(Vector((torch.zeros(1),), Stamp(0, version))))
+        performer.give(
+            performer.actor, Medium.REGISTER, to, Model(Vector((torch.zeros(1),), Stamp(0, version)))
+        )
     heard: dict[int, list[int]] = {1: [], 3: []}
     for now in range(10):
-        performer.post.advance(float(now))
-        for j, fabric in ((1, receiver), (3, returned)):
-            stamps = [reader.vectors[0].stamp for reader in fabric.poll((0,))]
+        performer.queue.advance(float(now))
+        for j, transport in ((1, receiver), (3, returned)):
+            stamps = [reader.vectors[0].stamp for reader in transport.poll((0,))]
             heard[j] += [stamp.version for stamp in stamps if stamp is not None]
     assert heard == {1: [0, 1, 2, 3], 3: [3]}
 
@@ -384,5 +388,4 @@ def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
         tmp_path, 0, 2, 0, RunSettings(agents=1, folder=tmp_path, program=ScriptProgram("ring"))
     )
     enter.propose(here, {"model": "a"}, Vector((torch.arange(3.0),)))
-    settle()
     assert enter.agree(here, {"model": "a"}).parts[0].tolist() == [0.0, 1.0, 2.0]

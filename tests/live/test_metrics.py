@@ -27,7 +27,7 @@ import torch
 from rich.console import Console
 
 from offbeat.core.errors import SettingError
-from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.live.launcher import metrics as metrics_module
 from offbeat.engines.live.launcher import screen as screen_module
 from offbeat.engines.live.launcher.launch import Job, Launcher
@@ -105,8 +105,8 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def publish(launcher: Launcher, agent: int, *parts: torch.Tensor) -> None:
     register = Register.create(launcher.shared / f"register.{agent}.1.0", Layout.of(Model(Vector(parts))))
-    (placed,) = register.begin([Vector(parts, Stamp(agent, 1))])
-    settle()
+    with Scope():
+        (placed,) = register.begin([Vector(parts, Stamp(agent, 1))])
     register.finish(Model(placed), Tag())
     launcher.board.rows[agent, [Row.INCARNATION, Row.MODEL]] = 1, 1
 

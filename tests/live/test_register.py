@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat.core.vector import Leased, Parts, Stamp, Vector, settle
+from offbeat.core.vector import Leased, Parts, Scope, Stamp, Vector
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import SLOTS, Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, read_layout
@@ -53,8 +53,8 @@ LAYOUT = Layout.of(Model(Vector(filled(0.0))))
 
 def publish(register: Register, value: float) -> int:
     v = Vector(filled(value), Stamp(0, int(value)))
-    (placed,) = register.begin([v])
-    settle()
+    with Scope():
+        (placed,) = register.begin([v])
     placed.stamp = v.stamp
     return register.finish(Model(placed), Tag(round=int(value)))
 
@@ -85,10 +85,10 @@ def test_a_form_is_evaluated_into_the_slot_and_moves_out_before_it_is_overwritte
     x = Vector(filled(1.0))
     kept = []
     for version in range(1, 2 * SLOTS + 1):
-        x = x + Vector(filled(1.0))
-        (placed,) = register.begin([x])
+        with Scope():
+            x = x + Vector(filled(1.0))
+            (placed,) = register.begin([x])
         assert placed is x, "a form needs no copy"
-        settle()
         assert isinstance(x.parts, Leased)
         register.finish(Model(x), Tag())
         assert register.read(version)[0][0] is x.parts
@@ -99,9 +99,9 @@ def test_a_form_is_evaluated_into_the_slot_and_moves_out_before_it_is_overwritte
 
 def test_a_value_and_a_vector_on_its_way_elsewhere_are_copied(path: Path) -> None:
     first, second = (Register.create(path.with_name(name), LAYOUT) for name in "ab")
-    form = Vector(filled(2.0)) + Vector(filled(1.0))
-    (one,), (two,) = first.begin([form]), second.begin([form])
-    settle()
+    with Scope():
+        form = Vector(filled(2.0)) + Vector(filled(1.0))
+        (one,), (two,) = first.begin([form]), second.begin([form])
     assert one is form
     assert two is not form
     assert all((part == 3.0).all() for v in (one, two) for part in v.parts)

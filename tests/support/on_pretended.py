@@ -15,7 +15,7 @@ from pretend import NAME
 import offbeat
 from offbeat import SettingError, tasks
 from offbeat.core.system import devices, kernel, machine
-from offbeat.core.vector import Vector, settle
+from offbeat.core.vector import Scope, Vector
 from offbeat.engines.sim.ahead import levels
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment
@@ -118,8 +118,8 @@ def test_what_crosses_to_the_device_is_moved_once_a_call(device: torch.device) -
 
 def test_linear_forms_there(device: torch.device) -> None:
     x, y = (Vector((torch.full((4,), c).to(device),)) for c in (1.0, 2.0))
-    z = 0.5 * x + 3.0 * y - x
-    settle()
+    with Scope():
+        z = 0.5 * x + 3.0 * y - x
     assert z.parts[0].device == device and z.parts[0].cpu().tolist() == [5.5] * 4
     assert z.norm() == pytest.approx(11.0) and z.nbytes == 16
     out = torch.empty(4, device=device)

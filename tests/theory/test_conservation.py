@@ -26,8 +26,8 @@ graphs = st.sampled_from(["ring", "grid", "complete", "star", "chain", "binary-t
 
 def on_their_way(sim: Simulator) -> list[Transmission]:
     """Everything that was sent and has not arrived: queued, or being transmitted."""
-    waiting = [item for box in sim.outbox for item in box.queue]
-    flying = [event[5][1] for event in sim.heap if event[4] == Simulator._arrive]
+    waiting = [item for box in sim.links.outbox for item in box.queue]
+    flying = [event[5][1] for event in sim.heap.events if event[4] == sim.links._arrive]
     return [item for item in waiting + flying if isinstance(item, Transmission)]
 
 
@@ -41,7 +41,7 @@ def array(v: Vector) -> np.ndarray:
 
 def tracked_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
     """Sum of trackers and of mass on the links, and sum of the newest gradients."""
-    live: list[Any] = [sim.agents[i] for i in sorted(sim.alive)]
+    live: list[Any] = [sim.agents[i] for i in sorted(sim.membership.alive)]
     zero = np.zeros(3)
     mass = sum((array(agent.z) for agent in live), zero)
     for giver in live:
@@ -72,7 +72,7 @@ def test_rfast_keeps_its_mass_among_the_living_when_agents_crash(
         sim.run(time)
         mass, gradients = tracked_mass(sim)
         assert mass == pytest.approx(gradients, abs=1e-11)
-    assert len(sim.alive) == (5 if returns else 4)
+    assert len(sim.membership.alive) == (5 if returns else 4)
 
 
 class Linear(Quadratic):
@@ -163,10 +163,12 @@ def test_atomic_adpsgd_never_increases_the_spread_and_keeps_the_mean(
 
 
 def spread_out(sim: Simulator) -> None:
-    """Different models to begin with, before anything has happened."""
+    """Different models to begin with, before anything has happened: also in the questions of the start."""
     rng = np.random.default_rng(0)
-    for i, agent in enumerate(sim.agents):
-        agent.x = sim.models[i] = Vector((torch.from_numpy(rng.normal(size=3)),))
+    for actor in sim.actors:
+        actor.agent.x = actor.model = Vector((torch.from_numpy(rng.normal(size=3)),))
+    for item in on_their_way(sim):
+        item.message = Ask(sim.agents[item.sender].x)
 
 
 def test_two_agents_agree_after_one_averaging() -> None:

@@ -9,7 +9,7 @@ from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
 
 from offbeat import Delay, Momentum, Quadratic, World
 from offbeat.core.rules import SGD, Adam
-from offbeat.engines.sim.simulator import Simulator
+from offbeat.engines.sim.heap import Heap
 from offbeat.world.topology import build, with_weights
 
 UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
@@ -133,19 +133,19 @@ def test_double_step_adsgd_has_the_same_limit() -> None:
 def test_shuffled_ties_leave_lockstep_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody relies on the order of what happens at one instant: numbers count down instead of up."""
     plain = {name: started(name, world=LOCKSTEP) for name in ("adsgd", "dsgd")}
-    original = Simulator._at
+    original = Heap.at
 
-    def reversed_ties(self: Simulator, *args: object) -> None:
+    def reversed_ties(self: Heap, *args: object) -> None:
         self.number -= 2
         original(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Simulator, "_at", reversed_ties)
+    monkeypatch.setattr(Heap, "at", reversed_ties)
     for name, sim in plain.items():
         shuffled = started(name, world=LOCKSTEP)
         shuffled.run(30)
-        monkeypatch.setattr(Simulator, "_at", original)
+        monkeypatch.setattr(Heap, "at", original)
         sim.run(30)
-        monkeypatch.setattr(Simulator, "_at", reversed_ties)
+        monkeypatch.setattr(Heap, "at", reversed_ties)
         assert np.array_equal(models(sim), models(shuffled))
 
 

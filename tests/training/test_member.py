@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import offbeat
 from offbeat.core.errors import FINAL, SettingError
-from offbeat.core.vector import Stamp, Vector, settle
+from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import Guard
@@ -223,7 +223,6 @@ def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
         local.driver = SimpleNamespace(snapshot=given, agent=SimpleNamespace(x=own), guard=Guard(0))  # type: ignore[assignment]
         x = own - local(local.gradient())
         assert [v.stamp for v in x.sources()] == mixed
-        settle()
 
 
 class Extra(nn.Linear):

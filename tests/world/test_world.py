@@ -370,13 +370,13 @@ def test_no_schedule_of_crashes_stops_the_living(seed: int, algorithm: str, data
     sim.run(100)
     before = list(sim.steps)
     sim.run(160)
-    assert all(sim.steps[i] > before[i] for i in sim.alive)
+    assert all(sim.steps[i] > before[i] for i in sim.membership.alive)
 
 
 def test_all_agents_may_crash() -> None:
     sim = started("adsgd", quadratic(2), World(crashes=(Crash(0, 5.0, 20.0), Crash(1, 6.0))), "chain")
     sim.run(40)
-    assert sim.alive == {0}
+    assert sim.membership.alive == {0}
     assert sim.steps[0] > 15
 
 

@@ -1,4 +1,4 @@
-"""What an agent has to send: one server, first come first served."""
+"""Messages: what an agent has to send, one server, first come first served; and what becomes of a register's."""
 
 from __future__ import annotations
 
@@ -86,6 +86,28 @@ def vectors(message: Message) -> dict[str, Vector]:
         if isinstance(value, Vector):
             found[name] = value
     return found
+
+
+class LateBound:
+    """What the reader of a register holds: a message whose vectors move on to every version that is handed over."""
+
+    __slots__ = ("_message", "_vectors")
+
+    def __init__(self) -> None:
+        self._message: Message = None
+        self._vectors: dict[str, Vector] = {}
+
+    def moved_on(self, newer: Message) -> Message:
+        """The message, of this version now; numbers beside the vectors are of this version too."""
+        late = self._vectors
+        for name, v in vectors(newer).items():
+            if name not in late:
+                late[name] = Vector()
+                late[name].late = True
+            late[name].move(v)
+        if self._message is None or len(late) < len(newer.__dataclass_fields__):
+            self._message = replace(newer, **late)
+        return self._message
 
 
 def added(older: Message, newer: Message) -> Message:

@@ -278,7 +278,7 @@ def _share(job: Job) -> float:
         sim.run(PILOT * float(np.median([world.compute_delay(i).expected for i in range(n)])))
     sizes = sim.recorder.trace().transmissions["bytes"]
     sizes = sizes[sizes > 0]
-    return float(sizes.mean()) / sim.model_bytes if len(sizes) else 1.0
+    return float(sizes.mean()) / sim.links.model_bytes if len(sizes) else 1.0
 
 
 def _summary(

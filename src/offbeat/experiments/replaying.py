@@ -76,7 +76,7 @@ def replayed(
     lines.append(f"Staleness: B = {again.staleness().B}, D = {again.staleness().D}.")
     same = schedule
     if isinstance(program, ExperimentProgram) and folder is not None:
-        equal = [_equal(folder, i, life.model) for i, life in enumerate(replay.lives)]
+        equal = [_equal(folder, i, each.actor.model) for i, each in enumerate(replay.agents)]
         known = [e for e in equal if e is not None]
         lines.append(f"Final models: {sum(known)} of {len(known)} equal bit for bit.")
         same = schedule and all(known)

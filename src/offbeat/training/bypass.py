@@ -58,14 +58,14 @@ class BypassDetector:
     def finish(self, statistics: Statistics | None) -> None:
         """At the end: was it the agent that was trained? Raises SettingError if only its model was."""
         self.close()
-        at, guard = self.driver.performer.at, self.driver.guard
-        if at is None or self.driver.fabric is None:
+        at, guard = self.driver.actor.at, self.driver.guard
+        if at is None or self.driver.transport is None:
             return
         now = zip(self.flat.parts, at.parts, strict=True)
         changed = any(not torch.equal(part.cpu(), then) for part, then in now)
         if changed and (self._others or self._changes() >= CHANGES):
             self._warn()
-        if self.driver.performer.steps or self.driver.fabric.board.order >= Order.STOP:
+        if self.driver.actor.steps or self.driver.transport.board.order >= Order.STOP:
             return
         if changed or (statistics is not None and statistics.changed()):
             raise SettingError(

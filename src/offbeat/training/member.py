@@ -106,7 +106,7 @@ class Member:
     @property
     def steps(self) -> int:
         """How many steps this agent has made, in all its lives."""
-        return 0 if self._driver is None else self._driver.performer.steps
+        return 0 if self._driver is None else self._driver.actor.steps
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
         """This agent's share of a loader; every `for` over it is an epoch. See
@@ -184,11 +184,11 @@ class Member:
 
     def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
         """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""
-        if self._driver is not None and self._driver.fabric is not None:
+        if self._driver is not None and self._driver.transport is not None:
             for which, value in ((Row.LOSS, loss), (Row.METRIC, metric)):
                 if value is not None:
                     number = value.detach() if isinstance(value, Tensor) else value
-                    self._driver.fabric.float_row[which] = float(number)
+                    self._driver.transport.float_row[which] = float(number)
 
     def average(self) -> dict[str, Tensor]:
         """The mean of all agents' newest models, by parameter name; those who have none yet are left out.
@@ -200,9 +200,9 @@ class Member:
             raise SettingError("There is no model to average: wrap one first.")
         driver = self._driver
         with driver.lock:
-            models = [driver.performer.model.parts]
-            if driver.fabric is not None:
-                others = [driver.fabric.model_of(j) for j in range(self.world) if j != self.rank]
+            models = [driver.actor.model.parts]
+            if driver.transport is not None:
+                others = [driver.transport.model_of(j) for j in range(self.world) if j != self.rank]
                 models += [found[0].parts for found in others if found is not None]
             mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))
         named: dict[str, Tensor] = self._flat.named(mean)

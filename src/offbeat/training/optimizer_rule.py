@@ -38,7 +38,7 @@ class OptimizerRule:
     def _refuses(self) -> bool:
         if self.driver is None or not self.driver.guard.on:
             return False
-        grads, step = self.flat.gradients(), self.driver.performer.steps + 1
+        grads, step = self.flat.gradients(), self.driver.actor.steps + 1
         return self.driver.guard.refuses(
             grads.values(), step, lambda: f"the gradient ({some(not_finite(grads))})"
         )
@@ -55,9 +55,9 @@ class OptimizerRule:
         x = driver.snapshot
         assert x is not None
         if g is not self._g():
-            performer, guard = driver.performer, driver.guard
-            performer.force()  # not on a version that may be overwritten before the handler ends
-            if guard.refuses(g.parts, performer.steps + 1, lambda: "the tracked or averaged gradient"):
+            steps, guard = driver.actor.steps, driver.guard
+            driver.performer.force()  # not on a version that may be overwritten before the handler ends
+            if guard.refuses(g.parts, steps + 1, lambda: "the tracked or averaged gradient"):
                 return zero(x)
             self.flat.set_gradient(g.parts)
         elif self._refused:

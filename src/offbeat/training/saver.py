@@ -78,7 +78,7 @@ class Saver:
 
     def save(self) -> str:
         """Write a checkpoint of the last step. Returns why it is not written, if it is not finite."""
-        at = self.driver.performer.at
+        at = self.driver.actor.at
         if at is None or not self.checkpoints.due(self.driver, final=True):
             return ""
         self.mend()

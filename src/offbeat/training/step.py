@@ -52,7 +52,7 @@ class TrainingStep:
             return loss
 
     def _make(self) -> None:
-        self.faults.before_step(self.driver.performer.steps)
+        self.faults.before_step(self.driver.actor.steps)
         try:
             with self.driver.lock:
                 x = self.driver.step(self.rule.gradient())

@@ -8,6 +8,7 @@ the promise.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -52,7 +53,7 @@ class Checker:
     given: list[Given] = field(default_factory=list)
     sizes: dict[int, list[int]] = field(default_factory=dict)
 
-    def handled(self, agent: Agent, effects: list[Effect]) -> None:
+    def handled(self, agent: Agent, effects: Sequence[Effect]) -> None:
         """Called by the engine after a handler, before its effects are performed."""
         if agent.now < self.clock.get(agent.me, 0.0):
             raise ContractError(f"the clock went back to {agent.now} (promise 3 of the engine).")

@@ -1,34 +1,20 @@
-"""The simulator: agents, a world, a heap of events.
-
-Events are ordered by (time, wave, priority, number). Within one instant come faults, deliveries, alarms,
-then gradients, all that were scheduled before the instant began (wave 0); then, in the same order, what
-those cause at the same instant (wave 1), and so on. So agents that work in lockstep read before any of
-them is heard, and a message that takes no time arrives before the next gradient.
-"""
+"""The simulator: agents, a world, a heap of events (`heap`), links (`links`), and who is alive (`membership`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
-from heapq import heappop, heappush
-from typing import Any
 
 import numpy as np
 import torch
 
-from offbeat.core import promises
-from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Message, Publish, Send
-from offbeat.core.errors import ContractError
+from offbeat.core.agent import Agent, Effect, Message
 from offbeat.core.rules import Rule
-from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream, uniform
-from offbeat.core.vector import Parts, Stamp, Vector, forget, pin, settle
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
+from offbeat.core.vector import Parts, Scope, Stamp, Vector, pin
 from offbeat.engines.events import (
-    HANDLERS,
     AlarmRang,
     Crashed,
-    Event,
     GradientDone,
     MailReceived,
     RegisterRead,
@@ -36,20 +22,19 @@ from offbeat.engines.events import (
     Started,
     ViewChanged,
 )  # fmt: skip
-from offbeat.engines.outbox import Medium, Outbox, Register, Transmission, vectors
+from offbeat.engines.outbox import Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import Executor
-from offbeat.engines.sim.standstill import ALARM, DELIVERY, FAULT, GRADIENT, standstill
+from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
+from offbeat.engines.sim.links import Links
+from offbeat.engines.sim.membership import Membership
+from offbeat.engines.step import Actor
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology
 from offbeat.world.world import Crash, World
-
-MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
-WAVES = 1_000_000
-"""So many events that cause one another at one instant are taken to have no end."""
 
 Observer = Callable[[float, int, Vector], None]
 """Called after every write of a model with (time, agent, model)."""
@@ -66,69 +51,42 @@ class Simulator:
         keep_trace: whether to hold the trace; without, only what is reported of it is found
     """
 
+    blames = Exception
+
     def __init__(
-        self,
-        new_agent: Callable[[], Agent],
-        new_rule: Callable[[], Rule],
-        topology: Topology,
-        task: Task,
-        world: World,
-        executor: Executor,
-        returns: bool = True,
-        checker: Checker | None = None,
-        observers: Sequence[Observer] = (),
-        keep_trace: bool = True,
-    ) -> None:
-        n = topology.n
+        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], topology: Topology, task: Task,
+        world: World, executor: Executor, returns: bool = True, checker: Checker | None = None,
+        observers: Sequence[Observer] = (), keep_trace: bool = True,
+    ) -> None:  # fmt: skip
+        n, seed = topology.n, world.seed
         world.check(n)
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
         self.new_agent, self.new_rule, self.returns = new_agent, new_rule, returns
         self.checker, self.observers = checker, observers
         self.recorder = Recorder(n, None if keep_trace else TraceSummary(n))
-        self.now, self.wave, self.number = 0.0, 0, 0
-        self.heap: list[tuple[float, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self.messages, self.bytes_sent = 0, 0
-        self.alive = frozenset(range(n))
-        self.incarnation, self.versions, self.steps = [0] * n, [0] * n, [0] * n
-        self.alive_as = [0] * n  # as `incarnation`; -1 of the dead
-        self.computing = [False] * n
-        self.outbox = [Outbox() for _ in range(n)]
-        self.arrived: list[dict[Register, Transmission]] = [{} for _ in range(n)]
-        self.registers: list[dict[Register, tuple[Message, dict[str, Vector]]]] = [{} for _ in range(n)]
-        self._perform: dict[type, Callable[[int, Any], None]] = {
-            Compute: self._compute,
-            Alarm: self._alarm,
-            **dict.fromkeys(MEDIUM, self._give),
-        }
-        self._event: Event | None = None  # whose handler is being called, and why
-        self._streams()
+        self.heap, self.scope, self.membership = Heap(), Scope(), Membership(topology)
         initial = task.initial()
-        self.model_bytes = sum(part.nbytes for part in initial)
-        self.agents = [self._joined(i, Vector(initial)) for i in range(n)]
-        self.models = [agent.x for agent in self.agents]
-        self._neighbours = [agent.view.peers for agent in self.agents]
-        self._known: list[set[tuple[type, tuple[int, ...]]]] = [set() for _ in range(n)]
-        for agent in self.agents:
-            agent.check()
-
-    def _streams(self) -> None:
-        seed, n, world, task = self.world.seed, self.topology.n, self.world, self.task
-
-        def delays(purpose: Purpose, i: int) -> BufferedStream:
-            delay = world.compute_delay(i) if purpose is Purpose.COMPUTE else world.communication_delay(i)
-            return BufferedStream(partial(delay.draw, stream(seed, purpose, i)))
-
-        self.compute_time = [delays(Purpose.COMPUTE, i) for i in range(n)]
-        self.send_time = [delays(Purpose.COMMUNICATION, i) for i in range(n)]
-        self.minibatch = [
+        size = sum(part.nbytes for part in initial)
+        self.links = Links(
+            world, size, self.heap, self.recorder, self.scope, self.membership.incarnation, self._mail
+        )
+        self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
+        self._compute_time = [
+            BufferedStream(partial(world.compute_delay(i).draw, stream(seed, Purpose.COMPUTE, i)))
+            for i in range(n)
+        ]
+        self._minibatch = [
             BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(n)
         ]
-        self.lost = [BufferedStream(partial(uniform, stream(seed, Purpose.LOSS, i))) for i in range(n)]
-        self.rngs = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
+        with self.scope:
+            agents = [self._joined(i, Vector(initial)) for i in range(n)]
+        self.actors = [Actor(agent, self, self.recorder.event) for agent in agents]
+        for agent in agents:
+            agent.check()
 
     def _joined(self, i: int, x: Vector) -> Agent:
         agent = self.new_agent()
-        agent.join(i, self.topology.n, x, self.topology.view(i, self.alive), self.new_rule(), self.rngs[i])
+        agent.join(i, self.topology.n, x, self.membership.view(i), self.new_rule(), self._rng[i])
         return agent
 
     # -- running -----------------------------------------------------------------------------------
@@ -136,42 +94,35 @@ class Simulator:
     def start(self) -> None:
         """Schedule the faults and start every agent."""
         for crash in self.world.crashes:
-            self._at(crash.at, FAULT, Simulator._crash, crash)
-        with self._blaming():
-            for i in range(self.topology.n):
-                agent = self._enter(Started(self.now, i))
-                self._leave(i, agent, agent.start())
+            self.heap.at(crash.at, FAULT, self._crash, crash)
+        with self.scope:
+            for actor in self.actors:
+                actor.handle(Started(self.heap.now, actor.me))
 
     def run(self, until: float) -> None:
         """Process every event up to and including the time `until`. Raises ContractError for a broken
         promise.
         """
-        heap = self.heap
-        with self._blaming():
-            while heap and heap[0][0] <= until:
-                self.now, self.wave, _, _, call, args = heappop(heap)
-                call(self, *args)
-
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """What a handler, or what it asked for, raises is an error of the algorithm's."""
-        try:
-            yield
-        except Exception as error:
-            forget()
-            if (event := self._event) is not None:
-                promises.raise_blamed(error, self.agents[event.agent], HANDLERS[type(event)], self.now)
-            raise
+        with self.scope:
+            self.heap.run(until)
 
     def stalled(self) -> str | None:
         """From when on nothing will ever happen again, if that is so."""
-        return standstill(
-            self.heap, self.incarnation, self.alive, sum(map(len, self.arrived)), any(self.steps), self.now
-        )
+        waiting = sum(map(len, self.links.arrived))
+        return self.heap.standstill(self.membership.incarnation, waiting, any(self.steps))
+
+    @property
+    def agents(self) -> list[Agent]:
+        return [actor.agent for actor in self.actors]
+
+    @property
+    def steps(self) -> list[int]:
+        """How many gradients each agent has applied."""
+        return [actor.steps for actor in self.actors]
 
     def counts(self) -> tuple[int, int, int]:
         """Gradients applied, transmissions and their bytes, so far."""
-        return sum(self.steps), self.messages, self.bytes_sent
+        return sum(self.steps), self.links.messages, self.links.bytes_sent
 
     def traced(self) -> Trace | TraceSummary:
         """What happened so far: the trace, or what is left of it."""
@@ -179,245 +130,88 @@ class Simulator:
 
     def stacked(self) -> Parts:
         """The living agents' models, [m, P]; everybody's if nobody lives."""
-        models = [self.models[i] for i in sorted(self.alive) or range(self.topology.n)]
-        return tuple(torch.stack(rows) for rows in zip(*(x.parts for x in models), strict=True))
+        living = sorted(self.membership.alive) or range(self.topology.n)
+        models = [self.actors[i].model.parts for i in living]
+        return tuple(torch.stack(rows) for rows in zip(*models, strict=True))
 
-    def _at(self, time: float, priority: int, call: Callable[..., None], *args: Any) -> None:
-        wave = self.wave + 1 if time <= self.now else 0
-        if wave > WAVES:
-            raise ContractError(
-                f"a million events at time {self.now:g} have caused one another: the clock stands."
-            )
-        self.number += 1
-        heappush(self.heap, (time, wave, priority, self.number, call, args))
+    # -- the handler step: `offbeat.engines.step.Engine` ---------------------------------------------
 
-    # -- handlers and their effects ----------------------------------------------------------------
+    def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
+        self.scope.settle()
 
-    def _enter(self, event: Event) -> Any:
-        """Record an event, and return the agent whose handler is to be called now. What that returns is
-        looked at."""
-        self.recorder.event(event)
-        self._event = event
-        agent = self.agents[event.agent]
-        agent.now = self.now
-        return agent
-
-    def _leave(self, i: int, agent: Agent, returned: object, steps: bool = True) -> None:
-        """After a handler: record what it wrote, evaluate what it kept, and perform its effects.
-
-        Args:
-            steps: whether to ask for a gradient ends a step
-        """
-        if returned is not None:
-            promises.returned_nothing(returned)
-        effects = agent.drain() if agent.effects else []
-        model = agent.model
-        if model is self.models[i]:
-            settle()
-        else:
-            self._wrote(i, model, steps and Compute in map(type, effects))
-        if self.checker is not None:
-            self.checker.handled(agent, effects)
-        for effect in effects:
-            perform = self._perform.get(type(effect))
-            if perform is None:
-                raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
-            perform(i, effect)
-        self._event = None
-
-    def _wrote(self, i: int, model: Vector, stepped: bool) -> None:
-        """An agent has written its model: count, record what was mixed, stamp."""
-        promises.checked_model(model)
-        stamps = {v.stamp for v in (model, *model.sources()) if v.stamp is not None}
-        settle()
-        self.versions[i] += 1
-        self.steps[i] += stepped
-        self.models[i] = model
-        if model.stamp is None:
-            model.stamp = Stamp(i, self.versions[i])
-        self.recorder.write(
-            self.now, i, self.steps[i], [stamp for stamp in sorted(stamps) if stamp.agent != i]
-        )
+    def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
+        self.recorder.write(self.heap.now, actor.me, actor.steps, mixed)
         for observer in self.observers:
-            observer(self.now, i, model)
+            observer(self.heap.now, actor.me, actor.model)
 
-    def _compute(self, i: int, effect: Compute) -> None:
-        if self.computing[i]:
-            raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
-        self.computing[i] = True
-        self.executor.request(i, self._given(i, promises.checked_compute(effect)), self.minibatch[i]())
-        self._at(
-            self.now + self.compute_time[i](), GRADIENT, Simulator._gradient, i, self.incarnation[i], self.now
-        )
+    def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
+        if self.checker is not None:
+            self.checker.handled(actor.agent, effects)
+
+    def compute(self, actor: Actor, x: Vector) -> None:
+        i, now = actor.me, self.heap.now
+        self.executor.request(i, x, self._minibatch[i]())
+        incarnation = self.membership.incarnation[i]
+        self.heap.at(now + self._compute_time[i](), GRADIENT, self._gradient, i, incarnation, now)
+
+    def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
+        self.links.give(actor.me, medium, to, message)
+
+    def alarm(self, actor: Actor, after: float, name: str) -> None:
+        i = actor.me
+        self.heap.at(self.heap.now + after, ALARM, self._ring, i, self.membership.incarnation[i], name)
+
+    # -- events ------------------------------------------------------------------------------------
 
     def _gradient(self, i: int, incarnation: int, start: float) -> None:
-        if incarnation != self.incarnation[i]:
+        if incarnation != self.membership.incarnation[i]:
             return
-        if self.arrived[i]:
-            fresh = list(self.arrived[i].items())
-            self.arrived[i].clear()
-            for register, item in fresh:
-                self._deliver(i, RegisterRead, item, self._bound(i, register, item))
-        self.computing[i] = False
-        g = self.executor.resolve(i)
-        agent = self._enter(GradientDone(self.now, i, self.steps[i], start, self.now))
-        self._leave(i, agent, agent.on_gradient(g))
+        if self.links.arrived[i]:
+            for item, message in self.links.read(i):
+                self._deliver(RegisterRead, i, item, message)
+        actor, now, g = self.actors[i], self.heap.now, self.executor.resolve(i)
+        actor.at = None
+        actor.handle(GradientDone(now, i, actor.steps, start, now), g)
+
+    def _mail(self, i: int, item: Transmission, message: Message) -> None:
+        self._deliver(MailReceived, i, item, message)
 
     def _deliver(
-        self, i: int, kind: type[MailReceived | RegisterRead], item: Transmission, message: Message
+        self, kind: type[MailReceived | RegisterRead], i: int, item: Transmission, message: Message
     ) -> None:
-        agent = self._enter(kind(self.now, i, item.sender, item.kind, item.version, item.start, item.end))
-        self._leave(i, agent, agent.on_message(item.sender, message))
-
-    def _bound(self, i: int, register: Register, item: Transmission) -> Message:
-        """The message with the register's late-bound vectors, moved on to this version."""
-        inside = vectors(item.message)
-        message, late = self.registers[i].get(register) or (None, {name: Vector() for name in inside})
-        for name, v in inside.items():
-            late[name].move(v)
-            late[name].late = True
-        if message is None or len(late) < len(
-            message.__dataclass_fields__
-        ):  # what is not late is of this version
-            message = replace(item.message, **late)
-            self.registers[i][register] = message, late
-        return message
-
-    def _alarm(self, i: int, effect: Alarm) -> None:
-        self._at(self.now + effect.after, ALARM, Simulator._ring, i, self.incarnation[i], effect.name)
+        source = item.sender
+        event = kind(self.heap.now, i, source, item.kind, item.version, item.start, item.end)
+        self.actors[i].handle(event, source, message)
 
     def _ring(self, i: int, incarnation: int, name: str) -> None:
-        if incarnation == self.incarnation[i]:
-            agent = self._enter(AlarmRang(self.now, i))
-            self._leave(i, agent, agent.on_alarm(name))
-
-    # -- sending -----------------------------------------------------------------------------------
-
-    def _given(self, i: int, x: Vector) -> Vector:
-        """A vector that is given away: a fixed value, with its writer's stamp."""
-        if x.late:
-            x = Vector(x.parts, x.stamp)
-        if x.stamp is None:
-            x.stamp = Stamp(i, self.versions[i])
-        return x
-
-    def _give(self, i: int, effect: Send | Publish | Accumulate) -> None:
-        to = effect.to
-        if not to:
-            return
-        message, moved = effect.message, {}
-        if (type(message), to) not in self._known[i]:
-            promises.check_sent(self.agents[i], effect, self._neighbours[i])
-            self._known[i].add((type(message), to))
-        inside = vectors(message)
-        if len(inside) < len(message.__dataclass_fields__):
-            promises.check_numbers(message)
-        for name, v in inside.items():
-            fixed = self._given(i, v)
-            if fixed is not v:
-                moved[name] = fixed
-        if moved:
-            message = replace(message, **moved)
-        alive_as = self.alive_as
-        item = Transmission(
-            i, MEDIUM[type(effect)], to, message, incarnations=tuple([alive_as[j] for j in to])
-        )
-        outbox = self.outbox[i]
-        if outbox.busy:
-            outbox.put(item)
-            settle()  # accumulated messages may have been added up
-        else:
-            outbox.busy = True
-            self._transmit(i, item)
-
-    def _transmit(self, i: int, item: Transmission) -> None:
-        """This transmission starts now."""
-        inside = vectors(item.message)
-        item.kind = self.recorder.kind(item.message)
-        size = 0
-        for v in inside.values():
-            size += v.nbytes
-            if item.version < 0 and v.stamp is not None:
-                item.version = v.stamp.version
-        delay = self.send_time[i]() * size / self.model_bytes if size else 0.0
-        item.start, item.end = self.now, self.now + delay
-        self.messages += 1
-        self.bytes_sent += size
-        self.recorder.sent(item.start, item.end, i, item.kind, size)
-        self._at(item.end, DELIVERY, Simulator._arrive, self.incarnation[i], item)
-
-    def _arrive(self, incarnation: int, item: Transmission) -> None:
-        sender, loss = item.sender, self.world.loss
-        if incarnation != self.incarnation[sender]:
-            return
-        register = item.register if item.medium is Medium.REGISTER else None
-        for j, receiver in zip(item.to, item.incarnations, strict=True):
-            if register is not None and loss and self.lost[sender]() < loss:
-                continue
-            if not 0 <= receiver == self.alive_as[j]:
-                continue
-            if register is None:
-                self._deliver(j, MailReceived, item, item.message)
-            else:
-                arrived = self.arrived[j]
-                arrived.pop(register, None)  # the newest is handed over last
-                arrived[register] = item
-        outbox = self.outbox[sender]
-        following = outbox.take()
-        if following is None:
-            outbox.busy = False
-        else:
-            self._transmit(sender, following)
-
-    # -- crashes -----------------------------------------------------------------------------------
+        if incarnation == self.membership.incarnation[i]:
+            self.actors[i].handle(AlarmRang(self.heap.now, i), name)
 
     def _crash(self, crash: Crash) -> None:
         i = crash.agent
-        self.recorder.event(Crashed(self.now, i))
-        before = {j: self.topology.view(j, self.alive) for j in self._peers(i)}
-        self.alive -= {i}
-        self.incarnation[i] += 1
-        self.alive_as[i] = -1
-        self.computing[i] = False
+        self.recorder.event(Crashed(self.heap.now, i))
+        changed = self.membership.crash(i)
+        self.actors[i].at = None
         self.executor.cancel(i)
-        self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
-        for j in self.alive:
-            for box in (self.arrived[j], self.registers[j]):
-                for key in [key for key in box if key[0] == i]:
-                    del box[key]
+        self.links.forget(i)
         if crash.until is not None and self.returns:
-            self._at(crash.until, FAULT, Simulator._return, i)
-        self._tell(before, i)
+            self.heap.at(crash.until, FAULT, self._return, i)
+        for j, view in changed:
+            self.actors[j].handle(ViewChanged(self.heap.now, j, i, False), view)
 
     def _return(self, i: int) -> None:
         """The agent is back, with the newest model and the round of a living agent, a neighbour if there is
         one.
         """
-        neighbours = self._peers(i)
-        donor = next(iter([*neighbours, *sorted(self.alive)]), i)
-        before = {j: self.topology.view(j, self.alive) for j in neighbours}
-        self.alive |= {i}
-        self.alive_as[i] = self.incarnation[i]
-        counted, x, version = self.agents[donor].round, self.models[donor], self.versions[donor]
-        agent = self.agents[i] = self._joined(i, x)
-        agent.round = counted
-        self._tell(before, i)
+        actor, donor = self.actors[i], self.actors[self.membership.donor(i)]
+        round_, x, version = donor.agent.round, donor.model, donor.version
+        changed = self.membership.back(i)
+        agent = actor.agent = self._joined(i, x)
+        agent.round = round_
+        for j, view in changed:
+            self.actors[j].handle(ViewChanged(self.heap.now, j, i, True), view)
         agent.x = pin(x)  # what was mixed is read off the form, which lasts for one handler
-        agent = self._enter(Rejoined(self.now, i, donor, version))
-        self._leave(i, agent, agent.rejoin(), steps=False)
-
-    def _peers(self, i: int) -> list[int]:
-        """The living agents that share an edge with i, by rising index."""
-        return [j for j in self.topology.peers(i) if j in self.alive and j != i]
-
-    def _tell(self, before: Mapping[int, object], who: int) -> None:
-        for j, old in before.items():
-            view = self.topology.view(j, self.alive)
-            if view != old:
-                agent = self._enter(ViewChanged(self.now, j, who, who in self.alive))
-                returned = agent.on_view(view)
-                promises.check_view(agent, view)
-                self._leave(j, agent, returned)
+        actor.handle(Rejoined(self.heap.now, i, donor.me, version))
 
 
 def final_bytes(models: Parts) -> bytes:

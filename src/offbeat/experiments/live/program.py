@@ -75,8 +75,8 @@ def _train(
             done = driver.clock.now() + compute_time()
             g = evaluate(task, {me: (x.parts, minibatch())})[me]
             time.sleep(max(0.0, min(done, setup.until) - driver.clock.now()) * driver.clock.unit)
-            faults.before_step(driver.performer.steps)
-            x = driver.step(driver.guard.gradient(g, driver.performer.steps + 1))
+            faults.before_step(driver.actor.steps)
+            x = driver.step(driver.guard.gradient(g, driver.actor.steps + 1))
             faults.after_step()
             if checkpoints.due(driver):
                 checkpoints.save(driver, {"asked": asked + 1})

@@ -23,9 +23,9 @@ from offbeat.core.vector import Parts
 from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
 from offbeat.engines.live.launcher.output import OnOutput
 from offbeat.engines.live.launcher.resuming import begun, why_not_resumable
-from offbeat.engines.live.node.fabric import model_of
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
+from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
 from offbeat.engines.live.shm.board import Row, State
 from offbeat.engines.sim.simulator import final_bytes

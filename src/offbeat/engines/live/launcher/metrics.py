@@ -32,7 +32,7 @@ import torch
 
 from offbeat.core.errors import SettingError
 from offbeat.engines.live.launcher.launch import Launcher
-from offbeat.engines.live.node.fabric import model_of
+from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.register import SLOTS
 

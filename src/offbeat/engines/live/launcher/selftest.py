@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from offbeat.core.system.lifeline import end_with_parent
-from offbeat.core.vector import Vector, settle
+from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher.children import Children
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, bell_path
@@ -56,8 +56,8 @@ def exchange() -> None:
         if time.monotonic() > end:
             sys.exit(f"read {seen} models of the other process, expected {READS}")
         version += 1
-        (placed,) = mine.begin([Vector((torch.full((LENGTH,), float(version)),))])
-        settle()
+        with Scope():
+            (placed,) = mine.begin([Vector((torch.full((LENGTH,), float(version)),))])
         mine.finish(Snapshot(placed), Tag(round=version))
         other = folder / f"register.{1 - me}"
         if theirs is None and other.exists():

@@ -39,11 +39,11 @@ from offbeat.engines.events import (
     ViewChanged,
 )  # fmt: skip
 from offbeat.engines.live.node import checkpoint
-from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.guard import IGNORE, Guard, NotFinite
 from offbeat.engines.live.node.log import Log, Logged
 from offbeat.engines.live.node.performer import Clock, Performer, digest
-from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.node.send_queue import Link
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import vectors
@@ -63,7 +63,7 @@ class Driver:
     Attributes:
         agent: joined, with its model, view, rule and random stream
         topology: of the whole run
-        fabric: how to reach the others; None: there are none
+        transport: how to reach the others; None: there are none
         log: where the trace goes
         unit: seconds in a unit of the agent's time
         link: emulates the delays of a world; None: as fast as the machine is
@@ -72,17 +72,18 @@ class Driver:
     """
 
     def __init__(
-        self, agent: Agent, topology: Topology, fabric: Fabric | None, log: Log, unit: float = 1.0,
+        self, agent: Agent, topology: Topology, transport: Transport | None, log: Log, unit: float = 1.0,
         link: Link | None = None, lifeline: int | None = None, on_nan: str = IGNORE,
     ) -> None:  # fmt: skip
-        self.agent, self.topology, self.fabric, self.log = agent, topology, fabric, log
+        self.agent, self.topology, self.transport, self.log = agent, topology, transport, log
         self.clock = Clock(unit)
-        self.guard = Guard(agent.me, on_nan, None if fabric is None else fabric.row)
-        self.performer = Performer(agent, fabric, log, self.clock, link, self.guard)
+        self.guard = Guard(agent.me, on_nan, None if transport is None else transport.row)
+        self.performer = Performer(agent, transport, log, self.clock, link, self.guard)
+        self.actor = self.performer.actor
         self.lifeline = [] if lifeline is None else [lifeline]
         self.lock = RLock()
         self.me = agent.me
-        self.alive = frozenset([self.me]) if fabric is not None else frozenset(range(topology.n))
+        self.alive = frozenset([self.me]) if transport is not None else frozenset(range(topology.n))
         self.snapshot: Vector | None = None  # where the last one was
         self.deadline = math.inf
         """When the run ends, in units."""
@@ -96,27 +97,27 @@ class Driver:
         """Say that the agent is ready, and wait until it belongs to the run. Raises Stopped if the run ends
         first.
         """
-        if self.fabric is None:
+        if self.transport is None:
             return
-        fabric, board = self.fabric, self.fabric.board
-        fabric.row[Row.STATE] = State.JOINED
-        fabric.tell_launcher()
-        mine = (self.me, fabric.incarnation)
+        transport, board = self.transport, self.transport.board
+        transport.row[Row.STATE] = State.JOINED
+        transport.tell_launcher()
+        mine = (self.me, transport.incarnation)
         while board.order is Order.WAIT or mine not in board.since(0):
             if board.order >= Order.STOP or readable(self.lifeline, 0.0):
                 raise Stopped  # no deadline before the start
-            fabric.bell.wait(LONGEST, self.lifeline)
-            fabric.bell.quiet()
+            transport.bell.wait(LONGEST, self.lifeline)
+            transport.bell.quiet()
         if board.order >= Order.STOP:
             raise Stopped  # let in only to be let out; there may be no clock
         self.clock.zero = board.zero
         before = board.since(0)
-        fabric.membership = max(before.index(mine) + 1, board.n)  # the first n let everybody in
-        for agent, incarnation in before[: fabric.membership]:
+        transport.membership = max(before.index(mine) + 1, board.n)  # the first n let everybody in
+        for agent, incarnation in before[: transport.membership]:
             self._member(agent, incarnation)
-        fabric.floor = fabric.membership if fabric.incarnation > 1 else 0
+        transport.floor = transport.membership if transport.incarnation > 1 else 0
         self.agent.view = self.topology.view(self.me, self.alive)
-        fabric.row[Row.STATE] = State.RUNNING
+        transport.row[Row.STATE] = State.RUNNING
 
     def start(self) -> Vector:
         """The first event; returns where the first gradient is to be taken."""
@@ -130,12 +131,12 @@ class Driver:
             for j in range(self.topology.n):
                 if j not in self.alive:
                     self.log.rows.event(LossKnown(self.clock.now(), self.me, j))
-                elif self.fabric is not None and (life := self.fabric.alive.get(j, 1)) > 1:
-                    self.log.rows.event(PeerMet(self.clock.now(), self.me, j, life))
-            self.agent.x = self.performer.model = x
+                elif self.transport is not None and (incarnation := self.transport.alive.get(j, 1)) > 1:
+                    self.log.rows.event(PeerMet(self.clock.now(), self.me, j, incarnation))
+            self.agent.x = self.actor.model = x
             self.agent.round = round_
             version = x.stamp.version if x.stamp is not None else 0
-            incarnation = 1 if self.fabric is None else self.fabric.incarnation
+            incarnation = 1 if self.transport is None else self.transport.incarnation
             self.performer.handle(Rejoined(self.clock.now(), self.me, donor, version, position, incarnation))
             return self._next()
 
@@ -146,42 +147,41 @@ class Driver:
             self._refuse_failed()
             self._serve()
             self._check_order()
-            start, self.snapshot, self.performer.at = self._started, self.performer.at, None
+            start, self.snapshot, self.actor.at = self._started, self.actor.at, None
             self._read_registers()
             end = self.clock.now()
-            self.performer.handle(
-                GradientDone(self.clock.now(), self.me, self.performer.steps, start, end), g
-            )
+            self.performer.handle(GradientDone(self.clock.now(), self.me, self.actor.steps, start, end), g)
             x = self._next()
-            if self.fabric is not None:
-                row, ended = self.fabric.row, time.monotonic_ns()
+            if self.transport is not None:
+                row, ended = self.transport.row, time.monotonic_ns()
                 row[Row.MIXED] += ended - began
                 row[Row.LAST] = ended
                 if not row[Row.FIRST]:
                     row[Row.FIRST] = ended
                 if self._sleep() is not None:  # the second thread may not know of it
-                    self.fabric.bell.ring()
+                    self.transport.bell.ring()
             return x
 
     def resume(self, state: Mapping[str, Any]) -> Vector:
         """The first event of an agent that goes on from a checkpoint: what `state` gave."""
         with self.lock:
             checkpoint.restore_agent(self.agent, state["agent"])
-            self.performer.model, self.performer.at = self.agent.model, state["at"]
-            self.performer.steps = state["steps"]
+            self.actor.model, self.actor.at = self.agent.model, state["at"]
+            self.actor.steps = state["steps"]
             self.performer.handle(Resumed(self.clock.now(), self.me, state["version"]))
             return self._next()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs of the agent. Call it with the lock, between steps."""
         self._refuse_failed()
-        self.log.rows.event(Saved(self.clock.now(), self.me, self.performer.version))
+        agent = checkpoint.agent_state(self.agent)  # registers may move on, which is logged before
+        self.log.rows.event(Saved(self.clock.now(), self.me, self.actor.version))
         self.log.flush()
         return {
-            "agent": checkpoint.agent_state(self.agent),
-            "at": self.performer.at,
-            "version": self.performer.version,
-            "steps": self.performer.steps,
+            "agent": agent,
+            "at": self.actor.at,
+            "version": self.actor.version,
+            "steps": self.actor.steps,
             "time": self.clock.now(),
         }
 
@@ -201,7 +201,7 @@ class Driver:
         """
         try:
             with self.lock:
-                name = checkpoint.step_name(self.performer.steps)
+                name = checkpoint.step_name(self.actor.steps)
                 begun = checkpoint.begin(folder, name, about, {**self.state(), **more}, usual)
         except NotFinite as error:
             self.guard.tell(str(error))
@@ -211,26 +211,26 @@ class Driver:
 
     def restore_counts(self, before: Logged) -> None:
         """Go on counting versions and steps where this agent's earlier lives ended."""
-        self.performer.version = len(before.writes)
-        self.performer.steps = int(before.writes["step"].max(initial=0))
+        self.actor.version = len(before.writes)
+        self.actor.steps = int(before.writes["step"].max(initial=0))
 
     def _next(self) -> Vector:
         """Wait for the agent to ask for a gradient, handling whatever comes."""
         began = 0
-        while self.performer.at is None:
+        while self.actor.at is None:
             began = began or time.monotonic_ns()
             self._check_order()
-            if self.fabric is None:
+            if self.transport is None:
                 self._idle()
             else:
-                ready = self.fabric.bell.wait(self._sleep(), self.lifeline)
+                ready = self.transport.bell.wait(self._sleep(), self.lifeline)
                 self._orphaned = self._orphaned or any(file in ready for file in self.lifeline)
-                self.fabric.bell.quiet()
+                self.transport.bell.quiet()
             self._serve()
-        if began and self.fabric is not None:
-            self.fabric.row[Row.WAITED] += time.monotonic_ns() - began
+        if began and self.transport is not None:
+            self.transport.row[Row.WAITED] += time.monotonic_ns() - began
         self._started = self.clock.now()
-        return self.performer.at
+        return self.actor.at
 
     def _idle(self) -> None:
         if not self.performer.alarms:
@@ -242,14 +242,14 @@ class Driver:
             raise Stopped
 
     def _over(self) -> bool:
-        stopped = self.fabric is not None and self.fabric.board.order >= Order.STOP
+        stopped = self.transport is not None and self.transport.board.order >= Order.STOP
         return stopped or self.clock.now() >= self.deadline
 
     # -- the second thread -------------------------------------------------------------------------
 
     def attend(self) -> None:
         """Start the thread that answers while the training thread is elsewhere."""
-        if self.fabric is not None:
+        if self.transport is not None:
             self._thread = Thread(target=self._attend, name="offbeat", daemon=True)
             self._thread.start()
 
@@ -265,38 +265,38 @@ class Driver:
             raise self._failed
 
     def _answer(self) -> None:
-        assert self.fabric is not None
+        assert self.transport is not None
         while not self._closed:
-            ready = self.fabric.bell.wait(self._sleep(), self.lifeline)
-            if ready and ready != [self.fabric.bell.handle]:
+            ready = self.transport.bell.wait(self._sleep(), self.lifeline)
+            if ready and ready != [self.transport.bell.handle]:
                 self._orphaned = True  # the launcher is gone
                 return
             with self.lock:
                 if not self._closed:
-                    self.fabric.bell.quiet()
+                    self.transport.bell.quiet()
                     self._serve()
 
     def leave(self) -> None:
         """Done: say so, and answer mail until everybody is."""
-        if self.fabric is None:
+        if self.transport is None:
             return
-        row, board = self.fabric.row, self.fabric.board
+        row, board = self.transport.row, self.transport.board
         row[Row.STATE] = State.LEFT
-        self.fabric.tell_launcher()
+        self.transport.tell_launcher()
         while board.order < Order.END and not readable(self.lifeline, LONGEST):
             self._refuse_failed()
 
     def close(self) -> None:
         """End the second thread, and the log."""
         self._closed = True
-        if self._thread is not None and self.fabric is not None:
-            self.fabric.bell.ring()
+        if self._thread is not None and self.transport is not None:
+            self.transport.bell.ring()
             self._thread.join()
         self._refuse_failed()
         with self.lock:
             self.log.close()
             if self.log.path is not None:
-                done = self.performer
+                done = self.actor
                 end = {"version": done.version, "steps": done.steps, "model": digest(done.model)}
                 try:
                     write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())
@@ -308,7 +308,7 @@ class Driver:
     def _sleep(self) -> float | None:
         """Seconds until something is due; None: as long as the bell does not ring."""
         due = min(
-            self.performer.post.due,
+            self.performer.queue.due,
             self.performer.alarms[0][0] if self.performer.alarms else math.inf,
             self.deadline,
         )
@@ -318,20 +318,20 @@ class Driver:
 
     def _serve(self) -> None:
         """Handle all that has come: members, mail, alarms; and send what can be sent."""
-        if self.fabric is None:
+        if self.transport is None:
             self._ring_alarms()
             return
-        changes = self.fabric.board.since(self.fabric.membership)
+        changes = self.transport.board.since(self.transport.membership)
         for agent, incarnation in (
             [] if self._over() else changes
         ):  # at the end all leave: nobody steps without them
-            self.fabric.membership += 1
+            self.transport.membership += 1
             if agent != self.me:
                 self._changed(agent, incarnation)
-        for source, message, tag in self.fabric.receive():
+        for source, message, tag in self.transport.receive():
             self._deliver(MailReceived, source, message, tag)
         self._ring_alarms()
-        self.performer.post.advance(self.clock.now())
+        self.performer.queue.advance(self.clock.now())
 
     def _ring_alarms(self) -> None:
         while self.performer.alarms and self.performer.alarms[0][0] <= self.clock.now():
@@ -339,15 +339,15 @@ class Driver:
             self.performer.handle(AlarmRang(self.clock.now(), self.me), name)
 
     def _member(self, agent: int, incarnation: int) -> None:
-        assert self.fabric is not None
+        assert self.transport is not None
         if incarnation > 0:
             self.alive |= {agent}
             if agent != self.me:
-                self.fabric.meet(agent, incarnation)
+                self.transport.meet(agent, incarnation)
         else:
             self.alive -= {agent}
-            self.fabric.forget(agent)
-            self.performer.post.forget(agent)
+            self.transport.forget(agent)
+            self.performer.queue.forget(agent)
 
     def _changed(self, agent: int, incarnation: int) -> None:
         self._member(agent, incarnation)
@@ -357,18 +357,18 @@ class Driver:
             self.performer.handle(event, view)
 
     def _read_registers(self) -> None:
-        if self.fabric is not None:
-            for reader in self.fabric.poll(self.agent.view.peers):
+        if self.transport is not None:
+            for reader in self.transport.poll(self.agent.view.peers):
                 self._deliver(RegisterRead, reader.source, reader.message, reader.tag)
             made = [
                 reader.tag.end
-                for readers in self.fabric.readers.values()
+                for readers in self.transport.readers.values()
                 for reader in readers
                 if reader.bound
             ]
             if made:
                 age = self.clock.now() - sum(made) / len(made)
-                self.fabric.float_row[Row.AGE] = age * self.clock.unit
+                self.transport.float_row[Row.AGE] = age * self.clock.unit
 
     def _deliver(
         self, kind: type[MailReceived | RegisterRead], source: int, message: Message, tag: Tag

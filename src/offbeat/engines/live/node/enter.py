@@ -11,20 +11,19 @@ from typing import Any
 
 from offbeat.core.agent import Agent
 from offbeat.core.errors import DataError, SettingError
-from offbeat.core.system import kernel
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.lifeline import end_with_parent
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.core.vector import Vector, evaluate_with, settle
+from offbeat.core.vector import Scope, Vector
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.driver import Driver
-from offbeat.engines.live.node.fabric import Fabric
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.performer import Snapshot
-from offbeat.engines.live.node.post import Link
+from offbeat.engines.live.node.send_queue import Link
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
@@ -71,11 +70,12 @@ class AgentContext:
     ) -> Driver:
         """The driver of this agent, not joined yet. `world`: emulate its delays."""
         board = Board.attach(self.shared / "board")
-        fabric = Fabric(self.shared, board, self.me, self.incarnation, model_bytes)
+        transport = Transport(self.shared, board, self.me, self.incarnation, model_bytes)
         link = None if world is None else Link(world, self.me, model_bytes, self.incarnation)
-        evaluate_with(kernel.linear)
         s = self.settings
-        return Driver(agent, topology, fabric, log.Log(self.log_path), s.unit, link, self.lifeline, s.on_nan)
+        return Driver(
+            agent, topology, transport, log.Log(self.log_path), s.unit, link, self.lifeline, s.on_nan
+        )
 
     def faults(self) -> Faults:
         """What is to happen to this agent on purpose."""
@@ -136,8 +136,8 @@ def propose(context: AgentContext, about: Mapping[str, Any], initial: Vector, re
     if context.me == 0 and not (context.shared / MODEL).exists():
         (context.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
         register = Register.create(context.shared / "initial", Layout.of(Snapshot(initial)))
-        (placed,) = register.begin([initial])
-        settle()
+        with Scope():
+            (placed,) = register.begin([initial])
         register.finish(Snapshot(placed), Tag())
         write_atomically(
             context.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode()
@@ -179,16 +179,16 @@ def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
     first.
     """
     if context.incarnation == 1:
-        driver.agent.x = driver.performer.model = initial
+        driver.agent.x = driver.actor.model = initial
         return driver.start()
-    assert driver.fabric is not None
-    fabric, neighbours = driver.fabric, driver.agent.view.peers
-    others = [j for j in sorted(fabric.alive) if j not in neighbours]
+    assert driver.transport is not None
+    transport, neighbours = driver.transport, driver.agent.view.peers
+    others = [j for j in sorted(transport.alive) if j not in neighbours]
     driver.restore_counts(log.read(context.log_path))
     asked = context.asked()
     driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
     for donor in [*neighbours, *others]:
-        found = fabric.model_of(donor)
+        found = transport.model_of(donor)
         if found is not None:
             x, tag = found
             return driver.rejoin(x, tag.round, donor, asked)

@@ -6,9 +6,10 @@ and the rule, whose momentum or moments it would spoil for good, is not asked. S
 step as usual: it mixes, sends what others wait for, and adds nothing of its own. (R-FAST's tracker counts
 that gradient as zero until the next one; all-reduce's mean is over the others.) What a handler has written is
 looked at too. A model that is not finite, because sums overflow or a neighbour sent such a thing, takes its
-former value again, and nothing of it is published. A replay does the same, by the same values.
+former value again, and nothing of it is published.
 
-To look is one sum over the numbers (`offbeat.core.vector.finite`).
+The rule itself, which a replay follows too, is `offbeat.engines.step.SkipNotFinite`. To look is one sum over
+the numbers (`offbeat.core.vector.finite`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.core.vector import Vector, finite, zero
+from offbeat.core.vector import finite
 from offbeat.engines.live.shm.board import Cells, Row
+from offbeat.engines.step import SkipNotFinite
 
 SKIP, STOP, IGNORE = POLICIES = ("skip", "stop", "ignore")
 IN_A_ROW = 10
@@ -48,7 +50,7 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, t in tensors.items() if t.is_floating_point() and not finite([t])]
 
 
-class Guard:
+class Guard(SkipNotFinite):
     """What one agent does with numbers that are not finite.
 
     Attributes:
@@ -68,20 +70,9 @@ class Guard:
 
     def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
         """Whether the update of this step is skipped, as these numbers, `what` they are, are not finite."""
-        if not self.on or finite(tensors):
+        if not self.on or not super().refuses(tensors, step, what):
             return False
         self._skip(step, what())
-        return True
-
-    def gradient(self, g: Vector, step: int) -> Vector:
-        """The gradient, or zero in its place."""
-        return zero(g) if self.refuses(g.parts, step, lambda: "the gradient") else g
-
-    def keeps(self, model: Vector, former: Vector, step: int) -> bool:
-        """Whether a model that was just written has to be the former one again; it is, then."""
-        if not self.refuses(model.parts, step, lambda: "the new model"):
-            return False
-        model.become(former)
         return True
 
     def tell(self, what: str) -> None:

@@ -32,14 +32,14 @@ class Checkpoints:
 
     def due(self, driver: Driver, final: bool = False) -> bool:
         """Whether the agent is to be saved now. One that waits for others never is: its step is half done."""
-        performer, policy = driver.performer, self.policy
-        if performer.at is None or performer.steps == self._saved_step or not policy:
+        actor, policy = driver.actor, self.policy
+        if actor.at is None or actor.steps == self._saved_step or not policy:
             return False
-        return final or policy.due(performer.steps, time.monotonic() - self._saved_at)
+        return final or policy.due(actor.steps, time.monotonic() - self._saved_at)
 
     def save(self, driver: Driver, more: Mapping[str, Any], usual: Set[str] = frozenset()) -> str:
         """Save it; returns why not, if it is not finite (`Driver.save`)."""
-        steps = driver.performer.steps
+        steps = driver.actor.steps
         refused = driver.save(self.folder, self.about, more, usual)
         self._saved_at = time.monotonic()
         self._saved_step = self._saved_step if refused else steps

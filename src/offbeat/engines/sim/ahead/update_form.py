@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from offbeat.core.agent import Agent, Compute, Message, Publish, View
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.core.vector import Parts, Vector, settle
+from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines.outbox import vectors
 
 GRADIENT = -1
@@ -67,6 +67,13 @@ def _step(
     agent: Agent, x: Vector, heard: dict[int, Vector]
 ) -> tuple[tuple[tuple[int, ...], tuple[float, ...]], Message | None]:
     """One gradient: the columns and coefficients of the form, and the message that was published, if any."""
+    with Scope():
+        return _read(agent, x, heard)
+
+
+def _read(
+    agent: Agent, x: Vector, heard: dict[int, Vector]
+) -> tuple[tuple[tuple[int, ...], tuple[float, ...]], Message | None]:
     g = Vector(x.parts)
     agent.on_gradient(g)
     row = [*agent.view.w]
@@ -90,6 +97,4 @@ def _step(
         published[0].to != agent.view.listeners or [*vectors(message).values()] != [agent.model]
     ):
         raise NotLinear("it does not give its model, and nothing else, to all its listeners")
-    form = tuple(known[id(v)] for _, v in terms), tuple(c for c, _ in terms)
-    settle()
-    return form, message
+    return (tuple(known[id(v)] for _, v in terms), tuple(c for c, _ in terms)), message

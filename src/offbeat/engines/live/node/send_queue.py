@@ -15,7 +15,7 @@ from functools import partial
 
 from offbeat.core.agent import Message
 from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
-from offbeat.core.vector import settle
+from offbeat.core.vector import Scope
 from offbeat.engines.outbox import Medium, Outbox, Transmission, added, vectors
 from offbeat.world.world import World
 
@@ -62,7 +62,7 @@ class Link:
 
 
 @dataclass
-class Post:
+class SendQueue:
     """The agent's outgoing things. `mail` puts a letter into a mailbox, `register` makes a version visible."""
 
     mail: Visible
@@ -75,8 +75,8 @@ class Post:
     def give(self, item: Transmission, now: float) -> None:
         """Something to send."""
         if self.link is not None:
-            self.link.outbox.put(item)
-            settle()  # accumulated messages may have been added up
+            with Scope():  # accumulated messages may be added up
+                self.link.outbox.put(item)
         else:
             item.start = item.end = now
             self._arrive(item, list(item.to))
@@ -127,6 +127,5 @@ def _one(item: Transmission) -> tuple[object, ...]:
 
 
 def _sum(older: Message, newer: Message) -> Message:
-    both = added(older, newer)
-    settle()
-    return both
+    with Scope():
+        return added(older, newer)

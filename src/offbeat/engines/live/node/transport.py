@@ -12,7 +12,7 @@ An agent that comes back starts with new files, so nothing of its former life ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Bound(Vector):
             copied = tuple(part.clone() for part in self._parts or ())
             if not self.reader.torn():
                 return copied
-            self.reader.bind()
+            self.reader.move_on()
 
     def bind(self, parts: Parts) -> None:
         """Lie there from now on."""
@@ -61,6 +61,7 @@ class Reader:
 
     source: int
     register: Register
+    on_moved: Callable[[Reader], None]
     delivered: int = 0
     bound: int = 0
     tag: Tag = NO_TAG
@@ -91,17 +92,25 @@ class Reader:
             for v, stamp in zip(self.vectors, register.layout.stamps(words), strict=True):
                 v.stamp = stamp
 
+    def move_on(self) -> None:
+        """The version that the vectors were bound to is gone: bind them to the newest, and say so."""
+        self.bind()
+        self.on_moved(self)
+
     def torn(self) -> bool:
         """Whether the version that the vectors are bound to has been overwritten."""
         return not self.register.layout.numbers and not self.register.whole(self.bound)
 
 
-class Fabric:
+class Transport:
     """What agent `me` gives to others and takes from them. Not for several threads at once."""
 
     def __init__(self, folder: Path, board: Board, me: int, incarnation: int, model_bytes: int) -> None:
         self.folder, self.board, self.me, self.incarnation = folder, board, me, incarnation
         self.model_bytes = model_bytes
+        self.on_moved: Callable[[Reader], None] = lambda reader: (
+            None
+        )  # told of vectors that moved on by themselves
         self.membership = 0  # how many changes of the membership this agent knows of
         self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
         self.bell = Bell(bell_path(folder, me))
@@ -183,7 +192,8 @@ class Fabric:
         readers = self.readers[j]
         try:
             while len(readers) < count:
-                readers.append(Reader(j, Register.attach(self._name(j, self.alive[j], len(readers)))))
+                register = Register.attach(self._name(j, self.alive[j], len(readers)))
+                readers.append(Reader(j, register, lambda reader: self.on_moved(reader)))
         except SharedMemoryError:
             if self.board.membership == self.membership:  # else the agent is gone, and its files with it
                 raise

@@ -1,0 +1,116 @@
+"""What agents give one another in a simulation: one transmission at a time for each sender, and what has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from offbeat.core.agent import Message
+from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
+from offbeat.core.vector import Scope
+from offbeat.engines.outbox import LateBound, Medium, Outbox, Register, Transmission, vectors
+from offbeat.engines.recorder import Recorder
+from offbeat.engines.sim.heap import DELIVERY, Heap
+from offbeat.world.world import World
+
+
+class Links:
+    """All agents' outboxes and registers.
+
+    Attributes:
+        incarnation: of every agent, as in `offbeat.engines.sim.membership`
+        deliver: hands mail to its receiver
+        outbox: what waits at each sender
+        arrived: the newest version of every register that its reader has not read yet
+        registers: what each reader holds of those it has read
+        messages, bytes_sent: how many transmissions have started, and their bytes
+    """
+
+    def __init__(
+        self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope, incarnation: list[int],
+        deliver: Callable[[int, Transmission, Message], None],
+    ) -> None:  # fmt: skip
+        agents, seed = range(len(incarnation)), world.seed
+        self.heap, self.recorder, self.scope = heap, recorder, scope
+        self.incarnation, self.deliver, self.model_bytes, self.loss = (
+            incarnation,
+            deliver,
+            model_bytes,
+            world.loss,
+        )
+        self.messages, self.bytes_sent = 0, 0
+        self.outbox = [Outbox() for _ in agents]
+        self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
+        self.registers: list[dict[Register, LateBound]] = [{} for _ in agents]
+        self._time = [
+            BufferedStream(partial(world.communication_delay(i).draw, stream(seed, Purpose.COMMUNICATION, i)))
+            for i in agents
+        ]
+        self._lost = [BufferedStream(partial(uniform, stream(seed, Purpose.LOSS, i))) for i in agents]
+
+    def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message) -> None:
+        """Send something, or have it wait for the sender's link."""
+        incarnation = self.incarnation
+        item = Transmission(sender, medium, to, message, incarnations=tuple([incarnation[j] for j in to]))
+        outbox = self.outbox[sender]
+        if outbox.busy:
+            outbox.put(item)
+            self.scope.settle()  # accumulated messages may have been added up
+        else:
+            outbox.busy = True
+            self._transmit(item)
+
+    def read(self, i: int) -> Iterator[tuple[Transmission, Message]]:
+        """What is new in the registers that agent i reads, its vectors moved on to it."""
+        fresh, self.arrived[i] = self.arrived[i], {}
+        for register, item in fresh.items():
+            held = self.registers[i].get(register)
+            if held is None:
+                held = self.registers[i][register] = LateBound()
+            yield item, held.moved_on(item.message)
+
+    def forget(self, i: int) -> None:
+        """Agent i is gone, and with it what it sent and was sent."""
+        self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
+        for boxes in (self.arrived, self.registers):
+            for box in boxes:
+                for key in [key for key in box if key[0] == i]:
+                    del box[key]
+
+    def _transmit(self, item: Transmission) -> None:
+        """This transmission starts now."""
+        i, now, size = item.sender, self.heap.now, 0
+        item.kind = self.recorder.kind(item.message)
+        for v in vectors(item.message).values():
+            size += v.nbytes
+            if item.version < 0 and v.stamp is not None:
+                item.version = v.stamp.version
+        delay = self._time[i]() * size / self.model_bytes if size else 0.0
+        item.start, item.end = now, now + delay
+        self.messages += 1
+        self.bytes_sent += size
+        self.recorder.sent(item.start, item.end, i, item.kind, size)
+        self.heap.at(item.end, DELIVERY, self._arrive, self.incarnation[i], item)
+
+    def _arrive(self, incarnation: int, item: Transmission) -> None:
+        sender, loss = item.sender, self.loss
+        if incarnation != self.incarnation[sender]:
+            return
+        register = item.register if item.medium is Medium.REGISTER else None
+        for j, receiver in zip(item.to, item.incarnations, strict=True):
+            if register is not None and loss and self._lost[sender]() < loss:
+                continue
+            if not 0 < receiver == self.incarnation[j]:
+                continue
+            if register is None:
+                self.deliver(j, item, item.message)
+            else:
+                arrived = self.arrived[j]
+                arrived.pop(register, None)  # the newest is handed over last
+                arrived[register] = item
+        outbox = self.outbox[sender]
+        following = outbox.take()
+        if following is None:
+            outbox.busy = False
+        else:
+            self._transmit(following)

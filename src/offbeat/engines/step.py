@@ -1,0 +1,191 @@
+"""One handler step: what happens when a handler of an agent is called, whichever engine calls it.
+
+    the handler runs; what it returned, and what it asks for, is checked
+    its model is another object: a *write*. It is counted, and what it mixed is read off its form
+    what was written or is given away is stamped, and whatever is still referred to becomes a value
+    a model that is not finite takes its former value again, where updates are looked at
+    the event and the write are recorded; what was asked for is performed
+
+A write is a *step* too if its handler asks for the next gradient, unless that was `rejoin`. The simulator, the
+live node and the replay differ in how they settle, record and perform: each is an `Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from offbeat.core import promises
+from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
+from offbeat.core.errors import ContractError
+from offbeat.core.vector import Stamp, Vector, finite, zero
+from offbeat.engines.events import HANDLERS, Event, Rejoined, ViewChanged
+from offbeat.engines.outbox import Medium, vectors
+
+MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
+
+
+class Engine(Protocol):
+    """What every engine does in its own way.
+
+    Attributes:
+        blames: errors that are the algorithm's, if they come up in a handler step
+    """
+
+    @property
+    def blames(self) -> type[Exception]: ...
+
+    def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
+        """Have what the handler built evaluated."""
+
+    def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
+        """Record a write, into which these versions of others entered."""
+
+    def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
+        """All is recorded, nothing performed yet. refused: the new model was not finite, and is the former one."""
+
+    def compute(self, actor: Actor, x: Vector) -> None:
+        """Start a gradient at x."""
+
+    def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
+        """Have a message, whose vectors are fixed and stamped, on its way."""
+
+    def alarm(self, actor: Actor, after: float, name: str) -> None:
+        """Set an alarm."""
+
+
+class SkipNotFinite:
+    """The rule for numbers that are not finite. It looks at the numbers alone, so a replay does the same.
+
+    A gradient counts as zero before the algorithm sees it; a model that was written takes its former value.
+    """
+
+    def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
+        """Whether these numbers, `what` they are, are not finite, so that the update of this step is skipped."""
+        return not finite(tensors)
+
+    def gradient(self, g: Vector, step: int) -> Vector:
+        """The gradient, or zero in its place."""
+        return zero(g) if self.refuses(g.parts, step, lambda: "the gradient") else g
+
+    def restores(self, model: Vector, former: Vector, step: int) -> bool:
+        """Whether a model that was just written has to be the former one again; it is, then."""
+        if not self.refuses(model.parts, step, lambda: "the new model"):
+            return False
+        model.become(former)
+        return True
+
+
+class Actor:
+    """One agent as its engine drives it; its handlers are called here alone.
+
+    Attributes:
+        model, version, steps: the newest model, how often it was written, how many gradients were applied
+        at: where the gradient is taken that is outstanding; None: the agent has not asked for one
+    """
+
+    __slots__ = ("_allowed", "_engine", "_guard", "_neighbours", "_record", "agent", "at", "me", "model", "steps",
+                 "version")  # fmt: skip
+
+    def __init__(
+        self,
+        agent: Agent,
+        engine: Engine,
+        record: Callable[[Event], None],
+        guard: SkipNotFinite | None = None,
+    ) -> None:
+        self.agent, self.me, self.model, self.version, self.steps = agent, agent.me, agent.x, 0, 0
+        self.at: Vector | None = None
+        self._engine, self._record, self._guard = engine, record, guard
+        self._neighbours = agent.view.peers
+        self._allowed: set[tuple[type, type, tuple[int, ...]]] = set()  # what was found right to send
+
+    def handle(self, event: Event, *args: Any) -> None:
+        """Call the agent's handler for this event, and do all that follows. Raises ContractError."""
+        agent, handler = self.agent, HANDLERS[type(event)]
+        agent.now = event.time
+        try:
+            returned = getattr(agent, handler)(*args)
+            if returned is not None:
+                promises.returned_nothing(returned)
+            if isinstance(event, ViewChanged):
+                promises.check_view(agent, args[0])
+            self._finish(event, agent.drain() if agent.effects else [])
+        except self._engine.blames as error:
+            promises.raise_blamed(error, agent, handler, event.time)
+            raise
+
+    def _finish(self, event: Event, effects: list[Effect]) -> None:
+        engine, model, former = self._engine, self.agent.model, self.model
+        wrote, refused = model is not former, False
+        entered: list[Vector] = []
+        if wrote:
+            promises.checked_model(model)
+            entered = [v for v in (model, *model.sources()) if v.stamp is not None]
+            self.version += 1
+            self.steps += not isinstance(event, Rejoined) and Compute in map(type, effects)
+            if model.stamp is None:
+                model.stamp = Stamp(self.me, self.version)
+        late = self._stamped(effects) if effects else False
+        engine.settle(self, effects, wrote)
+        if wrote and self._guard is not None and self._guard.restores(model, former, self.steps):
+            refused, effects = True, [effect for effect in effects if type(effect) is not Publish]
+        self._record(event)
+        if wrote:
+            self.model = model
+            stamps = {v.stamp for v in entered if v.stamp is not None and v.stamp.agent != self.me}
+            engine.wrote(self, sorted(stamps))
+        engine.recorded(self, effects, refused)
+        for effect in effects:
+            if isinstance(effect, Compute):
+                self.at = _fixed(effect.x)
+                engine.compute(self, self.at)
+            elif isinstance(effect, Alarm):
+                engine.alarm(self, effect.after, effect.name)
+            elif effect.to:
+                message = _given(effect.message) if late else effect.message
+                engine.give(self, MEDIUM[type(effect)], effect.to, message)
+
+    def _stamped(self, effects: list[Effect]) -> bool:
+        """Stamp what is given away without a stamp: it is of this version. Returns whether some is late bound.
+
+        Raises ContractError for what the agent has promised not to ask for.
+        """
+        late, waiting, stamp = False, self.at is not None, Stamp(self.me, self.version)
+        for effect in effects:
+            if isinstance(effect, Compute):
+                if waiting:
+                    raise ContractError(
+                        "it asked for a second gradient while one was outstanding (promise c)."
+                    )
+                waiting, inside = True, [promises.checked_compute(effect)]
+            elif isinstance(effect, Send | Publish | Accumulate):
+                message, key = effect.message, (type(effect), type(effect.message), effect.to)
+                if key not in self._allowed:
+                    promises.check_sent(self.agent, effect, self._neighbours)
+                    self._allowed.add(key)
+                inside = [*vectors(message).values()]
+                if len(inside) < len(message.__dataclass_fields__):
+                    promises.check_numbers(message)
+            elif isinstance(effect, Alarm):
+                continue
+            else:
+                raise ContractError(f"it asked for {effect!r}, which is no effect of the contract.")
+            for v in inside:
+                if v.late:
+                    late = True
+                elif v.stamp is None:
+                    v.stamp = stamp
+        return late
+
+
+def _fixed(v: Vector) -> Vector:
+    """A vector that is given away: its value now, if it moves on with a register."""
+    return Vector(v.parts, v.stamp) if v.late else v
+
+
+def _given(message: Message) -> Message:
+    return replace(message, **{name: _fixed(v) for name, v in vectors(message).items()})
