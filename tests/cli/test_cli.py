@@ -28,7 +28,7 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import compare as cli
 from offbeat.core.errors import ContractError
 from offbeat.core.system import machine
-from offbeat.experiments import comparison, needs, portions
+from offbeat.experiments import batches, comparison, needs
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import run_many
 from offbeat.world.delays import FAMILIES, parse
@@ -46,7 +46,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object, **__: object) -> None:
         raise AssertionError("something was run")
 
-    monkeypatch.setattr(portions, "run_many", run)
+    monkeypatch.setattr(batches, "run_many", run)
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -106,12 +106,12 @@ REFUSED = [
     ("--lr abc", "Cannot read --lr abc"),
     ("--lr ''", "Cannot read --lr"),
     ("--lr 0.01,", "Cannot read --lr 0.01,"),
-    ("--lr 0.01,0.01", "different steps"),
+    ("--lr 0.01,0.01", "different learning rates"),
     ("--lr tuned,0.1", "Cannot read --lr tuned,0.1"),
     ("--lr tuned --lr 0.1", "twice for all algorithms"),
     ("--lr rfast=tuned", "Cannot read --lr rfast=tuned"),
     ("--lr tuned --tune-grid 0.1;1", "Cannot read --tune-grid 0.1;1"),
-    ("--tune-by loss", "'tune_by' says how steps are tuned, and none is"),
+    ("--tune-by loss", "'tune_by' says how learning rates are tuned, and none is"),
     ("--lr rfast=", "Cannot read --lr rfast="),
     ("--lr rfast=0", "got 0.0 for rfast"),
     ("--lr rfast=0.1,0.2", "several steps; expected one"),
@@ -226,7 +226,7 @@ def test_an_error_of_an_algorithm_ends_with_another_code(call: Call, monkeypatch
     def broken(*_: object, **__: object) -> None:
         raise ContractError("Agent 3 broke [red]promise[/red] c.")
 
-    monkeypatch.setattr(portions, "run_many", broken)
+    monkeypatch.setattr(batches, "run_many", broken)
     outcome = call(*QUICK, "--quiet", "--json", "out.json")
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err == "Error: Agent 3 broke [red]promise[/red] c.\n"
@@ -526,7 +526,7 @@ def test_a_folder_that_is_gone_at_the_end_costs_no_table(call: Call, monkeypatch
         shutil.rmtree("sub", ignore_errors=True)
         return run_many(*arguments, **options)
 
-    monkeypatch.setattr(portions, "run_many", run)
+    monkeypatch.setattr(batches, "run_many", run)
     outcome = call(*QUICK, "--json", "sub/out.json")
     assert outcome.code == 1
     assert re.search(r"^Error: .*sub/out\.json.*No such file or directory", outcome.err, re.MULTILINE)
@@ -579,7 +579,7 @@ def test_a_trace_is_held_only_where_it_is_of_use(
         held.extend(job.keep_trace for job in jobs)
         return run_many(jobs, *arguments, **options)
 
-    monkeypatch.setattr(portions, "run_many", run)
+    monkeypatch.setattr(batches, "run_many", run)
     assert call(*QUICK, "--seeds", "2", *asked).code == 0
     assert held == kept * 5  # of five algorithms
 
@@ -668,10 +668,10 @@ def test_options_are_the_settings_and_have_the_same_defaults() -> None:
 @pytest.mark.parametrize(
     ("settings", "fragment"),
     [
-        ({"lr": None}, "step"),
-        ({"lr": ["a"]}, "step"),
-        ({"lr": {"adsgd": "x"}}, "step"),
-        ({"lr": {"adsgd": None}}, "step"),
+        ({"lr": None}, "learning rate"),
+        ({"lr": ["a"]}, "learning rate"),
+        ({"lr": {"adsgd": "x"}}, "learning rate"),
+        ({"lr": {"adsgd": None}}, "learning rate"),
         ({"task": None}, "task"),
         ({"case": None}, "case"),
         ({"executor": 3}, "executor"),
@@ -805,7 +805,7 @@ def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(portions, "run_many", interrupted)
+    monkeypatch.setattr(batches, "run_many", interrupted)
     outcome = call(*QUICK, "--json", "out.json", "--report", "out.html")
     assert outcome.code == 130
     assert "No run was finished" in outcome.out

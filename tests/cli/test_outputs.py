@@ -19,16 +19,17 @@ import offbeat
 from offbeat.cli import commands
 from offbeat.cli import predict as cli_predict
 from offbeat.cli.console import CONTROLS, Out
-from offbeat.core.errors import ContractError, DiskError
+from offbeat.core.errors import ContractError, DiskError, OffbeatError
 from offbeat.engines.live.launcher.launch import RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
-from offbeat.experiments import portions
+from offbeat.experiments import batches
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.live.running import ENDED, LiveRun
 from offbeat.experiments.runs import run_many
+from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.sweep import running, store
-from offbeat.experiments.sweep.grid import Point
+from offbeat.experiments.sweep.grid import Point, points
 from offbeat.experiments.sweep.work import Outcome, run_batch
 from offbeat.results import page
 from offbeat.results.run import Comparison, Run
@@ -89,7 +90,7 @@ def test_a_run_that_fails_costs_none_of_those_before(call: Call, monkeypatch: py
             if number:
                 raise ContractError("a promise is broken")
 
-    monkeypatch.setattr(portions, "run_many", second)
+    monkeypatch.setattr(batches, "run_many", second)
     outcome = call(*QUICK, "--algorithms", "dsgd", "--seeds", "3", "--json", "out.json")
     assert (outcome.code, outcome.said.count("a promise is broken")) == (1, 1) and "dsgd " in outcome.out
     assert [run["seed"] for run in read("out.json")["runs"]] == [0, 1]
@@ -143,13 +144,18 @@ def test_an_error_of_a_sweep_hides_no_failure_and_costs_no_row(
     """In the midst of it, and while its table is written."""
     Path("tiny.toml").write_text(text_of(SMALL))
 
-    def carried_out(_: object, points: Sequence[Point]) -> Iterator[Outcome]:
-        yield Outcome(points[0], failure="it was killed")
-        yield from run_batch(points[1:3])
-        if when == "midst":
-            raise ContractError("no space")
+    class Scripted(Scheduler[Point, Outcome]):
+        def __iter__(self) -> Iterator[None]:
+            first, *others = points(SMALL)[:3]
+            self.on_failure(Batch((first,)), OffbeatError("it was killed"))
+            batch = Batch(tuple(others))
+            for point, outcome in zip(others, run_batch(batch), strict=True):
+                self.on_result(batch, point, outcome)
+                yield
+            if when == "midst":
+                raise ContractError("no space")
 
-    monkeypatch.setattr(running, "carried_out", carried_out)
+    monkeypatch.setattr(running, "Scheduler", Scripted)
     monkeypatch.setattr(running, "_pool", lambda *_: SimpleNamespace(close=lambda: None))
     if when == "end":
         monkeypatch.setattr(store, "write_parquet", full)

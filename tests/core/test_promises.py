@@ -16,6 +16,7 @@ from offbeat.engines.events import GradientDone, Started
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.sim import heap
+from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.work import run_batch
 from offbeat.results.table import as_text
@@ -362,7 +363,7 @@ def test_who_waits_for_a_message_a_return_or_an_alarm_has_not_stopped() -> None:
 
 def test_a_ring_with_a_hole_says_so_in_the_row_of_a_sweep() -> None:
     fixed = {"task": "quadratic", "until": 30, "algorithm": "allreduce", "crash": "agent 1 at 5"}
-    (outcome,) = run_batch(points({"fixed": fixed}))
+    (outcome,) = run_batch(Batch(tuple(points({"fixed": fixed}))))
     assert outcome.row is not None and "no agent computes or will be woken" in outcome.row["error"]
 
 

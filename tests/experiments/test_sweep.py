@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import tomllib
-from collections.abc import Sequence
 from dataclasses import fields
 from itertools import count
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import pandas
 import pytest
 from command_line import Call
+from deadly import deadly_sweep
 from grids import SMALL, text_of
 from user_scripts import EXAMPLES
 from warm import Started, on_linux, session, start, until
@@ -29,11 +29,10 @@ from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_one
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import running, store
-from offbeat.experiments.sweep.grid import Point, points, read_grid
+from offbeat.experiments.sweep.grid import points, read_grid
 from offbeat.experiments.sweep.record import COLUMNS
-from offbeat.experiments.sweep.running import Progress, sweep
+from offbeat.experiments.sweep.running import SweepProgress, sweep
 from offbeat.experiments.sweep.store import Store
-from offbeat.experiments.sweep.work import Outcome, run_batch
 from offbeat.tasks.task import Task
 from offbeat.world.world import CASES
 
@@ -265,7 +264,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_what_is_done_is_skipped_and_what_is_new_is_run(tmp_path: Path, made: list[str]) -> None:
-    out, told = tmp_path / "a.parquet", list[Progress]()
+    out, told = tmp_path / "a.parquet", list[SweepProgress]()
     assert sweep(points(SMALL), out) == []
     first = out.read_bytes()
     assert sorted(made) == sorted(point.key for point in points(SMALL))
@@ -274,9 +273,9 @@ def test_what_is_done_is_skipped_and_what_is_new_is_run(tmp_path: Path, made: li
     assert made == []
     assert out.read_bytes() == first
     longer = points(with_seeds(2, 0, 1))
-    assert sweep(longer, out, told=told.append) == []
+    assert sweep(longer, out, on_progress=told.append) == []
     assert sorted(made) == sorted(point.key for point in longer if point.seed == 2)
-    assert told[0] == Progress(12, 8)
+    assert told[0] == SweepProgress(12, 8)
     assert (told[-1].done, told[-1].failed) == (12, 0)
     assert list(pandas.read_parquet(out)["seed"]) == [2, 0, 1] * 4
     assert sweep(points(SMALL), out) == []
@@ -347,24 +346,6 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(tmp_path: Path) -> N
     assert len(pandas.read_parquet(out)) == 16
 
 
-def deadly(batch: Sequence[Point]) -> list[Outcome]:
-    """Seed 1 of adsgd is a run that the system kills, whatever lies beside it."""
-    if any((point.seed, point.algorithm) == (1, "adsgd") for point in batch):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run_batch(batch)
-
-
-def test_a_run_that_kills_its_worker_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "run_batch", deadly)
-    told: list[Progress] = []
-    failures = sweep(points(SMALL), tmp_path / "a.parquet", workers=2, told=told.append)
-    assert [(f.point.algorithm, f.point.seed) for f in failures] == [("adsgd", 1)] * 2
-    assert "its worker was killed" in failures[0].failure
-    assert any("A worker was killed" in now.note for now in told)
-    assert (told[-1].done, told[-1].failed) == (6, 2)
-    assert len(pandas.read_parquet(tmp_path / "a.parquet")) == 6
-
-
 def test_a_full_disk_is_said_and_keeps_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,7 +396,7 @@ def test_the_command_refuses(call: Call) -> None:
 
 def test_failures_are_listed_and_the_exit_code_is_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("tiny.toml").write_text(text_of(SMALL))
-    monkeypatch.setattr(running, "run_batch", deadly)
+    monkeypatch.setattr(running, "run_batch", deadly_sweep)
     outcome = call("sweep", "tiny.toml", "--workers", "1")
     assert outcome.code == 1
     assert "Failed: algorithm adsgd, case base, seed 1: its worker was killed" in outcome.said

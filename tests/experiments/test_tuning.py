@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat import Curve, Run, SettingError
 from offbeat.cli.compare import app
-from offbeat.experiments.tuning import AWAY, ROUNDS, Asked, Search, between, level, unstable
+from offbeat.experiments.tuning import AWAY, ROUNDS, Search, TuneSettings, between, level, unstable
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 20.0, "case": "combined"}
 SEEDS = (7, 8, 9)
@@ -46,7 +46,7 @@ def run(
     )  # fmt: skip
 
 
-def chosen(asked: Asked, runs: dict[float, list[Run]]) -> float:
+def chosen(asked: TuneSettings, runs: dict[float, list[Run]]) -> float:
     """The best of these steps; no others are tried."""
     search = Search(asked, list(runs), SEEDS)
     for lr in runs:
@@ -73,15 +73,15 @@ def test_a_step_that_was_lucky_with_one_seed_is_not_chosen() -> None:
     lucky = [run(1.0, seed, [2, 1], time) for seed, time in zip(SEEDS, (1.0, 80.0, 90.0), strict=True)]
     sound = [run(0.1, seed, [2, 1], time) for seed, time in zip(SEEDS, (20.0, 21.0, 22.0), strict=True)]
     late = [run(0.01, seed, [2, 1], time) for seed, time in zip(SEEDS, (30.0, None, 30.0), strict=True)]
-    assert chosen(Asked("target"), {1.0: lucky, 0.1: sound, 0.01: late}) == 0.1
-    assert chosen(Asked("target"), {1.0: lucky, 0.01: late}) == 0.01
+    assert chosen(TuneSettings("target"), {1.0: lucky, 0.1: sound, 0.01: late}) == 0.1
+    assert chosen(TuneSettings("target"), {1.0: lucky, 0.01: late}) == 0.01
 
 
 def test_the_clock_stops_at_nine_tenths_of_the_way_down_to_the_smallest_final_loss() -> None:
     slow = [run(0.1, seed, [2.0, 1.6, 1.5, 1.4, 1.0]) for seed in SEEDS]
     quick = [run(1.0, seed, [2.0, 1.0, 0.9, 0.8, 1.1]) for seed in SEEDS]
     assert level({0.1: slow, 1.0: quick}) == pytest.approx(2.0 - 0.9 * 1.0)
-    search = Search(Asked("loss", (0.1, 1.0)), (0.1, 1.0), SEEDS)
+    search = Search(TuneSettings("loss", (0.1, 1.0)), (0.1, 1.0), SEEDS)
     for each in [*slow, *quick]:
         search.add(each)
     assert search.found.steps[0.1].values == pytest.approx((3.75,) * 3)
@@ -103,8 +103,8 @@ def test_a_step_that_is_not_stable_with_every_seed_is_taken_only_if_none_is(brok
     calm = [run(0.1, seed, [2.0, 1.5], 50.0) for seed in SEEDS]
     assert unstable(broken) == why and not unstable(calm[0])
     for by in ("loss", "target", "final"):
-        assert chosen(Asked(by), {0.1: calm, 1.0: wild}) == 0.1
-        assert chosen(Asked(by), {1.0: wild}) == 1.0
+        assert chosen(TuneSettings(by), {0.1: calm, 1.0: wild}) == 0.1
+        assert chosen(TuneSettings(by), {1.0: wild}) == 1.0
 
 
 def test_where_there_is_no_accuracy_the_worst_agents_loss_counts() -> None:
@@ -120,7 +120,7 @@ def test_steps_between_those_of_the_grid_are_tried_too() -> None:
     assert between([0.01, 0.1, 1.0], 1.0) == [0.464, 0.215]
     assert between([0.01, 0.1, 1.0], 0.01) == [0.0215, 0.0464]
     assert between([0.1], 0.1) == []
-    asked = Asked("target", (0.01, 0.1, 1.0), 1)
+    asked = TuneSettings("target", (0.01, 0.1, 1.0), 1)
     search, tried = Search(asked, asked.grid, [7]), [*asked.grid]
     more: list[float] | None = tried
     while more:
@@ -156,11 +156,11 @@ def test_what_every_step_gave_is_in_the_table_the_json_and_the_page(tmp_path: Pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tune_by": "loss"}, "'tune_by' says how steps are tuned, and none is"),
+        ({"tune_by": "loss"}, "'tune_by' says how learning rates are tuned, and none is"),
         ({"lr": "tuned", "tune_by": "los"}, "Unknown criterion of tuning 'los'. Did you mean 'loss'"),
-        ({"lr": "tuned", "tune_grid": (0.1, -1)}, "different steps > 0; got .0.1, -1"),
-        ({"lr": "tuned", "tune_grid": ()}, "different steps > 0"),
-        ({"lr": "tuned", "tune_grid": "0.1"}, "different steps > 0; got .'0', '.', '1'"),
+        ({"lr": "tuned", "tune_grid": (0.1, -1)}, "different learning rates > 0; got .0.1, -1"),
+        ({"lr": "tuned", "tune_grid": ()}, "different learning rates > 0"),
+        ({"lr": "tuned", "tune_grid": "0.1"}, "different learning rates > 0; got .'0', '.', '1'"),
         ({"lr": "tuned", "tune_seeds": 0}, "one or more seeds; got 0"),
         ({"lr": "tuned", "tune_seeds": 1.5}, "one or more seeds; got 1.5"),
         ({"lr": {"": "tuned", "adsgd": 0.1}, "tune_seeds": 2}, "none is"),

@@ -1,11 +1,13 @@
-"""A comparison on several cores: the same bytes, whatever is first, fails, is killed or does not fit."""
+"""Runs on several cores: the same bytes, whatever finishes first, fails, is killed or does not fit."""
 
 import json
 import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -13,21 +15,26 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import pandas
 import pytest
+from deadly import deadly_comparison, deadly_sweep
 from rich.console import Console
-from rich.progress import Progress as Bar
 from user_scripts import example
 from warm import Started, on_linux, plant, session, start, until
 
 import offbeat
 from offbeat.cli import console
-from offbeat.core.errors import ContractError, DataError, SettingError
+from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.core.system import machine
-from offbeat.experiments import portions, workers
+from offbeat.experiments import batches, comparison, scheduler, workers
+from offbeat.experiments.batches import PlannedRun, how_many_workers
 from offbeat.experiments.comparison import Plan
-from offbeat.experiments.portions import Portion, crew
 from offbeat.experiments.runs import run_many
-from offbeat.experiments.workers import Processes, Shared
+from offbeat.experiments.scheduler import Batch, Scheduler
+from offbeat.experiments.sweep import running
+from offbeat.experiments.sweep.grid import points
+from offbeat.experiments.sweep.running import sweep
+from offbeat.experiments.workers import Processes
 from offbeat.results.page import page
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import Curve
@@ -40,32 +47,30 @@ FIVE = list(offbeat.ALGORITHMS)
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of some milliseconds are worth workers too."""
-    monkeypatch.setattr(portions, "WORTH", 0.0)
+    monkeypatch.setattr(batches, "WORTH", 0.0)
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch, short: None) -> list[Portion]:
+def shared(monkeypatch: pytest.MonkeyPatch, short: None) -> list[PlannedRun]:
     """What workers took. This process begins nothing before one of them has."""
-    taken, lists = list[Portion](), list[Shared[Any, Any]]()
-    begin, hear = Shared.start, Shared.hear
+    taken, schedulers = list[PlannedRun](), list[Scheduler[Any, Any]]()
+    start_all, submit = Scheduler._start, Processes.submit
 
-    def started(self: Shared[Any, Any]) -> None:
-        lists.append(self)
-        begin(self)
+    def started(self: Scheduler[Any, Any]) -> None:
+        schedulers.append(self)
+        start_all(self)
 
-    def noted(self: Shared[Any, Any], seconds: float) -> Any:
-        news = hear(self, seconds)
-        if news is not None and news[1] is None:
-            taken.append(news[0])
-        return news
+    def noted(self: Processes, work: Any, *arguments: Any) -> Any:
+        taken.extend(arguments[0].runs)
+        return submit(self, work, *arguments)
 
     def patient(*arguments: Any) -> Iterator[Run]:
-        until(lambda: bool(taken) or lists[-1].pool is None or lists[-1].news.qsize() >= 2)
+        until(lambda: bool(taken) or schedulers[-1].pool is None)
         return run_many(*arguments)
 
-    monkeypatch.setattr(Shared, "start", started)
-    monkeypatch.setattr(Shared, "hear", noted)
-    monkeypatch.setattr(portions, "run_many", patient)
+    monkeypatch.setattr(Scheduler, "_start", started)
+    monkeypatch.setattr(Processes, "submit", noted)
+    monkeypatch.setattr(batches, "run_many", patient)
     return taken
 
 
@@ -76,7 +81,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(portions, "Processes", refuse)
+    monkeypatch.setattr(comparison, "Processes", refuse)
 
 
 def plan(algorithms: Any = FIVE, **settings: Any) -> Plan:
@@ -115,7 +120,7 @@ def same(runs: list[Run], others: list[Run]) -> None:
 )
 @pytest.mark.parametrize("keep_traces", [False, True])
 def test_with_workers_everything_is_the_same(
-    shared: list[Portion], settings: dict[str, Any], keep_traces: bool
+    shared: list[PlannedRun], settings: dict[str, Any], keep_traces: bool
 ) -> None:
     threads = threading.active_count()
     made = plan(**settings)
@@ -125,7 +130,7 @@ def test_with_workers_everything_is_the_same(
     same(several, list(made.runs(keep_traces=keep_traces)))
 
 
-def test_compare_in_python_takes_workers(shared: list[Portion]) -> None:
+def test_compare_in_python_takes_workers(shared: list[PlannedRun]) -> None:
     result = offbeat.compare(["adsgd", "rfast"], workers=2, **QUICK)
     assert shared
     same([*result.runs], [*offbeat.compare(["adsgd", "rfast"], **QUICK).runs])
@@ -135,7 +140,7 @@ def test_compare_in_python_takes_workers(shared: list[Portion]) -> None:
         offbeat.compare(workers=1.5, **QUICK)  # type: ignore[arg-type]
 
 
-def test_what_is_told_of_a_run_is_told_once(shared: list[Portion]) -> None:
+def test_what_is_told_of_a_run_is_told_once(shared: list[PlannedRun]) -> None:
     ends, ended = list[str](), list[Run]()
 
     def progress(name: str, now: float, end: float, curve: Curve) -> None:
@@ -147,7 +152,7 @@ def test_what_is_told_of_a_run_is_told_once(shared: list[Portion]) -> None:
         return replace(run, trace=None)
 
     made = plan(seeds=2)
-    runs = list(made.runs(progress, workers=2, ended=seen))
+    runs = list(made.runs(progress, workers=2, on_run=seen))
     assert sorted({name.partition(",")[0] for name in ends}) == sorted(FIVE)
     assert len(ends) == len(ended) == len(runs) == made.count == 10
     assert {run.digest for run in ended} == {run.digest for run in runs}
@@ -155,19 +160,19 @@ def test_what_is_told_of_a_run_is_told_once(shared: list[Portion]) -> None:
     assert all(run.trace is None for run in runs)
 
 
-def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[Portion]) -> None:
+def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[PlannedRun]) -> None:
     list(plan().runs(workers=2))
     assert shared[0].spec.name == "allreduce"
-    assert "rfast" not in {portion.spec.name for portion in shared}  # this process can begin at once
-    by_levels = [portion.asked for portion in plan(seeds=6)._portions(2, False) if portion.spec.free_running]
-    assert [[seed for seed, _, _ in asked] for asked in by_levels] == [[0, 1, 2], [3, 4, 5]]
-    (whole,) = (portion.asked for portion in plan(seeds=6)._portions(1, False) if portion.spec.free_running)
+    assert "rfast" not in {run.spec.name for run in shared}  # this process can begin at once
+    by_levels = [batch.runs for batch in plan(seeds=6)._batches(2, False) if batch.runs[0].spec.free_running]
+    assert [[run.seed for run in runs] for runs in by_levels] == [[0, 1, 2], [3, 4, 5]]
+    (whole,) = (batch.runs for batch in plan(seeds=6)._batches(1, False) if batch.runs[0].spec.free_running)
     assert len(whole) == 6
 
 
 def test_how_far_a_worker_is_can_be_seen(monkeypatch: pytest.MonkeyPatch, short: None) -> None:
-    monkeypatch.setattr(Shared, "take", lambda self: None)
-    monkeypatch.setattr(portions, "TICK", 0.01)
+    only_workers(monkeypatch)
+    monkeypatch.setattr(scheduler, "TICK", 0.01)
     seen = list[tuple[str, float, Curve]]()
     made = plan(["adpsgd", "rfast"], until=1000.0)
     list(made.runs(lambda name, now, end, curve: seen.append((name, now, curve)), workers=2))
@@ -186,7 +191,7 @@ def test_what_is_soon_done_is_done_alone() -> None:
 
 
 @pytest.mark.usefixtures("alone", "short")
-def test_one_portion_or_one_worker_is_done_alone() -> None:
+def test_one_batch_or_one_worker_is_done_alone() -> None:
     assert list(plan("dsgd").runs(workers=8))
     assert list(plan().runs(workers=1))
 
@@ -205,16 +210,16 @@ def test_objects_of_ones_own_stay_in_this_process(own: dict[str, Any]) -> None:
 def test_what_a_gpu_does_stays_in_this_process() -> None:
     made = plan()
     on_gpu = replace(made, experiment=replace(made.experiment, device="cuda"))
-    assert [portion.here for portion in made._portions(4, False)] == [False] * 5
-    assert [portion.here for portion in on_gpu._portions(4, False)] == [True] * 5
+    assert [batch.here for batch in made._batches(4, False)] == [False] * 5
+    assert [batch.here for batch in on_gpu._batches(4, False)] == [True] * 5
 
 
-def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Portion]) -> None:
+def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[PlannedRun]) -> None:
     own = example("memory_efficient").MemoryEfficientADSGD
     made = plan([own, "adsgd", "dsgd", "rfast"])
     runs = list(made.runs(workers=2))
     assert shared
-    assert own.__name__.lower() not in {portion.spec.name for portion in shared}
+    assert own.__name__.lower() not in {run.spec.name for run in shared}
     same(runs, list(made.runs()))
 
 
@@ -227,11 +232,11 @@ def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyP
     holds.
     """
     monkeypatch.setattr(machine, "resident", lambda: 5e8)
-    some = [replace(portion, seconds=10.0) for portion in plan()._portions(4, False)]
+    some = [replace(batch, seconds=10.0) for batch in plan()._batches(4, False)]
 
     def of(free: float) -> tuple[int, str]:
         monkeypatch.setattr(machine, "available", lambda: free)
-        return crew(some, 3, lambda place, kept: 1e9)
+        return how_many_workers(some, 3, lambda place, kept: 1e9)
 
     assert of(float("inf")) == (3, "")
     assert of(5.5e9) == (3, "")
@@ -244,7 +249,7 @@ def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyP
 def test_that_memory_does_not_suffice_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     made, notes = plan(), list[str]()
     monkeypatch.setattr(machine, "available", lambda: 1e6)
-    assert len(list(made.runs(workers=2, note=notes.append))) == 5
+    assert len(list(made.runs(workers=2, on_notice=notes.append))) == 5
     assert notes == ["0.0 GB of memory are free: enough for one process, not for 2."]
 
 
@@ -259,7 +264,7 @@ def test_what_this_process_holds_is_known() -> None:
 # -- what goes wrong -------------------------------------------------------------------------------
 
 
-def test_an_error_of_a_run_arrives(shared: list[Portion], tmp_path: Path) -> None:
+def test_an_error_of_a_run_arrives(shared: list[PlannedRun], tmp_path: Path) -> None:
     delays = tmp_path / "delays.txt"
     delays.write_text("1\n2\n3\n")
     made = plan(compute=f"file {delays}")
@@ -270,31 +275,63 @@ def test_an_error_of_a_run_arrives(shared: list[Portion], tmp_path: Path) -> Non
     assert threading.active_count() == threads
 
 
-def broken(portion: Portion) -> list[portions.Sent]:
+def broken(batch: Batch[PlannedRun], number: int) -> list[batches.Sent]:
     raise ContractError("Agent 3 broke promise c.")
 
 
-def test_a_broken_promise_arrives(shared: list[Portion], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portions, "make_portion", broken)
+def test_a_broken_promise_arrives(shared: list[PlannedRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "make_batch", broken)
     with pytest.raises(ContractError, match=r"^Agent 3 broke promise c\.$"):
         list(plan().runs(workers=2))
 
 
-def deadly(portion: Portion) -> list[portions.Sent]:
-    """Whatever runs in a worker is killed by the system."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    return []
+def only_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process makes nothing while it has workers."""
+    take = Scheduler._next
+    monkeypatch.setattr(Scheduler, "_next", lambda self: take(self) if self.pool is None else None)
 
 
-def test_a_worker_that_is_killed_costs_no_run(shared: list[Portion], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(portions, "make_portion", deadly)
-    notes, made = list[str](), plan(seeds=2)
-    runs = list(made.runs(workers=3, note=notes.append))
-    assert notes == ["A worker was killed (out of memory?). This process makes the other runs, alone."]
-    same(runs, list(made.runs()))
+def compared(folder: Path, notices: list[str]) -> tuple[list[str], str]:
+    made, runs, error = plan("adsgd,dsgd", seeds=3), list[Run](), ""
+    try:
+        for run in made.runs(workers=3, on_notice=notices.append):
+            runs.append(run)
+    except OffbeatError as lost:
+        error = str(lost)
+    same(runs, [run for run in made.runs() if not error or (run.algorithm, run.seed) != ("adsgd", 1)])
+    return [run.digest for run in runs], error
 
 
-def test_a_comparison_that_is_given_up_leaves_nobody(shared: list[Portion]) -> None:
+def swept(folder: Path, notices: list[str]) -> tuple[list[str], str]:
+    grid = {"fixed": QUICK, "grid": {"algorithm": ["adsgd", "dsgd"], "seed": [0, 1, 2]}}
+    failures = sweep(points(grid), folder / "out.parquet", workers=2, on_notice=notices.append)
+    digests = pandas.read_parquet(folder / "out.parquet")["digest"]
+    return list(digests), "; ".join(f"{each.point.named}: {each.failure}" for each in failures)
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("once", [False, True], ids=["always", "once"])
+@pytest.mark.parametrize("make", [compared, swept])
+def test_a_run_that_kills_its_worker_is_named_and_costs_no_other(
+    make: Callable[[Path, list[str]], tuple[list[str], str]],
+    once: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A comparison and a sweep: what was running is made again, one at a time; the user is told once."""
+    if once:
+        monkeypatch.setenv("OFFBEAT_TEST_ONCE", str(tmp_path / "once"))
+    monkeypatch.setattr(comparison, "make_batch", deadly_comparison)
+    monkeypatch.setattr(running, "run_batch", deadly_sweep)
+    only_workers(monkeypatch)
+    threads, notices = threading.active_count(), list[str]()
+    digests, error = make(tmp_path, notices)
+    assert notices == [scheduler.NOTICE] and threading.active_count() == threads
+    assert len(digests) == (6 if once else 5)
+    assert ("seed 1: its worker was killed, again when it ran alone" in error) == (not once)
+
+
+def test_a_comparison_that_is_given_up_leaves_nobody(shared: list[PlannedRun]) -> None:
     threads = threading.active_count()
     runs = plan(seeds=2).runs(workers=2)
     assert isinstance(runs, Iterator)
@@ -303,7 +340,28 @@ def test_a_comparison_that_is_given_up_leaves_nobody(shared: list[Portion]) -> N
     assert threading.active_count() == threads
 
 
-def test_an_interruption_keeps_what_is_there(shared: list[Portion]) -> None:
+def test_what_no_worker_has_begun_does_not_hold_up_the_end() -> None:
+    class Idle:
+        width = 1
+        died: tuple[type[Exception], ...] = (BrokenProcessPool,)
+        begun = Future[Any]()
+
+        def submit(self, work: object, *arguments: object) -> Future[Any]:
+            return self.begun
+
+        def restart(self) -> None: ...
+
+        def close(self) -> None:
+            self.begun.cancel()
+
+    idle = Scheduler[int, int](Idle(), lambda batch, number: [], print, print, print)
+    idle.add([Batch((1,))])
+    next(iter(idle))
+    assert [batch.runs for batch in idle.running.values()] == [(1,)]
+    idle.close()
+
+
+def test_an_interruption_keeps_what_is_there(shared: list[PlannedRun]) -> None:
     """The runs that a worker has ended before those of this process, which come before them in the plan."""
     arrived, made = list[Run](), plan()
 
@@ -315,7 +373,7 @@ def test_an_interruption_keeps_what_is_there(shared: list[Portion]) -> None:
 
     kept = list[Run]()
     with pytest.raises(KeyboardInterrupt):
-        for run in made.runs(workers=2, ended=ended):
+        for run in made.runs(workers=2, on_run=ended):
             kept.append(run)
     assert {run.algorithm for run in arrived} <= {run.algorithm for run in kept}
     assert [run.algorithm for run in kept] == [
@@ -361,16 +419,16 @@ def test_sockets_fit_where_the_folder_for_temporary_files_has_a_long_name(
 
 def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     out = StringIO()
-    told, _ = console.told_by(Bar(console=Console(file=out, width=200)), 10)
+    shown = console.RunsShown(10, console=Console(file=out, width=200))
     for name in ("dsgd", "rfast"):
-        told(name, 12_000.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.9]))
-    told("adsgd", 3_300.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.85]))
+        shown.on_progress(name, 12_000.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.9]))
+    shown.on_progress("adsgd", 3_300.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.85]))
     assert out.getvalue() == ""
     monkeypatch.setattr(console, "EVERY", 0.0)
-    told("adsgd", 3_400.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.852]))
-    told("allreduce", 60.0, 12_000.0, Curve(loss=[0.25]))
-    told("allreduce", 120.0, 12_000.0, Curve(loss=[float("nan")]))
-    told("adsgd", 3_460.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.853]))
+    shown.on_progress("adsgd", 3_400.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.852]))
+    shown.on_progress("allreduce", 60.0, 12_000.0, Curve(loss=[0.25]))
+    shown.on_progress("allreduce", 120.0, 12_000.0, Curve(loss=[float("nan")]))
+    shown.on_progress("adsgd", 3_460.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.853]))
     assert out.getvalue().splitlines() == [
         "adsgd, time 3,400 of 12,000, 85.2 %; 2 of 10 runs done",
         "adsgd, time 3,400 of 12,000, 85.2 %; allreduce, time 60 of 12,000, loss 0.25; 2 of 10 runs done",
@@ -380,7 +438,7 @@ def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytes
 
 # -- real processes --------------------------------------------------------------------------------
 
-SHORT = "import offbeat.experiments.portions; offbeat.experiments.portions.WORTH = 0.0"
+SHORT = "import offbeat.experiments.batches; offbeat.experiments.batches.WORTH = 0.0"
 
 
 def parent(pid: int) -> int:

@@ -41,11 +41,15 @@ ONLY = {
     },
     "time": {"offbeat.cli.console", "offbeat.experiments.runs", *LIVE},
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
-    "threading": {"offbeat.engines.live.node.driver", "offbeat.experiments.workers"},
+    "threading": {
+        "offbeat.engines.live.node.driver",
+        "offbeat.experiments.scheduler",
+        "offbeat.experiments.workers",
+    },
     "multiprocessing": {"offbeat.experiments.workers"},
     "concurrent": {
+        "offbeat.experiments.scheduler",
         "offbeat.experiments.sweep.pools",
-        "offbeat.experiments.sweep.running",
         "offbeat.experiments.workers",
     },
     "asyncio": set(),

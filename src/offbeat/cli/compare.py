@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offbeat.cli.console import progress_bar, told_by
+from offbeat.cli.console import RunsShown
 from offbeat.cli.options import JsonFile, Quiet, ReportFile, with_settings
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
@@ -205,23 +204,17 @@ def _carry_out(
     """
     runs: list[Run] = []
     try:
-        with terminable(), nullcontext() if output.quiet else progress_bar() as bar:
-            told, finished = told_by(bar, plan.count) if bar is not None else (None, None)
+        with terminable(), RunsShown(plan.count, output.quiet) as shown:
 
-            def note(text: str) -> None:
-                if bar is not None:
-                    bar.console.print(text, highlight=False)
-
-            def ended(run: Run) -> Run:
+            def on_run(run: Run) -> Run:
                 if traces is not None and run.trace is not None:
                     output.save(traces / _trace_name(run), run.trace.save, name=False)
-                if finished is not None:
-                    finished(run)
+                shown.on_run(run)
                 return run if run.seed == plan.setups[0].seed else replace(run, trace=None)
 
             for text in announced:
-                note(text)
-            for run in plan.runs(told, traces is not None, workers, ended, note):
+                shown.on_notice(text)
+            for run in plan.runs(shown.on_progress, traces is not None, workers, on_run, shown.on_notice):
                 runs.append(run)
     except KeyboardInterrupt as interrupt:
         return Comparison(runs, interrupted=True, planned=plan.planned), exit_code(interrupt)

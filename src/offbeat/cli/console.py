@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import isfinite
 from time import monotonic
 
@@ -22,15 +22,17 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.text import Text
 
+from offbeat.experiments.sweep.running import SweepProgress
 from offbeat.results.markup import time_text
 from offbeat.results.run import Run
 from offbeat.results.table import WIDTH, lost_again, target_name
 from offbeat.results.values import Curve
-from offbeat.results.values import Progress as Tell
 
 EVERY = 30.0
 """Seconds between the lines that say how far runs are, where there is no terminal that shows it."""
 
+LINES = 20
+"""How many lines say how far a sweep is, where there is no terminal."""
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """What a terminal would obey or cannot show: control characters but for tabs and newlines; bytes that are no
@@ -77,55 +79,81 @@ class Out(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
+def say(text: str) -> None:
+    """Print a line as long as it is."""
+    Out().print(Text(text), soft_wrap=True)
+
+
 def complain(text: str) -> None:
     """Say on standard error what the user should know."""
     Out(stderr=True).print(Text(text), soft_wrap=True)
 
 
-def progress_bar() -> Progress:
-    """A bar on standard error, gone when it is finished."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        console=Out(stderr=True), transient=True,
-    )  # fmt: skip
+class RunsShown:
+    """How far runs are, on standard error: a bar on a terminal, elsewhere a line now and then.
 
-
-def told_by(bar: Progress, count: int) -> tuple[Tell, Callable[[Run], None]]:
-    """A callback for every evaluation and one for every finished run.
-
-    A line shows the runs that each process is making, another how many are done. Where there is no terminal,
-    a line is printed every `EVERY` seconds.
+    Of a comparison a line below the bar shows what each process is making. Use it as a context, at whose end
+    the bar is gone.
     """
-    everything = bar.add_task("runs", total=count)
-    lines, going = dict[str, TaskID](), dict[str, str]()
-    done, said = 0, monotonic()
 
-    def evaluated(name: str, time: float, until: float, curve: Curve) -> None:
-        nonlocal done, said
+    def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
+        """If it is `quiet`, nothing is shown."""
+        console = console or Out(stderr=True)
+        console.quiet = quiet
+        columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+        text = TextColumn("{task.description}")
+        self.bar = Progress(text, *columns, console=console, transient=True, disable=quiet)
+        self.total, self.everything = total, self.bar.add_task("runs", total=total)
+        self.lines, self.going = dict[str, TaskID](), dict[str, str]()
+        self.done, self.shown_at, self.share = 0, monotonic(), -1
+
+    def __enter__(self) -> RunsShown:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def on_notice(self, text: str) -> None:
+        """Show what the user should know."""
+        self.bar.console.print(Text(text))
+
+    def on_progress(self, label: str, time: float, until: float, curve: Curve) -> None:
+        """Show an evaluation of a run."""
         if time >= until or not isfinite(curve.loss[-1]):
-            done += 1
-            bar.advance(everything)
-            going.pop(name, None)
-            if name in lines:
-                bar.remove_task(lines.pop(name))
+            self.done += 1
+            self.bar.advance(self.everything)
+            self.going.pop(label, None)
+            if label in self.lines:
+                self.bar.remove_task(self.lines.pop(label))
             return
         score = f"{100 * curve.accuracy[-1]:.1f} %" if curve.accuracy else f"loss {curve.loss[-1]:.3g}"
-        going[name] = f"{name}, time {time:,.0f} of {until:,.0f}, {score}"
-        if name not in lines:
-            lines[name] = bar.add_task("", total=100)
-        bar.update(lines[name], description=going[name], completed=round(100 * time / until))
-        if not bar.console.is_terminal and monotonic() - said >= EVERY:
-            said = monotonic()
-            bar.console.print(f"{'; '.join(going.values())}; {done} of {count} runs done", highlight=False)
+        self.going[label] = f"{label}, time {time:,.0f} of {until:,.0f}, {score}"
+        if label not in self.lines:
+            self.lines[label] = self.bar.add_task("", total=100)
+        self.bar.update(self.lines[label], description=self.going[label], completed=round(100 * time / until))
+        if monotonic() - self.shown_at >= EVERY:
+            self.shown_at = monotonic()
+            self._line(f"{'; '.join(self.going.values())}; {self.done} of {self.total} runs done")
 
-    def finished(run: Run) -> None:
-        said = [f"{target_name(run)}: {time_text(run.time_to_target)}"] * (
-            run.diverged_at is None or lost_again(run)
-        )
-        said += [] if run.diverged_at is None else [f"diverged by time {run.diverged_at:g}"]
-        outcome = ", then ".join(said)
-        bar.console.print(
-            f"{run.algorithm}, seed {run.seed}: {outcome}  ({run.wall_s:.1f} s)", highlight=False
-        )
+    def on_run(self, run: Run) -> None:
+        """Show what a finished run has reached."""
+        reached = [f"{target_name(run)}: {time_text(run.time_to_target)}"]
+        outcome = reached if run.diverged_at is None or lost_again(run) else []
+        outcome += [] if run.diverged_at is None else [f"diverged by time {run.diverged_at:g}"]
+        self.on_notice(f"{run.algorithm}, seed {run.seed}: {', then '.join(outcome)}  ({run.wall_s:.1f} s)")
 
-    return evaluated, finished
+    def on_sweep(self, now: SweepProgress) -> None:
+        """Show how far a sweep is."""
+        failed, ended = f", {now.failed:,} failed" if now.failed else "", now.done + now.failed
+        if not now.running:  # what was done before says nothing about the time that remains
+            self.bar.reset(self.everything, completed=ended)
+        self.bar.update(self.everything, completed=ended, description=f"{now.running} running{failed}")
+        share = ended * LINES // max(1, self.total)
+        if share > self.share:
+            self.share = share
+            self._line(f"{now.done:,} of {self.total:,} runs done{failed}")
+
+    def _line(self, text: str) -> None:
+        if not self.bar.console.is_terminal:
+            self.on_notice(text)

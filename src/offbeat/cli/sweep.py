@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from offbeat.cli.compare import check_writable
-from offbeat.cli.console import Out, progress_bar
+from offbeat.cli.console import RunsShown, complain, say
 from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.sweep.grid import Point, read_grid
-from offbeat.experiments.sweep.running import Progress, sweep
+from offbeat.experiments.sweep.running import SweepProgress, sweep
 from offbeat.experiments.sweep.store import Store
 from offbeat.experiments.sweep.work import Outcome
 
 SHOWN = 10
 """Points, or failures, of which a list shows no more."""
-
-LINES = 20
-"""How many lines of progress there are where the output is no terminal."""
 
 
 def register(app: typer.Typer) -> None:
@@ -104,79 +98,48 @@ def sweep_command(
     if not dry_run:
         _run(points, path, workers, ray, quiet)
     elif not quiet:
-        _announce(Out(), points, Store(path))
+        _announce(points, Store(path))
 
 
 def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool) -> None:
     """Sweep, say how it went, and exit with the code for it."""
-    last, failures, code = Progress(len(points), 0), list[Outcome](), 0
+    last, failures, code = SweepProgress(len(points), 0), list[Outcome](), 0
     output = Outputs(quiet)
-    with terminable(), nullcontext(lambda now: None) if quiet else _shown(len(points)) as tell:
+    with terminable(), RunsShown(len(points), quiet) as shown:
 
-        def told(now: Progress) -> None:
+        def on_progress(now: SweepProgress) -> None:
             nonlocal last
             last = now
-            tell(now)
+            shown.on_sweep(now)
 
         try:
-            sweep(points, path, workers, ray, told, failures.append)
+            sweep(points, path, workers, ray, on_progress, failures.append, shown.on_notice)
         except KeyboardInterrupt as interrupt:
             code = exit_code(interrupt)
         except Exception as error:  # whatever it is, it costs no run that is finished
             output.error = error
     done = f"{last.done:,} of {last.total:,} runs are done"
     if code:
-        _say(Out(stderr=True), f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
+        complain(f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
     else:
         output.say(Text(f"{done}." if output.error is not None else f"{done}. Written: {path}"))
-    _complain(failures)
+    _list(complain, [f"Failed: {one.point.named}: {one.failure}" for one in failures], "more failed")
+    if failures:
+        complain("The same command tries these again.")
     output.close()
     if code or failures:
         raise typer.Exit(code or 1)
 
 
-@contextmanager
-def _shown(total: int) -> Iterator[Callable[[Progress], None]]:
-    """A bar on a terminal; elsewhere a line now and then."""
-    with progress_bar() as bar:
-        task = bar.add_task("runs", total=total)
-        lines, terminal = -1, bar.console.is_terminal
-
-        def tell(now: Progress) -> None:
-            nonlocal lines
-            failed = f", {now.failed:,} failed" if now.failed else ""
-            if not now.running:  # what was done before says nothing about the time that remains
-                bar.reset(task, completed=now.done + now.failed)
-            bar.update(task, completed=now.done + now.failed, description=f"{now.running} running{failed}")
-            if now.note:
-                bar.console.print(escape(now.note), highlight=False)
-            reached = (now.done + now.failed) * LINES // max(1, total)
-            if not terminal and reached > lines:
-                lines = reached
-                _say(bar.console, f"{now.done:,} of {total:,} runs done{failed}")
-
-        yield tell
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(Text(text), soft_wrap=True)
-
-
-def _announce(console: Console, points: list[Point], store: Store) -> None:
+def _announce(points: list[Point], store: Store) -> None:
     missing = [point for point in points if not store.has(point)]
-    _say(console, f"{len(points):,} runs: {len(points) - len(missing):,} done, {len(missing):,} to do.")
-    for point in missing[:SHOWN]:
-        _say(console, f"  {point.named}")
-    if len(missing) > SHOWN:
-        _say(console, f"  and {len(missing) - SHOWN:,} more")
+    say(f"{len(points):,} runs: {len(points) - len(missing):,} done, {len(missing):,} to do.")
+    _list(say, [f"  {point.named}" for point in missing], "more", "  ")
 
 
-def _complain(failures: list[Outcome]) -> None:
-    """Which runs failed, and why."""
-    console = Out(stderr=True)
-    for failure in failures[:SHOWN]:
-        _say(console, f"Failed: {failure.point.named}: {failure.failure}")
-    if len(failures) > SHOWN:
-        _say(console, f"and {len(failures) - SHOWN:,} more failed")
-    if failures:
-        _say(console, "The same command tries these again.")
+def _list(show: Callable[[str], None], lines: list[str], rest: str, indent: str = "") -> None:
+    """The first of these lines, and how many more there are."""
+    for line in lines[:SHOWN]:
+        show(line)
+    if len(lines) > SHOWN:
+        show(f"{indent}and {len(lines) - SHOWN:,} {rest}")

@@ -1,8 +1,8 @@
-"""The search for an algorithm's own best step: which steps are tried, and how they are judged.
+"""Learning rates: those that are asked for, and the search for an algorithm's own best one.
 
-Every step is tried in the same worlds, of several seeds, none of which is compared afterwards. First those of
+Every learning rate is tried in the same worlds, of several seeds, none of which is compared afterwards. First those of
 a grid, then, `ROUNDS` times, two more around the best so far (`between`): (8 + 2 * 2) * 3 runs if nothing
-else is said. A step is judged by the median over the seeds of one of `CRITERIA`; where that is never met, or
+else is said. One is judged by the median over the seeds of one of `CRITERIA`; where that is never met, or
 medians are equal, by the median of the final loss, and then the smaller is better. One that is not stable
 (`unstable`) is taken only if none is.
 """
@@ -12,23 +12,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from numbers import Real
 from statistics import median
+from typing import Any
 
+from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
 from offbeat.results.run import Run
 from offbeat.results.values import Tried, Tuning, spread
 
+LearningRates = float | str | Sequence[float] | Mapping[str, Any]
+
 CRITERIA = {
     "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the smallest "
-    "that a stable step of the grid ends with (the median); where the target is a loss, when that is met",
+    "that a stable one of the grid ends with (the median); where the target is a loss, when that is met",
     "target": "when the target is met",
     "final": "the average model's loss at the end",
 }
-"""What a step can be judged by: the smaller, the better."""
+"""What a learning rate can be judged by: the smaller, the better."""
 
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""The steps that are tried first, if nothing else is said (times n for R-FAST)."""
+"""The learning rates that are tried first, if nothing else is said (times n for R-FAST)."""
 
 SEEDS = 3
 ROUNDS = 2
@@ -46,8 +51,8 @@ had.
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How steps are to be tuned: the criterion, the steps to begin with, in how many worlds.
+class TuneSettings:
+    """How learning rates are to be tuned: the criterion, those to begin with, in how many worlds.
 
     Raises SettingError for what makes no sense.
     """
@@ -65,40 +70,93 @@ class Asked:
             if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf
         ]
         if wrong or not self.grid or len(set(self.grid)) < len(self.grid):
-            raise SettingError(f"The grid of tuning has one or more different steps > 0; got {[*self.grid]}.")
+            raise SettingError(
+                f"The grid of tuning has one or more different learning rates > 0; got {[*self.grid]}."
+            )
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds < AWAY:
-            raise SettingError(f"Steps are tuned over one or more seeds; got {self.seeds!r}.")
+            raise SettingError(f"Learning rates are tuned over one or more seeds; got {self.seeds!r}.")
 
     @property
     def most(self) -> int:
-        """How many runs the search for one algorithm's step makes, at most."""
+        """How many runs the search for one algorithm's learning rate makes, at most."""
         return (len(self.grid) + 2 * ROUNDS * (len(self.grid) > 1)) * self.seeds
+
+
+def learning_rates(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list[float] | None]:
+    """The learning rates of each algorithm; None where they are to be tuned. n: how many agents.
+
+    A mapping gives them by algorithm, and by "" for all that it does not name.
+    """
+    own: dict[str, Any] = dict(lr) if isinstance(lr, Mapping) else {}
+    base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
+    names = [spec.name for spec in specs]
+    for name in own:
+        if name not in names:
+            hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(name, names, n=1)) else ""
+            raise SettingError(
+                f"A learning rate was given for '{name}', which is not compared.{hint} Compared: "
+                f"{', '.join(names)}."
+            )
+    several = [base] if isinstance(base, Real) else base
+    numbers = [*own.values(), *(several if isinstance(several, Sequence) and base != "tuned" else ())]
+    wrong = [value for value in numbers if isinstance(value, bool) or not isinstance(value, Real)]
+    if wrong or not isinstance(several, Sequence) or (isinstance(base, str) and base != "tuned"):
+        got = wrong[0] if wrong and not isinstance(base, str) else base
+        raise SettingError(f"A learning rate is a number, several numbers, or 'tuned'; got {got!r}.")
+    common = None if base == "tuned" else [float(value) for value in several]
+    if common is not None and len(set(common)) < max(1, len(common)):
+        raise SettingError(f"Expected one or more different learning rates; got {common}.")
+
+    def of(spec: Algorithm) -> list[float] | None:
+        if spec.name in own:
+            return [float(own[spec.name])]
+        return None if common is None else [spec.default_lr(value, n) for value in common]
+
+    return [of(spec) for spec in specs]
+
+
+def tune_settings(lrs: Sequence[list[float] | None], target: float | None, **given: Any) -> TuneSettings:
+    """How learning rates are tuned. Raises SettingError for what makes no sense."""
+    given = {name.removeprefix("tune_"): value for name, value in given.items() if value is not None}
+    if given and None not in lrs:
+        raise SettingError(
+            f"'tune_{next(iter(given))}' says how learning rates are tuned, and none is; expected lr = 'tuned' "
+            "with it."
+        )
+    if "grid" in given:
+        given["grid"] = tuple(given["grid"]) if isinstance(given["grid"], Iterable) else (given["grid"],)
+    tune = TuneSettings(**given)
+    if tune.by == "target" and target is None:
+        raise SettingError(
+            "Learning rates cannot be tuned by the target, for there is none; expected a target, or 'loss'."
+        )
+    return tune
 
 
 @dataclass
 class Search:
-    """The search for one algorithm's step: told of every run, it says which steps are to be tried next.
+    """The search for one algorithm's learning rate: told of every run, it says which are to be tried next.
 
     Attributes:
-        steps: those of the grid, as the algorithm takes them
+        grid: the learning rates to begin with, as the algorithm takes them
         seeds: of the worlds that they are tried in
     """
 
-    asked: Asked
-    steps: Sequence[float]
+    settings: TuneSettings
+    grid: Sequence[float]
     seeds: Sequence[int]
     level: float | None = field(init=False, default=None)
     rounds: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.runs: dict[float, list[Run]] = {lr: [] for lr in self.steps}
+        self.runs: dict[float, list[Run]] = {lr: [] for lr in self.grid}
 
     def add(self, run: Run) -> list[float] | None:
-        """The steps to try next, none if the search is over; or None while runs of this round are missing."""
+        """The learning rates to try next, none if the search is over; or None while runs of this round are missing."""
         self.runs[run.lr].append(replace(run, models=(), trace=None))
         if any(len(runs) < len(self.seeds) for runs in self.runs.values()):
             return None
-        if not self.rounds and self.asked.by == "loss":
+        if not self.rounds and self.settings.by == "loss":
             self.level = level(self.runs)
         self.rounds += 1
         more = between(self.runs, self.best) if self.rounds <= ROUNDS else []
@@ -107,19 +165,19 @@ class Search:
 
     @property
     def best(self) -> float:
-        """The best of the steps that have been tried."""
-        judged = [(outcome_of(runs, self.asked.by, self.level), lr) for lr, runs in self.runs.items()]
+        """The best of those that have been tried."""
+        judged = [(outcome_of(runs, self.settings.by, self.level), lr) for lr, runs in self.runs.items()]
         return min(judged, key=lambda one: (bool(one[0].unstable), *_order(one[0]), one[1]))[1]
 
     @property
     def found(self) -> Tuning:
         """All that was tried, and what it gave."""
-        tried = {lr: outcome_of(runs, self.asked.by, self.level) for lr, runs in sorted(self.runs.items())}
-        return Tuning(self.asked.by, self.level, self.asked.grid, tuple(self.seeds), tried)
+        tried = {lr: outcome_of(runs, self.settings.by, self.level) for lr, runs in sorted(self.runs.items())}
+        return Tuning(self.settings.by, self.level, self.settings.grid, tuple(self.seeds), tried)
 
 
 def outcome_of(runs: Sequence[Run], by: str, at: float | None) -> Tried:
-    """What a step gave, from its runs of all seeds; at: the level of loss that stops the clock."""
+    """What a learning rate gave, from its runs of all seeds; at: the level of loss that stops the clock."""
     ordered = sorted(runs, key=lambda run: run.seed)
     ends = [run.final["loss"] if run.diverged_at is None else None for run in ordered]
     why = next((why for run in ordered if (why := unstable(run))), "")
@@ -164,7 +222,7 @@ def unstable(run: Run) -> str:
 
 
 def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
-    """The loss that stops the clock for the criterion "loss"; None if no step lowers the loss."""
+    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss."""
     first = next(iter(runs.values()))[0]
     if first.measure != "accuracy" and first.settings["target"] is not None:
         target: float = first.settings["target"]
@@ -177,15 +235,15 @@ def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
 
 
 def between(tried: Iterable[float], best: float) -> list[float]:
-    """Two more steps: half-way from the best to its neighbours; at an edge, a third and two thirds to its
+    """Two more learning rates: half-way from the best to its neighbours; at an edge, a third and two thirds to its
     one.
 
-    Ways are those of logarithms, steps are rounded to three digits.
+    Ways are those of logarithms, the results are rounded to three digits.
     """
-    steps = sorted(tried)
-    at = steps.index(best)
-    around = [steps[k] for k in (at - 1, at + 1) if 0 <= k < len(steps)]
+    lrs = sorted(tried)
+    at = lrs.index(best)
+    around = [lrs[k] for k in (at - 1, at + 1) if 0 <= k < len(lrs)]
     parts = (1 / 2,) if len(around) == 2 else (1 / 3, 2 / 3)
     shares = [(other, part) for other in around for part in parts]
     found = [float(f"{best * (other / best) ** share:.3g}") for other, share in shares]
-    return [step for step in dict.fromkeys(found) if step not in steps]
+    return [lr for lr in dict.fromkeys(found) if lr not in lrs]

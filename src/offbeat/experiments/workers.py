@@ -1,21 +1,19 @@
-"""Worker processes of this machine: a pool of them, and a list of work that they share with this process."""
+"""Worker processes of this machine."""
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
-from queue import Empty, PriorityQueue, SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,7 +21,6 @@ from offbeat.core.errors import SettingError
 from offbeat.core.system.machine import cores
 from offbeat.core.system.signals import HANG_UP
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SOCKETS = 107 - len("/pymp-12345678/listener-12345678")
@@ -84,7 +81,10 @@ class Processes:
 
     def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Have a worker do something. The first call waits until the server has imported everything."""
-        return self.executor.submit(work, *arguments)
+        try:
+            return self.executor.submit(work, *arguments)
+        except (OSError, EOFError) as error:  # the server that workers are forked from was killed
+            raise BrokenProcessPool(str(error)) from error
 
     def restart(self) -> None:
         """New workers for those of which one was killed: the others have ended with it."""
@@ -101,78 +101,6 @@ class Processes:
 def board(count: int) -> Any:
     """Zeros, float64 [count], that workers write and this process reads."""
     return get_context("forkserver").RawArray("d", count)
-
-
-class Shared(Generic[Item, Result]):
-    """A list of work that this process and its workers take from, the smallest rank first.
-
-    Every worker has a thread here, which hands it one thing after another, from `start` on. When a worker is
-    killed all of them end, and what is waiting is left to this process.
-
-    Attributes:
-        pool: the workers; None: this process is alone
-        work: what a worker does with an item
-    """
-
-    def __init__(self, pool: Processes | None, work: Callable[[Item], Result]) -> None:
-        self.pool, self.work = pool, work
-        self.waiting = PriorityQueue[tuple[float, int, Item | None]]()
-        self.news = SimpleQueue[tuple[Item, Future[Result] | None]]()
-        self.threads = list[threading.Thread]()
-
-    def start(self) -> None:
-        """Let the workers begin. They need some time for that: what should not wait is taken before."""
-        if self.pool is not None:
-            for _ in range(self.pool.width):
-                self.threads.append(threading.Thread(target=self._serve, args=(self.pool,), daemon=True))
-                self.threads[-1].start()
-
-    def put(self, rank: float, number: int, item: Item) -> None:
-        """Add an item. number: decides between equal ranks; no two have the same."""
-        self.waiting.put((rank, number, item))
-
-    def take(self) -> Item | None:
-        """The next item, for this process; None if nothing is waiting."""
-        try:
-            return self.waiting.get_nowait()[2]
-        except Empty:
-            return None
-
-    def hear(self, seconds: float) -> tuple[Item, Future[Result] | None] | None:
-        """An item that a worker has begun (None) or ended (a future that is done); None if there is no news
-        so long.
-        """
-        try:
-            return self.news.get(timeout=seconds) if seconds else self.news.get_nowait()
-        except Empty:
-            return None
-
-    def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
-        for place, _ in enumerate(self.threads):
-            self.waiting.put((-math.inf, place, None))
-        if self.pool is not None:
-            self.pool.close()
-        for thread in self.threads:
-            thread.join()
-
-    def _serve(self, pool: Processes) -> None:
-        while (item := self.waiting.get()[2]) is not None:
-            self.news.put((item, None))
-            try:
-                future = pool.submit(self.work, item)
-            except (
-                Exception
-            ) as error:  # of a pool that is broken, closed or cannot be had: whoever hears it decides
-                future = Future()
-                lost = isinstance(
-                    error, OSError | EOFError
-                )  # the server that workers are forked from was killed
-                future.set_exception(BrokenProcessPool(str(error)) if lost else error)
-            wait([future])
-            self.news.put((item, future))
-            if future.exception() is not None:
-                return
 
 
 @contextmanager

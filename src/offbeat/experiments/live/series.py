@@ -66,7 +66,7 @@ class Series:
             )
         lr = {"" if name == ALL else name: rates for name, rates in asked["lr"].items()}
         plan = comparison.plan(asked["algorithms"], lr=lr, seed=asked["seed"], **e)
-        if None in plan.steps:
+        if None in plan.lrs:
             raise SettingError(
                 "Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the learning rate."
             )
@@ -80,7 +80,7 @@ class Series:
                     checkpoint_every=CheckpointPolicy.parse(how["checkpoint_every"]),
                 ),
             )
-            for spec, rates in zip(plan.specs, plan.steps, strict=True) for rate in rates or []
+            for spec, rates in zip(plan.specs, plan.lrs, strict=True) for rate in rates or []
         ]  # fmt: skip
         return Series(plan.setups[0], runs)
 

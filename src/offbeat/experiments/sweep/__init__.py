@@ -4,9 +4,8 @@
     record    a run -> a row of the table, and the Parquet file
     store     the folder of finished rows: what makes a sweep go on where it stopped
     work      what a worker does with a batch of points
-    pools     the workers: processes of this machine (`offbeat.experiments.workers`), or tasks of a Ray
-        cluster
-    running   all of it together: `sweep`
+    pools     workers that are tasks of a Ray cluster; others: `offbeat.experiments.workers`
+    running   all of it together, with a `Scheduler`: `sweep`
 
 From Python:
 

@@ -1,33 +1,15 @@
-"""The workers of a sweep: processes of this machine (`offbeat.experiments.workers`), or tasks of a Ray
-cluster.
-"""
+"""Workers of a sweep that are tasks of a Ray cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from offbeat.core.errors import SettingError
 
 Result = TypeVar("Result")
-
-
-class Pool(Protocol):
-    """Workers. width: how many things they do at once; died: what is raised where a worker was killed."""
-
-    width: int
-    died: tuple[type[Exception], ...]
-
-    def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Have a worker do something."""
-
-    def restart(self) -> None:
-        """Go on after a worker was killed. Nothing is running."""
-
-    def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
 
 
 class Ray:
@@ -50,9 +32,12 @@ class Ray:
                 "ray://HOST:PORT of a cluster that runs."
             ) from None
         self.ray: Any = ray
+        lost = ray.exceptions
         self.died: tuple[type[Exception], ...] = (
-            ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError,
-        )  # fmt: skip
+            lost.WorkerCrashedError,
+            lost.NodeDiedError,
+            lost.OutOfMemoryError,
+        )
         self.width = width or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.task = cache(ray.remote(num_cpus=1, max_retries=0))
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby, islice
 from typing import Any
 
 from offbeat.algorithms import find
@@ -12,12 +13,13 @@ from offbeat.core.errors import OffbeatError
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_many
+from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import row_of
 
 AT_ONCE = 4
-"""Points in a portion, at most: few enough that all cores have something to do, and that little is lost with
+"""Points in a batch, at most: few enough that all cores have something to do, and that little is lost with
 one."""
 
 
@@ -30,47 +32,46 @@ class Outcome:
     failure: str = ""
 
 
-def batches(points: Sequence[Point]) -> list[list[Point]]:
-    """The points in the portions that a worker takes at once, in order: neighbours that differ in seed or
-    step alone.
+def batches(points: Sequence[Point]) -> Iterator[Batch[Point]]:
+    """The points, in order, in batches: neighbours that differ in seed or learning rate alone.
 
     Such runs may lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
     """
-    together: list[list[Point]] = []
-    for point in points:
-        last = together[-1] if together else []
-        alike = bool(last) and (last[0].experiment, last[0].algorithm) == (point.experiment, point.algorithm)
-        if alike and len(last) < AT_ONCE:
-            last.append(point)
-        else:
-            together.append([point])
-    return together
+    for _, alike in groupby(points, key=lambda point: (point.experiment, point.algorithm)):
+        while some := tuple(islice(alike, AT_ONCE)):
+            yield Batch(some)
 
 
-def run_batch(batch: Sequence[Point]) -> list[Outcome]:
-    """Make these runs; one that fails does not disturb the others."""
+def run_batch(batch: Batch[Point], number: int = 0) -> list[Outcome]:
+    """Make these runs as the worker of this number; one that fails does not disturb the others."""
     try:
-        return _together(batch)
+        return _together(batch.runs)
     except Exception:  # whose fault it is shows when each is on its own
-        return [_run(point) for point in batch]
+        return [_run(point) for point in batch.runs]
 
 
-def _together(batch: Sequence[Point]) -> list[Outcome]:
-    row = find(batch[0].algorithm)
-    how = batch[0].experiment.executor
-    jobs = [Job(_setup(each.experiment, each.seed), row, each.lr, how, keep_trace=False) for each in batch]
+def reason(error: BaseException) -> str:
+    """Why there is no row, in one line."""
+    return (
+        str(error)
+        if isinstance(error, OffbeatError)
+        else f"{type(error).__name__}: {' '.join(str(error).split())}"
+    )
+
+
+def _together(points: Sequence[Point]) -> list[Outcome]:
+    spec = find(points[0].algorithm)
+    how = points[0].experiment.executor
+    jobs = [Job(_setup(each.experiment, each.seed), spec, each.lr, how, keep_trace=False) for each in points]
     runs = run_many(jobs)
-    return [Outcome(point, row_of(point, run)) for point, run in zip(batch, runs, strict=True)]
+    return [Outcome(point, row_of(point, run)) for point, run in zip(points, runs, strict=True)]
 
 
 def _run(point: Point) -> Outcome:
     try:
-        (outcome,) = _together([point])
-        return outcome
-    except OffbeatError as error:
-        return Outcome(point, failure=str(error))
+        return _together([point])[0]
     except Exception as error:  # whatever it is, the other points go on
-        return Outcome(point, failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return Outcome(point, failure=reason(error))
 
 
 @lru_cache(maxsize=AT_ONCE)
