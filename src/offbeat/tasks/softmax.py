@@ -239,7 +239,8 @@ def reference(x: Tensor, y: Tensor, classes: int, model: Tensor, reg: float) -> 
     logits = (a.shape[1] / LANES + 12) * EPSILON * (a.abs() @ w.abs().T + c.abs()).amax(1, keepdim=True)
     off = p * (2 * logits.expm1() + (classes + 12) * EPSILON) + 2 * EPSILON * target
     off = off * each + (len(x) + 4) * EPSILON * (p + target) * each
-    bound = torch.cat((off.T.mm(a.abs()).flatten(), off.sum(0))) + 8 * EPSILON * regular.abs()
+    bound = torch.cat((off.T.mm(a.abs()).flatten(), off.sum(0)))
+    bound += (len(x) + 8) * EPSILON * regular.abs()  # the sum over the samples begins with it
     return gradient, float(cross_entropy(z, y)), bound + 1e-30
 
 

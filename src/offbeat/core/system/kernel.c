@@ -1,13 +1,13 @@
 /* out = sum_k c_k v_k in one trip through memory: see kernel.py.
 
-   A tile of a few cache lines is summed over all terms before it is written, so `out` and `also` may each be one
-   of the v_k. The sums are torch's, bit for bit: the first term is a product, every other one a fused
+   A tile of a few cache lines is summed over all terms before it is written, so `out` and `also` may each be
+   one of the v_k. The sums are torch's, bit for bit: the first term is a product, every other one a fused
    multiply-add (-DFUSED=1) or, where torch has none, a product and a sum (-DFUSED=0). Compile with
    -ffp-contract=off: the compiler must not choose for itself.
 
-   With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on, what
-   is written to memory that is not also read goes around the caches: that saves reading each line before it is
-   overwritten. It costs more than it saves where the lines are in a cache anyway: in place, or in short
+   With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on,
+   what is written to memory that is not also read goes around the caches: that saves reading each line before
+   it is overwritten. It costs more than it saves where the lines are in a cache anyway: in place, or in short
    vectors. */
 
 #include <math.h>
@@ -112,11 +112,11 @@ static inline void fetch(const void *tile)
 LINEAR(linear_float, float, fmaf)
 LINEAR(linear_double, double, fma)
 
-/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1]. No row
-   is written and read. `v` and `narrow` have room for the terms of the longest form. */
+/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1]. No
+   row is written and read. `v` and `narrow` have room for the terms of the longest form. */
 #define ROWS(name, linear, T)                                                                                \
-    void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot, const double *c,\
-              size_t m, const T **v, T *narrow)                                                              \
+    void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot,              \
+              const double *c, size_t m, const T **v, T *narrow)                                             \
     {                                                                                                        \
         for (size_t r = 0; r < m; r++) {                                                                     \
             size_t terms = 0;                                                                                \
@@ -133,10 +133,11 @@ ROWS(rows_double, linear_double, double)
 
 /* A function that writes gradients at rows of a pool into other rows of it; 0 if it could. */
 typedef int gradients(const void *task, const float *pool, size_t rows, const int64_t *from, float *out,
-                      size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch, float reg);
+                      size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch,
+                      float reg);
 
-/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then the
-   forms. A chunk's gradients are still in the caches when they are mixed. */
+/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then
+   the forms. A chunk's gradients are still in the caches when they are mixed. */
 int steps_float(gradients *evaluate, const void *task, float reg, float *pool, size_t rows, size_t n,
                 const int64_t *from, const int64_t *scratch, const int64_t *index, size_t batch,
                 const int64_t *bounds, size_t chunks, const int64_t *out, const int64_t *first,
