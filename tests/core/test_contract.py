@@ -323,3 +323,14 @@ def test_a_nonlinear_rule_is_an_opaque_node() -> None:
     sim = started(Clipped(), topology="grid", check=False)
     sim.run(50)
     assert 0 < sim.actors[0].model.norm() < started("adsgd").task.initial()[0].numel()
+
+
+def test_two_simulations_may_take_turns_in_one_process() -> None:
+    """Each engine settles what its own handlers built, and nothing else."""
+    alone = started("rfast")
+    alone.run(30)
+    turns = [started("rfast"), started("adpsgd")]
+    for time in range(0, 31, 3):
+        for sim in turns:
+            sim.run(time)
+    assert turns[0].recorder.trace().digest() == alone.recorder.trace().digest()

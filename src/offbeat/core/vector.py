@@ -203,15 +203,15 @@ def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
 
 
 def lazy(make: Callable[[], Parts]) -> Vector:
-    """A vector that is computed only if somebody reads it. For engines, which keep what `make` reads until then."""
+    """Computed only if somebody reads it. For engines, which keep what `make` reads until then."""
     v = Vector()
     v._make = make
     return v
 
 
 Torn = Callable[[Sequence[Vector]], Sequence[Vector]]
-"""Is given the late-bound vectors that were used; says which of them were overwritten meanwhile, moved on to a
-newer version by then."""
+"""Is given the late-bound vectors that were used; says which of them were overwritten meanwhile, moved on
+to a newer version by then."""
 
 
 class Scope:
@@ -257,7 +257,7 @@ class Scope:
             v._terms, v._of, v._make, v._out, v._open, v._final = (), (), None, None, False, False
 
     def force(self, torn: Torn | None = None) -> list[Vector]:
-        """Within a handler: evaluate for good what has been built so far; which vectors these are. See `settle`."""
+        """Within a handler: evaluate for good what has been built so far, and return it. See `settle`."""
         kept = []
         for ref in self.born:
             v = ref()
@@ -308,7 +308,7 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
 
 
 def _raw(v: Vector) -> Parts:
-    """The parts as they lie in memory; a late-bound vector may give others to those who ask it for `parts`."""
+    """The parts as they lie in memory; a late-bound vector may give others to who asks for `parts`."""
     return v._parts if v._parts is not None else v.parts
 
 
@@ -363,7 +363,7 @@ def finite(tensors: Iterable[Tensor]) -> bool:
 
 
 def difference(x: Vector, y: Vector) -> Vector:
-    """x - y, whose terms go into whatever it is added to or taken from: x - (x - y) is 0 x + y, y to the bit."""
+    """x - y, whose terms go into what it is added to or taken from: x - (x - y) is 0 x + y, y to the bit."""
     v = x - y
     v._open = True
     return v

@@ -1,4 +1,4 @@
-"""Messages: what an agent has to send, one server, first come first served; and what becomes of a register's."""
+"""What an agent has to send: one server, first come first served. What a reader holds of a register."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def vectors(message: Message) -> dict[str, Vector]:
 
 
 class LateBound:
-    """What the reader of a register holds: a message whose vectors move on to every version that is handed over."""
+    """What the reader of a register holds: a message whose vectors move on to every newer version."""
 
     __slots__ = ("_message", "_vectors")
 
@@ -111,7 +111,7 @@ class LateBound:
 
 
 def added(older: Message, newer: Message) -> Message:
-    """Two accumulated messages as one: vectors are summed, of anything else, stamps too, the newer one stays."""
+    """Two accumulated messages as one: vectors are summed; anything else, stamps too, is the newer one's."""
     before, sums = vectors(older), {}
     for name, v in vectors(newer).items():
         sums[name] = before[name] + v

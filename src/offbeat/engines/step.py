@@ -6,8 +6,8 @@
     a model that is not finite takes its former value again, where updates are looked at
     the event and the write are recorded; what was asked for is performed
 
-A write is a *step* too if its handler asks for the next gradient, unless that was `rejoin`. The simulator, the
-live node and the replay differ in how they settle, record and perform: each is an `Engine`.
+A write is a *step* too if its handler asks for the next gradient, unless that was `rejoin`. The simulator,
+the live node and the replay differ in how they settle, record and perform: each is an `Engine`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Engine(Protocol):
         """Record a write, into which these versions of others entered."""
 
     def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
-        """All is recorded, nothing performed yet. refused: the new model was not finite, and is the former one."""
+        """All is recorded, nothing performed. refused: the new model was not finite: it is the former one."""
 
     def compute(self, actor: Actor, x: Vector) -> None:
         """Start a gradient at x."""
@@ -64,7 +64,7 @@ class SkipNotFinite:
     """
 
     def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
-        """Whether these numbers, `what` they are, are not finite, so that the update of this step is skipped."""
+        """Whether these numbers, `what` they are, are not finite: the update of this step is skipped."""
         return not finite(tensors)
 
     def gradient(self, g: Vector, step: int) -> Vector:
@@ -86,9 +86,6 @@ class Actor:
         model, version, steps: the newest model, how often it was written, how many gradients were applied
         at: where the gradient is taken that is outstanding; None: the agent has not asked for one
     """
-
-    __slots__ = ("_allowed", "_engine", "_guard", "_neighbours", "_record", "agent", "at", "me", "model", "steps",
-                 "version")  # fmt: skip
 
     def __init__(
         self,
@@ -150,7 +147,7 @@ class Actor:
                 engine.give(self, MEDIUM[type(effect)], effect.to, message)
 
     def _stamped(self, effects: list[Effect]) -> bool:
-        """Stamp what is given away without a stamp: it is of this version. Returns whether some is late bound.
+        """Stamp what is given away without a stamp, with this version. Returns whether some is late bound.
 
         Raises ContractError for what the agent has promised not to ask for.
         """

@@ -50,14 +50,13 @@ class Heap:
             call(*args)
 
     def standstill(self, incarnation: Sequence[int], waiting: int, stepped: bool) -> str | None:
-        """From when on nothing happens any more; None if something is scheduled for an agent that has not died
-        since.
+        """From when on nothing happens any more; None if something is scheduled for an agent that lives.
 
         Args:
             incarnation: of every agent; negative of the dead
             waiting: versions of registers that nobody has read
-            stepped: whether any agent ever made a step; where none died either, the algorithm's first handlers
-                are to blame
+            stepped: whether any agent ever made a step; where none died either, the algorithm's first
+                handlers are to blame
         """
         for time, _, kind, _, _, args in self.events:
             if time == math.inf:
@@ -72,4 +71,5 @@ class Heap:
             return "no agent is alive any more"
         blamed = "; none ever made a step: do start and on_gradient call self.compute(self.x)?"
         never = "" if stepped or any(k != 1 for k in incarnation) else blamed
-        return f"no agent computes or will be woken from time {self.now:g} on; {waiting} messages are waiting{never}"
+        ended = f"no agent computes or will be woken from time {self.now:g} on"
+        return f"{ended}; {waiting} messages are waiting{never}"

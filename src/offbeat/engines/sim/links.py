@@ -1,4 +1,4 @@
-"""What agents give one another in a simulation: one transmission at a time for each sender, and what has arrived."""
+"""What agents give one another in a simulation: a sender's transmissions, one at a time; what has arrived."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Links:
     """
 
     def __init__(
-        self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope, incarnation: list[int],
-        deliver: Callable[[int, Transmission, Message], None],
+        self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope,
+        incarnation: list[int], deliver: Callable[[int, Transmission, Message], None],
     ) -> None:  # fmt: skip
         agents, seed = range(len(incarnation)), world.seed
         self.heap, self.recorder, self.scope = heap, recorder, scope

@@ -13,8 +13,8 @@ class Membership:
 
     Attributes:
         alive: the living
-        incarnation: how often each agent has begun, from 1; of the dead the negative number. What was scheduled
-            for one incarnation, or given to it, is nothing to the next
+        incarnation: how often each agent has begun, from 1; of the dead the negative number. What was
+            scheduled for one incarnation, or given to it, is nothing to the next
     """
 
     def __init__(self, topology: Topology) -> None:
@@ -31,7 +31,7 @@ class Membership:
         return [j for j in self.topology.peers(i) if j in self.alive and j != i]
 
     def donor(self, i: int) -> int:
-        """Whose model agent i returns with: a living neighbour's, if there is one, else another's, else its own."""
+        """Whose model agent i returns with: a living neighbour's, else another's, else its own."""
         return next(iter([*self.peers(i), *sorted(self.alive)]), i)
 
     def crash(self, i: int) -> Iterator[tuple[int, View]]:

@@ -51,7 +51,7 @@ Key = tuple[int, str, int]
 """Source, message type, receiver."""
 
 Box = tuple[int, int, int, int]
-"""A mailbox, as in `offbeat.engines.live.node.transport`: sender, its incarnation, receiver, its incarnation."""
+"""A mailbox, as in `offbeat.engines.live.node.transport`: sender, its incarnation, and of the receiver."""
 
 
 @dataclass
@@ -63,9 +63,7 @@ class Replayed:
     asked: int = 0
     resumed: int = 0  # how often it went on from a checkpoint
     incarnation: int = 1
-    known: dict[int, int] = field(
-        default_factory=dict
-    )  # the newest incarnation of others that it knows of, if not 1
+    known: dict[int, int] = field(default_factory=dict)  # the newest incarnations of others, if not 1
     alarms: list[tuple[float, int, str]] = field(default_factory=list)
 
 
@@ -74,7 +72,7 @@ class Replay:
 
     Attributes:
         new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of
-            its lives
+            its incarnations
         initial: the model that all start from
         gradient: evaluates gradients
         skips: whether updates that are not finite were skipped (see `offbeat.engines.step.SkipNotFinite`)

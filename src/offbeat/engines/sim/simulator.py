@@ -1,4 +1,4 @@
-"""The simulator: agents, a world, a heap of events (`heap`), links (`links`), and who is alive (`membership`)."""
+"""The simulator: agents in a world, on a heap of events, with links between them; some crash and return."""
 
 from __future__ import annotations
 

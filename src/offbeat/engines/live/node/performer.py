@@ -1,5 +1,5 @@
-"""What the live node does its own way in a handler step: vectors are evaluated in shared memory, what the step
-did is logged, and only then others see it.
+"""What the live node does its own way in a handler step: vectors are evaluated in shared memory, what
+happened is logged, and only then others see it.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Performer:
     # -- registers -----------------------------------------------------------------------------------
 
     def _place(self, effects: Sequence[Effect], wrote: bool) -> list[Placed]:
-        """The registers that are to be written at once, the model's own among them where nobody else shows it."""
+        """The registers to be written at once, the model's own among them where no other shows it."""
         if self.transport is None:
             return []
         at_once: list[Publish] = []

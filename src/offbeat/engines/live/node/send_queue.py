@@ -63,7 +63,7 @@ class Link:
 
 @dataclass
 class SendQueue:
-    """The agent's outgoing things. `mail` puts a letter into a mailbox, `register` makes a version visible."""
+    """What an agent sends. `mail` puts a letter into a mailbox, `register` makes a version visible."""
 
     mail: Visible
     register: Callable[[Transmission, list[int]], None]
