@@ -139,14 +139,14 @@ class Plan:
             others, why = how_many_workers(first, workers - 1, cache(self._need), kept)
             if why:
                 on_notice(why)
-        callbacks = Callbacks(on_progress or (lambda *_: None), on_run, on_notice)
-        return self._made(others, keep_traces, callbacks)
+        call = Callbacks(on_progress or (lambda *_: None), on_run, on_notice)
+        return self._made(others, keep_traces, call)
 
-    def _made(self, workers: int, keep_traces: bool, callbacks: Callbacks) -> Iterator[Run]:
+    def _made(self, workers: int, keep_traces: bool, call: Callbacks) -> Iterator[Run]:
         done, lost = dict[tuple[int, int], Run](), list[str]()
         searches = [Search(self.tune, self._grid(spec), self._tuning_seeds()) for spec in self.specs]
         known, numbers = {setup.seed: setup for setup in self.setups}, board(3 * workers) if workers else ()
-        maker = Maker(self.experiment, known, self.rule, self.check, callbacks.on_progress, numbers)
+        maker = Maker(self.experiment, known, self.rule, self.check, call.on_progress, numbers)
 
         def arrived(batch: Batch[PlannedRun], planned: PlannedRun, made: Run | Sent) -> None:
             run = made if isinstance(made, Run) else maker.received(batch, made)
@@ -154,7 +154,7 @@ class Plan:
             if not planned.tuning:
                 run = replace(run, tuning=search.found if self.lrs[place] is None else None)
                 done[planned.key] = run  # before anything can be interrupted
-                done[planned.key] = callbacks.on_run(run)
+                done[planned.key] = call.on_run(run)
                 return
             more = search.add(run)
             if more is not None:
@@ -172,7 +172,7 @@ class Plan:
 
         pool = Processes(workers, begin, numbers, self.experiment, self.check) if workers else None
         scheduler = Scheduler[PlannedRun, Run | Sent](
-            pool, make_batch, arrived, failed, callbacks.on_notice, maker.make
+            pool, make_batch, arrived, failed, call.on_notice, maker.make
         )
         maker.look = look
         order = iter([(k, j) for k, lrs in enumerate(self.lrs) for j in range(len(lrs or [1]) * len(known))])
