@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from runs import ALL, quadratic, started
 from safetensors.torch import save as safetensors_bytes
 
-from offbeat import SGD, Agent
+from offbeat import SGD, Agent, Crash
 from offbeat.algorithms.adsgd import Model
 from offbeat.algorithms.allreduce import Part
 from offbeat.algorithms.dsgd import Letter
@@ -49,6 +49,7 @@ from offbeat.engines.live.node.checkpoint import (
 from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.encode import decode, encode
 from offbeat.engines.sim.simulator import Simulator
+from offbeat.world.topology import build
 
 SPAWN = multiprocessing.get_context("spawn")
 DTYPES = [
@@ -305,11 +306,11 @@ def mine(x: int) -> Mine:
     return new
 
 
-def test_only_allowed_classes_are_made_and_nothing_is_run() -> None:
+def test_only_known_classes_are_made_and_nothing_is_run() -> None:
     tree, tensors = encode(mine(3))
-    assert decode(tree, tensors) == decode(tree, tensors, [Mine]) == mine(3)
-    with pytest.raises(DataError, match=r"Mine, which is not known here"):
-        decode(tree, tensors, [Letter])
+    assert decode(tree, tensors) == mine(3)
+    with pytest.raises(DataError, match=r"Theirs, which is not known here"):
+        decode({**tree, "message": tree["message"].replace("Mine", "Theirs")}, tensors)
     with pytest.raises(DataError, match=r"fields x; expected x, made"):
         decode({**tree, "fields": {"x": 1}}, tensors)
 
@@ -323,6 +324,30 @@ def test_nothing_is_imported_for_a_name_in_a_file(name: str) -> None:
     with pytest.raises(DataError, match="not known here"):
         decode({"message": name, "fields": {}}, {})
     assert set(sys.modules) == before
+
+
+BEFORE = Path(__file__).parent / "files" / "before_the_moves.safetensors"
+"""Of DSGD with momentum, from when all modules lay side by side: `offbeat.agent:View`, `offbeat.world:Crash`."""
+
+
+def test_classes_are_found_wherever_our_modules_have_moved(tmp_path: Path) -> None:
+    about, state = load(BEFORE)
+    view = build("ring", 3).view(0, frozenset(range(3)))
+    x = Vector((torch.arange(3.0),))
+    assert about == {"algorithm": "dsgd"}
+    assert canonical(state["seen"]) == canonical([view, Crash(1, 2.0), Letter(4, x)])
+    assert sorted(state["agent"]["letters"][0]) == [0, 1] and state["rule"] == {
+        "lr": 0.1,
+        "beta": 0.9,
+        "m": None,
+    }
+    assert canonical(load(save(tmp_path, "now", about, state))[1]) == canonical(state)
+    tree, _ = encode([view, Letter(4, x)])
+    assert [each["message"] for each in tree] == ["offbeat:View", "offbeat.algorithms.dsgd:Letter"]
+    tree[1]["message"] = "offbeat.somewhere.dsgd:Letter"
+    assert decode(tree[1:], encode([view, Letter(4, x)])[1])[0].k == 4
+    with pytest.raises(DataError, match="not known here"):
+        decode({"message": "offbeat.elsewhere:Model", "fields": {}}, {})
 
 
 @pytest.mark.parametrize(
@@ -449,7 +474,7 @@ def test_attributes_that_are_no_fields_are_kept_too() -> None:
 def test_the_state_of_another_class_is_refused() -> None:
     sim = started("dsgd", check=False)
     other = started("adsgd", check=False).agents[0]
-    with pytest.raises(DataError, match=r"dsgd:DSGD: they differ in after, g, letters, since"):
+    with pytest.raises(DataError, match=r"not that of offbeat:DSGD: they differ in after, g, letters, since"):
         restore_agent(fresh(sim, 0), agent_state(other))
     with pytest.raises(DataError, match=r"Momentum: they differ in beta, m"):
         restore_rule(Momentum(0.1), rule_state(SGD(0.1)))

@@ -513,7 +513,7 @@ def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
         (["-n", "2", "--algorithm", "sgd", "train.py"], "Unknown algorithm"),
         (["-n", "2", "--fault", "kill agent 5 at step 1", "train.py"], "there is no agent 5"),
         (["-n", "2", "--checkpoint-every", "often", "train.py"], "Cannot read 'often'"),
-        (["-n", "2", "--max-restarts", "-1", "train.py"], "Invalid value for '--max-restarts'"),
+        (["-n", "2", "--max-restarts", "-1", "train.py"], "Expected --max-restarts of 0 or more; got -1"),
         (["-n", "4", "--topology", "moebius", "train.py"], "Unknown topology"),
     ],
 )

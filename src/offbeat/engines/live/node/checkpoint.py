@@ -24,7 +24,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -201,21 +201,17 @@ def newest(folder: Path, agents: int, together: bool) -> int | None:
     return mine[0] if mine else None
 
 
-def load(
-    path: Path, classes: Iterable[type] | None = None, checked: bool = False
-) -> tuple[dict[str, Any], Any]:
+def load(path: Path, checked: bool = False) -> tuple[dict[str, Any], Any]:
     """What `save` was given: (about, state), the tensors on the CPU.
 
     Args:
-        classes: the message types that may be in it. Default: every frozen dataclass of a module imported
-            already.
         checked: `set_aside` has found that its checksum fits
 
     Raises DataError if the file is missing, damaged or something else.
     """
     with tensors_of(path, checked=checked) as (head, file):
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no iterator)
-        return decode(json.loads(head["about"]), {}), decode(json.loads(head["state"]), tensors, classes)
+        return decode(json.loads(head["about"]), {}), decode(json.loads(head["state"]), tensors)
 
 
 @contextmanager
@@ -348,7 +344,7 @@ def _fields(owner: object, without: frozenset[str] = frozenset()) -> dict[str, A
 def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
     if wrong:
         raise DataError(
-            f"The state is not of a {name_of(type(owner))}: they differ in {', '.join(sorted(wrong))}."
+            f"The state is not that of {name_of(type(owner))}: they differ in {', '.join(sorted(wrong))}."
         )
     for name, value in state.items():
         object.__setattr__(owner, name, value)  # a rule may be frozen

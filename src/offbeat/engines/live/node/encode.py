@@ -16,7 +16,7 @@ import math
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.vector import Stamp, Vector
 
+PACKAGE = "offbeat"
 DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is not for
 # what every version of safetensors stores; tensors of other types are stored as bytes
 NATIVE = frozenset(
@@ -55,17 +56,13 @@ def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]
     return writer.tree(value, where, 0), writer.tensors
 
 
-def decode(tree: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] | None = None) -> Any:
-    """The value that `encode` made this of.
-
-    Args:
-        classes: the dataclasses that may be made. Default: every frozen one in a module that is imported
-            already.
+def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The value that `encode` made this of; in it may be the frozen dataclasses of modules imported already.
 
     Raises DataError if this is not what `encode` writes, or needs another class.
     """
     try:
-        return _Reader(tensors, classes).value(tree)
+        return _Reader(tensors).value(tree)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, struct.error) as error:
         raise DataError(
             f"Expected an encoded state; this is none ({type(error).__name__}: {error})."
@@ -73,8 +70,9 @@ def decode(tree: Any, tensors: Mapping[str, Tensor], classes: Iterable[type] | N
 
 
 def name_of(kind: type) -> str:
-    """How a class is called in a checkpoint."""
-    return f"{kind.__module__}:{kind.__qualname__}"
+    """How a class is called in a checkpoint: a public one of ours `offbeat:View`, wherever it is defined."""
+    public = _inside(PACKAGE, kind.__qualname__) is kind
+    return f"{PACKAGE if public else kind.__module__}:{kind.__qualname__}"
 
 
 def _frozen(kind: type) -> bool:
@@ -183,9 +181,8 @@ def _below(at: str, key: object) -> str:
 class _Reader:
     """Makes the value again; whatever was numbered gets the same numbers."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], classes: Iterable[type] | None) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
-        self.classes = None if classes is None else {name_of(kind): kind for kind in classes}
         self.met: list[Any] = []
         self.make: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
             "int": lambda body, _: int(body, 16),
@@ -231,7 +228,7 @@ class _Reader:
         return stored.view(vars(torch)[tree["dtype"]]).reshape(tree["shape"]) if "dtype" in tree else stored
 
     def _message(self, name: str, tree: dict[str, Any]) -> Any:
-        kind = _imported(name) if self.classes is None else self.classes.get(name)
+        kind = _imported(name)
         if kind is None or not _frozen(kind):
             raise DataError(
                 f"The state holds a message of type {name}, which is not known here. Import the module that "
@@ -249,8 +246,22 @@ class _Reader:
 
 
 def _imported(name: str) -> type | None:
-    """A class of a module that is imported already, without `getattr`: that may import something."""
+    """A class of a module that is imported already. One of ours may have been defined elsewhere in our package
+    when it was written: in a module of the same name, or it is public now.
+    """
     module, _, path = name.partition(":")
+    if (found := _inside(module, path)) is not None or module.partition(".")[0] != PACKAGE:
+        return found
+    last = module.rpartition(".")[2]
+    ours = [
+        each for each in sorted(sys.modules) if each.startswith(f"{PACKAGE}.") and each.endswith(f".{last}")
+    ]
+    kinds = {kind for each in [PACKAGE, *ours] if (kind := _inside(each, path)) is not None}
+    return kinds.pop() if len(kinds) == 1 else None
+
+
+def _inside(module: str, path: str) -> type | None:
+    """The class of this name there, without `getattr`: a module may import when it is asked."""
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, "__dict__", {}).get(part)
