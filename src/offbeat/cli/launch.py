@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,7 +13,9 @@ from rich.text import Text
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli.compare import check_writable
 from offbeat.cli.console import Out, complain
+from offbeat.cli.options import Quiet, with_settings
 from offbeat.core.errors import DiskError, OffbeatError, SettingError
+from offbeat.core.settings import SCOPES
 from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.outfolder import out_folder
@@ -25,7 +27,6 @@ from offbeat.engines.live.launcher.resuming import (
 )
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
-from offbeat.engines.live.node.guard import SKIP
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
@@ -44,7 +45,15 @@ def register(app: typer.Typer) -> None:
     app.command()(replay)
 
 
+@with_settings(
+    RunSettings,
+    live=True,
+    last=True,
+    panels=dict.fromkeys(SCOPES, HOW),
+    checkpoint_every=CheckpointPolicy(seconds=60.0),
+)
 def launch(
+    asked: dict[str, Any],
     command: Annotated[
         list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
     ],
@@ -64,33 +73,6 @@ def launch(
     module: Annotated[
         bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
     ] = False,
-    max_restarts: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="How often one agent is started again; 0: the run ends when one dies.",
-            rich_help_panel=HOW,
-        ),
-    ] = 3,
-    checkpoint_every: Annotated[
-        str,
-        typer.Option(
-            help="Steps ('500') or seconds ('60s') between checkpoints; 0: none.", rich_help_panel=HOW
-        ),
-    ] = "60s",
-    on_nan: Annotated[
-        str,
-        typer.Option(
-            help="What an agent does with an update that is not finite: skip it, stop the run, or ignore it.",
-            rich_help_panel=HOW,
-        ),
-    ] = SKIP,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A fault on purpose: 'kill agent 2 at step 100'; repeat it for more.", rich_help_panel=HOW
-        ),
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the checkpoints in --out.", rich_help_panel=HOW)
     ] = False,
@@ -111,9 +93,7 @@ def launch(
     tensorboard: Annotated[
         Path | None, typer.Option(help="Write TensorBoard's files to this folder.", rich_help_panel=OUTPUT)
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=OUTPUT)
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train with your own script: one process an agent, none of which waits for another.
 
@@ -132,10 +112,11 @@ def launch(
             f"There is no script {command[0]}; expected a file, or a module's name with --module."
         )
     returns = "return" in spec.tolerates
+    asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
+    asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     settings = RunSettings(
         agents=agents, folder=Path(), program=ScriptProgram(topology, tuple(command)), algorithm=spec.name, seed=seed,
-        faults=tuple(parse_fault(text, agents) for text in fault or []), resume=resume, on_nan=on_nan,
-        checkpoint_every=CheckpointPolicy.parse(checkpoint_every), max_restarts=max_restarts,
+        resume=resume, **asked,
     )  # fmt: skip
     check_writable(profile)
     with out_folder(out, Path(command[0]).stem) as made:

@@ -29,7 +29,12 @@ KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 def with_settings(
-    *classes: type, live: bool = False, panels: Mapping[str, str] | None = None, **defaults: Any
+    *classes: type,
+    live: bool = False,
+    panels: Mapping[str, str] | None = None,
+    helps: Mapping[str, str] | None = None,
+    last: bool = False,
+    **defaults: Any,
 ) -> Callable[[Command], Command]:
     """Give a command an option for every setting that these dataclasses declare, before its own options.
 
@@ -38,6 +43,8 @@ def with_settings(
     Args:
         live: leave out those that do not apply to live runs
         panels: scope -> how it is headed here, where not by its own name
+        helps: setting -> its help here, where it is another one
+        last: the command's own options come first
         defaults: setting -> its default here, where it is another one
     """
 
@@ -45,7 +52,7 @@ def with_settings(
         hints = get_type_hints(command, include_extras=True)
         _, *own = inspect.signature(command).parameters.values()
         applying = _applying(classes, live)
-        options = [_option(each, panels or {}, defaults) for each in applying]
+        options = [_option(each, panels or {}, helps or {}, defaults) for each in applying]
 
         @wraps(command)
         def derived(**given: Any) -> None:
@@ -59,7 +66,8 @@ def with_settings(
             )
 
         derived.__doc__ = _flowing(command.__doc__ or "")
-        signature = [*options, *(each.replace(annotation=hints[each.name], kind=KEYWORD) for each in own)]
+        mine = [each.replace(annotation=hints[each.name], kind=KEYWORD) for each in own]
+        signature = [*mine, *options] if last else [*options, *mine]
         derived.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
         return derived
 
@@ -77,9 +85,13 @@ def _flowing(doc: str) -> str:
     return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
 
 
-def _option(each: Setting, panels: Mapping[str, str], defaults: Mapping[str, Any]) -> inspect.Parameter:
+def _option(
+    each: Setting, panels: Mapping[str, str], helps: Mapping[str, str], defaults: Mapping[str, Any]
+) -> inspect.Parameter:
     default = defaults.get(each.name, each.default)
     default = None if default in (None, ()) else each.kind.record(default)
     shape = each.kind.option if default is not None else each.kind.option | None
-    about = typer.Option(help=each.help, rich_help_panel=panels.get(each.scope, each.scope))
+    about = typer.Option(
+        help=helps.get(each.name, each.help), rich_help_panel=panels.get(each.scope, each.scope)
+    )
     return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import SettingError
+from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.reading import refuse_newer
 from offbeat.engines.live.node.faults import Fault, parse_fault
 from offbeat.engines.live.node.guard import IGNORE, SKIP, checked_policy
+from offbeat.engines.live.shm.board import MOST
 
 FORMAT = "run 1"
 
@@ -68,6 +70,21 @@ class CheckpointPolicy:
         return steps % self.steps == 0 if self.steps else 0 < self.seconds <= passed
 
 
+def _as_is(name: str, value: Any) -> Any:
+    return value
+
+
+POLICY = Kind(str, "string", _as_is, _as_is, str)
+FAULTS = Kind(list[str], "list string", _as_is, _as_is)
+"""Kinds of values; `RunSettings` checks them."""
+
+CHECKPOINTS = (
+    "Steps ('500') or seconds ('60s') between checkpoints, for --resume and offbeat export; 0: none."
+)
+FAULT = "A fault on purpose: 'kill agent 2 at step 100'; repeat it for more."
+ON_NAN = "What an agent does with an update that is not finite: skip it, stop the run, or ignore it."
+
+
 @dataclass(frozen=True)
 class ScriptProgram:
     """Every agent runs the user's own script.
@@ -109,7 +126,7 @@ class RunSettings:
         program: what every agent runs
         algorithm: its name
         unit: seconds in a unit of time
-        faults: what happens on purpose
+        fault: what happens on purpose
         checkpoint_every: how often agents are saved
         resume: whether they go on from what is saved in the folder
         max_restarts: of one agent; 0: the run ends when one dies
@@ -124,16 +141,20 @@ class RunSettings:
     algorithm: str = "adsgd"
     seed: int = 0
     unit: float = 1.0
-    faults: tuple[Fault, ...] = ()
-    checkpoint_every: CheckpointPolicy = CheckpointPolicy()
+    fault: tuple[Fault, ...] = setting((), WORLD, FAULT, FAULTS)
+    checkpoint_every: CheckpointPolicy = setting(CheckpointPolicy(), RUNNING, CHECKPOINTS, POLICY)
     resume: bool = False
-    max_restarts: int = 3
-    on_nan: str = SKIP
+    max_restarts: int = setting(
+        3, RUNNING, "How often one agent is started again; 0: the run ends when one dies."
+    )
+    on_nan: str = setting(SKIP, LEARNING, ON_NAN)
 
     def __post_init__(self) -> None:
         checked_policy(self.on_nan)
-        if not self.agents > 0:
-            raise SettingError(f"Expected at least one agent; got {self.agents}.")
+        if not 0 < self.agents <= MOST:
+            raise SettingError(f"Expected 1 to {MOST:,} agents; got {self.agents:,}.")
+        if self.max_restarts < 0:
+            raise SettingError(f"Expected --max-restarts of 0 or more; got {self.max_restarts}.")
         if not 0 < self.unit < math.inf:
             raise SettingError(f"A unit of time takes more than 0 s; got {self.unit}.")
 
@@ -147,7 +168,7 @@ class RunSettings:
         )
         return what | {
             "format": FORMAT, "agents": self.agents, "folder": str(self.folder), "algorithm": self.algorithm,
-            "seed": self.seed, "unit": self.unit, "faults": [fault.text for fault in self.faults],
+            "seed": self.seed, "unit": self.unit, "faults": [fault.text for fault in self.fault],
             "checkpoint_every": self.checkpoint_every.record(), "resume": self.resume,
             "max_restarts": self.max_restarts, "on_nan": self.on_nan,
         }  # fmt: skip
@@ -175,7 +196,7 @@ class RunSettings:
             return RunSettings(
                 agents=n, folder=Path(record.get("folder", ".")), program=program, algorithm=record["algorithm"],
                 seed=record["seed"], unit=record.get("unit", 1.0),
-                faults=tuple(parse_fault(text, n) for text in record.get("faults", [])),
+                fault=tuple(parse_fault(text, n) for text in record.get("faults", [])),
                 checkpoint_every=CheckpointPolicy.parse(record.get("checkpoint_every", 0)),
                 resume=record.get("resume", False), max_restarts=record.get("max_restarts", 3),
                 on_nan=record.get("on_nan", IGNORE),

@@ -76,7 +76,7 @@ class Series:
                 RunSettings(
                     agents=agents, folder=Path(), program=ExperimentProgram(e, rate), algorithm=spec.name,
                     seed=asked["seed"], unit=unit, max_restarts=how["max_restarts"], on_nan=how["on_nan"],
-                    faults=tuple(parse_fault(text, agents) for text in how["fault"]),
+                    fault=tuple(parse_fault(text, agents) for text in how["fault"]),
                     checkpoint_every=CheckpointPolicy.parse(how["checkpoint_every"]),
                 ),
             )

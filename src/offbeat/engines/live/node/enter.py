@@ -79,7 +79,7 @@ class AgentContext:
 
     def faults(self) -> Faults:
         """What is to happen to this agent on purpose."""
-        mine = [fault for fault in self.settings.faults if fault.agent == self.me]
+        mine = [fault for fault in self.settings.fault if fault.agent == self.me]
         return Faults(mine, self.incarnation == 1)
 
     def asked(self) -> int:
