@@ -31,6 +31,7 @@ from offbeat.engines.events import (
     Event,
     GradientDone,
     MailReceived,
+    RegisterMoved,
     Rejoined,
     Started,
     ViewChanged,
@@ -389,3 +390,30 @@ def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
     )
     enter.propose(here, {"model": "a"}, Vector((torch.arange(3.0),)))
     assert enter.agree(here, {"model": "a"}).parts[0].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_register_that_moves_on_while_a_handler_reads_it_is_logged(tmp_path: Path) -> None:
+    """A handler that looks at the values gets a whole copy; a replay has to know of which version."""
+    board = Board.create(tmp_path / "board", 2)
+    mine, other = (Transport(tmp_path, board, i, 1, 8) for i in (0, 1))
+    mine.meet(1, 1)
+    register = other.register(Model(Vector((torch.zeros(1),))), (0,))
+
+    def publish(version: int) -> None:
+        x = Vector((torch.full((1,), float(version)),), Stamp(1, version))
+        (placed,) = register.begin([x])
+        placed.parts  # noqa: B018
+        placed.stamp = x.stamp
+        register.finish(Model(placed), Tag())
+
+    publish(1)
+    agent, ring = find("adsgd").new(), build("ring", 2)
+    agent.join(0, 2, Vector((torch.zeros(1),)), ring.view(0, frozenset([0, 1])), SGD(0.5), Random(0))
+    log = Log(None)
+    Performer(agent, mine, log, Clock())
+    (reader,) = mine.poll((1,))
+    for version in range(2, 6):
+        publish(version)
+    assert reader.vectors[0].parts[0].tolist() == [5.0]
+    (moved,) = rows_of(log.rows.events.array(), RegisterMoved)
+    assert (moved["source"], moved["version"]) == (1, 5)
