@@ -165,10 +165,11 @@ INLINE void backward(const int nd, const int nc, const int bytes, const struct s
         UNROLL for (int j = 0; j < nd; j++) {
             const size_t at = d + j * WIDE;
             const vec v = sum[i][j];
+            float last[WIDE]; /* v itself stays in a register, for nobody takes its address */
             if (at + WIDE <= features)
                 store(out + i * features + at, v);
             else if (at < features)
-                memcpy(out + i * features + at, &v, sizeof(float) * (features - at));
+                store(last, v), memcpy(out + i * features + at, last, sizeof(float) * (features - at));
         }
 }
 
@@ -264,7 +265,6 @@ static int opened(struct work *work, const struct samples *s, size_t batch)
 
 static void closed(struct work *work) { free(work->w); free(work->rows); }
 
-/* Turn to this model. */
 static void unpacked(struct work *work, const float *x, const struct samples *s)
 {
     for (size_t c = 0; c < s->classes; c++)
