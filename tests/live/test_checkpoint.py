@@ -327,7 +327,8 @@ def test_nothing_is_imported_for_a_name_in_a_file(name: str) -> None:
 
 
 BEFORE = Path(__file__).parent / "files" / "before_the_moves.safetensors"
-"""Of DSGD with momentum, from when all modules lay side by side: `offbeat.agent:View`, `offbeat.world:Crash`."""
+"""Of DSGD with momentum, from when all modules lay side by side: `offbeat.agent:View`,
+`offbeat.world:Crash`."""
 
 
 def test_classes_are_found_wherever_our_modules_have_moved(tmp_path: Path) -> None:

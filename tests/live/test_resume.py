@@ -32,7 +32,8 @@ from offbeat.experiments.live.running import LiveRun
 from offbeat.experiments.setup import prepare
 experiment = {experiment!r}
 settings = RunSettings(
-    agents=3, folder=Path("."), program=ExperimentProgram(experiment, 0.05), algorithm={algorithm!r}, unit=0.005,
+    agents=3, folder=Path("."), program=ExperimentProgram(experiment, 0.05), algorithm={algorithm!r},
+    unit=0.005,
     checkpoint_every=CheckpointPolicy(10), resume={resume},
 )
 LiveRun(prepare(Experiment(**experiment), 0), find({algorithm!r}), settings).run()

@@ -314,7 +314,8 @@ HOW: dict[str, Any] = {
 
 
 RUN = RunSettings(
-    agents=3, folder=Path("out"), program=ExperimentProgram(EXPERIMENT, 0.05), checkpoint_every=CheckpointPolicy(5),
+    agents=3, folder=Path("out"), program=ExperimentProgram(EXPERIMENT, 0.05),
+    checkpoint_every=CheckpointPolicy(5),
     fault=(parse_fault("slow agent 1 by 2", 3),),
 ).record()  # fmt: skip
 

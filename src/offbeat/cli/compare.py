@@ -65,8 +65,8 @@ def compare(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="How many processes make runs at the same time; default: one for each core, where the runs are so "
-            "long that it pays and memory suffices. 1: this one alone. The results are the same.",
+            help="How many processes make runs at the same time; default: one for each core, where the runs "
+            "are so long that it pays and memory suffices. 1: this one alone. The results are the same.",
             rich_help_panel=RUNNING,
         ),
     ] = None,
@@ -175,7 +175,9 @@ def check_writable(*paths: Path | None) -> None:
 
 
 def _is_long(asked: Mapping[str, Any]) -> bool:
-    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked yet."""
+    """Whether workers will probably be wanted: they get ready while the data are loaded. Nothing is checked
+    yet.
+    """
     task, until, runs = asked["task"], asked["until"], len(asked["algorithms"].split(",")) * asked["seeds"]
     until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
     return bool((asked["agents"] or AGENTS) * until * (runs - 1) >= LONG and possible())

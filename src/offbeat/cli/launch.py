@@ -115,7 +115,8 @@ def launch(
     asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     settings = RunSettings(
-        agents=agents, folder=Path(), program=ScriptProgram(topology, tuple(command)), algorithm=spec.name, seed=seed,
+        agents=agents, folder=Path(), program=ScriptProgram(topology, tuple(command)), algorithm=spec.name,
+        seed=seed,
         resume=resume, **asked,
     )  # fmt: skip
     check_writable(profile)

@@ -327,8 +327,8 @@ def compare(
         lr: a learning rate, several, "tuned" (each algorithm's own best: `offbeat.experiments.tuning`),
             or {algorithm: learning rate, "": learning rate}
         seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
-        tune_by, tune_grid, tune_seeds: how learning rates are tuned: by "loss", "target" or "final"; those that
-            are tried first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
+        tune_by, tune_grid, tune_seeds: how learning rates are tuned: by "loss", "target" or "final"; those
+            that are tried first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
         rule: learning rate -> local rule, for example offbeat.Momentum (default: SGD)
         workers: processes that make runs at the same time, this one included; no result depends on it. With
             more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they

@@ -1,7 +1,8 @@
 """One experiment: its settings, each declared here and nowhere else.
 
-A new setting is one line below. The options of `offbeat compare` and `offbeat live`, the keys of a sweep, JSON, the
-columns of the Parquet file and the command on the page follow from it; what it does is `setup.prepare`'s business.
+A new setting is one line below. The options of `offbeat compare` and `offbeat live`, the keys of a sweep,
+JSON, the columns of the Parquet file and the command on the page follow from it; what it does is
+`setup.prepare`'s business.
 """
 
 from __future__ import annotations
@@ -139,8 +140,8 @@ class Experiment:
     `offbeat.Topology`), delays (`offbeat.Delay`), crashes (`offbeat.Crash`).
 
     Attributes:
-        world: an `offbeat.World` with delays, losses and crashes, in place of `compute`, `communication`, `loss`
-            and `crash`; the case comes on top of it, and its seed is that of the run
+        world: an `offbeat.World` with delays, losses and crashes, in place of `compute`, `communication`,
+            `loss` and `crash`; the case comes on top of it, and its seed is that of the run
 
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """

@@ -109,7 +109,8 @@ def _schedule(trace: Trace, s: RunSettings, topology: str) -> Replay:
     initial = (torch.zeros(s.agents),)  # as many numbers as agents: all-reduce cuts them into so many pieces
     return Replay(
         trace, build(topology, s.agents, s.seed), find(s.algorithm).new, lambda: SGD(1.0),
-        lambda i, life: python_stream(s.seed, Purpose.ALGORITHM, i, life), initial, lambda i, k, x: Vector(initial),
+        lambda i, life: python_stream(s.seed, Purpose.ALGORITHM, i, life), initial, lambda i, k,
+        x: Vector(initial),
     )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""The scheduler of runs: batches wait in a queue, and workers and this process take from it until it is empty.
+"""The scheduler of runs: batches wait in a queue, and workers and this process take from it until it is
+empty.
 
 A comparison is a grid of runs in memory, a sweep one with a store; both hand their batches to a `Scheduler`.
 """

@@ -1,10 +1,10 @@
 """Learning rates: those that are asked for, and the search for an algorithm's own best one.
 
-Every learning rate is tried in the same worlds, of several seeds, none of which is compared afterwards. First those of
-a grid, then, `ROUNDS` times, two more around the best so far (`between`): (8 + 2 * 2) * 3 runs if nothing
-else is said. One is judged by the median over the seeds of one of `CRITERIA`; where that is never met, or
-medians are equal, by the median of the final loss, and then the smaller is better. One that is not stable
-(`unstable`) is taken only if none is.
+Every learning rate is tried in the same worlds, of several seeds, none of which is compared afterwards. First
+those of a grid, then, `ROUNDS` times, two more around the best so far (`between`): (8 + 2 * 2) * 3 runs if
+nothing else is said. One is judged by the median over the seeds of one of `CRITERIA`; where that is never
+met, or medians are equal, by the median of the final loss, and then the smaller is better. One that is not
+stable (`unstable`) is taken only if none is.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from offbeat.results.values import Tried, Tuning, spread
 LearningRates = float | str | Sequence[float] | Mapping[str, Any]
 
 CRITERIA = {
-    "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the smallest "
-    "that a stable one of the grid ends with (the median); where the target is a loss, when that is met",
+    "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the "
+    "smallest that a stable one of the grid ends with (the median); where the target is a "
+    "loss, when that is met",
     "target": "when the target is met",
     "final": "the average model's loss at the end",
 }
@@ -120,8 +121,8 @@ def tune_settings(lrs: Sequence[list[float] | None], target: float | None, **giv
     given = {name.removeprefix("tune_"): value for name, value in given.items() if value is not None}
     if given and None not in lrs:
         raise SettingError(
-            f"'tune_{next(iter(given))}' says how learning rates are tuned, and none is; expected lr = 'tuned' "
-            "with it."
+            f"'tune_{next(iter(given))}' says how learning rates are tuned, and none is; expected lr = "
+            "'tuned' with it."
         )
     if "grid" in given:
         given["grid"] = tuple(given["grid"]) if isinstance(given["grid"], Iterable) else (given["grid"],)
@@ -152,7 +153,9 @@ class Search:
         self.runs: dict[float, list[Run]] = {lr: [] for lr in self.grid}
 
     def add(self, run: Run) -> list[float] | None:
-        """The learning rates to try next, none if the search is over; or None while runs of this round are missing."""
+        """The learning rates to try next, none if the search is over; or None while runs of this round are
+        missing.
+        """
         self.runs[run.lr].append(replace(run, models=(), trace=None))
         if any(len(runs) < len(self.seeds) for runs in self.runs.values()):
             return None
@@ -235,8 +238,8 @@ def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
 
 
 def between(tried: Iterable[float], best: float) -> list[float]:
-    """Two more learning rates: half-way from the best to its neighbours; at an edge, a third and two thirds to its
-    one.
+    """Two more learning rates: half-way from the best to its neighbours; at an edge, a third and two thirds
+    to its one.
 
     Ways are those of logarithms, the results are rounded to three digits.
     """

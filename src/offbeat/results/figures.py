@@ -343,7 +343,8 @@ def graph(drawn: RunValues | Topology) -> go.Figure:
             go.Scatter(
                 x=[at[i][0] for i in agents], y=[at[i][1] for i in agents],
                 name=name, text=[str(i) for i in agents], hovertemplate=f"{name} %{{text}}<extra></extra>",
-                mode="markers+text" if few else "markers", textfont={"color": "white", "size": 12 if few else 1},
+                mode="markers+text" if few else "markers", textfont={"color": "white",
+                "size": 12 if few else 1},
                 marker={"color": colour, "symbol": symbol, "size": size},
             )
         )  # fmt: skip

@@ -88,7 +88,9 @@ def _text(value: object) -> str:
 
 
 def _common(comparison: ComparisonValues) -> dict[str, object]:
-    """All settings but the algorithms and their learning rates; of the straggler all, where every seed has its own."""
+    """All settings but the algorithms and their learning rates; of the straggler all, where every seed has
+    its own.
+    """
     runs = comparison.runs
     found: dict[str, object] = {}
     for name in runs[0].settings:

@@ -12,7 +12,9 @@ def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning]]:
 
 
 def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of all learning rates that were tried, as text; no rows where none was tuned."""
+    """Head and rows of the table of all learning rates that were tried, as text; no rows where none was
+    tuned.
+    """
     rows = []
     for name, (run, tuning) in tuned(comparison).items():
         for lr, one in tuning.steps.items():

@@ -22,7 +22,8 @@ from offbeat.engines.live.shm.board import MOST
 FORMAT = "run 1"
 
 KINDS: dict[str, set[type]] = {
-    "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float}, "faults": {list},
+    "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float},
+    "faults": {list},
     "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
     "format": {str}, "damaged": {list},
@@ -177,8 +178,8 @@ class RunSettings:
     def of(record: Mapping[str, Any], path: str | Path) -> RunSettings:
         """Of what `record` gave, or an earlier version, which is said to be in `path`.
 
-        Call it within `reading`. Raises DataError for what is newer, ValueError and others for what is no such
-        record.
+        Call it within `reading`. Raises DataError for what is newer, ValueError and others for what is no
+        such record.
         """
         refuse_newer(path, record.get("format", FORMAT), FORMAT)
         for name, value in record.items():
@@ -194,7 +195,8 @@ class RunSettings:
         )
         try:
             return RunSettings(
-                agents=n, folder=Path(record.get("folder", ".")), program=program, algorithm=record["algorithm"],
+                agents=n, folder=Path(record.get("folder", ".")), program=program,
+                algorithm=record["algorithm"],
                 seed=record["seed"], unit=record.get("unit", 1.0),
                 fault=tuple(parse_fault(text, n) for text in record.get("faults", [])),
                 checkpoint_every=CheckpointPolicy.parse(record.get("checkpoint_every", 0)),

@@ -1,5 +1,5 @@
-"""A live run of an experiment, as its launcher sees it: one real process for every agent, in the same world as
-the simulator's.
+"""A live run of an experiment, as its launcher sees it: one real process for every agent, in the same world
+as the simulator's.
 """
 
 from __future__ import annotations
@@ -212,10 +212,13 @@ class LiveRun:
         own = {"algorithm": name, "lr": lr, "seed": seed, "rule": "SGD", "unit": self.settings.unit}
         own["faults"] = trace.settings.get("faults", [])
         return Run(
-            algorithm=name, lr=lr, seed=seed, settings=setup.settings | own, measure=setup.task.measure, curve=curve,
-            final=final, time_to_target=reached(setup, curve), topology=setup.topology, models=models, trace=trace,
+            algorithm=name, lr=lr, seed=seed, settings=setup.settings | own, measure=setup.task.measure,
+            curve=curve,
+            final=final, time_to_target=reached(setup, curve), topology=setup.topology, models=models,
+            trace=trace,
             wall_s=wall_s,
             diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
-            updates=int(trace.updates().sum()), messages=len(sent), megabytes=float(sent["bytes"].sum()) / 1e6,
+            updates=int(trace.updates().sum()), messages=len(sent),
+            megabytes=float(sent["bytes"].sum()) / 1e6,
             staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
         )  # fmt: skip

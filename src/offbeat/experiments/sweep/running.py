@@ -1,4 +1,4 @@
-"""A sweep from start to end: what is done is skipped, what ends is kept at once, what fails stops no other."""
+"""A sweep from start to end: what is done is skipped, what ends is kept, what fails stops no other."""
 
 from __future__ import annotations
 

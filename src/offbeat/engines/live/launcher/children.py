@@ -60,7 +60,8 @@ class Children:
         """
         process = subprocess.Popen(
             [sys.executable, "-P", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env={**os.environ, **environment, "OFFBEAT_LIFELINE": str(self.lifeline)},
+            stdin=subprocess.DEVNULL, env={**os.environ, **environment,
+            "OFFBEAT_LIFELINE": str(self.lifeline)},
             pass_fds=[self.lifeline], start_new_session=True,
         )  # fmt: skip
         assert process.stdout is not None
@@ -137,7 +138,7 @@ class Children:
 
 
 def pidfd(pid: int) -> int | None:
-    """A file that can be read when the process has ended; None where this Python or the kernel offers none."""
+    """A file that can be read when the process has ended; None where the system offers none."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""The launcher: starts a process for every agent, restarts who dies, tells the others, ends the run in order."""
+"""The launcher: starts a process for every agent, restarts who dies, and ends the run in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder holds of a run: whether another may start there, and whether it can go on from checkpoints."""
+"""What a folder holds of a run: whether another may start there, or this one can go on."""
 
 from __future__ import annotations
 

@@ -196,7 +196,9 @@ class Screen:
 
 @contextmanager
 def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[OnOutput, Callable[[Launcher], None]]]:
-    """`on_output` and `watch` for a launcher, which keep the metrics and, if there is one, the screen up to date."""
+    """`on_output` and `watch` for a launcher, which keep the metrics and, if there is one, the screen up to
+    date.
+    """
 
     def on_output(agent: int, line: str) -> None:
         if screen is not None:

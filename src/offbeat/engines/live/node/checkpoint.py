@@ -53,7 +53,8 @@ STEP = re.compile(r"step-(\d{9,})\.safetensors")
 GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
 DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 LONGEST_HEAD = 100_000_000
@@ -246,8 +247,8 @@ def damage(path: Path) -> str:
 
 
 def set_aside(folder: Path, on_notice: Callable[[str], None]) -> None:
-    """Give damaged checkpoints another ending, so that the newest is one that can be read; `on_notice` says what was
-    done.
+    """Give damaged checkpoints another ending, so that the newest is one that can be read; `on_notice` says
+    what was done.
     """
     for step in latest(folder):
         path = path_of(folder, step)
@@ -282,7 +283,8 @@ def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     at = 0
     for name, tensor in _ordered(tensors):
         entries[name] = {
-            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at, at + tensor.nbytes]
+            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at,
+            at + tensor.nbytes]
         }  # fmt: skip
         at += tensor.nbytes
     text = json.dumps(entries).encode()

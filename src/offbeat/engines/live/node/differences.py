@@ -52,7 +52,7 @@ def _differences(what: str, saved: Any, now: Any, names: tuple[str, str]) -> lis
 
 
 def _entries(value: Any) -> dict[Any, Any] | None:
-    """What to compare one by one: a mapping, a list of (name, ...), or a long list; None for anything else."""
+    """What to compare one by one: a mapping, a list of (name, ...), or a long list; else None."""
     if isinstance(value, Mapping):
         return dict(value)
     if not isinstance(value, list | tuple) or not value:

@@ -246,7 +246,8 @@ class _Reader:
 
 
 def _imported(name: str) -> type | None:
-    """A class of a module that is imported already. One of ours may have been defined elsewhere in our package
+    """A class of a module that is imported already. One of ours may have been defined elsewhere in our
+    package
     when it was written: in a module of the same name, or it is public now.
     """
     module, _, path = name.partition(":")

@@ -145,7 +145,7 @@ def propose(context: AgentContext, about: Mapping[str, Any], initial: Vector, re
 
 
 def joined_with(shared: Path) -> tuple[str, bool] | None:
-    """The algorithm that agent 0 has joined with, and whether it takes an agent back; None if nobody said so."""
+    """The algorithm that agent 0 has joined with, and whether it takes an agent back; None: not known."""
     try:
         said = json.loads((shared / MODEL).read_text())
         return str(said["about"]["algorithm"]), bool(said["returns"])

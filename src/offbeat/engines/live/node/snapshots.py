@@ -37,8 +37,8 @@ class ModelSnapshots:
     Attributes:
         path: the file
         models: all agents' models, of the shapes and dtypes that every snapshot has
-        anew: forget what is there; else what is there is in `taken`, and new snapshots come after it; DataError
-            if it is damaged
+        anew: forget what is there; else what is there is in `taken`, and new snapshots come after it;
+            DataError if it is damaged
         error: why snapshots can no longer be written, if so; the run goes on
     """
 
