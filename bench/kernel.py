@@ -3,10 +3,9 @@
     python bench/kernel.py
 
 The terms are those of a step: a model, the models of four neighbours, a gradient. Every repeat measures, one
-    after the
-other: the copy, the compiled function, the same with a second destination, in place, and torch's operations.
-    Printed
-are medians over the repeats of the ratios within a repeat and, in brackets, the quartiles.
+after the other: the copy, the compiled function, the same with a second destination, in place, and torch's
+operations. Printed are medians over the repeats of the ratios within a repeat and, in brackets, the
+quartiles.
 """
 
 from __future__ import annotations

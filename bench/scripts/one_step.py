@@ -1,9 +1,8 @@
 """One agent's step with four neighbours, from the gradient to the parameters, in plain copies of its model.
 
 Arguments: numbers of the model, repeats. The neighbours are four registers to which this process writes
-    between the
-steps, so that nobody shares the memory's bandwidth. Prints JSON: for each way the medians and extremes of the
-ratios.
+between the steps, so that nobody shares the memory's bandwidth. Prints JSON: for each way the medians and
+extremes of the ratios.
 
     rule    the gradient is a flat tensor and the rule a linear form, as in `offbeat live`
     user    the gradient lies in the parameters and the rule is torch's SGD, as in a user's script

@@ -2,8 +2,8 @@
 and gloo.
 
 Arguments: offbeat or ddp, and a file of settings (JSON; see `Race`). Every process reads `FOLDER/x.RANK.npy`
-    and
-`y.RANK.npy`, and writes `models.RANK.npz`: a copy of its model every tenth of a second, and when that was.
+and `y.RANK.npy`, and writes `models.RANK.npz`: a copy of its model every tenth of a second, and when that
+was.
 """
 
 from __future__ import annotations

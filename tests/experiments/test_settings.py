@@ -41,7 +41,7 @@ def run(package: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", ["compare"])
+@pytest.mark.parametrize("command", ["compare", "live"])
 def test_a_new_setting_is_an_option(command: str, with_a_setting_more: Path, tmp_path: Path) -> None:
     said = run(with_a_setting_more, tmp_path, command, "--help").splitlines()
     line = next(" ".join(line.split()) for line in said if "--throwaway" in line)

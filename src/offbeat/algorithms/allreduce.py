@@ -25,9 +25,8 @@ class AllReduceSGD(Agent):
     in n - 1 more the sums travel around; every hop moves 1/n of a model to the agent on the right.
 
     There is no barrier, neither between hops nor between steps: a piece is sent on as soon as it has come and
-        the own
-    gradient is done, and who has all sums steps and computes at once, while others still wait for theirs. So
-    a slow hop holds up what comes after it on the ring, and not the whole ring at once.
+    the own gradient is done, and who has all sums steps and computes at once, while others still wait for
+    theirs. So a slow hop holds up what comes after it on the ring, and not the whole ring at once.
 
     The ring is 0, 1, ..., n-1 whatever the topology is: all-reduce does not know neighbours. It needs
     everybody: when an agent is lost the ring stands still, and cannot be joined again half-way.

@@ -49,8 +49,7 @@ class Out(Console):
     matter more.
 
     Of standard error, which shows how far the work is, any fault of its file is taken so. All that names,
-    scripts and
-    files bring is shown as text: nothing of it reaches the terminal as a command.
+    scripts and files bring is shown as text: nothing of it reaches the terminal as a command.
     """
 
     def __init__(self, stderr: bool = False) -> None:

@@ -13,9 +13,9 @@ from rich.text import Text
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli.compare import check_writable
 from offbeat.cli.console import Out, complain
-from offbeat.cli.options import Quiet, with_settings
+from offbeat.cli.options import OutFolder, Quiet, Resume, with_settings
 from offbeat.core.errors import DiskError, OffbeatError, SettingError
-from offbeat.core.settings import SCOPES
+from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.outfolder import out_folder
@@ -36,7 +36,34 @@ from offbeat.experiments.replaying import replayed
 from offbeat.results.perfetto import save_perfetto
 from offbeat.world.topology import build
 
-WHAT, HOW, OUTPUT = "What is run", "How", "Running and output"
+WHAT, HOW = "What is run", "How"
+
+Script = Annotated[
+    list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
+]
+Agents = Annotated[
+    int, typer.Option("--agents", "-n", min=1, max=MOST, help="How many agents.", rich_help_panel=WHAT)
+]
+Graph = Annotated[
+    str, typer.Option(help="Who hears whom; see 'offbeat list topologies'.", rich_help_panel=WHAT)
+]
+OneAlgorithm = Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Of the shares of the data and the random choices.", rich_help_panel=WHAT)
+]
+Module = Annotated[
+    bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
+]
+Profile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Write what every agent did when, for ui.perfetto.dev (.json or .json.gz).",
+        rich_help_panel=RUNNING,
+    ),
+]
+TensorBoard = Annotated[
+    Path | None, typer.Option(help="Write TensorBoard's files to this folder.", rich_help_panel=RUNNING)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -54,45 +81,16 @@ def register(app: typer.Typer) -> None:
 )
 def launch(
     asked: dict[str, Any],
-    command: Annotated[
-        list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help="Your script and its own arguments.")
-    ],
-    agents: Annotated[
-        int, typer.Option("--agents", "-n", min=1, max=MOST, help="How many agents.", rich_help_panel=WHAT)
-    ] = 2,
-    topology: Annotated[
-        str, typer.Option(help="Who hears whom; see 'offbeat list topologies'.", rich_help_panel=WHAT)
-    ] = "ring",
-    algorithm: Annotated[
-        str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}.", rich_help_panel=WHAT)
-    ] = "adsgd",
-    seed: Annotated[
-        int,
-        typer.Option(min=0, help="Of the shares of the data and the random choices.", rich_help_panel=WHAT),
-    ] = 0,
-    module: Annotated[
-        bool, typer.Option("--module", "-m", help="SCRIPT is the name of a module.", rich_help_panel=WHAT)
-    ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoints in --out.", rich_help_panel=HOW)
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for output, trace and checkpoints; default: a new one in ./offbeat-runs.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write what every agent did when, for ui.perfetto.dev (.json or .json.gz).",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    tensorboard: Annotated[
-        Path | None, typer.Option(help="Write TensorBoard's files to this folder.", rich_help_panel=OUTPUT)
-    ] = None,
+    command: Script,
+    agents: Agents = 2,
+    topology: Graph = "ring",
+    algorithm: OneAlgorithm = "adsgd",
+    seed: Seed = 0,
+    module: Module = False,
+    resume: Resume = False,
+    out: OutFolder = None,
+    profile: Profile = None,
+    tensorboard: TensorBoard = None,
     quiet: Quiet = False,
 ) -> None:
     """Train with your own script: one process an agent, none of which waits for another.
@@ -115,10 +113,14 @@ def launch(
     asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     settings = RunSettings(
-        agents=agents, folder=Path(), program=ScriptProgram(topology, tuple(command)), algorithm=spec.name,
+        agents=agents,
+        folder=Path(),
+        program=ScriptProgram(topology, tuple(command)),
+        algorithm=spec.name,
         seed=seed,
-        resume=resume, **asked,
-    )  # fmt: skip
+        resume=resume,
+        **asked,
+    )
     check_writable(profile)
     with out_folder(out, Path(command[0]).stem) as made:
         folder = made.resolve()

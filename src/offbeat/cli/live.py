@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,9 +10,9 @@ import typer
 from offbeat.algorithms import find
 from offbeat.cli.compare import check_writable, parse_lrs
 from offbeat.cli.console import Out, complain
-from offbeat.cli.options import JsonFile, Quiet, ReportFile, with_settings
+from offbeat.cli.options import JsonFile, OutFolder, Quiet, ReportFile, Resume, with_settings
 from offbeat.cli.outputs import Outputs
-from offbeat.core.settings import RUNNING, TASK, WORLD, declared
+from offbeat.core.settings import TASK, WORLD, declared
 from offbeat.core.system.signals import terminable
 from offbeat.engines.live.launcher.outfolder import out_folder
 from offbeat.engines.live.launcher.resuming import refuse_used
@@ -36,6 +35,9 @@ HELPS = {
 """Where it is other than in compare."""
 
 
+Unit = Annotated[str, typer.Option(help="Real time in a unit: '20ms', '0.5s'.", rich_help_panel=WORLD)]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command of this module."""
     app.command()(live)
@@ -48,23 +50,11 @@ def register(app: typer.Typer) -> None:
 def live(
     asked: dict[str, Any],
     ctx: typer.Context,
-    unit: Annotated[
-        str, typer.Option(help="Real time in a unit: '20ms', '0.5s'.", rich_help_panel=WORLD)
-    ] = "20ms",
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with what is in --out, with its settings.", rich_help_panel=RUNNING
-        ),
-    ] = False,
+    unit: Unit = "20ms",
+    resume: Resume = False,
     json: JsonFile = None,
     report: ReportFile = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for traces; default: a new one in ./offbeat-runs.", rich_help_panel=RUNNING
-        ),
-    ] = None,
+    out: OutFolder = None,
     quiet: Quiet = False,
 ) -> None:
     """Run the simulator's experiments for real: one process an agent, real gradients, real crashes.
@@ -75,8 +65,7 @@ def live(
 
     With --resume, runs that have ended are taken as they are, the one that was interrupted goes on from its
     checkpoints, and those that had not begun are run; settings that are not named are those of before. Of
-    faults only
-    slowness goes on: name others again.
+    faults only slowness goes on: name others again.
 
     Examples:
 

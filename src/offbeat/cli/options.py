@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -22,6 +22,19 @@ ReportFile = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUNNING)
 ]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for traces, output and checkpoints; default: a new one in ./offbeat-runs.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with what is in --out, from its checkpoints.", rich_help_panel=RUNNING
+    ),
+]
 """Options that several commands have."""
 
 Command = Callable[..., None]
@@ -34,6 +47,7 @@ def with_settings(
     panels: Mapping[str, str] | None = None,
     helps: Mapping[str, str] | None = None,
     last: bool = False,
+    only: Sequence[str] = (),
     **defaults: Any,
 ) -> Callable[[Command], Command]:
     """Give a command an option for every setting that these dataclasses declare, before its own options.
@@ -45,24 +59,22 @@ def with_settings(
         panels: scope -> how it is headed here, where not by its own name
         helps: setting -> its help here, where it is another one
         last: the command's own options come first
+        only: names of settings; leave out all others
         defaults: setting -> its default here, where it is another one
     """
 
     def derive(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
         _, *own = inspect.signature(command).parameters.values()
-        applying = _applying(classes, live)
+        applying = [each for each in _applying(classes, live) if not only or each.name in only]
         options = [_option(each, panels or {}, helps or {}, defaults) for each in applying]
 
         @wraps(command)
         def derived(**given: Any) -> None:
             asked = {each.name: given.pop(each.name) for each in applying}
+            usual = {each.name: each.default for each in applying if each.name not in defaults}
             command(
-                {
-                    each.name: each.default if asked[each.name] is None else asked[each.name]
-                    for each in applying
-                },
-                **given,
+                {name: usual.get(name) if value is None else value for name, value in asked.items()}, **given
             )
 
         derived.__doc__ = _flowing(command.__doc__ or "")

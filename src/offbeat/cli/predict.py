@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -13,11 +13,12 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.compare import check_writable
-from offbeat.cli.options import JsonFile, Quiet
+from offbeat.cli.options import JsonFile, Quiet, with_settings
 from offbeat.cli.outputs import Outputs
-from offbeat.core.settings import WORLD
+from offbeat.core.settings import LEARNING, TASK
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.predicting import REPEATS, Prediction, Summary, predict
 from offbeat.results.markup import time_text
 from offbeat.results.table import target_name
@@ -31,7 +32,26 @@ def register(app: typer.Typer) -> None:
     app.command("predict")(predict_command)
 
 
+HELPS = {
+    "topology": "Who hears whom; default: the recorded graph.",
+    "until": "When it ends, in the units of the run (of a script: seconds).",
+    "case": f"{', '.join(CASES)}: all agents are like the median agent, then the case is applied. Default: every "
+    "agent is as slow as it was.",
+}
+"""Where it is other than in compare."""
+
+
+@with_settings(
+    Experiment,
+    panels={TASK: WHAT, LEARNING: WHAT},
+    helps=HELPS,
+    last=True,
+    only=("topology", "until", "case", "straggler", "slowdown"),
+    topology=None,
+    case=None,
+)
 def predict_command(
+    asked: dict[str, Any],
     trace: Annotated[Path, typer.Argument(help="A trace.npz that 'offbeat live' or 'offbeat launch' wrote.")],
     algorithm: Annotated[
         str | None,
@@ -39,43 +59,18 @@ def predict_command(
             help=f"One of {', '.join(ALGORITHMS)}; default: the recorded one.", rich_help_panel=WHAT
         ),
     ] = None,
-    topology: Annotated[
-        str | None, typer.Option(help="Who hears whom; default: the recorded graph.", rich_help_panel=WHAT)
-    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="The learning rate; default: the recorded one.", rich_help_panel=WHAT)
     ] = None,
-    until: Annotated[
-        float | None,
-        typer.Option(
-            help="When it ends, in the units of the run (of a script: seconds).", rich_help_panel=WHAT
-        ),
-    ] = None,
-    case: Annotated[
-        str | None,
-        typer.Option(
-            help=f"{', '.join(CASES)}: all agents are like the median agent, then the case is applied. "
-            "Default: every agent is as slow as it was.",
-            rich_help_panel=WORLD,
-        ),
-    ] = None,
-    straggler: Annotated[
-        int | None,
-        typer.Option(help="The slow agent of the case; default: the centre.", rich_help_panel=WORLD),
-    ] = None,
-    slowdown: Annotated[float, typer.Option(help="How many times slower.", rich_help_panel=WORLD)] = 10.0,
     json: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Say what another algorithm, graph or straggler would give, from the times measured in one live run.
 
     How long gradients and messages took is measured in the trace, for every agent. The simulator runs with
-    these
-    times: first what was recorded, which tells the error of the prediction, then what you ask for. Where the
-        task is
-    known (traces of 'offbeat live') it is trained, and you see the time to the target; of a script of your
-    own the
-    schedule is predicted: steps, waiting, staleness.
+    these times: first what was recorded, which tells the error of the prediction, then what you ask for.
+    Where the task is known (traces of 'offbeat live') it is trained, and you see the time to the target; of a
+    script of your own the schedule is predicted: steps, waiting, staleness.
 
     Example: a run without a straggler tells what one would cost
 
@@ -84,7 +79,7 @@ def predict_command(
       offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd --case comp-straggler --slowdown 10
     """
     check_writable(json)
-    found = predict(Trace.load(trace), algorithm, topology, case, straggler, slowdown, until, lr)
+    found = predict(Trace.load(trace), algorithm, lr=lr, **asked)
     output = Outputs(quiet)
 
     def save(path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from offbeat.core.errors import SettingError
@@ -50,42 +50,21 @@ def sweep(
     DiskError where something cannot be written.
     """
     wanted(workers)
-    store, failures = Store(out), list[Outcome]()
+    store = Store(out)
     with store.locked():
         missing = [point for point in points if not store.has(point)]
-        now = SweepProgress(len(points), len(points) - len(missing))
-
-        def tell(**changes: int) -> None:
-            nonlocal now
-            changed = replace(now, **changes)
-            if changed != now:
-                now = changed
-                on_progress(now)
-
-        def arrived(batch: Batch[Point], point: Point, outcome: Outcome) -> None:
-            if outcome.row is None:
-                failures.append(outcome)
-                on_failure(outcome)
-                tell(failed=len(failures))
-            else:
-                store.write(point.key, outcome.row)
-                tell(done=now.done + 1)
-
-        def failed(batch: Batch[Point], error: BaseException) -> None:
-            for point in batch.runs:
-                arrived(batch, point, Outcome(point, failure=reason(error)))
-
-        on_progress(now)
+        begun = SweepProgress(len(points), len(points) - len(missing))
+        account = _Account(store, begun, on_progress, on_failure)
+        on_progress(account.now)
         try:
             if missing:
-                with closing(
-                    Scheduler(_pool(missing, workers, ray), run_batch, arrived, failed, on_notice)
-                ) as made:
+                pool = _pool(missing, workers, ray)
+                with closing(Scheduler(pool, run_batch, account.arrived, account.failed, on_notice)) as made:
                     made.add(batches(missing))
                     for _ in made:
-                        tell(running=sum(len(batch.runs) for batch in made.running.values()))
+                        account.tell(running=sum(len(batch.runs) for batch in made.running.values()))
         except KeyboardInterrupt:
-            tell(done=store.write_table(points), running=0)
+            account.tell(done=store.write_table(points), running=0)
             raise
         except SettingError:  # nothing has begun
             raise
@@ -94,7 +73,37 @@ def sweep(
                 store.write_table(points)
             raise
         store.write_table(points)
-    return failures
+    return account.failures
+
+
+@dataclass
+class _Account:
+    """How far a sweep is, and what failed."""
+
+    store: Store
+    now: SweepProgress
+    on_progress: Callable[[SweepProgress], None]
+    on_failure: Callable[[Outcome], None]
+    failures: list[Outcome] = field(default_factory=list)
+
+    def tell(self, **changes: int) -> None:
+        changed = replace(self.now, **changes)
+        if changed != self.now:
+            self.now = changed
+            self.on_progress(changed)
+
+    def arrived(self, batch: Batch[Point], point: Point, outcome: Outcome) -> None:
+        if outcome.row is None:
+            self.failures.append(outcome)
+            self.on_failure(outcome)
+            self.tell(failed=len(self.failures))
+        else:
+            self.store.write(point.key, outcome.row)
+            self.tell(done=self.now.done + 1)
+
+    def failed(self, batch: Batch[Point], error: BaseException) -> None:
+        for point in batch.runs:
+            self.arrived(batch, point, Outcome(point, failure=reason(error)))
 
 
 def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool:

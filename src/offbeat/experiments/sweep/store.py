@@ -1,8 +1,8 @@
 """The folder beside the Parquet file: one file for every finished run, under its key.
 
 A file has two lines: the SHA-256 of the key and the row, and the row as JSON. What does not match is not
-    there: it was
-written by half, or by somebody else, and the run is made again. Files that no point asks for are left alone.
+there: it was written by half, or by somebody else, and the run is made again. Files that no point asks for
+are left alone.
 """
 
 from __future__ import annotations

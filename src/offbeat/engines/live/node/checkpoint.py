@@ -9,8 +9,8 @@ may be full and the power may go at any instant, and the checkpoints before are 
 to one writer.
 
 Its head begins with the CRC-32 of everything else in the file, at a place that never moves. What does not fit
-is
-damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the newest.
+is damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the
+newest.
 
     save(folder, step_name(120), about, {"agent": agent_state(agent), "rule": rule_state(agent.rule)})
     about, state = load(path_of(folder, latest(folder)[0]))

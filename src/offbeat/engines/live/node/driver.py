@@ -1,12 +1,10 @@
 """Drives one agent of a live run: who may call its handlers when, and what it hears.
 
 The agent has one owner at a time. The training thread takes the lock for a gradient, and keeps it until the
-agent asks
-for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any other time
-    (while the
-gradient is computed, during evaluation, after the loop) a second thread answers mail, rings alarms and
-notices who comes and goes. No handler ever touches the parameters of a model: the training thread writes
-them, within its step.
+agent asks for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any
+other time (while the gradient is computed, during evaluation, after the loop) a second thread answers mail,
+rings alarms and notices who comes and goes. No handler ever touches the parameters of a model: the training
+thread writes them, within its step.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Nested Python values as JSON and tensors, and back, bit by bit. Nothing is run or imported to read them.
 
 None, bool, int, finite floats, str and list are themselves in JSON; everything else is an object whose first
-key says
-what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor": name}, {"message": "module:class",
-    ...}.
+key says what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor": name}, {"message":
+"module:class", ...}.
 
 Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and
 {"same": number}
