@@ -65,8 +65,8 @@ ONLY = {
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in
 files."""
 
-FILE, FUNCTION = 425, 60
-"""The most lines of a file, and of a function below its signature."""
+FILE, FUNCTION = 401, 60
+"""The most lines of a file, and of a function with its signature."""
 
 MODULES = modules()
 each = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
@@ -151,7 +151,7 @@ def test_files_and_functions_are_short(module: Module) -> None:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            length = node.end_lineno - node.body[0].lineno + 1
+            length = node.end_lineno - node.lineno + 1
             assert length <= FUNCTION, f"{module.name}.{node.name} has {length} lines"
 
 

@@ -74,14 +74,7 @@ def live(
       offbeat live --resume --out offbeat-runs/digits-0
     """
     check_writable(json, report)
-    how = {name: asked.pop(name) for name in declared(RunSettings)}
-    how["checkpoint_every"] = CheckpointPolicy.parse(how["checkpoint_every"]).record()
-    how["fault"] = [*how["fault"]]
-    asked |= {
-        "unit": parse_unit(unit), "data": None if asked["data"] is None else str(asked["data"].resolve()),
-        "algorithms": [find(name).name for name in asked["algorithms"].split(",")],
-        "lr": {name or ALL: rates for name, rates in parse_lrs(asked["lr"] or []).items()},
-    }  # fmt: skip
+    asked, how = _said(asked, unit)
     if resume:
         asked, how, series = resumed(
             out, asked, how, {name for name in [*asked, *how] if _is_given(ctx, name)}
@@ -110,6 +103,19 @@ def live(
         output.close(*[folder.resolve()] * folder.exists())
     if outcome.code:
         raise typer.Exit(outcome.code)
+
+
+def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is asked for, and how it is to be run, as the folder of the run keeps it."""
+    how = {name: asked.pop(name) for name in declared(RunSettings)}
+    how["checkpoint_every"] = CheckpointPolicy.parse(how["checkpoint_every"]).record()
+    how["fault"] = [*how["fault"]]
+    asked |= {
+        "unit": parse_unit(unit), "data": None if asked["data"] is None else str(asked["data"].resolve()),
+        "algorithms": [find(name).name for name in asked["algorithms"].split(",")],
+        "lr": {name or ALL: rates for name, rates in parse_lrs(asked["lr"] or []).items()},
+    }  # fmt: skip
+    return asked, how
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:

@@ -73,9 +73,8 @@ def with_settings(
         def derived(**given: Any) -> None:
             asked = {each.name: given.pop(each.name) for each in applying}
             usual = {each.name: each.default for each in applying if each.name not in defaults}
-            command(
-                {name: usual.get(name) if value is None else value for name, value in asked.items()}, **given
-            )
+            full = {name: usual.get(name) if value is None else value for name, value in asked.items()}
+            command(full, **given)
 
         derived.__doc__ = _flowing(command.__doc__ or "")
         mine = [each.replace(annotation=hints[each.name], kind=KEYWORD) for each in own]

@@ -35,8 +35,8 @@ def register(app: typer.Typer) -> None:
 HELPS = {
     "topology": "Who hears whom; default: the recorded graph.",
     "until": "When it ends, in the units of the run (of a script: seconds).",
-    "case": f"{', '.join(CASES)}: all agents are like the median agent, then the case is applied. Default: every "
-    "agent is as slow as it was.",
+    "case": f"{', '.join(CASES)}: all agents are like the median agent, then the case is applied. "
+    "Default: every agent is as slow as it was.",
 }
 """Where it is other than in compare."""
 

@@ -28,24 +28,28 @@ def register(app: typer.Typer) -> None:
     app.command("sweep")(sweep_command)
 
 
+Grid = Annotated[Path, typer.Argument(help="A TOML file, as shown above.")]
+ParquetFile = Annotated[
+    Path | None, typer.Option(help="The Parquet file; default: the name of the grid, in this folder.")
+]
+Workers = Annotated[int | None, typer.Option(help="How many runs at once; default: one for each core.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the grid and say what would be run.")]
+Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
 def sweep_command(
-    grid: Annotated[Path, typer.Argument(help="A TOML file, as shown above.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The Parquet file; default: the name of the grid, in this folder.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(help="How many runs at once; default: one for each core.")
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the grid and say what would be run.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    grid: Grid,
+    out: ParquetFile = None,
+    workers: Workers = None,
+    ray: RayAddress = None,
+    dry_run: DryRun = False,
+    quiet: Silent = False,
 ) -> None:
     r"""Run a whole grid of settings on all cores, and write one Parquet file.
 

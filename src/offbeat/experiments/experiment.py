@@ -163,9 +163,7 @@ class Experiment:
     dirichlet: float | None = setting(None, TASK, "Split by a Dirichlet mixture with this alpha instead.")
     batch: int = setting(32, LEARNING, "Samples in a minibatch.")
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
-    until: float | None = setting(
-        None, LEARNING, "Simulated time at which a run ends; default: the task's. Live: in units of --unit."
-    )
+    until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")
     target: float | None = setting(
         None, LEARNING, "Test accuracy of the average model, or its loss (quadratic); default: the task's."
     )
