@@ -1,4 +1,4 @@
-# make demo    sets everything up and runs the main job: five algorithms on real data, with one small step for all and with
+# make demo    sets everything up and runs the main job: five algorithms on real data, with one small learning rate for all and with
 #              each at its own best; two tables and two pages
 # make test    sets everything up and runs the whole suite
 # make test-ecosystem   training scripts of Transformers, Accelerate and Lightning, which it installs
@@ -21,10 +21,10 @@ READY := .venv/ready
 
 demo: $(READY)
 	mkdir -p build
-	@echo 'One small step for all, as in the evaluation of arXiv:2505.10322:'
+	@echo 'One small learning rate for all, as in the evaluation of arXiv:2505.10322:'
 	$(BIN)/offbeat compare --task digits --case combined --skew 1 --target 0.9 \
 		--json build/demo.json --report build/demo.html
-	@echo 'The same world, each algorithm at the step with which it gets there soonest:'
+	@echo 'The same world, each algorithm at the learning rate with which it gets there soonest:'
 	$(BIN)/offbeat compare --task digits --case combined --skew 1 --target 0.9 --until 800 --eval-every 20 --seeds 5 \
 		--lr tuned --tune-by target --tune-grid 0.1,0.3,1,3 --json build/demo-tuned.json --report build/demo-tuned.html
 
