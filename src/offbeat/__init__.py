@@ -26,8 +26,9 @@ if (
 from offbeat.algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllReduceSGD
 from offbeat.core.agent import Agent, View
 from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
+from offbeat.core.forms import concat, mix, pin, split, total, zero
 from offbeat.core.rules import SGD, Adam, Momentum
-from offbeat.core.vector import Vector, concat, mix, opaque, pin, split, total, zero
+from offbeat.core.vector import Vector, opaque
 from offbeat.engines.summary import Staleness
 from offbeat.engines.trace import Trace
 from offbeat.experiments.comparison import compare, plan, simulate

@@ -18,9 +18,10 @@ from warm import finished, needs_shared_memory
 
 from offbeat.algorithms import find
 from offbeat.algorithms.adsgd import Model
+from offbeat.core.arithmetic import finite
 from offbeat.core.errors import SettingError
 from offbeat.core.rules import SGD
-from offbeat.core.vector import Vector, finite
+from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import (
@@ -298,7 +299,7 @@ def test_what_a_neighbour_sent_is_not_taken_as_the_model_if_it_is_not_finite(tmp
     driver = Driver(agent, ring, mine, Log(None), on_nan=SKIP)
     mine.meet(1, 1)
     other.meet(0, 1)
-    driver.alive = frozenset([0, 1])
+    driver.hearing.alive = frozenset([0, 1])
     driver.start()
     seen = []
     for value in (3.0, INF, 3.0):

@@ -11,7 +11,8 @@ from runs import quadratic, started
 from offbeat import Crash, Delay, World, plan
 from offbeat.algorithms.adpsgd import ADPSGD, Moved
 from offbeat.core.errors import SettingError
-from offbeat.core.vector import Stamp, Vector, split, zero
+from offbeat.core.forms import split, zero
+from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import RegisterRead, Rejoined, rows_of
 from offbeat.engines.outbox import added
 from offbeat.world.world import parse_crash

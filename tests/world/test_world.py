@@ -14,8 +14,8 @@ from runs import ALL, models, quadratic, started
 import offbeat
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
 from offbeat.core.errors import DataError
+from offbeat.core.forms import zero
 from offbeat.core.system.streams import Purpose, stream
-from offbeat.core.vector import zero
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.outbox import Medium, Outbox, Transmission
 from offbeat.world.delays import parse, with_overhead

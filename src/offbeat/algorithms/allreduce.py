@@ -4,7 +4,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent
-from offbeat.core.vector import Vector, concat, split
+from offbeat.core.forms import concat, split
+from offbeat.core.vector import Vector
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.vector import Vector, mix
+from offbeat.core.forms import mix
+from offbeat.core.vector import Vector
 
 
 @dataclass(frozen=True)

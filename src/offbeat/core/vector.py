@@ -26,14 +26,15 @@ mixed a version that was overwritten meanwhile.
 
 from __future__ import annotations
 
-import math
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from offbeat.core.arithmetic import Linear, plain
 
 Parts = tuple[Tensor, ...]
 Term = tuple[float, "Vector"]
@@ -84,13 +85,13 @@ class Vector:
     # -- arithmetic: builds forms, computes nothing ------------------------------------------------
 
     def __add__(self, other: Vector) -> Vector:
-        return _form(_joined(self, other, 1.0))
+        return form(_joined(self, other, 1.0))
 
     def __sub__(self, other: Vector) -> Vector:
-        return _form(_joined(self, other, -1.0))
+        return form(_joined(self, other, -1.0))
 
     def __mul__(self, scale: float) -> Vector:
-        return _form(self._on_the_right(float(scale)))
+        return form(self._on_the_right(float(scale)))
 
     __rmul__ = __mul__
 
@@ -183,7 +184,7 @@ def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
     return tuple(merged.values())
 
 
-def _form(terms: tuple[Term, ...]) -> Vector:
+def form(terms: tuple[Term, ...]) -> Vector:
     v = Vector(None, None, terms)
     scope = _current.get()
     if scope is not None:
@@ -197,7 +198,7 @@ def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
     Args:
         of: the vectors that it is made from, where their versions count as mixed.
     """
-    v = _form(())
+    v = form(())
     v._make, v._of = make, of
     return v
 
@@ -310,92 +311,3 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
 def _raw(v: Vector) -> Parts:
     """The parts as they lie in memory; a late-bound vector may give others to who asks for `parts`."""
     return v._parts if v._parts is not None else v.parts
-
-
-Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
-"""out <- sum_k c_k v_k from left to right; the same bits as `plain` gives."""
-
-
-BLOCK = 1 << 20
-"""Numbers that `plain` works on at a time: few enough that the sum stays in the caches until it is
-complete."""
-
-
-def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
-    """In torch, one operation a term and block. `out` is none of the later terms."""
-    (c0, v0), *rest = terms
-    for at in range(0, out.numel(), BLOCK):
-        block = slice(at, at + BLOCK)
-        total = out[block]
-        torch.mul(v0[block], c0, out=total)
-        for c, v in rest:
-            total.add_(v[block], alpha=c)
-
-
-# -- what algorithms use ---------------------------------------------------------------------------
-
-
-def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vector:
-    """sum_j w_j x_j over the keys of `w`; whoever has not been heard counts as `own`.
-
-    The weight of an unheard neighbour thereby goes on the diagonal, and the row stays stochastic.
-    """
-    return _form(tuple([(w_j, heard.get(j, own)) for j, w_j in w.items()]))
-
-
-def pin(v: Vector) -> Vector:
-    """The value of `v` now, also when `v` came out of a register and moves on."""
-    return _form(((1.0, v),))
-
-
-def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite.
-
-    One sum a tensor, in which NaN and infinity show. A sum may also overflow: then the extremes decide.
-    """
-    few = [t for t in tensors if t.numel()]
-    sums: dict[torch.device, list[Tensor]] = {}
-    for t in few:
-        sums.setdefault(t.device, []).append(t.sum(dtype=torch.promote_types(t.dtype, torch.float32)).float())
-    if all(math.isfinite(torch.stack(each).sum().item()) for each in sums.values()):
-        return True
-    return all(math.isfinite(extreme.item()) for t in few for extreme in t.aminmax())
-
-
-def difference(x: Vector, y: Vector) -> Vector:
-    """x - y, whose terms go into what it is added to or taken from: x - (x - y) is 0 x + y, y to the bit."""
-    v = x - y
-    v._open = True
-    return v
-
-
-def zero(like: Vector) -> Vector:
-    """The zero vector in the shape of `like`."""
-    return Vector(tuple(torch.zeros_like(part) for part in like.parts))
-
-
-def total(vectors: Iterable[Vector], start: Vector) -> Vector:
-    """start + v_1 + v_2 + ..., as one form."""
-    for v in vectors:
-        start = start + v
-    return start
-
-
-def split(v: Vector, n: int) -> list[Vector]:
-    """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
-
-    def piece(c: int) -> Vector:
-        return opaque(lambda: tuple(_piece(part, c, n) for part in v.parts))
-
-    return [piece(c) for c in range(n)]
-
-
-def _piece(part: Tensor, c: int, n: int) -> Tensor:
-    """`part.tensor_split(n)[c]`, without the others."""
-    length, longer = divmod(part.numel(), n)
-    return part.narrow(0, c * length + min(c, longer), length + (c < longer))
-
-
-def concat(pieces: list[Vector]) -> Vector:
-    """The inverse of `split`."""
-    return opaque(lambda: tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))

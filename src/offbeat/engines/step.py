@@ -20,8 +20,10 @@ from torch import Tensor
 
 from offbeat.core import promises
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
+from offbeat.core.arithmetic import finite
 from offbeat.core.errors import ContractError
-from offbeat.core.vector import Stamp, Vector, finite, zero
+from offbeat.core.forms import zero
+from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import HANDLERS, Event, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 

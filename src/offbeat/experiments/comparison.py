@@ -16,10 +16,10 @@ from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import OffbeatError, SettingError, unknown
 from offbeat.core.rules import SGD, Rule
-from offbeat.core.settings import whole
+from offbeat.core.settings import declared, whole
 from offbeat.core.system import machine
 from offbeat.experiments.batches import Maker, PlannedRun, Sent, begin, how_many_workers, make_batch, seconds
-from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.needs import held, needed, refuse_too_many
 from offbeat.experiments.runs import check_run
@@ -41,8 +41,6 @@ TRACES = 0.5
 """The share of the free memory that runs may take with traces that nobody asked for."""
 
 MOST_SEEDS = 10_000
-
-TUNING = ("tune_by", "tune_grid", "tune_seeds")
 
 
 @dataclass(frozen=True)
@@ -278,7 +276,7 @@ def plan(
     known = [f.name for f in fields(Experiment)]
     for name in settings:
         if name not in known:
-            raise unknown("setting", name, [*known, "lr", "seed", "seeds", *TUNING, "rule"])
+            raise unknown("setting", name, [*known, *declared(Selection), "rule"])
     e = Experiment(**settings)
     setups = [prepare(e, seed)]
     refuse_too_many(setups[0], len(specs) * seeds, seeds)

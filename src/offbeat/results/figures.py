@@ -61,9 +61,6 @@ def escaped(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-# -- lines -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Look:
     """How a group is drawn: colour by algorithm; marker by group; dashes by learning rate."""
@@ -74,9 +71,7 @@ class Look:
 
 
 def looks(comparison: ComparisonValues) -> dict[tuple[str, float], Look]:
-    """A look for every group, by the order of the comparison; past the seventh algorithm colours return
-    dashed.
-    """
+    """A look for every group, in order; past the seventh algorithm colours return dashed."""
     counts: dict[str, int] = {}
     found: dict[tuple[str, float], Look] = {}
     for key in comparison.groups():
@@ -265,9 +260,6 @@ def _cross(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
         marker={"color": look.colour, "symbol": "x", "size": 12, "line": {"color": "white", "width": 1}},
         cliponaxis=False, hovertemplate=f"{escaped(label)} diverged<extra></extra>",
     )  # fmt: skip
-
-
-# -- bars and the graph ----------------------------------------------------------------------------
 
 
 def bars(comparison: ComparisonValues) -> go.Figure:

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from offbeat.core.vector import Vector, difference, lazy, opaque, zero
+from offbeat.core.forms import difference, zero
+from offbeat.core.vector import Vector, lazy, opaque
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import not_finite
 from offbeat.training.flat import FlatParameters, some

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from offbeat.core.arithmetic import plain
 from offbeat.core.errors import SettingError
 from offbeat.core.system import native
-from offbeat.core.vector import plain
 
 THRESHOLD = 1_000_000
 """Bytes of the result below which torch does the work: its operations then stay in the caches."""

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from offbeat.core.agent import Agent, Effect, Message
+from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
-from offbeat.core.vector import Parts, Scope, Stamp, Vector, pin
+from offbeat.core.vector import Parts, Scope, Stamp, Vector
 from offbeat.engines.events import (
     AlarmRang,
     Crashed,

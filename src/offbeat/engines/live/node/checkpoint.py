@@ -54,8 +54,7 @@ GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 LONGEST_HEAD = 100_000_000
 """Bytes: readers of safetensors refuse more."""
@@ -282,10 +281,8 @@ def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     entries: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name, tensor in _ordered(tensors):
-        entries[name] = {
-            "dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [at,
-            at + tensor.nbytes]
-        }  # fmt: skip
+        place = [at, at + tensor.nbytes]
+        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": place}
         at += tensor.nbytes
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)

@@ -1,4 +1,4 @@
-"""Drives one agent of a live run: who may call its handlers when, and what it hears.
+"""Drives one agent of a live run: who may call its handlers when (what it hears: `hearing`).
 
 The agent has one owner at a time. The training thread takes the lock for a gradient, and keeps it until the
 agent asks for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any
@@ -13,38 +13,24 @@ import json
 import math
 import time
 from collections.abc import Mapping, Set
-from heapq import heappop
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
-from offbeat.core.agent import Agent, Message, View
+from offbeat.core.agent import Agent
 from offbeat.core.errors import ContractError, DiskError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.lifeline import readable
 from offbeat.core.vector import Vector
-from offbeat.engines.events import (
-    AlarmRang,
-    GradientDone,
-    LossKnown,
-    MailReceived,
-    PeerMet,
-    RegisterRead,
-    Rejoined,
-    Resumed,
-    Saved,
-    Started,
-    ViewChanged,
-)  # fmt: skip
+from offbeat.engines.events import GradientDone, LossKnown, PeerMet, Rejoined, Resumed, Saved, Started
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.guard import IGNORE, Guard, NotFinite
+from offbeat.engines.live.node.hearing import Hearing
 from offbeat.engines.live.node.log import Log, Logged
 from offbeat.engines.live.node.performer import Clock, Performer, digest
 from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import Order, Row, State
-from offbeat.engines.live.shm.wire import Tag
-from offbeat.engines.outbox import vectors
 from offbeat.world.topology import Topology
 
 LONGEST = 0.05
@@ -81,7 +67,7 @@ class Driver:
         self.lifeline = [] if lifeline is None else [lifeline]
         self.lock = RLock()
         self.me = agent.me
-        self.alive = frozenset([self.me]) if transport is not None else frozenset(range(topology.n))
+        self.hearing = Hearing(self.performer, topology, transport)
         self.snapshot: Vector | None = None  # where the last one was
         self.deadline = math.inf
         """When the run ends, in units."""
@@ -112,9 +98,9 @@ class Driver:
         before = board.since(0)
         transport.membership = max(before.index(mine) + 1, board.n)  # the first n let everybody in
         for agent, incarnation in before[: transport.membership]:
-            self._member(agent, incarnation)
+            self.hearing.member(agent, incarnation)
         transport.floor = transport.membership if transport.incarnation > 1 else 0
-        self.agent.view = self.topology.view(self.me, self.alive)
+        self.agent.view = self.topology.view(self.me, self.hearing.alive)
         transport.row[Row.STATE] = State.RUNNING
 
     def start(self) -> Vector:
@@ -127,7 +113,7 @@ class Driver:
         """The first event of an agent that has come back, with a neighbour's model and round."""
         with self.lock:
             for j in range(self.topology.n):
-                if j not in self.alive:
+                if j not in self.hearing.alive:
                     self.log.rows.event(LossKnown(self.clock.now(), self.me, j))
                 elif self.transport is not None and (incarnation := self.transport.alive.get(j, 1)) > 1:
                     self.log.rows.event(PeerMet(self.clock.now(), self.me, j, incarnation))
@@ -143,10 +129,10 @@ class Driver:
         with self.lock:
             began = time.monotonic_ns()
             self._refuse_failed()
-            self._serve()
+            self.hearing.serve(self._over())
             self._check_order()
             start, self.snapshot, self.actor.at = self._started, self.actor.at, None
-            self._read_registers()
+            self.hearing.read_registers()
             end = self.clock.now()
             self.performer.handle(GradientDone(self.clock.now(), self.me, self.actor.steps, start, end), g)
             x = self._next()
@@ -224,7 +210,7 @@ class Driver:
                 ready = self.transport.bell.wait(self._sleep(), self.lifeline)
                 self._orphaned = self._orphaned or any(file in ready for file in self.lifeline)
                 self.transport.bell.quiet()
-            self._serve()
+            self.hearing.serve(self._over())
         if began and self.transport is not None:
             self.transport.row[Row.WAITED] += time.monotonic_ns() - began
         self._started = self.clock.now()
@@ -272,7 +258,7 @@ class Driver:
             with self.lock:
                 if not self._closed:
                     self.transport.bell.quiet()
-                    self._serve()
+                    self.hearing.serve(self._over())
 
     def leave(self) -> None:
         """Done: say so, and answer mail until everybody is."""
@@ -313,65 +299,3 @@ class Driver:
         if due == math.inf:
             return None
         return LONGEST if due == -math.inf else max(0.0, (due - self.clock.now()) * self.clock.unit)
-
-    def _serve(self) -> None:
-        """Handle all that has come: members, mail, alarms; and send what can be sent."""
-        if self.transport is None:
-            self._ring_alarms()
-            return
-        changes = self.transport.board.since(self.transport.membership)
-        for agent, incarnation in (
-            [] if self._over() else changes
-        ):  # at the end all leave: nobody steps without them
-            self.transport.membership += 1
-            if agent != self.me:
-                self._changed(agent, incarnation)
-        for source, message, tag in self.transport.receive():
-            self._deliver(MailReceived, source, message, tag)
-        self._ring_alarms()
-        self.performer.queue.advance(self.clock.now())
-
-    def _ring_alarms(self) -> None:
-        while self.performer.alarms and self.performer.alarms[0][0] <= self.clock.now():
-            _, _, name = heappop(self.performer.alarms)
-            self.performer.handle(AlarmRang(self.clock.now(), self.me), name)
-
-    def _member(self, agent: int, incarnation: int) -> None:
-        assert self.transport is not None
-        if incarnation > 0:
-            self.alive |= {agent}
-            if agent != self.me:
-                self.transport.meet(agent, incarnation)
-        else:
-            self.alive -= {agent}
-            self.transport.forget(agent)
-            self.performer.queue.forget(agent)
-
-    def _changed(self, agent: int, incarnation: int) -> None:
-        self._member(agent, incarnation)
-        view: View = self.topology.view(self.me, self.alive)
-        if view != self.agent.view:
-            event = ViewChanged(self.clock.now(), self.me, agent, incarnation > 0, abs(incarnation))
-            self.performer.handle(event, view)
-
-    def _read_registers(self) -> None:
-        if self.transport is not None:
-            for reader in self.transport.poll(self.agent.view.peers):
-                self._deliver(RegisterRead, reader.source, reader.message, reader.tag)
-            made = [
-                reader.tag.end
-                for readers in self.transport.readers.values()
-                for reader in readers
-                if reader.bound
-            ]
-            if made:
-                age = self.clock.now() - sum(made) / len(made)
-                self.transport.float_row[Row.AGE] = age * self.clock.unit
-
-    def _deliver(
-        self, kind: type[MailReceived | RegisterRead], source: int, message: Message, tag: Tag
-    ) -> None:
-        version = next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
-        number = self.log.rows.kind(message)
-        event = kind(self.clock.now(), self.me, source, number, version, tag.start, tag.end)
-        self.performer.handle(event, source, message)

@@ -9,7 +9,7 @@ looked at too. A model that is not finite, because sums overflow or a neighbour 
 former value again, and nothing of it is published.
 
 The rule itself, which a replay follows too, is `offbeat.engines.step.SkipNotFinite`. To look is one sum over
-the numbers (`offbeat.core.vector.finite`).
+the numbers (`offbeat.core.arithmetic.finite`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from offbeat.core.arithmetic import finite
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.core.vector import finite
 from offbeat.engines.live.shm.board import Cells, Row
 from offbeat.engines.step import SkipNotFinite
 

@@ -14,8 +14,9 @@ import torch
 
 from offbeat.core.agent import Agent, Effect, Message, Publish
 from offbeat.core.errors import ContractError
+from offbeat.core.forms import pin
 from offbeat.core.system import kernel
-from offbeat.core.vector import Scope, Stamp, Vector, pin
+from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import Event, RegisterMoved
 from offbeat.engines.live.node.guard import Guard
 from offbeat.engines.live.node.log import Log

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.agent import Message
+from offbeat.core.forms import pin
 from offbeat.core.system.reading import reading
-from offbeat.core.vector import Leased, Vector, pin
+from offbeat.core.vector import Leased, Vector
 from offbeat.engines.live.shm import memory
 from offbeat.engines.live.shm.wire import Layout, Tag, Words, aligned, read_layout
 

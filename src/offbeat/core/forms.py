@@ -1,0 +1,62 @@
+"""What algorithms build from vectors, besides sums and multiples: mixtures, pins, pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from offbeat.core.vector import Vector, form, opaque
+
+
+def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vector:
+    """sum_j w_j x_j over the keys of `w`; whoever has not been heard counts as `own`.
+
+    The weight of an unheard neighbour thereby goes on the diagonal, and the row stays stochastic.
+    """
+    return form(tuple([(w_j, heard.get(j, own)) for j, w_j in w.items()]))
+
+
+def pin(v: Vector) -> Vector:
+    """The value of `v` now, also when `v` came out of a register and moves on."""
+    return form(((1.0, v),))
+
+
+def difference(x: Vector, y: Vector) -> Vector:
+    """x - y, whose terms go into what it is added to or taken from: x - (x - y) is 0 x + y, y to the bit."""
+    v = x - y
+    v._open = True
+    return v
+
+
+def zero(like: Vector) -> Vector:
+    """The zero vector in the shape of `like`."""
+    return Vector(tuple(torch.zeros_like(part) for part in like.parts))
+
+
+def total(vectors: Iterable[Vector], start: Vector) -> Vector:
+    """start + v_1 + v_2 + ..., as one form."""
+    for v in vectors:
+        start = start + v
+    return start
+
+
+def split(v: Vector, n: int) -> list[Vector]:
+    """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
+
+    def piece(c: int) -> Vector:
+        return opaque(lambda: tuple(_piece(part, c, n) for part in v.parts))
+
+    return [piece(c) for c in range(n)]
+
+
+def _piece(part: Tensor, c: int, n: int) -> Tensor:
+    """`part.tensor_split(n)[c]`, without the others."""
+    length, longer = divmod(part.numel(), n)
+    return part.narrow(0, c * length + min(c, longer), length + (c < longer))
+
+
+def concat(pieces: list[Vector]) -> Vector:
+    """The inverse of `split`."""
+    return opaque(lambda: tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))
