@@ -54,7 +54,8 @@ GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
+    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 LONGEST_HEAD = 100_000_000
 """Bytes: readers of safetensors refuse more."""
