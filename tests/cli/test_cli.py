@@ -28,7 +28,7 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import compare as cli
 from offbeat.core.errors import ContractError
 from offbeat.core.system import machine
-from offbeat.experiments import batches, comparison, needs
+from offbeat.experiments import batches, comparison, memory
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import run_many
 from offbeat.world.delays import FAMILIES, parse
@@ -554,7 +554,7 @@ def test_where_traces_do_not_fit_the_runs_go_on_without(call: Call, monkeypatch:
     )
     call(*command, "--json", "held.json")
     assert "No timeline" not in Path("out.html").read_text("utf-8")
-    monkeypatch.setattr(needs, "PART", 100)
+    monkeypatch.setattr(memory, "PART", 100)
     monkeypatch.setattr(machine, "available", lambda: 1e6)
     outcome = call(*command, "--json", "dropped.json")
     assert outcome.said.startswith(

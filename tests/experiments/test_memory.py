@@ -16,7 +16,7 @@ from offbeat.core.system import machine
 from offbeat.experiments import comparison, experiment
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
-from offbeat.experiments.needs import refuse_too_large
+from offbeat.experiments.memory import refuse_too_large
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import grid
 from offbeat.world.graphs import TOPOLOGIES, edges, named
@@ -29,7 +29,7 @@ from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.jobs import Job
-from offbeat.experiments.needs import need
+from offbeat.experiments.memory import need
 from offbeat.experiments.runs import engines, run_one
 def peak():  # ru_maxrss would begin with that of the process that started this one
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

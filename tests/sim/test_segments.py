@@ -336,7 +336,7 @@ from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.jobs import Job
-from offbeat.experiments.needs import need
+from offbeat.experiments.memory import need
 from offbeat.experiments.runs import run_one
 def peak():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())

@@ -22,7 +22,7 @@ from offbeat.core.system.files import refuse_irregular
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
-from offbeat.experiments.needs import WORTH_SAYING
+from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.workers import possible, start_server, wanted
 from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table

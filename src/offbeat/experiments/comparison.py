@@ -21,7 +21,7 @@ from offbeat.core.system import machine
 from offbeat.experiments.batches import Maker, PlannedRun, Sent, begin, how_many_workers, make_batch, seconds
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.jobs import Job
-from offbeat.experiments.needs import held, needed, refuse_too_many
+from offbeat.experiments.memory import held, needed, refuse_too_many
 from offbeat.experiments.runs import check_run
 from offbeat.experiments.scheduler import Batch, Scheduler, WorkerKilled
 from offbeat.experiments.setup import Setup, check_algorithm, prepare

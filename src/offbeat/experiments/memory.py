@@ -1,66 +1,140 @@
-"""What is refused by arithmetic before anything is built: what cannot fit into memory, or a lifetime.
-
-`needs` estimates what a run that is set up will take.
-"""
+"""How much memory runs will need, estimated before they start; and what would fit where they do not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 from offbeat.core.errors import SettingError
-from offbeat.core.system import machine
+from offbeat.core.system import devices, machine
+from offbeat.engines.recorder import PART
+from offbeat.experiments import jobs, limits
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.setup import Setup
 
-NODE, EDGE = 24_000, 600
-"""Bytes of an agent without its model and minibatches, and of an edge of the graph: both more than that,
-mostly."""
+WORTH_SAYING = 500_000_000
+"""Bytes from which a command says how much it needs."""
 
-AHEAD = 512
-"""Bytes of the minibatches that an agent has drawn ahead, for each sample of one."""
+LEVELS = 2.2, 300, 130
+"""By levels: models an agent; bytes of the timetable for an update, and for each model that it mixes."""
 
-PROCESS = 50e6
-"""Bytes of a process that trains, at least."""
+KEPT = 120, 90
+"""By levels: bytes of the trace that is held, for an update and for each model that it mixes."""
 
-MOST_UPDATES = 1e12
-"""Gradients of one run, at most: months of work."""
+HEAP = 130, 110
+"""With the simulator's heap: bytes of the trace that is held for an update, and for each message."""
+
+DROPPED = 12
+"""With the simulator's heap: bytes for an update where the trace is not held, to measure the staleness."""
+
+BATCH = 256
+"""Models in one call of the batched executor; with their gradients."""
+
+WIDE = 4
+"""By levels on a GPU: tensors as wide as a chunk, of models, gradients, terms and sums."""
+
+FINAL = 2.0
+"""Models an agent that a run on a GPU leaves on the host: the final one, and its bytes for the digest."""
+
+POINT, WORLD = 200, 3_000
+"""Bytes of an evaluation in a curve, and of an agent in a world that is ready."""
+
+AGENT = 40_000
+"""Bytes for an agent's random streams and what they have drawn ahead."""
 
 
-def refuse_agents(n: int, topology: str, edges: float, batch: int) -> None:
-    """Raise SettingError if so many agents cannot be held, whatever the algorithm.
-
-    Args:
-        n: how many
-        topology: the name of the graph
-        edges: of the graph
-        batch: samples of a minibatch; 0 where none are drawn
+@dataclass(frozen=True)
+class Need:
+    """Bytes that runs need at their peak, beyond the data: for models, for the trace, for the rest of the
+    agents.
     """
-    drawn = float(n) * batch * AHEAD
-    parts = {f"{n:,} agents": float(n) * NODE, f"{edges:.3g} edges of '{topology}'": edges * EDGE}
-    parts |= {f"minibatches of {batch} samples": drawn}
-    needs, largest = sum(parts.values()), max(parts, key=lambda name: parts[name])
-    _refuse(needs, f"A run with {n:,} agents", f"most of it for {largest}. Expected fewer of them")
+
+    models: float
+    trace: float
+    agents: float
+
+    @property
+    def total(self) -> float:
+        return self.models + self.trace + self.agents
 
 
-def refuse_processes(n: int) -> None:
-    """Raise SettingError if this machine cannot hold so many processes."""
-    _refuse(n * PROCESS, f"{n:,} processes", "50 MB each. Expected fewer agents")
+def need(job: Job, beside: int = 1) -> Need:
+    """An estimate, good to a third or so for runs that are not small. beside: how many such runs lie side by
+    side.
+    """
+    setup, on_gpu = job.setup, job.setup.task.initial()[0].device.type != "cpu"
+    n, size, updates, degree = setup.topology.n, _bytes(setup), setup.updates, setup.topology.degree
+    each, edge = job.spec.vectors
+    if job.by_levels:
+        models = LEVELS[0] * n + (WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0)
+        table, kept = LEVELS[1] + LEVELS[2] * degree, (KEPT[0] + KEPT[1] * degree) * job.keep_trace
+        here = min(updates, jobs.SEGMENT / (1 + degree) / beside)
+        trace = here * table + (updates - here) * kept
+    else:
+        models = (each + edge * degree) * n + 2 * min(n, BATCH)
+        here = updates if job.keep_trace else min(updates, PART)
+        trace = here * (HEAP[0] + HEAP[1] * (1 + degree)) + (updates - here) * DROPPED
+    # two copies of the models more are made for the evaluation
+    return Need(beside * (models + 2 * n) * size, beside * trace, beside * n * AGENT)
 
 
-def refuse_runs(count: int, each: float, worlds: int, world: float) -> None:
-    """Raise SettingError if the results of so many runs, or their worlds, cannot be held together."""
-    advice = "with their results. Expected fewer seeds or evaluations"
-    _refuse(count * each + worlds * world, f"{count:,} runs", advice)
+def needed(waiting: Sequence[Job]) -> float:
+    """Bytes of memory that these runs need at most at a time, beyond the data: an estimate."""
+    return max(need(job, min(len(waiting), job.beside)).total for job in waiting)
 
 
-def refuse_updates(n: int, until: float, mean: float) -> None:
-    """Raise SettingError if a run would never end. mean: of the time of a gradient."""
-    updates = n * (until / mean)
-    if updates > MOST_UPDATES:
+def held(setup: Setup) -> float:
+    """About how many bytes the trace of a run by levels has; those of others have not many more."""
+    return setup.updates * (KEPT[0] + KEPT[1] * setup.topology.degree)
+
+
+def _bytes(setup: Setup) -> int:
+    return sum(part.nbytes for part in setup.task.initial())
+
+
+def refuse_too_many(setup: Setup, runs: int, seeds: int) -> None:
+    """Raise SettingError if the results of so many such runs, and the worlds of so many seeds, cannot be
+    held.
+    """
+    each = setup.topology.n * _bytes(setup) + len(setup.eval_times) * POINT
+    limits.refuse_runs(runs, each, seeds, setup.topology.n * (1 + setup.topology.degree / 10) * WORLD)
+
+
+def refuse_too_large(job: Job) -> None:
+    """Raise SettingError if the run needs more of this machine's memory than there is, with what would fit.
+
+    On a GPU the models are held against its memory, and everything else against that of the machine.
+    """
+    setup, device = job.setup, job.setup.task.initial()[0].device
+    n, what = setup.topology.n, f"A run of {job.spec.name} with {setup.topology.n:,} agents"
+    if device.type != "cpu" and (models := need(job).models) > (free := devices.free(device)):
         raise SettingError(
-            f"About {updates:.3g} gradients would be made until time {until:g}; at most {MOST_UPDATES:.0e} "
-            f"are. Expected an end at {MOST_UPDATES * mean / n:.3g} or before."
+            f"{what} needs about {models / 1e9:.1f} GB of memory for models on {device}; {free / 1e9:.1f} GB "
+            f"are free there. Expected fewer agents, or device 'cpu'; about {int(n * free / models):,} "
+            "agents would fit."
         )
 
+    def here(job: Job) -> Need:
+        needed = need(job)
+        return needed if device.type == "cpu" else replace(needed, models=FINAL * n * _bytes(setup))
 
-def _refuse(needs: float, what: str, advice: str) -> None:
-    free = machine.available()
-    if needs > free:
-        much = f"{needs / 1e9:,.1f} GB of memory at least, {advice}"
-        raise SettingError(f"{what} would need {much}; {free / 1e9:.1f} GB are free.")
+    def fits(job: Job, until: float) -> bool:
+        return here(replace(job, setup=replace(setup, until=until))).total <= free
+
+    needed, free = here(job), machine.available()
+    if needed.total <= free:
+        return
+    advice = [f"about {int(n * free / needed.total):,} agents"]
+    if job.keep_trace and fits(replace(job, keep_trace=False), setup.until):
+        advice.append("these without --traces")
+    low, high = 0.0, setup.until
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(job, middle) else (low, middle)
+    if low > 0:
+        advice.append(f"these until time {low:,.6g},")
+    raise SettingError(
+        f"{what} until time {setup.until:g} needs about {needed.total / 1e9:.1f} GB of memory: "
+        f"{needed.models / 1e9:.1f} for models, {needed.trace / 1e9:.1f} for the trace; {free / 1e9:.1f} GB "
+        f"are free. Expected fewer agents or an earlier end; {', or '.join(advice)} would fit."
+    )

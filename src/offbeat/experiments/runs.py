@@ -29,7 +29,7 @@ from offbeat.engines.sim.simulator import Simulator, final_bytes
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
 from offbeat.experiments.jobs import LEVELS, Job, time_segments
-from offbeat.experiments.needs import refuse_too_large
+from offbeat.experiments.memory import refuse_too_large
 from offbeat.experiments.scoring import curve_point, final_scores, reached
 from offbeat.experiments.setup import check_algorithm
 from offbeat.results.run import Run

@@ -20,7 +20,7 @@ from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments.experiment import AGENTS, EVALUATIONS, Experiment
-from offbeat.experiments.memory import refuse_agents, refuse_updates
+from offbeat.experiments.limits import refuse_agents, refuse_updates
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay, parse
 from offbeat.world.graphs import edges

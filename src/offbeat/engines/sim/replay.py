@@ -38,9 +38,9 @@ from offbeat.engines.events import (
     records,
     rows_of,
 )  # fmt: skip
+from offbeat.engines.handler_step import Actor, SkipNotFinite
 from offbeat.engines.outbox import LateBound, Medium, vectors
 from offbeat.engines.recorder import Recorder
-from offbeat.engines.step import Actor, SkipNotFinite
 from offbeat.engines.trace import Trace, in_order
 from offbeat.world.topology import Topology
 
@@ -75,7 +75,7 @@ class Replay:
             its incarnations
         initial: the model that all start from
         gradient: evaluates gradients
-        skips: whether updates that are not finite were skipped (see `offbeat.engines.step.SkipNotFinite`)
+        skips: whether updates that are not finite were skipped (see `handler_step.SkipNotFinite`)
     """
 
     blames = ContractError
@@ -272,7 +272,7 @@ class Replay:
         each = self.agents[i]
         return self.mail[source, each.known.get(source, 1), i, each.incarnation]
 
-    # -- the handler step: `offbeat.engines.step.Engine` ---------------------------------------------
+    # -- the handler step: `offbeat.engines.handler_step.Engine` ---------------------------------------------
 
     def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
         self.scope.settle()

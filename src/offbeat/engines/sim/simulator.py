@@ -23,6 +23,7 @@ from offbeat.engines.events import (
     Started,
     ViewChanged,
 )  # fmt: skip
+from offbeat.engines.handler_step import Actor
 from offbeat.engines.outbox import Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
@@ -30,7 +31,6 @@ from offbeat.engines.sim.executors import Executor
 from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
 from offbeat.engines.sim.links import Links
 from offbeat.engines.sim.membership import Membership
-from offbeat.engines.step import Actor
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
 from offbeat.tasks.task import Task
@@ -135,7 +135,7 @@ class Simulator:
         models = [self.actors[i].model.parts for i in living]
         return tuple(torch.stack(rows) for rows in zip(*models, strict=True))
 
-    # -- the handler step: `offbeat.engines.step.Engine` ---------------------------------------------
+    # -- the handler step: `offbeat.engines.handler_step.Engine` ---------------------------------------------
 
     def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
         self.scope.settle()

@@ -19,9 +19,9 @@ from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments import comparison
+from offbeat.experiments.limits import refuse_processes
 from offbeat.experiments.live.folder import EXPECTED, asked_before
 from offbeat.experiments.live.running import LiveRun
-from offbeat.experiments.memory import refuse_processes
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Comparison, Run
 

@@ -8,8 +8,8 @@ that gradient as zero until the next one; all-reduce's mean is over the others.)
 looked at too. A model that is not finite, because sums overflow or a neighbour sent such a thing, takes its
 former value again, and nothing of it is published.
 
-The rule itself, which a replay follows too, is `offbeat.engines.step.SkipNotFinite`. To look is one sum over
-the numbers (`offbeat.core.arithmetic.finite`).
+The rule itself, which a replay follows too, is `offbeat.engines.handler_step.SkipNotFinite`. To look is one
+sum over the numbers (`offbeat.core.arithmetic.finite`).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from offbeat.core.arithmetic import finite
 from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.engines.handler_step import SkipNotFinite
 from offbeat.engines.live.shm.board import Cells, Row
-from offbeat.engines.step import SkipNotFinite
 
 SKIP, STOP, IGNORE = POLICIES = ("skip", "stop", "ignore")
 IN_A_ROW = 10

@@ -18,6 +18,7 @@ from offbeat.core.forms import pin
 from offbeat.core.system import kernel
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import Event, RegisterMoved
+from offbeat.engines.handler_step import Actor
 from offbeat.engines.live.node.guard import Guard
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.send_queue import Link, SendQueue
@@ -26,7 +27,6 @@ from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Medium, Transmission, vectors
-from offbeat.engines.step import Actor
 
 
 def digest(x: Vector) -> str:
@@ -120,7 +120,7 @@ class Performer:
         """Within a handler: evaluate all that it has built so far."""
         self.scope.force(self._torn)
 
-    # -- the handler step: `offbeat.engines.step.Engine` -----------------------------------------------
+    # -- the handler step: `offbeat.engines.handler_step.Engine` -----------------------------------
 
     def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
         self._placed = self._place(effects, wrote)
