@@ -2,5 +2,5 @@
 
 `sim` is the deterministic simulator, `live` the runtime of real processes. What they share is here: the
 handler `step`, what is sent (`outbox`), what is recorded (`trace`). Neither knows an algorithm, a task but
-its protocol, or the other. Imports `core`, `world` and the protocol of a task.
+its protocol, or the other. What is directly here imports only `core`.
 """

@@ -1,5 +1,5 @@
 """What comes out of runs, and how it is shown: the table, figures, the page, a timeline for Perfetto.
 
 `run` has runs and comparisons as plain values; a new figure is a function of `figures`, put on the page by
-`page`. Imports `core`, `world`, `algorithms` (for their names) and the trace.
+`page`. Imports `core`, `world`, `algorithms` (for what their table says) and the trace.
 """
