@@ -14,7 +14,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +26,7 @@ import offbeat
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import compare as cli
 from offbeat.core.errors import ContractError
+from offbeat.core.settings import declared
 from offbeat.core.system import machine
 from offbeat.experiments import batches, comparison, memory
 from offbeat.experiments.experiment import Experiment
@@ -655,7 +655,7 @@ def test_python_does_what_the_command_line_does(call: Call) -> None:
 
 def test_options_are_the_settings_and_have_the_same_defaults() -> None:
     options = {name: p.default for name, p in inspect.signature(cli.compare).parameters.items()}
-    defaults: dict[str, Any] = {setting.name: setting.default for setting in fields(Experiment)}
+    defaults: dict[str, Any] = {name: each.default for name, each in declared(Experiment).items()}
     assert defaults.keys() < options.keys()
     for name in ("compute", "communication"):
         told = parse(options.pop(name))

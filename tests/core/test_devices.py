@@ -33,7 +33,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 @pytest.mark.parametrize(
     ("name", "why"),
     [("gpu", "Got device 'gpu', expected 'cpu', or 'cuda'"), ("mps", "float64"), ("meta", "no other kind"),
-     ("", "Got device ''"), (3, "The device must be a name")],
+     ("", "Got device ''"), (3, "'device' must be text; got 3")],
 )  # fmt: skip
 def test_what_is_no_device_for_runs_is_refused(name: Any, why: str) -> None:
     with pytest.raises(SettingError, match=why):

@@ -13,7 +13,7 @@ import offbeat
 from offbeat import SettingError
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.system import machine
-from offbeat.experiments import comparison, experiment
+from offbeat.experiments import comparison, setup
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.memory import refuse_too_large
@@ -114,7 +114,7 @@ def test_impossible_sizes_are_refused_before_anything_is_built(
     """Neither a graph nor data are looked at."""
     monkeypatch.setattr("offbeat.tasks.build", None)
     if "--straggler" not in said:
-        monkeypatch.setattr(experiment, "build", None)
+        monkeypatch.setattr(setup, "build", None)
     monkeypatch.setattr(machine, "available", lambda: 1e12 / 8)
     assert re.search(said, call("compare", *options).refused().said)
 

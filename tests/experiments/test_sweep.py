@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import tomllib
-from dataclasses import fields
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from offbeat import tasks
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli import sweep as cli_sweep
 from offbeat.core.errors import DataError, DiskError, SettingError
+from offbeat.core.settings import declared
 from offbeat.core.system.files import write_atomically
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
@@ -98,7 +98,7 @@ def with_seeds(*seeds: int) -> dict[str, Any]:
         ("[fixed]\nalgorithm = 'adsgd'\nalgorithm = 'dsgd'", "expected a TOML file with a grid"),
         (
             "[fixed]\nalgorithm = 'adsgd'\n[lr]\nrfast = 0.1",
-            "[lr] has a step for 'rfast', which is not in the grid: adsgd",
+            "[lr] has a learning rate for 'rfast', which is not in the grid: adsgd",
         ),
         ("[fixed]\nalgorithm = 'adsgd'\n[lr]\nadsgt = 0.1", "Did you mean 'adsgd'?"),
         ("[fixed]\nalgorithm = 'adsgd'\n[lr]\nadsgd = []", "'lr' has an empty list"),
@@ -217,7 +217,7 @@ def test_a_row_is_the_run_and_pandas_reads_it(tmp_path: Path) -> None:
     assert sweep(grid, out, workers=2) == []
     frame = pandas.read_parquet(out)
     assert list(frame.columns) == list(COLUMNS)
-    assert set(COLUMNS) >= {f.name for f in fields(Experiment)}
+    assert set(COLUMNS) >= {*declared(Experiment)}
     assert list(frame["key"]) == [point.key for point in grid]
     for place in (0, 11):
         point, row = grid[place], frame.iloc[place]

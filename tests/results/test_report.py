@@ -7,7 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import fields, replace
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat import ADSGD, Algorithm, Comparison, Quadratic
 from offbeat.cli.compare import app
+from offbeat.core.settings import declared
 from offbeat.experiments.experiment import Experiment
 from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary
 from offbeat.results.page import page
@@ -98,7 +99,7 @@ CHANGED: dict[str, Any] = {
 
 def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparison) -> None:
     run = digits.runs[0]
-    settings = {f.name for f in fields(Experiment)} | run.settings.keys() - {"algorithm", "lr", "seed", "own"}
+    settings = {*declared(Experiment)} | run.settings.keys() - {"algorithm", "lr", "seed", "own"}
     assert settings <= CHANGED.keys()
 
     def said(**changes: Any) -> str:
