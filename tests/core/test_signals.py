@@ -35,6 +35,19 @@ def test_a_signal_ends_what_is_done_as_ctrl_c_does(number: signal.Signals) -> No
     assert exit_code(KeyboardInterrupt()) == 130
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_finalizer_swallows_comes_again(number: signal.Signals) -> None:
+    class Dropped:
+        def __del__(self) -> None:
+            os.kill(ME, number)
+            sum(range(10))  # the handler runs here, and what it raises is ignored by Python
+
+    with pytest.raises(KeyboardInterrupt) as interrupt, terminable():
+        Dropped()
+        until(lambda: False)
+    assert exit_code(interrupt.value) == 128 + number
+
+
 def test_a_connection_that_drops_is_told_once_and_what_is_saved_afterwards_is_safe() -> None:
     came = list[int]()
     with terminable():

@@ -49,6 +49,7 @@ ONLY = {
     "time": {"offbeat.cli.console", "offbeat.experiments.runs", *LIVE},
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
+        "offbeat.core.system.signals",
         "offbeat.engines.live.node.driver",
         "offbeat.experiments.scheduler",
         "offbeat.experiments.workers",

@@ -212,9 +212,10 @@ class Scheduler(Generic[Item, Result]):
         self._serve_all(*[self._queued() for _ in range(0 if self.pool is None else self.pool.width)])
 
     def _serve_all(self, *served: Iterable[Batch[Item]]) -> None:
-        self.threads = [Thread(target=self._serve, args=each, daemon=True) for each in enumerate(served)]
-        for thread in self.threads:
+        for each in enumerate(served):
+            thread = Thread(target=self._serve, args=each, daemon=True)
             thread.start()
+            self.threads.append(thread)  # only now: who is interrupted joins what is here
 
     def _queued(self) -> Iterator[Batch[Item]]:
         while (batch := self.waiting.get()[-1]) is not None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import signal
+import sys
+import threading
+from _thread import interrupt_main
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 HANG_UP = getattr(signal, "SIGHUP", None)
 """A connection has dropped. It may come several times, from the terminal and from the shell."""
+
+AGAIN = 0.05
+"""Seconds after which an interrupt comes again that Python ignored, for it was raised in a finalizer."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -43,13 +49,26 @@ def handled(handler: Callable[[int], object], *more: signal.Signals) -> Iterator
                 signal.signal(number, signal.SIG_IGN if hung_up and number == HANG_UP else former)
 
 
-def terminable() -> AbstractContextManager[None]:
-    """Have these signals raise Terminated meanwhile."""
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have these signals raise Terminated meanwhile; none, nor Ctrl-C, is lost in a finalizer."""
 
     def terminate(number: int) -> NoReturn:
         raise Terminated(number)
 
-    return handled(terminate)
+    def ignored(lost: sys.UnraisableHookArgs) -> None:
+        if isinstance(lost.exc_value, KeyboardInterrupt):  # it comes again, when the finalizer is over
+            number = exit_code(lost.exc_value) - 128
+            threading.Timer(AGAIN, interrupt_main, (number,)).start()
+        else:
+            before(lost)
+
+    before, sys.unraisablehook = sys.unraisablehook, ignored
+    try:
+        with handled(terminate):
+            yield
+    finally:
+        sys.unraisablehook = before
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
