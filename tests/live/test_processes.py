@@ -197,6 +197,39 @@ def test_who_comes_back_after_two_deaths_meets_who_came_back_before_and_so_does_
     assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same
 
 
+ALL_DONE = """
+import os, signal
+from pathlib import Path
+import torch
+import offbeat
+
+life, me = int(os.environ["OFFBEAT_INCARNATION"]), int(os.environ["OFFBEAT_RANK"])
+torch.manual_seed(0)
+agent = offbeat.join()
+model = torch.nn.Linear(1, 1, bias=False)
+with torch.no_grad():
+    model.weight.fill_(100.0)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+while agent.steps < 60:
+    optimizer.zero_grad()
+    model(torch.ones(1)).square().sum().backward()
+    optimizer.step()
+    if life == 2:
+        Path("first").write_text(str(abs(model.weight.item())))
+        break
+    if me == 1 and agent.steps > 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Agent 1 dies at once, and agent 0 is done long before it is back."""
+
+
+def test_who_comes_back_when_the_others_are_done_goes_on_from_their_model(tmp_path: Path) -> None:
+    done = launch(tmp_path, "-n", "2", "train.py", script=ALL_DONE)
+    assert done.code == 0, done.said + done.complained
+    assert float((tmp_path / "first").read_text()) < 20, "it began anew, from 100"
+    assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same
+
+
 def test_a_survivor_does_not_pause_when_a_neighbour_is_killed_or_stopped(tmp_path: Path) -> None:
     """ADSGD: the longest pause of the others around the kill and the stop is like their longest at any other
     time.

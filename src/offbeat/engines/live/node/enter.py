@@ -175,8 +175,8 @@ def resume(driver: Driver, context: AgentContext, state: Mapping[str, Any]) -> V
 
 
 def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
-    """The first event, once joined: a start, or a return with a neighbour's model. Where to take a gradient
-    first.
+    """The first event, once joined: a start, or a return with a neighbour's model, of one that is done if
+    nobody is left. Where to take a gradient first.
     """
     if context.incarnation == 1:
         driver.agent.x = driver.actor.model = initial
@@ -184,10 +184,11 @@ def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
     assert driver.transport is not None
     transport, neighbours = driver.transport, driver.agent.view.peers
     others = [j for j in sorted(transport.alive) if j not in neighbours]
+    gone = [j for j in range(context.settings.agents) if j not in {context.me, *neighbours, *others}]
     driver.restore_counts(log.read(context.log_path))
     asked = context.asked()
     driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
-    for donor in [*neighbours, *others]:
+    for donor in [*neighbours, *others, *gone]:
         found = transport.model_of(donor)
         if found is not None:
             x, tag = found
