@@ -17,6 +17,7 @@ from offbeat.cli import sweep as cli_sweep
 from offbeat.cli import tools as cli_tools
 from offbeat.cli.compare import app
 from offbeat.cli.console import Out
+from offbeat.cli.options import flowing
 from offbeat.core.errors import DiskError, OffbeatError, failed
 
 PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
@@ -28,6 +29,8 @@ cli_live.register(app)
 cli_predict.register(app)
 cli_sweep.register(app)
 cli_tools.register(app)
+for each in app.registered_commands:
+    each.help = flowing(each.callback.__doc__ or "") if each.callback is not None else None
 
 
 def main() -> None:

@@ -76,7 +76,6 @@ def with_settings(
             full = {name: usual.get(name) if value is None else value for name, value in asked.items()}
             command(full, **given)
 
-        derived.__doc__ = _flowing(command.__doc__ or "")
         mine = [each.replace(annotation=hints[each.name], kind=KEYWORD) for each in own]
         signature = [*mine, *options] if last else [*options, *mine]
         derived.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
@@ -90,7 +89,7 @@ def _applying(classes: tuple[type, ...], live: bool) -> list[Setting]:
     return sorted(every, key=lambda each: SCOPES.index(each.scope))
 
 
-def _flowing(doc: str) -> str:
+def flowing(doc: str) -> str:
     """A docstring with its paragraphs as one line each: the terminal is told its own width."""
     paragraphs = inspect.cleandoc(doc).split("\n\n")
     return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
