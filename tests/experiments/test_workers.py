@@ -454,12 +454,25 @@ def workers_of(leader: int) -> list[int]:
     return [pid for pid in session(leader) if parent(parent(pid)) == leader]
 
 
+def at_work(worker: int) -> bool:
+    """Whether this process has become a worker: it has begun the thread that ends it with its parent."""
+    try:
+        return len([*Path(f"/proc/{worker}/task").iterdir()]) > 1
+    except FileNotFoundError:
+        return False
+
+
 def begun(folder: Path) -> Started:
     """A comparison of which a run is finished, with a worker at work."""
     command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "400", "--seeds", "200")
     witness = plant(folder)
     run = start(folder, *command, "--workers", "2", "--json", "out.json", setup=SHORT)
-    until(lambda: run.poll() is not None or (bool(workers_of(run.pid)) and ", seed 0: " in run.complained))
+    until(
+        lambda: (
+            run.poll() is not None
+            or (any(map(at_work, workers_of(run.pid))) and ", seed 0: " in run.complained)
+        )
+    )
     assert run.poll() is None, run.complained
     assert not witness.exists(), "what lies in the current folder runs nowhere"
     return run
