@@ -130,11 +130,11 @@ def _numbers(option: str, text: str | None) -> list[float] | None:
 
 def parse_lrs(texts: list[str]) -> dict[str, Any]:
     """--lr: 'x', 'x,y', 'tuned' for all; 'name=x' for one. Raises SettingError for anything else."""
-    steps: dict[str, Any] = {}
+    lrs: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.rpartition("=")
         name = name.strip().lower()
-        if name in steps:
+        if name in lrs:
             advice = "expected one." if name else "give several steps with commas between."
             raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
         try:
@@ -149,8 +149,8 @@ def parse_lrs(texts: list[str]) -> dict[str, Any]:
             raise SettingError(
                 f"--lr {text} gives one algorithm several steps; expected one, as in rfast=0.05."
             )
-        steps[name] = numbers[0] if separator else numbers
-    return steps
+        lrs[name] = numbers[0] if separator else numbers
+    return lrs
 
 
 def check_writable(*paths: Path | None) -> None:

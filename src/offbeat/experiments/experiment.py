@@ -16,19 +16,7 @@ import networkx as nx
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.errors import SettingError
-from offbeat.core.settings import (
-    LEARNING,
-    PATH,
-    RUNNING,
-    TASK,
-    TEXT,
-    WORLD,
-    Kind,
-    declared,
-    finite,
-    setting,
-    text,
-)
+from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, Kind, declared, finite, setting, text
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
 from offbeat.tasks.task import Task
@@ -190,7 +178,7 @@ class Experiment:
         "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded.",
         PATH,
     )
-    executor: str = setting("auto", RUNNING, EXECUTOR, TEXT, live=False, brief=True)
+    executor: str = setting("auto", RUNNING, EXECUTOR, live=False, brief=True)
     device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)
     world: World | None = None
 

@@ -1,6 +1,6 @@
 """What is refused by arithmetic before anything is built: what cannot fit into memory, or a lifetime.
 
-`needs` estimates what a run that is set up will take.
+`memory` estimates what a run that is set up will take.
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ def replayed(
     lines = [f"{len(trace.events)} events and {len(trace.writes)} writes of {trace.agents} agents replayed."]
     schedule = np.array_equal(again.writes, trace.writes) and np.array_equal(again.mixed, trace.mixed)
     lines.append(f"Schedule and mixed versions: {'the same' if schedule else 'DIFFERENT'}.")
-    lines.append(f"Staleness: B = {again.staleness().B}, D = {again.staleness().D}.")
+    staleness = again.staleness()
+    lines.append(f"Staleness: B = {staleness.B}, D = {staleness.D}.")
     same = schedule
     if isinstance(program, ExperimentProgram) and folder is not None:
         equal = [_equal(folder, i, each.actor.model) for i, each in enumerate(replay.agents)]
@@ -109,8 +110,8 @@ def _schedule(trace: Trace, s: RunSettings, topology: str) -> Replay:
     initial = (torch.zeros(s.agents),)  # as many numbers as agents: all-reduce cuts them into so many pieces
     return Replay(
         trace, build(topology, s.agents, s.seed), find(s.algorithm).new, lambda: SGD(1.0),
-        lambda i, life: python_stream(s.seed, Purpose.ALGORITHM, i, life), initial, lambda i, k,
-        x: Vector(initial),
+        lambda i, life: python_stream(s.seed, Purpose.ALGORITHM, i, life), initial,
+        lambda i, k, x: Vector(initial),
     )  # fmt: skip
 
 

@@ -25,12 +25,12 @@ from offbeat.engines.sim.ahead.scheduled_run import ScheduledRun
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, executor
-from offbeat.engines.sim.simulator import Simulator, final_bytes
+from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
 from offbeat.experiments.jobs import LEVELS, Job, time_segments
 from offbeat.experiments.memory import refuse_too_large
-from offbeat.experiments.scoring import curve_point, final_scores, reached
+from offbeat.experiments.scoring import curve_point, final_scores, run_of
 from offbeat.experiments.setup import check_algorithm
 from offbeat.results.run import Run
 from offbeat.results.values import Curve, Progress
@@ -202,31 +202,14 @@ class ActiveRun:
         job, setup, curve = self.job, self.job.setup, self.curve
         models = self.engine.stacked()
         final, on_cpu = final_scores(setup.task, models, curve), tuple(part.cpu() for part in models)
-        traced, (updates, messages, sent) = self.engine.traced(), self.engine.counts()
-        trace = traced if isinstance(traced, Trace) else None
+        traced = self.engine.traced()
         summary = traced if isinstance(traced, TraceSummary) else traced.summary()
         rule = getattr(job.rule, "__name__", repr(job.rule))
         own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * job.spec.user_defined]
         own += [f"the rule {rule}"] * (job.rule is not SGD)
-        asked = {"algorithm": job.spec.name, "lr": job.lr, "seed": setup.seed, "rule": rule}
-        return Run(
-            algorithm=job.spec.name,
-            lr=job.lr,
-            seed=setup.seed,
-            measure=setup.task.measure,
-            curve=curve,
-            final=final,
-            settings=setup.settings | asked | {"own": own},
-            time_to_target=reached(setup, curve),
-            diverged_at=diverged_at,
-            updates=updates,
-            messages=messages,
-            megabytes=sent / 1e6,
-            staleness=summary.staleness(),
-            digest=summary.digest(final_bytes(on_cpu)),
-            wall_s=0.0,
-            topology=setup.topology,
-            models=on_cpu,
-            trace=trace,
+        return run_of(
+            setup, job.spec, job.lr, curve, final, on_cpu, summary, self.engine.counts(),
+            {"rule": rule, "own": own}, diverged_at=diverged_at, wall_s=0.0,
+            trace=traced if isinstance(traced, Trace) else None,
             error=self.engine.stalled() if diverged_at is None else None,
-        )
+        )  # fmt: skip

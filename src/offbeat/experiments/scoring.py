@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from offbeat.algorithms import Algorithm
 from offbeat.core.vector import Parts
+from offbeat.engines.sim.simulator import final_bytes
+from offbeat.engines.summary import TraceSummary
 from offbeat.experiments.setup import Setup
+from offbeat.results.run import Run
 from offbeat.results.values import Curve
 from offbeat.tasks.task import Task
 
@@ -36,6 +43,28 @@ def final_scores(task: Task, models: Parts, curve: Curve) -> dict[str, float | N
         "accuracy_worst": None if own is None else float(own.min()),
         "loss_worst": float(task.losses(models).max()) if own is None else None,
     }
+
+
+def run_of(
+    setup: Setup, spec: Algorithm, lr: float, curve: Curve, final: dict[str, float | None], models: Parts,
+    summary: TraceSummary, counts: tuple[int, int, float], asked: Mapping[str, Any], **rest: Any,
+) -> Run:  # fmt: skip
+    """What came out of a run, simulated or live.
+
+    Args:
+        models: all agents' at the end, on the CPU
+        counts: gradients applied, transmissions, and their bytes
+        asked: settings beside those of the experiment
+        rest: the other fields of `Run`
+    """
+    updates, messages, sent = counts
+    named: dict[str, Any] = {"algorithm": spec.name, "lr": lr, "seed": setup.seed}
+    return Run(
+        **named, settings=setup.settings | named | asked, measure=setup.task.measure, curve=curve,
+        final=final, time_to_target=reached(setup, curve), updates=updates, messages=messages,
+        megabytes=sent / 1e6, staleness=summary.staleness(), digest=summary.digest(final_bytes(models)),
+        topology=setup.topology, models=models, **rest,
+    )  # fmt: skip
 
 
 def reached(setup: Setup, curve: Curve) -> float | None:

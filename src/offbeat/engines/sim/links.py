@@ -32,12 +32,8 @@ class Links:
     ) -> None:  # fmt: skip
         agents, seed = range(len(incarnation)), world.seed
         self.heap, self.recorder, self.scope = heap, recorder, scope
-        self.incarnation, self.deliver, self.model_bytes, self.loss = (
-            incarnation,
-            deliver,
-            model_bytes,
-            world.loss,
-        )
+        self.incarnation, self.deliver = incarnation, deliver
+        self.model_bytes, self.loss = model_bytes, world.loss
         self.messages, self.bytes_sent = 0, 0
         self.outbox = [Outbox() for _ in agents]
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]

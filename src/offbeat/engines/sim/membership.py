@@ -47,4 +47,4 @@ class Membership:
     def _changed(self, i: int, alive: frozenset[int]) -> Iterator[tuple[int, View]]:
         before = {j: self.view(j) for j in self.peers(i)}
         self.alive = alive
-        return ((j, self.view(j)) for j, old in before.items() if self.view(j) != old)
+        return ((j, view) for j, old in before.items() if (view := self.view(j)) != old)

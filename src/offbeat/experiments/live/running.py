@@ -28,9 +28,8 @@ from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
 from offbeat.engines.live.shm.board import Row, State
-from offbeat.engines.sim.simulator import final_bytes
 from offbeat.engines.trace import Trace
-from offbeat.experiments.scoring import curve_point, final_scores, reached
+from offbeat.experiments.scoring import curve_point, final_scores, run_of
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
 from offbeat.results.values import Curve
@@ -208,17 +207,9 @@ class LiveRun:
                 megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
                 curve_point(setup.task, seen, now, steps, megabytes, curve)
             final = final_scores(setup.task, models, curve)
-        name, lr, seed = self.spec.name, self.lr, setup.seed
-        own = {"algorithm": name, "lr": lr, "seed": seed, "rule": "SGD", "unit": self.settings.unit}
-        own["faults"] = trace.settings.get("faults", [])
-        return Run(
-            algorithm=name, lr=lr, seed=seed, settings=setup.settings | own, measure=setup.task.measure,
-            curve=curve,
-            final=final, time_to_target=reached(setup, curve), topology=setup.topology, models=models,
-            trace=trace,
-            wall_s=wall_s,
-            diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
-            updates=int(trace.updates().sum()), messages=len(sent),
-            megabytes=float(sent["bytes"].sum()) / 1e6,
-            staleness=trace.staleness(), digest=trace.digest(final_bytes(models)),
+        asked = {"rule": "SGD", "unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
+        counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
+        return run_of(
+            setup, self.spec, self.lr, curve, final, models, trace.summary(), counts, asked, trace=trace,
+            wall_s=wall_s, diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
         )  # fmt: skip
