@@ -16,7 +16,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
@@ -112,6 +112,15 @@ def content(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
 def json_in(path: str | os.PathLike[str]) -> Any:
     """The JSON in a file."""
     return json.loads(content(path, LARGEST_JSON))
+
+
+def refuse_unknown(settings: Mapping[str, Any], kinds: Mapping[str, Set[type]]) -> None:
+    """Raise ValueError for a setting that has no kinds here, or is of none of them; no kinds named: of any."""
+    for name, value in settings.items():
+        if name not in kinds:
+            raise ValueError(f"the setting '{name}' is not known: it is of another version of offbeat")
+        if kinds[name] and type(value) not in kinds[name]:
+            raise ValueError(f"the setting '{name}' is {value!r:.60}")
 
 
 def refuse_newer(path: str | os.PathLike[str], got: object, known: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
-from offbeat.core.system.reading import refuse_newer
+from offbeat.core.system.reading import refuse_newer, refuse_unknown
 from offbeat.engines.live.node.faults import Fault, parse_fault
 from offbeat.engines.live.node.guard import IGNORE, SKIP, checked_policy
 from offbeat.engines.live.shm.board import MOST
@@ -182,11 +182,7 @@ class RunSettings:
         such record.
         """
         refuse_newer(path, record.get("format", FORMAT), FORMAT)
-        for name, value in record.items():
-            if name not in KINDS:
-                raise ValueError(f"the setting '{name}' is not known: it is of another version of offbeat")
-            if type(value) not in KINDS[name]:
-                raise ValueError(f"the setting '{name}' is {value!r:.60}")
+        refuse_unknown(record, KINDS)
         n = record["agents"]
         program = (
             ExperimentProgram(record["experiment"], record["lr"])
@@ -196,8 +192,7 @@ class RunSettings:
         try:
             return RunSettings(
                 agents=n, folder=Path(record.get("folder", ".")), program=program,
-                algorithm=record["algorithm"],
-                seed=record["seed"], unit=record.get("unit", 1.0),
+                algorithm=record["algorithm"], seed=record["seed"], unit=record.get("unit", 1.0),
                 fault=tuple(parse_fault(text, n) for text in record.get("faults", [])),
                 checkpoint_every=CheckpointPolicy.parse(record.get("checkpoint_every", 0)),
                 resume=record.get("resume", False), max_restarts=record.get("max_restarts", 3),

@@ -13,12 +13,15 @@ from typing import Any
 
 from offbeat.core.errors import DiskError, SettingError
 from offbeat.core.system.files import write_atomically
-from offbeat.core.system.reading import json_in, reading, refuse_newer
+from offbeat.core.system.reading import json_in, reading, refuse_newer, refuse_unknown
 from offbeat.engines.live.launcher.resuming import SERIES, named
 from offbeat.engines.live.node.differences import refuse_other
 
 FORMAT = "live 1"
 EXPECTED = "the settings of a run of offbeat live"
+
+SEVERAL: dict[str, set[type]] = {"checkpoint_every": {int, str, type(None)}}
+"""What may be of several types: a number of steps, or text as in '60s'."""
 
 
 def keep_asked(folder: Path, asked: Mapping[str, Any], how: Mapping[str, Any]) -> None:
@@ -62,10 +65,12 @@ def asked_before(
 
 def _known(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Saved settings, as many and of such types as there are now. Raises ValueError for others."""
-    for name, value in saved.items():
-        if name not in now:
-            raise ValueError(f"the setting '{name}' is not known: it is of another version of offbeat")
-        kinds = {int if kind is float else kind for kind in (type(value), type(now[name]))} - {type(None)}
-        if len(kinds) > 1 and name != "checkpoint_every":  # a number, or text as in '60s'
-            raise ValueError(f"the setting '{name}' is {value!r:.60}")
+    refuse_unknown(saved, {name: SEVERAL.get(name) or _kinds(value) for name, value in now.items()})
     return {**now, **saved}
+
+
+def _kinds(value: object) -> set[type]:
+    """What a value may be in place of this one; empty: anything."""
+    if value is None:
+        return set()
+    return {int, float, type(None)} if type(value) in (int, float) else {type(value), type(None)}
