@@ -115,7 +115,7 @@ def json_in(path: str | os.PathLike[str]) -> Any:
 
 
 def refuse_unknown(settings: Mapping[str, Any], kinds: Mapping[str, Set[type]]) -> None:
-    """Raise ValueError for a setting that has no kinds here, or is of none of them; no kinds named: of any."""
+    """Raise ValueError for a setting without kinds, or of another kind; where none are named, any fits."""
     for name, value in settings.items():
         if name not in kinds:
             raise ValueError(f"the setting '{name}' is not known: it is of another version of offbeat")
