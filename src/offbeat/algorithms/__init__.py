@@ -4,8 +4,6 @@ A file reads next to its paper, and imports the contract alone: `core.agent`, `c
 The table also imports `world`, to say which graphs an algorithm accepts.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """All commands of `offbeat` together, and its entry point."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

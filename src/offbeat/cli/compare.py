@@ -1,7 +1,5 @@
 """The command line. What it can do, `offbeat.compare` can do from Python."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The command line of a user's own script: launch; and of the trace of any live run: replay."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path

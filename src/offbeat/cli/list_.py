@@ -1,7 +1,5 @@
 """The command line's `list`: what there is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated
 

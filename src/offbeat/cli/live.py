@@ -1,7 +1,5 @@
 """The command line of live runs of the simulator's experiments: live."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Annotated, Any
 

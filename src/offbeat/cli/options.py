@@ -1,7 +1,5 @@
 """The options of commands, derived from the declarations of settings (`offbeat.core.settings`)."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps

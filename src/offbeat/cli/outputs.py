@@ -1,7 +1,5 @@
 """Results go to files and to the terminal one after another: whatever fails costs none of the others."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line of predictions."""
 
-from __future__ import annotations
-
 import json as json_format
 from pathlib import Path
 from typing import Annotated, Any

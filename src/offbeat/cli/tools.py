@@ -1,7 +1,5 @@
 """The command line of what goes with live runs: export, doctor."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -42,8 +42,6 @@ What costs next to nothing of this is always checked (`offbeat.core.promises`), 
 promises.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index

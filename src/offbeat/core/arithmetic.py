@@ -1,7 +1,5 @@
 """Arithmetic on tensors that vectors and engines share: sums of multiples, and whether all is finite."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 

@@ -1,7 +1,5 @@
 """What algorithms build from vectors, besides sums and multiples: mixtures, pins, pieces."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch

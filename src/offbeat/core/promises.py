@@ -3,8 +3,6 @@
 An error names the class, the agent, its handler and the time. What costs more: `offbeat.engines.sim.checks`.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from offbeat.core.errors import SettingError
 
@@ -88,7 +88,7 @@ WHOLE = Kind(int, "int64", whole, whole)
 REAL = Kind(float, "float64", real, finite)
 TEXT = Kind(str, "string", text, text)
 PATH = Kind(Path, "string", path, text, str)
-KINDS = {"int": WHOLE, "float": REAL, "str": TEXT}
+KINDS = {int: WHOLE, float: REAL, str: TEXT}
 """The kinds of fields that are annotated so, where a declaration names none."""
 
 
@@ -149,11 +149,11 @@ def setting(
 @cache
 def declared(cls: type) -> dict[str, Setting]:
     """The settings of a dataclass by name, in their order."""
-    found = {}
+    found, hints = {}, get_type_hints(cls)
     for f in fields(cls):
         if "scope" in f.metadata:
             given = dict(f.metadata)
-            kind = given.pop("kind") or KINDS[str(f.type).partition(" ")[0]]
+            kind = given.pop("kind") or KINDS[(get_args(hints[f.name]) or (hints[f.name],))[0]]
             usual = given.pop("usual") or _constant(kind.record(f.default) if f.default is not None else None)
             needs = given.pop("needs") or _constant(True)
             found[f.name] = Setting(f.name, kind, f.default, usual=usual, needs=needs, **given)

@@ -5,8 +5,6 @@ Writers construct records; `table_of` and the recorder make rows of them. Reader
 column a field is kept in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple, get_type_hints

@@ -1,7 +1,5 @@
 """What an agent has to send: one server, first come first served. What a reader holds of a register."""
 
-from __future__ import annotations
-
 from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import IntEnum

@@ -1,7 +1,5 @@
 """What an engine says while it runs, as a trace, or as the summary of one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ So a trace that nothing else is wanted of need not be held. A part has the next 
 `mixed` come with their write.
 """
 
-from __future__ import annotations
-
 import hashlib
 from array import array
 from collections.abc import Mapping, Sequence

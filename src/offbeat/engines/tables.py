@@ -1,7 +1,5 @@
 """The tables of a trace: their columns, and a table that grows."""
 
-from __future__ import annotations
-
 import struct
 from typing import Any
 

@@ -5,8 +5,6 @@ JSON, the columns of the Parquet file and the command on the page follow from it
 `setup.prepare`'s business.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -15,8 +15,6 @@ When all agents stand still at once, for far longer than a step, it is the machi
 and not the algorithm: these pauses enter neither the fit nor the steps that were recorded.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

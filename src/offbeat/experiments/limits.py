@@ -3,8 +3,6 @@
 `memory` estimates what a run that is set up will take.
 """
 
-from __future__ import annotations
-
 from offbeat.core.errors import SettingError
 from offbeat.core.system import machine
 

@@ -1,7 +1,5 @@
 """How much memory runs will need, estimated before they start; and what would fit where they do not."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

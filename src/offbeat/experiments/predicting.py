@@ -12,8 +12,6 @@ too; the smallest and the largest of the predicted runs say by how much. Faults 
 not predicted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any

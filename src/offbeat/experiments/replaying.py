@@ -1,7 +1,5 @@
 """Replays the trace of a live run, and says whether everything came out as recorded."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

@@ -3,8 +3,6 @@
 Runs are made one after another, or side by side where they can share their arithmetic.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ empty.
 A comparison is a grid of runs in memory, a sweep one with a store; both hand their batches to a `Scheduler`.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence

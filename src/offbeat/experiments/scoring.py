@@ -1,7 +1,5 @@
 """Scores of models: points of a curve, and what stands at the end of a run, simulated or live."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """From the settings of an experiment to what its runs need: everything is checked and built here."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -7,8 +7,6 @@ met, or medians are equal, by the median of the final loss, and then the smaller
 stable (`unstable`) is taken only if none is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Worker processes of this machine."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

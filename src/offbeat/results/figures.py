@@ -1,7 +1,5 @@
 """Figures of a comparison, in plotly: an algorithm has the same colour in all of them."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Pieces of text and HTML."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Sequence

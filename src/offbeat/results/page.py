@@ -1,7 +1,5 @@
 """The report: one HTML page that needs nothing else, not even a network."""
 
-from __future__ import annotations
-
 from importlib import resources
 from string import Template
 

@@ -11,8 +11,6 @@ A process for every agent, with the tracks
 Slices of one track that overlap get a track each. Times are microseconds from the start of the run.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 import math

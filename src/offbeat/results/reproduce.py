@@ -1,7 +1,5 @@
 """How to run it again: the last part of the page."""
 
-from __future__ import annotations
-
 import platform
 import re
 import shlex

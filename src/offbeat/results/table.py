@@ -1,7 +1,5 @@
 """The comparison as a table of text."""
 
-from __future__ import annotations
-
 import io
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """Who computed, sent and waited when: a window of the trace, one row an agent."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """How steps were tuned: what each gave, and what a reader should know about it."""
 
-from __future__ import annotations
-
 from offbeat.results.markup import time_text
 from offbeat.results.values import ComparisonValues, RunValues, Tried, Tuning, spread
 

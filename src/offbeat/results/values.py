@@ -3,8 +3,6 @@
 `offbeat.results.run` gives the public classes, which also show themselves.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -4,8 +4,6 @@ A task of your own has the interface of `offbeat.Task`, or is an `nn.Module` wit
 Imports only `core`: a task knows no algorithm, no graph and no delay.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

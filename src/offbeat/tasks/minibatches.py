@@ -1,7 +1,5 @@
 """Every agent's own share of the data, and minibatches from it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

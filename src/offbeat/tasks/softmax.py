@@ -10,8 +10,6 @@ used if it is further away than rounding explains. Where it cannot be had, torch
 why.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass

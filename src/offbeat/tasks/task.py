@@ -7,8 +7,6 @@ A run is made on the device of its task's `initial()`. A task that can be moved 
 which returns the same task on another device. Samples are drawn on the CPU, wherever the task is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Protocol
 

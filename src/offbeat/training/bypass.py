@@ -7,8 +7,6 @@ ever mixed, and what is exported is the model of before. How often other optimiz
 learned from torch, which calls a hook after every one; other changes in place from autograd's counters.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

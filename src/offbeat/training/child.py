@@ -8,8 +8,6 @@ the script's. When an error ends it, the agent does not: what it had reached is 
 the error, and decides whether there is another life.
 """
 
-from __future__ import annotations
-
 import os
 import runpy
 import sys

@@ -1,7 +1,5 @@
 """How a user's script gets into its run: from the start, from a checkpoint, or back after a crash."""
 
-from __future__ import annotations
-
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.checkpoint import newest, set_aside

@@ -9,8 +9,6 @@ for bit.
     model.load_state_dict(safetensors.torch.load_file(done.path))
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from contextlib import suppress

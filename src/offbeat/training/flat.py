@@ -1,7 +1,5 @@
 """A model's parameters in one flat buffer per (dtype, device): one copy reads or writes them all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod

@@ -1,7 +1,5 @@
 """The user's optimizer as the local rule of an agent: u = x - optimizer(x), at the x of the gradient."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Where an agent is in its data: in each of its loaders, and in its loop over the epochs."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 (Shuffling is numpy's: agents with different versions of it may disagree.)
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from itertools import islice

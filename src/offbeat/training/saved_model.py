@@ -1,7 +1,5 @@
 """One agent's model, as it stands in a checkpoint of a run's folder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """When and what is saved of an agent that trains in the user's own loop, and how it is restored."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

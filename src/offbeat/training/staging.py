@@ -5,8 +5,6 @@ training stream has been given so far, the optimizer's step, and for nothing tha
 the host waits for the side stream alone.
 """
 
-from __future__ import annotations
-
 import torch
 
 from offbeat.core.vector import Leased, Parts

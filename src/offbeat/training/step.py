@@ -4,8 +4,6 @@ The gradient goes to the agent, whose rule is the optimizer's own step; the mode
 mixed, goes into the parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass

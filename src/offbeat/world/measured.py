@@ -6,8 +6,6 @@ refused unless it is said which part is meant, so that no column of times or of 
     array PATH:all      all numbers of a matrix; NaN stands for what was not measured
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

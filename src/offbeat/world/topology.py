@@ -6,8 +6,6 @@ case), parallel edges count once, and edge attributes are ignored. In a directed
 j -> i says that i receives from j.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Set
 from dataclasses import dataclass, field

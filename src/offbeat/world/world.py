@@ -4,8 +4,6 @@ A sender has one server for all that it sends, first come first served; one dela
 transmission and all receivers of a multicast get it together. It is full duplex: receiving costs nothing.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Where the models, the data and the arithmetic of a run are: on the CPU, or on a GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

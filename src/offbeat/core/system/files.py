@@ -1,7 +1,5 @@
 """Which files may be opened or replaced, and how one is written: whole or not at all."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

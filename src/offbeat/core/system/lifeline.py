@@ -1,7 +1,5 @@
 """How a process ends with the one that started it, even while it is stopped or blocked in C code."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select

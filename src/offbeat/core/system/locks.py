@@ -1,7 +1,5 @@
 """Locks on folders. A process holds one until it ends, however it ends, also against other containers."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterator

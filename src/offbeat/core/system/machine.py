@@ -1,7 +1,5 @@
 """How many cores and how much memory a process may use: of the machine, or of its container."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

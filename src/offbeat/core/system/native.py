@@ -6,8 +6,6 @@ Whoever uses this compares what it computes with what it should, and has another
 with a name that gives the reason, wherever one of `FAILURES` comes.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import os

@@ -9,8 +9,6 @@ What is no regular file is refused before it is opened, and sizes are checked be
 inflated.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

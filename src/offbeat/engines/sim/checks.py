@@ -5,8 +5,6 @@ What costs next to nothing is always checked, by `offbeat.core.promises`. Raises
 the promise.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ A gradient is known from the moment it starts: its model is a value, its minibat
 agent's own stream. So it may be evaluated any time before it is due.
 """
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

@@ -6,8 +6,6 @@ those cause at the same instant (wave 1), and so on. So agents that work in lock
 them is heard, and a message that takes no time arrives before the next gradient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush

@@ -1,7 +1,5 @@
 """What agents give one another in a simulation: a sender's transmissions, one at a time; what has arrived."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Who is alive in a simulation, and what the others know of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from offbeat.core.agent import View

@@ -5,8 +5,6 @@ produced: a register's version, a letter. What comes out is compared with what w
 entered every write.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The simulator: agents in a world, on a heap of events, with links between them; some crash and return."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 

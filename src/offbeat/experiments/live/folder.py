@@ -4,8 +4,6 @@
 - `NAME-lrRATE/`: a run: what its agents wrote (see `offbeat.experiments.live.running`)
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Set
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What one agent's process does in a live run of an experiment; `offbeat live` starts it for each agent."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """A grid of settings: from a TOML file to its points, each of them checked before any runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Workers of a sweep that are tasks of a Ray cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache

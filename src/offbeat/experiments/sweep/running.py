@@ -1,7 +1,5 @@
 """A sweep from start to end: what is done is skipped, what ends is kept, what fails stops no other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace

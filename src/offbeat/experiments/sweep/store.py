@@ -5,8 +5,6 @@ there: it was written by half, or by somebody else, and the run is made again. F
 are left alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Sequence

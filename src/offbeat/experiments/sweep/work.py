@@ -1,7 +1,5 @@
 """What a worker does: points in, rows out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

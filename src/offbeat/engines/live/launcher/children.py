@@ -1,7 +1,5 @@
 """The processes of a run: started, watched, their output read."""
 
-from __future__ import annotations
-
 import os
 import selectors
 import signal

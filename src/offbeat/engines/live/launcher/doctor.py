@@ -7,8 +7,6 @@ The last check is `selftest`: two processes, started as agents are, read each ot
 belongs to a run is touched; what runs that were killed left in shared memory goes only if it is asked for.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re

@@ -16,8 +16,6 @@ agent at one look; what is not known, or is no finite number, is null:
     consensus  root mean square distance of all agents' newest models from their mean; not in every look
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """The folder of a run's results: made for it, and gone again if the run makes no step."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path

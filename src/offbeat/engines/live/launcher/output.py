@@ -3,8 +3,6 @@
 A carriage return begins a line anew, as on a terminal: of a progress bar, its newest state counts.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections import deque

@@ -1,7 +1,5 @@
 """What a folder holds of a run: whether another may start there, or this one can go on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

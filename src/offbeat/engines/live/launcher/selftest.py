@@ -1,7 +1,5 @@
 """Two processes, started as agents are, read each other's registers while these are written."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -18,8 +18,6 @@ newest.
     restore_rule(agent.rule, state["rule"])
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What tells two runs apart: a checkpoint, or an agent that joins, is refused with the differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any

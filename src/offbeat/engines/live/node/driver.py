@@ -7,8 +7,6 @@ rings alarms and notices who comes and goes. No handler ever touches the paramet
 thread writes them, within its step.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

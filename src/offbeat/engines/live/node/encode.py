@@ -9,8 +9,6 @@ Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in w
 stands for one that was met before: what was one object in several places is one object afterwards.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 import sys

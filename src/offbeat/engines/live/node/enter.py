@@ -1,7 +1,5 @@
 """How a process finds out that it is an agent of a run, and gets into it."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Faults on purpose, for tests and drills: `--fault "kill agent 2 at step 100"`."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,7 +1,5 @@
 """What one agent of a live run hears: who comes and goes, registers, mail, alarms."""
 
-from __future__ import annotations
-
 from heapq import heappop
 
 from offbeat.core.agent import Message

@@ -9,8 +9,6 @@ Writes that are lost get a row at the time of what is known next, so that versio
 trace says that it is `damaged`.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import sys

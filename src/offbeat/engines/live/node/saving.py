@@ -1,7 +1,5 @@
 """When an agent is saved, and from what it goes on: the same for a user's script and for an experiment."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Set
 from dataclasses import dataclass

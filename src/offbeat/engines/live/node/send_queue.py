@@ -5,8 +5,6 @@ agent has a single server as in the simulator (`offbeat.world`): a transmission 
 it carries becomes visible when that has passed.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable

@@ -5,8 +5,6 @@ size, so whatever ends the process, the file holds whole records and at most one
 last record of a run that has ended by itself has the time infinity: the models that it ended with.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import struct

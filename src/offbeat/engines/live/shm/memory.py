@@ -4,8 +4,6 @@ What is written by one process becomes visible to the others in the order in whi
 guarantees that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
 """
 
-from __future__ import annotations
-
 import errno
 import mmap
 import os

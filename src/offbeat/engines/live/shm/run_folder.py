@@ -5,8 +5,6 @@ name in /dev/shm: what is no folder of this user, closed to all others, is left 
 searched in depth.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -11,8 +11,6 @@ Several runs, of other seeds or learning rates, are made side by side: a disjoin
 wider. What a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any

@@ -10,8 +10,6 @@ Where agents crash, something takes no time, or two things begin as well as end 
 order of handlers is the simulator's to say, and there is no timetable.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One of the runs that lie side by side: segment after segment its timetable, and what is recorded of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

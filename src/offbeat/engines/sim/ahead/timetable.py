@@ -4,8 +4,6 @@ of it.
 It gives the trace that `Simulator` records of the same run, row by row.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -6,8 +6,6 @@ gives it to all its listeners; and asks for the next gradient at it. `update_for
 on vectors that stand for these, and reads the form. So the formula stands in one place, the algorithm's file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
