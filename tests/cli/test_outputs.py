@@ -30,7 +30,7 @@ from offbeat.experiments.runs import run_many
 from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import Point, points
-from offbeat.experiments.sweep.work import Outcome, run_batch
+from offbeat.experiments.sweep.running import Outcome, run_batch
 from offbeat.results import page
 from offbeat.results.run import Comparison, Run
 

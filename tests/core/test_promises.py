@@ -18,7 +18,7 @@ from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.sim import heap
 from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.sweep.grid import points
-from offbeat.experiments.sweep.work import run_batch
+from offbeat.experiments.sweep.running import run_batch
 from offbeat.results.table import as_text
 from offbeat.world.topology import build
 

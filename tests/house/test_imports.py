@@ -55,11 +55,7 @@ ONLY = {
         "offbeat.experiments.workers",
     },
     "multiprocessing": {"offbeat.experiments.workers"},
-    "concurrent": {
-        "offbeat.experiments.scheduler",
-        "offbeat.experiments.sweep.pools",
-        "offbeat.experiments.workers",
-    },
+    "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
     "asyncio": set(),
     "socket": set(),
     "subprocess": {

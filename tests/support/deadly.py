@@ -12,7 +12,7 @@ from offbeat.experiments import batches
 from offbeat.experiments.batches import PlannedRun, Sent
 from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.sweep.grid import Point
-from offbeat.experiments.sweep.work import Outcome, run_batch
+from offbeat.experiments.sweep.running import Outcome, run_batch
 
 
 def deadly_comparison(batch: Batch[PlannedRun], number: int) -> list[Sent]:

@@ -13,9 +13,8 @@ from offbeat.cli.outputs import Outputs
 from offbeat.core.errors import SettingError
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.sweep.grid import Point, read_grid
-from offbeat.experiments.sweep.running import SweepProgress, sweep
+from offbeat.experiments.sweep.running import Outcome, SweepProgress, sweep
 from offbeat.experiments.sweep.store import Store
-from offbeat.experiments.sweep.work import Outcome
 
 SHOWN = 10
 """Points, or failures, of which a list shows no more."""

@@ -1,4 +1,4 @@
-"""Worker processes of this machine."""
+"""Worker processes: of this machine, or tasks of a Ray cluster."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -22,8 +23,7 @@ from offbeat.core.system.signals import HANG_UP
 Result = TypeVar("Result")
 
 SOCKETS = 107 - len("/pymp-12345678/listener-12345678")
-"""Bytes that the path of the folder for temporary files may have: sockets that the server listens to lie
-below it."""
+"""Bytes that the path of the folder for temporary files may have: the server's sockets lie below it."""
 
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
@@ -38,7 +38,7 @@ def wanted(workers: int | None) -> int:
 
 
 def possible() -> bool:
-    """Whether this system can have such workers."""
+    """Whether this system can have `Processes`."""
     return "forkserver" in get_all_start_methods()
 
 
@@ -104,22 +104,19 @@ def board(count: int) -> Any:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """What is started here has this process's modules and one thread, and leaves signals to this process."""
-    path = os.pathsep.join(
-        filter(None, sys.path)
-    )  # and nothing from the current folder, which may be anybody's
-    wanted = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
-    before = {name: os.environ.get(name) for name in wanted}
+    path = os.pathsep.join(filter(None, sys.path))  # without the current folder, which may be anybody's
+    changed = {**dict.fromkeys(THREADS, "1"), "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in changed}
     main = threading.current_thread() is threading.main_thread()
-    ignored = [signal.SIGINT, *([HANG_UP] if HANG_UP is not None else [])] if main else []
+    ignored = [number for number in (signal.SIGINT, HANG_UP) if main and number is not None]
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
-    os.environ.update(wanted)
+    os.environ.update(changed)
     try:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
+            del os.environ[name]
+            if value is not None:
                 os.environ[name] = value
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -127,9 +124,7 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _short_paths() -> Iterator[None]:
-    """A folder for temporary files whose path is short enough for sockets, where TMPDIR names one that is
-    not.
-    """
+    """A folder for temporary files with a path short enough for sockets, where TMPDIR names a longer one."""
     before, named = tempfile.tempdir, tempfile.gettempdir()
     if len(os.fsencode(named)) > SOCKETS:
         short = next((folder for folder in SHORT if os.access(folder, os.W_OK | os.X_OK)), None)
@@ -164,3 +159,41 @@ def _become_worker(
 def _end_with(lifeline: Connection) -> None:
     lifeline.poll(None)  # nobody writes: what comes is the end
     os._exit(1)
+
+
+class Ray:
+    """Tasks of a Ray cluster, one core each; attributes as those of `Processes`.
+
+    Raises SettingError if Ray is not installed, or there is no cluster.
+    """
+
+    died: tuple[type[Exception], ...]
+
+    def __init__(self, address: str, width: int | None) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise SettingError("--ray needs Ray: pip install 'offbeat[ray]' installs it.") from None
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="error")
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise SettingError(
+                f"Cannot use the Ray cluster at '{address}': {error} Expected 'auto', 'local', HOST:PORT or "
+                "ray://HOST:PORT of a cluster that runs."
+            ) from None
+        self.ray: Any = ray
+        lost = ray.exceptions
+        self.died = lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError
+        self.width = width or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.task = cache(ray.remote(num_cpus=1, max_retries=0))
+
+    def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        future: Future[Result] = self.task(work).remote(*arguments).future()
+        return future
+
+    def restart(self) -> None:
+        """Ray has started new workers already."""
+
+    def close(self) -> None:
+        """Leave the cluster, which ends what still runs."""
+        self.ray.shutdown()

@@ -6,7 +6,7 @@ import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,9 @@ def points(table: Mapping[str, Any]) -> list[Point]:
 def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, list[float]]]:
     """[fixed], [grid] and [lr], every value of its type."""
     for name, value in table.items():
+        if name in KNOWN and name not in TABLES:
+            raise SettingError(f"'{name}' stands outside of the tables; expected it in [fixed] or [grid].")
         if name not in TABLES:
-            if name in KNOWN:
-                raise SettingError(
-                    f"'{name}' stands outside of the tables; expected it below [fixed] or [grid]."
-                )
             raise unknown("table", name, TABLES)
         if not isinstance(value, dict):
             raise SettingError(f"'{name}' must be a table, [{name}]; got {value!r}.")
@@ -123,9 +121,7 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
         if name not in KNOWN:
             raise unknown("setting", name, KNOWN)
     if both := [name for name in lists if name in given]:
-        raise SettingError(
-            f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one of them."
-        )
+        raise SettingError(f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one.")
     if "algorithm" not in {*given, *lists}:
         raise SettingError(
             'No algorithm is named; expected [fixed] algorithm = "adsgd", or a list of them in [grid].'
@@ -144,9 +140,7 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
     for name, value in table.get("lr", {}).items():
         spec = find(name)
         if spec.name in own:
-            raise SettingError(
-                f"[lr] names {spec.name} twice; expected one learning rate, or one list of them."
-            )
+            raise SettingError(f"[lr] names {spec.name} twice; expected one learning rate or list of them.")
         own[spec.name] = _values("lr", value if isinstance(value, list) else [value])
     compared = axes.get("algorithm", [fixed.get("algorithm")])
     if others := [name for name in own if name not in compared]:
@@ -159,9 +153,7 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
 def _values(name: str, values: Any) -> list[Any]:
     """The values of one name of [grid]: at least one, all different."""
     if not isinstance(values, list):
-        raise SettingError(
-            f"'{name}' in [grid] must be a list; got {values!r}. A single value stands in [fixed]."
-        )
+        raise SettingError(f"'{name}' in [grid] must be a list; got {values!r}. One value stands in [fixed].")
     if not values:
         raise SettingError(f"'{name}' has an empty list; expected one value or more.")
     found: dict[Any, None] = {}
@@ -174,9 +166,7 @@ def _values(name: str, values: Any) -> list[Any]:
 
 
 def _value(name: str, value: Any) -> Any:
-    """A value with its type, spelt in the one way that the key is made of. Raises SettingError for a wrong
-    one.
-    """
+    """A value with its type, spelt in the one way that the key is made of, or a SettingError."""
     if name == "lr" and value == "tuned":
         raise SettingError(
             "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected learning rates, as in "
@@ -189,20 +179,21 @@ def _drafts(
     fixed: dict[str, Any], axes: dict[str, list[Any]], own: dict[str, list[float]]
 ) -> Iterator[tuple[tuple[Experiment, int], _Draft]]:
     """Every point with its world, (experiment, seed)."""
-    rates = axes.get("lr", [fixed.get("lr", DEFAULT_LR)])
-    others = {name: values for name, values in axes.items() if name != "lr"}
-    index = 0
-    for chosen in product(*others.values()):
-        varied = dict(zip(others, chosen, strict=True))
+    rates = axes.pop("lr", [fixed.get("lr", DEFAULT_LR)])
+    index = count()
+    for chosen in product(*axes.values()):
+        varied = dict(zip(axes, chosen, strict=True))
         given = fixed | varied
         spec = find(given["algorithm"])
-        experiment = Experiment(**{name: value for name, value in given.items() if name in EXPERIMENT})
+        world = (
+            Experiment(**{name: given[name] for name in EXPERIMENT if name in given}),
+            given.get("seed", 0),
+        )
         ours = own.get(spec.name)
         for lr in ours or rates:
             shown = varied | ({"lr": lr} if len(ours or rates) > 1 else {})
             named = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or spec.name
-            yield (experiment, given.get("seed", 0)), _Draft(index, spec, lr, ours is not None, named)
-            index += 1
+            yield world, _Draft(next(index), spec, lr, ours is not None, named)
 
 
 def _shown(value: Any) -> str:
@@ -239,23 +230,15 @@ def _checked(
 
 
 def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
+    """The point, and its key, in which what may be a fraction is a float, also where it is a whole number."""
+    algorithm = draft.spec.name
     lr = draft.lr if draft.own else draft.spec.default_lr(draft.lr, setup.topology.n)
-    settings = {name: _recorded(name, setup.settings[name]) for name in EXPERIMENT} | {
-        "algorithm": draft.spec.name,
-        "lr": lr,
-        "seed": seed,
-    }
+    settings = {name: setup.settings[name] for name in EXPERIMENT}
+    real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
+    settings |= {name: float(settings[name]) for name in real}
+    settings |= {"algorithm": algorithm, "lr": lr, "seed": seed}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
-    measured = {
-        name: hashlib.sha256(delay.values).hexdigest() for name, delay in delays.items() if delay.values
-    }
+    measured = {name: hashlib.sha256(d.values).hexdigest() for name, d in delays.items() if d.values}
     keyed = {"results": RESULTS, "settings": settings, "measured": measured}
-    text = json.dumps(keyed, sort_keys=True, allow_nan=False)
-    return Point(
-        e, draft.spec.name, lr, seed, draft.named, settings, hashlib.sha256(text.encode()).hexdigest()
-    )
-
-
-def _recorded(name: str, value: Any) -> Any:
-    """As the key has it: a number that may be a fraction is one, also where it is a whole one."""
-    return float(value) if SETTINGS[name].kind is REAL and value is not None else value
+    key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return Point(e, algorithm, lr, seed, draft.named, settings, key)

@@ -1,17 +1,26 @@
 """A sweep from start to end: what is done is skipped, what ends is kept, what fails stops no other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
-from offbeat.core.errors import SettingError
+from offbeat.algorithms import find
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.experiments.jobs import Job
+from offbeat.experiments.runs import run_many
 from offbeat.experiments.scheduler import Batch, Pool, Scheduler
+from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import Point
-from offbeat.experiments.sweep.pools import Ray
+from offbeat.experiments.sweep.record import row_of
 from offbeat.experiments.sweep.store import Store
-from offbeat.experiments.sweep.work import Outcome, batches, reason, run_batch
-from offbeat.experiments.workers import Processes, wanted
+from offbeat.experiments.workers import Processes, Ray, wanted
+
+AT_ONCE = 4
+"""Points in a batch, at most: all cores shall have something to do, and little be lost with one of them."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,15 @@ class SweepProgress:
     done: int
     failed: int = 0
     running: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: with a row, or with the reason why there is none, in one line."""
+
+    point: Point
+    row: dict[str, Any] | None = None
+    failure: str = ""
 
 
 def sweep(
@@ -58,7 +76,7 @@ def sweep(
             if missing:
                 pool = _pool(missing, workers, ray)
                 with closing(Scheduler(pool, run_batch, account.arrived, account.failed, on_notice)) as made:
-                    made.add(batches(missing))
+                    made.add(_batches(missing))
                     for _ in made:
                         account.tell(running=sum(len(batch.runs) for batch in made.running.values()))
         except KeyboardInterrupt:
@@ -101,7 +119,14 @@ class _Account:
 
     def failed(self, batch: Batch[Point], error: BaseException) -> None:
         for point in batch.runs:
-            self.arrived(batch, point, Outcome(point, failure=reason(error)))
+            self.arrived(batch, point, _failure(point, error))
+
+
+def _failure(point: Point, error: BaseException) -> Outcome:
+    said = str(error)
+    if not isinstance(error, OffbeatError):
+        said = f"{type(error).__name__}: {' '.join(said.split())}"
+    return Outcome(point, failure=said)
 
 
 def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool:
@@ -112,7 +137,34 @@ def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool
         files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
         for path in (*files, *filter(None, [point.settings["data"]])):
             if not Path(path).is_absolute():
-                raise SettingError(
-                    f"With --ray a path must be absolute, and there on every machine; got '{path}'."
-                )
+                raise SettingError(f"With --ray a path must be absolute, and on every machine; got '{path}'.")
     return Ray(ray, workers)
+
+
+def _batches(points: Sequence[Point]) -> Iterator[Batch[Point]]:
+    """The points, in order, in batches: neighbours that differ in seed or learning rate alone.
+
+    Such runs may lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
+    """
+    for _, alike in groupby(points, key=lambda point: (point.experiment, point.algorithm)):
+        while some := tuple(islice(alike, AT_ONCE)):
+            yield Batch(some)
+
+
+# -- in a worker -----------------------------------------------------------------------------------
+
+_world = lru_cache(AT_ONCE)(prepare)
+"""Points of one world often follow each other."""
+
+
+def run_batch(batch: Batch[Point], number: int = 0) -> list[Outcome]:
+    """Make these runs as the worker of this number; one that fails does not disturb the others."""
+    points, first = batch.runs, batch.runs[0]
+    spec, how = find(first.algorithm), first.experiment.executor
+    try:
+        jobs = [Job(_world(p.experiment, p.seed), spec, p.lr, how, keep_trace=False) for p in points]
+        return [Outcome(p, row_of(p, run)) for p, run in zip(points, run_many(jobs), strict=True)]
+    except Exception as error:  # whatever it is, the other points go on
+        if len(points) == 1:
+            return [_failure(first, error)]
+        return [run_batch(Batch((point,)), number)[0] for point in points]  # whose fault it is shows alone
