@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offbeat.engines.live.launcher.launch import Job, Launcher
+from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 
 SCRIPT = Path(__file__).parent / "scripts" / "flat_out.py"
@@ -88,8 +88,8 @@ def main() -> None:
             agents=args.agents, folder=Path(folder), program=program, algorithm=args.algorithm,
             checkpoint_every=CheckpointPolicy(seconds=20.0),
         )  # fmt: skip
-        job = Job(settings, ["-m", "offbeat.training.child", *program.command])
-        Launcher(job, lambda agent, line: print(f"[{agent}] {line}"), samples).run()
+        launcher = Launcher(settings, ["-m", "offbeat.training.child", *program.command])
+        launcher.run(lambda agent, line: print(f"[{agent}] {line}"), samples)
         logs = sum(path.stat().st_size for path in Path(folder).glob("*.trace")) / 1e6
     sys.stderr.write("\n")
     results = list(lines(samples, args.seconds))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from paced import STEP
 
-from offbeat.engines.live.launcher.launch import Job, Launcher
+from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row, State
 from offbeat.engines.trace import Trace
@@ -54,11 +54,11 @@ class Samples:
         running = launcher.children.running
         if (
             not launcher.board.zero
-            or len(running) < launcher.job.n
-            or not self.add([running[i].process.pid for i in range(launcher.job.n)])
+            or len(running) < launcher.board.n
+            or not self.add([running[i].process.pid for i in range(launcher.board.n)])
         ):
             return
-        for i in range(launcher.job.n):
+        for i in range(launcher.board.n):
             self.shared[i] = size_of(launcher.shared, f"register.{i}.*", f"mail.{i}.*")
         everything = sum(rows[-1] for rows in self.private.values()) + size_of(launcher.shared, "*")
         self.total.append((self.last, float(everything)))
@@ -142,15 +142,14 @@ def launch(
     arguments: Sequence[str],
     agents: int,
     topology: str = "ring",
-    watch: Watch | None = None,
+    watch: Watch = lambda launcher: None,
 ) -> Trace:
     """A run of a script with offbeat, as `offbeat launch` starts it; its trace."""
     program = ScriptProgram(topology, (str(script), *arguments))
     policy = CheckpointPolicy(NEVER)
     settings = RunSettings(agents=agents, folder=where, program=program, checkpoint_every=policy)
-    job = Job(settings, ["-m", "offbeat.training.child", *program.command])
-    launcher = Launcher(job, lambda agent, line: tell(f"[{agent}] {line}"), watch)
-    launcher.run()
+    launcher = Launcher(settings, ["-m", "offbeat.training.child", *program.command])
+    launcher.run(lambda agent, line: tell(f"[{agent}] {line}"), watch)
     return launcher.trace()
 
 

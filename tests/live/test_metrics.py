@@ -30,7 +30,7 @@ from offbeat.core.errors import SettingError
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.live.launcher import metrics as metrics_module
 from offbeat.engines.live.launcher import screen as screen_module
-from offbeat.engines.live.launcher.launch import Job, Launcher
+from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings, ScriptProgram
@@ -82,8 +82,8 @@ def launcher(clock: Clock, tmp_path: Path) -> Iterator[Launcher]:
     with TemporaryDirectory(dir="/dev/shm", prefix="offbeat-test-") as folder:
         n = 4
         settings = RunSettings(agents=n, folder=tmp_path, program=ScriptProgram("ring"))
-        made = Launcher(Job(settings, []), lambda agent, line: None)
-        made.shared, made.restarts, made.again = Path(folder), [0] * n, {}
+        made = Launcher(settings, [])
+        made.shared = Path(folder)
         made.board = Board.create(made.shared / "board", n)
         running = {
             i: SimpleNamespace(started=clock.monotonic(), output=SimpleNamespace(newest="")) for i in range(n)
@@ -483,8 +483,8 @@ def test_a_real_run(tmp_path: Path) -> None:
             metrics(launcher)
             screen.update(launcher, metrics)
 
-        job = Job(settings, ["-m", "offbeat.experiments.live.program"])
-        Launcher(job, lambda agent, line: screen.print(f"[{agent}] {line}"), watch).run()
+        launcher = Launcher(settings, ["-m", "offbeat.experiments.live.program"])
+        launcher.run(lambda agent, line: screen.print(f"[{agent}] {line}"), watch)
     metrics.close()
     assert metrics.error == out.getvalue() == ""
     assert all(" steps" in line for line in err.getvalue().splitlines())

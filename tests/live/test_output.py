@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from offbeat.engines.live.launcher.children import Children
-from offbeat.engines.live.launcher.output import CHUNK, LONGEST, Output
+from offbeat.engines.live.launcher.children import CHUNK, LONGEST, Children, Output
 from offbeat.engines.live.shm.board import Bell
 
 

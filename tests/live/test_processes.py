@@ -29,7 +29,7 @@ from offbeat.core.system import locks
 from offbeat.core.system.lifeline import readable
 from offbeat.engines.events import Rejoined, rows_of
 from offbeat.engines.live.launcher import children
-from offbeat.engines.live.launcher.present import Present
+from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.node.log import merged
 from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
 from offbeat.engines.trace import Trace
@@ -323,7 +323,7 @@ def test_the_end_of_an_agent_is_noticed_where_the_kernel_does_not_report_it(
                 i, 1, ["-S", "-c", f"import sys; print({i}); sys.exit({i + 3})"], {}, tmp_path / f"{i}.log"
             )
         codes: list[int] = []
-        until(lambda: len(codes.extend(each.process.returncode for each in started.wait(None)) or codes) == 2)  # type: ignore[func-returns-value]
+        until(lambda: len(codes.extend(each.process.returncode for each in started.wait(9.0)) or codes) == 2)  # type: ignore[func-returns-value]
         assert sorted(codes) == [3, 4] and sorted(said) == ["0", "1"] and not started.running
     finally:
         started.close()

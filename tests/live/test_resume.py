@@ -13,7 +13,7 @@ from warm import Started, finished, needs_shared_memory, start, until
 
 from offbeat.core.errors import SettingError
 from offbeat.engines.events import Resumed, rows_of
-from offbeat.engines.live.launcher.resuming import begun
+from offbeat.engines.live.launcher.outfolder import begun
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.settings import CheckpointPolicy
 from offbeat.engines.trace import Trace

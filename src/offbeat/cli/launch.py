@@ -14,10 +14,10 @@ from offbeat.cli.console import Out, complain
 from offbeat.cli.options import OutFolder, Quiet, Resume, with_settings
 from offbeat.core.errors import DiskError, OffbeatError, SettingError
 from offbeat.core.settings import RUNNING, SCOPES
-from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
+from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
-from offbeat.engines.live.launcher.outfolder import out_folder
-from offbeat.engines.live.launcher.resuming import (
+from offbeat.engines.live.launcher.outfolder import (
+    out_folder,
     refuse_unresumable,
     refuse_used,
     set_damaged_aside,
@@ -128,42 +128,39 @@ def launch(
         else:
             refuse_used(folder)
         program = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
-        stopped_by = _run(
-            Job(replace(settings, folder=folder), program, returns), tensorboard, profile, quiet
-        )
-    if stopped_by:
-        raise typer.Exit(128 + stopped_by)
+        launcher = Launcher(replace(settings, folder=folder), program, returns)
+        _run(launcher, tensorboard, profile, quiet)
+    if launcher.stopped_by:
+        raise typer.Exit(128 + launcher.stopped_by)
 
 
-def _run(job: Job, tensorboard: Path | None, profile: Path | None, quiet: bool) -> int:
-    """Run it, and keep what there is; the signal that ended it, 0 if none did."""
-    launcher, failed = _launched(job, tensorboard, quiet)
+def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, quiet: bool) -> None:
+    """Run it, and keep what there is."""
+    failed = _failed(launcher, tensorboard, quiet)
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
         if failed is None or launcher.leaves_trace:
-            _keep(launcher.trace(), job.folder, profile, quiet)
+            _keep(launcher.trace(), launcher.settings.folder, profile, quiet)
     if failed is not None:
         raise failed
-    return launcher.stopped_by
 
 
-def _launched(job: Job, tensorboard: Path | None, quiet: bool) -> tuple[Launcher, OffbeatError | None]:
+def _failed(launcher: Launcher, tensorboard: Path | None, quiet: bool) -> OffbeatError | None:
     """Run it, with metrics and a view of what happens; the error that it ended with, once it had begun."""
-    metrics = Metrics(job.folder, tensorboard)
+    folder, failed = launcher.settings.folder, None
+    metrics = Metrics(folder, tensorboard)
     with (
         Screen(Out(stderr=True), Out()) if not quiet else nullcontext() as screen,
         shown(screen, metrics) as (on_output, watch),
     ):
-        launcher = Launcher(job, on_output, watch)
-        failed: OffbeatError | None = None
         try:
-            launcher.run()
+            launcher.run(on_output, watch)
         except OffbeatError as error:
             if not launcher.began:
                 raise
-            failed = RunFailed(f"{error}\n{what_is_left(job.folder)}", error.exit_code)
+            failed = RunFailed(f"{error}\n{what_is_left(folder)}", error.exit_code)
     for remark in metrics.remarks:
         complain(remark)
-    return launcher, failed
+    return failed
 
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:

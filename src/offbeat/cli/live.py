@@ -12,8 +12,7 @@ from offbeat.cli.options import JsonFile, OutFolder, Quiet, ReportFile, Resume, 
 from offbeat.cli.outputs import Outputs
 from offbeat.core.settings import TASK, WORLD, declared
 from offbeat.core.system.signals import terminable
-from offbeat.engines.live.launcher.outfolder import out_folder
-from offbeat.engines.live.launcher.resuming import refuse_used
+from offbeat.engines.live.launcher.outfolder import out_folder, refuse_used
 from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings
 from offbeat.experiments.experiment import Experiment, Selection

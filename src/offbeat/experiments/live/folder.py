@@ -12,7 +12,7 @@ from typing import Any
 from offbeat.core.errors import DiskError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading, refuse_newer, refuse_unknown
-from offbeat.engines.live.launcher.resuming import SERIES, named
+from offbeat.engines.live.launcher.outfolder import SERIES, named
 from offbeat.engines.live.node.differences import refuse_other
 
 FORMAT = "live 1"

@@ -20,9 +20,9 @@ from offbeat.core.system import devices
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.vector import Parts
-from offbeat.engines.live.launcher.launch import Job, Launcher, RunFailed
-from offbeat.engines.live.launcher.output import OnOutput
-from offbeat.engines.live.launcher.resuming import begun, why_not_resumable
+from offbeat.engines.live.launcher.children import OnOutput
+from offbeat.engines.live.launcher.launch import Launcher, RunFailed
+from offbeat.engines.live.launcher.outfolder import begun, why_not_resumable
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
 from offbeat.engines.live.node.transport import model_of
@@ -152,10 +152,10 @@ class LiveRun:
             watcher(launcher)
             watch(launcher)
 
-        job = Job(settings, ["-m", "offbeat.experiments.live.program"], "return" in self.spec.tolerates)
-        launcher = Launcher(job, on_output, look)
+        command = ["-m", "offbeat.experiments.live.program"]
+        launcher = Launcher(settings, command, "return" in self.spec.tolerates)
         try:
-            launcher.run()
+            launcher.run(on_output, look)
             trace = launcher.trace()
             if why := damage(trace):
                 on_output(0, why)

@@ -13,8 +13,7 @@ from offbeat.core.errors import DiskError, SettingError
 from offbeat.core.system.reading import reading
 from offbeat.core.system.signals import exit_code
 from offbeat.engines.live.launcher.metrics import Metrics
-from offbeat.engines.live.launcher.outfolder import undone
-from offbeat.engines.live.launcher.resuming import SERIES, set_damaged_aside
+from offbeat.engines.live.launcher.outfolder import SERIES, set_damaged_aside, undone
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings

@@ -1,4 +1,7 @@
-"""The processes of a run: started, watched, their output read."""
+"""The processes of a run: started, watched, and what they print, as it comes: line by line, and bounded.
+
+A carriage return begins a line anew, as on a terminal: of a progress bar, its newest state counts.
+"""
 
 import os
 import selectors
@@ -7,18 +10,107 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from offbeat.engines.live.launcher.output import OnOutput, Output
 
 READING = 0.05
 """Seconds that output is read before anything else is looked at again: an agent may print without pause."""
 
 POLLED = 0.05
 """Seconds between looks at processes of which the kernel does not report the end."""
+
+CHUNK, LONGEST = 1 << 10, 1 << 14
+"""Bytes that are read at once, and of a line: a longer one is broken."""
+
+REMEMBERED = 40
+"""Lines of an agent's output that an error report may quote."""
+
+OnOutput = Callable[[int, str], None]
+
+
+class Output:
+    """The output of one process.
+
+    Attributes:
+        handle: where it comes from; reading does not block
+        path: the file that keeps it, as a terminal would show it
+        on_output: called with the agent and every line that has ended
+        lines: the newest of these
+        newest: the line that has not ended yet
+    """
+
+    def __init__(self, agent: int, handle: int, path: Path, on_output: OnOutput) -> None:
+        os.set_blocking(handle, False)
+        self.agent, self.handle, self.path, self.on_output = agent, handle, path, on_output
+        self.lines: deque[str] = deque(maxlen=REMEMBERED)
+        self.newest = ""
+        self.ended = False
+        self.read_at = 0.0
+        self._rest = b""
+        self._keeping, self._at = True, 1 << 62  # where in the file the line that has not ended begins
+
+    def read(self) -> bool:
+        """Take a little of what is there; whether there may be more."""
+        self.read_at = time.monotonic()
+        try:
+            data = os.read(self.handle, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.ended = True
+            return False
+        *lines, rest = (self._rest + data).split(b"\n")
+        rest = _restarted(rest)
+        if len(rest) > LONGEST:
+            lines, rest = [*lines, rest], b""
+        self._take(lines, rest)
+        return True
+
+    def finish(self) -> None:
+        """The process is gone: take the rest, at most a pipe full; others may hold it open, and print on."""
+        left = 1 << 20
+        while left > 0 and self.read():
+            left -= CHUNK
+        if self._rest:
+            self._take([self._rest], b"")
+
+    def keep(self, text: str) -> None:
+        """Lines for the file alone."""
+        self._write(text.encode(errors="replace").split(b"\n"))
+
+    def _take(self, lines: Sequence[bytes], rest: bytes) -> None:
+        shown = [_restarted(line).rstrip(b"\r") for line in lines]
+        self._rest, self.newest = rest, _text(rest)
+        self._write(shown)
+        for line in shown:
+            self.lines.append(_text(line))
+            self.on_output(self.agent, self.lines[-1])
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        """These lines, and after them the one that has not ended, in place of what was there of it."""
+        if not self._keeping:
+            return
+        whole = b"".join(line + b"\n" for line in lines)
+        content = whole + self._rest
+        try:
+            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                size = os.fstat(handle).st_size
+                self._at = min(self._at, size)
+                done = 0
+                while done < len(content):
+                    done += os.pwrite(handle, content[done:], self._at + done)
+                if self._at + len(content) < size:
+                    os.ftruncate(handle, self._at + len(content))
+            finally:
+                os.close(handle)
+            self._at += len(whole)
+        except OSError as error:
+            self._keeping = False
+            said = f"(the output is no longer kept: {self.path}: {error.strerror or error})"
+            self.on_output(self.agent, said)
 
 
 @dataclass
@@ -45,23 +137,21 @@ class Children:
         self.lifeline, self._held = os.pipe()
 
     def start(
-        self,
-        agent: int,
-        incarnation: int,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        output: Path,
+        self, agent: int, incarnation: int, command: Sequence[str], more: Mapping[str, str], output: Path
     ) -> Child:
         """Start an agent's process, in a session of its own: Ctrl-C is for the launcher.
 
-        It imports nothing from the current folder, which may be anybody's.
+        It imports nothing from the current folder, which may be anybody's; `more` joins its environment.
         """
         process = subprocess.Popen(
-            [sys.executable, "-P", *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env={**os.environ, **environment,
-            "OFFBEAT_LIFELINE": str(self.lifeline)},
-            pass_fds=[self.lifeline], start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-P", *command],
+            env={**os.environ, **more, "OFFBEAT_LIFELINE": str(self.lifeline)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=[self.lifeline],
+            start_new_session=True,
+        )
         assert process.stdout is not None
         read = Output(agent, process.stdout.fileno(), output, self.on_output)
         child = Child(agent, incarnation, process, pidfd(process.pid), time.monotonic(), read)
@@ -71,12 +161,12 @@ class Children:
         self.running[agent] = child
         return child
 
-    def wait(self, timeout: float | None) -> list[Child]:
+    def wait(self, timeout: float) -> list[Child]:
         """The children that have ended meanwhile, all their output read."""
         ended, printed = [], []
         unreported = [child for child in self.running.values() if child.pidfd is None]
         if unreported:
-            timeout = POLLED if timeout is None else min(timeout, POLLED)
+            timeout = min(timeout, POLLED)
         for key, _ in self.selector.select(timeout):
             if key.data is None:
                 with suppress(BlockingIOError):
@@ -86,24 +176,24 @@ class Children:
             else:
                 ended.append(key.data[1])
         self._read(printed)
-        ended += [child for child in unreported if _has_ended(child.process.pid)]
+        for child in unreported:
+            if os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                ended.append(child)  # its exit code is still to be had
         for child in ended:
             self._close(child)
         return ended
 
     def signal(self, number: signal.Signals, agents: Sequence[int] | None = None) -> None:
         """Send a signal to these agents, or to all."""
-        for agent in list(self.running) if agents is None else agents:
-            child = self.running.get(agent)
-            if child is not None:
+        for agent in self.running if agents is None else agents:
+            if agent in self.running:
                 with suppress(ProcessLookupError):
-                    child.process.send_signal(number)
+                    self.running[agent].process.send_signal(number)
 
     def close(self) -> None:
         """Kill whatever still runs."""
         self.signal(signal.SIGKILL)
-        for child in list(self.running.values()):
-            child.process.wait()
+        for child in [*self.running.values()]:
             self._close(child)
         self.selector.close()
         os.close(self._held)
@@ -122,9 +212,7 @@ class Children:
         del self.running[child.agent]
 
     def _read(self, children: Iterable[Child]) -> None:
-        """A little of each, round and round, until nothing is left or the time is over; the others are next
-        then.
-        """
+        """A little of each, round and round, until the time is over; who was not read then is next."""
         waiting = deque(sorted(children, key=lambda child: child.output.read_at))
         end = time.monotonic() + READING
         while waiting and time.monotonic() < end:
@@ -148,12 +236,15 @@ def noticed() -> str:
     if (handle := pidfd(os.getpid())) is not None:
         os.close(handle)
         return "reported by the kernel (pidfd)"
-    why = (
-        "the kernel or the container refuses pidfd_open" if hasattr(os, "pidfd_open") else "no os.pidfd_open"
-    )
+    refused = "the kernel or the container refuses pidfd_open"
+    why = refused if hasattr(os, "pidfd_open") else "no os.pidfd_open"
     return f"{why}: looked for every {1000 * POLLED:.0f} ms"
 
 
-def _has_ended(pid: int) -> bool:
-    """Whether a child has ended; its exit code is still to be had."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def _restarted(line: bytes) -> bytes:
+    """What is left of a line: what follows the last carriage return that anything follows."""
+    return line[line.rstrip(b"\r").rfind(b"\r") + 1 :]
+
+
+def _text(line: bytes) -> str:
+    return line.rstrip(b"\r").decode(errors="replace")

@@ -35,8 +35,7 @@ Status = Literal["ok", "warning", "FAILED"]
 MODEL, COPIES = 100e6, 3
 """Bytes of the model that room is counted in, and how many copies of it an agent's register holds."""
 AGENT = 300e6 + 7 * MODEL
-"""Bytes of memory of an agent: Python with torch; parameters, gradient, two moments and the register's three
-slots."""
+"""Bytes of memory of an agent: Python with torch; parameters, gradient, two moments and the register."""
 FILES, FEW_FILES = 64, 1024
 TASKS, FEW_TASKS = 8, 64
 THREADS = 4
@@ -64,11 +63,9 @@ def examine(
         functions: other functions that are compiled: what each is for -> how it is evaluated here
     """
     found = {name: _guarded(check) for name, check in checks(remove, functions or {}).items()}
-    blocked = [
-        name for name in ("platform", "shared memory") if name in found and found[name].status == FAILED
-    ]
-    if blocked:
-        do = f"first see to: {', '.join(blocked)}"
+    failed = [name for name, check in found.items() if check.status == FAILED]
+    if blocked := ", ".join(name for name in failed if name in ("platform", "shared memory")):
+        do = f"first see to: {blocked}"
         found["self-test"] = Check("warning", "not tried", "two processes that exchange models", do)
     else:
         found["self-test"] = _guarded(self_test)
@@ -98,9 +95,9 @@ def _guarded(check: Callable[[], Check]) -> Check:
 
 def platform_() -> Check:
     """Linux on x86-64: the registers need the order of stores that it keeps."""
-    system, processor = platform.system(), platform.machine()
-    found, expected = f"{system} on {processor}", "Linux on x86-64, which keeps the order of what is written"
-    if system == "Linux" and processor.lower() in ("x86_64", "amd64"):
+    found = f"{platform.system()} on {platform.machine()}"
+    expected = "Linux on x86-64, which keeps the order of what is written"
+    if found.lower() in ("linux on x86_64", "linux on amd64"):
         return Check("ok", found, expected)
     return Check(FAILED, found, expected, SIMULATE)
 
@@ -108,11 +105,11 @@ def platform_() -> Check:
 def python() -> Check:
     """The version that the package requires, and not one that it was never tried with."""
     got, about = platform.python_version(), metadata.metadata("offbeat")
-    known = [tuple(map(int, v)) for v in re.findall(r"Python :: (\d+)\.(\d+)", str(about))]
-    span = f"{'.'.join(map(str, min(known)))} to {'.'.join(map(str, max(known)))}"
-    if _numbers(got)[:2] < min(known):
+    known = sorted(re.findall(r"Python :: (\d+\.\d+)", str(about)), key=_numbers)
+    span = f"{known[0]} to {known[-1]}"
+    if _numbers(got)[:2] < _numbers(known[0]):
         return Check(FAILED, got, span, "install a newer Python")
-    if _numbers(got)[:2] > max(known):
+    if _numbers(got)[:2] > _numbers(known[-1]):
         return Check("warning", got, span, "try; if something fails, use one of these versions")
     return Check("ok", got, span)
 
@@ -121,15 +118,14 @@ def packages() -> Check:
     """torch and the other packages, in the versions that are required."""
     texts = [text for text in metadata.requires("offbeat") or [] if "extra" not in text]
     required = [re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", text) for text in texts]
-    names = {match[1]: match[2] for match in required if match}
-    have: dict[str, str] = {}
-    for name in names:
+    least, have = {match[1]: match[2] for match in required if match}, dict[str, str]()
+    for name in least:
         with suppress(metadata.PackageNotFoundError):
             have[name] = metadata.version(name)
-    wrong = [name for name, least in names.items() if _numbers(have.get(name, "")) < _numbers(least)]
+    wrong = [name for name in least if _numbers(have.get(name, "")) < _numbers(least[name])]
     shown = wrong or ("torch", "numpy", "safetensors")
     found = ", ".join(f"{name} {have.get(name, 'missing')}" for name in shown)
-    expected = ", ".join(f"{name} {names[name]} or newer" for name in shown)
+    expected = ", ".join(f"{name} {least[name]} or newer" for name in shown)
     if wrong:
         return Check(FAILED, found, expected, "pip install --upgrade " + " ".join(wrong))
     return Check("ok", found, expected)
@@ -144,9 +140,7 @@ def compiled(functions: Mapping[str, Callable[[], str]]) -> Check:
     """Whether large vectors go through the compiled function, and whether it gives torch's bits."""
     name, expected = kernel.name(), "compiled, with the bits that torch gives"
     if not name.startswith("compiled"):
-        do = (
-            "install a C compiler (gcc or clang), or name one in $CC; without it large models mix more slowly"
-        )
+        do = "install a C compiler (gcc or clang), or name one in $CC: large models mix faster with it"
         return Check("warning", name, expected, do)
     source = torch.Generator("cpu").manual_seed(1)
     for dtype in (torch.float32, torch.float64):  # long enough to be written around the caches
@@ -185,12 +179,9 @@ def shared_memory() -> Check:
     free = shutil.disk_usage(folder).free
     fit = max(0, int(free / (COPIES * MODEL)) - 1)  # the model that all start from is there as well
     found = f"{free / 1e6:,.0f} MB free in {folder}: {fit} agent{'s' * (fit != 1)} with a model of 100 MB"
-    enlarge = (
-        "in Docker: docker run --shm-size=8g (its default is 64 MB); elsewhere: mount -o remount,size=8G "
-        "/dev/shm"
-    )
+    enlarge = "docker run --shm-size=8g (its default is 64 MB); elsewhere: mount -o remount,size=8G /dev/shm"
     if free < 1e6:
-        return Check(FAILED, found, expected, f"offbeat doctor --sweep; {enlarge}")
+        return Check(FAILED, found, expected, f"offbeat doctor --sweep; in Docker: {enlarge}")
     return Check("ok", found, expected) if fit >= 2 else Check("warning", found, expected, enlarge)
 
 
@@ -213,9 +204,8 @@ def processes() -> Check:
     if limit is not None:
         left.append(limit - (used or 0))
     room = min(left, default=float("inf"))
-    found = (
-        f"room for {room:,.0f} more threads, {max(0, room) // THREADS:,.0f} agents" if left else "no limit"
-    )
+    fit = f"room for {room:,.0f} more threads, {max(0, room) // THREADS:,.0f} agents"
+    found = fit if left else "no limit"
     do = "ulimit -u 4096; in a container: docker run --pids-limit=4096; or end some processes"
     return _enough(room, TASKS, FEW_TASKS, found, do)
 
@@ -263,7 +253,7 @@ def _own_threads() -> int:
     count = 0
     for entry in machine.PROC.glob("[0-9]*"):
         with suppress(OSError):
-            count += len(list((entry / "task").iterdir())) if entry.stat().st_uid == os.getuid() else 0
+            count += len([*entry.glob("task/*")]) if entry.stat().st_uid == os.getuid() else 0
     return count
 
 
@@ -279,14 +269,14 @@ def clock() -> Check:
         began = time.monotonic_ns()
         time.sleep(1e-3)
         late.append((time.monotonic_ns() - began) / 1e6 - 1)
-    worst = max(late)
-    found = f"{info.implementation}, steps of {1e9 * info.resolution:g} ns; woken {worst:.1f} ms late at most"
+    found = (
+        f"{info.implementation}, steps of {1e9 * info.resolution:g} ns; woken {max(late):.1f} ms late at most"
+    )
     if stamps != sorted(stamps) or not info.monotonic:
         return Check(FAILED, f"{found}; it goes back", expected, f"use another machine, or {SIMULATE}")
     if info.resolution > 1e-6 or sorted(late)[10] > 10:
-        return Check(
-            "warning", found, expected, "with offbeat live, take a larger --unit; end other programs"
-        )
+        do = "with offbeat live, take a larger --unit; end other programs"
+        return Check("warning", found, expected, do)
     return Check("ok", found, expected)
 
 
@@ -301,9 +291,8 @@ def left_overs(remove: bool) -> Check:
         return Check("ok", "none", "none")
     found = f"{len(paths)} folder{'s' * (len(paths) != 1)} of dead runs, {size / 1e6:.1f} MB"
     if not remove:
-        return Check(
-            "warning", found, "none", "offbeat doctor --sweep removes them, and so does the next run"
-        )
+        do = "offbeat doctor --sweep removes them, and so does the next run"
+        return Check("warning", found, "none", do)
     if still := [str(path) for path in paths if path.exists()]:
         return Check("warning", f"{found}; not removed: {', '.join(still)}", "none", "remove them by hand")
     return Check("ok", f"{found}, removed", "none")
@@ -318,6 +307,7 @@ def self_test() -> Check:
     except (OffbeatError, OSError) as error:
         return Check(FAILED, str(error), expected, "see shared memory, above")
     if wrong:
-        do = "see to the checks above; if all are ok, report it with this output"
-        return Check(FAILED, wrong, expected, do)
+        return Check(
+            FAILED, wrong, expected, "see to the checks above; if all are ok, report it with this output"
+        )
     return Check("ok", f"two processes exchanged models, in {time.monotonic() - began:.1f} s", expected)

@@ -8,14 +8,12 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
-from offbeat.engines.live.launcher.children import Child, Children
-from offbeat.engines.live.launcher.output import OnOutput
-from offbeat.engines.live.launcher.present import Present
+from offbeat.engines.live.launcher.children import Child, Children, OnOutput
+from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.node.ending import Ending, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.log import elapsed, merged
@@ -45,73 +43,53 @@ class RunFailed(OffbeatError):
         self.exit_code = exit_code
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to launch.
+@dataclass
+class Launcher:
+    """Runs agents.
 
     Attributes:
+        settings: its folder exists; once the run has begun, the algorithm is what the agents joined with
         command: what Python is to run, without Python itself
         returns: whether the algorithm takes an agent back; what the agents join with is what counts
+        stopped_by: the signal that ended the run; 0: none did
+        began: whether any agent is known to have made a step; at the end it is
+        elapsed: seconds that a run which is resumed had run before
     """
 
     settings: RunSettings
     command: Sequence[str]
     returns: bool = True
-
-    @property
-    def n(self) -> int:
-        """How many agents."""
-        return self.settings.agents
-
-    @property
-    def folder(self) -> Path:
-        """Where output, traces and checkpoints go; it exists."""
-        return self.settings.folder
-
-    @property
-    def logs(self) -> list[Path]:
-        """Where each agent's part of the trace is."""
-        return [log_path(self.folder, i) for i in range(self.n)]
-
-
-@dataclass
-class Launcher:
-    """Runs a job. `watch`, if given, is called every now and then with the launcher."""
-
-    job: Job
-    on_output: OnOutput
-    watch: Callable[[Launcher], None] | None = None
-    restarts: list[int] = field(default_factory=list)
     reason: str = ""
     stopped_by: int = 0
-    """The signal that ended the run; 0: none did."""
     began: bool = False
-    """Whether any agent is known to have made a step; at the end it is."""
     elapsed: float = 0.0
-    """Seconds that a run which is resumed had run before."""
 
-    def run(self) -> None:
-        """From start to end. Raises RunFailed, SharedMemoryError; whatever happens, nothing is left in shared
-        memory.
-        """
-        settings = self.settings = self.job.settings
-        self.elapsed = elapsed(self.job.logs) * settings.unit if settings.resume else 0.0
-        sweep()
-        n = self.job.n
+    def __post_init__(self) -> None:
+        n = self.settings.agents
         self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
         self.again: dict[int, float] = {}
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
-        self.returns = self.job.returns
         self.killing = False
+        self.deadline = math.inf
+        self.logs = [log_path(self.settings.folder, i) for i in range(n)]
+
+    def run(self, on_output: OnOutput, watch: Callable[[Launcher], None] = lambda launcher: None) -> None:
+        """From start to end; `watch` is called often. Raises RunFailed, SharedMemoryError; whatever happens,
+        nothing is left in shared memory.
+        """
+        settings, n = self.settings, self.settings.agents
+        self.on_output, self.watch = on_output, watch
+        self.elapsed = elapsed(self.logs) * settings.unit if settings.resume else 0.0
+        sweep()
         room = make_run_folder(settings.record())
         self.shared = room.path
         try:
-            with closing(Present([self.shared, self.job.folder], self.job.logs)) as self.present:
+            with closing(Present([self.shared, settings.folder], self.logs)) as self.present:
                 self.board = Board.create(self.shared / "board", n)
                 self.bell = Bell(bell_path(self.shared, LAUNCHER))
                 self.bells = [Bell(bell_path(self.shared, i)) for i in range(n)]
-                self.children = Children(self.bell.handle, self.on_output)
+                self.children = Children(self.bell.handle, on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:
                         self._run()
@@ -122,55 +100,36 @@ class Launcher:
         if self.reason:
             raise RunFailed(self.reason)
         if self.exits:
-            first = self.exits[min(self.exits)]
-            others = f", and {len(self.exits) - 1} others," if len(self.exits) > 1 else ""
-            raise RunFailed(
-                f"Agent {first.agent}{others} ended the script with an exit code, {first.code}, at step "
-                f"{first.steps}.{first.said}",
-                first.code,
-            )
+            first, more = self.exits[min(self.exits)], len(self.exits) - 1
+            who = f"Agent {first.agent}, and {more} others," if more else f"Agent {first.agent}"
+            how = f"an exit code, {first.code}, at step {first.steps}.{first.said}"
+            raise RunFailed(f"{who} ended the script with {how}", first.code)
 
     @property
     def leaves_trace(self) -> bool:
         """Whether there is something to make a trace of, after a run that failed."""
-        return self.began and all(path.exists() for path in self.job.logs)
+        return self.began and all(path.exists() for path in self.logs)
 
     def trace(self) -> Trace:
         """What happened, once `run` is over."""
-        return merged(self.job.logs, self.settings.record())
-
-    def stop(self, reason: str = "") -> None:
-        """Ask everybody to save and end."""
-        self.reason = self.reason or reason
-        if self.board.order < Order.STOP:
-            self.board.order = Order.STOP
-            self.deadline = time.monotonic() + PATIENCE
-            self.ring()
-
-    def ring(self) -> None:
-        """Wake everybody."""
-        for bell in self.bells:
-            bell.ring()
+        return merged(self.logs, self.settings.record())
 
     # -- what happens ------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self.deadline = math.inf
-        for i in range(self.job.n):
+        for i in range(self.board.n):
             self._start(i)
         while self.children.running or self.again:
             now = time.monotonic()
             for i in [i for i, at in self.again.items() if at <= now]:
                 del self.again[i]
                 self._start(i)
-            due = min([now + TICK, *self.again.values()])
-            ended = self.children.wait(max(0.0, due - now))
+            ended = self.children.wait(max(0.0, min([now + TICK, *self.again.values()]) - now))
             self._look_for_folders()
             for child in ended:
                 self._ended(child)
             self._look()
-            if self.watch is not None:
-                self.watch(self)
+            self.watch(self)
             if self.board.order >= Order.STOP:
                 self.again.clear()
                 if time.monotonic() > self.deadline:
@@ -189,79 +148,73 @@ class Launcher:
             "OFFBEAT_RUN": str(self.shared), "OFFBEAT_RANK": str(i), "OFFBEAT_INCARNATION": str(incarnation),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
-        child = self.children.start(
-            i, incarnation, self.job.command, environment, self.job.folder / f"agent-{i}.log"
-        )
-        row[Row.PID] = child.process.pid
+        output = self.settings.folder / f"agent-{i}.log"
+        row[Row.PID] = self.children.start(i, incarnation, self.command, environment, output).process.pid
 
     def _look_for_folders(self) -> None:
         """What is taken away ends the run: nothing of it would be seen, or kept, any more."""
-        gone, folder = self.present.gone(), self.job.folder
-        if gone == self.shared:
-            self.stop(
-                f"{gone}, through which the agents exchange their models, was removed while the run went on. "
-                f"The agents were told to save and end; what they have written is in {folder}. Leave it in "
-                "place next time."
-            )
-        elif gone is not None:
-            self.stop(
-                f"{gone} was removed, or replaced, while the run went on, so there is no whole trace. The "
-                f"agents were told to save and end: checkpoints, if any, are in {folder}/checkpoints. Leave "
-                "it in place next time."
+        gone = self.present.gone()
+        if gone is not None:
+            shared = gone == self.shared
+            lost = "through it the agents exchange models" if shared else "there is no whole trace without it"
+            self._stop(
+                f"{gone} was removed, or replaced, while the run went on; {lost}. The agents were told to "
+                f"save and end: what they wrote is in {self.settings.folder}. Leave it there next time."
             )
 
     def _look(self) -> None:
         """Let in who is ready; let out who is done; end when all are."""
         states = [State(int(state)) for state in self.board.rows[:, Row.STATE]]
-        changed = False
+        before = self.board.membership
         if self.board.order is Order.WAIT:
             if all(state is State.JOINED for state in states):
-                self._learn()
-                for i in range(self.job.n):
-                    self._change(i, self.restarts[i] + 1)
+                joined = joined_with(self.shared)
+                if joined is not None:  # a script may have named its own algorithm
+                    self.settings, self.returns = replace(self.settings, algorithm=joined[0]), joined[1]
+                for i, restarts in enumerate(self.restarts):
+                    self._change(i, restarts + 1)
                 self.board.begin(self.elapsed)
-                changed = True
         else:
             for i, state in enumerate(states):
                 incarnation = self.restarts[i] + 1
                 if state is State.JOINED and self.member[i] != incarnation and i in self.children.running:
                     self._change(i, incarnation)
-                    changed = True
                 elif state is State.LEFT and self.member[i] > 0:
                     self._change(i, -incarnation)
-                    changed = True
-                    if not self.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
-                        if isinstance(
-                            self.settings.program, ScriptProgram
-                        ):  # else all end at one time anyway
-                            self.on_output(
-                                i, "is done; the algorithm cannot go on without it, so the others stop"
-                            )
-                        self.stop()
+                    if not self.returns and set(states) != {State.LEFT}:
+                        self._stop_without(i)
+        if self.board.membership != before:
+            self._ring()
         stopping = self.board.order is Order.STOP
-        awaited = list(self.children.running) if stopping else range(self.job.n)
+        awaited = list(self.children.running) if stopping else range(self.board.n)
         if self.board.order < Order.END and all(states[i] is State.LEFT for i in awaited):
-            self._end()
-        if changed:
-            self.ring()
-
-    def _end(self) -> None:
-        if self.watch is not None:
             self.watch(self)
-        self.board.order = Order.END
-        self.deadline = time.monotonic() + PATIENCE
-        self.ring()
+            self._ask(Order.END)
+
+    def _stop_without(self, i: int) -> None:
+        """An agent is done; the algorithm cannot go on without it. In an experiment all end at one time."""
+        if self.board.order < Order.STOP:
+            if isinstance(self.settings.program, ScriptProgram):
+                self.on_output(i, "is done; the algorithm cannot go on without it, so the others stop")
+            self._stop()
+
+    def _stop(self, reason: str = "") -> None:
+        """Ask everybody to save and end."""
+        self.reason = self.reason or reason
+        if self.board.order < Order.STOP:
+            self._ask(Order.STOP)
+
+    def _ask(self, order: Order) -> None:
+        self.board.order, self.deadline = order, time.monotonic() + PATIENCE
+        self._ring()
+
+    def _ring(self) -> None:
+        for bell in self.bells:
+            bell.ring()
 
     def _change(self, i: int, incarnation: int) -> None:
         self.member[i] = incarnation
         self.board.change(i, incarnation)
-
-    def _learn(self) -> None:
-        """What the agents have joined with, where they say so: a script may have named its own algorithm."""
-        joined = joined_with(self.shared)
-        if joined is not None:
-            algorithm, self.returns = joined
-            self.settings = replace(self.settings, algorithm=algorithm)
 
     def _ended(self, child: Child) -> None:
         i, code, row = child.agent, child.process.returncode, self.board.rows[child.agent]
@@ -281,29 +234,22 @@ class Launcher:
         row[Row.STATE] = State.ABSENT
         if self.member[i] > 0:
             self._change(i, -self.member[i])
-            self.ring()
+            self._ring()
         for path in [*self.shared.glob(f"register.{i}.*"), *self.shared.glob(f"mail.{i}.*")]:
             path.unlink(missing_ok=True)
+        allowed = self.settings.max_restarts
         if self.board.order >= Order.STOP:
             if code and not self.killing:
-                self.reason = (
-                    self.reason or f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
-                )
-            return
-        why = ending.why_final(
-            self.endings.get(i), self.returns, self.restarts[i], self.settings.max_restarts
-        )
-        if why:
-            self.stop(why)
-            return
-        self.endings[i] = ending
-        wait = BACK_OFF[min(self.restarts[i], len(BACK_OFF) - 1)]
-        self.restarts[i] += 1
-        self.again[i] = time.monotonic() + wait
-        self.on_output(
-            i,
-            f"died ({ending.how}); restart {self.restarts[i]} of {self.settings.max_restarts} in {wait:g} s",
-        )
+                said = f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
+                self.reason = self.reason or said
+        elif why := ending.why_final(self.endings.get(i), self.returns, self.restarts[i], allowed):
+            self._stop(why)
+        else:
+            self.endings[i] = ending
+            wait = BACK_OFF[min(self.restarts[i], len(BACK_OFF) - 1)]
+            self.restarts[i] += 1
+            self.again[i] = time.monotonic() + wait
+            self.on_output(i, f"died ({ending.how}); restart {self.restarts[i]} of {allowed} in {wait:g} s")
 
     def _overdue(self) -> None:
         """Whoever has not ended in time is killed; what is lost by that is said."""
@@ -323,4 +269,4 @@ class Launcher:
         if self.stopped_by:  # the second time: now
             self._kill()
         self.stopped_by = number
-        self.stop()
+        self._stop()

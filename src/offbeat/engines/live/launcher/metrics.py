@@ -35,8 +35,7 @@ from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.register import SLOTS
 
 EVERY, SHORTEST, CONSENSUS_EVERY, SPARED = 1.0, 0.1, 5 * 10**9, 50
-"""Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED of
-all."""
+"""Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED."""
 
 LARGEST = 256_000_000
 """Bytes of all models together, beyond which they are not copied."""
@@ -66,8 +65,8 @@ class Metrics:
 
     def __post_init__(self) -> None:
         self._writer = None if self.tensorboard is None else _writer(self.tensorboard)
-        self._handle = -1
-        self._last, self._before, self._models_at, self._over = 0, np.zeros((0, 3), dtype=np.int64), 0, False
+        self._handle, self._models_at, self._over = -1, 0, False
+        self._last, self._before = 0, np.zeros((0, 3), dtype=np.int64)
 
     def __call__(self, launcher: Launcher) -> None:
         """Look, if a second has passed since the last time, or if all agents have left meanwhile."""
@@ -90,10 +89,9 @@ class Metrics:
     @property
     def remarks(self) -> list[str]:
         """What is to be said of the run once it has ended."""
-        skipped = {row["agent"]: row["skipped"] for row in self.rows if row["skipped"]}
-        counts = ", ".join(f"agent {i}: {count:,}" for i, count in skipped.items())
-        said = f"Updates that were not finite were skipped: {counts}."
-        return [*([said] if skipped else []), *([self.error] if self.error else [])]
+        counts = [f"agent {row['agent']}: {row['skipped']:,}" for row in self.rows if row["skipped"]]
+        said = f"Updates that were not finite were skipped: {', '.join(counts)}." if counts else ""
+        return [*filter(None, (said, self.error))]
 
     def close(self) -> None:
         """Close the files."""
@@ -123,7 +121,7 @@ class Metrics:
                 os.ftruncate(self._handle, before)
                 raise OSError("no room is left")
         except OSError as error:
-            self._failed(f"Cannot write {path}: {error.strerror or error}.")
+            self.error = self.error or f"Cannot write {path}: {error.strerror or error}."
 
     def _show(self, writer: Any) -> None:
         for row in self.rows:
@@ -138,11 +136,8 @@ class Metrics:
             if self._writer is not None:
                 what(self._writer)
         except Exception as error:
-            self._failed(f"Cannot write for TensorBoard: {error}")
+            self.error = self.error or f"Cannot write for TensorBoard: {error}"
             self._writer = None
-
-    def _failed(self, why: str) -> None:
-        self.error = self.error or why
 
 
 def state_of(launcher: Launcher, i: int) -> str:
@@ -158,9 +153,7 @@ def state_of(launcher: Launcher, i: int) -> str:
 
 
 def consensus_of(launcher: Launcher) -> float | None:
-    """The number of that name; None before two agents have a model, and where the models are too large to
-    copy.
-    """
+    """The number of that name; None before two agents have a model, and where these are too large to copy."""
     shared, board = launcher.shared, launcher.board
     largest = max((path.stat().st_size for path in shared.glob("register.*")), default=0)
     if board.n * largest / SLOTS > LARGEST:
@@ -207,6 +200,5 @@ def _writer(folder: Path) -> Any:
     except ImportError:
         raise SettingError("Writing for TensorBoard needs more: pip install offbeat[tensorboard].") from None
     except OSError as error:
-        raise SettingError(
-            f"Cannot write TensorBoard's files to {folder}: {error.strerror or error}."
-        ) from None
+        said = f"Cannot write TensorBoard's files to {folder}: {error.strerror or error}."
+        raise SettingError(said) from None

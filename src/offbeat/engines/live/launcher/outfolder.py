@@ -1,39 +1,61 @@
-"""The folder of a run's results: made for it, and gone again if the run makes no step."""
+"""The folder of a run: made for it, and gone again without a step; who may go on there; is it still there."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.locks import NAME, held
 from offbeat.engines.events import GradientDone, rows_of
-from offbeat.engines.live.node.checkpoint import ENDING, step_name
+from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, newest, set_aside, step_name
+from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.node.log import read
 
 RUNS = Path("offbeat-runs")
 
-OURS = (
-    "agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", "live.json",
-    "checkpoints/agent-*/*.safetensors", NAME,
-)  # fmt: skip
+SERIES = "live.json"
+"""What `offbeat live` was asked for; the folders of its runs lie beside it."""
+
+OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
+        "checkpoints/agent-*/*.safetensors", NAME)  # fmt: skip
 """What we write into it."""
+
+
+# -- made, and gone again --------------------------------------------------------------------------
 
 
 @contextmanager
 def out_folder(wanted: Path | None, name: str) -> Iterator[Path]:
-    """The folder for the results of a run: `wanted`, or a new one below ./offbeat-runs; no other run may use
-    it.
+    """The folder for a run's results: `wanted`, or a new one below ./offbeat-runs; no other run may use it.
 
     If the run is refused, or fails before its first step, what it has written there is removed, and the
     folder, if it is new. Raises SettingError if there can be no such folder, or another run is at work there.
     """
-    missing = _missing(RUNS if wanted is None else wanted)
+    first = RUNS if wanted is None else wanted
+    missing = [path for path in [*reversed(first.parents), first] if not path.exists()]
     folder = _made(wanted, name)
     missing += [] if wanted else [folder]
     locked = (folder / NAME).exists()
     refusal = f"Another run is writing {folder}. Wait for its end, or name another folder with --out."
     with held(folder, refusal), undone(folder, missing, [] if locked else [folder / NAME]):
         yield folder
+
+
+def _made(wanted: Path | None, name: str) -> Path:
+    try:
+        if wanted is not None:
+            wanted.mkdir(parents=True, exist_ok=True)
+            return wanted
+        for k in range(10_000):
+            folder = RUNS / f"{name}-{k}"
+            with suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                return folder
+    except OSError as error:
+        said = f"Cannot make the folder {error.filename} for the results: {error.strerror}."
+        raise SettingError(said) from None
+    raise SettingError(f"./{RUNS} has 10,000 runs of this name; remove some, or name a folder with --out.")
 
 
 @contextmanager
@@ -48,53 +70,131 @@ def undone(folder: Path, missing: Sequence[Path] = (), new: Sequence[Path] = ())
     try:
         yield
     except (OffbeatError, OSError):
-        _undo(folder, before, missing)
+        made = {path for pattern in OURS for path in folder.glob(pattern)} - before
+        if not any(folder.glob("*/agent-*.trace")) and not any(map(_of_a_step, made)):
+            with suppress(OSError):
+                for path in made:
+                    path.unlink()
+                for path in sorted({*folder.rglob("*")} - before, reverse=True):
+                    if path.is_dir():
+                        path.rmdir()
+                for path in reversed(missing):
+                    path.rmdir()
         raise
 
 
-def _undo(folder: Path, before: set[Path], missing: Sequence[Path]) -> None:
-    """Remove what is new, unless there has been a step."""
-    made = {path for pattern in OURS for path in folder.glob(pattern)} - before
-    if any(folder.glob("*/agent-*.trace")) or any(map(_of_a_step, made)):
-        return
-    with suppress(OSError):
-        for path in made:
-            path.unlink()
-        for path in sorted({*folder.rglob("*")} - before, reverse=True):
-            if path.is_dir():
-                path.rmdir()
-        for path in reversed(missing):
-            path.rmdir()
-
-
 def _of_a_step(path: Path) -> bool:
-    """Whether this file was written after a step: a trace with a gradient, a checkpoint of a later step than
-    0.
-    """
+    """Whether it was written after a step: a trace with a gradient, a checkpoint of a later step than 0."""
     if path.suffix == ".trace":
         return len(rows_of(read(path).events, GradientDone)) > 0
     return path.suffix == ENDING and path.stem != step_name(0)
 
 
-def _missing(folder: Path) -> list[Path]:
-    """This folder and those above it that are not there, from above."""
-    return [path for path in [*reversed(folder.parents), folder] if not path.exists()]
+# -- whether another run may start there, or this one can go on ------------------------------------
 
 
-def _made(wanted: Path | None, name: str) -> Path:
-    try:
-        if wanted is not None:
-            wanted.mkdir(parents=True, exist_ok=True)
-            return wanted
-        for k in range(10_000):
-            folder = RUNS / f"{name}-{k}"
-            with suppress(FileExistsError):
-                folder.mkdir(parents=True)
-                return folder
-    except OSError as error:
+def refuse_used(folder: Path) -> None:
+    """Raise SettingError if the folder holds a run already, or several."""
+    if any(any(folder.glob(pattern)) for pattern in (SERIES, "agent-*.trace", "*/agent-*.trace")):
         raise SettingError(
-            f"Cannot make the folder {error.filename} for the results: {error.strerror}."
-        ) from None
-    raise SettingError(
-        f"There are 10,000 runs of this name in ./{RUNS}; remove some, or name a folder with --out."
-    )
+            f"{folder} holds a run already: --resume goes on with it, another --out starts a new one."
+        )
+
+
+def named(out: Path | None) -> Path:
+    """The folder of the run that is to go on. Raises SettingError if none was named."""
+    if out is None:
+        raise SettingError("--resume goes on with a run: name its folder with --out.")
+    return out
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run's agents have done anything yet."""
+    return any(path.stat().st_size for path in folder.glob("agent-*.trace"))
+
+
+def set_damaged_aside(folder: Path, on_notice: Callable[[str], None]) -> None:
+    """Before a run goes on: take what is damaged out of the way of all agents, and say it."""
+    for each in sorted((folder / "checkpoints").glob("agent-*")):
+        set_aside(each, on_notice)
+
+
+def refuse_unresumable(out: Path | None, agents: int, together: bool) -> None:
+    """Raise SettingError unless the folder holds a run of offbeat launch that can go on from its checkpoints;
+    see `why_not_resumable`.
+    """
+    folder = named(out)
+    had = len([*folder.glob("agent-*.trace")])
+    if not had:
+        why = (
+            f"{folder} holds no run of offbeat launch that could go on: there is no agent-0.trace. Expected "
+            "the --out of an earlier run; without --resume a new one starts there."
+        )
+    elif had != agents:
+        why = f"{folder} holds a run of {had} agents; got --agents {agents}. Expected as many as it has."
+    else:
+        why = why_not_resumable(folder, agents, together, "Start a new one, with another --out.")
+    if why:
+        raise SettingError(why)
+
+
+def why_not_resumable(folder: Path, agents: int, together: bool, do: str = "") -> str:
+    """Why a run that was interrupted cannot go on from its checkpoints, and what to do; empty if it can.
+
+    Args:
+        together: whether all agents have to go on from the same step
+    """
+    found = [newest(agent_folder(folder, i), agents, together) for i in range(agents)]
+    if None not in found:
+        return ""
+    why, more = f"before agent {found.index(None)} had saved a checkpoint" + " that all have" * together, ""
+    if not _checkpointed(folder):
+        why, more = "without a checkpoint", " --checkpoint-every 100"
+    do = do or f"Remove it, and --resume{more} runs it anew."
+    return f"The run in {folder} was interrupted {why}, so it cannot go on. {do}"
+
+
+def what_is_left(folder: Path) -> str:
+    """What can be done with a run that has failed."""
+    if not _checkpointed(folder):
+        return "No agent had saved a checkpoint yet (--checkpoint-every)."
+    saved = f"What was saved is there: 'offbeat export {folder}' writes the model."
+    if not log_path(folder, 0).exists():
+        return f"{saved} The agents' logs are gone, so the run cannot go on."
+    return f"{saved} Once what went wrong is mended, the same command with --resume --out {folder} goes on."
+
+
+def _checkpointed(folder: Path) -> bool:
+    return any((folder / "checkpoints").glob("agent-*/step-*"))
+
+
+# -- whether it stays there ------------------------------------------------------------------------
+
+
+class Present:
+    """These folders stay the same ones, and these files, once they have been there, stay there.
+
+    Who writes to a file that has no name any more gets no error; so somebody has to look.
+    """
+
+    def __init__(self, folders: Iterable[Path], files: Iterable[Path]) -> None:
+        # Open, so that no file system gives one of them another number meanwhile.
+        self._folders = {path: os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in folders}
+        self._files, self._seen = [*files], set[Path]()
+
+    def gone(self) -> Path | None:
+        """The first that was there, and is not any more, or is another folder."""
+        for path, handle in self._folders.items():
+            try:
+                same = os.path.samestat(path.stat(), os.fstat(handle))
+            except (FileNotFoundError, NotADirectoryError):
+                same = False
+            if not same:
+                return path
+        there = {path for path in self._files if path.exists()}
+        lost, self._seen = self._seen - there, self._seen | there
+        return min(lost, default=None)
+
+    def close(self) -> None:
+        for handle in self._folders.values():
+            os.close(handle)

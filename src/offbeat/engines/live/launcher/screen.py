@@ -1,6 +1,4 @@
-"""What the terminal shows while a run lasts: a line for every agent, their output above; or a line now and
-then.
-"""
+"""What the terminal shows of a run: a line for every agent, their output above; or a line now and then."""
 
 from __future__ import annotations
 
@@ -8,17 +6,17 @@ import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import contextmanager, suppress
+from itertools import accumulate
 
-from rich.console import Console, Group
+from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics, state_of
-from offbeat.engines.live.launcher.output import OnOutput
 from offbeat.engines.live.shm.board import Row
 
 DRAWN_EVERY, SAID_EVERY = 0.25, 10.0
@@ -48,22 +46,19 @@ class Screen:
         self.console, self.out, self.about = console, out, ""
         self._live: Live | None = None
         self._held: deque[Text] = deque(maxlen=HELD)
-        self._drawn = self._entered = self._said = time.monotonic()
+        self._drawn, self._entered = 0.0, time.monotonic()
+        self._said = self._entered
         self._last: tuple[Launcher, Metrics] | None = None
         self._lost = 0  # lines for which there was no room
         self._paces: dict[int, tuple[int, int, int]] = {}
 
     def __enter__(self) -> Screen:
-        self._drawn, self._entered = 0.0, time.monotonic()
-        self._said = self._entered
         if self._on_terminal(self.console) and not self.console.is_dumb_terminal:
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=False)
             self._try(self.console, self._live.start)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         live, self._live = self._live, None
         if live is not None:
             self._show_held()
@@ -102,9 +97,9 @@ class Screen:
         seconds = (time.monotonic_ns() - board.zero) / 1e9 if board.zero else time.monotonic() - self._entered
         states = Counter(state_of(launcher, i) for i in range(board.n))
         counts = ", ".join(f"{count} {state}" for state, count in states.items())
+        steps, skipped = (int(board.rows[:, row].sum()) for row in (Row.STEPS, Row.SKIPPED))
         said = f"{self.about}; " if self.about else ""
-        said += f"{seconds:,.0f} s: {counts}, {int(board.rows[:, Row.STEPS].sum()):,} steps"
-        skipped = int(board.rows[:, Row.SKIPPED].sum())
+        said += f"{seconds:,.0f} s: {counts}, {steps:,} steps"
         said += f", {skipped:,} skipped (not finite)" if skipped else ""
         rates = [row["rate"] for row in metrics.rows if row["rate"] is not None]
         return f"{said}, {sum(rates):,.1f}/s" if rates else said
@@ -127,24 +122,15 @@ class Screen:
 
     def _drawing(self, launcher: Launcher, metrics: Metrics) -> Group:
         width, height = self.console.size
-        names: list[str] = []
-        used = 0
-        for name, wide in COLUMNS.items():
-            used += wide + 2
-            if used <= width or not names:
-                names.append(name)
+        ends = accumulate(wide + 2 for wide in COLUMNS.values())
+        names = [name for name, end in zip(COLUMNS, ends, strict=True) if end <= width] or ["agent"]
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         for name in names:
-            right = name not in ("agent", "state")
-            table.add_column(
-                name, justify="right" if right else "left", no_wrap=True, min_width=min(4, width)
-            )
-        n = launcher.board.n
+            justify: JustifyMethod = "left" if name in ("agent", "state") else "right"
+            table.add_column(name, justify=justify, no_wrap=True, min_width=min(4, width))
+        n, room = launcher.board.n, max(0, height - 3)
         states = [self.describe(launcher, i) for i in range(n)]
-        room = max(0, height - 3)
-        shown = (
-            range(n) if n <= room else sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])
-        )
+        shown = sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])  # first who is not well
         for i in shown:
             cells = self._cells(launcher, metrics, i) | {"state": states[i]}
             table.add_row(*(Text(cells[name], overflow="ellipsis") for name in names))
@@ -165,14 +151,12 @@ class Screen:
         }  # fmt: skip
 
     def _show_held(self) -> None:
-        if not self._held:
-            return
-        lines = Text("\n").join(self._held)
-        if self._lost:
-            lines = Text.assemble(f"({self._lost:,} lines are in the agents' files only)\n", lines)
-        self._held.clear()
-        self._lost = 0
-        self._try(self.console, lambda: self.console.print(lines, soft_wrap=True))
+        if self._held:
+            lost = f"({self._lost:,} lines are in the agents' files only)\n" if self._lost else ""
+            lines = Text.assemble(lost, Text("\n").join(self._held))
+            self._held.clear()
+            self._lost = 0
+            self._try(self.console, lambda: self.console.print(lines, soft_wrap=True))
 
     def _try(self, console: Console, write: Callable[[], object]) -> None:
         """Where nothing can be shown any more, nothing is; the run goes on."""
@@ -182,23 +166,19 @@ class Screen:
             console.quiet = True
 
     def _on_terminal(self, console: Console) -> bool:
-        try:
+        with suppress(OSError, ValueError):
             return console.is_terminal and console.file.isatty() and not console.quiet
-        except (OSError, ValueError):
-            return False
+        return False
 
     def _writable(self) -> bool:
-        try:
+        with suppress(OSError, ValueError):
             return bool(select.select([], [self.console.file.fileno()], [], 0)[1])
-        except (OSError, ValueError):
-            return False
+        return False
 
 
 @contextmanager
 def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[OnOutput, Callable[[Launcher], None]]]:
-    """`on_output` and `watch` for a launcher, which keep the metrics and, if there is one, the screen up to
-    date.
-    """
+    """`on_output` and `watch` for a launcher: they keep metrics and, if there is one, screen up to date."""
 
     def on_output(agent: int, line: str) -> None:
         if screen is not None:
