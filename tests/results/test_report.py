@@ -28,7 +28,7 @@ from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary
 from offbeat.results.page import page
 from offbeat.results.reproduce import command
 from offbeat.results.table import headline, target_name
-from offbeat.results.timeline import shown, timeline, timelines, window
+from offbeat.results.timeline import shown, timelines, window
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.world.topology import build
 
@@ -390,7 +390,7 @@ def test_timeline_adds_up(digits: Comparison) -> None:
     for run in digits.runs:
         if run.trace is None:
             continue
-        figure = timeline(run, 10.0, 30.0)
+        figure = timelines({run.algorithm: run}, (10.0, 30.0))
         rows: dict[int, list[tuple[float, float]]] = {i: [] for i in range(9)}
         for trace in figure.data:
             if trace.legendgroup in ("computing", "waiting") and trace.showlegend is False:
@@ -407,15 +407,14 @@ def test_timeline_shows_who_was_down_and_that_a_ring_then_stands_still() -> None
     made = offbeat.compare(["adsgd", "allreduce"], task="quadratic", until=60, crash=crash)
     start, end = window(made.runs)
     assert start < 20 < end <= 60
+    drawn = {run.algorithm: timelines({"one": run}, (0, 60)).data for run in made.runs}
     down = {
-        run.algorithm: next(t for t in timeline(run, 0, 60).data if t.legendgroup == "down" and len(t.x))
-        for run in made.runs
+        name: next(t for t in bars if t.legendgroup == "down" and len(t.x)) for name, bars in drawn.items()
     }
     assert down["adsgd"].base[0] == 20 and down["adsgd"].x[0] == 6
     assert down["allreduce"].x[0] == 40
-    waits = [
-        t for t in timeline(made.runs[1], 30, 60).data if t.legendgroup == "waiting" and t.showlegend is False
-    ]
+    late = timelines({"one": made.runs[1]}, (30, 60)).data
+    waits = [t for t in late if t.legendgroup == "waiting" and t.showlegend is False]
     assert len(waits[0].x) == 8 and set(waits[0].x) == {30.0}
 
 
@@ -425,7 +424,7 @@ def test_timeline_shows_the_straggler_of_many() -> None:
     )
     rows = shown(made.runs[0])
     assert len(rows) == 16 and {16, 17, 18} <= set(rows)
-    assert "<b>17</b>" in timeline(made.runs[0]).layout.yaxis.ticktext
+    assert "<b>17</b>" in timelines({"one": made.runs[0]}).layout.yaxis.ticktext
 
 
 def test_timelines_share_one_window(digits: Comparison) -> None:
@@ -443,7 +442,8 @@ def test_graph_marks_the_straggler(digits: Comparison) -> None:
         ["0", "1", "2", "3", "5", "6", "7", "8"],
         ["4"],
     ]
-    arrows = graph(build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3)).layout.annotations
+    circle = replace(digits.runs[0], topology=build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3))
+    arrows = graph(circle).layout.annotations
     assert len(arrows) == 3 and all(arrow.showarrow for arrow in arrows)
 
 

@@ -2,15 +2,14 @@
 
 import html
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import plotly.graph_objects as go
 
 from offbeat.results.table import cells, gap_known, target_name
 from offbeat.results.values import ComparisonValues, RunValues, spread
-from offbeat.world.topology import Topology
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 """Okabe and Ito's colours, told apart by the colour-blind; without their yellow, which is pale on white."""
@@ -70,16 +69,12 @@ class Look:
 
 def looks(comparison: ComparisonValues) -> dict[tuple[str, float], Look]:
     """A look for every group, in order; past the seventh algorithm colours return dashed."""
-    counts: dict[str, int] = {}
-    found: dict[tuple[str, float], Look] = {}
-    for key in comparison.groups():
-        nth = list(counts).index(key[0]) if key[0] in counts else len(counts)
-        place = counts[key[0]] = counts.get(key[0], -1) + 1
-        found[key] = Look(
-            PALETTE[nth % len(PALETTE)],
-            SYMBOLS[len(found) % len(SYMBOLS)],
-            DASHES[(place + nth // len(PALETTE)) % len(DASHES)],
-        )
+    groups, found = list(comparison.groups()), dict[tuple[str, float], Look]()
+    names = list(dict.fromkeys(name for name, _ in groups))
+    for index, key in enumerate(groups):
+        nth, place = names.index(key[0]), [name for name, _ in groups[:index]].count(key[0])
+        dash = DASHES[(place + nth // len(PALETTE)) % len(DASHES)]
+        found[key] = Look(PALETTE[nth % len(PALETTE)], SYMBOLS[index % len(SYMBOLS)], dash)
     return found
 
 
@@ -96,9 +91,7 @@ class Summary:
 
 
 def summary(runs: Sequence[RunValues], x: str, y: str) -> Summary:
-    """The curves of the runs as one; over time they share their grid, over anything else they are
-    interpolated.
-    """
+    """The curves of the runs as one: over time they share their grid, else they are interpolated."""
     pairs = []
     for run in runs:
         values = np.array(getattr(run.curve, y), dtype=float)
@@ -118,17 +111,14 @@ def summary(runs: Sequence[RunValues], x: str, y: str) -> Summary:
 
 
 def exploded(run: RunValues) -> bool:
-    """Whether the loss ended ten times as high as it began, or diverged; such a run does not set a figure's
-    scale.
-    """
+    """Whether the loss ended ten times as high as it began, or diverged: it does not set a figure's scale."""
     return run.diverged_at is not None or run.curve.loss[-1] > 10 * run.curve.loss[0]
 
 
 def _interpolated(grid: np.ndarray, along: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Where nothing was sent or applied between evaluations, the last one counts."""
     last = np.append(np.diff(along) > 0, True)
-    found: np.ndarray = np.interp(grid, along[last], values[last])
-    return found
+    return np.asarray(np.interp(grid, along[last], values[last]))
 
 
 def time_title(runs: Sequence[RunValues]) -> str:
@@ -143,25 +133,25 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
     A line is the median over the seeds, as far as all of them got; a band reaches from the smallest to the
     largest, a cross ends what diverged, and the target is dashed.
     """
-    groups = {
-        key: runs for key, runs in comparison.groups().items() if all(getattr(run.curve, y) for run in runs)
-    }
+    alike, look = comparison.groups(), looks(comparison)
+    groups = {key: runs for key, runs in alike.items() if all(getattr(run.curve, y) for run in runs)}
     drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
-    look = looks(comparison)
-    ceiling = _ceiling(list(drawn.values()))
+    ceiling = _ceiling([s for s in drawn.values() if len(s.x)])
     fig = go.Figure(layout={"template": STYLE, "height": 350 + 14 * max(0, len(drawn) - 5)})
-    for key, s in drawn.items():
-        if len(groups[key]) > 1:
-            fig.add_trace(_band(s, look[key], comparison.label(key), ceiling))
-    for key, s in drawn.items():
-        fig.add_trace(_line(s, look[key], comparison.label(key), x, y, ceiling))
-    for key, s in drawn.items():
-        if s.diverged and len(s.x):
-            fig.add_trace(_cross(s, look[key], comparison.label(key), ceiling))
+    shown = {key: (_cut(s, ceiling), look[key], comparison.label(key), ceiling) for key, s in drawn.items()}
+    fig.add_traces([_band(*each) for key, each in shown.items() if len(groups[key]) > 1])
+    fig.add_traces([_line(*each, x, y) for each in shown.values()])
+    fig.add_traces(
+        [_cross(*each) for key, each in shown.items() if drawn[key].diverged and len(drawn[key].x)]
+    )
     end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=0.0) or 1.0
-    title = time_title(comparison.runs) if x == "time" else X_TITLES[x] + _until_the_first(x, groups.values())
+    title = time_title(comparison.runs)
+    if x != "time":  # where a seed has ended, there is no median
+        ends = [{getattr(run.curve, x)[-1] for run in runs} for runs in groups.values()]
+        title = X_TITLES[x] + " (up to the slowest seed)" * any(len(each) > 1 for each in ends)
     fig.update_xaxes(title_text=title, range=[0, 1.01 * end])
-    fig.update_yaxes(title_text=_y_title(comparison, y))
+    gap = y == "loss" and bool(comparison.runs) and gap_known(comparison.runs[0])
+    fig.update_yaxes(title_text="gap to the optimum" if gap else Y_TITLES[y])
     if y == "loss":
         fig.update_yaxes(type="log", **_ticks(list(drawn.values()), ceiling))
     if y == "accuracy":
@@ -170,40 +160,18 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
     if target is not None and comparison.runs[0].measure == y and (y != "loss" or target > 0):
         name = f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}"
         line = {"color": "#444", "width": 1, "dash": "dash"}
-        fig.add_trace(
-            go.Scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip")
-        )
+        fig.add_scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip")
     return fig
-
-
-def _until_the_first(x: str, groups: Iterable[Sequence[RunValues]]) -> str:
-    """What the axis says of medians over seeds of which some got further: where a seed has ended there is
-    none.
-    """
-    ends = [{getattr(run.curve, x)[-1] for run in runs} for runs in groups]
-    return " (up to the slowest seed)" * any(len(each) > 1 for each in ends)
-
-
-def _y_title(comparison: ComparisonValues, y: str) -> str:
-    known = bool(comparison.runs) and gap_known(comparison.runs[0])
-    return "gap to the optimum" if y == "loss" and known else Y_TITLES[y]
 
 
 def _ceiling(drawn: Sequence[Summary]) -> float:
     """Up to where lines are drawn: one run that exploded must not press the others flat."""
-    some = [s for s in drawn if len(s.x)]
-    scale = (
-        [s.high for s in some if not s.exploded]
-        or [s.high for s in some if not s.diverged]
-        or [s.high[:1] for s in some]
-    )
-    return LIFT * max((float(values.max()) for values in scale), default=1.0)
+    calm = [s.high for s in drawn if not s.exploded] or [s.high for s in drawn if not s.diverged]
+    return LIFT * max((float(values.max()) for values in calm or [s.high[:1] for s in drawn]), default=1.0)
 
 
 def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | list[str]]:
-    """Of a logarithmic axis: powers of ten, eight at most, or with 2 and 5 times them; plotly's own on a
-    short one.
-    """
+    """Of a logarithmic axis: powers of ten, eight at most, and 2 and 5 times them; plotly's if it is short."""
     values = np.concatenate([[], *(s.middle for s in drawn)])
     values = np.minimum(values[values > 0], ceiling)
     low, high = (math.log10(values.min()), math.log10(values.max())) if len(values) else (0.0, 0.0)
@@ -211,49 +179,42 @@ def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | 
         return {}
     exponents = range(math.floor(low), math.ceil(high) + 1, math.ceil((high - low) / 8))
     marks = [(m, e) for e in exponents for m in ((1, 2, 5) if high - low < 3 else (1,))]
-    return {
-        "tickvals": [m * 10.0**e for m, e in marks],
-        "ticktext": [
-            f"{m * 10.0**e:g}" if -4 < e < 4 else f"{m}·10<sup>{e}</sup>"[2 * (m == 1) :] for m, e in marks
-        ],
-    }
+    texts = [f"{m * 10.0**e:g}" if -4 < e < 4 else f"{m}·10<sup>{e}</sup>"[2 * (m == 1) :] for m, e in marks]
+    return {"tickvals": [m * 10.0**e for m, e in marks], "ticktext": texts}
 
 
-def _below(s: Summary, ceiling: float) -> int:
-    """How many points of a summary are drawn: up to the first one above the ceiling."""
+def _cut(s: Summary, ceiling: float) -> Summary:
+    """What is drawn of a run that exploded: up to the first point above the ceiling."""
     above = s.middle > ceiling
-    return int(np.argmax(above)) + 1 if s.exploded and above.any() else len(s.x)
+    count = int(np.argmax(above)) + 1 if s.exploded and above.any() else len(s.x)
+    return replace(s, x=s.x[:count], middle=s.middle[:count], low=s.low[:count], high=s.high[:count])
 
 
 def _band(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
-    count = _below(s, ceiling)
-    around = np.concatenate([s.high[:count], s.low[:count][::-1]])
+    around = np.concatenate([s.high, s.low[::-1]])
     floor = around[around > 0].min(initial=math.inf)
+    if math.isfinite(floor):
+        around = np.clip(around, min(floor, ceiling), ceiling)
     return go.Scatter(
-        x=np.concatenate([s.x[:count], s.x[:count][::-1]]), y=np.clip(around, min(floor, ceiling), ceiling)
-        if math.isfinite(floor) else around,
-        fill="toself", fillcolor=look.colour, opacity=0.18, mode="none", line={"width": 0},
-        legendgroup=escaped(label), showlegend=False, hoverinfo="skip",
+        x=np.concatenate([s.x, s.x[::-1]]), y=around, fill="toself", fillcolor=look.colour, opacity=0.18,
+        mode="none", line={"width": 0}, legendgroup=escaped(label), showlegend=False, hoverinfo="skip",
     )  # fmt: skip
 
 
-def _line(s: Summary, look: Look, label: str, x: str, y: str, ceiling: float) -> go.Scatter:
-    count = _below(s, ceiling)
+def _line(s: Summary, look: Look, label: str, ceiling: float, x: str, y: str) -> go.Scatter:
     shown = {"time": "time %{x:,.6~g}", "updates": "%{x:,.0f} gradients", "megabytes": "%{x:,.4~g} MB"}[x]
     value = "%{customdata:.1%}" if y == "accuracy" else "%{customdata:.4~g}"
     return go.Scatter(
-        x=s.x[:count], y=np.minimum(s.middle[:count], ceiling),
-        name=escaped(label), legendgroup=escaped(label), mode="lines+markers",
-        line={"color": look.colour, "width": 2, "dash": look.dash},
+        x=s.x, y=np.minimum(s.middle, ceiling), name=escaped(label), legendgroup=escaped(label),
+        mode="lines+markers", line={"color": look.colour, "width": 2, "dash": look.dash},
         marker={"color": look.colour, "symbol": look.symbol, "size": 8, "maxdisplayed": 8},
-        cliponaxis=False, customdata=s.middle[:count], hovertemplate=f"{shown}: {value}",
+        cliponaxis=False, customdata=s.middle, hovertemplate=f"{shown}: {value}",
     )  # fmt: skip
 
 
 def _cross(s: Summary, look: Look, label: str, ceiling: float) -> go.Scatter:
-    last = _below(s, ceiling) - 1
     return go.Scatter(
-        x=[s.x[last]], y=[min(s.middle[last], ceiling)], mode="markers",
+        x=[s.x[-1]], y=[min(s.middle[-1], ceiling)], mode="markers",
         legendgroup=escaped(label), showlegend=False,
         marker={"color": look.colour, "symbol": "x", "size": 12, "line": {"color": "white", "width": 1}},
         cliponaxis=False, hovertemplate=f"{escaped(label)} diverged<extra></extra>",
@@ -270,27 +231,24 @@ def bars(comparison: ComparisonValues) -> go.Figure:
     colours = [look[key].colour for key in groups]
     places = list(range(len(groups)))
     fig = go.Figure(layout={"template": STYLE, "height": 60 + 58 * max(len(groups), 1), "showlegend": False})
-    fig.add_trace(
-        go.Bar(
-            orientation="h", x=[row[0] for row in shown], y=places, width=0.42, hoverinfo="skip",
-            marker={
-                "color": colours, "line": {"color": colours, "width": 1},
-                "pattern": {"shape": ["/" if row[0] is None else "" for row in times], "bgcolor": "white",
-                            "fgcolor": colours, "fillmode": "replace", "size": 7, "solidity": 0.25},
-            },
-        )
+    hatched = ["/" if row[0] is None else "" for row in times]
+    fig.add_bar(
+        orientation="h", x=[row[0] for row in shown], y=places, width=0.42, hoverinfo="skip",
+        marker={
+            "color": colours, "line": {"color": colours, "width": 1},
+            "pattern": {"shape": hatched, "bgcolor": "white", "fgcolor": colours, "fillmode": "replace",
+                        "size": 7, "solidity": 0.25},
+        },
     )  # fmt: skip
     varied = [(place, *row) for place, row in enumerate(shown) if row[1] < row[2]]
-    fig.add_trace(
-        go.Scatter(
-            x=[middle for _, middle, _, _ in varied], y=[place for place, *_ in varied], mode="markers",
-            marker={"size": 1, "color": "#222"}, hoverinfo="skip",
-            error_x={
-                "array": [high - middle for _, middle, _, high in varied], "symmetric": False,
-                "arrayminus": [middle - low for _, middle, low, _ in varied],
-                "color": "#222", "thickness": 1.5, "width": 5,
-            },
-        )
+    ends = {
+        "array": [high - middle for _, middle, _, high in varied],
+        "arrayminus": [middle - low for _, middle, low, _ in varied],
+    }
+    fig.add_scatter(
+        x=[middle for _, middle, _, _ in varied], y=[place for place, *_ in varied], mode="markers",
+        marker={"size": 1, "color": "#222"}, hoverinfo="skip",
+        error_x={**ends, "symmetric": False, "color": "#222", "thickness": 1.5, "width": 5},
     )  # fmt: skip
     for place, key in enumerate(groups):
         fig.add_annotation(
@@ -304,39 +262,32 @@ def bars(comparison: ComparisonValues) -> go.Figure:
     return fig
 
 
-def graph(drawn: RunValues | Topology) -> go.Figure:
-    """Who hears whom; the straggler of a run is a square."""
-    topology = drawn.topology if isinstance(drawn, RunValues) else drawn
-    slow = drawn.settings["straggler"] if isinstance(drawn, RunValues) else None
+def graph(run: RunValues) -> go.Figure:
+    """Who hears whom; the straggler is a square."""
+    topology, slow = run.topology, run.settings["straggler"]
     at, edges = topology.positions(), sorted(topology.graph.edges())
     fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": slow is not None})
-    lines: list[list[float | None]] = [
-        [v for i, j in edges for v in (at[i][c], at[j][c], None)] for c in (0, 1)
-    ]
+    x, y = ([v for i, j in edges for v in (at[i][axis], at[j][axis], None)] for axis in (0, 1))
     line = {"color": "#999", "width": 1.5 if len(edges) <= 100 else 0.5}
-    fig.add_trace(
-        go.Scatter(x=lines[0], y=lines[1], mode="lines", line=line, hoverinfo="skip", showlegend=False)
-    )
+    fig.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
     if topology.graph.is_directed() and len(edges) <= ARROWS:
         for i, j in edges:
             fig.add_annotation(
                 x=at[j][0], y=at[j][1], ax=at[i][0], ay=at[i][1], xref="x", yref="y", axref="x", ayref="y",
-                text="",
-                showarrow=True, arrowhead=2, arrowsize=1.4, arrowcolor="#999", standoff=14, startstandoff=12,
+                text="", showarrow=True, arrowhead=2, arrowsize=1.4, arrowcolor="#999", standoff=14,
+                startstandoff=12,
             )  # fmt: skip
     few, size = topology.n <= 64, 24 if topology.n <= 40 else 20 if topology.n <= 64 else 7
     for name, agents, colour, symbol in (
         ("agent", [i for i in at if i != slow], PALETTE[0], "circle"),
         ("straggler", [i for i in at if i == slow], PALETTE[1], "square"),
     ):
-        fig.add_trace(
-            go.Scatter(
-                x=[at[i][0] for i in agents], y=[at[i][1] for i in agents],
-                name=name, text=[str(i) for i in agents], hovertemplate=f"{name} %{{text}}<extra></extra>",
-                mode="markers+text" if few else "markers", textfont={"color": "white",
-                "size": 12 if few else 1},
-                marker={"color": colour, "symbol": symbol, "size": size},
-            )
+        fig.add_scatter(
+            x=[at[i][0] for i in agents], y=[at[i][1] for i in agents], name=name,
+            mode="markers+text" if few else "markers",
+            marker={"color": colour, "symbol": symbol, "size": size},
+            text=[str(i) for i in agents], textfont={"color": "white", "size": 12 if few else 1},
+            hovertemplate=f"{name} %{{text}}<extra></extra>",
         )  # fmt: skip
     fig.update_xaxes(visible=False)
     fig.update_yaxes(visible=False, scaleanchor="x")

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def escaped(text: object) -> str:
@@ -20,11 +20,12 @@ def time_text(time: float | None) -> str:
     return "never" if time is None else f"{time:,.0f}" if time >= 1000 else f"{time:.4g}"
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:
-    """A table that scrolls in a box of its own; the cells are HTML."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in heads)
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:
+    """A table of text that scrolls in a box of its own."""
+    head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in heads)
     body = "".join(
-        f"<tr{' class=best' if index in best else ''}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n"
+        f"<tr{' class=best' if index in best else ''}>"
+        f"{''.join(f'<td>{escaped(cell)}</td>' for cell in row)}</tr>\n"
         for index, row in enumerate(rows)
     )
     return (

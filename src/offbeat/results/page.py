@@ -11,7 +11,7 @@ from offbeat.results.markup import escaped, linked, table
 from offbeat.results.reproduce import again
 from offbeat.results.table import cells, gap_known, headline, notes
 from offbeat.results.timeline import shown, timelines
-from offbeat.results.values import VERSION, ComparisonValues, RunValues
+from offbeat.results.values import VERSION, ComparisonValues
 
 
 def page(comparison: ComparisonValues) -> str:
@@ -75,12 +75,7 @@ def _results(comparison: ComparisonValues) -> list[str]:
     heads, rows = cells(comparison)
     best = [index for index, row in enumerate(rows) if row[2] == "1.00x"]
     return [
-        table(
-            [escaped(head) for head in heads],
-            [[escaped(cell) for cell in row] for row in rows],
-            "results",
-            best,
-        ),
+        table(heads, rows, "results", best),
         *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison)),
         '<p class="soft">updates: gradients applied by all agents; consensus: root mean square distance of '
         "the agents’ models from the average model; B and D, the constants of assumption 3.3 of "
@@ -100,55 +95,48 @@ def _loss(comparison: ComparisonValues) -> str:
 
 def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
-    reading = f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. " * (
-        seeds > 1
-    )
+    reading = ""
+    if seeds > 1:
+        reading += f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. "
     if any(run.diverged_at is not None for run in comparison.runs):
         reading += "A cross ends the line of an algorithm that diverged. "
     if any(exploded(run) and run.diverged_at is None for run in comparison.runs):
         reading += "A line that ends at the upper border goes on far above it."
-    reading = f"<p>{reading}</p>" * bool(reading)
     clock = "simulated time" if first.settings.get("unit") is None else "time"
     over = {
         "time": f"over {clock}: what is gained in the same time",
         "updates": "over the gradients applied by all agents: what is gained from the same work",
     }
+    what = {"loss": f"{_loss(comparison)}, of the average of all agents’ models"}
+    if first.measure == "accuracy":
+        what["accuracy"] = "The accuracy of the same average model on the test data"
 
-    def loss(x: str) -> str:
-        caption = f"{_loss(comparison)}, of the average of all agents’ models, {over[x]}."
-        return shelf.put(curves(comparison, x, "loss"), caption)
+    def drawn(x: str, y: str) -> str:
+        return shelf.put(curves(comparison, x, y), f"{what[y]}, {over[x]}.")
 
-    def accuracy(x: str) -> str:
-        caption = f"The accuracy of the same average model on the test data, {over[x]}."
-        return shelf.put(curves(comparison, x, "accuracy"), caption)
-
-    def target() -> list[str]:
-        if first.settings["target"] is None:
-            return []
-        caption = f"{clock.capitalize()} until the average model first met the target, "
-        caption += "interpolated between evaluations"
-        caption += ": median, and smallest to largest over the seeds" * (seeds > 1)
-        return [shelf.put(bars(comparison), f"{caption}. Shorter is better; hatched bars never met it.")]
-
+    figures = [drawn("time", y) for y in what]
     if first.measure != "accuracy":
-        return [reading, _row(loss("time"), loss("updates")), *target()]
-    return [
-        reading,
-        _row(loss("time"), accuracy("time")),
-        *target(),
-        _row(loss("updates"), accuracy("updates")),
-    ]
+        figures.append(drawn("updates", "loss"))
+    parts = [f"<p>{reading}</p>" * bool(reading), _row(*figures)]
+    if first.settings["target"] is not None:
+        caption = f"{clock.capitalize()} until the average model first met the target, interpolated between "
+        caption += "evaluations" + ": median, and smallest to largest over the seeds" * (seeds > 1)
+        caption += ". Shorter is better; hatched bars never met it."
+        parts.append(shelf.put(bars(comparison), caption))
+    if first.measure == "accuracy":
+        parts.append(_row(*(drawn("updates", y) for y in what)))
+    return parts
 
 
 def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """What was sent for it, and how far apart the agents are."""
     runs, parts = comparison.runs, []
     if any(run.megabytes for run in runs):
-        accurate = runs[0].measure == "accuracy"
-        score = "Test accuracy" if accurate else _loss(comparison)
-        caption = f"{score} of the average model, over what all agents sent."
-        figure = curves(comparison, "megabytes", "accuracy" if accurate else "loss")
-        parts.append(shelf.put(figure, f"{caption} 1 MB is 10<sup>6</sup> bytes."))
+        y, score = "loss", _loss(comparison)
+        if runs[0].measure == "accuracy":
+            y, score = "accuracy", "Test accuracy"
+        caption = f"{score} of the average model, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
+        parts.append(shelf.put(curves(comparison, "megabytes", y), caption))
     if any(value for run in runs for value in run.curve.consensus):
         caption = (
             "Consensus: how far the agents’ models are from their average (root mean square); 0 if equal."
@@ -158,15 +146,13 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 
 def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    runs = comparison.runs
-    traced: dict[str, RunValues] = {}
-    for run in sorted(runs, key=lambda run: run.curve.time[-1]):  # a run that diverged early shows little
-        if run.trace is not None:
-            traced[run.algorithm] = run
-    traced = {run.algorithm: traced[run.algorithm] for run in runs if run.algorithm in traced}
-    slow, n = runs[0].settings["straggler"], runs[0].topology.n
-    parts = []
-    if traced:
+    runs, parts = comparison.runs, []
+    slow, n, topology = runs[0].settings["straggler"], runs[0].topology.n, runs[0].topology
+    # A run that diverged early shows little: of each algorithm the longest.
+    held = [run for run in runs if run.trace is not None]
+    longest = {run.algorithm: run for run in sorted(held, key=lambda run: run.curve.time[-1])}
+    names = dict.fromkeys(run.algorithm for run in runs)
+    if traced := {name: longest[name] for name in names if name in longest}:
         first = next(iter(traced.values()))
         rows = len(shown(first))
         caption = (
@@ -177,19 +163,15 @@ def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
             + (f" {rows} of {n} agents are shown." if rows < n else "")
         )
         parts.append(shelf.put(timelines(traced), caption))
-    missing = [name for name in dict.fromkeys(run.algorithm for run in runs) if name not in traced]
-    if missing:
+    if missing := [name for name in names if name not in traced]:
         parts.append(
             f'<p class="soft">No timeline of {escaped(", ".join(missing))}: the trace was not held, '
             "as it is not where it would take too much memory.</p>"
         )
-    if n == 1:
-        return parts
-    directed = runs[0].topology.graph.is_directed()
-    edges = (
-        "an edge from each sender to its receiver"
-        if directed
-        else "an edge between those that exchange models"
-    )
-    caption = f"The communication graph, {escaped(runs[0].topology.name)}, of {n} agents: {edges}."
-    return [*parts, f'<div class="pair">{shelf.put(graph(runs[0]), caption)}</div>']
+    if n > 1:
+        edge = "an edge between those that exchange models"
+        if topology.graph.is_directed():
+            edge = "an edge from each sender to its receiver"
+        caption = f"The communication graph, {escaped(topology.name)}, of {n} agents: {edge}."
+        parts.append(f'<div class="pair">{shelf.put(graph(runs[0]), caption)}</div>')
+    return parts

@@ -24,25 +24,14 @@ from typing import Any
 import numpy as np
 
 from offbeat.core.system.files import write_atomically
-from offbeat.engines.events import (
-    KINDS,
-    Crashed,
-    GradientDone,
-    LossKnown,
-    MailReceived,
-    RegisterMoved,
-    RegisterRead,
-    Rejoined,
-    Resumed,
-    Saved,
-    ViewChanged,
-    records,
-    rows_of,
-)  # fmt: skip
+from offbeat.engines import events
 from offbeat.engines.trace import Trace
 
 TRACKS = ("compute", "mix", "transmissions", "received", "events")
-INSTANTS = (Crashed, LossKnown, Rejoined, ViewChanged, MailReceived, RegisterMoved, Saved, Resumed)
+INSTANTS = (
+    events.Crashed, events.LossKnown, events.Rejoined, events.ViewChanged, events.MailReceived,
+    events.RegisterMoved, events.Saved, events.Resumed,
+)  # fmt: skip
 
 ARROWS = 100_000
 """The most arrows that are drawn; the page slows down with more."""
@@ -79,14 +68,11 @@ class _Drawing:
         tid = self.threads.setdefault((agent, which, lane), self.agents + 1 + len(self.threads))
         return {"pid": agent + 1, "tid": tid}
 
-    def slice(
-        self, track: str, agent: int, start: float, end: float, place: int, name: str, args: Json
-    ) -> Json:
-        """Something that takes time. Returns where it is."""
+    def slice(self, track: str, agent: int, start: float, end: float, place: int, **named: Any) -> Json:
+        """Something that takes time, `named` other than its track. Returns where it is."""
         ts, stop = self.at(start), self.at(end)
-        where = self.thread(agent, track, ts, stop)
-        length = round(stop - ts, 3)
-        self.add(ts, 0, place, {"name": name, "cat": track, "ph": "X", "dur": length, **where, "args": args})
+        where, length = self.thread(agent, track, ts, stop), round(stop - ts, 3)
+        self.add(ts, 0, place, {"name": track, "cat": track, "ph": "X", "dur": length, **where, **named})
         return where
 
     def names(self) -> Iterator[Json]:
@@ -102,36 +88,34 @@ def perfetto(trace: Trace, arrows: int = ARROWS) -> Json:
     """The page's JSON: {"traceEvents", "displayTimeUnit", "metadata"}. At most so many arrows are drawn."""
     unit = float(trace.settings.get("unit", 1.0))
     drawing = _Drawing(trace.agents, 1e6 * unit)
-    _computed(drawing, trace)
+    for place, (_, agent, step, start, end) in _timed(events.rows_of(trace.events, events.GradientDone)):
+        drawing.slice("compute", agent, start, end, place, args={"step": step + 1})
     made = _mixed(drawing, trace)
-    _sent(drawing, trace)
-    drawn, all_of_them = _received(drawing, trace, made, arrows)
+    for place, (start, end, agent, kind, size) in _timed(trace.transmissions):
+        name = _kind(trace, kind)
+        drawing.slice("transmissions", agent, start, end, place, name=name, args={"bytes": size})
+    drawn, found = _received(drawing, trace, made, arrows)
     drawing.placed.sort(key=lambda each: each[:3])
     metadata: Json = {name: trace.settings[name] for name in sorted(SHOWN & trace.settings.keys())}
-    left_out = all_of_them - drawn
-    metadata |= {"agents": trace.agents, "unit_s": unit, "arrows": drawn, "arrows_left_out": left_out}
-    if left_out:
-        metadata["note"] = (
-            f"Only the first {drawn:,} of {all_of_them:,} arrows from a write to its readers are drawn."
-        )
-    events = [*drawing.names(), *(event for _, _, _, event in drawing.placed)]
-    return {"traceEvents": events, "displayTimeUnit": "ms", "metadata": metadata}
+    metadata |= {"agents": trace.agents, "unit_s": unit, "arrows": drawn, "arrows_left_out": found - drawn}
+    if found > drawn:
+        note = f"Only the first {drawn:,} of {found:,} arrows from a write to its readers are drawn."
+        metadata["note"] = note
+    shown = [*drawing.names(), *(event for _, _, _, event in drawing.placed)]
+    return {"traceEvents": shown, "displayTimeUnit": "ms", "metadata": metadata}
 
 
 def save_perfetto(trace: Trace, path: str | os.PathLike[str]) -> None:
-    """Write the page's JSON, whole or not at all; compressed if the name ends in .gz, which the page reads as
-    well.
-    """
+    """Write the page's JSON, whole or not at all; compressed, which the page reads too, if it ends in .gz."""
     content = json.dumps(perfetto(trace), separators=(",", ":"), allow_nan=False).encode()
     small = os.fspath(path).endswith(".gz")
     write_atomically(Path(path), gzip.compress(content, mtime=0) if small else content)
 
 
-def _computed(drawing: _Drawing, trace: Trace) -> None:
-    done = rows_of(trace.events, GradientDone)
-    done = np.sort(done[_spans(done)], order="start", kind="stable")
-    for place, (_, agent, step, start, end) in enumerate(done.tolist()):
-        drawing.slice("compute", agent, start, end, place, "compute", {"step": step + 1})
+def _timed(rows: np.ndarray) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The rows that have a start and an end, by their starts, numbered."""
+    spans = (rows["start"] >= 0) & (rows["end"] >= rows["start"]) & np.isfinite(rows["end"])
+    yield from enumerate(np.sort(rows[spans], order="start", kind="stable").tolist())
 
 
 def _mixed(drawing: _Drawing, trace: Trace) -> dict[tuple[int, int], tuple[int, Json]]:
@@ -148,20 +132,20 @@ def _mixed(drawing: _Drawing, trace: Trace) -> dict[tuple[int, int], tuple[int, 
         slices.append((began.get(place, time), place, agent, time, args))
     for start, place, agent, time, args in sorted(slices, key=lambda each: each[:2]):
         name = "mix" if place in began else "write"
-        where = drawing.slice("mix", agent, start, time, 2 * place, name, args)
+        where = drawing.slice("mix", agent, start, time, 2 * place, name=name, args=args)
         made[agent, args["version"]] = place, where  # odd places are for arrows: right behind the slice
     return made
 
 
 def _began(trace: Trace) -> dict[int, float]:
     """For every write that a gradient led to, when that gradient was there."""
-    ends = (GradientDone, Crashed, LossKnown, Rejoined, Resumed)
-    happened = [(e.time, 0, e) for e in records(trace.events) if isinstance(e, ends)]
+    ends = (events.GradientDone, events.Crashed, events.LossKnown, events.Rejoined, events.Resumed)
+    happened = [(e.time, 0, e) for e in events.records(trace.events) if isinstance(e, ends)]
     wrote = [(w[0], 1, (place, *w)) for place, w in enumerate(trace.writes.tolist())]
     open_: list[dict[int, float]] = [{} for _ in range(trace.agents)]
     began = {}
     for time, _, what in sorted([*happened, *wrote], key=lambda each: each[:2]):
-        if isinstance(what, GradientDone):
+        if isinstance(what, events.GradientDone):
             open_[what.agent][what.step] = time
         elif isinstance(what, ends):
             open_[what.agent].clear()  # what it had computed is lost
@@ -172,24 +156,16 @@ def _began(trace: Trace) -> dict[int, float]:
     return began
 
 
-def _sent(drawing: _Drawing, trace: Trace) -> None:
-    sent = np.sort(trace.transmissions[_spans(trace.transmissions)], order="start", kind="stable")
-    for place, (start, end, agent, kind, size) in enumerate(sent.tolist()):
-        drawing.slice("transmissions", agent, start, end, place, _kind(trace, kind), {"bytes": size})
-
-
 def _received(
     drawing: _Drawing, trace: Trace, made: dict[tuple[int, int], tuple[int, Json]], arrows: int
 ) -> tuple[int, int]:
-    """Draw what came from others, and what happened. Returns how many arrows are drawn, and how many there
-    are.
-    """
+    """Draw what came from others, and what happened. Returns how many arrows are drawn, and of how many."""
     found = 0
-    for place, event in enumerate(records(trace.events)):
-        read = isinstance(event, RegisterRead)
+    for place, event in enumerate(events.records(trace.events)):
+        read = isinstance(event, events.RegisterRead)
         if not (read or isinstance(event, INSTANTS)):
             continue
-        name, ts = KINDS[type(event)][0], drawing.at(event.time)
+        name, ts = events.KINDS[type(event)][0], drawing.at(event.time)
         args = event._asdict()
         del args["time"], args["agent"]
         if "kind" in args:
@@ -197,7 +173,7 @@ def _received(
         where = drawing.thread(event.agent, "received" if read else "events")
         shape = {"ph": "X", "dur": 0} if read else {"ph": "i", "s": "t"}
         drawing.add(ts, 1, 2 * place, {"name": name, "cat": name, **shape, **where, "args": args})
-        if not isinstance(event, RegisterRead):
+        if not isinstance(event, events.RegisterRead):
             continue
         write, from_where = made.get((event.source, event.version), (-1, {}))
         if write < 0 or (sent := drawing.at(float(trace.writes["time"][write]))) > ts:
@@ -208,12 +184,6 @@ def _received(
             drawing.add(sent, 0, 2 * write + 1, {**arrow, "ph": "s", **from_where})
             drawing.add(ts, 1, 2 * place + 1, {**arrow, "ph": "f", "bp": "e", **where})
     return min(found, arrows), found
-
-
-def _spans(table: np.ndarray) -> np.ndarray:
-    """Which rows have a start and an end."""
-    spans: np.ndarray = (table["start"] >= 0) & (table["end"] >= table["start"]) & np.isfinite(table["end"])
-    return spans
 
 
 def _kind(trace: Trace, kind: int) -> str:

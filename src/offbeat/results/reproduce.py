@@ -12,9 +12,8 @@ import torch
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import as_word
 from offbeat.results.markup import escaped, linked, table, time_text
-from offbeat.results.table import lost_again
-from offbeat.results.tuned import how_tuned, tried, tuned
-from offbeat.results.values import VERSION, ComparisonValues, RunValues
+from offbeat.results.table import how_tuned, lost_again, tried, tuned
+from offbeat.results.values import VERSION, ComparisonValues
 
 
 def again(comparison: ComparisonValues) -> list[str]:
@@ -27,56 +26,35 @@ def again(comparison: ComparisonValues) -> list[str]:
             "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the "
             "settings below.</p>"
         )
-    settings = [[escaped(name), escaped(_text(value))] for name, value in _common(comparison).items()]
     papers = []
     for name in dict.fromkeys(run.algorithm for run in comparison.runs):
-        row = ALGORITHMS.get(_base(name))
-        said = (
-            f"{row.title}; {row.paper}. An agent waits for {row.waits_for}."
-            if row
-            else "not one of offbeat’s own."
-        )
+        said = "not one of offbeat’s own."
+        if row := ALGORITHMS.get(name.partition(":")[0]):
+            said = f"{row.title}; {row.paper}. An agent waits for {row.waits_for}."
         papers.append(f"<li><b>{escaped(name)}</b>: {linked(said)}</li>")
+    settings = [[name, _text(value)] for name, value in _common(comparison).items()]
+    heads, rates = tried(comparison)
+    tuning = ["<h3>Tuning</h3>", *(f"<p>{escaped(said)}</p>" for said in how_tuned(comparison))]
     return [
         how,
         f"<p>Made with offbeat {escaped(VERSION)}, Python {platform.python_version()}, "
         f"PyTorch {escaped(torch.__version__)} and NumPy {escaped(np.__version__)}.</p>",
         "<h3>Settings</h3>", table(["name", "value"], settings, "settings"),
-        *_tuning(comparison),
+        *([*tuning, table(heads, rates, "tuning")] if rates else []),
         "<h3>Runs</h3>", *_runs(comparison),
         "<h3>Algorithms</h3>", f"<ul>{''.join(papers)}</ul>",
     ]  # fmt: skip
 
 
 def _runs(comparison: ComparisonValues) -> list[str]:
-    rows = [
-        [escaped(run.algorithm), f"{run.lr:g}", str(run.seed), _ended(run), f"{run.updates:,}",
-         f'<code title="{escaped(run.digest)}">{escaped(run.digest[:16])}</code>']
-        for run in comparison.runs
-    ]  # fmt: skip
-    return [
-        "<p>The digest is the SHA-256 of the whole trace and the final models; here are its first 16 "
-        "digits.</p>",
-        table(["algorithm", "lr", "seed", "time to target", "updates", "digest"], rows, "runs"),
-    ]
-
-
-def _ended(run: RunValues) -> str:
-    return time_text(run.time_to_target) + ", then diverged" * lost_again(run)
-
-
-def _tuning(comparison: ComparisonValues) -> list[str]:
-    """What every learning rate gave that was tried, where they were tuned."""
-    heads, rows = tried(comparison)
-    if not rows:
-        return []
-    about = "".join(f"<p>{escaped(said)}</p>" for said in how_tuned(comparison))
-    cells = [[escaped(cell) for cell in row] for row in rows]
-    return ["<h3>Tuning</h3>", about, table([escaped(head) for head in heads], cells, "tuning")]
-
-
-def _base(algorithm: str) -> str:
-    return algorithm.partition(":")[0]
+    rows = []
+    for run in comparison.runs:
+        met = time_text(run.time_to_target) + ", then diverged" * lost_again(run)
+        rows.append([run.algorithm, f"{run.lr:g}", str(run.seed), met, f"{run.updates:,}", run.digest])
+    runs = table(["algorithm", "lr", "seed", "time to target", "updates", "digest"], rows, "runs")
+    about = "The digest is the SHA-256 of the whole trace and the final models; here are its first 16 digits."
+    short = re.sub(r"(?<=>)([0-9a-f]{16})[0-9a-f]{48}(?=<)", r'<code title="\g<0>">\1</code>', runs)
+    return [f"<p>{about}</p>", short]
 
 
 def _text(value: object) -> str:
@@ -86,18 +64,13 @@ def _text(value: object) -> str:
 
 
 def _common(comparison: ComparisonValues) -> dict[str, object]:
-    """All settings but the algorithms and their learning rates; of the straggler all, where every seed has
-    its own.
-    """
+    """All settings but the algorithms and their learning rates; all stragglers, where seeds have own ones."""
     runs = comparison.runs
-    found: dict[str, object] = {}
-    for name in runs[0].settings:
-        values = list(dict.fromkeys(run.settings["straggler"] for run in runs)) if name == "straggler" else []
-        found[name] = values if len(values) > 1 else runs[0].settings[name]
-    seeds = sorted({run.seed for run in runs})
-    return {k: v for k, v in found.items() if k not in ("algorithm", "lr", "seed", "own")} | {
-        "seeds": ", ".join(map(str, seeds))
-    }
+    found = {k: v for k, v in runs[0].settings.items() if k not in ("algorithm", "lr", "seed", "own")}
+    slow = list(dict.fromkeys(run.settings["straggler"] for run in runs))
+    if len(slow) > 1:
+        found["straggler"] = slow
+    return found | {"seeds": ", ".join(map(str, sorted({run.seed for run in runs})))}
 
 
 def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
@@ -109,29 +82,23 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     every_own = isinstance(_common(comparison)["straggler"], list)  # the centre of every seed's graph
     live = "unit" in first
     task, *others = (first | ({"straggler": None} if every_own else {})).words(live)
-    options = [
-        task,
-        ("algorithms", ",".join(dict.fromkeys(run.algorithm for run in comparison.runs))),
-        *others,
-    ]
-    options += [("lr", lr) for lr in lrs or []]
-    options += [("fault", fault) for fault in first.get("faults", [])]
-    options += [
-        (f"tune-{name}", as_word(value)) for name, value in (tuned_how or {}).items() if value is not None
-    ]
+    names = ",".join(dict.fromkeys(run.algorithm for run in comparison.runs))
+    options = [task, ("algorithms", names), *others, *(("lr", lr) for lr in lrs or [])]
+    options += [("fault", fault) for fault in first.get("faults", [])] + (tuned_how or [])
     options += [("unit", f"{1000 * first['unit']:g}ms")] if live else []
     options += [("seed", str(seeds[0]))] + [("seeds", str(seeds[-1] - seeds[0] + 1))] * (not live)
     words = [f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options]
     return " ".join(["offbeat live" if live else "offbeat compare", *words]), missing
 
 
-def _tuned(comparison: ComparisonValues) -> dict[str, object] | None:
+def _tuned(comparison: ComparisonValues) -> list[tuple[str, str]] | None:
     """How learning rates were tuned, as options; None if several ways were used."""
     ways = {(one.by, one.grid, len(one.seeds)) for _, one in tuned(comparison).values()}
     if len(ways) > 1:
         return None
-    by, grid, count = next(iter(ways), (None, (), None))
-    return {"by": by, "grid": ",".join(map(as_word, grid)) or None, "seeds": count}
+    names = ("tune-by", "tune-grid", "tune-seeds")
+    values = [(by, ",".join(map(as_word, grid)), str(count)) for by, grid, count in ways]
+    return [option for each in values for option in zip(names, each, strict=True)]
 
 
 def _lrs(comparison: ComparisonValues) -> list[str] | None:
@@ -139,7 +106,7 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     asked: dict[str, tuple[float, ...] | str] = {}
     own: dict[str, float] = {}
     for (name, lr), runs in comparison.groups().items():
-        row = ALGORITHMS.get(_base(name))
+        row = ALGORITHMS.get(name.partition(":")[0])
         scale = runs[0].topology.n if row is not None and row.scale_lr_by_n else 1
         bases = (float(f"{lr / scale:.12g}"), lr / scale)
         base_lr = next((x for x in bases if x * scale == lr), nan)  # nan: only its own

@@ -62,9 +62,8 @@ class Comparison(ComparisonValues):
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
         from offbeat.results.figures import curves
 
-        return curves(
-            self, x="time", y="accuracy" if self.runs and self.runs[0].measure == "accuracy" else "loss"
-        )
+        accurate = bool(self.runs) and self.runs[0].measure == "accuracy"
+        return curves(self, "time", "accuracy" if accurate else "loss")
 
     def __str__(self) -> str:
         from offbeat.results.table import as_text

@@ -1,9 +1,9 @@
-"""The comparison as a table of text."""
+"""The comparison as a table of text, with notes; and the table of all learning rates that were tried."""
 
 import io
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from rich.box import SIMPLE_HEAD
@@ -13,8 +13,7 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results.markup import time_text
-from offbeat.results.tuned import how_tuned, tried
-from offbeat.results.values import ComparisonValues, RunValues, spread
+from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread
 
 WIDTH = 118
 """Columns of text where the output is not a terminal."""
@@ -36,14 +35,10 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
     if not comparison.runs:
         return Group(Text("No run was finished."))
     heads, rows = cells(comparison)
-    tables = []
-    for columns in _fitting([heads, *rows], width):
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-        for index in columns:
-            table.add_column(heads[index], justify="left" if index == 0 else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*(row[index] for index in columns))
-        tables.append(table)
+    tables = [
+        _table([[row[index] for index in columns] for row in [heads, *rows]], range(1, len(columns)))
+        for columns in _fitting([heads, *rows], width)
+    ]
     said = (Text(note, style="dim") for note in notes(comparison))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
@@ -51,10 +46,15 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
 def tuning_table(comparison: ComparisonValues) -> Table:
     """What every learning rate gave that was tried, where they were tuned."""
     heads, rows = tried(comparison)
+    return _table([heads, *rows], range(1, 4))
+
+
+def _table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> Table:
+    """Of the head and the rows; right: the columns that are aligned on the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="right" if 0 < index < 4 else "left", no_wrap=True)
-    for row in rows:
+    for index, head in enumerate(rows[0]):
+        table.add_column(head, justify="right" if index in right else "left", no_wrap=True)
+    for row in rows[1:]:
         table.add_row(*row)
     return table
 
@@ -69,6 +69,8 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
         groups[-1].append(index)
     return groups
 
+
+# -- what was run ----------------------------------------------------------------------------------
 
 IN_ITS_WORDS = {
     *("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target"),
@@ -97,9 +99,8 @@ def headline(comparison: ComparisonValues) -> str:
         for name, value in s.departures().items()
         if name not in IN_ITS_WORDS and value not in ([], "SGD")
     ]
-    return ", ".join(
-        [s["task"], f"case {s['case']}{slow}", agents, *shares, *others, f"to time {s['until']:g}", which]
-    )
+    world = [s["task"], f"case {s['case']}{slow}", agents, *shares]
+    return ", ".join([*world, *others, f"to time {s['until']:g}", which])
 
 
 def _said(name: str, value: object) -> str:
@@ -113,6 +114,9 @@ def _said(name: str, value: object) -> str:
         case list() | tuple():
             return " and ".join(map(str, value))
     return str(value)
+
+
+# -- the cells -------------------------------------------------------------------------------------
 
 
 def gap_known(run: RunValues) -> bool:
@@ -132,8 +136,8 @@ def target_name(run: RunValues) -> str:
 
 def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
     first = comparison.runs[0]
-    with_accuracy = first.measure == "accuracy"
-    heads = ["algorithm", target_name(first), "vs best", *(["accuracy", "worst"] if with_accuracy else []),
+    scores = {"accuracy": "accuracy", "accuracy_worst": "worst"} if first.measure == "accuracy" else {}
+    heads = ["algorithm", target_name(first), "vs best", *scores.values(),
              "loss", "updates", "messages", "MB", "consensus", "B", "D"]  # fmt: skip
     groups = comparison.groups()
     times = {key: spread([run.time_to_target for run in runs]) for key, runs in groups.items()}
@@ -141,30 +145,44 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
     best = min((middle for middle in lasting if middle is not None), default=None)
     rows = []
     for key, runs in groups.items():
-        middle, low, high = times[key]
+        middle = times[key][0]
         then = ", then diverged" * any(map(lost_again, runs))
-        row = [comparison.label(key), _time(middle, low, high, len(runs)) + then]
-        row.append("" if middle is None or not best or then else f"{middle / best:.2f}x")
-        if with_accuracy:
-            row += [_percent(_middle(runs, "accuracy")), _percent(_middle(runs, "accuracy_worst"))]
-        loss = _middle(runs, "loss")
         stopped = " (stopped)" * any(run.error is not None for run in runs)
-        row.append("diverged" if any(run.diverged_at is not None for run in runs) else f"{loss:.4g}{stopped}")
-        row += [
+        diverged = any(run.diverged_at is not None for run in runs)
+        stale = [run.staleness.D for run in runs if run.staleness.D is not None]
+        row = [
+            comparison.label(key),
+            _spread_text(times[key]) + then,
+            "" if middle is None or not best or then else f"{middle / best:.2f}x",
+            *(f"{100 * _middle(runs, name):.1f} %" for name in scores),
+            "diverged" if diverged else f"{_middle(runs, 'loss'):.4g}{stopped}",
             f"{median(run.updates for run in runs):,.0f}",
             f"{median(run.messages for run in runs):,.0f}",
             f"{median(run.megabytes for run in runs):,.1f}",
             f"{_middle(runs, 'consensus'):.3g}",
             f"{max(run.staleness.B for run in runs)}",
-            _largest([run.staleness.D for run in runs]),
+            str(max(stale, default="-")),
         ]
         rows.append(row)
     return heads, rows
 
 
+def _middle(runs: Sequence[RunValues], name: str) -> float:
+    values = [value for run in runs if (value := run.final[name]) is not None]
+    return median(values) if values else float("nan")
+
+
+def _spread_text(times: tuple[float | None, float | None, float | None]) -> str:
+    middle, low, high = map(time_text, times)
+    return middle if times[1] == times[2] else f"{middle} [{low} - {high}]"
+
+
 def lost_again(run: RunValues) -> bool:
     """Whether the run met its target and diverged later."""
     return run.time_to_target is not None and run.diverged_at is not None
+
+
+# -- notes -----------------------------------------------------------------------------------------
 
 
 def error_of(run: RunValues) -> str:
@@ -173,73 +191,90 @@ def error_of(run: RunValues) -> str:
 
 def notes(comparison: ComparisonValues) -> list[str]:
     """What a reader of the table should be told."""
-    said = []
-    if comparison.runs[0].measure == "accuracy":
+    runs, said = comparison.runs, list[str]()
+    names, settings = dict.fromkeys(run.algorithm for run in runs), runs[0].settings
+    if runs[0].measure == "accuracy":
         said.append("accuracy, loss: of the average model; worst: accuracy of the worst agent's own model.")
-    if len({run.seed for run in comparison.runs}) > 1:
+    if len({run.seed for run in runs}) > 1:
         said.append(
             "Medians over the seeds, for the time with [smallest - largest]; B and D are the largest."
         )
-    if forms := _forms(comparison):
-        said.append("; ".join(f"{name} {form}" for name, form in forms.items()) + ".")
-    for run in comparison.runs:
+    own = {f"the algorithm {run.algorithm}" for run in runs} & {
+        each for run in runs for each in run.settings["own"]
+    }
+    ours = [name for name in names if f"the algorithm {name}" not in own]
+    if forms := [f"{name} {form}" for name in ours if (form := find(name).form)]:
+        said.append("; ".join(forms) + ".")
+    for run in runs:
         if run.diverged_at is not None:
             which = f"{run.algorithm} with lr {run.lr:g}, seed {run.seed},"
             met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
             said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
         if run.error is not None:
             said.append(error_of(run))
-    lossless = dict.fromkeys(run.algorithm for run in comparison.runs if run.staleness.D is None)
-    if comparison.runs[0].settings["loss"] and comparison.runs[0].settings["agents"] > 1 and lossless:
+    lossless = dict.fromkeys(run.algorithm for run in runs if run.staleness.D is None)
+    if settings["loss"] and settings["agents"] > 1 and lossless:
         said.append(
             f"Lost are messages of registers alone; what {', '.join(lossless)} send as mail always arrives."
         )
-    if comparison.runs[0].settings["crash"]:
-        for name in dict.fromkeys(run.algorithm for run in comparison.runs):
-            if name in ALGORITHMS and "return" not in ALGORITHMS[name].tolerates:
-                said.append(f"{name} {ALGORITHMS[name].note}.")
-    tuned = any(run.tuning for run in comparison.runs)
-    if tuned or len({run.lr for run in comparison.runs}) > 1:
-        named = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in comparison.runs)
-        said.append(f"Learning rates{' (tuned)' * tuned}: " + ", ".join(named) + ".")
+    if settings["crash"]:
+        known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
+        said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
+    tuned_too = any(run.tuning for run in runs)
+    if tuned_too or len({run.lr for run in runs}) > 1:
+        rates = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in runs)
+        said.append(f"Learning rates{' (tuned)' * tuned_too}: " + ", ".join(rates) + ".")
     said += how_tuned(comparison)
     if comparison.interrupted:
-        made = Counter(run.algorithm for run in comparison.runs)
+        made = Counter(run.algorithm for run in runs)
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
-        said.append(
-            "Interrupted: these are the runs that were finished" + f" ({counts})" * bool(counts) + "."
-        )
+        counts = f" ({counts})" * bool(counts)
+        said.append(f"Interrupted: these are the runs that were finished{counts}.")
     return said
 
 
-def _forms(comparison: ComparisonValues) -> dict[str, str]:
-    """What agents do, of the algorithms that have several forms."""
-    ours = {
-        run.algorithm
-        for run in comparison.runs
-        if f"the algorithm {run.algorithm}" not in run.settings["own"]
-    }
-    names = dict.fromkeys(run.algorithm for run in comparison.runs)
-    return {name: form for name in names if name in ours and (form := find(name).form)}
+# -- how learning rates were tuned -----------------------------------------------------------------
 
 
-def _middle(runs: Sequence[RunValues], name: str) -> float:
-    values = [value for run in runs if (value := run.final[name]) is not None]
-    return median(values) if values else float("nan")
+def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning]]:
+    """Of every algorithm whose learning rate was tuned one run, and how it was found."""
+    return {run.algorithm: (run, run.tuning) for run in comparison.runs if run.tuning is not None}
 
 
-def _time(middle: float | None, low: float | None, high: float | None, count: int) -> str:
-    return (
-        time_text(middle)
-        if count == 1 or low == high
-        else f"{time_text(middle)} [{time_text(low)} - {time_text(high)}]"
-    )
+def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of all learning rates that were tried; no rows where none was tuned."""
+    rows = []
+    for name, (run, tuning) in tuned(comparison).items():
+        for lr, one in tuning.steps.items():
+            loss = "diverged" if one.loss is None else f"{one.loss:.4g}"
+            stable = f"no: {one.unstable}" if one.unstable else "yes"
+            chosen = "chosen" * (lr == run.lr)
+            rows.append([name, f"{lr:g}", _spread_text(spread(one.values)), loss, stable, chosen])
+    return ["algorithm", "lr", "median [smallest - largest]", "final loss", "stable", ""], rows
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _largest(values: Sequence[int | None]) -> str:
-    known = [value for value in values if value is not None]
-    return str(max(known)) if known else "-"
+def how_tuned(comparison: ComparisonValues) -> list[str]:
+    """How learning rates were tuned, in a sentence or two; and warnings."""
+    found = tuned(comparison)
+    if not found:
+        return []
+    first, one = next(iter(found.values()))
+    by = one.by
+    if by == "loss" and first.measure != "accuracy" and first.settings["target"] is not None:
+        by = "target"
+    way = "made nine tenths of the way down to the smallest final one"
+    about = {"loss": f"time at which the average model's loss {way}", "target": "time to the target"}
+    seeds = f"{len(one.seeds)} seeds that are" if len(one.seeds) > 1 else "a seed that is"
+    sizes = sorted({len(tuning.steps) for _, tuning in found.values()})
+    count = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
+    said = [
+        f"Tuned by the median {about.get(by, 'final loss')}, over {seeds} not compared; of {count} learning "
+        "rates for each, stable ones first."
+    ]
+    for name, (run, tuning) in found.items():
+        grid = [*tuning.steps]
+        if run.lr in (min(grid), max(grid)) and len(grid) > 1:
+            said.append(f"{name}'s lr {run.lr:g} is at the edge of the grid; a better one may lie beyond it.")
+        if why := tuning.steps[run.lr].unstable:
+            said.append(f"No learning rate of {name} was stable; {run.lr:g} was not: {why}.")
+    return said

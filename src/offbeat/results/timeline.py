@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
@@ -21,23 +20,15 @@ STEPS = 6
 Span = tuple[str, float, float]
 """State, start, end."""
 
-
-@dataclass(frozen=True)
-class BarStyle:
-    """How a state is drawn in its agent's row: colour, thickness, how far below the middle, pattern."""
-
-    colour: str
-    width: float
-    offset: float
-    pattern: str = ""
-
-
-BARS = {
-    "computing": BarStyle("#3d3d3d", 0.5, -0.13),
-    "waiting": BarStyle("#F3E788", 0.5, -0.13),
-    "sending": BarStyle("#56B4E9", 0.22, 0.28),
-    "down": BarStyle("#888888", 0.78, 0.0, "x"),
+EDGE = {"color": "white", "width": 0.5}
+HATCHED = {"shape": "x", "bgcolor": "white", "fgcolor": "#888888", "fillmode": "replace", "size": 5}
+BARS: dict[str, tuple[float, float, dict[str, object]]] = {
+    "computing": (0.5, -0.13, {"color": "#3d3d3d", "line": EDGE}),
+    "waiting": (0.5, -0.13, {"color": "#F3E788", "line": EDGE}),
+    "sending": (0.22, 0.28, {"color": "#56B4E9", "line": EDGE}),
+    "down": (0.78, 0.0, {"color": "#888888", "line": EDGE | {"color": "#888888"}, "pattern": HATCHED}),
 }
+"""How a state is drawn in its agent's row: thickness, how far below the middle, and plotly's marker."""
 
 
 def window(runs: Sequence[RunValues]) -> tuple[float, float]:
@@ -81,17 +72,9 @@ def shown(run: RunValues) -> list[int]:
     return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
 
 
-def timeline(run: RunValues, start: float | None = None, end: float | None = None) -> go.Figure:
-    """One run: who computed, sent and waited when. The run must have kept its trace."""
-    return timelines({run.algorithm: run}, start, end)
-
-
-def timelines(
-    runs: Mapping[str, RunValues], start: float | None = None, end: float | None = None
-) -> go.Figure:
-    """Several runs, named, one above the other over the same window of time."""
-    begin, stop = window(list(runs.values()))
-    begin, stop = begin if start is None else start, stop if end is None else end
+def timelines(runs: Mapping[str, RunValues], span: tuple[float, float] | None = None) -> go.Figure:
+    """Runs, named, one above the other over the same window of time, whose traces were kept."""
+    begin, stop = window(list(runs.values())) if span is None else span
     count, agents = len(runs), max((len(shown(run)) for run in runs.values()), default=1)
     panel, gap, top, bottom = 17 * agents + 12, 34, 60, 52
     height = top + bottom + count * panel + (count - 1) * gap
@@ -103,19 +86,18 @@ def timelines(
     fig.update_annotations(x=0, xanchor="left", font_size=13)
     used = set()
     for place, run in enumerate(runs.values(), start=1):
-        spans = _spans(run, begin, stop)
-        used |= {state for state, found in spans.items() if found}
-        for state, found in spans.items():
+        for state, found in _spans(run, begin, stop).items():
             fig.add_trace(_bar(state, found), row=place, col=1)
+            used |= {state} if found else set()
         rows, slow = shown(run), run.settings["straggler"]
         fig.update_yaxes(
             row=place, col=1, range=[len(rows) - 0.4, -0.6], showgrid=False, ticks="", tickfont={"size": 11},
             tickvals=list(range(len(rows))), ticktext=[f"<b>{i}</b>" if i == slow else str(i) for i in rows],
             title={"text": "agent", "standoff": 4},
         )  # fmt: skip
-    for state in BARS:
-        if state in used:
-            fig.add_trace(_key(state), row=1, col=1)
+    for state in [state for state in BARS if state in used]:  # the legend, whatever the first panel has
+        key = go.Bar(orientation="h", base=[0], x=[0], y=[0], marker=BARS[state][2], hoverinfo="skip")
+        fig.add_trace(key.update(name=state, legendgroup=state), row=1, col=1)
     fig.update_xaxes(range=[begin, stop], showgrid=False)
     fig.update_xaxes(title_text=time_title(list(runs.values())), row=max(count, 1), col=1)
     fig.update_layout(
@@ -128,34 +110,13 @@ def timelines(
 
 def _bar(state: str, spans: Sequence[tuple[int, float, float]]) -> go.Bar:
     """All bars of one state in one panel: row, start, end."""
-    style = BARS[state]
+    width, below, marker = BARS[state]
     return go.Bar(
         orientation="h", base=[start for _, start, _ in spans], x=[end - start for _, start, end in spans],
-        y=[row + style.offset for row, _, _ in spans], width=style.width, showlegend=False, legendgroup=state,
-        marker=_marker(style), customdata=[end for _, _, end in spans],
+        y=[row + below for row, _, _ in spans], width=width, showlegend=False, legendgroup=state,
+        marker=marker, customdata=[end for _, _, end in spans],
         hovertemplate=f"{state}, %{{base:.5~g}} to %{{customdata:.5~g}}<extra></extra>",
     )  # fmt: skip
-
-
-def _key(state: str) -> go.Bar:
-    """The entry of the legend, which is there even if the first panel has no such bar."""
-    return go.Bar(
-        orientation="h", base=[0], x=[0], y=[0], name=state, legendgroup=state, marker=_marker(BARS[state]),
-        hoverinfo="skip",
-    )  # fmt: skip
-
-
-def _marker(style: BarStyle) -> dict[str, object]:
-    if not style.pattern:
-        return {"color": style.colour, "line": {"color": "white", "width": 0.5}}
-    pattern = {
-        "shape": style.pattern,
-        "bgcolor": "white",
-        "fgcolor": style.colour,
-        "fillmode": "replace",
-        "size": 5,
-    }
-    return {"color": style.colour, "line": {"color": style.colour, "width": 0.5}, "pattern": pattern}
 
 
 # -- from the trace --------------------------------------------------------------------------------
@@ -194,14 +155,11 @@ def _worked(events: np.ndarray, downs: list[tuple[float, float]], over: float) -
     before those counts as waiting only where it is longer than two of the agent's gradients.
     """
     done = rows_of(events, GradientDone)
-    busy = [
-        ("computing", start, end)
-        for start, end in zip(done["start"].tolist(), done["end"].tolist(), strict=True)
-    ]
-    longest = max((end - start for _, start, end in busy), default=math.inf)
-    known = sorted([*busy, *(("down", at, until) for at, until in downs)], key=lambda span: span[1:])
+    busy = list(zip(done["start"].tolist(), done["end"].tolist(), strict=True))
+    longest = max((end - start for start, end in busy), default=math.inf)
+    known = [*(("computing", *each) for each in busy), *(("down", *each) for each in downs)]
     spans, free = list[Span](), 0.0
-    for state, start, end in [*known, ("", over, over)]:
+    for state, start, end in [*sorted(known, key=lambda span: span[1:]), ("", over, over)]:
         if state == "computing" or start - free > 2 * longest:
             spans.append(("waiting", free, start))
         spans.append((state, start, end))

@@ -42,11 +42,9 @@ class Curve:
     consensus: list[float] = field(default_factory=list)
 
     def crossing(self, what: str, level: float) -> float | None:
-        """When this value first met a level, interpolated linearly between two evaluations; None: at none of
-        them.
+        """When a value first met a level, interpolated linearly between two evaluations; None: at none.
 
-        Args:
-            what: "accuracy", which meets what it is not below; or any other, which meets what it is not above
+        Accuracy meets what it is not below, anything else what it is not above.
         """
         values: list[float] = getattr(self, what)
         sign = 1 if what == "accuracy" else -1
@@ -58,10 +56,8 @@ class Curve:
 
 
 Progress = Callable[[str, float, float, Curve], None]
-"""Told after every evaluation: which runs, the time, the end, the curve so far. Of what another process does
-it is told now and then, with the last point of the curve alone; but the end of every run is told once, with
-all of it.
-"""
+"""Told after every evaluation: which runs, the time, the end, the curve so far. Of another process now and
+then, with the curve's last point alone; but the end of every run is told once, with all of it."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +81,8 @@ class Tried:
 
     def record(self) -> dict[str, Any]:
         named = dict(zip(("median", "smallest", "largest"), spread(self.values), strict=True))
-        return {
-            **named,
-            "final_loss": self.loss,
-            "stable": not self.unstable,
-            "why_not": self.unstable or None,
-        }
+        stable = {"stable": not self.unstable, "why_not": self.unstable or None}
+        return {**named, "final_loss": self.loss, **stable}
 
 
 @dataclass(frozen=True)
@@ -115,17 +107,24 @@ class Tuning:
         return {**vars(self), "steps": {f"{lr:g}": tried.record() for lr, tried in self.steps.items()}}
 
 
+RECORDED = (
+    "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
+    "time_to_target", "diverged_at", "error", "updates", "messages", "megabytes", "staleness", "final",
+    "curve", "digest", "settings", "tuning",
+)  # fmt: skip
+"""What is written of a run, in this order: its own values, and some of its settings."""
+
+
 @dataclass(frozen=True, eq=False)
 class RunValues:
     """One algorithm in one world, from one seed.
 
     Attributes:
         settings: everything needed to run it again (names as in `offbeat.simulate`)
-        time_to_target: when the target was first met, interpolated between two evaluations; None if it was at
-            none
+        time_to_target: when the target was first met, between two evaluations; None if it was at none
         diverged_at: the evaluation at which the loss was no longer finite; the run ended there
         error: what went wrong with the algorithm: "no agent computes or will be woken from time ... on"
-        final: loss, accuracy, consensus at the end; accuracy_mean, accuracy_worst of the agents' own models,
+        final: at the end loss, accuracy, consensus; of the agents' own models accuracy_mean, accuracy_worst,
             and loss_worst where the task has no accuracy
         topology: the graph and its weights
         models: the agents' final models, [n, P] per part, on the CPU
@@ -159,28 +158,10 @@ class RunValues:
 
         Nothing in it depends on when or how fast it was made: the same run gives the same bytes.
         """
-        named = ("task", "case", "agents", "topology", "skew")
-        record = {
-            "algorithm": self.algorithm,
-            **{name: self.settings[name] for name in named},
-            "lr": self.lr,
-            **{name: self.settings[name] for name in ("batch",)},
-            "seed": self.seed,
-            **{name: self.settings[name] for name in ("until", "target")},
-            "time_to_target": self.time_to_target,
-            "diverged_at": self.diverged_at,
-            "error": self.error,
-            "updates": self.updates,
-            "messages": self.messages,
-            "megabytes": self.megabytes,
-            "staleness": {"B": self.staleness.B, "D": self.staleness.D},
-            "final": self.final,
-            "curve": vars(self.curve),
-            "digest": self.digest,
-            "settings": self.settings,
-            "tuning": None if self.tuning is None else self.tuning.record(),
-        }
-        cleaned: dict[str, Any] = _finite(record)
+        known = {**self.settings, **vars(self), "topology": self.settings["topology"]}
+        known |= {"staleness": vars(self.staleness), "curve": vars(self.curve)}
+        known["tuning"] = None if self.tuning is None else self.tuning.record()
+        cleaned: dict[str, Any] = _finite({name: known[name] for name in RECORDED})
         return cleaned
 
 
@@ -196,8 +177,7 @@ class ComparisonValues:
         interrupted: some runs of the plan were not made
         planned: then, how many runs of each algorithm there were to be, as far as that is known
 
-    Raises SettingError if the runs differ by anything else, or one is there twice: a median over seeds would
-    mix them.
+    Raises SettingError if they differ by anything else, or one is there twice: a median would mix them.
     """
 
     runs: Sequence[RunValues]
@@ -208,15 +188,13 @@ class ComparisonValues:
         if found := _differences(self.runs):
             raise SettingError(
                 f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ "
-                "by algorithm, learning rate and seed: make a Comparison for each world, or put all in one "
-                "table with a sweep."
+                "by algorithm, lr and seed: make one for each world, or a table of all with a sweep."
             )
-        counted = Counter((run.algorithm, run.lr, run.seed) for run in self.runs)
-        if twice := [each for each, count in counted.items() if count > 1]:
-            algorithm, lr, seed = twice[0]
-            raise SettingError(
-                f"The run of {algorithm} with lr {lr:g} and seed {seed} is there twice; expected once."
-            )
+        for (name, lr, seed), count in Counter((r.algorithm, r.lr, r.seed) for r in self.runs).items():
+            if count > 1:
+                raise SettingError(
+                    f"The run of {name} with lr {lr:g} and seed {seed} is there twice; expected once."
+                )
 
     def groups(self) -> dict[tuple[str, float], list[RunValues]]:
         """The runs by (algorithm, lr): what differs only by its seed is together."""
@@ -235,11 +213,8 @@ class ComparisonValues:
         return f"{algorithm} lr={lr!r}" if alike else f"{algorithm} lr={lr:g}"
 
     def record(self) -> dict[str, Any]:
-        return {
-            "offbeat": VERSION,
-            **({"interrupted": True, "planned": dict(self.planned)} if self.interrupted else {}),
-            "runs": [run.record() for run in self.runs],
-        }
+        stopped = {"interrupted": True, "planned": dict(self.planned)} if self.interrupted else {}
+        return {"offbeat": VERSION, **stopped, "runs": [run.record() for run in self.runs]}
 
 
 def _differences(runs: Sequence[RunValues]) -> list[str]:
