@@ -171,7 +171,7 @@ def _ceiling(drawn: Sequence[Summary]) -> float:
 
 
 def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | list[str]]:
-    """Of a logarithmic axis: powers of ten, eight at most, and 2 and 5 times them; plotly's if it is short."""
+    """Of a logarithmic axis: at most eight powers of ten, or with 2 and 5 times them; if short, plotly's."""
     values = np.concatenate([[], *(s.middle for s in drawn)])
     values = np.minimum(values[values > 0], ceiling)
     low, high = (math.log10(values.min()), math.log10(values.max())) if len(values) else (0.0, 0.0)
