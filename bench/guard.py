@@ -22,7 +22,7 @@ from torch.optim import SGD, Optimizer
 from offbeat.engines.live.node.enter import AgentContext
 from offbeat.engines.live.node.guard import IGNORE, SKIP
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
-from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order
 from offbeat.training.member import Member
 
 MODELS = ((262_144, 8, 400), (10_000_000, 8, 60), (10_000_000, 160, 60))
@@ -32,7 +32,7 @@ MODELS = ((262_144, 8, 400), (10_000_000, 8, 60), (10_000_000, 160, 60))
 def wrapped(folder: Path, numbers: int, tensors: int, on_nan: str) -> tuple[Member, Optimizer, list[Bell]]:
     """A model in a run of its own."""
     folder.mkdir()
-    bells = [Bell(bell_path(folder, i)) for i in (LAUNCHER, 0)]
+    bells = [Bell(folder, i) for i in (LAUNCHER, 0)]
     board = Board.create(folder / "board", 1)
     board.change(0, 1)
     board.begin()

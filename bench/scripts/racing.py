@@ -18,7 +18,7 @@ import torch
 
 from offbeat.results.values import Curve
 from offbeat.tasks.data import DataSet, load
-from offbeat.tasks.minibatches import split_among
+from offbeat.tasks.partition import split_among
 
 WAIT, TARGET, EVERY = 0.015, 0.89, 0.1
 DDP, ADSGD = "ddp", "offbeat"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from offbeat.engines.live.launcher.children import CHUNK, LONGEST, Children, Output
-from offbeat.engines.live.shm.board import Bell
+from offbeat.engines.live.shm.board import LAUNCHER, Bell
 
 
 class Pipe:
@@ -105,7 +105,7 @@ def test_output_that_cannot_be_kept_is_said_once_and_still_shown(tmp_path: Path)
 def test_agents_that_print_without_pause_stop_neither_the_launcher_nor_each_other(tmp_path: Path) -> None:
     """Two that always have more to say, and a bell: every wait ends soon, and both are read."""
     said: Counter[int] = Counter()
-    bell = Bell(tmp_path / "bell")
+    bell = Bell(tmp_path, LAUNCHER)
     children = Children(bell.handle, lambda agent, line: said.update([agent]))
     chatter = ["-c", "while True: print(*'abcdefgh', sep=chr(10))"]
     try:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from offbeat.engines.live.node.enter import AgentContext
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
-from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order, bell_path
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Order
 from offbeat.training import member
 
 Join = Callable[..., member.Member]
@@ -24,7 +24,7 @@ def run_of_one(folder: Path) -> Iterator[Join]:
     settings = RunSettings(
         agents=1, folder=folder, program=ScriptProgram("complete"), checkpoint_every=CheckpointPolicy(1000)
     )
-    bells = [Bell(bell_path(folder, i)) for i in (LAUNCHER, 0)]
+    bells = [Bell(folder, i) for i in (LAUNCHER, 0)]
     lifeline = os.pipe()
     board = Board.create(folder / "board", 1)
     board.change(0, 1)

@@ -4,6 +4,7 @@ place.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def fresh(forgotten: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def functions() -> softmax.Functions:
+def functions() -> ctypes.CDLL:
     found, title = softmax._load()
     if found is None:
         assert title == "torch (no C compiler found)"
@@ -105,7 +106,7 @@ def test_the_reference_is_autograds() -> None:
     assert float(bound.max()) < 1e-5
 
 
-def test_real_pixels_are_kept_as_bytes(functions: softmax.Functions) -> None:
+def test_real_pixels_are_kept_as_bytes(functions: ctypes.CDLL) -> None:
     data = load("digits")
     samples = softmax.Samples(data.train_x, data.train_y, 10, functions)
     assert samples.kind == "pixels k/16 as bytes"
@@ -126,9 +127,7 @@ def test_real_pixels_are_kept_as_bytes(functions: softmax.Functions) -> None:
 
 @pytest.mark.parametrize("scale", [FLOATS, BYTES])
 @pytest.mark.parametrize("shape", [(784, 10, 32), (61, 7, 5)])
-def test_bits_depend_on_no_other_row(
-    scale: int, shape: tuple[int, int, int], functions: softmax.Functions
-) -> None:
+def test_bits_depend_on_no_other_row(scale: int, shape: tuple[int, int, int], functions: ctypes.CDLL) -> None:
     features, classes, batch = shape
     t = task(features, classes, scale)
     models, index = drawn(t, 9, batch)
@@ -152,13 +151,12 @@ def test_bits_depend_on_no_other_row(
         assert torch.equal(pool[29], together[i])
 
 
-def test_bits_do_not_depend_on_the_width_of_the_vectors(functions: softmax.Functions) -> None:
+def test_bits_do_not_depend_on_the_width_of_the_vectors(functions: ctypes.CDLL) -> None:
     """Of the processor's, as long as it multiplies and adds with one rounding."""
     info = Path("/proc/cpuinfo")
     if not info.exists() or not {"avx512f", "fma"} <= set(info.read_text().split()):
         pytest.skip("needs a processor with AVX-512")
-    library, _ = native.loaded("offbeat.tasks", "softmax.c", (*softmax.FLAGS, "-mno-avx512f"))
-    narrow = softmax._bound(library)
+    narrow, _ = native.loaded("offbeat.tasks", "softmax.c", (*softmax.FLAGS, "-mno-avx512f"))
     for features, classes, scale in ((784, 10, BYTES), (50, 7, FLOATS)):
         t = task(features, classes, scale)
         models, index = drawn(t, 4, 33)
@@ -169,7 +167,7 @@ def test_bits_do_not_depend_on_the_width_of_the_vectors(functions: softmax.Funct
         assert torch.equal(*both)
 
 
-def test_models_that_diverged(functions: softmax.Functions) -> None:
+def test_models_that_diverged(functions: ctypes.CDLL) -> None:
     """Infinities and NaN come through as they do in torch, and in their own rows only."""
     t = task(20, 5)
     models, index = drawn(t, 4, 8)
@@ -183,7 +181,7 @@ def test_models_that_diverged(functions: softmax.Functions) -> None:
     assert np.isnan(t.losses((models,))[2:]).all()
 
 
-def test_what_points_at_nothing_is_refused(functions: softmax.Functions) -> None:
+def test_what_points_at_nothing_is_refused(functions: ctypes.CDLL) -> None:
     t = task(20, 5)
     models, index = drawn(t, 4, 8)
     before = models.clone()
@@ -209,7 +207,7 @@ def both_ways_work(t: Logistic) -> None:
     assert torch.equal(pool[4:], gradients)
 
 
-def test_torch_does_what_the_function_cannot(functions: softmax.Functions) -> None:
+def test_torch_does_what_the_function_cannot(functions: ctypes.CDLL) -> None:
     both_ways_work(torchs(task(20, 5)))
     assert torchs(task(20, 5)).engine == "torch (as asked for)"
     t = task(20, 5)
@@ -223,7 +221,7 @@ def test_torch_does_what_the_function_cannot(functions: softmax.Functions) -> No
     odd = Logistic(double, t.minibatches)
     assert odd.engine == "torch (the samples are torch.float64 [2 dimensions] on cpu)"
     high = DataSet("high", data.train_x, data.train_y + 5, data.test_x, data.test_y, 5)
-    found = softmax.kept(high, "train", high.train_x, high.train_y, 5)
+    found = softmax.kept(high, "train")
     assert found == "torch (not every sample has a label in [0, 5))"
 
 
@@ -248,7 +246,7 @@ def test_a_compiler_that_fails(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("factor", [1 + 1e-4, float("nan")])
 def test_wrong_values_are_refused(
-    factor: float, functions: softmax.Functions, forgotten: None, monkeypatch: pytest.MonkeyPatch
+    factor: float, functions: ctypes.CDLL, forgotten: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true = softmax.reference
 

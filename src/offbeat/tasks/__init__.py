@@ -14,8 +14,8 @@ from offbeat.core.errors import unknown
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.logistic import Logistic
-from offbeat.tasks.minibatches import Minibatches, split_among
 from offbeat.tasks.module import ModuleTask
+from offbeat.tasks.partition import Minibatches, split_among
 from offbeat.tasks.quadratic import Quadratic, random_quadratic
 from offbeat.tasks.task import Task
 
@@ -30,16 +30,14 @@ class TaskRow:
     target: float
 
 
+LOGISTIC = "logistic regression on"
+
 TASKS = {
     row.name: row
     for row in (
-        TaskRow(
-            "digits", "logistic regression on scikit-learn's 8x8 digits (1,438 + 359 images)", 20000, 0.9
-        ),
-        TaskRow("mnist", "logistic regression on MNIST (60,000 + 10,000 images)", 12000, 0.89),
-        TaskRow(
-            "fashion-mnist", "logistic regression on Fashion-MNIST (60,000 + 10,000 images)", 12000, 0.80
-        ),
+        TaskRow("digits", f"{LOGISTIC} scikit-learn's 8x8 digits (1,438 + 359 images)", 20000, 0.9),
+        TaskRow("mnist", f"{LOGISTIC} MNIST (60,000 + 10,000 images)", 12000, 0.89),
+        TaskRow("fashion-mnist", f"{LOGISTIC} Fashion-MNIST (60,000 + 10,000 images)", 12000, 0.80),
         TaskRow("quadratic", "random quadratics, d = 10; the loss is the gap to the optimum", 1000, 0.01),
     )
 }

@@ -1,7 +1,7 @@
 """The data sets: where their files are looked for, how they are fetched, checked and read.
 
-MNIST and Fashion-MNIST come as four IDX files each: two zero bytes, the element type, the number of
-dimensions, every dimension as a big-endian 32-bit number, then the elements in row-major order.
+MNIST and Fashion-MNIST are four IDX files each: two zero bytes, the element type, the number of dimensions,
+each as a big-endian 32-bit number, then the elements in row-major order.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import hashlib
 import io
 import math
 import os
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -31,8 +32,7 @@ from offbeat.core.system.reading import MOST_TIMES, SMALL, check_inflated, conte
 VARIABLE = "OFFBEAT_DATA"
 """The environment variable that names the data directory when no argument does."""
 
-CLASSES = 10
-IMAGE = (28, 28)
+CLASSES, IMAGE = 10, (28, 28)
 STEMS = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 """The file names, without '.gz': training images and labels, test images and labels."""
 
@@ -45,8 +45,7 @@ class Source:
         folders: the names that a directory of these files may have
         mirrors: base URLs, tried in this order
         sha256: of the four gzip files, in the order of `STEMS`
-        labels: SHA-256 of the test labels themselves, one byte each and without header, which tells apart two
-            sets whose files have the same names.
+        labels: SHA-256 of the test labels alone, one byte each, by which sets with the same file names differ
     """
 
     title: str
@@ -87,9 +86,6 @@ SOURCES = {
     ),
 }
 
-NAMES = ("digits", *SOURCES)
-"""What `load` knows."""
-
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
@@ -115,7 +111,7 @@ class DataSet:
 
 
 def load(name: str, data: Path | None = None) -> DataSet:
-    """The data set of that name (see `NAMES`), in new tensors that the caller may change.
+    """The data set "digits", "mnist" or "fashion-mnist", in new tensors that the caller may change.
 
     "digits" comes with scikit-learn: 8x8 images, features / 16; the images at 4, 9, 14, ... are the test
     images; `data` plays no part. The others are 28x28, pixels / 255. Their files are taken from the
@@ -126,10 +122,10 @@ def load(name: str, data: Path | None = None) -> DataSet:
     Raises SettingError if the name is unknown or the directory does not exist; DataError if a file is
     missing, cannot be downloaded, or is not exactly what it should be.
     """
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
     if name == "digits":
         return _digits()
+    if name not in SOURCES:
+        raise unknown("data set", name, ["digits", *SOURCES])
     root = _directory(data)
     paths = _download(name) if root is None else _find(name, root)
     train, test = _pair(paths[0], paths[1]), _pair(paths[2], paths[3])
@@ -138,8 +134,7 @@ def load(name: str, data: Path | None = None) -> DataSet:
 
 
 def _digits() -> DataSet:
-    # Imported here because scikit-learn takes a second to import and nothing else here needs it.
-    from sklearn.datasets import load_digits
+    from sklearn.datasets import load_digits  # takes a second, and nothing else here needs it
 
     bunch = load_digits()
     x = torch.from_numpy((bunch.data / 16).astype(np.float32))
@@ -158,8 +153,8 @@ def _directory(data: Path | None) -> Path | None:
     if not root.is_dir():
         origin = "given as argument" if data else f"from the environment variable {VARIABLE}"
         raise SettingError(
-            f"The data directory '{root}' ({origin}) is not a directory that exists. Name one that holds the "
-            f"files, or none at all to have them downloaded."
+            f"The data directory '{root}' ({origin}) is no directory. Name one that holds the files, or none "
+            "to have them downloaded."
         )
     return root
 
@@ -176,10 +171,9 @@ def _home(what: str) -> Iterator[None]:
         ) from None
 
 
-def _variants(stem: str) -> tuple[str, ...]:
+def _variants(stem: str) -> list[str]:
     """The names under which a file is in circulation, the most common last."""
-    dotted = stem.replace("-idx", ".idx")
-    return dotted, dotted + ".gz", stem, stem + ".gz"
+    return [name + end for name in (stem.replace("-idx", ".idx"), stem) for end in ("", ".gz")]
 
 
 def _find(name: str, root: Path) -> list[Path]:
@@ -187,7 +181,7 @@ def _find(name: str, root: Path) -> list[Path]:
     source = SOURCES[name]
     places = [root / folder for folder in source.folders]
     # All sets use the same file names: beside a folder of either set, files in `root` itself are nobody's.
-    if not any((root / folder).is_dir() for other in SOURCES.values() for folder in other.folders):
+    if not any((root / folder).is_dir() for each in SOURCES.values() for folder in each.folders):
         places.append(root)
     looked = []
     for place in places:
@@ -199,15 +193,14 @@ def _find(name: str, root: Path) -> list[Path]:
     raise DataError(
         f"The files of {source.title} are not in the data directory '{root}'. Looked in {'; '.join(looked)}. "
         f"Each may end in '.gz', and be named as '{_variants(STEMS[0])[0]}' is. Put the four files there, "
-        f"or name no data directory to have them downloaded."
+        "or name no data directory to have them downloaded."
     )
 
 
 class _Bar:
     """The progress bar that pooch drives, drawn by rich on stderr; not drawn where that is no terminal."""
 
-    total = 0
-    """Bytes of the whole file; set by pooch, which writes 0 for unknown."""
+    total = 0  # bytes of the whole file; set by pooch, which writes 0 for unknown
 
     def __init__(self, label: str) -> None:
         console = Console(stderr=True)
@@ -216,7 +209,6 @@ class _Bar:
         self._task = self._progress.add_task(label, total=None)
 
     def update(self, n: int) -> None:
-        """Tell that n more bytes have come."""
         self._progress.start()
         self._progress.update(self._task, advance=n, total=self.total or None)
 
@@ -225,7 +217,6 @@ class _Bar:
         self._progress.reset(self._task)
 
     def close(self) -> None:
-        """Leave the bar as it is; harmless when repeated."""
         if self._progress.live.is_started:
             self._progress.stop()
 
@@ -233,13 +224,10 @@ class _Bar:
 def _fetch(url: str, sha256: str, cache: Path) -> Path:
     """The file of that URL in `cache`, downloaded unless it is there; ValueError if its SHA-256 differs."""
     file = url.rpartition("/")[2]
-    bar = _Bar(file)
-    try:
-        pooch.get_logger().setLevel("WARNING")  # the bar says enough
+    pooch.get_logger().setLevel("WARNING")  # the bar says enough
+    with closing(_Bar(file)) as bar:
         loader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)
         return Path(pooch.retrieve(url, f"sha256:{sha256}", file, cache, downloader=loader))
-    finally:
-        bar.close()
 
 
 def _download(name: str) -> list[Path]:
@@ -252,8 +240,8 @@ def _download(name: str) -> list[Path]:
         try:
             return [_fetch(f"{mirror}{s}.gz", h, cache) for s, h in zip(STEMS, source.sha256, strict=True)]
         except (OSError, ValueError) as error:
-            # What requests raises is an OSError; pooch reports a wrong checksum as a ValueError and
-            # deletes the file. Files that did pass stay in the cache and are not fetched again.
+            # requests raises OSErrors; pooch a ValueError for a wrong checksum, and deletes the file. Files
+            # that did pass stay in the cache and are not fetched again.
             tried.append(f"{mirror} ({shorten(str(error), 300)})")
     raise DataError(
         f"{source.title} could not be downloaded. Tried {'; '.join(tried)}. To supply the files by hand, put "
@@ -280,16 +268,14 @@ def _content(path: Path) -> bytes:
 
 def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """The array [N, *item] of unsigned bytes in an IDX file, N > 0; DataError unless it is exactly that."""
-    raw = _content(path)
-    rank = 1 + len(item)
-    magic = bytes((0, 0, 8, rank))
-    start = len(magic) + 4 * rank
+    raw, rank = _content(path), 1 + len(item)
+    magic, start = bytes((0, 0, 8, rank)), 4 + 4 * rank
     if raw[:4] != magic:
         what = f"{magic.hex(' ')} (IDX, unsigned bytes, {rank} dimension{'s' * (rank > 1)})"
         raise _bad(path, f"starts with {raw[:4].hex(' ') or 'nothing, it is empty'}", what)
     if len(raw) < start:
         raise _bad(path, f"ends after {len(raw)} bytes", f"a header of {start} bytes")
-    shape = tuple(int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4))
+    shape = struct.unpack_from(f">{rank}I", raw, 4)
     if shape[1:] != item or shape[0] == 0:
         what = "x".join(("N", *map(str, item)))
         raise _bad(path, f"holds an array of shape {'x'.join(map(str, shape))}", f"{what} with N > 0")
@@ -312,10 +298,10 @@ def _pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
 
 def _refuse_other_set(name: str, path: Path, labels: Tensor) -> None:
     """DataError if these test labels are those of another set: their files have the same names."""
-    digest = hashlib.sha256(labels.to(torch.uint8).numpy().tobytes()).hexdigest()
-    for other, source in SOURCES.items():
-        if other != name and source.labels == digest:
+    digest, mine = hashlib.sha256(labels.to(torch.uint8).numpy().tobytes()).hexdigest(), SOURCES[name]
+    for source in SOURCES.values():
+        if source is not mine and source.labels == digest:
             raise DataError(
-                f"{path} holds the labels of {source.title}; expected those of {SOURCES[name].title}, whose "
-                f"files have the same names. Keep each set in a folder of its own."
+                f"{path} holds the labels of {source.title}; expected those of {mine.title}, whose files "
+                "have the same names. Keep each set in a folder of its own."
             )

@@ -1,11 +1,10 @@
-"""Multi-class logistic regression with a non-convex regulariser: gradients in closed form, many agents at
-once.
-"""
+"""Multi-class logistic regression, non-convex regulariser: gradients in closed form, many agents at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,15 +16,14 @@ from offbeat.core.system.kernel import Gradient
 from offbeat.core.vector import Parts
 from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
-from offbeat.tasks.minibatches import Minibatches
+from offbeat.tasks.partition import Minibatches
 
 
 @dataclass(frozen=True, eq=False)
 class Logistic:
-    """f_i(x) = mean over i's data of -log softmax(W a + c)_label + reg * sum_l x_l^2 / (1 + x_l^2),  x = (W,
-    c).
+    """f_i(x) = mean over i's data of -log softmax(W a + c)_label + reg * sum_l x_l^2 / (1 + x_l^2).
 
-    W is [classes, features], c [classes], the flat model [P] holds W row by row and then c; float32.
+    x = (W, c): W [classes, features], c [classes]; a flat model [P] holds W row by row and then c; float32.
     arXiv:2505.10322 names a non-convex regulariser; its form here and reg are our reading of it.
     Loss: the same with the mean over all training data. Accuracy: on the test data.
 
@@ -47,11 +45,8 @@ class Logistic:
     def __post_init__(self) -> None:
         if not 0 <= self.reg < float("inf"):
             raise SettingError(f"The weight of the regulariser must be a finite number >= 0; got {self.reg}.")
-        if self.minibatches.batch > len(self.data.train_y):
-            raise SettingError(
-                f"A minibatch of {self.minibatches.batch} samples is more than there are: "
-                f"{len(self.data.train_y)}."
-            )
+        if (batch := self.minibatches.batch) > (count := len(self.data.train_y)):
+            raise SettingError(f"A minibatch of {batch} samples is more than there are: {count}.")
         object.__setattr__(self, "targets", one_hot(self.data.train_y, self.data.classes).float())
 
     @property
@@ -89,19 +84,21 @@ class Logistic:
         train = self._samples("train")
         return f"{softmax.name()}, {train.kind}" if isinstance(train, softmax.Samples) else train
 
-    def _samples(self, part: str) -> softmax.Samples | str:
+    def _samples(self, part: Literal["train", "test"]) -> softmax.Samples | str:
         """The training or test data for the compiled functions, or why there are none."""
-        if not self.compiled:
-            return "torch (as asked for)"
-        data = self.data
-        x, y = (data.train_x, data.train_y) if part == "train" else (data.test_x, data.test_y)
-        return softmax.kept(data, part, x, y, data.classes)
+        return softmax.kept(self.data, part) if self.compiled else "torch (as asked for)"
+
+    def _compiled(self, part: Literal["train", "test"], models: Tensor) -> softmax.Samples | None:
+        """The same, if the functions can work on these models [m, P]."""
+        found = self._samples(part)
+        if isinstance(found, softmax.Samples) and softmax.readable(models, len(models), found.size):
+            return found
+        return None
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
         """Row by row, with the same bits as `gradients_into`."""
         (x,) = models
-        train = self._samples("train")
-        if isinstance(train, softmax.Samples) and softmax.readable(x, len(samples), train.size):
+        if train := self._compiled("train", x):
             rows, out = np.arange(len(x)), torch.empty_like(x)
             train.gradients(x, rows, out, rows, _stacked(samples), self.reg)
             return (out,)
@@ -121,8 +118,7 @@ class Logistic:
         if not len(rows) == len(outs) == len(index):
             raise SettingError(f"Got {len(rows)} rows, {len(outs)} to write and {len(index)} minibatches.")
         rows, outs = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(outs, np.int64)
-        train = self._samples("train")
-        if isinstance(train, softmax.Samples) and softmax.readable(pool, len(pool), train.size):
+        if train := self._compiled("train", pool):
             train.gradients(pool, rows, pool, outs, index, self.reg)
         else:
             models = pool.index_select(0, torch.from_numpy(rows).to(pool.device))
@@ -134,9 +130,7 @@ class Logistic:
         return train.native(self.reg) if isinstance(train, softmax.Samples) else None
 
     def _with_torch(self, indices: np.ndarray, x: Tensor) -> Tensor:
-        """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's
-        gradient.
-        """
+        """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's."""
         m, batch = indices.shape
         index = torch.from_numpy(indices).to(x.device).flatten()
         a = self.data.train_x.index_select(0, index).view(m, batch, -1)  # [m, B, D]
@@ -151,8 +145,7 @@ class Logistic:
 
     def losses(self, models: Parts) -> np.ndarray:
         (x,) = models
-        train = self._samples("train")
-        if isinstance(train, softmax.Samples) and softmax.readable(x, len(x), train.size):
+        if train := self._compiled("train", x):
             entropies = [train.scores(row)[0] for row in x]
         else:
             a, y = self.data.train_x, self.data.train_y
@@ -162,8 +155,8 @@ class Logistic:
 
     def accuracies(self, models: Parts) -> np.ndarray:
         (x,) = models
-        data, test = self.data, self._samples("test")
-        if isinstance(test, softmax.Samples) and softmax.readable(x, len(x), test.size):
+        data = self.data
+        if test := self._compiled("test", x):
             return np.array([test.scores(row)[1] for row in x]) / len(data.test_y)
         right = [self._logits(row, data.test_x).argmax(1) == data.test_y for row in x]
         return np.array([float(hits.double().mean()) for hits in right])

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from offbeat.core.errors import SettingError
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
-from offbeat.tasks.minibatches import Minibatches, split_among
+from offbeat.tasks.partition import Minibatches, split_among
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,8 +21,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class ModuleTask:
     """f_i(x) = mean over i's data of loss(module_x(input), target) + reg * sum_l x_l^2 / (1 + x_l^2).
 
-        task = ModuleTask(nn.Sequential(...), nn.functional.cross_entropy, train=(x, y), test=(x, y),
-        agents=9)
+        task = ModuleTask(nn.Sequential(...), nn.functional.cross_entropy, (x, y), test=(x, y), agents=9)
 
     Attributes:
         module: trained from its present weights, which are copied; the module itself stays as it is

@@ -1,4 +1,4 @@
-"""Who gets which samples: label-skewed splits of N samples over n agents.
+"""Who gets which samples: label-skewed splits of N samples over n agents, and minibatches of an agent's own.
 
 Every split is a matrix of sample indices, int64 [n, N // n]: row i is the shard of agent i, no index
 appears twice, and the N mod n samples that are left over are dropped, drawn uniformly at random. Shards
@@ -7,6 +7,7 @@ Everything random is drawn from `rng`: the same generator state gives the same s
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,30 @@ Labels = npt.NDArray[np.integer]
 
 Shards = npt.NDArray[np.int64]
 """[n, N // n], row i the indices of agent i's samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatches:
+    """Which samples a minibatch has: `batch` of the agent's own, drawn with replacement."""
+
+    shards: Shards
+    batch: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise SettingError(f"A minibatch needs at least one sample; got {self.batch}.")
+
+    def draw(self, agent: int, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
+        """The agent's next `count` minibatches as indices, [count, batch]."""
+        shard = self.shards[agent]
+        return np.asarray(shard[rng.integers(len(shard), size=(count, self.batch))])
+
+
+def split_among(
+    labels: Labels, n: int, rng: np.random.Generator, skew: float = 1.0, alpha: float | None = None
+) -> Shards:
+    """By label skew, or by a Dirichlet mixture where `alpha` is given."""
+    return by_label(labels, n, skew, rng) if alpha is None else dirichlet(labels, n, alpha, rng)
 
 
 def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> Shards:
@@ -103,8 +128,5 @@ def _fill(
 def _shuffled(total: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """n * (total // n) of the indices below `total`, in random order; SettingError unless 1 <= n <= total."""
     if not 1 <= n <= total:
-        raise SettingError(
-            f"Cannot split {total} samples over {n} agents; expected at least one agent, and at least one "
-            f"sample for each."
-        )
+        raise SettingError(f"Cannot split {total} samples over {n} agents; each needs at least one.")
     return rng.permutation(total)[: total - total % n]

@@ -39,9 +39,8 @@ class Quadratic:
 
     def __post_init__(self) -> None:
         if self.b.ndim != 2 or self.h.shape != self.b.shape[:1]:
-            raise SettingError(
-                f"Expected b of shape [n, d] and h of shape [n]; got {self.b.shape} and {self.h.shape}."
-            )
+            got = f"{self.b.shape} and {self.h.shape}"
+            raise SettingError(f"Expected b of shape [n, d] and h of shape [n]; got {got}.")
         if not ((self.h > 0).all() and self.noise >= 0 and np.isfinite(self.b).all()):
             raise SettingError("Expected finite b, curvatures h > 0 and noise >= 0.")
         object.__setattr__(self, "centres", torch.from_numpy(self.b).to(self.device))

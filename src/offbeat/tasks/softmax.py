@@ -11,10 +11,8 @@ why.
 """
 
 import ctypes
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,14 +22,14 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from offbeat.core.system import native
 from offbeat.core.system.kernel import Gradient
+from offbeat.tasks.data import DataSet
 
 FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
 LANES, LINE = 16, 64
 """What a row of pixels is padded to: floats to whole vectors, bytes to whole lines of the caches."""
 
 SCALES = (255, 16, 1)
-"""Pixels that are all multiples of one of these fractions are kept as bytes: a quarter of the memory
-traffic."""
+"""Pixels that are all multiples of one of these fractions are bytes: a quarter of the memory traffic."""
 
 BLOCK = 4096
 """Samples that are turned into bytes at a time."""
@@ -44,24 +42,10 @@ FINE, MEMORY, SAMPLE, ROW = range(4)
 
 class _Struct(ctypes.Structure):
     _fields_ = [
-        ("pixels", ctypes.c_void_p),
-        ("labels", ctypes.c_void_p),
-        ("count", ctypes.c_size_t),
-        ("stride", ctypes.c_size_t),
-        ("features", ctypes.c_size_t),
-        ("classes", ctypes.c_size_t),
-        ("bytes", ctypes.c_int32),
-        ("scale", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("pixels", "labels")),
+        *((name, ctypes.c_size_t) for name in ("count", "stride", "features", "classes")),
+        *(("bytes", ctypes.c_int32), ("scale", ctypes.c_float)),
     ]
-
-
-@dataclass(frozen=True)
-class Functions:
-    """The compiled functions, as ctypes calls them."""
-
-    gradients: Callable[..., int]
-    scores: Callable[..., int]
-    address: int
 
 
 def name() -> str:
@@ -70,34 +54,28 @@ def name() -> str:
 
 
 @cache
-def _load() -> tuple[Functions | None, str]:
+def _load() -> tuple[ctypes.CDLL | None, str]:
     """The functions, None if they cannot be had, and what to call them."""
     try:
         library, title = native.loaded(__package__, "softmax.c", FLAGS)
-        functions = _bound(library)
-        _check(functions)
+        _check(library)
     except native.FAILURES as why:
         return None, f"torch ({why})"
-    return functions, f"compiled ({title})"
-
-
-def _bound(library: ctypes.CDLL) -> Functions:
-    pointer, size, single = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_float
-    gradients, scores = library["softmax_gradients"], library["softmax_scores"]
-    place: list[Any] = [pointer, size, pointer]  # a pool, its rows, and which of them
-    gradients.argtypes = [pointer, *place, *place, size, pointer, size, single]
-    scores.argtypes = [pointer, pointer, pointer, pointer]
-    gradients.restype = scores.restype = ctypes.c_int
-    return Functions(gradients, scores, ctypes.cast(gradients, pointer).value or 0)
+    return library, f"compiled ({title})"
 
 
 class Samples:
     """Labelled samples as the compiled functions read them; x [N, D] and y [N] must not change afterwards."""
 
-    def __init__(self, x: Tensor, y: Tensor, classes: int, functions: Functions) -> None:
+    def __init__(self, x: Tensor, y: Tensor, classes: int, library: ctypes.CDLL) -> None:
         """Raises KernelError if these are not what the functions can read."""
         _refuse(x, y, classes)
-        self.size, self.functions = (x.shape[1] + 1) * classes, functions
+        self.size, self.library = (x.shape[1] + 1) * classes, library
+        pointer, size = ctypes.c_void_p, ctypes.c_size_t
+        place: list[Any] = [pointer, size, pointer]  # a pool, its rows, and which of them
+        self._gradients, self._scores = library["softmax_gradients"], library["softmax_scores"]
+        self._gradients.argtypes = [pointer, *place, *place, size, pointer, size, ctypes.c_float]
+        self._scores.argtypes = [pointer] * 4
         scale, self._pixels = _pixels(x)
         self._labels = y.contiguous()
         as_bytes, stride = scale != 0, self._pixels.stride(0) * self._pixels.element_size()
@@ -109,12 +87,10 @@ class Samples:
     def gradients(
         self, pool: Tensor, rows: np.ndarray, out: Tensor, outs: np.ndarray, index: np.ndarray, reg: float
     ) -> None:
-        """out[outs[r]] <- the gradient at pool[rows[r]] of mean cross entropy on samples index[r] and the
-        regulariser.
+        """out[outs[r]] <- the gradient at pool[rows[r]] of the mean loss on samples index[r] and regulariser.
 
         Args:
-            pool, out: contiguous float32 [S, P] on the CPU, which may be the same if no row is in `rows` and
-                in `outs`
+            pool, out: contiguous float32 [S, P] on the CPU, or one if no row is in `rows` and in `outs`
             rows, outs: int64 [m]
             index: int64 [m, B]
 
@@ -122,45 +98,40 @@ class Samples:
         """
         m, batch = index.shape
         source, to = ((p.data_ptr(), len(p), r.ctypes.data) for p, r in ((pool, rows), (out, outs)))
-        _refuse_code(self.functions.gradients(self._at, *source, *to, m, index.ctypes.data, batch, 2 * reg))
+        _refuse_code(self._gradients(self._at, *source, *to, m, index.ctypes.data, batch, 2 * reg))
 
     def native(self, reg: float) -> Gradient:
         """The function for whoever calls it from C; as `gradients`, it may be asked for rows of one pool."""
-        return Gradient(self.functions.address, self._at, 2 * reg, _refuse_code)
+        address = ctypes.cast(self._gradients, ctypes.c_void_p).value or 0
+        return Gradient(address, self._at, 2 * reg, _refuse_code)
 
     def scores(self, model: Tensor) -> tuple[float, int]:
-        """The mean cross entropy of a contiguous model [P] on all samples, and how many of them it gets
-        right.
-        """
+        """Of a contiguous model [P] the mean cross entropy on all samples, and how many it gets right."""
         entropy, right = ctypes.c_double(), ctypes.c_int64()
         found = ctypes.addressof(entropy), ctypes.addressof(right)
-        _refuse_code(self.functions.scores(self._at, model.data_ptr(), *found))
+        _refuse_code(self._scores(self._at, model.data_ptr(), *found))
         return entropy.value, right.value
 
 
 def readable(t: Tensor, *shape: int) -> bool:
     """Whether the functions can work on this tensor of models, of that shape."""
-    return (
-        t.dtype == torch.float32
-        and t.shape == shape
-        and t.device.type == "cpu"
-        and t.is_contiguous()
-        and not t.requires_grad
-    )
+    fits = t.dtype == torch.float32 and t.shape == shape and t.device.type == "cpu"
+    return fits and t.is_contiguous() and not t.requires_grad
 
 
-_kept: WeakKeyDictionary[Any, dict[str, Samples | str]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[DataSet, dict[str, Samples | str]] = WeakKeyDictionary()
 
 
-def kept(owner: object, part: str, x: Tensor, y: Tensor, classes: int) -> Samples | str:
-    """The samples of that part of that owner, made once in its life; the reason where there are none."""
-    functions, title = _load()
-    if functions is None:
+def kept(data: DataSet, part: Literal["train", "test"]) -> Samples | str:
+    """The samples of that part, made once in the life of the data; the reason where there are none."""
+    library, title = _load()
+    if library is None:
         return title
-    parts = _kept.setdefault(owner, {})
-    if part not in parts or (isinstance(known := parts[part], Samples) and known.functions is not functions):
+    parts = _kept.setdefault(data, {})
+    if part not in parts or (isinstance(known := parts[part], Samples) and known.library is not library):
+        x, y = (data.train_x, data.train_y) if part == "train" else (data.test_x, data.test_y)
         try:
-            parts[part] = Samples(x, y, classes, functions)
+            parts[part] = Samples(x, y, data.classes, library)
         except native.KernelError as why:
             parts[part] = f"torch ({why})"
     return parts[part]
@@ -176,9 +147,7 @@ def _refuse(x: Tensor, y: Tensor, classes: int) -> None:
 
 
 def _pixels(x: Tensor) -> tuple[int, Tensor]:
-    """(k, bytes) where every pixel is byte / k; else (0, floats). Rows are padded with zeros, and bytes begin
-    lines.
-    """
+    """(k, bytes) where every pixel is byte / k; else (0, floats). Rows end in zeros; bytes begin lines."""
     for scale in SCALES:
         if _multiples(x[:BLOCK], scale):  # mostly decides; the whole is seen to below
             rows = _aligned(len(x), -(-x.shape[1] // LINE) * LINE)
@@ -215,18 +184,14 @@ def _refuse_code(code: int) -> None:
         raise IndexError(f"A {what} is asked for that does not exist.")
 
 
-# -- the check at load -----------------------------------------------------------------------------
-
-
 SHAPES = ((784, 10, 32, True), (64, 10, 32, True), (37, 7, 5, True), (50, 3, 17, False), (1, 2, 1, False))
-"""Features, classes, batch, and whether the pixels are bytes."""
+"""Of the check at load: features, classes, batch, and whether the pixels are bytes."""
 
 
 def reference(x: Tensor, y: Tensor, classes: int, model: Tensor, reg: float) -> tuple[Tensor, float, Tensor]:
     """Gradient, loss without regulariser, and a bound of the gradient's rounding error: all in float64.
 
-    The bound: errors of logits and sums are at most (terms + a few) roundings of the sum of their absolute
-    values.
+    The errors of logits and sums are at most (terms + a few) roundings of the sum of their absolute values.
     """
     a, v, target = x.double(), model.double(), one_hot(y, classes).double()
     w, c = v[:-classes].view(classes, -1), v[-classes:]
@@ -242,14 +207,14 @@ def reference(x: Tensor, y: Tensor, classes: int, model: Tensor, reg: float) -> 
     return gradient, float(cross_entropy(z, y)), bound + 1e-30
 
 
-def _check(functions: Functions) -> None:
+def _check(library: ctypes.CDLL) -> None:
     """KernelError unless gradients and scores of a few shapes are the formula's, and rows are their own."""
     source = torch.Generator("cpu").manual_seed(0)
     for features, classes, batch, as_bytes in SHAPES:
         x = torch.rand((40, features), generator=source, device="cpu")
         x = (x * 255).round_() / 255 if as_bytes else x
         y = torch.randint(classes, (40,), generator=source, device="cpu")
-        samples = Samples(x, y, classes, functions)
+        samples = Samples(x, y, classes, library)
         pool = torch.full((6, samples.size), float("nan"), device="cpu")
         pool[:3] = torch.randn((3, samples.size), generator=source, device="cpu")
         index = torch.randint(40, (3, batch), generator=source, device="cpu")

@@ -18,7 +18,7 @@ from offbeat.engines.live.node.ending import Ending, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.log import elapsed, merged
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
-from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, Order, Row, State, bell_path
+from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, Order, Row, State
 from offbeat.engines.live.shm.run_folder import make_run_folder, sweep
 from offbeat.engines.trace import Trace
 
@@ -87,8 +87,8 @@ class Launcher:
         try:
             with closing(Present([self.shared, settings.folder], self.logs)) as self.present:
                 self.board = Board.create(self.shared / "board", n)
-                self.bell = Bell(bell_path(self.shared, LAUNCHER))
-                self.bells = [Bell(bell_path(self.shared, i)) for i in range(n)]
+                self.bell = Bell(self.shared, LAUNCHER)
+                self.bells = [Bell(self.shared, i) for i in range(n)]
                 self.children = Children(self.bell.handle, on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:

@@ -22,9 +22,6 @@ OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.
 """What we write into it."""
 
 
-# -- made, and gone again --------------------------------------------------------------------------
-
-
 @contextmanager
 def out_folder(wanted: Path | None, name: str) -> Iterator[Path]:
     """The folder for a run's results: `wanted`, or a new one below ./offbeat-runs; no other run may use it.
@@ -88,9 +85,6 @@ def _of_a_step(path: Path) -> bool:
     if path.suffix == ".trace":
         return len(rows_of(read(path).events, GradientDone)) > 0
     return path.suffix == ENDING and path.stem != step_name(0)
-
-
-# -- whether another run may start there, or this one can go on ------------------------------------
 
 
 def refuse_used(folder: Path) -> None:
@@ -166,9 +160,6 @@ def what_is_left(folder: Path) -> str:
 
 def _checkpointed(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("agent-*/step-*"))
-
-
-# -- whether it stays there ------------------------------------------------------------------------
 
 
 class Present:

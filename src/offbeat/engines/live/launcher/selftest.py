@@ -11,7 +11,7 @@ from offbeat.core.system.lifeline import end_with_parent
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher.children import Children
 from offbeat.engines.live.node.performer import Snapshot
-from offbeat.engines.live.shm.board import LAUNCHER, Bell, bell_path
+from offbeat.engines.live.shm.board import LAUNCHER, Bell
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import make_run_folder
 from offbeat.engines.live.shm.wire import Layout, Tag
@@ -26,7 +26,7 @@ def run() -> str:
     said: list[str] = []
     end, succeeded = time.monotonic() + PATIENCE, 0
     try:
-        bell = Bell(bell_path(room.path, LAUNCHER))
+        bell = Bell(room.path, LAUNCHER)
         children = Children(bell.handle, lambda agent, line: said.append(f"[{agent}] {line}"))
         try:
             for i in (0, 1):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from offbeat.core.agent import Message
 from offbeat.core.vector import Parts, Vector
-from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row, bell_path
+from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
@@ -113,8 +113,8 @@ class Transport:
         )  # told of vectors that moved on by themselves
         self.membership = 0  # how many changes of the membership this agent knows of
         self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
-        self.bell = Bell(bell_path(folder, me))
-        self._launcher = Bell(bell_path(folder, LAUNCHER))
+        self.bell = Bell(folder, me)
+        self._launcher = Bell(folder, LAUNCHER)
         self.row, self.float_row = board.row(me), board.float_row(me)
         self._made = board.column(Row.MAILBOXES)
         self._rows = [board.row(j) for j in range(board.n)]
@@ -133,7 +133,7 @@ class Transport:
         """This agent is there from now on."""
         self.forget(agent)
         self.alive[agent] = incarnation
-        self.bells[agent] = Bell(bell_path(self.folder, agent))
+        self.bells[agent] = Bell(self.folder, agent)
         self.readers[agent] = []
 
     def forget(self, agent: int) -> None:

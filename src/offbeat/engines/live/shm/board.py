@@ -24,7 +24,7 @@ import numpy as np
 
 from offbeat.core.system.lifeline import readable
 from offbeat.core.system.reading import reading
-from offbeat.engines.live.shm import memory
+from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.wire import SharedMemoryError
 
 MAGIC = 0x6F6666626F617232
@@ -52,8 +52,8 @@ class State(IntEnum):
 
 
 class Row(IntEnum):
-    """The words of a row. Times are in ns of the system's monotonic clock; LOSS, METRIC and AGE are float64,
-    NaN before anybody has said them.
+    """The words of a row: int64, but for LOSS, METRIC and AGE, which are float64, and NaN before anybody has
+    said them. Times are in ns of the system's monotonic clock.
     """
 
     STATE = 0
@@ -68,17 +68,16 @@ class Row(IntEnum):
     MIXED = 9  # in all, within steps
     FIRST = 10  # when its first step ended
     LOSS = 11
-    AGE = 12  # mean age of what it mixes, in seconds, float64
+    AGE = 12  # mean age of what it mixes, in seconds
     MAILBOXES = 13  # how many it has made
     METRIC = 14
     SKIPPED = 15  # updates that were not finite, in all
 
 
-Cells: TypeAlias = "memoryview[Any]"
-"""Words of 8 bytes in shared memory. Storing one is a single store of the processor, as it is through
-numpy."""
-
 FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE]
+
+Cells: TypeAlias = "memoryview[Any]"
+"""Words of 8 bytes in shared memory. Storing one is a single store of the processor, as through numpy."""
 
 
 class Board:
@@ -108,14 +107,14 @@ class Board:
     def create(path: Path, n: int) -> Board:
         """A board for n agents, none of which belongs to the run yet."""
         head = np.array([MAGIC, n, Order.WAIT, 0, 0], dtype=np.int64).tobytes()
-        board = Board(memory.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
+        board = Board(run_folder.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
         board.numbers[:, FLOAT_FIELDS] = np.nan
         return board
 
     @staticmethod
     def attach(path: Path) -> Board:
         """Map the launcher's board. Raises SharedMemoryError if there is none."""
-        mapped = memory.attach(path, MAGIC, "the board of a run")
+        mapped = run_folder.attach(path, MAGIC, "the board of a run")
         with reading(path, "the board of a run"):
             return Board(mapped)
 
@@ -155,10 +154,15 @@ class Board:
         return [*zip(words[::2], words[1::2], strict=True)]
 
 
-class Bell:
-    """A named pipe that wakes whoever waits for it."""
+LAUNCHER = -1
+"""Whose bell is the launcher's."""
 
-    def __init__(self, path: Path) -> None:
+
+class Bell:
+    """A named pipe in the run's folder that wakes the agent whose it is."""
+
+    def __init__(self, folder: Path, agent: int) -> None:
+        path = folder / f"bell.{agent}"
         with suppress(FileExistsError):
             os.mkfifo(path, 0o600)
         self.handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
@@ -179,11 +183,3 @@ class Bell:
 
     def close(self) -> None:
         os.close(self.handle)
-
-
-LAUNCHER = -1
-"""Whose bell is the launcher's."""
-
-
-def bell_path(folder: Path, agent: int) -> Path:
-    return folder / f"bell.{agent}"

@@ -1,5 +1,4 @@
-"""Mail in shared memory: a bounded queue from one sender to one receiver, in order, each message exactly
-once.
+"""Mail in shared memory: a bounded queue from one sender to one receiver, in order, each message once.
 
 The queue is a ring of bytes. `written` counts those that the sender ever put, `taken` those that the receiver
 ever took; each is changed by one side only, after the bytes themselves. A message that does not fit waits
@@ -19,7 +18,7 @@ import torch
 
 from offbeat.core.agent import Message
 from offbeat.core.vector import Vector
-from offbeat.engines.live.shm import memory
+from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, aligned, read_layout
 
 MAGIC = 0x6F66666D61696C32  # "offmail2"
@@ -43,13 +42,13 @@ class Mailbox:
     def create(path: Path, capacity: int) -> Mailbox:
         """An empty queue for this many bytes. Raises SharedMemoryError where it does not fit."""
         capacity = aligned(capacity)
-        return Mailbox(memory.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
+        return Mailbox(run_folder.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
 
     @staticmethod
     def attach(path: Path) -> Mailbox:
-        mapped = memory.attach(path, MAGIC, "a mailbox")
+        mapped = run_folder.attach(path, MAGIC, "a mailbox")
         if HEAD.unpack_from(mapped)[1] != len(mapped) - START:
-            raise memory.not_ours(path, "a mailbox")
+            raise run_folder.not_ours(path, "a mailbox")
         return Mailbox(mapped)
 
     def put(self, message: Message, tag: Tag) -> bool:
@@ -57,13 +56,11 @@ class Mailbox:
         layout = Layout.of(message)
         words_at = aligned(PREFIX.size + len(layout.text))
         vectors_at = words_at + aligned(layout.words.size)
-        total = vectors_at + layout.offsets[-1]
-        if total > self.capacity:
-            raise SharedMemoryError(
-                f"A message of {total} bytes was sent; the mailbox holds {self.capacity}."
-            )
+        total, most = vectors_at + layout.offsets[-1], self.capacity
+        if total > most:
+            raise SharedMemoryError(f"A message of {total} bytes was sent; the mailbox holds {most}.")
         written = self._head[WRITTEN]
-        if total > self.capacity - (written - self._head[TAKEN]):
+        if total > most - (written - self._head[TAKEN]):
             self._head[WANTED] = 1
             return False
         words = bytearray(layout.words.size)
@@ -93,8 +90,7 @@ class Mailbox:
 
     def wanted(self) -> bool:
         """Whether the sender has been waiting for room; asked after something was taken."""
-        waits = bool(self._head[WANTED])
-        self._head[WANTED] = 0
+        waits, self._head[WANTED] = bool(self._head[WANTED]), 0
         return waits
 
     def _copy_in(self, at: int, data: Bytes) -> None:
@@ -105,8 +101,5 @@ class Mailbox:
 
     def _copy_out(self, at: int, count: int) -> Bytes:
         at %= self.capacity
-        first = min(count, self.capacity - at)
-        out = np.empty(count, dtype=np.uint8)
-        out[:first] = self._ring[at : at + first]
-        out[first:] = self._ring[: count - first]
-        return out
+        end = at + count
+        return np.concatenate((self._ring[at:end], self._ring[: max(0, end - self.capacity)]))

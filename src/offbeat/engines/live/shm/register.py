@@ -20,7 +20,7 @@ from offbeat.core.agent import Message
 from offbeat.core.forms import pin
 from offbeat.core.system.reading import reading
 from offbeat.core.vector import Leased, Vector
-from offbeat.engines.live.shm import memory
+from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.wire import Layout, Tag, Words, aligned, read_layout
 
 MAGIC = 0x6F66666265617432  # "offbeat2"
@@ -48,11 +48,11 @@ class Register:
         """A new register, nothing published yet. Raises SharedMemoryError where it does not fit."""
         text = json.dumps([*to]).encode() + b"\n" + layout.text
         size = aligned(HEAD.size + len(text)) + SLOTS * sum(_slot(layout))
-        return Register(path, memory.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
+        return Register(path, run_folder.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
 
     @staticmethod
     def attach(path: Path) -> Register:
-        mapped = memory.attach(path, MAGIC, "a register")
+        mapped = run_folder.attach(path, MAGIC, "a register")
         with reading(path, "a register of a run"):
             _, length, _ = HEAD.unpack_from(mapped)
             return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
@@ -71,8 +71,7 @@ class Register:
         version = self.newest + 1
         slot = version % SLOTS
         for ref in self._tenants[slot]:
-            old = ref()
-            if old is not None:
+            if (old := ref()) is not None:
                 old.move_out(self._parts[slot])
         self._cells[self._counter[slot]] = 2 * version - 1
         placed = []
@@ -109,11 +108,8 @@ class Register:
             if version == 0:
                 return 0, [], ()
             parts, words = self.read(version)
-            stamps = self.layout.stamps(words)
-            vectors = [
-                Vector(tuple(part.clone() for part in each), stamp)
-                for each, stamp in zip(parts, stamps, strict=True)
-            ]
+            pairs = zip(parts, self.layout.stamps(words), strict=True)
+            vectors = [Vector(tuple(part.clone() for part in each), stamp) for each, stamp in pairs]
             if self.whole(version):
                 return version, vectors, words
 

@@ -1,13 +1,20 @@
-"""The folder of a run in shared memory: made, told from those of dead runs, removed.
+"""The folder of a run in shared memory, and the files in it: made whole or not at all, private to this user.
 
 It is alive as long as its lock is held, by the launcher that made it. Anybody may plant anything under such a
 name in /dev/shm: what is no folder of this user, closed to all others, is left alone, and none is ever
 searched in depth.
+
+What is written by one process becomes visible to the others in the order in which it was written. x86-64
+guarantees that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
 """
 
+import errno
 import json
+import mmap
 import os
+import platform
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offbeat.core.errors import failed
 from offbeat.core.system.locks import Lock, take
-from offbeat.engines.live.shm.memory import require_ordered_stores
-from offbeat.engines.live.shm.wire import SharedMemoryError
+from offbeat.engines.live.shm.wire import ALIGN, SharedMemoryError
 
 SHARED = Path("/dev/shm")
 PREFIX = f"offbeat-run-{os.getuid()}-"
@@ -50,24 +57,19 @@ def make_run_folder(settings: Mapping[str, Any]) -> Shared:
     """A new folder in shared memory that only this user may enter, with the settings of the run."""
     require_ordered_stores()
     if not SHARED.is_dir():
-        raise SharedMemoryError(
-            f"There is no {SHARED}: the runtime of real processes needs Linux with shared memory."
-        )
+        raise SharedMemoryError(f"There is no {SHARED}: real processes need Linux with shared memory.")
     try:
         made = next(filter(None, (_attempt() for _ in range(ATTEMPTS))))
     except (OSError, StopIteration) as error:
         said = getattr(error, "strerror", None) or f"{ATTEMPTS} attempts were disturbed"
-        raise SharedMemoryError(
-            f"Cannot make a folder in {SHARED}: {said}. 'offbeat doctor' says more."
-        ) from error
+        said = f"Cannot make a folder in {SHARED}: {said}. 'offbeat doctor' says more."
+        raise SharedMemoryError(said) from error
     try:
         (made.path / "run.json").write_text(json.dumps(dict(settings)))
     except OSError as error:
         made.remove()
-        raise SharedMemoryError(
-            f"Cannot write to {SHARED}: {error.strerror or error}. 'offbeat doctor' says how to make room "
-            "there."
-        ) from error
+        said = f"Cannot write to {SHARED}: {error.strerror or error}. 'offbeat doctor' says how to make room."
+        raise SharedMemoryError(said) from error
     return made
 
 
@@ -98,3 +100,68 @@ def sweep() -> list[Path]:
         folder.remove()
         found.append(folder.path)
     return found
+
+
+def create(path: Path, size: int, head: bytes) -> mmap.mmap:
+    """A new file of `size` bytes that begins with `head`. Raises SharedMemoryError where it does not fit.
+
+    It gets its name when it is complete, so whoever finds it can use it.
+    """
+    require_ordered_stores()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise SharedMemoryError(f"Cannot create shared memory: {failed(error)}") from error
+    try:
+        os.posix_fallocate(handle, 0, size)
+        memory = mmap.mmap(handle, size)
+        memory[: len(head)] = head
+        os.link(temporary, path)
+    except OSError as error:
+        said = f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}"
+        if isinstance(error, FileExistsError):
+            said = f"Cannot create shared memory {path}: it exists. Is another run using it?"
+        elif error.errno == errno.ENOSPC:
+            left = shutil.disk_usage(path.parent).free / 1e6
+            said = (
+                f"Shared memory is too small: {size / 1e6:.1f} MB were asked for, {left:.1f} MB are left in "
+                f"{path.parent} ({error.strerror}). In a container: docker run --shm-size=2g."
+            )
+        raise SharedMemoryError(said) from error
+    finally:
+        os.close(handle)
+        temporary.unlink()
+    return memory
+
+
+def attach(path: Path, magic: int, what: str) -> mmap.mmap:
+    """Map a file that somebody else made, and that begins with this word.
+
+    Raises SharedMemoryError if there is none, or it is not what it should be.
+    """
+    require_ordered_stores()
+    try:
+        with path.open("r+b") as file:
+            mapped = mmap.mmap(file.fileno(), 0)
+        if len(mapped) % 8:
+            raise ValueError(f"it has {len(mapped)} bytes, which no file of a run has")
+    except (OSError, ValueError) as error:
+        raise SharedMemoryError(f"Cannot attach to shared memory {path}: {error}.") from error
+    if len(mapped) < ALIGN or memoryview(mapped).cast("q")[0] != magic:
+        raise not_ours(path, what)
+    return mapped
+
+
+def not_ours(path: Path, what: str) -> SharedMemoryError:
+    return SharedMemoryError(f"{path} is not {what} of this offbeat. Do all agents run the same version?")
+
+
+def require_ordered_stores() -> None:
+    """Raise SharedMemoryError on a processor that may reorder stores."""
+    machine = platform.machine().lower()
+    if machine not in ("x86_64", "amd64"):
+        raise SharedMemoryError(
+            "Registers in shared memory need a processor that keeps the order of stores, as x86-64 does; "
+            f"this is {machine}. The simulator (offbeat compare) runs anywhere."
+        )

@@ -7,8 +7,7 @@ they are; it travels as JSON. The body is words of 8 bytes, then the bytes of th
               agent and version of each vector's stamp (-1, -1: none)
     vectors   part by part, in the order of the fields
 
-No code is loaded from what another process wrote: a message type is looked up among those that are already
-there.
+No code is loaded from what another process wrote: a message type is looked up among those that are there.
 """
 
 from __future__ import annotations
@@ -85,8 +84,7 @@ class Layout:
     @staticmethod
     def of(message: Message) -> Layout:
         """Of this message, whose vectors have values. Raises SharedMemoryError for other fields."""
-        numbers: list[tuple[str, str]] = []
-        vectors: list[tuple[str, Shape]] = []
+        type_, numbers, vectors = type(message), list[tuple[str, str]](), list[tuple[str, Shape]]()
         for name in message.__dataclass_fields__:
             value = getattr(message, name)
             if isinstance(value, Vector):
@@ -95,13 +93,9 @@ class Layout:
             elif isinstance(value, int | float):
                 numbers.append((name, "float" if isinstance(value, float) else "int"))
             else:
-                raise SharedMemoryError(
-                    f"{type(message).__name__}.{name} is a {type(value).__name__}; expected a vector or a "
-                    "number."
-                )
-        return Layout(
-            f"{type(message).__module__}:{type(message).__qualname__}", tuple(numbers), tuple(vectors)
-        )
+                got = f"{type_.__name__}.{name} is a {type(value).__name__}"
+                raise SharedMemoryError(f"{got}; expected a vector or a number.")
+        return Layout(f"{type_.__module__}:{type_.__qualname__}", tuple(numbers), tuple(vectors))
 
     @cached_property
     def text(self) -> bytes:
@@ -116,21 +110,24 @@ class Layout:
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where each part begins, in bytes from the words' aligned end; and where the last one ends."""
-        at, offsets = 0, []
-        for _, parts in self.vectors:
-            for dtype, length in parts:
-                offsets.append(at)
-                at = aligned(at + getattr(torch, dtype).itemsize * length)
-        return (*offsets, at)
+        offsets = [0]
+        for _, shape in self.vectors:
+            for dtype, length in shape:
+                offsets.append(aligned(offsets[-1] + getattr(torch, dtype).itemsize * length))
+        return tuple(offsets)
 
     def parts(self, memory: Any, start: int) -> list[Parts]:
         """The vectors that begin at `start` in this memory, in place, one for each field."""
         offsets = iter(self.offsets)
+
+        def part(dtype: torch.dtype, length: int, at: int) -> torch.Tensor:
+            if not length:  # which `frombuffer` refuses
+                return torch.empty(0, dtype=dtype)
+            return torch.frombuffer(memory, dtype=dtype, count=length, offset=start + at)
+
         return [
-            tuple(
-                _view(memory, getattr(torch, dtype), length, start + next(offsets)) for dtype, length in parts
-            )
-            for _, parts in self.vectors
+            tuple(part(getattr(torch, dtype), length, next(offsets)) for dtype, length in shape)
+            for _, shape in self.vectors
         ]
 
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
@@ -140,9 +137,8 @@ class Layout:
         try:
             self.words.pack_into(memory, at, *tag, *numbers, *(word for stamp in stamps for word in stamp))
         except struct.error:
-            raise SharedMemoryError(
-                f"{message} was sent; expected numbers of the types {dict(self.numbers)}."
-            ) from None
+            expected = f"expected numbers of the types {dict(self.numbers)}"
+            raise SharedMemoryError(f"{message} was sent; {expected}.") from None
 
     def stamps(self, words: Words) -> list[Stamp | None]:
         """Those of the vectors, in the order of the fields."""
@@ -155,7 +151,7 @@ class Layout:
         for (name, _), v, stamp in zip(self.vectors, vectors, self.stamps(words), strict=True):
             v.stamp = stamp
             fields[name] = v
-        return message_type(self.kind)(**fields)
+        return _message_type(self.kind)(**fields)
 
 
 @lru_cache(maxsize=1000)
@@ -163,24 +159,17 @@ def read_layout(text: bytes) -> Layout:
     """The layout from its JSON. Raises SharedMemoryError if it is none."""
     try:
         kind, numbers, vectors = json.loads(text)
-        layout = Layout(
-            str(kind),
-            tuple((str(name), str(type_)) for name, type_ in numbers),
-            tuple((str(name), tuple((str(d), int(n)) for d, n in parts)) for name, parts in vectors),
-        )
-        if not all(
-            isinstance(getattr(torch, d, None), torch.dtype) for _, parts in layout.vectors for d, _ in parts
-        ):
+        shapes = [(str(name), tuple((str(d), int(n)) for d, n in parts)) for name, parts in vectors]
+        if any(not isinstance(getattr(torch, d, None), torch.dtype) for _, parts in shapes for d, _ in parts):
             raise ValueError("an unknown dtype")
+        return Layout(str(kind), tuple((str(name), str(type_)) for name, type_ in numbers), tuple(shapes))
     except (ValueError, TypeError) as error:
-        raise SharedMemoryError(
-            f"Not a message of offbeat: {error}. Do all agents run the same version?"
-        ) from None
-    return layout
+        said = f"Not a message of offbeat: {error}. Do all agents run the same version?"
+        raise SharedMemoryError(said) from None
 
 
 @lru_cache(maxsize=1000)
-def message_type(kind: str) -> type:
+def _message_type(kind: str) -> type:
     """The loaded class of this name. Raises SharedMemoryError if it is no frozen dataclass."""
     module, _, name = kind.partition(":")
     found: Any = sys.modules.get(module)
@@ -193,9 +182,3 @@ def message_type(kind: str) -> type:
             "run the same script and the same algorithm?"
         )
     return found
-
-
-def _view(memory: Any, dtype: torch.dtype, length: int, at: int) -> torch.Tensor:
-    if not length:
-        return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(memory, dtype=dtype, count=length, offset=at)
