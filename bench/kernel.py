@@ -3,9 +3,8 @@
     python bench/kernel.py
 
 The terms are those of a step: a model, the models of four neighbours, a gradient. Every repeat measures, one
-after the other: the copy, the compiled function, the same with a second destination, in place, and torch's
-operations. Printed are medians over the repeats of the ratios within a repeat and, in brackets, the
-quartiles.
+after the other: the copy, the compiled function, the same in place, and torch's operations. Printed are
+medians over the repeats of the ratios within a repeat and, in brackets, the quartiles.
 """
 
 from __future__ import annotations
@@ -35,16 +34,14 @@ def seconds(work: Callable[[], object], times: int) -> float:
 def contenders(length: int) -> dict[str, Callable[[], object]]:
     """What is measured for vectors of that length; the copy comes first."""
     v = [torch.randn(length) for _ in C]
-    out, also, mine = torch.zeros(length), torch.zeros(length), torch.zeros(length)
+    out, mine = torch.zeros(length), torch.zeros(length)
     terms = list(zip(C, v, strict=True))
     inside = [(0.4, mine), *terms[1:]]
     return {
         "copy": lambda: out.copy_(v[0]),
         "linear": lambda: kernel.linear(out, terms),
-        "linear, also": lambda: kernel.linear(out, terms, also),
         "linear, in place": lambda: kernel.linear(mine, inside),
-        "torch": lambda: kernel._with_torch(out, terms, None),
-        "torch, also": lambda: kernel._with_torch(out, terms, also),
+        "torch": lambda: kernel._with_torch(out, terms),
     }
 
 

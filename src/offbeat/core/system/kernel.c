@@ -1,9 +1,9 @@
 /* out = sum_k c_k v_k in one trip through memory: see kernel.py.
 
-   A tile of a few cache lines is summed over all terms before it is written, so `out` and `also` may each be
-   one of the v_k. The sums are torch's, bit for bit: the first term is a product, every other one a fused
-   multiply-add (-DFUSED=1) or, where torch has none, a product and a sum (-DFUSED=0). Compile with
-   -ffp-contract=off: the compiler must not choose for itself.
+   A tile of a few cache lines is summed over all terms before it is written, so `out` may be one of the v_k.
+   The sums are torch's, bit for bit: the first term is a product, every other one a fused multiply-add
+   (-DFUSED=1) or, where torch has none, a product and a sum (-DFUSED=0). Compile with -ffp-contract=off: the
+   compiler must not choose for itself.
 
    With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on,
    what is written to memory that is not also read goes around the caches: that saves reading each line before
@@ -14,51 +14,33 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
 
 #define LINE 64
 #define TILE 256   /* bytes summed at a time */
 #define AHEAD 1024 /* bytes by which the prefetch is ahead */
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+static inline void put_around(void *to, const void *tile)
+{
+    for (int i = 0; i < TILE / 16; i++)
+        _mm_stream_si128((__m128i *)to + i, _mm_load_si128((const __m128i *)tile + i));
+}
+#define SETTLE() _mm_sfence() /* before stores that follow, such as a flag that all is written */
+#else
+#define put_around(to, tile) memcpy(to, tile, TILE)
+#define SETTLE() (void)0
+#endif
+
 /* Whether `to` is to be written around the caches; every tile is aligned if the first one is. */
 static int streamed(const void *to, const void *const *v, size_t terms, size_t bytes, size_t stream)
 {
-#ifdef __SSE2__
-    if (!to || bytes < stream || (uintptr_t)to % LINE)
+    if (bytes < stream || (uintptr_t)to % LINE)
         return 0;
     for (size_t k = 0; k < terms; k++)
         if (v[k] == to)
             return 0;
     return 1;
-#else
-    (void)to, (void)v, (void)terms, (void)bytes, (void)stream;
-    return 0;
-#endif
-}
-
-static inline void put(void *to, const void *tile, int around)
-{
-#ifdef __SSE2__
-    if (around) {
-        for (int i = 0; i < TILE / 16; i++)
-            _mm_stream_si128((__m128i *)to + i, _mm_load_si128((const __m128i *)tile + i));
-        return;
-    }
-#endif
-    (void)around;
-    memcpy(to, tile, TILE);
-}
-
-/* Stores around the caches are not ordered with those that follow, such as a flag that all is written. */
-static void settle(int around)
-{
-#ifdef __SSE2__
-    if (around)
-        _mm_sfence();
-#endif
-    (void)around;
 }
 
 /* Prefetching past the end of a vector is harmless; forming such a pointer is not C, hence the integer. */
@@ -75,12 +57,10 @@ static inline void fetch(const void *tile)
 #endif
 
 #define LINEAR(name, T, fma)                                                                                 \
-    void name(T *out, T *also, size_t n, const T *const *v, const T *c, size_t terms, size_t stream)         \
+    void name(T *out, size_t n, const T *const *v, const T *c, size_t terms, size_t stream)                  \
     {                                                                                                        \
         enum { WIDE = TILE / sizeof(T) };                                                                    \
-        const void *const *read = (const void *const *)v;                                                    \
-        const int around = streamed(out, read, terms, n * sizeof(T), stream);                                \
-        const int also_around = streamed(also, read, terms, n * sizeof(T), stream);                          \
+        const int around = streamed(out, (const void *const *)v, terms, n * sizeof(T), stream);              \
         _Alignas(LINE) T sum[WIDE];                                                                          \
         size_t at = 0;                                                                                       \
         for (; n - at >= WIDE; at += WIDE) {                                                                 \
@@ -94,19 +74,19 @@ static inline void fetch(const void *tile)
                 for (size_t i = 0; i < WIDE; i++)                                                            \
                     sum[i] = PLUS(fma, c[k], x[i], sum[i]);                                                  \
             }                                                                                                \
-            put(out + at, sum, around);                                                                      \
-            if (also)                                                                                        \
-                put(also + at, sum, also_around);                                                            \
+            if (around)                                                                                      \
+                put_around(out + at, sum);                                                                   \
+            else                                                                                             \
+                memcpy(out + at, sum, TILE);                                                                 \
         }                                                                                                    \
         for (; at < n; at++) {                                                                               \
             T one = c[0] * v[0][at];                                                                         \
             for (size_t k = 1; k < terms; k++)                                                               \
                 one = PLUS(fma, c[k], v[k][at], one);                                                        \
             out[at] = one;                                                                                   \
-            if (also)                                                                                        \
-                also[at] = one;                                                                              \
         }                                                                                                    \
-        settle(around || also_around);                                                                       \
+        if (around)                                                                                          \
+            SETTLE();                                                                                        \
     }
 
 LINEAR(linear_float, float, fmaf)
@@ -124,14 +104,14 @@ LINEAR(linear_double, double, fma)
                 v[terms] = pool + (size_t)slot[k] * n;                                                       \
                 narrow[terms] = (T)c[k];                                                                     \
             }                                                                                                \
-            linear(pool + (size_t)out[r] * n, 0, n, v, narrow, terms, SIZE_MAX);                             \
+            linear(pool + (size_t)out[r] * n, n, v, narrow, terms, SIZE_MAX);                                \
         }                                                                                                    \
     }
 
 ROWS(rows_float, linear_float, float)
 ROWS(rows_double, linear_double, double)
 
-/* A function that writes gradients at rows of a pool into other rows of it; 0 if it could. */
+/* Writes gradients at rows of a pool into other rows of it; 0 if it could. */
 typedef int gradients(const void *task, const float *pool, size_t rows, const int64_t *from, float *out,
                       size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch,
                       float reg);

@@ -2,8 +2,7 @@
 
 torch evaluates c_0 v_0 + c_1 v_1 + ... as one operation after the other, and once a vector outgrows the
 caches every one of them fetches the sum from memory and sends it back. The C function next to this file reads
-each v_k once and writes once. It is compiled at first use, which takes a moment, and kept in the user's
-cache.
+each v_k once and writes once. It is compiled at first use, and kept in the user's cache.
 
 The result has the bits that torch gives on this machine: at load the function is compared with torch, and is
 not used if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
@@ -16,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +39,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_double, "double")}
 
 
-@dataclass(frozen=True)
-class Compiled:
+class Compiled(NamedTuple):
     """The functions for one dtype: one form, forms over the rows of a pool, and these after gradients."""
 
     linear: Function
@@ -83,19 +81,19 @@ class Forms:
         return replace(self, out=self.out[low:high], first=self.first[low : high + 1])
 
 
-def linear(out: Tensor, terms: Terms, also: Tensor | None = None) -> None:
-    """out <- c_0 v_0, then out <- c_k v_k + out from left to right; `also` receives the same values.
+def linear(out: Tensor, terms: Terms) -> None:
+    """out <- c_0 v_0, then out <- c_k v_k + out from left to right.
 
-    All are flat tensors of one length. `out` and `also` may each be one of the v_k; tensors that overlap in
-    part are not supported. The coefficients are rounded to the dtype first, as torch does.
+    All are flat tensors of one length. `out` may be one of the v_k; tensors that overlap in part are not
+    supported. The coefficients are rounded to the dtype first, as torch does.
     """
     if not terms:
         raise SettingError("Got a linear form without terms; expected at least one term.")
-    compiled = _load()[0].get(out.dtype) if _large(out, terms, also) else None
+    compiled = _load()[0].get(out.dtype) if _large(out, terms) else None
     if compiled is None:
-        _with_torch(out, terms, also)
+        _with_torch(out, terms)
     else:
-        _call(compiled.linear, out, terms, also)
+        _call(compiled.linear, out, terms)
 
 
 def rows(pool: Tensor, forms: Forms) -> None:
@@ -118,8 +116,7 @@ def rows(pool: Tensor, forms: Forms) -> None:
 
 
 def _rows_together(pool: Tensor, forms: Forms) -> None:
-    """`rows` in few wide operations: all first terms, then all second ones and so on; the longer forms come
-    first.
+    """`rows` in few wide operations: all first terms, then all second ones, ...; the longer forms come first.
 
     Sums are made in float32 at least, and rounded to the pool's dtype once.
     """
@@ -132,10 +129,9 @@ def _rows_together(pool: Tensor, forms: Forms) -> None:
     at = np.concatenate([begin[:count] + k for k, count in enumerate(counts)])
     wide = torch.promote_types(pool.dtype, torch.float32)
     index = torch.from_numpy(np.concatenate((out[order], forms.slots[at]))).to(pool.device)
-    scales = torch.split(
-        torch.from_numpy(forms.coefficients[at]).to(wide).to(pool.device).unsqueeze(1), counts
-    )
+    scale = torch.from_numpy(forms.coefficients[at]).to(wide).to(pool.device).unsqueeze(1)
     to, *sources = torch.split(index, [len(out), *counts])
+    scales = torch.split(scale, counts)
     total = pool.index_select(0, sources[0]).to(wide).mul_(scales[0])
     for count, source, scale in zip(counts[1:], sources[1:], scales[1:], strict=True):
         total[:count].addcmul_(pool.index_select(0, source).to(wide), scale)
@@ -176,9 +172,7 @@ class Program:
 
 
 def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
-    """Chunk after chunk, the gradients and then the forms; False, and nothing done, where it cannot be
-    compiled.
-    """
+    """Chunk after chunk, the gradients and then the forms; False, and nothing done, if it is not compiled."""
     compiled = _load()[0].get(pool.dtype) if pool.device.type == "cpu" else None
     if compiled is None or compiled.steps is None:
         return False
@@ -196,9 +190,7 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
 def _refuse_gaps(pool: Tensor, forms: Forms, *others: np.ndarray[Any, Any]) -> None:
     arrays = forms.out, forms.first, forms.slots, forms.coefficients, *others
     if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
-        raise SettingError(
-            "A pool of models and the arrays that say what to do with it have to be contiguous."
-        )
+        raise SettingError("A pool of models and the arrays that say what to do with it must be contiguous.")
 
 
 def name() -> str:
@@ -206,41 +198,35 @@ def name() -> str:
     return _load()[1]
 
 
-def _with_torch(out: Tensor, terms: Terms, also: Tensor | None) -> None:
+def _with_torch(out: Tensor, terms: Terms) -> None:
     # A later term that lies where the sum grows would be overwritten before it is read.
-    total = torch.empty_like(out) if any(w.data_ptr() == out.data_ptr() for _, w in terms[1:]) else out
+    total = torch.empty_like(out) if any(v.data_ptr() == out.data_ptr() for _, v in terms[1:]) else out
     plain(total, terms)
     if total is not out:
         out.copy_(total)
-    if also is not None:
-        also.copy_(out)
 
 
-def _large(out: Tensor, terms: Terms, also: Tensor | None) -> bool:
-    """Whether the compiled function may be used; all that torch refuses is left to torch, which says what is
-    wrong.
-    """
+def _large(out: Tensor, terms: Terms) -> bool:
+    """Whether the compiled function may be used; what torch refuses is left to it, for it says what is wrong."""
     if out.nbytes < THRESHOLD or out.dtype not in CTYPES:
         return False
     grad, most = torch.is_grad_enabled(), torch.finfo(out.dtype).max
     alike = (out.dtype, out.shape, torch.device("cpu"), torch.strided)
-    tensors = [out, *(v for _, v in terms), *(() if also is None else (also,))]
     return all(abs(c) <= most for c, _ in terms) and all(
         (t.dtype, t.shape, t.device, t.layout) == alike
         and t.is_contiguous()
         and not (grad and t.requires_grad)
-        for t in tensors
+        for t in (out, *(v for _, v in terms))
     )
 
 
-def _call(function: Function, out: Tensor, terms: Terms, also: Tensor | None) -> None:
-    n, second = len(terms), None if also is None else also.data_ptr()
+def _call(function: Function, out: Tensor, terms: Terms) -> None:
+    n = len(terms)
     vectors = (ctypes.c_void_p * n)(*(v.data_ptr() for _, v in terms))
     coefficients = (CTYPES[out.dtype][0] * n)(*(c for c, _ in terms))
-    function(out.data_ptr(), second, out.numel(), vectors, coefficients, n, STREAM)
-    for written in (out,) if also is None else (out, also):
-        if not written.is_inference():  # as in-place operations do: a backward pass checks it
-            torch.autograd.graph.increment_version(written)
+    function(out.data_ptr(), out.numel(), vectors, coefficients, n, STREAM)
+    if not out.is_inference():  # as in-place operations do: a backward pass checks it
+        torch.autograd.graph.increment_version(out)
 
 
 @cache
@@ -254,15 +240,6 @@ def _load() -> tuple[Functions, str]:
     return functions, f"compiled ({title})"
 
 
-def _bound_steps(loaded: ctypes.CDLL) -> Callable[..., int]:
-    pointer, size, steps = ctypes.c_void_p, ctypes.c_size_t, loaded["steps_float"]
-    task: list[Any] = [pointer, pointer, ctypes.c_float, pointer, size, size]
-    steps.argtypes = [*task, *[pointer] * 3, size, pointer, size, *[pointer] * 6]
-    steps.restype = ctypes.c_int
-    bound: Callable[..., int] = steps
-    return bound
-
-
 def _fused() -> bool:
     """Whether torch adds with one rounding, as it does where the processor has such an instruction."""
     x = 1 + 2.0**-12  # x * x is 1 + 2^-11 + 2^-24, and the last bit has no place in a float32
@@ -271,21 +248,22 @@ def _fused() -> bool:
 
 
 def _checked(loaded: ctypes.CDLL) -> Functions:
-    """The functions in that library; KernelError unless they give torch's bits, in whole tiles and in what is
-    left.
-    """
+    """The functions in that library. Raises KernelError unless they give torch's bits, whole tiles or not."""
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
+    steps = loaded["steps_float"]
+    task = [pointer, pointer, ctypes.c_float, pointer, size, size]
+    steps.argtypes = [*task, *[pointer] * 3, size, pointer, size, *[pointer] * 6]
     functions = dict[torch.dtype, Compiled]()
     for dtype, (_, named) in CTYPES.items():
         function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]
-        functions[dtype] = Compiled(function, rows, _bound_steps(loaded) if dtype == torch.float32 else None)
-        function.argtypes, function.restype = [pointer, pointer, size, pointer, pointer, size, size], None
+        function.argtypes, function.restype = [pointer, size, pointer, pointer, size, size], None
         rows.argtypes, rows.restype = [pointer, size, *[pointer] * 4, size, pointer, pointer], None
+        functions[dtype] = Compiled(function, rows, steps if dtype == torch.float32 else None)
         for length in (*range(1, 34), 1000, 1031):
             ours, theirs, *v = torch.randn((5, length), generator=source, dtype=dtype, device="cpu")
             terms = [(0.3, v[0]), (-1.7, v[1]), (0.1, v[2])]
-            _call(function, ours, terms, None)
-            _with_torch(theirs, terms, None)
+            _call(function, ours, terms)
+            _with_torch(theirs, terms)
             if not torch.equal(ours, theirs):
                 raise native.KernelError("the compiled function rounds differently from torch")
     return functions
