@@ -22,12 +22,9 @@ MUTABLE = (list, dict, set, bytearray, deque, Tensor, np.ndarray, Vector, Random
 
 
 def raise_blamed(error: Exception, agent: Agent, event: str, time: float) -> None:
-    """Raise the error as one of the algorithm's; unless it says already what is wrong, or is not the
-    algorithm's.
-    """
-    if isinstance(error, MemoryError) or (
-        isinstance(error, OffbeatError) and not isinstance(error, ContractError)
-    ):
+    """Raise the error as the algorithm's, unless it says already what is wrong, or is somebody else's."""
+    ours = isinstance(error, OffbeatError) and not isinstance(error, ContractError)
+    if ours or isinstance(error, MemoryError):
         return
     text = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
     where = f"{type(agent).__name__} (agent {agent.me}), in {event} at time {time:g}"
@@ -56,9 +53,8 @@ def returned_nothing(value: object) -> None:
 def checked_model(model: object) -> Vector:
     """The model that a handler has left. Raises ContractError if it is none, or would change by itself."""
     if not isinstance(model, Vector):
-        raise ContractError(
-            f"the model is a {type(model).__name__}; expected a Vector, as in self.x = self.x + d."
-        )
+        got = type(model).__name__
+        raise ContractError(f"the model is a {got}; expected a Vector, as in self.x = self.x + d.")
     if model.late:
         raise ContractError("its model would move on with a register: write pin(v) (promise 5).")
     return model
@@ -67,9 +63,8 @@ def checked_model(model: object) -> Vector:
 def checked_compute(effect: Compute) -> Vector:
     """Where a gradient is asked for. Raises ContractError if that is no vector."""
     if not isinstance(effect.x, Vector):
-        raise ContractError(
-            f"compute was given a {type(effect.x).__name__}; expected a Vector, as in self.compute(self.x)."
-        )
+        got = type(effect.x).__name__
+        raise ContractError(f"compute was given a {got}; expected a Vector, as in self.compute(self.x).")
     return effect.x
 
 
@@ -78,31 +73,30 @@ def check_sent(agent: Agent, effect: Send | Publish | Accumulate, neighbours: Co
 
     It depends on nothing but the type of the message and the receivers, so once for each is enough.
     """
-    what, kind = f"{type(effect).__name__.lower()} of {type(effect.message).__name__}", type(effect.message)
-    parameters = getattr(kind, "__dataclass_params__", None)
+    if wrong := next(_wrong_with(agent, effect, neighbours), None):
+        what = f"{type(effect).__name__.lower()} of {type(effect.message).__name__}"
+        raise ContractError(f"{what}: {wrong}.")
+
+
+def _wrong_with(
+    agent: Agent, effect: Send | Publish | Accumulate, neighbours: Collection[int]
+) -> Iterator[str]:
+    parameters = getattr(type(effect.message), "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
-        raise ContractError(
-            f"{what}: a message must be a frozen dataclass of vectors and numbers, decorated with "
-            "@dataclass(frozen=True) (promise d)."
-        )
+        must = "a message must be a frozen dataclass of vectors and numbers"
+        yield f"{must}, decorated with @dataclass(frozen=True) (promise d)"
     for j in effect.to:
         if isinstance(j, bool) or not isinstance(j, int):
-            raise ContractError(
-                f"{what}: a receiver is a {type(j).__name__}; expected the number of an agent."
-            )
-        if not 0 <= j < agent.n:
-            raise ContractError(
-                f"{what}: there is no agent {j}; with {agent.n} agents they are 0 to {agent.n - 1}."
-            )
-        if j == agent.me:
-            raise ContractError(f"{what}: it is for the agent itself, agent {j}; expected others.")
-        if j not in neighbours and not agent.beyond_graph:
-            raise ContractError(
-                f"{what}: agent {j} is no neighbour; expected some of {sorted(neighbours)}. "
-                "A class whose messages go beyond the graph says beyond_graph = True (promise i)."
-            )
+            yield f"a receiver is a {type(j).__name__}; expected the number of an agent"
+        elif not 0 <= j < agent.n:
+            yield f"there is no agent {j}; with {agent.n} agents they are 0 to {agent.n - 1}"
+        elif j == agent.me:
+            yield f"it is for the agent itself, agent {j}; expected others"
+        elif j not in neighbours and not agent.beyond_graph:
+            beyond = "A class whose messages go beyond the graph says beyond_graph = True (promise i)"
+            yield f"agent {j} is no neighbour; expected some of {sorted(neighbours)}. {beyond}"
     if len(set(effect.to)) < len(effect.to):
-        raise ContractError(f"{what}: a receiver is named twice, {effect.to}.")
+        yield f"a receiver is named twice, {effect.to}"
 
 
 def check_view(agent: Agent, view: object) -> None:
@@ -124,45 +118,37 @@ def check_numbers(message: Message) -> None:
 
 
 def check_class(agent: Agent) -> None:
-    """Raise ContractError if agents of this class would share something that changes, or were not made in
-    full.
-    """
-    cls = type(agent)
-    for name, value in _attributes(cls).items():
-        where = f"{cls.__name__}.{name}"
+    """Raise ContractError if agents of this class would share what can change, or were not made in full."""
+    cls = type(agent).__name__
+    shared = "all agents, and all runs, would share it. Expected"
+    for name, value in _attributes(type(agent)).items():
+        where, kind = f"{cls}.{name}", type(value).__name__
         if isinstance(value, Field):
             raise ContractError(
-                f"{where} is a field, but {cls.__name__} is no dataclass: decorate it with @dataclass."
+                f"{where} is a field, but {cls} is no dataclass: decorate it with @dataclass."
             )
         if isinstance(value, MUTABLE):
             raise ContractError(
-                f"{where} is a {type(value).__name__} of the class: all agents, and all runs, would share "
-                f"it. Expected a field of each agent, {name}: ... = field(init=False, "
-                f"default_factory={type(value).__name__}), or a constant that cannot change, as a tuple."
+                f"{where} is a {kind} of the class: {shared} a field of each agent, {name}: ... = "
+                f"field(init=False, default_factory={kind}), or a constant that cannot change, as a tuple."
             )
         for default in getattr(value, "__defaults__", None) or ():
             if isinstance(default, MUTABLE):
-                raise ContractError(
-                    f"{where} has a default value that can change, a {type(default).__name__}: all agents, "
-                    "and all runs, would share it. Expected None, or a tuple."
-                )
+                what = f"a default value that can change, a {type(default).__name__}"
+                raise ContractError(f"{where} has {what}: {shared} None, or a tuple.")
     if not isinstance(getattr(agent, "effects", None), list):
-        raise ContractError(
-            f"{cls.__name__} was not made in full: its __init__ must call super().__init__(), or leave "
-            "__init__ to @dataclass."
-        )
+        do = "its __init__ must call super().__init__(), or leave __init__ to @dataclass"
+        raise ContractError(f"{cls} was not made in full: {do}.")
 
 
-def state_of(cls: type[Agent]) -> dict[str, Any]:
-    """What a class has by name, for `check_unchanged`."""
-    return _attributes(cls)
-
-
-def check_unchanged(cls: type[Agent], before: dict[str, Any]) -> None:
-    """Raise ContractError if a run has changed what belongs to the class."""
+@contextmanager
+def unchanged(cls: type[Agent]) -> Iterator[None]:
+    """Raise ContractError if meanwhile, in a run, something changes that belongs to the class."""
+    before = _attributes(cls)
+    yield
     now = _attributes(cls)
     for name in {**before, **now}:
-        if before.get(name, check_unchanged) is not now.get(name, check_unchanged):
+        if before.get(name, before) is not now.get(name, before):
             raise ContractError(
                 f"{cls.__name__}.{name} was changed in a run: all agents, and all runs, share it. Expected a "
                 f"field of each agent, self.{name}."

@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any, Protocol
 
 from offbeat.core.errors import SettingError
-from offbeat.core.promises import check_unchanged, state_of
+from offbeat.core.promises import unchanged
 from offbeat.core.rules import SGD
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
@@ -95,19 +95,16 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
     """The first of these runs from start to end, and those that can be made beside it: by levels at most so
     many.
     """
-    prototype = type(jobs[0].spec.prototype)
-    before = state_of(prototype)
-    active = [ActiveRun(job, engine) for job, engine in zip(jobs, engines(jobs, most), strict=False)]
-    for each in active:
-        each.engine.start()
-    for now in jobs[0].setup.eval_times:
+    with unchanged(type(jobs[0].spec.prototype)):
+        active = [ActiveRun(job, engine) for job, engine in zip(jobs, engines(jobs, most), strict=False)]
         for each in active:
-            each.advance(now, progress)
-        if all(each.diverged is not None for each in active):
-            break
-    runs = [each.diverged or each.result(None) for each in active]
-    check_unchanged(prototype, before)
-    return runs
+            each.engine.start()
+        for now in jobs[0].setup.eval_times:
+            for each in active:
+                each.advance(now, progress)
+            if all(each.diverged is not None for each in active):
+                break
+        return [each.diverged or each.result(None) for each in active]
 
 
 # -- which engine ----------------------------------------------------------------------------------

@@ -8,40 +8,34 @@ import torch
 
 from offbeat.core.errors import SettingError
 
-EXPECTED = "expected 'cpu', or 'cuda' or 'cuda:1' for a GPU"
-
 CHUNK = 1 << 28
-"""Bytes of models whose gradients are evaluated in one call on a GPU, at most, unless a single one is
-larger."""
+"""Bytes of models whose gradients are evaluated in one call on a GPU, unless a single one is larger."""
 
 
 def find(name: str) -> torch.device:
     """The device of that name, a GPU with its number. Raises SettingError unless runs can be made on it."""
+    some = "'cpu', or 'cuda' or 'cuda:1' for a GPU"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SettingError(f"Got device '{name}', {EXPECTED}.") from None
+        raise SettingError(f"Got device '{name}', expected {some}.") from None
     if device.type == "cpu":
         return torch.device("cpu")
-    if device.type == "mps":
-        raise SettingError(
-            f"Got device '{name}', {EXPECTED}; what is measured needs float64, which MPS does not have."
-        )
-    if device.type != "cuda":
-        raise SettingError(f"Got device '{name}', {EXPECTED}; runs are made on no other kind of device.")
-    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
-        raise SettingError(
-            f"Got device '{name}', expected 'cpu': this torch build, {torch.__version__}, has no CUDA."
-        )
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        raise SettingError(f"Got device '{name}', expected 'cpu': no GPU is visible.")
-    index = torch.cuda.current_device() if device.index is None else device.index
-    if index >= count:
-        raise SettingError(
-            f"Got device '{name}', expected one of {', '.join(f'cuda:{k}' for k in range(count))}."
-        )
-    return torch.device("cuda", index)
+    if device.type == "mps":
+        wrong = f"expected {some}; what is measured needs float64, which MPS does not have"
+    elif device.type != "cuda":
+        wrong = f"expected {some}; runs are made on no other kind of device"
+    elif not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        wrong = f"expected 'cpu': this torch build, {torch.__version__}, has no CUDA"
+    elif count == 0:
+        wrong = "expected 'cpu': no GPU is visible"
+    else:
+        index = torch.cuda.current_device() if device.index is None else device.index
+        if index < count:
+            return torch.device("cuda", index)
+        wrong = f"expected one of {', '.join(f'cuda:{k}' for k in range(count))}"
+    raise SettingError(f"Got device '{name}', {wrong}.")
 
 
 def free(device: torch.device) -> float:
@@ -52,8 +46,7 @@ def free(device: torch.device) -> float:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Convolutions on a GPU in full float32, where cuDNN may keep 10 bits, by algorithms that repeat their
-    bits.
+    """Convolutions on a GPU in full float32, where cuDNN may keep 10 bits, and with the same bits every time.
 
     Products of matrices are left as they are set: in full float32 unless the user said otherwise.
     """

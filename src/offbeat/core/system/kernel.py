@@ -207,7 +207,7 @@ def _with_torch(out: Tensor, terms: Terms) -> None:
 
 
 def _large(out: Tensor, terms: Terms) -> bool:
-    """Whether the compiled function may be used; what torch refuses is left to it, for it says what is wrong."""
+    """Whether the compiled function may be used; what torch refuses is left to it: it says what is wrong."""
     if out.nbytes < THRESHOLD or out.dtype not in CTYPES:
         return False
     grad, most = torch.is_grad_enabled(), torch.finfo(out.dtype).max
@@ -251,7 +251,7 @@ def _checked(loaded: ctypes.CDLL) -> Functions:
     """The functions in that library. Raises KernelError unless they give torch's bits, whole tiles or not."""
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
     steps = loaded["steps_float"]
-    task = [pointer, pointer, ctypes.c_float, pointer, size, size]
+    task: list[Any] = [pointer, pointer, ctypes.c_float, pointer, size, size]
     steps.argtypes = [*task, *[pointer] * 3, size, pointer, size, *[pointer] * 6]
     functions = dict[torch.dtype, Compiled]()
     for dtype, (_, named) in CTYPES.items():

@@ -2,8 +2,8 @@
 
     library, title = loaded(__package__, "kernel.c", ("-ffp-contract=off",))
 
-Whoever uses this compares what it computes with what it should, and has another way to do the work,
-with a name that gives the reason, wherever one of `FAILURES` comes.
+Whoever uses this compares what it computes with what it should, and has another way to do the work, with a
+name that gives the reason, wherever one of `FAILURES` comes.
 """
 
 import ctypes
@@ -36,8 +36,7 @@ FAILURES = (KernelError, subprocess.SubprocessError, OSError, RuntimeError, Valu
 
 
 def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
-    """The library of that file of the package, from the cache if it is there and whole, and the compiler's
-    title.
+    """The library of that file of the package, from the cache if it is there and whole; the compiler's title.
 
     Its name holds all that the result depends on, and the SHA-256 of its own content: what is cut or damaged
     is built anew before anything runs it. Several processes may build it at once. Where the cache cannot be
@@ -46,16 +45,16 @@ def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL
     command = _compiler()
     banner = _run([*command, "--version"])
     text = resources.files(package).joinpath(source).read_bytes()
-    options = (*FLAGS, *flags)
-    key = hashlib.sha256(repr((text, command, banner, options, _processor())).encode()).hexdigest()[:32]
-    stem, build = f"{Path(source).stem}-{key}", [*command, *options, "-x", "c", "-", "-lm", "-o"]
+    options, named = (*FLAGS, *flags), title(command, banner)
+    stem = f"{Path(source).stem}-{_sha256(repr((text, command, banner, options, _processor())).encode())}"
+    build = [*command, *options, "-x", "c", "-", "-lm", "-o"]
     try:
         folder = _folder()
         library = _cached(folder, stem) or _compiled(build, text, folder, stem)
-        return ctypes.CDLL(str(library)), title(command, banner)  # not PyDLL: other threads run
+        return ctypes.CDLL(str(library)), named  # not PyDLL: other threads run
     except OSError:
         with tempfile.TemporaryDirectory() as there:
-            return ctypes.CDLL(str(_compiled(build, text, Path(there), stem))), title(command, banner)
+            return ctypes.CDLL(str(_compiled(build, text, Path(there), stem))), named
 
 
 def _cached(folder: Path, stem: str) -> Path | None:
@@ -64,7 +63,7 @@ def _cached(folder: Path, stem: str) -> Path | None:
         about = library.lstat()
         if about.st_uid != os.geteuid() or not stat.S_ISREG(about.st_mode):
             raise KernelError(f"{library} is not a file of this user")
-        if library.name == _named(stem, library):
+        if library.name == f"{stem}-{_sha256(content(library))}.so":
             return library
         library.unlink()
     return None
@@ -77,11 +76,11 @@ def _compiled(build: Sequence[str], text: bytes, folder: Path, stem: str) -> Pat
         _run([*build, str(new)], text)
         with new.open("rb") as file:
             os.fsync(file.fileno())
-        return new.replace(folder / _named(stem, new))
+        return new.replace(folder / f"{stem}-{_sha256(content(new))}.so")
 
 
-def _named(stem: str, library: Path) -> str:
-    return f"{stem}-{hashlib.sha256(content(library)).hexdigest()[:32]}.so"
+def _sha256(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def _compiler() -> list[str]:

@@ -36,14 +36,8 @@ SMALL, MOST_TIMES = 64_000_000, 200
 """Bytes that may always be inflated; beyond that, how many times the size of what they are inflated from."""
 
 UNSAYING = (
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    MemoryError,
-    UnicodeError,
-)
+    LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, UnicodeError,
+)  # fmt: skip
 """Exceptions whose messages say little without their names."""
 
 SHOWN = 300
@@ -52,26 +46,22 @@ SHOWN = 300
 
 @contextmanager
 def reading(path: str | os.PathLike[str], expected: str, do: str = "") -> Iterator[None]:
-    """Whatever a parser raises becomes a DataError: the file, what was found, what was `expected`, what to
-    `do`.
-    """
-    more = f" {do}" if do else ""
+    """Whatever a parser raises becomes a DataError: the file, what was found, what is `expected`, to `do`."""
     try:
         yield
-    except OffbeatError as error:
-        if not isinstance(error, DataError) or str(path) in str(error):
-            raise
-        raise DataError(
-            f"{path} cannot be read ({str(error).rstrip('.')}); expected {expected}.{more}"
-        ) from error
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}; expected {expected}.{more}") from error
     except Exception as error:
-        raise DataError(f"{path} cannot be read ({_found(error)}); expected {expected}.{more}") from error
+        if isinstance(error, OffbeatError) and (not isinstance(error, DataError) or str(path) in str(error)):
+            raise
+        found = f"{path} cannot be read ({_found(error)})"
+        if isinstance(error, FileNotFoundError):
+            found = f"There is no file {path}"
+        raise DataError(f"{found}; expected {expected}. {do}".rstrip()) from error
 
 
 def _found(error: Exception) -> str:
-    """What a parser has to say, in a line that a terminal can show."""
+    """What a parser has to say, in a line that a terminal can show; or one of our own errors, as it is."""
+    if isinstance(error, DataError):
+        return str(error).rstrip(".")
     said = (error.strerror if isinstance(error, OSError) else None) or str(error)
     if not said or isinstance(error, UNSAYING):
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -80,22 +70,14 @@ def _found(error: Exception) -> str:
 
 
 def opened(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file, to be read. Raises ValueError for anything else: a pipe would never end, a device has
-    no end.
-    """
-    _refuse_irregular(Path(path).stat().st_mode)
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    try:
-        _refuse_irregular(os.fstat(file.fileno()).st_mode)  # it may have been swapped
-    except ValueError:
-        file.close()
-        raise
-    return file
-
-
-def _refuse_irregular(mode: int) -> None:
-    if what := irregular(mode):
+    """A regular file, to be read. Raises ValueError for what may have no end: a pipe, a device."""
+    if what := irregular(Path(path).stat().st_mode):
         raise ValueError(f"it is {what}")
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if what := irregular(os.fstat(file.fileno()).st_mode):  # it may have been swapped
+        file.close()
+        raise ValueError(f"it is {what}")
+    return file
 
 
 def content(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
@@ -122,25 +104,18 @@ def refuse_unknown(settings: Mapping[str, Any], kinds: Mapping[str, Set[type]]) 
 
 
 def refuse_newer(path: str | os.PathLike[str], got: object, known: str) -> None:
-    """Raise DataError if a file says that it is of a later version, `got`, than the one that is `known`:
-    'trace 1'.
-    """
+    """Raise DataError if a file says that it is of a later version, `got`, than is `known`: 'trace 1'."""
     name, _, version = known.rpartition(" ")
     match = re.fullmatch(rf"{name} (\d{{1,9}})", got) if isinstance(got, str) else None
     if match and int(match[1]) > int(version):
-        raise DataError(
-            f"{path} was written by a newer offbeat: it says '{got}', this one reads up to '{known}'. "
-            "Upgrade offbeat."
-        )
+        said = f"it says '{got}', this one reads up to '{known}'"
+        raise DataError(f"{path} was written by a newer offbeat: {said}. Upgrade offbeat.")
 
 
 def check_inflated(plain: int, stored: int) -> None:
     """Raise ValueError if so many bytes, to be inflated from `stored` ones, cannot be meant."""
     if plain > max(SMALL, MOST_TIMES * stored):
         raise ValueError(f"its {stored:,} bytes would be inflated to {plain:,}")
-
-
-# -- arrays ----------------------------------------------------------------------------------------
 
 
 def array(path: str | os.PathLike[str]) -> np.ndarray:
