@@ -5,14 +5,13 @@
         batch: int = setting(32, LEARNING, "Samples in a minibatch.")
 
 Everything else is derived from that: the option of the command line, the key in a sweep's TOML file, the
-value in the JSON of a run, the column of the Parquet file, and the words of the command that makes a run
-again.
+value in a run's JSON, the column of the Parquet file, and the words of the command that makes a run again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
@@ -38,7 +37,6 @@ def real(name: str, value: object) -> float:
 
 
 def finite(name: str, value: object) -> float:
-    """The value as a float. Raises SettingError unless it is a finite number."""
     number = real(name, value)
     if not math.isfinite(number):
         raise SettingError(f"'{name}' must be finite; got {value!r}.")
@@ -52,7 +50,6 @@ def text(name: str, value: object) -> str:
 
 
 def path(name: str, value: object) -> str | Path:
-    """The value. Raises SettingError unless it is text or a path."""
     return value if isinstance(value, Path) else text(name, value)
 
 
@@ -97,21 +94,21 @@ class Setting:
     """A declared setting.
 
     Attributes:
-        usual: from the other settings of a run, what this one is where nobody says
         live: whether it applies to live runs too
         brief: whether the command that makes a run again leaves it out where it is as by default
-        needs: from the other settings, whether this one means anything
+        usual: from the other settings of a run, what this one is where nobody says; None: the default
+        needs: from the other settings, whether this one means anything; None: always
     """
 
     name: str
-    kind: Kind
     default: Any
+    kind: Kind
     scope: str
     help: str
-    usual: Callable[[Mapping[str, Any]], Any]
     live: bool
     brief: bool
-    needs: Callable[[Mapping[str, Any]], bool]
+    usual: Callable[[Mapping[str, Any]], Any] | None
+    needs: Callable[[Mapping[str, Any]], bool] | None
 
     def checked(self, value: Any) -> Any:
         """A value given from Python; None stays None where that is the default. Raises SettingError."""
@@ -119,7 +116,8 @@ class Setting:
 
     def is_usual(self, settings: Mapping[str, Any]) -> bool:
         """Whether it is as it is where nobody says."""
-        return bool(settings.get(self.name) == self.usual(settings))
+        usual = None if self.default is None else self.kind.record(self.default)
+        return bool(settings.get(self.name) == (self.usual(settings) if self.usual else usual))
 
 
 def setting(
@@ -134,16 +132,7 @@ def setting(
     needs: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Any:
     """Declare a field of a dataclass as a setting; see `Setting`."""
-    about = {
-        "scope": scope,
-        "help": help,
-        "kind": kind,
-        "live": live,
-        "brief": brief,
-        "usual": usual,
-        "needs": needs,
-    }
-    return field(default=default, metadata=about)
+    return field(default=default, metadata={"setting": (kind, scope, help, live, brief, usual, needs)})
 
 
 @cache
@@ -151,35 +140,25 @@ def declared(cls: type) -> dict[str, Setting]:
     """The settings of a dataclass by name, in their order."""
     found, hints = {}, get_type_hints(cls)
     for f in fields(cls):
-        if "scope" in f.metadata:
-            given = dict(f.metadata)
-            kind = given.pop("kind") or KINDS[(get_args(hints[f.name]) or (hints[f.name],))[0]]
-            usual = given.pop("usual") or _constant(kind.record(f.default) if f.default is not None else None)
-            needs = given.pop("needs") or _constant(True)
-            found[f.name] = Setting(f.name, kind, f.default, usual=usual, needs=needs, **given)
+        if "setting" in f.metadata:
+            kind, *more = f.metadata["setting"]
+            kind = kind or KINDS[(get_args(hints[f.name]) or (hints[f.name],))[0]]
+            found[f.name] = Setting(f.name, f.default, kind, *more)
     return found
-
-
-def _constant(value: Any) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda settings: value
 
 
 class Settings(dict[str, Any]):
     """The settings of a run, JSON-ready, by name. Attributes: of: the dataclasses that declare them"""
 
-    def __init__(
-        self, values: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), of: tuple[type, ...] = ()
-    ) -> None:
-        super().__init__(values)
+    def __init__(self, values: Mapping[str, Any] | None = None, of: tuple[type, ...] = ()) -> None:
+        super().__init__(values or {})
         self.of = of
 
     def __or__(self, more: Mapping[str, Any]) -> Settings:  # type: ignore[override]
         return Settings({**self, **more}, self.of)
 
-    def declared(self) -> Iterator[Setting]:
-        """Their declarations."""
-        for cls in self.of:
-            yield from declared(cls).values()
+    def declared(self) -> list[Setting]:
+        return [each for cls in self.of for each in declared(cls).values()]
 
     def departures(self) -> dict[str, Any]:
         """What is not as it is where nobody says, and what is not declared, in their order."""
@@ -191,7 +170,7 @@ class Settings(dict[str, Any]):
         said = []
         for each in self.declared():
             value = self.get(each.name)
-            applies = value is not None and (each.live or not live) and each.needs(self)
-            if applies and not (each.brief and each.is_usual(self)):
+            means = (each.live or not live) and (each.needs is None or each.needs(self))
+            if value is not None and means and not (each.brief and each.is_usual(self)):
                 said += [(each.name, word) for word in each.kind.words(value)]
         return said
