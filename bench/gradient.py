@@ -62,9 +62,11 @@ def contenders(m: int) -> dict[str, Work]:
     rows, outs = np.arange(m), np.arange(m, 2 * m)
     in_bytes, in_floats, plain = task(x, y, True), task(odd, y, True), task(x, y, False)
     print(f"m = {m}: {in_bytes.engine}; {in_floats.engine}")
+    bytes_, floats = softmax.kept(in_bytes.data, "train"), softmax.kept(in_floats.data, "train")
+    assert isinstance(bytes_, softmax.Samples) and isinstance(floats, softmax.Samples), softmax.name()
     return {
-        "compiled, bytes": lambda index: in_bytes.gradients_into(pool, rows, outs, index),
-        "compiled, floats": lambda index: in_floats.gradients_into(pool, rows, outs, index),
+        "compiled, bytes": lambda index: bytes_.gradients(pool, rows, pool, outs, index, in_bytes.reg),
+        "compiled, floats": lambda index: floats.gradients(pool, rows, pool, outs, index, in_floats.reg),
         "torch": lambda index: plain.gradients(range(m), list(index), (pool[:m],)),
         "numpy": with_numpy(x, y, pool[:m], pool[m:], m),
         "evaluation: loss, bytes": lambda _: in_bytes.losses((pool[:1],)),

@@ -42,6 +42,7 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import engines, simulator
 from offbeat.experiments.setup import Setup, prepare
+from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.task import Task
 
@@ -116,11 +117,14 @@ def floor(task: tasks.Logistic, agents: int, replicas: int, gradients: int) -> f
     pool = torch.randn(models + wide, CLASSES * (FEATURES + 1))
     rng, out = stream(0, Purpose.DATA, 0), np.arange(models, models + wide)
     index = rng.integers(SAMPLES, size=(64, wide, BATCH))
-    calls = max(1, gradients // wide)
+    calls, samples = max(1, gradients // wide), softmax.kept(task.data, "train")
     began = time.perf_counter()
     for call in range(calls):
         rows = np.arange(call * wide, (call + 1) * wide) % models
-        task.gradients_into(pool, rows, out, index[call % 64])
+        if isinstance(samples, softmax.Samples):
+            samples.gradients(pool, rows, pool, out, index[call % 64], REG)
+        else:
+            task.gradients(range(wide), list(index[call % 64]), (pool[torch.from_numpy(rows)],))
     return calls * wide / (time.perf_counter() - began)
 
 

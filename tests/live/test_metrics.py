@@ -202,7 +202,6 @@ def test_consensus_is_the_distance_from_the_mean(
     clock.sleep(6.0)
     metrics(launcher)
     assert metrics.rows[0]["consensus"] is None, "too large to be copied"
-    assert metrics.consensus == got[0]
 
 
 def test_a_file_that_cannot_be_written_ends_nothing(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:

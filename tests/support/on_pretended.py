@@ -85,16 +85,6 @@ def test_gradients_losses_and_accuracies_there_are_those_here(name: str, device:
     assert all(part.device.type == "cpu" for part in here.initial()), "the first one stays where it is"
 
 
-def test_gradients_in_a_pool_there(device: torch.device) -> None:
-    task = tasks.build("digits", 4, 0).to(device)  # type: ignore[attr-defined]
-    source = torch.Generator().manual_seed(1)
-    pool = torch.randn((6, 650), generator=source).to(device)
-    index = np.arange(64).reshape(2, 32)
-    (wanted,) = task.gradients([0, 1], list(index), (pool[1:3],))
-    task.gradients_into(pool, np.array([1, 2]), np.array([5, 0]), index)
-    assert torch.equal(pool.cpu()[[5, 0]], wanted.cpu())
-
-
 def test_what_crosses_to_the_device_is_moved_once_a_call(device: torch.device) -> None:
     """However many rows a call has: data and models stay there."""
 

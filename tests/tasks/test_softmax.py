@@ -67,6 +67,13 @@ def drawn(t: Logistic, m: int, batch: int, seed: int = 0, spread: float = 1.0) -
     return models, torch.randint(len(t.data.train_y), (m, batch), generator=source).numpy()
 
 
+def in_pool(t: Logistic, pool: Tensor, rows: list[int], outs: list[int], index: np.ndarray) -> None:
+    """pool[outs[r]] <- the gradient at pool[rows[r]], by the compiled function."""
+    samples = softmax.kept(t.data, "train")
+    assert isinstance(samples, softmax.Samples)
+    samples.gradients(pool, np.array(rows), pool, np.array(outs), index, t.reg)
+
+
 def within_rounding(t: Logistic, gradients: Tensor, models: Tensor, index: np.ndarray) -> None:
     for row, model, mine in zip(gradients, models, index, strict=True):
         x, y = t.data.train_x[mine], t.data.train_y[mine]
@@ -136,18 +143,18 @@ def test_bits_depend_on_no_other_row(scale: int, shape: tuple[int, int, int], fu
     (mixed,) = t.gradients(range(9), list(index[order]), (models[torch.from_numpy(order)],))
     assert torch.equal(mixed, together[torch.from_numpy(order)])
     pool = torch.full((30, models.shape[1]), 7.0)
-    rows, outs = np.arange(3, 12), np.array([20, 12, 29, 0, 1, 2, 13, 25, 17])
+    rows, outs = [*range(3, 12)], [20, 12, 29, 0, 1, 2, 13, 25, 17]
     pool[3:12] = models
-    t.gradients_into(pool, rows, outs, list(index))
-    assert torch.equal(pool[torch.from_numpy(outs)], together)
+    in_pool(t, pool, rows, outs, index)
+    assert torch.equal(pool[outs], together)
     assert torch.equal(pool[3:12], models)
-    others = [i for i in range(30) if i not in {*rows.tolist(), *outs.tolist()}]
+    others = [i for i in range(30) if i not in {*rows, *outs}]
     assert bool((pool[others] == 7).all())
     for i in range(9):
         (alone,) = t.gradients([i], [index[i]], (models[i : i + 1],))
         assert torch.equal(alone[0], together[i])
         pool[0] = models[i]
-        t.gradients_into(pool, np.array([0]), np.array([29]), index[i : i + 1])
+        in_pool(t, pool, [0], [29], index[i : i + 1])
         assert torch.equal(pool[29], together[i])
 
 
@@ -192,9 +199,9 @@ def test_what_points_at_nothing_is_refused(functions: ctypes.CDLL) -> None:
             t.gradients(range(4), list(bad), (models,))
     for rows, outs in (([0, 4], [1, 2]), ([0, 1], [2, -1])):
         with pytest.raises(IndexError, match="row of the pool"):
-            t.gradients_into(models, np.array(rows), np.array(outs), index[:2])
+            in_pool(t, models, rows, outs, index[:2])
     with pytest.raises(SettingError, match="2 rows"):
-        t.gradients_into(models, np.array([0, 1]), np.array([2]), index[:2])
+        in_pool(t, models, [0, 1], [2], index[:2])
     assert torch.equal(models, before)
 
 
@@ -202,9 +209,6 @@ def both_ways_work(t: Logistic) -> None:
     models, index = drawn(t, 4, 8)
     (gradients,) = t.gradients(range(4), list(index), (models,))
     within_rounding(t, gradients, models, index)
-    pool = torch.cat((models, torch.zeros_like(models)))
-    t.gradients_into(pool, np.arange(4), np.arange(4, 8), index)
-    assert torch.equal(pool[4:], gradients)
 
 
 def test_torch_does_what_the_function_cannot(functions: ctypes.CDLL) -> None:

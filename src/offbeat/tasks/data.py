@@ -29,9 +29,7 @@ from torch import Tensor
 from offbeat.core.errors import DataError, SettingError, unknown
 from offbeat.core.system.reading import MOST_TIMES, SMALL, check_inflated, content, reading
 
-VARIABLE = "OFFBEAT_DATA"
-"""The environment variable that names the data directory when no argument does."""
-
+VARIABLE = "OFFBEAT_DATA"  # the environment variable that names the data directory when no argument does
 CLASSES, IMAGE = 10, (28, 28)
 STEMS = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 """The file names, without '.gz': training images and labels, test images and labels."""
@@ -129,7 +127,13 @@ def load(name: str, data: Path | None = None) -> DataSet:
     root = _directory(data)
     paths = _download(name) if root is None else _find(name, root)
     train, test = _pair(paths[0], paths[1]), _pair(paths[2], paths[3])
-    _refuse_other_set(name, paths[3], test[1])
+    digest, mine = hashlib.sha256(test[1].to(torch.uint8).numpy().tobytes()).hexdigest(), SOURCES[name]
+    for source in SOURCES.values():
+        if source is not mine and source.labels == digest:
+            raise DataError(
+                f"{paths[3]} holds the labels of {source.title}; expected those of {mine.title}, whose files "
+                "have the same names. Keep each set in a folder of its own."
+            )
     return DataSet(name, *train, *test, CLASSES)
 
 
@@ -254,21 +258,18 @@ def _bad(path: Path, got: str, expected: str) -> DataError:
     return DataError(f"{path} {got}; expected {expected}. Replace this file by a good copy.")
 
 
-def _content(path: Path) -> bytes:
-    """The bytes of a file, decompressed if they are gzip, whatever its name says."""
+def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """The array [N, *item] of unsigned bytes in an IDX file, N > 0; DataError unless it is exactly that.
+
+    What is gzip is decompressed, whatever its name says.
+    """
     with reading(path, "a whole IDX file, plain or gzip-compressed", "Replace this file by a good copy."):
         raw = content(path)
-        if raw[:2] != b"\x1f\x8b":
-            return raw
-        most = max(SMALL, MOST_TIMES * len(raw))
-        plain = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(most + 1)
-        check_inflated(len(plain), len(raw))
-        return plain
-
-
-def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """The array [N, *item] of unsigned bytes in an IDX file, N > 0; DataError unless it is exactly that."""
-    raw, rank = _content(path), 1 + len(item)
+        if raw[:2] == b"\x1f\x8b":
+            stored = len(raw)
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(max(SMALL, MOST_TIMES * stored) + 1)
+            check_inflated(len(raw), stored)
+    rank = 1 + len(item)
     magic, start = bytes((0, 0, 8, rank)), 4 + 4 * rank
     if raw[:4] != magic:
         what = f"{magic.hex(' ')} (IDX, unsigned bytes, {rank} dimension{'s' * (rank > 1)})"
@@ -294,14 +295,3 @@ def _pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
         raise _bad(labels, f"holds the label {y.max()}", f"labels from 0 to {CLASSES - 1}")
     pixels = np.divide(x.reshape(len(x), -1), np.float32(255), dtype=np.float32)
     return torch.from_numpy(pixels), torch.from_numpy(y.astype(np.int64))
-
-
-def _refuse_other_set(name: str, path: Path, labels: Tensor) -> None:
-    """DataError if these test labels are those of another set: their files have the same names."""
-    digest, mine = hashlib.sha256(labels.to(torch.uint8).numpy().tobytes()).hexdigest(), SOURCES[name]
-    for source in SOURCES.values():
-        if source is not mine and source.labels == digest:
-            raise DataError(
-                f"{path} holds the labels of {source.title}; expected those of {mine.title}, whose files "
-                "have the same names. Keep each set in a folder of its own."
-            )

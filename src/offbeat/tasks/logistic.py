@@ -96,36 +96,16 @@ class Logistic:
         return None
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
-        """Row by row, with the same bits as `gradients_into`."""
         (x,) = models
+        index = np.ascontiguousarray(np.stack(samples), np.int64)  # [m, batch]
         if train := self._compiled("train", x):
             rows, out = np.arange(len(x)), torch.empty_like(x)
-            train.gradients(x, rows, out, rows, _stacked(samples), self.reg)
+            train.gradients(x, rows, out, rows, index, self.reg)
             return (out,)
-        return (self._with_torch(_stacked(samples), x),)
-
-    def gradients_into(
-        self, pool: Tensor, rows: np.ndarray, outs: np.ndarray, samples: Sequence[np.ndarray] | np.ndarray
-    ) -> None:
-        """pool[outs[r]] <- the gradient at pool[rows[r]] on minibatch samples[r], for every r; no copies.
-
-        Args:
-            pool: float32 [S, P]
-            rows, outs: int64 [m]; no row is in both
-            samples: [m, batch]
-        """
-        index = _stacked(samples)
-        if not len(rows) == len(outs) == len(index):
-            raise SettingError(f"Got {len(rows)} rows, {len(outs)} to write and {len(index)} minibatches.")
-        rows, outs = np.ascontiguousarray(rows, np.int64), np.ascontiguousarray(outs, np.int64)
-        if train := self._compiled("train", pool):
-            train.gradients(pool, rows, pool, outs, index, self.reg)
-        else:
-            models = pool.index_select(0, torch.from_numpy(rows).to(pool.device))
-            pool.index_copy_(0, torch.from_numpy(outs).to(pool.device), self._with_torch(index, models))
+        return (self._with_torch(index, x),)
 
     def native(self) -> Gradient | None:
-        """What `gradients_into` does, for `offbeat.core.system.kernel.steps`; None where torch does it."""
+        """The same for `offbeat.core.system.kernel.steps`, to the bit; None where torch does it."""
         train = self._samples("train")
         return train.native(self.reg) if isinstance(train, softmax.Samples) else None
 
@@ -165,8 +145,3 @@ class Logistic:
         """Of one model on all samples, [N, C]."""
         w, c = self._unpacked(x[None])
         return torch.addmm(c[0], a, w[0].T)
-
-
-def _stacked(samples: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """Minibatches of one size as one array, int64 [m, batch]."""
-    return np.ascontiguousarray(samples if isinstance(samples, np.ndarray) else np.stack(samples), np.int64)

@@ -14,11 +14,9 @@ import numpy.typing as npt
 
 from offbeat.core.errors import SettingError
 
-Labels = npt.NDArray[np.integer]
-"""The label of each sample, [N]: any integers."""
+Labels = npt.NDArray[np.integer]  # the label of each sample, [N]: any integers
 
-Shards = npt.NDArray[np.int64]
-"""[n, N // n], row i the indices of agent i's samples."""
+Shards = npt.NDArray[np.int64]  # [n, N // n], row i the indices of agent i's samples
 
 
 @dataclass(frozen=True, eq=False)

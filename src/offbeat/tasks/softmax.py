@@ -20,23 +20,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from offbeat.core.errors import SettingError
 from offbeat.core.system import native
 from offbeat.core.system.kernel import Gradient
 from offbeat.tasks.data import DataSet
 
 FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
-LANES, LINE = 16, 64
-"""What a row of pixels is padded to: floats to whole vectors, bytes to whole lines of the caches."""
-
-SCALES = (255, 16, 1)
-"""Pixels that are all multiples of one of these fractions are bytes: a quarter of the memory traffic."""
-
-BLOCK = 4096
-"""Samples that are turned into bytes at a time."""
-
-EPSILON = 2.0**-24
-"""The largest relative error of one rounding in float32."""
-
+LANES, LINE = 16, 64  # a row of pixels is padded: floats to whole vectors, bytes to whole lines of caches
+SCALES = (255, 16, 1)  # multiples of one of these fractions are kept as bytes: a quarter of the traffic
+BLOCK = 4096  # samples that are turned into bytes at a time
+EPSILON = 2.0**-24  # the largest relative error of one rounding in float32
 FINE, MEMORY, SAMPLE, ROW = range(4)
 
 
@@ -94,9 +87,11 @@ class Samples:
             rows, outs: int64 [m]
             index: int64 [m, B]
 
-        Raises IndexError if one of these points at nothing.
+        Raises IndexError if one of these points at nothing, SettingError if there are not as many of each.
         """
         m, batch = index.shape
+        if not len(rows) == len(outs) == m:
+            raise SettingError(f"Got {len(rows)} rows, {len(outs)} to write and {m} minibatches.")
         source, to = ((p.data_ptr(), len(p), r.ctypes.data) for p, r in ((pool, rows), (out, outs)))
         _refuse_code(self._gradients(self._at, *source, *to, m, index.ctypes.data, batch, 2 * reg))
 
@@ -150,7 +145,9 @@ def _pixels(x: Tensor) -> tuple[int, Tensor]:
     """(k, bytes) where every pixel is byte / k; else (0, floats). Rows end in zeros; bytes begin lines."""
     for scale in SCALES:
         if _multiples(x[:BLOCK], scale):  # mostly decides; the whole is seen to below
-            rows = _aligned(len(x), -(-x.shape[1] // LINE) * LINE)
+            stride = -(-x.shape[1] // LINE) * LINE
+            room = torch.zeros(len(x) * stride + LINE, dtype=torch.uint8)
+            rows = room[-room.data_ptr() % LINE :][: len(x) * stride].view(len(x), stride)
             for at in range(0, len(x), BLOCK):
                 block = x[at : at + BLOCK]
                 if not _multiples(block, scale):
@@ -166,13 +163,6 @@ def _pixels(x: Tensor) -> tuple[int, Tensor]:
 def _multiples(x: Tensor, scale: int) -> bool:
     whole = (x * scale).round_()
     return bool((whole >= 0).all() and (whole <= 255).all() and torch.equal(whole / scale, x))
-
-
-def _aligned(count: int, stride: int) -> Tensor:
-    """Zero bytes [count, stride], of which the first begins a line."""
-    room = torch.zeros(count * stride + LINE, dtype=torch.uint8)
-    begin = -room.data_ptr() % LINE
-    return room[begin : begin + count * stride].view(count, stride)
 
 
 def _refuse_code(code: int) -> None:

@@ -10,22 +10,15 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-READING = 0.05
-"""Seconds that output is read before anything else is looked at again: an agent may print without pause."""
-
-POLLED = 0.05
-"""Seconds between looks at processes of which the kernel does not report the end."""
-
-CHUNK, LONGEST = 1 << 10, 1 << 14
-"""Bytes that are read at once, and of a line: a longer one is broken."""
-
-REMEMBERED = 40
-"""Lines of an agent's output that an error report may quote."""
+READING = 0.05  # seconds that output is read before anything else: an agent may print without pause
+POLLED = 0.05  # seconds between looks at processes of which the kernel does not report the end
+CHUNK, LONGEST = 1 << 10, 1 << 14  # bytes that are read at once, and of a line: a longer one is broken
+REMEMBERED = 40  # lines of an agent's output that an error report may quote
 
 OnOutput = Callable[[int, str], None]
 
@@ -175,7 +168,17 @@ class Children:
                 printed.append(key.data[1])
             else:
                 ended.append(key.data[1])
-        self._read(printed)
+        # A little of each, round and round, until the time is over; who was not read then is next.
+        waiting, end = (
+            deque(sorted(printed, key=lambda child: child.output.read_at)),
+            time.monotonic() + READING,
+        )
+        while waiting and time.monotonic() < end:
+            child = waiting.popleft()
+            if child.output.read():
+                waiting.append(child)
+            elif child.output.ended:  # the process may live on
+                self.selector.unregister(child.output.handle)
         for child in unreported:
             if os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
                 ended.append(child)  # its exit code is still to be had
@@ -184,14 +187,12 @@ class Children:
         return ended
 
     def signal(self, number: signal.Signals, agents: Sequence[int] | None = None) -> None:
-        """Send a signal to these agents, or to all."""
         for agent in self.running if agents is None else agents:
             if agent in self.running:
                 with suppress(ProcessLookupError):
                     self.running[agent].process.send_signal(number)
 
     def close(self) -> None:
-        """Kill whatever still runs."""
         self.signal(signal.SIGKILL)
         for child in [*self.running.values()]:
             self._close(child)
@@ -210,17 +211,6 @@ class Children:
             os.close(child.pidfd)
         child.process.stdout.close()
         del self.running[child.agent]
-
-    def _read(self, children: Iterable[Child]) -> None:
-        """A little of each, round and round, until the time is over; who was not read then is next."""
-        waiting = deque(sorted(children, key=lambda child: child.output.read_at))
-        end = time.monotonic() + READING
-        while waiting and time.monotonic() < end:
-            child = waiting.popleft()
-            if child.output.read():
-                waiting.append(child)
-            elif child.output.ended:  # the process may live on
-                self.selector.unregister(child.output.handle)
 
 
 def pidfd(pid: int) -> int | None:

@@ -32,14 +32,11 @@ from offbeat.engines.live.shm import run_folder
 FAILED: Literal["FAILED"] = "FAILED"
 Status = Literal["ok", "warning", "FAILED"]
 
-MODEL, COPIES = 100e6, 3
-"""Bytes of the model that room is counted in, and how many copies of it an agent's register holds."""
-AGENT = 300e6 + 7 * MODEL
-"""Bytes of memory of an agent: Python with torch; parameters, gradient, two moments and the register."""
+MODEL, COPIES = 100e6, 3  # bytes of the model that room is counted in; its copies in an agent's register
+AGENT = 300e6 + 7 * MODEL  # bytes: Python with torch; parameters, gradient, two moments and the register
 FILES, FEW_FILES = 64, 1024
 TASKS, FEW_TASKS = 8, 64
-THREADS = 4
-"""Threads of one agent: its own two, and what torch starts."""
+THREADS = 4  # threads of one agent: its own two, and what torch starts
 SIMULATE = "simulate: offbeat compare runs anywhere"
 
 
@@ -90,9 +87,6 @@ def _guarded(check: Callable[[], Check]) -> Check:
         return Check("warning", said, "that this can be looked at", "see by hand")
 
 
-# -- software --------------------------------------------------------------------------------------
-
-
 def platform_() -> Check:
     """Linux on x86-64: the registers need the order of stores that it keeps."""
     found = f"{platform.system()} on {platform.machine()}"
@@ -104,12 +98,12 @@ def platform_() -> Check:
 
 def python() -> Check:
     """The version that the package requires, and not one that it was never tried with."""
-    got, about = platform.python_version(), metadata.metadata("offbeat")
-    known = sorted(re.findall(r"Python :: (\d+\.\d+)", str(about)), key=_numbers)
-    span = f"{known[0]} to {known[-1]}"
-    if _numbers(got)[:2] < _numbers(known[0]):
+    got, about = platform.python_version(), str(metadata.metadata("offbeat"))
+    known = sorted(map(_numbers, re.findall(r"Python :: (\d+\.\d+)", about)))
+    span = " to ".join(".".join(map(str, each)) for each in (known[0], known[-1]))
+    if _numbers(got)[:2] < known[0]:
         return Check(FAILED, got, span, "install a newer Python")
-    if _numbers(got)[:2] > _numbers(known[-1]):
+    if _numbers(got)[:2] > known[-1]:
         return Check("warning", got, span, "try; if something fails, use one of these versions")
     return Check("ok", got, span)
 
@@ -158,11 +152,8 @@ def compiled(functions: Mapping[str, Callable[[], str]]) -> Check:
 def cuda() -> Check:
     if not torch.cuda.is_available():
         return Check("ok", "none; models train on the CPU", "either")
-    names = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    return Check("ok", f"{', '.join(names)}; live runs mix models on the CPU", "either")
-
-
-# -- room ------------------------------------------------------------------------------------------
+    names = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
+    return Check("ok", f"{names}; live runs mix models on the CPU", "either")
 
 
 def shared_memory() -> Check:
@@ -178,11 +169,11 @@ def shared_memory() -> Check:
         return Check(FAILED, found, expected, "chmod 1777 /dev/shm, as root; or free some room in it")
     free = shutil.disk_usage(folder).free
     fit = max(0, int(free / (COPIES * MODEL)) - 1)  # the model that all start from is there as well
-    found = f"{free / 1e6:,.0f} MB free in {folder}: {fit} agent{'s' * (fit != 1)} with a model of 100 MB"
-    enlarge = "docker run --shm-size=8g (its default is 64 MB); elsewhere: mount -o remount,size=8G /dev/shm"
+    found = f"{free / 1e6:,.0f} MB free in {folder}: {_counted(fit, 'agent')} with a model of 100 MB"
+    do = "docker run --shm-size=8g (its default is 64 MB); elsewhere: mount -o remount,size=8G /dev/shm"
     if free < 1e6:
-        return Check(FAILED, found, expected, f"offbeat doctor --sweep; in Docker: {enlarge}")
-    return Check("ok", found, expected) if fit >= 2 else Check("warning", found, expected, enlarge)
+        return Check(FAILED, found, expected, f"offbeat doctor --sweep; {do}")
+    return Check("ok", found, expected) if fit >= 2 else Check("warning", found, expected, do)
 
 
 def open_files() -> Check:
@@ -204,10 +195,18 @@ def processes() -> Check:
     if limit is not None:
         left.append(limit - (used or 0))
     room = min(left, default=float("inf"))
-    fit = f"room for {room:,.0f} more threads, {max(0, room) // THREADS:,.0f} agents"
-    found = fit if left else "no limit"
+    agents = f"{max(0, room) // THREADS:,.0f} agents"
+    found = f"room for {room:,.0f} more threads, {agents}" if left else "no limit"
     do = "ulimit -u 4096; in a container: docker run --pids-limit=4096; or end some processes"
     return _enough(room, TASKS, FEW_TASKS, found, do)
+
+
+def _own_threads() -> int:
+    count = 0
+    for entry in machine.PROC.glob("[0-9]*"):
+        with suppress(OSError):
+            count += len([*entry.glob("task/*")]) if entry.stat().st_uid == os.getuid() else 0
+    return count
 
 
 def ends() -> Check:
@@ -217,13 +216,13 @@ def ends() -> Check:
 
 def cores() -> Check:
     """The cores that may be used, and how many threads every agent will use."""
-    have = float(machine.cores())
-    found, share = f"{have:g} core{'s' * (have != 1)}", machine.cpu_share()
+    have, share = float(machine.cores()), machine.cpu_share()
+    found = _counted(have, "core")
     if share is not None and share < have:
         have, found = share, f"{found}, of which the container may use {share:g}"
     asked = os.environ.get("OMP_NUM_THREADS", "1").partition(",")[0].strip()
     threads = int(asked) if asked.isdecimal() and int(asked) else 1
-    found += f"; {threads} thread{'s' * (threads != 1)} an agent"
+    found += f"; {_counted(threads, 'thread')} an agent"
     if threads > 1 and 2 * threads > have:
         return Check("warning", found, "a core for every thread of two agents", "unset OMP_NUM_THREADS")
     found += f": up to {max(1, int(have // threads))} at full speed"
@@ -249,32 +248,25 @@ def _enough(have: float, least: float, plenty: float, found: str, do: str) -> Ch
     return Check("warning" if have >= least else FAILED, found, expected, do)
 
 
-def _own_threads() -> int:
-    count = 0
-    for entry in machine.PROC.glob("[0-9]*"):
-        with suppress(OSError):
-            count += len([*entry.glob("task/*")]) if entry.stat().st_uid == os.getuid() else 0
-    return count
-
-
-# -- time, what is left, and the self-test ---------------------------------------------------------
+def _counted(count: float, what: str) -> str:
+    return f"{count:g} {what}{'s' * (count != 1)}"
 
 
 def clock() -> Check:
     """One clock for all processes, that never goes back; and how late a sleeper wakes."""
     info, expected = time.get_clock_info("monotonic"), "one clock for all processes, in steps of 1 us or less"
-    stamps = [time.monotonic_ns() for _ in range(2000)]
-    late = []
+    stamps, late = [time.monotonic_ns() for _ in range(2000)], []
     for _ in range(20):
         began = time.monotonic_ns()
         time.sleep(1e-3)
         late.append((time.monotonic_ns() - began) / 1e6 - 1)
+    late.sort()
     found = (
-        f"{info.implementation}, steps of {1e9 * info.resolution:g} ns; woken {max(late):.1f} ms late at most"
+        f"{info.implementation}, steps of {1e9 * info.resolution:g} ns; woken up to {late[-1]:.1f} ms late"
     )
     if stamps != sorted(stamps) or not info.monotonic:
         return Check(FAILED, f"{found}; it goes back", expected, f"use another machine, or {SIMULATE}")
-    if info.resolution > 1e-6 or sorted(late)[10] > 10:
+    if info.resolution > 1e-6 or late[10] > 10:
         do = "with offbeat live, take a larger --unit; end other programs"
         return Check("warning", found, expected, do)
     return Check("ok", found, expected)
@@ -289,7 +281,7 @@ def left_overs(remove: bool) -> Check:
         (folder.remove if remove else folder.lock.release)()
     if not paths:
         return Check("ok", "none", "none")
-    found = f"{len(paths)} folder{'s' * (len(paths) != 1)} of dead runs, {size / 1e6:.1f} MB"
+    found = f"{_counted(len(paths), 'folder')} of dead runs, {size / 1e6:.1f} MB"
     if not remove:
         do = "offbeat doctor --sweep removes them, and so does the next run"
         return Check("warning", found, "none", do)
@@ -301,13 +293,11 @@ def left_overs(remove: bool) -> Check:
 def self_test() -> Check:
     """Two processes, started as agents are, read each other's registers while these are written."""
     expected = f"two processes that read whole models of each other, {selftest.READS} times"
-    began = time.monotonic()
+    began, do = time.monotonic(), "see to the checks above; if all are ok, report it with this output"
     try:
         wrong = selftest.run()
     except (OffbeatError, OSError) as error:
-        return Check(FAILED, str(error), expected, "see shared memory, above")
+        wrong, do = str(error), "see shared memory, above"
     if wrong:
-        return Check(
-            FAILED, wrong, expected, "see to the checks above; if all are ok, report it with this output"
-        )
+        return Check(FAILED, wrong, expected, do)
     return Check("ok", f"two processes exchanged models, in {time.monotonic() - began:.1f} s", expected)

@@ -22,17 +22,10 @@ from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, 
 from offbeat.engines.live.shm.run_folder import make_run_folder, sweep
 from offbeat.engines.trace import Trace
 
-BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before an agent's first, second, ... restart."""
-
-PATIENCE = 30.0
-"""Seconds that an agent has to end when it is asked to."""
-
-TICK = 0.25
-"""Seconds between looks at what nobody reports."""
-
-KEPT = [Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED, Row.SKIPPED]
-"""What the rows of an agent count in all its lives."""
+BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before an agent's first, second, ... restart
+PATIENCE = 30.0  # seconds that an agent has to end when it is asked to
+TICK = 0.25  # seconds between looks at what nobody reports
+KEPT = [Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED, Row.SKIPPED]  # counted in all lives of an agent
 
 
 class RunFailed(OffbeatError):
@@ -111,7 +104,6 @@ class Launcher:
         return self.began and all(path.exists() for path in self.logs)
 
     def trace(self) -> Trace:
-        """What happened, once `run` is over."""
         return merged(self.logs, self.settings.record())
 
     # -- what happens ------------------------------------------------------------------------------
@@ -199,7 +191,6 @@ class Launcher:
             self._stop()
 
     def _stop(self, reason: str = "") -> None:
-        """Ask everybody to save and end."""
         self.reason = self.reason or reason
         if self.board.order < Order.STOP:
             self._ask(Order.STOP)

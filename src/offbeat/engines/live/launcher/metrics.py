@@ -34,14 +34,10 @@ from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.register import SLOTS
 
-EVERY, SHORTEST, CONSENSUS_EVERY, SPARED = 1.0, 0.1, 5 * 10**9, 50
-"""Seconds between looks, and that give a rate; ns between looks at the models, at most one part in SPARED."""
-
-LARGEST = 256_000_000
-"""Bytes of all models together, beyond which they are not copied."""
-
+EVERY, SHORTEST = 1.0, 0.1  # seconds between looks, and that give a rate
+CONSENSUS_EVERY, SPARED = 5 * 10**9, 50  # ns between looks at models, which take one part in SPARED at most
+LARGEST = 256_000_000  # bytes of all models together, beyond which they are not copied
 SCALARS = ("loss", "rate", "age", "waited", "metric")
-FLOAT_FIELDS = {"loss": Row.LOSS, "metric": Row.METRIC, "age": Row.AGE}
 COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
 
 
@@ -53,14 +49,12 @@ class Metrics:
         folder: where metrics.jsonl goes; lines are appended
         tensorboard: the folder for TensorBoard's files; None: none. Raises SettingError if it cannot be
         rows: the lines of the last look
-        consensus: the newest number of that name
         error: the first thing that could not be written, if any; the run goes on
     """
 
     folder: Path
     tensorboard: Path | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
-    consensus: float | None = None
     error: str = ""
 
     def __post_init__(self) -> None:
@@ -94,7 +88,6 @@ class Metrics:
         return [*filter(None, (said, self.error))]
 
     def close(self) -> None:
-        """Close the files."""
         if self._handle >= 0:
             os.close(self._handle)
         self._draw(lambda writer: writer.close())
@@ -104,9 +97,7 @@ class Metrics:
         began = time.monotonic_ns()
         if began < self._models_at and not self._over:
             return None
-        found = consensus_of(launcher)
-        self.consensus = self.consensus if found is None else found
-        ended = time.monotonic_ns()
+        found, ended = consensus_of(launcher), time.monotonic_ns()
         self._models_at = ended + max(CONSENSUS_EVERY, SPARED * (ended - began))
         return found
 
@@ -125,10 +116,11 @@ class Metrics:
 
     def _show(self, writer: Any) -> None:
         for row in self.rows:
-            for name in SCALARS if row["agent"] else (*SCALARS, "consensus"):
-                where = "all" if name == "consensus" else f"agent-{row['agent']}"
-                if row[name] is not None:
-                    writer.add_scalar(f"{where}/{name}", row[name], round(row["time"]))
+            named = {f"agent-{row['agent']}/{name}": row[name] for name in SCALARS}
+            named |= {} if row["agent"] else {"all/consensus": row["consensus"]}
+            for name, value in named.items():
+                if value is not None:
+                    writer.add_scalar(name, value, round(row["time"]))
 
     def _draw(self, what: Callable[[Any], None]) -> None:
         """For TensorBoard, whose writer has a thread of its own, and raises what that met, whatever it is."""
@@ -175,16 +167,16 @@ def consensus_of(launcher: Launcher) -> float | None:
 
 def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: float) -> dict[str, Any]:
     """One agent: its counters now and at the last look, and the seconds in between."""
-    numbers = launcher.board.numbers[i]
+    row, floats = launcher.board.rows[i], launcher.board.numbers[i]
     steps, waited, mixed = (new - old for new, old in zip(now, before, strict=True))
     resumed = before[0] == 0 and launcher.elapsed > 0  # its steps of before appear all at once
-    said = {name: _finite(numbers[row]) for name, row in FLOAT_FIELDS.items()}
     return {
-        "agent": i, "state": state_of(launcher, i), "step": now[0], **said,
-        "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed,
-        "waited": now[1] / 1e9,
+        "agent": i, "state": state_of(launcher, i), "step": now[0],
+        "loss": _finite(floats[Row.LOSS]), "metric": _finite(floats[Row.METRIC]),
+        "age": _finite(floats[Row.AGE]),
+        "rate": None if resumed or passed < SHORTEST else max(0, steps) / passed, "waited": now[1] / 1e9,
         "mixing": None if passed < SHORTEST else min(1.0, max(0.0, (mixed - waited) / 1e9 / passed)),
-        "restarts": launcher.restarts[i], "skipped": int(launcher.board.rows[i, Row.SKIPPED]),
+        "restarts": launcher.restarts[i], "skipped": int(row[Row.SKIPPED]),
     }  # fmt: skip
 
 
@@ -200,5 +192,4 @@ def _writer(folder: Path) -> Any:
     except ImportError:
         raise SettingError("Writing for TensorBoard needs more: pip install offbeat[tensorboard].") from None
     except OSError as error:
-        said = f"Cannot write TensorBoard's files to {folder}: {error.strerror or error}."
-        raise SettingError(said) from None
+        raise SettingError(f"Cannot write TensorBoard to {folder}: {error.strerror or error}.") from None

@@ -14,9 +14,7 @@ from offbeat.engines.live.node.log import read
 
 RUNS = Path("offbeat-runs")
 
-SERIES = "live.json"
-"""What `offbeat live` was asked for; the folders of its runs lie beside it."""
-
+SERIES = "live.json"  # what `offbeat live` was asked for; the folders of its runs lie beside it
 OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
         "checkpoints/agent-*/*.safetensors", NAME)  # fmt: skip
 """What we write into it."""
@@ -103,7 +101,6 @@ def named(out: Path | None) -> Path:
 
 
 def begun(folder: Path) -> bool:
-    """Whether a run's agents have done anything yet."""
     return any(path.stat().st_size for path in folder.glob("agent-*.trace"))
 
 
@@ -149,7 +146,6 @@ def why_not_resumable(folder: Path, agents: int, together: bool, do: str = "") -
 
 
 def what_is_left(folder: Path) -> str:
-    """What can be done with a run that has failed."""
     if not _checkpointed(folder):
         return "No agent had saved a checkpoint yet (--checkpoint-every)."
     saved = f"What was saved is there: 'offbeat export {folder}' writes the model."

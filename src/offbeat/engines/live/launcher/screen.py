@@ -19,14 +19,9 @@ from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics, state_of
 from offbeat.engines.live.shm.board import Row
 
-DRAWN_EVERY, SAID_EVERY = 0.25, 10.0
-"""Seconds between drawings, and between lines where there is no terminal."""
-
-HELD = 10_000
-"""Lines of output that wait for the next drawing, at most."""
-
-PATIENCE, STEPS = 5.0, 10.0
-"""An agent is slow when its last step was longer ago than so many seconds and so many mean steps."""
+DRAWN_EVERY, SAID_EVERY = 0.25, 10.0  # seconds between drawings, and between lines where there is no terminal
+HELD = 10_000  # lines of output that wait for the next drawing, at most
+PATIENCE, STEPS = 5.0, 10.0  # slow is who has made no step for so many seconds and so many mean steps
 
 COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, "waited": 7, "restarts": 8,
            "skipped": 7}  # fmt: skip
@@ -46,10 +41,10 @@ class Screen:
         self.console, self.out, self.about = console, out, ""
         self._live: Live | None = None
         self._held: deque[Text] = deque(maxlen=HELD)
+        self._lost = 0  # lines for which there was no room
+        self._last: tuple[Launcher, Metrics] | None = None
         self._drawn, self._entered = 0.0, time.monotonic()
         self._said = self._entered
-        self._last: tuple[Launcher, Metrics] | None = None
-        self._lost = 0  # lines for which there was no room
         self._paces: dict[int, tuple[int, int, int]] = {}
 
     def __enter__(self) -> Screen:
@@ -68,27 +63,24 @@ class Screen:
 
     def print(self, line: str | Text) -> None:
         """Show a line of output; above the table it appears with the next drawing."""
-        line = Text(line) if isinstance(line, str) else line
         if self._live is None or not self._on_terminal(self.out):
-            self._try(self.out, lambda: self.out.print(line, soft_wrap=True))
-            return
-        self._lost += len(self._held) == HELD
-        self._held.append(line)
+            self._print(self.out, line)
+        else:
+            self._lost += len(self._held) == HELD
+            self._held.append(Text(line) if isinstance(line, str) else line)
 
     def update(self, launcher: Launcher, metrics: Metrics) -> None:
         """Draw, if it is time to. A terminal that has been stopped (Ctrl-S) stops nothing but this."""
-        self._last, now = (launcher, metrics), time.monotonic()
-        if self._live is None:
-            if now - self._said >= SAID_EVERY:
-                self._said = now
-                for line in _unfinished(launcher, range(launcher.board.n)):
-                    self.print(line)
-                said = Text(self.summary(launcher, metrics))
-                self._try(self.console, lambda: self.console.print(said, soft_wrap=True))
-        elif now - self._drawn >= DRAWN_EVERY and self._writable():
+        self._last, now, live = (launcher, metrics), time.monotonic(), self._live
+        if live is None and now - self._said >= SAID_EVERY:
+            self._said = now
+            for line in _unfinished(launcher, range(launcher.board.n)):
+                self.print(line)
+            self._print(self.console, self.summary(launcher, metrics))
+        elif live is not None and now - self._drawn >= DRAWN_EVERY and self._writable():
             self._drawn = now
             self._show_held()
-            live, drawn = self._live, self._drawing(launcher, metrics)
+            drawn = self._drawing(launcher, metrics)
             self._try(self.console, lambda: live.update(drawn, refresh=True))
 
     def summary(self, launcher: Launcher, metrics: Metrics) -> str:
@@ -130,9 +122,17 @@ class Screen:
             table.add_column(name, justify=justify, no_wrap=True, min_width=min(4, width))
         n, room = launcher.board.n, max(0, height - 3)
         states = [self.describe(launcher, i) for i in range(n)]
-        shown = sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])  # first who is not well
+        shown = sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])
         for i in shown:
-            cells = self._cells(launcher, metrics, i) | {"state": states[i]}
+            row, rows = metrics.rows[i] if i < len(metrics.rows) else {}, launcher.board.rows[i]
+            loss, rate = row.get("loss"), row.get("rate")
+            cells = {
+                "agent": str(i), "state": states[i], "steps": f"{int(rows[Row.STEPS]):,}",
+                "rate": "-" if rate is None else f"{rate:.1f}/s",
+                "loss": "-" if loss is None else f"{loss:.4g}", "age": _seconds(row.get("age")),
+                "waited": _seconds(row.get("waited")), "restarts": str(launcher.restarts[i]),
+                "skipped": str(int(rows[Row.SKIPPED])),
+            }  # fmt: skip
             table.add_row(*(Text(cells[name], overflow="ellipsis") for name in names))
         unfinished = _unfinished(launcher, shown)[: max(0, room - len(shown))]
         for line in unfinished:
@@ -140,23 +140,17 @@ class Screen:
         below = self.summary(launcher, metrics) + (f" ({n - room} agents not shown)" if n > room else "")
         return Group(*([table] if room else []), *unfinished, Text(below, no_wrap=True, overflow="ellipsis"))
 
-    def _cells(self, launcher: Launcher, metrics: Metrics, i: int) -> dict[str, str]:
-        row = metrics.rows[i] if i < len(metrics.rows) else {}
-        loss, rate = row.get("loss"), row.get("rate")
-        return {
-            "agent": str(i), "steps": f"{int(launcher.board.rows[i, Row.STEPS]):,}",
-            "rate": "-" if rate is None else f"{rate:.1f}/s", "loss": "-" if loss is None else f"{loss:.4g}",
-            "age": _seconds(row.get("age")), "waited": _seconds(row.get("waited")),
-            "restarts": str(launcher.restarts[i]), "skipped": str(int(launcher.board.rows[i, Row.SKIPPED])),
-        }  # fmt: skip
-
     def _show_held(self) -> None:
         if self._held:
             lost = f"({self._lost:,} lines are in the agents' files only)\n" if self._lost else ""
             lines = Text.assemble(lost, Text("\n").join(self._held))
             self._held.clear()
             self._lost = 0
-            self._try(self.console, lambda: self.console.print(lines, soft_wrap=True))
+            self._print(self.console, lines)
+
+    def _print(self, console: Console, what: str | Text) -> None:
+        text = Text(what) if isinstance(what, str) else what
+        self._try(console, lambda: console.print(text, soft_wrap=True))
 
     def _try(self, console: Console, write: Callable[[], object]) -> None:
         """Where nothing can be shown any more, nothing is; the run goes on."""

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -16,27 +17,24 @@ from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import make_run_folder
 from offbeat.engines.live.shm.wire import Layout, Tag
 
-READS, LENGTH, PATIENCE = 300, 10_000, 60.0
-"""How often each process reads, numbers in a model, seconds that it may take."""
+READS, LENGTH, PATIENCE = 300, 10_000, 60.0  # reads of each process, numbers in a model, seconds at most
 
 
 def run() -> str:
     """What went wrong; empty if nothing did. Raises SharedMemoryError or OSError where there is none."""
-    room = make_run_folder({})
-    said: list[str] = []
+    room, said = make_run_folder({}), list[str]()
     end, succeeded = time.monotonic() + PATIENCE, 0
+
+    def tell(agent: int, line: str) -> None:
+        said.append(f"[{agent}] {line}")
+
     try:
-        bell = Bell(room.path, LAUNCHER)
-        children = Children(bell.handle, lambda agent, line: said.append(f"[{agent}] {line}"))
-        try:
+        with closing(Bell(room.path, LAUNCHER)) as bell, closing(Children(bell.handle, tell)) as children:
             for i in (0, 1):
                 environment = {"OFFBEAT_RUN": str(room.path), "OFFBEAT_RANK": str(i), "OMP_NUM_THREADS": "1"}
                 children.start(i, 1, ["-m", __name__], environment, room.path / f"agent-{i}.log")
             while children.running and time.monotonic() < end:
                 succeeded += sum(child.process.returncode == 0 for child in children.wait(0.25))
-        finally:
-            children.close()
-            bell.close()
     except OSError as error:
         said.append(f"{type(error).__name__}: {error}")
     finally:
@@ -60,14 +58,12 @@ def exchange() -> None:
         other = folder / f"register.{1 - me}"
         if theirs is None and other.exists():
             theirs = Register.attach(other)
-        found = 0 if theirs is None else theirs.newest
-        if theirs is None or found == 0:
-            continue
-        _, (x,), _ = theirs.copy()
-        numbers, low, high = x.parts[0], float(x.parts[0].min()), float(x.parts[0].max())
-        if not bool((numbers == numbers[0]).all()) or low < found:
-            sys.exit(f"read a torn or stale model: {low:g} to {high:g}, not {found}")
-        seen += 1
+        if theirs is not None and (found := theirs.newest) > 0:
+            _, (x,), _ = theirs.copy()
+            low, high = map(float, x.parts[0].aminmax())
+            if not found <= low == high:
+                sys.exit(f"read a torn or stale model: {low:g} to {high:g}, not {found}")
+            seen += 1
 
 
 if __name__ == "__main__":

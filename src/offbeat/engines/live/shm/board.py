@@ -29,8 +29,7 @@ from offbeat.engines.live.shm.wire import SharedMemoryError
 
 MAGIC = 0x6F6666626F617232
 HEAD, CHANGES, ROW = 8, 16384, 32
-MOST = CHANGES // 2
-"""Agents of a run at most: all of them come, and have to be able to go."""
+MOST = CHANGES // 2  # agents of a run at most: all of them come, and have to be able to go
 
 
 class Order(IntEnum):
@@ -76,8 +75,7 @@ class Row(IntEnum):
 
 FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE]
 
-Cells: TypeAlias = "memoryview[Any]"
-"""Words of 8 bytes in shared memory. Storing one is a single store of the processor, as through numpy."""
+Cells: TypeAlias = "memoryview[Any]"  # words of 8 bytes; storing one is a single store of the processor
 
 
 class Board:
@@ -128,7 +126,6 @@ class Board:
 
     @property
     def membership(self) -> int:
-        """How many changes of the membership there have been."""
         return self.words[3]
 
     @property
@@ -154,8 +151,7 @@ class Board:
         return [*zip(words[::2], words[1::2], strict=True)]
 
 
-LAUNCHER = -1
-"""Whose bell is the launcher's."""
+LAUNCHER = -1  # whose bell is the launcher's
 
 
 class Bell:

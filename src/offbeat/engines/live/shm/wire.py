@@ -28,8 +28,7 @@ from offbeat.core.vector import Parts, Stamp, Vector
 
 ALIGN = 64
 
-Words = tuple[Any, ...]
-"""The numbers before the vectors: tag, numbers, stamps."""
+Words = tuple[Any, ...]  # the numbers before the vectors: tag, numbers, stamps
 
 
 class SharedMemoryError(OffbeatError):
@@ -63,8 +62,7 @@ class Tag(NamedTuple):
 TAG = struct.Struct("<qqdd")
 NO_STAMP = (-1, -1)
 
-Shape = tuple[tuple[str, int], ...]
-"""Of a vector: dtype and length of each part."""
+Shape = tuple[tuple[str, int], ...]  # of a vector: dtype and length of each part
 
 
 @dataclass(frozen=True)
