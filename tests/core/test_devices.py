@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import offbeat
 from offbeat import SettingError, tasks
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app
 from offbeat.core.system import devices, kernel
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment

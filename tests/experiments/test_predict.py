@@ -12,8 +12,7 @@ from recorded import simulated
 from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
-from offbeat.cli.commands import main
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app, main
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting

@@ -201,9 +201,7 @@ def test_the_examples_are_what_they_say() -> None:
     assert evaluation["grid"] == {"skew": [0, 0.5, 1], "case": list(CASES), "algorithm": list(ALGORITHMS)}
     digits = evaluation | {"fixed": evaluation["fixed"] | {"task": "digits"}}
     assert len(points(digits)) == 75
-    lines = (
-        line.replace("\\[", "[").strip() for line in (cli_sweep.sweep_command.__doc__ or "").splitlines()
-    )
+    lines = (line.replace("\\[", "[").strip() for line in (cli_sweep.sweep.__doc__ or "").splitlines())
     example = [line for line in lines if line.startswith("[") or " = " in line]
     assert len(points(tomllib.loads("\n".join(example)))) == 30
 

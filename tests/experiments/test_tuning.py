@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import offbeat
 from offbeat import Curve, Run, SettingError
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app
 from offbeat.experiments.tuning import AWAY, ROUNDS, Search, TuneSettings, between, level, unstable
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 20.0, "case": "combined"}

@@ -17,8 +17,7 @@ from typer.main import get_command
 from warm import finished, needs_shared_memory
 
 import offbeat
-import offbeat.cli.commands  # which completes the app
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app
 from offbeat.core.system.devices import one_thread
 
 ROOT = Path(__file__).parents[2]

@@ -34,7 +34,7 @@ LIVE = {
     ),
 }
 
-COMMANDS = ("compare", "launch", "list_", "live", "options", "predict", "sweep", "tools")
+COMMANDS = ("commands", "compare", "launch", "live", "options", "predict", "sweep", "tools")
 
 ONLY = {
     "pickle": {"offbeat.engines.sim.checks"},

@@ -19,8 +19,7 @@ import torch
 from typer.testing import CliRunner
 from warm import needs_shared_memory, plant
 
-import offbeat.cli.commands  # noqa: F401  (registers them)
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app
 from offbeat.core.system import kernel, locks, machine
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher import children, doctor, selftest

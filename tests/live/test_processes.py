@@ -21,14 +21,12 @@ from typer.testing import CliRunner
 from user_scripts import EXAMPLES, UNTIL_BACK
 from warm import Started, alive, finished, needs_shared_memory, plant, start, until
 
-import offbeat.cli.commands  # noqa: F401  (registers them)
-from offbeat.cli import launch as cli_launch
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import locks
 from offbeat.core.system.lifeline import readable
 from offbeat.engines.events import Rejoined, rows_of
-from offbeat.engines.live.launcher import children
+from offbeat.engines.live.launcher import children, outfolder
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.node.log import merged
 from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
@@ -405,7 +403,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
     how = {"max_restarts": 3, "checkpoint_every": 5, "fault": []}
     Path("out").mkdir()
     Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
-    monkeypatch.setattr(cli_launch, "refuse_unresumable", lambda *_: None)
+    monkeypatch.setattr(outfolder, "refuse_unresumable", lambda *_: None)
     lock = locks.take(tmp_path / "out")
     assert lock is not None
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import offbeat
 from offbeat import ADSGD, Algorithm, Comparison, Quadratic
-from offbeat.cli.compare import app
+from offbeat.cli.commands import app
 from offbeat.core.settings import declared
 from offbeat.experiments.experiment import Experiment
 from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary

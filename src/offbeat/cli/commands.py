@@ -4,31 +4,52 @@ import errno
 import io
 import os
 import sys
+from typing import Annotated
 
+import typer
 from rich.text import Text
 
-from offbeat.cli import launch as cli_launch
-from offbeat.cli import list_ as cli_list
-from offbeat.cli import live as cli_live
-from offbeat.cli import predict as cli_predict
-from offbeat.cli import sweep as cli_sweep
-from offbeat.cli import tools as cli_tools
-from offbeat.cli.compare import app
-from offbeat.cli.console import Out
-from offbeat.cli.options import flowing
+from offbeat.cli.compare import compare
+from offbeat.cli.console import complain
+from offbeat.cli.launch import launch, replay
+from offbeat.cli.live import live
+from offbeat.cli.options import flowing, option
+from offbeat.cli.predict import predict
+from offbeat.cli.sweep import sweep
+from offbeat.cli.tools import doctor, export, list_
 from offbeat.core.errors import DiskError, OffbeatError, failed
+from offbeat.results.values import VERSION
 
 PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
 """What goes wrong while standard output is written; where it is a file, the error names it."""
 
-cli_launch.register(app)
-cli_list.register(app)
-cli_live.register(app)
-cli_predict.register(app)
-cli_sweep.register(app)
-cli_tools.register(app)
-for each in app.registered_commands:
-    each.help = flowing(each.callback.__doc__ or "") if each.callback is not None else None
+app = typer.Typer(
+    name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"offbeat {VERSION}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, option(None, "Print the version.", "--version", callback=_version, is_eager=True)]
+
+
+@app.callback()
+def offbeat(version: Version = False) -> None:
+    """Asynchronous decentralized SGD: compare algorithms under controlled delays.
+
+    Start with [bold]offbeat compare --case combined[/bold], then see [bold]offbeat list[/bold].
+    """
+
+
+for each in (compare, launch, replay, list_, live, predict, sweep, export, doctor):
+    name, about = each.__name__.removesuffix("_"), flowing(each.__doc__ or "")
+    how = {"allow_interspersed_args": each is not launch}  # what follows is the script's
+    app.command(name, help=about, context_settings=how)(each)
 
 
 def main() -> None:
@@ -49,5 +70,5 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OffbeatError as error:
-        Out(stderr=True).print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        complain(Text.assemble(("Error: ", "bold red"), str(error)))
         sys.exit(error.exit_code)

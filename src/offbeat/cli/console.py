@@ -9,16 +9,8 @@ from collections.abc import Iterator
 from math import isfinite
 from time import monotonic
 
+from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
 from rich.text import Text
 
@@ -35,18 +27,11 @@ LINES = 20
 """How many lines say how far a sweep is, where there is no terminal."""
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""What a terminal would obey or cannot show: control characters but for tabs and newlines; bytes that are no
-text."""
-
-
-def plain(text: str) -> str:
-    """The text as a terminal may be given it: what it would obey is shown instead, as `\\x1b`."""
-    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+"""What a terminal would obey or cannot show: controls but for tab and newline; bytes that are no text."""
 
 
 class Out(Console):
-    """A console that takes it calmly when its reader goes away, as `head` or a terminal does; the results
-    matter more.
+    """A console that takes it calmly when its reader goes away, as `head` does; the results matter more.
 
     Of standard error, which shows how far the work is, any fault of its file is taken so. All that names,
     scripts and files bring is shown as text: nothing of it reaches the terminal as a command.
@@ -58,10 +43,12 @@ class Out(Console):
             self.width = WIDTH
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """As of any console, with all text `plain`."""
+        """As of any console; what a terminal would obey is shown instead, as `\\x1b`."""
         for segment in super().render(renderable, options):
-            harmless = segment.control or not CONTROLS.search(segment.text)
-            yield segment if harmless else Segment(plain(segment.text), segment.style)
+            if not segment.control:
+                text = CONTROLS.sub(lambda found: ascii(found[0])[1:-1], segment.text)
+                segment = Segment(text, segment.style)
+            yield segment
 
     def _check_buffer(self) -> None:
         """Write what is to be shown. Raises OSError where standard output cannot be written."""
@@ -78,14 +65,14 @@ class Out(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
-def say(text: str) -> None:
+def say(text: str | Text, stderr: bool = False) -> None:
     """Print a line as long as it is."""
-    Out().print(Text(text), soft_wrap=True)
+    Out(stderr).print(Text(text) if isinstance(text, str) else text, soft_wrap=True)
 
 
-def complain(text: str) -> None:
+def complain(text: str | Text) -> None:
     """Say on standard error what the user should know."""
-    Out(stderr=True).print(Text(text), soft_wrap=True)
+    say(text, stderr=True)
 
 
 class RunsShown:
@@ -96,14 +83,13 @@ class RunsShown:
     """
 
     def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
-        """If it is `quiet`, nothing is shown."""
         console = console or Out(stderr=True)
         console.quiet = quiet
-        columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-        text = TextColumn("{task.description}")
-        self.bar = Progress(text, *columns, console=console, transient=True, disable=quiet)
+        text, bar = progress.TextColumn("{task.description}"), progress.BarColumn()
+        counts = progress.MofNCompleteColumn(), progress.TimeElapsedColumn(), progress.TimeRemainingColumn()
+        self.bar = progress.Progress(text, bar, *counts, console=console, transient=True, disable=quiet)
         self.total, self.everything = total, self.bar.add_task("runs", total=total)
-        self.lines, self.going = dict[str, TaskID](), dict[str, str]()
+        self.lines, self.going = dict[str, progress.TaskID](), dict[str, str]()
         self.done, self.shown_at, self.share = 0, monotonic(), -1
 
     def __enter__(self) -> RunsShown:
@@ -114,11 +100,9 @@ class RunsShown:
         self.bar.stop()
 
     def on_notice(self, text: str) -> None:
-        """Show what the user should know."""
         self.bar.console.print(Text(text))
 
     def on_progress(self, label: str, time: float, until: float, curve: Curve) -> None:
-        """Show an evaluation of a run."""
         if time >= until or not isfinite(curve.loss[-1]):
             self.done += 1
             self.bar.advance(self.everything)
@@ -136,15 +120,16 @@ class RunsShown:
             self._line(f"{'; '.join(self.going.values())}; {self.done} of {self.total} runs done")
 
     def on_run(self, run: Run) -> None:
-        """Show what a finished run has reached."""
-        reached = [f"{target_name(run)}: {time_text(run.time_to_target)}"]
-        outcome = reached if run.diverged_at is None or lost_again(run) else []
-        outcome += [] if run.diverged_at is None else [f"diverged by time {run.diverged_at:g}"]
+        outcome = []
+        if run.diverged_at is None or lost_again(run):
+            outcome.append(f"{target_name(run)}: {time_text(run.time_to_target)}")
+        if run.diverged_at is not None:
+            outcome.append(f"diverged by time {run.diverged_at:g}")
         self.on_notice(f"{run.algorithm}, seed {run.seed}: {', then '.join(outcome)}  ({run.wall_s:.1f} s)")
 
     def on_sweep(self, now: SweepProgress) -> None:
-        """Show how far a sweep is."""
-        failed, ended = f", {now.failed:,} failed" if now.failed else "", now.done + now.failed
+        self.done, ended = now.done, now.done + now.failed
+        failed = f", {now.failed:,} failed" if now.failed else ""
         if not now.running:  # what was done before says nothing about the time that remains
             self.bar.reset(self.everything, completed=ended)
         self.bar.update(self.everything, completed=ended, description=f"{now.running} running{failed}")

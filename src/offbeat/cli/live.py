@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from offbeat.algorithms import find
-from offbeat.cli.compare import check_writable, parse_lrs
+from offbeat.cli import options
 from offbeat.cli.console import Out, complain
-from offbeat.cli.options import JsonFile, OutFolder, Quiet, ReportFile, Resume, with_settings
-from offbeat.cli.outputs import Outputs
+from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.settings import TASK, WORLD, declared
 from offbeat.core.system.signals import terminable
 from offbeat.engines.live.launcher.outfolder import out_folder, refuse_used
@@ -31,28 +30,23 @@ HELPS = {
 }
 """Where it is other than in compare."""
 
-
-Unit = Annotated[str, typer.Option(help="Real time in a unit: '20ms', '0.5s'.", rich_help_panel=WORLD)]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command()(live)
+PANELS = {TASK: "What is run"}
+DEFAULTS = {"agents": 4, "topology": "ring", "algorithms": "adsgd"}
+Unit = Annotated[str, options.option(WORLD, "Real time in a unit: '20ms', '0.5s'.")]
 
 
-@with_settings(
-    Selection, Experiment, RunSettings, live=True, panels={TASK: "What is run"}, helps=HELPS,
-    agents=4, topology="ring", algorithms="adsgd",
-)  # fmt: skip
+@options.with_settings(
+    Selection, Experiment, RunSettings, live=True, panels=PANELS, helps=HELPS, defaults=DEFAULTS
+)
 def live(
     asked: dict[str, Any],
     ctx: typer.Context,
     unit: Unit = "20ms",
-    resume: Resume = False,
-    json: JsonFile = None,
-    report: ReportFile = None,
-    out: OutFolder = None,
-    quiet: Quiet = False,
+    resume: options.Resume = False,
+    json: options.JsonFile = None,
+    report: options.ReportFile = None,
+    out: options.OutFolder = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run the simulator's experiments for real: one process an agent, real gradients, real crashes.
 
@@ -73,9 +67,8 @@ def live(
     check_writable(json, report)
     asked, how = _said(asked, unit)
     if resume:
-        asked, how, series = resumed(
-            out, asked, how, {name for name in [*asked, *how] if _is_given(ctx, name)}
-        )
+        given = {name for name in [*asked, *how] if _is_given(ctx, name)}
+        asked, how, series = resumed(out, asked, how, given)
     else:
         series = Series.of(asked, how)
     with out_folder(out, asked["task"]) as folder:
@@ -107,15 +100,13 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     how = {name: asked.pop(name) for name in declared(RunSettings)}
     how["checkpoint_every"] = CheckpointPolicy.parse(how["checkpoint_every"]).record()
     how["fault"] = [*how["fault"]]
-    asked |= {
-        "unit": parse_unit(unit), "data": None if asked["data"] is None else str(asked["data"].resolve()),
-        "algorithms": [find(name).name for name in asked["algorithms"].split(",")],
-        "lr": {name or ALL: rates for name, rates in parse_lrs(asked["lr"] or []).items()},
-    }  # fmt: skip
+    asked["unit"] = parse_unit(unit)
+    asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())
+    asked["algorithms"] = [find(name).name for name in asked["algorithms"].split(",")]
+    asked["lr"] = {name or ALL: rates for name, rates in options.parse_lrs(asked["lr"] or []).items()}
     return asked, how
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
-    """Whether an option was named on the command line."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name != "DEFAULT"

@@ -1,52 +1,47 @@
-"""The options of commands, derived from the declarations of settings (`offbeat.core.settings`)."""
+"""The options of commands: most are derived from the declarations of settings (`offbeat.core.settings`)."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from types import MappingProxyType
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING, SCOPES, Setting, declared
 
-JsonFile = Annotated[
-    Path | None, typer.Option(help="Write all results to this file.", rich_help_panel=RUNNING)
-]
-ReportFile = Annotated[
-    Path | None,
-    typer.Option(help="Write a self-contained page with figures to this file.", rich_help_panel=RUNNING),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUNNING)
-]
+Number = TypeVar("Number", int, float)
+
+
+def option(panel: str | None, help: str, *names: str, **more: Any) -> Any:
+    """An option that is no setting, for `Annotated`; panel: the heading below which the help has it."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+JsonFile = Annotated[Path | None, option(RUNNING, "Write all results to this file.")]
+ReportFile = Annotated[Path | None, option(RUNNING, "Write a self-contained page with figures to this file.")]
+Quiet = Annotated[bool, option(RUNNING, "Print nothing but errors.", "--quiet", "-q")]
 OutFolder = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder for traces, output and checkpoints; default: a new one in ./offbeat-runs.",
-        rich_help_panel=RUNNING,
-    ),
+    option(RUNNING, "Folder for traces, output and checkpoints; default: a new one in ./offbeat-runs."),
 ]
-Resume = Annotated[
-    bool,
-    typer.Option(
-        "--resume", help="Go on with what is in --out, from its checkpoints.", rich_help_panel=RUNNING
-    ),
-]
-"""Options that several commands have."""
+Resume = Annotated[bool, option(RUNNING, "Go on with what is in --out, from its checkpoints.", "--resume")]
 
 Command = Callable[..., None]
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 def with_settings(
     *classes: type,
     live: bool = False,
-    panels: Mapping[str, str] | None = None,
-    helps: Mapping[str, str] | None = None,
+    panels: Mapping[str, str] = NONE,
+    helps: Mapping[str, str] = NONE,
+    defaults: Mapping[str, Any] = NONE,
     last: bool = False,
     only: Sequence[str] = (),
-    **defaults: Any,
 ) -> Callable[[Command], Command]:
     """Give a command an option for every setting that these dataclasses declare, before its own options.
 
@@ -56,35 +51,40 @@ def with_settings(
         live: leave out those that do not apply to live runs
         panels: scope -> how it is headed here, where not by its own name
         helps: setting -> its help here, where it is another one
+        defaults: setting -> its default here, where it is another one
         last: the command's own options come first
         only: names of settings; leave out all others
-        defaults: setting -> its default here, where it is another one
     """
+    every = [each for cls in classes for each in declared(cls).values()]
+    applying = [each for each in every if (each.live or not live) and (not only or each.name in only)]
+    applying.sort(key=lambda each: SCOPES.index(each.scope))
+
+    def derived_option(each: Setting) -> inspect.Parameter:
+        default = defaults.get(each.name, each.default)
+        default = None if default in (None, ()) else each.kind.record(default)
+        shape = each.kind.option if default is not None else each.kind.option | None
+        about = option(panels.get(each.scope, each.scope), helps.get(each.name, each.help))
+        return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])
 
     def derive(command: Command) -> Command:
         hints = get_type_hints(command, include_extras=True)
         _, *own = inspect.signature(command).parameters.values()
-        applying = [each for each in _applying(classes, live) if not only or each.name in only]
-        options = [_option(each, panels or {}, helps or {}, defaults) for each in applying]
 
         @wraps(command)
         def derived(**given: Any) -> None:
             asked = {each.name: given.pop(each.name) for each in applying}
-            usual = {each.name: each.default for each in applying if each.name not in defaults}
-            full = {name: usual.get(name) if value is None else value for name, value in asked.items()}
-            command(full, **given)
+            for each in applying:
+                if asked[each.name] is None and each.name not in defaults:
+                    asked[each.name] = each.default
+            command(asked, **given)
 
         mine = [each.replace(annotation=hints[each.name], kind=KEYWORD) for each in own]
-        signature = [*mine, *options] if last else [*options, *mine]
-        derived.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        options = [derived_option(each) for each in applying]
+        signature = inspect.Signature([*mine, *options] if last else [*options, *mine])
+        derived.__signature__ = signature  # type: ignore[attr-defined]
         return derived
 
     return derive
-
-
-def _applying(classes: tuple[type, ...], live: bool) -> list[Setting]:
-    every = [each for cls in classes for each in declared(cls).values() if each.live or not live]
-    return sorted(every, key=lambda each: SCOPES.index(each.scope))
 
 
 def flowing(doc: str) -> str:
@@ -93,13 +93,28 @@ def flowing(doc: str) -> str:
     return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
 
 
-def _option(
-    each: Setting, panels: Mapping[str, str], helps: Mapping[str, str], defaults: Mapping[str, Any]
-) -> inspect.Parameter:
-    default = defaults.get(each.name, each.default)
-    default = None if default in (None, ()) else each.kind.record(default)
-    shape = each.kind.option if default is not None else each.kind.option | None
-    about = typer.Option(
-        help=helps.get(each.name, each.help), rich_help_panel=panels.get(each.scope, each.scope)
-    )
-    return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])
+def numbers(kind: type[Number], text: str, what: str, expected: str) -> list[Number]:
+    """Numbers with commas between. Raises SettingError for anything else, with `what` it is."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise SettingError(f"Cannot read {what}; expected {expected}.") from None
+
+
+def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
+    """--lr: 'x', 'x,y', 'tuned' for all; 'name=x' for one. Raises SettingError for anything else."""
+    lrs: dict[str, Any] = {}
+    for text in texts:
+        name, separator, value = text.rpartition("=")
+        name = name.strip().lower()
+        if name in lrs:
+            advice = "expected one." if name else "give several steps with commas between."
+            raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
+        if value == "tuned" and not separator:
+            lrs[name] = value
+            continue
+        rates = numbers(float, value, f"--lr {text}", "0.01, or 0.01,0.03, or tuned, or rfast=0.05")
+        if separator and len(rates) != 1:
+            raise SettingError(f"--lr {text} gives one algorithm several; expected one, as in rfast=0.05.")
+        lrs[name] = rates[0] if separator else rates
+    return lrs

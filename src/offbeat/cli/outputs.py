@@ -1,6 +1,7 @@
 """Results go to files and to the terminal one after another: whatever fails costs none of the others."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,31 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from offbeat.cli.console import Out, complain
-from offbeat.core.errors import OffbeatError
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system.files import refuse_irregular
 from offbeat.results.run import Comparison
 from offbeat.results.table import as_table, error_of
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Fail now rather than after the work: raise SettingError unless these files can be written."""
+    named = [path for path in paths if path is not None]
+    if len({path.resolve() for path in named}) < len(named):
+        raise SettingError(
+            f"Two results would be written to the same file, {named[0]}; expected different names."
+        )
+    for path in named:
+        try:
+            refuse_irregular(path)
+            with tempfile.NamedTemporaryFile(dir=path.resolve().parent):
+                pass
+            if path.exists() and not os.access(path, os.W_OK):
+                raise OSError("the file is read-only")
+        except OSError as error:
+            why = error.strerror or error
+            raise SettingError(
+                f"Cannot write {path}: {why}. Expected a file in a folder that is writable."
+            ) from None
 
 
 class Outputs:
@@ -33,10 +56,9 @@ class Outputs:
             return
         self.save(json, result.save_json)
         self.show(lambda width: as_table(result, width))
-        if self.quiet:
-            for run in result.runs:
-                if run.error is not None:
-                    complain(error_of(run))
+        for run in result.runs if self.quiet else []:
+            if run.error is not None:
+                complain(error_of(run))
         self.save(report, result.save_report)
 
     def save(self, path: Path | None, save: Callable[[Path], object], name: bool = True) -> None:
@@ -49,17 +71,15 @@ class Outputs:
         if not self.quiet:
             self._tried("print", lambda: self.out.print(draw(self.out.width)))
 
-    def say(self, text: Text) -> None:
+    def say(self, text: str, style: str = "") -> None:
         """Print a line as long as it is."""
         if not self.quiet:
-            self._tried("print", lambda: self.out.print(text, soft_wrap=True))
+            self._tried("print", lambda: self.out.print(Text(text, style), soft_wrap=True))
 
     def close(self, *more: Path) -> None:
-        """Say what was written, also by others. Raises the error, or OffbeatError for what could not be
-        written.
-        """
+        """Say what was written, also by others. Raises the error, or OffbeatError if something was not."""
         for path in [*self.written, *more]:
-            self.say(Text(f"Written: {path}"))
+            self.say(f"Written: {path}")
         failures = " ".join(dict.fromkeys(self.failures))
         if self.error is not None:
             if failures:

@@ -7,29 +7,25 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
-from offbeat.cli.compare import check_writable
-from offbeat.cli.options import JsonFile, Quiet, with_settings
-from offbeat.cli.outputs import Outputs
+from offbeat.cli.options import JsonFile, Quiet, option, with_settings
+from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.settings import LEARNING, TASK
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
+from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.predicting import REPEATS, Prediction, Summary, predict
+from offbeat.experiments.predicting import Prediction, Summary
 from offbeat.results.markup import time_text
 from offbeat.results.table import target_name
 from offbeat.results.values import VERSION
 from offbeat.world.world import CASES
 
 WHAT = "What is predicted"
-
-
-def register(app: typer.Typer) -> None:
-    app.command("predict")(predict_command)
-
-
+PANELS = {TASK: WHAT, LEARNING: WHAT}
+RECORDED = {"topology": None, "case": None}
+SETTINGS = ("topology", "until", "case", "straggler", "slowdown")
 HELPS = {
     "topology": "Who hears whom; default: the recorded graph.",
     "until": "When it ends, in the units of the run (of a script: seconds).",
@@ -39,27 +35,17 @@ HELPS = {
 """Where it is other than in compare."""
 
 
-@with_settings(
-    Experiment,
-    panels={TASK: WHAT, LEARNING: WHAT},
-    helps=HELPS,
-    last=True,
-    only=("topology", "until", "case", "straggler", "slowdown"),
-    topology=None,
-    case=None,
-)
-def predict_command(
+LiveTrace = Annotated[Path, typer.Argument(help="A trace.npz that 'offbeat live' or 'offbeat launch' wrote.")]
+Another = Annotated[str | None, option(WHAT, f"One of {', '.join(ALGORITHMS)}; default: the recorded one.")]
+Rate = Annotated[float | None, option(WHAT, "The learning rate; default: the recorded one.")]
+
+
+@with_settings(Experiment, panels=PANELS, helps=HELPS, last=True, only=SETTINGS, defaults=RECORDED)
+def predict(
     asked: dict[str, Any],
-    trace: Annotated[Path, typer.Argument(help="A trace.npz that 'offbeat live' or 'offbeat launch' wrote.")],
-    algorithm: Annotated[
-        str | None,
-        typer.Option(
-            help=f"One of {', '.join(ALGORITHMS)}; default: the recorded one.", rich_help_panel=WHAT
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="The learning rate; default: the recorded one.", rich_help_panel=WHAT)
-    ] = None,
+    trace: LiveTrace,
+    algorithm: Another = None,
+    lr: Rate = None,
     json: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
@@ -77,7 +63,7 @@ def predict_command(
       offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd --case comp-straggler --slowdown 10
     """
     check_writable(json)
-    found = predict(Trace.load(trace), algorithm, lr=lr, **asked)
+    found = predicting.predict(Trace.load(trace), algorithm, lr=lr, **asked)
     output = Outputs(quiet)
 
     def save(path: Path) -> None:
@@ -87,42 +73,38 @@ def predict_command(
     output.save(json, save)
     output.show(lambda width: _table(found))
     for note in _notes(found):
-        output.say(Text(note, style="dim"))
+        output.say(note, "dim")
     output.close()
 
 
 def _table(found: Prediction) -> Table:
-    learned, run = found.predicted.known, found.predicted.runs[0]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     heads = ["", "algorithm, graph, case", "steps an agent", "steps/s", "error", "waiting", "D", "age"]
-    if learned:
-        heads += [target_name(run), *(["accuracy"] if run.measure == "accuracy" else ["loss"])]
+    if found.predicted.known:
+        run = found.predicted.runs[0]
+        heads += [target_name(run), "accuracy" if run.measure == "accuracy" else "loss"]
     for index, head in enumerate(heads):
         table.add_column(head, justify="left" if index < 2 else "right", no_wrap=index != 1)
-    table.add_row("recorded", *_cells(found.recorded, ""), *([""] * 2 if learned else []))
-    table.add_row("predicted", *_cells(found.again, f"{found.error:+.1f} %"), *_learned(found.again, learned))
-    table.add_row("asked for", *_cells(found.predicted, ""), *_learned(found.predicted, learned))
+    table.add_row("recorded", *_cells(found.recorded))
+    table.add_row("predicted", *_cells(found.again, f"{found.error:+.1f} %"))
+    table.add_row("asked for", *_cells(found.predicted))
     return table
 
 
-def _cells(s: Summary, error: str) -> list[str]:
+def _cells(s: Summary, error: str = "") -> list[str]:
     mean, low, high = sum(s.steps) / len(s.steps), min(s.steps), max(s.steps)
     spread = f"{low:,}" if low == high else f"{mean:,.0f} [{low:,}-{high:,}]"
     largest = "-" if s.staleness.D is None else str(s.staleness.D)
     age = "-" if s.age is None else f"{s.age:.1f}"
     named = ", ".join((s.algorithm, s.topology, s.case))
-    return [named, spread, f"{s.per_second:,.1f}", error, f"{100 * s.waiting:.0f} %", largest, age]
-
-
-def _learned(s: Summary, learned: bool) -> list[str]:
-    if not learned:
-        return []
-    middle, low, high = map(time_text, s.times)
-    accuracy, loss = s.score("accuracy"), s.score("loss")
-    score = (
-        f"{100 * accuracy:.1f} %" if accuracy is not None else "diverged" if loss is None else f"{loss:.4g}"
-    )
-    return [middle if low == high else f"{middle} [{low}-{high}]", score]
+    cells = [named, spread, f"{s.per_second:,.1f}", error, f"{100 * s.waiting:.0f} %", largest, age]
+    if s.known:
+        middle, first, last = map(time_text, s.times)
+        accuracy, loss = s.score("accuracy"), s.score("loss")
+        score = "diverged" if loss is None else f"{loss:.4g}"
+        cells.append(middle if first == last else f"{middle} [{first}-{last}]")
+        cells.append(score if accuracy is None else f"{100 * accuracy:.1f} %")
+    return cells
 
 
 def _notes(found: Prediction) -> list[str]:
@@ -130,8 +112,8 @@ def _notes(found: Prediction) -> list[str]:
     said = [
         f"One unit of time is {found.unit:g} s. error: predicted over recorded steps; of one agent "
         f"{worst:+.1f} %.",
-        f"waiting: share of the time without a gradient to compute. Predictions are means of {REPEATS} runs, "
-        "and medians [smallest-largest] for the time to the target.",
+        "waiting: share of the time without a gradient to compute. Predictions are means of "
+        f"{predicting.REPEATS} runs, and medians [smallest-largest] for the time to the target.",
         "D, age: how old mixed models were, in iterations: from registers at most, and the mean of all.",
     ]
     if found.paused:

@@ -5,48 +5,39 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
-from offbeat.cli.compare import check_writable
 from offbeat.cli.console import RunsShown, complain, say
-from offbeat.cli.outputs import Outputs
+from offbeat.cli.options import Quiet, option
+from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.errors import SettingError
+from offbeat.core.settings import RUNNING
 from offbeat.core.system.signals import exit_code, terminable
+from offbeat.experiments.sweep import running
 from offbeat.experiments.sweep.grid import Point, read_grid
-from offbeat.experiments.sweep.running import Outcome, SweepProgress, sweep
+from offbeat.experiments.sweep.running import Outcome
 from offbeat.experiments.sweep.store import Store
 
 SHOWN = 10
 """Points, or failures, of which a list shows no more."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
-    app.command("sweep")(sweep_command)
-
-
 Grid = Annotated[Path, typer.Argument(help="A TOML file, as shown above.")]
 ParquetFile = Annotated[
-    Path | None, typer.Option(help="The Parquet file; default: the name of the grid, in this folder.")
+    Path | None, option(RUNNING, "The Parquet file; default: the name of the grid, in this folder.")
 ]
-Workers = Annotated[int | None, typer.Option(help="How many runs at once; default: one for each core.")]
-RayAddress = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", help="Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the grid and say what would be run.")]
-Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Workers = Annotated[int | None, option(RUNNING, "How many runs at once; default: one for each core.")]
+RAY = "Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
+RayAddress = Annotated[str | None, option(RUNNING, RAY, metavar="ADDRESS")]
+DryRun = Annotated[bool, option(RUNNING, "Check the grid and say what would be run.", "--dry-run")]
 
 
-def sweep_command(
+def sweep(
     grid: Grid,
     out: ParquetFile = None,
     workers: Workers = None,
     ray: RayAddress = None,
     dry_run: DryRun = False,
-    quiet: Silent = False,
+    quiet: Quiet = False,
 ) -> None:
     r"""Run a whole grid of settings on all cores, and write one Parquet file.
 
@@ -91,9 +82,7 @@ def sweep_command(
     """
     path = out or Path(f"{grid.stem}.parquet")
     if path.resolve() == grid.resolve():
-        raise SettingError(
-            f"The results would be written over the grid, {grid}; expected another name for --out."
-        )
+        raise SettingError(f"The results would be written over {grid}; expected another name for --out.")
     check_writable(path)
     points = read_grid(grid)
     if not dry_run:
@@ -104,27 +93,21 @@ def sweep_command(
 
 def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool) -> None:
     """Sweep, say how it went, and exit with the code for it."""
-    last, failures, code = SweepProgress(len(points), 0), list[Outcome](), 0
-    output = Outputs(quiet)
+    failures, code, output = list[Outcome](), 0, Outputs(quiet)
     with terminable(), RunsShown(len(points), quiet) as shown:
-
-        def on_progress(now: SweepProgress) -> None:
-            nonlocal last
-            last = now
-            shown.on_sweep(now)
-
         try:
-            sweep(points, path, workers, ray, on_progress, failures.append, shown.on_notice)
+            running.sweep(points, path, workers, ray, shown.on_sweep, failures.append, shown.on_notice)
         except KeyboardInterrupt as interrupt:
             code = exit_code(interrupt)
         except Exception as error:  # whatever it is, it costs no run that is finished
             output.error = error
-    done = f"{last.done:,} of {last.total:,} runs are done"
+    done = f"{shown.done:,} of {len(points):,} runs are done"
     if code:
         complain(f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
     else:
-        output.say(Text(f"{done}." if output.error is not None else f"{done}. Written: {path}"))
-    _list(complain, [f"Failed: {one.point.named}: {one.failure}" for one in failures], "more failed")
+        output.say(f"{done}." if output.error is not None else f"{done}. Written: {path}")
+    lines = [f"Failed: {one.point.named}: {one.failure}" for one in failures]
+    _list(complain, lines, "and {:,} more failed")
     if failures:
         complain("The same command tries these again.")
     output.close()
@@ -135,12 +118,12 @@ def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, 
 def _announce(points: list[Point], store: Store) -> None:
     missing = [point for point in points if not store.has(point)]
     say(f"{len(points):,} runs: {len(points) - len(missing):,} done, {len(missing):,} to do.")
-    _list(say, [f"  {point.named}" for point in missing], "more", "  ")
+    _list(say, [f"  {point.named}" for point in missing], "  and {:,} more")
 
 
-def _list(show: Callable[[str], None], lines: list[str], rest: str, indent: str = "") -> None:
+def _list(show: Callable[[str], None], lines: list[str], rest: str) -> None:
     """The first of these lines, and how many more there are."""
     for line in lines[:SHOWN]:
         show(line)
     if len(lines) > SHOWN:
-        show(f"{indent}and {len(lines) - SHOWN:,} {rest}")
+        show(rest.format(len(lines) - SHOWN))

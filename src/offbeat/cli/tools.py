@@ -1,4 +1,4 @@
-"""The command line of what goes with live runs: export, doctor."""
+"""The command line of what runs nothing: list; and of what goes with live runs: export, doctor."""
 
 import json
 from dataclasses import asdict
@@ -9,37 +9,69 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.cli.console import Out
-from offbeat.core.errors import SettingError
+from offbeat.algorithms import ALGORITHMS, Algorithm, find
+from offbeat.cli.console import Out, say
+from offbeat.cli.options import numbers, option
+from offbeat.core.errors import unknown
 from offbeat.engines.live.launcher.doctor import FAILED, examine
-from offbeat.tasks import softmax
+from offbeat.tasks import TASKS, softmax
 from offbeat.training.export import export as written
+from offbeat.world.delays import FAMILIES
+from offbeat.world.graphs import TOPOLOGIES
+from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
+KINDS = "algorithms, topologies, tasks, cases or delays; default: all."
+FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
+File = Annotated[Path | None, option(None, "File to write; default: model.safetensors in FOLDER.")]
+SomeAgents = Annotated[
+    str | None, option(None, "The mean of these agents only, '0,1,3', or one agent's model, '2'.")
+]
+OfStep = Annotated[int | None, option(None, "Of this step; default: each agent's newest checkpoint.", min=0)]
+AllowMissing = Annotated[bool, option(None, "Leave out agents without a checkpoint.", "--allow-missing")]
+Force = Annotated[bool, option(None, "Replace a file that exists.", "--force")]
+AsJson = Annotated[bool, option(None, "Print it as JSON.", "--json")]
+Sweep = Annotated[bool, option(None, "Remove what runs that were killed left in shared memory.", "--sweep")]
 
-def register(app: typer.Typer) -> None:
-    app.command()(export)
-    app.command()(doctor)
+
+def list_(what: Annotated[str | None, typer.Argument(help=KINDS)] = None) -> None:
+    """Say which algorithms, topologies, tasks, cases and distributions of delays there are."""
+    tables = {
+        "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
+        "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
+        "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
+        "cases": CASES,
+        "delays": FAMILIES,
+    }
+    if what is not None and what not in tables:
+        raise unknown("list", what, tables)
+    out = Out()
+    for title, rows in tables.items():
+        if what in (None, title):
+            table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+            table.add_column(no_wrap=True, style="cyan")
+            table.add_column()
+            for name, text in rows.items():
+                table.add_row(name, text)
+            out.print(table)
+
+
+def _described(row: Algorithm) -> str:
+    waits, tolerated = f"waits for {row.waits_for}; needs {row.needs}", ", ".join(sorted(row.tolerates))
+    lines = [f"{row.title} ({row.paper})", waits, f"tolerates {tolerated or 'nothing'}", row.note]
+    names = [row.name, *(f"{row.name}:{option}" for option in row.options)] if row.options else []
+    lines += [f"{name} {find(name).form}" for name in names]
+    return "\n".join(line for line in lines if line)
 
 
 def export(
-    folder: Annotated[
-        Path, typer.Argument(help="The results of 'offbeat launch': the folder with checkpoints/.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="File to write; default: model.safetensors in FOLDER.")
-    ] = None,
-    agents: Annotated[
-        str | None, typer.Option(help="The mean of these agents only, '0,1,3', or one agent's model, '2'.")
-    ] = None,
-    step: Annotated[
-        int | None, typer.Option(min=0, help="Of this step; default: each agent's newest checkpoint.")
-    ] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Leave out agents without a checkpoint.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    folder: Annotated[Path, typer.Argument(help=FOLDER)],
+    out: File = None,
+    agents: SomeAgents = None,
+    step: OfStep = None,
+    allow_missing: AllowMissing = False,
+    force: Force = False,
 ) -> None:
     """Write the mean of all agents' models as one safetensors file, for model.load_state_dict.
 
@@ -50,41 +82,30 @@ def export(
 
       offbeat export offbeat-runs/train-0 --out model.safetensors
     """
-    done = written(folder, out, None if agents is None else _numbers(agents), step, allow_missing, force)
-    console = Out()
+    expected = "numbers with commas between: '0,1,3'"
+    chosen = None if agents is None else numbers(int, agents, f"the agents '{agents}'", expected)
+    done = written(folder, out, chosen, step, allow_missing, force)
     for source in done.sources:
         at = "" if source.time is None else f" at time {source.time:,.4g}"
-        console.print(Text(f"agent {source.agent}: step {source.step}{at}, {source.path}"), soft_wrap=True)
+        say(f"agent {source.agent}: step {source.step}{at}, {source.path}")
     for warning in done.warnings:
-        console.print(Text(warning, "yellow"), soft_wrap=True)
-    console.print(Text(f"Written: {done.path}"), soft_wrap=True)
+        say(Text(warning, "yellow"))
+    say(f"Written: {done.path}")
     load = f"safetensors.torch.load_file({str(done.path)!r})"
-    how = f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
-    if done.sources[0].named:
-        how = f"model.load_state_dict({load})"
-    console.print(Text(f"To load: {how}"), soft_wrap=True)
+    named = done.sources[0].named
+    how = (
+        f"model.load_state_dict({load})"
+        if named
+        else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
+    )
+    say(f"To load: {how}")
 
 
-def _numbers(text: str) -> list[int]:
-    """The agents that '0,1,3' names. Raises SettingError."""
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise SettingError(
-            f"Cannot read the agents '{text}'; expected numbers with commas between: '0,1,3'."
-        ) from None
-
-
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-    sweep: Annotated[
-        bool, typer.Option("--sweep", help="Remove what runs that were killed left in shared memory.")
-    ] = False,
-) -> None:
+def doctor(as_json: AsJson = False, sweep: Sweep = False) -> None:
     """Check this machine for live runs: what was found, what is expected, what to do.
 
     It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check
-        FAILED.
+    FAILED.
     """
     checks = examine(sweep, {"softmax regression": softmax.name})
     failed = any(check.status == FAILED for check in checks.values())
@@ -98,13 +119,12 @@ def doctor(
         table.add_column("found")
         table.add_column("expected", style="dim")
         for name, check in checks.items():
-            status = Text(check.status, STYLES[check.status])
-            table.add_row(Text(name), status, Text(check.found), Text(check.expected))
-        console = Out()
-        console.print(table)
+            table.add_row(
+                Text(name), Text(check.status, STYLES[check.status]), Text(check.found), Text(check.expected)
+            )
+        Out().print(table)
         for name, check in checks.items():
             if check.status != "ok":
-                said = Text.assemble((name, STYLES[check.status]), f": {check.do}.")
-                console.print(said, soft_wrap=True)
+                say(Text.assemble((name, STYLES[check.status]), f": {check.do}."))
     if failed:
         raise typer.Exit(1)
