@@ -33,7 +33,7 @@ from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import make_run_folder
 from offbeat.engines.live.shm.wire import Layout, Tag
 from offbeat.training.flat import FlatParameters
-from offbeat.training.optimizer_rule import OptimizerRule
+from offbeat.training.step import OptimizerRule
 from offbeat.world.topology import build
 
 NEIGHBOURS = 4

@@ -42,7 +42,7 @@ def run_of_one(folder: Path) -> Iterator[Join]:
         if (driver := agent._driver) is not None:
             driver.close()
         if agent._bypass is not None:
-            agent._bypass.close()
+            agent._bypass.hook.remove()
     for bell in bells:
         bell.close()
     for end in lifeline:

@@ -172,7 +172,7 @@ def test_where_things_lie(name: str) -> None:
     for place, (p, stride) in zip(flat.placements, trained, strict=True):
         part = flat.parts[place.part]
         size = part.element_size()
-        assert (place.shape, place.dtype, place.device) == (p.shape, p.dtype, p.device)
+        assert (place.shape, part.dtype, part.device) == (p.shape, p.dtype, p.device)
         assert p.untyped_storage().nbytes() == p.numel() * size, "a storage of its own"
         assert place.offset * size % 64 == 0 and (
             p.numel() == 0 or p.data_ptr() == part.data_ptr() + place.offset * size

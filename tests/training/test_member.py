@@ -21,7 +21,7 @@ from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import Guard
 from offbeat.training import child, member
 from offbeat.training.flat import BrokenViews, FlatParameters
-from offbeat.training.optimizer_rule import OptimizerRule
+from offbeat.training.step import OptimizerRule
 
 pytestmark = pytest.mark.usefixtures("nobody_joined")
 Make = Callable[[Any], torch.optim.Optimizer]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from offbeat.core.vector import Leased
+from offbeat.training.flat import Staging
 from offbeat.training.member import Member
-from offbeat.training.staging import Staging
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -20,7 +20,6 @@ from offbeat.training import member
 
 
 def main() -> None:
-    """Run the script that the command line names."""
     arrive()
     _, *command = sys.argv
     try:
@@ -51,10 +50,10 @@ def _run(command: list[str]) -> int:
         else:
             runpy.run_path(command[0], run_name="__main__")
     except SystemExit as ending:
-        if ending.code is None or isinstance(ending.code, int):
-            return (ending.code or 0) & 0xFF
-        sys.stderr.write(f"{ending.code}\n")
-        return 1
+        if not isinstance(ending.code, int | None):
+            sys.stderr.write(f"{ending.code}\n")
+            return 1
+        return (ending.code or 0) & 0xFF
     return 0
 
 

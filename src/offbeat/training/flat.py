@@ -1,4 +1,7 @@
-"""A model's parameters in one flat buffer per (dtype, device): one copy reads or writes them all."""
+"""A model's parameters in one flat buffer per (dtype, device): one copy reads or writes them all.
+
+A model on a GPU is mixed on the host: `Staging` takes it there and back.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,8 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.dlpack import from_dlpack
 
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.core.vector import Parts
-from offbeat.training.staging import Staging
+from offbeat.core.vector import Leased, Parts
 
 FEW = 4
 """Names in a message."""
@@ -38,10 +40,60 @@ class Placement:
     name: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
     part: int
     offset: int
+
+    def within(self, parts: Parts) -> Tensor:
+        """What lies there, in flat tensors like the buffers."""
+        part = parts[self.part]
+        return part.as_strided(self.shape, self.stride, part.storage_offset() + self.offset)
+
+    def own(self, parts: Parts) -> Tensor:
+        """The same numbers, in a storage that is no longer than they are."""
+        owned: Tensor = from_dlpack(parts[self.part][self.offset : self.offset + prod(self.shape)])
+        return owned.as_strided(self.shape, self.stride)
+
+
+class Staging:
+    """The way of flat buffers on a GPU to the host and back: pinned memory, a side stream.
+
+    Pinned memory is copied by the GPU itself, at the full speed of the bus. The side stream waits for what
+    the training stream has been given so far, the optimizer's step, and for nothing that is given to it
+    afterwards; the host waits for the side stream alone. Buffers on the host stand for themselves.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.host = Leased(
+            torch.empty(part.shape, dtype=part.dtype, pin_memory=True) if part.is_cuda else part
+            for part in parts
+        )
+        devices = {part.device for part in parts if part.is_cuda}
+        self._streams = {at: torch.cuda.Stream(at) for at in devices}  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def down(self) -> Leased:
+        """The buffers once all that was given to their stream has run; valid until the next `down`."""
+        for device, stream in self._streams.items():
+            stream.wait_stream(torch.cuda.current_stream(device))
+        for part, host in zip(self.parts, self.host, strict=True):
+            if part.is_cuda:
+                with torch.cuda.stream(self._streams[part.device]):
+                    host.copy_(part, non_blocking=True)
+        for stream in self._streams.values():
+            stream.synchronize()
+        return self.host
+
+    @torch.no_grad()
+    def up(self, parts: Parts) -> None:
+        """Buffers <- parts, in the order of their stream; the host does not wait for it."""
+        for to, part, host in zip(self.parts, parts, self.host, strict=True):
+            if not to.is_cuda:
+                to.copy_(part)
+                continue
+            torch.cuda.current_stream(to.device).synchronize()  # an earlier copy may still run
+            host.copy_(part)
+            to.copy_(host, non_blocking=True)
 
 
 class FlatParameters:
@@ -70,32 +122,30 @@ class FlatParameters:
             size = sizes.setdefault((p.dtype, p.device), 0)
             part, step = list(sizes).index((p.dtype, p.device)), ALIGNED // p.element_size()
             stride = tuple(torch.empty_like(p, device="meta").stride())  # its own, unless there are gaps
-            self.placements.append(Placement(name, tuple(p.shape), stride, p.dtype, p.device, part, size))
+            self.placements.append(Placement(name, tuple(p.shape), stride, part, size))
             sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
         self.parts: Parts = tuple(
             torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items()
         )
         for p, placement, _ in self._each(self.parts):
-            p.data = _own(self.parts, placement).copy_(p.data)
+            p.data = placement.own(self.parts).copy_(p.data)
         self.staging = Staging(self.parts)
-        self._called = {
-            name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad
-        }
+        named = model.named_parameters(remove_duplicate=False)
+        self._called = {name: p for name, p in named if p.requires_grad}
         self._remember()
 
     def _each(self, parts: Parts) -> Iterator[tuple[nn.Parameter, Placement, Tensor]]:
         """Every parameter, its placement, and what lies there in flat tensors like the buffers."""
         for p, placement in zip(self.parameters, self.placements, strict=True):
-            yield p, placement, _view(parts, placement)
+            yield p, placement, placement.within(parts)
 
     @property
     def layout(self) -> list[list[Any]]:
         """What lies where, for JSON: two models can be mixed, and restored, if these are equal."""
         strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.placements]
-        return [
-            [p.name, [*p.shape], str(p.dtype), p.part, p.offset, strides[k]]
-            for k, p in enumerate(self.placements)
-        ]
+        types = [str(part.dtype) for part in self.parts]
+        each = zip(self.placements, strides, strict=True)
+        return [[p.name, [*p.shape], types[p.part], p.part, p.offset, stride] for p, stride in each]
 
     def check(self) -> None:
         """Raise BrokenViews if a parameter has left its buffer. Cheap: to be called every step."""
@@ -141,14 +191,17 @@ class FlatParameters:
     def write(self, parts: Parts, told: bool = True) -> None:
         """Parameters <- parts. In the training thread, between steps.
 
-        Args:
-            told: whether autograd is told, so that a graph from before, which needs the old values, is
-                refused as after any other change in placement
+        Autograd is told, so that a graph from before, which needs the old values, is refused as after any
+        other change in place.
         """
         self._require_fit(parts)
         self.staging.up(parts)
         if told:
-            _tell_autograd(self.parameters)
+            try:
+                increment_version(self.parameters)
+            except TypeError:  # before torch 2.6, one by one
+                for p in self.parameters:
+                    increment_version(p)
 
     def named(self, parts: Parts) -> dict[str, Tensor]:
         """Flat tensors as {name: view}, under every name in the state dict. Clone what is kept or pickled."""
@@ -157,18 +210,15 @@ class FlatParameters:
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
 
     def _require_fit(self, parts: Parts) -> None:
-        want, got = [part.shape for part in self.parts], [part.shape for part in parts]
+        want, got = ([tuple(part.shape) for part in each] for each in (self.parts, parts))
         if want != got or any(part.numel() > 1 and part.stride() != (1,) for part in parts):
-            raise SettingError(
-                f"Got parts of shapes {[*map(tuple, got)]}; expected dense {[*map(tuple, want)]}."
-            )
+            raise SettingError(f"Got parts of shapes {got}; expected dense {want}.")
 
     def _remember(self) -> None:
         """What `check` compares with: all entries of all modules' tables, and addresses."""
-        modules = list(self.model.modules())
-        self._all_tables: list[dict[str, Any]] = [t for m in modules for t in (m._parameters, m._modules)]
-        rows = [(table, key, value) for table in self._all_tables for key, value in table.items()]
-        self._tables, self._keys, self._values = ([row[k] for row in rows] for k in range(3))
+        tables = [table for m in self.model.modules() for table in (m._parameters, m._modules)]
+        rows = [(table, key, value) for table in tables for key, value in table.items()]
+        self._all_tables, (self._tables, self._keys, self._values) = tables, zip(*rows, strict=True)
         self._pointers = [p.data_ptr() for p in self.parameters]
         self._everything = [*self.parameters, *self.model.parameters()]
         self._needed = list(map(_needs, self._everything))
@@ -179,21 +229,18 @@ class FlatParameters:
         for p, placement, view in self._each(self.parts):
             fits = (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride())
             if fits and p.device == view.device == CPU and p.is_shared():  # type: ignore[no-untyped-call]
-                p.data = _own(self.parts, placement).copy_(p.data)
+                p.data = placement.own(self.parts).copy_(p.data)
 
     def _examine(self) -> None:
         """Raise BrokenViews if anything keeps the model from being read and written in the buffers."""
         now = dict(self.model.named_parameters(remove_duplicate=False))
         new = [name for name, p in now.items() if p.requires_grad and self._called.get(name) is not p]
         for p, placement, view in self._each(self.parts):
-            name = next(
-                (n for n, q in self._called.items() if q is p and now.get(n) is not p), placement.name
-            )
+            gone = [name for name, q in self._called.items() if q is p and now.get(name) is not p]
+            name = [*gone, placement.name][0]
             if broken := _broken(p, now.get(name), view, new):
-                what, do = broken
-                raise BrokenViews(
-                    f"Parameter '{name}' left the shared buffer: it {what}. Expected: {do} {BEFORE}."
-                )
+                left = f"Parameter '{name}' left the shared buffer: it {broken[0]}"
+                raise BrokenViews(f"{left}. Expected: {broken[1]} {BEFORE}.")
         if new:
             raise BrokenViews(f"{some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
 
@@ -215,26 +262,6 @@ def _broken(
     if p.data_ptr() != view.data_ptr() or p.stride() != view.stride():
         return "was moved: .to(memory_format=...), flatten_parameters() or .data = ...", "do that"
     return None
-
-
-def _view(parts: Parts, placement: Placement) -> Tensor:
-    part = parts[placement.part]
-    return part.as_strided(placement.shape, placement.stride, part.storage_offset() + placement.offset)
-
-
-def _own(parts: Parts, placement: Placement) -> Tensor:
-    """The same numbers as `_view`, in a storage that is no longer than they are."""
-    part, begin = parts[placement.part], placement.offset
-    own: Tensor = from_dlpack(part[begin : begin + prod(placement.shape)])
-    return own.as_strided(placement.shape, placement.stride)
-
-
-def _tell_autograd(tensors: list[nn.Parameter]) -> None:
-    try:
-        increment_version(tensors)
-    except TypeError:  # before torch 2.6, one by one
-        for tensor in tensors:
-            increment_version(tensor)
 
 
 def some(names: list[str]) -> str:

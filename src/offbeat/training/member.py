@@ -45,23 +45,19 @@ from offbeat.engines.live.node.enter import AgentContext, agent_context
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.node.log import Log
-from offbeat.engines.live.node.saving import Checkpoints
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.bypass import BypassDetector
-from offbeat.training.entry import enter
 from offbeat.training.flat import FlatParameters
-from offbeat.training.optimizer_rule import OptimizerRule
 from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Saver
 from offbeat.training.shard import Shard
-from offbeat.training.step import TrainingStep
+from offbeat.training.step import OptimizerRule, TrainingStep
 from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
 
-ALONE = RunSettings(agents=1, folder=Path(), program=ScriptProgram("complete"))
-"""Without a launcher."""
+ALONE = RunSettings(agents=1, folder=Path(), program=ScriptProgram("complete"))  # without a launcher
 
 _joined: list[Member] = []
 
@@ -75,9 +71,7 @@ def join(algorithm: str | type[Agent] | Agent | None = None) -> Member:
     Raises SettingError if the process has joined before, or the algorithm is unknown.
     """
     if _joined:
-        raise SettingError(
-            "This process has joined already; expected one offbeat.join(), before the model is wrapped."
-        )
+        raise SettingError("This process has joined already; expected one offbeat.join(), before wrapping.")
     member = Member(agent_context(), algorithm)
     _joined.append(member)
     return member
@@ -109,8 +103,7 @@ class Member:
         return 0 if self._driver is None else self._driver.actor.steps
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
-        """This agent's share of a loader; every `for` over it is an epoch. See
-        `offbeat.training.shard.shard`.
+        """This agent's share of a loader; each `for` over it is an epoch. See `offbeat.training.shard.shard`.
 
         Alone, all that the loader hands out, to the bit. A loader that is made anew in every epoch goes on
         with the next epoch. "Restarts and your loops" in docs/live.md says what a loop sees after a restart.
@@ -118,8 +111,7 @@ class Member:
         return self._progress.shard(loader)
 
     def epochs(self, n: int) -> Iterable[int]:
-        """The numbers of the epochs that are left of n: `range(n)`; after a restart, from the interrupted one
-        on.
+        """The epochs that are left of n: `range(n)`; after a restart, from the interrupted one on.
 
         So nothing, once all are over: do not rely, after the loop, on a name that is only set within. See
         "Restarts and your loops" in docs/live.md. Wrap the model before the loop.
@@ -133,21 +125,15 @@ class Member:
         cannot be shared (see `offbeat.training.flat`), and if the other agents have another model.
         """
         if self._driver is not None:
-            raise SettingError(
-                "This agent has wrapped a model already; expected one model, with one optimizer."
-            )
+            raise SettingError("This agent has wrapped a model already; expected one, with one optimizer.")
         if isinstance(optimizer, torch.optim.LBFGS):
-            raise SettingError(
-                "LBFGS evaluates the loss several times a step; expected an optimizer of one gradient."
-            )
+            raise SettingError("LBFGS evaluates the loss several times a step; expected one gradient a step.")
         here, flat = self._here, FlatParameters(model, optimizer)
         initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
         rule = OptimizerRule(flat, optimizer)
-        agent = self.algorithm.new()
+        agent, random = self.algorithm.new(), python_stream(self.seed, Purpose.ALGORITHM, self.rank)
         view = self.topology.view(self.rank, frozenset(range(self.world)))
-        agent.join(
-            self.rank, self.world, initial, view, rule, python_stream(self.seed, Purpose.ALGORITHM, self.rank)
-        )
+        agent.join(self.rank, self.world, initial, view, rule, random)
         agent.check()
         self._flat = flat
         if here is None:
@@ -159,28 +145,19 @@ class Member:
             if here is None:
                 x = driver.start()
             else:
-                self._saver = self._made_saver(here, driver, model, optimizer)
-                x = enter(here, self._saver, initial, "return" in self.algorithm.tolerates)
+                self._saver = Saver(here, self.algorithm, driver, model, flat, optimizer, self._progress)
+                x = self._saver.enter(initial)
+                self._bypass = BypassDetector(optimizer, flat, driver, self._saver.statistics)
         except Stopped:
             raise SystemExit(0) from None
         flat.write(x.parts)
-        faults = Faults([])
-        if here is not None:
-            faults, self._bypass = here.faults(), BypassDetector(optimizer, flat, driver)
+        faults = Faults([]) if here is None else here.faults()
         step = TrainingStep(flat, rule, driver, faults, self._saver, self._bypass)
         # A function: schedulers of torch look up its __func__.
         bound = types.MethodType(lambda _, closure=None: step(closure), optimizer)
         optimizer.step = bound  # type: ignore[method-assign]
         driver.attend()
         return optimizer
-
-    def _made_saver(
-        self, here: AgentContext, driver: Driver, model: nn.Module, optimizer: Optimizer
-    ) -> Saver:
-        run = {"algorithm": self.algorithm.name, "agents": self.world, "topology": self.topology.name}
-        about = {**run, "seed": self.seed, "model": self._flat.layout}
-        checkpoints = Checkpoints(here.checkpoints, about, here.settings.checkpoint_every)
-        return Saver(checkpoints, driver, model, self._flat, optimizer, self._progress)
 
     def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
         """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""
@@ -205,19 +182,16 @@ class Member:
                 others = [driver.transport.model_of(j) for j in range(self.world) if j != self.rank]
                 models += [found[0].parts for found in others if found is not None]
             mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))
-        named: dict[str, Tensor] = self._flat.named(mean)
-        return named
+        return self._flat.named(mean)
 
     def leave(self) -> None:
-        """Done with training: say so, and answer the others until all are. Called when a launched script
-        ends.
+        """Done: say so, and answer the others until all are. Called when a launched script ends.
 
-        Raises NotFinite, once all are done, if what this agent has reached is not finite, and so was not
-        saved.
+        Raises NotFinite, once all are done, if what this agent has reached is not finite, and so not saved.
         """
         if self._driver is not None:
             if self._bypass is not None:
-                self._bypass.finish(None if self._saver is None else self._saver.statistics)
+                self._bypass.finish()
             lost = "" if self._saver is None else self._saver.save()
             self._driver.leave()
             self._driver.close()

@@ -1,61 +1,113 @@
-"""When and what is saved of an agent that trains in the user's own loop, and how it is restored."""
+"""An agent that trains in the user's own loop: how it gets into its run, and what is saved of it when.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+It starts anew, goes on from a checkpoint, or comes back after a crash, with a neighbour's model.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from offbeat.algorithms import Algorithm
 from offbeat.core.errors import ContractError, SettingError
+from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.encode import encode
+from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose, resume
 from offbeat.engines.live.node.guard import Statistics, not_finite
 from offbeat.engines.live.node.saving import Checkpoints
-from offbeat.training.flat import FlatParameters
+from offbeat.training.flat import FlatParameters, some
 from offbeat.training.progress import DataProgress
 
 
 @dataclass
 class Saver:
-    """Saves one agent with its training, and remembers what it was restored from.
+    """Saves one agent with its training, and takes up both again.
 
     Attributes:
-        restored: the checkpoint that it goes on from, if there is one
         statistics: what keeps the model's buffers finite, unless they may be as they are
     """
 
-    checkpoints: Checkpoints
+    here: AgentContext
+    algorithm: Algorithm
     driver: Driver
     model: nn.Module
     flat: FlatParameters
     optimizer: Optimizer
     progress: DataProgress
-    restored: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settings, topology = self.here.settings, self.driver.topology.name
+        run = {"algorithm": self.algorithm.name, "agents": settings.agents, "topology": topology}
+        about = {**run, "seed": settings.seed, "model": self.flat.layout}
+        self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every)
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
         self._checks = 0
         self._known: set[str] = set()
         self._usual: set[str] = set()
 
-    def check(self) -> None:
+    def enter(self, initial: Vector) -> Vector:
+        """Restore what there is to restore, join, and return where the first gradient is to be taken.
+
+        Raises DataError for a checkpoint that cannot be read, SettingError for one of another run.
+
+        Args:
+            initial: the model of this script, from which all start if this is agent 0
+        """
+        here, returns, about = self.here, "return" in self.algorithm.tolerates, self.checkpoints.about
+        step = self._step_to_restore(together=not returns)
+        saved = {} if step is None else self.checkpoints.load(step)
+        if saved:  # the agent gives the parameters
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.model.load_state_dict(saved["rest"], strict=False)
+            torch.set_rng_state(saved["torch"])
+        self.progress.restore(saved.get("data"))
+        self.mend()
+        self._check()
+        if self.driver.guard.on and (wrong := not_finite(self.flat.named(self.flat.parts))):
+            raise SettingError(
+                f"The model is not finite to begin with: {some(wrong)}. --on-nan ignore lets it through."
+            )
+        propose(here, about, initial, returns)
+        self.driver.join()
+        initial = agree(here, about)
+        if saved and here.incarnation == 1:
+            return resume(self.driver, here, saved)
+        return begin(self.driver, here, initial)
+
+    def _step_to_restore(self, together: bool) -> int | None:
+        """That of the checkpoint to go on from, if there is one. Raises SettingError if there has to be."""
+        here, settings = self.here, self.here.settings
+        if here.incarnation > 1:
+            checkpoint.set_aside(here.checkpoints, print)  # where all resume, the launcher did so
+            return checkpoint.newest(here.checkpoints, settings.agents, together=False)
+        if not settings.resume:
+            return None
+        step = checkpoint.newest(here.checkpoints, settings.agents, together)
+        if step is None:
+            raise SettingError(
+                f"The run in {settings.folder} cannot go on: agent {here.me} has no checkpoint"
+                f"{' of a step that all have' * together}. Start a new one, with another --out."
+            )
+        return step
+
+    def _check(self) -> None:
         """Raise SettingError if something cannot be saved: now, and not after an hour of training."""
         self._checks += 1
         try:
             with self.driver.lock:
-                state = {"agent": checkpoint.agent_state(self.driver.agent), **self._training()}
-                _, tensors = encode(state)
-            new = {name: tensor for name, tensor in tensors.items() if name not in self._known}
-            self._known.update(new)
-            self._usual.update(not_finite(new))  # a mask of -inf, or whatever an optimizer begins with
+                _, tensors = encode({"agent": checkpoint.agent_state(self.driver.agent), **self._training()})
         except ContractError as error:
             raise SettingError(
                 f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's "
                 "groups and state, the model's get_extra_state, and the fields of an algorithm."
             ) from None
+        new = {name: tensor for name, tensor in tensors.items() if name not in self._known}
+        self._known.update(new)
+        self._usual.update(not_finite(new))  # a mask of -inf, or whatever an optimizer begins with
 
     def _training(self) -> dict[str, Any]:
         shared = set(self.flat.named(self.flat.parts))
@@ -70,7 +122,7 @@ class Saver:
         """Remember where the data are, and save if it is time again."""
         self.progress.keep()
         if self._checks < 2:
-            self.check()  # once more, as optimizers make their state in their first step
+            self._check()  # once more, as optimizers make their state in their first step
         if self.checkpoints.due(self.driver):
             self.save()
 
@@ -87,16 +139,3 @@ class Saver:
         """Give buffers that are not finite their last values."""
         if self.statistics is not None:
             self.statistics.mend()
-
-    def restore(self, step: int | None) -> None:
-        """Give optimizer, buffers, random numbers and loops the state that they had in the checkpoint of a
-        step; the agent gives the parameters.
-
-        Raises DataError, and SettingError if it is of another run.
-        """
-        if step is not None:
-            state = self.restored = self.checkpoints.load(step)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.model.load_state_dict(state["rest"], strict=False)
-            torch.set_rng_state(state["torch"])
-        self.progress.restore(self.restored.get("data"))
