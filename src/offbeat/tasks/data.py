@@ -4,19 +4,17 @@ MNIST and Fashion-MNIST are four IDX files each: two zero bytes, the element typ
 each as a big-endian 32-bit number, then the elements in row-major order.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io
 import math
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,20 +35,13 @@ STEMS = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in (
 
 @dataclass(frozen=True)
 class Source:
-    """Where the four files of a data set come from and how they are recognised.
-
-    Attributes:
-        folders: the names that a directory of these files may have
-        mirrors: base URLs, tried in this order
-        sha256: of the four gzip files, in the order of `STEMS`
-        labels: SHA-256 of the test labels alone, one byte each, by which sets with the same file names differ
-    """
+    """Where the four files of a data set come from and how they are recognised."""
 
     title: str
-    folders: tuple[str, ...]
-    mirrors: tuple[str, ...]
-    sha256: tuple[str, str, str, str]
-    labels: str
+    folders: tuple[str, ...]  # the names that a directory of these files may have
+    mirrors: tuple[str, ...]  # base URLs, tried in this order
+    sha256: tuple[str, str, str, str]  # of the four gzip files, in the order of `STEMS`
+    labels: str  # SHA-256 of the test labels alone, one byte each: it tells sets apart whose files are alike
 
 
 SOURCES = {
@@ -87,35 +78,28 @@ SOURCES = {
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """N images of D pixels for training and some for testing.
-
-    Attributes:
-        train_x: float32 [N, D], every pixel in [0, 1]
-        train_y: int64 [N], every label in [0, classes)
-        test_x, test_y: the same for the test images
-    """
+    """N images of D pixels for training and some for testing."""
 
     name: str
-    train_x: Tensor
-    train_y: Tensor
-    test_x: Tensor
+    train_x: Tensor  # float32 [N, D], every pixel in [0, 1]
+    train_y: Tensor  # int64 [N], every label in [0, classes)
+    test_x: Tensor  # the same for the test images
     test_y: Tensor
     classes: int
 
-    def to(self, device: torch.device | str) -> DataSet:
-        """The same on another device."""
+    def to(self, device: torch.device | str) -> Self:
         x, y, test_x, test_y = (t.to(device) for t in (self.train_x, self.train_y, self.test_x, self.test_y))
-        return DataSet(self.name, x, y, test_x, test_y, self.classes)
+        return replace(self, train_x=x, train_y=y, test_x=test_x, test_y=test_y)
 
 
 def load(name: str, data: Path | None = None) -> DataSet:
     """The data set "digits", "mnist" or "fashion-mnist", in new tensors that the caller may change.
 
-    "digits" comes with scikit-learn: 8x8 images, features / 16; the images at 4, 9, 14, ... are the test
-    images; `data` plays no part. The others are 28x28, pixels / 255. Their files are taken from the
-    directory `data`, else from the one that `OFFBEAT_DATA` names, else from the user's cache, to which
-    they are downloaded once. In a directory D that is named, they are looked for in D/mnist,
-    D/fashion_mnist or D/fashion-mnist, and in D itself if it has none of these; nothing is downloaded.
+    "digits" comes with scikit-learn: 8x8 images, features / 16, of which those at 4, 9, 14, ... are for
+    testing; `data` plays no part. The others are 28x28, pixels / 255. Their files are taken from the
+    directory `data`, else from the one that `OFFBEAT_DATA` names, else from the user's cache, to which they
+    are downloaded once. In a directory D that is named, they are looked for in D/mnist, D/fashion_mnist or
+    D/fashion-mnist, and in D itself if it has none of these; nothing is downloaded.
 
     Raises SettingError if the name is unknown or the directory does not exist; DataError if a file is
     missing, cannot be downloaded, or is not exactly what it should be.
@@ -152,8 +136,7 @@ def _directory(data: Path | None) -> Path | None:
     given = data or os.environ.get(VARIABLE)
     if not given:
         return None
-    with _home(f"the data directory '{given}'"):
-        root = Path(given).expanduser()
+    root = _expanded(given, f"the data directory '{given}'")
     if not root.is_dir():
         origin = "given as argument" if data else f"from the environment variable {VARIABLE}"
         raise SettingError(
@@ -163,11 +146,10 @@ def _directory(data: Path | None) -> Path | None:
     return root
 
 
-@contextmanager
-def _home(what: str) -> Iterator[None]:
-    """In a container, a user may have neither a name nor a home."""
+def _expanded(path: str | Path, what: str) -> Path:
+    """Without ~. In a container, a user may have neither a name nor a home: then a SettingError."""
     try:
-        yield
+        return Path(path).expanduser()
     except RuntimeError:
         raise SettingError(
             f"Cannot tell where {what} is: this user has no home directory, and HOME is not set. Set HOME, "
@@ -237,8 +219,7 @@ def _fetch(url: str, sha256: str, cache: Path) -> Path:
 def _download(name: str) -> list[Path]:
     """The four files in the user's cache, from the first mirror that delivers; DataError if none does."""
     source = SOURCES[name]
-    with _home("the cache for downloads"):
-        cache = Path(pooch.os_cache("offbeat")).expanduser() / name
+    cache = _expanded(pooch.os_cache("offbeat"), "the cache for downloads") / name
     tried = []
     for mirror in source.mirrors:
         try:
@@ -259,10 +240,7 @@ def _bad(path: Path, got: str, expected: str) -> DataError:
 
 
 def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """The array [N, *item] of unsigned bytes in an IDX file, N > 0; DataError unless it is exactly that.
-
-    What is gzip is decompressed, whatever its name says.
-    """
+    """The array [N, *item] of unsigned bytes in an IDX file, plain or gzip, N > 0; DataError for others."""
     with reading(path, "a whole IDX file, plain or gzip-compressed", "Replace this file by a good copy."):
         raw = content(path)
         if raw[:2] == b"\x1f\x8b":

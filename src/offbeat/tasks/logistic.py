@@ -1,10 +1,8 @@
 """Multi-class logistic regression, non-convex regulariser: gradients in closed form, many agents at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -28,11 +26,10 @@ class Logistic:
     Loss: the same with the mean over all training data. Accuracy: on the test data.
 
     Attributes:
-        compiled: whether the C functions of `softmax` do the work where they can be had; torch's results
-            differ from theirs by rounding. `engine` says what does it
+        compiled: whether the C functions of `softmax` do the work where they can be had (not on a GPU);
+            torch's results differ by rounding. `engine` says what does it
 
-    The data must not change once they have been used. Models lie on the device of the data; on a GPU torch
-    does the work.
+    The data must not change once they have been used. Models lie on the device of the data.
     """
 
     data: DataSet
@@ -61,7 +58,7 @@ class Logistic:
         x = self.data.train_x
         return (torch.zeros(self.data.classes * (x.shape[1] + 1), device=x.device),)
 
-    def to(self, device: torch.device | str) -> Logistic:
+    def to(self, device: torch.device | str) -> Self:
         return replace(self, data=self.data.to(device))
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:

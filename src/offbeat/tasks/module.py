@@ -1,9 +1,8 @@
 """Any torch.nn.Module and any loss as a task."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -32,9 +31,8 @@ class ModuleTask:
             faster, which on a CPU is one after the other for a module with convolution layers, and vmap
             elsewhere
 
-    The run is where the module is; `to` gives the task on another device.
-
-    Parameters are flattened in the module's order, one flat tensor a dtype; tied ones appear once.
+    The run is where the module is; `to` gives the task on another device. Parameters are flattened in the
+    module's order, one flat tensor a dtype; tied ones appear once.
 
     Raises SettingError for modules whose training depends on more than parameters and minibatch: running
     statistics (BatchNorm), dropout.
@@ -81,7 +79,7 @@ class ModuleTask:
             for dtype in self.dtypes
         )
 
-    def to(self, device: torch.device | str) -> ModuleTask:
+    def to(self, device: torch.device | str) -> Self:
         """The same on another device; the module that was given stays where it is."""
         moved = copy.copy(self)
         moved.module = copy.deepcopy(self.module).to(device)

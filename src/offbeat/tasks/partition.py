@@ -1,9 +1,8 @@
 """Who gets which samples: label-skewed splits of N samples over n agents, and minibatches of an agent's own.
 
-Every split is a matrix of sample indices, int64 [n, N // n]: row i is the shard of agent i, no index
-appears twice, and the N mod n samples that are left over are dropped, drawn uniformly at random. Shards
-of equal size keep the mean of the agents' objectives equal to the objective on all the samples kept.
-Everything random is drawn from `rng`: the same generator state gives the same split.
+Every split is a matrix of sample indices, int64 [n, N // n]: row i is the shard of agent i, no index appears
+twice, and the N mod n samples that are left over are dropped, drawn uniformly at random. Shards of equal size
+keep the mean of the agents' objectives equal to the objective on all the samples kept.
 """
 
 import math
@@ -46,11 +45,10 @@ def split_among(
 def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> Shards:
     """Sort the fraction `skew` of the data by label and deal it out in pieces, the rest at random.
 
-    Of each shard's m = N // n samples, k = round(skew m) come from the sorted part and m - k from the
-    rest: n k samples, drawn uniformly, are sorted by label (in random order within a label) and cut into
-    n consecutive pieces; the other n (m - k) are split uniformly at random; agent i gets the i-th piece
-    of each, the sorted one first. skew = 0 is a uniform split; at skew = 1 agent i has no label above
-    one that agent i + 1 has.
+    Of each shard's m = N // n samples, k = round(skew m) come from the sorted part and m - k from the rest: n
+    k samples, drawn uniformly, are sorted by label (in random order within a label) and cut into n
+    consecutive pieces; the others are split uniformly at random; agent i gets the i-th piece of each, the
+    sorted one first. At skew = 1 agent i has no label above one that agent i + 1 has.
 
     Raises SettingError unless 0 <= skew <= 1 and 1 <= n <= N.
     """
@@ -68,19 +66,19 @@ def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> S
 def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) -> Shards:
     """Give each agent a class mixture of its own, q_i ~ Dir(alpha p) (Hsu, Qi, Brown 2019, arXiv:1909.06335).
 
-    p is the prior: the share of each class in the data. Small alpha leaves an agent with few classes
-    (alpha -> 0: with one, as long as there is enough of it), large alpha gives every agent the mixture p.
+    p is the share of each class in the data. Small alpha leaves an agent with few classes (alpha -> 0: with
+    one, as long as there is enough of it), large alpha gives every agent the mixture p.
 
-    What is done: the agents fill their shards of m = N // n one after another. Agent i draws q_i and then
-    m samples without replacement: a class from q_i, then one of the samples left of that class, uniformly.
-    A class that has run out is struck from q_i, and the rest of q_i renormalised.
+    The agents fill their shards of m = N // n one after another. Agent i draws q_i and then m samples without
+    replacement: a class from q_i, then one of the samples left of that class, uniformly. A class that has run
+    out is struck from q_i, and the rest of q_i renormalised.
 
-    As in the paper: the law of q_i, shards of equal size, sampling without replacement. Ours: the agents
-    fill their shards in random order, since those that come late get what is left whatever their q_i, and
-    would else always be those of the highest indices; p is taken after the N mod n samples have been
-    dropped; and where all of q_i that is left has rounded to 0, as happens at small alpha, q_i is drawn
-    again on the classes left, which has the same law: a part of a Dirichlet vector, renormalised, is
-    Dirichlet again and independent of the rest.
+    As in the paper: the law of q_i, shards of equal size, sampling without replacement. Ours: the agents fill
+    their shards in random order, since those that come late get what is left whatever their q_i, and would
+    else always be those of the highest indices; p is taken after the N mod n samples have been dropped; and
+    where all of q_i that is left has rounded to 0, as happens at small alpha, q_i is drawn again on the
+    classes left. That has the same law: a part of a Dirichlet vector, renormalised, is Dirichlet, independent
+    of the rest.
 
     Raises SettingError unless alpha is positive and finite and 1 <= n <= N.
     """
@@ -108,9 +106,9 @@ def _fill(
 ) -> npt.NDArray[np.int64]:
     """How many samples of each class [C] one agent takes: `size` in all, at most `left` of each.
 
-    q ~ Dir(concentration) is drawn here. Drawing class after class from q and striking out each that runs
-    out is the same as drawing from q throughout and passing over the draws of classes that have run out.
-    So draw as many at once as are missing, take what there is, and go on with the classes not yet empty.
+    q ~ Dir(concentration) is drawn here. To draw class after class from q and strike out each that runs out
+    is to draw from q throughout and pass over the classes that have run out. So draw as many at once as are
+    missing, take what there is, and go on with the classes not yet empty.
     """
     q = rng.dirichlet(concentration)
     take = np.zeros_like(left)

@@ -1,9 +1,8 @@
 """Quadratics: the task whose answers are known in closed form."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -58,7 +57,7 @@ class Quadratic:
     def initial(self) -> Parts:
         return (torch.zeros(self.b.shape[1], dtype=torch.float64, device=self.device),)
 
-    def to(self, device: torch.device | str) -> Quadratic:
+    def to(self, device: torch.device | str) -> Self:
         return replace(self, device=device)
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:

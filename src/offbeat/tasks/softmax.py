@@ -2,12 +2,11 @@
 
 In torch a gradient of 784 x 10 weights on 32 samples is a gather, two products of a shape that no library is
 made for, and ten small operations; the C function next to this file goes through the samples where they lie.
-It is compiled at first use, which takes a moment, and kept in the user's cache.
+It is compiled at first use and kept in the user's cache; at load it is compared with the formula in float64,
+and not used if it is further away than rounding explains. Then torch does the work, and `name` says why.
 
 Its sums have another order than torch's: the results agree to rounding, not to the bit. A row has the same
-bits whatever the other rows are. At load the function is compared with the formula in float64, and is not
-used if it is further away than rounding explains. Where it cannot be had, torch does the work and `name` says
-why.
+bits whatever the other rows are.
 """
 
 import ctypes

@@ -1,10 +1,9 @@
 """What is trained: the interface between a task and the engines.
 
-A task knows all agents' data. Models travel as *parts*: one tensor per (dtype, device), in a batch of
-m models with a leading dimension, [m, P].
-
-A run is made on the device of its task's `initial()`. A task that can be moved has a method `to(device)`,
-which returns the same task on another device. Samples are drawn on the CPU, wherever the task is.
+A task knows all agents' data. Models travel as *parts*: one tensor per (dtype, device), in a batch of m
+models with a leading dimension, [m, P]. A run is made on the device of its task's `initial()`. A task that
+can be moved has a method `to(device)`, which returns the same task there. Samples are drawn on the CPU,
+wherever it is.
 """
 
 from collections.abc import Sequence
@@ -37,10 +36,7 @@ class Task(Protocol):
         """The agent's next `count` minibatches, [count, ...]; row s is whatever `gradients` needs for one."""
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
-        """Row r: the gradient of f_{agents[r]} on minibatch samples[r] at models[r]; tensors [m, P].
-
-        Row r does not depend on the other rows.
-        """
+        """[m, P]; row r: the gradient of f_{agents[r]} on samples[r] at models[r], whatever the others."""
 
     def losses(self, models: Parts) -> np.ndarray:
         """The loss of each of m models on all training data, [m]."""

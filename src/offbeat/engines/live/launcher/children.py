@@ -24,25 +24,19 @@ OnOutput = Callable[[int, str], None]
 
 
 class Output:
-    """The output of one process.
+    """The output of one process, from `handle`; a file keeps it, as a terminal would show it.
 
-    Attributes:
-        handle: where it comes from; reading does not block
-        path: the file that keeps it, as a terminal would show it
-        on_output: called with the agent and every line that has ended
-        lines: the newest of these
-        newest: the line that has not ended yet
+    `on_output` is called with the agent and every line that has ended.
     """
 
     def __init__(self, agent: int, handle: int, path: Path, on_output: OnOutput) -> None:
         os.set_blocking(handle, False)
         self.agent, self.handle, self.path, self.on_output = agent, handle, path, on_output
-        self.lines: deque[str] = deque(maxlen=REMEMBERED)
-        self.newest = ""
-        self.ended = False
-        self.read_at = 0.0
-        self._rest = b""
-        self._keeping, self._at = True, 1 << 62  # where in the file the line that has not ended begins
+        self.lines: deque[str] = deque(maxlen=REMEMBERED)  # the last that have ended
+        self.newest = ""  # the line that has not ended yet
+        self.ended, self.read_at = False, 0.0
+        self._keeping, self._rest = True, b""
+        self._at = 1 << 62  # where in the file the line that has not ended begins
 
     def read(self) -> bool:
         """Take a little of what is there; whether there may be more."""
@@ -88,17 +82,13 @@ class Output:
         whole = b"".join(line + b"\n" for line in lines)
         content = whole + self._rest
         try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644)
-            try:
-                size = os.fstat(handle).st_size
+            with os.fdopen(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as file:
+                size, done = os.fstat(file.fileno()).st_size, 0
                 self._at = min(self._at, size)
-                done = 0
                 while done < len(content):
-                    done += os.pwrite(handle, content[done:], self._at + done)
-                if self._at + len(content) < size:
-                    os.ftruncate(handle, self._at + len(content))
-            finally:
-                os.close(handle)
+                    done += os.pwrite(file.fileno(), content[done:], self._at + done)
+                if self._at + done < size:
+                    file.truncate(self._at + done)
             self._at += len(whole)
         except OSError as error:
             self._keeping = False

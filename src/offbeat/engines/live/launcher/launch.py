@@ -38,24 +38,15 @@ class RunFailed(OffbeatError):
 
 @dataclass
 class Launcher:
-    """Runs agents.
+    """Runs agents. What these join with counts more than the algorithm of the settings, and `returns`."""
 
-    Attributes:
-        settings: its folder exists; once the run has begun, the algorithm is what the agents joined with
-        command: what Python is to run, without Python itself
-        returns: whether the algorithm takes an agent back; what the agents join with is what counts
-        stopped_by: the signal that ended the run; 0: none did
-        began: whether any agent is known to have made a step; at the end it is
-        elapsed: seconds that a run which is resumed had run before
-    """
-
-    settings: RunSettings
-    command: Sequence[str]
-    returns: bool = True
-    reason: str = ""
-    stopped_by: int = 0
-    began: bool = False
-    elapsed: float = 0.0
+    settings: RunSettings  # whose folder exists
+    command: Sequence[str]  # what Python is to run, without Python itself
+    returns: bool = True  # whether the algorithm takes an agent back
+    reason: str = ""  # why the run failed
+    stopped_by: int = 0  # the signal that ended the run; 0: none did
+    began: bool = False  # whether any agent is known to have made a step; at the end it is
+    elapsed: float = 0.0  # seconds that a run which is resumed had run before
 
     def __post_init__(self) -> None:
         n = self.settings.agents
@@ -105,8 +96,6 @@ class Launcher:
 
     def trace(self) -> Trace:
         return merged(self.logs, self.settings.record())
-
-    # -- what happens ------------------------------------------------------------------------------
 
     def _run(self) -> None:
         for i in range(self.board.n):

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from offbeat.core.errors import SettingError
+from offbeat.core.system.devices import one_thread
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.shm.board import Order, Row, State
@@ -45,17 +46,13 @@ COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
 class Metrics:
     """Call it with the launcher, often; it looks once a second. `close` it at the end.
 
-    Attributes:
-        folder: where metrics.jsonl goes; lines are appended
-        tensorboard: the folder for TensorBoard's files; None: none. Raises SettingError if it cannot be
-        rows: the lines of the last look
-        error: the first thing that could not be written, if any; the run goes on
+    Raises SettingError if it cannot write for TensorBoard.
     """
 
-    folder: Path
-    tensorboard: Path | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    error: str = ""
+    folder: Path  # where metrics.jsonl goes; lines are appended
+    tensorboard: Path | None = None  # the folder for TensorBoard's files
+    rows: list[dict[str, Any]] = field(default_factory=list)  # the lines of the last look
+    error: str = ""  # the first thing that could not be written, if any; the run goes on
 
     def __post_init__(self) -> None:
         self._writer = None if self.tensorboard is None else _writer(self.tensorboard)
@@ -150,19 +147,13 @@ def consensus_of(launcher: Launcher) -> float | None:
     largest = max((path.stat().st_size for path in shared.glob("register.*")), default=0)
     if board.n * largest / SLOTS > LARGEST:
         return None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the cores are the agents'
-    try:
+    with one_thread():  # the other cores are the agents'
         models = [found[0].parts for i in range(board.n) if (found := model_of(shared, board, i)) is not None]
         if len(models) < 2:
             return None
-        square = 0.0
-        for parts in zip(*models, strict=True):
-            stacked = torch.stack(parts).double()
-            square += float((stacked - stacked.mean(0)).square().sum())
+        stacked = [torch.stack(parts).double() for parts in zip(*models, strict=True)]
+        square = sum(float((part - part.mean(0)).square().sum()) for part in stacked)
         return _finite(math.sqrt(square / len(models)))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _row(launcher: Launcher, i: int, now: list[int], before: list[int], passed: float) -> dict[str, Any]:

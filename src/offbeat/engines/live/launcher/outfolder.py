@@ -55,11 +55,8 @@ def _made(wanted: Path | None, name: str) -> Path:
 
 @contextmanager
 def undone(folder: Path, missing: Sequence[Path] = (), new: Sequence[Path] = ()) -> Iterator[None]:
-    """If a run is refused, or fails before its first step, remove what it has written in its folder.
-
-    Args:
-        missing: folders that are removed then, if nothing else is in them, from above
-        new: files, likewise
+    """If a run is refused, or fails before its first step, remove what it has written in its folder, `new`
+    files too, and of the folders that were `missing`, named from above, those in which nothing else is.
     """
     before = {*folder.rglob("*")} - {*new}
     try:
@@ -111,9 +108,7 @@ def set_damaged_aside(folder: Path, on_notice: Callable[[str], None]) -> None:
 
 
 def refuse_unresumable(out: Path | None, agents: int, together: bool) -> None:
-    """Raise SettingError unless the folder holds a run of offbeat launch that can go on from its checkpoints;
-    see `why_not_resumable`.
-    """
+    """Raise SettingError unless the folder holds a run of offbeat launch that can go on."""
     folder = named(out)
     had = len([*folder.glob("agent-*.trace")])
     if not had:
@@ -130,10 +125,8 @@ def refuse_unresumable(out: Path | None, agents: int, together: bool) -> None:
 
 
 def why_not_resumable(folder: Path, agents: int, together: bool, do: str = "") -> str:
-    """Why a run that was interrupted cannot go on from its checkpoints, and what to do; empty if it can.
-
-    Args:
-        together: whether all agents have to go on from the same step
+    """Why a run that was interrupted cannot go on from its checkpoints (`together`: all from the same step),
+    and what to do; empty if it can.
     """
     found = [newest(agent_folder(folder, i), agents, together) for i in range(agents)]
     if None not in found:
@@ -172,10 +165,9 @@ class Present:
     def gone(self) -> Path | None:
         """The first that was there, and is not any more, or is another folder."""
         for path, handle in self._folders.items():
-            try:
+            same = False
+            with suppress(FileNotFoundError, NotADirectoryError):
                 same = os.path.samestat(path.stat(), os.fstat(handle))
-            except (FileNotFoundError, NotADirectoryError):
-                same = False
             if not same:
                 return path
         there = {path for path in self._files if path.exists()}

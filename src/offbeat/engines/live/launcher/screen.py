@@ -1,13 +1,12 @@
 """What the terminal shows of a run: a line for every agent, their output above; or a line now and then."""
 
-from __future__ import annotations
-
 import select
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
+from typing import Self
 
 from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
@@ -29,16 +28,14 @@ COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, 
 
 
 class Screen:
-    """The view of a run; use it in a `with`, and `update` it often.
+    """The view of a run on `console`, that of standard error; use it in a `with`, and `update` it often.
 
-    Attributes:
-        console: of standard error
-        out: where agents' output goes, unless both are terminals: then it goes above the table
-        about: which of several runs this is, and how far; the summary begins with it
+    Agents' output goes to `out`, or above the table if both are terminals.
     """
 
     def __init__(self, console: Console, out: Console) -> None:
-        self.console, self.out, self.about = console, out, ""
+        self.console, self.out = console, out
+        self.about = ""  # which of several runs this is, and how far; the summary begins with it
         self._live: Live | None = None
         self._held: deque[Text] = deque(maxlen=HELD)
         self._lost = 0  # lines for which there was no room
@@ -47,7 +44,7 @@ class Screen:
         self._said = self._entered
         self._paces: dict[int, tuple[int, int, int]] = {}
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> Self:
         if self._on_terminal(self.console) and not self.console.is_dumb_terminal:
             self._live = Live(console=self.console, auto_refresh=False, redirect_stdout=False)
             self._try(self.console, self._live.start)
@@ -84,7 +81,6 @@ class Screen:
             self._try(self.console, lambda: live.update(drawn, refresh=True))
 
     def summary(self, launcher: Launcher, metrics: Metrics) -> str:
-        """All agents in one line."""
         board = launcher.board
         seconds = (time.monotonic_ns() - board.zero) / 1e9 if board.zero else time.monotonic() - self._entered
         states = Counter(state_of(launcher, i) for i in range(board.n))

@@ -32,22 +32,11 @@ HEAD, CHANGES, ROW = 8, 16384, 32
 MOST = CHANGES // 2  # agents of a run at most: all of them come, and have to be able to go
 
 
-class Order(IntEnum):
-    """What the launcher asks of everybody. STOP: save and end; END: all are done, answer no more mail."""
+Order = IntEnum("Order", ["WAIT", "RUN", "STOP", "END"], start=0)
+"""What the launcher asks of everybody. STOP: save and end; END: all are done, answer no more mail."""
 
-    WAIT = 0
-    RUN = 1
-    STOP = 2
-    END = 3
-
-
-class State(IntEnum):
-    """Where an agent is. JOINED: ready, waits for its membership; LEFT: done, but answers mail."""
-
-    ABSENT = 0
-    JOINED = 1
-    RUNNING = 2
-    LEFT = 3
+State = IntEnum("State", ["ABSENT", "JOINED", "RUNNING", "LEFT"], start=0)
+"""Where an agent is. JOINED: ready, waits for its membership; LEFT: done, but answers mail."""
 
 
 class Row(IntEnum):

@@ -32,9 +32,9 @@ NEWEST = 2
 class Register:
     """One register; `create` it in the writer, `attach` to it in the readers. `to`: whom it is for."""
 
-    def __init__(self, path: Path, mapped: Any, text: bytes) -> None:
+    def __init__(self, mapped: Any, text: bytes) -> None:
         to, _, layout = text.partition(b"\n")
-        self.path, self.to, self.layout = path, tuple(json.loads(to)), read_layout(layout)
+        self.to, self.layout = tuple(json.loads(to)), read_layout(layout)
         first, (body, size) = aligned(HEAD.size + len(text)), _slot(self.layout)
         starts = [first + k * (body + size) for k in range(SLOTS)]
         self._memory, self._cells = mapped, memoryview(mapped).cast("q")
@@ -48,14 +48,14 @@ class Register:
         """A new register, nothing published yet. Raises SharedMemoryError where it does not fit."""
         text = json.dumps([*to]).encode() + b"\n" + layout.text
         size = aligned(HEAD.size + len(text)) + SLOTS * sum(_slot(layout))
-        return Register(path, run_folder.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
+        return Register(run_folder.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
 
     @staticmethod
     def attach(path: Path) -> Register:
         mapped = run_folder.attach(path, MAGIC, "a register")
         with reading(path, "a register of a run"):
             _, length, _ = HEAD.unpack_from(mapped)
-            return Register(path, mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
+            return Register(mapped, bytes(mapped[HEAD.size : HEAD.size + length]))
 
     @property
     def newest(self) -> int:

@@ -2,10 +2,8 @@
 
 It is alive as long as its lock is held, by the launcher that made it. Anybody may plant anything under such a
 name in /dev/shm: what is no folder of this user, closed to all others, is left alone, and none is ever
-searched in depth.
-
-What is written by one process becomes visible to the others in the order in which it was written. x86-64
-guarantees that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
+searched in depth. What one process writes becomes visible to the others in the order in which it was written:
+x86-64 guarantees that; elsewhere plain Python has no way to ask for it, so the runtime refuses.
 """
 
 import errno
@@ -103,9 +101,8 @@ def sweep() -> list[Path]:
 
 
 def create(path: Path, size: int, head: bytes) -> mmap.mmap:
-    """A new file of `size` bytes that begins with `head`. Raises SharedMemoryError where it does not fit.
-
-    It gets its name when it is complete, so whoever finds it can use it.
+    """A new file of `size` bytes that begins with `head`; it gets its name when it is complete, so whoever
+    finds it can use it. Raises SharedMemoryError where it does not fit.
     """
     require_ordered_stores()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -136,10 +133,7 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
 
 
 def attach(path: Path, magic: int, what: str) -> mmap.mmap:
-    """Map a file that somebody else made, and that begins with this word.
-
-    Raises SharedMemoryError if there is none, or it is not what it should be.
-    """
+    """Map a file of somebody else's that begins with this word; SharedMemoryError if it is none."""
     require_ordered_stores()
     try:
         with path.open("r+b") as file:

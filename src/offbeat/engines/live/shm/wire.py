@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -36,22 +37,15 @@ class SharedMemoryError(OffbeatError):
 
 
 def aligned(at: int) -> int:
-    """The next place where a part may begin."""
     return -(-at // ALIGN) * ALIGN
 
 
 class Tag(NamedTuple):
-    """What travels with every message.
+    """What travels with every message."""
 
-    Attributes:
-        round: the sender's
-        membership: how many changes of the membership the sender knew of
-        start, end: of the transmission
-    """
-
-    round: int = 0
-    membership: int = 0
-    start: float = -1.0
+    round: int = 0  # the sender's
+    membership: int = 0  # how many changes of the membership the sender knew of
+    start: float = -1.0  # of the transmission
     end: float = -1.0
 
     @staticmethod
@@ -67,17 +61,11 @@ Shape = tuple[tuple[str, int], ...]  # of a vector: dtype and length of each par
 
 @dataclass(frozen=True)
 class Layout:
-    """How a message lies in memory.
+    """How a message lies in memory."""
 
-    Attributes:
-        kind: the message type, "module:qualified name"
-        numbers: field -> "int" or "float"
-        vectors: field -> its shape
-    """
-
-    kind: str
-    numbers: tuple[tuple[str, str], ...]
-    vectors: tuple[tuple[str, Shape], ...]
+    kind: str  # the message type, "module:qualified name"
+    numbers: tuple[tuple[str, str], ...]  # field -> "int" or "float"
+    vectors: tuple[tuple[str, Shape], ...]  # field -> its shape
 
     @staticmethod
     def of(message: Message) -> Layout:
@@ -101,32 +89,26 @@ class Layout:
 
     @cached_property
     def words(self) -> struct.Struct:
-        """What precedes the vectors, 8 bytes each."""
         numbers = "".join("d" if type_ == "float" else "q" for _, type_ in self.numbers)
         return struct.Struct(TAG.format + numbers + "qq" * len(self.vectors))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """Where each part begins, in bytes from the words' aligned end; and where the last one ends."""
-        offsets = [0]
-        for _, shape in self.vectors:
-            for dtype, length in shape:
-                offsets.append(aligned(offsets[-1] + getattr(torch, dtype).itemsize * length))
-        return tuple(offsets)
+        sizes = [getattr(torch, dtype).itemsize * n for _, shape in self.vectors for dtype, n in shape]
+        return tuple(accumulate(map(aligned, sizes), initial=0))
 
     def parts(self, memory: Any, start: int) -> list[Parts]:
         """The vectors that begin at `start` in this memory, in place, one for each field."""
         offsets = iter(self.offsets)
 
-        def part(dtype: torch.dtype, length: int, at: int) -> torch.Tensor:
+        def part(name: str, length: int) -> torch.Tensor:
+            dtype, at = getattr(torch, name), start + next(offsets)
             if not length:  # which `frombuffer` refuses
                 return torch.empty(0, dtype=dtype)
-            return torch.frombuffer(memory, dtype=dtype, count=length, offset=start + at)
+            return torch.frombuffer(memory, dtype=dtype, count=length, offset=at)
 
-        return [
-            tuple(part(getattr(torch, dtype), length, next(offsets)) for dtype, length in shape)
-            for _, shape in self.vectors
-        ]
+        return [tuple(part(*each) for each in shape) for _, shape in self.vectors]
 
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
         """Write tag, numbers and stamps. Raises SharedMemoryError for a number of an unexpected type."""
@@ -139,12 +121,11 @@ class Layout:
             raise SharedMemoryError(f"{message} was sent; {expected}.") from None
 
     def stamps(self, words: Words) -> list[Stamp | None]:
-        """Those of the vectors, in the order of the fields."""
         first = len(Tag._fields) + len(self.numbers)
         return [Stamp(*words[k : k + 2]) if words[k] >= 0 else None for k in range(first, len(words), 2)]
 
     def message(self, words: Words, vectors: Sequence[Vector]) -> Message:
-        """The message with these vectors, which get their stamps."""
+        """With these vectors, which get their stamps."""
         fields = dict(zip((name for name, _ in self.numbers), words[len(Tag._fields) :], strict=False))
         for (name, _), v, stamp in zip(self.vectors, vectors, self.stamps(words), strict=True):
             v.stamp = stamp
