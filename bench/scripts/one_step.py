@@ -20,11 +20,10 @@ import torch
 from paced import Wide
 
 from offbeat.algorithms.adsgd import ADSGD, Model
-from offbeat.core.arithmetic import Linear, plain
 from offbeat.core.rules import SGD
 from offbeat.core.system import kernel
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.core.vector import Scope, Stamp, Vector
+from offbeat.core.vector import Linear, Scope, Stamp, Vector, plain
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.transport import Transport

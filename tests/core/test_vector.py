@@ -10,10 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offbeat.core.arithmetic import Linear, plain
 from offbeat.core.forms import concat, difference, mix, pin, split, total, zero
 from offbeat.core.system import kernel
-from offbeat.core.vector import Leased, Parts, Scope, Stamp, Vector, opaque
+from offbeat.core.vector import Leased, Linear, Parts, Scope, Stamp, Vector, opaque, plain
 
 numbers = st.floats(-10, 10, allow_nan=False, width=32)
 

@@ -18,10 +18,9 @@ from warm import finished, needs_shared_memory
 
 from offbeat.algorithms import find
 from offbeat.algorithms.adsgd import Model
-from offbeat.core.arithmetic import finite
 from offbeat.core.errors import SettingError
 from offbeat.core.rules import SGD
-from offbeat.core.vector import Vector
+from offbeat.core.vector import Vector, finite
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import (

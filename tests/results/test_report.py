@@ -25,8 +25,7 @@ from offbeat.cli.commands import app
 from offbeat.core.settings import declared
 from offbeat.experiments.experiment import Experiment
 from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary
-from offbeat.results.page import page
-from offbeat.results.reproduce import command
+from offbeat.results.page import command, page
 from offbeat.results.table import headline, target_name
 from offbeat.results.timeline import shown, timelines, window
 from offbeat.tasks.quadratic import random_quadratic

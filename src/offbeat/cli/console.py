@@ -15,10 +15,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from offbeat.experiments.sweep.running import SweepProgress
-from offbeat.results.markup import time_text
 from offbeat.results.run import Run
 from offbeat.results.table import WIDTH, lost_again, target_name
-from offbeat.results.values import Curve
+from offbeat.results.values import Curve, time_text
 
 EVERY = 30.0
 """Seconds between the lines that say how far runs are, where there is no terminal that shows it."""

@@ -17,9 +17,8 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.predicting import Prediction, Summary
-from offbeat.results.markup import time_text
 from offbeat.results.table import target_name
-from offbeat.results.values import VERSION
+from offbeat.results.values import VERSION, time_text
 from offbeat.world.world import CASES
 
 WHAT = "What is predicted"

@@ -52,8 +52,7 @@ from offbeat.core.errors import ContractError
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Vector
 
-Message = Any
-"""A frozen dataclass whose fields are vectors and numbers."""
+Message = Any  # a frozen dataclass whose fields are vectors and numbers
 
 
 @dataclass(frozen=True)

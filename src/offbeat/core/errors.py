@@ -15,9 +15,7 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-FINAL = 70
-"""The exit code of an agent's process after an error that no restart can heal; `EX_SOFTWARE` of
-sysexits.h."""
+FINAL = 70  # exit code of an agent after an error that no restart can heal: EX_SOFTWARE of sysexits.h
 
 
 class OffbeatError(Exception):
@@ -49,9 +47,7 @@ class DiskError(OffbeatError):
 
 
 def agent_exit_code(error: OffbeatError) -> int:
-    """How an agent's process ends after an error of ours: FINAL, save for a disk, which the launcher tells
-    apart.
-    """
+    """How an agent's process ends after an error of ours: FINAL, but for a disk, which the launcher heeds."""
     return error.exit_code if isinstance(error, DiskError) else FINAL
 
 

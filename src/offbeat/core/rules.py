@@ -11,8 +11,7 @@ from torch import Tensor
 
 from offbeat.core.vector import Parts, Vector, opaque
 
-Rule = Callable[[Vector], Vector]
-"""g -> u, the displacement in x <- x - u."""
+Rule = Callable[[Vector], Vector]  # g -> u, the displacement in x <- x - u
 
 
 @dataclass

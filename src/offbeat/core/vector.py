@@ -26,6 +26,7 @@ mixed a version that was overwritten meanwhile.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
@@ -34,10 +35,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from offbeat.core.arithmetic import Linear, plain
-
 Parts = tuple[Tensor, ...]
 Term = tuple[float, "Vector"]
+Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
+"""out <- sum_k c_k v_k from left to right; the same bits as `plain` gives."""
+
+BLOCK = 1 << 20  # numbers that `plain` works on at a time: so few that the sum stays in the caches
 
 
 class Leased(tuple[Tensor, ...]):
@@ -56,18 +59,7 @@ class Stamp(NamedTuple):
 class Vector:
     """A tuple of flat tensors, or a linear form over other vectors that will become one."""
 
-    __slots__ = (
-        "__weakref__",
-        "_final",
-        "_make",
-        "_of",
-        "_open",
-        "_out",
-        "_parts",
-        "_terms",
-        "late",
-        "stamp",
-    )
+    __slots__ = ("__weakref__", "_done", "_make", "_of", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
     def __init__(
         self, parts: Parts | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()
@@ -77,7 +69,7 @@ class Vector:
         self._make: Callable[[], Parts] | None = None
         self._out: Parts | None = None
         self._of: tuple[Vector, ...] = ()  # what it was made from, where that is no form
-        self._final = False  # evaluated for good, whatever its registers do until the handler's end
+        self._done = False  # evaluated for good, whatever its registers do until the handler's end
         self._open = False  # whether its terms are those of whatever form it is added to
         self.stamp = stamp
         self.late = False  # whether it came out of a register, and moves on with it
@@ -102,11 +94,11 @@ class Vector:
         return self * -1.0
 
     def _on_the_left(self) -> tuple[Term, ...]:
-        return ((1.0, self),) if self._final or not self._terms else self._terms
+        return ((1.0, self),) if self._done or not self._terms else self._terms
 
     def _on_the_right(self, scale: float) -> tuple[Term, ...]:
         terms = self._terms
-        if not self._final and (len(terms) == 1 or (self._open and terms)):
+        if not self._done and (len(terms) == 1 or (self._open and terms)):
             return tuple([(scale * c, v) for c, v in terms])
         return ((scale, self),)
 
@@ -255,7 +247,7 @@ class Scope:
         kept = self.force(torn)
         self.born.clear()
         for v in kept:
-            v._terms, v._of, v._make, v._out, v._open, v._final = (), (), None, None, False, False
+            v._terms, v._of, v._make, v._out, v._open, v._done = (), (), None, None, False, False
 
     def force(self, torn: Torn | None = None) -> list[Vector]:
         """Within a handler: evaluate for good what has been built so far, and return it. See `settle`."""
@@ -266,7 +258,7 @@ class Scope:
                 v.parts  # noqa: B018  (reading evaluates)
                 kept.append(v)
         if torn is not None:
-            fresh = [v for v in kept if not v._final]
+            fresh = [v for v in kept if not v._done]
             used = [term for v in fresh for _, term in v._terms if term.late]
             while used and (moved := torn(used)):
                 stale = {id(v) for v in moved}
@@ -277,7 +269,7 @@ class Scope:
                 for v in fresh:
                     v.parts  # noqa: B018
             for v in fresh:
-                v._final = True
+                v._done = True
         return kept
 
 
@@ -285,9 +277,7 @@ _current: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
 
 def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
-    """sum_k c_k v_k from left to right, part by part. A single term with c = 1 is an alias, except of leased
-    memory.
-    """
+    """sum_k c_k v_k from left to right, by part. One term with c = 1 is an alias, except of leased memory."""
     (c0, v0), *rest = terms
     first = _raw(v0)
     if out is None and not rest and c0 == 1.0:
@@ -311,3 +301,28 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
 def _raw(v: Vector) -> Parts:
     """The parts as they lie in memory; a late-bound vector may give others to who asks for `parts`."""
     return v._parts if v._parts is not None else v.parts
+
+
+def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
+    """In torch, one operation a term and block. `out` is none of the later terms."""
+    (c0, v0), *rest = terms
+    for at in range(0, out.numel(), BLOCK):
+        block = slice(at, at + BLOCK)
+        total = out[block]
+        torch.mul(v0[block], c0, out=total)
+        for c, v in rest:
+            total.add_(v[block], alpha=c)
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether all numbers are finite.
+
+    One sum a tensor, in which NaN and infinity show. A sum may also overflow: then the extremes decide.
+    """
+    few = [t for t in tensors if t.numel()]
+    sums: dict[torch.device, list[Tensor]] = {}
+    for t in few:
+        sums.setdefault(t.device, []).append(t.sum(dtype=torch.promote_types(t.dtype, torch.float32)).float())
+    if all(math.isfinite(torch.stack(each).sum().item()) for each in sums.values()):
+        return True
+    return all(math.isfinite(extreme.item()) for t in few for extreme in t.aminmax())

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from offbeat.core import promises
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
-from offbeat.core.arithmetic import finite
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import zero
-from offbeat.core.vector import Stamp, Vector
+from offbeat.core.vector import Stamp, Vector, finite
 from offbeat.engines.events import HANDLERS, Event, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 

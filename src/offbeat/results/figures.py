@@ -24,14 +24,9 @@ X_TITLES = {
 }
 Y_TITLES = {"loss": "training loss", "accuracy": "test accuracy", "consensus": "distance from average (RMS)"}
 
-POINTS = 400
-"""A line has about this many points at most."""
-
-LIFT = 3.0
-"""Lines are drawn up to so many times the largest value of the runs that did not explode."""
-
-ARROWS = 300
-"""The edges of a directed graph with more are drawn without arrowheads."""
+POINTS = 400  # a line has about this many points at most
+LIFT = 3.0  # lines are drawn up to so many times the largest value of the runs that did not explode
+ARROWS = 300  # the edges of a directed graph with more are drawn without arrowheads
 
 _AXIS = {
     "showline": True, "linecolor": "#666", "linewidth": 1,

@@ -33,8 +33,7 @@ INSTANTS = (
     events.RegisterMoved, events.Saved, events.Resumed,
 )  # fmt: skip
 
-ARROWS = 100_000
-"""The most arrows that are drawn; the page slows down with more."""
+ARROWS = 100_000  # the most arrows that are drawn; the page slows down with more
 
 SHOWN = {"algorithm", "topology", "seed"}
 Json = dict[str, Any]

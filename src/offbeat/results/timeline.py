@@ -11,14 +11,9 @@ from offbeat.engines.events import Crashed, GradientDone, Rejoined, rows_of
 from offbeat.results.figures import STYLE, escaped, time_title
 from offbeat.results.values import RunValues
 
-ROWS = 16
-"""So many agents are shown; of more, those that crash, the straggler, its neighbours, and the first."""
-
-STEPS = 6
-"""The window takes in about so many gradients or messages of the slowest agent."""
-
-Span = tuple[str, float, float]
-"""State, start, end."""
+ROWS = 16  # so many agents are shown; of more, those that crash, the straggler, its neighbours, and the first
+STEPS = 6  # the window takes in about so many gradients or messages of the slowest agent
+Span = tuple[str, float, float]  # state, start, end
 
 EDGE = {"color": "white", "width": 0.5}
 HATCHED = {"shape": "x", "bgcolor": "white", "fgcolor": "#888888", "fillmode": "replace", "size": 5}

@@ -245,6 +245,11 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, 
     return tuple(None if math.isinf(t) else t for t in (middle, low, high))  # type: ignore[return-value]
 
 
+def time_text(time: float | None) -> str:
+    """A time to a target: no digits that mean nothing, for it is interpolated."""
+    return "never" if time is None else f"{time:,.0f}" if time >= 1000 else f"{time:.4g}"
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -8,8 +8,7 @@ import torch
 
 from offbeat.core.errors import SettingError
 
-CHUNK = 1 << 28
-"""Bytes of models whose gradients are evaluated in one call on a GPU, unless a single one is larger."""
+CHUNK = 1 << 28  # bytes of models, at most, whose gradients a GPU evaluates in one call; or one model
 
 
 def find(name: str) -> torch.device:

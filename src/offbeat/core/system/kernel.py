@@ -21,15 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offbeat.core.arithmetic import plain
 from offbeat.core.errors import SettingError
 from offbeat.core.system import native
+from offbeat.core.vector import plain
 
-THRESHOLD = 1_000_000
-"""Bytes of the result below which torch does the work: its operations then stay in the caches."""
-
-STREAM = 4_000_000
-"""Bytes from which the result is written around the caches, if it is not read as well."""
+THRESHOLD = 1_000_000  # bytes of the result below which torch does it: its operations stay in the caches
+STREAM = 4_000_000  # bytes from which the result is written around the caches, if it is not read as well
 
 FLAGS = ("-ffp-contract=off", "-std=c11")
 Terms = Sequence[tuple[float, Tensor]]

@@ -12,9 +12,7 @@ PR_SET_PDEATHSIG = 1
 def end_with_parent(lifeline: int | None = None) -> None:
     """Have the kernel kill this process when the thread that started it ends; only Linux does so.
 
-    Args:
-        lifeline: a pipe of which the parent alone holds the other end. A parent that was gone already is
-            noticed by it.
+    A parent that was gone already is noticed by the `lifeline`, a pipe whose other end it alone holds.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -10,11 +10,8 @@ from pathlib import Path
 from offbeat.core.errors import DiskError, SettingError
 from offbeat.core.system.files import irregular
 
-NAME = ".lock"
-"""The lock's file, in the folder that it is for."""
-
-WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-"""What a file system says that has no locks."""
+NAME = ".lock"  # the lock's file, in the folder that it is for
+WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has no locks
 
 
 @dataclass(frozen=True)
@@ -59,10 +56,7 @@ def take(folder: Path, sure: bool = False) -> Lock | None:
 
 @contextmanager
 def held(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock of this folder meanwhile.
-
-    Raises SettingError, with this refusal, if somebody else does; DiskError where the lock cannot be made.
-    """
+    """Hold this folder's lock. Raises SettingError, the refusal, if another does; DiskError if it fails."""
     try:
         lock = take(folder)
     except OSError as error:

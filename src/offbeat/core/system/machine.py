@@ -18,10 +18,8 @@ def cpu_share() -> float | None:
     """How many cores' time the control groups allow; None: no limit."""
     shares = [text.split() for text in _cgroup_texts("cpu", "cpu.max", "")]
     found = [int(share[0]) / int(share[1]) for share in shares if len(share) == 2 and share[0].isdecimal()]
-    quotas, periods = (
-        [int(text) for text in _cgroup_texts("cpu", "", name) if text.strip().isdecimal()]
-        for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    )
+    texts = (_cgroup_texts("cpu", "", f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+    quotas, periods = ([int(text) for text in each if text.strip().isdecimal()] for each in texts)
     return min([*found, *(q / p for q, p in zip(quotas, periods, strict=False))], default=None)
 
 
@@ -30,8 +28,7 @@ def memory() -> tuple[float, float | None]:
 
     Raises OSError, ValueError or LookupError where the system does not say.
     """
-    lines = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines())
-    free = 1024.0 * int(lines["MemAvailable"].split()[0])
+    free = _proc("meminfo", "MemAvailable")
     limit = cgroup("memory", "memory.max", "memory.limit_in_bytes")
     if limit is None:
         return free, None
@@ -49,18 +46,21 @@ def available() -> float:
 def resident() -> float:
     """Bytes that this process holds for itself alone: before its runs, mostly data. 0 where nobody says."""
     with suppress(OSError, ValueError, LookupError):
-        lines = dict(line.split(":", 1) for line in (PROC / "self/status").read_text().splitlines())
-        return 1024.0 * int(lines["RssAnon"].split()[0])
+        return _proc("self/status", "RssAnon")
     return 0.0
+
+
+def _proc(file: str, name: str) -> float:
+    """Bytes, of a table of kilobytes."""
+    lines = dict(line.split(":", 1) for line in (PROC / file).read_text().splitlines())
+    return 1024.0 * int(lines[name].split()[0])
 
 
 def cgroup(controller: str, second: str, first: str) -> float | None:
     """The least of a number in this process's control groups, as version 2 and 1 name it; None: no limit."""
-    texts = [text.split()[0] for text in _cgroup_texts(controller, second, first) if text.strip()]
+    texts = [text.strip() for text in _cgroup_texts(controller, second, first)]
     numbers = [float(text) for text in texts if text.isdecimal()]
-    return min(
-        (number for number in numbers if number < 2**62), default=None
-    )  # version 1's "no limit" is larger
+    return min((number for number in numbers if number < 2**62), default=None)  # "no limit" is larger
 
 
 def _cgroup_texts(controller: str, second: str, first: str) -> Iterator[str]:

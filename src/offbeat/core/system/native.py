@@ -23,8 +23,7 @@ from pathlib import Path
 from offbeat.core.errors import OffbeatError
 from offbeat.core.system.reading import content
 
-FLAGS = ("-O3", "-march=native", "-fPIC", "-shared")
-"""Of every library; how products and sums are rounded is for each to say."""
+FLAGS = ("-O3", "-march=native", "-fPIC", "-shared")  # how products and sums are rounded is for each to say
 
 
 class KernelError(OffbeatError):
@@ -94,8 +93,8 @@ def _compiler() -> list[str]:
 
 def title(command: Sequence[str], banner: str) -> str:
     """`gcc 12.2.0` out of what --version prints, whichever name the compiler was called by."""
-    kind = "gcc" if "Free Software Foundation" in banner else Path(command[0]).name
-    kind = "clang" if "clang" in banner else kind
+    by = {"clang": "clang", "Free Software Foundation": "gcc"}
+    kind = next((kind for said, kind in by.items() if said in banner), Path(command[0]).name)
     version = re.search(r"\d+(\.\d+)+", re.sub(r"\(.*?\)", "", banner))
     return f"{kind} {version[0]}" if version else kind
 

@@ -19,18 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, BinaryIO
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZipFile
 
 import numpy as np
 
 from offbeat.core.errors import DataError, OffbeatError
 from offbeat.core.system.files import irregular
 
-LARGEST = 4_000_000_000
-"""Bytes of a file that is read as a whole."""
-
-LARGEST_JSON = 100_000_000
-"""The same for JSON and other text."""
+LARGEST = 4_000_000_000  # bytes of a file that is read as a whole
+LARGEST_JSON = 100_000_000  # the same for JSON and other text
 
 SMALL, MOST_TIMES = 64_000_000, 200
 """Bytes that may always be inflated; beyond that, how many times the size of what they are inflated from."""
@@ -40,8 +37,7 @@ UNSAYING = (
 )  # fmt: skip
 """Exceptions whose messages say little without their names."""
 
-SHOWN = 300
-"""Characters of a parser's message that are shown."""
+SHOWN = 300  # characters of a parser's message that are shown
 
 
 @contextmanager
@@ -122,9 +118,7 @@ def array(path: str | os.PathLike[str]) -> np.ndarray:
     """The array in a .npy file; no objects."""
     with opened(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _check_declared(file, os.fstat(file.fileno()).st_size)
-        file.seek(0)
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        return _array(file, os.fstat(file.fileno()).st_size)
 
 
 def arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -133,20 +127,16 @@ def arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         warnings.simplefilter("ignore")
         members = archive.infolist()
         check_inflated(sum(member.file_size for member in members), os.fstat(file.fileno()).st_size)
-        return {member.filename.removesuffix(".npy"): _member(archive, member) for member in members}
+        found = {}
+        for member in members:
+            with archive.open(member) as stream:
+                found[member.filename.removesuffix(".npy")] = _array(stream, member.file_size)
+                stream.read(1)  # the end is where the checksum is compared
+        return found
 
 
-def _member(archive: ZipFile, member: ZipInfo) -> np.ndarray:
-    with archive.open(member) as stream:
-        _check_declared(stream, member.file_size)
-    with archive.open(member) as stream:
-        found = np.lib.format.read_array(stream, allow_pickle=False)
-        stream.read(1)  # the end is where the checksum is compared
-    return np.asarray(found)
-
-
-def _check_declared(stream: Any, size: int) -> None:
-    """Raise ValueError unless the head of an array says how many bytes there are."""
+def _array(stream: Any, size: int) -> np.ndarray:
+    """The array in these bytes. Raises ValueError unless its head says how many there are."""
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"it is an array of format {version}")
@@ -155,3 +145,5 @@ def _check_declared(stream: Any, size: int) -> None:
     declared = stream.tell() + dtype.itemsize * math.prod(shape)
     if declared != size:
         raise ValueError(f"its head says {declared:,} bytes, and there are {size:,}")
+    stream.seek(0)
+    return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))

@@ -11,11 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-HANG_UP = getattr(signal, "SIGHUP", None)
-"""A connection has dropped. It may come several times, from the terminal and from the shell."""
-
-AGAIN = 0.05
-"""Seconds after which an interrupt comes again that Python ignored, for it was raised in a finalizer."""
+HANG_UP = getattr(signal, "SIGHUP", None)  # a connection has dropped; terminal and shell may each send it
+AGAIN = 0.05  # seconds after which an interrupt comes again that Python ignored, as in a finalizer
 
 
 class Terminated(KeyboardInterrupt):

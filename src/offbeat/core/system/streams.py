@@ -14,11 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 
-CHUNK = 64
-"""Random numbers are drawn this many at a time."""
-
-WORLD = 2**32 - 1
-"""The agent index under which the streams that belong to nobody are named."""
+CHUNK = 64  # random numbers are drawn this many at a time
+WORLD = 2**32 - 1  # the agent index under which the streams that belong to nobody are named
 
 
 class Purpose(IntEnum):
@@ -36,9 +33,7 @@ class Purpose(IntEnum):
 
 
 def stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> np.random.Generator:
-    """The generator of one (agent, purpose). `life`: another one after a crash that took the generator's
-    state.
-    """
+    """The generator of one (agent, purpose). `life`: another one after a crash that took its state."""
     key = (agent, purpose, life) if life else (agent, purpose)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from offbeat.core.arithmetic import finite
 from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.vector import finite
 from offbeat.engines.handler_step import SkipNotFinite
 from offbeat.engines.live.shm.board import Cells, Row
 
