@@ -179,7 +179,7 @@ def scaled(model: Normed, optimizer: torch.optim.Optimizer, bad: range) -> Norme
 def saved_by(tmp_path: Path) -> dict[int, list[str]]:
     """Of every checkpoint of agent 0: which of its tensors are not finite, but for masks."""
     folder = tmp_path / "checkpoints" / "agent-0"
-    paths = {step: folder / f"{checkpoint.step_name(step)}.safetensors" for step in checkpoint.latest(folder)}
+    paths = {step: checkpoint.path_of(folder, step) for step in checkpoint.latest(folder)}
     return {step: [n for n in not_finite(load_file(path)) if "mask" not in n] for step, path in paths.items()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoints import save
 from warm import Started, finished, needs_shared_memory, start, until
 
 from offbeat.core.errors import SettingError
@@ -177,7 +178,7 @@ def test_what_cannot_go_on_is_refused_with_what_to_do(tmp_path: Path) -> None:
     refused = finished(tmp_path, *resume)
     assert refused.code == 2
     assert f"{why} Remove it, and --resume --checkpoint-every 100 runs it anew." in refused.complained
-    checkpoint.save(out / FIRST / "checkpoints" / "agent-0", checkpoint.step_name(4), {}, {})
+    save(out / FIRST / "checkpoints" / "agent-0", 4, {}, {})
     assert "interrupted before agent 1 had saved a checkpoint, so" in finished(tmp_path, *resume).complained
     kept = sorted(path.stat().st_mtime_ns for path in out.rglob("*"))
     other = finished(

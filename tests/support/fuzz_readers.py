@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from checkpoints import save
 
 from offbeat.algorithms import find
 from offbeat.core.vector import Vector
@@ -125,7 +126,7 @@ NEWEST = f"checkpoints/agent-0/{checkpoint.step_name(20)}.safetensors"
 
 def make_checkpoints(folder: Path) -> None:
     for step in (10, 20):
-        checkpoint.save(folder / "checkpoints" / "agent-0", checkpoint.step_name(step), ABOUT, STATE)
+        save(folder / "checkpoints" / "agent-0", step, ABOUT, STATE)
 
 
 def exported(path: Path) -> object:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 import torch
 from safetensors import safe_open
@@ -72,9 +73,7 @@ def save(
         "rest": named,
     }
     state |= {} if at is None else {"time": at}
-    return checkpoint.save(
-        folder / "checkpoints" / f"agent-{agent}", checkpoint.step_name(step), about, state
-    )
+    return checkpoints.save(folder / "checkpoints" / f"agent-{agent}", step, about, state)
 
 
 def resummed(content: bytes) -> bytes:
@@ -109,7 +108,7 @@ def test_the_mean_of_a_run_loads_into_the_model(tmp_path: Path) -> None:
     states = []
     for i in range(3):
         folder = tmp_path / "out" / "checkpoints" / f"agent-{i}"
-        _, state = checkpoint.load(folder / f"{checkpoint.step_name(12 + i)}.safetensors")
+        _, state = checkpoint.load(checkpoint.path_of(folder, 12 + i))
         states.append(state["model"] | state["rest"])
     assert mean.keys() == states[0].keys() >= {"0.weight", "2.weight", "1.running_var", "2.bias"}
     for name, got in mean.items():
@@ -285,7 +284,7 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
     save(tmp_path, 0, 10, ABOUT | {"agents": 1}, w=torch.zeros(1), _extra_state={"a": 1})
     with pytest.raises(DataError, match=r"'_extra_state' .* of type dict; expected a tensor"):
         export(tmp_path)
-    checkpoint.save(tmp_path / "checkpoints" / "agent-0", checkpoint.step_name(10), {}, {"agent": {}})
+    checkpoints.save(tmp_path / "checkpoints" / "agent-0", 10, {}, {"agent": {}})
     with pytest.raises(DataError, match=r"cannot be read \(KeyError: 'x'\)"):
         export(tmp_path)
     for error in (DataError, SettingError, ExportError):
@@ -318,9 +317,7 @@ def test_a_run_of_offbeat_live_has_its_parts_by_number(tmp_path: Path) -> None:
     states = []
     for i in range(2):
         folder = tmp_path / "checkpoints" / f"agent-{i}"
-        _, state = checkpoint.load(
-            folder / f"{checkpoint.step_name(checkpoint.latest(folder)[0])}.safetensors"
-        )
+        _, state = checkpoint.load(checkpoint.path_of(folder, checkpoint.latest(folder)[0]))
         states.append(state["agent"]["x"].parts[0])
     got = load_file(tmp_path / "model.safetensors")
     assert list(got) == ["x.0"]

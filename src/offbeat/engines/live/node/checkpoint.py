@@ -12,10 +12,10 @@ Its head begins with the CRC-32 of everything else in the file, at a place that 
 is damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the
 newest.
 
-    save(folder, step_name(120), about, {"agent": agent_state(agent), "rule": rule_state(agent.rule)})
+    begin(folder, 120, about, {"agent": agent_state(agent)})    # while nothing of it changes
+    finish(folder, 120)
     about, state = load(path_of(folder, latest(folder)[0]))
-    restore_agent(agent, state["agent"])        # one that has joined
-    restore_rule(agent.rule, state["rule"])
+    restore_agent(agent, state["agent"])                        # one that has joined
 """
 
 import json
@@ -24,7 +24,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,10 +33,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from offbeat.core.agent import Agent
-from offbeat.core.errors import ContractError, DataError, DiskError, SettingError
-from offbeat.core.rules import Rule
+from offbeat.core.errors import ContractError, DataError, DiskError
 from offbeat.core.system.reading import opened, reading, refuse_newer
-from offbeat.engines.live.node.encode import decode, encode, name_of
+from offbeat.engines.live.node.encode import NATIVE, decode, dtype_name, encode, name_of
 from offbeat.engines.live.node.guard import NotFinite, not_finite
 
 FORMAT, EARLIER = "checkpoint 2", "checkpoint 1"
@@ -45,22 +44,15 @@ ENDING, TEMPORARY, DAMAGED = ".safetensors", ".checkpoint-", ".damaged"
 EXPECTED = "a whole checkpoint of a live run"
 SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": "([0-9a-f]{8})"', re.DOTALL)
 """How a file with a checksum begins."""
-UNSUMMED = b"0" * 8
+UNSUMMED = "0" * 8
 CHUNK = 1 << 20
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
+KEPT = 2
+"""How many of the newest checkpoints stay."""
 GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
-DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16",
-    torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 LONGEST_HEAD = 100_000_000
 """Bytes: readers of safetensors refuse more."""
-
-
-class CheckpointError(DiskError):
-    """A checkpoint cannot be written; those before it are intact."""
 
 
 def step_name(step: int) -> str:
@@ -69,7 +61,6 @@ def step_name(step: int) -> str:
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where it is."""
     return folder / f"{step_name(step)}{ENDING}"
 
 
@@ -78,75 +69,56 @@ def agent_folder(folder: Path, agent: int) -> Path:
     return folder / "checkpoints" / f"agent-{agent}"
 
 
-def save(folder: Path, name: str, about: Mapping[str, Any], state: object, keep: int = 2) -> Path:
-    """Write folder/name.safetensors, whole or not at all, and return its path.
-
-    If `name` is that of a step, of the checkpoints of earlier steps all but the newest keep - 1 are removed;
-    and those of later steps, which belong to a run that was given up when this one went back.
-
-    Raises ContractError if the state cannot be stored, CheckpointError if the file cannot be written.
-    """
-    return finish(begin(folder, name, about, state), keep)
+def _temporary(folder: Path, step: int) -> Path:
+    return folder / f"{TEMPORARY}{os.getpid()}-{step_name(step)}{ENDING}"
 
 
 def begin(
-    folder: Path, name: str, about: Mapping[str, Any], state: object, usual: Set[str] | None = None
-) -> Path:  # fmt: skip
+    folder: Path, step: int, about: Mapping[str, Any], state: object, usual: Set[str] | None = None
+) -> None:
     """Write the state as it is now, under a temporary name; what it needs in memory is a copy of what was
     heard.
 
-    Returns where `finish` finds it. Raises as `save` does, and NotFinite.
+    Raises ContractError if the state cannot be stored, DiskError if the file cannot be written, NotFinite.
 
     Args:
-        folder: where it goes
-        name: what it is called
         about: which run this is
-        state: what is saved
         usual: if given, all tensors but these have to be finite
     """
-    if Path(name).name != name or name[:1] in ("", "."):
-        raise SettingError(f"A checkpoint needs a plain name; got '{name}'.")
     known, none = encode(dict(about), "about")
     if none:
         raise ContractError(f"`about` says which run this is, without tensors; {min(none)} is one.")
     tree, tensors = encode(state)
     if usual is not None and (wrong := set(not_finite(tensors)) - usual):
         raise NotFinite(
-            f"{min(wrong)} is not finite, so {folder / name} is not written. The checkpoints before stay."
+            f"{min(wrong)} is not finite, so {folder / step_name(step)} is not written. The checkpoints "
+            "before stay."
         )
-    metadata = {
-        "offbeat": FORMAT,
-        "sum": UNSUMMED.decode(),
-        "about": json.dumps(known),
-        "state": json.dumps(tree),
-    }
-    head = _head(metadata, tensors)
-    size = len(head) + sum(tensor.nbytes for tensor in tensors.values())
-    temporary = folder / f"{TEMPORARY}{os.getpid()}-{name}{ENDING}"
-    with _explained(folder / f"{name}{ENDING}", size):
+    # The widest numbers first, so that every tensor begins at a multiple of the size of its own.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
+    head = _head({"about": json.dumps(known), "state": json.dumps(tree)}, tensors)
+    temporary = _temporary(folder, step)
+    with _explained(path_of(folder, step), len(head) + sum(tensor.nbytes for tensor in tensors.values())):
         folder.mkdir(parents=True, exist_ok=True)
         for stray in folder.glob(f"{TEMPORARY}*"):  # of a writer that was killed
             stray.unlink(missing_ok=True)
         try:
             with temporary.open("xb") as file:
                 file.write(head)
-                for _, tensor in _ordered(tensors):
+                for tensor in tensors.values():
                     file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-    return temporary
 
 
-def finish(temporary: Path, keep: int = 2) -> Path:
-    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name. Raises as `save`
-    does.
+def finish(folder: Path, step: int) -> None:
+    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name.
+
+    Of the checkpoints of earlier steps all but the newest are removed; and those of later steps, which belong
+    to a run that was given up when this one went back. Raises DiskError if that cannot be done.
     """
-    if keep < 1:
-        raise SettingError(f"Expected to keep at least 1 checkpoint; got {keep}.")
-    folder = temporary.parent
-    name = temporary.name.removeprefix(f"{TEMPORARY}{os.getpid()}-").removesuffix(ENDING)
-    path = folder / f"{name}{ENDING}"
+    temporary, path = _temporary(folder, step), path_of(folder, step)
     with _explained(path, temporary.stat().st_size):
         try:
             with temporary.open("rb+") as file:
@@ -163,11 +135,9 @@ def finish(temporary: Path, keep: int = 2) -> Path:
             os.fsync(handle)  # the name
         finally:
             os.close(handle)
-        if STEP.fullmatch(path.name):
-            step, steps = int(name.removeprefix("step-")), latest(folder)
-            for other in {*steps} - {*[s for s in steps if s <= step][:keep]}:
-                path_of(folder, other).unlink(missing_ok=True)
-    return path
+        steps = latest(folder)
+        for other in {*steps} - {*[s for s in steps if s <= step][:KEPT]}:
+            path_of(folder, other).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -175,7 +145,7 @@ def _explained(path: Path, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(
+        raise DiskError(
             f"Cannot write the checkpoint {path} of {size / 1e6:.1f} MB: {error.strerror or error}. The ones "
             "before it are intact. Is there room, and may this user write there?"
         ) from error
@@ -188,10 +158,8 @@ def latest(folder: Path) -> list[int]:
 
 
 def newest(folder: Path, agents: int, together: bool) -> int | None:
-    """The step that the agent of this folder goes on from, if any: its newest; or the newest that all agents
-    have.
-
-    The folders of the others are beside it: agent-0, agent-1, ...
+    """The step that the agent of this folder goes on from, if any: its newest; or, `together`, the newest
+    that all agents have, whose folders are beside it.
     """
     mine = latest(folder)
     if together:
@@ -201,13 +169,7 @@ def newest(folder: Path, agents: int, together: bool) -> int | None:
 
 
 def load(path: Path, checked: bool = False) -> tuple[dict[str, Any], Any]:
-    """What `save` was given: (about, state), the tensors on the CPU.
-
-    Args:
-        checked: `set_aside` has found that its checksum fits
-
-    Raises DataError if the file is missing, damaged or something else.
-    """
+    """What was saved: (about, state), the tensors on the CPU. Raises as `tensors_of` does."""
     with tensors_of(path, checked=checked) as (head, file):
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  (no iterator)
         return decode(json.loads(head["about"]), {}), decode(json.loads(head["state"]), tensors)
@@ -215,11 +177,12 @@ def load(path: Path, checked: bool = False) -> tuple[dict[str, Any], Any]:
 
 @contextmanager
 def tensors_of(path: Path, do: str = "", checked: bool = False) -> Iterator[tuple[dict[str, str], Any]]:
-    """The metadata of a checkpoint, and the open file. Raises DataError, also for what goes wrong within.
+    """The metadata of a checkpoint, and the open file. Raises DataError if it is missing, damaged or
+    something else, also for what goes wrong within.
 
     Args:
         do: what to do then
-        checked: its checksum is known to fit
+        checked: `set_aside` has found that its checksum fits
     """
     with reading(path, EXPECTED, do):
         if why := "" if checked else damage(path):
@@ -245,9 +208,7 @@ def damage(path: Path) -> str:
 
 
 def set_aside(folder: Path, on_notice: Callable[[str], None]) -> None:
-    """Give damaged checkpoints another ending, so that the newest is one that can be read; `on_notice` says
-    what was done.
-    """
+    """Give damaged checkpoints another ending, so that the newest can be read; `on_notice` is told of it."""
     for step in latest(folder):
         path = path_of(folder, step)
         if why := damage(path):
@@ -268,20 +229,15 @@ def _summed(file: BinaryIO) -> tuple[int, bytes, bytes]:
     return match.start(1), match[1], f"{total:08x}".encode()
 
 
-def _ordered(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """The widest numbers first, so that every tensor begins at a multiple of the size of its own."""
-    return sorted(tensors.items(), key=lambda item: -item[1].element_size())
-
-
-def _head(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     """What a safetensors file begins with: its length, and as JSON what lies where. The library would copy it
     all.
     """
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    entries: dict[str, Any] = {"__metadata__": {"offbeat": FORMAT, "sum": UNSUMMED, **content}}
     at = 0
-    for name, tensor in _ordered(tensors):
+    for name, tensor in tensors.items():
         place = [at, at + tensor.nbytes]
-        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": place}
+        entries[name] = {"dtype": NATIVE[dtype_name(tensor)], "shape": [*tensor.shape], "data_offsets": place}
         at += tensor.nbytes
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
@@ -302,47 +258,22 @@ def agent_state(agent: Agent) -> dict[str, Any]:
         raise ContractError(
             f"Agent {agent.me} has effects that nobody has drained; a checkpoint would lose them."
         )
-    return {**_fields(agent, GIVEN), "rng": agent.rng.getstate()}
+    return {name: getattr(agent, name) for name in _known(agent)} | {"rng": agent.rng.getstate()}
 
 
 def restore_agent(agent: Agent, state: Mapping[str, Any]) -> None:
     """Give an agent that has joined the state of another one of its class."""
-    mine = {name: value for name, value in state.items() if name != "rng"}
-    _set(agent, mine, _fields(agent, GIVEN | {"rng"}).keys() - mine.keys())
-    agent.rng.setstate(state["rng"])
-
-
-def rule_state(rule: Rule) -> dict[str, Any]:
-    """What the rule's own `state_dict` gives, or the fields of a rule that is a dataclass."""
-    if hasattr(rule, "state_dict") and hasattr(rule, "load_state_dict"):
-        return dict(rule.state_dict())
-    if is_dataclass(rule):
-        return _fields(rule)
-    raise ContractError(
-        f"The state of a rule of type {name_of(type(rule))} is unknown. Make it a dataclass, or give it "
-        "`state_dict` and `load_state_dict`, as optimizers have."
-    )
-
-
-def restore_rule(rule: Rule, state: Mapping[str, Any]) -> None:
-    """Give a rule the state of another one of its class."""
-    if hasattr(rule, "state_dict") and hasattr(rule, "load_state_dict"):
-        rule.load_state_dict(dict(state))
-    else:
-        _set(rule, state, _fields(rule).keys() ^ state.keys())
-
-
-def _fields(owner: object, without: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Every field that is set, also one that is an attribute only."""
-    names = [f.name for f in fields(owner)] if is_dataclass(owner) else []
-    names += [name for name in getattr(owner, "__dict__", {}) if name not in names]
-    return {name: getattr(owner, name) for name in names if name not in without and hasattr(owner, name)}
-
-
-def _set(owner: object, state: Mapping[str, Any], wrong: Set[str]) -> None:
-    if wrong:
-        raise DataError(
-            f"The state is not that of {name_of(type(owner))}: they differ in {', '.join(sorted(wrong))}."
-        )
+    if wrong := [name for name in _known(agent) if name not in state]:
+        kind = name_of(type(agent))
+        raise DataError(f"The state is not that of {kind}: they differ in {', '.join(sorted(wrong))}.")
     for name, value in state.items():
-        object.__setattr__(owner, name, value)  # a rule may be frozen
+        if name == "rng":
+            agent.rng.setstate(value)
+        else:
+            setattr(agent, name, value)
+
+
+def _known(agent: Agent) -> list[str]:
+    """Every field that is set, also one that is an attribute only."""
+    names = dict.fromkeys([*(f.name for f in fields(agent)), *vars(agent)])
+    return [name for name in names if name not in GIVEN and hasattr(agent, name)]

@@ -10,8 +10,7 @@ thread writes them, within its step.
 import json
 import math
 import time
-from collections.abc import Mapping, Set
-from pathlib import Path
+from collections.abc import Mapping
 from threading import RLock, Thread
 from typing import Any
 
@@ -22,7 +21,7 @@ from offbeat.core.system.lifeline import readable
 from offbeat.core.vector import Vector
 from offbeat.engines.events import GradientDone, LossKnown, PeerMet, Rejoined, Resumed, Saved, Started
 from offbeat.engines.live.node import checkpoint
-from offbeat.engines.live.node.guard import IGNORE, Guard, NotFinite
+from offbeat.engines.live.node.guard import IGNORE, Guard
 from offbeat.engines.live.node.hearing import Hearing
 from offbeat.engines.live.node.log import Log, Logged
 from offbeat.engines.live.node.performer import Clock, Performer, digest
@@ -166,30 +165,6 @@ class Driver:
             "steps": self.actor.steps,
             "time": self.clock.now(),
         }
-
-    def save(
-        self, folder: Path, about: Mapping[str, Any], more: Mapping[str, Any], usual: Set[str] = frozenset()
-    ) -> str:
-        """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older
-        ones stay.
-
-        Returns why it is not written, which has been said in the agent's output; empty if it is.
-
-        Args:
-            folder: where this agent's checkpoints are
-            about: which run this is
-            more: what else is saved
-            usual: tensors of it that may hold numbers that are not finite
-        """
-        try:
-            with self.lock:
-                name = checkpoint.step_name(self.actor.steps)
-                begun = checkpoint.begin(folder, name, about, {**self.state(), **more}, usual)
-        except NotFinite as error:
-            self.guard.tell(str(error))
-            return str(error)
-        checkpoint.finish(begun)  # without the lock: mail is answered meanwhile
-        return ""
 
     def restore_counts(self, before: Logged) -> None:
         """Go on counting versions and steps where this agent's earlier lives ended."""

@@ -5,8 +5,8 @@ key says what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor":
 "module:class", ...}.
 
 Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and
-{"same": number}
-stands for one that was met before: what was one object in several places is one object afterwards.
+{"same": number} stands for one that was met before: what was one object in several places is one object
+afterwards.
 """
 
 import math
@@ -26,28 +26,25 @@ from offbeat.core.vector import Stamp, Vector
 
 PACKAGE = "offbeat"
 DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is not for
-# what every version of safetensors stores; tensors of other types are stored as bytes
-NATIVE = frozenset(
-    ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
-)
+NATIVE = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+"""What every version of safetensors stores, and calls so; tensors of other types are stored as bytes."""
 HOLDS = (
     "None, numbers, strings, bytes, list, tuple, dict, deque, dense tensors and arrays, vectors, "
     "frozen dataclasses"
 )
 KEYS = frozenset((type(None), bool, int, str, bytes))
-ATOMS = KEYS | {float}
 SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
 
 
 def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]:
     """A value as something that `json` writes, and its tensors on the CPU, detached, by their place.
 
-    These are no copies where that can be avoided: store them before anything changes.
-
-    Args:
-        where: what the value is called, in errors and in the names of tensors.
-
-    Raises ContractError for what cannot be stored; it names the place, "state.letters[3][1]", and the type.
+    These are no copies where that can be avoided: store them before anything changes. `where` begins the
+    names of tensors and of places. Raises ContractError for what cannot be stored; it names the place,
+    "state.letters[3][1]", and the type.
     """
     writer = _Writer()
     return writer.tree(value, where, 0), writer.tensors
@@ -72,10 +69,13 @@ def name_of(kind: type) -> str:
     return f"{PACKAGE if public else kind.__module__}:{kind.__qualname__}"
 
 
+def dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _frozen(kind: type) -> bool:
-    return getattr(
-        vars(kind).get("__dataclass_params__"), "frozen", False
-    )  # its own, not that of a base class
+    """Whether it is a frozen dataclass itself, whatever its base class is."""
+    return getattr(vars(kind).get("__dataclass_params__"), "frozen", False)
 
 
 class _Writer:
@@ -92,7 +92,7 @@ class _Writer:
             raise ContractError(
                 f"{at} is nested more than {DEEPEST} levels deep; a checkpoint is for plain fields."
             )
-        if kind in ATOMS:
+        if kind in KEYS or kind is float:
             return _atom(value)
         if id(value) in self.met:
             return {"same": self.met[id(value)][0]}
@@ -107,11 +107,8 @@ class _Writer:
             for key in value:
                 if not _plain(key):
                     raise _refused(key, f"A key of {at}", "None, numbers, strings and tuples of them as keys")
-            return {
-                "dict": [
-                    [self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in value.items()
-                ]
-            }
+            pairs = value.items()
+            return {"dict": [[self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in pairs]}
         if isinstance(value, Vector):
             parts = [self.tree(part, f"{at}.parts[{k}]", depth + 1) for k, part in enumerate(value.parts)]
             self.met[id(value)] = (len(self.met), value)
@@ -119,36 +116,29 @@ class _Writer:
         if kind is Tensor:
             return self._tensor(value, at)
         if kind is np.ndarray or issubclass(kind, np.generic):
-            return {"array" if kind is np.ndarray else "scalar": self._numpy(value, at)}
+            try:
+                plain = self._tensor(torch.from_numpy(np.array(value, order="C")), at)
+            except (TypeError, ValueError):
+                raise _refused(value, at) from None
+            return {"array" if kind is np.ndarray else "scalar": plain}
         if _frozen(kind):
-            inside = {
-                f.name: self.tree(getattr(value, f.name), f"{at}.{f.name}", depth + 1) for f in fields(value)
-            }
+            names = [f.name for f in fields(value)]
+            inside = {name: self.tree(getattr(value, name), f"{at}.{name}", depth + 1) for name in names}
             return {"message": name_of(kind), "fields": inside}
         raise _refused(value, at)
 
     def _tensor(self, value: Tensor, at: str) -> dict[str, Any]:
-        if (
-            value.layout != torch.strided
-            or value.is_quantized
-            or value.is_nested
-            or value.device.type == "meta"
-        ):
+        dense = value.layout == torch.strided and value.device.type != "meta"
+        if not dense or value.is_quantized or value.is_nested:
             raise _refused(value, at)
         plain = value.detach().cpu().resolve_neg().resolve_conj()
         if not plain.is_contiguous() or plain.numel() < 2:  # of a single number the strides may be anything
             plain = plain.clone(memory_format=torch.contiguous_format)
-        dtype = str(plain.dtype).removeprefix("torch.")
-        self.tensors[at] = plain if dtype in NATIVE else plain.reshape(-1).view(torch.uint8)
-        return (
-            {"tensor": at} if dtype in NATIVE else {"tensor": at, "dtype": dtype, "shape": list(plain.shape)}
-        )
-
-    def _numpy(self, value: Any, at: str) -> dict[str, Any]:
-        try:
-            return self._tensor(torch.from_numpy(np.array(value, order="C")), at)
-        except (TypeError, ValueError):
-            raise _refused(value, at) from None
+        if (dtype := dtype_name(plain)) in NATIVE:
+            self.tensors[at] = plain
+            return {"tensor": at}
+        self.tensors[at] = plain.reshape(-1).view(torch.uint8)
+        return {"tensor": at, "dtype": dtype, "shape": list(plain.shape)}
 
 
 def _refused(value: object, at: str, expected: str = HOLDS) -> ContractError:
@@ -199,7 +189,6 @@ class _Reader:
         }
 
     def value(self, tree: Any) -> Any:
-        """One value."""
         if isinstance(tree, list):
             return self._filled([], tree)
         if not isinstance(tree, dict):
@@ -244,8 +233,7 @@ class _Reader:
 
 def _imported(name: str) -> type | None:
     """A class of a module that is imported already. One of ours may have been defined elsewhere in our
-    package
-    when it was written: in a module of the same name, or it is public now.
+    package when it was written: in a module of the same name, or it is public now.
     """
     module, _, path = name.partition(":")
     if (found := _inside(module, path)) is not None or module.partition(".")[0] != PACKAGE:

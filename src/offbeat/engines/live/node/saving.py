@@ -9,6 +9,7 @@ from typing import Any
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.settings import CheckpointPolicy
 
 
@@ -36,11 +37,26 @@ class Checkpoints:
         return final or policy.due(actor.steps, time.monotonic() - self._saved_at)
 
     def save(self, driver: Driver, more: Mapping[str, Any], usual: Set[str] = frozenset()) -> str:
-        """Save it; returns why not, if it is not finite (`Driver.save`)."""
-        steps = driver.actor.steps
-        refused = driver.save(self.folder, self.about, more, usual)
+        """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older
+        ones stay.
+
+        Returns why it is not written, which has been said in the agent's output; empty if it is.
+
+        Args:
+            more: what else is saved
+            usual: tensors of it that may hold numbers that are not finite
+        """
+        refused, step = "", driver.actor.steps
+        try:
+            with driver.lock:
+                checkpoint.begin(self.folder, step, self.about, {**driver.state(), **more}, usual)
+        except NotFinite as error:
+            refused = str(error)
+            driver.guard.tell(refused)
+        else:
+            checkpoint.finish(self.folder, step)  # without the lock: mail is answered meanwhile
+            self._saved_step = step
         self._saved_at = time.monotonic()
-        self._saved_step = self._saved_step if refused else steps
         return refused
 
     def load(self, step: int) -> Mapping[str, Any]:
