@@ -26,6 +26,7 @@ from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Linear, Scope, Stamp, Vector, plain
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.register import Register
@@ -64,7 +65,8 @@ class Alone:
         for i in EVERYBODY:
             board.change(i, 1)
         board.begin()
-        self.driver = Driver(agent, topology, Transport(shared, board, 0, 1, x.nbytes), Log(shared / "log"))
+        transport = Transport(shared, board, 0, 1, x.nbytes)
+        self.driver = Driver(Performer(agent, transport, Log(shared / "log"), Clock()), topology)
         self.user = user
         self.driver.join()
         self.local.driver = self.driver

@@ -20,6 +20,7 @@ from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.ending import Ending, Failure, take, tell
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
@@ -224,7 +225,7 @@ def test_an_error_in_the_second_thread_ends_the_script(tmp_path: Path) -> None:
     agent, ring = Fragile(), build("ring", 2)
     x = Vector((torch.zeros(1),))
     agent.join(0, 2, x, ring.view(0, frozenset([0, 1])), SGD(0.1), Random(0))
-    driver = Driver(agent, ring, transport, Log(None))
+    driver = Driver(Performer(agent, transport, Log(None), Clock()), ring)
     for i in (0, 1):
         board.change(i, 1)
     board.begin()

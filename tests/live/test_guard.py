@@ -35,6 +35,7 @@ from offbeat.engines.live.node.guard import (
     not_finite,
 )
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import CheckpointPolicy
 from offbeat.engines.live.shm.board import Board, Order, Row
@@ -295,10 +296,9 @@ def test_what_a_neighbour_sent_is_not_taken_as_the_model_if_it_is_not_finite(tmp
     mine, other = (Transport(tmp_path, board, i, 1, 8) for i in (0, 1))
     agent, ring = find("adsgd").new(), build("ring", 2)
     agent.join(0, 2, Vector((torch.ones(2),)), ring.view(0, frozenset([0, 1])), SGD(0.5), Random(0))
-    driver = Driver(agent, ring, mine, Log(None), on_nan=SKIP)
+    driver = Driver(Performer(agent, mine, Log(None), Clock(), SKIP), ring)
     mine.meet(1, 1)
     other.meet(0, 1)
-    driver.hearing.alive = frozenset([0, 1])
     driver.start()
     seen = []
     for value in (3.0, INF, 3.0):

@@ -305,7 +305,7 @@ def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Pa
     transport = Transport(tmp_path, Board.attach(tmp_path / "board"), 0, 1, 8)
     agent, ring = find("adsgd").new(), build("ring", 1)
     agent.join(0, 1, Vector((torch.zeros(1),)), ring.view(0, frozenset([0])), SGD(0.1), Random(0))
-    driver = Driver(agent, ring, transport, Log(None))
+    driver = Driver(Performer(agent, transport, Log(None), Clock()), ring)
     driver.clock.zero -= 10**12  # the process has been there for a while
     driver.deadline = 900.0
 
@@ -360,7 +360,8 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
     agent.join(0, 4, Vector((torch.zeros(1),)), ring.view(0, frozenset(range(4))), SGD(0.1), Random(0))
     clock, world = Clock(), World(communication=parse("constant"))
     clock.now = lambda: 0.0  # type: ignore[method-assign]
-    performer = Performer(agent, sender, Log(None), clock, Link(world, 0, 4))
+    sender.link = Link(world, 0, 4)
+    performer = Performer(agent, sender, Log(None), clock)
     for version, (to, lives) in enumerate(
         [((1, 3), {1: 1, 3: 1})] * 2 + [((1,), {1: 1}), ((1, 3), {1: 1, 3: 2})]
     ):

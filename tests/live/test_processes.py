@@ -175,7 +175,7 @@ while not Path("done").exists() and time.monotonic() < end:
     time.sleep(0.002)
     if life == 1 and me == 1 and agent.steps > 20:
         die("one")
-    if life == 1 and me == 2 and Path("one").exists() and 1 not in agent._driver.hearing.alive:
+    if life == 1 and me == 2 and Path("one").exists() and 1 not in agent._driver.alive:
         die("two")
     if life == 2:
         Path("back" if me == 1 else "there").touch()

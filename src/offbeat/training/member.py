@@ -45,6 +45,8 @@ from offbeat.engines.live.node.enter import AgentContext, agent_context
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.node.log import Log
+from offbeat.engines.live.node.performer import Clock, Performer
+from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.bypass import BypassDetector
@@ -137,7 +139,7 @@ class Member:
         agent.check()
         self._flat = flat
         if here is None:
-            driver = Driver(agent, self.topology, None, Log(None))
+            driver = Driver(Performer(agent, None, Log(None), Clock()), self.topology)
         else:
             driver = here.driver(agent, self.topology, initial.nbytes)
         self._driver = rule.driver = driver
@@ -178,8 +180,12 @@ class Member:
         driver = self._driver
         with driver.lock:
             models = [driver.actor.model.parts]
-            if driver.transport is not None:
-                others = [driver.transport.model_of(j) for j in range(self.world) if j != self.rank]
+            if (transport := driver.transport) is not None:
+                others = [
+                    model_of(transport.folder, transport.board, j)
+                    for j in range(self.world)
+                    if j != self.rank
+                ]
                 models += [found[0].parts for found in others if found is not None]
             mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))
         return self._flat.named(mean)

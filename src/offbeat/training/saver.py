@@ -16,7 +16,7 @@ from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.encode import encode
-from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose, resume
+from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose
 from offbeat.engines.live.node.guard import Statistics, not_finite
 from offbeat.engines.live.node.saving import Checkpoints
 from offbeat.training.flat import FlatParameters, some
@@ -75,7 +75,7 @@ class Saver:
         self.driver.join()
         initial = agree(here, about)
         if saved and here.incarnation == 1:
-            return resume(self.driver, here, saved)
+            return self.driver.resume(saved)
         return begin(self.driver, here, initial)
 
     def _step_to_restore(self, together: bool) -> int | None:

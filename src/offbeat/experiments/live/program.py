@@ -15,7 +15,7 @@ from offbeat.core.vector import Vector
 from offbeat.engines.live.node.checkpoint import newest
 from offbeat.engines.live.node.driver import Driver, Stopped
 from offbeat.engines.live.node.ending import tell
-from offbeat.engines.live.node.enter import AgentContext, agent_context, arrive, begin, resume
+from offbeat.engines.live.node.enter import AgentContext, agent_context, arrive, begin
 from offbeat.engines.live.node.saving import Checkpoints
 from offbeat.engines.live.settings import ExperimentProgram
 from offbeat.engines.sim.executors import evaluate
@@ -66,7 +66,7 @@ def _train(
     evaluate(task, {me: (initial.parts, task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])})
     try:
         driver.join()
-        x = begin(driver, context, initial) if state is None else resume(driver, context, state)
+        x = begin(driver, context, initial) if state is None else driver.resume(state)
         driver.attend()
         while True:
             asked += 1

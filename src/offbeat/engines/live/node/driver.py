@@ -1,4 +1,5 @@
-"""Drives one agent of a live run: who may call its handlers when (what it hears: `hearing`).
+"""Drives one agent of a live run: who may call its handlers when, and what it hears: who comes and goes,
+registers, mail, alarms.
 
 The agent has one owner at a time. The training thread takes the lock for a gradient, and keeps it until the
 agent asks for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any
@@ -11,23 +12,20 @@ import json
 import math
 import time
 from collections.abc import Mapping
+from heapq import heappop
 from threading import RLock, Thread
 from typing import Any
 
-from offbeat.core.agent import Agent
+from offbeat.core.agent import Message
 from offbeat.core.errors import ContractError, DiskError
 from offbeat.core.system.files import write_atomically
-from offbeat.core.system.lifeline import readable
 from offbeat.core.vector import Vector
-from offbeat.engines.events import GradientDone, LossKnown, PeerMet, Rejoined, Resumed, Saved, Started
+from offbeat.engines import events
 from offbeat.engines.live.node import checkpoint
-from offbeat.engines.live.node.guard import IGNORE, Guard
-from offbeat.engines.live.node.hearing import Hearing
-from offbeat.engines.live.node.log import Log, Logged
-from offbeat.engines.live.node.performer import Clock, Performer, digest
-from offbeat.engines.live.node.send_queue import Link
-from offbeat.engines.live.node.transport import Transport
+from offbeat.engines.live.node.performer import Performer, digest
 from offbeat.engines.live.shm.board import Order, Row, State
+from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.outbox import vectors
 from offbeat.world.topology import Topology
 
 LONGEST = 0.05
@@ -42,32 +40,21 @@ class Driver:
     """One agent of a live run.
 
     Attributes:
-        agent: joined, with its model, view, rule and random stream
+        performer: calls the agent's handlers; the agent has joined, with its model, view, rule and random
+            stream
         topology: of the whole run
         transport: how to reach the others; None: there are none
-        log: where the trace goes
-        unit: seconds in a unit of the agent's time
-        link: emulates the delays of a world; None: as fast as the machine is
-        lifeline: a file that can be read when the launcher is gone
-        on_nan: what is done with numbers that are not finite
+        snapshot: where the last gradient was taken
+        deadline: when the run ends, in units
     """
 
-    def __init__(
-        self, agent: Agent, topology: Topology, transport: Transport | None, log: Log, unit: float = 1.0,
-        link: Link | None = None, lifeline: int | None = None, on_nan: str = IGNORE,
-    ) -> None:  # fmt: skip
-        self.agent, self.topology, self.transport, self.log = agent, topology, transport, log
-        self.clock = Clock(unit)
-        self.guard = Guard(agent.me, on_nan, None if transport is None else transport.row)
-        self.performer = Performer(agent, transport, log, self.clock, link, self.guard)
-        self.actor = self.performer.actor
-        self.lifeline = [] if lifeline is None else [lifeline]
+    def __init__(self, performer: Performer, topology: Topology) -> None:
+        self.performer, self.topology, self.transport = performer, topology, performer.transport
+        self.agent, self.actor, self.me = performer.agent, performer.actor, performer.me
+        self.log, self.clock, self.guard = performer.log, performer.clock, performer.guard
         self.lock = RLock()
-        self.me = agent.me
-        self.hearing = Hearing(self.performer, topology, transport)
-        self.snapshot: Vector | None = None  # where the last one was
+        self.snapshot: Vector | None = None
         self.deadline = math.inf
-        """When the run ends, in units."""
         self._closed = self._orphaned = False
         self._thread: Thread | None = None
         self._failed: BaseException | None = None  # what ended the second thread
@@ -85,9 +72,9 @@ class Driver:
         transport.tell_launcher()
         mine = (self.me, transport.incarnation)
         while board.order is Order.WAIT or mine not in board.since(0):
-            if board.order >= Order.STOP or readable(self.lifeline, 0.0):
+            if board.order >= Order.STOP or transport.orphaned():
                 raise Stopped  # no deadline before the start
-            transport.bell.wait(LONGEST, self.lifeline)
+            transport.wait(LONGEST)
             transport.bell.quiet()
         if board.order >= Order.STOP:
             raise Stopped  # let in only to be let out; there may be no clock
@@ -95,30 +82,32 @@ class Driver:
         before = board.since(0)
         transport.membership = max(before.index(mine) + 1, board.n)  # the first n let everybody in
         for agent, incarnation in before[: transport.membership]:
-            self.hearing.member(agent, incarnation)
+            self._change(agent, incarnation)
         transport.floor = transport.membership if transport.incarnation > 1 else 0
-        self.agent.view = self.topology.view(self.me, self.hearing.alive)
+        self.agent.view = self.topology.view(self.me, self.alive)
         transport.row[Row.STATE] = State.RUNNING
 
     def start(self) -> Vector:
         """The first event; returns where the first gradient is to be taken."""
         with self.lock:
-            self.performer.handle(Started(self.clock.now(), self.me))
+            self.performer.handle(events.Started(self.clock.now(), self.me))
             return self._next()
 
-    def rejoin(self, x: Vector, round_: int, donor: int, position: int) -> Vector:
+    def rejoin(self, x: Vector, round_: int, donor: int, asked: int) -> Vector:
         """The first event of an agent that has come back, with a neighbour's model and round."""
         with self.lock:
+            alive, lives = self.alive, {} if self.transport is None else self.transport.alive
             for j in range(self.topology.n):
-                if j not in self.hearing.alive:
-                    self.log.rows.event(LossKnown(self.clock.now(), self.me, j))
-                elif self.transport is not None and (incarnation := self.transport.alive.get(j, 1)) > 1:
-                    self.log.rows.event(PeerMet(self.clock.now(), self.me, j, incarnation))
+                if j not in alive:
+                    self.log.rows.event(events.LossKnown(self.clock.now(), self.me, j))
+                elif lives.get(j, 1) > 1:
+                    self.log.rows.event(events.PeerMet(self.clock.now(), self.me, j, lives[j]))
             self.agent.x = self.actor.model = x
             self.agent.round = round_
+            self.actor.version, self.actor.steps = self.log.rows.written, self.log.steps
             version = x.stamp.version if x.stamp is not None else 0
-            incarnation = 1 if self.transport is None else self.transport.incarnation
-            self.performer.handle(Rejoined(self.clock.now(), self.me, donor, version, position, incarnation))
+            life = 1 if self.transport is None else self.transport.incarnation
+            self.performer.handle(events.Rejoined(self.clock.now(), self.me, donor, version, asked, life))
             return self._next()
 
     def step(self, g: Vector) -> Vector:
@@ -126,12 +115,13 @@ class Driver:
         with self.lock:
             began = time.monotonic_ns()
             self._refuse_failed()
-            self.hearing.serve(self._over())
+            self._serve()
             self._check_order()
             start, self.snapshot, self.actor.at = self._started, self.actor.at, None
-            self.hearing.read_registers()
+            self._read_registers()
             end = self.clock.now()
-            self.performer.handle(GradientDone(self.clock.now(), self.me, self.actor.steps, start, end), g)
+            done = events.GradientDone(self.clock.now(), self.me, self.actor.steps, start, end)
+            self.performer.handle(done, g)
             x = self._next()
             if self.transport is not None:
                 row, ended = self.transport.row, time.monotonic_ns()
@@ -148,28 +138,18 @@ class Driver:
         with self.lock:
             checkpoint.restore_agent(self.agent, state["agent"])
             self.actor.model, self.actor.at = self.agent.model, state["at"]
-            self.actor.steps = state["steps"]
-            self.performer.handle(Resumed(self.clock.now(), self.me, state["version"]))
+            self.actor.version, self.actor.steps = self.log.rows.written, state["steps"]
+            self.performer.handle(events.Resumed(self.clock.now(), self.me, state["version"]))
             return self._next()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs of the agent. Call it with the lock, between steps."""
         self._refuse_failed()
-        agent = checkpoint.agent_state(self.agent)  # registers may move on, which is logged before
-        self.log.rows.event(Saved(self.clock.now(), self.me, self.actor.version))
+        actor, agent = self.actor, checkpoint.agent_state(self.agent)  # registers may move on, logged before
+        self.log.rows.event(events.Saved(self.clock.now(), self.me, actor.version))
         self.log.flush()
-        return {
-            "agent": agent,
-            "at": self.actor.at,
-            "version": self.actor.version,
-            "steps": self.actor.steps,
-            "time": self.clock.now(),
-        }
-
-    def restore_counts(self, before: Logged) -> None:
-        """Go on counting versions and steps where this agent's earlier lives ended."""
-        self.actor.version = len(before.writes)
-        self.actor.steps = int(before.writes["step"].max(initial=0))
+        counts = {"version": actor.version, "steps": actor.steps, "time": self.clock.now()}
+        return {"agent": agent, "at": actor.at, **counts}
 
     def _next(self) -> Vector:
         """Wait for the agent to ask for a gradient, handling whatever comes."""
@@ -177,42 +157,121 @@ class Driver:
         while self.actor.at is None:
             began = began or time.monotonic_ns()
             self._check_order()
-            if self.transport is None:
-                self._idle()
-            else:
-                ready = self.transport.bell.wait(self._sleep(), self.lifeline)
-                self._orphaned = self._orphaned or any(file in ready for file in self.lifeline)
+            seconds = self._sleep()
+            if self.transport is not None:
+                if self.transport.wait(seconds):
+                    self._orphaned = True
                 self.transport.bell.quiet()
-            self.hearing.serve(self._over())
+            elif seconds is None:
+                raise ContractError(f"{type(self.agent).__name__} waits, alone, and nothing will come.")
+            else:
+                time.sleep(seconds)
+            self._serve()
         if began and self.transport is not None:
             self.transport.row[Row.WAITED] += time.monotonic_ns() - began
         self._started = self.clock.now()
         return self.actor.at
 
-    def _idle(self) -> None:
-        if not self.performer.alarms:
-            raise ContractError(f"{type(self.agent).__name__} waits, alone, and nothing will come.")
-        time.sleep(max(0.0, self.performer.alarms[0][0] - self.clock.now()) * self.clock.unit)
-
     def _check_order(self) -> None:
-        if self._over() or self._orphaned or (self._thread is None and readable(self.lifeline, 0.0)):
+        if self._thread is None and self.transport is not None and self.transport.orphaned():
+            raise Stopped  # no other thread looks
+        if self._over() or self._orphaned:
             raise Stopped
 
     def _over(self) -> bool:
         stopped = self.transport is not None and self.transport.board.order >= Order.STOP
         return stopped or self.clock.now() >= self.deadline
 
+    def _sleep(self) -> float | None:
+        """Seconds until something is due; None: as long as the bell does not ring."""
+        alarms = self.performer.alarms
+        due = min(self.performer.queue.due, alarms[0][0] if alarms else math.inf, self.deadline)
+        if due == math.inf:
+            return None
+        return LONGEST if due == -math.inf else max(0.0, (due - self.clock.now()) * self.clock.unit)
+
+    # -- what it hears; whoever calls this owns the agent -------------------------------------------
+
+    @property
+    def alive(self) -> frozenset[int]:
+        """The agents that belong to the run, as far as this one knows."""
+        return frozenset(
+            range(self.topology.n) if self.transport is None else [self.me, *self.transport.alive]
+        )
+
+    def _serve(self) -> None:
+        """Handle all that has come: members, mail, alarms; and send what can be sent."""
+        if self.transport is None:
+            self._ring_alarms()
+            return
+        # As the run ends everybody leaves: nobody steps without the others.
+        changes = [] if self._over() else self.transport.board.since(self.transport.membership)
+        for agent, incarnation in changes:
+            self.transport.membership += 1
+            self._change(agent, incarnation)
+            view = self.topology.view(self.me, self.alive)
+            if agent != self.me and view != self.agent.view:
+                back, life = incarnation > 0, abs(incarnation)
+                event = events.ViewChanged(self.clock.now(), self.me, agent, back, life)
+                self.performer.handle(event, view)
+        for source, message, tag in self.transport.receive():
+            self._deliver(events.MailReceived, source, message, tag)
+        self._ring_alarms()
+        self.performer.queue.advance(self.clock.now())
+
+    def _ring_alarms(self) -> None:
+        while self.performer.alarms and self.performer.alarms[0][0] <= self.clock.now():
+            _, _, name = heappop(self.performer.alarms)
+            self.performer.handle(events.AlarmRang(self.clock.now(), self.me), name)
+
+    def _change(self, agent: int, incarnation: int) -> None:
+        """An agent belongs to the run from now on (incarnation > 0), or no longer."""
+        assert self.transport is not None
+        if agent != self.me and incarnation > 0:
+            self.transport.meet(agent, incarnation)
+        elif agent != self.me:
+            self.transport.forget(agent)
+            self.performer.queue.forget(agent)
+
+    def _read_registers(self) -> None:
+        """Hand over the newest versions of all neighbours' registers."""
+        if self.transport is None:
+            return
+        for reader in self.transport.poll(self.agent.view.peers):
+            self._deliver(events.RegisterRead, reader.source, reader.message, reader.tag)
+        readers = [reader for several in self.transport.readers.values() for reader in several]
+        made = [reader.tag.end for reader in readers if reader.bound]
+        if made:
+            age = self.clock.now() - sum(made) / len(made)
+            self.transport.float_row[Row.AGE] = age * self.clock.unit
+
+    def _deliver(
+        self, kind: type[events.MailReceived | events.RegisterRead], source: int, message: Message, tag: Tag
+    ) -> None:
+        version = next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
+        number = self.log.rows.kind(message)
+        event = kind(self.clock.now(), self.me, source, number, version, tag.start, tag.end)
+        self.performer.handle(event, source, message)
+
     # -- the second thread -------------------------------------------------------------------------
 
     def attend(self) -> None:
         """Start the thread that answers while the training thread is elsewhere."""
         if self.transport is not None:
-            self._thread = Thread(target=self._attend, name="offbeat", daemon=True)
+            self._thread = Thread(target=self._answer, name="offbeat", daemon=True)
             self._thread.start()
 
-    def _attend(self) -> None:
+    def _answer(self) -> None:
+        assert self.transport is not None
         try:
-            self._answer()
+            while not self._closed:
+                if self.transport.wait(self._sleep()):
+                    self._orphaned = True
+                    return
+                with self.lock:
+                    if not self._closed:
+                        self.transport.bell.quiet()
+                        self._serve()
         except BaseException as error:
             self._failed = error
 
@@ -221,26 +280,13 @@ class Driver:
         if self._failed is not None:
             raise self._failed
 
-    def _answer(self) -> None:
-        assert self.transport is not None
-        while not self._closed:
-            ready = self.transport.bell.wait(self._sleep(), self.lifeline)
-            if ready and ready != [self.transport.bell.handle]:
-                self._orphaned = True  # the launcher is gone
-                return
-            with self.lock:
-                if not self._closed:
-                    self.transport.bell.quiet()
-                    self.hearing.serve(self._over())
-
     def leave(self) -> None:
         """Done: say so, and answer mail until everybody is."""
         if self.transport is None:
             return
-        row, board = self.transport.row, self.transport.board
-        row[Row.STATE] = State.LEFT
+        self.transport.row[Row.STATE] = State.LEFT
         self.transport.tell_launcher()
-        while board.order < Order.END and not readable(self.lifeline, LONGEST):
+        while self.transport.board.order < Order.END and not self.transport.orphaned(LONGEST):
             self._refuse_failed()
 
     def close(self) -> None:
@@ -258,17 +304,5 @@ class Driver:
                 try:
                     write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())
                 except OSError as error:
-                    raise DiskError(
-                        f"Cannot write beside {self.log.path}: {error.strerror or error}."
-                    ) from error
-
-    def _sleep(self) -> float | None:
-        """Seconds until something is due; None: as long as the bell does not ring."""
-        due = min(
-            self.performer.queue.due,
-            self.performer.alarms[0][0] if self.performer.alarms else math.inf,
-            self.deadline,
-        )
-        if due == math.inf:
-            return None
-        return LONGEST if due == -math.inf else max(0.0, (due - self.clock.now()) * self.clock.unit)
+                    why = error.strerror or error
+                    raise DiskError(f"Cannot write beside {self.log.path}: {why}.") from error

@@ -19,9 +19,9 @@ from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.faults import Faults
-from offbeat.engines.live.node.performer import Snapshot
+from offbeat.engines.live.node.performer import Clock, Performer, Snapshot
 from offbeat.engines.live.node.send_queue import Link
-from offbeat.engines.live.node.transport import Transport
+from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
@@ -69,11 +69,11 @@ class AgentContext:
         """The driver of this agent, not joined yet. `world`: emulate its delays."""
         board = Board.attach(self.shared / "board")
         transport = Transport(self.shared, board, self.me, self.incarnation, model_bytes)
-        link = None if world is None else Link(world, self.me, model_bytes, self.incarnation)
-        s = self.settings
-        return Driver(
-            agent, topology, transport, log.Log(self.log_path), s.unit, link, self.lifeline, s.on_nan
-        )
+        transport.lifeline = [self.lifeline]
+        if world is not None:
+            transport.link = Link(world, self.me, model_bytes, self.incarnation)
+        clock, on_nan = Clock(self.settings.unit), self.settings.on_nan
+        return Driver(Performer(agent, transport, log.Log(self.log_path), clock, on_nan), topology)
 
     def faults(self) -> Faults:
         """What is to happen to this agent on purpose."""
@@ -166,12 +166,6 @@ def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
     return Vector(x.parts)
 
 
-def resume(driver: Driver, context: AgentContext, state: Mapping[str, Any]) -> Vector:
-    """The first event, once joined, of an agent that goes on from a checkpoint."""
-    driver.restore_counts(log.read(context.log_path))
-    return driver.resume(state)
-
-
 def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
     """The first event, once joined: a start, or a return with a neighbour's model, of one that is done if
     nobody is left. Where to take a gradient first.
@@ -183,11 +177,10 @@ def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
     transport, neighbours = driver.transport, driver.agent.view.peers
     others = [j for j in sorted(transport.alive) if j not in neighbours]
     gone = [j for j in range(context.settings.agents) if j not in {context.me, *neighbours, *others}]
-    driver.restore_counts(log.read(context.log_path))
     asked = context.asked()
     driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
     for donor in [*neighbours, *others, *gone]:
-        found = transport.model_of(donor)
+        found = model_of(transport.folder, transport.board, donor)
         if found is not None:
             x, tag = found
             return driver.rejoin(x, tag.round, donor, asked)

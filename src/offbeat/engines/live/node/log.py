@@ -42,14 +42,17 @@ class Log:
 
     Attributes:
         rows: what `flush` writes as one frame; a write is named by its place among this agent's own
+        steps: that the agent had made in its earlier lives
     """
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.rows, self._handle = path, Recorder(1), -1
         self._flushed = 0, 0  # kinds and writes in the file
+        self.steps = 0
         if path is not None:
-            _cut(path, read(path))
             before = read(path)
+            _cut(path, before)
+            self.steps = int(before.writes["step"].max(initial=0))
             self.rows.kinds = {kind: number for number, kind in enumerate(before.kinds)}
             self.rows.written = len(before.writes)
             self._flushed = len(before.kinds), len(before.writes)

@@ -19,9 +19,9 @@ from offbeat.core.system import kernel
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import Event, RegisterMoved
 from offbeat.engines.handler_step import Actor
-from offbeat.engines.live.node.guard import Guard
+from offbeat.engines.live.node.guard import IGNORE, Guard
 from offbeat.engines.live.node.log import Log
-from offbeat.engines.live.node.send_queue import Link, SendQueue
+from offbeat.engines.live.node.send_queue import SendQueue
 from offbeat.engines.live.node.transport import Bound, Reader, Transport
 from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.register import Register
@@ -90,6 +90,9 @@ class Performer:
     """What is between an agent and the world: the live node's `Engine`.
 
     Attributes:
+        transport: how to reach the others; None: there are none
+        log: where the trace goes
+        guard: what is done with numbers that are not finite, as `on_nan` says
         actor: the agent
         alarms: (time, number, name), a heap
         queue: what is to be sent
@@ -98,13 +101,13 @@ class Performer:
     blames = ContractError  # of others the traceback says enough; it may be the optimizer's
 
     def __init__(
-        self, agent: Agent, transport: Transport | None, log: Log, clock: Clock, link: Link | None = None,
-        guard: Guard | None = None,
-    ) -> None:  # fmt: skip
+        self, agent: Agent, transport: Transport | None, log: Log, clock: Clock, on_nan: str = IGNORE
+    ) -> None:
         self.me, self.agent, self.transport, self.log, self.clock = agent.me, agent, transport, log, clock
-        self.actor = Actor(agent, self, log.rows.event, guard)
+        self.guard = Guard(agent.me, on_nan, None if transport is None else transport.row)
+        self.actor = Actor(agent, self, log.rows.event, self.guard)
         self.scope = Scope(None if transport is None else kernel.linear)
-        self.queue = SendQueue(self._mail, self._register, link)
+        self.queue = SendQueue(self._mail, self._register, None if transport is None else transport.link)
         self.alarms: list[tuple[float, int, str]] = []
         self._placed: list[Placed] = []
         self._model_in: Register | None = None  # where others find the model

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from offbeat.core.agent import Message
+from offbeat.core.system.lifeline import readable
 from offbeat.core.vector import Parts, Vector
+from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
 from offbeat.engines.outbox import vectors
-
-NO_TAG = Tag()
 
 SLACK = 1 << 16
 """Bytes of a mailbox beside room for two messages."""
@@ -35,11 +35,11 @@ class Bound(Vector):
     copy.
     """
 
-    __slots__ = ("place", "reader")
+    __slots__ = ("reader",)
 
-    def __init__(self, reader: Reader, place: int) -> None:
+    def __init__(self, reader: Reader) -> None:
         super().__init__()
-        self.reader, self.place, self.late = reader, place, True
+        self.reader, self.late = reader, True
 
     @property
     def parts(self) -> Parts:
@@ -61,10 +61,10 @@ class Reader:
 
     source: int
     register: Register
-    on_moved: Callable[[Reader], None]
+    transport: Transport
     delivered: int = 0
     bound: int = 0
-    tag: Tag = NO_TAG
+    tag: Tag = field(default_factory=Tag)
     message: Message = None
     vectors: list[Bound] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Reader:
         """Move the vectors on to the newest version; with numbers beside them, as a copy."""
         register = self.register
         if not self.vectors:
-            self.vectors = [Bound(self, k) for k in range(len(register.layout.vectors))]
+            self.vectors = [Bound(self) for _ in register.layout.vectors]
         if register.layout.numbers:
             version, copies, words = register.copy()
             for v, copy in zip(self.vectors, copies, strict=True):
@@ -95,7 +95,7 @@ class Reader:
     def move_on(self) -> None:
         """The version that the vectors were bound to is gone: bind them to the newest, and say so."""
         self.bind()
-        self.on_moved(self)
+        self.transport.on_moved(self)
 
     def torn(self) -> bool:
         """Whether the version that the vectors are bound to has been overwritten."""
@@ -103,16 +103,24 @@ class Reader:
 
 
 class Transport:
-    """What agent `me` gives to others and takes from them. Not for several threads at once."""
+    """What agent `me` gives to others and takes from them. Not for several threads at once.
+
+    Attributes:
+        membership: how many changes of the membership this agent knows of
+        floor: what was sent to this agent before that many changes of the membership is not for it
+        alive: the others that are there, and their incarnations
+        on_moved: told of vectors that moved on by themselves
+        link: emulates the delays of a world; None: as fast as the machine is
+        lifeline: files that can be read when the launcher is gone
+    """
 
     def __init__(self, folder: Path, board: Board, me: int, incarnation: int, model_bytes: int) -> None:
         self.folder, self.board, self.me, self.incarnation = folder, board, me, incarnation
         self.model_bytes = model_bytes
-        self.on_moved: Callable[[Reader], None] = lambda reader: (
-            None
-        )  # told of vectors that moved on by themselves
-        self.membership = 0  # how many changes of the membership this agent knows of
-        self.floor = 0  # what was sent to this agent before that many changes of the membership is not for it
+        self.membership = self.floor = 0
+        self.link: Link | None = None
+        self.lifeline: list[int] = []
+        self.on_moved: Callable[[Reader], None] = lambda reader: None
         self.bell = Bell(folder, me)
         self._launcher = Bell(folder, LAUNCHER)
         self.row, self.float_row = board.row(me), board.float_row(me)
@@ -120,17 +128,28 @@ class Transport:
         self._rows = [board.row(j) for j in range(board.n)]
         self.row[Row.INCARNATION] = incarnation
         self.mine: list[Register] = []
-        self.alive: dict[int, int] = {}  # agent -> incarnation
+        self.alive: dict[int, int] = {}
         self.readers: dict[int, list[Reader]] = {}
         self.bells: dict[int, Bell] = {}
         self.outgoing: dict[int, Mailbox] = {}
         self.incoming: dict[int, Mailbox] = {}
         self.boxes = [0] * board.n
 
+    def wait(self, timeout: float | None) -> bool:
+        """Until the bell rings, or so many seconds. Returns whether the launcher is gone."""
+        return any(file != self.bell.handle for file in self.bell.wait(timeout, self.lifeline))
+
+    def orphaned(self, timeout: float = 0.0) -> bool:
+        """Whether the launcher is gone; that is waited for so many seconds."""
+        return bool(readable(self.lifeline, timeout))
+
+    def tell_launcher(self) -> None:
+        """Wake the launcher: my row says something new."""
+        self._launcher.ring()
+
     # -- who is there ------------------------------------------------------------------------------
 
     def meet(self, agent: int, incarnation: int) -> None:
-        """This agent is there from now on."""
         self.forget(agent)
         self.alive[agent] = incarnation
         self.bells[agent] = Bell(self.folder, agent)
@@ -156,18 +175,13 @@ class Transport:
         for register in self.mine:
             if register.layout.kind == kind and (
                 register.to == to
-                or (
-                    to and set(to) < set(register.to) and not (set(register.to) - set(to)) & self.alive.keys()
-                )
+                or (to and {*to} < {*register.to} and self.alive.keys().isdisjoint({*register.to} - {*to}))
             ):
                 return register
-        for v in vectors(message).values():
-            v.parts  # noqa: B018  (a first version: its layout has to be known)
-        count = len(self.mine)
-        register = Register.create(self._name(self.me, self.incarnation, count), Layout.of(message), to)
-        self.mine.append(register)
-        self.row[Row.REGISTERS] = count + 1
-        return register
+        path = register_path(self.folder, self.me, self.incarnation, len(self.mine))
+        self.mine.append(Register.create(path, Layout.of(message), to))
+        self.row[Row.REGISTERS] = len(self.mine)
+        return self.mine[-1]
 
     def poll(self, agents: tuple[int, ...]) -> Iterator[Reader]:
         """The registers of these agents that have something new for me, moved on to it."""
@@ -184,23 +198,15 @@ class Transport:
                     if reader.tag.membership >= self.floor:
                         yield reader
 
-    def model_of(self, agent: int) -> tuple[Vector, Tag] | None:
-        """A copy of an agent's newest model and the tag that it came with; None before its first."""
-        return model_of(self.folder, self.board, agent)
-
     def _attach(self, j: int, count: int) -> None:
         readers = self.readers[j]
         try:
             while len(readers) < count:
-                register = Register.attach(self._name(j, self.alive[j], len(readers)))
-                readers.append(Reader(j, register, lambda reader: self.on_moved(reader)))
+                path = register_path(self.folder, j, self.alive[j], len(readers))
+                readers.append(Reader(j, Register.attach(path), self))
         except SharedMemoryError:
             if self.board.membership == self.membership:  # else the agent is gone, and its files with it
                 raise
-
-    def tell_launcher(self) -> None:
-        """Wake the launcher: my row says something new."""
-        self._launcher.ring()
 
     # -- mail --------------------------------------------------------------------------------------
 
@@ -238,8 +244,9 @@ class Transport:
                     self.incoming[j] = Mailbox.attach(path)
         self.boxes = made
 
-    def _name(self, agent: int, incarnation: int, k: int) -> Path:
-        return self.folder / f"register.{agent}.{incarnation}.{k}"
+
+def register_path(folder: Path, agent: int, incarnation: int, k: int) -> Path:
+    return folder / f"register.{agent}.{incarnation}.{k}"
 
 
 def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | None:
@@ -247,7 +254,7 @@ def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | Non
     row = board.row(agent)
     if not row[Row.MODEL]:
         return None
-    path = folder / f"register.{agent}.{row[Row.INCARNATION]}.{row[Row.MODEL] - 1}"
+    path = register_path(folder, agent, row[Row.INCARNATION], row[Row.MODEL] - 1)
     try:
         version, copies, words = Register.attach(path).copy()
     except SharedMemoryError:  # gone meanwhile
