@@ -31,13 +31,12 @@ from offbeat.engines.live.node.guard import (
     Guard,
     NotFinite,
     Statistics,
-    checked_policy,
     not_finite,
 )
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
-from offbeat.engines.live.settings import CheckpointPolicy
+from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.tasks.quadratic import Quadratic
@@ -80,7 +79,7 @@ def test_what_is_skipped_is_counted_and_said(capsys: pytest.CaptureFixture[str])
     with pytest.raises(NotFinite, match=r"Agent 1: the new model of step 7 is not finite, and --on-nan stop"):
         Guard(1, STOP).refuses(wrong, 7, lambda: "the new model")
     with pytest.raises(SettingError, match="--on-nan never; expected one of skip, stop, ignore"):
-        checked_policy("never")
+        RunSettings(agents=1, folder=Path(), program=ScriptProgram("ring"), on_nan="never")
 
 
 def test_updates_that_are_skipped_now_and_then_are_not_many_in_a_row(

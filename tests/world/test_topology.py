@@ -17,7 +17,7 @@ from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
 from offbeat.world import topology
 from offbeat.world.graphs import TOPOLOGIES
-from offbeat.world.topology import Topology, build, metropolis, with_weights
+from offbeat.world.topology import Topology, build, with_weights
 
 
 def fits(name: str, n: int) -> bool:
@@ -321,13 +321,6 @@ def test_directed_edges_point_to_the_receiver() -> None:
     assert not t.symmetric
     assert t.peers(1) == [0, 2]
     assert t.view(0, {0, 1}) == View({0: 1.0}, {0: third + third, 1: third}, (1,), None, (1,))
-
-
-def test_metropolis_is_what_build_uses() -> None:
-    graph = nx.barbell_graph(4, 2)
-    assert np.array_equal(metropolis(graph).toarray(), build(graph, 10).dense_w())
-    with pytest.raises(SettingError, match="undirected"):
-        metropolis(nx.DiGraph([(0, 1), (1, 0)]))
 
 
 def test_own_weights() -> None:

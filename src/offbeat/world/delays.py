@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from offbeat.core.errors import SettingError, unknown
-from offbeat.world.measured import described, read_values, split
+from offbeat.world.measured import described, is_number, read_values, split
 
 FAMILIES = {
     "gamma": "gamma with shape 1 / cv^2; at least 0, moderate tail",
@@ -50,15 +50,13 @@ class Delay:
             raise unknown("delay distribution", self.family, FAMILIES)
         if not (math.isfinite(self.mean) and self.mean >= 0):
             raise SettingError(f"The mean of a delay must be a finite number >= 0; got {self.mean}.")
-        if self.cv is not None and self.family not in DEFAULT_CV:
-            raise SettingError(
-                f"The {self.family} distribution has no coefficient of variation to set; got {self.cv}."
-            )
-        if self.cv is not None and not 1e-6 <= self.cv <= 1e3:
-            raise SettingError(
-                f"The coefficient of variation must be between 1e-6 and 1000; got {self.cv}. Use 'constant' "
-                "for 0."
-            )
+        if self.cv is not None:
+            what = "coefficient of variation"
+            if self.family not in DEFAULT_CV:
+                raise SettingError(f"The {self.family} distribution has no {what} to set; got {self.cv}.")
+            if not 1e-6 <= self.cv <= 1e3:
+                allowed = "between 1e-6 and 1000"
+                raise SettingError(f"The {what} must be {allowed}; got {self.cv}. Use 'constant' for 0.")
         if (self.family == "empirical") != bool(self.values):
             raise SettingError("Measured values go with the empirical distribution, and it needs some.")
         if self.overhead and len(self.overhead) != len(self.values):
@@ -74,7 +72,7 @@ class Delay:
         return replace(self, mean=self.mean * factor)
 
     def draw(self, rng: np.random.Generator, count: int) -> list[float]:
-        cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family, 0.0)
+        cv = self.cv or DEFAULT_CV.get(self.family, 0.0)
         if self.family == "gamma":
             sample = rng.gamma(cv**-2, cv**2, count)
         elif self.family == "lognormal":
@@ -88,16 +86,16 @@ class Delay:
             values = np.frombuffer(self.values)
             which = rng.integers(len(values), size=count)
             sample = values[which]
-        scaled = sample * self.mean
-        drawn: list[float] = (
-            scaled + np.frombuffer(self.overhead)[which] if self.overhead else scaled
-        ).tolist()
-        return drawn
+        drawn = sample * self.mean
+        if self.overhead:
+            drawn = drawn + np.frombuffer(self.overhead)[which]
+        plain: list[float] = drawn.tolist()
+        return plain
 
     def __str__(self) -> str:
-        cv = self.cv if self.cv is not None else DEFAULT_CV.get(self.family)
+        cv = self.cv or DEFAULT_CV.get(self.family)
         mean = f" mean {self.mean!r}" if self.mean != 1 else ""
-        return self.family + (f" {cv!r}" if cv is not None else "") + mean
+        return self.family + (f" {cv!r}" if cv else "") + mean
 
 
 def empirical(values: np.ndarray | list[float], mean: float | None = None) -> Delay:
@@ -107,10 +105,9 @@ def empirical(values: np.ndarray | list[float], mean: float | None = None) -> De
     """
     array = np.asarray(values, dtype=float).ravel()
     if array.size == 0 or not np.isfinite(array).all() or (array < 0).any() or array.sum() == 0:
-        raise SettingError(
-            f"Measured delays must be finite numbers >= 0, at least one of them positive; got {array.size} "
-            "values" + (f" between {array.min()} and {array.max()}." if array.size else ".")
-        )
+        got = f"{array.size} values" + (f" between {array.min()} and {array.max()}" if array.size else "")
+        expected = "finite numbers >= 0, at least one of them positive"
+        raise SettingError(f"Measured delays must be {expected}; got {got}.")
     with np.errstate(over="ignore"):
         measured = float(array.mean())
     if not 1e-300 < measured < 1e300:
@@ -126,13 +123,6 @@ def with_overhead(values: np.ndarray, overhead: np.ndarray) -> Delay:
     return replace(empirical(values) if values.any() else idle, overhead=overhead.astype(float).tobytes())
 
 
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
 def parse(text: str) -> Delay:
     """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
 
@@ -142,7 +132,7 @@ def parse(text: str) -> Delay:
     Raises SettingError for anything else, DataError for a bad file.
     """
     shape, _, mean = text.strip().rpartition(" mean ")
-    if not shape or (text.strip().startswith("file ") and not _is_number(mean)):
+    if not shape or (text.strip().startswith("file ") and not is_number(mean)):
         shape, mean = text.strip(), "1"  # "mean" may be a word of a path
     family, _, rest = shape.strip().partition(" ")
     try:
@@ -158,7 +148,6 @@ def parse(text: str) -> Delay:
                 raise SettingError(f"{path}: {error}") from None
         return Delay(family, average, float(rest) if rest else None)
     except ValueError:
-        raise SettingError(
-            f"Cannot read the delay '{text}'; expected a family, its coefficient of variation and perhaps "
-            "its mean, as in 'gamma 0.25' or 'lognormal 1 mean 3'."
-        ) from None
+        expected = "a family, its coefficient of variation and perhaps its mean"
+        example = "as in 'gamma 0.25' or 'lognormal 1 mean 3'"
+        raise SettingError(f"Cannot read the delay '{text}'; expected {expected}, {example}.") from None

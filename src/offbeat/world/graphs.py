@@ -1,6 +1,4 @@
-"""The named graphs, from networkx: one row each in `TOPOLOGIES`. Weights are `offbeat.world.topology`'s
-business.
-"""
+"""The named graphs, from networkx: one row each in `TOPOLOGIES`. Weights: `offbeat.world.topology`."""
 
 import math
 import random
@@ -61,10 +59,9 @@ def _lattice(n: int, shape: str, wrap: bool) -> nx.Graph:
     what, least = ("torus", 3) if wrap else ("grid", 2)
 
     def rows_of(m: int) -> int:
-        return next(r for r in range(math.isqrt(m), 0, -1) if m % r == 0)
-
-    def fits(m: int) -> bool:
-        return rows_of(m) >= least or (m <= 3 and not wrap)
+        """0: no m agents make one."""
+        rows = next(r for r in range(math.isqrt(m), 0, -1) if m % r == 0)
+        return rows if rows >= least or (m <= 3 and not wrap) else 0
 
     if shape:
         match = re.fullmatch(r"(\d+)x(\d+)", shape)
@@ -72,13 +69,12 @@ def _lattice(n: int, shape: str, wrap: bool) -> nx.Graph:
         if rows * columns != n or (wrap and min(rows, columns) < least):
             thin = ", both 3 or more" if wrap else ""
             advice = f" Or give it {rows * columns} agents." if rows * columns and not wrap else ""
-            raise SettingError(
-                f"'{what}:{shape}' on {n} agents: expected {_SHAPE}, with product {n}{thin}.{advice}"
-            )
-    elif fits(n):
-        rows, columns = rows_of(n), n // rows_of(n)
+            expected = f"expected {_SHAPE}, with product {n}{thin}"
+            raise SettingError(f"'{what}:{shape}' on {n} agents: {expected}.{advice}")
+    elif rows := rows_of(n):
+        columns = n // rows
     else:
-        near = [*[m for m in range(n) if m and fits(m)][-1:], next(m for m in count(n + 1) if fits(m))]
+        near = [*[m for m in range(1, n) if rows_of(m)][-1:], next(m for m in count(n + 1) if rows_of(m))]
         raise SettingError(
             f"{n} agents make no {what}: it needs {least} or more rows and as many columns. The nearest "
             f"numbers that fit: {' and '.join(map(str, near))}. A 'chain' or a 'ring' takes any number."
@@ -124,11 +120,6 @@ def _erdos_renyi(n: int, seed: int, probability: str) -> nx.Graph:
     return _draw(what, seed, lambda rng: nx.fast_gnp_random_graph(n, p, seed=rng))
 
 
-def _exponential(n: int) -> nx.Graph:
-    """Hops 1, 2, 4, ... < n, both ways."""
-    return _circle(nx.circulant_graph(n, [2**k for k in range((n - 1).bit_length())]))
-
-
 _SHAPE = "rows x columns, as in 3x4"
 
 TOPOLOGIES: dict[str, Family] = {
@@ -148,7 +139,7 @@ TOPOLOGIES: dict[str, Family] = {
     "complete": Family(lambda n, *_: _circle(nx.complete_graph(n)), "everybody talks to everybody"),
     "star": Family(lambda n, *_: _circle(nx.star_graph(n - 1), hub=1), "agent 0 talks to everybody"),
     "exponential": Family(
-        lambda n, *_: _exponential(n),
+        lambda n, *_: _circle(nx.circulant_graph(n, [2**k for k in range((n - 1).bit_length())])),
         "hops of 1, 2, 4, ... both ways: the static exponential graph of arXiv:2110.13363, undirected",
     ),
     "random-regular": Family(
@@ -172,20 +163,15 @@ def edges(text: str, n: int) -> float:
         number = float(parameter)
     except ValueError:
         number = math.nan
-    match name:
-        case "complete":
-            degree = n - 1.0
-        case "exponential":
-            degree = 2.0 * (n - 1).bit_length()
-        case "random-regular":
-            degree = number if 0 < number < n else 3.0
-        case "erdos-renyi":
-            degree = n * number if 0 < number <= 1 else 2 * math.log(n)
-        case "grid" | "torus":
-            degree = 4.0
-        case _:
-            degree = 2.0
-    return min(degree, n - 1.0) * n / 2
+    degrees = {
+        "complete": n - 1.0,
+        "exponential": 2.0 * (n - 1).bit_length(),
+        "random-regular": number if 0 < number < n else 3.0,
+        "erdos-renyi": n * number if 0 < number <= 1 else 2 * math.log(max(n, 1)),
+        "grid": 4.0,
+        "torus": 4.0,
+    }
+    return min(degrees.get(name, 2.0), n - 1.0) * n / 2
 
 
 def named(text: str, n: int, seed: int) -> nx.Graph:

@@ -7,7 +7,6 @@ refused unless it is said which part is meant, so that no column of times or of 
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +22,9 @@ SHOWN = 60
 
 def split(text: str) -> tuple[Path, str | None]:
     """'PATH:COLUMN' as the two; a path that exists may have a colon in it."""
-    head, colon, column = text.strip().rpartition(":")
-    return (
-        (Path(head), column.strip())
-        if colon and head and not Path(text.strip()).exists()
-        else (Path(text.strip()), None)
-    )
+    head, _, column = text.strip().rpartition(":")
+    whole = not head or Path(text.strip()).exists()
+    return (Path(text.strip()), None) if whole else (Path(head), column.strip())
 
 
 def read_values(path: Path, column: str | None = None) -> np.ndarray:
@@ -44,9 +40,8 @@ def read_values(path: Path, column: str | None = None) -> np.ndarray:
             raise ValueError("it holds no number")
         wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
         if len(wrong):
-            raise ValueError(
-                f"number {wrong[0] + 1} of {len(values):,} is {values[wrong[0]]}; delays are finite and >= 0"
-            )
+            which = f"number {wrong[0] + 1} of {len(values):,} is {values[wrong[0]]}"
+            raise ValueError(f"{which}; delays are finite and >= 0")
         if not values.any():
             raise ValueError(f"all of its {len(values):,} numbers are 0")
     return values
@@ -68,9 +63,8 @@ def _array(path: Path, column: str | None) -> np.ndarray:
         elif len(found) == 1:
             (chosen,) = found.values()
         else:
-            raise ValueError(
-                f"it holds the arrays {', '.join(found) or 'none'}; name one of them as the column"
-            )
+            names = ", ".join(found) or "none"
+            raise ValueError(f"it holds the arrays {names}; name one of them as the column")
     else:
         chosen = array(path)
     if chosen.dtype.names and column in chosen.dtype.names:
@@ -86,36 +80,25 @@ def _array(path: Path, column: str | None) -> np.ndarray:
 
 
 def _text(path: Path, column: str | None) -> np.ndarray:
-    lines = list(_lines(content(path, LARGEST_JSON).decode("utf-8-sig")))
+    plain = content(path, LARGEST_JSON).decode("utf-8-sig").splitlines()
+    without_comments = ((at, line.partition("#")[0].strip()) for at, line in enumerate(plain, 1))
+    lines = [(at, line) for at, line in without_comments if line]
     if not lines:
         return np.empty(0)
     if all(COMMAS.fullmatch(line) for _, line in lines[:SHOWN]) and column is None:
-        raise ValueError(
-            f"its line {lines[0][0]} is "
-            f"'{lines[0][1]:.{SHOWN}}': are these decimal commas? Write 0.5, not 0,5"
-        )
+        first = f"its line {lines[0][0]} is '{lines[0][1]:.{SHOWN}}'"
+        raise ValueError(f"{first}: are these decimal commas? Write 0.5, not 0,5")
     rows = [(at, _fields(line)) for at, line in lines]
-    names = [] if column in (None, ALL) or all(map(_is_number, rows[0][1])) else rows.pop(0)[1]
+    names = [] if column in (None, ALL) or all(map(is_number, rows[0][1])) else rows.pop(0)[1]
     if column == ALL:
         return np.array([[_float(at, field) for field in fields] for at, fields in rows])
-    if column is None:
-        for at, fields in rows:
-            if len(fields) != 1:
-                raise ValueError(f"line {at} has {len(fields)} values: '{' '.join(fields):.{SHOWN}}'")
-        k = 0
-    else:
-        k = _number(column, len(rows[0][1]) if rows else len(names), names)
+    k = 0 if column is None else _number(column, len(rows[0][1]) if rows else len(names), names)
     for at, fields in rows:
+        if column is None and len(fields) != 1:
+            raise ValueError(f"line {at} has {len(fields)} values: '{' '.join(fields):.{SHOWN}}'")
         if k >= len(fields):
             raise ValueError(f"line {at} has {len(fields)} values, and column {k + 1} is asked for")
     return np.array([_float(at, fields[k]) for at, fields in rows])
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, without comments and empty ones."""
-    for at, line in enumerate(text.splitlines(), 1):
-        if plain := line.partition("#")[0].strip():
-            yield at, plain
 
 
 def _fields(line: str) -> list[str]:
@@ -133,7 +116,7 @@ def _number(column: str, count: int, names: list[str]) -> int:
     raise ValueError(f"it has no column '{column}': there are {count}{named}")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -142,7 +125,7 @@ def _is_number(text: str) -> bool:
 
 
 def _float(at: int, text: str) -> float:
-    if not _is_number(text):
+    if not is_number(text):
         raise ValueError(f"line {at} has '{text:.{SHOWN}}', which is no number")
     return float(text)
 
@@ -150,6 +133,6 @@ def _float(at: int, text: str) -> float:
 def _refuse_triangle(matrix: np.ndarray) -> None:
     """The zeros of half a matrix are no delays."""
     if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 1:
-        for half, other in ((np.tril, np.triu), (np.triu, np.tril)):
-            if not half(matrix, -1 if half is np.tril else 1).any() and other(matrix).any():
-                raise ValueError("one half of its matrix is all zeros; put NaN where nothing was measured")
+        below, above = np.tril(matrix, -1).any(), np.triu(matrix, 1).any()
+        if (not below and np.triu(matrix).any()) or (not above and np.tril(matrix).any()):
+            raise ValueError("one half of its matrix is all zeros; put NaN where nothing was measured")

@@ -52,10 +52,8 @@ class Topology:
 
     @property
     def degree(self) -> float:
-        """To how many others an agent sends, on average; W has a diagonal without zeros, and no entry that is
-        zero.
-        """
-        return (int(self.w.nnz) - self.n) / self.n
+        """To how many others an agent sends, on average."""
+        return (int(self.w.nnz) - self.n) / self.n  # no entry of W is a stored zero, and none on the diagonal
 
     def dense_w(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """W as a dense array [n, n], for tests and theory: 8 n^2 bytes."""
@@ -78,18 +76,15 @@ class Topology:
         so that row i of W and column i of A still sum to 1. Sets are used as they are, never iterated over.
         """
         living = alive if isinstance(alive, Set) else frozenset(alive)
-        listeners = tuple(j for j in _row(self._w_columns, i) if j != i and j in living)
+        w_columns, a_columns = self._columns
+        listeners = tuple(j for j in _row(w_columns, i) if j != i and j in living)
         side = None if self.sides is None else self.sides[i]
         peers = tuple(j for j in self.peers(i) if j in living)
-        return View(_folded(self.w, i, living), _folded(self._a_columns, i, living), listeners, side, peers)
+        return View(_folded(self.w, i, living), _folded(a_columns, i, living), listeners, side, peers)
 
     @cached_property
-    def _w_columns(self) -> sparse.csr_array:
-        return _sorted(self.w.T)
-
-    @cached_property
-    def _a_columns(self) -> sparse.csr_array:
-        return _sorted(self.a.T)
+    def _columns(self) -> tuple[sparse.csr_array, sparse.csr_array]:
+        return _sorted(self.w.T), _sorted(self.a.T)
 
     @cached_property
     def sides(self) -> tuple[int, ...] | None:
@@ -141,10 +136,12 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
             "erdos-renyi:0.4", "grid:2x6", "torus:3x4"); or any connected networkx graph (strongly connected
             if it is directed); or a `Topology`, which is returned as it is.
 
-    Undirected: `metropolis` weights, and A = W. Directed: w_ij = 1 / (1 + indegree of i) and
-    a_ij = 1 / (1 + outdegree of j), for every edge j -> i and for i = j.
+    Undirected: Metropolis weights, where d_i is the number of i's neighbours, and A = W:
 
-    Random graphs are drawn, from one stream seeded with `seed`, until one is connected.
+        w_ij = 1 / (1 + max(d_i, d_j)) for every edge,     w_ii = 1 - sum_{j != i} w_ij
+
+    Directed: w_ij = 1 / (1 + indegree of i) and a_ij = 1 / (1 + outdegree of j), for every edge j -> i and
+    for i = j. Random graphs are drawn, from one stream seeded with `seed`, until one is connected.
 
     Raises `SettingError` for an unknown name, for a parameter or an n that does not fit, for a graph
     of another size, and for a graph that is not connected.
@@ -190,21 +187,6 @@ def with_weights(graph: nx.Graph | nx.DiGraph, w: Any, a: Any = None, name: str 
     return Topology(name, graph, row_stochastic, a)
 
 
-def metropolis(graph: nx.Graph) -> sparse.csr_array:
-    """Metropolis weights of a connected undirected graph: W [n, n], symmetric, rows and columns sum to 1.
-
-        w_ij = 1 / (1 + max(d_i, d_j)) for every edge,     w_ii = 1 - sum_{j != i} w_ij
-
-    d_i is the number of i's neighbours. Raises `SettingError` if the graph is directed or not connected.
-    """
-    if graph.is_directed():
-        raise SettingError("Metropolis weights need an undirected graph; got a directed one. Use `build`.")
-    return _metropolis(_receives(_numbered(graph)))
-
-
-# -- graphs and matrices ---------------------------------------------------------------------------
-
-
 def _numbered(graph: nx.Graph) -> nx.Graph:
     """A frozen copy on 0..n-1, edges sorted, without loops and attributes other than "pos"; connected."""
     n, directed = len(graph), graph.is_directed()
@@ -215,10 +197,10 @@ def _numbered(graph: nx.Graph) -> nx.Graph:
     pairs = [(index[u], index[v]) for u, v in graph.edges() if u != v]
     edges = sorted(pairs if directed else [(min(pair), max(pair)) for pair in pairs])
     numbered = nx.DiGraph() if directed else nx.Graph()
-    for i, node in enumerate(nodes):
-        pos = graph.nodes[node].get("pos")
-        numbered.add_node(i, **({} if pos is None else {"pos": pos}))
+    numbered.add_nodes_from(range(n))
     numbered.add_edges_from(edges)
+    at = {i: pos for i, node in enumerate(nodes) if (pos := graph.nodes[node].get("pos")) is not None}
+    nx.set_node_attributes(numbered, at, "pos")
     parts = list((nx.strongly_connected_components if directed else nx.connected_components)(numbered))
     if len(parts) > 1:
         first = next(part for part in parts if 0 in part)
@@ -238,10 +220,6 @@ def _sorted(matrix: Any) -> sparse.csr_array:
     return m
 
 
-def _diagonal(x: Any) -> sparse.csr_array:
-    return sparse.csr_array((x, (np.arange(len(x)),) * 2))
-
-
 def _receives(graph: nx.Graph) -> sparse.csr_array:
     """[n, n], entry ij is 1 where i receives from j."""
     return _sorted(nx.to_scipy_sparse_array(graph, weight=None, dtype=np.float64).T)
@@ -249,17 +227,17 @@ def _receives(graph: nx.Graph) -> sparse.csr_array:
 
 def _metropolis(edges: sparse.csr_array) -> sparse.csr_array:
     n = edges.shape[0]
-    i, j = _coordinates(edges)
+    i, j = edges.nonzero()
     d = np.bincount(i, minlength=n)
     w = 1.0 / (1.0 + np.maximum(d[i], d[j]))
     own = 1.0 - np.bincount(i, weights=w, minlength=n)
-    return _sorted(sparse.csr_array((w, (i, j)), shape=(n, n)) + _diagonal(own))
+    return _sorted(sparse.csr_array((w, (i, j)), shape=(n, n)) + sparse.diags_array(own))
 
 
 def _uniform(edges: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:
     """W and A of a directed graph: one value in each row of W and in each column of A."""
-    m = edges + _diagonal(np.ones(edges.shape[0]))
-    inward, outward = (_diagonal(1.0 / m.sum(axis=axis)) for axis in (1, 0))
+    m = edges + sparse.diags_array(np.ones(edges.shape[0]))
+    inward, outward = (sparse.diags_array(1.0 / m.sum(axis=axis)) for axis in (1, 0))
     return _sorted(inward @ m), _sorted(m @ outward)
 
 
@@ -270,7 +248,7 @@ def _checked(what: str, matrix: Any, edges: sparse.csr_array) -> sparse.csr_arra
     if given.shape != (n, n) or given.dtype.kind not in "biuf":
         raise SettingError(f"{what} is {given.dtype} of shape {given.shape}; expected numbers [{n}, {n}].")
     m = _sorted(given)
-    (i, j), (to, source) = _coordinates(m), _coordinates(edges)
+    i, j, to, source = (k.astype(np.int64) for k in (*m.nonzero(), *edges.nonzero()))
     for wrong, why in [
         (~np.isfinite(m.data), "a finite number"),
         (m.data < 0, "0 or more"),
@@ -289,12 +267,6 @@ def _checked(what: str, matrix: Any, edges: sparse.csr_array) -> sparse.csr_arra
     if off.size:
         raise SettingError(f"{line} {off[0]} of {what} sums to {sums[off[0]]:.12g}; expected 1 within 1e-9.")
     return m
-
-
-def _coordinates(m: sparse.csr_array) -> tuple[Any, Any]:
-    """The rows and the columns of the entries, row by row."""
-    entries = m.tocoo()
-    return entries.row.astype(np.int64), entries.col.astype(np.int64)
 
 
 def _row(m: sparse.csr_array, i: int) -> dict[int, float]:

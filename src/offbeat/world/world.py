@@ -23,22 +23,13 @@ class Crash:
 
     def __post_init__(self) -> None:
         if not (self.agent >= 0 and math.isfinite(self.at) and self.at >= 0):
-            raise SettingError(
-                f"A crash needs an agent >= 0 and a time >= 0; got agent {self.agent} at {self.at}."
-            )
+            raise SettingError(f"A crash needs an agent >= 0 and a time >= 0; got '{self}'.")
         if self.until is not None and not self.until > self.at:
-            raise SettingError(
-                f"Agent {self.agent} crashes at {self.at}; it cannot return before, at {self.until}."
-            )
+            raise SettingError(f"A crash needs a return that comes after it; got '{self}'.")
 
     def __str__(self) -> str:
-        back = f" until {_text(self.until)}" if self.until is not None else ""
-        return f"agent {self.agent} at {_text(self.at)}{back}"
-
-
-def _text(time: float) -> str:
-    """A number that reads back as itself."""
-    return repr(float(time)).removesuffix(".0")
+        times = [repr(float(time)).removesuffix(".0") for time in (self.at, self.until) if time is not None]
+        return f"agent {self.agent} at {' until '.join(times)}"
 
 
 @dataclass(frozen=True)
@@ -76,10 +67,8 @@ class World:
                 raise SettingError(f"A slowdown must be a number between 0.001 and 10^9; got {factor}.")
         for mean in [delay.expected for delay in (self.compute, *self.own_compute.values())]:
             if mean < 1e-3:
-                raise SettingError(
-                    f"A gradient must take time, or the clock stands still: the mean of its delay is {mean}; "
-                    "expected at least 0.001."
-                )
+                what = "A gradient must take time, or the clock stands still"
+                raise SettingError(f"{what}: the mean of its delay is {mean}; expected at least 0.001.")
         if self.seed < 0:
             raise SettingError(f"A seed must be >= 0; got {self.seed}.")
 
@@ -119,8 +108,6 @@ CASES = {
     "combined": "one agent computes and sends 10 times slower",
 }
 """The five cases of arXiv:2505.10322, section on experiments. The factor 10 is `--slowdown`."""
-
-
 STRAGGLER_CASES = ("comp-straggler", "comm-straggler", "combined")
 """Those of the cases in which one agent is slower than the others."""
 
@@ -156,6 +143,5 @@ def parse_crash(text: str) -> Crash:
             return Crash(int(agent), float(at), float(until) if until else None)
     except ValueError:
         pass
-    raise SettingError(
-        f"Cannot read the crash '{text}'; expected 'agent 3 at 100' or 'agent 3 at 100 until 200'."
-    )
+    expected = "'agent 3 at 100' or 'agent 3 at 100 until 200'"
+    raise SettingError(f"Cannot read the crash '{text}'; expected {expected}.")

@@ -16,19 +16,27 @@ from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.reading import refuse_newer, refuse_unknown
 from offbeat.engines.live.node.faults import Fault, parse_fault
-from offbeat.engines.live.node.guard import IGNORE, SKIP, checked_policy
+from offbeat.engines.live.node.guard import IGNORE, POLICIES, SKIP
 from offbeat.engines.live.shm.board import MOST
 
 FORMAT = "run 1"
 
 KINDS: dict[str, set[type]] = {
     "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float},
-    "faults": {list},
-    "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
+    "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
     "format": {str}, "damaged": {list},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged` is said of a trace."""
+
+PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_nan")
+"""Settings that are in JSON what they are here."""
+
+EARLIER = {
+    "folder": ".", "unit": 1.0, "faults": [], "checkpoint_every": 0, "resume": False, "max_restarts": 3,
+    "on_nan": IGNORE, "script": [], "format": FORMAT,
+}  # fmt: skip
+"""What is meant by JSON of earlier versions where it does not say."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,8 @@ class CheckpointPolicy:
         """'500' steps, '60s', or '0': never. Raises SettingError for anything else."""
         text = str(text)
         try:
-            policy = (
-                CheckpointPolicy(seconds=float(text[:-1]))
-                if text.endswith("s")
-                else CheckpointPolicy(steps=int(text))
-            )
+            number = text.removesuffix("s")
+            policy = CheckpointPolicy(int(text)) if number == text else CheckpointPolicy(0, float(number))
         except ValueError:
             raise SettingError(
                 f"Cannot read '{text}'; expected a number of steps, '500', or of seconds, '60s'."
@@ -63,7 +68,6 @@ class CheckpointPolicy:
         return f"{self.seconds:.15g}s" if self.seconds else str(self.steps)
 
     def record(self) -> int | str:
-        """As JSON."""
         return str(self) if self.seconds else self.steps
 
     def due(self, steps: int, passed: float) -> bool:
@@ -88,12 +92,7 @@ ON_NAN = "What an agent does with an update that is not finite: skip it, stop th
 
 @dataclass(frozen=True)
 class ScriptProgram:
-    """Every agent runs the user's own script.
-
-    Attributes:
-        topology: its name
-        command: the script and its arguments
-    """
+    """Every agent runs the user's own script: `command` is the script and its arguments."""
 
     topology: str
     command: tuple[str, ...] = ()
@@ -105,7 +104,6 @@ class ExperimentProgram:
 
     Attributes:
         experiment: its settings, JSON-ready; only `offbeat.experiments` looks into them
-        lr: the learning rate
     """
 
     experiment: Mapping[str, Any]
@@ -113,7 +111,6 @@ class ExperimentProgram:
 
     @property
     def topology(self) -> str:
-        """Its name."""
         return str(self.experiment["topology"])
 
 
@@ -122,15 +119,10 @@ class RunSettings:
     """The settings of a live run.
 
     Attributes:
-        agents: how many
         folder: where output, traces and checkpoints go
         program: what every agent runs
-        algorithm: its name
         unit: seconds in a unit of time
-        fault: what happens on purpose
-        checkpoint_every: how often agents are saved
-        resume: whether they go on from what is saved in the folder
-        max_restarts: of one agent; 0: the run ends when one dies
+        resume: whether agents go on from what is saved in the folder
         on_nan: what is done with updates that are not finite: see `offbeat.engines.live.node.guard`
 
     Raises SettingError for what makes no sense.
@@ -151,7 +143,8 @@ class RunSettings:
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
 
     def __post_init__(self) -> None:
-        checked_policy(self.on_nan)
+        if self.on_nan not in POLICIES:
+            raise SettingError(f"Got --on-nan {self.on_nan}; expected one of {', '.join(POLICIES)}.")
         if not 0 < self.agents <= MOST:
             raise SettingError(f"Expected 1 to {MOST:,} agents; got {self.agents:,}.")
         if self.max_restarts < 0:
@@ -161,18 +154,13 @@ class RunSettings:
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        program = self.program
-        what = (
-            {"topology": program.topology, "script": [*program.command]}
-            if isinstance(program, ScriptProgram)
-            else {"experiment": dict(program.experiment), "lr": program.lr}
-        )
-        return what | {
-            "format": FORMAT, "agents": self.agents, "folder": str(self.folder), "algorithm": self.algorithm,
-            "seed": self.seed, "unit": self.unit, "faults": [fault.text for fault in self.fault],
-            "checkpoint_every": self.checkpoint_every.record(), "resume": self.resume,
-            "max_restarts": self.max_restarts, "on_nan": self.on_nan,
-        }  # fmt: skip
+        program: dict[str, Any] = {**vars(self.program)}
+        if isinstance(self.program, ScriptProgram):
+            program = {"topology": self.program.topology, "script": [*self.program.command]}
+        plain = {name: getattr(self, name) for name in PLAIN}
+        faults, every = [fault.text for fault in self.fault], self.checkpoint_every.record()
+        more = {"folder": str(self.folder), "faults": faults, "checkpoint_every": every}
+        return program | {"format": FORMAT} | plain | more
 
     @staticmethod
     def of(record: Mapping[str, Any], path: str | Path) -> RunSettings:
@@ -181,22 +169,21 @@ class RunSettings:
         Call it within `reading`. Raises DataError for what is newer, ValueError and others for what is no
         such record.
         """
-        refuse_newer(path, record.get("format", FORMAT), FORMAT)
+        said = {**EARLIER, **record}
+        refuse_newer(path, said["format"], FORMAT)
         refuse_unknown(record, KINDS)
-        n = record["agents"]
         program = (
-            ExperimentProgram(record["experiment"], record["lr"])
-            if "experiment" in record
-            else ScriptProgram(record["topology"], tuple(map(str, record.get("script", []))))
+            ExperimentProgram(said["experiment"], said["lr"])
+            if "experiment" in said
+            else ScriptProgram(said["topology"], tuple(map(str, said["script"])))
         )
         try:
             return RunSettings(
-                agents=n, folder=Path(record.get("folder", ".")), program=program,
-                algorithm=record["algorithm"], seed=record["seed"], unit=record.get("unit", 1.0),
-                fault=tuple(parse_fault(text, n) for text in record.get("faults", [])),
-                checkpoint_every=CheckpointPolicy.parse(record.get("checkpoint_every", 0)),
-                resume=record.get("resume", False), max_restarts=record.get("max_restarts", 3),
-                on_nan=record.get("on_nan", IGNORE),
-            )  # fmt: skip
+                program=program,
+                folder=Path(said["folder"]),
+                fault=tuple(parse_fault(text, said["agents"]) for text in said["faults"]),
+                checkpoint_every=CheckpointPolicy.parse(said["checkpoint_every"]),
+                **{name: said[name] for name in PLAIN},
+            )
         except SettingError as error:
             raise ValueError(str(error)) from error

@@ -8,25 +8,23 @@ from offbeat.core.errors import SettingError
 
 SHOWN, WIDE = 8, 80
 """How many differences are shown; how wide a value may be before its entries are compared one by one."""
+OTHER_RUN = "This checkpoint is of another run:"
+About = Mapping[str, Any]
+"""Which run something is of."""
 
 
 def refuse_other(
-    saved: Mapping[str, Any], now: Mapping[str, Any], what: str = "This checkpoint is of another run:",
-    names: tuple[str, str] = ("saved", "now"),
-) -> None:  # fmt: skip
-    """Raise SettingError, with the differences, unless a checkpoint is of the run that wants to go on from
-    it.
-
-    Args:
-        what, names: how the message begins, and calls the two
-    """
-    lines = _differences("", _described(saved), _described(now), names) or _differences("", saved, now, names)
-    if lines:
-        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise SettingError("\n  ".join([what, *lines[:SHOWN], *more]))
+    saved: About, now: About, what: str = OTHER_RUN, names: tuple[str, str] = ("saved", "now")
+) -> None:
+    """Raise SettingError, `what` and the differences, unless the two, called `names`, are of one run."""
+    found = _differences("", _described(saved), _described(now)) or _differences("", saved, now)
+    if found:
+        lines = [f"{place}: {names[0]} {one}, {names[1]} {other}" for place, one, other in found[:SHOWN]]
+        more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        raise SettingError("\n  ".join([what, *lines, *more]))
 
 
-def _described(about: Mapping[str, Any]) -> dict[str, Any]:
+def _described(about: About) -> dict[str, Any]:
     """The same with a model's parameters in few words: where they lie follows from that, mostly."""
     known = dict(about)
     with suppress(LookupError, TypeError, ValueError):
@@ -34,19 +32,18 @@ def _described(about: Mapping[str, Any]) -> dict[str, Any]:
     return known
 
 
-def _differences(what: str, saved: Any, now: Any, names: tuple[str, str]) -> list[str]:
+def _differences(what: str, saved: Any, now: Any) -> list[tuple[str, str, str]]:
+    """Where they differ, and what is there."""
     if saved == now:
         return []
     before, after = _entries(saved), _entries(now)
     if before is None or after is None:
-        return [f"{what}: {names[0]} {saved!r:.{WIDE}}, {names[1]} {now!r:.{WIDE}}"]
-    lines = []
+        return [(what, f"{saved!r:.{WIDE}}", f"{now!r:.{WIDE}}")]
+    found = []
     for key in {**before, **after}:
         place = f"{what}[{key}]" if isinstance(key, int) else f"{what}.{key}".lstrip(".")
-        lines += _differences(place, before.get(key), after.get(key), names)
-    return lines or [
-        f"{what}: {names[0]} {list(before)!r:.{WIDE}}, {names[1]} {list(after)!r:.{WIDE}}, another order"
-    ]
+        found += _differences(place, before.get(key), after.get(key))
+    return found or [(what, f"{list(before)!r:.{WIDE}}", f"{list(after)!r:.{WIDE}}, another order")]
 
 
 def _entries(value: Any) -> dict[Any, Any] | None:

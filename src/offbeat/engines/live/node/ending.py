@@ -1,8 +1,7 @@
 """How the life of an agent's process ended: what the process says of it, and whether another life can help.
 
 A process that fails writes what happened into a file of the run's shared folder (`tell`), which its launcher
-takes out (`take`): so the traceback can be shown once, whoever met the same error, and two of them can be
-compared.
+takes out (`take`): so a traceback is shown once, and two of them can be compared.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from traceback import StackSummary, TracebackException
-from typing import Any
 
 from offbeat.core.errors import FINAL, DiskError, OffbeatError, agent_exit_code
 
@@ -40,7 +38,7 @@ class Failure:
 
     @staticmethod
     def of(error: BaseException, starter: str) -> Failure:
-        """The same, without the frames of `starter`, which started the script."""
+        """Without the frames of `starter`, which started the script."""
         told = TracebackException.from_exception(error)
         frames = [*told.stack]
         while frames and frames[0].filename in (starter, runpy.__file__, "<frozen runpy>"):
@@ -58,11 +56,11 @@ def tell(error: BaseException, starter: str) -> int:
 
     A hook that the script has set (`sys.excepthook`) is called, as it would be without us.
     """
-    shared, agent = os.environ.get("OFFBEAT_RUN"), os.environ.get("OFFBEAT_RANK")
     failure = Failure.of(error, starter)
     try:
-        _path(Path(str(shared)), int(str(agent))).write_text(json.dumps(asdict(failure)))
-    except (OSError, ValueError):
+        path = _path(Path(os.environ["OFFBEAT_RUN"]), int(os.environ["OFFBEAT_RANK"]))
+        path.write_text(json.dumps(asdict(failure)))
+    except (OSError, ValueError, KeyError):
         sys.stderr.write(f"Error: {failure.text}\n")
     if isinstance(error, OffbeatError):
         return agent_exit_code(error)
@@ -75,7 +73,7 @@ def take(shared: Path, agent: int) -> Failure | None:
     """What the agent's process said of its end, if it did."""
     path = _path(shared, agent)
     with suppress(OSError, ValueError, TypeError, KeyError):
-        said: dict[str, Any] = json.loads(path.read_text())
+        said = json.loads(path.read_text())
         path.unlink()
         return Failure(str(said["what"]), tuple(map(str, said["where"])), str(said["text"]))
     return None
@@ -108,26 +106,23 @@ class Ending:
 
     @property
     def how(self) -> str:
-        """In a few words."""
         return words(self.code) if self.failure is None else self.failure.what.splitlines()[0]
 
     @property
     def said(self) -> str:
         """What an error report quotes: a space and the error, or what the process printed last."""
-        if self.failure is not None:
-            lines, head = self.failure.text.splitlines(), ""
-        else:
-            lines, head = [*self.lines[-QUOTED:]], " It last said:"
+        lines = self.lines[-QUOTED:] if self.failure is None else self.failure.text.splitlines()
         if self.failure is not None and len(lines) == 1:
             return f" {lines[0]}"
+        head = " It last said:" if self.failure is None else ""
         return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
     def again(self, before: Ending | None) -> bool:
         """Whether the life before ended in the same way: the same error, as many steps on or none."""
-        one, two = self.failure, None if before is None else before.failure
-        if before is None or one is None or two is None or one.where != two.where:
+        if before is None or self.failure is None or before.failure is None:
             return False
-        return self.steps == before.steps or self.made == before.made
+        as_far = self.steps == before.steps or self.made == before.made
+        return as_far and self.failure.where == before.failure.where
 
     def why_final(self, before: Ending | None, returns: bool, restarts: int, allowed: int) -> str:
         """Why there is no other life; empty if there is one.

@@ -42,7 +42,6 @@ class AgentContext:
 
     Attributes:
         shared: the run's folder in shared memory
-        me: the agent's number
         incarnation: which of its lives this is, from 1
         lifeline: a file that can be read when the launcher is gone
     """
@@ -55,12 +54,10 @@ class AgentContext:
 
     @property
     def log_path(self) -> Path:
-        """Where this agent's part of the trace goes."""
         return log_path(self.settings.folder, self.me)
 
     @property
     def checkpoints(self) -> Path:
-        """Where its checkpoints are."""
         return checkpoint.agent_folder(self.settings.folder, self.me)
 
     def driver(
@@ -99,9 +96,8 @@ def agent_context() -> AgentContext | None:
     path = Path(shared) / "run.json"
     try:
         with reading(path, "the settings of a run"):
-            me, incarnation, lifeline = (
-                int(os.environ[f"OFFBEAT_{name}"]) for name in ("RANK", "INCARNATION", "LIFELINE")
-            )
+            words = (os.environ[f"OFFBEAT_{name}"] for name in ("RANK", "INCARNATION", "LIFELINE"))
+            me, incarnation, lifeline = map(int, words)
             return AgentContext(Path(shared), me, incarnation, lifeline, RunSettings.of(json_in(path), path))
     except DataError as error:
         raise SettingError(
@@ -137,9 +133,8 @@ def propose(context: AgentContext, about: Mapping[str, Any], initial: Vector, re
         with Scope():
             (placed,) = register.begin([initial])
         register.finish(Snapshot(placed), Tag())
-        write_atomically(
-            context.shared / MODEL, json.dumps({"about": dict(about), "returns": returns}).encode()
-        )
+        said = {"about": dict(about), "returns": returns}
+        write_atomically(context.shared / MODEL, json.dumps(said).encode())
 
 
 def joined_with(shared: Path) -> tuple[str, bool] | None:
@@ -152,16 +147,16 @@ def joined_with(shared: Path) -> tuple[str, bool] | None:
 
 
 def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
-    """Where all start from; once all have joined. Raises SettingError if agent 0 has another model or
-    algorithm.
-    """
-    theirs = json.loads((context.shared / MODEL).read_text())["about"]
-    refuse_other(
-        theirs, json.loads(json.dumps(dict(about))),
-        f"Agent {context.me} has joined with something else than agent 0; expected the same of all. They "
-        "differ in",
-        ("agent 0", f"agent {context.me}"),
-    )  # fmt: skip
+    """Where all start from; once all have joined. Raises SettingError if agent 0 has something else."""
+    theirs, mine = (
+        json.loads((context.shared / MODEL).read_text())["about"],
+        json.loads(json.dumps({**about})),
+    )
+    me = f"agent {context.me}"
+    what = (
+        f"{me.title()} has joined with something else than agent 0; expected the same of all. They differ in"
+    )
+    refuse_other(theirs, mine, what, ("agent 0", me))
     _, (x,), _ = Register.attach(context.shared / "initial").copy()
     return Vector(x.parts)
 
@@ -174,14 +169,12 @@ def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
         driver.agent.x = driver.actor.model = initial
         return driver.start()
     assert driver.transport is not None
-    transport, neighbours = driver.transport, driver.agent.view.peers
-    others = [j for j in sorted(transport.alive) if j not in neighbours]
-    gone = [j for j in range(context.settings.agents) if j not in {context.me, *neighbours, *others}]
-    asked = context.asked()
+    transport, neighbours, asked = driver.transport, driver.agent.view.peers, context.asked()
     driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
-    for donor in [*neighbours, *others, *gone]:
-        found = model_of(transport.folder, transport.board, donor)
-        if found is not None:
+    living = dict.fromkeys([*neighbours, *sorted(transport.alive)])
+    gone = [j for j in range(context.settings.agents) if j != context.me and j not in living]
+    for donor in [*living, *gone]:
+        if (found := model_of(transport.folder, transport.board, donor)) is not None:
             x, tag = found
             return driver.rejoin(x, tag.round, donor, asked)
     return driver.rejoin(initial, 0, context.me, asked)

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from offbeat.core.errors import SettingError
 
 FORMS = ("kill agent 2 at step 100", "stop agent 1 for 5 s at step 50", "slow agent 3 by 10")
-
+_PATTERN = re.compile(
+    r"\s*(?:(?P<kill>kill) agent (?P<a>\d+)|(?P<stop>stop) agent (?P<b>\d+) for (?P<seconds>[\d.]+) ?s"
+    r"|(?P<slow>slow) agent (?P<c>\d+) by (?P<factor>[\d.]+))(?: (?:at|from) step (?P<step>\d+))?\s*",
+    re.IGNORECASE,
+)
 LARGEST = 1e6
 """Seconds, or times slower, that a fault may be."""
 
@@ -33,17 +37,8 @@ class Fault:
     text: str = field(default="", compare=False)
 
 
-_PATTERN = re.compile(
-    r"\s*(?:(?P<kill>kill) agent (?P<a>\d+)|(?P<stop>stop) agent (?P<b>\d+) for (?P<seconds>[\d.]+) ?s"
-    r"|(?P<slow>slow) agent (?P<c>\d+) by (?P<factor>[\d.]+))(?: (?:at|from) step (?P<step>\d+))?\s*",
-    re.IGNORECASE,
-)
-
-
 def parse_fault(text: str, agents: int) -> Fault:
-    """A fault from text, as in `FORMS`; without a step, at the beginning. Raises SettingError for anything
-    else.
-    """
+    """A fault from text, as in `FORMS`; without a step, at the beginning. Raises SettingError."""
     match = _PATTERN.fullmatch(text)
     try:
         if match is None:
@@ -59,17 +54,14 @@ def parse_fault(text: str, agents: int) -> Fault:
     if kind == "slow" and amount < 1:
         raise SettingError(f"The fault '{text}' slows by {amount:g}; expected 1 or more.")
     if amount > LARGEST or (kind == "stop" and not amount):
-        raise SettingError(
-            f"The fault '{text}' says {amount:g}; expected more than 0, and at most {LARGEST:,.0f}."
-        )
+        most = f"expected more than 0, and at most {LARGEST:,.0f}"
+        raise SettingError(f"The fault '{text}' says {amount:g}; {most}.")
     return Fault(kind, agent, step, amount, text)
 
 
 @dataclass
 class Faults:
-    """The faults of one agent. Call it just before each step. In a later life, what was due before has
-    happened.
-    """
+    """The faults of one agent. In a later life, what was due before its first step has happened."""
 
     faults: Sequence[Fault]
     first_life: bool = True
@@ -81,16 +73,12 @@ class Faults:
         computed.
         """
         if not self.first_life:
-            self.first_life, self.done = (
-                True,
-                {k for k, fault in enumerate(self.faults) if fault.step <= steps},
-            )
+            self.first_life = True
+            self.done = {k for k, fault in enumerate(self.faults) if fault.step <= steps}
         for k, fault in enumerate(self.faults):
-            if steps < fault.step:
-                continue
-            if fault.kind == "slow":
+            if steps >= fault.step and fault.kind == "slow":
                 time.sleep((time.monotonic() - self.since) * (fault.amount - 1))
-            elif k not in self.done:
+            elif steps >= fault.step and k not in self.done:
                 self.done.add(k)
                 _happen(fault)
 

@@ -1,5 +1,4 @@
-"""Numbers that are not finite stay where they came up: an agent that meets one skips that update, and the run
-goes on.
+"""Numbers that are not finite stay where they came up: an agent skips that update, and the run goes on.
 
 A gradient is looked at before the algorithm and the local rule see it: one that is not finite counts as zero,
 and the rule, whose momentum or moments it would spoil for good, is not asked. So every algorithm makes its
@@ -9,7 +8,7 @@ looked at too. A model that is not finite, because sums overflow or a neighbour 
 former value again, and nothing of it is published.
 
 The rule itself, which a replay follows too, is `offbeat.engines.handler_step.SkipNotFinite`. To look is one
-sum over the numbers (`offbeat.core.arithmetic.finite`).
+sum over the numbers (`offbeat.core.vector.finite`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.errors import OffbeatError
 from offbeat.core.vector import finite
 from offbeat.engines.handler_step import SkipNotFinite
 from offbeat.engines.live.shm.board import Cells, Row
@@ -28,21 +27,12 @@ from offbeat.engines.live.shm.board import Cells, Row
 SKIP, STOP, IGNORE = POLICIES = ("skip", "stop", "ignore")
 IN_A_ROW = 10
 """So many updates skipped one after another are no accident."""
-
-
 SMALL = 65_536
 """Numbers in a buffer that is watched, at most."""
 
 
 class NotFinite(OffbeatError):
     """An update, or what was to be saved, is not finite."""
-
-
-def checked_policy(text: str) -> str:
-    """What --on-nan says. Raises SettingError if that is none of the three."""
-    if text not in POLICIES:
-        raise SettingError(f"Got --on-nan {text}; expected one of {', '.join(POLICIES)}.")
-    return text
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -56,7 +46,7 @@ class Guard(SkipNotFinite):
     Attributes:
         policy: SKIP the update, STOP the run with an error, IGNORE it all
         row: the agent's row of the board, where the skipped updates of all its lives are counted
-        skipped: how many there were in this life
+        skipped: those of this life
     """
 
     def __init__(self, me: int, policy: str = IGNORE, row: Cells | None = None) -> None:
@@ -68,20 +58,16 @@ class Guard(SkipNotFinite):
         """Whether anything is looked at."""
         return self.policy != IGNORE
 
-    def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
-        """Whether the update of this step is skipped, as these numbers, `what` they are, are not finite."""
-        if not self.on or not super().refuses(tensors, step, what):
-            return False
-        self._skip(step, what())
-        return True
-
     def tell(self, what: str) -> None:
         """Say something in the agent's output."""
         sys.stderr.write(f"offbeat: agent {self.me}: {what}\n")
         sys.stderr.flush()
 
-    def _skip(self, step: int, what: str) -> None:
-        said = f"{what} of step {step} is not finite"
+    def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
+        """Whether the update of this step is skipped, as these numbers, `what` they are, are not finite."""
+        if not self.on or not super().refuses(tensors, step, what):
+            return False
+        said = f"{what()} of step {step} is not finite"
         if self.policy == STOP:
             raise NotFinite(
                 f"Agent {self.me}: {said}, and --on-nan stop ends the run then. Lower the learning rate, "
@@ -101,6 +87,7 @@ class Guard(SkipNotFinite):
                 )
         if self.skipped & (self.skipped - 1) == 0:  # the first, second, fourth, eighth, ...
             self.tell(f"{said}; that update is skipped ({self.skipped} so far)")
+        return True
 
 
 class Statistics:
@@ -109,15 +96,16 @@ class Statistics:
     `mend` is called in every step, before every checkpoint, and so also where a scaler of mixed precision had
     the last steps left out, of which nobody is told.
 
-    Watched are the small buffers in the model's state that are finite when this is made; masks of -inf are
-    not.
+    Watched are the small buffers in the model's state that are finite when this is made: no masks of -inf.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._watched: dict[torch.device, list[tuple[nn.Module, str]]] = {}
         for module in model.modules():
             for name, b in module._buffers.items():
-                if b is not None and name not in module._non_persistent_buffers_set and _watchable(b):
+                if b is None or name in module._non_persistent_buffers_set or not b.is_floating_point():
+                    continue
+                if b.numel() <= SMALL and b.is_contiguous() and finite([b]):
                     self._watched.setdefault(b.device, []).append((module, name))
         self._kept = {device: torch.cat(self._now(device)) for device in self._watched}
 
@@ -142,7 +130,3 @@ class Statistics:
     def _now(self, device: torch.device) -> list[Tensor]:
         found = [module._buffers.get(name) for module, name in self._watched[device]]
         return [b.detach().reshape(-1) for b in found if b is not None]
-
-
-def _watchable(b: Tensor) -> bool:
-    return b.is_floating_point() and b.numel() <= SMALL and b.is_contiguous() and finite([b])

@@ -52,7 +52,6 @@ class Clock:
     zero: int = field(default_factory=time.monotonic_ns)
 
     def now(self) -> float:
-        """The time since the run began."""
         return (time.monotonic_ns() - self.zero) / 1e9 / self.unit
 
 
@@ -93,7 +92,6 @@ class Performer:
         transport: how to reach the others; None: there are none
         log: where the trace goes
         guard: what is done with numbers that are not finite, as `on_nan` says
-        actor: the agent
         alarms: (time, number, name), a heap
         queue: what is to be sent
     """
@@ -107,7 +105,8 @@ class Performer:
         self.guard = Guard(agent.me, on_nan, None if transport is None else transport.row)
         self.actor = Actor(agent, self, log.rows.event, self.guard)
         self.scope = Scope(None if transport is None else kernel.linear)
-        self.queue = SendQueue(self._mail, self._register, None if transport is None else transport.link)
+        link = None if transport is None else transport.link
+        self.queue = SendQueue(self._mail, self._register, self._log_sent, link)
         self.alarms: list[tuple[float, int, str]] = []
         self._placed: list[Placed] = []
         self._model_in: Register | None = None  # where others find the model
@@ -138,7 +137,7 @@ class Performer:
     def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
         if effects:
             self.log.flush()  # without effects, what nobody can see waits for what somebody will
-        if self._placed and not refused:
+        if not refused:
             self._show(self.agent.now)
 
     def compute(self, actor: Actor, x: Vector) -> None:
@@ -150,14 +149,9 @@ class Performer:
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         if self.transport is None or (medium is Medium.REGISTER and self.queue.link is None):
             return  # it has been placed
-        incarnations = tuple(self.transport.alive.get(j, 0) for j in to)
-        item = Transmission(
-            self.me, medium, to, message, incarnations=incarnations, membership=self.transport.membership
-        )
+        lives, membership = tuple(self.transport.alive.get(j, 0) for j in to), self.transport.membership
+        item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
         self.queue.give(item, self.clock.now())
-        for sent in self.queue.started:
-            self._log_sent(sent.start, sent.end, sent.message)
-        self.queue.started.clear()
 
     # -- registers -----------------------------------------------------------------------------------
 
@@ -180,8 +174,8 @@ class Performer:
         return placed
 
     def _show(self, now: float) -> None:
-        assert self.transport is not None
         for placed in self._placed:
+            assert self.transport is not None
             placed.finish(Tag(self.agent.round, self.transport.membership, now, now))
             if placed.register is self._model_in:
                 self.transport.row[Row.MODEL] = self.transport.mine.index(placed.register) + 1
@@ -191,18 +185,16 @@ class Performer:
     def _torn(self, used: Iterable[Vector]) -> list[Vector]:
         """Move vectors on whose version was overwritten while it was being mixed."""
         readers: dict[int, Reader] = {id(v.reader): v.reader for v in used if isinstance(v, Bound)}
-        moved: list[Vector] = []
-        for reader in readers.values():
-            if reader.torn():
-                reader.move_on()
-                moved += reader.vectors
-        return moved
+        torn = [reader for reader in readers.values() if reader.torn()]
+        for reader in torn:
+            reader.move_on()
+        return [v for reader in torn for v in reader.vectors]
 
     # -- sending -----------------------------------------------------------------------------------
 
     def _mail(self, item: Transmission, to: int) -> bool:
         assert self.transport is not None
-        if (to, self.transport.alive.get(to, 0)) not in zip(item.to, item.incarnations, strict=True):
+        if item.incarnations != (self.transport.alive.get(to, 0),):
             return True  # it was for a former incarnation
         return self.transport.post(to, item.message, self._tag(item))
 
@@ -223,11 +215,10 @@ class Performer:
     # -- what is logged beside handlers ------------------------------------------------------------------
 
     def _log_moved(self, reader: Reader) -> None:
-        stamp, tag = reader.vectors[0].stamp, reader.tag
-        version, kind = -1 if stamp is None else stamp.version, self.log.rows.kind(reader.message)
-        self.log.rows.event(
-            RegisterMoved(self.agent.now, self.me, reader.source, kind, version, tag.start, tag.end)
-        )
+        stamp, tag, kind = reader.vectors[0].stamp, reader.tag, self.log.rows.kind(reader.message)
+        version = -1 if stamp is None else stamp.version
+        moved = RegisterMoved(self.agent.now, self.me, reader.source, kind, version, tag.start, tag.end)
+        self.log.rows.event(moved)
 
     def _log_sent(self, start: float, end: float, message: Message) -> None:
         size = sum(v.nbytes for v in vectors(message).values())

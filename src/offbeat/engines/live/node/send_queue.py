@@ -6,7 +6,6 @@ it carries becomes visible when that has passed.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,11 +13,8 @@ from functools import partial
 from offbeat.core.agent import Message
 from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
 from offbeat.core.vector import Scope
-from offbeat.engines.outbox import Medium, Outbox, Transmission, added, vectors
+from offbeat.engines.outbox import Medium, Outbox, Transmission, vectors
 from offbeat.world.world import World
-
-Visible = Callable[[Transmission, int], bool]
-"""Make a transmission visible to one receiver; False if there is no room yet."""
 
 
 @dataclass
@@ -33,12 +29,10 @@ class Link:
     current: Transmission | None = None
 
     def __post_init__(self) -> None:
-        seed = self.world.seed
-        times, losses = (
-            stream(seed, purpose, self.me, self.incarnation - 1)
-            for purpose in (Purpose.COMMUNICATION, Purpose.LOSS)
-        )
-        self.send_time = BufferedStream(partial(self.world.communication_delay(self.me).draw, times))
+        world, life = self.world, self.incarnation - 1
+        times = stream(world.seed, Purpose.COMMUNICATION, self.me, life)
+        losses = stream(world.seed, Purpose.LOSS, self.me, life)
+        self.send_time = BufferedStream(partial(world.communication_delay(self.me).draw, times))
         self.lost = BufferedStream(partial(uniform, losses))
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
@@ -61,34 +55,37 @@ class Link:
 
 @dataclass
 class SendQueue:
-    """What an agent sends. `mail` puts a letter into a mailbox, `register` makes a version visible."""
+    """What an agent sends.
 
-    mail: Visible
+    Attributes:
+        mail: puts a letter into the mailbox of a receiver; False if there is no room yet
+        register: makes a version visible to these receivers
+        sent: notes the start and the end of a transmission of this message
+        backlog: receiver -> what there was no room for
+    """
+
+    mail: Callable[[Transmission, int], bool]
     register: Callable[[Transmission, list[int]], None]
+    sent: Callable[[float, float, Message], None]
     link: Link | None = None
-    backlog: dict[int, deque[Transmission]] = field(default_factory=dict)
-    started: list[Transmission] = field(default_factory=list)
-    """What has been sent since somebody last looked, for the trace."""
+    backlog: dict[int, Outbox] = field(default_factory=dict)
 
     def give(self, item: Transmission, now: float) -> None:
-        """Something to send."""
         if self.link is not None:
             with Scope():  # accumulated messages may be added up
                 self.link.outbox.put(item)
         else:
             item.start = item.end = now
-            self._arrive(item, list(item.to))
+            self._arrive(item, [*item.to])
         self.advance(now)
 
     def advance(self, now: float) -> None:
         """Everything that can become visible by now does."""
-        if self.link is not None:
-            for item, to in self.link.advance(now):
-                self._arrive(item, to)
-        for j in [j for j, waiting in self.backlog.items() if waiting]:
-            waiting = self.backlog[j]
-            while waiting and self.mail(waiting[0], j):
-                waiting.popleft()
+        for item, to in [] if self.link is None else self.link.advance(now):
+            self._arrive(item, to)
+        for j, box in self.backlog.items():
+            while box.queue and self.mail(box.queue[0], j):
+                box.take()
 
     def forget(self, agent: int) -> None:
         """Nothing waits for this agent any more."""
@@ -97,33 +94,17 @@ class SendQueue:
     @property
     def due(self) -> float:
         """When there will be something to do; infinity if never."""
-        if any(self.backlog.values()):
+        if any(box.queue for box in self.backlog.values()):
             return -math.inf
-        current = self.link.current if self.link is not None else None
-        return math.inf if current is None else current.end
+        return math.inf if self.link is None or self.link.current is None else self.link.current.end
 
     def _arrive(self, item: Transmission, to: list[int]) -> None:
-        self.started.append(item)
+        self.sent(item.start, item.end, item.message)
         if item.medium is Medium.REGISTER:
             self.register(item, to)
             return
         for j, incarnation in zip(item.to, item.incarnations, strict=True):
-            if j not in to:
-                continue
-            waiting = self.backlog.setdefault(j, deque())
-            last = waiting[-1] if waiting else None
-            mine = replace(item, to=(j,), incarnations=(incarnation,))
-            if last is not None and _one(last) == _one(mine) and item.medium is Medium.ACCUMULATOR:
-                waiting[-1] = replace(mine, message=_sum(last.message, item.message))
-            else:
-                waiting.append(mine)
-
-
-def _one(item: Transmission) -> tuple[object, ...]:
-    """Accumulated messages that are the same in this are one: they are added up."""
-    return item.medium, item.incarnations, type(item.message)
-
-
-def _sum(older: Message, newer: Message) -> Message:
-    with Scope():
-        return added(older, newer)
+            if j in to:
+                with Scope():
+                    mine = replace(item, to=(j,), incarnations=(incarnation,))
+                    self.backlog.setdefault(j, Outbox()).put(mine)

@@ -37,23 +37,21 @@ class ModelSnapshots:
         models: all agents' models, of the shapes and dtypes that every snapshot has
         anew: forget what is there; else what is there is in `taken`, and new snapshots come after it;
             DataError if it is damaged
+        final: the models that the run ended with, if it has ended
         error: why snapshots can no longer be written, if so; the run goes on
     """
 
     def __init__(self, path: Path, models: Parts, anew: bool) -> None:
         self.path, self.error = path, ""
-        self._like = models
+        self._like, self._handle = models, -1
         self._size = BODY + sum(part.nbytes for part in models)
-        self._handle = -1
         remedy = f"Remove {path.parent}, and --resume makes its run anew."
         with reading(path, "the models of a live run's agents over time", remedy):
             found = b"" if anew or not path.exists() else content(path)
-            whole = len(found) // self._size
-            all_of_them = [self._read(found[k * self._size : (k + 1) * self._size]) for k in range(whole)]
-        self.taken = [each for each in all_of_them if math.isfinite(each.time)]
-        self.final = next((each.models for each in all_of_them[-1:] if not math.isfinite(each.time)), None)
-        """The models that the run ended with, if it has ended."""
-        self._end = 0 if anew else whole * self._size
+            self._end = len(found) // self._size * self._size
+            there = [self._read(found[at : at + self._size]) for at in range(0, self._end, self._size)]
+        self.taken = [each for each in there if math.isfinite(each.time)]
+        self.final = next((each.models for each in there[-1:] if not math.isfinite(each.time)), None)
 
     def add(self, time: float, models: Parts, steps: int) -> None:
         """Remember a snapshot, and write it."""
