@@ -18,8 +18,7 @@ from offbeat.core.forms import zero
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.outbox import Medium, Outbox, Transmission
-from offbeat.world.delays import parse, with_overhead
-from offbeat.world.measured import read_values
+from offbeat.world.delays import parse, read_values, with_overhead
 from offbeat.world.world import apply_case, parse_crash
 
 CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))

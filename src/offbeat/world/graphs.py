@@ -11,29 +11,20 @@ import networkx as nx
 
 from offbeat.core.errors import SettingError, unknown
 
-TRIES = 100
-"""How many random graphs are drawn in search of a connected one."""
+TRIES = 100  # how many random graphs are drawn in search of a connected one
 
 
 @dataclass(frozen=True)
 class Family:
-    """A row of `TOPOLOGIES`.
+    """A row of `TOPOLOGIES`."""
 
-    Attributes:
-        graph: n, seed, what follows the colon or "" -> the graph
-        about: one line
-        takes: which n fit
-        parameter: what may follow a colon; "" if nothing may
-    """
-
-    graph: Callable[[int, int, str], nx.Graph]
+    graph: Callable[[int, int, str], nx.Graph]  # of n, seed, and what follows the colon, or ""
     about: str
-    takes: str = "any n"
-    parameter: str = ""
+    takes: str = "any n"  # which n fit
+    parameter: str = ""  # what may follow a colon
 
 
 def _placed(graph: nx.Graph, place: Callable[[int], tuple[float, float]]) -> nx.Graph:
-    """Say where the k-th node is drawn."""
     nx.set_node_attributes(graph, {node: place(k) for k, node in enumerate(graph)}, "pos")
     return graph
 
@@ -100,10 +91,8 @@ def _random_regular(n: int, seed: int, degree: str) -> nx.Graph:
     if not 1 <= d < n:
         raise SettingError(f"{what}: expected a degree from 1 to {n - 1}; with few agents, use 'complete'.")
     if n * d % 2:
-        raise SettingError(
-            f"{what}: the number of agents times the degree must be even, for every edge has two ends. "
-            f"Use {n - 1} or {n + 1} agents, or degree {d + 1}."
-        )
+        even = "the number of agents times the degree must be even, for every edge has two ends"
+        raise SettingError(f"{what}: {even}. Use {n - 1} or {n + 1} agents, or degree {d + 1}.")
     if d <= n // 2:
         return _draw(what, seed, lambda rng: nx.random_regular_graph(d, n, seed=rng))
     return _draw(what, seed, lambda rng: nx.complement(nx.random_regular_graph(n - 1 - d, n, seed=rng)))

@@ -1,9 +1,8 @@
 """Who talks to whom, and with which weights: graphs from networkx, mixing matrices as sparse arrays.
 
-Agents are numbered 0..n-1. A graph whose nodes are the numbers 0..n-1 keeps them; any other is
-numbered in the order of its nodes. Self-loops are dropped (every agent mixes its own model in any
-case), parallel edges count once, and edge attributes are ignored. In a directed graph the edge
-j -> i says that i receives from j.
+Agents are numbered 0..n-1. A graph whose nodes are these numbers keeps them; any other is numbered in the
+order of its nodes. Self-loops are dropped (every agent mixes its own model in any case), parallel edges count
+once, and edge attributes are ignored. In a directed graph the edge j -> i says that i receives from j.
 """
 
 import math
@@ -21,11 +20,9 @@ from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
 from offbeat.world.graphs import named
 
-DENSE = 500
-"""Up to this many agents the eigenvalues come from a dense solver."""
+DENSE = 500  # up to this many agents the eigenvalues come from a dense solver
 
-MOST_AGENTS = 1_000_000
-"""More of them are refused before anything is built."""
+MOST_AGENTS = 1_000_000  # more of them are refused before anything is built
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +160,14 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
         return name_or_graph
     graph = _numbered(graph)
     edges = _receives(graph)
-    return Topology(name, graph, *(_uniform(edges) if graph.is_directed() else (_metropolis(edges),) * 2))
+    if graph.is_directed():
+        return Topology(name, graph, *_uniform(edges))
+    i, j = edges.nonzero()
+    d = np.bincount(i, minlength=n)
+    w_ij = 1.0 / (1.0 + np.maximum(d[i], d[j]))
+    w_ii = 1.0 - np.bincount(i, weights=w_ij, minlength=n)
+    w = _sorted(sparse.csr_array((w_ij, (i, j)), shape=(n, n)) + sparse.diags_array(w_ii))
+    return Topology(name, graph, w, w)
 
 
 def with_weights(graph: nx.Graph | nx.DiGraph, w: Any, a: Any = None, name: str = "") -> Topology:
@@ -195,16 +199,15 @@ def _numbered(graph: nx.Graph) -> nx.Graph:
     nodes = list(range(n)) if all(i in graph for i in range(n)) else list(graph)
     index = {node: i for i, node in enumerate(nodes)}
     pairs = [(index[u], index[v]) for u, v in graph.edges() if u != v]
-    edges = sorted(pairs if directed else [(min(pair), max(pair)) for pair in pairs])
     numbered = nx.DiGraph() if directed else nx.Graph()
     numbered.add_nodes_from(range(n))
-    numbered.add_edges_from(edges)
+    numbered.add_edges_from(sorted(pairs if directed else [(min(pair), max(pair)) for pair in pairs]))
     at = {i: pos for i, node in enumerate(nodes) if (pos := graph.nodes[node].get("pos")) is not None}
     nx.set_node_attributes(numbered, at, "pos")
     parts = list((nx.strongly_connected_components if directed else nx.connected_components)(numbered))
     if len(parts) > 1:
-        first = next(part for part in parts if 0 in part)
-        i = next(i for i in range(n) if i not in first)
+        (first,) = (part for part in parts if 0 in part)
+        i = min(set(range(n)) - first)
         raise SettingError(
             f"The graph is not {'strongly ' * directed}connected: it has {len(parts)} components, and agent "
             f"{i} (node {nodes[i]!r}) is not in that of agent 0. Everybody must be able to reach everybody."
@@ -223,15 +226,6 @@ def _sorted(matrix: Any) -> sparse.csr_array:
 def _receives(graph: nx.Graph) -> sparse.csr_array:
     """[n, n], entry ij is 1 where i receives from j."""
     return _sorted(nx.to_scipy_sparse_array(graph, weight=None, dtype=np.float64).T)
-
-
-def _metropolis(edges: sparse.csr_array) -> sparse.csr_array:
-    n = edges.shape[0]
-    i, j = edges.nonzero()
-    d = np.bincount(i, minlength=n)
-    w = 1.0 / (1.0 + np.maximum(d[i], d[j]))
-    own = 1.0 - np.bincount(i, weights=w, minlength=n)
-    return _sorted(sparse.csr_array((w, (i, j)), shape=(n, n)) + sparse.diags_array(own))
 
 
 def _uniform(edges: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -258,13 +252,11 @@ def _checked(what: str, matrix: Any, edges: sparse.csr_array) -> sparse.csr_arra
             k = int(np.argmax(wrong))
             why = why.format(i=i[k], j=j[k])
             raise SettingError(f"Row {i[k]} of {what} has {m.data[k]:g} in column {j[k]}; expected {why}.")
-    empty = np.flatnonzero(m.diagonal() <= 0)
-    if empty.size:
+    if (empty := np.flatnonzero(m.diagonal() <= 0)).size:
         raise SettingError(f"Row {empty[0]} of {what} has 0 on the diagonal; expected more than 0.")
     line, axis = ("Row", 1) if what == "W" else ("Column", 0)
     sums = m.sum(axis=axis)
-    off = np.flatnonzero(np.abs(sums - 1.0) > 1e-9)
-    if off.size:
+    if (off := np.flatnonzero(np.abs(sums - 1.0) > 1e-9)).size:
         raise SettingError(f"{line} {off[0]} of {what} sums to {sums[off[0]]:.12g}; expected 1 within 1e-9.")
     return m
 
@@ -278,8 +270,7 @@ def _folded(m: sparse.csr_array, i: int, living: Set[int]) -> dict[int, float]:
     """Row i with the weight of the lost on the diagonal; exactly 1 for whoever is left alone."""
     row = _row(m, i)
     kept = {j: x for j, x in row.items() if j == i or j in living}
-    lost = [x for j, x in row.items() if j not in kept]
-    if lost:
+    if lost := [x for j, x in row.items() if j not in kept]:
         kept[i] = math.fsum([row[i], *lost]) if len(kept) > 1 else 1.0
     return kept
 

@@ -129,14 +129,12 @@ def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) 
     return world
 
 
-_CRASH = re.compile(
-    r"^\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.eE+-]+)(?:\s+until\s+([0-9.eE+-]+))?\s*$", re.IGNORECASE
-)
+_CRASH = re.compile(r"(?i)\s*(?:agent\s+)?(\d+)\s+at\s+([0-9.e+-]+)(?:\s+until\s+([0-9.e+-]+))?\s*")
 
 
 def parse_crash(text: str) -> Crash:
     """'agent 3 at 100 until 200', or without 'until' for good. Raises SettingError for anything else."""
-    match = _CRASH.match(text)
+    match = _CRASH.fullmatch(text)
     try:
         if match:
             agent, at, until = match.groups()

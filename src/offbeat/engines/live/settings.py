@@ -54,9 +54,7 @@ class CheckpointPolicy:
             number = text.removesuffix("s")
             policy = CheckpointPolicy(int(text)) if number == text else CheckpointPolicy(0, float(number))
         except ValueError:
-            raise SettingError(
-                f"Cannot read '{text}'; expected a number of steps, '500', or of seconds, '60s'."
-            ) from None
+            raise SettingError(f"Cannot read '{text}'; expected steps, '500', or seconds, '60s'.") from None
         if not 0 < max(policy.steps, policy.seconds) < math.inf and text != "0":
             raise SettingError(f"Checkpoints every {text}: expected more than 0, and less than for ever.")
         return policy
@@ -71,7 +69,6 @@ class CheckpointPolicy:
         return str(self) if self.seconds else self.steps
 
     def due(self, steps: int, passed: float) -> bool:
-        """Whether it is time, after so many steps, and so many seconds since the last checkpoint."""
         return steps % self.steps == 0 if self.steps else 0 < self.seconds <= passed
 
 
@@ -80,13 +77,13 @@ def _as_is(name: str, value: Any) -> Any:
 
 
 POLICY = Kind(str, "string", _as_is, _as_is, str)
-FAULTS = Kind(list[str], "list string", _as_is, _as_is)
-"""Kinds of values; `RunSettings` checks them."""
+FAULTS = Kind(list[str], "list string", _as_is, _as_is)  # kinds of values; `RunSettings` checks them
 
 CHECKPOINTS = (
     "Steps ('500') or seconds ('60s') between checkpoints, for --resume and offbeat export; 0: none."
 )
 FAULT = "A fault on purpose: 'kill agent 2 at step 100'; repeat it for more."
+RESTARTS = "How often one agent is started again; 0: the run ends when one dies."
 ON_NAN = "What an agent does with an update that is not finite: skip it, stop the run, or ignore it."
 
 
@@ -100,11 +97,7 @@ class ScriptProgram:
 
 @dataclass(frozen=True)
 class ExperimentProgram:
-    """Every agent trains its part of an experiment of the simulator's.
-
-    Attributes:
-        experiment: its settings, JSON-ready; only `offbeat.experiments` looks into them
-    """
+    """Every agent trains its part of an experiment of the simulator's, of which these are the settings."""
 
     experiment: Mapping[str, Any]
     lr: float
@@ -114,32 +107,29 @@ class ExperimentProgram:
         return str(self.experiment["topology"])
 
 
+Program = ScriptProgram | ExperimentProgram
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """The settings of a live run.
+    """The settings of a live run. Raises SettingError for what makes no sense.
 
     Attributes:
         folder: where output, traces and checkpoints go
-        program: what every agent runs
         unit: seconds in a unit of time
         resume: whether agents go on from what is saved in the folder
-        on_nan: what is done with updates that are not finite: see `offbeat.engines.live.node.guard`
-
-    Raises SettingError for what makes no sense.
     """
 
     agents: int
     folder: Path
-    program: ScriptProgram | ExperimentProgram
+    program: Program
     algorithm: str = "adsgd"
     seed: int = 0
     unit: float = 1.0
     fault: tuple[Fault, ...] = setting((), WORLD, FAULT, FAULTS)
     checkpoint_every: CheckpointPolicy = setting(CheckpointPolicy(), RUNNING, CHECKPOINTS, POLICY)
     resume: bool = False
-    max_restarts: int = setting(
-        3, RUNNING, "How often one agent is started again; 0: the run ends when one dies."
-    )
+    max_restarts: int = setting(3, RUNNING, RESTARTS)
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
 
     def __post_init__(self) -> None:
@@ -153,7 +143,6 @@ class RunSettings:
             raise SettingError(f"A unit of time takes more than 0 s; got {self.unit}.")
 
     def record(self) -> dict[str, Any]:
-        """As JSON."""
         program: dict[str, Any] = {**vars(self.program)}
         if isinstance(self.program, ScriptProgram):
             program = {"topology": self.program.topology, "script": [*self.program.command]}
@@ -164,26 +153,21 @@ class RunSettings:
 
     @staticmethod
     def of(record: Mapping[str, Any], path: str | Path) -> RunSettings:
-        """Of what `record` gave, or an earlier version, which is said to be in `path`.
+        """Of what `record` gave, also an earlier version's, in this file; call it within `reading`.
 
-        Call it within `reading`. Raises DataError for what is newer, ValueError and others for what is no
-        such record.
+        Raises DataError for what is newer, ValueError and others for what is no such record.
         """
         said = {**EARLIER, **record}
         refuse_newer(path, said["format"], FORMAT)
         refuse_unknown(record, KINDS)
-        program = (
-            ExperimentProgram(said["experiment"], said["lr"])
-            if "experiment" in said
-            else ScriptProgram(said["topology"], tuple(map(str, said["script"])))
-        )
+        if "experiment" in said:
+            program: Program = ExperimentProgram(said["experiment"], said["lr"])
+        else:
+            program = ScriptProgram(said["topology"], tuple(map(str, said["script"])))
+        plain = {name: said[name] for name in PLAIN}
         try:
-            return RunSettings(
-                program=program,
-                folder=Path(said["folder"]),
-                fault=tuple(parse_fault(text, said["agents"]) for text in said["faults"]),
-                checkpoint_every=CheckpointPolicy.parse(said["checkpoint_every"]),
-                **{name: said[name] for name in PLAIN},
-            )
+            faults = tuple(parse_fault(text, said["agents"]) for text in said["faults"])
+            folder, every = Path(said["folder"]), CheckpointPolicy.parse(said["checkpoint_every"])
+            return RunSettings(program=program, folder=folder, fault=faults, checkpoint_every=every, **plain)
         except SettingError as error:
             raise ValueError(str(error)) from error

@@ -8,9 +8,8 @@ It is written under another name, brought to the disk, and then renamed; so a pr
 may be full and the power may go at any instant, and the checkpoints before are still there. A folder belongs
 to one writer.
 
-Its head begins with the CRC-32 of everything else in the file, at a place that never moves. What does not fit
-is damaged: `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the
-newest.
+Its head begins with the CRC-32 of everything else, at a place that never moves. What does not fit is damaged:
+`load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the newest.
 
     begin(folder, 120, about, {"agent": agent_state(agent)})    # while nothing of it changes
     finish(folder, 120)
@@ -47,16 +46,13 @@ SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": 
 UNSUMMED = "0" * 8
 CHUNK = 1 << 20
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
-KEPT = 2
-"""How many of the newest checkpoints stay."""
+KEPT = 2  # how many of the newest checkpoints stay
 GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
-LONGEST_HEAD = 100_000_000
-"""Bytes: readers of safetensors refuse more."""
+LONGEST_HEAD = 100_000_000  # bytes: readers of safetensors refuse more
 
 
 def step_name(step: int) -> str:
-    """The name of the checkpoint of a step."""
     return f"step-{step:09d}"
 
 
@@ -65,7 +61,6 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def agent_folder(folder: Path, agent: int) -> Path:
-    """Where an agent's checkpoints are, in the folder of a run."""
     return folder / "checkpoints" / f"agent-{agent}"
 
 
@@ -76,8 +71,7 @@ def _temporary(folder: Path, step: int) -> Path:
 def begin(
     folder: Path, step: int, about: Mapping[str, Any], state: object, usual: Set[str] | None = None
 ) -> None:
-    """Write the state as it is now, under a temporary name; what it needs in memory is a copy of what was
-    heard.
+    """Write the state as it is now, under a temporary name; needs the memory of what was heard, once more.
 
     Raises ContractError if the state cannot be stored, DiskError if the file cannot be written, NotFinite.
 
@@ -91,8 +85,7 @@ def begin(
     tree, tensors = encode(state)
     if usual is not None and (wrong := set(not_finite(tensors)) - usual):
         raise NotFinite(
-            f"{min(wrong)} is not finite, so {folder / step_name(step)} is not written. The checkpoints "
-            "before stay."
+            f"{min(wrong)} is not finite, so {folder / step_name(step)} is not written; others stay."
         )
     # The widest numbers first, so that every tensor begins at a multiple of the size of its own.
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
@@ -158,9 +151,7 @@ def latest(folder: Path) -> list[int]:
 
 
 def newest(folder: Path, agents: int, together: bool) -> int | None:
-    """The step that the agent of this folder goes on from, if any: its newest; or, `together`, the newest
-    that all agents have, whose folders are beside it.
-    """
+    """The step to go on from, if any: the newest in this agent's folder; `together`: that all agents have."""
     mine = latest(folder)
     if together:
         others = [latest(folder.parent / f"agent-{j}") for j in range(agents)]
@@ -230,9 +221,7 @@ def _summed(file: BinaryIO) -> tuple[int, bytes, bytes]:
 
 
 def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
-    """What a safetensors file begins with: its length, and as JSON what lies where. The library would copy it
-    all.
-    """
+    """What a safetensors file begins with; the library's own writer would copy all tensors."""
     entries: dict[str, Any] = {"__metadata__": {"offbeat": FORMAT, "sum": UNSUMMED, **content}}
     at = 0
     for name, tensor in tensors.items():
@@ -242,10 +231,9 @@ def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > LONGEST_HEAD:
-        raise ContractError(
-            f"The state beside its tensors takes {len(text) / 1e6:.0f} MB; expected at most "
-            f"{LONGEST_HEAD / 1e6:.0f}. Keep numbers in tensors."
-        )
+        took, most = len(text) / 1e6, LONGEST_HEAD / 1e6
+        what = f"The state beside its tensors takes {took:.0f} MB; expected at most {most:.0f}"
+        raise ContractError(f"{what}. Keep numbers in tensors.")
     return len(text).to_bytes(8, "little") + text
 
 
@@ -255,9 +243,7 @@ def agent_state(agent: Agent) -> dict[str, Any]:
     Taken between handlers, when every vector is a value (`offbeat.core.vector.settle`) and no effect waits.
     """
     if agent.effects:
-        raise ContractError(
-            f"Agent {agent.me} has effects that nobody has drained; a checkpoint would lose them."
-        )
+        raise ContractError(f"Agent {agent.me} has effects that nobody has drained: they would be lost.")
     return {name: getattr(agent, name) for name in _known(agent)} | {"rng": agent.rng.getstate()}
 
 

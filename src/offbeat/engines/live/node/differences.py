@@ -33,7 +33,6 @@ def _described(about: About) -> dict[str, Any]:
 
 
 def _differences(what: str, saved: Any, now: Any) -> list[tuple[str, str, str]]:
-    """Where they differ, and what is there."""
     if saved == now:
         return []
     before, after = _entries(saved), _entries(now)

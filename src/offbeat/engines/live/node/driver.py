@@ -1,5 +1,4 @@
-"""Drives one agent of a live run: who may call its handlers when, and what it hears: who comes and goes,
-registers, mail, alarms.
+"""Drives one agent of a live run: who may call its handlers when, and what it hears.
 
 The agent has one owner at a time. The training thread takes the lock for a gradient, and keeps it until the
 agent asks for the next one: an algorithm that waits does so there, and answers its mail meanwhile. At any
@@ -28,8 +27,7 @@ from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import vectors
 from offbeat.world.topology import Topology
 
-LONGEST = 0.05
-"""Seconds: nobody sleeps longer while something waits to be sent."""
+LONGEST = 0.05  # seconds: nobody sleeps longer while something waits to be sent
 
 
 class Stopped(Exception):
@@ -37,12 +35,9 @@ class Stopped(Exception):
 
 
 class Driver:
-    """One agent of a live run.
+    """One agent of a live run, given its place (`Agent.join`) already.
 
     Attributes:
-        performer: calls the agent's handlers; the agent has joined, with its model, view, rule and random
-            stream
-        topology: of the whole run
         transport: how to reach the others; None: there are none
         snapshot: where the last gradient was taken
         deadline: when the run ends, in units
@@ -59,12 +54,8 @@ class Driver:
         self._thread: Thread | None = None
         self._failed: BaseException | None = None  # what ended the second thread
 
-    # -- what the training thread calls ------------------------------------------------------------
-
     def join(self) -> None:
-        """Say that the agent is ready, and wait until it belongs to the run. Raises Stopped if the run ends
-        first.
-        """
+        """Say that the agent is ready, and wait until it belongs to the run. Raises Stopped if that ends."""
         if self.transport is None:
             return
         transport, board = self.transport, self.transport.board
@@ -190,14 +181,11 @@ class Driver:
             return None
         return LONGEST if due == -math.inf else max(0.0, (due - self.clock.now()) * self.clock.unit)
 
-    # -- what it hears; whoever calls this owns the agent -------------------------------------------
-
     @property
     def alive(self) -> frozenset[int]:
         """The agents that belong to the run, as far as this one knows."""
-        return frozenset(
-            range(self.topology.n) if self.transport is None else [self.me, *self.transport.alive]
-        )
+        others = range(self.topology.n) if self.transport is None else self.transport.alive
+        return frozenset([self.me, *others])
 
     def _serve(self) -> None:
         """Handle all that has come: members, mail, alarms; and send what can be sent."""
@@ -253,10 +241,7 @@ class Driver:
         event = kind(self.clock.now(), self.me, source, number, version, tag.start, tag.end)
         self.performer.handle(event, source, message)
 
-    # -- the second thread -------------------------------------------------------------------------
-
     def attend(self) -> None:
-        """Start the thread that answers while the training thread is elsewhere."""
         if self.transport is not None:
             self._thread = Thread(target=self._answer, name="offbeat", daemon=True)
             self._thread.start()
@@ -276,12 +261,11 @@ class Driver:
             self._failed = error
 
     def _refuse_failed(self) -> None:
-        """What the second thread met is raised where it ends the script."""
+        """What the second thread met is raised in the first, where it ends the script."""
         if self._failed is not None:
             raise self._failed
 
     def leave(self) -> None:
-        """Done: say so, and answer mail until everybody is."""
         if self.transport is None:
             return
         self.transport.row[Row.STATE] = State.LEFT
@@ -290,7 +274,6 @@ class Driver:
             self._refuse_failed()
 
     def close(self) -> None:
-        """End the second thread, and the log."""
         self._closed = True
         if self._thread is not None and self.transport is not None:
             self.transport.bell.ring()

@@ -32,8 +32,7 @@ NATIVE = {
 }  # fmt: skip
 """What every version of safetensors stores, and calls so; tensors of other types are stored as bytes."""
 HOLDS = (
-    "None, numbers, strings, bytes, list, tuple, dict, deque, dense tensors and arrays, vectors, "
-    "frozen dataclasses"
+    "None, numbers, text, bytes, list, tuple, dict, deque, dense tensors, arrays, vectors, frozen dataclasses"
 )
 KEYS = frozenset((type(None), bool, int, str, bytes))
 SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
@@ -58,9 +57,7 @@ def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     try:
         return _Reader(tensors).value(tree)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, struct.error) as error:
-        raise DataError(
-            f"Expected an encoded state; this is none ({type(error).__name__}: {error})."
-        ) from error
+        raise DataError(f"This is no encoded state ({type(error).__name__}: {error}).") from error
 
 
 def name_of(kind: type) -> str:
@@ -86,14 +83,17 @@ class _Writer:
         self.met: dict[int, tuple[int, object]] = {}  # kept alive, so that no id is given twice
 
     def tree(self, value: Any, at: str, depth: int) -> Any:
-        """One value, which sits at `at`."""
         kind = type(value)
         if depth > DEEPEST:
-            raise ContractError(
-                f"{at} is nested more than {DEEPEST} levels deep; a checkpoint is for plain fields."
-            )
+            raise ContractError(f"{at} is nested more than {DEEPEST} levels deep; expected plain fields.")
+        if kind is int and value.bit_length() > 63:
+            return {"int": hex(value)}
+        if kind is float and not math.isfinite(value):
+            return {"float": struct.pack(">d", value).hex()}
+        if kind is bytes:
+            return {"bytes": value.hex()}
         if kind in KEYS or kind is float:
-            return _atom(value)
+            return value
         if id(value) in self.met:
             return {"same": self.met[id(value)][0]}
         if kind in SHARED:
@@ -143,22 +143,12 @@ class _Writer:
 
 def _refused(value: object, at: str, expected: str = HOLDS) -> ContractError:
     kind = name_of(type(value)).replace(":", ".")
-    return ContractError(
-        f"{at} is of type {kind}; a checkpoint holds {expected} (promise e of offbeat.core.agent)."
-    )
+    promise = "(promise e of offbeat.core.agent)"
+    return ContractError(f"{at} is of type {kind}; a checkpoint holds {expected} {promise}.")
 
 
 def _plain(key: object) -> bool:
     return all(map(_plain, key)) if type(key) is tuple else type(key) in KEYS
-
-
-def _atom(value: Any) -> Any:
-    """None, a number or a string: itself where JSON has it."""
-    if type(value) is int and value.bit_length() > 63:
-        return {"int": hex(value)}
-    if type(value) is float and not math.isfinite(value):
-        return {"float": struct.pack(">d", value).hex()}
-    return {"bytes": value.hex()} if type(value) is bytes else value
 
 
 def _below(at: str, key: object) -> str:
@@ -216,15 +206,11 @@ class _Reader:
     def _message(self, name: str, tree: dict[str, Any]) -> Any:
         kind = _imported(name)
         if kind is None or not _frozen(kind):
-            raise DataError(
-                f"The state holds a message of type {name}, which is not known here. Import the module that "
-                "defines it before the state is read: a file must not choose what is imported."
-            )
+            do = "Import the module that defines it first: a file must not choose what is imported."
+            raise DataError(f"The state holds a message of type {name}, which is not known here. {do}")
         inside, known = tree["fields"], [f.name for f in fields(kind)]
         if inside.keys() != set(known):
-            raise DataError(
-                f"A saved {name} has the fields {', '.join(inside)}; expected {', '.join(known)}."
-            )
+            raise DataError(f"A {name} here has the fields {', '.join(inside)}; expected {', '.join(known)}.")
         message: object = object.__new__(kind)
         for field, tree in inside.items():
             object.__setattr__(message, field, self.value(tree))
@@ -232,16 +218,14 @@ class _Reader:
 
 
 def _imported(name: str) -> type | None:
-    """A class of a module that is imported already. One of ours may have been defined elsewhere in our
-    package when it was written: in a module of the same name, or it is public now.
+    """A class of a module that is imported already; one of ours may have moved, to a module of the same name,
+    or be public now.
     """
     module, _, path = name.partition(":")
     if (found := _inside(module, path)) is not None or module.partition(".")[0] != PACKAGE:
         return found
     last = module.rpartition(".")[2]
-    ours = [
-        each for each in sorted(sys.modules) if each.startswith(f"{PACKAGE}.") and each.endswith(f".{last}")
-    ]
+    ours = [each for each in [*sys.modules] if each.startswith(f"{PACKAGE}.") and each.endswith(f".{last}")]
     kinds = {kind for each in [PACKAGE, *ours] if (kind := _inside(each, path)) is not None}
     return kinds.pop() if len(kinds) == 1 else None
 

@@ -18,23 +18,16 @@ from traceback import StackSummary, TracebackException
 
 from offbeat.core.errors import FINAL, DiskError, OffbeatError, agent_exit_code
 
-QUOTED, LONGEST = 12, 1 << 16
-"""Lines of output that an error report quotes, and characters of a traceback."""
+QUOTED, LONGEST = 12, 1 << 16  # lines of output that an error report quotes, and characters of a traceback
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error that ended an agent's process.
+    """An error that ended an agent's process."""
 
-    Attributes:
-        what: the error, in a line
-        where: its type, and the lines of the script that led to it
-        text: the traceback; of an error of ours, its message
-    """
-
-    what: str
-    where: tuple[str, ...]
-    text: str
+    what: str  # in a line
+    where: tuple[str, ...]  # its type, and the lines of the script that led to it
+    text: str  # the traceback; of an error of ours, its message
 
     @staticmethod
     def of(error: BaseException, starter: str) -> Failure:
@@ -85,24 +78,15 @@ def _path(shared: Path, agent: int) -> Path:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of one life of an agent.
-
-    Attributes:
-        code: the exit code of the process, negative for a signal
-        life: which one it was, from 1
-        steps: that the agent had made in all its lives
-        made: in this one
-        failure: what the process said, if anything
-        lines: what it printed last
-    """
+    """The end of one life of an agent."""
 
     agent: int
-    code: int
-    life: int
-    steps: int
-    made: int
-    failure: Failure | None
-    lines: tuple[str, ...]
+    code: int  # the exit code of the process, negative for a signal
+    life: int  # which one it was, from 1
+    steps: int  # in all lives
+    made: int  # steps in this one
+    failure: Failure | None  # what the process said, if anything
+    lines: tuple[str, ...]  # what it printed last
 
     @property
     def how(self) -> str:
@@ -125,11 +109,10 @@ class Ending:
         return as_far and self.failure.where == before.failure.where
 
     def why_final(self, before: Ending | None, returns: bool, restarts: int, allowed: int) -> str:
-        """Why there is no other life; empty if there is one.
+        """Why there is no other life, after so many restarts; empty if there is one.
 
         Args:
             returns: whether the algorithm takes an agent back
-            restarts: how many there were, of those that are allowed
         """
         name, at = f"Agent {self.agent}", f"at step {self.steps}"
         if self.code == 0:
@@ -157,7 +140,6 @@ class Ending:
 
 
 def words(code: int) -> str:
-    """How a process ended, in words."""
     if code >= 0:
         return f"exit code {code}"
     with suppress(ValueError):

@@ -29,32 +29,19 @@ from offbeat.engines.live.shm.wire import Layout, Tag
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
-STARTED = "OFFBEAT_PID"
-"""The environment variable that says which process the launcher started."""
-
-MODEL = "model.json"
-"""In the run's shared folder: what agent 0 has joined with."""
+STARTED = "OFFBEAT_PID"  # the environment variable that says which process the launcher started
+MODEL = "model.json"  # in the run's shared folder: what agent 0 has joined with
 
 
 @dataclass(frozen=True)
 class AgentContext:
-    """What an agent's process knows of its run: the launcher told it by environment variables.
+    """What an agent's process knows of its run: the launcher told it by environment variables."""
 
-    Attributes:
-        shared: the run's folder in shared memory
-        incarnation: which of its lives this is, from 1
-        lifeline: a file that can be read when the launcher is gone
-    """
-
-    shared: Path
+    shared: Path  # the run's folder in shared memory
     me: int
-    incarnation: int
-    lifeline: int
+    incarnation: int  # which of its lives this is, from 1
+    lifeline: int  # a file that can be read when the launcher is gone
     settings: RunSettings
-
-    @property
-    def log_path(self) -> Path:
-        return log_path(self.settings.folder, self.me)
 
     @property
     def checkpoints(self) -> Path:
@@ -69,17 +56,17 @@ class AgentContext:
         transport.lifeline = [self.lifeline]
         if world is not None:
             transport.link = Link(world, self.me, model_bytes, self.incarnation)
-        clock, on_nan = Clock(self.settings.unit), self.settings.on_nan
-        return Driver(Performer(agent, transport, log.Log(self.log_path), clock, on_nan), topology)
+        s, path = self.settings, log_path(self.settings.folder, self.me)
+        return Driver(Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan), topology)
 
     def faults(self) -> Faults:
-        """What is to happen to this agent on purpose."""
         mine = [fault for fault in self.settings.fault if fault.agent == self.me]
         return Faults(mine, self.incarnation == 1)
 
     def asked(self) -> int:
         """How many gradients this agent's earlier lives have asked for, or may have."""
-        return len(rows_of(log.read(self.log_path).events, GradientDone)) + self.incarnation - 1
+        before = log.read(log_path(self.settings.folder, self.me))
+        return len(rows_of(before.events, GradientDone)) + self.incarnation - 1
 
 
 def agent_context() -> AgentContext | None:
@@ -89,9 +76,9 @@ def agent_context() -> AgentContext | None:
         return None
     if os.environ.get(STARTED, str(os.getpid())) != str(os.getpid()):
         raise SettingError(
-            "This process is no agent of the run: an agent's process started it, as it starts the workers of "
-            "a DataLoader, say. Expected offbeat.join() only in what offbeat launch starts: put all that the "
-            "script does below if __name__ == '__main__':, or, to train alone here, unset OFFBEAT_RUN."
+            "This process is no agent of the run: an agent's process started it, as it does a DataLoader's "
+            "workers. Expected offbeat.join() only in what offbeat launch starts: put all that the script "
+            "does below if __name__ == '__main__':, or, to train alone here, unset OFFBEAT_RUN."
         )
     path = Path(shared) / "run.json"
     try:
@@ -107,26 +94,18 @@ def agent_context() -> AgentContext | None:
 
 
 def arrive() -> None:
-    """Called first by the process that the launcher started: by this, what it starts itself is told apart.
-
-    From now on it ends with the launcher, whatever it is doing.
-    """
+    """First of all, tell this process from those that it starts; and have it end with the launcher."""
     os.environ[STARTED] = str(os.getpid())
     if (lifeline := os.environ.get("OFFBEAT_LIFELINE")) is not None:
         end_with_parent(int(lifeline))
 
 
 def log_path(folder: Path, agent: int) -> Path:
-    """Where an agent's part of the trace is."""
     return folder / f"agent-{agent}.trace"
 
 
 def propose(context: AgentContext, about: Mapping[str, Any], initial: Vector, returns: bool = True) -> None:
-    """Agent 0 says which model this is, and where all start from. Before it joins.
-
-    Args:
-        returns: whether the algorithm takes an agent back that died, which the launcher has to know
-    """
+    """Agent 0 says which model this is, where all start from, and whether who died may come back."""
     if context.me == 0 and not (context.shared / MODEL).exists():
         (context.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
         register = Register.create(context.shared / "initial", Layout.of(Snapshot(initial)))
@@ -148,23 +127,17 @@ def joined_with(shared: Path) -> tuple[str, bool] | None:
 
 def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
     """Where all start from; once all have joined. Raises SettingError if agent 0 has something else."""
-    theirs, mine = (
-        json.loads((context.shared / MODEL).read_text())["about"],
-        json.loads(json.dumps({**about})),
-    )
-    me = f"agent {context.me}"
+    theirs, mine = json.loads((context.shared / MODEL).read_text()), json.loads(json.dumps({**about}))
     what = (
-        f"{me.title()} has joined with something else than agent 0; expected the same of all. They differ in"
+        f"Agent {context.me} has joined with something else than agent 0; expected the same. They differ in"
     )
-    refuse_other(theirs, mine, what, ("agent 0", me))
+    refuse_other(theirs["about"], mine, what, ("agent 0", f"agent {context.me}"))
     _, (x,), _ = Register.attach(context.shared / "initial").copy()
     return Vector(x.parts)
 
 
 def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
-    """The first event, once joined: a start, or a return with a neighbour's model, of one that is done if
-    nobody is left. Where to take a gradient first.
-    """
+    """Once joined: start, or return with the model of a neighbour; if none is left, of one that is done."""
     if context.incarnation == 1:
         driver.agent.x = driver.actor.model = initial
         return driver.start()

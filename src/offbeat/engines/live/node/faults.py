@@ -16,18 +16,13 @@ _PATTERN = re.compile(
     r"|(?P<slow>slow) agent (?P<c>\d+) by (?P<factor>[\d.]+))(?: (?:at|from) step (?P<step>\d+))?\s*",
     re.IGNORECASE,
 )
-LARGEST = 1e6
-"""Seconds, or times slower, that a fault may be."""
+LARGEST = 1e6  # seconds, or times slower, that a fault may be
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to an agent, once it has made `step` steps.
-
-    Attributes:
-        kind: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT after `amount` seconds), "slow" (its computation
-            takes `amount` times as long, from then on)
-        text: what it was read from
+    """What happens to an agent, once it has made `step` steps: "kill" (SIGKILL), "stop" (SIGSTOP, and SIGCONT
+    after `amount` seconds), "slow" (its computation takes `amount` times as long, from then on).
     """
 
     kind: str
@@ -69,9 +64,7 @@ class Faults:
     since: float = field(default_factory=time.monotonic)
 
     def before_step(self, steps: int) -> None:
-        """What is due after that many steps happens; a slow agent sleeps, in proportion to the time it
-        computed.
-        """
+        """What is due after that many steps happens; a slow one sleeps, in proportion to its computation."""
         if not self.first_life:
             self.first_life = True
             self.done = {k for k, fault in enumerate(self.faults) if fault.step <= steps}

@@ -25,10 +25,9 @@ from offbeat.engines.handler_step import SkipNotFinite
 from offbeat.engines.live.shm.board import Cells, Row
 
 SKIP, STOP, IGNORE = POLICIES = ("skip", "stop", "ignore")
-IN_A_ROW = 10
-"""So many updates skipped one after another are no accident."""
-SMALL = 65_536
-"""Numbers in a buffer that is watched, at most."""
+IN_A_ROW = 10  # so many updates skipped one after another are no accident
+DO = "Lower the learning rate, clip gradients, or look at the data"
+SMALL = 65_536  # numbers in a buffer that is watched, at most
 
 
 class NotFinite(OffbeatError):
@@ -36,15 +35,13 @@ class NotFinite(OffbeatError):
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of those that hold such numbers."""
     return [name for name, t in tensors.items() if t.is_floating_point() and not finite([t])]
 
 
 class Guard(SkipNotFinite):
-    """What one agent does with numbers that are not finite.
+    """What one agent does: SKIP the update, STOP the run with an error, or IGNORE what is not finite.
 
     Attributes:
-        policy: SKIP the update, STOP the run with an error, IGNORE it all
         row: the agent's row of the board, where the skipped updates of all its lives are counted
         skipped: those of this life
     """
@@ -59,7 +56,6 @@ class Guard(SkipNotFinite):
         return self.policy != IGNORE
 
     def tell(self, what: str) -> None:
-        """Say something in the agent's output."""
         sys.stderr.write(f"offbeat: agent {self.me}: {what}\n")
         sys.stderr.flush()
 
@@ -69,10 +65,8 @@ class Guard(SkipNotFinite):
             return False
         said = f"{what()} of step {step} is not finite"
         if self.policy == STOP:
-            raise NotFinite(
-                f"Agent {self.me}: {said}, and --on-nan stop ends the run then. Lower the learning rate, "
-                "clip gradients, or look at the data of that step; --on-nan skip leaves out such updates."
-            )
+            leave_out = "--on-nan skip leaves out such updates"
+            raise NotFinite(f"Agent {self.me}: {said}, and --on-nan stop ends the run. {DO}; {leave_out}.")
         self.skipped += 1
         if self.row is not None:
             self.row[Row.SKIPPED] += 1
@@ -80,11 +74,8 @@ class Guard(SkipNotFinite):
             self._in_a_row = self._in_a_row + 1 if step == self._last + 1 else 1
             self._last = step
             if self._in_a_row == IN_A_ROW:
-                self.tell(
-                    f"{IN_A_ROW} UPDATES IN A ROW ARE NOT FINITE, the last at step {step}: this agent learns "
-                    "nothing any more. Lower the learning rate, clip gradients, or look at its data "
-                    "(--on-nan stop ends a run)."
-                )
+                many = f"{IN_A_ROW} UPDATES IN A ROW ARE NOT FINITE, the last at step {step}"
+                self.tell(f"{many}: this agent learns nothing any more. {DO} (--on-nan stop ends a run).")
         if self.skipped & (self.skipped - 1) == 0:  # the first, second, fourth, eighth, ...
             self.tell(f"{said}; that update is skipped ({self.skipped} so far)")
         return True

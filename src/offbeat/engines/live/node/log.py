@@ -27,14 +27,13 @@ from offbeat.engines.tables import TABLES, WRITE, packing
 from offbeat.engines.trace import Trace, in_order
 
 MAGIC, EARLIER = b"ofbL", b"lbfo"
-SUM = struct.Struct("<4sI")
-"""Magic, CRC-32 of the rest of the frame."""
-FRAME = struct.Struct("<HHHHHHQ")
-"""Rows of the four tables, bytes of the names of new kinds, kinds and writes before."""
+SUM = struct.Struct("<4sI")  # magic, CRC-32 of the rest of the frame
+FRAME = struct.Struct(
+    "<HHHHHHQ"
+)  # rows of the tables, bytes of the new kinds' names, kinds and writes before
 HEAD = SUM.size + FRAME.size
 EXPECTED = "the log of an agent"
-SEARCHED = 16
-"""How many times the size of a log may be read in search of the frames after a damaged one."""
+SEARCHED = 16  # how many times the size of a log may be read in search of the frames after a damaged one
 
 
 class Log:
@@ -46,9 +45,8 @@ class Log:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.rows, self._handle = path, Recorder(1), -1
+        self.path, self.rows, self.steps, self._handle = path, Recorder(1), 0, -1
         self._flushed = 0, 0  # kinds and writes in the file
-        self.steps = 0
         if path is not None:
             before = read(path)
             _cut(path, before)
@@ -59,7 +57,6 @@ class Log:
             self._handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 
     def flush(self) -> None:
-        """Write what was collected, as one frame."""
         rows, (kinds, writes) = self.rows, self._flushed
         if self._handle >= 0 and any(map(len, rows.tables)):
             names = "\n".join([*rows.kinds][kinds:]).encode()
@@ -74,13 +71,10 @@ class Log:
             while frame:
                 frame = frame[os.write(self._handle, frame) :]
         except OSError as error:
-            raise DiskError(
-                f"Cannot write {self.path}: {error.strerror or error}. Once there is room, the run can go on "
-                "with --resume, from its last checkpoint."
-            ) from error
+            do = "Once there is room, the run can go on with --resume, from its last checkpoint."
+            raise DiskError(f"Cannot write {self.path}: {error.strerror or error}. {do}") from error
 
     def close(self) -> None:
-        """Write the rest."""
         self.flush()
         if self._handle >= 0:
             os.close(self._handle)
@@ -89,22 +83,16 @@ class Log:
 
 @dataclass(frozen=True, eq=False)
 class Logged:
-    """The log of one agent, read back: the tables of a trace.
-
-    Attributes:
-        lost: bytes that are damaged, rather than not written
-        end: where the last whole frame ends
-        size: of the file
-    """
+    """The log of one agent, read back: the tables of a trace."""
 
     kinds: tuple[str, ...]
     events: np.ndarray
     writes: np.ndarray
     mixed: np.ndarray
     transmissions: np.ndarray
-    lost: int = 0
-    end: int = 0
-    size: int = 0
+    lost: int = 0  # bytes that are damaged, rather than not written
+    end: int = 0  # of the last whole frame
+    size: int = 0  # of the file
 
 
 @dataclass(frozen=True)
@@ -143,13 +131,12 @@ def read(path: Path) -> Logged:
             kinds += whole[at:end].decode().split("\n") if frame.names else []
             writes = frame.writes_before + frame.counts[1]
         tables = {name: np.frombuffer(bytes(packed[name]), dtype) for name, dtype in TABLES.items()}
-        for found, name, low, high in (
-            (tables["events"]["kind"], "kind", -1, len(kinds)),
-            (tables["transmissions"]["kind"], "kind", -1, len(kinds)),
-            (tables["mixed"]["write"], "write", 0, writes),
-        ):  # fmt: skip
+        limits = {"events": (-1, len(kinds)), "transmissions": (-1, len(kinds)), "mixed": (0, writes)}
+        for name, (low, high) in limits.items():
+            what = "write" if name == "mixed" else "kind"
+            found = tables[name][what]
             if len(found) and not low <= found.min() <= found.max() < high:
-                raise ValueError(f"a row speaks of a {name} that is not there")
+                raise ValueError(f"a row speaks of a {what} that is not there")
         lost += len(whole) - end if not _torn(whole, end) else 0
     return Logged(tuple(kinds), **tables, lost=lost, end=end, size=len(whole))
 
@@ -167,17 +154,13 @@ def _unknown(missing: int, whole: bytes, frame: _Frame, before: bytearray) -> by
 
 def damage(trace: Trace) -> str:
     """What to tell the user of a trace whose logs were damaged; empty if they were not."""
-    agents = trace.settings.get("damaged")
-    if not agents:
-        return ""
-    return (
-        f"The logs of agents {', '.join(map(str, agents))} were damaged: the trace lacks some of their "
-        "events. What is measured in it (staleness, predictions) is nearly right; it cannot be replayed."
-    )
+    agents = ", ".join(map(str, trace.settings.get("damaged", [])))
+    lacks = f"The logs of agents {agents} were damaged: the trace lacks some of their events."
+    right = "What is measured in it (staleness, predictions) is nearly right; it cannot be replayed."
+    return f"{lacks} {right}" if agents else ""
 
 
 def elapsed(paths: Sequence[Path]) -> float:
-    """The time of the last event, in units; 0 without any."""
     return max((float(read(path).events["time"].max(initial=0.0)) for path in paths), default=0.0)
 
 
@@ -202,7 +185,6 @@ def merged(paths: Sequence[Path], settings: Mapping[str, Any]) -> Trace:
 
 
 def _frames(whole: bytes) -> Iterator[_Frame]:
-    """Every whole frame of a log."""
     at, kinds, writes, budget = 0, 0, 0, SEARCHED * len(whole)
     while at >= 0 and budget >= 0:
         frame = _frame(whole, at)

@@ -30,7 +30,6 @@ from offbeat.engines.outbox import Medium, Transmission, vectors
 
 
 def digest(x: Vector) -> str:
-    """SHA-256 of a vector's bytes."""
     sha = hashlib.sha256()
     for part in x.parts:
         sha.update(part.contiguous().view(torch.uint8).numpy().tobytes())
@@ -57,18 +56,12 @@ class Clock:
 
 @dataclass(frozen=True)
 class Placed:
-    """A message that lies in the next slot of a register, and that others see once the slot is finished.
-
-    Attributes:
-        message: with the vectors in the slot
-        given: the vectors that the agent gave
-        to: for whom; nobody in particular if only the model is shown
-    """
+    """A message that lies in the next slot of a register, and that others see once the slot is finished."""
 
     register: Register
-    message: Message
-    given: tuple[Vector, ...]
-    to: tuple[int, ...]
+    message: Message  # with the vectors in the slot
+    given: tuple[Vector, ...]  # the vectors that the agent gave
+    to: tuple[int, ...]  # nobody in particular if only the model is shown
 
     @staticmethod
     def of(register: Register, message: Message, to: tuple[int, ...]) -> Placed:
@@ -79,7 +72,6 @@ class Placed:
         return Placed(register, lying, tuple(given.values()), to)
 
     def finish(self, tag: Tag) -> None:
-        """All is evaluated: others see it."""
         for v, given in zip(vectors(self.message).values(), self.given, strict=True):
             v.stamp = given.stamp
         self.register.finish(self.message, tag)
@@ -90,10 +82,7 @@ class Performer:
 
     Attributes:
         transport: how to reach the others; None: there are none
-        log: where the trace goes
-        guard: what is done with numbers that are not finite, as `on_nan` says
         alarms: (time, number, name), a heap
-        queue: what is to be sent
     """
 
     blames = ContractError  # of others the traceback says enough; it may be the optimizer's
@@ -114,7 +103,6 @@ class Performer:
             transport.on_moved = self._log_moved
 
     def handle(self, event: Event, *args: object) -> None:
-        """Call a handler; what it does is logged, then performed."""
         with self.scope:
             self.actor.handle(event, *args)
 
@@ -153,8 +141,6 @@ class Performer:
         item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
         self.queue.give(item, self.clock.now())
 
-    # -- registers -----------------------------------------------------------------------------------
-
     def _place(self, effects: Sequence[Effect], wrote: bool) -> list[Placed]:
         """The registers to be written at once, the model's own among them where no other shows it."""
         if self.transport is None:
@@ -190,8 +176,6 @@ class Performer:
             reader.move_on()
         return [v for reader in torn for v in reader.vectors]
 
-    # -- sending -----------------------------------------------------------------------------------
-
     def _mail(self, item: Transmission, to: int) -> bool:
         assert self.transport is not None
         if item.incarnations != (self.transport.alive.get(to, 0),):
@@ -199,9 +183,7 @@ class Performer:
         return self.transport.post(to, item.message, self._tag(item))
 
     def _register(self, item: Transmission, to: list[int]) -> None:
-        """A transmission of a register has arrived: write it. Where losses are drawn, every receiver has its
-        own.
-        """
+        """It has arrived: write the register. Where losses are drawn, every receiver has its own."""
         assert self.transport is not None
         lossy = self.queue.link is not None and self.queue.link.world.loss > 0
         for receivers in [(j,) for j in to] if lossy else [item.to]:
@@ -211,8 +193,6 @@ class Performer:
 
     def _tag(self, item: Transmission) -> Tag:
         return Tag(self.agent.round, item.membership, item.start, item.end)
-
-    # -- what is logged beside handlers ------------------------------------------------------------------
 
     def _log_moved(self, reader: Reader) -> None:
         stamp, tag, kind = reader.vectors[0].stamp, reader.tag, self.log.rows.kind(reader.message)

@@ -15,12 +15,7 @@ from offbeat.engines.live.settings import CheckpointPolicy
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one agent.
-
-    Attributes:
-        folder: where they are
-        about: which run this is
-    """
+    """The checkpoints of one agent, in its folder; `about`: of which run."""
 
     folder: Path
     about: Mapping[str, Any]
@@ -37,14 +32,8 @@ class Checkpoints:
         return final or policy.due(actor.steps, time.monotonic() - self._saved_at)
 
     def save(self, driver: Driver, more: Mapping[str, Any], usual: Set[str] = frozenset()) -> str:
-        """Write a checkpoint of the agent and `more`, between steps; not one that is not finite: the older
-        ones stay.
-
-        Returns why it is not written, which has been said in the agent's output; empty if it is.
-
-        Args:
-            more: what else is saved
-            usual: tensors of it that may hold numbers that are not finite
+        """Write a checkpoint of the agent and `more`, between steps; only if it is finite, but for tensors in
+        `usual`. Returns why it is not written, which the agent's output says too; empty if it is.
         """
         refused, step = "", driver.actor.steps
         try:
@@ -60,10 +49,7 @@ class Checkpoints:
         return refused
 
     def load(self, step: int) -> Mapping[str, Any]:
-        """The state of a step; damaged ones have been set aside.
-
-        Raises DataError, and SettingError if it is of another run.
-        """
+        """The state of a step; damaged ones are set aside. Raises SettingError if it is of another run."""
         about, state = checkpoint.load(checkpoint.path_of(self.folder, step), checked=True)
         refuse_other(about, self.about)
         return dict(state)

@@ -55,20 +55,13 @@ class Link:
 
 @dataclass
 class SendQueue:
-    """What an agent sends.
+    """What an agent sends."""
 
-    Attributes:
-        mail: puts a letter into the mailbox of a receiver; False if there is no room yet
-        register: makes a version visible to these receivers
-        sent: notes the start and the end of a transmission of this message
-        backlog: receiver -> what there was no room for
-    """
-
-    mail: Callable[[Transmission, int], bool]
-    register: Callable[[Transmission, list[int]], None]
-    sent: Callable[[float, float, Message], None]
+    mail: Callable[[Transmission, int], bool]  # into a receiver's mailbox; False if there is no room yet
+    register: Callable[[Transmission, list[int]], None]  # makes a version visible to these receivers
+    sent: Callable[[float, float, Message], None]  # notes a transmission's start and end
     link: Link | None = None
-    backlog: dict[int, Outbox] = field(default_factory=dict)
+    backlog: dict[int, Outbox] = field(default_factory=dict)  # receiver -> what there was no room for
 
     def give(self, item: Transmission, now: float) -> None:
         if self.link is not None:
@@ -80,7 +73,6 @@ class SendQueue:
         self.advance(now)
 
     def advance(self, now: float) -> None:
-        """Everything that can become visible by now does."""
         for item, to in [] if self.link is None else self.link.advance(now):
             self._arrive(item, to)
         for j, box in self.backlog.items():
@@ -88,7 +80,6 @@ class SendQueue:
                 box.take()
 
     def forget(self, agent: int) -> None:
-        """Nothing waits for this agent any more."""
         self.backlog.pop(agent, None)
 
     @property

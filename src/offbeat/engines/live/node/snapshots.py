@@ -30,13 +30,11 @@ class ModelSnapshot(NamedTuple):
 
 
 class ModelSnapshots:
-    """The snapshots of one run.
+    """The snapshots of one run. Raises DataError if what is there is damaged.
 
     Attributes:
-        path: the file
         models: all agents' models, of the shapes and dtypes that every snapshot has
-        anew: forget what is there; else what is there is in `taken`, and new snapshots come after it;
-            DataError if it is damaged
+        anew: forget what is there; else it is in `taken`, and new snapshots come after it
         final: the models that the run ended with, if it has ended
         error: why snapshots can no longer be written, if so; the run goes on
     """
@@ -54,7 +52,6 @@ class ModelSnapshots:
         self.final = next((each.models for each in there[-1:] if not math.isfinite(each.time)), None)
 
     def add(self, time: float, models: Parts, steps: int) -> None:
-        """Remember a snapshot, and write it."""
         if math.isfinite(time):
             self.taken.append(ModelSnapshot(time, models, steps))
         else:

@@ -26,14 +26,11 @@ from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
 from offbeat.engines.outbox import vectors
 
-SLACK = 1 << 16
-"""Bytes of a mailbox beside room for two messages."""
+SLACK = 1 << 16  # bytes of a mailbox beside room for two messages
 
 
 class Bound(Vector):
-    """A vector that lies in a neighbour's register and moves on with it. Who asks for `parts` gets a whole
-    copy.
-    """
+    """A vector that lies in a neighbour's register and moves on with it."""
 
     __slots__ = ("reader",)
 
@@ -51,7 +48,6 @@ class Bound(Vector):
             self.reader.move_on()
 
     def bind(self, parts: Parts) -> None:
-        """Lie there from now on."""
         self._parts = parts
 
 
@@ -93,7 +89,7 @@ class Reader:
                 v.stamp = stamp
 
     def move_on(self) -> None:
-        """The version that the vectors were bound to is gone: bind them to the newest, and say so."""
+        """The version that they were bound to is gone: bind the vectors to the newest, and say so."""
         self.bind()
         self.transport.on_moved(self)
 
@@ -107,7 +103,7 @@ class Transport:
 
     Attributes:
         membership: how many changes of the membership this agent knows of
-        floor: what was sent to this agent before that many changes of the membership is not for it
+        floor: what was sent to this agent before that many of them is not for it
         alive: the others that are there, and their incarnations
         on_moved: told of vectors that moved on by themselves
         link: emulates the delays of a world; None: as fast as the machine is
@@ -144,10 +140,7 @@ class Transport:
         return bool(readable(self.lifeline, timeout))
 
     def tell_launcher(self) -> None:
-        """Wake the launcher: my row says something new."""
         self._launcher.ring()
-
-    # -- who is there ------------------------------------------------------------------------------
 
     def meet(self, agent: int, incarnation: int) -> None:
         self.forget(agent)
@@ -156,7 +149,6 @@ class Transport:
         self.readers[agent] = []
 
     def forget(self, agent: int) -> None:
-        """This agent is gone: nothing of it arrives any more."""
         self.alive.pop(agent, None)
         self.readers.pop(agent, None)
         if agent in self.bells:
@@ -165,12 +157,8 @@ class Transport:
             boxes.pop(agent, None)
         self.boxes[agent] = 0
 
-    # -- registers ---------------------------------------------------------------------------------
-
     def register(self, message: Message, to: tuple[int, ...]) -> Register:
-        """My register for this kind of message and these receivers. One with more serves, if the others are
-        gone.
-        """
+        """My register for this kind of message and these receivers, and perhaps others, who are gone."""
         kind = f"{type(message).__module__}:{type(message).__qualname__}"
         for register in self.mine:
             if register.layout.kind == kind and (
@@ -208,8 +196,6 @@ class Transport:
             if self.board.membership == self.membership:  # else the agent is gone, and its files with it
                 raise
 
-    # -- mail --------------------------------------------------------------------------------------
-
     def post(self, to: int, message: Message, tag: Tag) -> bool:
         """Put a message into the mailbox of `to`, if there is room. What is sent to nobody is gone."""
         if to not in self.alive:
@@ -236,7 +222,6 @@ class Transport:
                 yield j, *mail
 
     def _look_for_boxes(self, made: list[int]) -> None:
-        """Somebody has made a mailbox: attach to it if it is for me."""
         for j, count in enumerate(made):
             if count != self.boxes[j] and j in self.alive and j not in self.incoming:
                 path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"
