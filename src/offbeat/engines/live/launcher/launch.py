@@ -162,8 +162,12 @@ class Launcher:
                     self._change(i, incarnation)
                 elif state is State.LEFT and self.member[i] > 0:
                     self._change(i, -incarnation)
-                    if not self.returns and set(states) != {State.LEFT}:
-                        self._stop_without(i)
+                    if not self.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
+                        if isinstance(
+                            self.settings.program, ScriptProgram
+                        ):  # else all end at one time anyway
+                            self.on_output(i, "is done; the algorithm cannot go on without it, so all stop")
+                        self._stop()
         if self.board.membership != before:
             self._ring()
         stopping = self.board.order is Order.STOP
@@ -171,13 +175,6 @@ class Launcher:
         if self.board.order < Order.END and all(states[i] is State.LEFT for i in awaited):
             self.watch(self)
             self._ask(Order.END)
-
-    def _stop_without(self, i: int) -> None:
-        """An agent is done; the algorithm cannot go on without it. In an experiment all end at one time."""
-        if self.board.order < Order.STOP:
-            if isinstance(self.settings.program, ScriptProgram):
-                self.on_output(i, "is done; the algorithm cannot go on without it, so the others stop")
-            self._stop()
 
     def _stop(self, reason: str = "") -> None:
         self.reason = self.reason or reason

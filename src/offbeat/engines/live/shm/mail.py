@@ -101,5 +101,8 @@ class Mailbox:
 
     def _copy_out(self, at: int, count: int) -> Bytes:
         at %= self.capacity
-        end = at + count
-        return np.concatenate((self._ring[at:end], self._ring[: max(0, end - self.capacity)]))
+        first = min(count, self.capacity - at)
+        out = np.empty(count, dtype=np.uint8)
+        out[:first] = self._ring[at : at + first]
+        out[first:] = self._ring[: count - first]
+        return out

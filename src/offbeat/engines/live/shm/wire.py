@@ -70,7 +70,9 @@ class Layout:
     @staticmethod
     def of(message: Message) -> Layout:
         """Of this message, whose vectors have values. Raises SharedMemoryError for other fields."""
-        type_, numbers, vectors = type(message), list[tuple[str, str]](), list[tuple[str, Shape]]()
+        type_ = type(message)
+        numbers: list[tuple[str, str]] = []
+        vectors: list[tuple[str, Shape]] = []
         for name in message.__dataclass_fields__:
             value = getattr(message, name)
             if isinstance(value, Vector):
