@@ -37,8 +37,8 @@ from offbeat.core.rules import Adam, Momentum, Rule
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.checkpoint import agent_state, latest, load, path_of, restore_agent
-from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.encode import decode, encode
+from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.world.topology import build
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.live.node.checkpoint import ENDING, damage
-from offbeat.engines.live.node.differences import refuse_other
+from offbeat.engines.live.node.saving import refuse_other
 from offbeat.training.saved_model import (
     SavedModel,
     agents_of,

@@ -150,8 +150,11 @@ def parse(text: str) -> Delay:
                 raise SettingError("An empirical delay needs a file: 'file delays.csv'.")
             path, column = _split(rest)
             values = read_values(path, column)
+            zeros = f", {(values == 0).sum():,} of them 0" if (values == 0).any() else ""
+            between = f"from {values.min():.4g} to {values.max():.4g}, mean {values.mean():.4g}"
+            about = f"{len(values):,} numbers{zeros} {between}"
             try:
-                return replace(empirical(values, average), source=f"{rest.strip()}: {_described(values)}")
+                return replace(empirical(values, average), source=f"{rest.strip()}: {about}")
             except SettingError as error:
                 raise SettingError(f"{path}: {error}") from None
         return Delay(family, average, float(rest) if rest else None)
@@ -174,7 +177,9 @@ def read_values(path: Path, column: str | None = None) -> np.ndarray:
     with reading(path, EXPECTED, do):
         found = _array(path, column) if path.suffix in (".npy", ".npz") else _text(path, column)
         if column == ALL:
-            _refuse_triangle(found)
+            square = found.ndim == 2 and found.shape[0] == found.shape[1] > 1
+            if square and found.any() and not (np.tril(found, -1).any() and np.triu(found, 1).any()):
+                raise ValueError("one half of its matrix is all zeros; put NaN where nothing was measured")
             found = found[~np.isnan(found)]
         values = found.astype(float).ravel()
         if not len(values):
@@ -186,13 +191,6 @@ def read_values(path: Path, column: str | None = None) -> np.ndarray:
         if not values.any():
             raise ValueError(f"all of its {len(values):,} numbers are 0")
     return values
-
-
-def _described(values: np.ndarray) -> str:
-    zeros = int((values == 0).sum())
-    some = f", {zeros:,} of them 0" if zeros else ""
-    low, high, mean = values.min(), values.max(), values.mean()
-    return f"{len(values):,} numbers{some} from {low:.4g} to {high:.4g}, mean {mean:.4g}"
 
 
 def _array(path: Path, column: str | None) -> np.ndarray:
@@ -269,11 +267,3 @@ def _float(at: int, text: str) -> float:
     if not _is_number(text):
         raise ValueError(f"line {at} has '{text:.{SHOWN}}', which is no number")
     return float(text)
-
-
-def _refuse_triangle(matrix: np.ndarray) -> None:
-    """The zeros of half a matrix are no delays."""
-    if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 1:
-        below, above = np.tril(matrix, -1).any(), np.triu(matrix, 1).any()
-        if (not below and np.triu(matrix).any()) or (not above and np.tril(matrix).any()):
-            raise ValueError("one half of its matrix is all zeros; put NaN where nothing was measured")

@@ -93,10 +93,7 @@ class Topology:
 
     @cached_property
     def centre(self) -> int:
-        """The agent of smallest eccentricity, directions ignored; the lowest if there are several.
-
-        O(n edges) unless the graph is a tree: seconds for thousands of agents.
-        """
+        """The agent of smallest eccentricity, directions ignored; the lowest of several. O(n edges)."""
         return int(min(nx.center(self.graph.to_undirected())))
 
     @cached_property
@@ -116,8 +113,7 @@ class Topology:
     def positions(self) -> dict[int, tuple[float, float]]:
         """Agent -> (x, y) for drawing, the same every time.
 
-        The node attribute "pos" if every node has one (most named topologies and the geometric graphs
-        of networkx do), a spring layout otherwise.
+        The node attribute "pos" if every node has one, as in most named topologies; else a spring layout.
         """
         at = nx.get_node_attributes(self.graph, "pos")
         if len(at) != self.n or any(np.shape(p) != (2,) for p in at.values()):
@@ -128,10 +124,8 @@ class Topology:
 def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: int = 0) -> Topology:
     """The topology of n agents with the default weights.
 
-    Args:
-        name_or_graph: a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4",
-            "erdos-renyi:0.4", "grid:2x6", "torus:3x4"); or any connected networkx graph (strongly connected
-            if it is directed); or a `Topology`, which is returned as it is.
+    Of a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4", "grid:2x6"); or of any
+    connected networkx graph, strongly if it is directed; or a `Topology`, which is returned as it is.
 
     Undirected: Metropolis weights, where d_i is the number of i's neighbours, and A = W:
 
@@ -140,8 +134,7 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     Directed: w_ij = 1 / (1 + indegree of i) and a_ij = 1 / (1 + outdegree of j), for every edge j -> i and
     for i = j. Random graphs are drawn, from one stream seeded with `seed`, until one is connected.
 
-    Raises `SettingError` for an unknown name, for a parameter or an n that does not fit, for a graph
-    of another size, and for a graph that is not connected.
+    Raises `SettingError` for an unknown name, a parameter, an n or a graph that does not fit.
     """
     if not 1 <= n <= MOST_AGENTS:
         raise SettingError(f"{n} agents were asked for; expected 1 to {MOST_AGENTS:,}.")
@@ -158,8 +151,7 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
         raise SettingError(f"The graph '{name}' has {len(graph)} nodes; expected {n}, one for each agent.")
     if isinstance(name_or_graph, Topology):
         return name_or_graph
-    graph = _numbered(graph)
-    edges = _receives(graph)
+    graph, edges = _numbered(graph)
     if graph.is_directed():
         return Topology(name, graph, *_uniform(edges))
     i, j = edges.nonzero()
@@ -182,8 +174,7 @@ def with_weights(graph: nx.Graph | nx.DiGraph, w: Any, a: Any = None, name: str 
     negative, no such edge, a diagonal that is not positive, a wrong sum; or a graph that is not connected.
     """
     name = name or str(graph.name or "custom")
-    graph = _numbered(graph)
-    edges = _receives(graph)
+    graph, edges = _numbered(graph)
     row_stochastic = _checked("W", w, edges)
     if a is not None:
         return Topology(name, graph, row_stochastic, _checked("A", a, edges))
@@ -191,8 +182,10 @@ def with_weights(graph: nx.Graph | nx.DiGraph, w: Any, a: Any = None, name: str 
     return Topology(name, graph, row_stochastic, a)
 
 
-def _numbered(graph: nx.Graph) -> nx.Graph:
-    """A frozen copy on 0..n-1, edges sorted, without loops and attributes other than "pos"; connected."""
+def _numbered(graph: nx.Graph) -> tuple[nx.Graph, sparse.csr_array]:
+    """A frozen copy on 0..n-1, edges sorted, without loops and attributes other than "pos"; connected. And
+    [n, n], of which an entry ij is 1 where i receives from j.
+    """
     n, directed = len(graph), graph.is_directed()
     if n == 0:
         raise SettingError("The graph has no nodes; expected one for each agent.")
@@ -212,7 +205,7 @@ def _numbered(graph: nx.Graph) -> nx.Graph:
             f"The graph is not {'strongly ' * directed}connected: it has {len(parts)} components, and agent "
             f"{i} (node {nodes[i]!r}) is not in that of agent 0. Everybody must be able to reach everybody."
         )
-    return nx.freeze(numbered)
+    return nx.freeze(numbered), _sorted(nx.to_scipy_sparse_array(numbered, weight=None, dtype=np.float64).T)
 
 
 def _sorted(matrix: Any) -> sparse.csr_array:
@@ -221,11 +214,6 @@ def _sorted(matrix: Any) -> sparse.csr_array:
     m.sum_duplicates()
     m.eliminate_zeros()
     return m
-
-
-def _receives(graph: nx.Graph) -> sparse.csr_array:
-    """[n, n], entry ij is 1 where i receives from j."""
-    return _sorted(nx.to_scipy_sparse_array(graph, weight=None, dtype=np.float64).T)
 
 
 def _uniform(edges: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_array]:

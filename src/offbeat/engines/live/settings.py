@@ -112,23 +112,17 @@ Program = ScriptProgram | ExperimentProgram
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """The settings of a live run. Raises SettingError for what makes no sense.
-
-    Attributes:
-        folder: where output, traces and checkpoints go
-        unit: seconds in a unit of time
-        resume: whether agents go on from what is saved in the folder
-    """
+    """The settings of a live run. Raises SettingError for what makes no sense."""
 
     agents: int
-    folder: Path
+    folder: Path  # where output, traces and checkpoints go
     program: Program
     algorithm: str = "adsgd"
     seed: int = 0
-    unit: float = 1.0
+    unit: float = 1.0  # seconds
     fault: tuple[Fault, ...] = setting((), WORLD, FAULT, FAULTS)
     checkpoint_every: CheckpointPolicy = setting(CheckpointPolicy(), RUNNING, CHECKPOINTS, POLICY)
-    resume: bool = False
+    resume: bool = False  # from what is saved in the folder
     max_restarts: int = setting(3, RUNNING, RESTARTS)
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
 

@@ -13,7 +13,7 @@ from offbeat.core.errors import DiskError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading, refuse_newer, refuse_unknown
 from offbeat.engines.live.launcher.outfolder import SERIES, named
-from offbeat.engines.live.node.differences import refuse_other
+from offbeat.engines.live.node.saving import refuse_other
 
 FORMAT = "live 1"
 EXPECTED = "the settings of a run of offbeat live"

@@ -1,12 +1,10 @@
 """Checkpoints of one agent: its whole state in one file, which is there completely or not at all.
 
-A checkpoint is a safetensors file, <folder>/step-000000120.safetensors, that any reader of safetensors opens:
-the tensors by their place in the state, and in its metadata, as JSON, `about` (which run this is), and
-`state` (everything else, see `encode`). No file is ever unpickled.
+A checkpoint is a safetensors file, <folder>/step-000000120.safetensors: the tensors by their place in the
+state, and in its metadata, as JSON, `about` (which run this is), and `state` (everything else, see `encode`).
 
 It is written under another name, brought to the disk, and then renamed; so a process may be killed, a disk
-may be full and the power may go at any instant, and the checkpoints before are still there. A folder belongs
-to one writer.
+may be full and the power may go at any instant, and those before are still there. A folder has one writer.
 
 Its head begins with the CRC-32 of everything else, at a place that never moves. What does not fit is damaged:
 `load` refuses it, and `set_aside` takes it out of the way, so that the one before it is the newest.
@@ -46,6 +44,7 @@ SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": 
 UNSUMMED = "0" * 8
 CHUNK = 1 << 20
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
+About = Mapping[str, Any]  # which run something is of
 KEPT = 2  # how many of the newest checkpoints stay
 GIVEN = frozenset(("me", "n", "view", "rule", "effects"))
 """Fields of an agent that whoever lets it join gives it."""
@@ -68,16 +67,11 @@ def _temporary(folder: Path, step: int) -> Path:
     return folder / f"{TEMPORARY}{os.getpid()}-{step_name(step)}{ENDING}"
 
 
-def begin(
-    folder: Path, step: int, about: Mapping[str, Any], state: object, usual: Set[str] | None = None
-) -> None:
+def begin(folder: Path, step: int, about: About, state: object, usual: Set[str] | None = None) -> None:
     """Write the state as it is now, under a temporary name; needs the memory of what was heard, once more.
 
-    Raises ContractError if the state cannot be stored, DiskError if the file cannot be written, NotFinite.
-
-    Args:
-        about: which run this is
-        usual: if given, all tensors but these have to be finite
+    Raises ContractError if the state cannot be stored, DiskError if the file cannot be written, and NotFinite
+    if a tensor is not finite that is not in `usual`; None: it may be.
     """
     known, none = encode(dict(about), "about")
     if none:
@@ -168,12 +162,8 @@ def load(path: Path, checked: bool = False) -> tuple[dict[str, Any], Any]:
 
 @contextmanager
 def tensors_of(path: Path, do: str = "", checked: bool = False) -> Iterator[tuple[dict[str, str], Any]]:
-    """The metadata of a checkpoint, and the open file. Raises DataError if it is missing, damaged or
-    something else, also for what goes wrong within.
-
-    Args:
-        do: what to do then
-        checked: `set_aside` has found that its checksum fits
+    """The metadata of a checkpoint, and the open file. Raises DataError if it is missing, damaged or other
+    than that, also for what goes wrong within. `do`: what to do then; `checked`: its checksum is known to fit.
     """
     with reading(path, EXPECTED, do):
         if why := "" if checked else damage(path):
@@ -238,10 +228,7 @@ def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def agent_state(agent: Agent) -> dict[str, Any]:
-    """All that the agent knows and that `join` does not give it; `rng` as `getstate` gives it.
-
-    Taken between handlers, when every vector is a value (`offbeat.core.vector.settle`) and no effect waits.
-    """
+    """All that the agent knows and that `join` does not give it; between handlers, when vectors are values."""
     if agent.effects:
         raise ContractError(f"Agent {agent.me} has effects that nobody has drained: they would be lost.")
     return {name: getattr(agent, name) for name in _known(agent)} | {"rng": agent.rng.getstate()}
@@ -252,11 +239,9 @@ def restore_agent(agent: Agent, state: Mapping[str, Any]) -> None:
     if wrong := [name for name in _known(agent) if name not in state]:
         kind = name_of(type(agent))
         raise DataError(f"The state is not that of {kind}: they differ in {', '.join(sorted(wrong))}.")
-    for name, value in state.items():
-        if name == "rng":
-            agent.rng.setstate(value)
-        else:
-            setattr(agent, name, value)
+    agent.rng.setstate(state["rng"])
+    for name in [name for name in state if name != "rng"]:
+        setattr(agent, name, state[name])
 
 
 def _known(agent: Agent) -> list[str]:

@@ -60,7 +60,7 @@ class Driver:
             return
         transport, board = self.transport, self.transport.board
         transport.row[Row.STATE] = State.JOINED
-        transport.tell_launcher()
+        transport.launcher.ring()
         mine = (self.me, transport.incarnation)
         while board.order is Order.WAIT or mine not in board.since(0):
             if board.order >= Order.STOP or transport.orphaned():
@@ -189,28 +189,23 @@ class Driver:
 
     def _serve(self) -> None:
         """Handle all that has come: members, mail, alarms; and send what can be sent."""
-        if self.transport is None:
-            self._ring_alarms()
-            return
-        # As the run ends everybody leaves: nobody steps without the others.
-        changes = [] if self._over() else self.transport.board.since(self.transport.membership)
-        for agent, incarnation in changes:
-            self.transport.membership += 1
-            self._change(agent, incarnation)
-            view = self.topology.view(self.me, self.alive)
-            if agent != self.me and view != self.agent.view:
-                back, life = incarnation > 0, abs(incarnation)
-                event = events.ViewChanged(self.clock.now(), self.me, agent, back, life)
-                self.performer.handle(event, view)
-        for source, message, tag in self.transport.receive():
-            self._deliver(events.MailReceived, source, message, tag)
-        self._ring_alarms()
-        self.performer.queue.advance(self.clock.now())
-
-    def _ring_alarms(self) -> None:
+        if self.transport is not None:
+            # As the run ends everybody leaves: nobody steps without the others.
+            changes = [] if self._over() else self.transport.board.since(self.transport.membership)
+            for agent, incarnation in changes:
+                self.transport.membership += 1
+                self._change(agent, incarnation)
+                view = self.topology.view(self.me, self.alive)
+                if agent != self.me and view != self.agent.view:
+                    back, life = incarnation > 0, abs(incarnation)
+                    event = events.ViewChanged(self.clock.now(), self.me, agent, back, life)
+                    self.performer.handle(event, view)
+            for source, message, tag in self.transport.receive():
+                self._deliver(events.MailReceived, source, message, tag)
         while self.performer.alarms and self.performer.alarms[0][0] <= self.clock.now():
             _, _, name = heappop(self.performer.alarms)
             self.performer.handle(events.AlarmRang(self.clock.now(), self.me), name)
+        self.performer.queue.advance(self.clock.now())
 
     def _change(self, agent: int, incarnation: int) -> None:
         """An agent belongs to the run from now on (incarnation > 0), or no longer."""
@@ -269,7 +264,7 @@ class Driver:
         if self.transport is None:
             return
         self.transport.row[Row.STATE] = State.LEFT
-        self.transport.tell_launcher()
+        self.transport.launcher.ring()
         while self.transport.board.order < Order.END and not self.transport.orphaned(LONGEST):
             self._refuse_failed()
 

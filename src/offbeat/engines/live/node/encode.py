@@ -5,8 +5,7 @@ key says what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor":
 "module:class", ...}.
 
 Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and
-{"same": number} stands for one that was met before: what was one object in several places is one object
-afterwards.
+{"same": number} stands for one that was met before: what was one object is one object afterwards.
 """
 
 import math
@@ -41,9 +40,8 @@ SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
 def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]:
     """A value as something that `json` writes, and its tensors on the CPU, detached, by their place.
 
-    These are no copies where that can be avoided: store them before anything changes. `where` begins the
-    names of tensors and of places. Raises ContractError for what cannot be stored; it names the place,
-    "state.letters[3][1]", and the type.
+    These are no copies where that can be avoided: store them before anything changes. Raises ContractError
+    for what cannot be stored; it names the place, "state.letters[3][1]", and the type.
     """
     writer = _Writer()
     return writer.tree(value, where, 0), writer.tensors

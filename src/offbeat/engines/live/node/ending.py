@@ -29,27 +29,22 @@ class Failure:
     where: tuple[str, ...]  # its type, and the lines of the script that led to it
     text: str  # the traceback; of an error of ours, its message
 
-    @staticmethod
-    def of(error: BaseException, starter: str) -> Failure:
-        """Without the frames of `starter`, which started the script."""
-        told = TracebackException.from_exception(error)
-        frames = [*told.stack]
-        while frames and frames[0].filename in (starter, runpy.__file__, "<frozen runpy>"):
-            frames.pop(0)
-        told.stack = StackSummary.from_list(frames)
-        text = "".join(told.format()).rstrip().removeprefix("Traceback (most recent call last):\n")
-        ours = str(error) if isinstance(error, OffbeatError) else ""
-        kind = type(error).__name__
-        lines = (f"{frame.filename}:{frame.lineno}" for frame in frames)
-        return Failure(ours or f"{kind}: {error}".strip(), (kind, *lines), (ours or text)[-LONGEST:])
-
 
 def tell(error: BaseException, starter: str) -> int:
     """Tell the launcher which error ends this process; returns the process's exit code.
 
-    A hook that the script has set (`sys.excepthook`) is called, as it would be without us.
+    A hook that the script has set (`sys.excepthook`) is called, as it would be without us. The frames of
+    `starter`, which started the script, are not told.
     """
-    failure = Failure.of(error, starter)
+    told = TracebackException.from_exception(error)
+    frames = [*told.stack]
+    while frames and frames[0].filename in (starter, runpy.__file__, "<frozen runpy>"):
+        frames.pop(0)
+    told.stack = StackSummary.from_list(frames)
+    text = "".join(told.format()).rstrip().removeprefix("Traceback (most recent call last):\n")
+    ours, kind = str(error) if isinstance(error, OffbeatError) else "", type(error).__name__
+    where = (kind, *(f"{frame.filename}:{frame.lineno}" for frame in frames))
+    failure = Failure(ours or f"{kind}: {error}".strip(), where, (ours or text)[-LONGEST:])
     try:
         path = _path(Path(os.environ["OFFBEAT_RUN"]), int(os.environ["OFFBEAT_RANK"]))
         path.write_text(json.dumps(asdict(failure)))
@@ -101,13 +96,6 @@ class Ending:
         head = " It last said:" if self.failure is None else ""
         return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
-    def again(self, before: Ending | None) -> bool:
-        """Whether the life before ended in the same way: the same error, as many steps on or none."""
-        if before is None or self.failure is None or before.failure is None:
-            return False
-        as_far = self.steps == before.steps or self.made == before.made
-        return as_far and self.failure.where == before.failure.where
-
     def why_final(self, before: Ending | None, returns: bool, restarts: int, allowed: int) -> str:
         """Why there is no other life, after so many restarts; empty if there is one.
 
@@ -128,8 +116,10 @@ class Ending:
             return f"{name} failed before its first step{how}, so no restart can help.{self.said}"
         if self.code == FINAL:
             return f"{name} failed {at}, and no restart can help.{self.said}"
-        if self.again(before):
-            return f"{name} failed {at} as it had failed before, so no further restart can help.{self.said}"
+        if before is not None and self.failure is not None and before.failure is not None:
+            as_far = self.steps == before.steps or self.made == before.made  # as many steps on, or none
+            if as_far and self.failure.where == before.failure.where:
+                return f"{name} failed {at} as it had failed before: no further restart can help.{self.said}"
         failed = f"died ({words(self.code)})" if self.failure is None else f"failed {at}"
         if not returns:
             return f"{name} {failed}, and the algorithm cannot go on without it.{self.said}"

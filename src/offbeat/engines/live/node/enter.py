@@ -16,10 +16,10 @@ from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.node import checkpoint, log
-from offbeat.engines.live.node.differences import refuse_other
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.performer import Clock, Performer, Snapshot
+from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.settings import RunSettings
@@ -47,15 +47,13 @@ class AgentContext:
     def checkpoints(self) -> Path:
         return checkpoint.agent_folder(self.settings.folder, self.me)
 
-    def driver(
-        self, agent: Agent, topology: Topology, model_bytes: int, world: World | None = None
-    ) -> Driver:
-        """The driver of this agent, not joined yet. `world`: emulate its delays."""
+    def driver(self, agent: Agent, topology: Topology, size: int, world: World | None = None) -> Driver:
+        """Not joined yet. `size`: bytes of the model; `world`: emulate its delays."""
         board = Board.attach(self.shared / "board")
-        transport = Transport(self.shared, board, self.me, self.incarnation, model_bytes)
+        transport = Transport(self.shared, board, self.me, self.incarnation, size)
         transport.lifeline = [self.lifeline]
         if world is not None:
-            transport.link = Link(world, self.me, model_bytes, self.incarnation)
+            transport.link = Link(world, self.me, size, self.incarnation)
         s, path = self.settings, log_path(self.settings.folder, self.me)
         return Driver(Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan), topology)
 
@@ -128,9 +126,8 @@ def joined_with(shared: Path) -> tuple[str, bool] | None:
 def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
     """Where all start from; once all have joined. Raises SettingError if agent 0 has something else."""
     theirs, mine = json.loads((context.shared / MODEL).read_text()), json.loads(json.dumps({**about}))
-    what = (
-        f"Agent {context.me} has joined with something else than agent 0; expected the same. They differ in"
-    )
+    what = f"Agent {context.me} has joined with something else than agent 0"
+    what += "; expected the same of all. They differ in"
     refuse_other(theirs["about"], mine, what, ("agent 0", f"agent {context.me}"))
     _, (x,), _ = Register.attach(context.shared / "initial").copy()
     return Vector(x.parts)

@@ -3,12 +3,10 @@
 A gradient is looked at before the algorithm and the local rule see it: one that is not finite counts as zero,
 and the rule, whose momentum or moments it would spoil for good, is not asked. So every algorithm makes its
 step as usual: it mixes, sends what others wait for, and adds nothing of its own. (R-FAST's tracker counts
-that gradient as zero until the next one; all-reduce's mean is over the others.) What a handler has written is
-looked at too. A model that is not finite, because sums overflow or a neighbour sent such a thing, takes its
-former value again, and nothing of it is published.
-
-The rule itself, which a replay follows too, is `offbeat.engines.handler_step.SkipNotFinite`. To look is one
-sum over the numbers (`offbeat.core.vector.finite`).
+that gradient as zero until the next one; all-reduce's mean is over the others.) A model that is not finite
+once it is written, because sums overflow or a neighbour sent such a thing, takes its former value again, and
+nothing of it is published. The rule itself, which a replay follows too: `SkipNotFinite` in
+`offbeat.engines.handler_step`.
 """
 
 from __future__ import annotations
@@ -84,10 +82,8 @@ class Guard(SkipNotFinite):
 class Statistics:
     """Keeps a model's buffers finite: BatchNorm takes in a batch before anybody has seen its gradient.
 
-    `mend` is called in every step, before every checkpoint, and so also where a scaler of mixed precision had
-    the last steps left out, of which nobody is told.
-
-    Watched are the small buffers in the model's state that are finite when this is made: no masks of -inf.
+    `mend` is called in every step, and before every checkpoint, as nobody is told of steps that a scaler of
+    mixed precision leaves out. Watched are the small buffers that are finite at first: no masks of -inf.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -4,9 +4,8 @@ A frame is written by one call, so whatever ends the process, the file holds who
 broken one, at its end. An agent that comes back goes on in the same file. `merged` makes one trace of all.
 
 Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs
-the frames that it hit and no others: the next whole one is found, and what is missing in between is counted.
-Writes that are lost get a row at the time of what is known next, so that versions keep their numbers; the
-trace says that it is `damaged`.
+the frames that it hit and no others. Writes that are lost get a row at the time of what is known next, so
+versions keep their numbers; the trace says that it is `damaged`.
 """
 
 import os
@@ -62,17 +61,15 @@ class Log:
             names = "\n".join([*rows.kinds][kinds:]).encode()
             head = FRAME.pack(*map(len, rows.tables), len(names), kinds, writes)
             frame = b"".join([head, *(table.packed for table in rows.tables), names])
-            self._write(SUM.pack(MAGIC, zlib.crc32(frame)) + frame)
+            frame = SUM.pack(MAGIC, zlib.crc32(frame)) + frame
+            try:
+                while frame:
+                    frame = frame[os.write(self._handle, frame) :]
+            except OSError as error:
+                do = "Once there is room, the run can go on with --resume, from its last checkpoint."
+                raise DiskError(f"Cannot write {self.path}: {error.strerror or error}. {do}") from error
             self._flushed = len(rows.kinds), rows.written
         rows.clear()
-
-    def _write(self, frame: bytes) -> None:
-        try:
-            while frame:
-                frame = frame[os.write(self._handle, frame) :]
-        except OSError as error:
-            do = "Once there is room, the run can go on with --resume, from its last checkpoint."
-            raise DiskError(f"Cannot write {self.path}: {error.strerror or error}. {do}") from error
 
     def close(self) -> None:
         self.flush()

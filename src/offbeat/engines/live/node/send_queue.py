@@ -37,20 +37,18 @@ class Link:
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
         """What has arrived by now, and at whom; whatever waits next is on its way then."""
-        arrived = []
-        while self._begin(now) is not None and self.current is not None and self.current.end <= now:
+        arrived: list[tuple[Transmission, list[int]]] = []
+        while True:
+            if self.current is None and (item := self.outbox.take()) is not None:
+                size = sum(v.nbytes for v in vectors(item.message).values())
+                item.start = now
+                item.end = now + (self.send_time() * size / self.model_bytes if size else 0.0)
+                self.current = item
+            if self.current is None or self.current.end > now:
+                return arrived
             item, self.current = self.current, None
             loss = self.world.loss if item.medium is Medium.REGISTER else 0.0
             arrived.append((item, [j for j in item.to if not (loss and self.lost() < loss)]))
-        return arrived
-
-    def _begin(self, now: float) -> Transmission | None:
-        if self.current is None and (item := self.outbox.take()) is not None:
-            size = sum(v.nbytes for v in vectors(item.message).values())
-            item.start = now
-            item.end = now + (self.send_time() * size / self.model_bytes if size else 0.0)
-            self.current = item
-        return self.current
 
 
 @dataclass

@@ -30,11 +30,9 @@ class ModelSnapshot(NamedTuple):
 
 
 class ModelSnapshots:
-    """The snapshots of one run. Raises DataError if what is there is damaged.
+    """The snapshots of one run, like these models; those that are there come first, unless it begins `anew`.
 
     Attributes:
-        models: all agents' models, of the shapes and dtypes that every snapshot has
-        anew: forget what is there; else it is in `taken`, and new snapshots come after it
         final: the models that the run ended with, if it has ended
         error: why snapshots can no longer be written, if so; the run goes on
     """

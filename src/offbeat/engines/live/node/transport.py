@@ -69,18 +69,14 @@ class Reader:
         register = self.register
         if not self.vectors:
             self.vectors = [Bound(self) for _ in register.layout.vectors]
-        if register.layout.numbers:
-            version, copies, words = register.copy()
-            for v, copy in zip(self.vectors, copies, strict=True):
-                v.bind(copy.parts)
-        else:
-            while True:
-                version = register.newest
-                parts, words = register.read(version)
-                if register.whole(version):
-                    break
-            for v, each in zip(self.vectors, parts, strict=True):
-                v.bind(each)
+        while True:
+            version = register.newest
+            places, words = register.read(version)
+            parts = [tuple(p.clone() for p in each) if register.layout.numbers else each for each in places]
+            if register.whole(version):
+                break
+        for v, each in zip(self.vectors, parts, strict=True):
+            v.bind(each)
         self.bound, self.tag = version, Tag.of(words)
         if self.message is None or register.layout.numbers:
             self.message = register.layout.message(words, self.vectors)
@@ -118,7 +114,7 @@ class Transport:
         self.lifeline: list[int] = []
         self.on_moved: Callable[[Reader], None] = lambda reader: None
         self.bell = Bell(folder, me)
-        self._launcher = Bell(folder, LAUNCHER)
+        self.launcher = Bell(folder, LAUNCHER)
         self.row, self.float_row = board.row(me), board.float_row(me)
         self._made = board.column(Row.MAILBOXES)
         self._rows = [board.row(j) for j in range(board.n)]
@@ -138,9 +134,6 @@ class Transport:
     def orphaned(self, timeout: float = 0.0) -> bool:
         """Whether the launcher is gone; that is waited for so many seconds."""
         return bool(readable(self.lifeline, timeout))
-
-    def tell_launcher(self) -> None:
-        self._launcher.ring()
 
     def meet(self, agent: int, incarnation: int) -> None:
         self.forget(agent)
@@ -214,20 +207,17 @@ class Transport:
     def receive(self) -> Iterator[tuple[int, Message, Tag]]:
         """All mail that has come, by sender, in order."""
         if (made := self._made.tolist()) != self.boxes:  # a copy: more may be made meanwhile
-            self._look_for_boxes(made)
+            for j, count in enumerate(made):
+                if count != self.boxes[j] and j in self.alive and j not in self.incoming:
+                    path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"
+                    if path.exists():
+                        self.incoming[j] = Mailbox.attach(path)
+            self.boxes = made
         for j in list(self.incoming):
             while (box := self.incoming.get(j)) is not None and (mail := box.take()) is not None:
                 if box.wanted():
                     self.bells[j].ring()
                 yield j, *mail
-
-    def _look_for_boxes(self, made: list[int]) -> None:
-        for j, count in enumerate(made):
-            if count != self.boxes[j] and j in self.alive and j not in self.incoming:
-                path = self.folder / f"mail.{j}.{self.alive[j]}.{self.me}.{self.incarnation}"
-                if path.exists():
-                    self.incoming[j] = Mailbox.attach(path)
-        self.boxes = made
 
 
 def register_path(folder: Path, agent: int, incarnation: int, k: int) -> Path:
