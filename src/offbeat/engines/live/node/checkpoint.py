@@ -163,7 +163,7 @@ def load(path: Path, checked: bool = False) -> tuple[dict[str, Any], Any]:
 @contextmanager
 def tensors_of(path: Path, do: str = "", checked: bool = False) -> Iterator[tuple[dict[str, str], Any]]:
     """The metadata of a checkpoint, and the open file. Raises DataError if it is missing, damaged or other
-    than that, also for what goes wrong within. `do`: what to do then; `checked`: its checksum is known to fit.
+    than that, also for what goes wrong within. `do`: what to do then; `checked`: its checksum fits.
     """
     with reading(path, EXPECTED, do):
         if why := "" if checked else damage(path):
@@ -228,7 +228,7 @@ def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def agent_state(agent: Agent) -> dict[str, Any]:
-    """All that the agent knows and that `join` does not give it; between handlers, when vectors are values."""
+    """All that the agent knows, and `join` does not give it; between handlers, when vectors are values."""
     if agent.effects:
         raise ContractError(f"Agent {agent.me} has effects that nobody has drained: they would be lost.")
     return {name: getattr(agent, name) for name in _known(agent)} | {"rng": agent.rng.getstate()}
