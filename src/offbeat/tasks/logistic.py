@@ -88,7 +88,7 @@ class Logistic:
     def _compiled(self, part: Literal["train", "test"], models: Tensor) -> softmax.Samples | None:
         """The same, if the functions can work on these models [m, P]."""
         found = self._samples(part)
-        if isinstance(found, softmax.Samples) and softmax.readable(models, len(models), found.size):
+        if isinstance(found, softmax.Samples) and found.readable(models):
             return found
         return None
 

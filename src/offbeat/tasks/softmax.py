@@ -62,7 +62,7 @@ class Samples:
     def __init__(self, x: Tensor, y: Tensor, classes: int, library: ctypes.CDLL) -> None:
         """Raises KernelError if these are not what the functions can read."""
         _refuse(x, y, classes)
-        self.size, self.library = (x.shape[1] + 1) * classes, library
+        self.size = (x.shape[1] + 1) * classes
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         place: list[Any] = [pointer, size, pointer]  # a pool, its rows, and which of them
         self._gradients, self._scores = library["softmax_gradients"], library["softmax_scores"]
@@ -81,12 +81,9 @@ class Samples:
     ) -> None:
         """out[outs[r]] <- the gradient at pool[rows[r]] of the mean loss on samples index[r] and regulariser.
 
-        Args:
-            pool, out: contiguous float32 [S, P] on the CPU, or one if no row is in `rows` and in `outs`
-            rows, outs: int64 [m]
-            index: int64 [m, B]
-
-        Raises IndexError if one of these points at nothing, SettingError if there are not as many of each.
+        Pools are contiguous float32 [S, P] on the CPU, and may be one if no row is in `rows` and in `outs`,
+        int64 [m]; `index` is int64 [m, B]. Raises IndexError if one of these points at nothing, SettingError
+        if there are not as many of each.
         """
         m, batch = index.shape
         if not len(rows) == len(outs) == m:
@@ -99,6 +96,11 @@ class Samples:
         address = ctypes.cast(self._gradients, ctypes.c_void_p).value or 0
         return Gradient(address, self._at, 2 * reg, _refuse_code)
 
+    def readable(self, models: Tensor) -> bool:
+        """Whether the functions can work on these models."""
+        fits = models.dtype == torch.float32 and models.shape[1:] == (self.size,) and models.is_contiguous()
+        return fits and models.device.type == "cpu" and not models.requires_grad
+
     def scores(self, model: Tensor) -> tuple[float, int]:
         """Of a contiguous model [P] the mean cross entropy on all samples, and how many it gets right."""
         entropy, right = ctypes.c_double(), ctypes.c_int64()
@@ -107,13 +109,7 @@ class Samples:
         return entropy.value, right.value
 
 
-def readable(t: Tensor, *shape: int) -> bool:
-    """Whether the functions can work on this tensor of models, of that shape."""
-    fits = t.dtype == torch.float32 and t.shape == shape and t.device.type == "cpu"
-    return fits and t.is_contiguous() and not t.requires_grad
-
-
-_kept: WeakKeyDictionary[DataSet, dict[str, Samples | str]] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[DataSet, dict[tuple[ctypes.CDLL, str], Samples | str]] = WeakKeyDictionary()
 
 
 def kept(data: DataSet, part: Literal["train", "test"]) -> Samples | str:
@@ -121,14 +117,14 @@ def kept(data: DataSet, part: Literal["train", "test"]) -> Samples | str:
     library, title = _load()
     if library is None:
         return title
-    parts = _kept.setdefault(data, {})
-    if part not in parts or (isinstance(known := parts[part], Samples) and known.library is not library):
+    parts, key = _kept.setdefault(data, {}), (library, part)
+    if key not in parts:
         x, y = (data.train_x, data.train_y) if part == "train" else (data.test_x, data.test_y)
         try:
-            parts[part] = Samples(x, y, data.classes, library)
+            parts[key] = Samples(x, y, data.classes, library)
         except native.KernelError as why:
-            parts[part] = f"torch ({why})"
-    return parts[part]
+            parts[key] = f"torch ({why})"
+    return parts[key]
 
 
 def _refuse(x: Tensor, y: Tensor, classes: int) -> None:
@@ -143,17 +139,16 @@ def _refuse(x: Tensor, y: Tensor, classes: int) -> None:
 def _pixels(x: Tensor) -> tuple[int, Tensor]:
     """(k, bytes) where every pixel is byte / k; else (0, floats). Rows end in zeros; bytes begin lines."""
     for scale in SCALES:
-        if _multiples(x[:BLOCK], scale):  # mostly decides; the whole is seen to below
-            stride = -(-x.shape[1] // LINE) * LINE
-            room = torch.zeros(len(x) * stride + LINE, dtype=torch.uint8)
-            rows = room[-room.data_ptr() % LINE :][: len(x) * stride].view(len(x), stride)
-            for at in range(0, len(x), BLOCK):
-                block = x[at : at + BLOCK]
-                if not _multiples(block, scale):
-                    break
-                rows[at : at + BLOCK, : x.shape[1]] = (block * scale).round_()
-            else:
-                return scale, rows
+        stride = -(-x.shape[1] // LINE) * LINE
+        room = torch.zeros(len(x) * stride + LINE, dtype=torch.uint8)
+        rows = room[-room.data_ptr() % LINE :][: len(x) * stride].view(len(x), stride)
+        for at in range(0, len(x), BLOCK):
+            block = x[at : at + BLOCK]
+            if not _multiples(block, scale):
+                break
+            rows[at : at + BLOCK, : x.shape[1]] = (block * scale).round_()
+        else:
+            return scale, rows
     if x.shape[1] % LANES == 0:
         return 0, x.contiguous()
     return 0, torch.nn.functional.pad(x, (0, -x.shape[1] % LANES))

@@ -1,5 +1,4 @@
 """The process that starts the agents of a run, watches and restarts them, and shows how they are.
 
 It never sits between two agents: if it stops, they go on. `doctor` says whether a machine is fit for it.
-Imports `engines/live/node` for the names of files only, and for the doctor's self-test.
 """

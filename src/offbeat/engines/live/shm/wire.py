@@ -53,9 +53,6 @@ class Tag(NamedTuple):
         return Tag(*words[: len(Tag._fields)])
 
 
-TAG = struct.Struct("<qqdd")
-NO_STAMP = (-1, -1)
-
 Shape = tuple[tuple[str, int], ...]  # of a vector: dtype and length of each part
 
 
@@ -92,7 +89,7 @@ class Layout:
     @cached_property
     def words(self) -> struct.Struct:
         numbers = "".join("d" if type_ == "float" else "q" for _, type_ in self.numbers)
-        return struct.Struct(TAG.format + numbers + "qq" * len(self.vectors))
+        return struct.Struct("<qqdd" + numbers + "qq" * len(self.vectors))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
@@ -115,7 +112,7 @@ class Layout:
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
         """Write tag, numbers and stamps. Raises SharedMemoryError for a number of an unexpected type."""
         numbers = [getattr(message, name) for name, _ in self.numbers]
-        stamps = [getattr(message, name).stamp or NO_STAMP for name, _ in self.vectors]
+        stamps = [getattr(message, name).stamp or (-1, -1) for name, _ in self.vectors]
         try:
             self.words.pack_into(memory, at, *tag, *numbers, *(word for stamp in stamps for word in stamp))
         except struct.error:
