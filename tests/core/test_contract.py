@@ -184,7 +184,8 @@ def test_agents_can_be_pickled_mid_run_and_go_on_as_before(name: str) -> None:
     for actor in copied.actors:
         actor.agent = pickle.loads(pickle.dumps(actor.agent))
         actor.model = actor.agent.x
-    copied.links.registers = [{} for _ in copied.actors]
+    for held in copied.links.registers:
+        held.clear()
     for sim in sims:
         sim.run(40)
     assert sims[0].recorder.trace().digest() == copied.recorder.trace().digest()

@@ -410,7 +410,7 @@ def events(sim: Simulator, i: int) -> Iterator[tuple[str, tuple[Any, ...]]]:
             yield "on_message", (args[-1].sender, args[-1].message)
     for value in (0.25, -1.0):
         yield "on_gradient", (Vector(tuple(torch.full_like(part, value) for part in like.parts)),)
-    yield "on_view", (sim.topology.view(i, sim.membership.alive - {max(sim.topology.peers(i))}),)
+    yield "on_view", (sim.topology.view(i, sim.alive - {max(sim.topology.peers(i))}),)
 
 
 @pytest.mark.parametrize("rule", [SGD, Momentum, Adam])

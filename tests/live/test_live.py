@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from recorded import exact_replay
+from recorded import exact_replay, table_of
 from warm import finished, needs_shared_memory, until
 
 from offbeat import SGD, Quadratic
 from offbeat.algorithms import find
 from offbeat.algorithms.adpsgd import Ask
 from offbeat.algorithms.adsgd import Model
+from offbeat.core.agent import Publish
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Stamp, Vector
@@ -36,7 +37,6 @@ from offbeat.engines.events import (
     Started,
     ViewChanged,
     rows_of,
-    table_of,
 )
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
@@ -48,7 +48,6 @@ from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
-from offbeat.engines.outbox import Medium
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.tables import MIXED, TRANSMISSION, WRITE
@@ -371,9 +370,7 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
             if sender.alive.get(j) != life:
                 sender.meet(j, life)
         sender.membership = max(0, version - 1)
-        performer.give(
-            performer.actor, Medium.REGISTER, to, Model(Vector((torch.zeros(1),), Stamp(0, version)))
-        )
+        performer.give(performer.actor, Publish, to, Model(Vector((torch.zeros(1),), Stamp(0, version))))
     heard: dict[int, list[int]] = {1: [], 3: []}
     for now in range(10):
         performer.queue.advance(float(now))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded import table_of
 
 import offbeat
 from offbeat.engines.events import (
@@ -22,7 +23,6 @@ from offbeat.engines.events import (
     Rejoined,
     ViewChanged,
     rows_of,
-    table_of,
 )
 from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
 from offbeat.engines.trace import Trace

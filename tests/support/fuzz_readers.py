@@ -264,7 +264,7 @@ def make_log(folder: Path) -> None:
         kind = written.rows.kind(folder if k % 2 else k)
         written.rows.event(RegisterRead(float(k), 0, 0, kind, k, 0.0, 0.0))
         written.rows.write(float(k), 0, k, [(0, k)])
-        written.rows.sent(float(k), float(k), 0, kind, 24)
+        written.rows.transmissions.append(float(k), float(k), 0, kind, 24)
         written.flush()
     written.close()
 

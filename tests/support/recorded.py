@@ -1,10 +1,15 @@
 """Runs and their traces: a simulated one as a live run would have written it; the replay of a live one."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from offbeat import simulate
+from offbeat.engines.events import Event
+from offbeat.engines.recorder import Recorder
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import Outcome, replayed
 from offbeat.results.run import Run
@@ -23,6 +28,14 @@ def simulated(algorithm: str, **changes: Any) -> tuple[Run, Trace]:
     assert run.trace is not None
     about = {"experiment": e, "algorithm": algorithm, "lr": LR, "seed": 3, "agents": 4, "unit": 0.005}
     return run, replace(run.trace, settings=about)
+
+
+def table_of(records: Iterable[Event]) -> np.ndarray:
+    """The rows of these records."""
+    recorder = Recorder(1)
+    for record in records:
+        recorder.event(record)
+    return recorder.trace().events
 
 
 def exact_replay(folder: Path) -> Outcome:

@@ -13,11 +13,12 @@ from runs import ALL, models, quadratic, started
 
 import offbeat
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
+from offbeat.core.agent import Publish, Send
 from offbeat.core.errors import DataError
 from offbeat.core.forms import zero
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.events import GradientDone, rows_of
-from offbeat.engines.outbox import Medium, Outbox, Transmission
+from offbeat.engines.outbox import Outbox, Transmission
 from offbeat.world.delays import parse, read_values, with_overhead
 from offbeat.world.world import apply_case, parse_crash
 
@@ -289,15 +290,15 @@ def test_what_has_not_left_is_accumulated_and_nothing_is_lost() -> None:
 
 def test_a_register_that_is_replaced_keeps_its_place() -> None:
     box, x = Outbox(), Vector()
-    box.put(Transmission(0, Medium.REGISTER, (1,), Note(x, 1)))
-    box.put(Transmission(0, Medium.MAIL, (1,), Other(x)))
-    box.put(Transmission(0, Medium.REGISTER, (1,), Note(x, 2)))
-    box.put(Transmission(0, Medium.REGISTER, (2,), Note(x, 3)))
+    box.put(Transmission(0, Publish, (1,), Note(x, 1)))
+    box.put(Transmission(0, Send, (1,), Other(x)))
+    box.put(Transmission(0, Publish, (1,), Note(x, 2)))
+    box.put(Transmission(0, Publish, (2,), Note(x, 3)))
     order = []
     while (item := box.take()) is not None:
         order.append((type(item.message).__name__, item.to, getattr(item.message, "n", None)))
     assert order == [("Note", (1,), 2), ("Other", (1,), None), ("Note", (2,), 3)]
-    box.put(Transmission(0, Medium.REGISTER, (1,), Note(x, 4)))
+    box.put(Transmission(0, Publish, (1,), Note(x, 4)))
     assert box.take() is not None
 
 
@@ -369,13 +370,13 @@ def test_no_schedule_of_crashes_stops_the_living(seed: int, algorithm: str, data
     sim.run(100)
     before = list(sim.steps)
     sim.run(160)
-    assert all(sim.steps[i] > before[i] for i in sim.membership.alive)
+    assert all(sim.steps[i] > before[i] for i in sim.alive)
 
 
 def test_all_agents_may_crash() -> None:
     sim = started("adsgd", quadratic(2), World(crashes=(Crash(0, 5.0, 20.0), Crash(1, 6.0))), "chain")
     sim.run(40)
-    assert sim.membership.alive == {0}
+    assert sim.alive == {0}
     assert sim.steps[0] > 15
 
 

@@ -1,11 +1,10 @@
 """What happens to agents, as records: one class for each kind of event. A trace keeps them in one table.
 
-Writers construct records; `table_of` and the recorder make rows of them. Readers get records back
-(`records`), or an array of one kind with that kind's own columns (`rows_of`). No other module knows which
-column a field is kept in.
+Writers construct records; the recorder makes rows of them. Readers get records back (`records`), or an array
+of one kind with that kind's own columns (`rows_of`). No other module knows which column a field is kept in.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple, get_type_hints
 
@@ -45,8 +44,8 @@ class GradientDone(NamedTuple):
     end: float
 
 
-class MailReceived(NamedTuple):
-    """A letter has arrived: its kind of message, the version of the model in it, and its transmission."""
+class Heard(NamedTuple):
+    """A message: its kind, the version of the model in it, and its transmission."""
 
     time: float
     agent: int
@@ -57,16 +56,22 @@ class MailReceived(NamedTuple):
     end: float
 
 
-class RegisterRead(NamedTuple):
-    """The newest version in a register is handed to the agent; the fields are those of mail."""
+class MailReceived(Heard):
+    """A letter has arrived."""
 
-    time: float
-    agent: int
-    source: int
-    kind: int
-    version: int
-    start: float
-    end: float
+    __slots__ = ()
+
+
+class RegisterRead(Heard):
+    """The newest version in a register is handed to the agent."""
+
+    __slots__ = ()
+
+
+class RegisterMoved(Heard):
+    """Live only: in the next handler a register's vectors moved on to this version; the older was torn."""
+
+    __slots__ = ()
 
 
 class AlarmRang(NamedTuple):
@@ -101,18 +106,6 @@ class LossKnown(NamedTuple):
     peer: int
 
 
-class RegisterMoved(NamedTuple):
-    """Live only: in the next handler a register's vectors moved on to this version; the older was torn."""
-
-    time: float
-    agent: int
-    source: int
-    kind: int
-    version: int
-    start: float
-    end: float
-
-
 class Saved(NamedTuple):
     """Live only: the agent's state with this version of its model goes into a checkpoint."""
 
@@ -139,36 +132,30 @@ class PeerMet(NamedTuple):
 
 
 Event = (
-    Started | Rejoined | GradientDone | MailReceived | RegisterRead | AlarmRang | ViewChanged | Crashed
-    | LossKnown | RegisterMoved | Saved | Resumed | PeerMet
+    Started | Rejoined | GradientDone | Heard | AlarmRang | ViewChanged | Crashed | LossKnown | Saved
+    | Resumed | PeerMet
 )  # fmt: skip
 
-HANDLERS: dict[type[Event], str] = {
-    Started: "start", Rejoined: "rejoin", GradientDone: "on_gradient", MailReceived: "on_message",
-    RegisterRead: "on_message", AlarmRang: "on_alarm", ViewChanged: "on_view", Resumed: "resume",
-}  # fmt: skip
-"""The handler that an event calls; the other kinds call none."""
-
-KINDS: dict[type[Event], tuple[str, dict[str, str]]] = {
-    Started: ("start", {}),
-    Rejoined: ("rejoin", {"donor": "source", "asked": "start", "incarnation": "end"}),
-    GradientDone: ("gradient", {"step": "version"}),
-    MailReceived: ("mail", {}),
-    RegisterRead: ("register", {}),
-    AlarmRang: ("alarm", {}),
-    ViewChanged: ("view", {"peer": "source", "back": "version", "incarnation": "start"}),
-    Crashed: ("crash", {}),
-    LossKnown: ("crash", {"peer": "source"}),  # told from a crash by having a source
-    RegisterMoved: ("moved", {}),
-    Saved: ("saved", {}),
-    Resumed: ("resume", {}),
-    PeerMet: ("met", {"peer": "source", "incarnation": "version"}),
+KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
+    Started: ("start", "start", {}),
+    Rejoined: ("rejoin", "rejoin", {"donor": "source", "asked": "start", "incarnation": "end"}),
+    GradientDone: ("gradient", "on_gradient", {"step": "version"}),
+    MailReceived: ("mail", "on_message", {}),
+    RegisterRead: ("register", "on_message", {}),
+    AlarmRang: ("alarm", "on_alarm", {}),
+    ViewChanged: ("view", "on_view", {"peer": "source", "back": "version", "incarnation": "start"}),
+    Crashed: ("crash", "", {}),
+    LossKnown: ("crash", "", {"peer": "source"}),  # told from a crash by having a source
+    RegisterMoved: ("moved", "", {}),
+    Saved: ("saved", "", {}),
+    Resumed: ("resume", "resume", {}),
+    PeerMet: ("met", "", {"peer": "source", "incarnation": "version"}),
 }
-"""Every kind's name, and the columns of those fields that are not called as their columns."""
+"""Every kind's name, the handler that it calls, and the columns of fields that are not called as these."""
 
-NAMES = [*dict.fromkeys(name for name, _ in KINDS.values())]
+HANDLERS = {kind: handler for kind, (_, handler, _) in KINDS.items()}
+NAMES = [*dict.fromkeys(name for name, _, _ in KINDS.values())]
 """A row's number in the column `event` is a place in this list."""
-
 
 PLACES: Mapping[str, Any] = EVENT.fields or {}
 COLUMNS = [*PLACES]
@@ -178,33 +165,25 @@ class Layout:
     """How records of one kind lie in rows. A column in which the kind has no field holds -1."""
 
     def __init__(self, kind: type[Event]) -> None:
-        name, renamed = KINDS[kind]
+        name, _, renamed = KINDS[kind]
         self.code = NAMES.index(name)
-        fields = [renamed.get(field, field) for field in kind._fields]
-        places = {"event": len(fields), **{column: place for place, column in enumerate(fields)}}
-        self.order = itemgetter(*(places.get(column, len(fields) + 1) for column in COLUMNS))
         self.rest = (self.code, -1)
         """What follows a record's own fields before `order` makes a row of it all."""
-        self.types = [*zip(get_type_hints(kind).values(), map(COLUMNS.index, fields), strict=True)]
-        about = [PLACES[column] for column in fields]
+        columns = [renamed.get(field, field) for field in kind._fields]
+        filled = [*columns, "event"]
+        self.order = itemgetter(*(filled.index(c) if c in filled else len(filled) for c in COLUMNS))
+        self.types = [*zip(get_type_hints(kind).values(), map(COLUMNS.index, columns), strict=True)]
+        formats, offsets = zip(*(PLACES[column] for column in columns), strict=True)
         self.dtype = np.dtype(
-            {"names": kind._fields, "formats": [dtype for dtype, *_ in about],
-             "offsets": [offset for _, offset, *_ in about], "itemsize": EVENT.itemsize}
-        )  # fmt: skip
+            {"names": kind._fields, "formats": formats, "offsets": offsets, "itemsize": EVENT.itemsize}
+        )
 
 
 LAYOUTS = {kind: Layout(kind) for kind in KINDS}
 BY_CODE = {LAYOUTS[kind].code: kind for kind in KINDS if kind is not LossKnown}
 
 
-def table_of(records: Iterable[Event]) -> np.ndarray:
-    """The rows of these records."""
-    layouts = [(record, LAYOUTS[type(record)]) for record in records]
-    return np.array([layout.order(record + layout.rest) for record, layout in layouts], dtype=EVENT)
-
-
 def records(events: np.ndarray) -> Iterator[Event]:
-    """The records of these rows."""
     for columns in events.tolist():
         kind = BY_CODE[columns[2]]
         if kind is Crashed and columns[3] >= 0:

@@ -22,11 +22,9 @@ from offbeat.core import promises
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import zero
-from offbeat.core.vector import Stamp, Vector, finite
+from offbeat.core.vector import Scope, Stamp, Vector, finite
 from offbeat.engines.events import HANDLERS, Event, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
-
-MEDIUM = {Send: Medium.MAIL, Publish: Medium.REGISTER, Accumulate: Medium.ACCUMULATOR}
 
 
 class Engine(Protocol):
@@ -34,13 +32,15 @@ class Engine(Protocol):
 
     Attributes:
         blames: errors that are the algorithm's, if they come up in a handler step
+        scope: knows what a handler builds
     """
 
-    @property
-    def blames(self) -> type[Exception]: ...
+    blames: type[Exception]
+    scope: Scope
 
     def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
         """Have what the handler built evaluated."""
+        self.scope.settle()
 
     def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
         """Record a write, into which these versions of others entered."""
@@ -54,8 +54,7 @@ class Engine(Protocol):
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         """Have a message, whose vectors are fixed and stamped, on its way."""
 
-    def alarm(self, actor: Actor, after: float, name: str) -> None:
-        """Set an alarm."""
+    def alarm(self, actor: Actor, after: float, name: str) -> None: ...
 
 
 class SkipNotFinite:
@@ -74,10 +73,10 @@ class SkipNotFinite:
 
     def restores(self, model: Vector, former: Vector, step: int) -> bool:
         """Whether a model that was just written has to be the former one again; it is, then."""
-        if not self.refuses(model.parts, step, lambda: "the new model"):
-            return False
-        model.become(former)
-        return True
+        refused = self.refuses(model.parts, step, lambda: "the new model")
+        if refused:
+            model.become(former)
+        return refused
 
 
 class Actor:
@@ -89,11 +88,7 @@ class Actor:
     """
 
     def __init__(
-        self,
-        agent: Agent,
-        engine: Engine,
-        record: Callable[[Event], None],
-        guard: SkipNotFinite | None = None,
+        self, agent: Agent, engine: Engine, record: Callable[[Event], None], guard: SkipNotFinite | None
     ) -> None:
         self.agent, self.me, self.model, self.version, self.steps = agent, agent.me, agent.x, 0, 0
         self.at: Vector | None = None
@@ -130,7 +125,7 @@ class Actor:
         late = self._stamped(effects) if effects else False
         engine.settle(self, effects, wrote)
         if wrote and self._guard is not None and self._guard.restores(model, former, self.steps):
-            refused, effects = True, [effect for effect in effects if type(effect) is not Publish]
+            refused, effects = True, [effect for effect in effects if not isinstance(effect, Publish)]
         self._record(event)
         if wrote:
             self.model = model
@@ -145,7 +140,7 @@ class Actor:
                 engine.alarm(self, effect.after, effect.name)
             elif effect.to:
                 message = _given(effect.message) if late else effect.message
-                engine.give(self, MEDIUM[type(effect)], effect.to, message)
+                engine.give(self, type(effect), effect.to, message)
 
     def _stamped(self, effects: list[Effect]) -> bool:
         """Stamp what is given away without a stamp, with this version. Returns whether some is late bound.

@@ -2,25 +2,24 @@
 
 from collections import deque
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 
-from offbeat.core.agent import Message
+from offbeat.core.agent import Accumulate, Message, Publish, Send
 from offbeat.core.vector import Vector
 
 Register = tuple[int, type, tuple[int, ...]]
-
-
-class Medium(IntEnum):
-    """The three ways to give something away."""
-
-    MAIL = 0
-    REGISTER = 1
-    ACCUMULATOR = 2
+Medium = type[Send] | type[Publish] | type[Accumulate]
+"""How something is given away: mail, a register, an accumulator."""
 
 
 @dataclass(slots=True)
 class Transmission:
-    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`."""
+    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`.
+
+    Attributes:
+        incarnations: which of each receiver it is for; nothing that was given to one reaches the next
+        membership: in a live run: how many changes of the membership the sender knew of
+        kind, version: in a simulation: what the trace says of the message
+    """
 
     sender: int
     medium: Medium
@@ -29,12 +28,9 @@ class Transmission:
     start: float = -1.0
     end: float = -1.0
     incarnations: tuple[int, ...] = ()
-    """Which incarnation of each receiver it is for; nothing that was given to one reaches the next."""
     membership: int = 0
-    """In a live run: how many changes of the membership the sender knew of."""
     kind: int = -1
     version: int = -1
-    """In a simulation: what the trace says of the message."""
 
     @property
     def register(self) -> Register:
@@ -55,23 +51,21 @@ class Outbox:
     busy: bool = False
 
     def put(self, item: Transmission) -> None:
-        """Queue something, or merge it with what waits."""
-        if item.medium is not Medium.MAIL:
+        if item.medium is not Send:
             key = (item.medium, item.register, item.incarnations)
             older = self.waiting.get(key)
             if older is not None:
-                newest_wins = item.medium is Medium.REGISTER
+                newest_wins = item.medium is Publish
                 older.message = item.message if newest_wins else added(older.message, item.message)
                 return
             self.waiting[key] = item
         self.queue.append(item)
 
     def take(self) -> Transmission | None:
-        """The next one to leave."""
         if not self.queue:
             return None
         item = self.queue.popleft()
-        if item.medium is not Medium.MAIL:
+        if item.medium is not Send:
             del self.waiting[item.medium, item.register, item.incarnations]
         return item
 

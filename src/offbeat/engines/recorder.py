@@ -1,11 +1,10 @@
 """What an engine says while it runs, as a trace, or as the summary of one."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from offbeat.engines.events import LAYOUTS, Event
 from offbeat.engines.summary import TraceSummary
-from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE, Rows, packing
+from offbeat.engines.tables import EVENT, TABLES, Rows, packing
 from offbeat.engines.trace import Trace
 
 PART = 65_536
@@ -15,7 +14,6 @@ _pack = packing(EVENT).pack
 _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}
 
 
-@dataclass
 class Recorder:
     """Collects what happens to so many agents.
 
@@ -25,26 +23,16 @@ class Recorder:
         written: writes in all, rows that were given up included
     """
 
-    agents: int
-    summary: TraceSummary | None = None
-    kinds: dict[str, int] = field(default_factory=dict)
-    written: int = 0
-    events: Rows = field(default_factory=lambda: Rows(EVENT))
-    writes: Rows = field(default_factory=lambda: Rows(WRITE))
-    mixed: Rows = field(default_factory=lambda: Rows(MIXED))
-    transmissions: Rows = field(default_factory=lambda: Rows(TRANSMISSION))
-
-    @property
-    def tables(self) -> tuple[Rows, Rows, Rows, Rows]:
-        """In the order of a trace."""
-        return self.events, self.writes, self.mixed, self.transmissions
+    def __init__(self, agents: int, summary: TraceSummary | None = None) -> None:
+        self.agents, self.summary, self.kinds, self.written = agents, summary, dict[str, int](), 0
+        self.tables = [Rows(dtype) for dtype in TABLES.values()]
+        self.events, self.writes, self.mixed, self.transmissions = self.tables
 
     def kind(self, message: object) -> int:
         """The number of a message type; new types get the next one."""
         return self.kinds.setdefault(type(message).__name__, len(self.kinds))
 
     def event(self, record: Event) -> None:
-        """Something happened to an agent."""
         order, rest = _ROWS[type(record)]
         self.events.packed += _pack(*order(record + rest))  # called for millions of events: not by `append`
 
@@ -56,10 +44,6 @@ class Recorder:
         self.written += 1
         if self.summary is not None and len(self.writes) >= PART:
             self.traced()
-
-    def sent(self, start: float, end: float, agent: int, kind: int, size: int) -> None:
-        """An agent's transmission of so many bytes."""
-        self.transmissions.append(start, end, agent, kind, size)
 
     def traced(self) -> Trace | TraceSummary:
         """What was collected so far: the trace, or its summary."""

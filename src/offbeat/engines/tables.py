@@ -25,13 +25,10 @@ def packing(dtype: np.dtype[Any]) -> struct.Struct:
 class Rows:
     """A table that grows, packed row by row: millions of tuples would keep the garbage collector busy."""
 
-    __slots__ = ("_pack", "dtype", "packed")
-
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self.dtype, self._pack, self.packed = dtype, packing(dtype).pack, bytearray()
 
     def append(self, *row: float) -> None:
-        """One more row, in the order of the columns."""
         self.packed += self._pack(*row)
 
     def __len__(self) -> int:

@@ -3,9 +3,9 @@
 Tables in the order in which things happened; the digest is over all of them.
 
 - `events`: what happened to agents, handler calls above all: `offbeat.engines.events` has the kinds
-- `writes`: every change of an agent's model: time, agent, step (gradients applied so far). `mixed` lists, for
-  each, the versions of other agents that entered it: recorded from the linear form that the algorithm built
-  in the handler that wrote it; what it had mixed into a field earlier is not seen
+- `writes`: every change of an agent's model: time, agent, step (gradients applied so far). `mixed`: which
+  versions of other agents entered each, read off the linear form that the handler built; what it had mixed
+  into a field earlier is not seen
 - `transmissions`: start, end, agent, kind (the number of the message type), bytes
 
 The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same
@@ -77,10 +77,9 @@ class Trace:
 
     def table(self) -> list[dict[str, Any]]:
         """The writes as rows {"k", "time", "agent", "step", "versions": {neighbour: version}}."""
-        writes = zip(self.iterations().tolist(), self.writes.tolist(), strict=True)
         rows: list[dict[str, Any]] = [
             {"k": k, "time": time, "agent": agent, "step": step, "versions": {}}
-            for k, (time, agent, step) in writes
+            for k, (time, agent, step) in zip(self.iterations().tolist(), self.writes.tolist(), strict=True)
         ]
         for write, source, version in self.mixed.tolist():
             rows[write]["versions"][source] = version

@@ -22,7 +22,7 @@ from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.scheduled_run import ScheduledRun
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import EXECUTORS, executor
+from offbeat.engines.sim.executors import EXECUTORS
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
@@ -139,7 +139,7 @@ def simulator(job: Job) -> Simulator:
     """The simulator of one run, ready to start; batched, unless the job names another of its executors."""
     setup, spec = job.setup, job.spec
     how = job.executor if job.executor in EXECUTORS else "batched"
-    world = (setup.topology, setup.task, setup.world, executor(how, setup.task))
+    world = (setup.topology, setup.task, setup.world, EXECUTORS[how](setup.task))
     rule, checker = partial(job.rule, job.lr), Checker() if job.check else None
     returns = "return" in spec.tolerates
     return Simulator(spec.new, rule, *world, returns=returns, checker=checker, keep_trace=job.keep_trace)

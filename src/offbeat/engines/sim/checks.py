@@ -13,25 +13,7 @@ from torch import Tensor
 
 from offbeat.core.agent import Agent, Alarm, Compute, Effect
 from offbeat.core.errors import ContractError
-from offbeat.core.vector import Vector
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """A tensor that was given away, as it was then."""
-
-    what: str
-    tensor: Tensor
-    version: int
-    value: Tensor
-
-    def changed(self, closely: bool) -> bool:
-        """Whether it is another now; only if looked at closely it shows that it was changed behind torch's
-        back.
-        """
-        if self.tensor._version != self.version:
-            return True
-        return closely and self.tensor.numpy(force=True).tobytes() != self.value.numpy(force=True).tobytes()
+from offbeat.engines.outbox import vectors
 
 
 @dataclass
@@ -42,13 +24,14 @@ class Checker:
     Attributes:
         pickle_every: every how many handlers an agent is pickled
         remember: how many of the newest tensors that were given away are watched
+        given: these tensors: what each is, the tensor, its version as torch counts it, and its value then
     """
 
     pickle_every: int = 50
     remember: int = 200
     handlers: int = 0
     clock: dict[int, float] = field(default_factory=dict)
-    given: list[Given] = field(default_factory=list)
+    given: list[tuple[str, Tensor, int, Tensor]] = field(default_factory=list)
     sizes: dict[int, list[int]] = field(default_factory=dict)
 
     def handled(self, agent: Agent, effects: Sequence[Effect]) -> None:
@@ -65,10 +48,10 @@ class Checker:
             self._watch(effect)
         self.handlers += 1
         closely = self.handlers % self.pickle_every == 0
-        for given in self.given:
-            if given.changed(closely):
+        for what, tensor, version, value in self.given:
+            if tensor._version != version or (closely and _bytes(tensor) != _bytes(value)):
                 raise ContractError(
-                    f"a vector that was given away in {given.what} was changed afterwards (promise b): write "
+                    f"a vector that was given away in {what} was changed afterwards (promise b): write "
                     "self.x = self.x + d, never into its tensors."
                 )
         del self.given[: -self.remember]
@@ -85,8 +68,11 @@ class Checker:
             inside = {"compute": effect.x}
         else:
             kind = type(effect.message).__name__
-            fields = getattr(effect.message, "__dataclass_fields__", {})
-            inside = {f"{kind}.{name}": getattr(effect.message, name) for name in fields}
-        for what, value in inside.items():
-            if isinstance(value, Vector):
-                self.given += [Given(what, part, part._version, part.clone()) for part in value.parts]
+            inside = {f"{kind}.{name}": v for name, v in vectors(effect.message).items()}
+        for what, v in inside.items():
+            self.given += [(what, part, part._version, part.clone()) for part in v.parts]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """For who looks closely: they show what was changed behind torch's back, too."""
+    return tensor.numpy(force=True).tobytes()

@@ -4,30 +4,16 @@ A gradient is known from the moment it starts: its model is a value, its minibat
 agent's own stream. So it may be evaluated any time before it is due.
 """
 
-from typing import Protocol
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from offbeat.core.errors import unknown
 from offbeat.core.vector import Parts, Vector
 from offbeat.tasks.task import Task
 
 WIDEST = 256
 """Gradients in one call, at most: wider batches leave the caches."""
-
-
-class Executor(Protocol):
-    """Evaluates gradients for the simulator."""
-
-    def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
-        """The agent starts a gradient at x on this minibatch."""
-
-    def cancel(self, agent: int) -> None:
-        """The agent died."""
-
-    def resolve(self, agent: int) -> Vector:
-        """The agent's gradient is due."""
 
 
 class EventByEvent:
@@ -38,37 +24,30 @@ class EventByEvent:
         self.open: dict[int, tuple[Parts, np.ndarray]] = {}
 
     def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
-        """Remember it."""
+        """The agent starts a gradient at x on this minibatch."""
         self.open[agent] = (x.parts, sample)
 
     def cancel(self, agent: int) -> None:
-        """Forget it."""
+        """The agent died."""
         self.open.pop(agent, None)
 
     def resolve(self, agent: int) -> Vector:
-        """Evaluate this one."""
+        """The agent's gradient is due."""
         return evaluate(self.task, {agent: self.open.pop(agent)})[agent]
 
 
-class Batched:
+class Batched(EventByEvent):
     """When a gradient is due that is not known yet, evaluate all that have been started, in one call."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.open: dict[int, tuple[Parts, np.ndarray]] = {}
+        super().__init__(task)
         self.known: dict[int, tuple[Parts, int]] = {}
 
-    def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
-        """Remember it."""
-        self.open[agent] = (x.parts, sample)
-
     def cancel(self, agent: int) -> None:
-        """Forget it."""
-        self.open.pop(agent, None)
+        super().cancel(agent)
         self.known.pop(agent, None)
 
     def resolve(self, agent: int) -> Vector:
-        """Evaluate everything that is open, unless this one is known."""
         if agent not in self.known:
             todo = list(self.open)
             for at in range(0, len(todo), WIDEST):
@@ -77,9 +56,11 @@ class Batched:
                 self.known |= {i: (gradients, row) for row, i in enumerate(some)}
             self.open.clear()
         gradients, row = self.known.pop(agent)
-        return Vector(
-            tuple([g[row] for g in gradients])
-        )  # one by one: a thousand at once wake the garbage collector
+        # one by one: a thousand at once wake the garbage collector
+        return Vector(tuple([g[row] for g in gradients]))
+
+
+EXECUTORS = {"batched": Batched, "event-by-event": EventByEvent}
 
 
 def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[int, Vector]:
@@ -90,18 +71,10 @@ def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[
 
 def _gradients(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> Parts:
     """[m, P], in the order of the requests."""
-    models = tuple(torch.stack(rows) for rows in zip(*(x for x, _ in requests.values()), strict=True))
+    models = stacked(x for x, _ in requests.values())
     return task.gradients(list(requests), [sample for _, sample in requests.values()], models)
 
 
-EXECUTORS: dict[str, type[EventByEvent] | type[Batched]] = {
-    "batched": Batched,
-    "event-by-event": EventByEvent,
-}
-
-
-def executor(name: str, task: Task) -> Executor:
-    """An executor by name. Raises SettingError for an unknown one."""
-    if name not in EXECUTORS:
-        raise unknown("executor", name, EXECUTORS)
-    return EXECUTORS[name](task)
+def stacked(models: Iterable[Parts]) -> Parts:
+    """Models as rows, [m, P]."""
+    return tuple(torch.stack(rows) for rows in zip(*models, strict=True))

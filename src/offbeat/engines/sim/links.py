@@ -1,9 +1,10 @@
 """What agents give one another in a simulation: a sender's transmissions, one at a time; what has arrived."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from offbeat.core.agent import Message
+from offbeat.core.agent import Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
 from offbeat.core.vector import Scope
 from offbeat.engines.outbox import LateBound, Medium, Outbox, Register, Transmission, vectors
@@ -16,7 +17,6 @@ class Links:
     """All agents' outboxes and registers.
 
     Attributes:
-        incarnation: of every agent, as in `offbeat.engines.sim.membership`
         deliver: hands mail to its receiver
         outbox: what waits at each sender
         arrived: the newest version of every register that its reader has not read yet
@@ -26,16 +26,14 @@ class Links:
 
     def __init__(
         self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope,
-        incarnation: list[int], deliver: Callable[[int, Transmission, Message], None],
+        deliver: Callable[[int, Transmission, Message], None],
     ) -> None:  # fmt: skip
-        agents, seed = range(len(incarnation)), world.seed
-        self.heap, self.recorder, self.scope = heap, recorder, scope
-        self.incarnation, self.deliver = incarnation, deliver
-        self.model_bytes, self.loss = model_bytes, world.loss
-        self.messages, self.bytes_sent = 0, 0
+        agents, seed = range(len(heap.incarnation)), world.seed
+        self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
+        self.model_bytes, self.loss, self.messages, self.bytes_sent = model_bytes, world.loss, 0, 0
         self.outbox = [Outbox() for _ in agents]
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
-        self.registers: list[dict[Register, LateBound]] = [{} for _ in agents]
+        self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
         self._time = [
             BufferedStream(partial(world.communication_delay(i).draw, stream(seed, Purpose.COMMUNICATION, i)))
             for i in agents
@@ -44,7 +42,7 @@ class Links:
 
     def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         """Send something, or have it wait for the sender's link."""
-        incarnation = self.incarnation
+        incarnation = self.heap.incarnation
         item = Transmission(sender, medium, to, message, incarnations=tuple([incarnation[j] for j in to]))
         outbox = self.outbox[sender]
         if outbox.busy:
@@ -58,21 +56,19 @@ class Links:
         """What is new in the registers that agent i reads, its vectors moved on to it."""
         fresh, self.arrived[i] = self.arrived[i], {}
         for register, item in fresh.items():
-            held = self.registers[i].get(register)
-            if held is None:
-                held = self.registers[i][register] = LateBound()
-            yield item, held.moved_on(item.message)
+            yield item, self.registers[i][register].moved_on(item.message)
 
     def forget(self, i: int) -> None:
         """Agent i is gone, and with it what it sent and was sent."""
-        self.outbox[i], self.arrived[i], self.registers[i] = Outbox(), {}, {}
-        for boxes in (self.arrived, self.registers):
-            for box in boxes:
-                for key in [key for key in box if key[0] == i]:
-                    del box[key]
+        self.outbox[i] = Outbox()
+        self.arrived[i].clear()
+        self.registers[i].clear()
+        for arrived, held in zip(self.arrived, self.registers, strict=True):
+            for register in [register for register in (*arrived, *held) if register[0] == i]:
+                arrived.pop(register, None)
+                held.pop(register, None)
 
     def _transmit(self, item: Transmission) -> None:
-        """This transmission starts now."""
         i, now, size = item.sender, self.heap.now, 0
         item.kind = self.recorder.kind(item.message)
         for v in vectors(item.message).values():
@@ -83,18 +79,15 @@ class Links:
         item.start, item.end = now, now + delay
         self.messages += 1
         self.bytes_sent += size
-        self.recorder.sent(item.start, item.end, i, item.kind, size)
-        self.heap.at(item.end, DELIVERY, self._arrive, self.incarnation[i], item)
+        self.recorder.transmissions.append(item.start, item.end, i, item.kind, size)
+        self.heap.at(item.end, DELIVERY, i, self._arrive, item)
 
-    def _arrive(self, incarnation: int, item: Transmission) -> None:
-        sender, loss = item.sender, self.loss
-        if incarnation != self.incarnation[sender]:
-            return
-        register = item.register if item.medium is Medium.REGISTER else None
+    def _arrive(self, sender: int, item: Transmission) -> None:
+        loss, incarnation = self.loss, self.heap.incarnation
+        register = item.register if item.medium is Publish else None
         for j, receiver in zip(item.to, item.incarnations, strict=True):
-            if register is not None and loss and self._lost[sender]() < loss:
-                continue
-            if not 0 < receiver == self.incarnation[j]:
+            lost = register is not None and loss and self._lost[sender]() < loss
+            if lost or not 0 < receiver == incarnation[j]:
                 continue
             if register is None:
                 self.deliver(j, item, item.message)
@@ -104,7 +97,6 @@ class Links:
                 arrived[register] = item
         outbox = self.outbox[sender]
         following = outbox.take()
-        if following is None:
-            outbox.busy = False
-        else:
+        outbox.busy = following is not None
+        if following is not None:
             self._transmit(following)

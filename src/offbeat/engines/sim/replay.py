@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from offbeat.core.agent import Agent, Effect, Message
+from offbeat.core.agent import Accumulate, Agent, Effect, Message, Send
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Scope, Stamp, Vector
@@ -76,7 +76,7 @@ class Replay:
         skips: whether updates that are not finite were skipped (see `handler_step.SkipNotFinite`)
     """
 
-    blames = ContractError
+    blames: type[Exception] = ContractError
 
     def __init__(
         self, trace: Trace, topology: Topology, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule],
@@ -293,10 +293,10 @@ class Replay:
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         i, each = actor.me, self.agents[actor.me]
-        if medium is Medium.ACCUMULATOR:
+        if medium is Accumulate:
             raise DataError("A trace does not say what `accumulate` summed up, so it cannot be replayed.")
         for j in to:
-            if medium is Medium.MAIL:
+            if medium is Send:
                 self.mail[i, each.incarnation, j, each.known.get(j, 1)].append(message)
             else:
                 stamps = (v.stamp for v in vectors(message).values() if v.stamp is not None)

@@ -4,42 +4,31 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-import torch
 
 from offbeat.core.agent import Agent, Effect, Message
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
 from offbeat.core.vector import Parts, Scope, Stamp, Vector
-from offbeat.engines.events import (
-    AlarmRang,
-    Crashed,
-    GradientDone,
-    MailReceived,
-    RegisterRead,
-    Rejoined,
-    Started,
-    ViewChanged,
-)  # fmt: skip
-from offbeat.engines.handler_step import Actor
+from offbeat.engines import events
+from offbeat.engines.handler_step import Actor, Engine
 from offbeat.engines.outbox import Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import Executor
+from offbeat.engines.sim.executors import EventByEvent, stacked
 from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
 from offbeat.engines.sim.links import Links
-from offbeat.engines.sim.membership import Membership
 from offbeat.engines.summary import TraceSummary
 from offbeat.engines.trace import Trace
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology
-from offbeat.world.world import Crash, World
+from offbeat.world.world import World
 
 Observer = Callable[[float, int, Vector], None]
 """Called after every write of a model with (time, agent, model)."""
 
 
-class Simulator:
+class Simulator(Engine):
     """Runs one algorithm on one task in one world.
 
     Attributes:
@@ -48,13 +37,14 @@ class Simulator:
         checker: holds both sides to the contract (for tests)
         observers: are told of every write
         keep_trace: whether to hold the trace; without, only what is reported of it is found
+        alive: the living
     """
 
     blames = Exception
 
     def __init__(
         self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], topology: Topology, task: Task,
-        world: World, executor: Executor, returns: bool = True, checker: Checker | None = None,
+        world: World, executor: EventByEvent, returns: bool = True, checker: Checker | None = None,
         observers: Sequence[Observer] = (), keep_trace: bool = True,
     ) -> None:  # fmt: skip
         n, seed = topology.n, world.seed
@@ -63,12 +53,11 @@ class Simulator:
         self.new_agent, self.new_rule, self.returns = new_agent, new_rule, returns
         self.checker, self.observers = checker, observers
         self.recorder = Recorder(n, None if keep_trace else TraceSummary(n))
-        self.heap, self.scope, self.membership = Heap(), Scope(), Membership(topology)
+        self.heap, self.scope, self.alive = Heap(n), Scope(), frozenset(range(n))
         initial = task.initial()
         size = sum(part.nbytes for part in initial)
-        self.links = Links(
-            world, size, self.heap, self.recorder, self.scope, self.membership.incarnation, self._mail
-        )
+        mail = partial(self._deliver, events.MailReceived)
+        self.links = Links(world, size, self.heap, self.recorder, self.scope, mail)
         self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
         self._compute_time = [
             BufferedStream(partial(world.compute_delay(i).draw, stream(seed, Purpose.COMPUTE, i)))
@@ -79,13 +68,14 @@ class Simulator:
         ]
         with self.scope:
             agents = [self._joined(i, Vector(initial)) for i in range(n)]
-        self.actors = [Actor(agent, self, self.recorder.event) for agent in agents]
+        self.actors = [Actor(agent, self, self.recorder.event, None) for agent in agents]
         for agent in agents:
             agent.check()
 
     def _joined(self, i: int, x: Vector) -> Agent:
         agent = self.new_agent()
-        agent.join(i, self.topology.n, x, self.membership.view(i), self.new_rule(), self._rng[i])
+        view = self.topology.view(i, self.alive)
+        agent.join(i, self.topology.n, x, view, self.new_rule(), self._rng[i])
         return agent
 
     # -- running -----------------------------------------------------------------------------------
@@ -93,22 +83,19 @@ class Simulator:
     def start(self) -> None:
         """Schedule the faults and start every agent."""
         for crash in self.world.crashes:
-            self.heap.at(crash.at, FAULT, self._crash, crash)
+            self.heap.at(crash.at, FAULT, crash.agent, self._crash, crash.until)
         with self.scope:
             for actor in self.actors:
-                actor.handle(Started(self.heap.now, actor.me))
+                actor.handle(events.Started(self.heap.now, actor.me))
 
     def run(self, until: float) -> None:
-        """Process every event up to and including the time `until`. Raises ContractError for a broken
-        promise.
-        """
+        """Process every event up to and including that time. Raises ContractError for a broken promise."""
         with self.scope:
             self.heap.run(until)
 
     def stalled(self) -> str | None:
         """From when on nothing will ever happen again, if that is so."""
-        waiting = sum(map(len, self.links.arrived))
-        return self.heap.standstill(self.membership.incarnation, waiting, any(self.steps))
+        return self.heap.standstill(sum(map(len, self.links.arrived)), any(self.steps))
 
     @property
     def agents(self) -> list[Agent]:
@@ -129,14 +116,9 @@ class Simulator:
 
     def stacked(self) -> Parts:
         """The living agents' models, [m, P]; everybody's if nobody lives."""
-        living = sorted(self.membership.alive) or range(self.topology.n)
-        models = [self.actors[i].model.parts for i in living]
-        return tuple(torch.stack(rows) for rows in zip(*models, strict=True))
+        return stacked(self.actors[i].model.parts for i in sorted(self.alive) or range(self.topology.n))
 
-    # -- the handler step: `offbeat.engines.handler_step.Engine` ---------------------------------------------
-
-    def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
-        self.scope.settle()
+    # -- the handler step --------------------------------------------------------------------------
 
     def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
         self.recorder.write(self.heap.now, actor.me, actor.steps, mixed)
@@ -150,67 +132,64 @@ class Simulator:
     def compute(self, actor: Actor, x: Vector) -> None:
         i, now = actor.me, self.heap.now
         self.executor.request(i, x, self._minibatch[i]())
-        incarnation = self.membership.incarnation[i]
-        self.heap.at(now + self._compute_time[i](), GRADIENT, self._gradient, i, incarnation, now)
+        self.heap.at(now + self._compute_time[i](), GRADIENT, i, self._gradient, now)
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         self.links.give(actor.me, medium, to, message)
 
     def alarm(self, actor: Actor, after: float, name: str) -> None:
-        i = actor.me
-        self.heap.at(self.heap.now + after, ALARM, self._ring, i, self.membership.incarnation[i], name)
+        self.heap.at(self.heap.now + after, ALARM, actor.me, self._ring, name)
 
     # -- events ------------------------------------------------------------------------------------
 
-    def _gradient(self, i: int, incarnation: int, start: float) -> None:
-        if incarnation != self.membership.incarnation[i]:
-            return
+    def _gradient(self, i: int, start: float) -> None:
         if self.links.arrived[i]:
             for item, message in self.links.read(i):
-                self._deliver(RegisterRead, i, item, message)
+                self._deliver(events.RegisterRead, i, item, message)
         actor, now, g = self.actors[i], self.heap.now, self.executor.resolve(i)
         actor.at = None
-        actor.handle(GradientDone(now, i, actor.steps, start, now), g)
+        actor.handle(events.GradientDone(now, i, actor.steps, start, now), g)
 
-    def _mail(self, i: int, item: Transmission, message: Message) -> None:
-        self._deliver(MailReceived, i, item, message)
-
-    def _deliver(
-        self, kind: type[MailReceived | RegisterRead], i: int, item: Transmission, message: Message
-    ) -> None:
+    def _deliver(self, kind: type[events.Heard], i: int, item: Transmission, message: Message) -> None:
         source = item.sender
         event = kind(self.heap.now, i, source, item.kind, item.version, item.start, item.end)
         self.actors[i].handle(event, source, message)
 
-    def _ring(self, i: int, incarnation: int, name: str) -> None:
-        if incarnation == self.membership.incarnation[i]:
-            self.actors[i].handle(AlarmRang(self.heap.now, i), name)
+    def _ring(self, i: int, name: str) -> None:
+        self.actors[i].handle(events.AlarmRang(self.heap.now, i), name)
 
-    def _crash(self, crash: Crash) -> None:
-        i = crash.agent
-        self.recorder.event(Crashed(self.heap.now, i))
-        changed = self.membership.crash(i)
+    def _crash(self, i: int, until: float | None) -> None:
+        self.recorder.event(events.Crashed(self.heap.now, i))
+        self.heap.incarnation[i] = -abs(self.heap.incarnation[i])
+        self.alive -= {i}
         self.actors[i].at = None
         self.executor.cancel(i)
         self.links.forget(i)
-        if crash.until is not None and self.returns:
-            self.heap.at(crash.until, FAULT, self._return, i)
-        for j, view in changed:
-            self.actors[j].handle(ViewChanged(self.heap.now, j, i, False), view)
+        if until is not None and self.returns:
+            self.heap.at(until, FAULT, i, self._return)
+        self._tell_neighbours(i)
 
     def _return(self, i: int) -> None:
         """The agent is back, with the newest model and the round of a living agent, a neighbour if there is
         one.
         """
-        actor, donor = self.actors[i], self.actors[self.membership.donor(i)]
+        living = [j for j in self.topology.peers(i) if j in self.alive]
+        actor, donor = self.actors[i], self.actors[[*living, *sorted(self.alive), i][0]]
         round_, x, version = donor.agent.round, donor.model, donor.version
-        changed = self.membership.back(i)
+        self.heap.incarnation[i] = 1 - self.heap.incarnation[i]
+        self.alive |= {i}
         agent = actor.agent = self._joined(i, x)
         agent.round = round_
-        for j, view in changed:
-            self.actors[j].handle(ViewChanged(self.heap.now, j, i, True), view)
+        self._tell_neighbours(i)
         agent.x = pin(x)  # what was mixed is read off the form, which lasts for one handler
-        actor.handle(Rejoined(self.heap.now, i, donor.me, version))
+        actor.handle(events.Rejoined(self.heap.now, i, donor.me, version))
+
+    def _tell_neighbours(self, i: int) -> None:
+        """Agent i is gone, or there again: the living whose views that changes get the new ones."""
+        for j in self.topology.peers(i):
+            view = self.topology.view(j, self.alive)
+            if j in self.alive and view != self.actors[j].agent.view:
+                self.actors[j].handle(events.ViewChanged(self.heap.now, j, i, i in self.alive), view)
 
 
 def final_bytes(models: Parts) -> bytes:

@@ -85,7 +85,7 @@ class Performer:
         alarms: (time, number, name), a heap
     """
 
-    blames = ContractError  # of others the traceback says enough; it may be the optimizer's
+    blames: type[Exception] = ContractError  # of others the traceback says enough; it may be the optimizer's
 
     def __init__(
         self, agent: Agent, transport: Transport | None, log: Log, clock: Clock, on_nan: str = IGNORE
@@ -135,7 +135,7 @@ class Performer:
         heappush(self.alarms, (self.clock.now() + after, len(self.alarms), name))
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        if self.transport is None or (medium is Medium.REGISTER and self.queue.link is None):
+        if self.transport is None or (medium is Publish and self.queue.link is None):
             return  # it has been placed
         lives, membership = tuple(self.transport.alive.get(j, 0) for j in to), self.transport.membership
         item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
@@ -202,4 +202,4 @@ class Performer:
 
     def _log_sent(self, start: float, end: float, message: Message) -> None:
         size = sum(v.nbytes for v in vectors(message).values())
-        self.log.rows.sent(start, end, self.me, self.log.rows.kind(message), size)
+        self.log.rows.transmissions.append(start, end, self.me, self.log.rows.kind(message), size)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from offbeat.core.agent import Message
+from offbeat.core.agent import Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
 from offbeat.core.vector import Scope
-from offbeat.engines.outbox import Medium, Outbox, Transmission, vectors
+from offbeat.engines.outbox import Outbox, Transmission, vectors
 from offbeat.world.world import World
 
 
@@ -47,7 +47,7 @@ class Link:
             if self.current is None or self.current.end > now:
                 return arrived
             item, self.current = self.current, None
-            loss = self.world.loss if item.medium is Medium.REGISTER else 0.0
+            loss = self.world.loss if item.medium is Publish else 0.0
             arrived.append((item, [j for j in item.to if not (loss and self.lost() < loss)]))
 
 
@@ -89,7 +89,7 @@ class SendQueue:
 
     def _arrive(self, item: Transmission, to: list[int]) -> None:
         self.sent(item.start, item.end, item.message)
-        if item.medium is Medium.REGISTER:
+        if item.medium is Publish:
             self.register(item, to)
             return
         for j, incarnation in zip(item.to, item.incarnations, strict=True):
