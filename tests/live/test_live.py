@@ -147,7 +147,13 @@ def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
     with one_thread():
         replay.run()
     x = replay.stacked()[0].numpy()
-    moving = [m.d.parts[0].numpy() for letters in replay.mail.values() for m in letters if hasattr(m, "d")]
+    moving = [
+        m.d.parts[0].numpy()
+        for each in replay.agents
+        for letters in each.mail.values()
+        for m in letters
+        if hasattr(m, "d")
+    ]
     steps = sum(u.parts[0].numpy() for u in applied)
     np.testing.assert_allclose(x.sum(0) - sum(moving), -steps, atol=1e-12)
     p = trace.updates() * task.h

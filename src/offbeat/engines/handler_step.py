@@ -47,6 +47,7 @@ class Engine(Protocol):
 
     def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
         """All is recorded, nothing performed. refused: the new model was not finite: it is the former one."""
+        return
 
     def compute(self, actor: Actor, x: Vector) -> None:
         """Start a gradient at x."""
