@@ -15,7 +15,7 @@ from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
 from offbeat.engines import recorder
 from offbeat.engines.events import RegisterRead, rows_of
-from offbeat.engines.sim.ahead.levels import SimulatedRun
+from offbeat.engines.sim.ahead.levels import ScheduledRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.summary import TraceSummary
@@ -193,7 +193,7 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
     """
     in_segments(monkeypatch, 100)
     p = late()
-    assert isinstance(engines([Job(p, ADSGD, 0.05)])[0], SimulatedRun), "it does not show at the beginning"
+    assert isinstance(engines([Job(p, ADSGD, 0.05)])[0], ScheduledRun), "it does not show at the beginning"
     told: list[float] = []
     run = run_one(Job(p, ADSGD, 0.05), progress=lambda name, now, until, curve: told.append(now))
     assert same(run, run_one(Job(p, ADSGD, 0.05, "batched")))

@@ -17,9 +17,8 @@ from offbeat.core.rules import SGD
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
-from offbeat.engines.sim.ahead.levels import Levels, SimulatedRun
+from offbeat.engines.sim.ahead.levels import Levels, ScheduledRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
-from offbeat.engines.sim.ahead.scheduled_run import ScheduledRun
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS
@@ -125,8 +124,7 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Engine]:
         except NoTimetable:
             break
     if runs:
-        levels = Levels(runs, first.setup.task, first.setup.task.initial())
-        return [SimulatedRun(levels, k) for k in range(len(runs))]
+        return Levels(runs, first.setup.task, first.setup.task.initial()).runs
     if first.executor == LEVELS:
         raise SettingError(
             f"{first.spec.name} cannot be run by levels here: two things happen at the same instant, and "

@@ -11,9 +11,10 @@ Several runs, of other seeds or learning rates, are made side by side: a disjoin
 wider. What a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,14 @@ from torch import Tensor
 from offbeat.core.system import devices, kernel
 from offbeat.core.system.streams import CHUNK
 from offbeat.core.vector import Parts
-from offbeat.engines.sim.ahead.schedule import NoTimetable
-from offbeat.engines.sim.ahead.scheduled_run import Draw, ScheduledRun
+from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
-from offbeat.engines.sim.ahead.update_form import GRADIENT
+from offbeat.engines.sim.ahead.update_form import GRADIENT, UpdateForm
 from offbeat.engines.summary import TraceSummary
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Trace, joined
 from offbeat.tasks.task import Task
+
+Draw = Callable[[int], np.ndarray]
 
 WINDOW = 384, 2048
 """Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within
@@ -49,6 +51,8 @@ class Levels:
 
     def __init__(self, runs: Sequence[ScheduledRun], task: Task, initial: Parts) -> None:
         self.task, self.runs = task, runs
+        for number, each in enumerate(runs):
+            each.levels, each.number = self, number
         (start,) = initial
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
@@ -114,13 +118,10 @@ class Levels:
         """A pool of at least so many rows; what there is stays where it is."""
         self.rows = max(rows, len(self.pool))
         if self.rows > len(self.pool):
-            if self.runs[
-                0
-            ].more:  # the next segment may need some more; what is never touched takes no memory
+            if self.runs[0].more:  # the next segment may need more; what is not touched takes no memory
                 self.rows += self.rows // 8
-            pool = _empty(self.rows, self.pool)
-            pool[: len(self.pool)] = self.pool
-            self.pool = pool
+            before, self.pool = self.pool, _empty(self.rows, self.pool)
+            self.pool[: len(before)] = before
 
     def run(self, until: float) -> None:
         """All writes up to that time. Raises NoTimetable where only the simulator can tell how it goes on."""
@@ -187,18 +188,95 @@ class Levels:
             kernel.rows(self.pool, work.forms.part(a, b))
 
 
+class ScheduledRun:
+    """One of the runs side by side, as an engine: segment after segment, its timetable and what is recorded.
+
+    Whichever is asked first runs all. Raises NoTimetable if its first segment has no timetable.
+
+    Attributes:
+        ends: of the time segments
+        forms: what each agent computes
+        draws: each agent's next so many minibatches
+        keep_trace: whether to hold the trace
+        levels, number: what makes it, and which of the runs there it is
+    """
+
+    levels: Levels
+    number: int
+
+    def __init__(
+        self, schedule: Schedule, ends: Sequence[float], forms: Sequence[UpdateForm], draws: Sequence[Draw],
+        keep_trace: bool = True,
+    ) -> None:  # fmt: skip
+        self.forms, self.draws, self._keep_trace = forms, draws, keep_trace
+        self._schedule, self._ends, self.now = schedule, [*ends], 0.0
+        self._writes = self._messages = 0  # in the segments before
+        self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
+        self.enter()
+
+    @property
+    def more(self) -> bool:
+        return bool(self._ends)
+
+    def enter(self) -> None:
+        """Go into the next segment. Raises NoTimetable where only the simulator can tell how it goes on."""
+        end = self._ends.pop(0)
+        self.table = self._schedule.segment(end, self.more)
+
+    def leave(self) -> None:
+        """Record this segment to its end, and drop it."""
+        table = self.table
+        self._record(table.high)
+        self._summary.forget(table.oldest)
+        self._writes += table.writes(table.high)
+        self._messages += table.messages(table.high)
+        del self.table
+
+    def start(self) -> None:
+        """Nothing happens before the first write."""
+
+    def run(self, until: float) -> None:
+        self.levels.run(until)
+        self.now = until
+
+    def stacked(self) -> Parts:
+        return self.levels.stacked(self.number)
+
+    def stalled(self) -> None:
+        """Never: its agents compute gradient after gradient."""
+
+    def counts(self) -> tuple[int, int, int]:
+        messages = self._messages + self.table.messages(self.now)
+        return self._writes + self.table.writes(self.now), messages, messages * self._schedule.size
+
+    def traced(self) -> Trace | TraceSummary:
+        self._record(self.now)
+        if not self._keep_trace:
+            return self._summary
+        self._parts = [joined(self._parts)]
+        return self._parts[0]
+
+    def _record(self, until: float) -> None:
+        if until > self._recorded:
+            part = self.table.trace(self._recorded, until, self.forms[0].kind, self._schedule.size)
+            self._recorded = until
+            if self._keep_trace:
+                self._parts.append(part)
+            else:
+                self._summary.add(part.kinds, part.tables)
+
+
 class _Samples:
     """The minibatches of all writes, drawn for a block of them at a time, agent by agent."""
 
     def __init__(self, draws: Sequence[Draw]) -> None:
-        self._draws = draws
-        self._left: list[np.ndarray[Any, Any] | None] = [None] * len(draws)
-        self._size = max(BLOCK[0], BLOCK[1] * len(draws))
+        self._draws, self._size = draws, max(BLOCK[0], BLOCK[1] * len(draws))
+        self._left: list[list[np.ndarray]] = [[] for _ in draws]
 
     def follow(self, agent: Ints) -> None:
         """The next writes are those of these agents, numbered from 0."""
         self._agent, self._low, self._high = agent, 0, 0
-        self._drawn: np.ndarray[Any, Any] = np.zeros(0)
+        self._drawn = np.zeros(0)
 
     def reach(self, low: int) -> int:
         """Draw for the next block if need be. Up to which write there are minibatches."""
@@ -212,49 +290,19 @@ class _Samples:
             self._drawn[np.argsort(agent, kind="stable")] = by_agent
         return self._high
 
-    def __getitem__(self, writes: Ints) -> np.ndarray[Any, Any]:
+    def __getitem__(self, writes: Ints) -> np.ndarray:
         """Those of these writes, of the present block: [m, ...]."""
-        chosen: np.ndarray[Any, Any] = self._drawn[writes - self._low]
+        chosen: np.ndarray = self._drawn[writes - self._low]
         return chosen
 
-    def _next(self, i: int, count: int) -> np.ndarray[Any, Any]:
+    def _next(self, i: int, count: int) -> np.ndarray:
         """Agent i's next ones, in portions of the size in which the simulator draws them."""
-        left = self._left[i]
-        portions = [] if left is None else [left]
-        there = 0 if left is None else len(left)
-        while there < count:
+        portions = self._left[i]
+        while sum(map(len, portions)) < count:
             portions.append(self._draws[i](CHUNK))
-            there += CHUNK
         drawn = portions[0] if len(portions) == 1 else np.concatenate(portions)
-        self._left[i] = drawn[count:]
+        self._left[i] = [drawn[count:]]
         return drawn[:count]
-
-
-class SimulatedRun:
-    """One of the runs side by side, as an engine. Whichever is asked first runs all."""
-
-    def __init__(self, levels: Levels, number: int) -> None:
-        self.levels, self.number, self.now = levels, number, 0.0
-        self._run = levels.runs[number]
-
-    def start(self) -> None:
-        """Nothing happens before the first write."""
-
-    def run(self, until: float) -> None:
-        self.levels.run(until)
-        self.now = until
-
-    def stacked(self) -> Parts:
-        return self.levels.stacked(self.number)
-
-    def counts(self) -> tuple[int, int, int]:
-        return self._run.counts(self.now)
-
-    def traced(self) -> Trace | TraceSummary:
-        return self._run.traced(self.now)
-
-    def stalled(self) -> None:
-        """Never: its agents compute gradient after gradient."""
 
 
 def _widest(model: Tensor, agents: int) -> int:

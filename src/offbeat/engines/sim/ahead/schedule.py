@@ -37,8 +37,7 @@ class _Instants:
     """Gradients and transmissions of a segment, agent by agent, and their places among all instants.
 
     Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's
-    first; an agent's old ones, those of the segments before that can still be heard, come before its new
-    ones.
+    first; its old ones, those of the segments before that can still be heard, come before its new ones.
     """
 
     begin: Ints
@@ -55,11 +54,6 @@ class _Instants:
     name: Ints
     arrived: Ints
 
-    @property
-    def count(self) -> int:
-        """Of all instants."""
-        return len(self.time) + len(self.end)
-
     def made(self) -> Ints:
         """The gradient with which each transmission's version was made; -1 if that was before."""
         number = self.version - self.before[self.sender]
@@ -74,26 +68,6 @@ class _Instants:
             event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.arrived, 1))
             order = np.lexsort((event, self.start))
         return order
-
-
-@dataclass(frozen=True, eq=False)
-class _Heard:
-    """For every gradient and neighbour that has been heard by then: the newest transmission of it.
-
-    Attributes:
-        into: the gradient, counted agent by agent
-        what: the transmission, counted agent by agent
-        edge: from whom to whom
-        fresh: those that are newer than what the gradient before had
-    """
-
-    into: Ints
-    what: Ints
-    edge: Ints
-    fresh: Ints
-
-
-_NOTHING = (np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
 
 
 class Schedule:
@@ -132,34 +106,37 @@ class Schedule:
         self._more = more
         at, new = self._instants(until)
         passed = self._passed(at, new)
-        heard = self._heard(at, *passed)
+        into, what, edge, fresh = self._heard(at, *passed)
         by_time = np.argsort(at.applied)
         place, left, low, done = _inverse(by_time), at.left(), self.now, int(self._count.sum())
         number = np.arange(len(at.time)) - at.begin[at.agent]
         own = np.where(number > 0, np.roll(place, 1), self._own[at.agent])
-        names = self._names(at, place)
-        first, terms = self._terms(at, heard, own, place, names)
-        fresh = heard.fresh[np.lexsort((at.arrived[heard.what[heard.fresh]], place[heard.into[heard.fresh]]))]
-        known = np.lexsort((at.sender[heard.what], place[heard.into]))
+        # the write that each transmission carries
+        made, older = at.made(), np.where(at.version == at.before[at.sender], self._own[at.sender], at.name)
+        names = np.where(made >= 0, np.append(place, -1)[made], older)
+        write, source, width = place[into], at.sender[what], self._width[at.agent[by_time]]
+        first, terms = begin_of(width), np.repeat(own[by_time], width)  # its own model, but for those heard
+        terms[first[write] + self._column[edge]] = names[what]
+        fresh = fresh[np.lexsort((at.arrived[what[fresh]], write[fresh]))]
+        known = np.lexsort((source, write))
         version = at.before[at.agent] + number + 1
         newest = np.where(np.diff(at.begin) > 0, place[at.begin[1:] - 1] if len(place) else -1, self._own)
         self.now, self._count = until, at.before + np.diff(at.begin)
         kept = self._keep(at, *passed, names) if more else names[:0]
         oldest = self._count.copy()
         np.minimum.at(oldest, self._old[3], self._old[2])
-        made = (at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time])
+        of_writes = (at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time])
         sent = (at.start[left], at.end[left], at.sender[left], at.version[left])
-        received = (place[heard.into[fresh]], _inverse(left)[heard.what[fresh]])
-        mixed = (place[heard.into[known]], at.sender[heard.what[known]], at.version[heard.what[known]])
+        received = (write[fresh], _inverse(left)[what[fresh]])
+        mixed = (write[known], source[known], at.version[what[known]])
         after = np.concatenate([[-1], newest, kept])
-        of_writes = (*made, first, terms, own[by_time])
-        return Timetable(self.n, low, until, done, *of_writes, sent, received, mixed, after, oldest)
+        mixes = (first, terms, own[by_time])
+        return Timetable(self.n, low, until, done, *of_writes, *mixes, sent, received, mixed, after, oldest)
 
     def _instants(self, until: float) -> tuple[_Instants, Ints]:
         """What happens up to then; and how many transmissions of each agent are new."""
         applied = [self._gradients(i, until) for i in range(self.n)]
-        sends = self._listeners > 0
-        sending = [self._transmissions(i, applied[i], until) if sends[i] else _NOTHING for i in range(self.n)]
+        sending = [self._transmissions(i, applied[i], until) for i in range(self.n)]
         count, new = np.array([len(each) for each in applied]), np.array([len(each[0]) for each in sending])
         begin, time = begin_of(count), np.concatenate(applied)
         agent, began, some = np.repeat(np.arange(self.n), count), np.roll(time, 1), count > 0
@@ -176,9 +153,8 @@ class Schedule:
             raise NoTimetable
         rank = _inverse(_order(end, start, time, began))
         sent = begin_of(np.bincount(sender, minlength=self.n))
-        applied_at, arrived = rank[len(end) :], rank[: len(end)]
-        gradients = (begin, self._count, agent, time, began, applied_at)
-        return _Instants(*gradients, sent, sender, start, end, version, name, arrived), new
+        gradients = (begin, self._count, agent, time, began, rank[len(end) :])
+        return _Instants(*gradients, sent, sender, start, end, version, name, rank[: len(end)]), new
 
     def _supply(self, purpose: Purpose, i: int) -> BufferedStream:
         """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage
@@ -208,6 +184,8 @@ class Schedule:
 
     def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints]:
         """Start, end and version of what agent i sends: one at a time, the newest that there is."""
+        if not self._listeners[i]:
+            return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
         draw, size = self._supply(Purpose.COMMUNICATION, i), self.size
         before, free = int(self._count[i]), self._free[i]
         published, k = applied.tolist(), self._sent[i] - before
@@ -247,35 +225,22 @@ class Schedule:
             passes[now] = np.concatenate(drawn)[place] >= self.loss
         return edge[passes], what[passes]
 
-    def _heard(self, at: _Instants, edge: Ints, what: Ints) -> _Heard:
-        """What every gradient has heard, from what passes the edges."""
+    def _heard(self, at: _Instants, edge: Ints, what: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+        """The newest transmission of every neighbour that a gradient has heard, from what passes the edges.
+
+        Returns gradients and transmissions, both counted agent by agent, the edges; and which of these rows
+        are newer than what the gradient before had.
+        """
+        count = len(at.time) + len(at.end)
         asks, into = ranges(at.begin[self._receiver], at.begin[self._receiver + 1])
-        newest = np.searchsorted(edge * at.count + at.arrived[what], asks * at.count + at.applied[into]) - 1
+        newest = np.searchsorted(edge * count + at.arrived[what], asks * count + at.applied[into]) - 1
         there = (newest >= 0) & (edge[newest] == asks) if len(edge) else np.zeros(len(asks), dtype=np.bool_)
         asks, into, what = asks[there], into[there], what[newest[there]]
         version = at.version[what]
         fresh = version != self._handed[asks]
         fresh[1:] &= (what[1:] != what[:-1]) | (asks[1:] != asks[:-1])
         self._handed[asks] = version  # of several the last one stays
-        return _Heard(into, what, asks, np.flatnonzero(fresh))
-
-    def _names(self, at: _Instants, place: Ints) -> Ints:
-        """The write that each transmission carries, by its name in the timetable."""
-        made, newest = at.made(), at.version == at.before[at.sender]
-        return np.where(
-            made >= 0, np.append(place, -1)[made], np.where(newest, self._own[at.sender], at.name)
-        )
-
-    def _terms(self, at: _Instants, heard: _Heard, own: Ints, place: Ints, names: Ints) -> tuple[Ints, Ints]:
-        """What every write mixes: its own agent's model, but for those that it has heard."""
-        many = np.empty(len(at.agent), dtype=np.int64)
-        many[place] = self._width[at.agent]
-        first = begin_of(many)
-        terms = np.empty(first[-1], dtype=np.int64)
-        write, position = ranges(first[place], first[place] + self._width[at.agent])
-        terms[position] = own[write]
-        terms[first[place[heard.into]] + self._column[heard.edge]] = names[heard.what]
-        return first, terms
+        return into, what, asks, np.flatnonzero(fresh)
 
     def _keep(self, at: _Instants, edge: Ints, what: Ints, names: Ints) -> Ints:
         """Keep what is on its way, and of each edge what it passed on last. The writes that only they still

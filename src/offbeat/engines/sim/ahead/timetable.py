@@ -68,35 +68,24 @@ class Timetable:
     def trace(self, since: float, until: float, kind: str, size: int) -> Trace:
         """What `Simulator` records after `since` and up to `until`. kind: of the message; size: its bytes."""
         low, high = self.writes(since), self.writes(until)
-        writes = np.zeros(high - low, dtype=WRITE)
-        for name, column in zip(
-            ("time", "agent", "step"), (self.time, self.agent, self.version), strict=True
-        ):
-            writes[name] = column[low:high]
-        left, right = np.searchsorted(self.sent[0], [since, until], side="right").tolist()
-        transmissions = np.zeros(right - left, dtype=TRANSMISSION)
-        for name, column in zip(("start", "end", "agent"), self.sent, strict=False):
-            transmissions[name] = column[left:right]
-        transmissions["bytes"] = size
-        left, right = np.searchsorted(self.mixed[0], [low, high]).tolist()
-        mixed = np.zeros(right - left, dtype=MIXED)
-        for name, column in zip(("write", "source", "version"), self.mixed, strict=True):
-            mixed[name] = column[left:right]
-        mixed["write"] += self.done
+        time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high]
+        sent = slice(*np.searchsorted(self.sent[0], [since, until], side="right").tolist())
+        start, end, sender, _ = (column[sent] for column in self.sent)
+        nbytes = np.full(len(start), size)
+        rows = slice(*np.searchsorted(self.mixed[0], [low, high]).tolist())
+        write, source, version = (column[rows] for column in self.mixed)
         return Trace(
-            self.n,
-            (kind,) * (len(transmissions) > 0),
-            self._events(low, high, since),
-            writes,
-            mixed,
-            transmissions,
-        )
+            self.n, (kind,) * (len(start) > 0), self._events(low, high, since),
+            _table(WRITE, time=time, agent=agent, step=step),
+            _table(MIXED, write=write + self.done, source=source, version=version),
+            _table(TRANSMISSION, start=start, end=end, agent=sender, bytes=nbytes),
+        )  # fmt: skip
 
     def _events(self, low: int, high: int, since: float) -> np.ndarray[Any, Any]:
         """Everybody starts; then what is handed over for a gradient comes just before it."""
         a, b = np.searchsorted(self.heard[0], [low, high]).tolist()
         into, what = self.heard[0][a:b], self.heard[1][a:b]
-        start, end, source, version = self.sent
+        start, end, source, version = (column[what] for column in self.sent)
         begin = self.n if since < 0 else 0
         events = np.zeros(begin + high - low + len(into), dtype=EVENT)
         events["source"] = events["kind"] = events["version"] = events["start"] = events["end"] = -1
@@ -104,22 +93,21 @@ class Timetable:
         writes = np.arange(low, high)
         applied = begin + writes - low + np.searchsorted(into, writes, side="right")
         time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high] - 1
-        fill(
-            events,
-            applied,
-            GradientDone,
-            time=time,
-            agent=agent,
-            step=step,
-            start=self.began[low:high],
-            end=time,
-        )
+        done = {"time": time, "agent": agent, "step": step, "start": self.began[low:high], "end": time}
+        fill(events, applied, GradientDone, **done)
         fill(
             events, begin + np.arange(len(into)) + into - low, RegisterRead, time=self.time[into],
-            agent=self.agent[into], source=source[what], kind=0, version=version[what], start=start[what],
-            end=end[what],
+            agent=self.agent[into], source=source, kind=0, version=version, start=start, end=end,
         )  # fmt: skip
         return events
+
+
+def _table(dtype: np.dtype[Any], **columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A table of these columns; all others are 0."""
+    made = np.zeros(len(next(iter(columns.values()))), dtype)
+    for name, values in columns.items():
+        made[name] = values
+    return made
 
 
 def ranges(low: Ints, high: Ints) -> tuple[Ints, Ints]:

@@ -40,59 +40,43 @@ def update_form_of(
     agent, x = new_agent(), Vector(initial)
     agent.join(me, n, x, view, rule, python_stream(0, Purpose.ALGORITHM, me))
     agent.start()
-    if [type(effect) for effect in agent.drain()] != [Compute] or agent.model is not x:
+    if [*map(type, agent.drain())] != [Compute] or agent.model is not x:
         raise NotLinear("it does more than to ask for a gradient at the start")
-    others = [j for j in view.w if j != me]
+    others, place = [j for j in view.w if j != me], [*view.w].index(me)
     alone, message = _step(agent, x, {})
     if message is None:
-        if others or view.listeners:
+        if others:
             raise NotLinear("it does not publish its model")
-        return UpdateForm(*alone, "")
-    heard = {j: Vector(initial) for j in others}
-    own = agent.x
+        return alone
+    heard, own = {j: Vector(initial) for j in others}, agent.x
     for j, v in heard.items():
         agent.on_message(j, replace(message, **dict.fromkeys(vectors(message), v)))
         if agent.drain() or agent.model is not own:
             raise NotLinear("it does something when it hears a message")
     together, _ = _step(agent, own, heard)
-    place = [*view.w].index(me)
-    if alone != (tuple(c if c == GRADIENT else place for c in together[0]), together[1]):
+    if alone != replace(together, columns=tuple(c if c == GRADIENT else place for c in together.columns)):
         raise NotLinear("what it has not heard is not replaced by its own model")
-    return UpdateForm(*together, type(message).__name__)
+    return together
 
 
-def _step(
-    agent: Agent, x: Vector, heard: dict[int, Vector]
-) -> tuple[tuple[tuple[int, ...], tuple[float, ...]], Message | None]:
-    """One gradient: the columns and coefficients of the form, and the message that was published, if any."""
+def _step(agent: Agent, x: Vector, heard: dict[int, Vector]) -> tuple[UpdateForm, Message | None]:
+    """One gradient: the form, and the message that was published, if any."""
+    view, g = agent.view, Vector(x.parts)
     with Scope():
-        return _read(agent, x, heard)
-
-
-def _read(
-    agent: Agent, x: Vector, heard: dict[int, Vector]
-) -> tuple[tuple[tuple[int, ...], tuple[float, ...]], Message | None]:
-    g = Vector(x.parts)
-    agent.on_gradient(g)
-    row = [*agent.view.w]
+        agent.on_gradient(g)
+        terms, effects = agent.model._terms, agent.drain()
+    row = [*view.w]
     known = {id(v): row.index(j) for j, v in heard.items()} | {id(x): row.index(agent.me), id(g): GRADIENT}
-    terms = agent.model._terms
-    effects = agent.drain()
-    published = [effect for effect in effects if isinstance(effect, Publish) and effect.to]
-    others = [effect for effect in effects if not isinstance(effect, Publish)]
-    wanted = bool(agent.view.listeners)
     if not terms or any(id(v) not in known for _, v in terms):
         raise NotLinear("its model is not a linear form of models and the gradient")
-    if (
-        len(published) != wanted
-        or len(others) != 1
-        or type(others[0]) is not Compute
-        or others[0].x is not agent.model
-    ):
+    published = [effect for effect in effects if isinstance(effect, Publish) and effect.to]
+    others = [effect for effect in effects if not isinstance(effect, Publish)]
+    asked = [effect.x for effect in others if isinstance(effect, Compute)]
+    if len(published) != bool(view.listeners) or len(others) != 1 or asked != [agent.model]:
         raise NotLinear("it does not publish its model and ask for the next gradient")
+    for effect in published:
+        if effect.to != view.listeners or [*vectors(effect.message).values()] != [agent.model]:
+            raise NotLinear("it does not give its model, and nothing else, to all its listeners")
     message = published[0].message if published else None
-    if published and (
-        published[0].to != agent.view.listeners or [*vectors(message).values()] != [agent.model]
-    ):
-        raise NotLinear("it does not give its model, and nothing else, to all its listeners")
-    return (tuple(known[id(v)] for _, v in terms), tuple(c for c, _ in terms)), message
+    kind = type(message).__name__ if published else ""
+    return UpdateForm(tuple(known[id(v)] for _, v in terms), tuple(c for c, _ in terms), kind), message
