@@ -36,8 +36,8 @@ from torch import nn
 from offbeat import Quadratic, tasks
 from offbeat.algorithms import find
 from offbeat.core.system.streams import Purpose, stream
-from offbeat.engines.sim.ahead.levels import WIDEST
 from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import engines, simulator

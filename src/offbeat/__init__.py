@@ -29,8 +29,7 @@ from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingE
 from offbeat.core.forms import concat, mix, pin, split, total, zero
 from offbeat.core.rules import SGD, Adam, Momentum
 from offbeat.core.vector import Vector, opaque
-from offbeat.engines.summary import Staleness
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Staleness, Trace
 from offbeat.experiments.comparison import compare, plan, simulate
 from offbeat.experiments.experiment import Experiment
 from offbeat.results.run import Comparison, Run

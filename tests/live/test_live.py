@@ -29,6 +29,9 @@ from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import (
+    MIXED,
+    TRANSMISSION,
+    WRITE,
     Event,
     GradientDone,
     MailReceived,
@@ -50,7 +53,6 @@ from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
-from offbeat.engines.tables import MIXED, TRANSMISSION, WRITE
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.live.running import Watcher, all_alike

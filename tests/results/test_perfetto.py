@@ -14,6 +14,10 @@ from recorded import table_of
 
 import offbeat
 from offbeat.engines.events import (
+    EVENT,
+    MIXED,
+    TRANSMISSION,
+    WRITE,
     Crashed,
     Event,
     GradientDone,
@@ -24,7 +28,6 @@ from offbeat.engines.events import (
     ViewChanged,
     rows_of,
 )
-from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
 from offbeat.engines.trace import Trace
 from offbeat.results.perfetto import perfetto, save_perfetto
 

@@ -19,6 +19,7 @@ from offbeat.engines.sim.ahead import levels
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.timetable import Timetable
 from offbeat.engines.sim.ahead.update_form import GRADIENT, NotLinear, update_form_of
+from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.jobs import Job
 from offbeat.experiments.runs import run_many, run_one, simulator
 from offbeat.experiments.setup import Setup
@@ -183,4 +184,4 @@ def test_the_pool_holds_what_lives_and_one_window() -> None:
     made = levels.Levels([side], p.task, (start,))
     made.run(p.until)
     assert len(side.table.time) > 3000
-    assert made.rows < 3 * 300 + levels.WIDEST + 300
+    assert made.rows < 3 * 300 + WIDEST + 300

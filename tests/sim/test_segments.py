@@ -14,13 +14,11 @@ from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
 from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
 from offbeat.engines import recorder
-from offbeat.engines.events import RegisterRead, rows_of
+from offbeat.engines.events import EVENT, MIXED, TRANSMISSION, WRITE, RegisterRead, rows_of
 from offbeat.engines.sim.ahead.levels import ScheduledRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
-from offbeat.engines.summary import TraceSummary
-from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
-from offbeat.engines.trace import joined
+from offbeat.engines.trace import TraceSummary, joined
 from offbeat.experiments import jobs
 from offbeat.experiments.jobs import Job, time_segments
 from offbeat.experiments.runs import engines, run_many, run_one, simulator

@@ -22,7 +22,7 @@ from checkpoints import save
 
 from offbeat.algorithms import find
 from offbeat.core.vector import Vector
-from offbeat.engines.events import RegisterRead
+from offbeat.engines.events import TABLES, RegisterRead
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.enter import agent_context
 from offbeat.engines.live.node.faults import parse_fault
@@ -33,7 +33,6 @@ from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout
-from offbeat.engines.tables import TABLES
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment

@@ -17,6 +17,7 @@ from offbeat import SettingError, tasks
 from offbeat.core.system import devices, kernel, machine
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.sim.ahead import levels
+from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
@@ -121,7 +122,7 @@ def test_chunks_there_are_as_wide_as_memory_says(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = torch.zeros(650)
-    assert levels._widest(model, 5000) == levels.WIDEST
+    assert levels._widest(model, 5000) == WIDEST
     assert levels._widest(model.to(device), 5000) == 5000, "a level has one write of an agent"
     assert levels._widest(torch.zeros(1 << 20).to(device), 5000) == 64
     monkeypatch.setattr(devices, "CHUNK", 3 * 650 * 4 + 1)

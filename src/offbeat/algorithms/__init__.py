@@ -34,11 +34,9 @@ class Algorithm:
         options: name -> what an agent does without that option, and with it; both continue "an agent ..."
         scale_lr_by_n: whether the default learning rate is n times that of the others
         graph: whether the graph has to be undirected, and its weights symmetric too
-        vectors: models that an agent holds in a simulation, and those for each neighbour: an estimate of its
-            memory
-        free_running: whether it never waits, and gives its model to all its listeners at every gradient and
-            nothing else ever (see `offbeat.engines.sim.ahead.update_form`): then its timing is known before
-            any arithmetic
+        vectors: models that an agent of a simulation holds, and those for each neighbour: for its memory
+        free_running: whether it never waits, and only ever gives its model to all its listeners, at every
+            gradient: then its timing is known before any arithmetic (`offbeat.engines.sim.ahead.update_form`)
         user_defined: whether it is the user's own, and not in the table
     """
 
@@ -69,8 +67,7 @@ class Algorithm:
 
     def check(self, topology: Topology) -> None:
         """Raise SettingError if the published algorithm is not for this graph."""
-        directed = topology.graph.is_directed()
-        if directed and self.graph != "any":
+        if self.graph != "any" and topology.graph.is_directed():
             raise SettingError(
                 f"{self.name} needs an undirected graph; '{topology.name}' is directed. rfast takes directed "
                 "graphs."
@@ -78,12 +75,10 @@ class Algorithm:
         if self.graph == "symmetric" and not topology.symmetric:
             raise SettingError(
                 f"{self.name} needs symmetric weights, w_ij = w_ji, or it would minimise another objective; "
-                f"those of '{topology.name}' are not. Metropolis weights are (the default), and rfast takes "
-                "any."
+                f"those of '{topology.name}' are not. Metropolis weights are (the default), rfast takes any."
             )
 
     def new(self) -> Agent:
-        """A fresh agent."""
         return copy.deepcopy(self.prototype)
 
 
@@ -92,19 +87,18 @@ ALGORITHMS: dict[str, Algorithm] = {
     for row in (
         Algorithm(
             "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
-            needs="an undirected connected graph, symmetric weights", graph="symmetric", free_running=True,
-            vectors=(2.5, 0.0),
+            needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
+            free_running=True,
         ),
         Algorithm(
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
             waits_for="the answer of one random neighbour",
             needs="an undirected connected graph; with :atomic a bipartite one", graph="undirected",
-            note="biased towards the data of fast agents",
+            note="biased towards the data of fast agents", vectors=(2.5, 0.0),
             options={
                 "wait": ("averages while it computes", "computes, then averages and waits for the answer"),
                 "atomic": ("", "asks on one side of the graph only, so that every averaging is atomic"),
             },
-            vectors=(2.5, 0.0),
         ),
         Algorithm(
             "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
@@ -123,8 +117,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",
             "textbook; a baseline of arXiv:2505.10322", waits_for="everybody",
-            needs="nothing: its ring is 0..n-1 on any topology",
-            tolerates=frozenset({"loss"}),
+            needs="nothing: its ring is 0..n-1 on any topology", tolerates=frozenset({"loss"}),
             vectors=(4.0, 0.0),
             note="stands still when an agent is lost, and does not take one back: a ring with a hole has no "
             "sum",
@@ -142,23 +135,26 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
     Raises SettingError for an unknown name or option, ContractError for a class whose agents would share
     something.
     """
+    if isinstance(wanted, str):
+        return _named(wanted)
     if isinstance(wanted, Algorithm):
         ours = ALGORITHMS.get(wanted.name.partition(":")[0])
         if ours and type(ours.prototype) is type(wanted.prototype):
             return wanted
         check_class(wanted.prototype)
         return replace(wanted, user_defined=True)
-    if isinstance(wanted, type) and issubclass(wanted, Agent):
-        return find(wanted())
-    if isinstance(wanted, Agent):
-        check_class(wanted)
-        name = type(wanted).__name__.lower()
-        title = (type(wanted).__doc__ or name).strip().splitlines()[0]
-        return Algorithm(name, wanted, title, "the user's own", user_defined=True)
-    if not isinstance(wanted, str):
+    agent = wanted() if isinstance(wanted, type) and issubclass(wanted, Agent) else wanted
+    if not isinstance(agent, Agent):
         raise SettingError(
             f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}."
         )
+    check_class(agent)
+    name = type(agent).__name__.lower()
+    title = (type(agent).__doc__ or name).strip().splitlines()[0]
+    return Algorithm(name, agent, title, "the user's own", user_defined=True)
+
+
+def _named(wanted: str) -> Algorithm:
     name, colon, options = wanted.strip().lower().partition(":")
     if not name or (colon and not options):
         raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
@@ -175,15 +171,12 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
                 f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what "
                 f"'{wanted}' was; what {name} was without it is '{name}:{FORMER[name]}'."
             )
+        if not row.options:
+            raise SettingError(f"The algorithm {name} has no options; got '{wanted}'.")
         if option not in row.options:
-            raise (
-                unknown(f"option of {name}", option, row.options)
-                if row.options
-                else SettingError(f"The algorithm {name} has no options; got '{wanted}'.")
-            )
-    return replace(
-        row, name=f"{name}:{'+'.join(chosen)}", prototype=type(row.prototype)(**dict.fromkeys(chosen, True))
-    )
+            raise unknown(f"option of {name}", option, row.options)
+    agent = type(row.prototype)(**dict.fromkeys(chosen, True))
+    return replace(row, name=f"{name}:{'+'.join(chosen)}", prototype=agent)
 
 
 __all__ = ["ADPSGD", "ADSGD", "ALGORITHMS", "DSGD", "RFAST", "Algorithm", "AllReduceSGD", "find"]

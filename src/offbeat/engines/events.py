@@ -10,7 +10,14 @@ from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 
-from offbeat.engines.tables import EVENT
+EVENT = np.dtype(
+    [("time", "f8"), ("agent", "i4"), ("event", "i2"), ("source", "i4"), ("kind", "i2"), ("version", "i8"),
+     ("start", "f8"), ("end", "f8")]
+)  # fmt: skip
+WRITE = np.dtype([("time", "f8"), ("agent", "i4"), ("step", "i8")])
+MIXED = np.dtype([("write", "i8"), ("source", "i4"), ("version", "i8")])
+TRANSMISSION = np.dtype([("start", "f8"), ("end", "f8"), ("agent", "i4"), ("kind", "i2"), ("bytes", "i8")])
+TABLES = {"events": EVENT, "writes": WRITE, "mixed": MIXED, "transmissions": TRANSMISSION}
 
 
 class Started(NamedTuple):

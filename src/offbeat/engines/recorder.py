@@ -1,14 +1,41 @@
 """What an engine says while it runs, as a trace, or as the summary of one."""
 
+import struct
 from collections.abc import Iterable
+from typing import Any
 
-from offbeat.engines.events import LAYOUTS, Event
-from offbeat.engines.summary import TraceSummary
-from offbeat.engines.tables import EVENT, TABLES, Rows, packing
-from offbeat.engines.trace import Trace
+import numpy as np
+
+from offbeat.engines.events import EVENT, LAYOUTS, TABLES, Event
+from offbeat.engines.trace import Trace, TraceSummary
 
 PART = 65_536
 """Writes after which a recorder that keeps nothing gives up its rows."""
+
+_FORMATS = {"f8": "d", "i4": "i", "i2": "h", "i8": "q"}
+
+
+def packing(dtype: np.dtype[Any]) -> struct.Struct:
+    """How a row of such a table lies in memory: for single rows this is faster than an array."""
+    return struct.Struct("<" + "".join(_FORMATS[dtype[name].str[1:]] for name in dtype.names or ()))
+
+
+class Rows:
+    """A table that grows, packed row by row: millions of tuples would keep the garbage collector busy."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype, self._pack, self.packed = dtype, packing(dtype).pack, bytearray()
+
+    def append(self, *row: float) -> None:
+        self.packed += self._pack(*row)
+
+    def __len__(self) -> int:
+        return len(self.packed) // self.dtype.itemsize
+
+    def array(self) -> np.ndarray:
+        """A copy of what there is so far."""
+        return np.frombuffer(bytes(self.packed), self.dtype).copy()
+
 
 _pack = packing(EVENT).pack
 _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}

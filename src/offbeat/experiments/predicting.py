@@ -22,8 +22,7 @@ from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError
 from offbeat.core.system import devices
 from offbeat.engines.events import GradientDone, rows_of
-from offbeat.engines.summary import Staleness
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Staleness, Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.experiments.jobs import Job

@@ -23,8 +23,7 @@ from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS
 from offbeat.engines.sim.simulator import Simulator
-from offbeat.engines.summary import TraceSummary
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.jobs import LEVELS, Job, time_segments
 from offbeat.experiments.memory import refuse_too_large
 from offbeat.experiments.scoring import curve_point, final_scores, run_of

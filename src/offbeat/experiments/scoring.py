@@ -9,7 +9,7 @@ from torch import Tensor
 from offbeat.algorithms import Algorithm
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.simulator import final_bytes
-from offbeat.engines.summary import TraceSummary
+from offbeat.engines.trace import TraceSummary
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
 from offbeat.results.values import Curve

@@ -14,8 +14,7 @@ from typing import Any
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import Settings
 from offbeat.core.vector import Parts
-from offbeat.engines.summary import Staleness
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Staleness, Trace
 from offbeat.world.topology import Topology
 
 VERSION = version("offbeat")

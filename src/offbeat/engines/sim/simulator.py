@@ -18,8 +18,7 @@ from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EventByEvent, stacked
 from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
 from offbeat.engines.sim.links import Links
-from offbeat.engines.summary import TraceSummary
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology
 from offbeat.world.world import World

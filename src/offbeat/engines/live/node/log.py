@@ -21,8 +21,8 @@ import numpy as np
 
 from offbeat.core.errors import DiskError
 from offbeat.core.system.reading import content, reading
-from offbeat.engines.recorder import Recorder
-from offbeat.engines.tables import TABLES, WRITE, packing
+from offbeat.engines.events import TABLES, WRITE
+from offbeat.engines.recorder import Recorder, packing
 from offbeat.engines.trace import Trace, in_order
 
 MAGIC, EARLIER = b"ofbL", b"lbfo"

@@ -26,8 +26,8 @@ from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
 from offbeat.engines.sim.ahead.update_form import GRADIENT, UpdateForm
-from offbeat.engines.summary import TraceSummary
-from offbeat.engines.trace import Trace, joined
+from offbeat.engines.sim.executors import WIDEST
+from offbeat.engines.trace import Trace, TraceSummary, joined
 from offbeat.tasks.task import Task
 
 Draw = Callable[[int], np.ndarray]
@@ -38,9 +38,6 @@ these."""
 
 BLOCK = 16_384, 8
 """Writes for which minibatches are drawn at a time: at least so many, and so many for each agent."""
-
-WIDEST = 256
-"""Gradients in one call of torch, at most: wider batches leave the caches."""
 
 NARROW = 16
 """Of compiled gradients: those of a chunk are to stay in the caches until they are mixed."""

@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.engines.events import GradientDone, RegisterRead, Started, fill
-from offbeat.engines.tables import EVENT, MIXED, TRANSMISSION, WRITE
+from offbeat.engines.events import (
+    EVENT,
+    MIXED,
+    TRANSMISSION,
+    WRITE,
+    GradientDone,
+    RegisterRead,
+    Started,
+    fill,
+)
 from offbeat.engines.trace import Trace
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
