@@ -144,7 +144,7 @@ def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
     replay = Replay(
         trace, build("ring", 4), find(algorithm).new, lambda: counted,
         lambda i, life: python_stream(0, Purpose.ALGORITHM, i, life), task.initial(),
-        lambda i, k, x: evaluate(task, {i: (x.parts, np.zeros(0))})[i],
+        lambda i, k, x: evaluate(task, i, x, np.zeros(0)),
     )  # fmt: skip
     with one_thread():
         replay.run()

@@ -12,7 +12,7 @@ from offbeat.algorithms import find
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, stream
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import EXECUTORS
+from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Observer, Simulator
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology, build
@@ -51,7 +51,7 @@ def started(
         build(topology, task.agents),
         task,
         world or World(),
-        EXECUTORS[how](task),
+        Executor(task, EXECUTORS[how]),
         returns="return" in row.tolerates,
         checker=Checker(pickle_every=20) if check else None,
         observers=observers,

@@ -95,7 +95,7 @@ def _experiment(trace: Trace, s: RunSettings, program: ExperimentProgram) -> Rep
     minibatches = _Minibatches(p.task, p.seed)
 
     def gradient(i: int, k: int, x: Vector) -> Vector:
-        return evaluate(p.task, {i: (x.parts, minibatches(i, k))})[i]
+        return evaluate(p.task, i, x, minibatches(i, k))
 
     return Replay(
         trace, p.topology, find(s.algorithm).new, lambda: SGD(program.lr),

@@ -21,7 +21,7 @@ from offbeat.engines.sim.ahead.levels import Levels, ScheduledRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import EXECUTORS
+from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.jobs import LEVELS, Job, time_segments
@@ -136,7 +136,7 @@ def simulator(job: Job) -> Simulator:
     """The simulator of one run, ready to start; batched, unless the job names another of its executors."""
     setup, spec = job.setup, job.spec
     how = job.executor if job.executor in EXECUTORS else "batched"
-    world = (setup.topology, setup.task, setup.world, EXECUTORS[how](setup.task))
+    world = (setup.topology, setup.task, setup.world, Executor(setup.task, EXECUTORS[how]))
     rule, checker = partial(job.rule, job.lr), Checker() if job.check else None
     returns = "return" in spec.tolerates
     return Simulator(spec.new, rule, *world, returns=returns, checker=checker, keep_trace=job.keep_trace)

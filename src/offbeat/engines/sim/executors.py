@@ -16,12 +16,20 @@ WIDEST = 256
 """Gradients in one call, at most: wider batches leave the caches."""
 
 
-class EventByEvent:
-    """One gradient at a time, when it is due. The oracle: the others must agree with it."""
+EXECUTORS = {"batched": True, "event-by-event": False}
+"""Whether gradients are evaluated together."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+
+class Executor:
+    """When a gradient is due that is not known yet, evaluates all that have been started, in one call.
+
+    Or only that one, if they are not evaluated together: this is the oracle, with which the other must agree.
+    """
+
+    def __init__(self, task: Task, together: bool) -> None:
+        self.task, self.together = task, together
         self.open: dict[int, tuple[Parts, np.ndarray]] = {}
+        self.known: dict[int, tuple[Parts, int]] = {}
 
     def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
         """The agent starts a gradient at x on this minibatch."""
@@ -30,43 +38,24 @@ class EventByEvent:
     def cancel(self, agent: int) -> None:
         """The agent died."""
         self.open.pop(agent, None)
-
-    def resolve(self, agent: int) -> Vector:
-        """The agent's gradient is due."""
-        return evaluate(self.task, {agent: self.open.pop(agent)})[agent]
-
-
-class Batched(EventByEvent):
-    """When a gradient is due that is not known yet, evaluate all that have been started, in one call."""
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        self.known: dict[int, tuple[Parts, int]] = {}
-
-    def cancel(self, agent: int) -> None:
-        super().cancel(agent)
         self.known.pop(agent, None)
 
     def resolve(self, agent: int) -> Vector:
+        """The agent's gradient is due."""
         if agent not in self.known:
-            todo = list(self.open)
-            for at in range(0, len(todo), WIDEST):
-                some = todo[at : at + WIDEST]
-                gradients = _gradients(self.task, {i: self.open[i] for i in some})
+            due = list(self.open) if self.together else [agent]
+            for at in range(0, len(due), WIDEST):
+                some = {i: self.open.pop(i) for i in due[at : at + WIDEST]}
+                gradients = _gradients(self.task, some)
                 self.known |= {i: (gradients, row) for row, i in enumerate(some)}
-            self.open.clear()
         gradients, row = self.known.pop(agent)
         # one by one: a thousand at once wake the garbage collector
         return Vector(tuple([g[row] for g in gradients]))
 
 
-EXECUTORS = {"batched": Batched, "event-by-event": EventByEvent}
-
-
-def evaluate(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> dict[int, Vector]:
-    """The gradients of several agents in one call of the task."""
-    gradients = _gradients(task, requests)
-    return {agent: Vector(tuple(g[row] for g in gradients)) for row, agent in enumerate(requests)}
+def evaluate(task: Task, agent: int, x: Vector, sample: np.ndarray) -> Vector:
+    """One gradient."""
+    return Vector(tuple(g[0] for g in _gradients(task, {agent: (x.parts, sample)})))
 
 
 def _gradients(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> Parts:

@@ -1,9 +1,9 @@
 """The clock of a simulation: a heap of events.
 
-Events are ordered by (time, wave, priority, number). Within one instant come faults, deliveries, alarms,
-then gradients, all that were scheduled before the instant began (wave 0); then, in the same order, what
-those cause at the same instant (wave 1), and so on. So agents that work in lockstep read before any of
-them is heard, and a message that takes no time arrives before the next gradient.
+Events are ordered by (time, wave, priority, number). Within one instant come faults, deliveries, alarms, then
+gradients, all that were scheduled before it began (wave 0); then, in the same order, what those cause at the
+same instant (wave 1), and so on. So agents that work in lockstep read before any of them is heard, and a
+message that takes no time arrives before the next gradient.
 """
 
 import math
@@ -54,10 +54,8 @@ class Heap:
     def standstill(self, waiting: int, stepped: bool) -> str | None:
         """From when on nothing happens any more; None if something is scheduled for an agent that lives.
 
-        Args:
-            waiting: versions of registers that nobody has read
-            stepped: whether any agent ever made a step; where none died either, the algorithm's first
-                handlers are to blame
+        waiting: versions of registers that nobody has read. Where nobody stepped, or died, the algorithm's
+        first handlers are to blame.
         """
         for time, _, priority, _, agent, begun, _, _ in self.events:
             if time < math.inf and (begun == self.incarnation[agent] or priority == FAULT):

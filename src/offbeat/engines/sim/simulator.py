@@ -15,7 +15,7 @@ from offbeat.engines.handler_step import Actor, Engine
 from offbeat.engines.outbox import Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import EventByEvent, stacked
+from offbeat.engines.sim.executors import Executor, stacked
 from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
 from offbeat.engines.sim.links import Links
 from offbeat.engines.trace import Trace, TraceSummary
@@ -43,7 +43,7 @@ class Simulator(Engine):
 
     def __init__(
         self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], topology: Topology, task: Task,
-        world: World, executor: EventByEvent, returns: bool = True, checker: Checker | None = None,
+        world: World, executor: Executor, returns: bool = True, checker: Checker | None = None,
         observers: Sequence[Observer] = (), keep_trace: bool = True,
     ) -> None:  # fmt: skip
         n, seed = topology.n, world.seed

@@ -63,7 +63,7 @@ def _train(
     faults = context.faults()
     # What is used for the first time takes longer, which is no part of the emulated world: before the clock
     # begins.
-    evaluate(task, {me: (initial.parts, task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])})
+    evaluate(task, me, initial, task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])
     try:
         driver.join()
         x = begin(driver, context, initial) if state is None else driver.resume(state)
@@ -71,7 +71,7 @@ def _train(
         while True:
             asked += 1
             done = driver.clock.now() + compute_time()
-            g = evaluate(task, {me: (x.parts, minibatch())})[me]
+            g = evaluate(task, me, x, minibatch())
             time.sleep(max(0.0, min(done, setup.until) - driver.clock.now()) * driver.clock.unit)
             faults.before_step(driver.actor.steps)
             x = driver.step(driver.guard.gradient(g, driver.actor.steps + 1))

@@ -4,8 +4,7 @@ The level of a write is one more than the highest level among the models that it
 can be made at once: their gradients in one call of the task, their linear forms in one call of `kernel.rows`.
 Versions of models lie in one pool, a row each; nothing is copied for a message, and a row is used again once
 the last write that mixes it is made. Writes are taken in windows of time, so the pool holds what lives and
-one window. The timetable of a long run comes in segments; rows that the next segment mixes stay where they
-are.
+one window. The timetable of a long run comes in segments; rows that the next one mixes stay where they are.
 
 Several runs, of other seeds or learning rates, are made side by side: a disjoint union, whose levels are
 wider. What a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
@@ -33,14 +32,12 @@ from offbeat.tasks.task import Task
 Draw = Callable[[int], np.ndarray]
 
 WINDOW = 384, 2048
-"""Writes that are levelled at a time, and rows of the pool beyond those that live: one an agent, but within
-these."""
+"""Writes that are levelled at a time, and rows of the pool for them: one an agent, but within these."""
 
 BLOCK = 16_384, 8
 """Writes for which minibatches are drawn at a time: at least so many, and so many for each agent."""
-
 NARROW = 16
-"""Of compiled gradients: those of a chunk are to stay in the caches until they are mixed."""
+"""Compiled gradients in a chunk: they are to stay in the caches until they are mixed."""
 
 
 class Levels:
@@ -104,21 +101,18 @@ class Levels:
         there, deaths = int(np.count_nonzero(self._carried)), np.bincount(last, minlength=total + 1)[:total]
         alive = there + int((np.arange(1, total + 1) - np.cumsum(deaths)).max(initial=0))
         self._window_size = min(max(int(self._agents[-1]), WINDOW[0]), WINDOW[1], max(total, 1))
-        self._make_room(1 + self._widest + alive + self._window_size)
+        self.rows = max(1 + self._widest + alive + self._window_size, len(self.pool))
+        if self.rows > len(self.pool):  # what there is stays where it is
+            if self.runs[0].more:  # the next segment may need more; what is not touched takes no memory
+                self.rows += self.rows // 8
+            pool = _empty(self.rows, self.pool)
+            pool[: len(self.pool)] = self.pool
+            self.pool = pool
         taken = np.zeros(self.rows, dtype=np.bool_)
         taken[: 1 + self._widest] = taken[self._carried] = True
         free, given_back = np.flatnonzero(~taken)[::-1], np.zeros(there, dtype=np.int64)
         self._left, self._freed, self._free = len(free), 0, np.concatenate([free, given_back])
         self._scratch = np.arange(1, 1 + self._widest)
-
-    def _make_room(self, rows: int) -> None:
-        """A pool of at least so many rows; what there is stays where it is."""
-        self.rows = max(rows, len(self.pool))
-        if self.rows > len(self.pool):
-            if self.runs[0].more:  # the next segment may need more; what is not touched takes no memory
-                self.rows += self.rows // 8
-            before, self.pool = self.pool, _empty(self.rows, self.pool)
-            self.pool[: len(before)] = before
 
     def run(self, until: float) -> None:
         """All writes up to that time. Raises NoTimetable where only the simulator can tell how it goes on."""
@@ -157,9 +151,9 @@ class Levels:
         bounds = np.flatnonzero(np.diff(level[order - low])) + 1
         self._left -= high - low
         self._slot[order] = out = self._free[self._left : self._left + high - low].copy()
-        rows, agents = self._slot[self._own[order]], self._agent[order]
-        samples = self._samples[order]
-        chunks = _chunks([0, *bounds.tolist(), high - low], self._widest)
+        rows, agents, samples = self._slot[self._own[order]], self._agent[order], self._samples[order]
+        ends = pairwise([0, *bounds.tolist(), high - low])
+        chunks = np.array([*(at for a, b in ends for at in range(a, b, self._widest)), high - low])
         within = np.arange(high - low) - np.repeat(chunks[:-1], np.diff(chunks))
         which, at = ranges(self._form[agents], self._form[agents + 1])
         columns = self._columns[at]
@@ -333,8 +327,3 @@ def _levels(terms: Ints, first: Ints, low: int, high: int) -> Ints:
                 highest = level[source] + 1
         level[write], at = highest, end
     return np.array(level, dtype=np.int64)
-
-
-def _chunks(bounds: list[int], widest: int) -> Ints:
-    inner = [at for low, high in pairwise(bounds) for at in range(low, high, widest)]
-    return np.array([*inner, bounds[-1]], dtype=np.int64)
