@@ -47,7 +47,7 @@ def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], TraceSummary]:
     for end in ends:
         table = schedule.segment(end, more=end < ends[-1])
         made.append(table.trace(since, end, "Model", SIZE))
-        summary.add(made[-1].kinds, made[-1].tables)
+        summary.add(made[-1])
         summary.forget(table.oldest)
         since = end
     return made, summary
@@ -279,7 +279,7 @@ def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(
     whole, some = made
     summary = TraceSummary(whole.agents)
     for k, part in enumerate(some):
-        summary.add(part.kinds, part.tables)
+        summary.add(part)
         if forget:
             later = joined([*some[k + 1 :], whole])
             rows = later.mixed[: sum(len(each.mixed) for each in some[k + 1 :])]

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat import SGD, Agent, Delay, Quadratic, World
+from offbeat import SGD, Agent, Delay, Quadratic, Vector, World
 from offbeat.algorithms import find
+from offbeat.core.agent import Effect
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, stream
+from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
-from offbeat.engines.sim.simulator import Observer, Simulator
+from offbeat.engines.sim.simulator import Simulator
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology, build
 
@@ -22,6 +24,20 @@ ALL = (
     "allreduce",
 )  # fmt: skip
 LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
+
+Observer = Callable[[float, int, Vector], None]
+"""Called after every write of a model with (time, agent, model)."""
+
+
+class Observed(Simulator):
+    """Tells whoever wants to know of every write."""
+
+    observers: Sequence[Observer] = ()
+
+    def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:
+        super().record(actor, effects, mixed, refused)
+        for observer in self.observers if mixed is not None else ():
+            observer(self.heap.now, actor.me, actor.model)
 
 
 def quadratic(n: int = 9, d: int = 3, seed: int = 0, equal: bool = False, noise: float = 0.0) -> Quadratic:
@@ -45,7 +61,7 @@ def started(
     """A simulator that has started; `run(until)` it."""
     row = find(algorithm)
     task = task or quadratic()
-    sim = Simulator(
+    sim = Observed(
         row.new,
         lambda: rule(lr),
         build(topology, task.agents),
@@ -54,9 +70,9 @@ def started(
         Executor(task, EXECUTORS[how]),
         returns="return" in row.tolerates,
         checker=Checker(pickle_every=20) if check else None,
-        observers=observers,
         **options,
     )
+    sim.observers = observers
     sim.start()
     return sim
 

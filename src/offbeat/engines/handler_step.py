@@ -26,13 +26,13 @@ from offbeat.core.vector import Scope, Stamp, Vector, finite
 from offbeat.engines.events import HANDLERS, Event, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 
+Mixed = Sequence[Stamp] | None
+"""The versions of others that entered what was written; None if nothing was."""
+
 
 class Engine(Protocol):
-    """What every engine does in its own way.
-
-    Attributes:
-        blames: errors that are the algorithm's, if they come up in a handler step
-        scope: knows what a handler builds
+    """What every engine does in its own way. Errors that it blames are the algorithm's; `scope` knows what a
+    handler builds.
     """
 
     blames: type[Exception]
@@ -42,12 +42,10 @@ class Engine(Protocol):
         """Have what the handler built evaluated."""
         self.scope.settle()
 
-    def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
-        """Record a write, into which these versions of others entered."""
-
-    def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
-        """All is recorded, nothing performed. refused: the new model was not finite: it is the former one."""
-        return
+    def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:
+        """Record a write, if there was one. The event is recorded, nothing performed. refused: the new model
+        was not finite: it is the former one.
+        """
 
     def compute(self, actor: Actor, x: Vector) -> None:
         """Start a gradient at x."""
@@ -59,9 +57,8 @@ class Engine(Protocol):
 
 
 class SkipNotFinite:
-    """The rule for numbers that are not finite. It looks at the numbers alone, so a replay does the same.
-
-    A gradient counts as zero before the algorithm sees it; a model that was written takes its former value.
+    """A gradient that is not finite counts as zero before the algorithm sees it; a model that was written
+    takes its former value. To look at the numbers alone is enough, so a replay does the same.
     """
 
     def refuses(self, tensors: Iterable[Tensor], step: int, what: Callable[[], str]) -> bool:
@@ -69,7 +66,6 @@ class SkipNotFinite:
         return not finite(tensors)
 
     def gradient(self, g: Vector, step: int) -> Vector:
-        """The gradient, or zero in its place."""
         return zero(g) if self.refuses(g.parts, step, lambda: "the gradient") else g
 
     def restores(self, model: Vector, former: Vector, step: int) -> bool:
@@ -128,11 +124,9 @@ class Actor:
         if wrote and self._guard is not None and self._guard.restores(model, former, self.steps):
             refused, effects = True, [effect for effect in effects if not isinstance(effect, Publish)]
         self._record(event)
-        if wrote:
-            self.model = model
-            stamps = {v.stamp for v in entered if v.stamp is not None and v.stamp.agent != self.me}
-            engine.wrote(self, sorted(stamps))
-        engine.recorded(self, effects, refused)
+        self.model = model
+        stamps = {v.stamp for v in entered if v.stamp is not None and v.stamp.agent != self.me}
+        engine.record(self, effects, sorted(stamps) if wrote else None, refused)
         for effect in effects:
             if isinstance(effect, Compute):
                 self.at = _fixed(effect.x)
@@ -140,7 +134,9 @@ class Actor:
             elif isinstance(effect, Alarm):
                 engine.alarm(self, effect.after, effect.name)
             elif effect.to:
-                message = _given(effect.message) if late else effect.message
+                message = effect.message
+                if late:
+                    message = replace(message, **{name: _fixed(v) for name, v in vectors(message).items()})
                 engine.give(self, type(effect), effect.to, message)
 
     def _stamped(self, effects: list[Effect]) -> bool:
@@ -179,7 +175,3 @@ class Actor:
 def _fixed(v: Vector) -> Vector:
     """A vector that is given away: its value now, if it moves on with a register."""
     return Vector(v.parts, v.stamp) if v.late else v
-
-
-def _given(message: Message) -> Message:
-    return replace(message, **{name: _fixed(v) for name, v in vectors(message).items()})

@@ -40,10 +40,8 @@ class Transmission:
 
 @dataclass
 class Outbox:
-    """The queue of one sender.
-
-    Mail keeps its order. A register that is still waiting is replaced, and keeps its place; an
-    accumulator that is still waiting is added to.
+    """The queue of one sender. Mail keeps its order. A register that is still waiting is replaced, and keeps
+    its place; an accumulator that is still waiting is added to.
     """
 
     queue: deque[Transmission] = field(default_factory=deque)
@@ -53,8 +51,7 @@ class Outbox:
     def put(self, item: Transmission) -> None:
         if item.medium is not Send:
             key = (item.medium, item.register, item.incarnations)
-            older = self.waiting.get(key)
-            if older is not None:
+            if older := self.waiting.get(key):
                 newest_wins = item.medium is Publish
                 older.message = item.message if newest_wins else added(older.message, item.message)
                 return
@@ -62,10 +59,8 @@ class Outbox:
         self.queue.append(item)
 
     def take(self) -> Transmission | None:
-        if not self.queue:
-            return None
-        item = self.queue.popleft()
-        if item.medium is not Send:
+        item = self.queue.popleft() if self.queue else None
+        if item is not None and item.medium is not Send:
             del self.waiting[item.medium, item.register, item.incarnations]
         return item
 

@@ -77,7 +77,7 @@ class Recorder:
         trace = self.trace()
         if self.summary is None:
             return trace
-        self.summary.add(trace.kinds, trace.tables)
+        self.summary.add(trace)
         self.clear()
         return self.summary
 

@@ -9,8 +9,8 @@ Tables in the order in which things happened; the digest is over all of them.
 - `transmissions`: start, end, agent, kind (the number of the message type), bytes
 
 The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same
-instant share one k. The r-th version of a model is the one that its agent's r-th write made; 0 is the initial
-one.
+instant share one k. The r-th version of a model is that of its agent's r-th write, 0 the initial one; s_ij^k
+is the smaller of k and the k of the write that ended the mixed version.
 """
 
 from __future__ import annotations
@@ -51,11 +51,7 @@ class Staleness:
 
 
 class TraceSummary:
-    """What is reported of the parts so far; `writes`: how many they have.
-
-    The global iteration k counts instants at which some model was written; s_ij^k is the smaller of k and the
-    k of the write that ended the mixed version.
-    """
+    """What is reported of a trace, found part by part: they need not be held. They have so many `writes`."""
 
     def __init__(self, agents: int) -> None:
         self.agents, self.kinds, self.writes = agents, tuple[str, ...](), 0
@@ -66,14 +62,13 @@ class TraceSummary:
         self._ks = [array("q") for _ in range(agents)]  # k of every agent's writes, but for its first ones
         self._forgotten = [0] * agents
 
-    def add(self, kinds: tuple[str, ...], tables: Mapping[str, np.ndarray]) -> None:
-        """The next part: its tables, and all kinds of messages so far."""
+    def add(self, part: Trace) -> None:
+        """The next part, with all kinds of messages so far."""
         for name, sha in self._hashes.items():
-            sha.update(np.ascontiguousarray(tables[name]).view(np.uint8).data)
-        if len(kinds) > len(self.kinds):
-            self.kinds = kinds
-        self._heard |= len(rows_of(tables["events"], RegisterRead)) > 0
-        now, then = self.selected(tables["writes"], tables["mixed"])
+            sha.update(np.ascontiguousarray(part.tables[name]).view(np.uint8).data)
+        self.kinds = max(self.kinds, part.kinds, key=len)
+        self._heard |= len(rows_of(part.events, RegisterRead)) > 0
+        now, then = self.selected(part.writes, part.mixed)
         self._age = max(self._age, int((now - then).max(initial=0)))
 
     def forget(self, oldest: Sequence[int] | np.ndarray) -> None:
@@ -118,15 +113,13 @@ class TraceSummary:
         order, begin = _by_agent(mixed["source"], self.agents)
         for i in np.flatnonzero(np.diff(begin)).tolist():
             rows = order[begin[i] : begin[i + 1]]
-            then[rows] = np.minimum(now[rows], self._ended(i, mixed["version"][rows]))
+            ks, place = (
+                np.frombuffer(self._ks[i], dtype=np.int64),
+                mixed["version"][rows] - self._forgotten[i],
+            )
+            ended = place < len(ks)
+            then[rows[ended]] = np.minimum(now[rows[ended]], ks[place[ended]])
         return now, then
-
-    def _ended(self, agent: int, version: np.ndarray) -> np.ndarray:
-        """k of the write that ended each of these versions of an agent's model; later where none has."""
-        ks, place = np.frombuffer(self._ks[agent], dtype=np.int64), version - self._forgotten[agent]
-        ended, k = place < len(ks), np.full(len(place), self._k + 1)
-        k[ended] = ks[place[ended]]
-        return k
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +176,8 @@ class Trace:
         return self.summary().digest(*more)
 
     def summary(self) -> TraceSummary:
-        """What is reported of it."""
         summary = TraceSummary(self.agents)
-        summary.add(self.kinds, self.tables)
+        summary.add(self)
         return summary
 
     def save(self, path: str | os.PathLike[str]) -> None:

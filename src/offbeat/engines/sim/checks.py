@@ -13,6 +13,7 @@ from torch import Tensor
 
 from offbeat.core.agent import Agent, Alarm, Compute, Effect
 from offbeat.core.errors import ContractError
+from offbeat.core.vector import Vector
 from offbeat.engines.outbox import vectors
 
 
@@ -45,7 +46,11 @@ class Checker:
         if size != self.sizes.setdefault(agent.me, size):
             raise ContractError(f"its model has {size} numbers now; it began with {self.sizes[agent.me]}.")
         for effect in effects:
-            self._watch(effect)
+            if isinstance(effect, Compute):
+                self._watch("compute", effect.x)
+            elif not isinstance(effect, Alarm):
+                for name, v in vectors(effect.message).items():
+                    self._watch(f"{type(effect.message).__name__}.{name}", v)
         self.handlers += 1
         closely = self.handlers % self.pickle_every == 0
         for what, tensor, version, value in self.given:
@@ -61,16 +66,8 @@ class Checker:
             except Exception as error:  # whatever it is: it may come from the agent's own methods
                 raise ContractError(f"it cannot be pickled: {error} (promise e).") from error
 
-    def _watch(self, effect: Effect) -> None:
-        if isinstance(effect, Alarm):
-            return
-        if isinstance(effect, Compute):
-            inside = {"compute": effect.x}
-        else:
-            kind = type(effect.message).__name__
-            inside = {f"{kind}.{name}": v for name, v in vectors(effect.message).items()}
-        for what, v in inside.items():
-            self.given += [(what, part, part._version, part.clone()) for part in v.parts]
+    def _watch(self, what: str, v: Vector) -> None:
+        self.given += [(what, part, part._version, part.clone()) for part in v.parts]
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -14,12 +14,12 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
-from offbeat.core.agent import Accumulate, Agent, Message, Send
+from offbeat.core.agent import Accumulate, Agent, Effect, Message, Send
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
-from offbeat.core.vector import Parts, Scope, Stamp, Vector
+from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
-from offbeat.engines.handler_step import Actor, Engine, SkipNotFinite
+from offbeat.engines.handler_step import Actor, Engine, Mixed, SkipNotFinite
 from offbeat.engines.outbox import LateBound, Medium, vectors
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.executors import stacked
@@ -230,8 +230,10 @@ class Replay(Engine):
 
     # -- the handler step ----------------------------------------------------------------------------
 
-    def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
+    def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:
         i = actor.me
+        if mixed is None:
+            return
         self.recorder.write(next(self.write_times[i], actor.agent.now), i, actor.steps, mixed)
         if (i, actor.version) in self.wanted:
             self.donated[i, actor.version] = actor.model, actor.agent.round

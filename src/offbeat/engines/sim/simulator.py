@@ -9,9 +9,9 @@ from offbeat.core.agent import Agent, Effect, Message
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
-from offbeat.core.vector import Parts, Scope, Stamp, Vector
+from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
-from offbeat.engines.handler_step import Actor, Engine
+from offbeat.engines.handler_step import Actor, Engine, Mixed
 from offbeat.engines.outbox import Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
@@ -23,9 +23,6 @@ from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
-Observer = Callable[[float, int, Vector], None]
-"""Called after every write of a model with (time, agent, model)."""
-
 
 class Simulator(Engine):
     """Runs one algorithm on one task in one world.
@@ -34,7 +31,6 @@ class Simulator(Engine):
         new_agent, new_rule: make one agent's algorithm and its local rule
         returns: whether this algorithm takes crashed agents back
         checker: holds both sides to the contract (for tests)
-        observers: are told of every write
         keep_trace: whether to hold the trace; without, only what is reported of it is found
         alive: the living
     """
@@ -44,13 +40,12 @@ class Simulator(Engine):
     def __init__(
         self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], topology: Topology, task: Task,
         world: World, executor: Executor, returns: bool = True, checker: Checker | None = None,
-        observers: Sequence[Observer] = (), keep_trace: bool = True,
+        keep_trace: bool = True,
     ) -> None:  # fmt: skip
         n, seed = topology.n, world.seed
         world.check(n)
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
-        self.new_agent, self.new_rule, self.returns = new_agent, new_rule, returns
-        self.checker, self.observers = checker, observers
+        self.new_agent, self.new_rule, self.returns, self.checker = new_agent, new_rule, returns, checker
         self.recorder = Recorder(n, None if keep_trace else TraceSummary(n))
         self.heap, self.scope, self.alive = Heap(n), Scope(), frozenset(range(n))
         initial = task.initial()
@@ -93,7 +88,6 @@ class Simulator(Engine):
             self.heap.run(until)
 
     def stalled(self) -> str | None:
-        """From when on nothing will ever happen again, if that is so."""
         return self.heap.standstill(sum(map(len, self.links.arrived)), any(self.steps))
 
     @property
@@ -106,11 +100,9 @@ class Simulator(Engine):
         return [actor.steps for actor in self.actors]
 
     def counts(self) -> tuple[int, int, int]:
-        """Gradients applied, transmissions and their bytes, so far."""
         return sum(self.steps), self.links.messages, self.links.bytes_sent
 
     def traced(self) -> Trace | TraceSummary:
-        """What happened so far: the trace, or what is left of it."""
         return self.recorder.traced()
 
     def stacked(self) -> Parts:
@@ -119,12 +111,9 @@ class Simulator(Engine):
 
     # -- the handler step --------------------------------------------------------------------------
 
-    def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
-        self.recorder.write(self.heap.now, actor.me, actor.steps, mixed)
-        for observer in self.observers:
-            observer(self.heap.now, actor.me, actor.model)
-
-    def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
+    def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:
+        if mixed is not None:
+            self.recorder.write(self.heap.now, actor.me, actor.steps, mixed)
         if self.checker is not None:
             self.checker.handled(actor.agent, effects)
 

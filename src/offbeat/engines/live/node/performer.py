@@ -16,9 +16,9 @@ from offbeat.core.agent import Agent, Effect, Message, Publish
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import pin
 from offbeat.core.system import kernel
-from offbeat.core.vector import Scope, Stamp, Vector
+from offbeat.core.vector import Scope, Vector
 from offbeat.engines.events import Event, RegisterMoved
-from offbeat.engines.handler_step import Actor
+from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.live.node.guard import IGNORE, Guard
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.send_queue import SendQueue
@@ -116,13 +116,12 @@ class Performer:
         self._placed = self._place(effects, wrote)
         self.scope.settle(self._torn)
 
-    def wrote(self, actor: Actor, mixed: Sequence[Stamp]) -> None:
-        self.log.rows.write(self.clock.now(), self.me, actor.steps, mixed)
-        self.log.flush()
-        if self.transport is not None:
-            self.transport.row[Row.STEPS], self.transport.row[Row.WRITES] = actor.steps, actor.version
-
-    def recorded(self, actor: Actor, effects: Sequence[Effect], refused: bool) -> None:
+    def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:
+        if mixed is not None:
+            self.log.rows.write(self.clock.now(), self.me, actor.steps, mixed)
+            self.log.flush()
+            if self.transport is not None:
+                self.transport.row[Row.STEPS], self.transport.row[Row.WRITES] = actor.steps, actor.version
         if effects:
             self.log.flush()  # without effects, what nobody can see waits for what somebody will
         if not refused:

@@ -254,7 +254,7 @@ class ScheduledRun:
             if self._keep_trace:
                 self._parts.append(part)
             else:
-                self._summary.add(part.kinds, part.tables)
+                self._summary.add(part)
 
 
 class _Samples:
