@@ -421,5 +421,5 @@ def test_a_register_that_moves_on_while_a_handler_reads_it_is_logged(tmp_path: P
     for version in range(2, 6):
         publish(version)
     assert reader.vectors[0].parts[0].tolist() == [5.0]
-    (moved,) = rows_of(log.rows.events.array(), RegisterMoved)
+    (moved,) = rows_of(log.rows.trace().events, RegisterMoved)
     assert (moved["source"], moved["version"]) == (1, 5)

@@ -32,10 +32,6 @@ class Rows:
     def __len__(self) -> int:
         return len(self.packed) // self.dtype.itemsize
 
-    def array(self) -> np.ndarray:
-        """A copy of what there is so far."""
-        return np.frombuffer(bytes(self.packed), self.dtype).copy()
-
 
 _pack = packing(EVENT).pack
 _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}
@@ -87,5 +83,6 @@ class Recorder:
             rows.packed.clear()
 
     def trace(self) -> Trace:
-        """The rows that there are, as arrays."""
-        return Trace(self.agents, tuple(self.kinds), *(rows.array() for rows in self.tables))
+        """The rows that there are."""
+        tables = (np.frombuffer(bytes(rows.packed), rows.dtype).copy() for rows in self.tables)
+        return Trace(self.agents, tuple(self.kinds), *tables)

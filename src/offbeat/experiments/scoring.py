@@ -8,7 +8,6 @@ from torch import Tensor
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.vector import Parts
-from offbeat.engines.sim.simulator import final_bytes
 from offbeat.engines.trace import TraceSummary
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
@@ -56,11 +55,12 @@ def run_of(
         rest: the other fields of `Run`
     """
     updates, messages, sent = counts
+    digest = summary.digest(*(part.numpy().tobytes() for part in models))
     named: dict[str, Any] = {"algorithm": spec.name, "lr": lr, "seed": setup.seed}
     return Run(
         **named, settings=setup.settings | named | asked, measure=setup.task.measure, curve=curve,
         final=final, time_to_target=reached(setup, curve), updates=updates, messages=messages,
-        megabytes=sent / 1e6, staleness=summary.staleness(), digest=summary.digest(final_bytes(models)),
+        megabytes=sent / 1e6, staleness=summary.staleness(), digest=digest,
         topology=setup.topology, models=models, **rest,
     )  # fmt: skip
 

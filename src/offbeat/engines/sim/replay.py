@@ -61,10 +61,8 @@ class Replay(Engine):
     """Runs a trace again.
 
     Attributes:
-        new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in one of
-            its incarnations
+        new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in a life
         initial: the model that all start from
-        gradient: evaluates gradients
         skips: whether updates that are not finite were skipped (see `handler_step.SkipNotFinite`)
     """
 
@@ -127,7 +125,6 @@ class Replay(Engine):
     # -- events ------------------------------------------------------------------------------------
 
     def _ready(self, event: events.Event) -> bool:
-        """Whether what it carries has been produced."""
         if isinstance(event, events.Rejoined):
             return (event.donor, event.version) in self.donated
         if not isinstance(event, events.Heard):
@@ -220,12 +217,11 @@ class Replay(Engine):
     # -- what was sent -------------------------------------------------------------------------------
 
     def _letters(self, event: events.Heard) -> deque[Message]:
-        """The mail for the agent, of what it takes for the sender's present incarnation."""
+        """The mail of what the agent takes for the sender's present incarnation."""
         i, each = event.agent, self.agents[event.agent]
         return self.agents[event.source].mail[each.known.get(event.source, 1), i, each.incarnation]
 
     def _versions(self, event: events.Heard) -> dict[int, Message]:
-        """The versions of a register that may be read."""
         return self.agents[event.source].published[self.trace.kinds[event.kind], event.agent]
 
     # -- the handler step ----------------------------------------------------------------------------

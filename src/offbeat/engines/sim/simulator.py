@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
-
 from offbeat.core.agent import Agent, Effect, Message
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
@@ -30,9 +28,8 @@ class Simulator(Engine):
     Attributes:
         new_agent, new_rule: make one agent's algorithm and its local rule
         returns: whether this algorithm takes crashed agents back
-        checker: holds both sides to the contract (for tests)
+        checker: holds both sides to the contract
         keep_trace: whether to hold the trace; without, only what is reported of it is found
-        alive: the living
     """
 
     blames = Exception
@@ -158,9 +155,7 @@ class Simulator(Engine):
         self._tell_neighbours(i)
 
     def _return(self, i: int) -> None:
-        """The agent is back, with the newest model and the round of a living agent, a neighbour if there is
-        one.
-        """
+        """The agent is back, with the newest model and round of a living agent, a neighbour if possible."""
         living = [j for j in self.topology.peers(i) if j in self.alive]
         actor, donor = self.actors[i], self.actors[[*living, *sorted(self.alive), i][0]]
         round_, x, version = donor.agent.round, donor.model, donor.version
@@ -178,8 +173,3 @@ class Simulator(Engine):
             view = self.topology.view(j, self.alive)
             if j in self.alive and view != self.actors[j].agent.view:
                 self.actors[j].handle(events.ViewChanged(self.heap.now, j, i, i in self.alive), view)
-
-
-def final_bytes(models: Parts) -> bytes:
-    """The models as bytes, for a digest."""
-    return b"".join(np.ascontiguousarray(part.numpy()).tobytes() for part in models)

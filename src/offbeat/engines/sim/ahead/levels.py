@@ -186,9 +186,7 @@ class ScheduledRun:
 
     Attributes:
         ends: of the time segments
-        forms: what each agent computes
-        draws: each agent's next so many minibatches
-        keep_trace: whether to hold the trace
+        forms, draws: what each agent computes, and its next so many minibatches
         levels, number: what makes it, and which of the runs there it is
     """
 
