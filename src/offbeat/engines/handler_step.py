@@ -144,14 +144,10 @@ class Actor:
 
         Raises ContractError for what the agent has promised not to ask for.
         """
-        late, waiting, stamp = False, self.at is not None, Stamp(self.me, self.version)
+        late, stamp, waiting = False, Stamp(self.me, self.version), 0 if self.at is None else 1
         for effect in effects:
             if isinstance(effect, Compute):
-                if waiting:
-                    raise ContractError(
-                        "it asked for a second gradient while one was outstanding (promise c)."
-                    )
-                waiting, inside = True, [promises.checked_compute(effect)]
+                waiting, inside = waiting + 1, [promises.checked_compute(effect)]
             elif isinstance(effect, Send | Publish | Accumulate):
                 message, key = effect.message, (type(effect), type(effect.message), effect.to)
                 if key not in self._allowed:
@@ -169,6 +165,8 @@ class Actor:
                     late = True
                 elif v.stamp is None:
                     v.stamp = stamp
+        if waiting > 1:
+            raise ContractError("it asked for a second gradient while one was outstanding (promise c).")
         return late
 
 

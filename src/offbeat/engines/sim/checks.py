@@ -1,8 +1,5 @@
 """Holds an algorithm and the engine to the contract of `offbeat.core.agent`, where that takes time
-(`check=True`).
-
-What costs next to nothing is always checked, by `offbeat.core.promises`. Raises ContractError, which names
-the promise.
+(`check=True`). What costs next to nothing is always checked, by `offbeat.core.promises`.
 """
 
 import pickle
@@ -19,8 +16,7 @@ from offbeat.engines.outbox import vectors
 
 @dataclass
 class Checker:
-    """Checks promises b and e of the agent, that its model keeps its size, and 3 of the engine, after every
-    handler.
+    """Checks promises b and e of the agent, that its model keeps its size, and 3 of the engine.
 
     Attributes:
         pickle_every: every how many handlers an agent is pickled
@@ -36,7 +32,7 @@ class Checker:
     sizes: dict[int, list[int]] = field(default_factory=dict)
 
     def handled(self, agent: Agent, effects: Sequence[Effect]) -> None:
-        """Called by the engine after a handler, before its effects are performed."""
+        """After a handler, before its effects are performed. Raises ContractError, naming the promise."""
         if agent.now < self.clock.get(agent.me, 0.0):
             raise ContractError(f"the clock went back to {agent.now} (promise 3 of the engine).")
         self.clock[agent.me] = agent.now

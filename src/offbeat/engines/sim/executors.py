@@ -1,7 +1,5 @@
-"""Executors: when and how gradients are evaluated. The algorithms do not know which one runs.
-
-A gradient is known from the moment it starts: its model is a value, its minibatch comes from the
-agent's own stream. So it may be evaluated any time before it is due.
+"""When and how gradients are evaluated. A gradient is known from the moment it starts: its model is a value,
+its minibatch comes from the agent's own stream. So it may be evaluated any time before it is due.
 """
 
 from collections.abc import Iterable
@@ -21,9 +19,8 @@ EXECUTORS = {"batched": True, "event-by-event": False}
 
 
 class Executor:
-    """When a gradient is due that is not known yet, evaluates all that have been started, in one call.
-
-    Or only that one, if they are not evaluated together: this is the oracle, with which the other must agree.
+    """When a gradient is due that is not known yet, evaluates all that have been started, in one call; or
+    only that one, if they are not evaluated together: this is the oracle, with which the other must agree.
     """
 
     def __init__(self, task: Task, together: bool) -> None:

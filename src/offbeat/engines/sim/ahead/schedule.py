@@ -3,11 +3,9 @@
 An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a
 calendar of its own: what the others do changes what it mixes, not when. So each agent's gradients and
 transmissions follow from its own random streams, and which version of whom is mixed is found by sorting all
-instants. A segment of time needs of the segments before it only the newest versions, what was heard last, and
-what is on its way.
-
-Where agents crash, something takes no time, or two things begin as well as end at the same instants, the
-order of handlers is the simulator's to say, and there is no timetable.
+instants. A segment of time needs of those before only the newest versions, what was heard last, and what is
+on its way. Where agents crash, something takes no time, or two things begin as well as end at the same
+instants, the order of handlers is the simulator's to say, and there is no timetable.
 """
 
 from bisect import bisect_left
@@ -71,11 +69,7 @@ class _Instants:
 
 
 class Schedule:
-    """The timetables of one run, segment by segment. Raises NoTimetable where agents crash.
-
-    Attributes:
-        size: bytes of a model
-    """
+    """The timetables of a run, segment by segment. Raises NoTimetable where agents crash. size: a model's."""
 
     def __init__(self, views: Sequence[View], world: World, size: int) -> None:
         if world.crashes:
@@ -100,9 +94,7 @@ class Schedule:
         self._awaited = np.zeros(0, dtype=np.bool_)  # edge by edge: which of its sender's pass it
 
     def segment(self, until: float, more: bool) -> Timetable:
-        """The next one, up to `until`; more: whether another follows. Raises NoTimetable where it takes a
-        simulator.
-        """
+        """The next one, up to `until`. more: whether another follows. Raises NoTimetable, see above."""
         self._more = more
         at, new = self._instants(until)
         passed = self._passed(at, new)
@@ -157,9 +149,7 @@ class Schedule:
         return _Instants(*gradients, sent, sender, start, end, version, name, rank[: len(end)]), new
 
     def _supply(self, purpose: Purpose, i: int) -> BufferedStream:
-        """A stream of agent i's. It is kept only if it goes on: thousands of objects wake the garbage
-        collector.
-        """
+        """A stream of agent i's; kept only if it goes on: thousands of objects wake the garbage collector."""
         supply = self._supplies.get((purpose, i))
         if supply is None:
             world, draw = self._world, uniform
@@ -226,10 +216,9 @@ class Schedule:
         return edge[passes], what[passes]
 
     def _heard(self, at: _Instants, edge: Ints, what: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-        """The newest transmission of every neighbour that a gradient has heard, from what passes the edges.
+        """For every gradient, the newest transmission of each neighbour that it has heard.
 
-        Returns gradients and transmissions, both counted agent by agent, the edges; and which of these rows
-        are newer than what the gradient before had.
+        Returns gradients, transmissions, edges; and which rows are newer than what the gradient before had.
         """
         count = len(at.time) + len(at.end)
         asks, into = ranges(at.begin[self._receiver], at.begin[self._receiver + 1])
@@ -243,9 +232,7 @@ class Schedule:
         return into, what, asks, np.flatnonzero(fresh)
 
     def _keep(self, at: _Instants, edge: Ints, what: Ints, names: Ints) -> Ints:
-        """Keep what is on its way, and of each edge what it passed on last. The writes that only they still
-        carry.
-        """
+        """Keep what is on its way or was passed on last. Returns the writes that only they still carry."""
         there = at.end[what] <= self.now
         last = np.full(len(self._source), -1)
         last[edge[there]] = what[there]  # of several the last one stays
@@ -264,10 +251,8 @@ class Schedule:
 
 
 def _order(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:
-    """All instants, arrivals and gradients, in the order in which the simulator comes to them.
-
-    At one instant arrivals come first, and of either what was begun first. Raises NoTimetable if that does
-    not tell.
+    """Arrivals and gradients in the order in which the simulator comes to them: at one instant arrivals
+    first, and of either what was begun first. Raises NoTimetable if that does not tell.
     """
     instants = np.concatenate([end, time])
     order = np.argsort(instants, kind="stable")

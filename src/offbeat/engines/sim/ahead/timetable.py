@@ -1,7 +1,5 @@
-"""Who writes when and mixes which versions, without values: what `Schedule` settles of a run, or of a segment
-of it.
-
-It gives the trace that `Simulator` records of the same run, row by row.
+"""Who writes when and mixes which versions, without values: what `Schedule` settles of a segment of a run. It
+gives the trace that `Simulator` records of the same run, row by row.
 """
 
 from dataclasses import dataclass
@@ -79,14 +77,13 @@ class Timetable:
         time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high]
         sent = slice(*np.searchsorted(self.sent[0], [since, until], side="right").tolist())
         start, end, sender, _ = (column[sent] for column in self.sent)
-        nbytes = np.full(len(start), size)
         rows = slice(*np.searchsorted(self.mixed[0], [low, high]).tolist())
         write, source, version = (column[rows] for column in self.mixed)
         return Trace(
             self.n, (kind,) * (len(start) > 0), self._events(low, high, since),
             _table(WRITE, time=time, agent=agent, step=step),
             _table(MIXED, write=write + self.done, source=source, version=version),
-            _table(TRANSMISSION, start=start, end=end, agent=sender, bytes=nbytes),
+            _table(TRANSMISSION, start=start, end=end, agent=sender, bytes=np.full(len(start), size)),
         )  # fmt: skip
 
     def _events(self, low: int, high: int, since: float) -> np.ndarray[Any, Any]:

@@ -20,9 +20,7 @@ GRADIENT = -1
 
 @dataclass(frozen=True)
 class UpdateForm:
-    """sum_k c_k v_k, from left to right. columns: places in the agent's row of W, or GRADIENT; kind: of the
-    message.
-    """
+    """sum_k c_k v_k from left to right. columns: places in a row of W, or GRADIENT; kind: of the message."""
 
     columns: tuple[int, ...]
     coefficients: tuple[float, ...]
