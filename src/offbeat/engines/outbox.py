@@ -78,8 +78,6 @@ def vectors(message: Message) -> dict[str, Vector]:
 class LateBound:
     """What the reader of a register holds: a message whose vectors move on to every newer version."""
 
-    __slots__ = ("_message", "_vectors")
-
     def __init__(self) -> None:
         self._message: Message = None
         self._vectors: dict[str, Vector] = {}

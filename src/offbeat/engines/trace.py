@@ -199,7 +199,11 @@ class Trace:
             settings = json.loads(str(z["settings"])) if "settings" in z else {}
             if not isinstance(settings, dict):
                 raise ValueError(f"its settings are {type(settings).__name__}")
-            tables = [_table(name, z[name], dtype) for name, dtype in TABLES.items()]
+            for name, dtype in TABLES.items():
+                found = z[name].dtype.names
+                if z[name].ndim != 1 or found != dtype.names:
+                    raise ValueError(f"its table '{name}' has the columns {found}, expected {dtype.names}")
+            tables = [z[name].astype(dtype) for name, dtype in TABLES.items()]
             trace = Trace(int(z["agents"]), tuple(z["kinds"].tolist()), *tables, settings=settings)
             trace.check()
         return trace
@@ -228,13 +232,6 @@ class Trace:
                     raise ValueError(f"a row has a {name} that is not finite")
 
 
-def _table(name: str, found: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
-    """A table with the types of its columns. Raises ValueError if it is none, or has others."""
-    if found.ndim != 1 or found.dtype.names != dtype.names:
-        raise ValueError(f"its table '{name}' has the columns {found.dtype.names}, expected {dtype.names}")
-    return found.astype(dtype)
-
-
 def joined(parts: Sequence[Trace]) -> Trace:
     """One trace of consecutive parts."""
     tables = [np.concatenate([part.tables[name] for part in parts]) for name in TABLES]
@@ -243,18 +240,18 @@ def joined(parts: Sequence[Trace]) -> Trace:
 
 def in_order(trace: Trace) -> Trace:
     """The same with every table by time; what is simultaneous by agent, and of one agent as it is."""
-    order = _by_time(trace.writes)
+
+    def by_time(table: np.ndarray) -> np.ndarray:
+        return np.lexsort((table["agent"], table["time"]))
+
+    order = by_time(trace.writes)
     mixed = trace.mixed.copy()
     mixed["write"] = np.argsort(order)[mixed["write"]]
     return replace(
-        trace, events=trace.events[_by_time(trace.events)], writes=trace.writes[order],
+        trace, events=trace.events[by_time(trace.events)], writes=trace.writes[order],
         mixed=mixed[np.argsort(mixed["write"], kind="stable")],
         transmissions=trace.transmissions[np.argsort(trace.transmissions["start"], kind="stable")],
     )  # fmt: skip
-
-
-def _by_time(table: np.ndarray) -> np.ndarray:
-    return np.lexsort((table["agent"], table["time"]))
 
 
 def _by_agent(agent: np.ndarray, agents: int) -> tuple[np.ndarray, np.ndarray]:

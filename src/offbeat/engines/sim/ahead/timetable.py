@@ -37,8 +37,7 @@ class Timetable:
         first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of
             W; whoever has not been heard is replaced by the agent itself
         own: the agent's write before: [W]
-        sent: transmissions by when they leave: start, end, agent, version; those that left before are still
-            heard
+        sent: transmissions that are heard, by when they leave: start, end, agent, version
         heard: what was handed over, in that order: write, transmission
         mixed: write, neighbour, version
         after: what the next segment may mix: -1, the newest write of each agent, and others
