@@ -54,7 +54,7 @@ class Heap:
     def standstill(self, waiting: int, stepped: bool) -> str | None:
         """From when on nothing happens any more; None if something is scheduled for an agent that lives.
 
-        waiting: versions of registers that nobody has read. Where nobody stepped, or died, the algorithm's
+        So many versions of registers are `waiting` to be read. Where nobody stepped, or died, the algorithm's
         first handlers are to blame.
         """
         for time, _, priority, _, agent, begun, _, _ in self.events:
