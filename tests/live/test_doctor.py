@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from warm import needs_shared_memory, plant
 
 from offbeat.cli.commands import app
-from offbeat.core.system import kernel, locks, machine
+from offbeat.core.system import files, kernel, machine
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher import children, doctor, selftest
 from offbeat.engines.live.launcher.doctor import Check, examine
@@ -199,9 +199,9 @@ def test_limits_of_files_and_processes(tmp_path: Path, monkeypatch: Patch) -> No
     monkeypatch.setattr(os, "geteuid", answering(1000))
     infinite = resource.RLIM_INFINITY
     rows = {20: ("FAILED", "FAILED"), 120: ("warning", "warning"), 9000: ("ok", "ok"), infinite: ("ok", "ok")}
-    for limit, (files, tasks) in rows.items():
+    for limit, (of_files, tasks) in rows.items():
         monkeypatch.setattr(resource, "getrlimit", answering((limit, limit)))
-        told(doctor.open_files(), files, "no limit" if limit == infinite else f"{limit:,} at a time")
+        told(doctor.open_files(), of_files, "no limit" if limit == infinite else f"{limit:,} at a time")
         told(doctor.processes(), tasks, "no limit" if limit == infinite else f"room for {limit - 100:,} more")
     monkeypatch.setattr(os, "geteuid", answering(0))
     monkeypatch.setattr(resource, "getrlimit", answering((20, 20)))
@@ -297,7 +297,7 @@ def test_left_overs_are_counted_and_go_only_if_asked_for(
     folder("1-without-a-lock", "register.0.1.0")
     lives = folder(f"{os.getpid() + 1}-lives", "register.0.1.0", ".lock")
     (tmp_path / "something-else").mkdir()
-    lock = locks.take(lives)
+    lock = files.take(lives)
     assert lock is not None
     done = CliRunner().invoke(app, ["doctor"])
     assert done.exit_code == 0
@@ -350,9 +350,9 @@ def test_a_new_folder_that_another_run_sweeps_at_once_is_made_again(
 ) -> None:
     """It is dead until its launcher has its lock, and somebody else may look just before."""
     monkeypatch.setattr(run_folder, "SHARED", tmp_path)
-    take, swept = locks.take, list[Path]()
+    take, swept = files.take, list[Path]()
 
-    def disturbed(path: Path, sure: bool = False) -> locks.Lock | None:
+    def disturbed(path: Path, sure: bool = False) -> files.Lock | None:
         if len(swept) < 2:
             monkeypatch.setattr(run_folder, "take", take)
             swept.extend(run_folder.sweep())

@@ -23,8 +23,8 @@ from warm import Started, alive, finished, needs_shared_memory, plant, start, un
 
 from offbeat.cli.commands import app
 from offbeat.core.errors import DataError, SettingError
-from offbeat.core.system import locks
-from offbeat.core.system.lifeline import readable
+from offbeat.core.system import files
+from offbeat.core.system.signals import readable
 from offbeat.engines.events import Rejoined, rows_of
 from offbeat.engines.live.launcher import children, outfolder
 from offbeat.engines.live.launcher.outfolder import Present
@@ -404,7 +404,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
     Path("out").mkdir()
     Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
     monkeypatch.setattr(outfolder, "refuse_unresumable", lambda *_: None)
-    lock = locks.take(tmp_path / "out")
+    lock = files.take(tmp_path / "out")
     assert lock is not None
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
     refused = CliRunner().invoke(app, [command[0], "--out", "out", *resume, *command[1:]])

@@ -5,9 +5,9 @@ parents.
 import os
 
 from offbeat.cli import commands
-from offbeat.core.system import lifeline
+from offbeat.core.system.signals import end_with_parent
 
 __all__ = ["commands"]
 
-lifeline.end_with_parent()
-os.register_at_fork(after_in_child=lifeline.end_with_parent)  # before anything can block
+end_with_parent()
+os.register_at_fork(after_in_child=end_with_parent)  # before anything can block

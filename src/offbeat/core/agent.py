@@ -1,7 +1,7 @@
 """The contract between an algorithm and whatever runs it.
 
-An algorithm is a class, one object an agent: *events come in, effects go out, no I/O inside*. A
-deterministic simulator and a runtime of real processes drive the same class.
+An algorithm is a class, one object an agent: *events come in, effects go out, no I/O inside*. A deterministic
+simulator and a runtime of real processes drive the same class.
 
 What the engine promises
 ------------------------
@@ -9,18 +9,17 @@ What the engine promises
  2. Handlers are never re-entered and never overlap.
  3. `self.now` does not decrease.
  4. `send` is mail: each pair delivers in order, exactly once, while both live.
- 5. `publish` is a register, one per (message type, receivers): the newest wins, any may be skipped or
-    lost, none ever goes back. Registers are read at one moment: what is new is handed to `on_message`
-    just before `on_gradient`, one version of each. What came out of a register is late bound: kept in
-    a field, it moves on with the register. `pin(v)` keeps the value.
+ 5. `publish` is a register, one per (message type, receivers): the newest wins, any may be skipped or lost,
+    none ever goes back. Registers are read at one moment: what is new is handed to `on_message` just before
+    `on_gradient`, one version of each. What came out of a register is late bound: kept in a field, it moves
+    on with the register. `pin(v)` keeps the value.
  6. `accumulate` is exactly once: what has not left yet is summed into one message, and then it is mail.
  7. `on_gradient(g)` answers the one outstanding `compute(x)`, with the gradient *at that x*, on a fresh
     minibatch from the agent's own stream.
- 8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the
-    diagonal. Nothing of a lost peer arrives afterwards; a returned one starts with a neighbour's
-    newest model and that neighbour's `round`.
- 9. `self.rng` is this agent's own; delays, losses and data come from other streams, so that another
-    algorithm in the same world meets the same delays.
+ 8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the diagonal.
+    Nothing of a lost peer arrives afterwards; a returned one starts with a neighbour's model and `round`.
+ 9. `self.rng` is this agent's own; delays, losses and data come from other streams, so that another algorithm
+    in the same world meets the same delays.
 
 What the agent promises
 -----------------------
@@ -30,8 +29,7 @@ What the agent promises
 - (d) Messages are frozen dataclasses of vectors and numbers.
 - (e) State is plain fields (no lambdas, no open files), so that an agent can be pickled.
 - (f) Iterate over lists and dicts, never over sets.
-- (g) Never write `lr * g`: write `self.rule(g)`, so that momentum or the user's own optimizer can take
-  its place.
+- (g) Never write `lr * g`: write `self.rule(g)`, so that momentum or the user's own optimizer can replace it.
 - (h) Control flow does not look at values of vectors, unless the algorithm is about that.
 - (i) Messages go to neighbours, `view.peers`, unless the class says `beyond_graph = True`.
 - (j) `on_view` keeps the view that it is given: `self.view = view`.
@@ -61,8 +59,7 @@ class View:
 
     Attributes:
         w: j -> w_ij, the agent's own row of the row-stochastic matrix W, itself included, by rising j.
-        a: j -> a_ji, its own column of the column-stochastic A, itself included, by rising j. For an
-            undirected graph with symmetric weights the two are the same.
+        a: j -> a_ji, its own column of the column-stochastic A, likewise; the same if weights are symmetric.
         listeners: who mixes this agent's model: every j != i with w_ji > 0.
         side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
         peers: who shares an edge with this agent, in either direction.
@@ -174,9 +171,8 @@ class Agent:
 
     def on_gradient(self, g: Vector) -> None:
         """The answer to the outstanding `compute`."""
-        raise ContractError(
-            f"{type(self).__name__} must say what it does with a gradient: override on_gradient."
-        )
+        name = type(self).__name__
+        raise ContractError(f"{name} must say what it does with a gradient: override on_gradient.")
 
     def on_message(self, src: int, message: Message) -> None:
         """Mail, when it arrives; what is new in a register, just before `on_gradient`."""

@@ -51,16 +51,16 @@ def agent_exit_code(error: OffbeatError) -> int:
     return error.exit_code if isinstance(error, DiskError) else FINAL
 
 
-OPEN_FILES = "Raise the limit ('ulimit -n' shows it; 'ulimit -n 4096'), or use fewer agents or workers."
+FEWER = "use fewer agents or workers"
+OPEN_FILES = f"Raise the limit ('ulimit -n' shows it; 'ulimit -n 4096'), or {FEWER}."
 ROOM = "Make room there, or name another folder."
 PERMISSION = "Name a folder in which this user may write."
 ADVICE = {
     errno.EMFILE: OPEN_FILES, errno.ENFILE: OPEN_FILES, errno.ENOSPC: ROOM, errno.EDQUOT: ROOM,
-    errno.EFBIG: "'ulimit -f' shows how large a file may be here.",
     errno.EROFS: PERMISSION, errno.EACCES: PERMISSION, errno.EPERM: PERMISSION,
-    errno.ENOMEM: "Use fewer agents or workers, or a smaller model.",
-    errno.EAGAIN: "The system allows no more processes ('ulimit -u' shows how many): use fewer agents "
-    "or workers.",
+    errno.EFBIG: "'ulimit -f' shows how large a file may be here.",
+    errno.ENOMEM: f"{FEWER.capitalize()}, or a smaller model.",
+    errno.EAGAIN: f"The system allows no more processes ('ulimit -u' shows how many): {FEWER}.",
 }  # fmt: skip
 
 

@@ -114,9 +114,6 @@ def check_numbers(message: Message) -> None:
             raise ContractError(f"{kind}.{name} is a {got}; expected a vector or a number (promise d).")
 
 
-# -- the class -------------------------------------------------------------------------------------
-
-
 def check_class(agent: Agent) -> None:
     """Raise ContractError if agents of this class would share what can change, or were not made in full."""
     cls = type(agent).__name__

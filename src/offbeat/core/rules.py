@@ -21,7 +21,6 @@ class SGD:
     lr: float
 
     def __call__(self, g: Vector) -> Vector:
-        """Lr times g."""
         return self.lr * g
 
 
@@ -34,7 +33,6 @@ class Momentum:
     m: Vector | None = field(init=False, default=None)
 
     def __call__(self, g: Vector) -> Vector:
-        """One step of m, and the displacement along it."""
         self.m = g if self.m is None else self.beta * self.m + g
         return self.lr * self.m
 
@@ -53,7 +51,6 @@ class Adam:
     moments: tuple[tuple[Tensor, Tensor], ...] = field(init=False, default=())
 
     def __call__(self, g: Vector) -> Vector:
-        """One step of the moments, and the displacement."""
         return opaque(lambda: self._displacement(g.parts), of=(g,))
 
     def _displacement(self, g: Parts) -> Parts:

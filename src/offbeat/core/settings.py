@@ -137,7 +137,6 @@ def setting(
 
 @cache
 def declared(cls: type) -> dict[str, Setting]:
-    """The settings of a dataclass by name, in their order."""
     found, hints = {}, get_type_hints(cls)
     for f in fields(cls):
         if "setting" in f.metadata:

@@ -1,23 +1,21 @@
 """Vectors: what agents compute with, written as linear forms.
 
-A `Vector` stands for a tuple of flat tensors, one per (dtype, device) that the model has. Agents
-add, subtract and scale vectors as if they were numbers; what they build is a *linear form*
-sum_k c_k v_k, and nothing is computed until the handler that built it ends. The rules:
+A `Vector` stands for a tuple of flat tensors, one per (dtype, device) that the model has. Agents add,
+subtract and scale vectors as if they were numbers; what they build is a *linear form* sum_k c_k v_k, and
+nothing is computed until the handler that built it ends. The rules:
 
-1. A form is evaluated term by term from left to right, ((c_1 v_1) + c_2 v_2) + ...; so the bits of
-   the result depend on what the algorithm wrote and on nothing else, whichever engine runs it.
-2. `a + b` continues the form on its left; a form on its right that has several terms, or that is
-   scaled, is a term of its own, evaluated once, however many forms share it.
+1. A form is evaluated term by term from left to right, ((c_1 v_1) + c_2 v_2) + ...; so the bits of the result
+   depend on what the algorithm wrote and on nothing else, whichever engine runs it.
+2. `a + b` continues the form on its left; a form on its right that has several terms, or that is scaled, is a
+   term of its own, evaluated once, however many forms share it.
 3. When a handler ends, every vector that is still referred to becomes a plain value: the engine settles its
    `Scope`, which knows of all that were built in it.
 4. What is not linear (slices, an adaptive step) is an `opaque` node: evaluated once, like a form.
 5. Values never change. `+=` rebinds the name, as it does for numbers.
 
-One exception to the last rule is on purpose: a vector that came out of a register is *late bound*,
-it stands for the newest version that was handed over, and moves on with the register. `pin(v)` keeps
-the bytes of this moment.
-
-Outside of every scope, in a test or an interactive session, a form is evaluated when it is read.
+One exception to the last rule is on purpose: a vector that came out of a register is *late bound*, it stands
+for the newest version that was handed over, and moves on with the register. `pin(v)` keeps the bytes of this
+moment. Outside of every scope, in a test or an interactive session, a form is evaluated when it is read.
 
 For engines whose memory is shared or recycled: `into` says where a form is to be evaluated; parts that are
 `Leased` will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had
@@ -113,11 +111,7 @@ class Vector:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the value."""
-        size = 0
-        for part in self.parts:
-            size += part.nbytes
-        return size
+        return sum([part.nbytes for part in self.parts])
 
     def norm(self) -> float:
         """The Euclidean norm over the whole tuple."""
@@ -187,8 +181,7 @@ def form(terms: tuple[Term, ...]) -> Vector:
 def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
     """A vector that is not a linear form: `make` computes it, at the latest when the handler ends.
 
-    Args:
-        of: the vectors that it is made from, where their versions count as mixed.
+    It is made from the vectors `of`, where their versions count as mixed.
     """
     v = form(())
     v._make, v._of = make, of
@@ -203,15 +196,14 @@ def lazy(make: Callable[[], Parts]) -> Vector:
 
 
 Torn = Callable[[Sequence[Vector]], Sequence[Vector]]
-"""Is given the late-bound vectors that were used; says which of them were overwritten meanwhile, moved on
-to a newer version by then."""
+"""Given the late-bound vectors that were used, those that were overwritten, and have moved on by then."""
 
 
 class Scope:
-    """The vectors that are built while it is open. An engine owns one, and settles it at the end of every
-    handler; `with Scope():` is enough where a few lines build vectors that are values afterwards.
+    """The vectors that are built while it is open; scopes may be nested, and those of threads are apart.
 
-    Scopes of several threads are apart, and may be open within one another.
+    An engine owns one, and settles it at the end of every handler; `with Scope():` is enough where a few
+    lines build vectors that are values afterwards.
 
     Attributes:
         linear: what evaluates forms; every one gives the same bits
@@ -238,9 +230,7 @@ class Scope:
     def settle(self, torn: Torn | None = None) -> None:
         """Every vector that is still referred to becomes a value.
 
-        Args:
-            torn: called after the evaluation. What depends on the versions that it names is evaluated again,
-                until there are none.
+        After that `torn` is called; what depends on the versions it names is evaluated again, until none are.
         """
         if not self.born:
             return

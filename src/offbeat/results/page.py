@@ -24,7 +24,6 @@ from offbeat.results.values import VERSION, ComparisonValues, time_text
 
 
 def page(comparison: ComparisonValues) -> str:
-    """The whole page as one string."""
     shelf = Shelf()
     if not comparison.runs:
         return _document("No run was finished", "<h1>No run was finished</h1>", shelf)
@@ -75,9 +74,6 @@ def _document(title: str, body: str, shelf: Shelf) -> str:
         title=escaped(title), body=body, version=escaped(VERSION), plotly=get_plotlyjs(),
         figures="{" + figures.replace("<", "\\u003c") + "}",
     )  # fmt: skip
-
-
-# -- results and figures ---------------------------------------------------------------------------
 
 
 def _results(comparison: ComparisonValues) -> list[str]:
@@ -138,7 +134,6 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 
 def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    """What was sent for it, and how far apart the agents are."""
     runs, parts = comparison.runs, []
     if any(run.megabytes for run in runs):
         y, score = "loss", _loss(comparison)
@@ -186,11 +181,7 @@ def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     return parts
 
 
-# -- how to run it again ---------------------------------------------------------------------------
-
-
 def again(comparison: ComparisonValues) -> list[str]:
-    """How to make the runs again: the command line, every setting, every digest."""
     line, missing = command(comparison)
     how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", escaped(line)) + "</code></pre>"
     if missing:
@@ -295,11 +286,7 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     return [base] * ("nan" not in base) + [f"{name}={as_word(own[name])}" for name in others]
 
 
-# -- pieces of HTML --------------------------------------------------------------------------------
-
-
 def escaped(text: object) -> str:
-    """Text as HTML."""
     return html.escape(str(text))
 
 

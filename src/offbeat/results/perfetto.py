@@ -75,7 +75,6 @@ class _Drawing:
         return where
 
     def names(self) -> Iterator[Json]:
-        """What the processes and threads are called, and their order."""
         for i in range(self.agents):
             yield from _named("process", {"pid": i + 1}, f"agent {i}", i)
         for (i, which, lane), tid in sorted(self.threads.items()):

@@ -42,7 +42,6 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
 
 
 def tuning_table(comparison: ComparisonValues) -> Table:
-    """What every learning rate gave that was tried, where they were tuned."""
     heads, rows = tried(comparison)
     return _table([heads, *rows], range(1, 4))
 
@@ -67,8 +66,6 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
         groups[-1].append(index)
     return groups
 
-
-# -- what was run ----------------------------------------------------------------------------------
 
 IN_ITS_WORDS = {
     *("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target"),
@@ -114,16 +111,12 @@ def _said(name: str, value: object) -> str:
     return str(value)
 
 
-# -- the cells -------------------------------------------------------------------------------------
-
-
 def gap_known(run: RunValues) -> bool:
     """Whether the loss is the distance from the optimum: the built-in quadratics know theirs."""
     return bool(run.settings["task"] == "quadratic" and "the task quadratic" not in run.settings["own"])
 
 
 def target_name(run: RunValues) -> str:
-    """The column that says when the target was met."""
     target = run.settings["target"]
     if target is None:
         return "time to target"
@@ -176,11 +169,7 @@ def _spread_text(times: tuple[float | None, float | None, float | None]) -> str:
 
 
 def lost_again(run: RunValues) -> bool:
-    """Whether the run met its target and diverged later."""
     return run.time_to_target is not None and run.diverged_at is not None
-
-
-# -- notes -----------------------------------------------------------------------------------------
 
 
 def error_of(run: RunValues) -> str:
@@ -188,7 +177,6 @@ def error_of(run: RunValues) -> str:
 
 
 def notes(comparison: ComparisonValues) -> list[str]:
-    """What a reader of the table should be told."""
     runs, said = comparison.runs, list[str]()
     names, settings = dict.fromkeys(run.algorithm for run in runs), runs[0].settings
     if runs[0].measure == "accuracy":
@@ -229,9 +217,6 @@ def notes(comparison: ComparisonValues) -> list[str]:
         counts = f" ({counts})" * bool(counts)
         said.append(f"Interrupted: these are the runs that were finished{counts}.")
     return said
-
-
-# -- how learning rates were tuned -----------------------------------------------------------------
 
 
 def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning]]:

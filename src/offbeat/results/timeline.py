@@ -57,7 +57,6 @@ def _means(rows: np.ndarray) -> list[float]:
 
 
 def shown(run: RunValues) -> list[int]:
-    """The agents that have a row."""
     n, slow = run.topology.n, run.settings["straggler"]
     if n <= ROWS:
         return list(range(n))
@@ -114,9 +113,6 @@ def _bar(state: str, spans: Sequence[tuple[int, float, float]]) -> go.Bar:
     )  # fmt: skip
 
 
-# -- from the trace --------------------------------------------------------------------------------
-
-
 def _spans(run: RunValues, begin: float, stop: float) -> dict[str, list[tuple[int, float, float]]]:
     """What the shown agents did between `begin` and `stop`, by state: row, start, end."""
     found: dict[str, list[tuple[int, float, float]]] = {state: [] for state in BARS}
@@ -138,7 +134,6 @@ def _spans(run: RunValues, begin: float, stop: float) -> dict[str, list[tuple[in
 
 
 def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
-    """When an agent was down."""
     crashed, back = (rows_of(events, kind)["time"].tolist() for kind in (Crashed, Rejoined))
     return [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
 

@@ -1,7 +1,4 @@
-"""What comes out of an experiment, as plain values: curves, runs, and several runs together.
-
-`offbeat.results.run` gives the public classes, which also show themselves.
-"""
+"""What comes out of an experiment, as plain values; `offbeat.results.run` has those that show themselves."""
 
 import math
 from collections import Counter
@@ -217,14 +214,10 @@ class ComparisonValues:
 
 
 def _differences(runs: Sequence[RunValues]) -> list[str]:
-    """In which settings the runs differ though they must not, and how.
-
-    A random graph is another with every seed, and its centre, the straggler, too.
-    """
+    """How runs differ though they must not; a random graph, and its centre, are others with every seed."""
     names = dict.fromkeys(name for run in runs for name in run.settings if name not in MAY_DIFFER)
     values = {name: list(dict.fromkeys(str(run.settings.get(name)) for run in runs)) for name in names}
-    found = [f"{name}: {' and '.join(several)}" for name, several in values.items() if len(several) > 1]
-    if found:
+    if found := [f"{name}: {' and '.join(all_)}" for name, all_ in values.items() if len(all_) > 1]:
         return found
     graphs = [run.topology.w.indices.tobytes() + run.topology.w.data.tobytes() for run in runs]
     if len({*zip(graphs, (run.seed for run in runs), strict=True)}) > len({run.seed for run in runs}):
@@ -232,7 +225,7 @@ def _differences(runs: Sequence[RunValues]) -> list[str]:
     slow = [run.settings.get("straggler") for run in runs]
     if len({*zip(graphs, slow, strict=True)}) > len({*graphs}):
         return [f"straggler: {' and '.join(map(str, dict.fromkeys(slow)))}"]
-    return found
+    return []
 
 
 def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:

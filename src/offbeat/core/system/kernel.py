@@ -74,7 +74,6 @@ class Forms:
         return (ctypes.c_void_p * longest)(), (CTYPES[dtype][0] * longest)()
 
     def part(self, low: int, high: int) -> Forms:
-        """Those of the rows from low to high."""
         return replace(self, out=self.out[low:high], first=self.first[low : high + 1])
 
 

@@ -51,7 +51,6 @@ def resident() -> float:
 
 
 def _proc(file: str, name: str) -> float:
-    """Bytes, of a table of kilobytes."""
     lines = dict(line.split(":", 1) for line in (PROC / file).read_text().splitlines())
     return 1024.0 * int(lines[name].split()[0])
 

@@ -86,7 +86,6 @@ def content(path: str | os.PathLike[str], most: int = LARGEST) -> bytes:
 
 
 def json_in(path: str | os.PathLike[str]) -> Any:
-    """The JSON in a file."""
     return json.loads(content(path, LARGEST_JSON))
 
 

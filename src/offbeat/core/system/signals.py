@@ -1,7 +1,10 @@
-"""Signals that end a command as Ctrl-C does, keeping what is done: SIGTERM and SIGHUP."""
+"""What ends a process: SIGTERM and SIGHUP, which keep what is done as Ctrl-C does; the end of its parent."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import select
 import signal
 import sys
 import threading
@@ -12,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 HANG_UP = getattr(signal, "SIGHUP", None)  # a connection has dropped; terminal and shell may each send it
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 AGAIN = 0.05  # seconds after which an interrupt comes again that Python ignored, as in a finalizer
 
 
@@ -71,3 +75,24 @@ def terminable() -> Iterator[None]:
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """The exit code of a command that this has ended."""
     return 128 + (interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
+def end_with_parent(lifeline: int | None = None) -> None:
+    """Have the kernel kill this process when the thread that started it ends; only Linux does so.
+
+    A parent that was gone already is noticed by the `lifeline`, a pipe whose other end it alone holds.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if lifeline is not None and readable([lifeline], 0.0):
+        os._exit(1)
+
+
+def readable(files: list[int], timeout: float | None) -> list[int]:
+    """Which of these files can be read, as soon as one can, or so many seconds have passed."""
+    if max(files, default=0) < 1024:  # select waits to the microsecond, but knows no others
+        return [*select.select(files, [], [], timeout)[0]]
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll(None if timeout is None else 1000 * timeout)]

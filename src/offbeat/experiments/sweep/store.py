@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import DiskError
-from offbeat.core.system.files import write_atomically
-from offbeat.core.system.locks import NAME, held
+from offbeat.core.system.files import LOCK, held, write_atomically
 from offbeat.core.system.reading import content
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.record import write_parquet
@@ -96,8 +95,8 @@ class Store:
             try:
                 yield
             finally:  # of a sweep that made no run nothing stays
-                if [path.name for path in self.folder.iterdir()] == [NAME]:
-                    (self.folder / NAME).unlink(missing_ok=True)
+                if [path.name for path in self.folder.iterdir()] == [LOCK]:
+                    (self.folder / LOCK).unlink(missing_ok=True)
                     with suppress(OSError):
                         self.folder.rmdir()
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.core.system.locks import NAME, held
+from offbeat.core.system.files import LOCK, held
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, newest, set_aside, step_name
 from offbeat.engines.live.node.enter import log_path
@@ -16,7 +16,7 @@ RUNS = Path("offbeat-runs")
 
 SERIES = "live.json"  # what `offbeat live` was asked for; the folders of its runs lie beside it
 OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
-        "checkpoints/agent-*/*.safetensors", NAME)  # fmt: skip
+        "checkpoints/agent-*/*.safetensors", LOCK)  # fmt: skip
 """What we write into it."""
 
 
@@ -31,9 +31,9 @@ def out_folder(wanted: Path | None, name: str) -> Iterator[Path]:
     missing = [path for path in [*reversed(first.parents), first] if not path.exists()]
     folder = _made(wanted, name)
     missing += [] if wanted else [folder]
-    locked = (folder / NAME).exists()
+    locked = (folder / LOCK).exists()
     refusal = f"Another run is writing {folder}. Wait for its end, or name another folder with --out."
-    with held(folder, refusal), undone(folder, missing, [] if locked else [folder / NAME]):
+    with held(folder, refusal), undone(folder, missing, [] if locked else [folder / LOCK]):
         yield folder
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from offbeat.core.system.lifeline import end_with_parent
+from offbeat.core.system.signals import end_with_parent
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher.children import Children
 from offbeat.engines.live.node.performer import Snapshot

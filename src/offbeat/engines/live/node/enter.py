@@ -10,8 +10,8 @@ from typing import Any
 from offbeat.core.agent import Agent
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system.files import write_atomically
-from offbeat.core.system.lifeline import end_with_parent
 from offbeat.core.system.reading import json_in, reading
+from offbeat.core.system.signals import end_with_parent
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.events import GradientDone, rows_of

@@ -22,8 +22,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from offbeat.core.system.lifeline import readable
 from offbeat.core.system.reading import reading
+from offbeat.core.system.signals import readable
 from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.wire import SharedMemoryError
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import failed
-from offbeat.core.system.locks import Lock, take
+from offbeat.core.system.files import Lock, take
 from offbeat.engines.live.shm.wire import ALIGN, SharedMemoryError
 
 SHARED = Path("/dev/shm")
