@@ -46,11 +46,6 @@ class DiskError(OffbeatError):
     exit_code = 74  # as sysexits.h has it for input and output
 
 
-def agent_exit_code(error: OffbeatError) -> int:
-    """How an agent's process ends after an error of ours: FINAL, but for a disk, which the launcher heeds."""
-    return error.exit_code if isinstance(error, DiskError) else FINAL
-
-
 FEWER = "use fewer agents or workers"
 OPEN_FILES = f"Raise the limit ('ulimit -n' shows it; 'ulimit -n 4096'), or {FEWER}."
 ROOM = "Make room there, or name another folder."

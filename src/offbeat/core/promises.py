@@ -17,8 +17,9 @@ from offbeat.core.agent import Accumulate, Agent, Compute, Message, Publish, Sen
 from offbeat.core.errors import ContractError, OffbeatError
 from offbeat.core.vector import Vector
 
+Given = Send | Publish | Accumulate
+# What a class must not have: its agents, and its runs one after another, would share it.
 MUTABLE = (list, dict, set, bytearray, deque, Tensor, np.ndarray, Vector, Random, np.random.Generator)
-"""What a class must not have: its agents, and its runs one after another, would share it."""
 
 
 def raise_blamed(error: Exception, agent: Agent, event: str, time: float) -> None:
@@ -44,10 +45,8 @@ def named(agent: Agent, event: str, time: float = 0.0) -> Iterator[None]:
 def returned_nothing(value: object) -> None:
     """Raise ContractError unless a handler returned nothing."""
     if value is not None:
-        raise ContractError(
-            f"it returned a {type(value).__name__}; expected None. Effects are asked for by calls: "
-            "self.compute(x), self.publish(...), self.send(...)."
-        )
+        do = "Effects are asked for by calls: self.compute(x), self.publish(...), self.send(...)"
+        raise ContractError(f"it returned a {type(value).__name__}; expected None. {do}.")
 
 
 def checked_model(model: object) -> Vector:
@@ -68,7 +67,7 @@ def checked_compute(effect: Compute) -> Vector:
     return effect.x
 
 
-def check_sent(agent: Agent, effect: Send | Publish | Accumulate, neighbours: Collection[int]) -> None:
+def check_sent(agent: Agent, effect: Given, neighbours: Collection[int]) -> None:
     """Raise ContractError unless it is a frozen dataclass, and for neighbours.
 
     It depends on nothing but the type of the message and the receivers, so once for each is enough.
@@ -78,9 +77,7 @@ def check_sent(agent: Agent, effect: Send | Publish | Accumulate, neighbours: Co
         raise ContractError(f"{what}: {wrong}.")
 
 
-def _wrong_with(
-    agent: Agent, effect: Send | Publish | Accumulate, neighbours: Collection[int]
-) -> Iterator[str]:
+def _wrong_with(agent: Agent, effect: Given, neighbours: Collection[int]) -> Iterator[str]:
     parameters = getattr(type(effect.message), "__dataclass_params__", None)
     if parameters is None or not parameters.frozen:
         must = "a message must be a frozen dataclass of vectors and numbers"
@@ -121,9 +118,8 @@ def check_class(agent: Agent) -> None:
     for name, value in _attributes(type(agent)).items():
         where, kind = f"{cls}.{name}", type(value).__name__
         if isinstance(value, Field):
-            raise ContractError(
-                f"{where} is a field, but {cls} is no dataclass: decorate it with @dataclass."
-            )
+            do = "decorate it with @dataclass"
+            raise ContractError(f"{where} is a field, but {cls} is no dataclass: {do}.")
         if isinstance(value, MUTABLE):
             raise ContractError(
                 f"{where} is a {kind} of the class: {shared} a field of each agent, {name}: ... = "
@@ -146,10 +142,8 @@ def unchanged(cls: type[Agent]) -> Iterator[None]:
     now = _attributes(cls)
     for name in {**before, **now}:
         if before.get(name, before) is not now.get(name, before):
-            raise ContractError(
-                f"{cls.__name__}.{name} was changed in a run: all agents, and all runs, share it. Expected a "
-                f"field of each agent, self.{name}."
-            )
+            shared = "all agents, and all runs, share it. Expected a field of each agent"
+            raise ContractError(f"{cls.__name__}.{name} was changed in a run: {shared}, self.{name}.")
 
 
 def _attributes(cls: type[Agent]) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from typing import Any, get_args, get_type_hints
 
 from offbeat.core.errors import SettingError
 
+# The scopes of settings, as they head the options of the command line.
 SCOPES = TASK, WORLD, LEARNING, RUNNING = "What is compared", "The world", "Learning", "Running and output"
-"""The scopes of settings, as they head the options of the command line."""
 
 
 def whole(name: str, value: object) -> int:
@@ -62,22 +62,14 @@ def as_word(value: object) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """What the values of a setting are.
+    """What the values of a setting are."""
 
-    Attributes:
-        option: the type of its option on the command line
-        column: the type of its column in a Parquet file
-        check: (name, value given from Python) -> the value; raises SettingError
-        spelt: (name, value in a TOML file) -> the one way to spell this value; raises SettingError
-        record: value -> a JSON-ready one
-        words: JSON-ready value -> the values of the option, one for each time that it is given
-    """
-
-    option: Any
-    column: str
-    check: Callable[[str, Any], Any]
-    spelt: Callable[[str, Any], Any]
-    record: Callable[[Any], Any] = lambda value: value
+    option: Any  # the type of its option on the command line
+    column: str  # the type of its column in a Parquet file
+    check: Callable[[str, Any], Any]  # (name, value given from Python) -> the value; raises SettingError
+    spelt: Callable[[str, Any], Any]  # the same for a value in a TOML file -> the one way to spell it
+    record: Callable[[Any], Any] = lambda value: value  # value -> a JSON-ready one
+    # JSON-ready value -> the values of the option, one for each time that it is given
     words: Callable[[Any], list[str]] = lambda value: [as_word(value)]
 
 
@@ -85,30 +77,22 @@ WHOLE = Kind(int, "int64", whole, whole)
 REAL = Kind(float, "float64", real, finite)
 TEXT = Kind(str, "string", text, text)
 PATH = Kind(Path, "string", path, text, str)
-KINDS = {int: WHOLE, float: REAL, str: TEXT}
-"""The kinds of fields that are annotated so, where a declaration names none."""
+KINDS = {int: WHOLE, float: REAL, str: TEXT}  # of fields that are annotated so and name none
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A declared setting.
-
-    Attributes:
-        live: whether it applies to live runs too
-        brief: whether the command that makes a run again leaves it out where it is as by default
-        usual: from the other settings of a run, what this one is where nobody says; None: the default
-        needs: from the other settings, whether this one means anything; None: always
-    """
+    """A declared setting; `usual` and `needs` are functions of all settings of a run."""
 
     name: str
     default: Any
     kind: Kind
     scope: str
     help: str
-    live: bool
-    brief: bool
-    usual: Callable[[Mapping[str, Any]], Any] | None
-    needs: Callable[[Mapping[str, Any]], bool] | None
+    live: bool  # whether it applies to live runs too
+    brief: bool  # whether the command that makes a run again leaves it out where it is as by default
+    usual: Callable[[Mapping[str, Any]], Any] | None  # what it is where nobody says; None: the default
+    needs: Callable[[Mapping[str, Any]], bool] | None  # whether it means anything; None: always
 
     def checked(self, value: Any) -> Any:
         """A value given from Python; None stays None where that is the default. Raises SettingError."""

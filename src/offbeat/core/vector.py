@@ -72,8 +72,6 @@ class Vector:
         self.stamp = stamp
         self.late = False  # whether it came out of a register, and moves on with it
 
-    # -- arithmetic: builds forms, computes nothing ------------------------------------------------
-
     def __add__(self, other: Vector) -> Vector:
         return form(_joined(self, other, 1.0))
 
@@ -99,8 +97,6 @@ class Vector:
         if not self._done and (len(terms) == 1 or (self._open and terms)):
             return tuple([(scale * c, v) for c, v in terms])
         return ((scale, self),)
-
-    # -- reading -----------------------------------------------------------------------------------
 
     @property
     def parts(self) -> Parts:
@@ -204,14 +200,11 @@ class Scope:
 
     An engine owns one, and settles it at the end of every handler; `with Scope():` is enough where a few
     lines build vectors that are values afterwards.
-
-    Attributes:
-        linear: what evaluates forms; every one gives the same bits
-        born: the vectors; weakly, so that what was only passed through is never computed
     """
 
     def __init__(self, linear: Linear | None = None) -> None:
-        self.linear = plain if linear is None else linear
+        self.linear = plain if linear is None else linear  # what evaluates forms: all give the same bits
+        # The vectors; weakly, so that what was only passed through is never computed.
         self.born: list[weakref.ref[Vector]] = []
         self._outer: list[Token[Scope | None]] = []
 

@@ -11,9 +11,8 @@ import plotly.graph_objects as go
 from offbeat.results.table import cells, gap_known, target_name
 from offbeat.results.values import ComparisonValues, RunValues, spread
 
+# Okabe and Ito's colours, told apart by the colour-blind; without their yellow, which is pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart by the colour-blind; without their yellow, which is pale on white."""
-
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
@@ -29,23 +28,18 @@ LIFT = 3.0  # lines are drawn up to so many times the largest value of the runs 
 ARROWS = 300  # the edges of a directed graph with more are drawn without arrowheads
 
 _AXIS = {
-    "showline": True, "linecolor": "#666", "linewidth": 1,
-    "ticks": "outside", "tickcolor": "#666", "ticklen": 4,
-    "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}},
+    "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666",
+    "ticklen": 4, "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}},
 }  # fmt: skip
-
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-STYLE = go.layout.Template(
-    layout={
-        "font": {"family": FONT, "size": 13, "color": "#222"},
-        "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
-        "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
-        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1,
-                   "yanchor": "top", "tracegroupgap": 0, "font": {"size": 12}},
-        "margin": {"l": 66, "r": 22, "t": 16, "b": 48},
-    }
-)  # fmt: skip
-"""White, thin axes, the legend above."""
+STYLE = go.layout.Template(layout={  # white, thin axes, the legend above
+    "font": {"family": FONT, "size": 13, "color": "#222"},
+    "paper_bgcolor": "white", "plot_bgcolor": "white", "colorway": list(PALETTE),
+    "xaxis": _AXIS, "yaxis": _AXIS, "hoverlabel": {"align": "left"},
+    "legend": {"orientation": "h", "x": 0, "xanchor": "left", "yref": "container", "y": 1, "yanchor": "top",
+               "tracegroupgap": 0, "font": {"size": 12}},
+    "margin": {"l": 66, "r": 22, "t": 16, "b": 48},
+})  # fmt: skip
 
 
 def escaped(text: str) -> str:
@@ -98,7 +92,9 @@ def summary(runs: Sequence[RunValues], x: str, y: str) -> Summary:
         grid, rows = pairs[0][0][:count], np.stack([values[:count] for _, values in pairs])
     else:
         grid = np.linspace(max(along[0] for along, _ in pairs), min(along[-1] for along, _ in pairs), count)
-        rows = np.stack([_interpolated(grid, along, values) for along, values in pairs])
+        last = [np.append(np.diff(along) > 0, True) for along, _ in pairs]  # of those at the same x, the last
+        points = [(along[k], values[k]) for (along, values), k in zip(pairs, last, strict=True)]
+        rows = np.stack([np.interp(grid, along, values) for along, values in points])
     thin = np.linspace(0, count - 1, min(count, POINTS)).round().astype(int)
     grid, rows = grid[thin], rows[:, thin]
     diverged = any(run.diverged_at is not None for run in runs)
@@ -108,12 +104,6 @@ def summary(runs: Sequence[RunValues], x: str, y: str) -> Summary:
 def exploded(run: RunValues) -> bool:
     """Whether the loss ended ten times as high as it began, or diverged: it does not set a figure's scale."""
     return run.diverged_at is not None or run.curve.loss[-1] > 10 * run.curve.loss[0]
-
-
-def _interpolated(grid: np.ndarray, along: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Where nothing was sent or applied between evaluations, the last one counts."""
-    last = np.append(np.diff(along) > 0, True)
-    return np.asarray(np.interp(grid, along[last], values[last]))
 
 
 def time_title(runs: Sequence[RunValues]) -> str:
@@ -131,15 +121,15 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
     alike, look = comparison.groups(), looks(comparison)
     groups = {key: runs for key, runs in alike.items() if all(getattr(run.curve, y) for run in runs)}
     drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
-    ceiling = _ceiling([s for s in drawn.values() if len(s.x)])
+    some = [s for s in drawn.values() if len(s.x)]  # one that exploded must not press the others flat:
+    calm = [s.high for s in some if not s.exploded] or [s.high for s in some if not s.diverged]
+    ceiling = LIFT * max((float(v.max()) for v in calm or [s.high[:1] for s in some]), default=1.0)
     fig = go.Figure(layout={"template": STYLE, "height": 350 + 14 * max(0, len(drawn) - 5)})
     shown = {key: (_cut(s, ceiling), look[key], comparison.label(key), ceiling) for key, s in drawn.items()}
     fig.add_traces([_band(*each) for key, each in shown.items() if len(groups[key]) > 1])
     fig.add_traces([_line(*each, x, y) for each in shown.values()])
-    fig.add_traces(
-        [_cross(*each) for key, each in shown.items() if drawn[key].diverged and len(drawn[key].x)]
-    )
-    end = max((float(s.x[-1]) for s in drawn.values() if len(s.x)), default=0.0) or 1.0
+    fig.add_traces([_cross(*each) for each in shown.values() if each[0].diverged and len(each[0].x)])
+    end = max((float(s.x[-1]) for s in some), default=0.0) or 1.0
     title = time_title(comparison.runs)
     if x != "time":  # where a seed has ended, there is no median
         ends = [{getattr(run.curve, x)[-1] for run in runs} for runs in groups.values()]
@@ -157,12 +147,6 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
         line = {"color": "#444", "width": 1, "dash": "dash"}
         fig.add_scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip")
     return fig
-
-
-def _ceiling(drawn: Sequence[Summary]) -> float:
-    """Up to where lines are drawn: one run that exploded must not press the others flat."""
-    calm = [s.high for s in drawn if not s.exploded] or [s.high for s in drawn if not s.diverged]
-    return LIFT * max((float(values.max()) for values in calm or [s.high[:1] for s in drawn]), default=1.0)
 
 
 def _ticks(drawn: Sequence[Summary], ceiling: float) -> dict[str, list[float] | list[str]]:
@@ -236,14 +220,12 @@ def bars(comparison: ComparisonValues) -> go.Figure:
         },
     )  # fmt: skip
     varied = [(place, *row) for place, row in enumerate(shown) if row[1] < row[2]]
-    ends = {
-        "array": [high - middle for _, middle, _, high in varied],
-        "arrayminus": [middle - low for _, middle, low, _ in varied],
-    }
+    above, below = [row[3] - row[1] for row in varied], [row[1] - row[2] for row in varied]
+    ends = {"array": above, "arrayminus": below, "symmetric": False}
     fig.add_scatter(
-        x=[middle for _, middle, _, _ in varied], y=[place for place, *_ in varied], mode="markers",
+        x=[row[1] for row in varied], y=[row[0] for row in varied], mode="markers",
         marker={"size": 1, "color": "#222"}, hoverinfo="skip",
-        error_x={**ends, "symmetric": False, "color": "#222", "thickness": 1.5, "width": 5},
+        error_x={**ends, "color": "#222", "thickness": 1.5, "width": 5},
     )  # fmt: skip
     for place, key in enumerate(groups):
         fig.add_annotation(
@@ -273,10 +255,8 @@ def graph(run: RunValues) -> go.Figure:
                 startstandoff=12,
             )  # fmt: skip
     few, size = topology.n <= 64, 24 if topology.n <= 40 else 20 if topology.n <= 64 else 7
-    for name, agents, colour, symbol in (
-        ("agent", [i for i in at if i != slow], PALETTE[0], "circle"),
-        ("straggler", [i for i in at if i == slow], PALETTE[1], "square"),
-    ):
+    for name, colour, symbol in (("agent", PALETTE[0], "circle"), ("straggler", PALETTE[1], "square")):
+        agents = [i for i in at if (i == slow) == (name == "straggler")]
         fig.add_scatter(
             x=[at[i][0] for i in agents], y=[at[i][1] for i in agents], name=name,
             mode="markers+text" if few else "markers",

@@ -44,11 +44,9 @@ def _about(comparison: ComparisonValues) -> str:
     unit = comparison.runs[0].settings.get("unit")
     where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
     real = "" if unit is None else f", {1000 * unit:g} ms"
-    return (
-        f"<p>Algorithms for decentralized SGD, compared in {where}: all meet the same delays, crashes and "
-        "minibatches, and published models the same losses. The unit of time is the mean time of one "
-        f"gradient of an agent that is not slow{real}.</p>"
-    )
+    same = "all meet the same delays, crashes and minibatches, and published models the same losses"
+    time = f"The unit of time is the mean time of one gradient of an agent that is not slow{real}"
+    return f"<p>Algorithms for decentralized SGD, compared in {where}: {same}. {time}.</p>"
 
 
 class Shelf:
@@ -108,10 +106,8 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     if any(exploded(run) and run.diverged_at is None for run in comparison.runs):
         reading += "A line that ends at the upper border goes on far above it."
     clock = "simulated time" if first.settings.get("unit") is None else "time"
-    over = {
-        "time": f"over {clock}: what is gained in the same time",
-        "updates": "over the gradients applied by all agents: what is gained from the same work",
-    }
+    work = "over the gradients applied by all agents: what is gained from the same work"
+    over = {"time": f"over {clock}: what is gained in the same time", "updates": work}
     what = {"loss": f"{_loss(comparison)}, of the average of all agents’ models"}
     if first.measure == "accuracy":
         what["accuracy"] = "The accuracy of the same average model on the test data"
@@ -142,10 +138,8 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         caption = f"{score} of the average model, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
         parts.append(shelf.put(curves(comparison, "megabytes", y), caption))
     if any(value for run in runs for value in run.curve.consensus):
-        caption = (
-            "Consensus: how far the agents’ models are from their average (root mean square); 0 if equal."
-        )
-        parts.append(shelf.put(curves(comparison, "time", "consensus"), caption))
+        caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
+        parts.append(shelf.put(curves(comparison, "time", "consensus"), f"Consensus: {caption}"))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 
@@ -185,11 +179,9 @@ def again(comparison: ComparisonValues) -> list[str]:
     line, missing = command(comparison)
     how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", escaped(line)) + "</code></pre>"
     if missing:
-        how = (
-            f"<p>The command line has no words for {escaped(' and '.join(missing))}. From Python, "
-            "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the "
-            "settings below.</p>"
-        )
+        how = f"<p>The command line has no words for {escaped(' and '.join(missing))}. From Python, "
+        how += "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the "
+        how += "settings below.</p>"
     papers = []
     for name in dict.fromkeys(run.algorithm for run in comparison.runs):
         said = "not one of offbeat’s own."
@@ -298,11 +290,10 @@ def linked(text: str) -> str:
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:
     """A table of text that scrolls in a box of its own."""
     head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in heads)
-    body = "".join(
-        f"<tr{' class=best' if index in best else ''}>"
-        f"{''.join(f'<td>{escaped(cell)}</td>' for cell in row)}</tr>\n"
-        for index, row in enumerate(rows)
-    )
+    body = ""
+    for index, row in enumerate(rows):
+        line = "".join(f"<td>{escaped(cell)}</td>" for cell in row)
+        body += f"<tr{' class=best' * (index in best)}>{line}</tr>\n"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table class="{name}">'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"

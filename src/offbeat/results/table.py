@@ -33,10 +33,9 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
     if not comparison.runs:
         return Group(Text("No run was finished."))
     heads, rows = cells(comparison)
-    tables = [
-        _table([[row[index] for index in columns] for row in [heads, *rows]], range(1, len(columns)))
-        for columns in _fitting([heads, *rows], width)
-    ]
+    lines = [heads, *rows]
+    parts = [[[row[index] for index in columns] for row in lines] for columns in _fitting(lines, width)]
+    tables = [_table(part, range(1, len(part[0]))) for part in parts]
     said = (Text(note, style="dim") for note in notes(comparison))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
@@ -67,17 +66,14 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
     return groups
 
 
-IN_ITS_WORDS = {
+IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in words of their own
     *("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target"),
     *("algorithm", "lr", "seed", "own"),
 }
-"""Settings that the headline, or the head of a column, says in words of their own."""
-
-WORDS = {
+WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
     "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
 }  # fmt: skip
-"""What a setting is called in the headline, where it is not by its name."""
 
 
 def headline(comparison: ComparisonValues) -> str:
@@ -89,11 +85,8 @@ def headline(comparison: ComparisonValues) -> str:
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
     shares = [split] if first.measure == "accuracy" and not s["own"] else []
-    others = [
-        f"{WORDS.get(name, name)} {_said(name, value)}"
-        for name, value in s.departures().items()
-        if name not in IN_ITS_WORDS and value not in ([], "SGD")
-    ]
+    named = {k: v for k, v in s.departures().items() if k not in IN_ITS_WORDS and v not in ([], "SGD")}
+    others = [f"{WORDS.get(name, name)} {_said(name, value)}" for name, value in named.items()]
     world = [s["task"], f"case {s['case']}{slow}", agents, *shares]
     return ", ".join([*world, *others, f"to time {s['until']:g}", which])
 
@@ -182,14 +175,10 @@ def notes(comparison: ComparisonValues) -> list[str]:
     if runs[0].measure == "accuracy":
         said.append("accuracy, loss: of the average model; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in runs}) > 1:
-        said.append(
-            "Medians over the seeds, for the time with [smallest - largest]; B and D are the largest."
-        )
-    own = {f"the algorithm {run.algorithm}" for run in runs} & {
-        each for run in runs for each in run.settings["own"]
-    }
-    ours = [name for name in names if f"the algorithm {name}" not in own]
-    if forms := [f"{name} {form}" for name in ours if (form := find(name).form)]:
+        time = "for the time with [smallest - largest]"
+        said.append(f"Medians over the seeds, {time}; B and D are the largest.")
+    ours = {run.algorithm for run in runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
+    if forms := [f"{name} {form}" for name in names if name in ours and (form := find(name).form)]:
         said.append("; ".join(forms) + ".")
     for run in runs:
         if run.diverged_at is not None:
@@ -200,9 +189,8 @@ def notes(comparison: ComparisonValues) -> list[str]:
             said.append(error_of(run))
     lossless = dict.fromkeys(run.algorithm for run in runs if run.staleness.D is None)
     if settings["loss"] and settings["agents"] > 1 and lossless:
-        said.append(
-            f"Lost are messages of registers alone; what {', '.join(lossless)} send as mail always arrives."
-        )
+        by = ", ".join(lossless)
+        said.append(f"Lost are messages of registers alone; what {by} send as mail always arrives.")
     if settings["crash"]:
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]

@@ -122,7 +122,8 @@ def _spans(run: RunValues, begin: float, stop: float) -> dict[str, list[tuple[in
     sent = sent[(sent["end"] > begin) & (sent["start"] < stop)]
     for row, agent in enumerate(shown(run)):
         events = run.trace.events[run.trace.events["agent"] == agent]
-        downs = _downs(events, over)
+        crashed, back = (rows_of(events, kind)["time"].tolist() for kind in (Crashed, Rejoined))
+        downs = [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
         spans = _worked(events, downs, over)
         for at in sent[sent["agent"] == agent]:
             cut = [down for down, _ in downs if at["start"] < down < at["end"]]
@@ -131,11 +132,6 @@ def _spans(run: RunValues, begin: float, stop: float) -> dict[str, list[tuple[in
             if min(end, stop) > max(start, begin):
                 found[state].append((row, max(start, begin), min(end, stop)))
     return found
-
-
-def _downs(events: np.ndarray, over: float) -> list[tuple[float, float]]:
-    crashed, back = (rows_of(events, kind)["time"].tolist() for kind in (Crashed, Rejoined))
-    return [(at, min((time for time in back if time >= at), default=over)) for at in crashed]
 
 
 def _worked(events: np.ndarray, downs: list[tuple[float, float]], over: float) -> list[Span]:

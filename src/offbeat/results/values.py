@@ -58,17 +58,11 @@ then, with the curve's last point alone; but the end of every run is told once, 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a learning rate gave that was tried to find the best one.
+    """What a learning rate gave that was tried to find the best one."""
 
-    Attributes:
-        values: of the criterion, one for each seed; None: never met, or diverged
-        loss: the median of the final losses; None: most runs diverged
-        unstable: why it is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
-    """
-
-    values: tuple[float | None, ...]
-    loss: float | None
-    unstable: str
+    values: tuple[float | None, ...]  # of the criterion, one for each seed; None: never met, or diverged
+    loss: float | None  # the median of the final losses; None: most runs diverged
+    unstable: str  # why it is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
 
     @property
     def median(self) -> float | None:
@@ -83,32 +77,23 @@ class Tried:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the learning rate of an algorithm was found (`offbeat.experiments.tuning`).
+    """How the learning rate of an algorithm was found (`offbeat.experiments.tuning`)."""
 
-    Attributes:
-        by: the criterion: "loss", "target" or "final"
-        level: the loss that stopped the clock, where the criterion is "loss"
-        grid: the steps that were asked for; R-FAST tried n times these
-        seeds: those of the worlds in which steps were tried
-        steps: every learning rate that was tried, and what it gave
-    """
-
-    by: str
-    level: float | None
-    grid: tuple[float, ...]
-    seeds: tuple[int, ...]
-    steps: dict[float, Tried]
+    by: str  # the criterion: "loss", "target" or "final"
+    level: float | None  # the loss that stopped the clock, where the criterion is "loss"
+    grid: tuple[float, ...]  # the steps that were asked for; R-FAST tried n times these
+    seeds: tuple[int, ...]  # those of the worlds in which steps were tried
+    steps: dict[float, Tried]  # every learning rate that was tried, and what it gave
 
     def record(self) -> dict[str, Any]:
         return {**vars(self), "steps": {f"{lr:g}": tried.record() for lr, tried in self.steps.items()}}
 
 
-RECORDED = (
+RECORDED = (  # what is written of a run, in this order: its own values, and some of its settings
     "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
     "time_to_target", "diverged_at", "error", "updates", "messages", "megabytes", "staleness", "final",
     "curve", "digest", "settings", "tuning",
 )  # fmt: skip
-"""What is written of a run, in this order: its own values, and some of its settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +173,8 @@ class ComparisonValues:
             )
         for (name, lr, seed), count in Counter((r.algorithm, r.lr, r.seed) for r in self.runs).items():
             if count > 1:
-                raise SettingError(
-                    f"The run of {name} with lr {lr:g} and seed {seed} is there twice; expected once."
-                )
+                run = f"run of {name} with lr {lr:g} and seed {seed}"
+                raise SettingError(f"The {run} is there twice; expected once.")
 
     def groups(self) -> dict[tuple[str, float], list[RunValues]]:
         """The runs by (algorithm, lr): what differs only by its seed is together."""

@@ -43,19 +43,15 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
                 file.close()
-                temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~_umask())
+                mask = os.umask(0)
+                os.umask(mask)
+                temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~mask)
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         error.filename, error.filename2 = str(path), None
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ not used if a single bit differs. Where it cannot be had, torch does the work an
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,38 +30,20 @@ STREAM = 4_000_000  # bytes from which the result is written around the caches, 
 
 FLAGS = ("-ffp-contract=off", "-std=c11")
 Terms = Sequence[tuple[float, Tensor]]
-Function = Callable[..., None]
+Function = Callable[..., Any]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_double, "double")}
 
 
-class Compiled(NamedTuple):
-    """The functions for one dtype: one form, forms over the rows of a pool, and these after gradients."""
-
-    linear: Function
-    rows: Function
-    steps: Callable[..., int] | None
-
-
-Functions = Mapping[torch.dtype, Compiled]
-
-
 @dataclass(frozen=True)
 class Forms:
-    """Linear forms over a pool: its row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1].
+    """Linear forms over a pool: its row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1]."""
 
-    Attributes:
-        out: int64 [m]; none is written twice, and none is read
-        first: int64 [m + 1]
-        slots: int64: the row of v_k, for each term
-        coefficients: float64: c_k
-    """
-
-    out: Ints
-    first: Ints
-    slots: Ints
-    coefficients: Floats
+    out: Ints  # [m]; none is written twice, and none is read
+    first: Ints  # [m + 1]
+    slots: Ints  # the row of v_k, for each term
+    coefficients: Floats  # c_k
 
     @property
     def addresses(self) -> tuple[int, ...]:
@@ -85,11 +67,11 @@ def linear(out: Tensor, terms: Terms) -> None:
     """
     if not terms:
         raise SettingError("Got a linear form without terms; expected at least one term.")
-    compiled = _load()[0].get(out.dtype) if _large(out, terms) else None
+    compiled = _load()[0].get(("linear", out.dtype)) if _large(out, terms) else None
     if compiled is None:
         _with_torch(out, terms)
     else:
-        _call(compiled.linear, out, terms)
+        _call(compiled, out, terms)
 
 
 def rows(pool: Tensor, forms: Forms) -> None:
@@ -101,14 +83,14 @@ def rows(pool: Tensor, forms: Forms) -> None:
     if pool.device.type != "cpu":
         _rows_together(pool, forms)
         return
-    compiled = _load()[0].get(pool.dtype)
+    compiled = _load()[0].get(("rows", pool.dtype))
     if compiled is None:
         for to, (low, high) in zip(forms.out.tolist(), pairwise(forms.first.tolist()), strict=True):
             terms = zip(forms.coefficients[low:high], forms.slots[low:high], strict=True)
             plain(pool[to], [(c, pool[s]) for c, s in terms])
         return
     _refuse_gaps(pool, forms)
-    compiled.rows(pool.data_ptr(), pool.shape[1], *forms.addresses, len(forms.out), *forms.room(pool.dtype))
+    compiled(pool.data_ptr(), pool.shape[1], *forms.addresses, len(forms.out), *forms.room(pool.dtype))
 
 
 def _rows_together(pool: Tensor, forms: Forms) -> None:
@@ -136,49 +118,36 @@ def _rows_together(pool: Tensor, forms: Forms) -> None:
 
 @dataclass(frozen=True)
 class Gradient:
-    """A compiled function that writes gradients at rows of a float32 pool into other rows (see `kernel.c`).
-
-    Attributes:
-        address, task, reg: the function and what it is told
-        refuse: raises the error that its code stands for
-    """
+    """A compiled function that writes gradients at rows of a float32 pool into other rows: see `kernel.c`."""
 
     address: int
-    task: int
+    task: int  # this and `reg` are what it is told
     reg: float
-    refuse: Callable[[int], None]
+    refuse: Callable[[int], None]  # raises the error that its code stands for
 
 
 @dataclass(frozen=True)
 class Program:
-    """Gradients and forms over the rows of a pool, in chunks: a gradient for each form.
+    """Gradients and forms over the rows of a pool, in chunks: a gradient for each form."""
 
-    Attributes:
-        models: rows of the models, int64 [m]
-        index: minibatches [m, B]
-        bounds: where chunks begin, and where the last one ends
-        scratch: the rows to which a chunk's gradients go, which its forms may read
-    """
-
-    models: Ints
-    index: Ints
-    bounds: Ints
-    scratch: Ints
+    models: Ints  # rows of the models [m]
+    index: Ints  # minibatches [m, B]
+    bounds: Ints  # where chunks begin, and where the last one ends
+    scratch: Ints  # the rows to which a chunk's gradients go, which its forms may read
     forms: Forms
 
 
 def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
     """Chunk after chunk, the gradients and then the forms; False, and nothing done, if it is not compiled."""
-    compiled = _load()[0].get(pool.dtype) if pool.device.type == "cpu" else None
-    if compiled is None or compiled.steps is None:
+    compiled = _load()[0].get(("steps", pool.dtype)) if pool.device.type == "cpu" else None
+    if compiled is None:
         return False
     p = program
     _refuse_gaps(pool, p.forms, p.models, p.scratch, p.index, p.bounds)
     models, scratch, index, bounds = (a.ctypes.data for a in (p.models, p.scratch, p.index, p.bounds))
     task = gradient.address, gradient.task, gradient.reg, pool.data_ptr(), *pool.shape
     chunks = models, scratch, index, p.index.shape[1], bounds, len(p.bounds) - 1
-    code = compiled.steps(*task, *chunks, *p.forms.addresses, *p.forms.room(pool.dtype))
-    if code:
+    if code := compiled(*task, *chunks, *p.forms.addresses, *p.forms.room(pool.dtype)):
         gradient.refuse(code)
     return True
 
@@ -208,11 +177,11 @@ def _large(out: Tensor, terms: Terms) -> bool:
         return False
     grad, most = torch.is_grad_enabled(), torch.finfo(out.dtype).max
     alike = (out.dtype, out.shape, torch.device("cpu"), torch.strided)
-    return all(abs(c) <= most for c, _ in terms) and all(
-        (t.dtype, t.shape, t.device, t.layout) == alike
-        and t.is_contiguous()
-        and not (grad and t.requires_grad)
-        for t in (out, *(v for _, v in terms))
+    tensors = [out, *(v for _, v in terms)]
+    return (
+        all(abs(c) <= most for c, _ in terms)
+        and all((t.dtype, t.shape, t.device, t.layout) == alike for t in tensors)
+        and all(t.is_contiguous() and not (grad and t.requires_grad) for t in tensors)
     )
 
 
@@ -226,8 +195,8 @@ def _call(function: Function, out: Tensor, terms: Terms) -> None:
 
 
 @cache
-def _load() -> tuple[Functions, str]:
-    """The functions by dtype, none if they cannot be had, and what to call them."""
+def _load() -> tuple[dict[tuple[str, torch.dtype], Function], str]:
+    """The functions by name and dtype, none if they cannot be had, and what to call them."""
     try:
         library, title = native.loaded(__package__, "kernel.c", (*FLAGS, f"-DFUSED={_fused():d}"))
         functions = _checked(library)
@@ -243,18 +212,18 @@ def _fused() -> bool:
     return bool(total.add_(torch.full_like(total, x), alpha=x)[0] != 0)
 
 
-def _checked(loaded: ctypes.CDLL) -> Functions:
+def _checked(loaded: ctypes.CDLL) -> dict[tuple[str, torch.dtype], Function]:
     """The functions in that library. Raises KernelError unless they give torch's bits, whole tiles or not."""
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
     steps = loaded["steps_float"]
     task: list[Any] = [pointer, pointer, ctypes.c_float, pointer, size, size]
     steps.argtypes = [*task, *[pointer] * 3, size, pointer, size, *[pointer] * 6]
-    functions = dict[torch.dtype, Compiled]()
+    functions: dict[tuple[str, torch.dtype], Function] = {("steps", torch.float32): steps}
     for dtype, (_, named) in CTYPES.items():
         function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]
         function.argtypes, function.restype = [pointer, size, pointer, pointer, size, size], None
         rows.argtypes, rows.restype = [pointer, size, *[pointer] * 4, size, pointer, pointer], None
-        functions[dtype] = Compiled(function, rows, steps if dtype == torch.float32 else None)
+        functions |= {("linear", dtype): function, ("rows", dtype): rows}
         for length in (*range(1, 34), 1000, 1031):
             ours, theirs, *v = torch.randn((5, length), generator=source, dtype=dtype, device="cpu")
             terms = [(0.3, v[0]), (-1.7, v[1]), (0.1, v[2])]

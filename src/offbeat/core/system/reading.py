@@ -28,21 +28,16 @@ from offbeat.core.system.files import irregular
 
 LARGEST = 4_000_000_000  # bytes of a file that is read as a whole
 LARGEST_JSON = 100_000_000  # the same for JSON and other text
-
-SMALL, MOST_TIMES = 64_000_000, 200
-"""Bytes that may always be inflated; beyond that, how many times the size of what they are inflated from."""
-
-UNSAYING = (
+SMALL, MOST_TIMES = 64_000_000, 200  # bytes that may always be inflated; beyond, so many times what is stored
+UNSAYING = (  # exceptions whose messages say little without their names
     LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError, UnicodeError,
 )  # fmt: skip
-"""Exceptions whose messages say little without their names."""
-
 SHOWN = 300  # characters of a parser's message that are shown
 
 
 @contextmanager
 def reading(path: str | os.PathLike[str], expected: str, do: str = "") -> Iterator[None]:
-    """Whatever a parser raises becomes a DataError: the file, what was found, what is `expected`, to `do`."""
+    """Whatever a parser raises becomes a DataError: the file, what was found, what is `expected`; to `do`."""
     try:
         yield
     except Exception as error:

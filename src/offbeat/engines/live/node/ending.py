@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from traceback import StackSummary, TracebackException
 
-from offbeat.core.errors import FINAL, DiskError, OffbeatError, agent_exit_code
+from offbeat.core.errors import FINAL, DiskError, OffbeatError
 
 QUOTED, LONGEST = 12, 1 << 16  # lines of output that an error report quotes, and characters of a traceback
 
@@ -51,7 +51,7 @@ def tell(error: BaseException, starter: str) -> int:
     except (OSError, ValueError, KeyError):
         sys.stderr.write(f"Error: {failure.text}\n")
     if isinstance(error, OffbeatError):
-        return agent_exit_code(error)
+        return error.exit_code if isinstance(error, DiskError) else FINAL  # the launcher heeds a full disk
     if sys.excepthook is not sys.__excepthook__:
         sys.excepthook(type(error), error, error.__traceback__)
     return 1
