@@ -43,16 +43,14 @@ def total(vectors: Iterable[Vector], start: Vector) -> Vector:
 def split(v: Vector, n: int) -> list[Vector]:
     """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
 
+    def cut(part: Tensor, c: int) -> Tensor:  # `part.tensor_split(n)[c]`, without the others
+        length, longer = divmod(part.numel(), n)
+        return part.narrow(0, c * length + min(c, longer), length + (c < longer))
+
     def piece(c: int) -> Vector:
-        return opaque(lambda: tuple(_piece(part, c, n) for part in v.parts))
+        return opaque(lambda: tuple(cut(part, c) for part in v.parts))
 
     return [piece(c) for c in range(n)]
-
-
-def _piece(part: Tensor, c: int, n: int) -> Tensor:
-    """`part.tensor_split(n)[c]`, without the others."""
-    length, longer = divmod(part.numel(), n)
-    return part.narrow(0, c * length + min(c, longer), length + (c < longer))
 
 
 def concat(pieces: list[Vector]) -> Vector:

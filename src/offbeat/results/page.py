@@ -27,10 +27,14 @@ def page(comparison: ComparisonValues) -> str:
     shelf = Shelf()
     if not comparison.runs:
         return _document("No run was finished", "<h1>No run was finished</h1>", shelf)
-    title = headline(comparison)
+    title, unit = headline(comparison), comparison.runs[0].settings.get("unit")
+    where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
+    real = "" if unit is None else f", {1000 * unit:g} ms"
+    same = "all meet the same delays, crashes and minibatches, and published models the same losses"
+    time = f"The unit of time is the mean time of one gradient of an agent that is not slow{real}"
     body = [
         f"<h1>{escaped(title)}</h1>",
-        _about(comparison),
+        f"<p>Algorithms for decentralized SGD, compared in {where}: {same}. {time}.</p>",
         "<h2>Results</h2>", *_results(comparison),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
@@ -38,15 +42,6 @@ def page(comparison: ComparisonValues) -> str:
         "<h2>Run it again</h2>", *again(comparison),
     ]  # fmt: skip
     return _document(title, "\n".join(body), shelf)
-
-
-def _about(comparison: ComparisonValues) -> str:
-    unit = comparison.runs[0].settings.get("unit")
-    where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
-    real = "" if unit is None else f", {1000 * unit:g} ms"
-    same = "all meet the same delays, crashes and minibatches, and published models the same losses"
-    time = f"The unit of time is the mean time of one gradient of an agent that is not slow{real}"
-    return f"<p>Algorithms for decentralized SGD, compared in {where}: {same}. {time}.</p>"
 
 
 class Shelf:

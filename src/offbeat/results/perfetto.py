@@ -75,11 +75,15 @@ class _Drawing:
         return where
 
     def names(self) -> Iterator[Json]:
-        for i in range(self.agents):
-            yield from _named("process", {"pid": i + 1}, f"agent {i}", i)
+        named: list[tuple[str, Json, str, int]] = []
+        named += [("process", {"pid": i + 1}, f"agent {i}", i) for i in range(self.agents)]
         for (i, which, lane), tid in sorted(self.threads.items()):
             name = TRACKS[which] + (f" {lane + 1}" if lane else "")
-            yield from _named("thread", {"pid": i + 1, "tid": tid}, name, 1000 * which + lane)
+            named.append(("thread", {"pid": i + 1, "tid": tid}, name, 1000 * which + lane))
+        for what, where, name, place in named:
+            at = {"ph": "M", "ts": 0, **where}
+            yield {"name": f"{what}_name", **at, "args": {"name": name}}
+            yield {"name": f"{what}_sort_index", **at, "args": {"sort_index": place}}
 
 
 def perfetto(trace: Trace, arrows: int = ARROWS) -> Json:
@@ -186,8 +190,3 @@ def _received(
 
 def _kind(trace: Trace, kind: int) -> str:
     return trace.kinds[kind] if 0 <= kind < len(trace.kinds) else "-"
-
-
-def _named(what: str, where: Json, name: str, place: int) -> Iterator[Json]:
-    yield {"name": f"{what}_name", "ph": "M", "ts": 0, **where, "args": {"name": name}}
-    yield {"name": f"{what}_sort_index", "ph": "M", "ts": 0, **where, "args": {"sort_index": place}}

@@ -17,19 +17,10 @@ import numpy as np
 CHUNK = 64  # random numbers are drawn this many at a time
 WORLD = 2**32 - 1  # the agent index under which the streams that belong to nobody are named
 
-
-class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of the format: results change when they do."""
-
-    DATA = 0
-    ALGORITHM = 1
-    COMPUTE = 2
-    COMMUNICATION = 3
-    LOSS = 4
-    PARTITION = 5
-    TOPOLOGY = 6
-    TASK = 7
-    SHARD = 8
+# What a stream is for. The numbers, from 0, are part of the format: results change when they do.
+Purpose = IntEnum(
+    "Purpose", "DATA ALGORITHM COMPUTE COMMUNICATION LOSS PARTITION TOPOLOGY TASK SHARD", start=0
+)
 
 
 def stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> np.random.Generator:
