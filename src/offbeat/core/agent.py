@@ -17,7 +17,7 @@ What the engine promises
  7. `on_gradient(g)` answers the one outstanding `compute(x)`, with the gradient *at that x*, on a fresh
     minibatch from the agent's own stream.
  8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the diagonal.
-    Nothing of a lost peer arrives afterwards; a returned one starts with a neighbour's model and `round`.
+    Nothing of a lost peer arrives then; a returned one starts with a neighbour's newest model and `round`.
  9. `self.rng` is this agent's own; delays, losses and data come from other streams, so that another algorithm
     in the same world meets the same delays.
 
@@ -35,9 +35,8 @@ What the agent promises
 - (j) `on_view` keeps the view that it is given: `self.view = view`.
 - (k) Nothing that changes belongs to the class: its agents, and its runs, would share it.
 
-What costs next to nothing of this is always checked (`offbeat.core.promises`), the rest by `check=True`
-(`offbeat.engines.sim.checks`), as in `offbeat.compare([Mine], check=True)`: b, e, and the engine's own
-promises.
+What costs next to nothing is always checked (`offbeat.core.promises`); b, e, and the engine's promises by
+`check=True`, as in `offbeat.compare([Mine], check=True)` (`offbeat.engines.sim.checks`).
 """
 
 from collections.abc import Iterable, Mapping

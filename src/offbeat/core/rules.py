@@ -1,7 +1,7 @@
 """Local rules: from a gradient to what is subtracted from the model.
 
-Agents never write `lr * g`, they write `self.rule(g)`; so an algorithm is stated once for plain SGD,
-momentum and adaptive steps. A rule belongs to one agent and keeps that agent's state.
+Agents never write `lr * g`, they write `self.rule(g)`; so an algorithm is stated once for plain SGD, momentum
+and adaptive steps. A rule belongs to one agent and keeps that agent's state.
 """
 
 from collections.abc import Callable

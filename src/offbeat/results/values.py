@@ -1,5 +1,6 @@
 """What comes out of an experiment, as plain values; `offbeat.results.run` has those that show themselves."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -142,8 +143,9 @@ class RunValues:
         known = {**self.settings, **vars(self), "topology": self.settings["topology"]}
         known |= {"staleness": vars(self.staleness), "curve": vars(self.curve)}
         known["tuning"] = None if self.tuning is None else self.tuning.record()
-        cleaned: dict[str, Any] = _finite({name: known[name] for name in RECORDED})
-        return cleaned
+        text = json.dumps({name: known[name] for name in RECORDED})
+        record: dict[str, Any] = json.loads(text, parse_constant=lambda name: None)
+        return record
 
 
 MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler")
@@ -224,13 +226,3 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, 
 def time_text(time: float | None) -> str:
     """A time to a target: no digits that mean nothing, for it is interpolated."""
     return "never" if time is None else f"{time:,.0f}" if time >= 1000 else f"{time:.4g}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

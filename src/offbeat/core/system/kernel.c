@@ -2,11 +2,12 @@
 
    A tile of a few cache lines is summed over all terms before it is written, so `out` may be one of the v_k.
    The sums are torch's, bit for bit: the first term is a product, every other one a fused multiply-add
-   (-DFUSED=1) or, where torch has none, a product and a sum (-DFUSED=0). Compile with -ffp-contract=off.
+   (-DFUSED=1) or, where torch has none, a product and a sum (-DFUSED=0). Compile with -ffp-contract=off: the
+   compiler must not choose for itself.
 
-   With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on, what
-   is written to memory that is not also read goes around the caches, for that saves reading a line before it is
-   overwritten. It costs more than it saves where lines are in a cache: in place, or in short vectors. */
+   With this many streams the processor's own prefetcher loses track, hence AHEAD. From `stream` bytes on,
+   what is written to memory that is not also read goes around the caches: that saves reading each line before
+   it is overwritten. It costs more than it saves where lines are cached: in place, or in short vectors. */
 
 #include <math.h>
 #include <stddef.h>

@@ -1,12 +1,10 @@
-"""How files are read that may be damaged, swapped, hostile, or of a newer version: every reader goes through
-here.
+"""How all files are read that may be damaged, swapped, hostile, or of a newer version.
 
     with reading(path, "a trace that offbeat wrote"):
         head = json.loads(content(path))      # whatever is raised in here, and is no error of ours already,
         ...                                   # becomes a DataError that names the file and both sides
 
-What is no regular file is refused before it is opened, and sizes are checked before anything is allocated or
-inflated.
+What is no regular file is refused before it is opened; sizes are checked before anything is allocated.
 """
 
 import json
