@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from offbeat.core.agent import Message
-from offbeat.core.system.lifeline import readable
+from offbeat.core.system.signals import readable
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
