@@ -13,13 +13,7 @@ Medium = type[Send] | type[Publish] | type[Accumulate]
 
 @dataclass(slots=True)
 class Transmission:
-    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`.
-
-    Attributes:
-        incarnations: which of each receiver it is for; nothing that was given to one reaches the next
-        membership: in a live run: how many changes of the membership the sender knew of
-        kind, version: in a simulation: what the trace says of the message
-    """
+    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`."""
 
     sender: int
     medium: Medium
@@ -27,9 +21,9 @@ class Transmission:
     message: Message
     start: float = -1.0
     end: float = -1.0
-    incarnations: tuple[int, ...] = ()
-    membership: int = 0
-    kind: int = -1
+    incarnations: tuple[int, ...] = ()  # of the receivers: nothing that is for one reaches the next
+    membership: int = 0  # in a live run: how many changes of the membership the sender knew of
+    kind: int = -1  # in a simulation: what the trace says of the message
     version: int = -1
 
     @property

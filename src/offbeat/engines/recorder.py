@@ -38,12 +38,8 @@ _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}
 
 
 class Recorder:
-    """Collects what happens to so many agents.
-
-    Attributes:
-        summary: what the rows are given to, part by part, instead of keeping them
-        kinds: of messages, and their numbers
-        written: writes in all, rows that were given up included
+    """Collects what happens to so many agents; a summary is given the rows, part by part, instead of keeping
+    them. `kinds`: of messages, and their numbers; `written`: writes in all, also those that are given up.
     """
 
     def __init__(self, agents: int, summary: TraceSummary | None = None) -> None:
@@ -60,7 +56,7 @@ class Recorder:
         self.events.packed += _pack(*order(record + rest))  # called for millions of events: not by `append`
 
     def write(self, time: float, agent: int, step: int, mixed: Iterable[tuple[int, int]]) -> None:
-        """An agent wrote its model, into which these versions (agent, version) of other models entered."""
+        """An agent wrote its model, into which these versions (agent, version) of others entered."""
         self.writes.append(time, agent, step)
         for source, version in mixed:
             self.mixed.append(self.written, source, version)

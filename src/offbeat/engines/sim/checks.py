@@ -16,19 +16,14 @@ from offbeat.engines.outbox import vectors
 
 @dataclass
 class Checker:
-    """Checks promises b and e of the agent, that its model keeps its size, and 3 of the engine.
+    """Checks promises b and e of the agent, that its model keeps its size, and 3 of the engine."""
 
-    Attributes:
-        pickle_every: every how many handlers an agent is pickled
-        remember: how many of the newest tensors that were given away are watched
-        given: these tensors: what each is, the tensor, its version as torch counts it, and its value then
-    """
-
-    pickle_every: int = 50
-    remember: int = 200
+    pickle_every: int = 50  # so many handlers
+    remember: int = 200  # so many of the newest tensors that were given away
     handlers: int = 0
     clock: dict[int, float] = field(default_factory=dict)
     given: list[tuple[str, Tensor, int, Tensor]] = field(default_factory=list)
+    """What was given away: in what, the tensor, its version as torch counts it, its value then."""
     sizes: dict[int, list[int]] = field(default_factory=dict)
 
     def handled(self, agent: Agent, effects: Sequence[Effect]) -> None:

@@ -21,16 +21,13 @@ WAVES = 1_000_000
 
 
 class Heap:
-    """What is scheduled, and the time.
-
-    Attributes:
-        incarnation: how often each agent has begun, from 1; of the dead the negative number. What one
-            incarnation scheduled does not happen in the next, faults apart
-        events: the calls in the order in which they come, each with its agent, and in which incarnation of it
+    """What is scheduled, and the time. What one incarnation of an agent has scheduled does not happen in the
+    next, faults apart.
     """
 
     def __init__(self, agents: int) -> None:
-        self.now, self._wave, self.number, self.incarnation = 0.0, 0, 0, [1] * agents
+        self.now, self._wave, self.number = 0.0, 0, 0
+        self.incarnation = [1] * agents  # how often each has begun; of the dead the negative number
         self.events: list[tuple[float, int, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
 
     def at(self, time: float, priority: int, agent: int, call: Callable[..., None], *args: Any) -> None:

@@ -14,15 +14,7 @@ from offbeat.world.world import World
 
 
 class Links:
-    """All agents' outboxes and registers.
-
-    Attributes:
-        deliver: hands mail to its receiver
-        outbox: what waits at each sender
-        arrived: the newest version of every register that its reader has not read yet
-        registers: what each reader holds of those it has read
-        messages, bytes_sent: how many transmissions have started, and their bytes
-    """
+    """All agents' outboxes and registers."""
 
     def __init__(
         self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope,
@@ -30,8 +22,10 @@ class Links:
     ) -> None:  # fmt: skip
         agents, seed = range(len(heap.incarnation)), world.seed
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
-        self.model_bytes, self.loss, self.messages, self.bytes_sent = model_bytes, world.loss, 0, 0
+        self.model_bytes, self.loss = model_bytes, world.loss
+        self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
         self.outbox = [Outbox() for _ in agents]
+        # of every reader: the newest versions that it has not read, and what it holds of those it has read
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
         self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
         self._time = [

@@ -32,38 +32,27 @@ Gradient = Callable[[int, int, Vector], Vector]
 
 @dataclass
 class Replayed:
-    """What the replay keeps of one agent.
-
-    Attributes:
-        resumed: how often it went on from a checkpoint
-        known: the newest incarnations of others, if not 1
-        alarms: (time, number, name), a heap
-        mail: what it sent, by incarnation, receiver, and incarnation of the receiver
-        published: what it put into registers, by message type and receiver: version -> message
-        bound: what it holds of others' registers, by source and message type
-        saved: version -> what was saved with it
-    """
+    """What the replay keeps of one agent."""
 
     actor: Actor
     alive: frozenset[int]
     asked: int = 0
-    resumed: int = 0
+    resumed: int = 0  # how often it went on from a checkpoint
     incarnation: int = 1
-    known: dict[int, int] = field(default_factory=dict)
-    alarms: list[tuple[float, int, str]] = field(default_factory=list)
+    known: dict[int, int] = field(default_factory=dict)  # the newest incarnations of others, if not 1
+    alarms: list[tuple[float, int, str]] = field(default_factory=list)  # time, number, name: a heap
     mail: dict[tuple[int, int, int], deque[Message]] = field(default_factory=lambda: defaultdict(deque))
+    """What it sent, by incarnation, receiver, and incarnation of the receiver."""
     published: dict[tuple[str, int], dict[int, Message]] = field(default_factory=lambda: defaultdict(dict))
+    """What it put into registers, by message type and receiver: version -> message."""
     bound: dict[tuple[int, str], LateBound] = field(default_factory=lambda: defaultdict(LateBound))
-    saved: dict[int, tuple[Any, ...]] = field(default_factory=dict)
+    """What it holds of others' registers, by source and message type."""
+    saved: dict[int, tuple[Any, ...]] = field(default_factory=dict)  # with each version
 
 
 class Replay(Engine):
-    """Runs a trace again.
-
-    Attributes:
-        new_agent, new_rule, rng: make one agent's algorithm, its local rule, and its random stream in a life
-        initial: the model that all start from
-        skips: whether updates that are not finite were skipped (see `handler_step.SkipNotFinite`)
+    """Runs a trace again. `rng` gives an agent's random stream in a life; `skips`: whether updates that are
+    not finite were skipped (see `handler_step.SkipNotFinite`).
     """
 
     blames = ContractError

@@ -23,13 +23,8 @@ from offbeat.world.world import World
 
 
 class Simulator(Engine):
-    """Runs one algorithm on one task in one world.
-
-    Attributes:
-        new_agent, new_rule: make one agent's algorithm and its local rule
-        returns: whether this algorithm takes crashed agents back
-        checker: holds both sides to the contract
-        keep_trace: whether to hold the trace; without, only what is reported of it is found
+    """Runs one algorithm on one task in one world. `returns`: whether it takes crashed agents back;
+    `keep_trace`: whether to hold the trace; without, only what is reported of it is found.
     """
 
     blames = Exception

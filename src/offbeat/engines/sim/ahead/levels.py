@@ -180,18 +180,12 @@ class Levels:
 
 
 class ScheduledRun:
-    """One of the runs side by side, as an engine: segment after segment, its timetable and what is recorded.
-
-    Whichever is asked first runs all. Raises NoTimetable if its first segment has no timetable.
-
-    Attributes:
-        ends: of the time segments
-        forms, draws: what each agent computes, and its next so many minibatches
-        levels, number: what makes it, and which of the runs there it is
+    """One of the runs side by side, as an engine: segment after segment (they end at `ends`) its timetable,
+    and what is recorded. Whichever is asked first runs all. Raises NoTimetable where the first has none.
     """
 
-    levels: Levels
-    number: int
+    levels: Levels  # that make it
+    number: int  # of the runs there
 
     def __init__(
         self, schedule: Schedule, ends: Sequence[float], forms: Sequence[UpdateForm], draws: Sequence[Draw],

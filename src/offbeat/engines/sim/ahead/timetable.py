@@ -29,37 +29,27 @@ class Timetable:
 
     Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes
     over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the
-    segment before.
-
-    Attributes:
-        done: writes in the segments before
-        time, began: when the gradient was applied, and when it was begun: [W]
-        first, terms: the models mixed, `terms[first[w] : first[w + 1]]`, in the order of the agent's row of
-            W; whoever has not been heard is replaced by the agent itself
-        own: the agent's write before: [W]
-        sent: transmissions that are heard, by when they leave: start, end, agent, version
-        heard: what was handed over, in that order: write, transmission
-        mixed: write, neighbour, version
-        after: what the next segment may mix: -1, the newest write of each agent, and others
-        oldest: of each agent the oldest version that a later segment may mix: [n]
+    segment before. It mixes the models `terms[first[w] : first[w + 1]]`, in the order of its agent's row of
+    W; whoever has not been heard is replaced by the agent itself.
     """
 
     n: int
     low: float
     high: float
-    done: int
-    time: Floats
-    began: Floats
+    done: int  # writes in the segments before
+    time: Floats  # when the gradient was applied, [W]
+    began: Floats  # and when it was begun
     agent: Ints
     version: Ints
     first: Ints
     terms: Ints
-    own: Ints
+    own: Ints  # the agent's write before
     sent: tuple[Floats, Floats, Ints, Ints]
-    heard: tuple[Ints, Ints]
-    mixed: tuple[Ints, Ints, Ints]
-    after: Ints
-    oldest: Ints
+    """Start, end, agent, version of the transmissions that are heard, by when they leave."""
+    heard: tuple[Ints, Ints]  # what was handed over, in that order: write, transmission
+    mixed: tuple[Ints, Ints, Ints]  # write, neighbour, version
+    after: Ints  # what the next segment may mix: -1, the newest write of each agent, and others
+    oldest: Ints  # of each agent the oldest version that a later segment may mix, [n]
 
     def writes(self, until: float) -> int:
         """Gradients applied by then, in this segment."""
