@@ -159,10 +159,8 @@ class Children:
             else:
                 ended.append(key.data[1])
         # A little of each, round and round, until the time is over; who was not read then is next.
-        waiting, end = (
-            deque(sorted(printed, key=lambda child: child.output.read_at)),
-            time.monotonic() + READING,
-        )
+        waiting = deque(sorted(printed, key=lambda child: child.output.read_at))
+        end = time.monotonic() + READING
         while waiting and time.monotonic() < end:
             child = waiting.popleft()
             if child.output.read():

@@ -71,9 +71,8 @@ class Launcher:
         try:
             with closing(Present([self.shared, settings.folder], self.logs)) as self.present:
                 self.board = Board.create(self.shared / "board", n)
-                self.bell = Bell(self.shared, LAUNCHER)
                 self.bells = [Bell(self.shared, i) for i in range(n)]
-                self.children = Children(self.bell.handle, on_output)
+                self.children = Children(Bell(self.shared, LAUNCHER).handle, on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:
                         self._run()

@@ -85,9 +85,7 @@ def _of_a_step(path: Path) -> bool:
 def refuse_used(folder: Path) -> None:
     """Raise SettingError if the folder holds a run already, or several."""
     if any(any(folder.glob(pattern)) for pattern in (SERIES, "agent-*.trace", "*/agent-*.trace")):
-        raise SettingError(
-            f"{folder} holds a run already: --resume goes on with it, another --out starts a new one."
-        )
+        raise SettingError(f"{folder} holds a run already: --resume goes on with it; or name another --out.")
 
 
 def named(out: Path | None) -> Path:
