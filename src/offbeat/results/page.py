@@ -54,10 +54,8 @@ class Shelf:
         """The HTML of a figure; the caption is HTML."""
         number = len(self.figures) + 1
         self.figures[f"figure-{number}"] = figure
-        return (
-            f'<figure><div id="figure-{number}" style="height:{figure.layout.height}px"></div>'
-            f"<figcaption><b>Figure {number}.</b> {caption}</figcaption></figure>"
-        )
+        place = f'<div id="figure-{number}" style="height:{figure.layout.height}px"></div>'
+        return f"<figure>{place}<figcaption><b>Figure {number}.</b> {caption}</figcaption></figure>"
 
 
 def _document(title: str, body: str, shelf: Shelf) -> str:
@@ -157,10 +155,8 @@ def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         )
         parts.append(shelf.put(timelines(traced), caption))
     if missing := [name for name in names if name not in traced]:
-        parts.append(
-            f'<p class="soft">No timeline of {escaped(", ".join(missing))}: the trace was not held, '
-            "as it is not where it would take too much memory.</p>"
-        )
+        why = "the trace was not held, as it is not where it would take too much memory"
+        parts.append(f'<p class="soft">No timeline of {escaped(", ".join(missing))}: {why}.</p>')
     if n > 1:
         edge = "an edge between those that exchange models"
         if topology.graph.is_directed():
@@ -186,18 +182,6 @@ def again(comparison: ComparisonValues) -> list[str]:
     settings = [[name, _text(value)] for name, value in _common(comparison).items()]
     heads, rates = tried(comparison)
     tuning = ["<h3>Tuning</h3>", *(f"<p>{escaped(said)}</p>" for said in how_tuned(comparison))]
-    return [
-        how,
-        f"<p>Made with offbeat {escaped(VERSION)}, Python {platform.python_version()}, "
-        f"PyTorch {escaped(torch.__version__)} and NumPy {escaped(np.__version__)}.</p>",
-        "<h3>Settings</h3>", table(["name", "value"], settings, "settings"),
-        *([*tuning, table(heads, rates, "tuning")] if rates else []),
-        "<h3>Runs</h3>", *_runs(comparison),
-        "<h3>Algorithms</h3>", f"<ul>{''.join(papers)}</ul>",
-    ]  # fmt: skip
-
-
-def _runs(comparison: ComparisonValues) -> list[str]:
     rows = []
     for run in comparison.runs:
         met = time_text(run.time_to_target) + ", then diverged" * lost_again(run)
@@ -205,7 +189,15 @@ def _runs(comparison: ComparisonValues) -> list[str]:
     runs = table(["algorithm", "lr", "seed", "time to target", "updates", "digest"], rows, "runs")
     about = "The digest is the SHA-256 of the whole trace and the final models; here are its first 16 digits."
     short = re.sub(r"(?<=>)([0-9a-f]{16})[0-9a-f]{48}(?=<)", r'<code title="\g<0>">\1</code>', runs)
-    return [f"<p>{about}</p>", short]
+    return [
+        how,
+        f"<p>Made with offbeat {escaped(VERSION)}, Python {platform.python_version()}, "
+        f"PyTorch {escaped(torch.__version__)} and NumPy {escaped(np.__version__)}.</p>",
+        "<h3>Settings</h3>", table(["name", "value"], settings, "settings"),
+        *([*tuning, table(heads, rates, "tuning")] if rates else []),
+        "<h3>Runs</h3>", f"<p>{about}</p>", short,
+        "<h3>Algorithms</h3>", f"<ul>{''.join(papers)}</ul>",
+    ]  # fmt: skip
 
 
 def _text(value: object) -> str:
@@ -289,7 +281,5 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], name: str, best: 
     for index, row in enumerate(rows):
         line = "".join(f"<td>{escaped(cell)}</td>" for cell in row)
         body += f"<tr{' class=best' * (index in best)}>{line}</tr>\n"
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}"><table class="{name}">'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
-    )
+    content = f'<table class="{name}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{content}</div>'

@@ -32,9 +32,7 @@ INSTANTS = (
     events.Crashed, events.LossKnown, events.Rejoined, events.ViewChanged, events.MailReceived,
     events.RegisterMoved, events.Saved, events.Resumed,
 )  # fmt: skip
-
 ARROWS = 100_000  # the most arrows that are drawn; the page slows down with more
-
 SHOWN = {"algorithm", "topology", "seed"}
 Json = dict[str, Any]
 

@@ -92,16 +92,9 @@ def headline(comparison: ComparisonValues) -> str:
 
 
 def _said(name: str, value: object) -> str:
-    match value:
-        case float() if name == "unit":
-            return f"{1000 * value:g} ms"
-        case bool() | None:
-            return str(value)
-        case int() | float():
-            return f"{value:g}"
-        case list() | tuple():
-            return " and ".join(map(str, value))
-    return str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{1000 * value:g} ms" if name == "unit" else f"{value:g}"
+    return " and ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def gap_known(run: RunValues) -> bool:

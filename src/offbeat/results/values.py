@@ -148,8 +148,8 @@ class RunValues:
         return record
 
 
+# Settings in which the runs of one comparison may differ; of the straggler see `_differences`.
 MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler")
-"""Settings in which the runs of one comparison may differ; of the straggler see `_differences`."""
 
 
 @dataclass(frozen=True)

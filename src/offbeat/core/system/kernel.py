@@ -27,7 +27,6 @@ from offbeat.core.vector import plain
 
 THRESHOLD = 1_000_000  # bytes of the result below which torch does it: its operations stay in the caches
 STREAM = 4_000_000  # bytes from which the result is written around the caches, if it is not read as well
-
 FLAGS = ("-ffp-contract=off", "-std=c11")
 Terms = Sequence[tuple[float, Tensor]]
 Function = Callable[..., Any]

@@ -30,8 +30,8 @@ class KernelError(OffbeatError):
     """A compiled function cannot be had, or does not compute what it should."""
 
 
+# What may come while a library is built, loaded and checked.
 FAILURES = (KernelError, subprocess.SubprocessError, OSError, RuntimeError, ValueError, AttributeError)
-"""What may come while a library is built, loaded and checked."""
 
 
 def loaded(package: str, source: str, flags: Sequence[str]) -> tuple[ctypes.CDLL, str]:
