@@ -255,10 +255,12 @@ def test_unlike_models_are_refused_with_the_difference(tmp_path: Path) -> None:
     with pytest.raises(SettingError) as error:
         export(tmp_path)
     assert "agents 0 and 2 are of unlike models" in str(error.value)
-    assert "w: float32 (2,) of agent 0, float32 (3,) of agent 2" in str(error.value)
-    assert "more: not there of agent 0, float32 (1,) of agent 2" in str(error.value)
+    assert "w: of agent 0: 'float32 (2,)', of agent 2: 'float32 (3,)'" in str(error.value)
+    assert "more: of agent 0: None, of agent 2: 'float32 (1,)'" in str(error.value)
     save(tmp_path, 2, 10, ABOUT | {"seed": 1})
-    with pytest.raises(SettingError, match=r"agents 0 and 2 are of two runs[^\n]*\n  seed: saved 0, now 1"):
+    with pytest.raises(
+        SettingError, match=r"agents 0 and 2 are of two runs[^\n]*\n  seed: of agent 0: 0, of agent 2: 1"
+    ):
         export(tmp_path)
 
 

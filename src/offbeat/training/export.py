@@ -10,11 +10,12 @@ for bit.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,22 +25,15 @@ from torch import Tensor
 
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.core.system.files import write_atomically
-from offbeat.engines.live.node.checkpoint import ENDING, damage
-from offbeat.engines.live.node.saving import refuse_other
-from offbeat.training.saved_model import (
-    SavedModel,
-    agents_of,
-    no_checkpoints,
-    path_of,
-    read_model,
-    saved_steps,
-)
+from offbeat.core.vector import Vector
+from offbeat.engines.live.node import checkpoint
+from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, path_of
+from offbeat.engines.live.node.encode import decode
+from offbeat.engines.live.node.saving import SHOWN, refuse_other
+from offbeat.engines.trace import MOST_AGENTS
 
 MODEL = "model 1"
 """What the metadata of an exported file calls its format."""
-
-SHOWN = 8
-"""How many differences of two models are shown."""
 
 RECENT, AS_FAR = 0.8, 0.95
 """Of the time of the last checkpoint, and of the steps of the furthest agent: an agent that saved its last
@@ -49,6 +43,28 @@ one before, with fewer steps, left early or was killed. One that is as far, only
 
 class ExportError(OffbeatError):
     """The model cannot be written."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The model in one checkpoint.
+
+    Attributes:
+        about: the run that it is of; it has a "model" if the names are those of a state dict
+        tensors: the model, by the names in its state dict
+        time: of the run, when it was saved; None in checkpoints that do not say it
+    """
+
+    agent: int
+    step: int
+    path: Path
+    about: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    time: float | None = None
+
+    @property
+    def named(self) -> bool:
+        return "model" in self.about
 
 
 @dataclass(frozen=True)
@@ -68,26 +84,22 @@ class Exported:
 
     @property
     def behind(self) -> tuple[int, ...]:
-        """Agents far behind the furthest one: with less than half of its steps, or fewer and saved long
-        before it.
-        """
+        """Agents with less than half of the steps of the furthest one, or fewer and saved long before it."""
         most, last = max(s.step for s in self.sources), max(s.time or 0.0 for s in self.sources)
-        return tuple(
-            s.agent
-            for s in self.sources
-            if 2 * s.step < most or (s.step < AS_FAR * most and s.time is not None and s.time < RECENT * last)
-        )
+        early = {s.agent for s in self.sources if s.time is not None and s.time < RECENT * last}
+        steps = {s.agent: s.step for s in self.sources}
+        return tuple(i for i, step in steps.items() if step < most * (AS_FAR if i in early else 0.5))
 
     @property
     def warnings(self) -> list[str]:
         """What whoever uses the mean should know: who is far behind, damaged or missing."""
         far = []
-        if self.behind:
-            others = ",".join(str(s.agent) for s in self.sources if s.agent not in self.behind)
+        if behind := self.behind:
+            others = ",".join(str(s.agent) for s in self.sources if s.agent not in behind)
             far = [
-                "Far behind the others, as they are slow, left early or were killed: agents "
-                f"{', '.join(map(str, self.behind))}. They count as much as the others; --agents {others} "
-                "leaves them out."
+                f"Far behind the others, as they are slow, left early or were killed: agents "
+                f"{', '.join(map(str, behind))}. They count as much as the others; --agents {others} leaves "
+                "them out."
             ]
         return [*far, *self.damaged, *(f"agent {i}: left out, no checkpoint" for i in self.missing)]
 
@@ -144,25 +156,28 @@ def export(
     return exported
 
 
+# -- which checkpoints -----------------------------------------------------------------------------
+
+
 def _chosen(
     out: Path, folder: Path, agents: Sequence[int] | None, step: int | None, allow_missing: bool
 ) -> Exported:
     """The checkpoints that are meant, at least one, and the agents that have none. Raises SettingError."""
-    steps, damaged = saved_steps(folder), list[str]()
+    folders = _numbered(folder / "checkpoints", "")
+    steps, damaged = {i: checkpoint.latest(path) for i, path in folders.items() if path.is_dir()}, list[str]()
     if step is None:
         for i, have in steps.items():
-            steps[i] = _whole(folder, i, have, damaged) or have[: not allow_missing]
+            steps[i] = _whole(agent_folder(folder, i), have, damaged) or have[: not allow_missing]
     found = {i: have for i, have in steps.items() if have}
     if not found:
-        raise no_checkpoints(folder)
-    read, first = cache(partial(read_model, folder)), min(found)
-    n = agents_of(folder, read(first, found[first][0]).about)
+        raise _no_checkpoints(folder)
+    read, first = cache(partial(_read, folder)), min(found)
+    known = _agents_said(read(first, found[first][0]).about)
+    n = max(known, *(i + 1 for i in (*steps, *_numbered(folder, ".trace"))))
     wanted = range(n) if agents is None else sorted(set(agents))
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < n:
-        asked = ", ".join(map(str, wanted)) or "none"
-        raise SettingError(
-            f"Agents {asked} were asked for; expected some of 0 to {n - 1}, which {folder} has."
-        )
+        asked, some = ", ".join(map(str, wanted)) or "none", f"some of 0 to {n - 1}, which {folder} has"
+        raise SettingError(f"Agents {asked} were asked for; expected {some}.")
     having = [i for i in wanted if (i in found if step is None else step in steps.get(i, []))]
     missing = [i for i in wanted if i not in having]
     if missing and not (allow_missing and having):
@@ -177,13 +192,24 @@ def _chosen(
     return Exported(out, tuple(sources), tuple(missing), tuple(damaged))
 
 
-def _whole(folder: Path, agent: int, have: list[int], damaged: list[str]) -> list[int]:
-    """The newest of an agent's checkpoints that is not damaged, and all before it; `damaged` is told of those
-    that are.
-    """
+def _numbered(folder: Path, ending: str) -> dict[int, Path]:
+    """What is called agent-0, agent-1, ... in a folder, by number."""
+    paths = {path.name[6:].removesuffix(ending): path for path in sorted(folder.glob(f"agent-*{ending}"))}
+    return {int(number): path for number, path in paths.items() if number.isdecimal()}
+
+
+def _agents_said(about: Mapping[str, Any]) -> int:
+    """How many agents a run's settings say that it has; 0 if that cannot be."""
+    experiment = about.get("experiment")
+    said = about.get("agents", experiment.get("agents") if isinstance(experiment, dict) else None)
+    return said if isinstance(said, int) and said <= MOST_AGENTS else 0
+
+
+def _whole(folder: Path, have: list[int], damaged: list[str]) -> list[int]:
+    """An agent's newest checkpoint that is not damaged, and all before; `damaged` is told of the others."""
     for k, step in enumerate(have):
-        path = path_of(folder, agent, step)
-        if not (why := damage(path)):
+        path = path_of(folder, step)
+        if not (why := checkpoint.damage(path)):
             return have[k:]
         damaged.append(f"{path} is left out: {why}.")
     return []
@@ -193,27 +219,86 @@ def _steps(have: list[int]) -> str:
     return f"those of {', '.join(map(str, have))}" if have else "none"
 
 
+def _no_checkpoints(folder: Path) -> SettingError:
+    if not folder.is_dir():
+        expected = "expected the one that offbeat launch wrote its results to (--out)"
+        return SettingError(f"There is no folder {folder}; {expected}.")
+    below = [path for path in folder.glob("*/checkpoints") if any(path.glob(f"agent-*/step-*{ENDING}"))]
+    if below:
+        names = ", ".join(str(path.parent) for path in sorted(below)[:SHOWN])
+        return SettingError(f"{folder} holds several runs; name the folder of one: {names}.")
+    expected = path_of(Path("checkpoints", "agent-0"), 120)
+    return SettingError(
+        f"{folder} holds no checkpoints; expected {expected} and so on, which offbeat launch writes "
+        "(--checkpoint-every), and at the end of every run."
+    )
+
+
+# -- what is in one --------------------------------------------------------------------------------
+
+
+def _read(folder: Path, agent: int, step: int) -> SavedModel:
+    """The model in one checkpoint; its tensors lie in the mapped file, and take memory only when used.
+
+    Raises DataError, also for a model that is not finite.
+    """
+    path = path_of(agent_folder(folder, agent), step)
+    do = "If the run still goes on, it may have made room for a newer one: export again."
+    with checkpoint.tensors_of(path, do) as (head, file):
+        about = dict(decode(json.loads(head["about"]), {}))
+        json.dumps(about)  # as it is written into the exported file
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no iterator)
+        state = decode(_without_classes(json.loads(head["state"])), stored)
+        tensors = _model(state)
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"{path}: '{name}' of the model's state dict is of type {type(value).__name__}; expected a "
+                "tensor, all that safetensors can hold. Save the model in the script, with torch.save."
+            )
+        # An infinity in a buffer may be a mask.
+        wrong = torch.isnan(value) if name in state.get("rest", {}) else ~torch.isfinite(value)
+        if count := int(wrong.sum()):
+            raise DataError(
+                f"'{name}' of agent {agent} in {path} has numbers that are not finite, {count:,} of "
+                f"{wrong.numel():,}; expected none, as they would be the mean's. --agents names those to "
+                "export without it."
+            )
+    time = float(state["time"]) if isinstance(state.get("time"), int | float) else None
+    return SavedModel(agent, step, path, about, tensors, time)
+
+
+def _without_classes(tree: Any) -> Any:
+    """With messages as plain tuples: those of a user's own algorithm are classes not loaded here."""
+    if isinstance(tree, list):
+        return [_without_classes(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "message" in tree:
+        return {"tuple": [_without_classes(item) for item in tree["fields"].values()]}
+    return {key: _without_classes(item) for key, item in tree.items()}
+
+
+def _model(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's state dict; of a run of `offbeat live`, whose tasks have no names, the parts of x."""
+    if "model" in state:
+        return {**state["model"], **state["rest"]}
+    x = state["agent"]["x"]
+    if not isinstance(x, Vector):
+        raise TypeError(f"expected a model of the script, or a vector x; got {type(x).__name__}")
+    return {f"x.{k}": part for k, part in enumerate(x.parts)}
+
+
+# -- their mean ------------------------------------------------------------------------------------
+
+
 def _refuse_unlike(first: SavedModel, other: SavedModel) -> None:
-    """Raise SettingError, with the difference, if these are not two copies of one model, of one run."""
+    """Raise SettingError, with the differences, if these are not two copies of one model, of one run."""
     one, two = ({name: _kind(t) for name, t in s.tensors.items()} for s in (first, other))
-    lines = [
-        f"{name}: {one.get(name, 'not there')} of agent {first.agent}, {two.get(name, 'not there')} of agent "
-        f"{other.agent}"
-        for name in {**one, **two}
-        if one.get(name) != two.get(name)
-    ]
+    names = (f"of agent {first.agent}:", f"of agent {other.agent}:")
     what = f"The checkpoints of agents {first.agent} and {other.agent}"
-    if lines:
-        head = f"{what} are of unlike models, which have no mean (--agents exports some):"
-        more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        raise SettingError("\n  ".join([head, *lines[:SHOWN], *more]))
-    try:
-        refuse_other(first.about, other.about)
-    except SettingError as error:
-        _, _, difference = str(error).partition("\n")
-        raise SettingError(
-            f"{what} are of two runs (saved: the first one's, now: the other's):\n{difference}"
-        ) from None
+    refuse_other(one, two, f"{what} are of unlike models, which have no mean (--agents exports some):", names)
+    refuse_other(first.about, other.about, f"{what} are of two runs:", names)
 
 
 def _kind(tensor: Tensor) -> str:
@@ -223,7 +308,7 @@ def _kind(tensor: Tensor) -> str:
 def _combined(tensors: list[Tensor]) -> Tensor:
     """The mean of floating tensors, the largest of others: a new tensor of their dtype."""
     first, *others = tensors
-    if all(_same_bits(first, other) for other in others):
+    if all(torch.equal(_bytes(first), _bytes(other)) for other in others):
         return first.clone(memory_format=torch.contiguous_format)
     if first.is_floating_point() or first.is_complex():
         total = first.to(torch.complex128 if first.is_complex() else torch.float64, copy=True)
@@ -235,7 +320,5 @@ def _combined(tensors: list[Tensor]) -> Tensor:
     raise DataError(f"There is no largest of tensors of {first.dtype}; --agents 0 exports one agent's model.")
 
 
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(
-        a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8)
-    )
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
