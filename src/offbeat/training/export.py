@@ -227,9 +227,9 @@ def _no_checkpoints(folder: Path) -> SettingError:
     if below:
         names = ", ".join(str(path.parent) for path in sorted(below)[:SHOWN])
         return SettingError(f"{folder} holds several runs; name the folder of one: {names}.")
-    expected = path_of(Path("checkpoints", "agent-0"), 120)
+    one = path_of(Path("checkpoints", "agent-0"), 120)
     return SettingError(
-        f"{folder} holds no checkpoints; expected {expected} and so on, which offbeat launch writes "
+        f"{folder} holds no checkpoints; expected {one} and so on, which offbeat launch writes "
         "(--checkpoint-every), and at the end of every run."
     )
 

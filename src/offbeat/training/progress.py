@@ -23,7 +23,7 @@ class KnownLoader:
 
     Attributes:
         kind: what loaders have in common that take each other's place
-        loader: refers to the loader, if it can tell when that is gone
+        loader: refers to the loader, if its Shard does not hold it
         made: to its newest Shard
         held: this Shard, as long as the loader is there, for the workers that it may have
     """
@@ -39,16 +39,12 @@ class KnownLoader:
         return None if self.made is None else self.made()
 
     def is_of(self, loader: object) -> bool:
-        shard = self.shard
-        return (self.loader is not None and self.loader() is loader) or (
-            shard is not None and shard.is_of(loader)
-        )
+        shard, mine = self.shard, self.loader is not None and self.loader() is loader
+        return mine or (shard is not None and shard.is_of(loader))
 
     def hold(self, loader: object, shard: Shard[Any]) -> None:
-        self.made = weakref.ref(shard)
-        if shard.is_of(loader):  # which would stay as long as it does
-            self.loader = self.held = None
-        else:
+        self.made, self.loader, self.held = weakref.ref(shard), None, None
+        if not shard.is_of(loader):  # else it would stay as long as it does
             self.loader, self.held = weakref.ref(loader, self._let_go), shard
 
     def _let_go(self, gone: weakref.ref[Any]) -> None:
@@ -57,9 +53,8 @@ class KnownLoader:
 
     def free(self) -> bool:
         """Whether a new loader may take its place: it is gone, and no loop is going on or to come."""
-        if self.loader is not None and self.loader() is not None:
-            return False
-        return self.position.active == 0 and ((shard := self.shard) is None or shard.used)
+        gone, shard = self.loader is None or self.loader() is None, self.shard
+        return gone and self.position.active == 0 and (shard is None or shard.used)
 
 
 class DataProgress:
@@ -80,28 +75,26 @@ class DataProgress:
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
         """The share of a loader; the same one as long as it is the same loader."""
+        for known in self.known:
+            if known.is_of(loader) and (made := known.shard) is not None:
+                return made
         kind = _kind(loader)
-        same = [known for known in self.known if known.is_of(loader)]
         free = [known for known in self.known if known.kind == kind and known.free()]
-        known = [*same, *free, KnownLoader(kind, Position())][0]
-        if known not in self.known:
+        known = [*free, KnownLoader(kind, Position())][0]
+        if not free:
             oldest = [old for old in self.known if old.free()][: max(0, len(self.known) - MOST)]
             self.known = [*(old for old in self.known if old not in oldest), known]
-        made: Shard[T] | None = known.shard if same else None
-        if made is None:
-            made = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
-            made.position = known.position
-            known.hold(loader, made)
-        return made
+        share = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
+        share.position = known.position
+        known.hold(loader, share)
+        return share
 
     def epochs(self, n: int) -> Iterable[int]:
         return range(n) if self.alone else self._epochs(n)
 
     def _epochs(self, n: int) -> Iterator[int]:
         if not self.kept:
-            raise SettingError(
-                "The loop over agent.epochs() has begun before agent.wrap(): wrap the model first."
-            )
+            raise SettingError("agent.epochs() has begun before agent.wrap(): wrap the model first.")
         loop, (interrupted, where) = self._loops, self._first
         self._loops += 1
         start = n if loop < interrupted else where if loop == interrupted else 0
@@ -110,9 +103,7 @@ class DataProgress:
                 self._at, self._over = (loop, epoch), False
                 yield epoch
                 if self._loops > loop + 1:
-                    raise SettingError(
-                        "A loop over agent.epochs() began within another one: use range() for that."
-                    )
+                    raise SettingError("agent.epochs() began within another loop over it: use range() there.")
         finally:
             if self._loops == loop + 1:
                 self._at, self._over = max(self._at, (loop + 1, 0)), False
@@ -124,19 +115,17 @@ class DataProgress:
         training data, also if others have been evaluated meanwhile.
         """
         places, before = self._positions(), self.kept["places"]
-        if new := [
-            batch for kind, epoch, batch in places if [kind, epoch, batch] not in before and (epoch or batch)
-        ]:
-            self._over = not any(new)
+        new = [place for place in places if place not in before and any(place[1:])]
+        if new:
+            self._over = not any(batch for *_, batch in new)
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Go on where a checkpoint was written, if there is one; loops that are going on do so too."""
         if state is not None:
-            self._first, places = _read(state)
-            self._at = self._first
-            waiting = [*self.known]
+            self._at, places = _read(state)
+            self._first, waiting = self._at, [*self.known]
             for kind, epoch, batch in places:
                 known = next((known for known in waiting if known.kind == kind), None)
                 if known is None:
@@ -154,19 +143,12 @@ class DataProgress:
 def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[str, int, int]]]:
     """What `keep` wrote. Raises DataError for anything else."""
     match state:
-        case {"loop": int(loop), "epoch": int(epoch), "places": [*places]} if min(loop, epoch) >= 0:
-            if all(map(_is_place, places)):
-                return (loop, epoch), [(kind, k, batch) for kind, k, batch in places]
-    raise DataError(
-        f"Got the place {state!r:.200} in the data; expected what a checkpoint of this version holds."
-    )
-
-
-def _is_place(value: object) -> bool:
-    match value:
-        case [str(), int(epoch), int(batch)]:
-            return min(epoch, batch) >= 0
-    return False
+        case {"loop": int(loop), "epoch": int(epoch), "places": [*places]}:
+            types = [[*map(type, place)] for place in places if isinstance(place, list)]
+            numbers = [loop, epoch, *(n for _, *pair in places for n in pair)] if types else [loop, epoch]
+            if types == [[str, int, int]] * len(places) and min(numbers) >= 0:
+                return (loop, epoch), places
+    raise DataError(f"Got the place {state!r:.200} in the data; expected one that this version has saved.")
 
 
 def _kind(loader: object) -> str:
@@ -174,6 +156,5 @@ def _kind(loader: object) -> str:
     if not isinstance(loader, DataLoader):
         return f"{getattr(loader, '__qualname__', type(loader).__qualname__)} {length(loader, 0)}"
     parts = (loader, loader.dataset, loader.batch_sampler, loader.sampler)
-    return " ".join(
-        [*(type(part).__qualname__ for part in parts), f"{length(loader.dataset, 0)} {loader.batch_size}"]
-    )
+    names = " ".join(type(part).__qualname__ for part in parts)
+    return f"{names} {length(loader.dataset, 0)} {loader.batch_size}"

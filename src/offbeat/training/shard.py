@@ -1,8 +1,7 @@
 """Each agent's own share of a torch DataLoader, or of any other iterable of batches, without communication.
 
 The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents;
-each takes every world-th sample of it. So the shares of an epoch are disjoint, whenever each agent gets
-there.
+each takes every world-th sample of it: the shares are disjoint, whenever each agent gets there.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -22,7 +21,6 @@ from offbeat.core.system.streams import WORLD
 from offbeat.training.samples import Samples, copy_with, length, refuse_distributed, seeded, set_epoch, stream
 
 T = TypeVar("T")
-Out = TypeVar("Out", covariant=True)
 
 
 def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]:
@@ -58,9 +56,7 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]
     if not (isinstance(seed, int) and seed >= 0):
         raise SettingError(f"Got the seed {seed!r}; give an integer of at least 0, the same for all agents.")
     if not isinstance(loader, Iterable):
-        raise SettingError(
-            f"Cannot shard a {type(loader).__name__}: pass a DataLoader or an iterable of batches."
-        )
+        raise SettingError(f"Cannot shard a {type(loader).__name__}: pass a DataLoader or another iterable.")
     refuse_distributed(loader)
     if not isinstance(loader, DataLoader) or _iterates(loader) or isinstance(loader.dataset, IterableDataset):
         return Shard(loader, Strided(loader, rank, world, seed))
@@ -69,22 +65,12 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]
 
 def _iterates(loader: DataLoader[Any]) -> bool:
     """Whether it is a subclass that may hand out other batches than its sampler's."""
-    return any(
-        getattr(type(loader), name) is not getattr(DataLoader, name) for name in ("__iter__", "_get_iterator")
-    )
-
-
-class Share(Protocol[Out]):
-    """Which batches an agent gets. `len` raises TypeError where that is not known."""
-
-    def batches(self, epoch: int, skip: int) -> Iterator[Out]:
-        """Those of an epoch, from number `skip` on."""
-
-    def __len__(self) -> int: ...
+    names = ("__iter__", "_get_iterator")
+    return any(getattr(type(loader), name) is not getattr(DataLoader, name) for name in names)
 
 
 class Indexed(Generic[T]):
-    """Of a map-style loader: its own samples, and no others are loaded."""
+    """The share of a map-style loader: its own samples, and no others are loaded."""
 
     def __init__(self, loader: DataLoader[T], rank: int, world: int, seed: int) -> None:
         self.rank, self.seed, self.generator = rank, seed, torch.Generator()
@@ -92,15 +78,13 @@ class Indexed(Generic[T]):
         self.loader = copy_with(loader, generator=self.generator, **{self.samples.slot: self.samples})
 
     def batches(self, epoch: int, skip: int) -> Iterator[T]:
-        """See `Share`. Raises SettingError if the loader does not ask for these samples."""
+        """Those of an epoch, from number `skip` on. Raises SettingError if other samples are loaded."""
         self.samples.epoch, self.samples.skip, self.samples.asked = epoch, skip, False
         seeded(self.generator, stream(self.seed, epoch, self.rank, 1))
         for batch in self.loader:
             if not self.samples.asked:
-                kind = type(self.loader).__name__
-                raise SettingError(
-                    f"This {kind} goes past its sampler, so its samples cannot be split: pass another."
-                )
+                what = f"This {type(self.loader).__name__} goes past its sampler"
+                raise SettingError(f"{what}, so its samples cannot be split: pass another.")
             yield batch
 
     def __len__(self) -> int:
@@ -110,8 +94,8 @@ class Indexed(Generic[T]):
 class Strided(Generic[T]):
     """Of anything else: every world-th batch of what it delivers; all are loaded, those skipped too.
 
-    Nobody knows the end of a stream before it is there. So where nothing follows the batches to skip, the
-    last one of them comes again: no epoch is handed out without a batch.
+    The end of a stream is not known before it is there. So where nothing follows the batches to skip, the
+    last of them comes again: no epoch is handed out without a batch. `len` may raise TypeError.
     """
 
     def __init__(self, loader: Iterable[T], rank: int, world: int, seed: int) -> None:
@@ -138,7 +122,7 @@ class Strided(Generic[T]):
 
 @dataclass(eq=False)
 class Position:
-    """Where the loops over a loader are: before batch number `batch` of epoch number `epoch`, both from 0.
+    """Where the loops over a loader are: before batch `batch` of epoch `epoch`, both counted from 0.
 
     Attributes:
         size: the number of batches in an epoch, if that is known
@@ -181,7 +165,7 @@ class Shard(Generic[T]):
     share. Without a `share` it hands out what the loader does, to the bit.
     """
 
-    def __init__(self, loader: Iterable[T], share: Share[T] | None) -> None:
+    def __init__(self, loader: Iterable[T], share: Indexed[T] | Strided[T] | None) -> None:
         self._loader, self._share, self.position, self.used = loader, share, Position(), False
 
     @property
@@ -207,15 +191,13 @@ class Shard(Generic[T]):
     def is_of(self, loader: object) -> bool:
         return self._loader is loader
 
-    def _hand_out(self, share: Share[T]) -> Iterator[T]:
+    def _hand_out(self, share: Indexed[T] | Strided[T]) -> Iterator[T]:
         if self.used and isinstance(self._loader, Iterator):
-            raise SettingError(
-                f"A {type(self._loader).__name__} lasts for one epoch; for more, pass a list, a loader."
-            )
+            kind = type(self._loader).__name__
+            raise SettingError(f"A {kind} lasts for one epoch; for more, pass a list, a loader.")
         at, self.used = self.position, True
-        at.size, at.turn = length(self, 0), at.turn + 1
-        turn = at.turn
-        at.active += 1
+        at.size, at.active = length(self, 0), at.active + 1
+        turn = at.turn = at.turn + 1
         try:
             while True:
                 at.open()
@@ -224,9 +206,7 @@ class Shard(Generic[T]):
                     at.batch += 1
                     yield batch
                     if turn != at.turn:
-                        raise SettingError(
-                            "A newer loop over this share took over from this one: use a second loader."
-                        )
+                        raise SettingError("A newer loop over this share took over: use a second loader.")
                     if moves != at.moves:
                         break
                 else:
@@ -235,8 +215,6 @@ class Shard(Generic[T]):
                     if handed_out:
                         return
                     if not first:
-                        raise SettingError(
-                            "An epoch of this loader has no batch for this agent: pass more data."
-                        )
+                        raise SettingError("An epoch has no batch for this agent: pass more data.")
         finally:
             at.active -= 1
