@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 
 from offbeat.core.errors import DataError, SettingError
-from offbeat.training.samples import length
-from offbeat.training.shard import Position, Shard, shard
+from offbeat.training.shard import Position, Shard, length, shard
 
 T = TypeVar("T")
 
