@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import sys
-from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -35,11 +34,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, option(None, "Print the version.", "--version", callback=_version, is_eager=True)]
-
-
 @app.callback()
-def offbeat(version: Version = False) -> None:
+def offbeat(
+    version: bool = option(False, None, "Print the version.", "--version", callback=_version, is_eager=True),
+) -> None:
     """Asynchronous decentralized SGD: compare algorithms under controlled delays.
 
     Start with [bold]offbeat compare --case combined[/bold], then see [bold]offbeat list[/bold].

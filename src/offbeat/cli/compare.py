@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from offbeat.cli.console import RunsShown
-from offbeat.cli.options import JsonFile, Quiet, ReportFile, numbers, option, parse_lrs, with_settings
+from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.settings import RUNNING
 from offbeat.core.system import machine
@@ -31,21 +31,17 @@ WORKERS = (
     "that it pays and memory suffices. 1: this one alone. The results are the same."
 )
 TUNING = "Print what every tuned learning rate gave, too."
-Traces = Annotated[Path | None, option(RUNNING, "Write the trace of every run to this folder, as .npz.")]
-ShowTuning = Annotated[
-    bool, option(RUNNING, "Print what every tuned learning rate gave, too.", "--show-tuning")
-]
 
 
 @with_settings(Selection, Experiment)
 def compare(
     asked: dict[str, Any],
-    workers: Annotated[int | None, option(RUNNING, WORKERS)] = None,
-    json: JsonFile = None,
-    report: ReportFile = None,
-    traces: Traces = None,
-    show_tuning: ShowTuning = False,
-    quiet: Quiet = False,
+    workers: int | None = option(None, RUNNING, WORKERS),
+    json: Path | None = JSON,
+    report: Path | None = REPORT,
+    traces: Path | None = option(None, RUNNING, "Write the trace of every run to this folder, as .npz."),
+    show_tuning: bool = option(False, RUNNING, TUNING, "--show-tuning"),
+    quiet: bool = QUIET,
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
 
@@ -56,9 +52,7 @@ def compare(
     Examples:
 
       offbeat compare --case combined --target 0.9 --report report.html
-
       offbeat compare --task mnist --data DIR --seeds 5 --lr tuned --json out.json
-
       offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")

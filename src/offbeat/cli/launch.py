@@ -3,13 +3,13 @@
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli.console import Out, complain, say
-from offbeat.cli.options import OutFolder, Quiet, Resume, option, with_settings
+from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.errors import DiskError, OffbeatError, SettingError
 from offbeat.core.settings import RUNNING, SCOPES
@@ -32,31 +32,22 @@ DEFAULTS = {"checkpoint_every": CheckpointPolicy(seconds=60.0)}
 
 SCRIPT = "Your script and its own arguments."
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
-Script = Annotated[list[str], typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help=SCRIPT)]
-Agents = Annotated[int, option(WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST)]
-Graph = Annotated[str, option(WHAT, "Who hears whom; see 'offbeat list topologies'.")]
-OneAlgorithm = Annotated[str, option(WHAT, f"One of {', '.join(ALGORITHMS)}.")]
-Seed = Annotated[int, option(WHAT, "Of the shares of the data and the random choices.", min=0)]
-Module = Annotated[bool, option(WHAT, "SCRIPT is the name of a module.", "--module", "-m")]
-Profile = Annotated[Path | None, option(RUNNING, PROFILE)]
-TensorBoard = Annotated[Path | None, option(RUNNING, "Write TensorBoard's files to this folder.")]
-LiveTrace = Annotated[Path, typer.Argument(help="A trace.npz that a live run wrote.")]
 
 
 @with_settings(RunSettings, live=True, last=True, panels=PANELS, defaults=DEFAULTS)
 def launch(
     asked: dict[str, Any],
-    command: Script,
-    agents: Agents = 2,
-    topology: Graph = "ring",
-    algorithm: OneAlgorithm = "adsgd",
-    seed: Seed = 0,
-    module: Module = False,
-    resume: Resume = False,
-    out: OutFolder = None,
-    profile: Profile = None,
-    tensorboard: TensorBoard = None,
-    quiet: Quiet = False,
+    command: list[str] = typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help=SCRIPT),
+    agents: int = option(2, WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST),
+    topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
+    algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}."),
+    seed: int = option(0, WHAT, "Of the shares of the data and the random choices.", min=0),
+    module: bool = option(False, WHAT, "SCRIPT is the name of a module.", "--module", "-m"),
+    resume: bool = RESUME,
+    out: Path | None = OUT,
+    profile: Path | None = option(None, RUNNING, PROFILE),
+    tensorboard: Path | None = option(None, RUNNING, "Write TensorBoard's files to this folder."),
+    quiet: bool = QUIET,
 ) -> None:
     """Train with your own script: one process an agent, none of which waits for another.
 
@@ -132,7 +123,7 @@ def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None
                 say(f"Written: {path}")
 
 
-def replay(trace: LiveTrace) -> None:
+def replay(trace: Path = typer.Argument(help="A trace.npz that a live run wrote.")) -> None:
     """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was
     recorded.
     """

@@ -1,7 +1,8 @@
 """The command line of live runs of the simulator's experiments: live."""
 
 from contextlib import nullcontext
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -32,7 +33,6 @@ HELPS = {
 
 PANELS = {TASK: "What is run"}
 DEFAULTS = {"agents": 4, "topology": "ring", "algorithms": "adsgd"}
-Unit = Annotated[str, options.option(WORLD, "Real time in a unit: '20ms', '0.5s'.")]
 
 
 @options.with_settings(
@@ -41,12 +41,12 @@ Unit = Annotated[str, options.option(WORLD, "Real time in a unit: '20ms', '0.5s'
 def live(
     asked: dict[str, Any],
     ctx: typer.Context,
-    unit: Unit = "20ms",
-    resume: options.Resume = False,
-    json: options.JsonFile = None,
-    report: options.ReportFile = None,
-    out: options.OutFolder = None,
-    quiet: options.Quiet = False,
+    unit: str = options.option("20ms", WORLD, "Real time in a unit: '20ms', '0.5s'."),
+    resume: bool = options.RESUME,
+    json: Path | None = options.JSON,
+    report: Path | None = options.REPORT,
+    out: Path | None = options.OUT,
+    quiet: bool = options.QUIET,
 ) -> None:
     """Run the simulator's experiments for real: one process an agent, real gradients, real crashes.
 
@@ -61,7 +61,6 @@ def live(
     Examples:
 
       offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd --until 1500 --report live.html
-
       offbeat live --resume --out offbeat-runs/digits-0
     """
     check_writable(json, report)

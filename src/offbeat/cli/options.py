@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -15,19 +14,17 @@ from offbeat.core.settings import RUNNING, SCOPES, Setting, declared
 Number = TypeVar("Number", int, float)
 
 
-def option(panel: str | None, help: str, *names: str, **more: Any) -> Any:
-    """An option that is no setting, for `Annotated`; panel: the heading below which the help has it."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+def option(default: Any, panel: str | None, help: str, *names: str, **more: Any) -> Any:
+    """An option that is no setting, as the default of a parameter; panel: what heads it in the help."""
+    return typer.Option(default, *names, help=help, rich_help_panel=panel, **more)
 
 
-JsonFile = Annotated[Path | None, option(RUNNING, "Write all results to this file.")]
-ReportFile = Annotated[Path | None, option(RUNNING, "Write a self-contained page with figures to this file.")]
-Quiet = Annotated[bool, option(RUNNING, "Print nothing but errors.", "--quiet", "-q")]
-OutFolder = Annotated[
-    Path | None,
-    option(RUNNING, "Folder for traces, output and checkpoints; default: a new one in ./offbeat-runs."),
-]
-Resume = Annotated[bool, option(RUNNING, "Go on with what is in --out, from its checkpoints.", "--resume")]
+JSON = option(None, RUNNING, "Write all results to this file.")
+REPORT = option(None, RUNNING, "Write a self-contained page with figures to this file.")
+QUIET = option(False, RUNNING, "Print nothing but errors.", "--quiet", "-q")
+RESUME = option(False, RUNNING, "Go on with what is in --out, from its checkpoints.", "--resume")
+FOLDER = "Folder for traces, output and checkpoints; default: a new one in ./offbeat-runs."
+OUT = option(None, RUNNING, FOLDER)
 
 Command = Callable[..., None]
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -63,7 +60,7 @@ def with_settings(
         default = defaults.get(each.name, each.default)
         default = None if default in (None, ()) else each.kind.record(default)
         shape = each.kind.option if default is not None else each.kind.option | None
-        about = option(panels.get(each.scope, each.scope), helps.get(each.name, each.help))
+        about = option(..., panels.get(each.scope, each.scope), helps.get(each.name, each.help))
         return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])
 
     def derive(command: Command) -> Command:
@@ -88,9 +85,9 @@ def with_settings(
 
 
 def flowing(doc: str) -> str:
-    """A docstring with its paragraphs as one line each: the terminal is told its own width."""
+    """A docstring for any terminal's width: its paragraphs are lines, what is indented stays as it is."""
     paragraphs = inspect.cleandoc(doc).split("\n\n")
-    return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
+    return "\n\n".join(f"\b{p}" if p.startswith(" ") else " ".join(p.split()) for p in paragraphs)
 
 
 def numbers(kind: type[Number], text: str, what: str, expected: str) -> list[Number]:

@@ -2,14 +2,14 @@
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from offbeat.algorithms import ALGORITHMS
-from offbeat.cli.options import JsonFile, Quiet, option, with_settings
+from offbeat.cli.options import JSON, QUIET, option, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.settings import LEARNING, TASK
 from offbeat.core.system.files import write_atomically
@@ -33,20 +33,18 @@ HELPS = {
 }
 """Where it is other than in compare."""
 
-
-LiveTrace = Annotated[Path, typer.Argument(help="A trace.npz that 'offbeat live' or 'offbeat launch' wrote.")]
-Another = Annotated[str | None, option(WHAT, f"One of {', '.join(ALGORITHMS)}; default: the recorded one.")]
-Rate = Annotated[float | None, option(WHAT, "The learning rate; default: the recorded one.")]
+TRACE = "A trace.npz that 'offbeat live' or 'offbeat launch' wrote."
+OTHER = f"One of {', '.join(ALGORITHMS)}; default: the recorded one."
 
 
 @with_settings(Experiment, panels=PANELS, helps=HELPS, last=True, only=SETTINGS, defaults=RECORDED)
 def predict(
     asked: dict[str, Any],
-    trace: LiveTrace,
-    algorithm: Another = None,
-    lr: Rate = None,
-    json: JsonFile = None,
-    quiet: Quiet = False,
+    trace: Path = typer.Argument(help=TRACE),
+    algorithm: str | None = option(None, WHAT, OTHER),
+    lr: float | None = option(None, WHAT, "The learning rate; default: the recorded one."),
+    json: Path | None = JSON,
+    quiet: bool = QUIET,
 ) -> None:
     """Say what another algorithm, graph or straggler would give, from the times measured in one live run.
 
@@ -58,7 +56,6 @@ def predict(
     Example: a run without a straggler tells what one would cost
 
       offbeat live --algorithms adsgd --until 600 --unit 5ms --out run
-
       offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd --case comp-straggler --slowdown 10
     """
     check_writable(json)

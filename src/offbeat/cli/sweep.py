@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from offbeat.cli.console import RunsShown, complain, say
-from offbeat.cli.options import Quiet, option
+from offbeat.cli.options import QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING
@@ -20,24 +19,17 @@ from offbeat.experiments.sweep.store import Store
 SHOWN = 10
 """Points, or failures, of which a list shows no more."""
 
-
-Grid = Annotated[Path, typer.Argument(help="A TOML file, as shown above.")]
-ParquetFile = Annotated[
-    Path | None, option(RUNNING, "The Parquet file; default: the name of the grid, in this folder.")
-]
-Workers = Annotated[int | None, option(RUNNING, "How many runs at once; default: one for each core.")]
+OUT = "The Parquet file; default: the name of the grid, in this folder."
 RAY = "Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
-RayAddress = Annotated[str | None, option(RUNNING, RAY, metavar="ADDRESS")]
-DryRun = Annotated[bool, option(RUNNING, "Check the grid and say what would be run.", "--dry-run")]
 
 
 def sweep(
-    grid: Grid,
-    out: ParquetFile = None,
-    workers: Workers = None,
-    ray: RayAddress = None,
-    dry_run: DryRun = False,
-    quiet: Quiet = False,
+    grid: Path = typer.Argument(help="A TOML file, as shown above."),
+    out: Path | None = option(None, RUNNING, OUT),
+    workers: int | None = option(None, RUNNING, "How many runs at once; default: one for each core."),
+    ray: str | None = option(None, RUNNING, RAY, metavar="ADDRESS"),
+    dry_run: bool = option(False, RUNNING, "Check the grid and say what would be run.", "--dry-run"),
+    quiet: bool = QUIET,
 ) -> None:
     r"""Run a whole grid of settings on all cores, and write one Parquet file.
 
@@ -45,25 +37,15 @@ def sweep(
     algorithm, lr, seed. Example, with 30 runs:
 
       \[fixed]                       # one value each
-
       task = "digits"
-
       until = 4000
-
       crash = \["agent 3 at 100 until 200"]
-
       \[grid]                        # lists: every combination is run
-
       case = \["base", "combined"]
-
       algorithm = \["adsgd", "dsgd:after", "rfast"]
-
       seed = \[0, 1, 2]
-
       lr = \[0.01, 0.03]             # as --lr: rfast's times n
-
       \[lr]                          # as --lr rfast=0.05: its own step
-
       rfast = 0.05                  # or several: \[0.05, 0.1]
 
     All runs are checked before the first starts. A path is relative to the

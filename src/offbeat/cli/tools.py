@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -24,18 +23,12 @@ STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
 KINDS = "algorithms, topologies, tasks, cases or delays; default: all."
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
-File = Annotated[Path | None, option(None, "File to write; default: model.safetensors in FOLDER.")]
-SomeAgents = Annotated[
-    str | None, option(None, "The mean of these agents only, '0,1,3', or one agent's model, '2'.")
-]
-OfStep = Annotated[int | None, option(None, "Of this step; default: each agent's newest checkpoint.", min=0)]
-AllowMissing = Annotated[bool, option(None, "Leave out agents without a checkpoint.", "--allow-missing")]
-Force = Annotated[bool, option(None, "Replace a file that exists.", "--force")]
-AsJson = Annotated[bool, option(None, "Print it as JSON.", "--json")]
-Sweep = Annotated[bool, option(None, "Remove what runs that were killed left in shared memory.", "--sweep")]
+AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
+STEP = "Of this step; default: each agent's newest checkpoint."
+SWEEP = "Remove what runs that were killed left in shared memory."
 
 
-def list_(what: Annotated[str | None, typer.Argument(help=KINDS)] = None) -> None:
+def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
     """Say which algorithms, topologies, tasks, cases and distributions of delays there are."""
     tables = {
         "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
@@ -66,12 +59,12 @@ def _described(row: Algorithm) -> str:
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help=FOLDER)],
-    out: File = None,
-    agents: SomeAgents = None,
-    step: OfStep = None,
-    allow_missing: AllowMissing = False,
-    force: Force = False,
+    folder: Path = typer.Argument(help=FOLDER),
+    out: Path | None = option(None, None, "File to write; default: model.safetensors in FOLDER."),
+    agents: str | None = option(None, None, AGENTS),
+    step: int | None = option(None, None, STEP, min=0),
+    allow_missing: bool = option(False, None, "Leave out agents without a checkpoint.", "--allow-missing"),
+    force: bool = option(False, None, "Replace a file that exists.", "--force"),
 ) -> None:
     """Write the mean of all agents' models as one safetensors file, for model.load_state_dict.
 
@@ -101,7 +94,10 @@ def export(
     say(f"To load: {how}")
 
 
-def doctor(as_json: AsJson = False, sweep: Sweep = False) -> None:
+def doctor(
+    as_json: bool = option(False, None, "Print it as JSON.", "--json"),
+    sweep: bool = option(False, None, SWEEP, "--sweep"),
+) -> None:
     """Check this machine for live runs: what was found, what is expected, what to do.
 
     It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check
