@@ -62,9 +62,7 @@ def launch(
     refuse_processes(agents)
     spec.check(build(topology, agents, seed))
     if not module and not Path(command[0]).is_file():
-        raise SettingError(
-            f"There is no script {command[0]}; expected a file, or a module's name with --module."
-        )
+        raise SettingError(f"There is no script {command[0]}; expected a file, or a module with --module.")
     returns = "return" in spec.tolerates
     asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])

@@ -19,9 +19,7 @@ def check_writable(*paths: Path | None) -> None:
     """Fail now rather than after the work: raise SettingError unless these files can be written."""
     named = [path for path in paths if path is not None]
     if len({path.resolve() for path in named}) < len(named):
-        raise SettingError(
-            f"Two results would be written to the same file, {named[0]}; expected different names."
-        )
+        raise SettingError(f"Two results would be written to the same file, {named[0]}; name another.")
     for path in named:
         try:
             refuse_irregular(path)
@@ -30,10 +28,8 @@ def check_writable(*paths: Path | None) -> None:
             if path.exists() and not os.access(path, os.W_OK):
                 raise OSError("the file is read-only")
         except OSError as error:
-            why = error.strerror or error
-            raise SettingError(
-                f"Cannot write {path}: {why}. Expected a file in a folder that is writable."
-            ) from None
+            why, expected = error.strerror or error, "Expected a file in a folder that is writable."
+            raise SettingError(f"Cannot write {path}: {why}. {expected}") from None
 
 
 class Outputs:

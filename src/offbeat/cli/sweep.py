@@ -64,9 +64,7 @@ def sweep(
     """
     path = out or Path(f"{grid.stem}.parquet")
     if path.resolve() == grid.resolve():
-        raise SettingError(
-            f"The results would be written over the grid, {grid}; name another file with --out."
-        )
+        raise SettingError(f"The results would be written over the grid, {grid}; name another --out.")
     check_writable(path)
     points = read_grid(grid)
     if not dry_run:

@@ -252,10 +252,9 @@ def _read(folder: Path, agent: int, step: int) -> SavedModel:
         tensors = _model(state)
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise DataError(
-                f"{path}: '{name}' of the model's state dict is of type {type(value).__name__}; expected a "
-                "tensor, all that safetensors can hold. Save the model in the script, with torch.save."
-            )
+            got, do = f"of type {type(value).__name__}", "Save the model in the script, with torch.save."
+            expected = "expected a tensor, all that safetensors can hold"
+            raise DataError(f"{path}: '{name}' of the model's state dict is {got}; {expected}. {do}")
         # An infinity in a buffer may be a mask.
         wrong = torch.isnan(value) if name in state.get("rest", {}) else ~torch.isfinite(value)
         if count := int(wrong.sum()):

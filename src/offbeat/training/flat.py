@@ -3,7 +3,7 @@
 A model on a GPU is mixed on the host: `Staging` takes it there and back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from operator import attrgetter, is_
@@ -33,11 +33,12 @@ class BrokenViews(OffbeatError):
     """A parameter no longer lives in the buffer that is shared."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Placement:
     """Where a parameter lies: in part number `part`, from element `offset` on."""
 
     name: str
+    p: nn.Parameter
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     part: int
@@ -122,30 +123,25 @@ class FlatParameters:
             size = sizes.setdefault((p.dtype, p.device), 0)
             part, step = list(sizes).index((p.dtype, p.device)), ALIGNED // p.element_size()
             stride = tuple(torch.empty_like(p, device="meta").stride())  # its own, unless there are gaps
-            self.placements.append(Placement(name, tuple(p.shape), stride, part, size))
+            self.placements.append(Placement(name, p, tuple(p.shape), stride, part, size))
             sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
-        self.parts: Parts = tuple(
-            torch.zeros(n, dtype=dtype, device=device) for (dtype, device), n in sizes.items()
-        )
-        for p, placement, _ in self._each(self.parts):
-            p.data = placement.own(self.parts).copy_(p.data)
+        kinds = sizes.items()
+        self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=on) for (dtype, on), n in kinds)
+        for at in self.placements:
+            at.p.data = at.own(self.parts).copy_(at.p.data)
         self.staging = Staging(self.parts)
         named = model.named_parameters(remove_duplicate=False)
         self._called = {name: p for name, p in named if p.requires_grad}
         self._remember()
 
-    def _each(self, parts: Parts) -> Iterator[tuple[nn.Parameter, Placement, Tensor]]:
-        """Every parameter, its placement, and what lies there in flat tensors like the buffers."""
-        for p, placement in zip(self.parameters, self.placements, strict=True):
-            yield p, placement, placement.within(parts)
-
     @property
     def layout(self) -> list[list[Any]]:
         """What lies where, for JSON: two models can be mixed, and restored, if these are equal."""
-        strides = [[s * (n > 1) for n, s in zip(p.shape, p.stride, strict=True)] for p in self.placements]
-        types = [str(part.dtype) for part in self.parts]
-        each = zip(self.placements, strides, strict=True)
-        return [[p.name, [*p.shape], types[p.part], p.part, p.offset, stride] for p, stride in each]
+        types, rows = [str(part.dtype) for part in self.parts], []
+        for at in self.placements:
+            strides = [s * (n > 1) for n, s in zip(at.shape, at.stride, strict=True)]
+            rows.append([at.name, [*at.shape], types[at.part], at.part, at.offset, strides])
+        return rows
 
     def check(self) -> None:
         """Raise BrokenViews if a parameter has left its buffer. Cheap: to be called every step."""
@@ -161,8 +157,7 @@ class FlatParameters:
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradients that there are, where they lie; of a sparse one its values."""
-        found = zip(self.placements, self.parameters, strict=True)
-        grads = {placement.name: p.grad.detach() for placement, p in found if p.grad is not None}
+        grads = {at.name: at.p.grad.detach() for at in self.placements if at.p.grad is not None}
         return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
 
     def zeros(self) -> Parts:
@@ -172,20 +167,21 @@ class FlatParameters:
     def gradient(self) -> Parts:
         """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
         flat = self.zeros()
-        for p, placement, view in self._each(flat):
-            if p.grad is not None:
-                if p.grad.layout is not torch.strided:
-                    raise SettingError(f"The gradient of '{placement.name}' is sparse; expected dense ones.")
-                view.copy_(p.grad)
+        for at in self.placements:
+            if at.p.grad is not None:
+                if at.p.grad.layout is not torch.strided:
+                    raise SettingError(f"The gradient of '{at.name}' is sparse; expected dense ones.")
+                at.within(flat).copy_(at.p.grad)
         return flat
 
     @torch.no_grad()
     def set_gradient(self, parts: Parts) -> None:
         self._require_fit(parts)
-        for p, _, view in self._each(parts):
-            if p.grad is None or p.grad.layout is not torch.strided or p.grad.requires_grad:
-                p.grad = torch.empty_like(p)
-            p.grad.copy_(view)
+        for at in self.placements:
+            grad = at.p.grad
+            if grad is None or grad.layout is not torch.strided or grad.requires_grad:
+                grad = at.p.grad = torch.empty_like(at.p)
+            grad.copy_(at.within(parts))
 
     @torch.no_grad()
     def write(self, parts: Parts, told: bool = True) -> None:
@@ -206,7 +202,7 @@ class FlatParameters:
     def named(self, parts: Parts) -> dict[str, Tensor]:
         """Flat tensors as {name: view}, under every name in the state dict. Clone what is kept or pickled."""
         self._require_fit(parts)
-        by = {id(p): view for p, _, view in self._each(parts)}
+        by = {id(at.p): at.within(parts) for at in self.placements}
         return {name: by[id(p)] for name, p in self.model.state_dict(keep_vars=True).items() if id(p) in by}
 
     def _require_fit(self, parts: Parts) -> None:
@@ -226,19 +222,20 @@ class FlatParameters:
     @torch.no_grad()
     def _take_back(self) -> None:
         """What torch moved to shared memory, as it does with all that goes to another process, comes back."""
-        for p, placement, view in self._each(self.parts):
+        for at in self.placements:
+            p, view = at.p, at.within(self.parts)
             fits = (p.dtype, p.shape, p.stride()) == (view.dtype, view.shape, view.stride())
             if fits and p.device == view.device == CPU and p.is_shared():  # type: ignore[no-untyped-call]
-                p.data = placement.own(self.parts).copy_(p.data)
+                p.data = at.own(self.parts).copy_(p.data)
 
     def _examine(self) -> None:
         """Raise BrokenViews if anything keeps the model from being read and written in the buffers."""
         now = dict(self.model.named_parameters(remove_duplicate=False))
         new = [name for name, p in now.items() if p.requires_grad and self._called.get(name) is not p]
-        for p, placement, view in self._each(self.parts):
-            gone = [name for name, q in self._called.items() if q is p and now.get(name) is not p]
-            name = [*gone, placement.name][0]
-            if broken := _broken(p, now.get(name), view, new):
+        for at in self.placements:
+            gone = [name for name, p in self._called.items() if p is at.p and now.get(name) is not p]
+            name = [*gone, at.name][0]
+            if broken := _broken(at.p, now.get(name), at.within(self.parts), new):
                 left = f"Parameter '{name}' left the shared buffer: it {broken[0]}"
                 raise BrokenViews(f"{left}. Expected: {broken[1]} {BEFORE}.")
         if new:
@@ -248,7 +245,7 @@ class FlatParameters:
 def _broken(
     p: nn.Parameter, now: nn.Parameter | None, view: Tensor, new: list[str]
 ) -> tuple[str, str] | None:
-    """What happened to a parameter, now called otherwise perhaps, and what is to be done before wrapping."""
+    """What happened to a parameter, and what is to be done before wrapping; now: what has its name."""
     if now is None:
         return f"is gone; new: {some(new) or 'none'}", "re-parametrise, compile, replace modules"
     if now.dtype != view.dtype:
@@ -273,13 +270,10 @@ def some(names: list[str]) -> str:
 def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     for name, m in model.named_modules():
         if kinds := AVERAGING.intersection(c.__name__ for c in type(m).__mro__):
-            raise SettingError(
-                f"The module '{name}' is {min(kinds)}, which averages on its own; expected a plain one."
-            )
+            what = f"{min(kinds)}, which averages on its own"
+            raise SettingError(f"The module '{name}' is {what}; expected a plain one.")
         if getattr(m, "sparse", False) is True and any(p.requires_grad for p in m.parameters(recurse=False)):
-            raise SettingError(
-                f"The module '{name}' has sparse gradients, which cannot be shared: set sparse=False."
-            )
+            raise SettingError(f"The module '{name}' has sparse gradients, not to share: set sparse=False.")
     owner: dict[tuple[torch.device, int], str] = {}
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
@@ -287,13 +281,9 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
         plain = type(p.data) is Tensor and p.layout is torch.strided and not p.is_meta
         if p.requires_grad and not (plain and p.is_floating_point()):
             got = f"a {type(p.data).__name__} of {p.dtype}, {p.layout}, on {p.device}"
-            raise SettingError(
-                f"The parameter '{name}' is {got}; expected a plain dense tensor of real numbers."
-            )
+            raise SettingError(f"The parameter '{name}' is {got}; expected a plain dense real one.")
         if plain and p.numel() and (twin := owner.setdefault((p.device, p.data_ptr()), name)) != name:
-            raise SettingError(
-                f"'{twin}' and '{name}' share memory as two parameters; tie them as one: a.w = b.w."
-            )
+            raise SettingError(f"'{twin}' and '{name}' share memory as two; tie them as one: a.w = b.w.")
     if trained := {name: p for name, p in model.named_parameters() if p.requires_grad}:
         return trained
     raise SettingError("The model has no trainable parameters; expected some with requires_grad.")
@@ -301,13 +291,10 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def _refuse_optimizer(model: nn.Module, optimizer: Optimizer, trained: dict[str, nn.Parameter]) -> None:
     mine = {id(p) for p in model.parameters()}
-    groups = enumerate(group["params"] for group in optimizer.param_groups)
-    held = {
-        id(p): f"group {g}, number {k}: {tuple(p.shape)}" for g, group in groups for k, p in enumerate(group)
-    }
+    held: dict[int, str] = {}
+    for g, group in enumerate(optimizer.param_groups):
+        held |= {id(p): f"group {g}, number {k}: {tuple(p.shape)}" for k, p in enumerate(group["params"])}
     if missing := [name for name, p in trained.items() if id(p) not in held]:
         raise SettingError(f"The optimizer does not hold {some(missing)}; give it these, or freeze them.")
     if foreign := [what for key, what in held.items() if key not in mine]:
-        raise SettingError(
-            f"The optimizer holds parameters that are not the model's: {some(foreign)}. Make it last."
-        )
+        raise SettingError(f"The optimizer holds what is not the model's: {some(foreign)}. Make it last.")

@@ -68,9 +68,8 @@ class Saver:
         self.mend()
         self._check()
         if self.driver.guard.on and (wrong := not_finite(self.flat.named(self.flat.parts))):
-            raise SettingError(
-                f"The model is not finite to begin with: {some(wrong)}. --on-nan ignore lets it through."
-            )
+            what = f"The model is not finite to begin with: {some(wrong)}"
+            raise SettingError(f"{what}. --on-nan ignore lets it through.")
         propose(here, about, initial, returns)
         self.driver.join()
         initial = agree(here, about)
