@@ -49,12 +49,11 @@ from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
-from offbeat.training.bypass import BypassDetector
 from offbeat.training.flat import FlatParameters
 from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Saver
 from offbeat.training.shard import Shard
-from offbeat.training.step import OptimizerRule, TrainingStep
+from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
 from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
