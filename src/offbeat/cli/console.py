@@ -19,11 +19,8 @@ from offbeat.results.run import Run
 from offbeat.results.table import WIDTH, lost_again, target_name
 from offbeat.results.values import Curve, time_text
 
-EVERY = 30.0
-"""Seconds between the lines that say how far runs are, where there is no terminal that shows it."""
-
-LINES = 20
-"""How many lines say how far a sweep is, where there is no terminal."""
+EVERY, LINES = 30.0, 20
+"""Where no terminal shows how far it is: seconds between lines that say so; of a sweep, how many lines."""
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """What a terminal would obey or cannot show: controls but for tab and newline; bytes that are no text."""

@@ -16,8 +16,7 @@ from offbeat.experiments.sweep.grid import Point, read_grid
 from offbeat.experiments.sweep.running import Outcome
 from offbeat.experiments.sweep.store import Store
 
-SHOWN = 10
-"""Points, or failures, of which a list shows no more."""
+SHOWN = 10  # points, or failures, in a list
 
 OUT = "The Parquet file; default: the name of the grid, in this folder."
 RAY = "Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."

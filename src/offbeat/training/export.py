@@ -32,13 +32,10 @@ from offbeat.engines.live.node.encode import decode
 from offbeat.engines.live.node.saving import SHOWN, refuse_other
 from offbeat.engines.trace import MOST_AGENTS
 
-MODEL = "model 1"
-"""What the metadata of an exported file calls its format."""
-
+MODEL = "model 1"  # what the metadata of an exported file calls its format
 RECENT, AS_FAR = 0.8, 0.95
 """Of the time of the last checkpoint, and of the steps of the furthest agent: an agent that saved its last
-one before, with fewer steps, left early or was killed. One that is as far, only sooner, is quick.
-"""
+one before, with fewer steps, left early or was killed. One that is as far, only sooner, is quick."""
 
 
 class ExportError(OffbeatError):

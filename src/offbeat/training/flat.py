@@ -18,10 +18,8 @@ from torch.utils.dlpack import from_dlpack
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.vector import Leased, Parts
 
-FEW = 4
-"""Names in a message."""
-ALIGNED = 64
-"""Bytes, as torch aligns: elsewhere matrix products may round differently."""
+FEW = 4  # names in a message
+ALIGNED = 64  # bytes, as torch aligns: elsewhere matrix products may round differently
 CPU = torch.device("cpu")
 BEFORE = "before wrapping the model"
 AVERAGING = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}

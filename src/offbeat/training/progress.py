@@ -12,8 +12,7 @@ from offbeat.training.shard import Position, Shard, length, shard
 
 T = TypeVar("T")
 
-MOST = 64
-"""Positions that are kept of loaders that are gone; a script may make others in every epoch."""
+MOST = 64  # positions that are kept of loaders that are gone; a script may make others in every epoch
 
 
 @dataclass(eq=False)

@@ -45,9 +45,7 @@ class Saver:
         about = {**run, "seed": settings.seed, "model": self.flat.layout}
         self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every)
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
-        self._checks = 0
-        self._known: set[str] = set()
-        self._usual: set[str] = set()
+        self._checks, self._known, self._usual = 0, set[str](), set[str]()
 
     def enter(self, initial: Vector) -> Vector:
         """Restore what there is to restore, join, and return where the first gradient is to be taken.
@@ -135,6 +133,5 @@ class Saver:
         return self.checkpoints.save(self.driver, more, self._usual)
 
     def mend(self) -> None:
-        """Give buffers that are not finite their last values."""
         if self.statistics is not None:
             self.statistics.mend()
