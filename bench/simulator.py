@@ -39,8 +39,7 @@ from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import engines, simulator
+from offbeat.experiments.runs import Job, engines, simulator
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet

@@ -24,9 +24,8 @@ from offbeat.engines.live.launcher.launch import RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.experiments import batches
-from offbeat.experiments.jobs import Job
 from offbeat.experiments.live.running import ENDED, LiveRun
-from offbeat.experiments.runs import run_many
+from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import Point, points

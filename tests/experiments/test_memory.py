@@ -15,8 +15,8 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.core.system import machine
 from offbeat.experiments import comparison, setup
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.memory import refuse_too_large
+from offbeat.experiments.memory import check_run
+from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import grid
 from offbeat.world.graphs import TOPOLOGIES, edges, named
@@ -28,9 +28,8 @@ import offbeat
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
-from offbeat.experiments.jobs import Job
 from offbeat.experiments.memory import need
-from offbeat.experiments.runs import engines, run_one
+from offbeat.experiments.runs import Job, engines, run_one
 def peak():  # ru_maxrss would begin with that of the process that started this one
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
@@ -73,10 +72,10 @@ def test_until_what_is_said_to_fit_it_fits(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(machine, "available", lambda: 2e8)
     p = prepare(Experiment(task="digits", topology="ring", agents=100, until=1e6), 0)
     with pytest.raises(SettingError) as refused:
-        refuse_too_large(Job(p, ALGORITHMS["dsgd"], 0.1, keep_trace=False))
+        check_run(Job(p, ALGORITHMS["dsgd"], 0.1, keep_trace=False))
     until = float(str(refused.value).rpartition("until time ")[2].partition(", would")[0].replace(",", ""))
     fits = prepare(Experiment(task="digits", topology="ring", agents=100, until=0.999 * until), 0)
-    refuse_too_large(Job(fits, ALGORITHMS["dsgd"], 0.1, keep_trace=False))
+    check_run(Job(fits, ALGORITHMS["dsgd"], 0.1, keep_trace=False))
 
 
 def test_memory_of_this_machine_is_known() -> None:

@@ -25,14 +25,12 @@ from offbeat.core.errors import DataError, DiskError, SettingError
 from offbeat.core.settings import declared
 from offbeat.core.system.files import write_atomically
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import run_one
+from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import running, store
 from offbeat.experiments.sweep.grid import points, read_grid
-from offbeat.experiments.sweep.record import COLUMNS
 from offbeat.experiments.sweep.running import SweepProgress, sweep
-from offbeat.experiments.sweep.store import Store
+from offbeat.experiments.sweep.store import COLUMNS, Store
 from offbeat.tasks.task import Task
 from offbeat.world.world import CASES
 
@@ -67,7 +65,7 @@ def with_seeds(*seeds: int) -> dict[str, Any]:
         ("[fixed]\nalgorithm = 'adsgd'\nuntil = inf", "'until' must be finite"),
         ("[fixed]\nalgorithm = 'adsgd'\nuntil = -1", "must end at a finite time > 0"),
         ("[fixed]\nalgorithm = 'adsgd'\nlr = nan", "'lr' must be finite"),
-        ("[fixed]\nalgorithm = 'adsgd'\nlr = 0", "A learning rate must be a finite number > 0"),
+        ("[fixed]\nalgorithm = 'adsgd'\nlr = 0", "A learning rate is a finite number > 0"),
         (
             "[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = [0.1, -1]",
             "The point 'lr -1.0': A learning rate must be",

@@ -29,6 +29,7 @@ from offbeat.core.system import machine
 from offbeat.experiments import batches, comparison, scheduler, workers
 from offbeat.experiments.batches import PlannedRun, how_many_workers
 from offbeat.experiments.comparison import Plan
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import run_many
 from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.sweep import running
@@ -81,7 +82,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(comparison, "Processes", refuse)
+    monkeypatch.setattr(batches, "Processes", refuse)
 
 
 def plan(algorithms: Any = FIVE, **settings: Any) -> Plan:
@@ -275,7 +276,7 @@ def test_an_error_of_a_run_arrives(shared: list[PlannedRun], tmp_path: Path) -> 
     assert threading.active_count() == threads
 
 
-def broken(batch: Batch[PlannedRun], number: int) -> list[batches.Sent]:
+def broken(e: Experiment, check: bool, batch: Batch[PlannedRun], number: int) -> list[batches.Sent]:
     raise ContractError("Agent 3 broke promise c.")
 
 

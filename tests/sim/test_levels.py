@@ -20,8 +20,7 @@ from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.timetable import Timetable
 from offbeat.engines.sim.ahead.update_form import GRADIENT, NotLinear, update_form_of
 from offbeat.engines.sim.executors import WIDEST
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import run_many, run_one, simulator
+from offbeat.experiments.runs import Job, run_many, run_one, simulator
 from offbeat.experiments.setup import Setup
 from offbeat.world.topology import build
 from offbeat.world.world import Crash

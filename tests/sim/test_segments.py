@@ -19,9 +19,8 @@ from offbeat.engines.sim.ahead.levels import ScheduledRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import TraceSummary, joined
-from offbeat.experiments import jobs
-from offbeat.experiments.jobs import Job, time_segments
-from offbeat.experiments.runs import engines, run_many, run_one, simulator
+from offbeat.experiments import runs as runs_module
+from offbeat.experiments.runs import Job, engines, run_many, run_one, simulator, time_segments
 from offbeat.experiments.setup import Setup
 from offbeat.world.delays import empirical
 
@@ -107,7 +106,7 @@ def test_what_happens_at_the_same_instant_is_ordered_as_by_the_simulator() -> No
 
 def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
     """Cut runs into segments of so many rows."""
-    monkeypatch.setattr(jobs, "SEGMENT", rows)
+    monkeypatch.setattr(runs_module, "SEGMENT", rows)
 
 
 @pytest.mark.parametrize("keep_trace", [True, False])
@@ -328,18 +327,17 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
 MEASURE = """
 import sys
 from pathlib import Path
-from offbeat.experiments import jobs
+from offbeat.experiments import runs
 from offbeat.engines import recorder
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
-from offbeat.experiments.jobs import Job
 from offbeat.experiments.memory import need
-from offbeat.experiments.runs import run_one
+from offbeat.experiments.runs import Job, run_one
 def peak():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
-how, agents, until, jobs.SEGMENT = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+how, agents, until, runs.SEGMENT = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 row, common = find("adsgd"), dict(task="digits", topology="ring")
 run_one(Job(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how))
 p = prepare(Experiment(agents=agents, until=until, eval_every=until / 2, **common), 0)

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from offbeat.experiments import batches
 from offbeat.experiments.batches import PlannedRun, Sent
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.running import Outcome, run_batch
 
 
-def deadly_comparison(batch: Batch[PlannedRun], number: int) -> list[Sent]:
+def deadly_comparison(e: Experiment, check: bool, batch: Batch[PlannedRun], number: int) -> list[Sent]:
     _kill_for([(run.spec.name, run.seed) for run in batch.runs])
-    return batches.make_batch(batch, number)
+    return batches.make_batch(e, check, batch, number)
 
 
 def deadly_sweep(batch: Batch[Point], number: int) -> list[Outcome]:

@@ -36,12 +36,10 @@ from offbeat.engines.live.shm.wire import Layout
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.live.folder import keep_asked
-from offbeat.experiments.live.series import resumed as series_resumed
+from offbeat.experiments.live.series import Series
 from offbeat.experiments.predicting import predict
 from offbeat.experiments.replaying import replayed
-from offbeat.experiments.runs import run_one
+from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points, read_grid
 from offbeat.experiments.sweep.store import Store
@@ -321,8 +319,8 @@ RUN = RunSettings(
 
 
 def read_live(path: Path) -> object:
-    asked, how, series = series_resumed(path.parent, LIVE, HOW, set())
-    return asked, how, len(series.runs)
+    series = Series.resumed(path.parent, LIVE, HOW, set())
+    return series.asked, series.how, len(series.runs)
 
 
 def read_place(path: Path) -> object:
@@ -523,8 +521,8 @@ READERS = [
     Reader("log", "agent-0.trace", make_log, read_log, True, craft=craft_log, weight=6),
     Reader("run.json", "run.json", text("run.json", json.dumps(RUN)), read_place, named=False,
            craft=craft_json, weight=2),
-    Reader("live.json", "live.json", lambda folder: keep_asked(folder, LIVE, HOW), read_live, named=False,
-           craft=craft_json),
+    Reader("live.json", "live.json", lambda folder: Series.of(LIVE, HOW).keep_asked(folder), read_live,
+           named=False, craft=craft_json),
     Reader("looks", "looks", make_looks, read_looks, True, weight=2),
     Reader("sweep", "grid.toml", text("grid.toml", TOML), lambda path: [p.key for p in read_grid(path)],
            craft=craft_toml, weight=6),

@@ -20,10 +20,9 @@ import torch
 from offbeat import Momentum, OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.rules import SGD
-from offbeat.experiments import jobs as jobs_module
+from offbeat.experiments import runs
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import run_many, run_one
+from offbeat.experiments.runs import Job, run_many, run_one
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
 
@@ -122,7 +121,7 @@ def mismatches(number: int) -> list[str]:
     )
     said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto", rule)))
     if w.row.free_running:
-        with patch.object(jobs_module, "SEGMENT", 40):
+        with patch.object(runs, "SEGMENT", 40):
             said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", rule, keep_trace=False)))
         other = replace(w.p, eval_times=w.p.eval_times)
         jobs = [

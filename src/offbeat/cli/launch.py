@@ -22,8 +22,8 @@ from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace
-from offbeat.experiments.limits import refuse_processes
 from offbeat.experiments.replaying import replayed
+from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
 from offbeat.world.topology import build
 

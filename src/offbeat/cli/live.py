@@ -16,8 +16,7 @@ from offbeat.engines.live.launcher.outfolder import out_folder, refuse_used
 from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings
 from offbeat.experiments.experiment import Experiment, Selection
-from offbeat.experiments.live.folder import keep_asked
-from offbeat.experiments.live.series import ALL, Series, parse_unit, resumed
+from offbeat.experiments.live.series import ALL, Series, parse_unit
 from offbeat.world.world import measured
 
 HELPS = {
@@ -67,15 +66,15 @@ def live(
     asked, how = _said(asked, unit)
     if resume:
         given = {name for name in [*asked, *how] if _is_given(ctx, name)}
-        asked, how, series = resumed(out, asked, how, given)
+        series = Series.resumed(out, asked, how, given)
     else:
         series = Series.of(asked, how)
-    with out_folder(out, asked["task"]) as folder:
+    with out_folder(out, series.asked["task"]) as folder:
         if not resume:
             refuse_used(folder)
         series = series.within(folder)
         ended = series.ended(complain)
-        keep_asked(folder, asked, how)
+        series.keep_asked(folder)
         for line in [] if quiet else measured(series.setup.world):
             complain(line)
         console, output = Out(stderr=True), Outputs(quiet)

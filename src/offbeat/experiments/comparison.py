@@ -5,11 +5,12 @@ Nothing runs before everything has been checked: names, numbers, graph, data, wh
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from itertools import chain, product
+from functools import cache, partial
+from itertools import product
 from typing import Any
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
@@ -18,38 +19,20 @@ from offbeat.core.errors import OffbeatError, SettingError, unknown
 from offbeat.core.rules import SGD, Rule
 from offbeat.core.settings import declared, whole
 from offbeat.core.system import machine
-from offbeat.experiments.batches import Maker, PlannedRun, Sent, begin, how_many_workers, make_batch, seconds
+from offbeat.experiments.batches import Maker, PlannedRun, Sent, how_many_workers, make_batch, seconds
 from offbeat.experiments.experiment import Experiment, Selection
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.memory import held, needed, refuse_too_many
-from offbeat.experiments.runs import check_run
+from offbeat.experiments.memory import check_run, held, needed, refuse_too_many
+from offbeat.experiments.runs import Job
 from offbeat.experiments.scheduler import Batch, Scheduler, WorkerKilled
 from offbeat.experiments.setup import Setup, check_algorithm, prepare
-from offbeat.experiments.tuning import (
-    AWAY,
-    LearningRates,
-    Search,
-    TuneSettings,
-    learning_rates,
-    tune_settings,
-)
-from offbeat.experiments.workers import Processes, board, wanted
+from offbeat.experiments.tuning import AWAY, LearningRates, Search, TuneSettings, rates_of, tune_settings
+from offbeat.experiments.workers import wanted
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import Progress
 
-TRACES = 0.5
-"""The share of the free memory that runs may take with traces that nobody asked for."""
+TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
 
 MOST_SEEDS = 10_000
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Who is told what while runs are made; see `Plan.runs`."""
-
-    on_progress: Progress
-    on_run: Callable[[Run], Run]
-    on_notice: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -80,17 +63,16 @@ class Plan:
     @property
     def planned(self) -> dict[str, int]:
         """How many runs of each algorithm there will be to compare."""
-        each = zip(self.specs, self.lrs, strict=True)
-        return {spec.name: len(lrs or [1.0]) * len(self.setups) for spec, lrs in each}
+        seeds = len(self.setups)
+        return {spec.name: len(lrs or [1]) * seeds for spec, lrs in zip(self.specs, self.lrs, strict=True)}
 
     @property
     def memory(self) -> float:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
-        most = 0.0
-        for place, (lrs, traced) in enumerate(zip(self.lrs, self.traced, strict=True)):
-            beside = len(self.setups) * len(lrs) if lrs else max(len(self.setups), self.tune.most)
-            most = max(most, *(self._need(place, [keep] * beside) for keep in {traced, False}))
-        return most
+        seeds = len(self.setups)
+        beside = [seeds * len(lrs) if lrs else max(seeds, self.tune.most) for lrs in self.lrs]
+        each = [(place, keep) for place, traced in enumerate(self.traced) for keep in {traced, False}]
+        return max(self._need(place, [keep] * beside[place]) for place, keep in each)
 
     @property
     def untraced(self) -> list[str]:
@@ -130,21 +112,22 @@ class Plan:
         yielded. A run that kills its worker, and again when nothing runs beside it, costs no other; that it
         is missing is raised at the end. Raises SettingError if `workers` is no number > 0.
         """
-        others, kept = 0, held(self.setups[0])
+        others, why = 0, ""
         if wanted(whole("workers", workers)) > 1:
-            kept *= sum(len(lrs or [1]) * traced for lrs, traced in zip(self.lrs, self.traced, strict=True))
-            first = self._batches(workers, keep_traces)
+            traces = sum(len(lrs or [1]) * keep for lrs, keep in zip(self.lrs, self.traced, strict=True))
+            first, kept = self._batches(workers, keep_traces), traces * held(self.setups[0])
             others, why = how_many_workers(first, workers - 1, cache(self._need), kept)
-            if why:
-                on_notice(why)
-        call = Callbacks(on_progress or (lambda *_: None), on_run, on_notice)
-        return self._made(others, keep_traces, call)
+        if why:
+            on_notice(why)
+        return self._made(others, keep_traces, on_progress or (lambda *_: None), on_run, on_notice)
 
-    def _made(self, workers: int, keep_traces: bool, call: Callbacks) -> Iterator[Run]:
+    def _made(
+        self, workers: int, keep_traces: bool, on_progress: Progress, on_run: Callable[[Run], Run],
+        on_notice: Callable[[str], None],
+    ) -> Iterator[Run]:  # fmt: skip
         done, lost = dict[tuple[int, int], Run](), list[str]()
         searches = [Search(self.tune, self._grid(spec), self._tuning_seeds()) for spec in self.specs]
-        known, numbers = {setup.seed: setup for setup in self.setups}, board(3 * workers) if workers else ()
-        maker = Maker(self.experiment, known, self.rule, self.check, call.on_progress, numbers)
+        maker = Maker(self.experiment, self.setups, self.rule, self.check, on_progress, workers)
 
         def arrived(batch: Batch[PlannedRun], planned: PlannedRun, made: Run | Sent) -> None:
             run = made if isinstance(made, Run) else maker.received(batch, made)
@@ -152,37 +135,26 @@ class Plan:
             if not planned.tuning:
                 run = replace(run, tuning=search.found if self.lrs[place] is None else None)
                 done[planned.key] = run  # before anything can be interrupted
-                done[planned.key] = call.on_run(run)
-                return
-            more = search.add(run)
-            if more is not None:
-                lrs, tuning = more or [search.best], bool(more)
-                scheduler.add(self._split(place, lrs, tuning, workers + 1, keep_traces))
+                done[planned.key] = on_run(run)
+            elif (more := search.add(run)) is not None:
+                lrs = more or [search.best]
+                scheduler.add(self._split(place, lrs, bool(more), workers + 1, keep_traces))
 
         def failed(batch: Batch[PlannedRun], error: BaseException) -> None:
             if not isinstance(error, WorkerKilled):
                 raise error
             lost.extend(map(str, batch.runs))
 
-        def look() -> None:
-            scheduler.look()
-            maker.show(scheduler.running)
-
-        pool = Processes(workers, begin, numbers, self.experiment, self.check) if workers else None
-        scheduler = Scheduler[PlannedRun, Run | Sent](
-            pool, make_batch, arrived, failed, call.on_notice, maker.make
-        )
-        maker.look = look
-        order = iter([(k, j) for k, lrs in enumerate(self.lrs) for j in range(len(lrs or [1]) * len(known))])
-        following = next(order)
+        work = partial(make_batch, self.experiment, self.check)
+        scheduler = maker.scheduler = Scheduler(maker.pool, work, arrived, failed, on_notice, maker.make)
+        order = deque((k, j) for k, spec in enumerate(self.specs) for j in range(self.planned[spec.name]))
         with closing(scheduler):
             scheduler.add(self._batches(workers + 1, keep_traces))
             try:
                 for _ in scheduler:
-                    maker.show(scheduler.running)
-                    while following in done:
-                        yield done.pop(following)
-                        following = next(order, (-1, -1))
+                    maker.show()
+                    while order and order[0] in done:
+                        yield done.pop(order.popleft())
                 if lost:
                     raise OffbeatError(f"{'; '.join(lost)}: {WorkerKilled()}")
             except (KeyboardInterrupt, Exception):
@@ -192,15 +164,13 @@ class Plan:
                 raise
 
     def _batches(self, processes: int, keep_traces: bool) -> list[Batch[PlannedRun]]:
-        """What so many processes can begin with: all runs, but for a learning rate that is to be tuned those
-        that find it.
-        """
-        each = [lrs or self._grid(spec) for spec, lrs in zip(self.specs, self.lrs, strict=True)]
-        split = (
-            self._split(place, lrs, self.lrs[place] is None, processes, keep_traces)
-            for place, lrs in enumerate(each)
-        )
-        return list(chain(*split))
+        """What so many processes can begin with: all runs, or those that find a learning rate to be tuned."""
+        grids = [lrs or self._grid(spec) for spec, lrs in zip(self.specs, self.lrs, strict=True)]
+        return [
+            batch
+            for place, lrs in enumerate(grids)
+            for batch in self._split(place, lrs, self.lrs[place] is None, processes, keep_traces)
+        ]
 
     def _grid(self, spec: Algorithm) -> list[float]:
         return [spec.default_lr(base, self.setups[0].topology.n) for base in self.tune.grid]
@@ -222,18 +192,14 @@ class Plan:
         ]
         beside = self._job(spec, 1.0, keep_trace=False).beside
         size = min(beside, -(-len(runs) // processes)) if processes > 1 else len(runs)
-        own = (
-            setup.settings["own"]
-            or spec.user_defined
-            or self.rule is not SGD
-            or self.experiment.device != "cpu"
-        )
+        on_gpu = self.experiment.device != "cpu"
+        own = bool(setup.settings["own"] or spec.user_defined or self.rule is not SGD or on_gpu)
         name, each = spec.name + ", tuning" * tuning, seconds(setup, spec)
         for at in range(0, len(runs), size):
             some = tuple(runs[at : at + size])
             which = f"run {at + 1}" if len(some) == 1 else f"runs {at + 1}-{at + len(some)}"
             label = f"{name}, {which} of {len(runs)}" if len(runs) > 1 else name
-            yield Batch(some, each * len(some), place, bool(own), label)
+            yield Batch(some, each * len(some), place, own, label)
 
     def _need(self, place: int, traces: Sequence[bool]) -> float:
         """Bytes that runs of an algorithm need beyond the data. traces: of every run, whether it is held."""
@@ -270,9 +236,7 @@ def plan(
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
     if not callable(rule) or not callable(rule(1.0)):
-        raise SettingError(
-            "The rule is called with a learning rate and gives a local rule: pass offbeat.Momentum itself."
-        )
+        raise SettingError("The rule makes a local rule of a learning rate: pass offbeat.Momentum itself.")
     known = [f.name for f in fields(Experiment)]
     for name in settings:
         if name not in known:
@@ -283,7 +247,7 @@ def plan(
     if not isinstance(e.task, str):
         e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
     setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
-    lrs = learning_rates(lr, specs, setups[0].topology.n)
+    lrs = rates_of(lr, specs, setups[0].topology.n)
     tune = tune_settings(lrs, setups[0].target, tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds)
     made = Plan(e, setups, specs, lrs, rule, check, tune=tune)
     for spec, several in zip(specs, lrs, strict=True):
@@ -291,20 +255,12 @@ def plan(
             check_run(made._job(spec, each, keep_trace=False))
         for setup in setups[1:]:  # of other seeds a random graph may be another
             check_algorithm(setup, spec)
-    return replace(made, traced=_traced(made))
-
-
-def _traced(made: Plan) -> list[bool]:
-    """For each algorithm whether the traces of its first seed fit into a share of the memory, beside those
-    before.
-    """
-    free, before, traced = machine.available(), 0.0, list[bool]()
-    one = held(made.setups[0])
-    for place, lrs in enumerate(made.lrs):
-        others = (len(lrs or [1.0]) - 1) * one
+    free, one, before, traced = machine.available(), held(setups[0]), 0.0, list[bool]()
+    for place, several in enumerate(lrs):  # whether its first seed's traces fit beside those before
+        others = (len(several or [1]) - 1) * one
         traced.append(before + others + made._need(place, [True]) <= TRACES * free)
         before += (others + one) * traced[-1]
-    return traced
+    return replace(made, traced=traced)
 
 
 def compare(

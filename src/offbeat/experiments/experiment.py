@@ -5,8 +5,9 @@ JSON, the columns of the Parquet file and the command on the page follow from it
 `setup.prepare`'s business.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
 from offbeat.world.world import CASES, Crash, World, parse_crash
 
-EVALUATIONS = 200
-"""How often a run is evaluated when `eval_every` does not say."""
+EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
 
 AGENTS = 9
 """How many agents there are when nothing says."""
@@ -36,13 +36,10 @@ def _as_is(name: str, value: Any) -> Any:
     return value
 
 
-def _task(name: str, value: Any) -> str | Task:
+def _task(name: str, value: Any) -> Any:
     if not isinstance(value, str) and not hasattr(value, "gradients"):
-        raise SettingError(
-            f"The task must be a name or an object with the interface of offbeat.Task; got {value!r}."
-        )
-    checked: str | Task = value
-    return checked
+        raise SettingError(f"The task must be a name, or have the interface of offbeat.Task; got {value!r}.")
+    return value
 
 
 def _delay(name: str, value: Any) -> str | Delay:
@@ -56,15 +53,11 @@ def _spelt_delay(name: str, value: Any) -> str:
     return str(value).strip() if delay.values else str(delay)  # measured delays go by their file
 
 
-def _usual_delay(name: str) -> Callable[[Mapping[str, Any]], str]:
-    """However it is spelt, as long as it is the default; measured delays are not."""
-
-    def usual(settings: Mapping[str, Any]) -> str:
-        said, default = str(settings[name]), str(declared(Experiment)[name].default)
-        measured = said.split()[0] in ("file", "empirical")
-        return said if not measured and str(parse(said)) == default else default
-
-    return usual
+def _usual_delay(name: str, settings: Mapping[str, Any]) -> str:
+    """The default however it is spelt; measured delays are not parsed."""
+    said, default = str(settings[name]), str(declared(Experiment)[name].default)
+    measured = said.split()[0] in ("file", "empirical")
+    return said if not measured and str(parse(said)) == default else default
 
 
 def _crashes(name: str, value: Any) -> tuple[str | Crash, ...]:
@@ -90,7 +83,9 @@ CRASHES = Kind(list[str], "list string", _crashes, _spelt_crashes, lambda crashe
 
 # -- the settings ----------------------------------------------------------------------------------
 
-
+WHO = "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'."
+SKEW = "Fraction of the data that is split by sorted label, the rest uniformly."
+DATA = "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded."
 COMPUTE = (
     "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
     "'file PATH:COLUMN'."
@@ -107,14 +102,6 @@ DEVICE = (
 
 def _slow(settings: Mapping[str, Any]) -> bool:
     return bool(settings["case"] != "base")
-
-
-def _by_label(settings: Mapping[str, Any]) -> bool:
-    return settings["dirichlet"] is None
-
-
-def _every(settings: Mapping[str, Any]) -> float:
-    return float(settings["until"]) / EVALUATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,18 +121,11 @@ class Experiment:
 
     task: str | Task = setting("digits", TASK, f"What is trained: {', '.join(TASKS)}.", NAMED_TASK)
     agents: int | None = setting(None, TASK, f"How many; default: the task's, the graph's, or {AGENTS}.")
-    topology: str | nx.Graph | Topology = setting(
-        "grid",
-        TASK,
-        "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'.",
-        GRAPH,
-    )
+    topology: str | nx.Graph | Topology = setting("grid", TASK, WHO, GRAPH)
     case: str = setting("base", WORLD, f"One of {', '.join(CASES)}.")
     straggler: int | None = setting(None, WORLD, "The slow agent; default: the graph's centre.", needs=_slow)
     slowdown: float = setting(10.0, WORLD, "How many times slower.", needs=_slow)
-    skew: float = setting(
-        1.0, TASK, "Fraction of the data that is split by sorted label, the rest uniformly.", needs=_by_label
-    )
+    skew: float = setting(1.0, TASK, SKEW, needs=lambda settings: settings["dirichlet"] is None)
     dirichlet: float | None = setting(None, TASK, "Split by a Dirichlet mixture with this alpha instead.")
     batch: int = setting(32, LEARNING, "Samples in a minibatch.")
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
@@ -154,28 +134,23 @@ class Experiment:
         None, LEARNING, "Test accuracy of the average model, or its loss (quadratic); default: the task's."
     )
     eval_every: float | None = setting(
-        None, LEARNING, f"Time between evaluations; default: until / {EVALUATIONS}.", usual=_every
-    )
+        None, LEARNING, f"Time between evaluations; default: until / {EVALUATIONS}.",
+        usual=lambda settings: settings["until"] / EVALUATIONS,
+    )  # fmt: skip
     loss: float = setting(
         0.0, WORLD, "Probability that a receiver misses a published model; mail always arrives.", brief=True
     )
     crash: str | Crash | tuple[str | Crash, ...] = setting(
         (), WORLD, "'agent 3 at 100 until 200'; repeat it for more.", CRASHES, live=False
     )
-    compute: str | Delay = setting(Delay("gamma"), WORLD, COMPUTE, DELAY, usual=_usual_delay("compute"))
+    compute: str | Delay = setting(
+        Delay("gamma"), WORLD, COMPUTE, DELAY, usual=partial(_usual_delay, "compute")
+    )
     communication: str | Delay = setting(
-        Delay("lognormal"),
-        WORLD,
-        "How long sending a model takes, likewise.",
-        DELAY,
-        usual=_usual_delay("communication"),
-    )
-    data: str | Path | None = setting(
-        None,
-        TASK,
-        "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded.",
-        PATH,
-    )
+        Delay("lognormal"), WORLD, "How long sending a model takes, likewise.", DELAY,
+        usual=partial(_usual_delay, "communication"),
+    )  # fmt: skip
+    data: str | Path | None = setting(None, TASK, DATA, PATH)
     executor: str = setting("auto", RUNNING, EXECUTOR, live=False, brief=True)
     device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)
     world: World | None = None
@@ -183,8 +158,7 @@ class Experiment:
 
 NAMES = Kind(str, "string", _as_is, _as_is)
 NUMBERS = Kind(str, "list float64", _as_is, _as_is)
-LR = Kind(list[str], "float64", _as_is, finite)
-"""Kinds of what `comparison.plan` checks."""
+LR = Kind(list[str], "float64", _as_is, finite)  # kinds of what `comparison.plan` checks
 
 LRS = (
     "The learning rate: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them (repeatable)."

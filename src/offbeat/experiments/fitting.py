@@ -23,11 +23,8 @@ from offbeat.core.errors import DataError
 from offbeat.engines.events import GradientDone, MailReceived, RegisterRead, rows_of
 from offbeat.engines.trace import Trace
 
-FEWEST = 5
-"""Gradients of one agent from which something can be fitted."""
-
-PAUSE = 10.0
-"""Steps (the slowest agent's median c + o) without an event of any agent that make a pause."""
+FEWEST = 5  # gradients of one agent from which something can be fitted
+PAUSE = 10.0  # steps (the slowest agent's median c + o) without an event of any agent that make a pause
 
 Pairs = tuple[np.ndarray, np.ndarray]
 """A part that a slowdown multiplies, and one that it does not, measured together; float64 [k] each."""
@@ -44,7 +41,6 @@ class Fitted:
     sending: list[Pairs]
 
     def record(self) -> list[dict[str, float]]:
-        """The means of every agent, JSON-ready."""
         names = ("compute", "overhead", "sending", "latency")
         return [
             {name: float(v.mean()) for name, v in zip(names, (*c, *d), strict=True)}
@@ -81,9 +77,7 @@ def gradients_of(trace: Trace, i: int, fewest: int = FEWEST) -> tuple[np.ndarray
     mine = np.sort(trace.events[trace.events["agent"] == i], order="time", kind="stable")
     g = rows_of(mine, GradientDone)
     if len(g) < fewest:
-        raise DataError(
-            f"Agent {i} computed {len(g)} gradients; at least {fewest} are needed to predict from a run."
-        )
+        raise DataError(f"Agent {i} computed {len(g)} gradients; at least {fewest} make a prediction.")
     before = np.searchsorted(mine["time"], g["start"], side="right") - 1
     return g, np.minimum(g["start"], mine["time"][np.maximum(0, before)])
 
@@ -107,9 +101,8 @@ def _sending(trace: Trace, i: int, sent: np.ndarray, out: Intervals, share: np.n
     mail = rows_of(trace.events, MailReceived)
     mail = mail[(mail["source"] == i) & ~within(mail["start"], mail["time"], out)]
     if len(mail):
-        return (mail["end"] - mail["start"]) / share[mail["kind"]], np.maximum(
-            0.0, mail["time"] - mail["end"]
-        )
+        after = np.maximum(0.0, mail["time"] - mail["end"])
+        return (mail["end"] - mail["start"]) / share[mail["kind"]], after
     if not len(sent):
         return np.zeros(1), np.zeros(1)
     return (sent["end"] - sent["start"]) / share[sent["kind"]], np.full(len(sent), 2 * late)

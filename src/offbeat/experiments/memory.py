@@ -6,46 +6,26 @@ from dataclasses import dataclass, replace
 from offbeat.core.errors import SettingError
 from offbeat.core.system import devices, machine
 from offbeat.engines.recorder import PART
-from offbeat.experiments import jobs, limits
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.setup import Setup
+from offbeat.experiments import runs
+from offbeat.experiments.runs import Job
+from offbeat.experiments.setup import Setup, check_algorithm, refuse
 
-WORTH_SAYING = 500_000_000
-"""Bytes from which a command says how much it needs."""
+WORTH_SAYING = 500_000_000  # bytes from which a command says how much it needs
 
-LEVELS = 2.2, 300, 130
-"""By levels: models an agent; bytes of the timetable for an update, and for each model that it mixes."""
-
-KEPT = 120, 90
-"""By levels: bytes of the trace that is held, for an update and for each model that it mixes."""
-
-HEAP = 130, 110
-"""With the simulator's heap: bytes of the trace that is held for an update, and for each message."""
-
-DROPPED = 12
-"""With the simulator's heap: bytes for an update where the trace is not held, to measure the staleness."""
-
-BATCH = 256
-"""Models in one call of the batched executor; with their gradients."""
-
-WIDE = 4
-"""By levels on a GPU: tensors as wide as a chunk, of models, gradients, terms and sums."""
-
-FINAL = 2.0
-"""Models an agent that a run on a GPU leaves on the host: the final one, and its bytes for the digest."""
-
-POINT, WORLD = 200, 3_000
-"""Bytes of an evaluation in a curve, and of an agent in a world that is ready."""
-
-AGENT = 40_000
-"""Bytes for an agent's random streams and what they have drawn ahead."""
+LEVELS = 2.2, 300, 130  # by levels: models an agent; bytes of the timetable for an update and a model mixed
+KEPT = 120, 90  # by levels: bytes of the trace that is held, for an update, and for each model mixed
+HEAP = 130, 110  # event by event: bytes of the trace that is held, for an update, and for each message
+DROPPED = 12  # event by event: bytes for an update where the trace is not held, to measure the staleness
+BATCH = 256  # models in one call of the batched executor; with their gradients
+WIDE = 4  # by levels on a GPU: tensors as wide as a chunk, of models, gradients, terms and sums
+FINAL = 2.0  # models an agent that a run on a GPU leaves on the host: the final one, its bytes for the digest
+POINT, WORLD = 200, 3_000  # bytes of an evaluation in a curve, and of an agent in a world that is ready
+AGENT = 40_000  # bytes for an agent's random streams and what they have drawn ahead
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that runs need at their peak, beyond the data: for models, for the trace, for the rest of the
-    agents.
-    """
+    """Bytes that runs need at their peak, beyond the data: models, trace, and the rest of the agents."""
 
     models: float
     trace: float
@@ -57,16 +37,14 @@ class Need:
 
 
 def need(job: Job, beside: int = 1) -> Need:
-    """An estimate, good to a third or so for runs that are not small. beside: how many such runs lie side by
-    side.
-    """
+    """An estimate, good to a third or so for runs that are not small. beside: how many lie side by side."""
     setup, on_gpu = job.setup, job.setup.task.initial()[0].device.type != "cpu"
     n, size, updates, degree = setup.topology.n, _bytes(setup), setup.updates, setup.topology.degree
     each, edge = job.spec.vectors
     if job.by_levels:
         models = LEVELS[0] * n + (WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0)
         table, kept = LEVELS[1] + LEVELS[2] * degree, (KEPT[0] + KEPT[1] * degree) * job.keep_trace
-        here = min(updates, jobs.SEGMENT / (1 + degree) / beside)
+        here = min(updates, runs.SEGMENT / (1 + degree) / beside)
         trace = here * table + (updates - here) * kept
     else:
         models = (each + edge * degree) * n + 2 * min(n, BATCH)
@@ -90,19 +68,23 @@ def _bytes(setup: Setup) -> int:
     return sum(part.nbytes for part in setup.task.initial())
 
 
-def refuse_too_many(setup: Setup, runs: int, seeds: int) -> None:
-    """Raise SettingError if the results of so many such runs, and the worlds of so many seeds, cannot be
-    held.
-    """
+def refuse_too_many(setup: Setup, count: int, seeds: int) -> None:
+    """Raise SettingError if the results of so many runs, and the worlds of so many seeds, cannot be held."""
     each = setup.topology.n * _bytes(setup) + len(setup.eval_times) * POINT
-    limits.refuse_runs(runs, each, seeds, setup.topology.n * (1 + setup.topology.degree / 10) * WORLD)
+    world = setup.topology.n * (1 + setup.topology.degree / 10) * WORLD
+    advice = "with their results. Expected fewer seeds or evaluations"
+    refuse(count * each + seeds * world, f"{count:,} runs", advice)
 
 
-def refuse_too_large(job: Job) -> None:
-    """Raise SettingError if the run needs more of this machine's memory than there is, with what would fit.
+def check_run(job: Job) -> None:
+    """Raise SettingError if this run makes no sense, or for too little memory, with what would fit.
 
     On a GPU the models are held against its memory, and everything else against that of the machine.
     """
+    check_algorithm(job.setup, job.spec)
+    if job.executor == runs.LEVELS and job.why_not_by_levels:
+        why = f"{job.spec.name} cannot be run by levels: {job.why_not_by_levels}"
+        raise SettingError(f"{why}. Expected --executor auto, which sees to it.")
     setup, device = job.setup, job.setup.task.initial()[0].device
     n, what = setup.topology.n, f"A run of {job.spec.name} with {setup.topology.n:,} agents"
     if device.type != "cpu" and (models := need(job).models) > (free := devices.free(device)):
@@ -113,8 +95,7 @@ def refuse_too_large(job: Job) -> None:
         )
 
     def here(job: Job) -> Need:
-        needed = need(job)
-        return needed if device.type == "cpu" else replace(needed, models=FINAL * n * _bytes(setup))
+        return need(job) if device.type == "cpu" else replace(need(job), models=FINAL * n * _bytes(setup))
 
     def fits(job: Job, until: float) -> bool:
         return here(replace(job, setup=replace(setup, until=until))).total <= free

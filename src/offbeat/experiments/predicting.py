@@ -7,9 +7,8 @@ agents get the same times, the pooled ones scaled to the median agent's mean c a
 recorded run is gone), and the case is applied to these: factor * c + o, factor * d + l. What an agent does
 besides computing and sending does not get slower.
 
-The time to a target is the first crossing of a noisy curve. It differs from seed to seed in the simulator
-too; the smallest and the largest of the predicted runs say by how much. Faults and pauses of the machine are
-not predicted.
+The time to a target, the first crossing of a noisy curve, differs from seed to seed in the simulator too;
+the smallest and the largest of the predicted runs say by how much. Faults and pauses are not predicted.
 """
 
 from collections.abc import Mapping
@@ -25,8 +24,7 @@ from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.trace import Staleness, Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import run_one, simulator
+from offbeat.experiments.runs import Job, run_one, simulator
 from offbeat.experiments.setup import OF_WORLD, Setup, prepare
 from offbeat.results.run import Run
 from offbeat.results.values import spread
@@ -34,18 +32,10 @@ from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, with_overhead
 from offbeat.world.world import World
 
-NEEDED = ("algorithm", "agents", "topology", "seed", "unit")
-"""What the settings of a user's own script say; those of an experiment say topology and more in
-`experiment`."""
-
-REPEATS = 5
-"""Runs of the simulator for one prediction; delays, minibatches and choices are drawn anew for each."""
-
-ANEW = 1_000_003
-"""Between their seeds."""
-
-PILOT = 20.0
-"""Mean gradients for which the size of an algorithm's messages is observed."""
+NEEDED = ("algorithm", "agents", "topology", "seed", "unit")  # in the settings, or those of the experiment
+REPEATS = 5  # runs of the simulator for one prediction; everything random is drawn anew for each
+ANEW = 1_000_003  # between their seeds
+PILOT = 20.0  # mean gradients for which the size of an algorithm's messages is observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +74,7 @@ class Summary:
         return float(np.median(values)) if values and np.isfinite(values).all() else None
 
     def record(self) -> dict[str, Any]:
-        values = {**vars(self), "staleness": {"B": self.staleness.B, "D": self.staleness.D}}
+        values = vars(self) | {"staleness": vars(self.staleness)}
         del values["runs"], values["known"]
         if self.known:
             values |= {"lr": self.runs[0].lr, "target": self.runs[0].settings["target"]}
@@ -122,15 +112,11 @@ class Prediction:
 
     def record(self) -> dict[str, Any]:
         return {
-            "unit": self.unit,
-            "paused": self.paused,
-            "fitted": self.fitted.record(),
-            "recorded": self.recorded.record(),
-            "recorded_as_predicted": self.again.record(),
-            "error_percent": self.error,
-            "error_percent_of_agents": self.errors,
+            "unit": self.unit, "paused": self.paused, "fitted": self.fitted.record(),
+            "recorded": self.recorded.record(), "recorded_as_predicted": self.again.record(),
+            "error_percent": self.error, "error_percent_of_agents": self.errors,
             "predicted": self.predicted.record(),
-        }
+        }  # fmt: skip
 
 
 # -- predicting ------------------------------------------------------------------------------------
@@ -157,24 +143,19 @@ def predict(
     """
     s = trace.settings
     e = s.get("experiment", {})
-    if missing := [name for name in NEEDED if name not in s and name not in e]:
-        raise DataError(
-            f"The trace does not say its {missing[0]}; expected the trace of 'offbeat live' or 'launch'."
-        )
+    if missing := [name for name in NEEDED if name not in s | e]:
+        raise DataError(f"The trace does not say its {missing[0]}; expected that of 'live' or 'launch'.")
     before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
     start, end = _window(trace, e.get("until"))
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
     paused = sum(b - a for a, b in out)
     if not paused < end - start:
-        raise DataError(
-            f"All agents stood still from {start:.4g} to {end:.4g}, all the time that they computed "
-            "together: nothing can be predicted from this run."
-        )
+        always = f"from {start:.4g} to {end:.4g}, all the time that they computed"
+        raise DataError(f"All agents stood still {always}: nothing can be predicted from this run.")
     graph, rate = str(e.get("topology", s.get("topology"))), float(s.get("lr", 1.0))
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
-    fitted = fit(
-        trace, sum(x.nbytes for x in prepare(Experiment(**e), s["seed"]).task.initial()) if e else None
-    )
+    parts = prepare(Experiment(**e), s["seed"]).task.initial() if e else ()
+    fitted = fit(trace, sum(part.nbytes for part in parts) or None)
     scale = 1.0 if e else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
     replica, n = Replica(s, fitted, scale), trace.agents
     asked = {"topology": topology or graph, "straggler": straggler, "slowdown": slowdown}
@@ -186,18 +167,14 @@ def predict(
 
 
 def _window(trace: Trace, until: float | None) -> tuple[float, float]:
-    """From when the last agent began until the end of the run; of a script: until the first agent's last
-    gradient.
-    """
+    """From when the last agent began until the end; of a script: until the first agent's last gradient."""
     each = [gradients_of(trace, i)[0] for i in range(trace.agents)]
     start = max(float(mine["start"].min()) for mine in each)
     end = min(float(mine["time"].max()) for mine in each)
     if until is not None:
         end = min(until, float(trace.events["time"].max()))
     if not end > start:
-        raise DataError(
-            f"The agents never computed at the same time: one began at {start:.4g}, one ended at {end:.4g}."
-        )
+        raise DataError(f"No time was common to all: one agent began at {start:.4g}, one ended at {end:.4g}.")
     return start, end
 
 
@@ -245,17 +222,16 @@ class Replica:
     def _setup(self, case: str | None, *, until: float, **asked: Any) -> Setup:
         """The experiment in its world; of a script a schedule, on f_i(x) = |x|^2 / 2."""
         n, until = self.settings["agents"], until / self.scale
-        given = dict(self.settings.get("experiment", {}))
-        world = World(loss=given.get("loss", 0.0))
-        pairs = (self.fitted.compute, self.fitted.sending)
+        recorded, pairs = self.settings.get("experiment", {}), (self.fitted.compute, self.fitted.sending)
+        world = World(loss=recorded.get("loss", 0.0))
         if case is None:
             compute, sending = (dict(enumerate(self._delay(*pair) for pair in each)) for each in pairs)
             world = replace(world, own_compute=compute, own_communication=sending)
         else:
             typical, sent = (self._delay(*alike(each)) for each in pairs)
             world = replace(world, compute=typical, communication=sent)
-        recorded = (*OF_WORLD, "straggler", "slowdown")  # the measured times tell who is slow
-        given = {name: value for name, value in given.items() if name not in recorded}
+        measured = (*OF_WORLD, "straggler", "slowdown")  # the measured times tell who is slow
+        given = {name: value for name, value in recorded.items() if name not in measured}
         if not given:
             given = {"task": Quadratic(np.zeros((n, n)), np.ones(n)), "eval_every": until}
         elif given.get("eval_every") is not None and given["eval_every"] > until:
@@ -282,10 +258,10 @@ def _share(job: Job) -> float:
 def _summary(
     trace: Trace, start: float, end: float, unit: float, named: tuple[str, str, str], out: Intervals
 ) -> Summary:
-    """What happened between two times but for the pauses `out`; `unit`: seconds in a unit of the trace's
-    time.
+    """What happened between two times but for the pauses `out`; staleness is that of the whole trace.
 
-    Staleness is that of the whole trace.
+    Args:
+        unit: seconds in a unit of the trace's time
     """
     steps, busy = [], 0.0
     for i in range(trace.agents):

@@ -3,17 +3,23 @@
 Runs are made one after another, or side by side where they can share their arithmetic.
 """
 
+from __future__ import annotations
+
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
-from typing import Any, Protocol
+from typing import Any
 
-from offbeat.core.errors import SettingError
+import torch
+from torch import Tensor
+
+from offbeat.algorithms import Algorithm
+from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import unchanged
-from offbeat.core.rules import SGD
+from offbeat.core.rules import SGD, Rule
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
@@ -24,51 +30,91 @@ from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
-from offbeat.experiments.jobs import LEVELS, Job, time_segments
-from offbeat.experiments.memory import refuse_too_large
-from offbeat.experiments.scoring import curve_point, final_scores, run_of
-from offbeat.experiments.setup import check_algorithm
+from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
 from offbeat.results.values import Curve, Progress
+from offbeat.tasks.task import Task
+
+AUTO, LEVELS = "auto", "levels"
+HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
+TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
+SEGMENT = 2_000_000  # updates, and models that they mix, in a segment of the timetable
 
 
-class Engine(Protocol):
-    """What makes a run."""
+@dataclass(frozen=True)
+class Job:
+    """One run that is to be made: an experiment of one seed, an algorithm, its learning rate.
 
-    def start(self) -> None:
-        """Before anything else."""
+    Attributes:
+        executor: one of `HOW`
+        rule: learning rate -> local rule
+        check: hold engine and algorithm to the contract, event by event
+        keep_trace: whether the run is to have its trace
 
-    def run(self, until: float) -> None:
-        """Everything up to and including that time."""
+    Raises SettingError for an unknown executor, no learning rate, an algorithm that is not for this graph.
+    """
 
-    def stacked(self) -> Parts:
-        """The living agents' models, [m, P]."""
+    setup: Setup
+    spec: Algorithm
+    lr: float
+    executor: str = AUTO
+    rule: Callable[[float], Rule] = SGD
+    check: bool = False
+    keep_trace: bool = True
 
-    def counts(self) -> tuple[int, int, int]:
-        """Gradients applied, transmissions and their bytes, so far."""
+    def __post_init__(self) -> None:
+        if self.executor not in HOW:
+            raise unknown("executor", self.executor, HOW)
+        largest = min(torch.finfo(part.dtype).max for part in self.setup.task.initial())
+        if not 0 < self.lr < math.inf:
+            raise SettingError(f"A learning rate is a finite number > 0; got {self.lr} for {self.spec.name}.")
+        if self.lr > largest:
+            most = f"more than a model's numbers can be, {largest:.3g}"
+            raise SettingError(f"A learning rate of {self.lr:g} is {most}; expected a smaller one.")
+        self.spec.check(self.setup.topology)
 
-    def traced(self) -> Trace | TraceSummary:
-        """What happened so far: the trace, or what is left of it."""
+    @property
+    def why_not_by_levels(self) -> str:
+        """Why there is no timetable for this algorithm in this world; empty if there may be one."""
+        if not self.spec.free_running:
+            return "what it does depends on what it hears"
+        if self.rule is not SGD:
+            return "its local rule keeps a state"
+        if self.setup.world.crashes:
+            return "agents crash"
+        if len(self.setup.task.initial()) != 1:
+            return "its model has several dtypes"
+        return ""
 
-    def stalled(self) -> str | None:
-        """From when on nothing will ever happen again, if that is so."""
+    @property
+    def by_levels(self) -> bool:
+        return self.executor in (AUTO, LEVELS) and not self.check and not self.why_not_by_levels
+
+    @property
+    def beside(self) -> int:
+        """How many runs like it are made side by side, at most; one if it is long and keeps its trace."""
+        long = self.keep_trace and len(time_segments(self.setup, 1)) > 1
+        most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
+        return most if self.by_levels and not long else 1
+
+    def fits_beside(self, first: Job) -> bool:
+        """Whether it can be made beside that one: gradients of both are evaluated in one call."""
+        task, other, like = first.setup.task, self.setup.task, getattr(first.setup.task, "like", None)
+        alike = task is other or (like is not None and bool(like(other)))
+        return alike and self.setup.eval_times == first.setup.eval_times and self.beside > 1
 
 
-def check_run(job: Job) -> None:
-    """Raise SettingError if this run makes no sense, or there is not enough memory for it."""
-    check_algorithm(job.setup, job.spec)
-    if job.executor == LEVELS and job.why_not_by_levels:
-        raise SettingError(
-            f"{job.spec.name} cannot be run by levels: {job.why_not_by_levels}. Expected --executor auto, "
-            "which sees to it."
-        )
-    refuse_too_large(job)
+def time_segments(setup: Setup, beside: int) -> Sequence[float]:
+    """Where the segments of time end, one timetable each, of so many such runs side by side."""
+    count = math.ceil(beside * setup.updates * (1 + setup.topology.degree) / SEGMENT)
+    return [*[setup.until * k / count for k in range(1, count)], setup.until]
+
+
+# -- making them -----------------------------------------------------------------------------------
 
 
 def run_many(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[Run]:
-    """Make these runs, in order; each is finished when it is yielded. What a run gives does not depend on the
-    others.
-    """
+    """Make these runs, in order; each is finished when it is yielded, and does not depend on the others."""
     waiting = [*jobs]
     while waiting:
         began, most = time.perf_counter(), len(waiting)
@@ -90,9 +136,7 @@ def run_one(job: Job, progress: Progress | None = None) -> Run:
 
 
 def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence[Run]:
-    """The first of these runs from start to end, and those that can be made beside it: by levels at most so
-    many.
-    """
+    """The first of these runs from start to end, and those that can be made beside it (see `engines`)."""
     with unchanged(type(jobs[0].spec.prototype)):
         active = [ActiveRun(job, engine) for job, engine in zip(jobs, engines(jobs, most), strict=False)]
         for each in active:
@@ -108,10 +152,8 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Engine]:
-    """The engines of the first job, and of those after it that can be made beside it: by levels at most so
-    many.
-    """
+def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun]:
+    """The engines of the first job, and of those that can be made beside it: by levels at most so many."""
     first = jobs[0]
     if first.executor in EXECUTORS:
         return [simulator(first)]
@@ -125,10 +167,8 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Engine]:
     if runs:
         return Levels(runs, first.setup.task, first.setup.task.initial()).runs
     if first.executor == LEVELS:
-        raise SettingError(
-            f"{first.spec.name} cannot be run by levels here: two things happen at the same instant, and "
-            "their order is the simulator's to say. Expected --executor auto, which sees to that."
-        )
+        why = f"{first.spec.name} cannot be run by levels here: the order of what happens at the same instant"
+        raise SettingError(f"{why} is the simulator's to say. Expected --executor auto, which sees to that.")
     return [simulator(first)]
 
 
@@ -143,9 +183,7 @@ def simulator(job: Job) -> Simulator:
 
 
 def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
-    """The run as timetables and its forms. Raises NoTimetable where only the simulator can tell how it
-    begins.
-    """
+    """The run as timetables and its forms. NoTimetable where only the simulator can tell how it begins."""
     if not job.by_levels:
         raise NoTimetable
     setup, (initial,) = job.setup, job.setup.task.initial()
@@ -172,7 +210,7 @@ class ActiveRun:
     """A run that is being made. diverged: what came out, once its loss is no longer finite."""
 
     job: Job
-    engine: Engine
+    engine: Simulator | ScheduledRun
     curve: Curve = field(default_factory=Curve)
     diverged: Run | None = None
 
@@ -191,17 +229,68 @@ class ActiveRun:
 
     def result(self, diverged_at: float | None) -> Run:
         """What has come out so far, as that of a run that has ended; how long it took is not known here."""
-        job, setup, curve = self.job, self.job.setup, self.curve
-        models = self.engine.stacked()
-        final, on_cpu = final_scores(setup.task, models, curve), tuple(part.cpu() for part in models)
-        traced = self.engine.traced()
-        summary = traced if isinstance(traced, TraceSummary) else traced.summary()
+        job, setup, engine = self.job, self.job.setup, self.engine
         rule = getattr(job.rule, "__name__", repr(job.rule))
         own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * job.spec.user_defined]
         own += [f"the rule {rule}"] * (job.rule is not SGD)
         return run_of(
-            setup, job.spec, job.lr, curve, final, on_cpu, summary, self.engine.counts(),
+            setup, job.spec, job.lr, self.curve, engine.stacked(), engine.traced(), engine.counts(),
             {"rule": rule, "own": own}, diverged_at=diverged_at, wall_s=0.0,
-            trace=traced if isinstance(traced, Trace) else None,
-            error=self.engine.stalled() if diverged_at is None else None,
+            error=engine.stalled() if diverged_at is None else None,
         )  # fmt: skip
+
+
+# -- what comes out --------------------------------------------------------------------------------
+
+
+def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: float, curve: Curve) -> None:
+    """Evaluate these models [m, P] and add a point to the curve."""
+    mean = tuple(part.mean(0) for part in models)
+    average = tuple(part[None] for part in mean)
+    squares = sum(_distances(part, middle).mean() for part, middle in zip(models, mean, strict=True))
+    curve.time.append(now)
+    curve.updates.append(updates)
+    curve.megabytes.append(megabytes)
+    curve.loss.append(float(task.losses(average)[0]))
+    if task.measure == "accuracy":
+        curve.accuracy.append(float(task.accuracies(average)[0]))
+    curve.consensus.append(float(squares) ** 0.5)
+
+
+def _distances(models: Tensor, middle: Tensor) -> Tensor:
+    """The squared distance of each of m models from another: [m]; block by block, for there may be many."""
+    return torch.cat([(block - middle).double().square().sum(1) for block in torch.split(models, 256)])
+
+
+def run_of(
+    setup: Setup, spec: Algorithm, lr: float, curve: Curve, models: Parts, traced: Trace | TraceSummary,
+    counts: tuple[int, int, float], asked: Mapping[str, Any], **rest: Any,
+) -> Run:  # fmt: skip
+    """What came out of a run, simulated or live.
+
+    Args:
+        models: all agents' at the end
+        counts: gradients applied, transmissions, and their bytes
+        asked: settings beside those of the experiment
+        rest: the other fields of `Run`
+    """
+    task, target, (updates, messages, sent) = setup.task, setup.target, counts
+    summary = traced if isinstance(traced, TraceSummary) else traced.summary()
+    own = task.accuracies(models) if task.measure == "accuracy" else None
+    final = {
+        "loss": curve.loss[-1],
+        "accuracy": curve.accuracy[-1] if curve.accuracy else None,
+        "consensus": curve.consensus[-1],
+        "accuracy_mean": None if own is None else float(own.mean()),
+        "accuracy_worst": None if own is None else float(own.min()),
+        "loss_worst": float(task.losses(models).max()) if own is None else None,
+    }
+    models = tuple(part.cpu() for part in models)
+    named: dict[str, Any] = {"algorithm": spec.name, "lr": lr, "seed": setup.seed}
+    return Run(
+        **named, settings=setup.settings | named | asked, measure=task.measure, curve=curve, final=final,
+        time_to_target=None if target is None else curve.crossing(task.measure, target), updates=updates,
+        messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
+        digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,
+        models=models, trace=traced if isinstance(traced, Trace) else None, **rest,
+    )  # fmt: skip

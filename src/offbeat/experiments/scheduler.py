@@ -1,5 +1,4 @@
-"""The scheduler of runs: batches wait in a queue, and workers and this process take from it until it is
-empty.
+"""The scheduler of runs: batches wait in a queue, from which workers and this process take until it is empty.
 
 A comparison is a grid of runs in memory, a sweep one with a store; both hand their batches to a `Scheduler`.
 """
@@ -19,8 +18,7 @@ from offbeat.core.errors import OffbeatError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TICK = 0.2
-"""Seconds between looks at the workers while this process has nothing else to do."""
+TICK = 0.2  # seconds between looks at the workers while this process has nothing else to do
 
 NOTICE = "A worker was killed (out of memory?). What was running is made again, one run at a time."
 
@@ -28,8 +26,8 @@ NOTICE = "A worker was killed (out of memory?). What was running is made again, 
 class WorkerKilled(OffbeatError):
     """A run killed its worker, and did so again when nothing ran beside it."""
 
-    def __init__(self) -> None:
-        super().__init__("its worker was killed, again when it ran alone; was there too little memory?")
+    def __str__(self) -> str:
+        return "its worker was killed, again when it ran alone; was there too little memory?"
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class Batch(Generic[Item]):
 
     Attributes:
         runs: what identifies each
-        seconds: how long it takes, estimated: with workers, the longest batch is made first
-        place: without workers, the batch of the smallest place is made first
+        seconds: how long it takes, estimated: with workers, the longest is made first
+        place: without workers, the smallest is made first
         here: whether only this process can make it, for something in it is the user's own object
         label: what it is called while it is being made
     """
@@ -52,27 +50,27 @@ class Batch(Generic[Item]):
 
 
 class Pool(Protocol):
-    """Workers. width: how many batches they make at once; died: what is raised where a worker was killed."""
+    """Workers. width: how many batches they make at once; died: what is raised where a worker was killed.
+
+    `restart` goes on after that, when nothing is running; `close` ends all, whatever they are doing.
+    """
 
     width: int
     died: tuple[type[Exception], ...]
 
-    def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
-        """Have a worker do something."""
+    def submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]: ...
 
-    def restart(self) -> None:
-        """Go on after a worker was killed. Nothing is running."""
+    def restart(self) -> None: ...
 
-    def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
+    def close(self) -> None: ...
 
 
 class Scheduler(Generic[Item, Result]):
     """Makes batches until none is left. Whoever is free takes the longest that waits.
 
     When a worker is killed, all that workers were making is suspect. It is made again, one run at a time with
-    nothing beside it, not even in this process: a run that kills its worker then has failed, the others are
-    innocent. After that the workers go on.
+    nothing beside it, not even in this process: a run that kills its worker then has failed. After that the
+    workers go on.
 
     Every worker has a thread here, which hands it one batch after another, so that none waits while this
     process is busy. All callbacks are called by the thread that iterates.
@@ -94,7 +92,7 @@ class Scheduler(Generic[Item, Result]):
         """Nothing begins before the first step of the iteration.
 
         Args:
-            work: how a worker makes a batch, and its number: the results in the order of the batch
+            work: how the worker of a number makes a batch: the results in the order of the batch
             on_result: told of every result as soon as it is there
             on_failure: told of a batch that has none, and why: `WorkerKilled`, or what `work` has raised
             on_notice: told what the user should know
@@ -109,7 +107,6 @@ class Scheduler(Generic[Item, Result]):
         self.suspects, self.broken, self.alone, self.noticed = deque[Batch[Item]](), False, False, False
 
     def add(self, batches: Iterable[Batch[Item]]) -> None:
-        """More to make."""
         for batch in batches:
             self.left += 1
             if batch.here and self.pool is not None:
@@ -140,7 +137,7 @@ class Scheduler(Generic[Item, Result]):
         """Take in what workers have done meanwhile; wait for it so long."""
         while True:
             try:
-                number, batch, future = self.news.get(timeout=seconds) if seconds else self.news.get_nowait()
+                number, batch, future = self.news.get(bool(seconds), seconds)
             except Empty:
                 return
             seconds = 0.0
@@ -151,7 +148,6 @@ class Scheduler(Generic[Item, Result]):
                 self._ended(batch, future)
 
     def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
         self._dismiss()
         if self.pool is not None:
             self.pool.close()
@@ -169,9 +165,9 @@ class Scheduler(Generic[Item, Result]):
         self.left -= 1
         if error is not None:
             self.on_failure(batch, error)
-            return
-        for run, result in zip(batch.runs, future.result(), strict=True):
-            self.on_result(batch, run, result)
+        else:
+            for run, result in zip(batch.runs, future.result(), strict=True):
+                self.on_result(batch, run, result)
 
     def _again(self) -> Iterator[None]:
         """After a worker was killed: make the suspects, each alone, then let the workers go on."""
@@ -236,7 +232,6 @@ class Scheduler(Generic[Item, Result]):
                 return
 
     def _dismiss(self) -> None:
-        """Let every thread end with what it is doing."""
         for _ in self.threads:
             self.waiting.put((-math.inf, next(self.numbers), None))
 

@@ -1,4 +1,8 @@
-"""From the settings of an experiment to what its runs need: everything is checked and built here."""
+"""From the settings of an experiment to what its runs need: everything is checked and built here.
+
+What cannot fit into memory, or a lifetime, is refused by arithmetic before anything is built; `memory`
+estimates what a run that is set up will take.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -10,15 +14,14 @@ import torch
 
 from offbeat import tasks
 from offbeat.algorithms import Algorithm
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import named
 from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings, declared
-from offbeat.core.system import devices
+from offbeat.core.system import devices, machine
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments.experiment import AGENTS, EVALUATIONS, Experiment
-from offbeat.experiments.limits import refuse_agents, refuse_updates
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay, parse
 from offbeat.world.graphs import edges
@@ -26,12 +29,13 @@ from offbeat.world.topology import Topology, build
 from offbeat.world.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
 
 MOST_EVALUATIONS = 1_000_000
+MOST_UPDATES = 1e12  # gradients of one run, at most: months of work
+OF_WORLD = ("compute", "communication", "loss", "crash")  # settings that a world has, where one is given
+LONG = 1e9  # agents times edges from which it takes too long to look for the centre of a graph
 
-OF_WORLD = ("compute", "communication", "loss", "crash")
-"""Settings that a world has, where one is given."""
-
-LONG = 1e9
-"""Agents times edges from which it takes too long to look for the centre of a graph."""
+NODE, EDGE = 24_000, 600  # bytes of an agent without model and minibatches, and of an edge, at least
+AHEAD = 512  # bytes of the minibatches that an agent has drawn ahead, for each sample of one, at least
+PROCESS = 50e6  # bytes of a process that trains, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,45 +66,57 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """
     e = replace(e, **{name: each.checked(getattr(e, name)) for name, each in declared(Experiment).items()})
     device = devices.find(e.device)
-    n = _agents(e)
+    n, until, target = _agents(e), e.until, e.target
     world = _world(e, seed)
-    _refuse_impossible(e, n, world.compute)
+    if isinstance(e.task, str):
+        if e.task not in tasks.TASKS:
+            raise unknown("task", e.task, tasks.TASKS)
+        usual = tasks.TASKS[e.task]
+        until, target = usual.until if until is None else until, usual.target if target is None else target
+    if until is None:
+        raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
+    eval_times = _eval_times(until, e.eval_every)
+    _refuse_impossible(e, n, until, world.compute)
     topology = build(e.topology, n, seed)
     straggler = _straggler(e, n, topology)
     world = apply_case(world, e.case, straggler, e.slowdown)
-    if not 0 <= straggler < n:
-        raise SettingError(
-            f"There is no agent {straggler} to be the straggler: with {n} agents they are 0 to {n - 1}."
-        )
     world.check(n)
-    task, until, target = _task(e, n, seed, device, built)
+    task = _task(e, n, seed, device, built)
     for crash in world.crashes:
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
     if target is not None and not (0 <= target <= 1 if task.measure == "accuracy" else 0 < target < math.inf):
         expected = "an accuracy between 0 and 1" if task.measure == "accuracy" else "a finite loss > 0"
         raise SettingError(f"The target must be {expected}; got {target:g}.")
-    setup = Setup(seed, task, topology, world, until, target, _eval_times(until, e.eval_every), Settings())
+    setup = Setup(seed, task, topology, world, until, target, eval_times, Settings())
     return replace(setup, settings=_settings(e, setup, straggler))
 
 
-def _straggler(e: Experiment, n: int, topology: Topology) -> int:
-    """The slow agent of the case; 0 where it has none."""
-    named = e.case in STRAGGLER_CASES
-    if e.straggler is not None and not named:
-        raise SettingError(
-            f"A straggler was named, but there is none in case '{e.case}'; expected a straggler case."
-        )
-    if e.dirichlet is not None and e.skew != 1.0:
-        raise SettingError(
-            f"Expected a label skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}."
-        )
-    if named and e.straggler is None and n * topology.n * topology.degree > LONG:
-        raise SettingError(
-            f"Finding the centre of a graph of {n:,} agents would take hours; expected --straggler, the slow "
-            "agent."
-        )
-    return e.straggler if e.straggler is not None else topology.centre if named else 0
+def check_algorithm(setup: Setup, spec: Algorithm) -> None:
+    """Raise SettingError if the algorithm cannot run on this graph."""
+    spec.check(setup.topology)
+    agent, n = spec.new(), setup.topology.n
+    view, rng = setup.topology.view(0, frozenset(range(n))), python_stream(setup.seed, Purpose.ALGORITHM, 0)
+    with named(agent, "join"):
+        agent.join(0, n, Vector(setup.task.initial()), view, SGD(1.0), rng)
+    with named(agent, "check"):
+        agent.check()
+
+
+def _agents(e: Experiment) -> int:
+    said = {
+        "agents": e.agents,
+        "task": None if isinstance(e.task, str) else e.task.agents,
+        "topology": len(e.topology) if isinstance(e.topology, nx.Graph) else getattr(e.topology, "n", None),
+    }
+    given = {key: n for key, n in said.items() if n is not None}
+    if len(set(given.values())) > 1:
+        each = ", ".join(f"{key} has {n}" for key, n in given.items())
+        raise SettingError(f"The numbers of agents differ: {each}.")
+    n = next(iter(given.values()), AGENTS)
+    if n < 1:
+        raise SettingError(f"There must be at least one agent; got {n}.")
+    return n
 
 
 def _world(e: Experiment, seed: int) -> World:
@@ -112,78 +128,10 @@ def _world(e: Experiment, seed: int) -> World:
             if getattr(e, name) != declared(Experiment)[name].default:
                 raise SettingError(f"Expected a world or '{name}', which is part of it; got both.")
         return replace(e.world, seed=seed)
-    compute = parse(e.compute) if isinstance(e.compute, str) else e.compute
-    sending = parse(e.communication) if isinstance(e.communication, str) else e.communication
+    compute, sending = (parse(d) if isinstance(d, str) else d for d in (e.compute, e.communication))
     given = cast(tuple[str | Crash, ...], e.crash)
     crashes = tuple(parse_crash(each) if isinstance(each, str) else each for each in given)
     return World(seed=seed, compute=compute, communication=sending, loss=e.loss, crashes=crashes)
-
-
-def _task(
-    e: Experiment, n: int, seed: int, device: torch.device, built: Task | None
-) -> tuple[Task, float, float | None]:
-    if not isinstance(e.task, str):
-        if e.until is None:
-            raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
-        return _moved(e.task, device), e.until, e.target
-    data = None if e.data is None else Path(e.data)
-    task = built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data, device)
-    usual = tasks.TASKS[e.task]
-    until, target = (usual.until if e.until is None else e.until), e.target
-    return task, until, usual.target if target is None else target
-
-
-def _refuse_impossible(e: Experiment, n: int, compute: Delay) -> None:
-    """Raise SettingError for sizes that no machine can hold, or no lifetime; nothing has been built then."""
-    spec = tasks.TASKS.get(e.task) if isinstance(e.task, str) else None
-    until = spec.until if spec is not None and e.until is None else e.until
-    if isinstance(e.topology, str):
-        draws = spec is not None and spec.name != "quadratic"
-        refuse_agents(n, e.topology, edges(e.topology, n), max(0, e.batch) * draws)
-    if until is not None:
-        _eval_times(until, e.eval_every)
-        refuse_updates(n, until, max(compute.expected, 1e-3))
-
-
-def _moved(task: Task, device: torch.device) -> Task:
-    """The task on that device: itself, or moved there. Raises SettingError if it cannot be moved."""
-    found = _devices(task)
-    if found == {device}:
-        return task
-    move = getattr(task, "to", None)
-    if not callable(move):
-        raise SettingError(
-            f"Got device '{device}' for the task {task.name}, which lies on "
-            f"{' and '.join(sorted(map(str, found)))}; expected that device, or a task with a method `to` "
-            "that returns it on another one."
-        )
-    moved: Task = move(device)
-    if not hasattr(moved, "initial") or _devices(moved) != {device}:
-        raise SettingError(
-            f"The method `to` of the task {task.name} must return the task on {device}; got {moved!r}."
-        )
-    return moved
-
-
-def _devices(task: Task) -> set[torch.device]:
-    return {part.device for part in task.initial()}
-
-
-def _agents(e: Experiment) -> int:
-    named = {
-        "agents": e.agents,
-        "task": None if isinstance(e.task, str) else e.task.agents,
-        "topology": len(e.topology) if isinstance(e.topology, nx.Graph) else getattr(e.topology, "n", None),
-    }
-    given = {key: n for key, n in named.items() if n is not None}
-    if len(set(given.values())) > 1:
-        raise SettingError(
-            "The numbers of agents differ: " + ", ".join(f"{key} has {n}" for key, n in given.items()) + "."
-        )
-    n = next(iter(given.values()), AGENTS)
-    if n < 1:
-        raise SettingError(f"There must be at least one agent; got {n}.")
-    return n
 
 
 def _eval_times(until: float, every: float | None) -> list[float]:
@@ -193,12 +141,51 @@ def _eval_times(until: float, every: float | None) -> list[float]:
     if not (math.isfinite(step) and 0 < step <= until):
         raise SettingError(f"The time between evaluations must be in (0, {until:g}]; got {step}.")
     if until / step > MOST_EVALUATIONS:
-        raise SettingError(
-            f"{until / step:.3g} evaluations are too many: at most {MOST_EVALUATIONS}; raise eval_every."
-        )
+        many = f"{until / step:.3g} evaluations are too many: at most {MOST_EVALUATIONS}"
+        raise SettingError(f"{many}; raise eval_every.")
     count = math.floor(until / step * (1 + 1e-12))
     times = [step * i for i in range(count + 1)]
     return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
+
+
+def _straggler(e: Experiment, n: int, topology: Topology) -> int:
+    """The slow agent of the case; 0 where it has none."""
+    if e.case not in STRAGGLER_CASES:
+        if e.straggler is not None:
+            raise SettingError(f"A straggler was named, but there is none in case '{e.case}'.")
+        return 0
+    if e.straggler is None and n * topology.n * topology.degree > LONG:
+        raise SettingError(f"The centre of {n:,} agents would take hours; expected --straggler, the slow.")
+    straggler = topology.centre if e.straggler is None else e.straggler
+    if not 0 <= straggler < n:
+        agents = f"with {n} agents they are 0 to {n - 1}"
+        raise SettingError(f"There is no agent {straggler} to be the straggler: {agents}.")
+    return straggler
+
+
+def _task(e: Experiment, n: int, seed: int, device: torch.device, built: Task | None) -> Task:
+    """The task on that device: built, or the user's own, moved there if need be."""
+    if e.dirichlet is not None and e.skew != 1.0:
+        raise SettingError(f"Expected a skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}.")
+    if isinstance(e.task, str):
+        data = None if e.data is None else Path(e.data)
+        return built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data, device)
+    task, found = e.task, _devices(e.task)
+    if found == {device}:
+        return task
+    move = getattr(task, "to", None)
+    if not callable(move):
+        there = f"the task {task.name}, which lies on {' and '.join(sorted(map(str, found)))}"
+        advice = "expected that device, or a task with a method `to` that returns it on another one"
+        raise SettingError(f"Got device '{device}' for {there}; {advice}.")
+    moved: Task = move(device)
+    if not hasattr(moved, "initial") or _devices(moved) != {device}:
+        raise SettingError(f"`to` of the task {task.name} must return the task on {device}; got {moved!r}.")
+    return moved
+
+
+def _devices(task: Task) -> set[torch.device]:
+    return {part.device for part in task.initial()}
 
 
 def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
@@ -210,15 +197,10 @@ def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
         measured = isinstance(delay, Delay) and delay.family == "empirical"
         own += [f"the measured delays of {name}"] * measured
     found = {
-        "task": task.name,
-        "agents": topology.n,
-        "topology": topology.name,
-        "straggler": straggler if e.case in STRAGGLER_CASES else None,
-        "until": setup.until,
-        "target": setup.target,
-        "eval_every": setup.eval_times[1],
-        "crash": world.crashes,
-    }
+        "task": task.name, "agents": topology.n, "topology": topology.name,
+        "straggler": straggler if e.case in STRAGGLER_CASES else None, "crash": world.crashes,
+        "until": setup.until, "target": setup.target, "eval_every": setup.eval_times[1],
+    }  # fmt: skip
     if e.world is not None:
         own += ["the world"]
         found |= {name: getattr(e.world, name) for name in ("compute", "communication", "loss")}
@@ -229,14 +211,34 @@ def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
     return Settings(values | {"own": own}, (Experiment,))
 
 
-def check_algorithm(setup: Setup, spec: Algorithm) -> None:
-    """Raise SettingError if the algorithm cannot run on this graph."""
-    spec.check(setup.topology)
-    agent, n = spec.new(), setup.topology.n
-    rng = python_stream(setup.seed, Purpose.ALGORITHM, 0)
-    with named(agent, "join"):
-        agent.join(
-            0, n, Vector(setup.task.initial()), setup.topology.view(0, frozenset(range(n))), SGD(1.0), rng
+# -- what no machine can hold, or no lifetime ------------------------------------------------------
+
+
+def _refuse_impossible(e: Experiment, n: int, until: float, compute: Delay) -> None:
+    """Raise SettingError for sizes that cannot be; whatever the algorithm, nothing has been built then."""
+    if isinstance(e.topology, str):
+        draws = isinstance(e.task, str) and e.task != "quadratic"
+        count, batch = edges(e.topology, n), max(0, e.batch) * draws
+        parts = {f"{n:,} agents": float(n) * NODE, f"{count:.3g} edges of '{e.topology}'": count * EDGE}
+        parts |= {f"minibatches of {batch} samples": float(n) * batch * AHEAD}
+        largest = max(parts, key=lambda name: parts[name])
+        advice = f"most of it for {largest}. Expected fewer of them"
+        refuse(sum(parts.values()), f"A run with {n:,} agents", advice)
+    mean = max(compute.expected, 1e-3)
+    if (updates := n * (until / mean)) > MOST_UPDATES:
+        raise SettingError(
+            f"About {updates:.3g} gradients would be made until time {until:g}; at most {MOST_UPDATES:.0e} "
+            f"are. Expected an end at {MOST_UPDATES * mean / n:.3g} or before."
         )
-    with named(agent, "check"):
-        agent.check()
+
+
+def refuse_processes(n: int) -> None:
+    refuse(n * PROCESS, f"{n:,} processes", "50 MB each. Expected fewer agents")
+
+
+def refuse(needs: float, what: str, advice: str) -> None:
+    """Raise SettingError if so many bytes are not free."""
+    free = machine.available()
+    if needs > free:
+        much = f"{needs / 1e9:,.1f} GB of memory at least, {advice}"
+        raise SettingError(f"{what} would need {much}; {free / 1e9:.1f} GB are free.")

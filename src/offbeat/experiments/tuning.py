@@ -31,30 +31,17 @@ CRITERIA = {
 }
 """What a learning rate can be judged by: the smaller, the better."""
 
-GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""The learning rates that are tried first, if nothing else is said (times n for R-FAST)."""
-
+GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # tried first by default (times n for R-FAST)
 SEEDS = 3
 ROUNDS = 2
-AWAY = 1_000_003
-"""From the first seed that is compared to the first one of tuning."""
-
-DESCENT = 0.9
-"""The share of the way down in loss after which the clock is stopped."""
-
-WORST = 0.5
-"""In a stable run the worst agent's own model is at least so many times as accurate as the average model;
-where there is no accuracy, its loss is at most one over so many times the first value, which all models
-had.
-"""
+AWAY = 1_000_003  # from the first seed that is compared to the first one of tuning
+DESCENT = 0.9  # the share of the way down in loss after which the clock is stopped
+WORST = 0.5  # how many times as accurate as the average model an agent's own is at least in a stable run
 
 
 @dataclass(frozen=True)
 class TuneSettings:
-    """How learning rates are to be tuned: the criterion, those to begin with, in how many worlds.
-
-    Raises SettingError for what makes no sense.
-    """
+    """How learning rates are tuned: by what, which to begin with, in how many worlds. Raises SettingError."""
 
     by: str = "loss"
     grid: tuple[float, ...] = GRID
@@ -63,15 +50,9 @@ class TuneSettings:
     def __post_init__(self) -> None:
         if self.by not in CRITERIA:
             raise unknown("criterion of tuning", str(self.by), CRITERIA)
-        wrong = [
-            x
-            for x in self.grid
-            if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf
-        ]
-        if wrong or not self.grid or len(set(self.grid)) < len(self.grid):
-            raise SettingError(
-                f"The grid of tuning has one or more different learning rates > 0; got {[*self.grid]}."
-            )
+        right = [lr for lr in self.grid if _is_number(lr) and 0 < float(lr) < math.inf]
+        if not right or len(set(right)) < len(self.grid):
+            raise SettingError(f"Tuning takes one or more different learning rates > 0; got {[*self.grid]}.")
         if isinstance(self.seeds, bool) or not isinstance(self.seeds, int) or not 1 <= self.seeds < AWAY:
             raise SettingError(f"Learning rates are tuned over one or more seeds; got {self.seeds!r}.")
 
@@ -81,7 +62,11 @@ class TuneSettings:
         return (len(self.grid) + 2 * ROUNDS * (len(self.grid) > 1)) * self.seeds
 
 
-def learning_rates(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list[float] | None]:
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list[float] | None]:
     """The learning rates of each algorithm; None where they are to be tuned. n: how many agents.
 
     A mapping gives them by algorithm, and by "" for all that it does not name.
@@ -89,46 +74,33 @@ def learning_rates(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> lis
     own: dict[str, Any] = dict(lr) if isinstance(lr, Mapping) else {}
     base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
     names = [spec.name for spec in specs]
-    for name in own:
-        if name not in names:
-            hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(name, names, n=1)) else ""
-            raise SettingError(
-                f"A learning rate was given for '{name}', which is not compared.{hint} Compared: "
-                f"{', '.join(names)}."
-            )
-    several = [base] if isinstance(base, Real) else base
-    numbers = [*own.values(), *(several if isinstance(several, Sequence) and base != "tuned" else ())]
-    wrong = [value for value in numbers if isinstance(value, bool) or not isinstance(value, Real)]
-    if wrong or not isinstance(several, Sequence) or (isinstance(base, str) and base != "tuned"):
-        got = wrong[0] if wrong and not isinstance(base, str) else base
-        raise SettingError(f"A learning rate is a number, several numbers, or 'tuned'; got {got!r}.")
-    common = None if base == "tuned" else [float(value) for value in several]
-    if common is not None and len(set(common)) < max(1, len(common)):
-        raise SettingError(f"Expected one or more different learning rates; got {common}.")
-
-    def of(spec: Algorithm) -> list[float] | None:
-        if spec.name in own:
-            return [float(own[spec.name])]
-        return None if common is None else [spec.default_lr(value, n) for value in common]
-
-    return [of(spec) for spec in specs]
+    if others := [name for name in own if name not in names]:
+        hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(others[0], names, n=1)) else ""
+        compared = f"which is not compared.{hint} Compared: {', '.join(names)}"
+        raise SettingError(f"A learning rate was given for '{others[0]}', {compared}.")
+    tuned = isinstance(base, str) and base == "tuned"
+    several = [base] if not isinstance(base, Sequence) or isinstance(base, str) else base
+    common = [] if tuned else several
+    for value in (*own.values(), *common):
+        if not _is_number(value):
+            raise SettingError(f"A learning rate is a number, several numbers, or 'tuned'; got {value!r}.")
+    if not tuned and (not common or len(set(common)) < len(common)):
+        raise SettingError(f"Expected one or more different learning rates; got {[*map(float, common)]}.")
+    usual = {spec.name: [spec.default_lr(float(value), n) for value in common] or None for spec in specs}
+    return [[float(own[name])] if name in own else usual[name] for name in names]
 
 
 def tune_settings(lrs: Sequence[list[float] | None], target: float | None, **given: Any) -> TuneSettings:
     """How learning rates are tuned. Raises SettingError for what makes no sense."""
     given = {name.removeprefix("tune_"): value for name, value in given.items() if value is not None}
     if given and None not in lrs:
-        raise SettingError(
-            f"'tune_{next(iter(given))}' says how learning rates are tuned, and none is; expected lr = "
-            "'tuned' with it."
-        )
+        said = f"'tune_{next(iter(given))}' says how learning rates are tuned"
+        raise SettingError(f"{said}, and none is; expected lr = 'tuned' with it.")
     if "grid" in given:
         given["grid"] = tuple(given["grid"]) if isinstance(given["grid"], Iterable) else (given["grid"],)
     tune = TuneSettings(**given)
     if tune.by == "target" and target is None:
-        raise SettingError(
-            "Learning rates cannot be tuned by the target, for there is none; expected a target, or 'loss'."
-        )
+        raise SettingError("Nothing is tuned by the target, for there is none; expected a target, or 'loss'.")
     return tune
 
 
@@ -151,9 +123,7 @@ class Search:
         self.runs: dict[float, list[Run]] = {lr: [] for lr in self.grid}
 
     def add(self, run: Run) -> list[float] | None:
-        """The learning rates to try next, none if the search is over; or None while runs of this round are
-        missing.
-        """
+        """The learning rates to try next, none if the search is over; None while a round is not complete."""
         self.runs[run.lr].append(replace(run, models=(), trace=None))
         if any(len(runs) < len(self.seeds) for runs in self.runs.values()):
             return None
@@ -166,15 +136,15 @@ class Search:
 
     @property
     def best(self) -> float:
-        """The best of those that have been tried."""
-        judged = [(outcome_of(runs, self.settings.by, self.level), lr) for lr, runs in self.runs.items()]
-        return min(judged, key=lambda one: (bool(one[0].unstable), *_order(one[0]), one[1]))[1]
+        return min(self._tried().items(), key=lambda one: (bool(one[1].unstable), *_order(one[1]), one[0]))[0]
 
     @property
     def found(self) -> Tuning:
-        """All that was tried, and what it gave."""
-        tried = {lr: outcome_of(runs, self.settings.by, self.level) for lr, runs in sorted(self.runs.items())}
-        return Tuning(self.settings.by, self.level, self.settings.grid, tuple(self.seeds), tried)
+        by, grid = self.settings.by, self.settings.grid
+        return Tuning(by, self.level, grid, tuple(self.seeds), self._tried())
+
+    def _tried(self) -> dict[float, Tried]:
+        return {lr: outcome_of(runs, self.settings.by, self.level) for lr, runs in sorted(self.runs.items())}
 
 
 def outcome_of(runs: Sequence[Run], by: str, at: float | None) -> Tried:
@@ -202,9 +172,8 @@ def _order(tried: Tried) -> tuple[float, float]:
 def unstable(run: Run) -> str:
     """Why this run does not count as stable, in few words; empty if it does.
 
-    It is stable if its loss stayed finite, and ended below its first value; and if the worst agent's own
-    model is fine: at least half as accurate as the average model or, for a task without accuracy, with at
-    most twice the first loss.
+    It does if its loss stayed finite, and ended below its first value, and the worst agent's own model is at
+    least half as accurate as the average model or, without an accuracy, has at most twice the first loss.
     """
     start, final = run.curve.loss[0], run.final
     if run.diverged_at is not None:
@@ -215,9 +184,8 @@ def unstable(run: Run) -> str:
         return "the loss rose"
     if run.measure == "accuracy":
         worst, average = final["accuracy_worst"] or 0.0, final["accuracy"] or 0.0
-        return f"worst agent {100 * worst:.0f} %, average model {100 * average:.0f} %" * (
-            worst < WORST * average
-        )
+        said = f"worst agent {100 * worst:.0f} %, average model {100 * average:.0f} %"
+        return said if worst < WORST * average else ""
     own = final["loss_worst"]
     return "an agent's own loss doubled" * (own is None or not own <= start / WORST)
 
@@ -226,8 +194,7 @@ def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
     """The loss that stops the clock for the criterion "loss"; None if none lowers the loss."""
     first = next(iter(runs.values()))[0]
     if first.measure != "accuracy" and first.settings["target"] is not None:
-        target: float = first.settings["target"]
-        return target
+        return float(first.settings["target"])
     start = median(run.curve.loss[0] for each in runs.values() for run in each)
     tried = [outcome_of(each, "final", None) for each in runs.values()]
     ends = [one.loss for one in tried if not one.unstable] or [one.loss for one in tried]
@@ -237,9 +204,7 @@ def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
 
 def between(tried: Iterable[float], best: float) -> list[float]:
     """Two more learning rates: half-way from the best to its neighbours; at an edge, a third and two thirds
-    to its one.
-
-    Ways are those of logarithms, the results are rounded to three digits.
+    to its one. Ways are those of logarithms, the results are rounded to three digits.
     """
     lrs = sorted(tried)
     at = lrs.index(best)

@@ -22,12 +22,12 @@ from offbeat.core.system.signals import HANG_UP
 
 Result = TypeVar("Result")
 
-SOCKETS = 107 - len("/pymp-12345678/listener-12345678")
-"""Bytes that the path of the folder for temporary files may have: the server's sockets lie below it."""
-
+SOCKETS = 107 - len("/pymp-12345678/listener-12345678")  # bytes of a folder's path with sockets below it
 SHORT = ("/tmp", "/var/tmp", "/dev/shm")
-
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+_told: list[Any] = []
+"""In a worker: the numbers that `tell` writes."""
 
 
 def wanted(workers: int | None) -> int:
@@ -60,21 +60,21 @@ class Processes:
 
     Attributes:
         width: how many at once
-        setup, shared: what every worker calls first, and with what; numbers of a `board` may be among it
+        told: three numbers of each, float64 [3 * width]: see `tell`
         died: what a future raises, or `submit`, when a worker was killed; the others have ended with it
     """
 
     died: tuple[type[Exception], ...] = (BrokenProcessPool,)
 
-    def __init__(self, width: int, setup: Callable[..., None] | None = None, *shared: Any) -> None:
-        self.width, self.setup, self.shared = width, setup, shared
+    def __init__(self, width: int) -> None:
+        self.width, self.told = width, get_context("forkserver").RawArray("d", 3 * width)
         self._start()
 
     def _start(self) -> None:
         start_server()
         context = get_context("forkserver")
         self.reading, self.lifeline = context.Pipe(duplex=False)
-        given = (self.reading, dict(os.environ), self.setup, self.shared)
+        given = (self.reading, dict(os.environ), self.told)
         self.executor = ProcessPoolExecutor(self.width, context, initializer=_become_worker, initargs=given)
 
     def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
@@ -90,15 +90,9 @@ class Processes:
         self._start()
 
     def close(self) -> None:
-        """End all workers at once, whatever they are doing."""
         self.lifeline.close()
         self.executor.shutdown(cancel_futures=True)
         self.reading.close()
-
-
-def board(count: int) -> Any:
-    """Zeros, float64 [count], that workers write and this process reads."""
-    return get_context("forkserver").RawArray("d", count)
 
 
 @contextmanager
@@ -129,10 +123,8 @@ def _short_paths() -> Iterator[None]:
     if len(os.fsencode(named)) > SOCKETS:
         short = next((folder for folder in SHORT if os.access(folder, os.W_OK | os.X_OK)), None)
         if short is None:
-            raise SettingError(
-                f"TMPDIR, {named}, is too long for the sockets of worker processes, which allow {SOCKETS} "
-                "bytes. Name a shorter folder, or use --workers 1."
-            )
+            much = f"too long for the sockets of worker processes, which allow {SOCKETS} bytes"
+            raise SettingError(f"TMPDIR, {named}, is {much}. Name a shorter folder, or use --workers 1.")
         tempfile.tempdir = short
     try:
         yield
@@ -140,25 +132,24 @@ def _short_paths() -> Iterator[None]:
         tempfile.tempdir = before
 
 
-def _become_worker(
-    lifeline: Connection,
-    environment: dict[str, str],
-    setup: Callable[..., None] | None,
-    shared: tuple[Any, ...],
-) -> None:
+def _become_worker(lifeline: Connection, environment: dict[str, str], told: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
-    if setup is not None:
-        setup(*shared)
+    _told.append(told)
 
 
 def _end_with(lifeline: Connection) -> None:
     lifeline.poll(None)  # nobody writes: what comes is the end
     os._exit(1)
+
+
+def tell(number: int, *three: float) -> None:
+    """The worker of this number lets the process that has started it read these numbers."""
+    _told[0][3 * number : 3 * number + 3] = three
 
 
 class Ray:
@@ -177,10 +168,8 @@ class Ray:
         try:
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise SettingError(
-                f"Cannot use the Ray cluster at '{address}': {error} Expected 'auto', 'local', HOST:PORT or "
-                "ray://HOST:PORT of a cluster that runs."
-            ) from None
+            known = "'auto', 'local', HOST:PORT or ray://HOST:PORT of a cluster that runs"
+            raise SettingError(f"Cannot use Ray at '{address}': {error} Expected {known}.") from None
         self.ray: Any = ray
         lost = ray.exceptions
         self.died = lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError
@@ -195,5 +184,4 @@ class Ray:
         """Ray has started new workers already."""
 
     def close(self) -> None:
-        """Leave the cluster, which ends what still runs."""
         self.ray.shutdown()

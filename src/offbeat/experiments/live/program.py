@@ -2,9 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from offbeat.algorithms import find
 from offbeat.core.errors import SettingError
@@ -31,10 +29,8 @@ def agent_program() -> None:
         raise SettingError(f"{__spec__.name} is started by offbeat live, not by hand.")
     s = context.settings
     setup = prepare(Experiment(**program.experiment), s.seed)
-    agent = find(s.algorithm).new()
-    initial = Vector(setup.task.initial())
+    agent, initial, n = find(s.algorithm).new(), Vector(setup.task.initial()), setup.topology.n
     rng = python_stream(setup.seed, Purpose.ALGORITHM, context.me)
-    n = setup.topology.n
     view = setup.topology.view(context.me, frozenset(range(n)))
     agent.join(context.me, n, initial, view, SGD(program.lr), rng)
     agent.check()
@@ -51,18 +47,18 @@ def agent_program() -> None:
 def _train(
     context: AgentContext, setup: Setup, driver: Driver, checkpoints: Checkpoints, initial: Vector
 ) -> None:
-    task, me = setup.task, context.me
-    state = _saved(context, checkpoints)
+    s, task, me, state = context.settings, setup.task, context.me, None
+    if s.resume and context.incarnation == 1:
+        step = newest(context.checkpoints, s.agents, together="return" not in find(s.algorithm).tolerates)
+        state = None if step is None else checkpoints.load(step)
     asked = context.asked() if state is None else state["asked"] - 1
     minibatch = BufferedStream(partial(task.draw, me, stream(setup.seed, Purpose.DATA, me)))
-    compute_time = BufferedStream(
-        partial(setup.world.compute_delay(me).draw, stream(setup.seed, Purpose.COMPUTE, me))
-    )
+    draw_time = setup.world.compute_delay(me).draw
+    compute_time = BufferedStream(partial(draw_time, stream(setup.seed, Purpose.COMPUTE, me)))
     for _ in range(asked):
         minibatch(), compute_time()
     faults = context.faults()
-    # What is used for the first time takes longer, which is no part of the emulated world: before the clock
-    # begins.
+    # What is used for the first time takes longer, no part of the emulated world: before the clock begins.
     evaluate(task, me, initial, task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])
     try:
         driver.join()
@@ -83,17 +79,7 @@ def _train(
             checkpoints.save(driver, {"asked": asked})
 
 
-def _saved(context: AgentContext, checkpoints: Checkpoints) -> Mapping[str, Any] | None:
-    """The newest state of this agent, if the run is to go on from it."""
-    s = context.settings
-    if not s.resume or context.incarnation > 1:
-        return None
-    step = newest(context.checkpoints, s.agents, together="return" not in find(s.algorithm).tolerates)
-    return None if step is None else checkpoints.load(step)
-
-
 def main() -> None:
-    """The agent's program; an error is told to the launcher."""
     arrive()
     try:
         agent_program()

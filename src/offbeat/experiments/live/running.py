@@ -29,14 +29,13 @@ from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
 from offbeat.engines.live.shm.board import Row, State
 from offbeat.engines.trace import Trace
-from offbeat.experiments.scoring import curve_point, final_scores, run_of
+from offbeat.experiments.runs import curve_point, run_of
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
 from offbeat.results.values import Curve
 
 SNAPSHOTS, ENDED = "looks", "ended.json"
-"""Beside the agents' files: the models that were seen, and, of a run that has ended by itself, how long it
-took."""
+"""Beside the agents' files: the models that were seen; of a run that has ended by itself, its seconds."""
 
 
 @dataclass
@@ -98,23 +97,13 @@ class LiveRun:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
         return self.settings.folder
 
-    @property
-    def lr(self) -> float:
-        """The learning rate."""
-        assert isinstance(self.settings.program, ExperimentProgram)
-        return self.settings.program.lr
-
     def within(self, folder: Path) -> LiveRun:
-        """The same, in a folder of its own in that one."""
-        name = f"{self.spec.name.replace(':', '-')}-lr{self.lr!r}"
-        return replace(self, settings=replace(self.settings, folder=folder / name))
+        return replace(self, settings=replace(self.settings, folder=folder / self.folder))
 
     @property
     def begun(self) -> bool:
-        """Whether its agents have done anything yet."""
         return begun(self.folder)
 
     @property
@@ -123,7 +112,6 @@ class LiveRun:
         return (self.folder / ENDED).exists()
 
     def why_not_resumable(self) -> str:
-        """Why it cannot go on from its checkpoints; empty if it can."""
         return why_not_resumable(self.folder, self.settings.agents, "return" not in self.spec.tolerates)
 
     def run(
@@ -132,7 +120,7 @@ class LiveRun:
         watch: Callable[[Launcher], None] = lambda launcher: None,
         on_progress: Callable[[float], None] = lambda now: None,
     ) -> tuple[Run | None, int]:
-        """Run it, from its checkpoints if the settings say so.
+        """Run it, from its checkpoints if it has begun.
 
         Returns what came out, None if it was ended before its clock began, and the signal that ended it, 0 if
         none did. Raises RunFailed if it failed.
@@ -143,9 +131,8 @@ class LiveRun:
             on_progress: called with the time
         """
         began, folder = time.perf_counter(), self.folder
-        settings = replace(self.settings, folder=folder.resolve())
-        start = all_alike(self.setup)
-        snapshots = ModelSnapshots(folder / SNAPSHOTS, start, anew=not settings.resume)
+        settings = replace(self.settings, folder=folder.resolve(), resume=self.begun)
+        snapshots = ModelSnapshots(folder / SNAPSHOTS, all_alike(self.setup), anew=not self.begun)
         watcher = Watcher(self.setup, settings.unit, snapshots, on_progress)
 
         def look(launcher: Launcher) -> None:
@@ -187,29 +174,26 @@ class LiveRun:
         """What came out, if it has ended by itself. Raises DataError if a part of it is missing."""
         if not self.has_ended:
             return None
-        path = self.folder / ENDED
-        snapshots = ModelSnapshots(self.folder / SNAPSHOTS, all_alike(self.setup), anew=False)
+        path, folder = self.folder / ENDED, self.folder
+        snapshots = ModelSnapshots(folder / SNAPSHOTS, all_alike(self.setup), anew=False)
         with reading(path, "what offbeat live wrote there"):
             wall_s = float(json_in(path)["wall_s"])
         if snapshots.final is None:
-            raise DataError(
-                f"{snapshots.path} does not hold the whole run; remove {self.folder}, and --resume makes it "
-                "anew."
-            )
-        trace = Trace.load(self.folder / "trace.npz")
+            raise DataError(f"{snapshots.path} is not whole; remove {folder}, and --resume makes it anew.")
+        trace = Trace.load(folder / "trace.npz")
         return self._result(trace, snapshots.taken, snapshots.final, wall_s)
 
     def _result(self, trace: Trace, taken: Sequence[ModelSnapshot], models: Parts, wall_s: float) -> Run:
         """The models that were seen are evaluated now, so that nobody was slowed."""
-        setup, sent, curve = self.setup, trace.transmissions, Curve()
+        setup, sent, curve, program = self.setup, trace.transmissions, Curve(), self.settings.program
+        assert isinstance(program, ExperimentProgram)
+        counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
+        asked = {"rule": "SGD", "unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
         with devices.one_thread():
             for now, seen, steps in taken:
                 megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
                 curve_point(setup.task, seen, now, steps, megabytes, curve)
-            final = final_scores(setup.task, models, curve)
-        asked = {"rule": "SGD", "unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
-        counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
-        return run_of(
-            setup, self.spec, self.lr, curve, final, models, trace.summary(), counts, asked, trace=trace,
-            wall_s=wall_s, diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
-        )  # fmt: skip
+            return run_of(
+                setup, self.spec, program.lr, curve, models, trace, counts, asked, wall_s=wall_s,
+                diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
+            )  # fmt: skip

@@ -1,7 +1,12 @@
-"""The runs of one `offbeat live`, one after another: made, gone on with, or taken as they are."""
+"""The runs of one `offbeat live`, one after another: made, gone on with, or taken as they are.
+
+In their folder `live.json` says what was asked for; it is written before anything starts. Below it every run
+has a folder `NAME-lrRATE` (see `offbeat.experiments.live.running`).
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Set
@@ -10,81 +15,118 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import DiskError, SettingError
-from offbeat.core.system.reading import reading
+from offbeat.core.system.files import write_atomically
+from offbeat.core.system.reading import json_in, reading, refuse_newer, refuse_unknown
 from offbeat.core.system.signals import exit_code
 from offbeat.engines.live.launcher.metrics import Metrics
-from offbeat.engines.live.launcher.outfolder import SERIES, set_damaged_aside, undone
+from offbeat.engines.live.launcher.outfolder import SERIES, named, set_damaged_aside, undone
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
+from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments import comparison
-from offbeat.experiments.limits import refuse_processes
-from offbeat.experiments.live.folder import EXPECTED, asked_before
 from offbeat.experiments.live.running import LiveRun
-from offbeat.experiments.setup import Setup
+from offbeat.experiments.setup import Setup, refuse_processes
 from offbeat.results.run import Comparison, Run
 
-YEAR = 366 * 86_400.0
-"""Seconds."""
+YEAR = 366 * 86_400.0  # seconds
+ALL = "all"  # what live.json calls the learning rate of all algorithms that have none of their own
 
-ALL = "all"
-"""What live.json calls the learning rate of all algorithms that have none of their own."""
+FORMAT = "live 1"
+
+SEVERAL: dict[str, set[type]] = {"checkpoint_every": {int, str, type(None)}}  # steps, or '60s'
 
 
 def parse_unit(text: str) -> float:
     """'20ms' or '0.5s' in seconds. Raises SettingError for anything else."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*(ms|s)\s*", text)
-    try:
-        seconds = float(match[1]) * (1e-3 if match[2] == "ms" else 1.0) if match else 0.0
-    except ValueError:
-        seconds = 0.0
+    match = re.fullmatch(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|s)\s*", text)
+    seconds = float(match[1]) * (1e-3 if match[2] == "ms" else 1.0) if match else 0.0
     if not 1e-5 <= seconds <= 3600:
-        raise SettingError(
-            f"Cannot read the unit '{text}'; expected a time like '20ms' or '0.5s', at most an hour."
-        )
+        raise SettingError(f"Cannot read the unit '{text}'; expected '20ms' or '0.5s', at most an hour.")
     return seconds
 
 
 @dataclass(frozen=True)
 class Series:
-    """The runs of one experiment: one for each algorithm and learning rate."""
+    """The runs of one experiment: one for each algorithm and learning rate.
 
+    Attributes:
+        asked, how: as the command line has them, JSON-ready: the experiment, and how it is run
+    """
+
+    asked: Mapping[str, Any]
+    how: Mapping[str, Any]
     setup: Setup
     runs: list[LiveRun]
 
     @staticmethod
     def of(asked: Mapping[str, Any], how: Mapping[str, Any]) -> Series:
         """All runs that are asked for. Raises SettingError or DataError; nothing has run then."""
-        unit, agents = asked["unit"], asked["agents"]
+        unit, agents, seed = asked["unit"], asked["agents"], asked["seed"]
         e = {name: value for name, value in asked.items() if name not in ("algorithms", "lr", "seed", "unit")}
-        e["until"] = 30.0 / unit if e["until"] is None else e["until"]
+        until = e["until"] = 30.0 / unit if e["until"] is None else e["until"]
         refuse_processes(agents)
-        if not e["until"] * unit <= YEAR:
-            raise SettingError(
-                f"Until time {e['until']:g}, {e['until'] * unit:.3g} s, it would run for years."
-            )
+        if not until * unit <= YEAR:
+            raise SettingError(f"Until time {until:g}, {until * unit:.3g} s, it would run for years.")
         lr = {"" if name == ALL else name: rates for name, rates in asked["lr"].items()}
-        plan = comparison.plan(asked["algorithms"], lr=lr, seed=asked["seed"], **e)
+        plan = comparison.plan(asked["algorithms"], lr=lr, seed=seed, **e)
         if None in plan.lrs:
+            raise SettingError("Live runs do not tune; name a learning rate that 'offbeat compare' found.")
+        faults = tuple(parse_fault(text, agents) for text in how["fault"])
+        policy = CheckpointPolicy.parse(how["checkpoint_every"])
+        runs = []
+        for spec, rates in zip(plan.specs, plan.lrs, strict=True):
+            for rate in rates or []:
+                settings = RunSettings(
+                    agents=agents, seed=seed, unit=unit, algorithm=spec.name, fault=faults,
+                    program=ExperimentProgram(e, rate), checkpoint_every=policy,
+                    folder=Path(f"{spec.name.replace(':', '-')}-lr{rate!r}"),
+                    max_restarts=how["max_restarts"], on_nan=how["on_nan"],
+                )  # fmt: skip
+                runs.append(LiveRun(plan.setups[0], spec, settings))
+        return Series(asked, how, plan.setups[0], runs)
+
+    @staticmethod
+    def resumed(
+        out: Path | None, asked: Mapping[str, Any], how: Mapping[str, Any], given: Set[str]
+    ) -> Series:
+        """The runs that were asked for when those in this folder were started.
+
+        Args:
+            given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it
+                counts.
+
+        Raises SettingError, with the differences, if it is another experiment, or there is none.
+        """
+        folder = named(out)
+        path = folder / SERIES
+        if not path.exists():
             raise SettingError(
-                "Live runs do not tune; tune with 'offbeat compare --lr tuned', then name the learning rate."
+                f"{folder} holds no run of offbeat live that could go on: there is no {SERIES}. Expected the "
+                "--out of an earlier run; without --resume a new one starts there."
             )
-        runs = [
-            LiveRun(
-                plan.setups[0], spec,
-                RunSettings(
-                    agents=agents, folder=Path(), program=ExperimentProgram(e, rate), algorithm=spec.name,
-                    seed=asked["seed"], unit=unit, max_restarts=how["max_restarts"], on_nan=how["on_nan"],
-                    fault=tuple(parse_fault(text, agents) for text in how["fault"]),
-                    checkpoint_every=CheckpointPolicy.parse(how["checkpoint_every"]),
-                ),
-            )
-            for spec, rates in zip(plan.specs, plan.lrs, strict=True) for rate in rates or []
-        ]  # fmt: skip
-        return Series(plan.setups[0], runs)
+        with reading(path, "the settings of a run of offbeat live"):
+            saved = json_in(path)
+            refuse_newer(path, saved.get("format", FORMAT), FORMAT)
+            before, then = _known(saved["asked"], asked), _known(saved["how"], how)
+            now = {name: json.loads(json.dumps(value)) for name, value in asked.items() if name in given}
+            what = f"{folder} holds another experiment. Name the same settings, or none, or another --out:"
+            refuse_other({name: before.get(name) for name in now}, now, what)
+            then |= {name: value for name, value in how.items() if name in given}
+            if "fault" not in given:
+                slow = [text for text in then["fault"] if parse_fault(text, before["agents"]).kind == "slow"]
+                then["fault"] = slow
+            return Series.of(before, then)
+
+    def keep_asked(self, folder: Path) -> None:
+        """Write down what was asked for. Raises DiskError."""
+        path, content = folder / SERIES, {"format": FORMAT, "asked": self.asked, "how": self.how}
+        try:
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+        except OSError as error:
+            raise DiskError(f"Cannot write {path}: {error.strerror or error}.") from error
 
     def within(self, folder: Path) -> Series:
-        """The same, in that folder."""
         return replace(self, runs=[run.within(folder) for run in self.runs])
 
     def ended(self, on_notice: Callable[[str], None]) -> dict[Path, Run]:
@@ -104,25 +146,23 @@ class Series:
         outcome = Outcome()
         for k, each in enumerate(self.runs):
             name = f"{each.folder.name} ({k + 1} of {len(self.runs)})"
-            if screen is not None and each.folder in ended:
-                screen.print(f"{name} has ended, and is taken as it is")
-            elif screen is not None and each.begun:
+            if each.folder in ended:
+                if screen is not None:
+                    screen.print(f"{name} has ended, and is taken as it is")
+                outcome.runs.append(ended[each.folder])
+                continue
+            if screen is not None and each.begun:
                 screen.print(f"{name} goes on from its checkpoints")
-            run: Run | None = ended.get(each.folder)
-            if run is None:
-                try:
-                    run, number = self._one(each, name, screen, outcome.remarks)
-                except KeyboardInterrupt as interrupt:  # while it is evaluated
-                    outcome.code = exit_code(interrupt)
-                except Exception as error:  # whatever it is, it costs no run that has ended
-                    outcome.error = error
-                else:
-                    outcome.code = 128 + number if number else 0
-                    if not number and not each.has_ended:
-                        outcome.error = DiskError(
-                            f"What is in {each.folder} is not the whole run: see above."
-                        )
-            outcome.runs += [run] if run is not None else []
+            try:
+                run, number = self._one(each, name, screen, outcome.remarks)
+                outcome.runs += [run] if run is not None else []
+                outcome.code = 128 + number if number else 0
+                if not number and not each.has_ended:
+                    raise DiskError(f"What is in {each.folder} is not the whole run: see above.")
+            except KeyboardInterrupt as interrupt:  # while it is evaluated
+                outcome.code = exit_code(interrupt)
+            except Exception as error:  # whatever it is, it costs no run that has ended
+                outcome.error = error
             if outcome.interrupted:
                 break
         return outcome
@@ -130,7 +170,6 @@ class Series:
     def _one(
         self, each: LiveRun, name: str, screen: Screen | None, remarks: list[str]
     ) -> tuple[Run | None, int]:
-        """One run, from its checkpoints if it had begun, and the signal that ended it."""
         folder = each.folder
 
         def on_progress(now: float) -> None:
@@ -138,20 +177,18 @@ class Series:
                 screen.about = f"{name}, time {now:,.0f} of {self.setup.until:,.0f}"
 
         on_progress(0.0)
-        run = replace(each, settings=replace(each.settings, resume=each.begun))
         fresh = [] if folder.exists() else [folder]
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise DiskError(f"Cannot make the folder {folder}: {error.strerror or error}.") from error
         with undone(folder, fresh), shown(screen, metrics := Metrics(folder)) as (on_output, watch):
-            result = run.run(on_output, watch, on_progress)
+            result = each.run(on_output, watch, on_progress)
         remarks += metrics.remarks
         return result
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything of any run."""
         return any(run.begun for run in self.runs)
 
     def how_to_go_on(self, folder: Path) -> str:
@@ -178,25 +215,18 @@ class Outcome:
 
     @property
     def interrupted(self) -> bool:
-        """Whether there were to be more runs."""
         return self.code != 0 or self.error is not None
 
     @property
     def comparison(self) -> Comparison:
-        """The runs there are."""
         return Comparison(self.runs, interrupted=self.interrupted)
 
 
-def resumed(
-    out: Path | None, asked: Mapping[str, Any], how: Mapping[str, Any], given: Set[str]
-) -> tuple[dict[str, Any], dict[str, Any], Series]:
-    """What was asked for when the run in this folder was started, how it goes on, and its runs. See
-    `asked_before`.
-    """
-    before, then = asked_before(out, asked, how, given)
-    assert out is not None
-    with reading(out / SERIES, EXPECTED):
-        if "fault" not in given:
-            slow = [text for text in then["fault"] if parse_fault(text, before["agents"]).kind == "slow"]
-            then["fault"] = slow
-        return before, then, Series.of(before, then)
+def _known(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Saved settings, as many and of such types as there are now. Raises ValueError for others."""
+    kinds = {}
+    for name, value in now.items():
+        like = {int, float} if type(value) in (int, float) else {type(value)}
+        kinds[name] = SEVERAL.get(name) or (set() if value is None else like | {type(None)})
+    refuse_unknown(saved, kinds)
+    return {**now, **saved}

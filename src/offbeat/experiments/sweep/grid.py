@@ -15,16 +15,13 @@ from offbeat.core.errors import DataError, SettingError, unknown
 from offbeat.core.settings import REAL, Kind, declared, text
 from offbeat.core.system.reading import content, reading
 from offbeat.experiments.experiment import Experiment, Selection
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import check_run
+from offbeat.experiments.memory import check_run
+from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks.task import Task
 
-RESULTS = 4
-"""Part of every key. It grows when the same settings give other results, or a row has other columns."""
-
-LARGEST = 10_000_000
-"""Bytes of a TOML file."""
+RESULTS = 4  # part of every key; grows when the same settings give other results, or a row has other columns
+LARGEST = 10_000_000  # bytes of a TOML file
 
 MOST_POINTS = 100_000
 TASKS_KEPT = 8
@@ -33,8 +30,7 @@ DEFAULT_LR = 0.01
 EXPERIMENT = tuple(declared(Experiment))
 ALGORITHM = Kind(str, "string", text, lambda name, value: find(text(name, value)).name)
 SETTINGS = {**declared(Experiment), **{name: declared(Selection)[name] for name in ("lr", "seed")}}
-KNOWN = ("algorithm", *SETTINGS)
-"""The names of a grid: those of `Experiment`, and algorithm, lr and seed."""
+KNOWN = ("algorithm", *SETTINGS)  # the names of a grid: those of `Experiment`, and algorithm, lr and seed
 
 TABLES = ("fixed", "grid", "lr")
 
@@ -124,7 +120,7 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
         raise SettingError(f"'{both[0]}' is given twice, in [fixed] and in [grid]; expected it in one.")
     if "algorithm" not in {*given, *lists}:
         raise SettingError(
-            'No algorithm is named; expected [fixed] algorithm = "adsgd", or a list of them in [grid].'
+            'No algorithm is named; expected [fixed] algorithm = "adsgd", or a list in [grid].'
         )
     lengths = {name: len(values) for name, values in lists.items() if isinstance(values, list)}
     most = math.prod(lengths.values()) or 1
@@ -144,14 +140,12 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[An
         own[spec.name] = _values("lr", value if isinstance(value, list) else [value])
     compared = axes.get("algorithm", [fixed.get("algorithm")])
     if others := [name for name in own if name not in compared]:
-        raise SettingError(
-            f"[lr] has a learning rate for '{others[0]}', which is not in the grid: {', '.join(compared)}."
-        )
+        there = f"which is not in the grid: {', '.join(compared)}"
+        raise SettingError(f"[lr] has a learning rate for '{others[0]}', {there}.")
     return fixed, axes, own
 
 
 def _values(name: str, values: Any) -> list[Any]:
-    """The values of one name of [grid]: at least one, all different."""
     if not isinstance(values, list):
         raise SettingError(f"'{name}' in [grid] must be a list; got {values!r}. One value stands in [fixed].")
     if not values:
@@ -169,8 +163,7 @@ def _value(name: str, value: Any) -> Any:
     """A value with its type, spelt in the one way that the key is made of, or a SettingError."""
     if name == "lr" and value == "tuned":
         raise SettingError(
-            "A sweep does not tune: lr = 'tuned' is for 'offbeat compare'. Expected learning rates, as in "
-            "[grid] lr = [0.01, 0.03]; the table then has the runs of each."
+            "A sweep does not tune, 'offbeat compare' does; expected numbers: lr = [0.01, 0.03]."
         )
     return ALGORITHM.spelt(name, value) if name == "algorithm" else SETTINGS[name].kind.spelt(name, value)
 
@@ -185,19 +178,13 @@ def _drafts(
         varied = dict(zip(axes, chosen, strict=True))
         given = fixed | varied
         spec = find(given["algorithm"])
-        world = (
-            Experiment(**{name: given[name] for name in EXPERIMENT if name in given}),
-            given.get("seed", 0),
-        )
+        experiment = Experiment(**{name: given[name] for name in EXPERIMENT if name in given})
         ours = own.get(spec.name)
         for lr in ours or rates:
             shown = varied | ({"lr": lr} if len(ours or rates) > 1 else {})
-            named = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items()) or spec.name
-            yield world, _Draft(next(index), spec, lr, ours is not None, named)
-
-
-def _shown(value: Any) -> str:
-    return (" and ".join(value) or "none") if isinstance(value, tuple) else str(value)
+            said = {name: " and ".join(v) or "none" for name, v in shown.items() if isinstance(v, tuple)}
+            named = ", ".join(f"{name} {value}" for name, value in (shown | said).items()) or spec.name
+            yield (experiment, given.get("seed", 0)), _Draft(next(index), spec, lr, ours is not None, named)
 
 
 # -- whether it can run ----------------------------------------------------------------------------
@@ -223,7 +210,7 @@ def _checked(
                 check_run(Job(setup, draft.spec, draft.lr, e.executor, keep_trace=False))
                 fit.add(draft.spec.name)
             if draft.lr <= 0:
-                raise SettingError(f"A learning rate must be a finite number > 0; got {draft.lr}.")
+                raise SettingError(f"A learning rate is a finite number > 0; got {draft.lr}.")
     except (SettingError, DataError) as error:
         raise type(error)(f"The point '{draft.named}': {error}") from None
     return {draft.index: _point(e, seed, setup, draft) for draft in drafts}

@@ -10,17 +10,14 @@ from typing import Any
 
 from offbeat.algorithms import find
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.experiments.jobs import Job
-from offbeat.experiments.runs import run_many
+from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.scheduler import Batch, Pool, Scheduler
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import Point
-from offbeat.experiments.sweep.record import row_of
-from offbeat.experiments.sweep.store import Store
+from offbeat.experiments.sweep.store import Store, row_of
 from offbeat.experiments.workers import Processes, Ray, wanted
 
-AT_ONCE = 4
-"""Points in a batch, at most: all cores shall have something to do, and little be lost with one of them."""
+AT_ONCE = 4  # points in a batch, at most: all cores shall have work, and little be lost with one of them
 
 
 @dataclass(frozen=True)

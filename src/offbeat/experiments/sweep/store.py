@@ -1,23 +1,73 @@
-"""The folder beside the Parquet file: one file for every finished run, under its key.
+"""What a sweep leaves: a row of values of every finished run, each in a file, and all in one Parquet file.
 
-A file has two lines: the SHA-256 of the key and the row, and the row as JSON. What does not match is not
-there: it was written by half, or by somebody else, and the run is made again. Files that no point asks for
-are left alone.
+The files of the rows lie in a folder beside it, under their keys. Each has two lines: the SHA-256 of the key
+and the row, and the row as JSON. What does not match is not there: it was written by half, or by somebody
+else, and the run is made again. Files that no point asks for are left alone.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from offbeat.core.errors import DiskError
 from offbeat.core.system.files import LOCK, held, write_atomically
 from offbeat.core.system.reading import content
-from offbeat.experiments.sweep.grid import Point
-from offbeat.experiments.sweep.record import write_parquet
+from offbeat.experiments.sweep.grid import SETTINGS, Point
+from offbeat.results.run import Run
+
+FLOATS = "list float64"
+
+RESULTS = {
+    "digest": "string", "measure": "string",
+    "updates": "int64", "messages": "int64", "megabytes": "float64",
+    "time_to_target": "float64", "diverged_at": "float64", "error": "string",
+    "staleness_B": "int64", "staleness_D": "int64",
+    "final_loss": "float64", "final_accuracy": "float64", "final_consensus": "float64",
+    "final_accuracy_mean": "float64", "final_accuracy_worst": "float64",
+    # one value for each evaluation
+    "curve_time": FLOATS, "curve_updates": "list int64", "curve_megabytes": FLOATS,
+    "curve_loss": FLOATS, "curve_accuracy": FLOATS, "curve_consensus": FLOATS,
+}  # fmt: skip
+
+COLUMNS = {
+    "key": "string", "algorithm": "string",
+    **{name: each.kind.column for name, each in SETTINGS.items()}, **RESULTS,
+}  # fmt: skip
+"""The columns of the table and their types. 'loss' is the setting, the probability that a message is lost;
+the training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null.
+"""
+
+ROW_GROUP = 256  # rows that are in memory at once when the file is written
+
+
+def row_of(point: Point, run: Run) -> dict[str, Any]:
+    """The row of a run, JSON-ready; nothing in it depends on when or where it was made."""
+    record = run.record()
+    row = record | {"key": point.key, "measure": run.measure} | point.settings
+    for group in ("final", "curve", "staleness"):
+        row |= {f"{group}_{name}": value for name, value in record[group].items()}
+    return {name: row[name] for name in COLUMNS}
+
+
+def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
+    """Write the table; how many rows it has. The same rows give the same bytes (of one pyarrow)."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    types = {"string": pyarrow.string(), "int64": pyarrow.int64(), "float64": pyarrow.float64()}
+    types |= {f"list {name}": pyarrow.list_(kind) for name, kind in types.items()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    remaining, count = iter(rows), 0
+    with ParquetWriter(file, schema, compression="zstd") as writer:
+        while group := list(islice(remaining, ROW_GROUP)):
+            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
+            count += len(group)
+    return count
 
 
 @dataclass(frozen=True)
@@ -28,11 +78,9 @@ class Store:
 
     @property
     def folder(self) -> Path:
-        """Where they are."""
         return self.out.with_name(self.out.name + ".runs")
 
     def has(self, point: Point) -> bool:
-        """Whether this run is finished."""
         return self._body(point.key) is not None
 
     def read(self, point: Point) -> dict[str, Any] | None:
@@ -46,10 +94,8 @@ class Store:
         try:
             if path.is_dir() and not path.is_symlink():
                 path.rename(path.with_suffix(".foreign"))
-            elif path.is_symlink() or (
-                path.exists() and not path.is_file()
-            ):  # none of ours, and may lead anywhere
-                path.unlink()
+            elif path.is_symlink() or (path.exists() and not path.is_file()):
+                path.unlink()  # none of ours, and may lead anywhere
             write_atomically(path, _sum(key, body) + b"\n" + body + b"\n")
         except OSError as error:
             raise self._full(error) from error
@@ -58,19 +104,10 @@ class Store:
         """Write the Parquet file of the points that are finished, whole or not at all; how many there are."""
         temporary = self.folder / ".offbeat-table"
         temporary.unlink(missing_ok=True)
-        count = 0
-
-        def rows() -> Iterator[dict[str, Any]]:
-            nonlocal count
-            for point in points:
-                row = self.read(point)
-                if row is not None:
-                    count += 1
-                    yield row
-
+        rows = (row for point in points if (row := self.read(point)) is not None)
         try:
             with temporary.open("xb") as file:  # never through a link that somebody has laid there
-                write_parquet(file, rows())
+                count = write_parquet(file, rows)
             temporary.replace(self.out.resolve())  # a link stays a link
         except OSError as error:
             raise self._full(error) from error
@@ -112,10 +149,9 @@ class Store:
         return body if head == _sum(key, body) else None
 
     def _full(self, error: OSError) -> DiskError:
-        return DiskError(
-            f"Cannot write {error.filename or self.folder}: {error.strerror or error}. The runs that are "
-            f"finished are in {self.folder}; give the same command again to go on."
-        )
+        why = f"Cannot write {error.filename or self.folder}: {error.strerror or error}."
+        kept = f"The runs that are finished are in {self.folder}"
+        return DiskError(f"{why} {kept}; give the same command again to go on.")
 
 
 def _sum(key: str, body: bytes) -> bytes:
