@@ -66,10 +66,7 @@ def with_seeds(*seeds: int) -> dict[str, Any]:
         ("[fixed]\nalgorithm = 'adsgd'\nuntil = -1", "must end at a finite time > 0"),
         ("[fixed]\nalgorithm = 'adsgd'\nlr = nan", "'lr' must be finite"),
         ("[fixed]\nalgorithm = 'adsgd'\nlr = 0", "A learning rate is a finite number > 0"),
-        (
-            "[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = [0.1, -1]",
-            "The point 'lr -1.0': A learning rate must be",
-        ),
+        ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = [0.1, -1]", "The point 'lr -1.0': A learning rate is"),
         ("[fixed]\nalgorithm = 'adsgd'\nlr = 'tuned'", "A sweep does not tune"),
         ("[fixed]\nalgorithm = 'adsgd'\n[grid]\nlr = ['tuned']", "A sweep does not tune"),
         ("[fixed]\nalgorithm = 'adsgd'\ncompute = 'gamm 1'", "Did you mean 'gamma'?"),

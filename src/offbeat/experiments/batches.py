@@ -29,12 +29,7 @@ WORLDS = 8  # that a worker keeps: as many as lie side by side
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a comparison that is to be made.
-
-    Attributes:
-        key: the place of its algorithm in the plan, and its own among the runs of that
-        tuning: whether it is only to find a learning rate
-    """
+    """A run of a comparison to be made. key: its algorithm's place in the plan, and its own among these."""
 
     spec: Algorithm
     seed: int
@@ -53,8 +48,7 @@ class PlannedRun:
 def seconds(setup: Setup, spec: Algorithm) -> float:
     """How long a run takes, estimated: updates x (models an agent holds) x 10 us + evaluations x 1 ms.
 
-    Good to a factor of two or so for the tasks of the table. It decides what is made first, and whether
-    workers pay; no result depends on it.
+    Good to a factor of two or so for the tasks of the table; it decides the order, and whether workers pay.
     """
     each, edge = spec.vectors
     return setup.updates * (each + edge * setup.topology.degree) * VECTOR + len(setup.eval_times) * EVALUATION
@@ -103,7 +97,6 @@ class Maker:
     Attributes:
         known: the worlds that there are already, by their seed
         on_progress: told of evaluations: those of this process, and the newest of every worker
-        pool: the workers, if there are to be any
     """
 
     scheduler: Scheduler[PlannedRun, Run | Sent]

@@ -42,7 +42,6 @@ class Plan:
     Attributes:
         lrs: the learning rates of each algorithm; None: to be tuned
         traced: for each algorithm whether the traces of the first seed are held
-        tune: how learning rates are tuned
     """
 
     experiment: Experiment
@@ -98,8 +97,8 @@ class Plan:
     ) -> Iterator[Run]:
         """Make the runs; they come in the order of the plan.
 
-        Without `keep_traces` only the first seed's have a trace, and of these only such as take no more than
-        half of the memory.
+        Without `keep_traces` only the first seed's have a trace, and only such as take no more than half of
+        the memory.
 
         Args:
             workers: processes that make runs at the same time, this one included. Others are started only
@@ -110,7 +109,7 @@ class Plan:
 
         A KeyboardInterrupt, or an error of a run, is raised again when the runs that are there have been
         yielded. A run that kills its worker, and again when nothing runs beside it, costs no other; that it
-        is missing is raised at the end. Raises SettingError if `workers` is no number > 0.
+        is missing is raised at the end.
         """
         others, why = 0, ""
         if wanted(whole("workers", workers)) > 1:

@@ -24,12 +24,7 @@ from offbeat.world.topology import Topology
 from offbeat.world.world import CASES, Crash, World, parse_crash
 
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
-
-AGENTS = 9
-"""How many agents there are when nothing says."""
-
-
-# -- kinds of values that the world gives ----------------------------------------------------------
+AGENTS = 9  # how many there are when nothing says
 
 
 def _as_is(name: str, value: Any) -> Any:
@@ -80,8 +75,6 @@ GRAPH = Kind(str, "string", _as_is, text)
 DELAY = Kind(str, "string", _delay, _spelt_delay, str)
 CRASHES = Kind(list[str], "list string", _crashes, _spelt_crashes, lambda crashes: [*map(str, crashes)], list)
 
-
-# -- the settings ----------------------------------------------------------------------------------
 
 WHO = "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'."
 SKEW = "Fraction of the data that is split by sorted label, the rest uniformly."

@@ -49,13 +49,9 @@ class Fitted:
 
 
 def fit(trace: Trace, model_bytes: float | None = None) -> Fitted:
-    """Measure what every agent's gradients and transmissions took.
+    """Measure what every agent's gradients and transmissions took. DataError if gradients are too few.
 
-    Args:
-        model_bytes: of a whole model; a smaller transmission counts as model_bytes / bytes of it. None: all
-            are whole.
-
-    Raises DataError if an agent computed fewer than 5 gradients.
+    A transmission smaller than a whole model counts as model_bytes / bytes of it; None: all are whole.
     """
     sent, out = trace.transmissions, pauses(trace)
     share = np.ones(len(trace.kinds))
@@ -109,9 +105,8 @@ def _sending(trace: Trace, i: int, sent: np.ndarray, out: Intervals, share: np.n
 
 
 def _late(trace: Trace, i: int, sent: np.ndarray) -> float:
-    """The median time by which agent i's next transmission began after the one that it had to wait for.
-
-    It had to where a gradient was done during the one before, and no handler after it could have given it.
+    """The median time by which agent i's next transmission began after the one that it had to wait for: where
+    a gradient was done during the one before, and no handler after it could have given it.
     """
     mine = trace.events[trace.events["agent"] == i]
     done = rows_of(mine, GradientDone)["time"]

@@ -85,11 +85,9 @@ class Summary:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """The recorded run, the same run as predicted, and what was asked for.
+    """The recorded run, the same run as predicted, and what was asked for; `unit`: seconds in a unit of time.
 
-    Attributes:
-        unit: seconds in a unit of time
-        paused: units of the recorded run in which all agents stood still, left out
+    `paused` units of the recorded run, in which all agents stood still, are left out.
     """
 
     unit: float
@@ -117,9 +115,6 @@ class Prediction:
             "error_percent": self.error, "error_percent_of_agents": self.errors,
             "predicted": self.predicted.record(),
         }  # fmt: skip
-
-
-# -- predicting ------------------------------------------------------------------------------------
 
 
 def predict(
@@ -182,8 +177,7 @@ def _window(trace: Trace, until: float | None) -> tuple[float, float]:
 class Replica:
     """What the simulator knows of a recorded run: its settings, and the times that were measured in it.
 
-    Attributes:
-        scale: units of the recorded run in one of the simulator's clock
+    `scale`: units of the recorded run in one of the simulator's clock.
     """
 
     settings: Mapping[str, Any]
@@ -258,11 +252,7 @@ def _share(job: Job) -> float:
 def _summary(
     trace: Trace, start: float, end: float, unit: float, named: tuple[str, str, str], out: Intervals
 ) -> Summary:
-    """What happened between two times but for the pauses `out`; staleness is that of the whole trace.
-
-    Args:
-        unit: seconds in a unit of the trace's time
-    """
+    """What happened between two times but for the pauses `out`; `unit`: seconds in one of the trace's."""
     steps, busy = [], 0.0
     for i in range(trace.agents):
         w = trace.writes[trace.writes["agent"] == i]

@@ -43,9 +43,8 @@ def replayed(
 ) -> Outcome:
     """Run a trace through fresh agents. `folder`: where the agents left the digests of their final models.
 
-    Of a task that the simulator knows the gradients are evaluated; for a user's own script they are zero, and
-    what is compared is the schedule: which versions entered which write. Raises DataError if it is no trace
-    of a live run.
+    Of a known task the gradients are evaluated; for a user's own script they are zero, and what is compared
+    is the schedule: which versions entered which write. Raises DataError if it is no trace of a live run.
     """
     if "algorithm" not in trace.settings:
         raise DataError("The trace does not say which algorithm made it; expected the trace of a live run.")

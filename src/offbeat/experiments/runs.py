@@ -46,10 +46,8 @@ class Job:
     """One run that is to be made: an experiment of one seed, an algorithm, its learning rate.
 
     Attributes:
-        executor: one of `HOW`
         rule: learning rate -> local rule
         check: hold engine and algorithm to the contract, event by event
-        keep_trace: whether the run is to have its trace
 
     Raises SettingError for an unknown executor, no learning rate, an algorithm that is not for this graph.
     """
@@ -108,9 +106,6 @@ def time_segments(setup: Setup, beside: int) -> Sequence[float]:
     """Where the segments of time end, one timetable each, of so many such runs side by side."""
     count = math.ceil(beside * setup.updates * (1 + setup.topology.degree) / SEGMENT)
     return [*[setup.until * k / count for k in range(1, count)], setup.until]
-
-
-# -- making them -----------------------------------------------------------------------------------
 
 
 def run_many(jobs: Sequence[Job], progress: Progress | None = None) -> Iterator[Run]:
@@ -202,9 +197,6 @@ def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
     return ScheduledRun(Schedule(views, setup.world, initial.nbytes), ends, forms, draws, job.keep_trace)
 
 
-# -- one run ---------------------------------------------------------------------------------------
-
-
 @dataclass
 class ActiveRun:
     """A run that is being made. diverged: what came out, once its loss is no longer finite."""
@@ -240,9 +232,6 @@ class ActiveRun:
         )  # fmt: skip
 
 
-# -- what comes out --------------------------------------------------------------------------------
-
-
 def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: float, curve: Curve) -> None:
     """Evaluate these models [m, P] and add a point to the curve."""
     mean = tuple(part.mean(0) for part in models)
@@ -269,7 +258,6 @@ def run_of(
     """What came out of a run, simulated or live.
 
     Args:
-        models: all agents' at the end
         counts: gradients applied, transmissions, and their bytes
         asked: settings beside those of the experiment
         rest: the other fields of `Run`

@@ -35,7 +35,6 @@ class Batch(Generic[Item]):
     """Runs that one process makes together: side by side where they can be, else one after another.
 
     Attributes:
-        runs: what identifies each
         seconds: how long it takes, estimated: with workers, the longest is made first
         place: without workers, the smallest is made first
         here: whether only this process can make it, for something in it is the user's own object
@@ -76,7 +75,6 @@ class Scheduler(Generic[Item, Result]):
     process is busy. All callbacks are called by the thread that iterates.
 
     Attributes:
-        pool: the workers; None: this process is alone
         running: what the workers are making, by their number
     """
 

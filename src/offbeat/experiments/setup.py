@@ -60,9 +60,7 @@ class Setup:
 def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then.
 
-    Args:
-        built: the same task as it was built for another seed; enough to check many seeds quickly, not to run
-            them
+    `built` is the task as built for another seed: enough to check many seeds quickly, not to run them.
     """
     e = replace(e, **{name: each.checked(getattr(e, name)) for name, each in declared(Experiment).items()})
     device = devices.find(e.device)
@@ -209,9 +207,6 @@ def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
         value = found[name] if name in found else getattr(e, name)
         values[name] = None if value is None else each.kind.record(value)
     return Settings(values | {"own": own}, (Experiment,))
-
-
-# -- what no machine can hold, or no lifetime ------------------------------------------------------
 
 
 def _refuse_impossible(e: Experiment, n: int, until: float, compute: Delay) -> None:

@@ -67,9 +67,8 @@ def _is_number(value: object) -> bool:
 
 
 def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list[float] | None]:
-    """The learning rates of each algorithm; None where they are to be tuned. n: how many agents.
-
-    A mapping gives them by algorithm, and by "" for all that it does not name.
+    """The learning rates of each algorithm; None where they are to be tuned. A mapping gives them by
+    algorithm, and by "" for all that it does not name. n: how many agents.
     """
     own: dict[str, Any] = dict(lr) if isinstance(lr, Mapping) else {}
     base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
@@ -108,9 +107,7 @@ def tune_settings(lrs: Sequence[list[float] | None], target: float | None, **giv
 class Search:
     """The search for one algorithm's learning rate: told of every run, it says which are to be tried next.
 
-    Attributes:
-        grid: the learning rates to begin with, as the algorithm takes them
-        seeds: of the worlds that they are tried in
+    It begins with those of `grid`, as the algorithm takes them, in the worlds of these seeds.
     """
 
     settings: TuneSettings

@@ -153,10 +153,7 @@ def tell(number: int, *three: float) -> None:
 
 
 class Ray:
-    """Tasks of a Ray cluster, one core each; attributes as those of `Processes`.
-
-    Raises SettingError if Ray is not installed, or there is no cluster.
-    """
+    """Tasks of a Ray cluster, one core each; see `Processes`. SettingError without Ray or a cluster."""
 
     died: tuple[type[Exception], ...]
 

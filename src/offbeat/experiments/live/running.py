@@ -40,10 +40,8 @@ SNAPSHOTS, ENDED = "looks", "ended.json"
 
 @dataclass
 class Watcher:
-    """Looks at a run from outside: copies all models at the times of evaluation.
-
-    An agent of which there is nothing to be seen, because it died or has not come back yet, counts as it was
-    last seen.
+    """Looks at a run from outside: copies all models at the times of evaluation. An agent of which nothing
+    can be seen, because it died or has not come back yet, counts as it was last seen.
     """
 
     setup: Setup
@@ -99,9 +97,6 @@ class LiveRun:
     def folder(self) -> Path:
         return self.settings.folder
 
-    def within(self, folder: Path) -> LiveRun:
-        return replace(self, settings=replace(self.settings, folder=folder / self.folder))
-
     @property
     def begun(self) -> bool:
         return begun(self.folder)
@@ -127,7 +122,6 @@ class LiveRun:
 
         Args:
             on_output: called with an agent and a line that it prints
-            watch: called with the launcher, often
             on_progress: called with the time
         """
         began, folder = time.perf_counter(), self.folder

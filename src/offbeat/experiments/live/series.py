@@ -50,8 +50,7 @@ def parse_unit(text: str) -> float:
 class Series:
     """The runs of one experiment: one for each algorithm and learning rate.
 
-    Attributes:
-        asked, how: as the command line has them, JSON-ready: the experiment, and how it is run
+    `asked` and `how` are as the command line has them, JSON-ready: the experiment, and how it is run.
     """
 
     asked: Mapping[str, Any]
@@ -92,11 +91,8 @@ class Series:
     ) -> Series:
         """The runs that were asked for when those in this folder were started.
 
-        Args:
-            given: the names of what was said this time. Of `asked` it must be what was said then; of `how` it
-                counts.
-
-        Raises SettingError, with the differences, if it is another experiment, or there is none.
+        Of what is `given` this time, by name, `asked` must be what was said then; `how` counts. Raises
+        SettingError, with the differences, if it is another experiment, or there is none.
         """
         folder = named(out)
         path = folder / SERIES
@@ -127,7 +123,8 @@ class Series:
             raise DiskError(f"Cannot write {path}: {error.strerror or error}.") from error
 
     def within(self, folder: Path) -> Series:
-        return replace(self, runs=[run.within(folder) for run in self.runs])
+        runs = [replace(run, settings=replace(run.settings, folder=folder / run.folder)) for run in self.runs]
+        return replace(self, runs=runs)
 
     def ended(self, on_notice: Callable[[str], None]) -> dict[Path, Run]:
         """The runs that have ended by themselves. Raises SettingError if one that began cannot go on."""
@@ -200,13 +197,7 @@ class Series:
 
 @dataclass
 class Outcome:
-    """What came out of a series.
-
-    Attributes:
-        code: the exit code, if a signal ended it
-        error: or the error that did
-        remarks: what is to be said of the runs
-    """
+    """What came out of a series. code: the exit code, if a signal ended it; error: or the error that did."""
 
     runs: list[Run] = field(default_factory=list)
     code: int = 0

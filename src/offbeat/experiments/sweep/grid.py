@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice, product
@@ -33,6 +34,7 @@ SETTINGS = {**declared(Experiment), **{name: declared(Selection)[name] for name 
 KNOWN = ("algorithm", *SETTINGS)  # the names of a grid: those of `Experiment`, and algorithm, lr and seed
 
 TABLES = ("fixed", "grid", "lr")
+Axes = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,6 @@ class Point:
     """One run of a grid.
 
     Attributes:
-        algorithm: its name, with options
         named: what tells it from the others of its grid, as text
         settings: all of them, what was left to a default included; JSON-ready
         key: the SHA-256 of the settings, in hexadecimal
@@ -60,6 +61,8 @@ class _Draft:
     """A point that has not been checked. own: whether the lr is this algorithm's own, from [lr]."""
 
     index: int
+    experiment: Experiment
+    seed: int
     spec: Algorithm
     lr: float
     own: bool
@@ -77,12 +80,10 @@ def read_grid(path: Path) -> list[Point]:
 
 
 def points(table: Mapping[str, Any]) -> list[Point]:
-    """The points of a grid, in its order: the last name of [grid] varies faster than those before, lr
-    fastest.
+    """The points of a grid, in its order: the last of [grid] varies faster than those before, lr fastest.
 
     Args:
-        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own, or
-            several.
+        table: "fixed": name -> value; "grid": name -> list of values; "lr": algorithm -> its own, or several.
 
     Raises SettingError or DataError unless every one of them can run.
     """
@@ -90,20 +91,16 @@ def points(table: Mapping[str, Any]) -> list[Point]:
     drafts = list(islice(_drafts(fixed, axes, own), MOST_POINTS + 1))
     if len(drafts) > MOST_POINTS:
         raise SettingError(f"The grid has more than {MOST_POINTS:,} points. Make several grids of it.")
-    worlds: dict[tuple[Experiment, int], list[_Draft]] = {}
-    for world, draft in drafts:
-        worlds.setdefault(world, []).append(draft)
-    checked: dict[int, Point] = {}
-    built: dict[tuple[Any, ...], Task] = {}
-    for (experiment, seed), together in worlds.items():
-        checked |= _checked(experiment, seed, together, built)
+    worlds = defaultdict[tuple[Experiment, int], list[_Draft]](list)
+    for draft in drafts:
+        worlds[draft.experiment, draft.seed].append(draft)
+    checked, built = dict[int, Point](), dict[tuple[Any, ...], Task]()
+    for together in worlds.values():
+        checked |= _checked(together, built)
     return [checked[index] for index in range(len(checked))]
 
 
-# -- what is written in the file -------------------------------------------------------------------
-
-
-def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]], dict[str, list[float]]]:
+def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], Axes, Axes]:
     """[fixed], [grid] and [lr], every value of its type."""
     for name, value in table.items():
         if name in KNOWN and name not in TABLES:
@@ -168,10 +165,7 @@ def _value(name: str, value: Any) -> Any:
     return ALGORITHM.spelt(name, value) if name == "algorithm" else SETTINGS[name].kind.spelt(name, value)
 
 
-def _drafts(
-    fixed: dict[str, Any], axes: dict[str, list[Any]], own: dict[str, list[float]]
-) -> Iterator[tuple[tuple[Experiment, int], _Draft]]:
-    """Every point with its world, (experiment, seed)."""
+def _drafts(fixed: dict[str, Any], axes: Axes, own: Axes) -> Iterator[_Draft]:
     rates = axes.pop("lr", [fixed.get("lr", DEFAULT_LR)])
     index = count()
     for chosen in product(*axes.values()):
@@ -184,27 +178,23 @@ def _drafts(
             shown = varied | ({"lr": lr} if len(ours or rates) > 1 else {})
             said = {name: " and ".join(v) or "none" for name, v in shown.items() if isinstance(v, tuple)}
             named = ", ".join(f"{name} {value}" for name, value in (shown | said).items()) or spec.name
-            yield (experiment, given.get("seed", 0)), _Draft(next(index), spec, lr, ours is not None, named)
+            seed = given.get("seed", 0)
+            yield _Draft(next(index), experiment, seed, spec, lr, ours is not None, named)
 
 
-# -- whether it can run ----------------------------------------------------------------------------
-
-
-def _checked(
-    e: Experiment, seed: int, drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]
-) -> dict[int, Point]:
+def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> dict[int, Point]:
     """The points of one world by their index, checked as `offbeat compare` would, but without their data.
 
     A task is built once for all seeds and graphs; `built` keeps the last few.
     """
-    draft = drafts[0]
+    draft, e = drafts[0], drafts[0].experiment
     try:
         same = (e.task, e.agents, e.batch, e.reg, e.skew, e.dirichlet, e.data, e.device)
-        setup = prepare(e, seed, built.pop(same, None))
+        setup = prepare(e, draft.seed, built.pop(same, None))
         built[same] = setup.task
         if len(built) > TASKS_KEPT:
             del built[next(iter(built))]
-        fit: set[str] = set()
+        fit = set[str]()
         for draft in drafts:
             if draft.spec.name not in fit:
                 check_run(Job(setup, draft.spec, draft.lr, e.executor, keep_trace=False))
@@ -213,19 +203,19 @@ def _checked(
                 raise SettingError(f"A learning rate is a finite number > 0; got {draft.lr}.")
     except (SettingError, DataError) as error:
         raise type(error)(f"The point '{draft.named}': {error}") from None
-    return {draft.index: _point(e, seed, setup, draft) for draft in drafts}
+    return {draft.index: _point(setup, draft) for draft in drafts}
 
 
-def _point(e: Experiment, seed: int, setup: Setup, draft: _Draft) -> Point:
+def _point(setup: Setup, draft: _Draft) -> Point:
     """The point, and its key, in which what may be a fraction is a float, also where it is a whole number."""
     algorithm = draft.spec.name
     lr = draft.lr if draft.own else draft.spec.default_lr(draft.lr, setup.topology.n)
     settings = {name: setup.settings[name] for name in EXPERIMENT}
     real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
     settings |= {name: float(settings[name]) for name in real}
-    settings |= {"algorithm": algorithm, "lr": lr, "seed": seed}
+    settings |= {"algorithm": algorithm, "lr": lr, "seed": draft.seed}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
     measured = {name: hashlib.sha256(d.values).hexdigest() for name, d in delays.items() if d.values}
     keyed = {"results": RESULTS, "settings": settings, "measured": measured}
     key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
-    return Point(e, algorithm, lr, seed, draft.named, settings, key)
+    return Point(draft.experiment, algorithm, lr, draft.seed, draft.named, settings, key)

@@ -51,8 +51,7 @@ def sweep(
     """Make the runs that are not done, write the Parquet file of all that are; returns those that failed.
 
     Args:
-        workers: how many at once; None: one for each core that this process may use (with Ray: for each of
-            the cluster)
+        workers: how many at once; None: one for each core that this process, or the Ray cluster, may use
         ray: the address of a Ray cluster
         on_progress: called at the beginning and whenever something changes
         on_failure: called with every run that failed, at once
@@ -139,9 +138,8 @@ def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool
 
 
 def _batches(points: Sequence[Point]) -> Iterator[Batch[Point]]:
-    """The points, in order, in batches: neighbours that differ in seed or learning rate alone.
-
-    Such runs may lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
+    """The points, in order, in batches: neighbours that differ in seed or learning rate alone, for these may
+    lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
     """
     for _, alike in groupby(points, key=lambda point: (point.experiment, point.algorithm)):
         while some := tuple(islice(alike, AT_ONCE)):

@@ -117,9 +117,8 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Nobody else writes here meanwhile; the lock of a process that was killed is gone with it.
-
-        Raises SettingError if somebody else does, DiskError where the folder cannot be made.
+        """Nobody else writes here meanwhile; the lock of a process that was killed is gone with it. Raises
+        SettingError if somebody else does, DiskError where the folder cannot be made.
         """
         try:
             self.folder.mkdir(exist_ok=True)
