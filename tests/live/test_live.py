@@ -45,9 +45,8 @@ from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
-from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.node.snapshots import ModelSnapshots
-from offbeat.engines.live.node.transport import Transport
+from offbeat.engines.live.node.transport import Link, Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
@@ -381,7 +380,7 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
         performer.give(performer.actor, Publish, to, Model(Vector((torch.zeros(1),), Stamp(0, version))))
     heard: dict[int, list[int]] = {1: [], 3: []}
     for now in range(10):
-        performer.queue.advance(float(now))
+        performer.advance(float(now))
         for j, transport in ((1, receiver), (3, returned)):
             stamps = [reader.vectors[0].stamp for reader in transport.poll((0,))]
             heard[j] += [stamp.version for stamp in stamps if stamp is not None]

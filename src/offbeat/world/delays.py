@@ -3,8 +3,7 @@
 A `Delay` is a value: a family, its mean (in units of simulated time) and, where the family has one, its
 coefficient of variation cv = standard deviation / mean. Measured delays may have an overhead, which no
 slowdown multiplies. They are read from a file with one number a line, or with an array of one dimension; what
-has more is refused unless it is said which part is meant, so that no column of times or of names is taken for
-delays:
+has more is refused unless it is said which part is meant, lest times or names are taken for delays:
 
     PATH          text with one number a line; .npy, or .npz with one array, of one dimension
     PATH:COLUMN   this column: its number, from 1, or its name in the first line; an array of an .npz
@@ -134,10 +133,8 @@ def with_overhead(values: np.ndarray, overhead: np.ndarray) -> Delay:
 
 
 def parse(text: str) -> Delay:
-    """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH'; its mean is 1.
-
-    Which column of a file: 'file PATH:COLUMN', see above. 'gamma 0.25 mean 3' sets another mean. Raises
-    SettingError for anything else, DataError for a bad file.
+    """A delay from text: 'gamma 0.25', 'lognormal 1', 'exponential', 'constant', 'file PATH' or 'file
+    PATH:COLUMN'; its mean is 1, but for 'gamma 0.25 mean 3'. Raises SettingError; DataError for a bad file.
     """
     shape, _, mean = text.strip().rpartition(" mean ")
     if not shape or (text.strip().startswith("file ") and not _is_number(mean)):
@@ -194,7 +191,6 @@ def read_values(path: Path, column: str | None = None) -> np.ndarray:
 
 
 def _array(path: Path, column: str | None) -> np.ndarray:
-    """The array in .npy or .npz that is meant, of real numbers."""
     if path.suffix == ".npz":
         found = arrays(path)
         if column in found:
@@ -246,7 +242,6 @@ def _fields(line: str) -> list[str]:
 
 
 def _number(column: str, count: int, names: list[str]) -> int:
-    """The place of a column, from 0."""
     if column in names:
         return names.index(column)
     if column.isdecimal() and 1 <= int(column) <= count:

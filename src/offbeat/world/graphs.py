@@ -164,10 +164,7 @@ def edges(text: str, n: int) -> float:
 
 
 def named(text: str, n: int, seed: int) -> nx.Graph:
-    """The graph of a name of `TOPOLOGIES`, with or without a parameter after a colon.
-
-    Raises SettingError for an unknown name, and for a parameter or an n that does not fit.
-    """
+    """The graph of a name, with or without a parameter. Raises SettingError if these and n do not fit."""
     name, colon, parameter = text.partition(":")
     if name not in TOPOLOGIES:
         raise unknown("topology", name, TOPOLOGIES)

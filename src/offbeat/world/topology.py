@@ -224,7 +224,6 @@ def _uniform(edges: sparse.csr_array) -> tuple[sparse.csr_array, sparse.csr_arra
 
 
 def _checked(what: str, matrix: Any, edges: sparse.csr_array) -> sparse.csr_array:
-    """The user's W or A, if it is one."""
     n = edges.shape[0]
     given = matrix if sparse.issparse(matrix) else np.asarray(matrix)
     if given.shape != (n, n) or given.dtype.kind not in "biuf":
@@ -266,9 +265,9 @@ def _folded(m: sparse.csr_array, i: int, living: Set[int]) -> dict[int, float]:
 def _second_modulus(w: sparse.csr_array, symmetric: bool) -> float:
     """The second largest modulus of the eigenvalues of W; 0 for a single agent.
 
-    A large symmetric W: Lanczos on W - 1 1^T / n, where lambda_1 is gone. It converges slowly where
-    mixing is slow; such graphs are long and thin, so that W - sigma I factors cheaply, and the
-    eigenvalues next to sigma are found: just above 1, and just below Gershgorin's bound 2 min_i w_ii - 1.
+    A large symmetric W: Lanczos on W - 1 1^T / n, where lambda_1 is gone. It converges slowly where mixing is
+    slow; such graphs are long and thin, so W - sigma I factors cheaply, and the eigenvalues next to sigma are
+    found: just above 1, and just below Gershgorin's bound 2 min_i w_ii - 1.
     """
     n = w.shape[0]
     if n <= DENSE:

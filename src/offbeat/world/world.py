@@ -23,9 +23,10 @@ class Crash:
 
     def __post_init__(self) -> None:
         if not (self.agent >= 0 and math.isfinite(self.at) and self.at >= 0):
-            raise SettingError(f"A crash needs an agent >= 0 and a time >= 0; got '{self}'.")
+            expected = "A crash needs an agent >= 0 and a time >= 0"
+            raise SettingError(f"{expected}; got agent {self.agent} at {self.at}.")
         if self.until is not None and not self.until > self.at:
-            raise SettingError(f"A crash needs a return that comes after it; got '{self}'.")
+            raise SettingError(f"Agent {self.agent} crashes at {self.at}: it cannot return before.")
 
     def __str__(self) -> str:
         times = [repr(float(time)).removesuffix(".0") for time in (self.at, self.until) if time is not None]

@@ -28,10 +28,8 @@ KINDS: dict[str, set[type]] = {
     "format": {str}, "damaged": {list},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged` is said of a trace."""
-
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_nan")
 """Settings that are in JSON what they are here."""
-
 EARLIER = {
     "folder": ".", "unit": 1.0, "faults": [], "checkpoint_every": 0, "resume": False, "max_restarts": 3,
     "on_nan": IGNORE, "script": [], "format": FORMAT,
@@ -147,9 +145,8 @@ class RunSettings:
 
     @staticmethod
     def of(record: Mapping[str, Any], path: str | Path) -> RunSettings:
-        """Of what `record` gave, also an earlier version's, in this file; call it within `reading`.
-
-        Raises DataError for what is newer, ValueError and others for what is no such record.
+        """Of what `record` gave, also an earlier version's, in this file; call it within `reading`. Raises
+        DataError for what is newer, ValueError and others for what is no such record.
         """
         said = {**EARLIER, **record}
         refuse_newer(path, said["format"], FORMAT)

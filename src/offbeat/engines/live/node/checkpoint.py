@@ -32,16 +32,14 @@ from torch import Tensor
 from offbeat.core.agent import Agent
 from offbeat.core.errors import ContractError, DataError, DiskError
 from offbeat.core.system.reading import opened, reading, refuse_newer
-from offbeat.engines.live.node.encode import NATIVE, decode, dtype_name, encode, name_of
+from offbeat.engines.live.node.encode import NATIVE, decode, encode, name_of
 from offbeat.engines.live.node.guard import NotFinite, not_finite
 
-FORMAT, EARLIER = "checkpoint 2", "checkpoint 1"
-"""What the metadata calls this format, and the one before it, which had no checksum."""
+FORMAT, EARLIER = "checkpoint 2", "checkpoint 1"  # in the metadata; the earlier one had no checksum
 ENDING, TEMPORARY, DAMAGED = ".safetensors", ".checkpoint-", ".damaged"
 EXPECTED = "a whole checkpoint of a live run"
 SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": "([0-9a-f]{8})"', re.DOTALL)
 """How a file with a checksum begins."""
-UNSUMMED = "0" * 8
 CHUNK = 1 << 20
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
 About = Mapping[str, Any]  # which run something is of
@@ -100,10 +98,8 @@ def begin(folder: Path, step: int, about: About, state: object, usual: Set[str] 
 
 
 def finish(folder: Path, step: int) -> None:
-    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name.
-
-    Of the checkpoints of earlier steps all but the newest are removed; and those of later steps, which belong
-    to a run that was given up when this one went back. Raises DiskError if that cannot be done.
+    """Put the checksum into what `begin` wrote, bring it to the disk, and give it its name. Of earlier steps
+    only the newest stay; later ones go, as their run was given up when this one went back.
     """
     temporary, path = _temporary(folder, step), path_of(folder, step)
     with _explained(path, temporary.stat().st_size):
@@ -212,11 +208,11 @@ def _summed(file: BinaryIO) -> tuple[int, bytes, bytes]:
 
 def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
     """What a safetensors file begins with; the library's own writer would copy all tensors."""
-    entries: dict[str, Any] = {"__metadata__": {"offbeat": FORMAT, "sum": UNSUMMED, **content}}
+    entries: dict[str, Any] = {"__metadata__": {"offbeat": FORMAT, "sum": "0" * 8, **content}}
     at = 0
     for name, tensor in tensors.items():
         place = [at, at + tensor.nbytes]
-        entries[name] = {"dtype": NATIVE[dtype_name(tensor)], "shape": [*tensor.shape], "data_offsets": place}
+        entries[name] = {"dtype": NATIVE[tensor.dtype], "shape": [*tensor.shape], "data_offsets": place}
         at += tensor.nbytes
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)

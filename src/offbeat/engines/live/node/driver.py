@@ -118,8 +118,7 @@ class Driver:
                 row, ended = self.transport.row, time.monotonic_ns()
                 row[Row.MIXED] += ended - began
                 row[Row.LAST] = ended
-                if not row[Row.FIRST]:
-                    row[Row.FIRST] = ended
+                row[Row.FIRST] = row[Row.FIRST] or ended
                 if self._sleep() is not None:  # the second thread may not know of it
                     self.transport.bell.ring()
             return x
@@ -175,8 +174,7 @@ class Driver:
 
     def _sleep(self) -> float | None:
         """Seconds until something is due; None: as long as the bell does not ring."""
-        alarms = self.performer.alarms
-        due = min(self.performer.queue.due, alarms[0][0] if alarms else math.inf, self.deadline)
+        due = min(self.performer.due, self.deadline)
         if due == math.inf:
             return None
         return LONGEST if due == -math.inf else max(0.0, (due - self.clock.now()) * self.clock.unit)
@@ -205,7 +203,7 @@ class Driver:
         while self.performer.alarms and self.performer.alarms[0][0] <= self.clock.now():
             _, _, name = heappop(self.performer.alarms)
             self.performer.handle(events.AlarmRang(self.clock.now(), self.me), name)
-        self.performer.queue.advance(self.clock.now())
+        self.performer.advance(self.clock.now())
 
     def _change(self, agent: int, incarnation: int) -> None:
         """An agent belongs to the run from now on (incarnation > 0), or no longer."""
@@ -214,17 +212,15 @@ class Driver:
             self.transport.meet(agent, incarnation)
         elif agent != self.me:
             self.transport.forget(agent)
-            self.performer.queue.forget(agent)
+            self.performer.backlog.pop(agent, None)
 
     def _read_registers(self) -> None:
-        """Hand over the newest versions of all neighbours' registers."""
         if self.transport is None:
             return
         for reader in self.transport.poll(self.agent.view.peers):
             self._deliver(events.RegisterRead, reader.source, reader.message, reader.tag)
         readers = [reader for several in self.transport.readers.values() for reader in several]
-        made = [reader.tag.end for reader in readers if reader.bound]
-        if made:
+        if made := [reader.tag.end for reader in readers if reader.bound]:
             age = self.clock.now() - sum(made) / len(made)
             self.transport.float_row[Row.AGE] = age * self.clock.unit
 

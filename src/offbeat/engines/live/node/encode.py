@@ -26,8 +26,9 @@ from offbeat.core.vector import Stamp, Vector
 PACKAGE = "offbeat"
 DEEPEST = 100  # levels; what goes deeper is a linked structure, which JSON is not for
 NATIVE = {
-    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
-    "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
+    torch.bool: "BOOL",
 }  # fmt: skip
 """What every version of safetensors stores, and calls so; tensors of other types are stored as bytes."""
 HOLDS = (
@@ -48,10 +49,7 @@ def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]
 
 
 def decode(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The value that `encode` made this of; in it may be the frozen dataclasses of modules imported already.
-
-    Raises DataError if this is not what `encode` writes, or needs another class.
-    """
+    """What `encode` made this of. Raises DataError if it did not, or a class in it is not imported yet."""
     try:
         return _Reader(tensors).value(tree)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, struct.error) as error:
@@ -62,10 +60,6 @@ def name_of(kind: type) -> str:
     """How a class is called in a checkpoint: a public one of ours `offbeat:View`, wherever it is defined."""
     public = _inside(PACKAGE, kind.__qualname__) is kind
     return f"{PACKAGE if public else kind.__module__}:{kind.__qualname__}"
-
-
-def dtype_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _frozen(kind: type) -> bool:
@@ -132,10 +126,11 @@ class _Writer:
         plain = value.detach().cpu().resolve_neg().resolve_conj()
         if not plain.is_contiguous() or plain.numel() < 2:  # of a single number the strides may be anything
             plain = plain.clone(memory_format=torch.contiguous_format)
-        if (dtype := dtype_name(plain)) in NATIVE:
+        if plain.dtype in NATIVE:
             self.tensors[at] = plain
             return {"tensor": at}
         self.tensors[at] = plain.reshape(-1).view(torch.uint8)
+        dtype = str(plain.dtype).removeprefix("torch.")
         return {"tensor": at, "dtype": dtype, "shape": list(plain.shape)}
 
 

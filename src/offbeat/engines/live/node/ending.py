@@ -1,7 +1,7 @@
-"""How the life of an agent's process ended: what the process says of it, and whether another life can help.
+"""How the life of an agent's process ended, what it says of that, and whether another life can help.
 
-A process that fails writes what happened into a file of the run's shared folder (`tell`), which its launcher
-takes out (`take`): so a traceback is shown once, and two of them can be compared.
+A process that fails writes what happened into a file of the run's shared folder (`tell`); its launcher takes
+it out (`take`), so that a traceback is shown once.
 """
 
 from __future__ import annotations
@@ -31,10 +31,8 @@ class Failure:
 
 
 def tell(error: BaseException, starter: str) -> int:
-    """Tell the launcher which error ends this process; returns the process's exit code.
-
-    A hook that the script has set (`sys.excepthook`) is called, as it would be without us. The frames of
-    `starter`, which started the script, are not told.
+    """Tell the launcher which error ends this process, without the frames of `starter`, which began it,
+    and call the script's `sys.excepthook`, as it would be without us. Returns the process's exit code.
     """
     told = TracebackException.from_exception(error)
     frames = [*told.stack]
@@ -58,7 +56,6 @@ def tell(error: BaseException, starter: str) -> int:
 
 
 def take(shared: Path, agent: int) -> Failure | None:
-    """What the agent's process said of its end, if it did."""
     path = _path(shared, agent)
     with suppress(OSError, ValueError, TypeError, KeyError):
         said = json.loads(path.read_text())

@@ -20,8 +20,7 @@ from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.performer import Clock, Performer, Snapshot
 from offbeat.engines.live.node.saving import refuse_other
-from offbeat.engines.live.node.send_queue import Link
-from offbeat.engines.live.node.transport import Transport, model_of
+from offbeat.engines.live.node.transport import Link, Transport, model_of
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
@@ -141,10 +140,8 @@ def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
     assert driver.transport is not None
     transport, neighbours, asked = driver.transport, driver.agent.view.peers, context.asked()
     driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
-    living = dict.fromkeys([*neighbours, *sorted(transport.alive)])
-    gone = [j for j in range(context.settings.agents) if j != context.me and j not in living]
-    for donor in [*living, *gone]:
+    everybody = dict.fromkeys([*neighbours, *sorted(transport.alive), *range(context.settings.agents)])
+    for donor in [j for j in everybody if j != context.me]:
         if (found := model_of(transport.folder, transport.board, donor)) is not None:
-            x, tag = found
-            return driver.rejoin(x, tag.round, donor, asked)
+            return driver.rejoin(found[0], found[1].round, donor, asked)
     return driver.rejoin(initial, 0, context.me, asked)

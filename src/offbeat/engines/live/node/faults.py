@@ -76,7 +76,6 @@ class Faults:
                 _happen(fault)
 
     def after_step(self) -> None:
-        """The next computation begins now."""
         self.since = time.monotonic()
 
 

@@ -1,12 +1,11 @@
 """Numbers that are not finite stay where they came up: an agent skips that update, and the run goes on.
 
-A gradient is looked at before the algorithm and the local rule see it: one that is not finite counts as zero,
-and the rule, whose momentum or moments it would spoil for good, is not asked. So every algorithm makes its
-step as usual: it mixes, sends what others wait for, and adds nothing of its own. (R-FAST's tracker counts
-that gradient as zero until the next one; all-reduce's mean is over the others.) A model that is not finite
-once it is written, because sums overflow or a neighbour sent such a thing, takes its former value again, and
-nothing of it is published. The rule itself, which a replay follows too: `SkipNotFinite` in
-`offbeat.engines.handler_step`.
+A gradient that is not finite counts as zero before the algorithm sees it, and the local rule, whose momentum
+or moments it would spoil for good, is not asked. So every algorithm makes its step as usual: it mixes, sends
+what others wait for, and adds nothing of its own. (R-FAST's tracker counts that gradient as zero until the
+next one; all-reduce's mean is over the others.) A model that is not finite once it is written, because sums
+overflow or a neighbour sent such a thing, takes its former value again, and nothing of it is published. The
+rule itself, which a replay follows too: `SkipNotFinite` in `offbeat.engines.handler_step`.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ class Guard(SkipNotFinite):
     """What one agent does: SKIP the update, STOP the run with an error, or IGNORE what is not finite.
 
     Attributes:
-        row: the agent's row of the board, where the skipped updates of all its lives are counted
-        skipped: those of this life
+        row: the agent's row of the board, where the updates that all its lives skipped are counted
     """
 
     def __init__(self, me: int, policy: str = IGNORE, row: Cells | None = None) -> None:

@@ -31,7 +31,6 @@ FRAME = struct.Struct(
     "<HHHHHHQ"
 )  # rows of the tables, bytes of the new kinds' names, kinds and writes before
 HEAD = SUM.size + FRAME.size
-EXPECTED = "the log of an agent"
 SEARCHED = 16  # how many times the size of a log may be read in search of the frames after a damaged one
 
 
@@ -110,7 +109,7 @@ class _Frame:
 
 def read(path: Path) -> Logged:
     """The whole frames of a log; without a file, none. Raises DataError if it is something else."""
-    with reading(path, EXPECTED):
+    with reading(path, "the log of an agent"):
         whole = content(path) if path.exists() else b""
         if whole.startswith(EARLIER):
             raise ValueError("it is of an earlier version of offbeat; what it holds is in trace.npz")

@@ -1,10 +1,9 @@
-"""What the live node does its own way in a handler step: vectors are evaluated in shared memory, what
-happened is logged, and only then others see it.
-"""
+"""The live node's `Engine`: vectors are evaluated in shared memory, all is logged, and only then seen."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,12 +20,11 @@ from offbeat.engines.events import Event, RegisterMoved
 from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.live.node.guard import IGNORE, Guard
 from offbeat.engines.live.node.log import Log
-from offbeat.engines.live.node.send_queue import SendQueue
 from offbeat.engines.live.node.transport import Bound, Reader, Transport
 from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Tag
-from offbeat.engines.outbox import Medium, Transmission, vectors
+from offbeat.engines.outbox import Medium, Outbox, Transmission, vectors
 
 
 def digest(x: Vector) -> str:
@@ -78,11 +76,13 @@ class Placed:
 
 
 class Performer:
-    """What is between an agent and the world: the live node's `Engine`.
+    """What is between an agent and the world.
 
     Attributes:
         transport: how to reach the others; None: there are none
+        link: emulates the delays of a world; None: what is sent is visible at once
         alarms: (time, number, name), a heap
+        backlog: receiver -> mail for which there is no room in its mailbox yet
     """
 
     blames: type[Exception] = ContractError  # of others the traceback says enough; it may be the optimizer's
@@ -94,8 +94,8 @@ class Performer:
         self.guard = Guard(agent.me, on_nan, None if transport is None else transport.row)
         self.actor = Actor(agent, self, log.rows.event, self.guard)
         self.scope = Scope(None if transport is None else kernel.linear)
-        link = None if transport is None else transport.link
-        self.queue = SendQueue(self._mail, self._register, self._log_sent, link)
+        self.link = None if transport is None else transport.link
+        self.backlog: dict[int, Outbox] = {}
         self.alarms: list[tuple[float, int, str]] = []
         self._placed: list[Placed] = []
         self._model_in: Register | None = None  # where others find the model
@@ -134,18 +134,25 @@ class Performer:
         heappush(self.alarms, (self.clock.now() + after, len(self.alarms), name))
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        if self.transport is None or (medium is Publish and self.queue.link is None):
+        if self.transport is None or (medium is Publish and self.link is None):
             return  # it has been placed
         lives, membership = tuple(self.transport.alive.get(j, 0) for j in to), self.transport.membership
         item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
-        self.queue.give(item, self.clock.now())
+        now = self.clock.now()
+        if self.link is not None:
+            with Scope():  # accumulated messages may be added up
+                self.link.outbox.put(item)
+        else:
+            item.start = item.end = now
+            self._arrive(item, to)
+        self.advance(now)
 
     def _place(self, effects: Sequence[Effect], wrote: bool) -> list[Placed]:
         """The registers to be written at once, the model's own among them where no other shows it."""
         if self.transport is None:
             return []
         at_once: list[Publish] = []
-        if self.queue.link is None:
+        if self.link is None:
             at_once += [e for e in effects if isinstance(e, Publish) and e.to]
         model = self.agent.model
         if wrote and not any(next(iter(vectors(e.message).values()), None) is model for e in at_once):
@@ -175,20 +182,44 @@ class Performer:
             reader.move_on()
         return [v for reader in torn for v in reader.vectors]
 
+    @property
+    def due(self) -> float:
+        """When there will be something to send or an alarm; infinity if never."""
+        if any(box.queue for box in self.backlog.values()):
+            return -math.inf
+        sent = math.inf if self.link is None or self.link.current is None else self.link.current.end
+        return min(sent, self.alarms[0][0] if self.alarms else math.inf)
+
+    def advance(self, now: float) -> None:
+        """Everything that can become visible by now does."""
+        for item, to in [] if self.link is None else self.link.advance(now):
+            self._arrive(item, to)
+        for j, box in self.backlog.items():
+            while box.queue and self._mail(box.queue[0], j):
+                box.take()
+
+    def _arrive(self, item: Transmission, to: Sequence[int]) -> None:
+        self._log_sent(item.start, item.end, item.message)
+        if item.medium is Publish:
+            assert self.transport is not None and self.link is not None
+            for receivers in [(j,) for j in to] if self.link.world.loss > 0 else [item.to]:  # each its own
+                with Scope(self.scope.linear):
+                    register = self.transport.register(item.message, receivers)
+                    placed = Placed.of(register, item.message, receivers)
+                placed.finish(self._tag(item))
+            return
+        for j, incarnation in zip(item.to, item.incarnations, strict=True):
+            if j in to:
+                with Scope():
+                    mine = replace(item, to=(j,), incarnations=(incarnation,))
+                    self.backlog.setdefault(j, Outbox()).put(mine)
+
     def _mail(self, item: Transmission, to: int) -> bool:
+        """Put a letter into a mailbox; False if there is no room yet."""
         assert self.transport is not None
         if item.incarnations != (self.transport.alive.get(to, 0),):
             return True  # it was for a former incarnation
         return self.transport.post(to, item.message, self._tag(item))
-
-    def _register(self, item: Transmission, to: list[int]) -> None:
-        """It has arrived: write the register. Where losses are drawn, every receiver has its own."""
-        assert self.transport is not None
-        lossy = self.queue.link is not None and self.queue.link.world.loss > 0
-        for receivers in [(j,) for j in to] if lossy else [item.to]:
-            with Scope(self.scope.linear):
-                placed = Placed.of(self.transport.register(item.message, receivers), item.message, receivers)
-            placed.finish(self._tag(item))
 
     def _tag(self, item: Transmission) -> Tag:
         return Tag(self.agent.round, item.membership, item.start, item.end)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,15 @@ class Checkpoints:
     folder: Path
     about: About
     policy: CheckpointPolicy
-
-    def __post_init__(self) -> None:
-        self._saved_at, self._saved_step = time.monotonic(), -1
+    saved_at: float = field(default_factory=time.monotonic)
+    saved_step: int = -1
 
     def due(self, driver: Driver, final: bool = False) -> bool:
         """Whether the agent is to be saved now. One that waits for others never is: its step is half done."""
         actor, policy = driver.actor, self.policy
-        if actor.at is None or actor.steps == self._saved_step or not policy:
+        if actor.at is None or actor.steps == self.saved_step or not policy:
             return False
-        return final or policy.due(actor.steps, time.monotonic() - self._saved_at)
+        return final or policy.due(actor.steps, time.monotonic() - self.saved_at)
 
     def save(self, driver: Driver, more: Mapping[str, Any], usual: Set[str] = frozenset()) -> str:
         """Write a checkpoint of the agent and `more`, between steps; only if it is finite, but for tensors in
@@ -50,8 +49,8 @@ class Checkpoints:
             driver.guard.tell(refused)
         else:
             checkpoint.finish(self.folder, step)  # without the lock: mail is answered meanwhile
-            self._saved_step = step
-        self._saved_at = time.monotonic()
+            self.saved_step = step
+        self.saved_at = time.monotonic()
         return refused
 
     def load(self, step: int) -> Mapping[str, Any]:

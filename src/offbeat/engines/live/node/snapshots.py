@@ -1,8 +1,8 @@
 """All agents' models, as seen from outside at the times of evaluation: a file that outlives it.
 
 A record is the time, the gradients applied by then, a CRC-32, and the models, part by part. All have one
-size, so whatever ends the process, the file holds whole records and at most one broken one, at its end. The
-last record of a run that has ended by itself has the time infinity: the models that it ended with.
+size, so whatever ends the process, at most one is broken, at the end. The last record of a run that has ended
+by itself has the time infinity: the models that it ended with.
 """
 
 import math

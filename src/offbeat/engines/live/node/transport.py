@@ -1,7 +1,6 @@
 """The exchange of models on one machine, as one agent sees it: registers and mail in shared memory.
 
-Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnations (1, 2, ... with every
-restart):
+Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnations (1, 2, ...):
 
     register.i.a.k       the k-th register that agent i made
     mail.i.a.j.b         from i to j
@@ -14,17 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from offbeat.core.agent import Message
+from offbeat.core.agent import Message, Publish
 from offbeat.core.system.signals import readable
+from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
 from offbeat.core.vector import Parts, Vector
-from offbeat.engines.live.node.send_queue import Link
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
-from offbeat.engines.outbox import vectors
+from offbeat.engines.outbox import Outbox, Transmission, vectors
+from offbeat.world.world import World
 
 SLACK = 1 << 16  # bytes of a mailbox beside room for two messages
 
@@ -90,8 +91,41 @@ class Reader:
         self.transport.on_moved(self)
 
     def torn(self) -> bool:
-        """Whether the version that the vectors are bound to has been overwritten."""
         return not self.register.layout.numbers and not self.register.whole(self.bound)
+
+
+@dataclass
+class Link:
+    """One agent's emulated server, as in the simulator: one transmission at a time, of the drawn length."""
+
+    world: World
+    me: int
+    model_bytes: int
+    incarnation: int = 1
+    outbox: Outbox = field(default_factory=Outbox)
+    current: Transmission | None = None
+
+    def __post_init__(self) -> None:
+        world, life = self.world, self.incarnation - 1
+        times = stream(world.seed, Purpose.COMMUNICATION, self.me, life)
+        losses = stream(world.seed, Purpose.LOSS, self.me, life)
+        self.send_time = BufferedStream(partial(world.communication_delay(self.me).draw, times))
+        self.lost = BufferedStream(partial(uniform, losses))
+
+    def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
+        """What has arrived by now, and at whom; whatever waits next is on its way then."""
+        arrived: list[tuple[Transmission, list[int]]] = []
+        while True:
+            if self.current is None and (item := self.outbox.take()) is not None:
+                size = sum(v.nbytes for v in vectors(item.message).values())
+                item.start = now
+                item.end = now + (self.send_time() * size / self.model_bytes if size else 0.0)
+                self.current = item
+            if self.current is None or self.current.end > now:
+                return arrived
+            item, self.current = self.current, None
+            loss = self.world.loss if item.medium is Publish else 0.0
+            arrived.append((item, [j for j in item.to if not (loss and self.lost() < loss)]))
 
 
 class Transport:
@@ -100,19 +134,15 @@ class Transport:
     Attributes:
         membership: how many changes of the membership this agent knows of
         floor: what was sent to this agent before that many of them is not for it
-        alive: the others that are there, and their incarnations
-        on_moved: told of vectors that moved on by themselves
-        link: emulates the delays of a world; None: as fast as the machine is
-        lifeline: files that can be read when the launcher is gone
     """
 
     def __init__(self, folder: Path, board: Board, me: int, incarnation: int, model_bytes: int) -> None:
         self.folder, self.board, self.me, self.incarnation = folder, board, me, incarnation
         self.model_bytes = model_bytes
         self.membership = self.floor = 0
-        self.link: Link | None = None
-        self.lifeline: list[int] = []
-        self.on_moved: Callable[[Reader], None] = lambda reader: None
+        self.link: Link | None = None  # emulates the delays of a world; None: as fast as the machine is
+        self.lifeline: list[int] = []  # files that can be read when the launcher is gone
+        self.on_moved: Callable[[Reader], None] = lambda reader: None  # told of vectors that moved on
         self.bell = Bell(folder, me)
         self.launcher = Bell(folder, LAUNCHER)
         self.row, self.float_row = board.row(me), board.float_row(me)
@@ -120,7 +150,7 @@ class Transport:
         self._rows = [board.row(j) for j in range(board.n)]
         self.row[Row.INCARNATION] = incarnation
         self.mine: list[Register] = []
-        self.alive: dict[int, int] = {}
+        self.alive: dict[int, int] = {}  # the others that are there, and their incarnations
         self.readers: dict[int, list[Reader]] = {}
         self.bells: dict[int, Bell] = {}
         self.outgoing: dict[int, Mailbox] = {}
@@ -132,7 +162,6 @@ class Transport:
         return any(file != self.bell.handle for file in self.bell.wait(timeout, self.lifeline))
 
     def orphaned(self, timeout: float = 0.0) -> bool:
-        """Whether the launcher is gone; that is waited for so many seconds."""
         return bool(readable(self.lifeline, timeout))
 
     def meet(self, agent: int, incarnation: int) -> None:
@@ -205,7 +234,6 @@ class Transport:
         return True
 
     def receive(self) -> Iterator[tuple[int, Message, Tag]]:
-        """All mail that has come, by sender, in order."""
         if (made := self._made.tolist()) != self.boxes:  # a copy: more may be made meanwhile
             for j, count in enumerate(made):
                 if count != self.boxes[j] and j in self.alive and j not in self.incoming:
