@@ -113,11 +113,8 @@ def _notes(found: Prediction) -> list[str]:
         "D, age: how old mixed models were, in iterations: from registers at most, and the mean of all.",
     ]
     if found.paused:
-        said.append(
-            f"All agents stood still at once for {found.paused:.4g} units of the recorded run; left out."
-        )
+        paused = f"{found.paused:.4g} units of the recorded run"
+        said.append(f"All agents stood still at once for {paused}; left out.")
     if abs(found.error) > 10:
-        said.append(
-            "The fitted times do not give the recorded run within 10 %; take the prediction with care."
-        )
+        said.append("The fitted times do not give the recorded run within 10 %; take it with care.")
     return said

@@ -1,6 +1,4 @@
-"""What the server of worker processes imports, once for all that are forked from it. All end with their
-parents.
-"""
+"""What the server of worker processes imports, once for all forked from it. All end with their parents."""
 
 import os
 

@@ -32,8 +32,8 @@ def sweep(
 ) -> None:
     r"""Run a whole grid of settings on all cores, and write one Parquet file.
 
-    The names are those of 'offbeat compare' (eval_every for --eval-every), and
-    algorithm, lr, seed. Example, with 30 runs:
+    The names are those of 'offbeat compare' (eval_every for --eval-every), and algorithm, lr, seed. Example,
+    with 30 runs:
 
       \[fixed]                       # one value each
       task = "digits"
@@ -47,19 +47,15 @@ def sweep(
       \[lr]                          # as --lr rfast=0.05: its own step
       rfast = 0.05                  # or several: \[0.05, 0.1]
 
-    All runs are checked before the first starts. A path is relative to the
-    folder in which you give the command. Every finished run is kept in
-    FILE.parquet.runs, under a hash of its settings: after Ctrl-C or a crash the
-    same command goes on where it stopped, and a grid that has grown runs only
-    what is new. What fails is listed, the others go on, the exit code is 1, and
-    the next start tries it again.
+    All runs are checked before the first starts. A path is relative to the folder in which you give the
+    command. Every finished run is kept in FILE.parquet.runs, under a hash of its settings: after Ctrl-C or a
+    crash the same command goes on where it stopped, and a grid that has grown runs only what is new. What
+    fails is listed, the others go on, the exit code is 1, and the next start tries it again.
 
-    The file has one row for a run: settings, results, digest, and the curve as
-    lists. 'loss' is the setting; what was trained has 'final_loss'. The same grid
-    gives the same bytes.
+    The file has one row for a run: settings, results, digest, and the curve as lists. 'loss' is the setting;
+    what was trained has 'final_loss'. The same grid gives the same bytes.
 
-    With --ray, offbeat and the data must be on every machine of the cluster:
-    pip install 'offbeat\[ray]'.
+    With --ray, offbeat and the data must be on every machine of the cluster: pip install 'offbeat\[ray]'.
     """
     path = out or Path(f"{grid.stem}.parquet")
     if path.resolve() == grid.resolve():

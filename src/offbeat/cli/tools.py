@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
@@ -109,11 +109,13 @@ def doctor(
         listed = [{"name": name, **asdict(check)} for name, check in checks.items()]
         print(json.dumps({"ok": not failed, "checks": listed}, indent=2))
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("check", no_wrap=True)
-        table.add_column("", no_wrap=True)
-        table.add_column("found")
-        table.add_column("expected", style="dim")
+        columns = (
+            Column("check", no_wrap=True),
+            Column(no_wrap=True),
+            "found",
+            Column("expected", style="dim"),
+        )
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
         for name, check in checks.items():
             table.add_row(
                 Text(name), Text(check.status, STYLES[check.status]), Text(check.found), Text(check.expected)

@@ -185,8 +185,7 @@ class FlatParameters:
     def write(self, parts: Parts, told: bool = True) -> None:
         """Parameters <- parts. In the training thread, between steps.
 
-        Autograd is told, so that a graph from before, which needs the old values, is refused as after any
-        other change in place.
+        Autograd is told: a graph from before, which needs the old values, is refused as after any change.
         """
         self._require_fit(parts)
         self.staging.up(parts)

@@ -180,12 +180,9 @@ class Member:
         with driver.lock:
             models = [driver.actor.model.parts]
             if (transport := driver.transport) is not None:
-                others = [
-                    model_of(transport.folder, transport.board, j)
-                    for j in range(self.world)
-                    if j != self.rank
-                ]
-                models += [found[0].parts for found in others if found is not None]
+                others = [j for j in range(self.world) if j != self.rank]
+                found = [model_of(transport.folder, transport.board, j) for j in others]
+                models += [each[0].parts for each in found if each is not None]
             mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))
         return self._flat.named(mean)
 

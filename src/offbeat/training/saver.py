@@ -50,10 +50,8 @@ class Saver:
     def enter(self, initial: Vector) -> Vector:
         """Restore what there is to restore, join, and return where the first gradient is to be taken.
 
-        Raises DataError for a checkpoint that cannot be read, SettingError for one of another run.
-
-        Args:
-            initial: the model of this script, from which all start if this is agent 0
+        All start from agent 0's `initial`, the model of its script. Raises DataError for a checkpoint that
+        cannot be read, SettingError for one of another run.
         """
         here, returns, about = self.here, "return" in self.algorithm.tolerates, self.checkpoints.about
         step = self._step_to_restore(together=not returns)

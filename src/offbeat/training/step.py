@@ -32,12 +32,9 @@ SKIPPED = "If a GradScaler skipped them all, its gradients were never finite: lo
 
 
 class OptimizerRule:
-    """The user's optimizer as the local rule: u = x - optimizer(x), at the x of the gradient.
+    """The user's optimizer as the local rule: u = x - optimizer(x), at the x of the gradient."""
 
-    Set `driver` before the first step.
-    """
-
-    driver: Driver
+    driver: Driver  # to be set before the first step
 
     def __init__(self, flat: FlatParameters, optimizer: Optimizer) -> None:
         self.flat, self.optimizer = flat, optimizer
@@ -46,9 +43,8 @@ class OptimizerRule:
         self._refused = False
 
     def gradient(self) -> Vector:
-        """The gradient as it lies in the parameters; gathered only if the algorithm looks at it.
-
-        One that the guard refuses is zero, and the optimizer is not asked about it.
+        """The gradient as it lies in the parameters, gathered only if the algorithm looks at it; zero if the
+        guard refuses it, and then the optimizer is not asked.
         """
         guard, self._refused = self.driver.guard, False
         if guard.on:
