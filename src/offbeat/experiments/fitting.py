@@ -26,11 +26,8 @@ from offbeat.engines.trace import Trace
 FEWEST = 5  # gradients of one agent from which something can be fitted
 PAUSE = 10.0  # steps (the slowest agent's median c + o) without an event of any agent that make a pause
 
-Pairs = tuple[np.ndarray, np.ndarray]
-"""A part that a slowdown multiplies, and one that it does not, measured together; float64 [k] each."""
-
-Intervals = list[tuple[float, float]]
-"""From and to, one after another."""
+Pairs = tuple[np.ndarray, np.ndarray]  # a part that a slowdown multiplies, and one that not; float64 [k] each
+Intervals = list[tuple[float, float]]  # from and to, one after another
 
 
 @dataclass(frozen=True, eq=False)

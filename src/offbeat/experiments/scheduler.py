@@ -198,8 +198,6 @@ class Scheduler(Generic[Item, Result]):
         except Empty:
             return None
 
-    # -- the workers' threads ----------------------------------------------------------------------
-
     def _start(self) -> None:
         self._serve_all(*[self._queued() for _ in range(0 if self.pool is None else self.pool.width)])
 
