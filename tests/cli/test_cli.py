@@ -133,7 +133,7 @@ REFUSED = [
     ("--task digits --dirichlet 0", "alpha is 0"),
     ("--task digits --dirichlet -1", "alpha is -1"),
     ("--task digits --dirichlet nan", "alpha is nan"),
-    ("--task mnist --data nowhere", "'nowhere' (given as argument) is not a directory that exists"),
+    ("--task mnist --data nowhere", "'nowhere' (given as argument) is no directory"),
     ("--task mnist --data .", "lacks train-images-idx3-ubyte"),
     # the world
     ("--case combined --slowdown 0", "slowdown must be a number between 0.001 and 10^9; got 0"),
