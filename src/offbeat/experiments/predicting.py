@@ -139,7 +139,8 @@ def predict(
     s = trace.settings
     e = s.get("experiment", {})
     if missing := [name for name in NEEDED if name not in s | e]:
-        raise DataError(f"The trace does not say its {missing[0]}; expected that of 'live' or 'launch'.")
+        expected = "expected the trace of 'offbeat live' or 'launch'"
+        raise DataError(f"The trace does not say its {missing[0]}; {expected}.")
     before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
     start, end = _window(trace, e.get("until"))
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
