@@ -1,7 +1,5 @@
 """The terminal: a console that outlives its reader, and the progress of runs."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re
@@ -88,7 +86,7 @@ class RunsShown:
         self.lines, self.going = dict[str, progress.TaskID](), dict[str, str]()
         self.done, self.shown_at, self.share = 0, monotonic(), -1
 
-    def __enter__(self) -> RunsShown:
+    def __enter__(self) -> "RunsShown":
         self.bar.start()
         return self
 

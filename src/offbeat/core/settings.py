@@ -8,8 +8,6 @@ Everything else is derived from that: the option of the command line, the key in
 value in a run's JSON, the column of the Parquet file, and the words of the command that makes a run again.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -137,7 +135,7 @@ class Settings(dict[str, Any]):
         super().__init__(values or {})
         self.of = of
 
-    def __or__(self, more: Mapping[str, Any]) -> Settings:  # type: ignore[override]
+    def __or__(self, more: Mapping[str, Any]) -> "Settings":  # type: ignore[override]
         return Settings({**self, **more}, self.of)
 
     def declared(self) -> list[Setting]:

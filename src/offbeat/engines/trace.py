@@ -13,8 +13,6 @@ instant share one k. The r-th version of a model is that of its agent's r-th wri
 is the smaller of k and the k of the write that ended the mixed version.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -62,7 +60,7 @@ class TraceSummary:
         self._ks = [array("q") for _ in range(agents)]  # k of every agent's writes, but for its first ones
         self._forgotten = [0] * agents
 
-    def add(self, part: Trace) -> None:
+    def add(self, part: "Trace") -> None:
         """The next part, with all kinds of messages so far."""
         for name, sha in self._hashes.items():
             sha.update(np.ascontiguousarray(part.tables[name]).view(np.uint8).data)
@@ -191,7 +189,7 @@ class Trace:
         write_atomically(Path(path), buffer.getvalue())
 
     @staticmethod
-    def load(path: str | os.PathLike[str]) -> Trace:
+    def load(path: str | os.PathLike[str]) -> "Trace":
         """Read a trace back. Raises DataError if the file is none."""
         with reading(path, "a trace, a .npz that offbeat wrote"):
             z = arrays(path)

@@ -1,7 +1,5 @@
 """The runs of a comparison as batches: how long they take, how many workers pay, and how they are made."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

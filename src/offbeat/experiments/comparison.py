@@ -3,8 +3,6 @@
 Nothing runs before everything has been checked: names, numbers, graph, data, what an algorithm needs.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -78,7 +76,7 @@ class Plan:
         """The algorithms of which no trace is held: it would take too much memory, or is of no use."""
         return [spec.name for spec, traced in zip(self.specs, self.traced, strict=True) if not traced]
 
-    def without_traces(self) -> Plan:
+    def without_traces(self) -> "Plan":
         """The same where no timeline is shown: no trace is held, unless all are kept."""
         return replace(self, traced=[False] * len(self.specs))
 

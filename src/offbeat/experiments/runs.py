@@ -3,8 +3,6 @@
 Runs are made one after another, or side by side where they can share their arithmetic.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,7 +93,7 @@ class Job:
         most = max(1, min(TOGETHER[0], TOGETHER[1] // self.setup.topology.n))
         return most if self.by_levels and not long else 1
 
-    def fits_beside(self, first: Job) -> bool:
+    def fits_beside(self, first: "Job") -> bool:
         """Whether it can be made beside that one: gradients of both are evaluated in one call."""
         task, other, like = first.setup.task, self.setup.task, getattr(first.setup.task, "like", None)
         alike = task is other or (like is not None and bool(like(other)))

@@ -23,8 +23,6 @@ A step that mixed precision skips is no event: the optimizer is not called then.
 gradients are as many events as there are calls of `step`.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterable
 from contextlib import suppress
@@ -60,10 +58,10 @@ T = TypeVar("T")
 
 ALONE = RunSettings(agents=1, folder=Path(), program=ScriptProgram("complete"))  # without a launcher
 
-_joined: list[Member] = []
+_joined: "list[Member]" = []
 
 
-def join(algorithm: str | type[Agent] | Agent | None = None) -> Member:
+def join(algorithm: str | type[Agent] | Agent | None = None) -> "Member":
     """This process's place in a run: rank, world, graph and algorithm come from `offbeat launch`.
 
     Without a launcher the agent is alone, and trains as if offbeat were not there. `algorithm`: a name, or a
@@ -78,7 +76,7 @@ def join(algorithm: str | type[Agent] | Agent | None = None) -> Member:
     return member
 
 
-def joined() -> list[Member]:
+def joined() -> "list[Member]":
     return [*_joined]
 
 

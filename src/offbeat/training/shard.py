@@ -4,8 +4,6 @@ The order of an epoch comes from a random stream that is named by (seed, epoch) 
 each takes every world-th sample of it: the shares are disjoint, whenever each agent gets there.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -32,7 +30,7 @@ INNER = ("batch_sampler", "sampler", "loader", "base_dataloader")
 """Where a loader, or what wraps one, keeps what orders its batches, beside a data set that does."""
 
 
-def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> Shard[T]:
+def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> "Shard[T]":
     """The share of agent `rank` of `world` in a loader. Give all agents equal loaders and the same seed.
 
     What a share is depends on what orders the loader:
@@ -127,7 +125,7 @@ class Shard(Generic[T]):
     share. Without a `share` it hands out what the loader does, to the bit.
     """
 
-    def __init__(self, loader: Iterable[T], share: Indexed[T] | Strided[T] | None) -> None:
+    def __init__(self, loader: Iterable[T], share: "Indexed[T] | Strided[T] | None") -> None:
         self._loader, self._share, self.position, self.used = loader, share, Position(), False
 
     @property
@@ -153,7 +151,7 @@ class Shard(Generic[T]):
     def is_of(self, loader: object) -> bool:
         return self._loader is loader
 
-    def _hand_out(self, share: Indexed[T] | Strided[T]) -> Iterator[T]:
+    def _hand_out(self, share: "Indexed[T] | Strided[T]") -> Iterator[T]:
         if self.used and isinstance(self._loader, Iterator):
             kind = type(self._loader).__name__
             raise SettingError(f"A {kind} lasts for one epoch; for more, pass a list, a loader.")

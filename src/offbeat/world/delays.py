@@ -10,8 +10,6 @@ has more is refused unless it is said which part is meant, lest times or names a
     PATH:all      all numbers of a matrix; NaN stands for what was not measured
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass, field, replace
@@ -78,7 +76,7 @@ class Delay:
         """The mean, the overhead's included."""
         return self.mean + (float(np.frombuffer(self.overhead).mean()) if self.overhead else 0.0)
 
-    def times(self, factor: float) -> Delay:
+    def times(self, factor: float) -> "Delay":
         """The same shape with a mean `factor` times as large; the overhead stays as it is."""
         return replace(self, mean=self.mean * factor)
 

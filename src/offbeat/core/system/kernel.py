@@ -8,8 +8,6 @@ The result has the bits that torch gives on this machine: at load the function i
 not used if a single bit differs. Where it cannot be had, torch does the work and `name` says why.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -54,7 +52,7 @@ class Forms:
         longest = int((self.first[1:] - self.first[:-1]).max(initial=0))
         return (ctypes.c_void_p * longest)(), (CTYPES[dtype][0] * longest)()
 
-    def part(self, low: int, high: int) -> Forms:
+    def part(self, low: int, high: int) -> "Forms":
         return replace(self, out=self.out[low:high], first=self.first[low : high + 1])
 
 

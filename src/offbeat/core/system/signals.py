@@ -1,7 +1,5 @@
 """What ends a process: SIGTERM and SIGHUP, which keep what is done as Ctrl-C does; the end of its parent."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import select
@@ -57,7 +55,7 @@ def terminable() -> Iterator[None]:
     def terminate(number: int) -> NoReturn:
         raise Terminated(number)
 
-    def ignored(lost: sys.UnraisableHookArgs) -> None:
+    def ignored(lost: "sys.UnraisableHookArgs") -> None:
         if isinstance(lost.exc_value, KeyboardInterrupt):  # it comes again, when the finalizer is over
             number = exit_code(lost.exc_value) - 128
             threading.Timer(AGAIN, interrupt_main, (number,)).start()

@@ -4,8 +4,6 @@ A stream is named by (agent, purpose). What one purpose draws never shifts anoth
 see the same delays, losses and minibatches in the same world.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from itertools import chain, repeat
@@ -45,7 +43,7 @@ class BufferedStream(chain[Any]):
 
     __slots__ = ()
 
-    def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> BufferedStream:
+    def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> "BufferedStream":
         """From what draws so many values at once."""
         return cast(BufferedStream, cls.from_iterable(map(draw, repeat(CHUNK))))
 

@@ -4,8 +4,6 @@ As JSON it lies in the run's shared memory (`run.json`), where its agents read i
 `RunSettings.of` reads it back with checks; what earlier versions wrote is understood.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,7 +43,7 @@ class CheckpointPolicy:
     seconds: float = 0.0
 
     @staticmethod
-    def parse(text: str | int) -> CheckpointPolicy:
+    def parse(text: str | int) -> "CheckpointPolicy":
         """'500' steps, '60s', or '0': never. Raises SettingError for anything else."""
         text = str(text)
         try:
@@ -144,7 +142,7 @@ class RunSettings:
         return program | {"format": FORMAT} | plain | more
 
     @staticmethod
-    def of(record: Mapping[str, Any], path: str | Path) -> RunSettings:
+    def of(record: Mapping[str, Any], path: str | Path) -> "RunSettings":
         """Of what `record` gave, also an earlier version's, in this file; call it within `reading`. Raises
         DataError for what is newer, ValueError and others for what is no such record.
         """

@@ -2,8 +2,6 @@
 as the simulator's.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import time

@@ -4,8 +4,6 @@ In their folder `live.json` says what was asked for; it is written before anythi
 has a folder `NAME-lrRATE` (see `offbeat.experiments.live.running`).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shlex
@@ -59,7 +57,7 @@ class Series:
     runs: list[LiveRun]
 
     @staticmethod
-    def of(asked: Mapping[str, Any], how: Mapping[str, Any]) -> Series:
+    def of(asked: Mapping[str, Any], how: Mapping[str, Any]) -> "Series":
         """All runs that are asked for. Raises SettingError or DataError; nothing has run then."""
         unit, agents, seed = asked["unit"], asked["agents"], asked["seed"]
         e = {name: value for name, value in asked.items() if name not in ("algorithms", "lr", "seed", "unit")}
@@ -88,7 +86,7 @@ class Series:
     @staticmethod
     def resumed(
         out: Path | None, asked: Mapping[str, Any], how: Mapping[str, Any], given: Set[str]
-    ) -> Series:
+    ) -> "Series":
         """The runs that were asked for when those in this folder were started.
 
         Of what is `given` this time, by name, `asked` must be what was said then; `how` counts. Raises
@@ -122,7 +120,7 @@ class Series:
         except OSError as error:
             raise DiskError(f"Cannot write {path}: {error.strerror or error}.") from error
 
-    def within(self, folder: Path) -> Series:
+    def within(self, folder: Path) -> "Series":
         runs = [replace(run, settings=replace(run.settings, folder=folder / run.folder)) for run in self.runs]
         return replace(self, runs=runs)
 
@@ -138,7 +136,7 @@ class Series:
                     raise SettingError(why)
         return found
 
-    def run(self, ended: Mapping[Path, Run], screen: Screen | None) -> Outcome:
+    def run(self, ended: Mapping[Path, Run], screen: Screen | None) -> "Outcome":
         """Make the others; a signal or an error ends them and keeps what there is."""
         outcome = Outcome()
         for k, each in enumerate(self.runs):

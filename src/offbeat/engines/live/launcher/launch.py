@@ -1,7 +1,5 @@
 """The launcher: starts a process for every agent, restarts who dies, and ends the run in order."""
 
-from __future__ import annotations
-
 import math
 import os
 import signal
@@ -58,7 +56,7 @@ class Launcher:
         self.deadline = math.inf
         self.logs = [log_path(self.settings.folder, i) for i in range(n)]
 
-    def run(self, on_output: OnOutput, watch: Callable[[Launcher], None] = lambda launcher: None) -> None:
+    def run(self, on_output: OnOutput, watch: "Callable[[Launcher], None]" = lambda launcher: None) -> None:
         """From start to end; `watch` is called often. Raises RunFailed, SharedMemoryError; whatever happens,
         nothing is left in shared memory.
         """

@@ -4,8 +4,6 @@ A process that fails writes what happened into a file of the run's shared folder
 it out (`take`), so that a traceback is shown once.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import runpy
@@ -93,7 +91,7 @@ class Ending:
         head = " It last said:" if self.failure is None else ""
         return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
-    def why_final(self, before: Ending | None, returns: bool, restarts: int, allowed: int) -> str:
+    def why_final(self, before: "Ending | None", returns: bool, restarts: int, allowed: int) -> str:
         """Why there is no other life, after so many restarts; empty if there is one.
 
         Args:

@@ -8,8 +8,6 @@ overflow or a neighbour sent such a thing, takes its former value again, and not
 rule itself, which a replay follows too: `SkipNotFinite` in `offbeat.engines.handler_step`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
@@ -42,7 +40,7 @@ class Guard(SkipNotFinite):
         row: the agent's row of the board, where the updates that all its lives skipped are counted
     """
 
-    def __init__(self, me: int, policy: str = IGNORE, row: Cells | None = None) -> None:
+    def __init__(self, me: int, policy: str = IGNORE, row: "Cells | None" = None) -> None:
         self.me, self.policy, self.row, self.skipped = me, policy, row, 0
         self._last, self._in_a_row = -1, 0
 

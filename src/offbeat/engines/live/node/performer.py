@@ -1,7 +1,5 @@
 """The live node's `Engine`: vectors are evaluated in shared memory, all is logged, and only then seen."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import time
@@ -62,7 +60,7 @@ class Placed:
     to: tuple[int, ...]  # nobody in particular if only the model is shown
 
     @staticmethod
-    def of(register: Register, message: Message, to: tuple[int, ...]) -> Placed:
+    def of(register: Register, message: Message, to: tuple[int, ...]) -> "Placed":
         """Have the vectors of a message evaluated in the slot; what moves on with a register is copied."""
         given = vectors(message)
         placed = register.begin([pin(v) if v.late else v for v in given.values()])

@@ -9,8 +9,6 @@ Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnation
 An agent that comes back starts with new files, so nothing of its former life can be mistaken for news.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,7 +33,7 @@ class Bound(Vector):
 
     __slots__ = ("reader",)
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: "Reader") -> None:
         super().__init__()
         self.reader, self.late = reader, True
 
@@ -58,7 +56,7 @@ class Reader:
 
     source: int
     register: Register
-    transport: Transport
+    transport: "Transport"
     delivered: int = 0
     bound: int = 0
     tag: Tag = field(default_factory=Tag)

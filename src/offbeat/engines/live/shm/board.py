@@ -10,8 +10,6 @@ One file of 8-byte words in shared memory:
 A *bell* is a named pipe: whoever waits for something waits for his bell, and is woken by one byte.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Sequence
@@ -91,7 +89,7 @@ class Board:
         return self._rows[which : self.n * ROW : ROW]
 
     @staticmethod
-    def create(path: Path, n: int) -> Board:
+    def create(path: Path, n: int) -> "Board":
         """A board for n agents, none of which belongs to the run yet."""
         head = np.array([MAGIC, n, Order.WAIT, 0, 0], dtype=np.int64).tobytes()
         board = Board(run_folder.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
@@ -99,7 +97,7 @@ class Board:
         return board
 
     @staticmethod
-    def attach(path: Path) -> Board:
+    def attach(path: Path) -> "Board":
         """Map the launcher's board. Raises SharedMemoryError if there is none."""
         mapped = run_folder.attach(path, MAGIC, "the board of a run")
         with reading(path, "the board of a run"):

@@ -7,8 +7,6 @@ with its sender (`put` says so), who is never blocked.
     message   length of all that follows, length of the layout, layout, (aligned) words, (aligned) vectors
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import Any
@@ -39,13 +37,13 @@ class Mailbox:
         self.capacity = len(self._ring)
 
     @staticmethod
-    def create(path: Path, capacity: int) -> Mailbox:
+    def create(path: Path, capacity: int) -> "Mailbox":
         """An empty queue for this many bytes. Raises SharedMemoryError where it does not fit."""
         capacity = aligned(capacity)
         return Mailbox(run_folder.create(path, START + capacity, HEAD.pack(MAGIC, capacity, 0, 0, 0)))
 
     @staticmethod
-    def attach(path: Path) -> Mailbox:
+    def attach(path: Path) -> "Mailbox":
         mapped = run_folder.attach(path, MAGIC, "a mailbox")
         if HEAD.unpack_from(mapped)[1] != len(mapped) - START:
             raise run_folder.not_ours(path, "a mailbox")

@@ -7,8 +7,6 @@ is still 2 v: if it is not, the writer has lapped it, and the reader starts agai
 writer that dies half-way leaves only its own slot odd; `newest` still names a whole version.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 import weakref
@@ -44,14 +42,14 @@ class Register:
         self._tenants: list[list[weakref.ref[Vector]]] = [[] for _ in range(SLOTS)]
 
     @staticmethod
-    def create(path: Path, layout: Layout, to: Sequence[int] = ()) -> Register:
+    def create(path: Path, layout: Layout, to: Sequence[int] = ()) -> "Register":
         """A new register, nothing published yet. Raises SharedMemoryError where it does not fit."""
         text = json.dumps([*to]).encode() + b"\n" + layout.text
         size = aligned(HEAD.size + len(text)) + SLOTS * sum(_slot(layout))
         return Register(run_folder.create(path, size, HEAD.pack(MAGIC, len(text), 0) + text), text)
 
     @staticmethod
-    def attach(path: Path) -> Register:
+    def attach(path: Path) -> "Register":
         mapped = run_folder.attach(path, MAGIC, "a register")
         with reading(path, "a register of a run"):
             _, length, _ = HEAD.unpack_from(mapped)

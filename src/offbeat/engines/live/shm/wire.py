@@ -10,8 +10,6 @@ they are; it travels as JSON. The body is words of 8 bytes, then the bytes of th
 No code is loaded from what another process wrote: a message type is looked up among those that are there.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 import sys
@@ -49,7 +47,7 @@ class Tag(NamedTuple):
     end: float = -1.0
 
     @staticmethod
-    def of(words: Words) -> Tag:
+    def of(words: Words) -> "Tag":
         return Tag(*words[: len(Tag._fields)])
 
 
@@ -65,7 +63,7 @@ class Layout:
     vectors: tuple[tuple[str, Shape], ...]  # field -> its shape
 
     @staticmethod
-    def of(message: Message) -> Layout:
+    def of(message: Message) -> "Layout":
         """Of this message, whose vectors have values. Raises SharedMemoryError for other fields."""
         type_ = type(message)
         numbers: list[tuple[str, str]] = []

@@ -10,8 +10,6 @@ Several runs, of other seeds or learning rates, are made side by side: a disjoin
 wider. What a run computes does not depend on what lies beside it: rows of a call do not depend on each other.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -43,7 +41,7 @@ NARROW = 16
 class Levels:
     """Runs side by side, all of the same task but for its minibatches, from the same initial model."""
 
-    def __init__(self, runs: Sequence[ScheduledRun], task: Task, initial: Parts) -> None:
+    def __init__(self, runs: "Sequence[ScheduledRun]", task: Task, initial: Parts) -> None:
         self.task, self.runs = task, runs
         for number, each in enumerate(runs):
             each.levels, each.number = self, number
