@@ -11,7 +11,7 @@ from offbeat import SGD, Agent, Delay, Quadratic, Vector, World
 from offbeat.algorithms import find
 from offbeat.core.agent import Effect
 from offbeat.core.rules import Rule
-from offbeat.core.system.streams import BufferedStream, Purpose, stream
+from offbeat.core.system.streams import BufferedStream, Purpose
 from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
@@ -92,4 +92,4 @@ def vector(sim: Simulator, i: int, name: str) -> np.ndarray:
 
 def minibatches(task: Task, seed: int, i: int) -> BufferedStream:
     """The minibatches that agent i meets, one at a time."""
-    return BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i)))
+    return BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i)

@@ -13,7 +13,7 @@ from offbeat.core.errors import DataError
 from offbeat.core.rules import SGD
 from offbeat.core.system import devices
 from offbeat.core.system.reading import json_in, reading
-from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.guard import SKIP
 from offbeat.engines.live.node.log import damage
@@ -87,7 +87,7 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
 
 def _gradients(task: Task, seed: int) -> Gradient:
     """(agent, number of the minibatch, model) -> gradient."""
-    draw = [BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(task.agents)]
+    draw = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(task.agents)]
     drawn: list[list[np.ndarray]] = [[] for _ in draw]
 
     def gradient(i: int, k: int, x: Vector) -> Vector:

@@ -38,13 +38,16 @@ def uniform(rng: np.random.Generator, count: int) -> list[float]:
     return drawn
 
 
+Draw = Callable[[np.random.Generator, int], Iterable[Any]]  # so many values at once
+
+
 class BufferedStream(chain[Any]):
     """The values of one random stream, one at a call; drawn in chunks, as a generator's calls are slow."""
 
     __slots__ = ()
 
-    def __new__(cls, draw: Callable[[int], Iterable[Any]]) -> "BufferedStream":
-        """From what draws so many values at once."""
-        return cast(BufferedStream, cls.from_iterable(map(draw, repeat(CHUNK))))
+    def __new__(cls, draw: Draw, seed: int, purpose: Purpose, agent: int, life: int = 0) -> "BufferedStream":
+        rng = stream(seed, purpose, agent, life)
+        return cast(BufferedStream, cls.from_iterable(map(draw, repeat(rng), repeat(CHUNK))))
 
     __call__ = chain.__next__

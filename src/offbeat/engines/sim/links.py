@@ -2,10 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import partial
 
 from offbeat.core.agent import Message, Publish
-from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
+from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Scope
 from offbeat.engines.outbox import LateBound, Medium, Outbox, Register, Transmission, vectors
 from offbeat.engines.recorder import Recorder
@@ -28,11 +27,9 @@ class Links:
         # of every reader: the newest versions that it has not read, and what it holds of those it has read
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
         self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
-        self._time = [
-            BufferedStream(partial(world.communication_delay(i).draw, stream(seed, Purpose.COMMUNICATION, i)))
-            for i in agents
-        ]
-        self._lost = [BufferedStream(partial(uniform, stream(seed, Purpose.LOSS, i))) for i in agents]
+        delays = [world.communication_delay(i) for i in agents]
+        self._time = [BufferedStream(delays[i].draw, seed, Purpose.COMMUNICATION, i) for i in agents]
+        self._lost = [BufferedStream(uniform, seed, Purpose.LOSS, i) for i in agents]
 
     def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         """Send something, or have it wait for the sender's link."""

@@ -6,7 +6,7 @@ from functools import partial
 from offbeat.core.agent import Agent, Effect, Message
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
-from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
+from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
 from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed
@@ -45,13 +45,9 @@ class Simulator(Engine):
         mail = partial(self._deliver, events.MailReceived)
         self.links = Links(world, size, self.heap, self.recorder, self.scope, mail)
         self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
-        self._compute_time = [
-            BufferedStream(partial(world.compute_delay(i).draw, stream(seed, Purpose.COMPUTE, i)))
-            for i in range(n)
-        ]
-        self._minibatch = [
-            BufferedStream(partial(task.draw, i, stream(seed, Purpose.DATA, i))) for i in range(n)
-        ]
+        delays = [world.compute_delay(i) for i in range(n)]
+        self._compute_time = [BufferedStream(delays[i].draw, seed, Purpose.COMPUTE, i) for i in range(n)]
+        self._minibatch = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(n)]
         with self.scope:
             agents = [self._joined(i, Vector(initial)) for i in range(n)]
         self.actors = [Actor(agent, self, self.recorder.event, None) for agent in agents]

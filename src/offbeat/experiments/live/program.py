@@ -52,9 +52,8 @@ def _train(
         step = newest(context.checkpoints, s.agents, together="return" not in find(s.algorithm).tolerates)
         state = None if step is None else checkpoints.load(step)
     asked = context.asked() if state is None else state["asked"] - 1
-    minibatch = BufferedStream(partial(task.draw, me, stream(setup.seed, Purpose.DATA, me)))
-    draw_time = setup.world.compute_delay(me).draw
-    compute_time = BufferedStream(partial(draw_time, stream(setup.seed, Purpose.COMPUTE, me)))
+    minibatch = BufferedStream(partial(task.draw, me), setup.seed, Purpose.DATA, me)
+    compute_time = BufferedStream(setup.world.compute_delay(me).draw, setup.seed, Purpose.COMPUTE, me)
     for _ in range(asked):
         minibatch(), compute_time()
     faults = context.faults()

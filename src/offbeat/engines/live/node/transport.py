@@ -11,12 +11,11 @@ An agent that comes back starts with new files, so nothing of its former life ca
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from offbeat.core.agent import Message, Publish
 from offbeat.core.system.signals import readable
-from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
+from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
 from offbeat.engines.live.shm.mail import Mailbox
@@ -104,11 +103,10 @@ class Link:
     current: Transmission | None = None
 
     def __post_init__(self) -> None:
-        world, life = self.world, self.incarnation - 1
-        times = stream(world.seed, Purpose.COMMUNICATION, self.me, life)
-        losses = stream(world.seed, Purpose.LOSS, self.me, life)
-        self.send_time = BufferedStream(partial(world.communication_delay(self.me).draw, times))
-        self.lost = BufferedStream(partial(uniform, losses))
+        seed, me, life = self.world.seed, self.me, self.incarnation - 1
+        delay = self.world.communication_delay(me)
+        self.send_time = BufferedStream(delay.draw, seed, Purpose.COMMUNICATION, me, life)
+        self.lost = BufferedStream(uniform, seed, Purpose.LOSS, me, life)
 
     def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
         """What has arrived by now, and at whom; whatever waits next is on its way then."""

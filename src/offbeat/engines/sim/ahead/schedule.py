@@ -11,13 +11,12 @@ instants, the order of handlers is the simulator's to say, and there is no timet
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import numpy as np
 
 from offbeat.core.agent import View
-from offbeat.core.system.streams import BufferedStream, Purpose, stream, uniform
+from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
 from offbeat.world.world import World
 
@@ -156,7 +155,7 @@ class Schedule:
             if purpose is not Purpose.LOSS:
                 computes = purpose is Purpose.COMPUTE
                 draw = (world.compute_delay(i) if computes else world.communication_delay(i)).draw
-            supply = BufferedStream(partial(draw, stream(world.seed, purpose, i)))
+            supply = BufferedStream(draw, world.seed, purpose, i)
             if self._more:
                 self._supplies[purpose, i] = supply
         return supply
