@@ -179,7 +179,7 @@ def test_the_pool_holds_what_lives_and_one_window() -> None:
         update_form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)
     ]
     draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
-    side = levels.ScheduledRun(Schedule(views, p.world, 4), [p.until], forms, draws)
+    side = levels.ScheduledRun(Schedule(views, p.world, 4), [p.until], forms, draws, True)
     made = levels.Levels([side], p.task, (start,))
     made.run(p.until)
     assert len(side.table.time) > 3000

@@ -68,7 +68,6 @@ class Outputs:
             self._tried("print", lambda: self.out.print(draw(self.out.width)))
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line as long as it is."""
         if not self.quiet:
             self._tried("print", lambda: self.out.print(Text(text, style), soft_wrap=True))
 

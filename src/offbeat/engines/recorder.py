@@ -74,11 +74,9 @@ class Recorder:
         return self.summary
 
     def clear(self) -> None:
-        """Give up the rows."""
         for rows in self.tables:
             rows.packed.clear()
 
     def trace(self) -> Trace:
-        """The rows that there are."""
         tables = (np.frombuffer(bytes(rows.packed), rows.dtype).copy() for rows in self.tables)
         return Trace(self.agents, tuple(self.kinds), *tables)

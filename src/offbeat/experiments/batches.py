@@ -88,6 +88,8 @@ def how_many_workers(
 Sent = tuple[Run, list[np.ndarray]]
 """A worker's run without its models, and these as arrays: tensors would come through small shared memory."""
 
+NewRule = Callable[[float], Rule]  # from a learning rate
+
 
 class Maker:
     """How this process makes batches of one experiment, and follows those that workers make.
@@ -100,11 +102,10 @@ class Maker:
     scheduler: Scheduler[PlannedRun, Run | Sent]
 
     def __init__(
-        self, e: Experiment, setups: Sequence[Setup], rule: Callable[[float], Rule], check: bool,
-        on_progress: Progress, workers: int,
-    ) -> None:  # fmt: skip
+        self, e: Experiment, setups: list[Setup], rule: NewRule, check: bool, progress: Progress, workers: int
+    ) -> None:
         self.known, self.others = {setup.seed: setup for setup in setups}, lru_cache(partial(prepare, e))
-        self.how, self.on_progress = (e.executor, rule, check), on_progress
+        self.how, self.on_progress = (e.executor, rule, check), progress
         self.pool = Processes(workers) if workers else None
 
     def make(self, batch: Batch[PlannedRun]) -> Iterator[Run]:

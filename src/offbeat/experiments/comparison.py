@@ -32,6 +32,9 @@ TRACES = 0.5  # the share of the free memory that runs may take with traces that
 
 MOST_SEEDS = 10_000
 
+OnRun = Callable[[Run], Run]
+OnNotice = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -90,8 +93,8 @@ class Plan:
         on_progress: Progress | None = None,
         keep_traces: bool = False,
         workers: int = 1,
-        on_run: Callable[[Run], Run] = lambda run: run,
-        on_notice: Callable[[str], None] = lambda text: None,
+        on_run: OnRun = lambda run: run,
+        on_notice: OnNotice = lambda text: None,
     ) -> Iterator[Run]:
         """Make the runs; they come in the order of the plan.
 
@@ -119,9 +122,8 @@ class Plan:
         return self._made(others, keep_traces, on_progress or (lambda *_: None), on_run, on_notice)
 
     def _made(
-        self, workers: int, keep_traces: bool, on_progress: Progress, on_run: Callable[[Run], Run],
-        on_notice: Callable[[str], None],
-    ) -> Iterator[Run]:  # fmt: skip
+        self, workers: int, keep_traces: bool, on_progress: Progress, on_run: OnRun, on_notice: OnNotice
+    ) -> Iterator[Run]:
         done, lost = dict[tuple[int, int], Run](), list[str]()
         searches = [Search(self.tune, self._grid(spec), self._tuning_seeds()) for spec in self.specs]
         maker = Maker(self.experiment, self.setups, self.rule, self.check, on_progress, workers)

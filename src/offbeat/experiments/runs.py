@@ -250,9 +250,16 @@ def _distances(models: Tensor, middle: Tensor) -> Tensor:
 
 
 def run_of(
-    setup: Setup, spec: Algorithm, lr: float, curve: Curve, models: Parts, traced: Trace | TraceSummary,
-    counts: tuple[int, int, float], asked: Mapping[str, Any], **rest: Any,
-) -> Run:  # fmt: skip
+    setup: Setup,
+    spec: Algorithm,
+    lr: float,
+    curve: Curve,
+    models: Parts,
+    traced: Trace | TraceSummary,
+    counts: tuple[int, int, float],
+    asked: Mapping[str, Any],
+    **rest: Any,
+) -> Run:
     """What came out of a run, simulated or live.
 
     Args:

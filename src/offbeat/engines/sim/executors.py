@@ -51,7 +51,6 @@ class Executor:
 
 
 def evaluate(task: Task, agent: int, x: Vector, sample: np.ndarray) -> Vector:
-    """One gradient."""
     return Vector(tuple(g[0] for g in _gradients(task, {agent: (x.parts, sample)})))
 
 

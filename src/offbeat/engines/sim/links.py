@@ -11,14 +11,15 @@ from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.heap import DELIVERY, Heap
 from offbeat.world.world import World
 
+Deliver = Callable[[int, Transmission, Message], None]  # mail, to its receiver
+
 
 class Links:
     """All agents' outboxes and registers."""
 
     def __init__(
-        self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope,
-        deliver: Callable[[int, Transmission, Message], None],
-    ) -> None:  # fmt: skip
+        self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope, deliver: Deliver
+    ) -> None:
         agents, seed = range(len(heap.incarnation)), world.seed
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
         self.model_bytes, self.loss = model_bytes, world.loss

@@ -58,9 +58,16 @@ class Replay(Engine):
     blames = ContractError
 
     def __init__(
-        self, trace: Trace, topology: Topology, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule],
-        rng: Callable[[int, int], Random], initial: Parts, gradient: Gradient, skips: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        trace: Trace,
+        topology: Topology,
+        new_agent: Callable[[], Agent],
+        new_rule: Callable[[], Rule],
+        rng: Callable[[int, int], Random],
+        initial: Parts,
+        gradient: Gradient,
+        skips: bool = False,
+    ) -> None:
         self.trace, self.topology, self.rng, self.gradient = trace, topology, rng, gradient
         self.new_agent, self.new_rule, self.guard = new_agent, new_rule, SkipNotFinite() if skips else None
         self.recorder, self.scope = Recorder(topology.n), Scope()

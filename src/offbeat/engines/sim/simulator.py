@@ -30,10 +30,17 @@ class Simulator(Engine):
     blames = Exception
 
     def __init__(
-        self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], topology: Topology, task: Task,
-        world: World, executor: Executor, returns: bool = True, checker: Checker | None = None,
+        self,
+        new_agent: Callable[[], Agent],
+        new_rule: Callable[[], Rule],
+        topology: Topology,
+        task: Task,
+        world: World,
+        executor: Executor,
+        returns: bool = True,
+        checker: Checker | None = None,
         keep_trace: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         n, seed = topology.n, world.seed
         world.check(n)
         self.topology, self.task, self.world, self.executor = topology, task, world, executor

@@ -27,7 +27,7 @@ from offbeat.engines.sim.executors import WIDEST
 from offbeat.engines.trace import Trace, TraceSummary, joined
 from offbeat.tasks.task import Task
 
-Draw = Callable[[int], np.ndarray]
+Draws = Sequence[Callable[[int], np.ndarray]]
 
 WINDOW = 384, 2048
 """Writes that are levelled at a time, and rows of the pool for them: one an agent, but within these."""
@@ -186,10 +186,9 @@ class ScheduledRun:
     number: int  # of the runs there
 
     def __init__(
-        self, schedule: Schedule, ends: Sequence[float], forms: Sequence[UpdateForm], draws: Sequence[Draw],
-        keep_trace: bool = True,
-    ) -> None:  # fmt: skip
-        self.forms, self.draws, self._keep_trace = forms, draws, keep_trace
+        self, schedule: Schedule, ends: Sequence[float], forms: Sequence[UpdateForm], draws: Draws, keep: bool
+    ) -> None:
+        self.forms, self.draws, self._keep_trace = forms, draws, keep
         self._schedule, self._ends, self.now = schedule, [*ends], 0.0
         self._writes = self._messages = 0  # in the segments before
         self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
@@ -250,7 +249,7 @@ class ScheduledRun:
 class _Samples:
     """The minibatches of all writes, drawn for a block of them at a time, agent by agent."""
 
-    def __init__(self, draws: Sequence[Draw]) -> None:
+    def __init__(self, draws: Draws) -> None:
         self._draws, self._size = draws, max(BLOCK[0], BLOCK[1] * len(draws))
         self._left: list[list[np.ndarray]] = [[] for _ in draws]
 
