@@ -114,7 +114,7 @@ REFUSED = [
     ("--tune-by loss", "'tune_by' says how learning rates are tuned, and none is"),
     ("--lr rfast=", "Cannot read --lr rfast="),
     ("--lr rfast=0", "got 0.0 for rfast"),
-    ("--lr rfast=0.1,0.2", "one algorithm several; expected one"),
+    ("--lr rfast=0.1,0.2", "one algorithm several rates; expected"),
     ("--lr rfast=0.1 --lr rfast=0.2", "twice for rfast"),
     ("--lr rfast=0.1 --lr 'rfast =0.2'", "twice for rfast"),
     ("--lr rfst=0.1", "Did you mean 'rfast'?"),

@@ -112,6 +112,6 @@ def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
             continue
         rates = numbers(float, value, f"--lr {text}", "0.01, or 0.01,0.03, or tuned, or rfast=0.05")
         if separator and len(rates) != 1:
-            raise SettingError(f"--lr {text} gives one algorithm several; expected one, as in rfast=0.05.")
+            raise SettingError(f"--lr {text} gives one algorithm several rates; expected rfast=0.05.")
         lrs[name] = rates[0] if separator else rates
     return lrs

@@ -150,10 +150,12 @@ def _straggler(e: Experiment, n: int, topology: Topology) -> int:
     """The slow agent of the case; 0 where it has none."""
     if e.case not in STRAGGLER_CASES:
         if e.straggler is not None:
-            raise SettingError(f"A straggler was named, but there is none in case '{e.case}'.")
+            cases = ", ".join(STRAGGLER_CASES)
+            raise SettingError(f"A straggler was named; there is none in case '{e.case}', but in {cases}.")
         return 0
     if e.straggler is None and n * topology.n * topology.degree > LONG:
-        raise SettingError(f"The centre of {n:,} agents would take hours; expected --straggler, the slow.")
+        hours = f"Finding the centre of a graph of {n:,} agents would take hours"
+        raise SettingError(f"{hours}; expected --straggler, the slow agent.")
     straggler = topology.centre if e.straggler is None else e.straggler
     if not 0 <= straggler < n:
         agents = f"with {n} agents they are 0 to {n - 1}"

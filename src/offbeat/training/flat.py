@@ -270,7 +270,7 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
             what = f"{min(kinds)}, which averages on its own"
             raise SettingError(f"The module '{name}' is {what}; expected a plain one.")
         if getattr(m, "sparse", False) is True and any(p.requires_grad for p in m.parameters(recurse=False)):
-            raise SettingError(f"The module '{name}' has sparse gradients, not to share: set sparse=False.")
+            raise SettingError(f"The module '{name}' has sparse gradients, never shared: set sparse=False.")
     owner: dict[tuple[torch.device, int], str] = {}
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
@@ -280,7 +280,7 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
             got = f"a {type(p.data).__name__} of {p.dtype}, {p.layout}, on {p.device}"
             raise SettingError(f"The parameter '{name}' is {got}; expected a plain dense real one.")
         if plain and p.numel() and (twin := owner.setdefault((p.device, p.data_ptr()), name)) != name:
-            raise SettingError(f"'{twin}' and '{name}' share memory as two; tie them as one: a.w = b.w.")
+            raise SettingError(f"'{twin}' and '{name}' share memory, untied; tie them as one: a.w = b.w.")
     if trained := {name: p for name, p in model.named_parameters() if p.requires_grad}:
         return trained
     raise SettingError("The model has no trainable parameters; expected some with requires_grad.")

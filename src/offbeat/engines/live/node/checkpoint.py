@@ -77,7 +77,7 @@ def begin(folder: Path, step: int, about: About, state: object, usual: Set[str] 
     tree, tensors = encode(state)
     if usual is not None and (wrong := set(not_finite(tensors)) - usual):
         raise NotFinite(
-            f"{min(wrong)} is not finite, so {folder / step_name(step)} is not written; others stay."
+            f"{min(wrong)} is not finite, so {folder / step_name(step)} is not written; older ones stay."
         )
     # The widest numbers first, so that every tensor begins at a multiple of the size of its own.
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))
