@@ -270,7 +270,7 @@ def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
             what = f"{min(kinds)}, which averages on its own"
             raise SettingError(f"The module '{name}' is {what}; expected a plain one.")
         if getattr(m, "sparse", False) is True and any(p.requires_grad for p in m.parameters(recurse=False)):
-            raise SettingError(f"The module '{name}' has sparse gradients, never shared: set sparse=False.")
+            raise SettingError(f"'{name}' has sparse gradients, which cannot be shared: set sparse=False.")
     owner: dict[tuple[torch.device, int], str] = {}
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
