@@ -82,8 +82,8 @@ class Tuning:
 
     by: str  # the criterion: "loss", "target" or "final"
     level: float | None  # the loss that stopped the clock, where the criterion is "loss"
-    grid: tuple[float, ...]  # the steps that were asked for; R-FAST tried n times these
-    seeds: tuple[int, ...]  # those of the worlds in which steps were tried
+    grid: tuple[float, ...]  # what was asked for; R-FAST tried n times these
+    seeds: tuple[int, ...]  # those of the worlds in which they were tried
     steps: dict[float, Tried]  # every learning rate that was tried, and what it gave
 
     def record(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks.task import Task
 
-RESULTS = 4  # part of every key; grows when the same settings give other results, or a row has other columns
+GENERATION = 4  # part of every key; grows when the same settings give other results, or a row has other columns
 LARGEST = 10_000_000  # bytes of a TOML file
 
 MOST_POINTS = 100_000
@@ -216,6 +216,6 @@ def _point(setup: Setup, draft: _Draft) -> Point:
     settings |= {"algorithm": algorithm, "lr": lr, "seed": draft.seed}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
     measured = {name: hashlib.sha256(d.values).hexdigest() for name, d in delays.items() if d.values}
-    keyed = {"results": RESULTS, "settings": settings, "measured": measured}
+    keyed = {"results": GENERATION, "settings": settings, "measured": measured}
     key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return Point(draft.experiment, algorithm, lr, draft.seed, draft.named, settings, key)
