@@ -3,7 +3,7 @@
     OffbeatError
     |-- SettingError     what was asked for makes no sense; nothing has run     (exit code 2)
     |-- DataError        a data file is missing, truncated or corrupt           (exit code 2)
-    |-- ContractError    an algorithm broke a promise of `offbeat.core.agent`        (exit code 1)
+    |-- ContractError    an algorithm broke a promise of its contract           (exit code 1)
     |-- DiskError        a log, trace or checkpoint cannot be written           (exit code 74)
     `-- SharedMemoryError, BrokenViews, KernelError, ExportError, RunFailed of live runs: in their files
 

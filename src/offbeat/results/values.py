@@ -154,7 +154,7 @@ MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler")
 
 @dataclass(frozen=True)
 class ComparisonValues:
-    """Several runs of the same experiment: algorithms, seeds, steps.
+    """Several runs of the same experiment: algorithms, seeds, learning rates.
 
     Attributes:
         interrupted: some runs of the plan were not made
