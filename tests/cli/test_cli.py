@@ -535,8 +535,8 @@ def test_a_folder_that_is_gone_at_the_end_costs_no_table(call: Call, monkeypatch
 
 def test_advice_can_be_followed(call: Call) -> None:
     """One algorithm cannot be given several: that is not the answer to a second one."""
-    assert "several steps" not in call(*QUICK, "--lr", "rfast=0.1", "--lr", "rfast=0.2").refused().err
-    assert "several steps" in call(*QUICK, "--lr", "0.1", "--lr", "0.2").refused().err
+    assert "several with commas" not in call(*QUICK, "--lr", "rfast=0.1", "--lr", "rfast=0.2").refused().err
+    assert "several with commas" in call(*QUICK, "--lr", "0.1", "--lr", "0.2").refused().err
 
 
 def test_where_traces_do_not_fit_the_runs_go_on_without(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
         name, separator, value = text.rpartition("=")
         name = name.strip().lower()
         if name in lrs:
-            advice = "expected one." if name else "give several steps with commas between."
+            advice = "expected one." if name else "give several with commas between."
             raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
         if value == "tuned" and not separator:
             lrs[name] = value

@@ -44,7 +44,7 @@ def sweep(
       algorithm = \["adsgd", "dsgd:after", "rfast"]
       seed = \[0, 1, 2]
       lr = \[0.01, 0.03]             # as --lr: rfast's times n
-      \[lr]                          # as --lr rfast=0.05: its own step
+      \[lr]                          # as --lr rfast=0.05: its own
       rfast = 0.05                  # or several: \[0.05, 0.1]
 
     All runs are checked before the first starts. A path is relative to the folder in which you give the
