@@ -476,6 +476,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     program = ExperimentProgram(experiment, 0.05)
     settings = RunSettings(agents=2, folder=tmp_path, program=program, unit=0.02)
     metrics, err, out = Metrics(tmp_path), io.StringIO(), io.StringIO()
+    files = len([*Path("/proc/self/fd").iterdir()])
     with Screen(Console(file=err), Console(file=out)) as screen:
 
         def watch(launcher: Launcher) -> None:
@@ -485,6 +486,8 @@ def test_a_real_run(tmp_path: Path) -> None:
         launcher = Launcher(settings, ["-m", "offbeat.experiments.live.program"])
         launcher.run(lambda agent, line: screen.print(f"[{agent}] {line}"), watch)
     metrics.close()
+    left = len([*Path("/proc/self/fd").iterdir()]) - files
+    assert left <= 1, "a series of runs must not use them up; the board is the launcher's as long as it lives"
     assert metrics.error == out.getvalue() == ""
     assert all(" steps" in line for line in err.getvalue().splitlines())
     got = lines(tmp_path)

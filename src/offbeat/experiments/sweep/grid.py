@@ -21,7 +21,7 @@ from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks.task import Task
 
-GENERATION = 4  # part of every key; grows when the same settings give other results, or a row has other columns
+GENERATION = 4  # part of every key; grows when settings give other results, or rows have other columns
 LARGEST = 10_000_000  # bytes of a TOML file
 
 MOST_POINTS = 100_000

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from offbeat.core.errors import OffbeatError
@@ -67,10 +67,12 @@ class Launcher:
         room = make_run_folder(settings.record())
         self.shared = room.path
         try:
-            with closing(Present([self.shared, settings.folder], self.logs)) as self.present:
+            with ExitStack() as kept:
+                self.present = kept.enter_context(closing(Present([self.shared, settings.folder], self.logs)))
                 self.board = Board.create(self.shared / "board", n)
-                self.bells = [Bell(self.shared, i) for i in range(n)]
-                self.children = Children(Bell(self.shared, LAUNCHER).handle, on_output)
+                bells = [Bell(self.shared, i) for i in (*range(n), LAUNCHER)]
+                *self.bells, mine = [kept.enter_context(closing(bell)) for bell in bells]
+                self.children = Children(mine.handle, on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:
                         self._run()
