@@ -141,6 +141,14 @@ def test_compare_in_python_takes_workers(shared: list[PlannedRun]) -> None:
         offbeat.compare(workers=1.5, **QUICK)  # type: ignore[arg-type]
 
 
+def test_crashes_may_be_a_list(shared: list[PlannedRun]) -> None:
+    """As the command line has them; what goes to a worker is looked up by its settings there."""
+    crashes = {"crash": ["agent 3 at 10 until 20"]} | QUICK
+    result = offbeat.compare(["adsgd", "rfast"], workers=2, **crashes)
+    assert shared
+    same([*result.runs], [*offbeat.compare(["adsgd", "rfast"], **crashes).runs])
+
+
 def test_what_is_told_of_a_run_is_told_once(shared: list[PlannedRun]) -> None:
     ends, ended = list[str](), list[Run]()
 

@@ -22,7 +22,7 @@ from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.memory import check_run, held, needed, refuse_too_many
 from offbeat.experiments.runs import Job
 from offbeat.experiments.scheduler import Batch, Scheduler, WorkerKilled
-from offbeat.experiments.setup import Setup, check_algorithm, prepare
+from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare
 from offbeat.experiments.tuning import AWAY, LearningRates, Search, TuneSettings, rates_of, tune_settings
 from offbeat.experiments.workers import wanted
 from offbeat.results.run import Comparison, Run
@@ -240,7 +240,7 @@ def plan(
     for name in settings:
         if name not in known:
             raise unknown("setting", name, [*known, *declared(Selection), "rule"])
-    e = Experiment(**settings)
+    e = checked(Experiment(**settings))
     setups = [prepare(e, seed)]
     refuse_too_many(setups[0], len(specs) * seeds, seeds)
     if not isinstance(e.task, str):

@@ -57,12 +57,17 @@ class Setup:
         return sum(self.until / self.world.compute_delay(i).expected for i in range(self.topology.n))
 
 
+def checked(e: Experiment) -> Experiment:
+    """Every setting as its declaration has it, so that experiments by name can be looked up. SettingError."""
+    return replace(e, **{name: each.checked(getattr(e, name)) for name, each in declared(Experiment).items()})
+
+
 def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """Check an experiment and build what it needs. Raises SettingError or DataError; nothing has run then.
 
     `built` is the task as built for another seed: enough to check many seeds quickly, not to run them.
     """
-    e = replace(e, **{name: each.checked(getattr(e, name)) for name, each in declared(Experiment).items()})
+    e = checked(e)
     device = devices.find(e.device)
     n, until, target = _agents(e), e.until, e.target
     world = _world(e, seed)
