@@ -5,7 +5,7 @@ JSON, the columns of the Parquet file and the command on the page follow from it
 `setup.prepare`'s business.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,67 +14,17 @@ from typing import Any
 import networkx as nx
 
 from offbeat.algorithms import ALGORITHMS
-from offbeat.core.errors import SettingError
-from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, Kind, declared, finite, setting, text
+from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
+from offbeat.experiments.kinds import CRASHES, DELAY, GRAPH, LR, NAMED_TASK, NAMES, NUMBERS
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
-from offbeat.world.world import CASES, Crash, World, parse_crash
+from offbeat.world.world import CASES, Crash, World
 
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
 AGENTS = 9  # how many there are when nothing says
-
-
-def _as_is(name: str, value: Any) -> Any:
-    return value
-
-
-def _task(name: str, value: Any) -> Any:
-    if not isinstance(value, str) and not hasattr(value, "gradients"):
-        raise SettingError(f"The task must be a name, or have the interface of offbeat.Task; got {value!r}.")
-    return value
-
-
-def _delay(name: str, value: Any) -> str | Delay:
-    if not isinstance(value, str | Delay):
-        raise SettingError(f"'{name}' must be text like 'gamma 0.25' or an offbeat.Delay; got {value!r}.")
-    return value
-
-
-def _spelt_delay(name: str, value: Any) -> str:
-    delay = parse(text(name, value))
-    return str(value).strip() if delay.values else str(delay)  # measured delays go by their file
-
-
-def _usual_delay(name: str, settings: Mapping[str, Any]) -> str:
-    """The default however it is spelt; measured delays are not parsed."""
-    said, default = str(settings[name]), str(declared(Experiment)[name].default)
-    measured = said.split()[0] in ("file", "empirical")
-    return said if not measured and str(parse(said)) == default else default
-
-
-def _crashes(name: str, value: Any) -> tuple[str | Crash, ...]:
-    crashes = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    for crash in crashes:
-        if not isinstance(crash, str | Crash):
-            raise SettingError(f"A crash is text like 'agent 3 at 100' or an offbeat.Crash; got {crash!r}.")
-    return crashes
-
-
-def _spelt_crashes(name: str, value: Any) -> tuple[str, ...]:
-    crashes = [value] if isinstance(value, str) else value
-    if not isinstance(crashes, list) or not all(isinstance(crash, str) for crash in crashes):
-        raise SettingError(f"'{name}' must be text like 'agent 3 at 100', or a list of such; got {value!r}.")
-    return tuple(str(parse_crash(crash)) for crash in crashes)
-
-
-NAMED_TASK = Kind(str, "string", _task, text)
-GRAPH = Kind(str, "string", _as_is, text)
-DELAY = Kind(str, "string", _delay, _spelt_delay, str)
-CRASHES = Kind(list[str], "list string", _crashes, _spelt_crashes, lambda crashes: [*map(str, crashes)], list)
-
 
 WHO = "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'."
 SKEW = "Fraction of the data that is split by sorted label, the rest uniformly."
@@ -91,6 +41,13 @@ DEVICE = (
     "Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
     "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU."
 )
+
+
+def _usual_delay(name: str, settings: Mapping[str, Any]) -> str:
+    """The default however it is spelt; measured delays are not parsed."""
+    said, default = str(settings[name]), str(declared(Experiment)[name].default)
+    measured = said.split()[0] in ("file", "empirical")
+    return said if not measured and str(parse(said)) == default else default
 
 
 def _slow(settings: Mapping[str, Any]) -> bool:
@@ -148,10 +105,6 @@ class Experiment:
     device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)
     world: World | None = None
 
-
-NAMES = Kind(str, "string", _as_is, _as_is)
-NUMBERS = Kind(str, "list float64", _as_is, _as_is)
-LR = Kind(list[str], "float64", _as_is, finite)  # kinds of what `comparison.plan` checks
 
 LRS = (
     "The learning rate: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them (repeatable)."
