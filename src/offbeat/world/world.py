@@ -1,7 +1,14 @@
 """The world of a run: how long everything takes, what is lost, who crashes. One seeded value.
 
 A sender has one server for all that it sends, first come first served; one delay is drawn for each
-transmission and all receivers of a multicast get it together. It is full duplex: receiving costs nothing.
+transmission, and receiving costs nothing (full duplex). Transmission k of agent i leaves at t, with a drawn
+delay d (its agent's slowness included) and a size s in models; receiver j gets it at
+
+    t + d s / bandwidth_ij + latency_ij
+
+and the server is free again at t + d s / min_j bandwidth_ij. A multicast is one transmission to all its
+receivers; under `unicast` each receiver has its own, one after another, in the order of the receivers.
+`fair`: the receivers' transmissions are flows that go at the same time, see `World.network`.
 """
 
 import math
@@ -10,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from offbeat.core.errors import SettingError, unknown
+from offbeat.world.changes import Byzantine, Change
 from offbeat.world.delays import Delay
+from offbeat.world.per_link import PerLink
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,15 @@ class World:
         slow_compute, slow_communication: agent -> factor on its mean
         loss: probability that one receiver misses one transmission of a register; mail is never lost
         crashes: who crashes when
+        latency: time from the end of a transmission on a link until it is there, by link
+        bandwidth: of a link: how many times as fast as the drawn delay says it carries a model, by link
+        sending: "multicast": one transmission to all receivers; "unicast": one to each, one after another
+        network: "serial": one transmission of an agent at a time; "fair": those to all receivers at a time,
+            as flows, each of the length d s with a delay of its own. Their rates are max-min fair, and found
+            anew whenever a flow begins or ends: at most bandwidth_ij each, at most 1 in all for each sender,
+            and for each receiver
+        changes: slowdowns and cuts, each for a time
+        byzantine: who sends what is wrong
 
     Raises SettingError for a factor or a probability out of range.
     """
@@ -55,13 +73,19 @@ class World:
     communication: Delay = Delay("lognormal")
     slow_compute: Mapping[int, float] = field(default_factory=dict)
     slow_communication: Mapping[int, float] = field(default_factory=dict)
-    loss: float = 0.0
+    loss: float | PerLink = 0.0
     crashes: tuple[Crash, ...] = ()
     own_compute: Mapping[int, Delay] = field(default_factory=dict)
     own_communication: Mapping[int, Delay] = field(default_factory=dict)
+    latency: float | PerLink = 0.0
+    bandwidth: float | PerLink = 1.0
+    sending: str = "multicast"
+    network: str = "serial"
+    changes: tuple[Change, ...] = ()
+    byzantine: tuple[Byzantine, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.loss < 1:
+        if isinstance(self.loss, float | int) and not 0 <= self.loss < 1:
             raise SettingError(f"The probability of loss must be in [0, 1); got {self.loss}.")
         for factor in (*self.slow_compute.values(), *self.slow_communication.values()):
             if not 1e-3 <= factor <= 1e9:
@@ -72,6 +96,10 @@ class World:
                 raise SettingError(f"{what}: the mean of its delay is {mean}; expected at least 0.001.")
         if self.seed < 0:
             raise SettingError(f"A seed must be >= 0; got {self.seed}.")
+
+    @property
+    def lossy(self) -> bool:
+        return max(self.loss.values) > 0 if isinstance(self.loss, PerLink) else self.loss > 0
 
     def check(self, n: int) -> None:
         """Raise SettingError if it speaks of agents that do not exist, or of crashes that overlap."""

@@ -200,7 +200,7 @@ class Performer:
         self._log_sent(item.start, item.end, item.message)
         if item.medium is Publish:
             assert self.transport is not None and self.link is not None
-            for receivers in [(j,) for j in to] if self.link.world.loss > 0 else [item.to]:  # each its own
+            for receivers in [(j,) for j in to] if self.link.world.lossy else [item.to]:  # each its own
                 with Scope(self.scope.linear):
                     register = self.transport.register(item.message, receivers)
                     placed = Placed.of(register, item.message, receivers)
