@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,23 @@ def test_a_crossing_is_the_first_one_and_needs_numbers_on_both_sides() -> None:
     assert (curve.crossing("accuracy", 0.05), curve.crossing("accuracy", 0.95)) == (0, None)
     assert curve.crossing("loss", 1.5) == 20
     assert curve.crossing("loss", 0.75) == pytest.approx(30 + 10 * 1.25 / 1.5)
+
+
+def test_a_curve_carries_further_metrics_beside_its_own() -> None:
+    plain = offbeat.simulate("adsgd", **QUICK)
+    assert plain.curve.names() == ["loss", "consensus"]
+    assert (plain.curve.of("time"), plain.curve.of("accuracy")) == (plain.curve.time, [])
+    with pytest.raises(SettingError, match=r"Unknown metric 'los'.*Did you mean 'loss'"):
+        plain.curve.of("los")
+    halves = [loss / 2 for loss in plain.curve.loss]
+    run = replace(plain, curve=replace(plain.curve, more={"half": halves}))
+    assert run.curve.names() == ["loss", "consensus", "half"]
+    assert run.curve.of("half") == run.record()["curve"]["half"] == halves
+    assert list(plain.record()["curve"]) == ["time", "updates", "megabytes", "loss", "accuracy", "consensus"]
+    assert list(run.to_frame()["half"]) == halves
+    assert run.curve.crossing("half", plain.curve.loss[0] / 4) == run.curve.crossing(
+        "loss", plain.curve.loss[0] / 2
+    )
 
 
 def test_runs_of_different_worlds_are_no_comparison() -> None:

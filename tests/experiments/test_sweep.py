@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tomllib
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep import running, store
-from offbeat.experiments.sweep.grid import points, read_grid
+from offbeat.experiments.sweep.grid import Point, points, read_grid
 from offbeat.experiments.sweep.running import SweepProgress, sweep
-from offbeat.experiments.sweep.store import COLUMNS, Store
+from offbeat.experiments.sweep.store import COLUMNS, Store, row_of
+from offbeat.results.run import Run
 from offbeat.tasks.task import Task
 from offbeat.world.world import CASES
 
@@ -225,9 +227,34 @@ def test_a_row_is_the_run_and_pandas_reads_it(tmp_path: Path) -> None:
         )
         assert row["final_accuracy_worst"] == run.final["accuracy_worst"]
         assert row["staleness_B"] == run.staleness.B
-        for name, values in vars(run.curve).items():
+        for name, values in run.curve.columns().items():
             assert list(row[f"curve_{name}"]) == values
     assert frame.groupby("algorithm")["lr"].first().to_dict() == {"adsgd": 0.01, "dsgd": 0.01, "rfast": 0.05}
+
+
+def test_further_metrics_are_columns_behind_the_others(tmp_path: Path) -> None:
+    grid = points({"fixed": {"task": "quadratic", "until": 5.0}, "grid": {"algorithm": ["adsgd", "dsgd"]}})
+    kept = Store(tmp_path / "a.parquet")
+    rows = [row_of(point, run_of_point(point)) for point in grid]
+    run = run_of_point(grid[1])
+    halves = [loss / 2 for loss in run.curve.loss]
+    final = run.final | {"half": halves[-1]}
+    with kept.locked():
+        kept.write(grid[0].key, rows[0])
+        kept.write_table(grid)
+        plain = pandas.read_parquet(kept.out)
+        more = replace(run, curve=replace(run.curve, more={"half": halves}), final=final)
+        kept.write(grid[1].key, row_of(grid[1], more))
+        assert kept.write_table(grid) == 2
+    frame = pandas.read_parquet(kept.out)
+    assert list(plain.columns) == list(COLUMNS)
+    assert list(frame.columns) == [*COLUMNS, "final_half", "curve_half"]
+    assert list(frame["curve_half"][1]) == halves and frame["final_half"][1] == halves[-1]
+    assert frame["curve_half"][0] is None and pandas.isna(frame["final_half"][0])
+
+
+def run_of_point(point: Point) -> Run:
+    return run_one(Job(prepare(point.experiment, point.seed), find(point.algorithm), point.lr))
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path) -> None:

@@ -277,6 +277,7 @@ def run_of(
         "accuracy_mean": None if own is None else float(own.mean()),
         "accuracy_worst": None if own is None else float(own.min()),
         "loss_worst": float(task.losses(models).max()) if own is None else None,
+        **{name: values[-1] for name, values in curve.more.items()},
     }
     models = tuple(part.cpu() for part in models)
     named: dict[str, Any] = {"algorithm": spec.name, "lr": lr, "seed": setup.seed}

@@ -83,10 +83,10 @@ def summary(runs: Sequence[RunValues], x: str, y: str) -> Summary:
     """The curves of the runs as one: over time they share their grid, else they are interpolated."""
     pairs = []
     for run in runs:
-        values = np.array(getattr(run.curve, y), dtype=float)
+        values = np.array(run.curve.of(y), dtype=float)
         kept = np.isfinite(values) & np.isfinite(run.curve.loss)
         count = len(kept) if kept.all() else int(np.argmin(kept))
-        pairs.append((np.array(getattr(run.curve, x)[:count], dtype=float), values[:count]))
+        pairs.append((np.array(run.curve.of(x)[:count], dtype=float), values[:count]))
     count = min(len(along) for along, _ in pairs)
     if x == "time" or len(runs) == 1 or not count:
         grid, rows = pairs[0][0][:count], np.stack([values[:count] for _, values in pairs])
@@ -119,7 +119,7 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
     largest, a cross ends what diverged, and the target is dashed.
     """
     alike, look = comparison.groups(), looks(comparison)
-    groups = {key: runs for key, runs in alike.items() if all(getattr(run.curve, y) for run in runs)}
+    groups = {key: runs for key, runs in alike.items() if all(y in run.curve.names() for run in runs)}
     drawn = {key: summary(runs, x, y) for key, runs in groups.items()}
     some = [s for s in drawn.values() if len(s.x)]  # one that exploded must not press the others flat:
     calm = [s.high for s in some if not s.exploded] or [s.high for s in some if not s.diverged]
@@ -132,11 +132,11 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
     end = max((float(s.x[-1]) for s in some), default=0.0) or 1.0
     title = time_title(comparison.runs)
     if x != "time":  # where a seed has ended, there is no median
-        ends = [{getattr(run.curve, x)[-1] for run in runs} for runs in groups.values()]
+        ends = [{run.curve.of(x)[-1] for run in runs} for runs in groups.values()]
         title = X_TITLES[x] + " (up to the slowest seed)" * any(len(each) > 1 for each in ends)
     fig.update_xaxes(title_text=title, range=[0, 1.01 * end])
     gap = y == "loss" and bool(comparison.runs) and gap_known(comparison.runs[0])
-    fig.update_yaxes(title_text="gap to the optimum" if gap else Y_TITLES[y])
+    fig.update_yaxes(title_text="gap to the optimum" if gap else Y_TITLES.get(y, y))
     if y == "loss":
         fig.update_yaxes(type="log", **_ticks(list(drawn.values()), ceiling))
     if y == "accuracy":

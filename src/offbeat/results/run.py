@@ -25,7 +25,7 @@ class Run(RunValues):
         """The curve as a pandas data frame, one row an evaluation. Needs pandas."""
         import pandas
 
-        columns = {name: values for name, values in vars(self.curve).items() if values}
+        columns = {name: values for name, values in self.curve.columns().items() if values}
         return pandas.DataFrame({"algorithm": self.algorithm, "lr": self.lr, "seed": self.seed, **columns})
 
     def plot(self) -> plotly.graph_objects.Figure:

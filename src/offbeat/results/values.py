@@ -4,12 +4,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Settings
 from offbeat.core.vector import Parts
 from offbeat.engines.trace import Staleness, Trace
@@ -28,7 +28,8 @@ class Curve:
         megabytes: sent by then (1 MB = 10^6 bytes)
         loss: of the average model on all training data
         accuracy: of the average model on the test data, empty where the task has none
-        consensus: root mean square distance of the agents' models from the average model.
+        consensus: root mean square distance of the agents' models from the average model
+        more: further metrics that were asked for, by name; in files their values stand beside the others
     """
 
     time: list[float] = field(default_factory=list)
@@ -37,13 +38,31 @@ class Curve:
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
     consensus: list[float] = field(default_factory=list)
+    more: dict[str, list[float]] = field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """The metrics that there are: loss, accuracy, consensus as far as they were measured, then others."""
+        return [name for name in ("loss", "accuracy", "consensus") if self.of(name)] + [*self.more]
+
+    def of(self, name: str) -> list[float]:
+        """The values of any metric, or of an axis ("time", "updates", "megabytes"), one an evaluation; empty
+        where the task has no accuracy. Raises SettingError for a metric that was not measured.
+        """
+        columns = self.columns()
+        if name not in columns:
+            raise unknown("metric", name, columns)
+        return columns[name]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """All axes and metrics by name, as they are written."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"} | self.more
 
     def crossing(self, what: str, level: float) -> float | None:
         """When a value first met a level, interpolated linearly between two evaluations; None: at none.
 
         Accuracy meets what it is not below, anything else what it is not above.
         """
-        values: list[float] = getattr(self, what)
+        values = self.of(what)
         sign = 1 if what == "accuracy" else -1
         k = next((k for k, value in enumerate(values) if sign * (value - level) >= 0), None)
         if k is None or k == 0 or not math.isfinite(values[k - 1]):
@@ -141,7 +160,7 @@ class RunValues:
         Nothing in it depends on when or how fast it was made: the same run gives the same bytes.
         """
         known = {**self.settings, **vars(self), "topology": self.settings["topology"]}
-        known |= {"staleness": vars(self.staleness), "curve": vars(self.curve)}
+        known |= {"staleness": vars(self.staleness), "curve": self.curve.columns()}
         known["tuning"] = None if self.tuning is None else self.tuning.record()
         text = json.dumps({name: known[name] for name in RECORDED})
         record: dict[str, Any] = json.loads(text, parse_constant=lambda name: None)

@@ -7,7 +7,7 @@ else, and the run is made again. Files that no point asks for are left alone.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -51,17 +51,25 @@ def row_of(point: Point, run: Run) -> dict[str, Any]:
     row = record | {"key": point.key, "measure": run.measure} | point.settings
     for group in ("final", "curve", "staleness"):
         row |= {f"{group}_{name}": value for name, value in record[group].items()}
-    return {name: row[name] for name in COLUMNS}
+    more = run.curve.more
+    further = [*(f"final_{name}" for name in more), *(f"curve_{name}" for name in more)]
+    return {name: row[name] for name in (*COLUMNS, *further)}
 
 
-def write_parquet(file: BinaryIO, rows: Iterable[dict[str, Any]]) -> int:
-    """Write the table; how many rows it has. The same rows give the same bytes (of one pyarrow)."""
+def write_parquet(
+    file: BinaryIO, rows: Iterable[dict[str, Any]], further: Mapping[str, str] | None = None
+) -> int:
+    """Write the table; how many rows it has. The same rows give the same bytes (of one pyarrow).
+
+    further: columns of metrics that only some rows have, and their types
+    """
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
     types = {"string": pyarrow.string(), "int64": pyarrow.int64(), "float64": pyarrow.float64()}
     types |= {f"list {name}": pyarrow.list_(kind) for name, kind in types.items()}
-    schema = pyarrow.schema([(name, types[kind]) for name, kind in COLUMNS.items()])
+    columns = {**COLUMNS, **(further or {})}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     remaining, count = iter(rows), 0
     with ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(remaining, ROW_GROUP)):
@@ -104,16 +112,23 @@ class Store:
         """Write the Parquet file of the points that are finished, whole or not at all; how many there are."""
         temporary = self.folder / ".offbeat-table"
         temporary.unlink(missing_ok=True)
-        rows = (row for point in points if (row := self.read(point)) is not None)
         try:
             with temporary.open("xb") as file:  # never through a link that somebody has laid there
-                count = write_parquet(file, rows)
+                count = write_parquet(file, self._rows(points), self._further(points))
             temporary.replace(self.out.resolve())  # a link stays a link
         except OSError as error:
             raise self._full(error) from error
         finally:
             temporary.unlink(missing_ok=True)
         return count
+
+    def _rows(self, points: Sequence[Point]) -> Iterator[dict[str, Any]]:
+        return (row for point in points if (row := self.read(point)) is not None)
+
+    def _further(self, points: Sequence[Point]) -> dict[str, str]:
+        """The columns that some rows have beside `COLUMNS`: metrics that only some runs were asked for."""
+        found = dict.fromkeys(name for row in self._rows(points) for name in row if name not in COLUMNS)
+        return {name: FLOATS if name.startswith("curve_") else "float64" for name in found}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
