@@ -61,7 +61,8 @@ def write_parquet(
 ) -> int:
     """Write the table; how many rows it has. The same rows give the same bytes (of one pyarrow).
 
-    further: columns of metrics that only some rows have, and their types
+    Args:
+        further: columns of metrics that only some rows have, and their types
     """
     import pyarrow
     from pyarrow.parquet import ParquetWriter
