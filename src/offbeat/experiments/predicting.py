@@ -25,7 +25,8 @@ from offbeat.engines.trace import Staleness, Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import Fitted, Intervals, alike, fit, gradients_of, pauses, within
 from offbeat.experiments.runs import Job, run_one, simulator
-from offbeat.experiments.setup import OF_WORLD, Setup, prepare
+from offbeat.experiments.setup import Setup, prepare
+from offbeat.experiments.worlds import OF_WORLD
 from offbeat.results.run import Run
 from offbeat.results.values import spread
 from offbeat.tasks import Quadratic

@@ -7,7 +7,6 @@ estimates what a run that is set up will take.
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import networkx as nx
 import torch
@@ -22,16 +21,15 @@ from offbeat.core.system import devices, machine
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments.experiment import AGENTS, EVALUATIONS, Experiment
+from offbeat.experiments.worlds import straggler_of, world_of
 from offbeat.tasks.task import Task
-from offbeat.world.delays import Delay, parse
+from offbeat.world.delays import Delay
 from offbeat.world.graphs import edges
 from offbeat.world.topology import Topology, build
-from offbeat.world.world import STRAGGLER_CASES, Crash, World, apply_case, parse_crash
+from offbeat.world.world import STRAGGLER_CASES, World, apply_case
 
 MOST_EVALUATIONS = 1_000_000
 MOST_UPDATES = 1e12  # gradients of one run, at most: months of work
-OF_WORLD = ("compute", "communication", "loss", "crash")  # settings that a world has, where one is given
-LONG = 1e9  # agents times edges from which it takes too long to look for the centre of a graph
 
 NODE, EDGE = 24_000, 600  # bytes of an agent without model and minibatches, and of an edge, at least
 AHEAD = 512  # bytes of the minibatches that an agent has drawn ahead, for each sample of one, at least
@@ -70,7 +68,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     e = checked(e)
     device = devices.find(e.device)
     n, until, target = _agents(e), e.until, e.target
-    world = _world(e, seed)
+    world = world_of(e, seed)
     if isinstance(e.task, str):
         if e.task not in tasks.TASKS:
             raise unknown("task", e.task, tasks.TASKS)
@@ -81,7 +79,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     eval_times = _eval_times(until, e.eval_every)
     _refuse_impossible(e, n, until, world.compute)
     topology = build(e.topology, n, seed)
-    straggler = _straggler(e, n, topology)
+    straggler = straggler_of(e, topology)
     world = apply_case(world, e.case, straggler, e.slowdown)
     world.check(n)
     task = _task(e, n, seed, device, built)
@@ -122,21 +120,6 @@ def _agents(e: Experiment) -> int:
     return n
 
 
-def _world(e: Experiment, seed: int) -> World:
-    """The world that was given, or the one that the settings describe; before the case."""
-    if e.world is not None:
-        if not isinstance(e.world, World):
-            raise SettingError(f"The world must be an offbeat.World; got {e.world!r}.")
-        for name in OF_WORLD:
-            if getattr(e, name) != declared(Experiment)[name].default:
-                raise SettingError(f"Expected a world or '{name}', which is part of it; got both.")
-        return replace(e.world, seed=seed)
-    compute, sending = (parse(d) if isinstance(d, str) else d for d in (e.compute, e.communication))
-    given = cast(tuple[str | Crash, ...], e.crash)
-    crashes = tuple(parse_crash(each) if isinstance(each, str) else each for each in given)
-    return World(seed=seed, compute=compute, communication=sending, loss=e.loss, crashes=crashes)
-
-
 def _eval_times(until: float, every: float | None) -> list[float]:
     if not (math.isfinite(until) and until > 0):
         raise SettingError(f"A run must end at a finite time > 0; got until = {until}.")
@@ -149,23 +132,6 @@ def _eval_times(until: float, every: float | None) -> list[float]:
     count = math.floor(until / step * (1 + 1e-12))
     times = [step * i for i in range(count + 1)]
     return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
-
-
-def _straggler(e: Experiment, n: int, topology: Topology) -> int:
-    """The slow agent of the case; 0 where it has none."""
-    if e.case not in STRAGGLER_CASES:
-        if e.straggler is not None:
-            cases = ", ".join(STRAGGLER_CASES)
-            raise SettingError(f"A straggler was named; there is none in case '{e.case}', but in {cases}.")
-        return 0
-    if e.straggler is None and n * topology.n * topology.degree > LONG:
-        hours = f"Finding the centre of a graph of {n:,} agents would take hours"
-        raise SettingError(f"{hours}; expected --straggler, the slow agent.")
-    straggler = topology.centre if e.straggler is None else e.straggler
-    if not 0 <= straggler < n:
-        agents = f"with {n} agents they are 0 to {n - 1}"
-        raise SettingError(f"There is no agent {straggler} to be the straggler: {agents}.")
-    return straggler
 
 
 def _task(e: Experiment, n: int, seed: int, device: torch.device, built: Task | None) -> Task:
