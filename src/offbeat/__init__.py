@@ -11,7 +11,11 @@ Read `offbeat.core.agent` (the contract), `offbeat.algorithms.adsgd` (an algorit
 """
 
 import sys
+from importlib.metadata import version
 from itertools import pairwise
+from typing import Any
+
+import lazy_loader
 
 # `python -m offbeat` puts the current folder, which may be anybody's, first on the path: nothing of ours is
 # there.
@@ -23,31 +27,10 @@ if (
 ):
     sys.path.pop(0)
 
-from offbeat.algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllReduceSGD
-from offbeat.core.agent import Agent, View
-from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
-from offbeat.core.forms import concat, mix, pin, split, total, zero
-from offbeat.core.rules import SGD, Adam, Momentum
-from offbeat.core.vector import Vector, opaque
-from offbeat.engines.trace import Staleness, Trace
-from offbeat.experiments.comparison import compare, plan, simulate
-from offbeat.experiments.experiment import Experiment
-from offbeat.results.run import Comparison, Run
-from offbeat.results.values import VERSION as __version__
-from offbeat.results.values import Curve
-from offbeat.tasks import TASKS, Logistic, ModuleTask, Quadratic
-from offbeat.tasks.task import Task
-from offbeat.training.member import Member, join
-from offbeat.world.delays import Delay, empirical
-from offbeat.world.graphs import TOPOLOGIES
-from offbeat.world.topology import Topology, with_weights
-from offbeat.world.world import CASES, Crash, World
+_lazily, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = [
-    "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam",
-    "Agent", "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError",
-    "Delay", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError", "Quadratic",
-    "Run", "SettingError", "Staleness", "Task", "Topology", "Trace", "Vector", "View", "World",
-    "__version__", "compare", "concat", "empirical", "join", "mix", "opaque", "pin", "plan", "simulate",
-    "split", "total", "with_weights", "zero",
-]  # fmt: skip
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version(__name__)
+    return _lazily(name)

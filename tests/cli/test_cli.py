@@ -25,6 +25,7 @@ from data_files import idx, small_set
 import offbeat
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import compare as cli
+from offbeat.cli.commands import COMMANDS, listed, loaded
 from offbeat.core.errors import ContractError
 from offbeat.core.settings import declared
 from offbeat.core.system import machine
@@ -944,3 +945,19 @@ def test_a_table_can_be_printed_whatever_standard_output_can_show(monkeypatch: p
     assert "\u2500" in str(result)
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
     assert "adsgd" in str(result) and str(result).isascii()
+
+
+def test_help_comes_without_torch() -> None:
+    program = "import sys\nfrom offbeat.cli.commands import app\n"
+    program += "try: app(['--help'])\nfinally: print(sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "compare" in run.stdout
+    for heavy in ("torch", "numpy", "networkx", "scipy", "plotly", "pandas", "sklearn"):
+        assert f"'{heavy}'" not in run.stdout
+
+
+def test_every_command_has_its_name_and_says_what_it_does() -> None:
+    for name in COMMANDS:
+        short, whole = listed(name), loaded(name)
+        assert short.name == whole.name == name
+        assert short.help and short.help == whole.help

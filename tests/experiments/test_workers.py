@@ -23,7 +23,7 @@ from user_scripts import example
 from warm import Started, on_linux, plant, session, start, until
 
 import offbeat
-from offbeat.cli import console
+from offbeat.cli import progress
 from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.core.system import machine
 from offbeat.experiments import batches, comparison, scheduler, workers
@@ -428,12 +428,12 @@ def test_sockets_fit_where_the_folder_for_temporary_files_has_a_long_name(
 
 def test_where_there_is_no_terminal_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     out = StringIO()
-    shown = console.RunsShown(10, console=Console(file=out, width=200))
+    shown = progress.RunsShown(10, console=Console(file=out, width=200))
     for name in ("dsgd", "rfast"):
         shown.on_progress(name, 12_000.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.9]))
     shown.on_progress("adsgd", 3_300.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.85]))
     assert out.getvalue() == ""
-    monkeypatch.setattr(console, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     shown.on_progress("adsgd", 3_400.0, 12_000.0, Curve(loss=[0.1], accuracy=[0.852]))
     shown.on_progress("allreduce", 60.0, 12_000.0, Curve(loss=[0.25]))
     shown.on_progress("allreduce", 120.0, 12_000.0, Curve(loss=[float("nan")]))

@@ -46,7 +46,7 @@ ONLY = {
         "offbeat.engines.sim.replay",
         "offbeat.core.system.streams",
     },
-    "time": {"offbeat.cli.console", "offbeat.experiments.runs", *LIVE},
+    "time": {"offbeat.cli.progress", "offbeat.experiments.runs", *LIVE},
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
         "offbeat.core.system.signals",
@@ -83,7 +83,7 @@ def test_every_module_has_its_room() -> None:
 
 
 def test_the_house_has_at_most_a_dozen_names() -> None:
-    assert len([path for path in (SOURCE / ROOT).iterdir() if path.name != "__pycache__"]) <= 12
+    assert len({path.stem for path in (SOURCE / ROOT).iterdir() if path.name != "__pycache__"}) <= 12
 
 
 @pytest.mark.parametrize("room", ROOMS)

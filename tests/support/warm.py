@@ -291,6 +291,8 @@ if __name__ == "__main__":
     import torch
 
     import offbeat.cli.commands
+    import offbeat.cli.launch
+    import offbeat.cli.live
     import offbeat.core.system.kernel
     import offbeat.engines.live.launcher.children
     import offbeat.experiments.live.program

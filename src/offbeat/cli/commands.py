@@ -1,53 +1,89 @@
 """All commands of `offbeat` together, and its entry point."""
 
+import ast
 import errno
 import io
 import os
 import sys
+from contextlib import nullcontext
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
 
 import typer
 from rich.text import Text
+from typer.core import TyperCommand, TyperGroup
 
-from offbeat.cli.compare import compare
-from offbeat.cli.console import complain
-from offbeat.cli.launch import launch, replay
-from offbeat.cli.live import live
+from offbeat.cli.console import Out, complain
 from offbeat.cli.options import flowing, option
-from offbeat.cli.predict import predict
-from offbeat.cli.sweep import sweep
-from offbeat.cli.tools import doctor, export, list_
 from offbeat.core.errors import DiskError, OffbeatError, failed
-from offbeat.results.values import VERSION
 
 PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
 """What goes wrong while standard output is written; where it is a file, the error names it."""
 
+COMMANDS = {
+    "compare": "compare", "sweep": "sweep", "live": "live", "launch": "launch", "replay": "launch",
+    "predict": "predict", "export": "tools", "list": "tools", "doctor": "tools",
+}  # fmt: skip
+"""Command -> the module of this room that it is in, where its function has its name, or that and `_`."""
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def listed(name: str) -> TyperCommand:
+    """A command as `offbeat --help` lists it: its docstring, read from its source without importing it."""
+    source = Path(__file__).with_name(COMMANDS[name] + ".py").read_text("utf-8")
+    functions = (each for each in ast.parse(source).body if isinstance(each, ast.FunctionDef))
+    (doc,) = [ast.get_docstring(each) for each in functions if each.name.removesuffix("_") == name]
+    return TyperCommand(name, help=flowing(doc or ""), rich_markup_mode="rich")
+
+
+def loaded(name: str) -> TyperCommand:
+    """The command of this name, imported with all that it needs; torch takes a second or more."""
+    console = Out(stderr=True)
+    with console.status(f"Loading offbeat {name} ...") if console.is_terminal else nullcontext():
+        module = import_module(f"offbeat.cli.{COMMANDS[name]}")
+    function = getattr(module, name, None) or getattr(module, f"{name}_")
+    how = {"allow_interspersed_args": name != "launch", **HELP}  # what follows is the script's
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name, help=flowing(function.__doc__ or ""), context_settings=how)(function)
+    return cast(TyperCommand, typer.main.get_command(alone))
+
+
+class Commands(TyperGroup):
+    """All commands by name; what is not called is not imported."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: listed(name) for name in COMMANDS}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] in COMMANDS:
+            self.commands[args[0]] = loaded(args[0])
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
-    name="offbeat", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    name="offbeat", cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode="rich", context_settings=HELP,
 )  # fmt: skip
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"offbeat {VERSION}")
+        print(f"offbeat {version('offbeat')}")
         raise typer.Exit
 
 
 @app.callback()
-def offbeat(
-    version: bool = option(False, None, "Print the version.", "--version", callback=_version, is_eager=True),
+def _offbeat(
+    show: bool = option(False, None, "Print the version.", "--version", callback=_version, is_eager=True),
 ) -> None:
     """Asynchronous decentralized SGD: compare algorithms under controlled delays.
 
     Start with [bold]offbeat compare --case combined[/bold], then see [bold]offbeat list[/bold].
     """
-
-
-for each in (compare, launch, replay, list_, live, predict, sweep, export, doctor):
-    name, about = each.__name__.removesuffix("_"), flowing(each.__doc__ or "")
-    how = {"allow_interspersed_args": each is not launch}  # what follows is the script's
-    app.command(name, help=about, context_settings=how)(each)
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import typer
 
-from offbeat.cli.console import RunsShown
 from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
+from offbeat.cli.progress import RunsShown
 from offbeat.core.settings import RUNNING
 from offbeat.core.system import machine
 from offbeat.core.system.signals import exit_code, terminable

@@ -2,10 +2,10 @@
 
 import os
 
-from offbeat.cli import commands
+from offbeat.cli import compare, sweep
 from offbeat.core.system.signals import end_with_parent
 
-__all__ = ["commands"]
+__all__ = ["compare", "sweep"]
 
 end_with_parent()
 os.register_at_fork(after_in_child=end_with_parent)  # before anything can block

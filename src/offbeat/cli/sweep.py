@@ -5,9 +5,10 @@ from pathlib import Path
 
 import typer
 
-from offbeat.cli.console import RunsShown, complain, say
+from offbeat.cli.console import complain, say
 from offbeat.cli.options import QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
+from offbeat.cli.progress import RunsShown
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.signals import exit_code, terminable

@@ -3,3 +3,5 @@
 `run` has runs and comparisons as plain values; a new figure is a function of `figures`, put on the page by
 `page`. Imports `core`, `world`, `algorithms` (for what their table says) and the trace.
 """
+
+WIDTH = 118  # columns of text where the output is not a terminal and COLUMNS does not say how many

@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
+from offbeat.results import WIDTH
 from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread, time_text
-
-WIDTH = 118  # columns of text where the output is not a terminal
 
 
 def as_text(comparison: ComparisonValues) -> str:
