@@ -98,7 +98,7 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     how = {name: asked.pop(name) for name in declared(RunSettings)}
     how["checkpoint_every"] = CheckpointPolicy.parse(how["checkpoint_every"]).record()
     how["fault"] = [*how["fault"]]
-    asked["unit"] = parse_unit(unit)
+    asked["unit"], asked["target"] = parse_unit(unit), declared(Experiment)["target"].checked(asked["target"])
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())
     asked["algorithms"] = [find(name).name for name in asked["algorithms"].split(",")]
     asked["lr"] = {name or ALL: rates for name, rates in options.parse_lrs(asked["lr"] or []).items()}

@@ -15,7 +15,7 @@ import networkx as nx
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
-from offbeat.experiments.kinds import CRASHES, DELAY, GRAPH, LR, NAMED_TASK, NAMES, NUMBERS
+from offbeat.experiments.kinds import CRASHES, DELAY, GRAPH, LR, NAMED_TASK, NAMES, NUMBERS, TARGET
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
 from offbeat.tasks.task import Task
@@ -32,6 +32,10 @@ DATA = "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they 
 COMPUTE = (
     "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
     "'file PATH:COLUMN'."
+)
+TARGETS = (
+    "What the average model is to reach: 0.9 (test accuracy; on a task without, the loss), or a metric by "
+    "name: accuracy=0.9, loss=0.5, 'consensus<=0.01'; default: the task's."
 )
 EXECUTOR = (
     "How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
@@ -80,9 +84,7 @@ class Experiment:
     batch: int = setting(32, LEARNING, "Samples in a minibatch.")
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
     until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")
-    target: float | None = setting(
-        None, LEARNING, "Test accuracy of the average model, or its loss (quadratic); default: the task's."
-    )
+    target: float | str | None = setting(None, LEARNING, TARGETS, TARGET)
     eval_every: float | None = setting(
         None, LEARNING, f"Time between evaluations; default: until / {EVALUATIONS}.",
         usual=lambda settings: settings["until"] / EVALUATIONS,

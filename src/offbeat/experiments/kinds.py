@@ -8,6 +8,7 @@ from typing import Any
 
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import Kind, finite, text
+from offbeat.results import targets
 from offbeat.world.delays import Delay, parse
 from offbeat.world.world import Crash, parse_crash
 
@@ -52,6 +53,7 @@ NAMED_TASK = Kind(str, "string", _task, text)
 GRAPH = Kind(str, "string", as_is, text)
 DELAY = Kind(str, "string", _delay, _spelt_delay, str)
 CRASHES = Kind(list[str], "list string", _crashes, _spelt_crashes, lambda crashes: [*map(str, crashes)], list)
+TARGET = Kind(str, "string", targets.checked, targets.checked)
 NAMES = Kind(str, "string", as_is, as_is)
 NUMBERS = Kind(str, "list float64", as_is, as_is)
 LR = Kind(list[str], "float64", as_is, finite)  # kinds of what `comparison.plan` checks

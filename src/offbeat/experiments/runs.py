@@ -283,8 +283,8 @@ def run_of(
     named: dict[str, Any] = {"algorithm": spec.name, "lr": lr, "seed": setup.seed}
     return Run(
         **named, settings=setup.settings | named | asked, measure=task.measure, curve=curve, final=final,
-        time_to_target=None if target is None else curve.crossing(task.measure, target), updates=updates,
-        messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
+        time_to_target=None if target is None else curve.first_met(target),
+        updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,
         models=models, trace=traced if isinstance(traced, Trace) else None, **rest,
     )  # fmt: skip

@@ -4,7 +4,6 @@ What cannot fit into memory, or a lifetime, is refused by arithmetic before anyt
 estimates what a run that is set up will take.
 """
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,15 +19,16 @@ from offbeat.core.settings import Settings, declared
 from offbeat.core.system import devices, machine
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
-from offbeat.experiments.experiment import AGENTS, EVALUATIONS, Experiment
+from offbeat.experiments.ends import eval_times_of, target_of
+from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.worlds import straggler_of, world_of
+from offbeat.results.targets import Target
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
 from offbeat.world.graphs import edges
 from offbeat.world.topology import Topology, build
 from offbeat.world.world import STRAGGLER_CASES, World, apply_case
 
-MOST_EVALUATIONS = 1_000_000
 MOST_UPDATES = 1e12  # gradients of one run, at most: months of work
 
 NODE, EDGE = 24_000, 600  # bytes of an agent without model and minibatches, and of an edge, at least
@@ -45,7 +45,7 @@ class Setup:
     topology: Topology
     world: World
     until: float
-    target: float | None
+    target: Target | None
     eval_times: list[float]
     settings: Settings
 
@@ -67,16 +67,16 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """
     e = checked(e)
     device = devices.find(e.device)
-    n, until, target = _agents(e), e.until, e.target
+    n, until, said = _agents(e), e.until, e.target
     world = world_of(e, seed)
     if isinstance(e.task, str):
         if e.task not in tasks.TASKS:
             raise unknown("task", e.task, tasks.TASKS)
         usual = tasks.TASKS[e.task]
-        until, target = usual.until if until is None else until, usual.target if target is None else target
+        until, said = usual.until if until is None else until, usual.target if said is None else said
     if until is None:
         raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
-    eval_times = _eval_times(until, e.eval_every)
+    eval_times = eval_times_of(until, e.eval_every)
     _refuse_impossible(e, n, until, world.compute)
     topology = build(e.topology, n, seed)
     straggler = straggler_of(e, topology)
@@ -86,9 +86,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     for crash in world.crashes:
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
-    if target is not None and not (0 <= target <= 1 if task.measure == "accuracy" else 0 < target < math.inf):
-        expected = "an accuracy between 0 and 1" if task.measure == "accuracy" else "a finite loss > 0"
-        raise SettingError(f"The target must be {expected}; got {target:g}.")
+    target = target_of(said, task)
     setup = Setup(seed, task, topology, world, until, target, eval_times, Settings())
     return replace(setup, settings=_settings(e, setup, straggler))
 
@@ -120,20 +118,6 @@ def _agents(e: Experiment) -> int:
     return n
 
 
-def _eval_times(until: float, every: float | None) -> list[float]:
-    if not (math.isfinite(until) and until > 0):
-        raise SettingError(f"A run must end at a finite time > 0; got until = {until}.")
-    step = until / EVALUATIONS if every is None else every
-    if not (math.isfinite(step) and 0 < step <= until):
-        raise SettingError(f"The time between evaluations must be in (0, {until:g}]; got {step}.")
-    if until / step > MOST_EVALUATIONS:
-        many = f"{until / step:.3g} evaluations are too many: at most {MOST_EVALUATIONS}"
-        raise SettingError(f"{many}; raise eval_every.")
-    count = math.floor(until / step * (1 + 1e-12))
-    times = [step * i for i in range(count + 1)]
-    return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
-
-
 def _task(e: Experiment, n: int, seed: int, device: torch.device, built: Task | None) -> Task:
     """The task on that device: built, or the user's own, moved there if need be."""
     if e.dirichlet is not None and e.skew != 1.0:
@@ -161,7 +145,7 @@ def _devices(task: Task) -> set[torch.device]:
 
 def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
     """What is needed to run it again; `own` lists what only Python can be given."""
-    task, topology, world = setup.task, setup.topology, setup.world
+    task, topology, world, target = setup.task, setup.topology, setup.world, setup.target
     own = [f"the task {task.name}"] * (not isinstance(e.task, str))
     own += [f"the graph {topology.name}"] * (not isinstance(e.topology, str))
     for name, delay in (("compute", e.compute), ("communication", e.communication)):
@@ -170,7 +154,8 @@ def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
     found = {
         "task": task.name, "agents": topology.n, "topology": topology.name,
         "straggler": straggler if e.case in STRAGGLER_CASES else None, "crash": world.crashes,
-        "until": setup.until, "target": setup.target, "eval_every": setup.eval_times[1],
+        "target": target and target.said(task.measure), "until": setup.until,
+        "eval_every": setup.eval_times[1],
     }  # fmt: skip
     if e.world is not None:
         own += ["the world"]

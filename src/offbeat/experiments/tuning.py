@@ -18,6 +18,7 @@ from typing import Any
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
 from offbeat.results.run import Run
+from offbeat.results.targets import Target
 from offbeat.results.values import Tried, Tuning, spread
 
 LearningRates = float | str | Sequence[float] | Mapping[str, Any]
@@ -89,7 +90,7 @@ def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list
     return [[float(own[name])] if name in own else usual[name] for name in names]
 
 
-def tune_settings(lrs: Sequence[list[float] | None], target: float | None, **given: Any) -> TuneSettings:
+def tune_settings(lrs: Sequence[list[float] | None], target: Target | None, **given: Any) -> TuneSettings:
     """How learning rates are tuned. Raises SettingError for what makes no sense."""
     given = {name.removeprefix("tune_"): value for name, value in given.items() if value is not None}
     if given and None not in lrs:
@@ -190,8 +191,8 @@ def unstable(run: Run) -> str:
 def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
     """The loss that stops the clock for the criterion "loss"; None if none lowers the loss."""
     first = next(iter(runs.values()))[0]
-    if first.measure != "accuracy" and first.settings["target"] is not None:
-        return float(first.settings["target"])
+    if first.target is not None and first.target.is_loss:
+        return first.target.level
     start = median(run.curve.loss[0] for each in runs.values() for run in each)
     tried = [outcome_of(each, "final", None) for each in runs.values()]
     ends = [one.loss for one in tried if not one.unstable] or [one.loss for one in tried]

@@ -141,11 +141,12 @@ def curves(comparison: ComparisonValues, x: str = "time", y: str = "loss") -> go
         fig.update_yaxes(type="log", **_ticks(list(drawn.values()), ceiling))
     if y == "accuracy":
         fig.update_yaxes(tickformat=".0%")
-    target = comparison.runs[0].settings["target"] if comparison.runs else None
-    if target is not None and comparison.runs[0].measure == y and (y != "loss" or target > 0):
-        name = f"target {target * 100:g} %" if y == "accuracy" else f"target {target:g}"
+    target = comparison.runs[0].target if comparison.runs else None
+    if target is not None and target.metric == y and (y != "loss" or target.level > 0):
+        level = target.level
+        name = f"target {level * 100:g} %" if y == "accuracy" else f"target {level:g}"
         line = {"color": "#444", "width": 1, "dash": "dash"}
-        fig.add_scatter(x=[0, end], y=[target] * 2, name=name, mode="lines", line=line, hoverinfo="skip")
+        fig.add_scatter(x=[0, end], y=[level] * 2, name=name, mode="lines", line=line, hoverinfo="skip")
     return fig
 
 

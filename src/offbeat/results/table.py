@@ -4,6 +4,7 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 
 from rich.box import SIMPLE_HEAD
@@ -102,12 +103,11 @@ def gap_known(run: RunValues) -> bool:
 
 
 def target_name(run: RunValues) -> str:
-    target = run.settings["target"]
+    target = run.target
     if target is None:
         return "time to target"
-    if run.measure == "accuracy":
-        return f"time to {target * 100:g} %"
-    return f"time to {'gap' if gap_known(run) else 'loss'} {target:g}"
+    gap = target.metric == "loss" and gap_known(run)
+    return f"time to {replace(target, metric='gap') if gap else target}"
 
 
 def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
@@ -223,7 +223,7 @@ def how_tuned(comparison: ComparisonValues) -> list[str]:
         return []
     first, one = next(iter(found.values()))
     by = one.by
-    if by == "loss" and first.measure != "accuracy" and first.settings["target"] is not None:
+    if by == "loss" and first.target is not None and first.target.is_loss:
         by = "target"
     way = "made nine tenths of the way down to the smallest final one"
     about = {"loss": f"time at which the average model's loss {way}", "target": "time to the target"}

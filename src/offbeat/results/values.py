@@ -13,6 +13,7 @@ from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Settings
 from offbeat.core.vector import Parts
 from offbeat.engines.trace import Staleness, Trace
+from offbeat.results.targets import Target, rises
 from offbeat.world.topology import Topology
 
 VERSION = version("offbeat")
@@ -62,13 +63,11 @@ class Curve:
 
         Accuracy meets what it is not below, anything else what it is not above.
         """
-        values = self.of(what)
-        sign = 1 if what == "accuracy" else -1
-        k = next((k for k, value in enumerate(values) if sign * (value - level) >= 0), None)
-        if k is None or k == 0 or not math.isfinite(values[k - 1]):
-            return None if k is None else self.time[k]
-        share = (level - values[k - 1]) / (values[k] - values[k - 1])
-        return self.time[k - 1] + share * (self.time[k] - self.time[k - 1])
+        return self.first_met(Target(what, level, rises(what)))
+
+    def first_met(self, target: Target) -> float | None:
+        """When it first met this target, interpolated likewise; None: at no evaluation."""
+        return target.crossing(self.of(target.metric), self.time)
 
 
 Progress = Callable[[str, float, float, Curve], None]
@@ -153,6 +152,12 @@ class RunValues:
     trace: Trace | None = field(default=None, repr=False)
     tuning: Tuning | None = None
     error: str | None = None
+
+    @property
+    def target(self) -> Target | None:
+        """What `time_to_target` is the time to."""
+        said = self.settings["target"]
+        return None if said is None else Target.of(said, self.measure)
 
     def record(self) -> dict[str, Any]:
         """The run as JSON-ready values; what is not finite becomes null.

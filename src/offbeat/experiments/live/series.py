@@ -32,7 +32,9 @@ ALL = "all"  # what live.json calls the learning rate of all algorithms that hav
 
 FORMAT = "live 1"
 
-SEVERAL: dict[str, set[type]] = {"checkpoint_every": {int, str, type(None)}}  # steps, or '60s'
+SEVERAL: dict[str, set[type]] = {  # steps, or '60s'; a level, or a metric with its level
+    "checkpoint_every": {int, str, type(None)}, "target": {int, float, str, type(None)},
+}  # fmt: skip
 
 
 def parse_unit(text: str) -> float:

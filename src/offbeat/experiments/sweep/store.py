@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from offbeat.core.errors import DiskError
+from offbeat.core.settings import as_word
 from offbeat.core.system.files import LOCK, held, write_atomically
 from offbeat.core.system.reading import content
 from offbeat.experiments.sweep.grid import SETTINGS, Point
@@ -53,7 +54,8 @@ def row_of(point: Point, run: Run) -> dict[str, Any]:
         row |= {f"{group}_{name}": value for name, value in record[group].items()}
     more = run.curve.more
     further = [*(f"final_{name}" for name in more), *(f"curve_{name}" for name in more)]
-    return {name: row[name] for name in (*COLUMNS, *further)}
+    text = [name for name, kind in COLUMNS.items() if kind == "string" and row[name] is not None]
+    return {name: row[name] for name in (*COLUMNS, *further)} | {name: as_word(row[name]) for name in text}
 
 
 def write_parquet(

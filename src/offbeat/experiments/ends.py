@@ -1,0 +1,45 @@
+"""When a run is evaluated, when it ends, and what it is to reach."""
+
+import math
+
+from offbeat.core.errors import SettingError
+from offbeat.experiments.experiment import EVALUATIONS
+from offbeat.results.targets import Said, Target
+from offbeat.tasks.task import Task
+
+MOST_EVALUATIONS = 1_000_000
+
+
+def eval_times_of(until: float, every: float | None) -> list[float]:
+    if not (math.isfinite(until) and until > 0):
+        raise SettingError(f"A run must end at a finite time > 0; got until = {until}.")
+    step = until / EVALUATIONS if every is None else every
+    if not (math.isfinite(step) and 0 < step <= until):
+        raise SettingError(f"The time between evaluations must be in (0, {until:g}]; got {step}.")
+    if until / step > MOST_EVALUATIONS:
+        many = f"{until / step:.3g} evaluations are too many: at most {MOST_EVALUATIONS}"
+        raise SettingError(f"{many}; raise eval_every.")
+    count = math.floor(until / step * (1 + 1e-12))
+    times = [step * i for i in range(count + 1)]
+    return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
+
+
+def target_of(said: Said | None, task: Task) -> Target | None:
+    """What is to be met, of what is measured on this task. Raises SettingError for what cannot be."""
+    if said is None:
+        return None
+    target = Target.of(said, task.measure)
+    measured = [*["accuracy"] * (task.measure == "accuracy"), "loss", "consensus"]
+    if target.metric not in measured:
+        raise SettingError(
+            f"A target of {target.metric} cannot be met, for it is not measured; expected one of "
+            f"{', '.join(measured)}."
+        )
+    right, expected = math.isfinite(target.level), f"a finite {target.metric}"
+    if target.metric == "accuracy":
+        right, expected = 0 <= target.level <= 1, "an accuracy between 0 and 1"
+    elif target.metric == "loss":
+        right, expected = right and target.level > 0, "a finite loss > 0"
+    if not right:
+        raise SettingError(f"The target must be {expected}; got {target.level:g}.")
+    return target
