@@ -143,7 +143,7 @@ def test_runs_of_one_world_may_come_from_several_comparisons() -> None:
     other = offbeat.simulate("adsgd", seed=5, executor="event-by-event", **settings)
     merged = offbeat.Comparison([*both[0].runs, *both[1].runs, other])
     assert [len(runs) for runs in merged.groups().values()] == [4, 3]
-    assert len({run.settings["straggler"] for run in merged.runs}) > 1
+    assert len({tuple(run.settings["straggler"]) for run in merged.runs}) > 1
 
 
 def test_evaluations_end_at_the_end() -> None:

@@ -19,7 +19,8 @@ from offbeat.core.forms import zero
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.outbox import Outbox, Transmission
-from offbeat.world.delays import parse, read_values, with_overhead
+from offbeat.world.delays import parse, with_overhead
+from offbeat.world.files import read_values
 from offbeat.world.world import apply_case, parse_crash
 
 CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
@@ -155,18 +156,18 @@ def test_drawing_in_chunks_is_drawing_one_by_one(seed: int, chunks: list[int]) -
 
 def test_the_five_cases() -> None:
     base = World(seed=1)
-    assert apply_case(base, "base", 4) == base
-    assert apply_case(base, "slow-comm", 4).communication.mean == 10
+    assert apply_case(base, "base", (4,)) == base
+    assert apply_case(base, "slow-comm", (4,)).communication.mean == 10
     for name, computes, sends in (
         ("comp-straggler", 10.0, 1.0),
         ("comm-straggler", 1.0, 10.0),
         ("combined", 10.0, 10.0),
     ):
-        world = apply_case(base, name, 4)
+        world = apply_case(base, name, (4,))
         assert (world.compute_delay(4).mean, world.communication_delay(4).mean) == (computes, sends)
         assert (world.compute_delay(3).mean, world.communication_delay(3).mean) == (1.0, 1.0)
     with pytest.raises(SettingError, match="Did you mean 'combined'"):
-        apply_case(base, "combind", 4)
+        apply_case(base, "combind", (4,))
 
 
 def test_crashes_as_text() -> None:
@@ -395,7 +396,7 @@ def test_no_slowdown_multiplies_an_overhead() -> None:
     assert with_overhead(np.zeros(2), np.zeros(2)) == Delay("constant", 0.0)
     with pytest.raises(SettingError, match="overhead"):
         Delay("empirical", values=bytes(16), overhead=bytes(8))
-    world = apply_case(World(own_communication={0: delay}), "slow-comm", 0)
+    world = apply_case(World(own_communication={0: delay}), "slow-comm", ())
     assert world.communication_delay(0).expected == 20.375
 
 

@@ -5,7 +5,7 @@ JSON, the columns of the Parquet file and the command on the page follow from it
 `setup.prepare`'s business.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,18 @@ import networkx as nx
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
-from offbeat.experiments.kinds import CRASHES, DELAY, GRAPH, LR, NAMED_TASK, NAMES, NUMBERS, TARGET
+from offbeat.experiments.kinds import (
+    CRASHES,
+    DELAY,
+    GRAPH,
+    LR,
+    NAMED_TASK,
+    NAMES,
+    NUMBERS,
+    SPEEDS,
+    STRAGGLERS,
+    TARGET,
+)  # fmt: skip
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
 from offbeat.tasks.task import Task
@@ -37,6 +48,11 @@ TARGETS = (
     "What the average model is to reach: 0.9 (test accuracy; on a task without, the loss), or a metric by "
     "name: accuracy=0.9, loss=0.5, 'consensus<=0.01'; default: the task's."
 )
+SPEED = (
+    "How fast agents compute, 2 is twice as fast: 'lognormal:CV' or 'gamma:CV' (mean 1, drawn once for each "
+    "seed), '1,1,2,10', 'file:PATH', 'file:PATH:COLUMN'. Default: all alike."
+)
+LINK = "How fast agents send, likewise."
 EXECUTOR = (
     "How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
     "results are the same."
@@ -77,7 +93,9 @@ class Experiment:
     agents: int | None = setting(None, TASK, f"How many; default: the task's, the graph's, or {AGENTS}.")
     topology: str | nx.Graph | Topology = setting("grid", TASK, WHO, GRAPH)
     case: str = setting("base", WORLD, f"One of {', '.join(CASES)}.")
-    straggler: int | None = setting(None, WORLD, "The slow agent; default: the graph's centre.", needs=_slow)
+    straggler: int | str | Sequence[int] | None = setting(
+        None, WORLD, "The slow agents, as in 3 or 3,7; default: the graph's centre.", STRAGGLERS, needs=_slow
+    )
     slowdown: float = setting(10.0, WORLD, "How many times slower.", needs=_slow)
     skew: float = setting(1.0, TASK, SKEW, needs=lambda settings: settings["dirichlet"] is None)
     dirichlet: float | None = setting(None, TASK, "Split by a Dirichlet mixture with this alpha instead.")
@@ -102,6 +120,8 @@ class Experiment:
         Delay("lognormal"), WORLD, "How long sending a model takes, likewise.", DELAY,
         usual=partial(_usual_delay, "communication"),
     )  # fmt: skip
+    speeds: str | Sequence[float] | None = setting(None, WORLD, SPEED, SPEEDS)
+    links: str | Sequence[float] | None = setting(None, WORLD, LINK, SPEEDS)
     data: str | Path | None = setting(None, TASK, DATA, PATH)
     executor: str = setting("auto", RUNNING, EXECUTOR, live=False, brief=True)
     device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)

@@ -3,13 +3,16 @@
 Kinds that any setting may have are in `offbeat.core.settings`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import UnionType
 from typing import Any
 
 from offbeat.core.errors import SettingError
-from offbeat.core.settings import Kind, finite, text
+from offbeat.core.settings import Kind, finite, text, whole
 from offbeat.results import targets
+from offbeat.world.changes import Byzantine, Change, parse_byzantine, parse_change
 from offbeat.world.delays import Delay, parse
+from offbeat.world.speeds import spelt_speeds
 from offbeat.world.world import Crash, parse_crash
 
 
@@ -34,26 +37,50 @@ def _spelt_delay(name: str, value: Any) -> str:
     return str(value).strip() if delay.values else str(delay)  # measured delays go by their file
 
 
-def _crashes(name: str, value: Any) -> tuple[str | Crash, ...]:
-    crashes = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    for crash in crashes:
-        if not isinstance(crash, str | Crash):
-            raise SettingError(f"A crash is text like 'agent 3 at 100' or an offbeat.Crash; got {crash!r}.")
-    return crashes
+def _stragglers(name: str, value: Any) -> tuple[int, ...]:
+    """3, '3,7' or [3, 7] as the agents."""
+    try:
+        several = [int(each) for each in value.split(",")] if isinstance(value, str) else value
+    except ValueError:
+        raise SettingError(f"'{name}' must be agents, as in '3' or '3,7'; got '{value}'.") from None
+    agents = [whole(name, each) for each in (several if isinstance(several, Sequence) else [several])]
+    if not agents or len({*agents}) < len(agents):
+        raise SettingError(f"'{name}' must name agents, each once, as in '3' or '3,7'; got {value!r}.")
+    return tuple(sorted(agents))
 
 
-def _spelt_crashes(name: str, value: Any) -> tuple[str, ...]:
-    crashes = [value] if isinstance(value, str) else value
-    if not isinstance(crashes, list) or not all(isinstance(crash, str) for crash in crashes):
-        raise SettingError(f"'{name}' must be text like 'agent 3 at 100', or a list of such; got {value!r}.")
-    return tuple(str(parse_crash(crash)) for crash in crashes)
+def _several(what: type | UnionType, parse: Callable[[str], Any], called: str, example: str) -> Kind:
+    """Values that are said in words of their own, one or a list: 'agent 3 at 100'."""
+
+    def check(name: str, value: Any) -> tuple[Any, ...]:
+        given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        for each in given:
+            if not isinstance(each, what) and not isinstance(each, str):
+                raise SettingError(
+                    f"{called} is text like '{example}', or an object that says it; got {each!r}."
+                )
+        return tuple(parse(each) if isinstance(each, str) else each for each in given)
+
+    def spelt(name: str, value: Any) -> tuple[str, ...]:
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+            raise SettingError(f"'{name}' must be text like '{example}', or a list of such; got {value!r}.")
+        return tuple(str(parse(each)) for each in given)
+
+    return Kind(list[str], "list string", check, spelt, lambda values: [*map(str, values)], list)
 
 
 NAMED_TASK = Kind(str, "string", _task, text)
 GRAPH = Kind(str, "string", as_is, text)
 DELAY = Kind(str, "string", _delay, _spelt_delay, str)
-CRASHES = Kind(list[str], "list string", _crashes, _spelt_crashes, lambda crashes: [*map(str, crashes)], list)
 TARGET = Kind(str, "string", targets.checked, targets.checked)
+CRASHES = _several(Crash, parse_crash, "A crash", "agent 3 at 100")
+CHANGES = _several(Change, parse_change, "An event", "agent 3 slows by 5 at 100 until 200")
+BYZANTINES = _several(Byzantine, parse_byzantine, "A Byzantine agent", "agent 3 flips")
+STRAGGLERS = Kind(
+    str, "list int64", _stragglers, _stragglers, list, lambda agents: [",".join(map(str, agents))]
+)
+SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)
 NUMBERS = Kind(str, "list float64", as_is, as_is)
 LR = Kind(list[str], "float64", as_is, finite)  # kinds of what `comparison.plan` checks

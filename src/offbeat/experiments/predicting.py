@@ -11,7 +11,7 @@ The time to a target, the first crossing of a noisy curve, differs from seed to 
 the smallest and the largest of the predicted runs say by how much. Faults and pauses are not predicted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,7 +123,7 @@ def predict(
     algorithm: str | None = None,
     topology: str | None = None,
     case: str | None = None,
-    straggler: int | None = None,
+    straggler: int | str | Sequence[int] | None = None,
     slowdown: float = 10.0,
     until: float | None = None,
     lr: float | None = None,

@@ -21,13 +21,13 @@ from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
-from offbeat.experiments.worlds import straggler_of, world_of
+from offbeat.experiments.worlds import stragglers_of, world_of
 from offbeat.results.targets import Target
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
 from offbeat.world.graphs import edges
 from offbeat.world.topology import Topology, build
-from offbeat.world.world import STRAGGLER_CASES, World, apply_case
+from offbeat.world.world import World, apply_case
 
 MOST_UPDATES = 1e12  # gradients of one run, at most: months of work
 
@@ -68,7 +68,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     e = checked(e)
     device = devices.find(e.device)
     n, until, said = _agents(e), e.until, e.target
-    world = world_of(e, seed)
+    world = world_of(e, n, seed)
     if isinstance(e.task, str):
         if e.task not in tasks.TASKS:
             raise unknown("task", e.task, tasks.TASKS)
@@ -79,8 +79,8 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     eval_times = eval_times_of(until, e.eval_every)
     _refuse_impossible(e, n, until, world.compute)
     topology = build(e.topology, n, seed)
-    straggler = straggler_of(e, topology)
-    world = apply_case(world, e.case, straggler, e.slowdown)
+    stragglers = stragglers_of(e, topology)
+    world = apply_case(world, e.case, stragglers, e.slowdown)
     world.check(n)
     task = _task(e, n, seed, device, built)
     for crash in world.crashes:
@@ -88,7 +88,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
     target = target_of(said, task)
     setup = Setup(seed, task, topology, world, until, target, eval_times, Settings())
-    return replace(setup, settings=_settings(e, setup, straggler))
+    return replace(setup, settings=_settings(e, setup, stragglers))
 
 
 def check_algorithm(setup: Setup, spec: Algorithm) -> None:
@@ -143,7 +143,7 @@ def _devices(task: Task) -> set[torch.device]:
     return {part.device for part in task.initial()}
 
 
-def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
+def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...]) -> Settings:
     """What is needed to run it again; `own` lists what only Python can be given."""
     task, topology, world, target = setup.task, setup.topology, setup.world, setup.target
     own = [f"the task {task.name}"] * (not isinstance(e.task, str))
@@ -153,7 +153,7 @@ def _settings(e: Experiment, setup: Setup, straggler: int) -> Settings:
         own += [f"the measured delays of {name}"] * measured
     found = {
         "task": task.name, "agents": topology.n, "topology": topology.name,
-        "straggler": straggler if e.case in STRAGGLER_CASES else None, "crash": world.crashes,
+        "straggler": stragglers or None, "crash": world.crashes,
         "target": target and target.said(task.measure), "until": setup.until,
         "eval_every": setup.eval_times[1],
     }  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from offbeat.results.table import cells, gap_known, target_name
-from offbeat.results.values import ComparisonValues, RunValues, spread
+from offbeat.results.values import ComparisonValues, RunValues, spread, stragglers
 
 # Okabe and Ito's colours, told apart by the colour-blind; without their yellow, which is pale on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
@@ -241,10 +241,10 @@ def bars(comparison: ComparisonValues) -> go.Figure:
 
 
 def graph(run: RunValues) -> go.Figure:
-    """Who hears whom; the straggler is a square."""
-    topology, slow = run.topology, run.settings["straggler"]
+    """Who hears whom; stragglers are squares."""
+    topology, slow = run.topology, stragglers(run.settings)
     at, edges = topology.positions(), sorted(topology.graph.edges())
-    fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": slow is not None})
+    fig = go.Figure(layout={"template": STYLE, "height": 340, "showlegend": bool(slow)})
     x, y = ([v for i, j in edges for v in (at[i][axis], at[j][axis], None)] for axis in (0, 1))
     line = {"color": "#999", "width": 1.5 if len(edges) <= 100 else 0.5}
     fig.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
@@ -257,7 +257,7 @@ def graph(run: RunValues) -> go.Figure:
             )  # fmt: skip
     few, size = topology.n <= 64, 24 if topology.n <= 40 else 20 if topology.n <= 64 else 7
     for name, colour, symbol in (("agent", PALETTE[0], "circle"), ("straggler", PALETTE[1], "square")):
-        agents = [i for i in at if (i == slow) == (name == "straggler")]
+        agents = [i for i in at if (i in slow) == (name == "straggler")]
         fig.add_scatter(
             x=[at[i][0] for i in agents], y=[at[i][1] for i in agents], name=name,
             mode="markers+text" if few else "markers",

@@ -20,7 +20,7 @@ from offbeat.core.settings import as_word
 from offbeat.results.figures import bars, curves, exploded, graph
 from offbeat.results.table import cells, gap_known, headline, how_tuned, lost_again, notes, tried, tuned
 from offbeat.results.timeline import shown, timelines
-from offbeat.results.values import VERSION, ComparisonValues, time_text
+from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
 
 
 def page(comparison: ComparisonValues) -> str:
@@ -138,7 +138,7 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     runs, parts = comparison.runs, []
-    slow, n, topology = runs[0].settings["straggler"], runs[0].topology.n, runs[0].topology
+    slow, n, topology = stragglers(runs[0].settings), runs[0].topology.n, runs[0].topology
     # A run that diverged early shows little: of each algorithm the longest.
     held = [run for run in runs if run.trace is not None]
     longest = {run.algorithm: run for run in sorted(held, key=lambda run: run.curve.time[-1])}
@@ -149,7 +149,7 @@ def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         caption = (
             f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the "
             "same window of time. Yellow: alive, but without a gradient to compute."
-            + (f" Agent {slow} is the straggler." if slow is not None else "")
+            + (f" Of stragglers ({', '.join(map(str, slow))}) the number is bold." if slow else "")
             + (" Left blank: a gradient that a crash cut off." if runs[0].settings["crash"] else "")
             + (f" {rows} of {n} agents are shown." if rows < n else "")
         )
@@ -210,8 +210,7 @@ def _common(comparison: ComparisonValues) -> dict[str, object]:
     """All settings but the algorithms and their learning rates; all stragglers, where seeds have own ones."""
     runs = comparison.runs
     found = {k: v for k, v in runs[0].settings.items() if k not in ("algorithm", "lr", "seed", "own")}
-    slow = list(dict.fromkeys(run.settings["straggler"] for run in runs))
-    if len(slow) > 1:
+    if len(slow := list(dict.fromkeys(",".join(map(str, stragglers(run.settings))) for run in runs))) > 1:
         found["straggler"] = slow
     return found | {"seeds": ", ".join(map(str, sorted({run.seed for run in runs})))}
 
@@ -222,7 +221,9 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     first, seeds = comparison.runs[0].settings, sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
     missing += ["such a choice of learning rates"] * (lrs is None or tuned_how is None)
-    every_own = isinstance(_common(comparison)["straggler"], list)  # the centre of every seed's graph
+    every_own = (
+        len({*map(str, (run.settings["straggler"] for run in comparison.runs))}) > 1
+    )  # the centre of every seed's graph
     live = "unit" in first
     task, *others = (first | ({"straggler": None} if every_own else {})).words(live)
     names = ",".join(dict.fromkeys(run.algorithm for run in comparison.runs))

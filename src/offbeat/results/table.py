@@ -14,7 +14,9 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import WIDTH
-from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread, time_text
+from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread, stragglers, time_text
+
+MANY = 5  # stragglers that are named, in a line that names what was run
 
 
 def as_text(comparison: ComparisonValues) -> str:
@@ -73,6 +75,7 @@ IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in
 WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
     "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
+    "links": "speeds of links",
 }  # fmt: skip
 
 
@@ -80,15 +83,22 @@ def headline(comparison: ComparisonValues) -> str:
     """What was run, in one line: whatever is not as it is by default is named."""
     first = comparison.runs[0]
     s, seeds = first.settings, sorted({run.seed for run in comparison.runs})
-    slow = f" (agent {s['straggler']}, {s['slowdown']:g} times slower)" if s["straggler"] is not None else ""
+    slow = stragglers(s)
+    who = f"agent{'s' * (len(slow) > 1)} {_and(slow)}" if len(slow) <= MANY else f"{len(slow)} agents"
+    slower = f" ({who}, {s['slowdown']:g} times slower)" * bool(slow)
     split = f"Dirichlet {s['dirichlet']:g}" if s["dirichlet"] is not None else f"label skew {s['skew']:g}"
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
     shares = [split] if first.measure == "accuracy" and not s["own"] else []
     named = {k: v for k, v in s.departures().items() if k not in IN_ITS_WORDS and v not in ([], "SGD")}
     others = [f"{WORDS.get(name, name)} {_said(name, value)}" for name, value in named.items()]
-    world = [s["task"], f"case {s['case']}{slow}", agents, *shares]
+    world = [s["task"], f"case {s['case']}{slower}", agents, *shares]
     return ", ".join([*world, *others, f"to time {s['until']:g}", which])
+
+
+def _and(agents: Sequence[int]) -> str:
+    *before, last = [str(agent) for agent in agents] or [""]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def _said(name: str, value: object) -> str:

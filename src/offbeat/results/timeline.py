@@ -9,9 +9,9 @@ from plotly.subplots import make_subplots
 
 from offbeat.engines.events import Crashed, GradientDone, Rejoined, rows_of
 from offbeat.results.figures import STYLE, escaped, time_title
-from offbeat.results.values import RunValues
+from offbeat.results.values import RunValues, stragglers
 
-ROWS = 16  # so many agents are shown; of more, those that crash, the straggler, its neighbours, and the first
+ROWS = 16  # so many agents are shown; of more, those that crash, stragglers, their neighbours, and the first
 STEPS = 6  # the window takes in about so many gradients or messages of the slowest agent
 Span = tuple[str, float, float]  # state, start, end
 
@@ -57,10 +57,10 @@ def _means(rows: np.ndarray) -> list[float]:
 
 
 def shown(run: RunValues) -> list[int]:
-    n, slow = run.topology.n, run.settings["straggler"]
+    n, slow = run.topology.n, stragglers(run.settings)
     if n <= ROWS:
         return list(range(n))
-    first = [] if slow is None else [slow, *run.topology.peers(slow)]
+    first = [*slow, *(peer for each in slow for peer in run.topology.peers(each))]
     if run.trace is not None:
         first = [*np.unique(rows_of(run.trace.events, Crashed)["agent"]).tolist(), *first]
     return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
@@ -83,10 +83,10 @@ def timelines(runs: Mapping[str, RunValues], span: tuple[float, float] | None = 
         for state, found in _spans(run, begin, stop).items():
             fig.add_trace(_bar(state, found), row=place, col=1)
             used |= {state} if found else set()
-        rows, slow = shown(run), run.settings["straggler"]
+        rows, slow = shown(run), stragglers(run.settings)
         fig.update_yaxes(
             row=place, col=1, range=[len(rows) - 0.4, -0.6], showgrid=False, ticks="", tickfont={"size": 11},
-            tickvals=list(range(len(rows))), ticktext=[f"<b>{i}</b>" if i == slow else str(i) for i in rows],
+            tickvals=list(range(len(rows))), ticktext=[f"<b>{i}</b>" if i in slow else str(i) for i in rows],
             title={"text": "agent", "standoff": 4},
         )  # fmt: skip
     for state in [state for state in BARS if state in used]:  # the legend, whatever the first panel has

@@ -232,10 +232,16 @@ def _differences(runs: Sequence[RunValues]) -> list[str]:
     graphs = [run.topology.w.indices.tobytes() + run.topology.w.data.tobytes() for run in runs]
     if len({*zip(graphs, (run.seed for run in runs), strict=True)}) > len({run.seed for run in runs}):
         return ["the graphs differ though the seed is the same"]
-    slow = [run.settings.get("straggler") for run in runs]
+    slow = [tuple(stragglers(run.settings)) for run in runs]
     if len({*zip(graphs, slow, strict=True)}) > len({*graphs}):
-        return [f"straggler: {' and '.join(map(str, dict.fromkeys(slow)))}"]
+        return [f"straggler: {' and '.join(','.join(map(str, each)) for each in dict.fromkeys(slow))}"]
     return []
+
+
+def stragglers(settings: Mapping[str, Any]) -> list[int]:
+    """The slow agents of the case, in the settings of this version or of one that had one at most."""
+    slow = settings.get("straggler")
+    return [] if slow is None else [slow] if isinstance(slow, int) else [*slow]
 
 
 def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:

@@ -1,14 +1,19 @@
 """What changes while a run goes on, and who misbehaves: values with the words that say them."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from offbeat.core.errors import SettingError
 
 
+def _number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
 def _times(at: float, until: float | None) -> str:
-    return " until ".join(repr(float(t)).removesuffix(".0") for t in (at, until) if t is not None)
+    return " until ".join(_number(t) for t in (at, until) if t is not None)
 
 
 def _check_times(what: str, at: float, until: float | None) -> None:
@@ -35,15 +40,22 @@ class Slowdown:
 
     def __post_init__(self) -> None:
         _check_times(f"The slowdown of agent {self.agent}", self.at, self.until)
+        if not (self.computes or self.sends):
+            raise SettingError(
+                f"Agent {self.agent} is slower in computing, in sending, or in both; got neither."
+            )
         if not 1e-3 <= self.factor <= 1e9:
             raise SettingError(f"A slowdown must be a number between 0.001 and 10^9; got {self.factor}.")
 
     def __str__(self) -> str:
         does = (
-            "slows" if self.computes == self.sends else "computes slower" if self.computes else "sends slower"
+            "slows"
+            if self.computes and self.sends
+            else "computes slower"
+            if self.computes
+            else "sends slower"
         )
-        factor = f"{self.factor!r}".removesuffix(".0")
-        return f"agent {self.agent} {does} by {factor} at {_times(self.at, self.until)}"
+        return f"agent {self.agent} {does} by {_number(self.factor)} at {_times(self.at, self.until)}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,7 @@ class Byzantine:
 
     def __str__(self) -> str:
         what, value = ("flips", self.scale) if self.scale else ("adds noise", self.noise)
-        return f"agent {self.agent} {what}" + (f" {value:g}" if value != 1 else "")
+        return f"agent {self.agent} {what}" + (f" {_number(value)}" if value != 1 else "")
 
 
 Change = Slowdown | Cut
@@ -114,3 +126,48 @@ def finish(start: float, work: float, slowdowns: Sequence[Slowdown]) -> float:
 
 def _factor(now: float, slowdowns: Sequence[Slowdown]) -> float:
     return math.prod(s.factor for s in slowdowns if s.at <= now and (s.until is None or now < s.until))
+
+
+_AT = r"at\s+(?P<at>\S+)(?:\s+until\s+(?P<until>\S+))?"
+_SLOWDOWN = re.compile(
+    rf"(?i)\s*(?:agent\s+)?(?P<agent>\d+)\s+(?:slows|(?P<what>computes|sends)\s+slower)\s+by\s+(?P<by>\S+)\s+{_AT}\s*"
+)
+_CUT = re.compile(rf"(?i)\s*cut\s*\{{?(?P<group>[\d\s,]+?)\}}?\s+from\s+the\s+rest\s+{_AT}\s*")
+_BYZANTINE = re.compile(
+    r"(?i)\s*(?:agent\s+)?(?P<agent>\d+)\s+(?P<does>flips|adds\s+noise)(?:\s+(?P<by>\S+))?\s*"
+)
+
+
+def parse_change(text: str) -> Change:
+    """'agent 3 slows by 5 at 100 until 200', or 'computes slower', or 'sends slower'; 'cut {0,1,2} from the
+    rest at 100 until 200'; without 'until' for good. Raises SettingError for anything else.
+    """
+    try:
+        if found := _SLOWDOWN.fullmatch(text):
+            what = (found["what"] or "").lower()
+            computes, sends = what != "sends", what != "computes"
+            return Slowdown(int(found["agent"]), float(found["by"]), *_read_times(found), computes, sends)
+        if found := _CUT.fullmatch(text):
+            group = frozenset(int(agent) for agent in found["group"].split(","))
+            return Cut(group, *_read_times(found))
+    except ValueError:
+        pass
+    expected = "'agent 3 slows by 5 at 100 until 200', 'agent 3 computes slower by 5 at 100', 'agent 3 sends "
+    expected += "slower by 5 at 100' or 'cut {0,1,2} from the rest at 100 until 200'"
+    raise SettingError(f"Cannot read the event '{text}'; expected {expected}.")
+
+
+def parse_byzantine(text: str) -> Byzantine:
+    """'agent 3 flips', 'agent 3 flips 10' or 'agent 3 adds noise 0.5'. Raises SettingError otherwise."""
+    try:
+        if found := _BYZANTINE.fullmatch(text):
+            by, flips = float(found["by"] or 1.0), found["does"].lower() == "flips"
+            return Byzantine(int(found["agent"]), scale=by * flips, noise=by * (not flips))
+    except ValueError:
+        pass
+    expected = "'agent 3 flips', 'agent 3 flips 10' or 'agent 3 adds noise 0.5'"
+    raise SettingError(f"Cannot read what the Byzantine agent does, '{text}'; expected {expected}.")
+
+
+def _read_times(found: re.Match[str]) -> tuple[float, float | None]:
+    return float(found["at"]), None if found["until"] is None else float(found["until"])

@@ -32,6 +32,12 @@ class PerLink:
         """Whether all links have the same number."""
         return all(value == self.usual for value in self.own.values())
 
+    def __str__(self) -> str:
+        """Where the numbers are from; or the number, or from where to where they are."""
+        if self.source or self.uniform:
+            return self.source or f"{self.usual:g}"
+        return f"{min(self.values):g} to {max(self.values):g} by link"
+
     def check(self, what: str, low: float, high: float) -> None:
         """Raise SettingError unless all numbers are in [low, high]."""
         for link, value in [(None, self.usual), *self.own.items()]:

@@ -13,11 +13,11 @@ receivers; under `unicast` each receiver has its own, one after another, in the 
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from offbeat.core.errors import SettingError, unknown
-from offbeat.world.changes import Byzantine, Change
+from offbeat.world.changes import Byzantine, Change, Cut
 from offbeat.world.delays import Delay
 from offbeat.world.per_link import PerLink
 
@@ -40,6 +40,16 @@ class Crash:
     def __str__(self) -> str:
         times = [repr(float(time)).removesuffix(".0") for time in (self.at, self.until) if time is not None]
         return f"agent {self.agent} at {' until '.join(times)}"
+
+
+SENDING = {
+    "multicast": "one transmission to all receivers, who get it together",
+    "unicast": "one transmission to each receiver, one after another",
+}
+NETWORKS = {
+    "serial": "one transmission of an agent at a time",
+    "fair": "the transmissions to all receivers at a time, as flows that share the network max-min fairly",
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,15 @@ class World:
     def __post_init__(self) -> None:
         if isinstance(self.loss, float | int) and not 0 <= self.loss < 1:
             raise SettingError(f"The probability of loss must be in [0, 1); got {self.loss}.")
+        for what, value, low, high in (
+            ("The loss", self.loss, 0.0, math.nextafter(1, 0)),
+            ("The latency", self.latency, 0.0, 1e9),
+            ("The bandwidth", self.bandwidth, 1e-9, 1e9),
+        ):
+            (value if isinstance(value, PerLink) else PerLink(value)).check(what, low, high)
+        for what, said, known in (("sending", self.sending, SENDING), ("network", self.network, NETWORKS)):
+            if said not in known:
+                raise unknown(what, said, known)
         for factor in (*self.slow_compute.values(), *self.slow_communication.values()):
             if not 1e-3 <= factor <= 1e9:
                 raise SettingError(f"A slowdown must be a number between 0.001 and 10^9; got {factor}.")
@@ -102,17 +121,37 @@ class World:
         return max(self.loss.values) > 0 if isinstance(self.loss, PerLink) else self.loss > 0
 
     def check(self, n: int) -> None:
-        """Raise SettingError if it speaks of agents that do not exist, or of crashes that overlap."""
-        named = [*self.slow_compute, *self.slow_communication, *self.own_compute, *self.own_communication]
-        named += [crash.agent for crash in self.crashes]
-        for agent in named:
-            if not 0 <= agent < n:
-                raise SettingError(f"There is no agent {agent}: with {n} agents they are 0 to {n - 1}.")
+        """Raise SettingError if it speaks of agents that do not exist, of crashes that overlap, of a cut that
+        leaves nobody.
+        """
+        self._check_agents(n)
+        for cut in self.changes:
+            if isinstance(cut, Cut) and len(cut.group) >= n:
+                raise SettingError(f"'{cut}' leaves no rest: there are {n} agents. Expected some of them.")
+        if len({each.agent for each in self.byzantine}) < len(self.byzantine):
+            raise SettingError("A Byzantine agent is named twice; expected one thing that it does.")
         ends: dict[int, float] = {}
         for crash in sorted(self.crashes, key=lambda c: c.at):
             if crash.at <= ends.get(crash.agent, -1.0):
                 raise SettingError(f"Agent {crash.agent} cannot crash at {crash.at:g}: it is down then.")
             ends[crash.agent] = math.inf if crash.until is None else crash.until
+
+    def _check_agents(self, n: int) -> None:
+        named: list[tuple[str, Iterable[int]]] = [
+            ("", [*self.slow_compute, *self.slow_communication, *self.own_compute, *self.own_communication]),
+            *((f"'{crash}': ", [crash.agent]) for crash in self.crashes),
+            *((f"'{lie}': ", [lie.agent]) for lie in self.byzantine),
+            *((f"'{c}': ", c.group if isinstance(c, Cut) else [c.agent]) for c in self.changes),
+        ]
+        for what in (self.latency, self.bandwidth, self.loss):
+            if isinstance(what, PerLink):
+                named.append((f"{what.source}: " * bool(what.source), [i for link in what.own for i in link]))
+        for where, agents in named:
+            for agent in agents:
+                if not 0 <= agent < n:
+                    raise SettingError(
+                        f"{where}There is no agent {agent}: with {n} agents they are 0 to {n - 1}."
+                    )
 
     def compute_delay(self, agent: int) -> Delay:
         return self.own_compute.get(agent, self.compute).times(self.slow_compute.get(agent, 1.0))
@@ -141,8 +180,11 @@ STRAGGLER_CASES = ("comp-straggler", "comm-straggler", "combined")
 """Those of the cases in which one agent is slower than the others."""
 
 
-def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) -> World:
-    """`world` with one of the five cases on top. Raises SettingError for an unknown case or slowdown."""
+def apply_case(world: World, name: str, stragglers: Sequence[int], slowdown: float = 10.0) -> World:
+    """`world` with one of the five cases on top: whoever is slow in it already is so many times slower still.
+
+    Raises SettingError for an unknown case or slowdown.
+    """
     if name not in CASES:
         raise unknown("case", name, CASES)
     if not 1e-3 <= slowdown <= 1e9:
@@ -150,11 +192,14 @@ def apply_case(world: World, name: str, straggler: int, slowdown: float = 10.0) 
     if name == "slow-comm":
         own = {agent: delay.times(slowdown) for agent, delay in world.own_communication.items()}
         return replace(world, communication=world.communication.times(slowdown), own_communication=own)
-    slow = {straggler: slowdown}
+
+    def slower(factors: Mapping[int, float]) -> dict[int, float]:
+        return {**factors, **{agent: factors.get(agent, 1.0) * slowdown for agent in stragglers}}
+
     if name in ("comp-straggler", "combined"):
-        world = replace(world, slow_compute={**world.slow_compute, **slow})
+        world = replace(world, slow_compute=slower(world.slow_compute))
     if name in ("comm-straggler", "combined"):
-        world = replace(world, slow_communication={**world.slow_communication, **slow})
+        world = replace(world, slow_communication=slower(world.slow_communication))
     return world
 
 

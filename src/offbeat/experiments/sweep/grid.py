@@ -176,7 +176,9 @@ def _drafts(fixed: dict[str, Any], axes: Axes, own: Axes) -> Iterator[_Draft]:
         ours = own.get(spec.name)
         for lr in ours or rates:
             shown = varied | ({"lr": lr} if len(ours or rates) > 1 else {})
-            said = {name: " and ".join(v) or "none" for name, v in shown.items() if isinstance(v, tuple)}
+            said = {
+                name: " and ".join(map(str, v)) or "none" for name, v in shown.items() if isinstance(v, tuple)
+            }
             named = ", ".join(f"{name} {value}" for name, value in (shown | said).items()) or spec.name
             seed = given.get("seed", 0)
             yield _Draft(next(index), experiment, seed, spec, lr, ours is not None, named)
