@@ -462,6 +462,12 @@ AT_ONCE, STEP_20 = "failed before its first step", "with an exit code, 1, at ste
 VANISHED = f"import os\n{START}{WRAP}{STEPS}if agent.rank:\n    os._exit(0)"
 WRONG = {
     "raises at once": ("raise ValueError('no such thing')", 1, AT_ONCE, "no such thing"),
+    "never wraps": (
+        "import offbeat; offbeat.join()",
+        1,
+        "never wrapped a model",
+        "agent.wrap(model, optimizer)",
+    ),
     "never joins": ("print('hello')", 1, "ended at step 0 without having left", "hello"),
     "another model in one agent": (
         START + WRAP.replace("2, 2", "2, 2 + agent.rank") + STEPS,

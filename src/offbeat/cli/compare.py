@@ -53,7 +53,8 @@ def compare(
 
       offbeat compare --case combined --target 0.9 --report report.html
       offbeat compare --task mnist --data DIR --seeds 5 --lr tuned --json out.json
-      offbeat compare --algorithms adsgd,rfast --loss 0.3 --crash 'agent 3 at 100 until 200'
+      offbeat compare --algorithms adsgd,rfast --loss 0.3 \\
+          --crash 'agent 3 at 100 until 200'
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")
     workers = wanted(workers)

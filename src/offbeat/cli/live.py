@@ -59,7 +59,8 @@ def live(
 
     Examples:
 
-      offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd --until 1500 --report live.html
+      offbeat live --task digits --case comp-straggler --algorithms adsgd,dsgd \\
+          --until 1500 --report live.html
       offbeat live --resume --out offbeat-runs/digits-0
     """
     check_writable(json, report)

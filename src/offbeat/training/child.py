@@ -24,6 +24,10 @@ def main() -> None:
     _, *command = sys.argv
     try:
         code = _run(command)
+        for joined in member.joined():
+            if not (joined.wrapped or code):
+                advice = "expected optimizer = agent.wrap(model, optimizer) before its loop"
+                sys.stderr.write(f"Agent {joined.rank} has joined and never wrapped a model: {advice}.\n")
         steps = [joined.steps for joined in member.joined()]
         if any(steps) or not code:  # that of a script which gave up before it had begun is told as it is
             for joined in member.joined():

@@ -97,6 +97,11 @@ class Member:
         self._bypass: BypassDetector | None = None
 
     @property
+    def wrapped(self) -> bool:
+        """Whether it has a model."""
+        return self._driver is not None
+
+    @property
     def steps(self) -> int:
         """How many steps this agent has made, in all its lives."""
         return 0 if self._driver is None else self._driver.actor.steps
@@ -125,6 +130,9 @@ class Member:
         """
         if self._driver is not None:
             raise SettingError("This agent has wrapped a model already; expected one, with one optimizer.")
+        if not (isinstance(model, nn.Module) and hasattr(optimizer, "param_groups")):
+            got = f"a {type(model).__name__} and a {type(optimizer).__name__}"
+            raise SettingError(f"Expected agent.wrap(model, optimizer), in this order; got {got}.")
         if isinstance(optimizer, torch.optim.LBFGS):
             raise SettingError("LBFGS evaluates the loss several times a step; expected one gradient a step.")
         here, flat = self._here, FlatParameters(model, optimizer)
