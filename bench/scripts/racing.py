@@ -18,7 +18,7 @@ import torch
 
 from offbeat.results.values import Curve
 from offbeat.tasks.data import DataSet, load
-from offbeat.tasks.partition import split_among
+from offbeat.tasks.partition import split
 
 WAIT, TARGET, EVERY = 0.015, 0.89, 0.1
 DDP, ADSGD = "ddp", "offbeat"
@@ -56,7 +56,7 @@ def raced(data: DataSet, n: int, how: str, lr: float) -> float:
     """Seconds that one run needs."""
     seconds = SECONDS[n, how, lr]
     m.tell(f"MNIST, {n} agents, {how}, step {lr:g}: {seconds:.0f} s")
-    shards = split_among(data.train_y.numpy(), n, np.random.default_rng(0), 1.0)
+    shards = split("skew:1", data.train_y.numpy(), len(data.train_y), n, np.random.default_rng(0))
     with m.folder() as folder:
         for i, shard in enumerate(shards):
             np.save(folder / f"x.{i}.npy", data.train_x[torch.from_numpy(shard)].numpy())

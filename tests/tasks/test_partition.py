@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offbeat.core.errors import SettingError
-from offbeat.tasks.partition import Labels, Shards, _fill, by_label, dirichlet
+from offbeat.tasks.partition.equal import Labels, Rows, _fill, by_label, dirichlet
 
-Split = Callable[[Labels, int, float, np.random.Generator], Shards]
+Split = Callable[[Labels, int, float, np.random.Generator], Rows]
 
 SEEDS = st.integers(0, 2**32 - 1)
 LABELS = st.lists(st.integers(-3, 300), min_size=1, max_size=120).map(np.array)
@@ -20,7 +20,7 @@ SKEWS = st.floats(0, 1)
 ALPHAS = st.floats(0, 1e308, exclude_min=True)
 
 
-def classes_per_shard(labels: Labels, shards: Shards) -> float:
+def classes_per_shard(labels: Labels, shards: Rows) -> float:
     """The mean number of distinct labels in a shard."""
     return float(np.mean([len(np.unique(labels[row])) for row in shards]))
 
@@ -31,7 +31,7 @@ def balanced() -> Labels:
     return np.random.default_rng(7).permutation(np.arange(10_000) % 10)
 
 
-def check(split: Split, labels: Labels, n: int, knob: float, seed: int) -> Shards:
+def check(split: Split, labels: Labels, n: int, knob: float, seed: int) -> Rows:
     """What holds for every split, whatever its knob."""
     shards = split(labels, n, knob, np.random.default_rng(seed))
     assert shards.shape == (n, len(labels) // n)

@@ -23,12 +23,15 @@ from offbeat.experiments.kinds import (
     NAMED_TASK,
     NAMES,
     NUMBERS,
+    PARTITION,
     SPEEDS,
     STRAGGLERS,
     TARGET,
 )  # fmt: skip
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
+from offbeat.tasks.objective import AGENTS as AGENTS_ALIKE
+from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
@@ -38,7 +41,12 @@ EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
 AGENTS = 9  # how many there are when nothing says
 
 WHO = "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'."
-SKEW = "Fraction of the data that is split by sorted label, the rest uniformly."
+SPLIT = "How data are split, as in 'dirichlet:0.1': 'offbeat list partitions'. Default: 'skew:1'."
+SKEW = "Short for --partition skew:S: the fraction that is split by sorted label."
+OBJECTIVE = (
+    "What unequal shards minimise: the mean over 'agents', or over 'samples', for which gradients are scaled "
+    "by an agent's share of the data."
+)
 DATA = "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded."
 COMPUTE = (
     "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
@@ -97,8 +105,12 @@ class Experiment:
         None, WORLD, "The slow agents, as in 3 or 3,7; default: the graph's centre.", STRAGGLERS, needs=_slow
     )
     slowdown: float = setting(10.0, WORLD, "How many times slower.", needs=_slow)
-    skew: float = setting(1.0, TASK, SKEW, needs=lambda settings: settings["dirichlet"] is None)
-    dirichlet: float | None = setting(None, TASK, "Split by a Dirichlet mixture with this alpha instead.")
+    partition: str | None = setting(None, TASK, SPLIT, PARTITION, usual=lambda settings: DEFAULT)
+    skew: float = setting(1.0, TASK, SKEW, needs=lambda settings: False)
+    dirichlet: float | None = setting(
+        None, TASK, "Short for --partition dirichlet:ALPHA.", needs=lambda settings: False
+    )
+    objective: str = setting(AGENTS_ALIKE, TASK, OBJECTIVE, brief=True)
     batch: int = setting(32, LEARNING, "Samples in a minibatch.")
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
     until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")

@@ -10,6 +10,7 @@ from typing import Any
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import Kind, finite, text, whole
 from offbeat.results import targets
+from offbeat.tasks.partition import spelt
 from offbeat.world.changes import Byzantine, Change, parse_byzantine, parse_change
 from offbeat.world.delays import Delay, parse
 from offbeat.world.speeds import spelt_speeds
@@ -70,6 +71,10 @@ def _several(what: type | UnionType, parse: Callable[[str], Any], called: str, e
     return Kind(list[str], "list string", check, spelt, lambda values: [*map(str, values)], list)
 
 
+def _partition(name: str, value: Any) -> str:
+    return spelt(text(name, value))
+
+
 NAMED_TASK = Kind(str, "string", _task, text)
 GRAPH = Kind(str, "string", as_is, text)
 DELAY = Kind(str, "string", _delay, _spelt_delay, str)
@@ -80,6 +85,7 @@ BYZANTINES = _several(Byzantine, parse_byzantine, "A Byzantine agent", "agent 3 
 STRAGGLERS = Kind(
     str, "list int64", _stragglers, _stragglers, list, lambda agents: [",".join(map(str, agents))]
 )
+PARTITION = Kind(str, "string", _partition, _partition)
 SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)
 NUMBERS = Kind(str, "list float64", as_is, as_is)

@@ -242,6 +242,9 @@ def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: 
     if task.measure == "accuracy":
         curve.accuracy.append(float(task.accuracies(average)[0]))
     curve.consensus.append(float(squares) ** 0.5)
+    own = getattr(task, "own_metrics", None)
+    for name, values in {} if own is None else own(average).items():
+        curve.more.setdefault(name, []).append(float(values[0]))
 
 
 def _distances(models: Tensor, middle: Tensor) -> Tensor:

@@ -19,10 +19,12 @@ from offbeat.core.settings import Settings, declared
 from offbeat.core.system import devices, machine
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
+from offbeat.experiments import splits
 from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.worlds import stragglers_of, world_of
 from offbeat.results.targets import Target
+from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
 from offbeat.world.graphs import edges
@@ -120,12 +122,10 @@ def _agents(e: Experiment) -> int:
 
 def _task(e: Experiment, n: int, seed: int, device: torch.device, built: Task | None) -> Task:
     """The task on that device: built, or the user's own, moved there if need be."""
-    if e.dirichlet is not None and e.skew != 1.0:
-        raise SettingError(f"Expected a skew or a Dirichlet mixture; got both, {e.skew} and {e.dirichlet}.")
     if isinstance(e.task, str):
-        data = None if e.data is None else Path(e.data)
-        return built or tasks.build(e.task, n, seed, e.batch, e.reg, e.skew, e.dirichlet, data, device)
-    task, found = e.task, _devices(e.task)
+        data, partition = None if e.data is None else Path(e.data), splits.partition_of(e) or DEFAULT
+        return built or tasks.build(e.task, n, seed, e.batch, e.reg, partition, e.objective, data, device)
+    task, found = splits.resplit(e, e.task, seed), _devices(e.task)
     if found == {device}:
         return task
     move = getattr(task, "to", None)
@@ -155,7 +155,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...]) -> Setti
         "task": task.name, "agents": topology.n, "topology": topology.name,
         "straggler": stragglers or None, "crash": world.crashes,
         "target": target and target.said(task.measure), "until": setup.until,
-        "eval_every": setup.eval_times[1],
+        "eval_every": setup.eval_times[1], **splits.recorded(e),
     }  # fmt: skip
     if e.world is not None:
         own += ["the world"]

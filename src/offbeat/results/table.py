@@ -3,9 +3,10 @@
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -69,8 +70,8 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
 
 
 IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in words of their own
-    *("task", "agents", "topology", "case", "straggler", "slowdown", "skew", "dirichlet", "until", "target"),
-    *("algorithm", "lr", "seed", "own"),
+    *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target"),
+    *("partition", "skew", "dirichlet", "algorithm", "lr", "seed", "own"),
 }
 WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
@@ -86,10 +87,9 @@ def headline(comparison: ComparisonValues) -> str:
     slow = stragglers(s)
     who = f"agent{'s' * (len(slow) > 1)} {_and(slow)}" if len(slow) <= MANY else f"{len(slow)} agents"
     slower = f" ({who}, {s['slowdown']:g} times slower)" * bool(slow)
-    split = f"Dirichlet {s['dirichlet']:g}" if s["dirichlet"] is not None else f"label skew {s['skew']:g}"
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
-    shares = [split] if first.measure == "accuracy" and not s["own"] else []
+    shares = [_split(s)] if s.get("partition") else []
     named = {k: v for k, v in s.departures().items() if k not in IN_ITS_WORDS and v not in ([], "SGD")}
     others = [f"{WORDS.get(name, name)} {_said(name, value)}" for name, value in named.items()]
     world = [s["task"], f"case {s['case']}{slower}", agents, *shares]
@@ -99,6 +99,12 @@ def headline(comparison: ComparisonValues) -> str:
 def _and(agents: Sequence[int]) -> str:
     *before, last = [str(agent) for agent in agents] or [""]
     return f"{', '.join(before)} and {last}" if before else last
+
+
+def _split(s: Mapping[str, Any]) -> str:
+    name, _, parameter = str(s["partition"]).partition(":")
+    known = {"skew": f"label skew {parameter}", "dirichlet": f"Dirichlet {parameter}"}
+    return known.get(name, f"partition {s['partition']}")
 
 
 def _said(name: str, value: object) -> str:

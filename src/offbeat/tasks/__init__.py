@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
-from offbeat.core.errors import unknown
+from offbeat.core.errors import SettingError, unknown
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.logistic import Logistic
+from offbeat.tasks.minibatches import Minibatches
 from offbeat.tasks.module import ModuleTask
-from offbeat.tasks.partition import Minibatches, split_among
+from offbeat.tasks.objective import AGENTS, OBJECTIVES
+from offbeat.tasks.partition import DEFAULT, PARTITIONS, split
 from offbeat.tasks.quadratic import Quadratic, random_quadratic
 from offbeat.tasks.task import Task
 
@@ -55,8 +57,8 @@ def build(
     seed: int,
     batch: int = 32,
     reg: float = 0.001,
-    skew: float = 1.0,
-    alpha: float | None = None,
+    partition: str = DEFAULT,
+    objective: str = AGENTS,
     data: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> Task:
@@ -66,11 +68,16 @@ def build(
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
     if name == "quadratic":
+        if objective != AGENTS:
+            raise SettingError(f"A quadratic has no samples; expected the objective '{AGENTS}'.")
         return random_quadratic(agents, stream(seed, Purpose.TASK)).to(device)
     data_set = _loaded(name, data, torch.device(device))
-    shards = split_among(data_set.train_y.cpu().numpy(), agents, stream(seed, Purpose.PARTITION), skew, alpha)
-    return Logistic(data_set, Minibatches(shards, batch), reg)
+    labels, rng = data_set.train_y.cpu().numpy(), stream(seed, Purpose.PARTITION)
+    shards = split(partition, labels, len(labels), agents, rng)
+    return Logistic(data_set, Minibatches(shards, batch), reg, objective=objective)
 
 
-__all__ = ["TASKS", "Logistic", "Minibatches", "ModuleTask", "Quadratic", "TaskRow", "build"]
+__all__ = ["PARTITIONS", "TASKS", "Logistic", "Minibatches", "ModuleTask", "Quadratic", "TaskRow", "build"]

@@ -14,7 +14,8 @@ from offbeat.core.system.kernel import Gradient
 from offbeat.core.vector import Parts
 from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
-from offbeat.tasks.partition import Minibatches
+from offbeat.tasks.minibatches import Minibatches
+from offbeat.tasks.objective import AGENTS, Weights, weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,11 @@ class Logistic:
 
     x = (W, c): W [classes, features], c [classes]; a flat model [P] holds W row by row and then c; float32.
     arXiv:2505.10322 names a non-convex regulariser; its form here and reg are our reading of it.
-    Loss: the same with the mean over all training data. Accuracy: on the test data.
+    Loss: the objective f of all agents, which is the same with the mean over all training data where shards
+    are equal (see `offbeat.tasks.objective`). Accuracy: on the test data.
 
     Attributes:
+        objective: "agents" or "samples", which of them count the same
         compiled: whether the C functions of `softmax` do the work where they can be had (not on a GPU);
             torch's results differ by rounding. `engine` says what does it
 
@@ -36,8 +39,10 @@ class Logistic:
     minibatches: Minibatches
     reg: float = 0.001
     compiled: bool = True
+    objective: str = AGENTS
     measure: str = field(default="accuracy", init=False)
     targets: Tensor = field(init=False)
+    weights: Weights = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.reg < float("inf"):
@@ -45,6 +50,7 @@ class Logistic:
         if (batch := self.minibatches.batch) > (count := len(self.data.train_y)):
             raise SettingError(f"A minibatch of {batch} samples is more than there are: {count}.")
         object.__setattr__(self, "targets", one_hot(self.data.train_y, self.data.classes).float())
+        object.__setattr__(self, "weights", weights(self.objective, self.minibatches.shards, count))
 
     @property
     def name(self) -> str:
@@ -73,7 +79,9 @@ class Logistic:
         """Whether gradients and losses are those of the other task, whatever minibatches it draws."""
         if not isinstance(other, Logistic):
             return False
-        return other.data is self.data and (other.reg, other.compiled) == (self.reg, self.compiled)
+        scaled = self.weights.agents is not None or other.weights.agents is not None
+        alike = other.data is self.data and (other.reg, other.compiled) == (self.reg, self.compiled)
+        return alike and not scaled
 
     @property
     def engine(self) -> str:
@@ -93,18 +101,23 @@ class Logistic:
         return None
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
-        (x,) = models
+        x = models[0]
         index = np.ascontiguousarray(np.stack(samples), np.int64)  # [m, batch]
         if train := self._compiled("train", x):
             rows, out = np.arange(len(x)), torch.empty_like(x)
             train.gradients(x, rows, out, rows, index, self.reg)
-            return (out,)
-        return (self._with_torch(index, x),)
+        else:
+            out = self._with_torch(index, x)
+        return self.weights.scaled(agents, (out,))
 
     def native(self) -> Gradient | None:
-        """The same for `offbeat.core.system.kernel.steps`, to the bit; None where torch does it."""
+        """The same for `offbeat.core.system.kernel.steps`, to the bit; None where torch does it, and where
+        the gradients of agents count differently.
+        """
         train = self._samples("train")
-        return train.native(self.reg) if isinstance(train, softmax.Samples) else None
+        if isinstance(train, softmax.Samples) and self.weights.agents is None:
+            return train.native(self.reg)
+        return None
 
     def _with_torch(self, indices: np.ndarray, x: Tensor) -> Tensor:
         """With p = softmax(logits) - target, row by row: p^T a / batch, mean p, and the regulariser's."""
@@ -123,10 +136,10 @@ class Logistic:
     def losses(self, models: Parts) -> np.ndarray:
         (x,) = models
         if train := self._compiled("train", x):
-            entropies = [train.scores(row)[0] for row in x]
+            entropies = [train.scores(row, self.weights.samples)[0] for row in x]
         else:
             a, y = self.data.train_x, self.data.train_y
-            entropies = [float(cross_entropy(self._logits(row, a), y)) for row in x]
+            entropies = [self.weights.mean(cross_entropy, self._logits(row, a), y) for row in x]
         penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
         return np.array([a + b for a, b in zip(entropies, penalties, strict=True)])
 

@@ -1,8 +1,9 @@
 """Any torch.nn.Module and any loss as a task."""
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Self
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,21 +13,38 @@ from torch.func import functional_call, grad, vmap
 from offbeat.core.errors import SettingError
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
-from offbeat.tasks.partition import Minibatches, split_among
+from offbeat.tasks.minibatches import Minibatches, Shards
+from offbeat.tasks.objective import AGENTS, weights
+from offbeat.tasks.partition import Columns, split
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[
+    ..., Tensor
+]  # of output and target, and of the parameters by name if it takes three arguments
+
+
+CHUNK = 1024  # samples that are evaluated in one call
 
 
 class ModuleTask:
-    """f_i(x) = mean over i's data of loss(module_x(input), target) + reg * sum_l x_l^2 / (1 + x_l^2).
+    """f_i(x) = mean over i's data of loss(module_x(input), target) + regularisers, which are
+    reg * sum_l x_l^2 / (1 + x_l^2) + l2 / 2 * sum_l x_l^2.
 
         task = ModuleTask(nn.Sequential(...), nn.functional.cross_entropy, (x, y), test=(x, y), agents=9)
 
     Attributes:
         module: trained from its present weights, which are copied; the module itself stays as it is
-        train, test: inputs [N, ...] and targets [N, ...]; accuracy needs a test set and integer targets
-        shards: [n, s] indices of the training data of each agent; default: by label `skew`, or by a Dirichlet
-            mixture with `alpha`, from `seed` (for integer targets; others are split uniformly)
+        loss: (output, target) -> the mean over a minibatch; or (output, target, parameters), with the
+            parameters by name as `module.named_parameters()` has them, for regularisers of your own
+        train, test: inputs [N, ...] and targets [N, ...]. Integer targets [N] are classes: with a test set,
+            targets of runs are accuracies on it. Of all others (regression) they are training losses
+        partition: who gets which samples: 'dirichlet:0.1' (docs/data.md); drawn from `seed`. Default:
+            'skew:1' for classes, else 'iid'. `skew` and `alpha` are short for 'skew:S' and 'dirichlet:ALPHA'
+        objective: "agents" or "samples", which of them count the same (`offbeat.tasks.objective`)
+        columns: name -> [N], what the partition 'natural:NAME' goes by
+        shards: the indices of each agent's training data, in place of a partition
+        l2: its gradient is l2 * x, what torch's optimizers call weight decay
+        metrics: name -> function of all outputs and targets of the test data (of the training data, if there
+            are none) that returns a number; measured of the judged model at every evaluation
         vectorized: True: all agents in one call of torch.func.vmap; False: one after the other; None: what is
             faster, which on a CPU is one after the other for a module with convolution layers, and vmap
             elsewhere
@@ -34,8 +52,11 @@ class ModuleTask:
     The run is where the module is; `to` gives the task on another device. Parameters are flattened in the
     module's order, one flat tensor a dtype; tied ones appear once.
 
-    Raises SettingError for modules whose training depends on more than parameters and minibatch: running
-    statistics (BatchNorm), dropout.
+    `split` gives the same task with another partition; `offbeat.compare(task=..., partition=...)` uses it,
+    with the seed of each run.
+
+    Raises SettingError for several partitions, and for modules whose training depends on more than parameters
+    and minibatch: running statistics (BatchNorm), dropout.
     """
 
     def __init__(
@@ -47,31 +68,69 @@ class ModuleTask:
         agents: int = 9,
         batch: int = 32,
         reg: float = 0.0,
-        skew: float = 1.0,
+        skew: float | None = None,
         alpha: float | None = None,
         seed: int = 0,
-        shards: np.ndarray | None = None,
+        shards: Shards | None = None,
         vectorized: bool | None = None,
         name: str | None = None,
+        *,
+        partition: str | None = None,
+        objective: str = AGENTS,
+        columns: Columns | None = None,
+        l2: float = 0.0,
+        metrics: Mapping[str, Callable[[Tensor, Tensor], Any]] | None = None,
     ) -> None:
         _refuse_hidden_state(module)
         x, y = train
         if len(x) != len(y) or len(x) == 0:
             raise SettingError(f"Expected as many targets as inputs, and some; got {len(x)} and {len(y)}.")
-        labelled = y.ndim == 1 and not y.is_floating_point()
-        if shards is None:
-            labels = y.cpu().numpy() if labelled else np.zeros(len(y), dtype=np.int64)
-            rng = stream(seed, Purpose.PARTITION)
-            shards = split_among(labels, agents, rng, *((skew, alpha) if labelled else (0.0,)))
+        if not (0 <= reg < float("inf") and 0 <= l2 < float("inf")):
+            raise SettingError(f"Weights of regularisers are finite numbers >= 0; got reg {reg}, l2 {l2}.")
+        self.module, self.loss, self.train, self.test = module, loss, train, test
+        self.reg, self.l2, self.metrics, self.columns = reg, l2, dict(metrics or {}), dict(columns or {})
         self.name = name or type(module).__name__.lower()
-        self.agents = len(shards)
-        self.measure = "accuracy" if test is not None and labelled else "loss"
-        self.module, self.loss, self.train, self.test, self.reg = module, loss, train, test, reg
-        self.minibatches = Minibatches(shards, batch)
+        self.measure = "accuracy" if test is not None and self._labelled else "loss"
+        self._sees_parameters = _takes_three(loss)
+        if shards is None:
+            shards = self._shards(_only(partition, skew, alpha), agents, seed)
+        self._hold(shards, batch, objective)
         self.vectorized = vectorized
         self._convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
         self.parameters = {key: p.detach().clone() for key, p in module.named_parameters()}
         self.dtypes = list(dict.fromkeys(p.dtype for p in self.parameters.values()))
+
+    @property
+    def _labelled(self) -> bool:
+        """Whether the targets are classes."""
+        y = self.train[1]
+        return y.ndim == 1 and not y.is_floating_point()
+
+    def _shards(self, partition: str | None, agents: int, seed: int) -> Shards:
+        y, rng = self.train[1], stream(seed, Purpose.PARTITION)
+        labels = y.cpu().numpy() if self._labelled else None
+        text = partition or ("skew:1" if self._labelled else "iid")
+        return split(text, labels, len(y), agents, rng, self.columns)
+
+    def _hold(self, shards: Shards, batch: int, objective: str) -> None:
+        self.minibatches, self.agents, self.objective = Minibatches(shards, batch), len(shards), objective
+        self.weights = weights(objective, shards, len(self.train[0]))
+
+    def split(self, partition: str | None, objective: str, seed: int) -> Self:
+        """The same task with another partition (None: the same shards) and objective."""
+        again = copy.copy(self)
+        same = partition is None
+        shards = self.minibatches.shards if same else self._shards(partition, self.agents, seed)
+        again._hold(shards, self.minibatches.batch, objective)
+        return again
+
+    def like(self, other: object) -> bool:
+        """Whether gradients and losses are those of the other task, whatever minibatches it draws: both are
+        splits of one.
+        """
+        if not isinstance(other, ModuleTask) or self.weights.agents is not None:
+            return False
+        return other.parameters is self.parameters and other.weights.agents is None
 
     def initial(self) -> Parts:
         return tuple(
@@ -101,10 +160,17 @@ class ModuleTask:
         return named
 
     def _objective(self, model: Parts, x: Tensor, y: Tensor) -> Tensor:
-        value = self.loss(functional_call(self.module, self._named(model), (x,)), y)
+        named = self._named(model)
+        value = self._loss(named)(functional_call(self.module, named, (x,)), y)
         if self.reg:
             value = value + self.reg * sum((part.square() / (1 + part.square())).sum() for part in model)
+        if self.l2:
+            value = value + self.l2 / 2 * sum(part.square().sum() for part in model)
         return value
+
+    def _loss(self, named: Mapping[str, Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Of outputs and targets, at a model with these parameters."""
+        return (lambda out, y: self.loss(out, y, named)) if self._sees_parameters else self.loss
 
     def gradients(self, agents: Sequence[int], samples: Sequence[np.ndarray], models: Parts) -> Parts:
         """torch.func.grad of the objective, for all rows."""
@@ -114,17 +180,40 @@ class ModuleTask:
         each: Callable[[Parts, Tensor, Tensor], Parts] = grad(self._objective)
         by_module = not self._convolves or device.type != "cpu"
         if by_module if self.vectorized is None else self.vectorized:
-            return tuple(vmap(each)(models, x, y))
+            return self.weights.scaled(agents, tuple(vmap(each)(models, x, y)))
         rows = [each(tuple(part[r] for part in models), x[r], y[r]) for r in range(len(samples))]
-        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+        return self.weights.scaled(agents, tuple(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
     @torch.no_grad()
     def losses(self, models: Parts) -> np.ndarray:
         values = []
         for model in zip(*models, strict=True):
             penalty = sum(float((part.square() / (1 + part.square())).sum()) for part in model)
-            values.append(self._mean(model, *self.train, self.loss) + self.reg * penalty)
+            squares = sum(float(part.square().sum()) for part in model) if self.l2 else 0.0
+            values.append(self._all(model) + self.reg * penalty + self.l2 / 2 * squares)
         return np.array(values)
+
+    def _all(self, model: Parts) -> float:
+        """The loss without regularisers: the mean over all training data, or with the agents' shares."""
+        x, y = self.train
+        loss = self._loss(self._named(model))
+        if self.weights.shares is None:
+            return self._mean(model, x, y, loss)
+        own = [torch.from_numpy(np.asarray(shard)).to(x.device) for shard in self.minibatches.shards]
+        means = [self._mean(model, x[shard], y[shard], loss) for shard in own]
+        return float(self.weights.shares @ means)
+
+    @torch.no_grad()
+    def own_metrics(self, models: Parts) -> dict[str, np.ndarray]:
+        """The metrics of each of m models, [m] each, by name."""
+        x, y = self.train if self.test is None else self.test
+        found: dict[str, list[float]] = {name: [] for name in self.metrics}
+        for model in zip(*models, strict=True) if found else ():
+            named = self._named(model)
+            out = torch.cat([functional_call(self.module, named, (part,)) for part in torch.split(x, CHUNK)])
+            for name, metric in self.metrics.items():
+                found[name].append(float(metric(out, y)))
+        return {name: np.array(values) for name, values in found.items()}
 
     @torch.no_grad()
     def accuracies(self, models: Parts) -> np.ndarray:
@@ -133,13 +222,34 @@ class ModuleTask:
         x, y = self.test
         return np.array([self._mean(model, x, y, _right) for model in zip(*models, strict=True)])
 
-    def _mean(self, model: Parts, x: Tensor, y: Tensor, measure: Loss, chunk: int = 1024) -> float:
+    def _mean(self, model: Parts, x: Tensor, y: Tensor, measure: Loss) -> float:
         """The mean of a mean over chunks of the data, so that activations fit in memory."""
         named, total = self._named(model), 0.0
-        for at in range(0, len(x), chunk):
-            x_part, y_part = x[at : at + chunk], y[at : at + chunk]
+        for at in range(0, len(x), CHUNK):
+            x_part, y_part = x[at : at + CHUNK], y[at : at + CHUNK]
             total += float(measure(functional_call(self.module, named, (x_part,)), y_part)) * len(x_part)
         return total / len(x)
+
+
+def _only(partition: str | None, skew: float | None, alpha: float | None) -> str | None:
+    """The partition, by whichever argument it is given. Raises SettingError for several."""
+    given = [text for text in (partition, skew is not None and f"skew:{skew}") if text]
+    given += [] if alpha is None else [f"dirichlet:{alpha}"]
+    if len(given) > 1:
+        raise SettingError(f"Expected one partition of the data; got both {' and '.join(given)}.")
+    return given[0] if given else None
+
+
+def _takes_three(loss: Loss) -> bool:
+    """Whether it cannot be called without a third argument, the parameters."""
+    try:
+        takes = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    except (TypeError, ValueError):  # of a function that is not Python's
+        return False
+    needed = [
+        p for p in takes if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(needed) == 3
 
 
 def _right(out: Tensor, y: Tensor) -> Tensor:

@@ -311,8 +311,10 @@ int softmax_gradients(const struct samples *s, const float *pool, size_t pool_ro
     return enough ? FINE : MEMORY;
 }
 
-/* The mean cross entropy of a model on all samples, and for how many their label has the largest logit. */
-int softmax_scores(const struct samples *s, const float *x, double *entropy, int64_t *right)
+/* The mean cross entropy of a model on all samples, or the sum with these weights if there are any; and for
+   how many their label has the largest logit. */
+int softmax_scores(const struct samples *s, const float *x, const double *weights, double *entropy,
+                   int64_t *right)
 {
     struct work work;
     const int enough = opened(&work, s, LANES);
@@ -340,10 +342,12 @@ int softmax_scores(const struct samples *s, const float *x, double *entropy, int
             store(most + g, largest);
             store(all + g, whole);
         }
-        for (size_t b = 0; b < work.batch; b++)
-            sum += log((double)all[b]) + ((double)most[b] - (double)own[b]);
+        for (size_t b = 0; b < work.batch; b++) {
+            const double each = log((double)all[b]) + ((double)most[b] - (double)own[b]);
+            sum += weights ? weights[at + b] * each : each;
+        }
     }
-    *entropy = sum / (double)s->count;
+    *entropy = weights ? sum : sum / (double)s->count;
     *right = hits;
     closed(&work);
     return enough ? FINE : MEMORY;

@@ -67,7 +67,7 @@ class Samples:
         place: list[Any] = [pointer, size, pointer]  # a pool, its rows, and which of them
         self._gradients, self._scores = library["softmax_gradients"], library["softmax_scores"]
         self._gradients.argtypes = [pointer, *place, *place, size, pointer, size, ctypes.c_float]
-        self._scores.argtypes = [pointer] * 4
+        self._scores.argtypes = [pointer] * 5
         scale, self._pixels = _pixels(x)
         self._labels = y.contiguous()
         as_bytes, stride = scale != 0, self._pixels.stride(0) * self._pixels.element_size()
@@ -101,11 +101,15 @@ class Samples:
         fits = models.dtype == torch.float32 and models.shape[1:] == (self.size,) and models.is_contiguous()
         return fits and models.device.type == "cpu" and not models.requires_grad
 
-    def scores(self, model: Tensor) -> tuple[float, int]:
-        """Of a contiguous model [P] the mean cross entropy on all samples, and how many it gets right."""
+    def scores(self, model: Tensor, weights: np.ndarray | None = None) -> tuple[float, int]:
+        """Of a contiguous model [P] the mean cross entropy on all samples, and how many it gets right.
+
+        weights: float64 [N]; with them it is not the mean, but the sum of weight times cross entropy
+        """
         entropy, right = ctypes.c_double(), ctypes.c_int64()
         found = ctypes.addressof(entropy), ctypes.addressof(right)
-        _refuse_code(self._scores(self._at, model.data_ptr(), *found))
+        given = None if weights is None else weights.ctypes.data
+        _refuse_code(self._scores(self._at, model.data_ptr(), given, *found))
         return entropy.value, right.value
 
 

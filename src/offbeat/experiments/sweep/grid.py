@@ -191,7 +191,8 @@ def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> di
     """
     draft, e = drafts[0], drafts[0].experiment
     try:
-        same = (e.task, e.agents, e.batch, e.reg, e.skew, e.dirichlet, e.data, e.device)
+        split = e.partition, e.skew, e.dirichlet, e.objective
+        same = (e.task, e.agents, e.batch, e.reg, *split, e.data, e.device)
         setup = prepare(e, draft.seed, built.pop(same, None))
         built[same] = setup.task
         if len(built) > TASKS_KEPT:

@@ -1,12 +1,11 @@
-"""Who gets which samples: label-skewed splits of N samples over n agents, and minibatches of an agent's own.
+"""Partitions into shards of equal size, by label.
 
-Every split is a matrix of sample indices, int64 [n, N // n]: row i is the shard of agent i, no index appears
-twice, and the N mod n samples that are left over are dropped, drawn uniformly at random. Shards of equal size
-keep the mean of the agents' objectives equal to the objective on all the samples kept.
+Each is a matrix of sample indices, int64 [n, N // n]: row i is the shard of agent i, no index appears twice,
+and the N mod n samples that are left over are dropped, drawn uniformly at random. Shards of equal size keep
+the mean of the agents' objectives equal to the objective on all the samples kept.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,34 +14,10 @@ from offbeat.core.errors import SettingError
 
 Labels = npt.NDArray[np.integer]  # the label of each sample, [N]: any integers
 
-Shards = npt.NDArray[np.int64]  # [n, N // n], row i the indices of agent i's samples
+Rows = npt.NDArray[np.int64]  # [n, N // n], row i the indices of agent i's samples
 
 
-@dataclass(frozen=True, eq=False)
-class Minibatches:
-    """Which samples a minibatch has: `batch` of the agent's own, drawn with replacement."""
-
-    shards: Shards
-    batch: int
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise SettingError(f"A minibatch needs at least one sample; got {self.batch}.")
-
-    def draw(self, agent: int, rng: np.random.Generator, count: int) -> npt.NDArray[np.int64]:
-        """The agent's next `count` minibatches as indices, [count, batch]."""
-        shard = self.shards[agent]
-        return np.asarray(shard[rng.integers(len(shard), size=(count, self.batch))])
-
-
-def split_among(
-    labels: Labels, n: int, rng: np.random.Generator, skew: float = 1.0, alpha: float | None = None
-) -> Shards:
-    """By label skew, or by a Dirichlet mixture where `alpha` is given."""
-    return by_label(labels, n, skew, rng) if alpha is None else dirichlet(labels, n, alpha, rng)
-
-
-def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> Shards:
+def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> Rows:
     """Sort the fraction `skew` of the data by label and deal it out in pieces, the rest at random.
 
     Of each shard's m = N // n samples, k = round(skew m) come from the sorted part and m - k from the rest: n
@@ -54,7 +29,7 @@ def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> S
     """
     if not 0 <= skew <= 1:
         raise SettingError(f"Label skew is {skew}; expected a number from 0 (uniform) to 1 (sorted).")
-    keep = _shuffled(len(labels), n, rng)
+    keep = shuffled(len(labels), n, rng)
     size = len(keep) // n
     k = round(skew * size)
     lot, rest = keep[: n * k], keep[n * k :]
@@ -63,7 +38,7 @@ def by_label(labels: Labels, n: int, skew: float, rng: np.random.Generator) -> S
     return np.concatenate([lot.reshape(n, k), rest.reshape(n, size - k)], axis=1)
 
 
-def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) -> Shards:
+def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) -> Rows:
     """Give each agent a class mixture of its own, q_i ~ Dir(alpha p) (Hsu, Qi, Brown 2019, arXiv:1909.06335).
 
     p is the share of each class in the data. Small alpha leaves an agent with few classes (alpha -> 0: with
@@ -84,7 +59,7 @@ def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) ->
     """
     if not 0 < alpha < math.inf:
         raise SettingError(f"Dirichlet concentration alpha is {alpha}; expected a positive finite number.")
-    keep = _shuffled(len(labels), n, rng)
+    keep = shuffled(len(labels), n, rng)
     _, klass, left = np.unique(labels[keep], return_inverse=True, return_counts=True)
     # The kept samples class after class, at random within each: a class is a range, used up from its start.
     pool = keep[np.argsort(klass, kind="stable")]
@@ -99,6 +74,25 @@ def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) ->
         start += take
         left -= take
     return shards
+
+
+def sorted_shards(labels: Labels, n: int, k: int, rng: np.random.Generator) -> Rows:
+    """Sort by label, cut into n k pieces of equal size, and deal k of them to each agent at random.
+
+    As McMahan et al. split MNIST (arXiv:1602.05629, section 3: n = 100 and k = 2): most agents have samples
+    of at most k classes. Ours: the N mod n k samples that do not fill a piece are dropped, drawn uniformly at
+    random.
+
+    Raises SettingError unless k >= 1 and n k <= N.
+    """
+    if k < 1 or n * k > len(labels):
+        most = len(labels) // max(n, 1)
+        raise SettingError(
+            f"Cannot cut {len(labels)} samples into {k} shards for each of {n} agents; expected 1 to {most}."
+        )
+    keep = shuffled(len(labels), n * k, rng)
+    pieces = keep[np.argsort(labels[keep], kind="stable")].reshape(n * k, -1)
+    return pieces[rng.permutation(n * k)].reshape(n, -1)
 
 
 def _fill(
@@ -121,7 +115,7 @@ def _fill(
     return take
 
 
-def _shuffled(total: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def shuffled(total: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """n * (total // n) of the indices below `total`, in random order; SettingError unless 1 <= n <= total."""
     if not 1 <= n <= total:
         raise SettingError(f"Cannot split {total} samples over {n} agents; each needs at least one.")

@@ -1,0 +1,37 @@
+"""What an agent learns from: its shard of the samples, and the minibatches that are drawn from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from offbeat.core.errors import SettingError
+
+Indices = npt.NDArray[np.int64]
+
+Shards = Sequence[Indices] | Indices
+"""Entry i: the indices of agent i's samples, [m_i]; of equal shards also a matrix, [n, m]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Minibatches:
+    """Which samples a minibatch has: `batch` of the agent's own, drawn with replacement.
+
+    Raises SettingError for an empty shard and for a batch without samples.
+    """
+
+    shards: Shards
+    batch: int
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise SettingError(f"A minibatch needs at least one sample; got {self.batch}.")
+        for agent, shard in enumerate(self.shards):
+            if not len(shard):
+                raise SettingError(f"Agent {agent} has no sample; expected one or more for each agent.")
+
+    def draw(self, agent: int, rng: np.random.Generator, count: int) -> Indices:
+        """The agent's next `count` minibatches as indices, [count, batch]."""
+        shard = self.shards[agent]
+        return np.asarray(shard[rng.integers(len(shard), size=(count, self.batch))])
