@@ -104,7 +104,8 @@ class Samples:
     def scores(self, model: Tensor, weights: np.ndarray | None = None) -> tuple[float, int]:
         """Of a contiguous model [P] the mean cross entropy on all samples, and how many it gets right.
 
-        weights: float64 [N]; with them it is not the mean, but the sum of weight times cross entropy
+        Args:
+            weights: float64 [N]; with them it is not the mean, but the sum of weight times cross entropy
         """
         entropy, right = ctypes.c_double(), ctypes.c_int64()
         found = ctypes.addressof(entropy), ctypes.addressof(right)
