@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat import SettingError
 from offbeat.cli.commands import app
+from offbeat.experiments.sweep.grid import points
+from offbeat.experiments.sweep.running import sweep
 
 QUICK: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 60.0}
 
@@ -47,6 +49,62 @@ def test_a_loss_is_a_target_where_the_task_has_an_accuracy() -> None:
 def test_a_target_that_cannot_be_met_is_refused(target: str, message: str) -> None:
     with pytest.raises(SettingError, match=message):
         offbeat.plan(["adsgd"], target=target, **QUICK)
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd"])
+def test_a_run_that_ends_at_its_target_is_the_beginning_of_the_one_that_goes_on(algorithm: str) -> None:
+    asked: dict[str, Any] = QUICK | {"target": 0.3, "lr": [0.05, 0.03, 1e-4], "eval_every": 1.5}
+    whole = offbeat.compare([algorithm], **asked).runs
+    made = {
+        how: offbeat.compare([algorithm], stop_at="target", executor=how, **asked).runs
+        for how in ("auto", "batched", "event-by-event")
+    }
+    for runs in zip(whole, *made.values(), strict=True):
+        goes_on, stopped, *others = runs
+        assert stopped.time_to_target == goes_on.time_to_target
+        end = stopped.stopped_at or 60.0
+        count = len(stopped.curve.time)
+        assert stopped.curve.time == goes_on.curve.time[:count] and stopped.curve.time[-1] == end
+        assert stopped.curve.loss == goes_on.curve.loss[:count]
+        short = offbeat.simulate(algorithm, **asked | {"until": end, "lr": stopped.lr})
+        assert stopped.digest == short.digest and stopped.final == short.final
+        assert [other.digest for other in others] == [stopped.digest] * 2, "the executors agree"
+    ends = [run.stopped_at for run in made["auto"]]
+    assert ends[0] is not None and ends[1] is not None and ends[0] < ends[1] and ends[2] is None
+    assert "A run that met its target ended at that evaluation" in str(offbeat.Comparison(made["auto"]))
+
+
+def test_workers_and_sweeps_end_runs_at_their_targets_too(tmp_path: Path) -> None:
+    asked: dict[str, Any] = QUICK | {"target": 0.3, "stop_at": "target", "lr": 0.05}
+    table = {"fixed": asked | {"algorithm": "adsgd"}, "grid": {"seed": [0, 1]}}
+    assert sweep(points(table), tmp_path / "a.parquet", workers=1) == []
+    rows = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    for row, run in zip(rows, offbeat.compare(["adsgd"], seeds=2, **asked).runs, strict=True):
+        assert (row["stop_at"], row["digest"]) == ("target", run.digest)
+        assert row["curve_time"] == run.curve.time and run.curve.time[-1] == run.stopped_at
+    told = dict[str, tuple[float, float]]()
+
+    def on_progress(label: str, now: float, until: float, curve: offbeat.Curve) -> None:
+        told[label] = now, until
+
+    offbeat.simulate("adsgd", progress=on_progress, **asked)
+    ((now, until),) = told.values()
+    assert now == until == rows[0]["curve_time"][-1], "the end of a run is told as such"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop_at": "targe"}, "Unknown end of a run, stop_at 'targe'. Did you mean 'target'"),
+        ({"stop_at": "target", "lr": "tuned"}, "tuned by 'loss', for which runs have to go on"),
+        ({"stop_at": "target", "task": "own"}, "for there is none; expected a target too"),
+    ],
+)
+def test_an_end_that_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:
+    if settings.get("task") == "own":
+        settings = settings | {"task": offbeat.tasks.build("quadratic", 4, 0)}
+    with pytest.raises(SettingError, match=message):
+        offbeat.plan(["adsgd"], **QUICK | settings)
 
 
 def test_a_target_by_name_is_in_all_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

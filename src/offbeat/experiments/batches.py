@@ -120,7 +120,7 @@ class Maker:
 
     def received(self, batch: Batch[PlannedRun], sent: Sent) -> Run:
         run, arrays = sent
-        self.on_progress(batch.label, run.curve.time[-1], run.settings["until"], run.curve)
+        self.on_progress(batch.label, run.curve.time[-1], run.curve.time[-1], run.curve)
         topology = self.known[run.seed].topology if run.seed in self.known else run.topology
         return replace(run, models=tuple(map(torch.from_numpy, arrays)), topology=topology)
 

@@ -247,7 +247,9 @@ def plan(
         e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
     setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
     lrs = rates_of(lr, specs, setups[0].topology.n)
-    tune = tune_settings(lrs, setups[0].target, tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds)
+    tune = tune_settings(
+        lrs, setups[0].target, e.stop_at, tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds
+    )
     made = Plan(e, setups, specs, lrs, rule, check, tune=tune)
     for spec, several in zip(specs, lrs, strict=True):
         for each in several or [1.0]:

@@ -2,12 +2,13 @@
 
 import math
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, unknown
 from offbeat.experiments.experiment import EVALUATIONS
 from offbeat.results.targets import Said, Target
 from offbeat.tasks.task import Task
 
 MOST_EVALUATIONS = 1_000_000
+STOPS = ("until", "target")
 
 
 def eval_times_of(until: float, every: float | None) -> list[float]:
@@ -24,9 +25,13 @@ def eval_times_of(until: float, every: float | None) -> list[float]:
     return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
 
 
-def target_of(said: Said | None, task: Task) -> Target | None:
+def target_of(said: Said | None, task: Task, stop_at: str) -> Target | None:
     """What is to be met, of what is measured on this task. Raises SettingError for what cannot be."""
+    if stop_at not in STOPS:
+        raise unknown("end of a run, stop_at", stop_at, STOPS)
     if said is None:
+        if stop_at == "target":
+            raise SettingError("Runs cannot end at their target, for there is none; expected a target too.")
         return None
     target = Target.of(said, task.measure)
     measured = [*["accuracy"] * (task.measure == "accuracy"), "loss", "consensus"]

@@ -115,6 +115,10 @@ class Experiment:
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
     until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")
     target: float | str | None = setting(None, LEARNING, TARGETS, TARGET)
+    stop_at: str = setting(
+        "until", LEARNING, "When a run ends: at 'until', or at the evaluation that first meets its 'target'.",
+        live=False, brief=True,
+    )  # fmt: skip
     eval_every: float | None = setting(
         None, LEARNING, f"Time between evaluations; default: until / {EVALUATIONS}.",
         usual=lambda settings: settings["until"] / EVALUATIONS,

@@ -137,9 +137,9 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
         for now in jobs[0].setup.eval_times:
             for each in active:
                 each.advance(now, progress)
-            if all(each.diverged is not None for each in active):
+            if all(each.ended is not None for each in active):
                 break
-        return [each.diverged or each.result(None) for each in active]
+        return [each.ended or each.result(None) for each in active]
 
 
 # -- which engine ----------------------------------------------------------------------------------
@@ -197,25 +197,29 @@ def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
 
 @dataclass
 class ActiveRun:
-    """A run that is being made. diverged: what came out, once its loss is no longer finite."""
+    """A run that is being made. ended: what came out, if that was before its time."""
 
     job: Job
     engine: Simulator | ScheduledRun
     curve: Curve = field(default_factory=Curve)
-    diverged: Run | None = None
+    ended: Run | None = None
 
     def advance(self, now: float, progress: Progress | None) -> None:
-        """Up to an evaluation, and the evaluation; nothing once the loss is no longer finite."""
-        if self.diverged is not None:
+        """Up to an evaluation, and the evaluation; nothing once it has ended, because its loss is no longer
+        finite or it has met the target at which it is to end.
+        """
+        if self.ended is not None:
             return
         setup, curve = self.job.setup, self.curve
         self.engine.run(now)
         updates, _, sent = self.engine.counts()
         curve_point(setup.task, self.engine.stacked(), now, updates, sent / 1e6, curve)
+        goal, diverged = setup.ends_at, not all(map(math.isfinite, (curve.loss[-1], curve.consensus[-1])))
+        met = goal is not None and goal.met(curve.of(goal.metric)[-1])
         if progress is not None:
-            progress(self.job.spec.name, now, setup.until, curve)
-        if not (math.isfinite(curve.loss[-1]) and math.isfinite(curve.consensus[-1])):
-            self.diverged = self.result(now)
+            progress(self.job.spec.name, now, now if met else setup.until, curve)
+        if diverged or met:
+            self.ended = self.result(now if diverged else None)
 
     def result(self, diverged_at: float | None) -> Run:
         """What has come out so far, as that of a run that has ended; how long it took is not known here."""

@@ -52,6 +52,11 @@ class Setup:
     settings: Settings
 
     @property
+    def ends_at(self) -> Target | None:
+        """The target at which a run ends, where it does not go on until `until`."""
+        return self.target if self.settings["stop_at"] == "target" else None
+
+    @property
     def updates(self) -> float:
         """How many there will be, about, if no agent ever waits."""
         return sum(self.until / self.world.compute_delay(i).expected for i in range(self.topology.n))
@@ -88,7 +93,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     for crash in world.crashes:
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
-    target = target_of(said, task)
+    target = target_of(said, task, e.stop_at)
     setup = Setup(seed, task, topology, world, until, target, eval_times, Settings())
     return replace(setup, settings=_settings(e, setup, stragglers))
 

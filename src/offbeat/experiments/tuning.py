@@ -90,7 +90,9 @@ def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list
     return [[float(own[name])] if name in own else usual[name] for name in names]
 
 
-def tune_settings(lrs: Sequence[list[float] | None], target: Target | None, **given: Any) -> TuneSettings:
+def tune_settings(
+    lrs: Sequence[list[float] | None], target: Target | None, stop_at: str, **given: Any
+) -> TuneSettings:
     """How learning rates are tuned. Raises SettingError for what makes no sense."""
     given = {name.removeprefix("tune_"): value for name, value in given.items() if value is not None}
     if given and None not in lrs:
@@ -99,6 +101,9 @@ def tune_settings(lrs: Sequence[list[float] | None], target: Target | None, **gi
     if "grid" in given:
         given["grid"] = tuple(given["grid"]) if isinstance(given["grid"], Iterable) else (given["grid"],)
     tune = TuneSettings(**given)
+    if None in lrs and stop_at == "target" and tune.by != "target":
+        said = f"Learning rates are tuned by '{tune.by}', for which runs have to go on until their end"
+        raise SettingError(f"{said}; with stop_at = 'target' expected tune_by = 'target'.")
     if tune.by == "target" and target is None:
         raise SettingError("Nothing is tuned by the target, for there is none; expected a target, or 'loss'.")
     return tune

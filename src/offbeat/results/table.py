@@ -70,7 +70,7 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
 
 
 IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in words of their own
-    *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target"),
+    *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target", "stop_at"),
     *("partition", "skew", "dirichlet", "algorithm", "lr", "seed", "own"),
 }
 WORDS = {  # what a setting is called in the headline, where it is not by its name
@@ -92,8 +92,9 @@ def headline(comparison: ComparisonValues) -> str:
     shares = [_split(s)] if s.get("partition") else []
     named = {k: v for k, v in s.departures().items() if k not in IN_ITS_WORDS and v not in ([], "SGD")}
     others = [f"{WORDS.get(name, name)} {_said(name, value)}" for name, value in named.items()]
+    until = f"to time {s['until']:g}" + " or the target" * (s.get("stop_at") == "target")
     world = [s["task"], f"case {s['case']}{slower}", agents, *shares]
-    return ", ".join([*world, *others, f"to time {s['until']:g}", which])
+    return ", ".join([*world, *others, until, which])
 
 
 def _and(agents: Sequence[int]) -> str:
@@ -185,6 +186,10 @@ def notes(comparison: ComparisonValues) -> list[str]:
     if len({run.seed for run in runs}) > 1:
         time = "for the time with [smallest - largest]"
         said.append(f"Medians over the seeds, {time}; B and D are the largest.")
+    if any(run.stopped_at is not None for run in runs):
+        said.append(
+            "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
+        )
     ours = {run.algorithm for run in runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
     if forms := [f"{name} {form}" for name in names if name in ours and (form := find(name).form)]:
         said.append("; ".join(forms) + ".")

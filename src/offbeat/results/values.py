@@ -71,8 +71,9 @@ class Curve:
 
 
 Progress = Callable[[str, float, float, Curve], None]
-"""Told after every evaluation: which runs, the time, the end, the curve so far. Of another process now and
-then, with the curve's last point alone; but the end of every run is told once, with all of it."""
+"""Told after every evaluation: which runs, the time, the end (now, where one ends at its target), the curve
+so far. Of another process now and then, with the curve's last point alone; but the end of every run is told
+once, with all of it."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,12 @@ class RunValues:
         """What `time_to_target` is the time to."""
         said = self.settings["target"]
         return None if said is None else Target.of(said, self.measure)
+
+    @property
+    def stopped_at(self) -> float | None:
+        """The evaluation at which it met its target and ended, where it was to end there; None: at none."""
+        stopped = self.settings.get("stop_at") == "target" and self.time_to_target is not None
+        return self.curve.time[-1] if stopped else None
 
     def record(self) -> dict[str, Any]:
         """The run as JSON-ready values; what is not finite becomes null.
