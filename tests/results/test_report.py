@@ -24,7 +24,8 @@ from offbeat import ADSGD, Algorithm, Comparison, Quadratic
 from offbeat.cli.commands import app
 from offbeat.core.settings import declared
 from offbeat.experiments.experiment import Experiment
-from offbeat.results.figures import PALETTE, bars, curves, graph, looks, summary
+from offbeat.results.curves import curves
+from offbeat.results.figures import graph
 from offbeat.results.page import command, page
 from offbeat.results.table import headline, target_name
 from offbeat.results.timeline import shown, timelines, window
@@ -179,10 +180,10 @@ def test_page_without_accuracy(quadratic: Comparison) -> None:
 
 def test_page_of_diverged_runs(diverged: Comparison) -> None:
     text = page(diverged)
-    assert "diverged by time" in text and "A cross ends the line" in text
+    assert "diverged by time" in text and "× dsgd diverged in some seed." in text
     assert len(figures(text)) == 9
     for x in ("time", "updates", "megabytes"):
-        for trace in curves(diverged, x, "loss").data:
+        for trace in curves(diverged, "loss", x).plotly().data:
             assert np.isfinite(trace.y).all() and max(trace.y) < 100
 
 
@@ -306,83 +307,6 @@ def test_what_the_command_line_cannot_say() -> None:
         assert command(offbeat.compare(["adsgd"], **(short | settings)))[1] == [missing]
     assert command(offbeat.compare([offbeat.ADSGD()], **short))[1] == ["the algorithm adsgd"]
     assert command(offbeat.compare(["adsgd"], compute="gamma 0.3 mean 2", **short))[1] == []
-
-
-@pytest.mark.parametrize("x", ["time", "updates", "megabytes"])
-@pytest.mark.parametrize("y", ["loss", "accuracy", "consensus"])
-def test_curves_have_a_line_and_a_band_for_every_group(digits: Comparison, x: str, y: str) -> None:
-    figure = curves(digits, x, y)
-    lines = [trace for trace in figure.data if trace.mode == "lines+markers"]
-    assert [trace.name for trace in lines] == FIVE
-    assert [trace.line.color for trace in lines] == list(PALETTE[:5])
-    assert len({trace.marker.symbol for trace in lines}) == 5
-    assert len(figure.data) == 10 + (y == "accuracy")
-    assert ("target 30 %" in [trace.name for trace in figure.data]) == (y == "accuracy")
-    assert (figure.layout.yaxis.type == "log") == (y == "loss")
-    json.loads(figure.to_json())
-
-
-def test_summary_is_the_median_and_the_range(digits: Comparison) -> None:
-    one, two = digits.groups()["adsgd", 0.01]
-    s = summary([one, two], "time", "loss")
-    assert s.x.tolist() == one.curve.time
-    assert np.allclose(s.middle, np.median([one.curve.loss, two.curve.loss], 0))
-    assert np.allclose(s.high, np.maximum(one.curve.loss, two.curve.loss))
-    alone = summary([one], "updates", "loss")
-    assert alone.x.tolist() == one.curve.updates and alone.middle.tolist() == one.curve.loss
-    over = summary([one, two], "megabytes", "accuracy")
-    assert over.x[-1] == min(one.curve.megabytes[-1], two.curve.megabytes[-1])
-    assert (over.low <= over.middle).all() and (over.middle <= over.high).all()
-
-
-def test_an_axis_says_that_lines_end_at_the_slowest_seed(digits: Comparison) -> None:
-    """Where a seed has ended, there is no median over all."""
-    one = Comparison([run for run in digits.runs if run.seed == 0])
-    for x in ("updates", "megabytes"):
-        ends = [run.curve.updates[-1] for run in digits.runs if run.algorithm == "adsgd"]
-        assert len(set(ends)) == 2
-        assert curves(digits, x).layout.xaxis.title.text.endswith("by all agents (up to the slowest seed)")
-        assert curves(one, x).layout.xaxis.title.text.endswith("by all agents")
-    (line,) = (trace for trace in curves(digits, "updates").data if trace.name == "adsgd")
-    assert line.x[-1] == min(ends)
-    assert "slowest" not in curves(digits, "time").layout.xaxis.title.text
-
-
-def test_a_diverged_line_ends_in_a_cross_below_the_ceiling(diverged: Comparison) -> None:
-    figure = curves(diverged, "time", "loss")
-    crosses = [trace for trace in figure.data if trace.marker.symbol == "x"]
-    assert len(crosses) == 1 and crosses[0].marker.color == PALETTE[1]
-    lines = {trace.name: trace for trace in figure.data if trace.mode == "lines+markers"}
-    assert crosses[0].y[0] <= 3.0 * max(lines["adsgd"].y) * 1.5
-    assert lines["dsgd"].x[-1] == crosses[0].x[0] < lines["adsgd"].x[-1]
-
-
-def test_a_run_that_explodes_does_not_set_the_scale() -> None:
-    made = offbeat.compare("dsgd", task="quadratic", until=40, lr=[0.1, 20.0])
-    assert all(run.diverged_at is None for run in made.runs) and made.runs[1].curve.loss[-1] > 1e6
-    calm, wild, _ = curves(made).data
-    assert max(wild.y) == 3.0 * max(calm.y) and len(wild.x) < len(calm.x)
-    alone = curves(Comparison(made.runs[1:]))
-    assert max(alone.data[0].y) == max(made.runs[1].curve.loss)
-    assert len(alone.layout.yaxis.tickvals) <= 10
-
-
-def test_bars_say_never(digits: Comparison) -> None:
-    figure = bars(digits)
-    until = digits.runs[0].settings["until"]
-    for place, runs in enumerate(digits.groups().values()):
-        times = [run.time_to_target for run in runs]
-        never = np.median([np.inf if time is None else time for time in times]) == np.inf
-        assert (figure.data[0].marker.pattern.shape[place] == "/") == never
-        assert ("never" in figure.layout.annotations[place].text) or None not in times
-        assert not never or figure.data[0].x[place] == until
-
-
-def test_looks_differ_and_steps_share_a_colour(quadratic: Comparison) -> None:
-    found = looks(quadratic)
-    assert len(set(found.values())) == 4
-    assert found["adsgd", 0.1].colour == found["adsgd", 0.05].colour != found["dsgd", 0.1].colour
-    assert found["adsgd", 0.1].dash != found["adsgd", 0.05].dash
 
 
 def test_timeline_adds_up(digits: Comparison) -> None:

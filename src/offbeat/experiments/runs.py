@@ -293,5 +293,6 @@ def run_of(
         time_to_target=None if target is None else curve.first_met(target),
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,
-        models=models, trace=traced if isinstance(traced, Trace) else None, **rest,
+        models=models, trace=traced if isinstance(traced, Trace) else None,
+        epoch=getattr(task, "epoch", None), **rest,
     )  # fmt: skip

@@ -14,10 +14,17 @@ OVER = {
 }
 """What curves are drawn over: name -> the title of the axis."""
 
+SAID = {"time": "time {}", "updates": "{} gradients", "megabytes": "{} MB", "epochs": "epoch {}"}
+"""How a value is said where somebody points."""
+
 TITLES = {
     "loss": "training loss", "accuracy": "test accuracy", "consensus": "distance from average (RMS)",
     "time_to_target": "time to target",
 }  # fmt: skip
+
+
+LOGARITHMIC = {"loss", "test_loss", "gap", "gradient_norm"}
+"""Metrics that are on a logarithmic axis where nobody says."""
 
 
 def time_title(runs: Sequence[RunValues]) -> str:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from offbeat.results.axes import power
-from offbeat.results.drawing import Axis, Bar, Drawing, Line, Panel
+from offbeat.results.drawing import Axis, Drawing, Line, Panel
 from offbeat.results.looks import PALETTE
 
 _AXIS = {
@@ -33,7 +33,7 @@ CONFIG = {
 }  # fmt: skip
 """Of a figure on a page of its own; those of the report have the same in `page.html`."""
 
-PLOT, GAP, NOTE = 286, 76, 16  # pixels: a panel, what is between two, a line of notes
+PLOT, GAP, NOTE, BAR = 286, 76, 16, 58  # pixels: a panel, what is between two, a line of notes, a bar
 DPI = 96  # pixels an inch of print, to break the lines of notes
 
 
@@ -44,10 +44,7 @@ def escaped(text: str) -> str:
 
 def drawn(drawing: Drawing) -> go.Figure:
     """The figure; its height is fixed, its width that of the place where it is shown."""
-    if len(drawing.panels) == 1 and drawing.panels[0].bars:
-        fig = _bars(drawing.panels[0])
-    else:
-        fig = _panels(drawing)
+    fig = _panels(drawing)
     if drawing.notes:
         _note(fig, drawing)
     return fig
@@ -62,12 +59,13 @@ def page(drawing: Drawing) -> str:
 def _panels(drawing: Drawing) -> go.Figure:
     rows, columns = drawing.shape
     several = len(drawing.panels) > 1
+    most = max(len(panel.bars) for panel in drawing.panels)
     top = 16 + 26 * several
-    plot = PLOT + 14 * max(0, len(drawing.labels) - 5)
+    plot = BAR * most - 4 if most else PLOT + 14 * max(0, len(drawing.labels) - 5)
     inner = rows * plot + (rows - 1) * GAP
     fig = make_subplots(
         rows=rows, cols=columns, shared_xaxes="all" if several and drawing.shared else False,
-        shared_yaxes="all" if several and drawing.shared else False,
+        shared_yaxes="all" if several and drawing.shared and not most else False,
         vertical_spacing=GAP / inner if rows > 1 else 0.0, horizontal_spacing=0.2 / columns,
         subplot_titles=[f"<b>{escaped(panel.title)}</b>" for panel in drawing.panels] if several else None,
     )  # fmt: skip
@@ -75,19 +73,23 @@ def _panels(drawing: Drawing) -> go.Figure:
     named: set[str] = set()
     for place, panel in enumerate(drawing.panels):
         at = {"row": place // columns + 1, "col": place % columns + 1}
+        last = place + columns >= len(drawing.panels) or not drawing.shared
+        first = place % columns == 0 or not drawing.shared
+        fig.update_xaxes(**_axis(panel.x, last), showticklabels=last, **at)
+        if panel.bars:
+            _bars(fig, panel, at)
+            continue
+        fig.update_yaxes(**_axis(panel.y, first), showticklabels=first, **at)
         traces = [_band(line) for line in panel.lines if line.low and not line.points]
         traces += [_line(line, panel, line.label not in named) for line in panel.lines]
         traces += [_end(line) for line in panel.lines if line.end and line.x]
         traces += [_never(line, panel.y) for line in panel.lines if line.never]
         fig.add_traces(traces, rows=[at["row"]] * len(traces), cols=[at["col"]] * len(traces))
         named |= {line.label for line in panel.lines}
-        last = place + columns >= len(drawing.panels) or not drawing.shared
-        first = place % columns == 0 or not drawing.shared
-        fig.update_xaxes(**_axis(panel.x, last), showticklabels=last, **at)
-        fig.update_yaxes(**_axis(panel.y, first), showticklabels=first, **at)
         if panel.level is not None:
             fig.add_trace(_level(panel, place == 0), **at)
-    return fig.update_layout(template=STYLE, height=inner + top + 48, margin={"t": top}, showlegend=True)
+    layout = {"height": inner + top + 48, "margin": {"t": top, "l": 16 if most else 66}}
+    return fig.update_layout(template=STYLE, showlegend=not most, **layout)
 
 
 def _axis(axis: Axis, titled: bool) -> dict[str, Any]:
@@ -175,10 +177,9 @@ def _note(fig: go.Figure, drawing: Drawing) -> None:
     )  # fmt: skip
 
 
-def _bars(panel: Panel) -> go.Figure:
+def _bars(fig: go.Figure, panel: Panel, at: Mapping[str, int]) -> None:
     """One below another, named above themselves; what never got there is hatched to the end."""
     bars = panel.bars
-    fig = go.Figure(layout={"template": STYLE, "height": 60 + 58 * max(len(bars), 1), "showlegend": False})
     places, colours = list(range(len(bars))), [bar.look.colour for bar in bars]
     fig.add_bar(
         orientation="h", x=[bar.length for bar in bars], y=places, width=0.42, hoverinfo="skip",
@@ -186,25 +187,20 @@ def _bars(panel: Panel) -> go.Figure:
             "color": colours, "line": {"color": colours, "width": 1},
             "pattern": {"shape": ["/" if bar.never else "" for bar in bars], "bgcolor": "white",
                         "fgcolor": colours, "fillmode": "replace", "size": 7, "solidity": 0.25},
-        },
+        }, **at,
     )  # fmt: skip
     varied = {place: bar for place, bar in enumerate(bars) if bar.low < bar.high}
+    above = [bar.high - bar.length for bar in varied.values()]
+    below = [bar.length - bar.low for bar in varied.values()]
+    ends = {"array": above, "arrayminus": below, "symmetric": False}
     fig.add_scatter(
-        x=[bar.length for bar in varied.values()], y=[*varied], mode="markers",
-        marker={"size": 1, "color": "#222"}, hoverinfo="skip", error_x=_whisker(varied),
+        x=[bar.length for bar in varied.values()], y=[*varied], mode="markers", hoverinfo="skip",
+        marker={"size": 1, "color": "#222"}, error_x={**ends, "color": "#222", "thickness": 1.5, "width": 5},
+        **at,
     )  # fmt: skip
     for place, bar in enumerate(bars):
         fig.add_annotation(
             text=f"<b>{escaped(bar.label)}</b>  {escaped(bar.text)}", showarrow=False,
-            x=0, xanchor="left", y=place - 0.22, yanchor="bottom", xshift=-3,
+            x=0, xanchor="left", y=place - 0.22, yanchor="bottom", xshift=-3, **at,
         )  # fmt: skip
-    fig.update_xaxes(**_axis(panel.x, True))
-    fig.update_yaxes(range=[len(bars) - 0.6, -0.75], visible=False)
-    return fig.update_layout(margin={"l": 16})
-
-
-def _whisker(varied: Mapping[int, Bar]) -> dict[str, Any]:
-    above = [bar.high - bar.length for bar in varied.values()]
-    below = [bar.length - bar.low for bar in varied.values()]
-    ends = {"array": above, "arrayminus": below, "symmetric": False}
-    return {**ends, "color": "#222", "thickness": 1.5, "width": 5}
+    fig.update_yaxes(range=[len(bars) - 0.6, -0.75], visible=False, **at)

@@ -14,9 +14,9 @@ from offbeat.core.system.files import write_atomically
 from offbeat.results.drawing import Drawing
 
 if TYPE_CHECKING:
-    import matplotlib.axes
-    import matplotlib.figure
     import plotly.graph_objects
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Printed
 
 PRINTED = (".pdf", ".svg", ".png")  # matplotlib's; a page is plotly's
 ENDINGS = (*PRINTED, ".html")
@@ -30,7 +30,7 @@ def check_saved_as(path: str | os.PathLike[str]) -> str:
     ending = Path(path).suffix.lower()
     if ending not in ENDINGS:
         raise SettingError(
-            f"A figure is saved as {', '.join(ENDINGS)}; got '{os.fspath(path)}'. Expected a file with one of "
+            f"A figure is saved as {', '.join(ENDINGS)}; got '{os.fspath(path)}'. Expected one of "
             "these endings."
         )
     if ending in PRINTED:
@@ -41,8 +41,8 @@ def check_saved_as(path: str | os.PathLike[str]) -> str:
 def _refuse_without_matplotlib() -> None:
     if find_spec("matplotlib") is None:
         raise SettingError(
-            "PDF, SVG and PNG are drawn by matplotlib, which is not installed: pip install 'offbeat[figures]' "
-            "installs it. A file that ends in .html needs nothing more."
+            "PDF, SVG and PNG are drawn by matplotlib, which is not installed: "
+            "pip install 'offbeat[figures]' installs it. A file that ends in .html needs nothing more."
         )
 
 
@@ -64,9 +64,7 @@ class Figure(Drawing):
 
         return drawn(self)
 
-    def matplotlib(
-        self, axes: Sequence[matplotlib.axes.Axes] | None = None
-    ) -> matplotlib.figure.Figure:
+    def matplotlib(self, axes: Sequence[Axes] | None = None) -> Printed:
         """Drawn by matplotlib, for print: a figure of its own, or in these axes of yours, one a panel.
 
         Raises SettingError where matplotlib is missing, or there are more or fewer axes than panels.
@@ -76,7 +74,7 @@ class Figure(Drawing):
 
         return drawn(self) if axes is None else drawn_in(self, axes)
 
-    def save(self, path: str | os.PathLike[str], drawn: matplotlib.figure.Figure | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], drawn: Printed | None = None) -> None:
         """Write the figure, whole or not at all: as PDF, SVG or PNG (300 dots an inch), or as a page of HTML.
 
         Fonts are embedded in a PDF as they are (TrueType), and are curves in an SVG. The same figure gives

@@ -12,7 +12,8 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.core.errors import SettingError
 from offbeat.results.values import RunValues
 
-PALETTE = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+BLUE, VERMILLION = "#0072B2", "#D55E00"
+PALETTE = (BLUE, "#E69F00", "#000000", "#009E73", "#CC79A7", VERMILLION, "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "pentagon", "star")
 
@@ -26,7 +27,9 @@ class Look:
     marker: str
 
 
-def looks(groups: Mapping[str, Sequence[RunValues]], colours: Mapping[str, str] | None = None) -> dict[str, Look]:
+def looks(
+    groups: Mapping[str, Sequence[RunValues]], colours: Mapping[str, str] | None = None
+) -> dict[str, Look]:
     """A look for every group, by its label; no two are the same, up to 42 groups of one colour.
 
     An algorithm of offbeat's own has its colour in every figure, whichever others are in it; its forms
@@ -45,16 +48,15 @@ def looks(groups: Mapping[str, Sequence[RunValues]], colours: Mapping[str, str] 
             f"{', '.join(bases)}."
         )
     own = [*ALGORITHMS, *(base for base in bases if base not in ALGORITHMS)]
-    found, taken = dict[str, Look](), set[tuple[str, str]]()
+    found, taken = dict[str, Look](), set[Look]()
     for place, (label, name) in enumerate(names.items()):
         nth = own.index(_base(name)) if len(bases) > 1 else place
         colour = (colours or {}).get(name) or (colours or {}).get(_base(name)) or PALETTE[nth % len(PALETTE)]
-        turns = [(nth + k) % len(DASHES) for k in range(len(DASHES))]
-        free = [turn for turn in turns if (colour, DASHES[turn]) not in taken]
-        dash = DASHES[(free or turns)[0]]
-        same = sum(other.colour == colour for other in found.values())
-        taken.add((colour, dash))
-        found[label] = Look(colour, dash, MARKERS[(nth + same) % len(MARKERS)])
+        turns = (Look(colour, DASHES[k % 6], MARKERS[k % 7]) for k in range(nth, nth + 42))
+        found[label] = next(
+            (look for look in turns if look not in taken), Look(colour, DASHES[0], MARKERS[0])
+        )
+        taken.add(found[label])
     return found
 
 

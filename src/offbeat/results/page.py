@@ -6,6 +6,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 from math import nan
 from string import Template
@@ -17,9 +18,12 @@ from plotly.offline import get_plotlyjs
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import as_word
-from offbeat.results.figures import bars, curves, exploded, graph
+from offbeat.results.curves import curves
+from offbeat.results.figure import Figure
+from offbeat.results.figures import graph
 from offbeat.results.table import cells, gap_known, headline, how_tuned, lost_again, notes, tried, tuned
 from offbeat.results.timeline import shown, timelines
+from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
 
 
@@ -57,6 +61,11 @@ class Shelf:
         place = f'<div id="figure-{number}" style="height:{figure.layout.height}px"></div>'
         return f"<figure>{place}<figcaption><b>Figure {number}.</b> {caption}</figcaption></figure>"
 
+    def describe(self, figure: Figure, caption: str) -> str:
+        """The same of a description, whose notes go into the caption."""
+        said = " ".join([caption, *map(escaped, figure.notes)])
+        return self.put(replace(figure, notes=()).plotly(), said)
+
 
 def _document(title: str, body: str, shelf: Shelf) -> str:
     figures = ",".join(f'"{name}":{figure.to_json()}' for name, figure in shelf.figures.items())
@@ -90,14 +99,7 @@ def _loss(comparison: ComparisonValues) -> str:
 
 
 def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    first, seeds = comparison.runs[0], len({run.seed for run in comparison.runs})
-    reading = ""
-    if seeds > 1:
-        reading += f"Lines are medians over {seeds} seeds, bands reach from the smallest to the largest. "
-    if any(run.diverged_at is not None for run in comparison.runs):
-        reading += "A cross ends the line of an algorithm that diverged. "
-    if any(exploded(run) and run.diverged_at is None for run in comparison.runs):
-        reading += "A line that ends at the upper border goes on far above it."
+    first = comparison.runs[0]
     clock = "simulated time" if first.settings.get("unit") is None else "time"
     work = "over the gradients applied by all agents: what is gained from the same work"
     over = {"time": f"over {clock}: what is gained in the same time", "updates": work}
@@ -106,17 +108,16 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         what["accuracy"] = "The accuracy of the same average model on the test data"
 
     def drawn(x: str, y: str) -> str:
-        return shelf.put(curves(comparison, x, y), f"{what[y]}, {over[x]}.")
+        return shelf.describe(curves(comparison, y, x), f"{what[y]}, {over[x]}.")
 
     figures = [drawn("time", y) for y in what]
     if first.measure != "accuracy":
         figures.append(drawn("updates", "loss"))
-    parts = [f"<p>{reading}</p>" * bool(reading), _row(*figures)]
+    parts = [_row(*figures)]
     if first.settings["target"] is not None:
         caption = f"{clock.capitalize()} until the average model first met the target, interpolated between "
-        caption += "evaluations" + ": median, and smallest to largest over the seeds" * (seeds > 1)
-        caption += ". Shorter is better; hatched bars never met it."
-        parts.append(shelf.put(bars(comparison), caption))
+        caption += "evaluations. Shorter is better."
+        parts.append(shelf.describe(bars(comparison), caption))
     if first.measure == "accuracy":
         parts.append(_row(*(drawn("updates", y) for y in what)))
     return parts
@@ -129,10 +130,10 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         if runs[0].measure == "accuracy":
             y, score = "accuracy", "Test accuracy"
         caption = f"{score} of the average model, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
-        parts.append(shelf.put(curves(comparison, "megabytes", y), caption))
+        parts.append(shelf.describe(curves(comparison, y, "megabytes"), caption))
     if any(value for run in runs for value in run.curve.consensus):
         caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
-        parts.append(shelf.put(curves(comparison, "time", "consensus"), f"Consensus: {caption}"))
+        parts.append(shelf.describe(curves(comparison, "consensus"), f"Consensus: {caption}"))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 

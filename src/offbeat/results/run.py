@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from offbeat.core.system.files import write_atomically
 from offbeat.results.values import ComparisonValues, RunValues
@@ -15,6 +15,8 @@ from offbeat.results.values import ComparisonValues, RunValues
 if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
+
+    from offbeat.results.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,10 @@ class Run(RunValues):
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time."""
         return Comparison([self]).plot()
+
+    def figure(self, metric: str = "loss", x: str = "time", **how: Any) -> Figure:
+        """A metric over time, updates, megabytes or epochs, as `Comparison.figure` has it."""
+        return Comparison([self]).figure(metric, x, **how)
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,52 @@ class Comparison(ComparisonValues):
 
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
-        from offbeat.results.figures import curves
-
         accurate = bool(self.runs) and self.runs[0].measure == "accuracy"
-        return curves(self, "time", "accuracy" if accurate else "loss")
+        return self.figure("accuracy" if accurate else "loss").plotly()
+
+    def figure(
+        self,
+        metric: str = "loss",
+        x: str = "time",
+        band: str = "range",
+        log: str | None = None,
+        by: str | None = None,
+        width: float = 3.3,
+        colours: Mapping[str, str] | None = None,
+    ) -> Figure:
+        """A figure of how the algorithms went, to be looked at, saved as PDF or SVG, or gone on with.
+
+            result.figure("accuracy", band="std", by="topology", width=6.9).save("accuracy.pdf")
+
+        A line is the centre of the seeds of one algorithm (and learning rate, and whatever settings differ),
+        as far as all of them got: where the first of them ends, the line ends, with a cross if it diverged
+        and a stroke if it ended before the experiment, and the notes below the figure say so. Over time the
+        seeds are averaged where they were evaluated; over anything else each is interpolated linearly on a
+        common grid, from the largest of their first x to the smallest of their last. On a logarithmic axis
+        what is not positive is left out.
+
+        Args:
+            metric: "loss", "accuracy", "consensus", or any other that the curves have (`Curve.names`)
+            x: "time", "updates" (gradients applied by all agents), "megabytes" (sent by all), "epochs"
+                (updates, in passes over the training data)
+            band: what line and band are: "range", the median, the smallest and the largest; "std", the mean
+                and the standard deviation of the sample; "ci", the mean and its 95 % confidence interval by
+                Student's t
+            log: which axes are logarithmic: "", "x", "y" or "xy"; None: y of losses and of norms
+            by: a setting: a panel for each of its values ("case", "topology", "lr", "algorithm")
+            width: inches: 3.3 is a column of a page in two columns, 6.9 both
+            colours: algorithm -> its colour ("#0072B2"), in place of ours
+
+        Raises SettingError for what is not known, or cannot be drawn; nothing has been drawn then.
+        """
+        from offbeat.results.curves import curves
+        from offbeat.results.drawing import check_width
+        from offbeat.results.times import TIME_TO_TARGET, bars
+
+        check_width(width)
+        if metric == TIME_TO_TARGET:
+            return bars(self, band, by, width, colours)
+        return curves(self, metric, x, band, log, by, width, colours)
 
     def __str__(self) -> str:
         from offbeat.results.table import as_text

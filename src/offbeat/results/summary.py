@@ -76,13 +76,26 @@ def summary(
         grid, rows = pairs[0][0][:count], np.stack([values[:count] for _, values in pairs])
     else:
         first, last = max(along[0] for along, _ in pairs), min(along[-1] for along, _ in pairs)
-        if log_x:
-            first = max(along[along > 0].min(initial=last) for along, _ in pairs)
-        grid = (np.geomspace if log_x and first > 0 else np.linspace)(first, max(first, last), count)
+        if log_x and first <= 0:
+            first = max(along[along > 0].min(initial=math.inf) for along, _ in pairs)
+        grid = (np.geomspace if log_x and first < math.inf else np.linspace)(first, max(first, last), count)
         rows = np.stack([_interpolated(grid, *pair) for pair in pairs])
     diverged = any(run.diverged_at is not None for run in runs)
     early = any(_early(run, len(along)) for run, (along, _) in zip(runs, pairs, strict=True))
     return Summary(grid, *centre_and_band(rows, band), diverged, early, any(map(exploded, runs)))
+
+
+def seeds_of(groups: Sequence[tuple[str, Sequence[RunValues]]], what: str) -> str:
+    """The note that says what lines and bands are, and of how many seeds."""
+    counts = {label: len(runs) for label, runs in groups}
+    few, many = min(counts.values()), max(counts.values())
+    if many == 1:
+        seeds = {runs[0].seed for _, runs in groups}
+        return f"One seed{f', {seeds.pop()}' if len(seeds) == 1 else ''}: no band."
+    if few == many:
+        return f"{what} of {many} seeds."
+    each = ", ".join(f"{label} {count}" for label, count in counts.items())
+    return f"{what} of {few} to {many} seeds ({each})."
 
 
 def _measured(run: RunValues, metric: str, x: str) -> tuple[Array, Array]:
@@ -103,12 +116,13 @@ def along(run: RunValues, x: str) -> Array:
             "training data, or the results are from an older version); expected x='updates', or a task with "
             "an attribute `epoch`: samples divided by the size of a minibatch."
         )
-    return np.array(run.curve.updates, dtype=float) / run.epoch
+    return np.array([updates / run.epoch for updates in run.curve.updates])
 
 
 def _interpolated(grid: Array, x: Array, values: Array) -> Array:
     last = np.append(np.diff(x) > 0, True)  # of those at the same x, the last
-    return np.interp(grid, x[last], values[last])
+    found: Array = np.interp(grid, x[last], values[last])
+    return found
 
 
 def _early(run: RunValues, count: int) -> bool:

@@ -145,7 +145,7 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
         stale = [run.staleness.D for run in runs if run.staleness.D is not None]
         row = [
             comparison.label(key),
-            _spread_text(times[key]) + then,
+            spread_text(times[key]) + then,
             "" if middle is None or not best or then else f"{middle / best:.2f}x",
             *(f"{100 * _middle(runs, name):.1f} %" for name in scores),
             "diverged" if diverged else f"{_middle(runs, 'loss'):.4g}{stopped}",
@@ -165,7 +165,7 @@ def _middle(runs: Sequence[RunValues], name: str) -> float:
     return median(values) if values else float("nan")
 
 
-def _spread_text(times: tuple[float | None, float | None, float | None]) -> str:
+def spread_text(times: tuple[float | None, float | None, float | None]) -> str:
     middle, low, high = map(time_text, times)
     return middle if times[1] == times[2] else f"{middle} [{low} - {high}]"
 
@@ -233,7 +233,7 @@ def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
             loss = "diverged" if one.loss is None else f"{one.loss:.4g}"
             stable = f"no: {one.unstable}" if one.unstable else "yes"
             chosen = "chosen" * (lr == run.lr)
-            rows.append([name, f"{lr:g}", _spread_text(spread(one.values)), loss, stable, chosen])
+            rows.append([name, f"{lr:g}", spread_text(spread(one.values)), loss, stable, chosen])
     return ["algorithm", "lr", "median [smallest - largest]", "final loss", "stable", ""], rows
 
 

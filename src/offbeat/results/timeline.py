@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from offbeat.engines.events import Crashed, GradientDone, Rejoined, rows_of
-from offbeat.results.figures import STYLE, escaped, time_title
+from offbeat.results.axes import time_title
+from offbeat.results.by_plotly import STYLE, escaped
 from offbeat.results.values import RunValues, stragglers
 
 ROWS = 16  # so many agents are shown; of more, those that crash, stragglers, their neighbours, and the first

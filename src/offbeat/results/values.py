@@ -112,7 +112,7 @@ class Tuning:
 RECORDED = (  # what is written of a run, in this order: its own values, and some of its settings
     "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
     "time_to_target", "diverged_at", "error", "updates", "messages", "megabytes", "staleness", "final",
-    "curve", "digest", "settings", "tuning",
+    "curve", "digest", "settings", "tuning", "epoch",
 )  # fmt: skip
 
 
@@ -131,6 +131,7 @@ class RunValues:
         models: the agents' final models, [n, P] per part, on the CPU
         trace: the whole trace, where it was kept
         tuning: how the learning rate was found, where it was tuned
+        epoch: gradients of all agents together that make one pass over the training data; None: not known
     """
 
     algorithm: str
@@ -153,6 +154,7 @@ class RunValues:
     trace: Trace | None = field(default=None, repr=False)
     tuning: Tuning | None = None
     error: str | None = None
+    epoch: float | None = None
 
     @property
     def target(self) -> Target | None:

@@ -60,6 +60,11 @@ class Logistic:
     def agents(self) -> int:
         return len(self.minibatches.shards)
 
+    @property
+    def epoch(self) -> float:
+        """Gradients that make one pass over the training data, by all agents together."""
+        return self.minibatches.epoch
+
     def initial(self) -> Parts:
         x = self.data.train_x
         return (torch.zeros(self.data.classes * (x.shape[1] + 1), device=x.device),)

@@ -31,6 +31,11 @@ class Minibatches:
             if not len(shard):
                 raise SettingError(f"Agent {agent} has no sample; expected one or more for each agent.")
 
+    @property
+    def epoch(self) -> float:
+        """Minibatches that are one pass over the samples, of all agents together."""
+        return sum(map(len, self.shards)) / self.batch
+
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> Indices:
         """The agent's next `count` minibatches as indices, [count, batch]."""
         shard = self.shards[agent]

@@ -132,6 +132,11 @@ class ModuleTask:
             return False
         return other.parameters is self.parameters and other.weights.agents is None
 
+    @property
+    def epoch(self) -> float:
+        """Gradients that make one pass over the training data, by all agents together."""
+        return self.minibatches.epoch
+
     def initial(self) -> Parts:
         return tuple(
             torch.cat([p.flatten() for p in self.parameters.values() if p.dtype == dtype])

@@ -3,7 +3,8 @@
 A task knows all agents' data. Models travel as *parts*: one tensor per (dtype, device), in a batch of m
 models with a leading dimension, [m, P]. A run is made on the device of its task's `initial()`. A task that
 can be moved has a method `to(device)`, which returns the same task there. Samples are drawn on the CPU,
-wherever it is.
+wherever it is. One whose training data are samples may have an attribute `epoch`, for figures over epochs:
+how many gradients make one pass over the data, by all agents together, which is samples / minibatch.
 """
 
 from collections.abc import Sequence

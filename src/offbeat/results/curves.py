@@ -1,0 +1,215 @@
+"""Curves of a comparison as a figure: a metric over time, updates, megabytes or epochs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from offbeat.core.errors import SettingError, unknown
+from offbeat.results.axes import LOGARITHMIC, OVER, SAID, metric_title, ticks, time_title
+from offbeat.results.drawing import Axis, Line, Panel
+from offbeat.results.figure import Figure
+from offbeat.results.grouping import Labelled, panels_by
+from offbeat.results.looks import Look, looks
+from offbeat.results.summary import BANDS, Summary, seeds_of, summary
+from offbeat.results.values import ComparisonValues, RunValues
+
+POINTS = 400  # a line has about this many points at most
+LIFT = 3.0  # lines are drawn up to so many times the largest value of the runs that did not explode
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is drawn: of which metric, over what, with which band, on which logarithmic axes."""
+
+    metric: str
+    x: str
+    band: str
+    log_x: bool
+    log_y: bool
+
+
+def curves(
+    comparison: ComparisonValues,
+    metric: str = "loss",
+    x: str = "time",
+    band: str = "range",
+    log: str | None = None,
+    by: str | None = None,
+    width: float = 3.3,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """The figure of `Comparison.figure` where x is one of `OVER`."""
+    if x not in OVER:
+        raise unknown("x", x, OVER)
+    if band not in BANDS:
+        raise unknown("band", band, BANDS)
+    panels = {
+        title: {label: runs for label, runs in groups.items() if all(_has(run, metric) for run in runs)}
+        for title, groups in panels_by(comparison, by).items()
+    }
+    shown = [run for groups in panels.values() for runs in groups.values() for run in runs]
+    if not shown:
+        known = dict.fromkeys(name for run in comparison.runs for name in run.curve.names())
+        raise unknown("metric", metric, known)
+    if log is None:
+        log = (
+            "y" if metric in LOGARITHMIC and any(v > 0 for run in shown for v in run.curve.of(metric)) else ""
+        )
+    if {*log} - {*"xy"}:
+        raise SettingError(f"Which axes are logarithmic is said by 'x', 'y' or 'xy'; got '{log}'.")
+    asked = Asked(metric, x, band, "x" in log, "y" in log)
+    look = looks({label: runs for groups in panels.values() for label, runs in groups.items()}, colours)
+    alike = len({run.settings["task"] for run in shown}) == 1
+    drawn = {title: _summaries(groups, asked) for title, groups in panels.items()}
+    every = [s for each in drawn.values() for s in each.values()]
+    borders = {t: Borders.of(every if alike else [*each.values()], asked) for t, each in drawn.items()}
+    made = [_panel(t, panels[t], drawn[t], look, asked, borders[t]) for t in panels]
+    made = _same_axes(made, asked) if alike else [_with_ticks(panel, [panel], asked) for panel in made]
+    return Figure(tuple(made), _notes(panels, drawn, borders, asked, comparison.interrupted), width, alike)
+
+
+def _has(run: RunValues, metric: str) -> bool:
+    return metric in run.curve.names()
+
+
+def _summaries(groups: Labelled, asked: Asked) -> dict[str, Summary]:
+    """Of each group, with no more points than can be seen; what a logarithmic axis has no place for is left
+    out.
+    """
+    found = {}
+    for label, runs in groups.items():
+        whole = summary(runs, asked.metric, asked.x, asked.band, asked.log_x)
+        here = np.flatnonzero(whole.x > 0) if asked.log_x else np.arange(len(whole.x))
+        if asked.log_y:
+            here = here[whole.middle[here] > 0]
+        thin = np.linspace(0, len(here) - 1, min(len(here), POINTS)).round().astype(int)
+        at = here[thin]
+        found[label] = replace(
+            whole, x=whole.x[at], middle=whole.middle[at], low=whole.low[at], high=whole.high[at]
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Borders:
+    """Between which values lines and bands are drawn.
+
+    Attributes:
+        ceiling: a line that explodes ends there, and does not press the others flat
+        floor: on a logarithmic axis bands end there, whose lower end may be negative
+    """
+
+    ceiling: float
+    floor: float
+
+    @staticmethod
+    def of(drawn: Sequence[Summary], asked: Asked) -> "Borders":
+        some = [s for s in drawn if len(s.x)]
+        calm = [s.high for s in some if not s.exploded] or [s.high for s in some if not s.diverged]
+        ceiling = LIFT * max((float(v.max()) for v in calm or [s.high[:1] for s in some]), default=1.0)
+        if not asked.log_y or not some:
+            return Borders(ceiling, -math.inf)
+        lows, smallest = np.concatenate([s.low for s in some]), min(float(s.middle.min()) for s in some)
+        if asked.band == "range":
+            floor = float(lows[lows > 0].min(initial=smallest))
+        else:
+            floor = max(float(lows.min()), smallest / 10)
+        return Borders(ceiling, min(floor, ceiling))
+
+    def cut(self, s: Summary) -> bool:
+        """Whether the band of these runs would reach below the floor."""
+        return bool((s.low < self.floor).any())
+
+    def passed(self, s: Summary) -> int:
+        """How many points are drawn: of runs that exploded those up to the first above the ceiling."""
+        above = s.middle > self.ceiling
+        return int(np.argmax(above)) + 1 if s.exploded and above.any() else len(s.x)
+
+
+def _panel(
+    title: str, groups: Labelled, drawn: Mapping[str, Summary], look: Mapping[str, Look], asked: Asked,
+    borders: Borders,
+) -> Panel:  # fmt: skip
+    runs = [run for each in groups.values() for run in each]
+    lines = tuple(_line(label, look[label], s, borders, len(groups[label]) > 1) for label, s in drawn.items())
+    over = time_title(runs) if asked.x == "time" else OVER[asked.x]
+    ends = [line.x[-1] for line in lines if line.x]
+    start = min((line.x[0] for line in lines if line.x), default=1.0) if asked.log_x else 0.0
+    end = max(ends, default=1.0) or 1.0
+    limits = (start, end * (end / start) ** 0.01) if asked.log_x else (0.0, 1.01 * end)
+    along = Axis(over, log=asked.log_x, limits=limits, said=SAID[asked.x])
+    percent = asked.metric.startswith("accuracy")
+    upward = Axis(metric_title(asked.metric, runs), log=asked.log_y, percent=percent)
+    return Panel(along, upward, title, lines, level=_level(runs, asked))
+
+
+def _line(label: str, look: Look, s: Summary, borders: Borders, banded: bool) -> Line:
+    count, ceiling = borders.passed(s), borders.ceiling
+    low, high = (np.clip(ends[:count], borders.floor, ceiling) for ends in (s.low, s.high))
+    band = (tuple(low.tolist()), tuple(high.tolist())) if banded else ((), ())
+    end = "diverged" if s.diverged else "ended early" if s.early else ""
+    value = s.middle[:count]
+    drawn = np.minimum(value, ceiling)
+    x, y, said = (tuple(values.tolist()) for values in (s.x[:count], drawn, value))
+    return Line(label, look, x, y, said, *band, end=end)
+
+
+def _level(runs: Sequence[RunValues], asked: Asked) -> tuple[float, str] | None:
+    """The target, where all have the same, and it is one of what is drawn."""
+    targets = {run.target for run in runs}
+    target = next(iter(targets)) if len(targets) == 1 else None
+    if target is None or target.metric != asked.metric or (asked.log_y and target.level <= 0):
+        return None
+    level = target.level
+    return level, f"target {level * 100:g} %" if target.metric == "accuracy" else f"target {level:g}"
+
+
+def _same_axes(panels: Sequence[Panel], asked: Asked) -> list[Panel]:
+    """All with the same limits of x, and the same marks."""
+    low = min(panel.x.limits[0] for panel in panels if panel.x.limits)
+    high = max(panel.x.limits[1] for panel in panels if panel.x.limits)
+    wide = [replace(panel, x=replace(panel.x, limits=(low, high))) for panel in panels]
+    return [_with_ticks(panel, wide, asked) for panel in wide]
+
+
+def _with_ticks(panel: Panel, beside: Sequence[Panel], asked: Asked) -> Panel:
+    """With the marks of logarithmic axes over all that is drawn beside it."""
+    if asked.log_x and panel.x.limits:
+        panel = replace(panel, x=replace(panel.x, ticks=ticks(panel.x.limits)))
+    if asked.log_y:
+        values = [value for each in beside for line in each.lines for value in line.y]
+        panel = replace(panel, y=replace(panel.y, ticks=ticks(values)))
+    return panel
+
+
+def _notes(
+    panels: Mapping[str, Labelled], drawn: Mapping[str, Mapping[str, Summary]],
+    borders: Mapping[str, Borders], asked: Asked, interrupted: bool,
+) -> tuple[str, ...]:  # fmt: skip
+    """What line and band are; what is interpolated; what ended, and how."""
+    groups = [(label, runs) for each in panels.values() for label, runs in each.items()]
+    said = [seeds_of(groups, BANDS[asked.band])]
+    if asked.x != "time" and any(len(runs) > 1 for _, runs in groups):
+        said.append("Seeds are interpolated on a common grid, and end with the one that ends first.")
+    for which, mark in (("diverged", "×"), ("early", "|")):
+        names = [
+            label + f" ({title})" * bool(title)
+            for title, each in drawn.items()
+            for label, s in each.items()
+            if getattr(s, which) and not (which == "early" and s.diverged)
+        ]
+        if names:
+            word = {"diverged": "diverged in some seed", "early": "ended before the end of the experiment"}
+            several = any(len(runs) > 1 for _, runs in groups)
+            text = word[which] if several else word[which].removesuffix(" in some seed")
+            said.append(f"{mark} {', '.join(names)} {text}.")
+    every = [(borders[title], s) for title, each in drawn.items() for s in each.values()]
+    if floors := {border.floor for border, s in every if border.cut(s)}:
+        said.append(f"Bands are cut below {min(floors):.2g}.")
+    if any(border.passed(s) < len(s.x) or (s.middle > border.ceiling).any() for border, s in every):
+        said.append("A line that ends at the upper border goes on far above it.")
+    if interrupted:
+        said.append("Interrupted: not all runs of the plan were made.")
+    return tuple(said)

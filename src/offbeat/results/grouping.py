@@ -1,0 +1,55 @@
+"""Which runs are one line of a figure, and which lines are in one panel."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from offbeat.core.errors import SettingError, unknown
+from offbeat.core.settings import as_word
+from offbeat.results.values import ComparisonValues, RunValues
+
+Labelled = Mapping[str, Sequence[RunValues]]
+"""The runs of a panel by the label of their line: what is under one label differs by its seed alone."""
+
+MOST = 24  # panels of a figure
+
+
+def panels_by(comparison: ComparisonValues, by: str | None) -> dict[str, Labelled]:
+    """The panels by title, one for each value of the setting `by`: its lines. One without a title: None.
+
+    Raises SettingError where there are no runs, for a setting that they do not have, and for too many panels.
+    """
+    if not comparison.runs:
+        raise SettingError("There is nothing to draw: no run was finished.")
+    if by is None:
+        return {"": _lines(comparison)}
+    parts: dict[str, list[RunValues]] = {}
+    for value, runs in by_value(comparison.runs, by).items():
+        parts[f"{by} {value_text(value)}"] = runs
+    if len(parts) > MOST:
+        raise SettingError(f"There would be {len(parts)} panels by '{by}'; at most {MOST} are drawn.")
+    return {title: _lines(type(comparison)(runs)) for title, runs in parts.items()}
+
+
+def by_value(runs: Sequence[RunValues], name: str) -> dict[Any, list[RunValues]]:
+    """The runs by their value of a setting: numbers in their order, others as they come."""
+    known = dict.fromkeys(each for run in runs for each in run.settings)
+    if name not in known or name == "own":
+        raise unknown("setting", name, (each for each in known if each != "own"))
+    parts: dict[Any, list[RunValues]] = {}
+    for run in runs:
+        value = run.settings.get(name)
+        parts.setdefault(tuple(value) if isinstance(value, list) else value, []).append(run)
+    if all(isinstance(value, int | float) for value in parts):
+        return dict(sorted(parts.items()))
+    return parts
+
+
+def value_text(value: object) -> str:
+    """A setting's value in a title or at an axis."""
+    if isinstance(value, tuple | list):
+        return " and ".join(map(as_word, value)) or "none"
+    return "none" if value is None else as_word(value)
+
+
+def _lines(comparison: ComparisonValues) -> Labelled:
+    return {comparison.label(key): runs for key, runs in comparison.groups().items()}

@@ -1,0 +1,79 @@
+"""Times to the target as a figure: a bar for every group, hatched where it never got there."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+import numpy as np
+
+from offbeat.core.errors import SettingError, unknown
+from offbeat.results.axes import time_title
+from offbeat.results.drawing import Axis, Bar, Panel
+from offbeat.results.figure import Figure
+from offbeat.results.grouping import panels_by
+from offbeat.results.looks import Look, looks
+from offbeat.results.summary import BANDS, centre_and_band, seeds_of
+from offbeat.results.table import lost_again, spread_text, target_name
+from offbeat.results.values import ComparisonValues, RunValues, spread, time_text
+
+TIME_TO_TARGET = "time_to_target"
+
+
+def bars(
+    comparison: ComparisonValues,
+    band: str = "range",
+    by: str | None = None,
+    width: float = 3.3,
+    colours: Mapping[str, str] | None = None,
+) -> Figure:
+    """Time to target, a bar for each group; the whisker is the band over the seeds.
+
+    A seed that never met the target counts as later than all: the median of most that never did is never. Of
+    a mean there is none then. Such a bar is hatched, and goes to the end of the runs.
+    """
+    if band not in BANDS:
+        raise unknown("band", band, BANDS)
+    panels = panels_by(comparison, by)
+    groups = [(label, runs) for each in panels.values() for label, runs in each.items()]
+    if all(run.target is None for run in comparison.runs):
+        raise SettingError("The runs had no target, so that there is no time to it; expected a 'target'.")
+    look = looks(dict(groups), colours)
+    made = []
+    for title, lines in panels.items():
+        runs = [run for each in lines.values() for run in each]
+        end = max(float(run.settings["until"]) for run in runs)
+        name = f"{target_name(runs[0])}, {time_title(runs)}"
+        shown = tuple(_bar(label, look[label], each, band, end) for label, each in lines.items())
+        made.append(Panel(Axis(name, limits=(0.0, end * 1.02), said="time {}"), Axis(""), title, bars=shown))
+    notes = [seeds_of(groups, BANDS[band])]
+    if any(bar.never for panel in made for bar in panel.bars):
+        less = "" if band == "range" else " by every seed"
+        notes.append(f"Hatched to the end of the runs: the target was not met{less}.")
+    return Figure(tuple(made), tuple(notes), width, len({panel.x.limits for panel in made}) == 1)
+
+
+def _bar(label: str, look: Look, runs: Sequence[RunValues], band: str, end: float) -> Bar:
+    times = [run.time_to_target for run in runs]
+    middle, low, high = over_seeds(times, band)
+    then = ", then diverged" * any(map(lost_again, runs))
+    text = spread_text(spread(times))
+    if band != "range":
+        missing = f" ({times.count(None)} of {len(times)} seeds)" * (None in times and len(times) > 1)
+        text = f"never{missing}" if middle == math.inf else time_text(middle)
+        text += f" ± {time_text(high - middle)}" * (low < high < math.inf)
+    length, low, high = (min(value, end) for value in (middle, low, high))
+    return Bar(label, look, length, low, high, text + then, never=middle == math.inf)
+
+
+def over_seeds(values: Sequence[float | None], band: str) -> tuple[float, float, float]:
+    """Centre and band of values that may be missing (None), which counts as infinitely large.
+
+    Where one is missing there is no mean: it is infinite.
+    """
+    numbers = sorted(math.inf if value is None else value for value in values)
+    if band == "range":
+        return median(numbers), numbers[0], numbers[-1]
+    if math.isinf(numbers[-1]):
+        return math.inf, math.inf, math.inf
+    middle, low, high = centre_and_band(np.array(numbers)[:, None], band)
+    return float(middle[0]), float(low[0]), float(high[0])
