@@ -13,14 +13,20 @@ ROOMS = {
     "core.system": "core",
     "world": "core core.system",
     "tasks": "core core.system",
+    "tasks.metrics": "core tasks",
     "algorithms": "core world",
     "engines": "core core.system",
     "engines.sim": "core core.system world tasks engines",
     "engines.live": "core core.system world engines",
-    "results": "core core.system world algorithms engines",
+    "results": "core core.system world tasks.metrics algorithms engines",
     "training": "core core.system world algorithms engines engines.live",
-    "experiments": "core core.system world tasks algorithms engines engines.sim engines.live results",
-    "cli": "core core.system world tasks algorithms engines engines.live results training experiments",
+    "experiments": (
+        "core core.system world tasks tasks.metrics algorithms engines engines.sim engines.live results"
+    ),
+    "cli": (
+        "core core.system world tasks tasks.metrics algorithms engines engines.live results training "
+        "experiments"
+    ),
 }
 """Room -> the rooms that it may import; a module is in the innermost of these. `offbeat/__init__.py` may
 import all."""

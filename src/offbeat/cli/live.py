@@ -99,6 +99,7 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     how = {name: asked.pop(name) for name in declared(RunSettings)}
     how["checkpoint_every"] = CheckpointPolicy.parse(how["checkpoint_every"]).record()
     how["fault"] = [*how["fault"]]
+    asked |= {name: [*value] for name, value in asked.items() if isinstance(value, tuple)}
     asked["unit"], asked["target"] = parse_unit(unit), declared(Experiment)["target"].checked(asked["target"])
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())
     asked["algorithms"] = [find(name).name for name in asked["algorithms"].split(",")]

@@ -60,7 +60,8 @@ def with_settings(
         default = defaults.get(each.name, each.default)
         default = None if default in (None, ()) else each.kind.record(default)
         shape = each.kind.option if default is not None else each.kind.option | None
-        about = option(..., panels.get(each.scope, each.scope), helps.get(each.name, each.help))
+        names = [f"--{name.replace('_', '-')}" for name in (each.name, each.also) if each.also]
+        about = option(..., panels.get(each.scope, each.scope), helps.get(each.name, each.help), *names)
         return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])
 
     def derive(command: Command) -> Command:

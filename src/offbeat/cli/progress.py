@@ -12,7 +12,7 @@ from offbeat.cli.console import Out
 from offbeat.experiments.sweep.running import SweepProgress
 from offbeat.results.run import Run
 from offbeat.results.sparkline import sparkline
-from offbeat.results.table import lost_again, target_name
+from offbeat.results.table import lost_again, measured_more, target_name
 from offbeat.results.values import Curve, time_text
 
 EVERY, LINES = 30.0, 20
@@ -98,7 +98,8 @@ class RunsShown:
             outcome.append(f"{target_name(run)}: {time_text(run.time_to_target)}")
         if run.diverged_at is not None:
             outcome.append(f"diverged by time {run.diverged_at:g}")
-        self.on_notice(f"{run.algorithm}, seed {run.seed}: {', then '.join(outcome)}  ({run.wall_s:.1f} s)")
+        took = f"{run.wall_s:.1f} s" + f", {run.eval_s:.1f} s of it for evaluations" * measured_more(run)
+        self.on_notice(f"{run.algorithm}, seed {run.seed}: {', then '.join(outcome)}  ({took})")
 
     def on_sweep(self, now: SweepProgress) -> None:
         self.done, ended = now.done, now.done + now.failed

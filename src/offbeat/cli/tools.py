@@ -14,6 +14,7 @@ from offbeat.cli.options import numbers, option
 from offbeat.core.errors import unknown
 from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.tasks import PARTITIONS, TASKS, softmax
+from offbeat.tasks.metrics import METRICS
 from offbeat.training.export import export as written
 from offbeat.world.delays import FAMILIES
 from offbeat.world.graphs import TOPOLOGIES
@@ -21,7 +22,7 @@ from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
-KINDS = "algorithms, topologies, tasks, partitions, cases or delays; default: all."
+KINDS = "algorithms, topologies, tasks, partitions, metrics, cases or delays; default: all."
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
 STEP = "Of this step; default: each agent's newest checkpoint."
@@ -29,12 +30,13 @@ SWEEP = "Remove what runs that were killed left in shared memory."
 
 
 def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
-    """Say which algorithms, topologies, tasks, partitions, cases and distributions of delays there are."""
+    """Say which algorithms, topologies, tasks, partitions, metrics, cases and delays there are."""
     tables = {
         "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
+        "metrics": {row.name: row.about for row in METRICS.values()},
         "cases": CASES,
         "delays": FAMILIES,
     }

@@ -47,6 +47,12 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise SettingError(f"'{name}' must be true or false; got {value!r}.")
+    return value
+
+
 def path(name: str, value: object) -> str | Path:
     return value if isinstance(value, Path) else text(name, value)
 
@@ -67,7 +73,7 @@ class Kind:
     check: Callable[[str, Any], Any]  # (name, value given from Python) -> the value; raises SettingError
     spelt: Callable[[str, Any], Any]  # the same for a value in a TOML file -> the one way to spell it
     record: Callable[[Any], Any] = lambda value: value  # value -> a JSON-ready one
-    # JSON-ready value -> the values of the option, one for each time that it is given
+    # JSON-ready value -> the values of the option, one for each time that it is given; "": it takes none
     words: Callable[[Any], list[str]] = lambda value: [as_word(value)]
 
 
@@ -75,7 +81,8 @@ WHOLE = Kind(int, "int64", whole, whole)
 REAL = Kind(float, "float64", real, finite)
 TEXT = Kind(str, "string", text, text)
 PATH = Kind(Path, "string", path, text, str)
-KINDS = {int: WHOLE, float: REAL, str: TEXT}  # of fields that are annotated so and name none
+FLAG = Kind(bool, "bool", flag, flag, words=lambda on: [""] * on)
+KINDS = {bool: FLAG, int: WHOLE, float: REAL, str: TEXT}  # of fields that are annotated so and name none
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,7 @@ class Setting:
     brief: bool  # whether the command that makes a run again leaves it out where it is as by default
     usual: Callable[[Mapping[str, Any]], Any] | None  # what it is where nobody says; None: the default
     needs: Callable[[Mapping[str, Any]], bool] | None  # whether it means anything; None: always
+    also: str  # another name of its option
 
     def checked(self, value: Any) -> Any:
         """A value given from Python; None stays None where that is the default. Raises SettingError."""
@@ -112,9 +120,10 @@ def setting(
     brief: bool = False,
     usual: Callable[[Mapping[str, Any]], Any] | None = None,
     needs: Callable[[Mapping[str, Any]], bool] | None = None,
+    also: str = "",
 ) -> Any:
     """Declare a field of a dataclass as a setting; see `Setting`."""
-    return field(default=default, metadata={"setting": (kind, scope, help, live, brief, usual, needs)})
+    return field(default=default, metadata={"setting": (kind, scope, help, live, brief, usual, needs, also)})
 
 
 @cache

@@ -1,6 +1,7 @@
 """When a run is evaluated, when it ends, and what it is to reach."""
 
 import math
+from collections.abc import Sequence
 
 from offbeat.core.errors import SettingError, unknown
 from offbeat.experiments.experiment import EVALUATIONS
@@ -25,8 +26,8 @@ def eval_times_of(until: float, every: float | None) -> list[float]:
     return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
 
 
-def target_of(said: Said | None, task: Task, stop_at: str) -> Target | None:
-    """What is to be met, of what is measured on this task. Raises SettingError for what cannot be."""
+def target_of(said: Said | None, task: Task, stop_at: str, more: Sequence[str] = ()) -> Target | None:
+    """What is to be met, of what is measured, `more` among it. Raises SettingError for what cannot be."""
     if stop_at not in STOPS:
         raise unknown("end of a run, stop_at", stop_at, STOPS)
     if said is None:
@@ -34,7 +35,7 @@ def target_of(said: Said | None, task: Task, stop_at: str) -> Target | None:
             raise SettingError("Runs cannot end at their target, for there is none; expected a target too.")
         return None
     target = Target.of(said, task.measure)
-    measured = [*["accuracy"] * (task.measure == "accuracy"), "loss", "consensus"]
+    measured = [*["accuracy"] * (task.measure == "accuracy"), "loss", "consensus", *more]
     if target.metric not in measured:
         raise SettingError(
             f"A target of {target.metric} cannot be met, for it is not measured; expected one of "

@@ -28,8 +28,10 @@ from offbeat.experiments.kinds import (
     STRAGGLERS,
     TARGET,
 )  # fmt: skip
+from offbeat.experiments.measuring import METRIC_NAMES
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
+from offbeat.tasks.metrics import METRICS
 from offbeat.tasks.objective import AGENTS as AGENTS_ALIKE
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
@@ -61,6 +63,15 @@ SPEED = (
     "seed), '1,1,2,10', 'file:PATH', 'file:PATH:COLUMN'. Default: all alike."
 )
 LINK = "How fast agents send, likewise."
+MEASURE = (
+    f"What else is measured at every evaluation, with commas between: {', '.join(METRICS)}; 'offbeat list "
+    "metrics' says what these are."
+)
+JUDGE = (
+    "Whose loss, accuracy and target: of the 'average' model, of the 'server' (the hub of a star), of the "
+    "'worst' agent's own model, or 'each': the mean over the agents' own models."
+)
+PER_AGENT = "Keep the accuracy (or loss) of every agent's own model at every evaluation."
 EXECUTOR = (
     "How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
     "results are the same."
@@ -123,6 +134,9 @@ class Experiment:
         None, LEARNING, f"Time between evaluations; default: until / {EVALUATIONS}.",
         usual=lambda settings: settings["until"] / EVALUATIONS,
     )  # fmt: skip
+    metrics: Any = setting((), LEARNING, MEASURE, METRIC_NAMES, also="metric")
+    judge: str = setting("average", LEARNING, JUDGE, brief=True)
+    per_agent: bool = setting(False, LEARNING, PER_AGENT, brief=True)
     loss: float = setting(
         0.0, WORLD, "Probability that a receiver misses a published model; mail always arrives.", brief=True
     )

@@ -12,7 +12,6 @@ from itertools import takewhile
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
@@ -28,10 +27,10 @@ from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
+from offbeat.experiments.measuring import Measurements
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
-from offbeat.results.values import Curve, Progress
-from offbeat.tasks.task import Task
+from offbeat.results.values import Progress
 
 AUTO, LEVELS = "auto", "levels"
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
@@ -201,8 +200,11 @@ class ActiveRun:
 
     job: Job
     engine: Simulator | ScheduledRun
-    curve: Curve = field(default_factory=Curve)
+    measured: Measurements = field(init=False)
     ended: Run | None = None
+
+    def __post_init__(self) -> None:
+        self.measured = Measurements(self.job.setup.task, self.job.setup.asked)
 
     def advance(self, now: float, progress: Progress | None) -> None:
         """Up to an evaluation, and the evaluation; nothing once it has ended, because its loss is no longer
@@ -210,10 +212,12 @@ class ActiveRun:
         """
         if self.ended is not None:
             return
-        setup, curve = self.job.setup, self.curve
-        self.engine.run(now)
-        updates, _, sent = self.engine.counts()
-        curve_point(setup.task, self.engine.stacked(), now, updates, sent / 1e6, curve)
+        setup, engine, curve = self.job.setup, self.engine, self.measured.curve
+        engine.run(now)
+        updates, _, sent = engine.counts()
+        began = time.perf_counter()
+        self.measured.add(now, engine.everybody(), engine.living, updates, sent / 1e6)
+        self.measured.seconds += time.perf_counter() - began
         goal, diverged = setup.ends_at, not all(map(math.isfinite, (curve.loss[-1], curve.consensus[-1])))
         met = goal is not None and goal.met(curve.of(goal.metric)[-1])
         if progress is not None:
@@ -228,39 +232,17 @@ class ActiveRun:
         own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * job.spec.user_defined]
         own += [f"the rule {rule}"] * (job.rule is not SGD)
         return run_of(
-            setup, job.spec, job.lr, self.curve, engine.stacked(), engine.traced(), engine.counts(),
+            setup, job.spec, job.lr, self.measured, engine.stacked(), engine.traced(), engine.counts(),
             {"rule": rule, "own": own}, diverged_at=diverged_at, wall_s=0.0,
             error=engine.stalled() if diverged_at is None else None,
         )  # fmt: skip
-
-
-def curve_point(task: Task, models: Parts, now: float, updates: int, megabytes: float, curve: Curve) -> None:
-    """Evaluate these models [m, P] and add a point to the curve."""
-    mean = tuple(part.mean(0) for part in models)
-    average = tuple(part[None] for part in mean)
-    squares = sum(_distances(part, middle).mean() for part, middle in zip(models, mean, strict=True))
-    curve.time.append(now)
-    curve.updates.append(updates)
-    curve.megabytes.append(megabytes)
-    curve.loss.append(float(task.losses(average)[0]))
-    if task.measure == "accuracy":
-        curve.accuracy.append(float(task.accuracies(average)[0]))
-    curve.consensus.append(float(squares) ** 0.5)
-    own = getattr(task, "own_metrics", None)
-    for name, values in {} if own is None else own(average).items():
-        curve.more.setdefault(name, []).append(float(values[0]))
-
-
-def _distances(models: Tensor, middle: Tensor) -> Tensor:
-    """The squared distance of each of m models from another: [m]; block by block, for there may be many."""
-    return torch.cat([(block - middle).double().square().sum(1) for block in torch.split(models, 256)])
 
 
 def run_of(
     setup: Setup,
     spec: Algorithm,
     lr: float,
-    curve: Curve,
+    measured: Measurements,
     models: Parts,
     traced: Trace | TraceSummary,
     counts: tuple[int, int, float],
@@ -275,6 +257,7 @@ def run_of(
         rest: the other fields of `Run`
     """
     task, target, (updates, messages, sent) = setup.task, setup.target, counts
+    curve, details = measured.curve, measured.details
     summary = traced if isinstance(traced, TraceSummary) else traced.summary()
     own = task.accuracies(models) if task.measure == "accuracy" else None
     final = {
@@ -293,6 +276,6 @@ def run_of(
         time_to_target=None if target is None else curve.first_met(target),
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,
-        models=models, trace=traced if isinstance(traced, Trace) else None,
-        epoch=getattr(task, "epoch", None), **rest,
+        models=models, trace=traced if isinstance(traced, Trace) else None, details=details,
+        epoch=getattr(task, "epoch", None), eval_s=measured.seconds, **rest,
     )  # fmt: skip

@@ -4,7 +4,7 @@ What cannot fit into memory, or a lifetime, is refused by arithmetic before anyt
 estimates what a run that is set up will take.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import networkx as nx
@@ -22,6 +22,7 @@ from offbeat.core.vector import Vector
 from offbeat.experiments import splits
 from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
+from offbeat.experiments.measuring import Asked, asked
 from offbeat.experiments.worlds import stragglers_of, world_of
 from offbeat.results.targets import Target
 from offbeat.tasks.partition import DEFAULT
@@ -50,6 +51,7 @@ class Setup:
     target: Target | None
     eval_times: list[float]
     settings: Settings
+    asked: Asked = field(default_factory=Asked)
 
     @property
     def ends_at(self) -> Target | None:
@@ -93,8 +95,9 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     for crash in world.crashes:
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
-    target = target_of(said, task, e.stop_at)
-    setup = Setup(seed, task, topology, world, until, target, eval_times, Settings())
+    measured = asked(e.metrics, e.judge, e.per_agent, task, topology)
+    target = target_of(said, task, e.stop_at, [each.name for each in measured.metrics])
+    setup = Setup(seed, task, topology, world, until, target, eval_times, Settings(), measured)
     return replace(setup, settings=_settings(e, setup, stragglers))
 
 
@@ -153,6 +156,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...]) -> Setti
     task, topology, world, target = setup.task, setup.topology, setup.world, setup.target
     own = [f"the task {task.name}"] * (not isinstance(e.task, str))
     own += [f"the graph {topology.name}"] * (not isinstance(e.topology, str))
+    own += [f"the metric {each.name}" for each in e.metrics if not isinstance(each, str)]
     for name, delay in (("compute", e.compute), ("communication", e.communication)):
         measured = isinstance(delay, Delay) and delay.family == "empirical"
         own += [f"the measured delays of {name}"] * measured

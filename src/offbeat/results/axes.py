@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from offbeat.results.table import gap_known
 from offbeat.results.values import RunValues
+from offbeat.tasks.metrics import METRICS
 
 OVER = {
     "time": "simulated time (mean gradient = 1)",  # or real time: see `time_title`
@@ -19,11 +20,11 @@ SAID = {"time": "time {}", "updates": "{} gradients", "megabytes": "{} MB", "epo
 
 TITLES = {
     "loss": "training loss", "accuracy": "test accuracy", "consensus": "distance from average (RMS)",
-    "time_to_target": "time to target",
+    "time_to_target": "time to target", **{name: row.title for name, row in METRICS.items()},
 }  # fmt: skip
 
 
-LOGARITHMIC = {"loss", "test_loss", "gap", "gradient_norm"}
+LOGARITHMIC = {"loss", *(name for name, row in METRICS.items() if row.log)}
 """Metrics that are on a logarithmic axis where nobody says."""
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import resources
+from itertools import chain
 from math import nan
 from string import Template
 
@@ -232,8 +233,8 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     options += [("fault", fault) for fault in first.get("faults", [])] + (tuned_how or [])
     options += [("unit", f"{1000 * first['unit']:g}ms")] if live else []
     options += [("seed", str(seeds[0]))] + [("seeds", str(seeds[-1] - seeds[0] + 1))] * (not live)
-    words = [f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in options]
-    return " ".join(["offbeat live" if live else "offbeat compare", *words]), missing
+    words = [[f"--{name.replace('_', '-')}", *[shlex.quote(value)] * bool(value)] for name, value in options]
+    return " ".join(["offbeat live" if live else "offbeat compare", *chain(*words)]), missing
 
 
 def _tuned(comparison: ComparisonValues) -> list[tuple[str, str]] | None:

@@ -1,6 +1,7 @@
 """The comparison as a table of text, with notes; and the table of all learning rates that were tried."""
 
 import io
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ from rich.text import Text
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import WIDTH
 from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread, stragglers, time_text
+from offbeat.tasks.metrics import METRICS
+from offbeat.tasks.metrics.evaluation import AVERAGE, JUDGED
 
 MANY = 5  # stragglers that are named, in a line that names what was run
 
@@ -77,6 +80,7 @@ WORDS = {  # what a setting is called in the headline, where it is not by its na
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
     "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
     "links": "speeds of links",
+    "metrics": "measuring", "judge": "judged by", "per_agent": "every agent measured",
 }  # fmt: skip
 
 
@@ -91,7 +95,7 @@ def headline(comparison: ComparisonValues) -> str:
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
     shares = [_split(s)] if s.get("partition") else []
     named = {k: v for k, v in s.departures().items() if k not in IN_ITS_WORDS and v not in ([], "SGD")}
-    others = [f"{WORDS.get(name, name)} {_said(name, value)}" for name, value in named.items()]
+    others = [f"{WORDS.get(name, name)} {_said(name, value)}".rstrip() for name, value in named.items()]
     until = f"to time {s['until']:g}" + " or the target" * (s.get("stop_at") == "target")
     world = [s["task"], f"case {s['case']}{slower}", agents, *shares]
     return ", ".join([*world, *others, until, which])
@@ -109,14 +113,30 @@ def _split(s: Mapping[str, Any]) -> str:
 
 
 def _said(name: str, value: object) -> str:
+    if value is True or name == "judge":
+        return JUDGED[str(value)] if name == "judge" else ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{1000 * value:g} ms" if name == "unit" else f"{value:g}"
     return " and ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
+HEADS = {name: name.replace("_", " ") for name in METRICS}  # of the columns of further metrics
+
+
 def gap_known(run: RunValues) -> bool:
     """Whether the loss is the distance from the optimum: the built-in quadratics know theirs."""
     return bool(run.settings["task"] == "quadratic" and "the task quadratic" not in run.settings["own"])
+
+
+def judged_model(run: RunValues) -> str:
+    """Which model loss, accuracy and target are of, in words."""
+    return JUDGED[run.settings.get("judge", AVERAGE)]
+
+
+def measured_more(run: RunValues) -> bool:
+    """Whether more was asked for than is always measured."""
+    s = run.settings
+    return bool(s.get("metrics") or s.get("per_agent") or s.get("judge", AVERAGE) != AVERAGE)
 
 
 def target_name(run: RunValues) -> str:
@@ -130,8 +150,10 @@ def target_name(run: RunValues) -> str:
 def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
     first = comparison.runs[0]
     scores = {"accuracy": "accuracy", "accuracy_worst": "worst"} if first.measure == "accuracy" else {}
-    heads = ["algorithm", target_name(first), "vs best", *scores.values(),
-             "loss", "updates", "messages", "MB", "consensus", "B", "D"]  # fmt: skip
+    further = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
+    named = [HEADS.get(name, name) for name in further]
+    heads = ["algorithm", target_name(first), "vs best", *scores.values(), "loss", *named]
+    heads += ["updates", "messages", "MB", "consensus", "B", "D"]
     groups = comparison.groups()
     times = {key: spread([run.time_to_target for run in runs]) for key, runs in groups.items()}
     lasting = [t[0] for key, t in times.items() if not any(map(lost_again, groups[key]))]
@@ -149,6 +171,7 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
             "" if middle is None or not best or then else f"{middle / best:.2f}x",
             *(f"{100 * _middle(runs, name):.1f} %" for name in scores),
             "diverged" if diverged else f"{_middle(runs, 'loss'):.4g}{stopped}",
+            *("-" if math.isnan(value := _middle(runs, name)) else f"{value:.4g}" for name in further),
             f"{median(run.updates for run in runs):,.0f}",
             f"{median(run.messages for run in runs):,.0f}",
             f"{median(run.megabytes for run in runs):,.1f}",
@@ -161,7 +184,7 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
 
 
 def _middle(runs: Sequence[RunValues], name: str) -> float:
-    values = [value for run in runs if (value := run.final[name]) is not None]
+    values = [value for run in runs if (value := run.final.get(name)) is not None]
     return median(values) if values else float("nan")
 
 
@@ -182,7 +205,8 @@ def notes(comparison: ComparisonValues) -> list[str]:
     runs, said = comparison.runs, list[str]()
     names, settings = dict.fromkeys(run.algorithm for run in runs), runs[0].settings
     if runs[0].measure == "accuracy":
-        said.append("accuracy, loss: of the average model; worst: accuracy of the worst agent's own model.")
+        judged = "the average model" if settings.get("judge", AVERAGE) == AVERAGE else judged_model(runs[0])
+        said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in runs}) > 1:
         time = "for the time with [smallest - largest]"
         said.append(f"Medians over the seeds, {time}; B and D are the largest.")

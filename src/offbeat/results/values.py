@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from statistics import median
 from typing import Any
@@ -56,7 +56,7 @@ class Curve:
 
     def columns(self) -> dict[str, list[Any]]:
         """All axes and metrics by name, as they are written."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"} | self.more
+        return {name: getattr(self, name) for name in MEASURED} | self.more
 
     def crossing(self, what: str, level: float) -> float | None:
         """When a value first met a level, interpolated linearly between two evaluations; None: at none.
@@ -69,6 +69,12 @@ class Curve:
         """When it first met this target, interpolated likewise; None: at no evaluation."""
         return target.crossing(self.of(target.metric), self.time)
 
+
+MEASURED = ("time", "updates", "megabytes", "loss", "accuracy", "consensus")
+"""The columns that every curve has, whatever else is measured."""
+
+Details = dict[str, dict[str, list[Any]]]
+"""Group -> name -> values, JSON-ready. per_agent: of every agent's own model, [evaluations, n]."""
 
 Progress = Callable[[str, float, float, Curve], None]
 """Told after every evaluation: which runs, the time, the end (now, where one ends at its target), the curve
@@ -132,6 +138,8 @@ class RunValues:
         trace: the whole trace, where it was kept
         tuning: how the learning rate was found, where it was tuned
         epoch: gradients of all agents together that make one pass over the training data; None: not known
+        details: what was asked for beside the curve; empty if nothing was
+        wall_s, eval_s: seconds that the run took, and those of it that its evaluations took; not recorded
     """
 
     algorithm: str
@@ -155,6 +163,8 @@ class RunValues:
     tuning: Tuning | None = None
     error: str | None = None
     epoch: float | None = None
+    details: Details = field(default_factory=dict, repr=False)
+    eval_s: float = 0.0
 
     @property
     def target(self) -> Target | None:
@@ -176,13 +186,14 @@ class RunValues:
         known = {**self.settings, **vars(self), "topology": self.settings["topology"]}
         known |= {"staleness": vars(self.staleness), "curve": self.curve.columns()}
         known["tuning"] = None if self.tuning is None else self.tuning.record()
-        text = json.dumps({name: known[name] for name in RECORDED})
+        names = [*RECORDED, *["details"] * bool(self.details)]
+        text = json.dumps({name: known[name] for name in names})
         record: dict[str, Any] = json.loads(text, parse_constant=lambda name: None)
         return record
 
 
 # Settings in which the runs of one comparison may differ; of the straggler see `_differences`.
-MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler")
+MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler", "metrics", "per_agent")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from offbeat.tasks.data import DataSet
 from offbeat.tasks.minibatches import Minibatches
 from offbeat.tasks.objective import AGENTS, Weights, weights
 
+BLOCK = 4096  # samples in a product of which a full gradient is the sum
+
 
 @dataclass(frozen=True, eq=False)
 class Logistic:
@@ -147,6 +149,30 @@ class Logistic:
             entropies = [self.weights.mean(cross_entropy, self._logits(row, a), y) for row in x]
         penalties = [float((row.square() / (1 + row.square())).sum()) * self.reg for row in x]
         return np.array([a + b for a, b in zip(entropies, penalties, strict=True)])
+
+    def full_gradients(self, models: Parts) -> Parts:
+        """The gradients of what `losses` evaluates, [m, P]: with torch, block by block, summed in float64."""
+        return (torch.stack([self._full(row) for row in models[0]]),)
+
+    def _full(self, x: Tensor) -> Tensor:
+        data, (w, c) = self.data, self._unpacked(torch.zeros_like(x, dtype=torch.float64)[None])
+        count, weights = len(data.train_x), self.weights.samples
+        each = torch.full((count,), 1 / count) if weights is None else torch.from_numpy(weights).float()
+        blocks = [torch.split(part, BLOCK) for part in (data.train_x, self.targets, each.to(x.device))]
+        for a, target, weight in zip(*blocks, strict=True):
+            p = (self._logits(x, a).softmax(1) - target) * weight[:, None]
+            w[0] += p.T @ a
+            c[0] += p.sum(0)
+        v = x.double()
+        return torch.cat([w.flatten(), c.flatten()]) + 2 * self.reg * v / (1 + v.square()).square()
+
+    def test_losses(self, models: Parts) -> np.ndarray:
+        """The mean cross entropy on the test data of each of m models, [m]; the regulariser is left out."""
+        (x,) = models
+        if test := self._compiled("test", x):
+            return np.array([test.scores(row)[0] for row in x])
+        a, y = self.data.test_x, self.data.test_y
+        return np.array([float(cross_entropy(self._logits(row, a), y)) for row in x])
 
     def accuracies(self, models: Parts) -> np.ndarray:
         (x,) = models

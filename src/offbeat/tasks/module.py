@@ -189,6 +189,35 @@ class ModuleTask:
         rows = [each(tuple(part[r] for part in models), x[r], y[r]) for r in range(len(samples))]
         return self.weights.scaled(agents, tuple(torch.stack(parts) for parts in zip(*rows, strict=True)))
 
+    def full_gradients(self, models: Parts) -> Parts:
+        """The gradients of what `losses` evaluates, [m, P] per part: the mean over chunks of the data."""
+        rows = [self._full(model) for model in zip(*models, strict=True)]
+        return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
+
+    def _full(self, model: Parts) -> Parts:
+        """The sum over all shards, or over all training data where samples count the same."""
+        x, shares, each = self.train[0], self.weights.shares, grad(self._objective)
+        parts = [np.arange(len(x))] if shares is None else [*map(np.asarray, self.minibatches.shards)]
+        total = [torch.zeros_like(part) for part in model]
+        for share, indices in zip([1.0] if shares is None else shares.tolist(), parts, strict=True):
+            for some in torch.split(torch.from_numpy(indices).to(x.device), CHUNK):
+                gradients = each(model, x[some], self.train[1][some])
+                for part, g in zip(total, gradients, strict=True):
+                    part += g * (share * len(some) / len(indices))
+        return tuple(total)
+
+    @property
+    def test_losses(self) -> Callable[[Parts], np.ndarray] | None:
+        """The losses on the test data of each of m models, [m], without the regulariser; None without any."""
+        return None if self.test is None else self._test_losses
+
+    @torch.no_grad()
+    def _test_losses(self, models: Parts) -> np.ndarray:
+        assert self.test is not None
+        x, y = self.test
+        each = [*zip(*models, strict=True)]
+        return np.array([self._mean(model, x, y, self._loss(self._named(model))) for model in each])
+
     @torch.no_grad()
     def losses(self, models: Parts) -> np.ndarray:
         values = []

@@ -5,6 +5,13 @@ models with a leading dimension, [m, P]. A run is made on the device of its task
 can be moved has a method `to(device)`, which returns the same task there. Samples are drawn on the CPU,
 wherever it is. One whose training data are samples may have an attribute `epoch`, for figures over epochs:
 how many gradients make one pass over the data, by all agents together, which is samples / minibatch.
+
+
+A task may have more, which is found by name and asked for only where a metric needs it:
+
+- `full_gradients(models)`: [m, P] per part, the gradients of what `losses` evaluates: metric gradient_norm
+- `test_losses(models)`: [m], the losses on the test data: metric test_loss
+- `least_loss`: a number, the smallest that `losses` can be: metric gap
 """
 
 from collections.abc import Sequence

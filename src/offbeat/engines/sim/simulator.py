@@ -100,9 +100,18 @@ class Simulator(Engine):
     def traced(self) -> Trace | TraceSummary:
         return self.recorder.traced()
 
+    @property
+    def living(self) -> list[int]:
+        """The agents that are up; all, if none is."""
+        return sorted(self.alive) or [*range(self.topology.n)]
+
     def stacked(self) -> Parts:
-        """The living agents' models, [m, P]; everybody's if nobody lives."""
-        return stacked(self.actors[i].model.parts for i in sorted(self.alive) or range(self.topology.n))
+        """The models of those, [m, P]."""
+        return stacked(self.actors[i].model.parts for i in self.living)
+
+    def everybody(self) -> Parts:
+        """All agents' models, [n, P]; of one that is down its last."""
+        return stacked(actor.model.parts for actor in self.actors)
 
     # -- the handler step --------------------------------------------------------------------------
 

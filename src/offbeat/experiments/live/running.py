@@ -27,10 +27,10 @@ from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
 from offbeat.engines.live.shm.board import Row, State
 from offbeat.engines.trace import Trace
-from offbeat.experiments.runs import curve_point, run_of
+from offbeat.experiments.measuring import Measurements
+from offbeat.experiments.runs import run_of
 from offbeat.experiments.setup import Setup
 from offbeat.results.run import Run
-from offbeat.results.values import Curve
 
 SNAPSHOTS, ENDED = "looks", "ended.json"
 """Beside the agents' files: the models that were seen; of a run that has ended by itself, its seconds."""
@@ -177,15 +177,18 @@ class LiveRun:
 
     def _result(self, trace: Trace, taken: Sequence[ModelSnapshot], models: Parts, wall_s: float) -> Run:
         """The models that were seen are evaluated now, so that nobody was slowed."""
-        setup, sent, curve, program = self.setup, trace.transmissions, Curve(), self.settings.program
+        setup, sent, program = self.setup, trace.transmissions, self.settings.program
+        measured, everybody = Measurements(setup.task, setup.asked), range(setup.topology.n)
         assert isinstance(program, ExperimentProgram)
         counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
         asked = {"rule": "SGD", "unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
+        began = time.perf_counter()
         with devices.one_thread():
             for now, seen, steps in taken:
                 megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
-                curve_point(setup.task, seen, now, steps, megabytes, curve)
+                measured.add(now, seen, everybody, steps, megabytes)
+            curve, measured.seconds = measured.curve, time.perf_counter() - began
             return run_of(
-                setup, self.spec, program.lr, curve, models, trace, counts, asked, wall_s=wall_s,
+                setup, self.spec, program.lr, measured, models, trace, counts, asked, wall_s=wall_s,
                 diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
             )  # fmt: skip

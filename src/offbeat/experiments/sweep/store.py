@@ -21,7 +21,7 @@ from offbeat.core.system.reading import content
 from offbeat.experiments.sweep.grid import SETTINGS, Point
 from offbeat.results.run import Run
 
-FLOATS = "list float64"
+FLOATS, TABLE = "list float64", "list list float64"
 
 RESULTS = {
     "digest": "string", "measure": "string",
@@ -54,8 +54,10 @@ def row_of(point: Point, run: Run) -> dict[str, Any]:
         row |= {f"{group}_{name}": value for name, value in record[group].items()}
     more = run.curve.more
     further = [*(f"final_{name}" for name in more), *(f"curve_{name}" for name in more)]
+    details = {f"{group}_{name}": values for group, of in run.details.items() for name, values in of.items()}
     text = [name for name, kind in COLUMNS.items() if kind == "string" and row[name] is not None]
-    return {name: row[name] for name in (*COLUMNS, *further)} | {name: as_word(row[name]) for name in text}
+    words = {name: as_word(row[name]) for name in text}
+    return {name: row[name] for name in (*COLUMNS, *further)} | words | details
 
 
 def write_parquet(
@@ -71,6 +73,7 @@ def write_parquet(
 
     types = {"string": pyarrow.string(), "int64": pyarrow.int64(), "float64": pyarrow.float64()}
     types |= {f"list {name}": pyarrow.list_(kind) for name, kind in types.items()}
+    types |= {"bool": pyarrow.bool_(), TABLE: pyarrow.list_(types[FLOATS])}
     columns = {**COLUMNS, **(further or {})}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     remaining, count = iter(rows), 0
@@ -131,7 +134,9 @@ class Store:
     def _further(self, points: Sequence[Point]) -> dict[str, str]:
         """The columns that some rows have beside `COLUMNS`: metrics that only some runs were asked for."""
         found = dict.fromkeys(name for row in self._rows(points) for name in row if name not in COLUMNS)
-        return {name: FLOATS if name.startswith("curve_") else "float64" for name in found}
+        kinds = {"final_": "float64", "per_agent_": TABLE}
+        starts = {name: [kind for start, kind in kinds.items() if name.startswith(start)] for name in found}
+        return {name: kind[0] if kind else FLOATS for name, kind in starts.items()}
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -219,8 +219,15 @@ class ScheduledRun:
         self.levels.run(until)
         self.now = until
 
+    @property
+    def living(self) -> range:
+        """All agents: none crashes."""
+        return range(self._schedule.n)
+
     def stacked(self) -> Parts:
         return self.levels.stacked(self.number)
+
+    everybody = stacked
 
     def stalled(self) -> None:
         """Never: its agents compute gradient after gradient."""

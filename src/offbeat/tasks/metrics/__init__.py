@@ -1,0 +1,108 @@
+"""What is measured of a run when it is asked for: one row each in `METRICS`, with its formula.
+
+`evaluation` is a run at one instant. Imports only `core` and the interface of tasks: a metric knows no
+algorithm.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from offbeat.core.errors import SettingError
+from offbeat.core.vector import Parts
+from offbeat.tasks.metrics.evaluation import Evaluation
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number for every evaluation.
+
+    Attributes:
+        name: as it is asked for, and as it is called in files
+        title: of the axis of its figure
+        about: formula and cost, for whoever lists them
+        measure: from an evaluation to the number
+        needs: the attribute that the task must have for it; see `offbeat.Task`
+        log: whether its figure has a logarithmic axis
+        own: whether it is the user's
+    """
+
+    name: str
+    title: str
+    about: str
+    measure: Callable[[Evaluation], float]
+    needs: str = ""
+    log: bool = True
+    own: bool = False
+
+    def __call__(self, at: Evaluation) -> float:
+        """Raises SettingError where a metric of the user's own gives no number."""
+        if not self.own:
+            return float(self.measure(at))
+        try:
+            value = self.measure(at)
+        except Exception as error:
+            said = f"raised {type(error).__name__}: {error}".removesuffix(".")
+            raise SettingError(f"The metric '{self.name}' {said}.") from error
+        try:
+            return float(value)
+        except (TypeError, ValueError, RuntimeError):  # of a tensor with several values
+            what = f"must return a number; got {value!r:.80}"
+            raise SettingError(f"The metric '{self.name}' {what}.") from None
+
+
+def gradient_norm(at: Evaluation) -> float:
+    """||grad f(x)||^2, x the average model."""
+    task: Any = at.task
+    gradients: Parts = task.full_gradients(tuple(part[None] for part in at.average))
+    return math.fsum(float(part.double().square().sum()) for part in gradients)
+
+
+def test_loss(at: Evaluation) -> float:
+    """Of the model that is judged."""
+    task: Any = at.task
+    return at.judged(task.test_losses)
+
+
+def gap(at: Evaluation) -> float:
+    """f(x) - f*, x the model that is judged."""
+    task: Any = at.task
+    return at.loss - float(task.least_loss)
+
+
+def disagreement(at: Evaluation) -> float:
+    """max_i ||x_i - x||, x the average model."""
+    return math.sqrt(float(torch.stack(at.distances).sum(0).max()))
+
+
+METRICS = {
+    row.name: row
+    for row in (
+        Metric(
+            "gradient_norm", "squared gradient norm of the average model",
+            "||grad f(x)||^2 of the average model x, on all training data: as dear as a gradient of each",
+            gradient_norm, "full_gradients",
+        ),
+        Metric(
+            "test_loss", "test loss", "the loss on the test data, without the regulariser, of the model that "
+            "is judged: as dear as an accuracy", test_loss, "test_losses",
+        ),
+        Metric(
+            "gap", "gap to the optimum", "f(x) - min f of the model that is judged, where the minimum is "
+            "known (quadratics): free", gap, "least_loss",
+        ),
+        Metric(
+            "disagreement", "largest distance from the average",
+            "max_i ||x_i - x||: the distance from the average model x of the agent that is farthest; free",
+            disagreement, log=False,
+        ),
+    )
+}  # fmt: skip
+
+
+def offers(task: object, name: str) -> bool:
+    """Whether a task has this of what a task may have beside the interface."""
+    return getattr(task, name, None) is not None
