@@ -27,8 +27,8 @@ SMALL: dict[str, Any] = {"task": "quadratic", "until": 10.0, "eval_every": 2.0}
 ALL = ("gradient_norm", "gap", "disagreement")
 
 
-def digits() -> Logistic:
-    task = prepare(Experiment(task="digits", agents=3, topology="ring", reg=0.01), 0).task
+def digits(**more: Any) -> Logistic:
+    task = prepare(Experiment(task="digits", agents=3, topology="ring", reg=0.01, **more), 0).task
     assert isinstance(task, Logistic)
     return task
 
@@ -50,7 +50,9 @@ def test_the_full_gradient_is_that_of_the_loss() -> None:
     for task, step, within in (
         (quadratic, 1e-6, 1e-8),
         (ModuleTask(module, cross_entropy, (x, y), agents=2, reg=0.1), 1e-6, 1e-8),
+        (ModuleTask(module, cross_entropy, (x, y), partition="quantity:0.5", agents=3), 1e-6, 1e-8),
         (digits(), 1e-2, 2e-3),
+        (digits(partition="quantity:0.5"), 1e-2, 2e-3),
     ):
         models, towards = some(task), torch.randn(task.initial()[0].shape, dtype=task.initial()[0].dtype)
         (found,) = task.full_gradients(models)
