@@ -14,7 +14,7 @@ ROOMS = {
     "world": "core core.system",
     "tasks": "core core.system",
     "tasks.metrics": "core tasks",
-    "algorithms": "core world",
+    "algorithms": "core core.system world",
     "engines": "core core.system",
     "engines.sim": "core core.system world tasks engines",
     "engines.live": "core core.system world engines",

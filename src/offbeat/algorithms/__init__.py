@@ -1,13 +1,15 @@
 """The algorithms: one file each, one row each in `ALGORITHMS`.
 
 A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`.
-The table also imports `world`, to say which graphs an algorithm accepts.
+The table also imports `world`, to say which graphs an algorithm accepts, and loads the user's own.
 """
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from types import MappingProxyType
+from typing import Any, Literal
 
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
@@ -17,6 +19,8 @@ from offbeat.algorithms.rfast import RFAST
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import check_class
+from offbeat.core.system import own
+from offbeat.core.system.named import Own, called
 from offbeat.world.topology import Topology
 
 
@@ -38,6 +42,8 @@ class Algorithm:
         free_running: whether it never waits, and only ever gives its model to all its listeners, at every
             gradient: then its timing is known before any arithmetic (`offbeat.engines.sim.ahead.update_form`)
         user_defined: whether it is the user's own, and not in the table
+        named: FILE.py:NAME(options), if it was named so: every process can load it again
+        code: then file -> version of what was loaded (`offbeat.core.system.own`)
     """
 
     name: str
@@ -54,6 +60,13 @@ class Algorithm:
     vectors: tuple[float, float] = (5.0, 3.0)
     free_running: bool = False
     user_defined: bool = False
+    named: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str:
+        """What `find` takes to find it again, in any process."""
+        return self.named or self.name
 
     @property
     def form(self) -> str:
@@ -129,14 +142,19 @@ FORMER = {"adpsgd": "wait", "dsgd": "after"}
 """Algorithms that had an option `overlap`, and the option for what they did without it."""
 
 
+EXPECTED = "a subclass of offbeat.Agent, an object of one, or a function that returns one"
+
+
 def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
-    """A row of the table by name, with options ("adpsgd:atomic+wait"); or a row for a class of the user's.
+    """A row of the table by name, with options ("adpsgd:atomic+wait"); or a row for a class of the user's, or
+    for what is named FILE.py:NAME or FILE.py:NAME(h=10).
 
     Raises SettingError for an unknown name or option, ContractError for a class whose agents would share
     something.
     """
     if isinstance(wanted, str):
-        return _named(wanted)
+        named = Own.parse(wanted)
+        return _named(wanted) if named is None else _loaded(named)
     if isinstance(wanted, Algorithm):
         ours = ALGORITHMS.get(wanted.name.partition(":")[0])
         if ours and type(ours.prototype) is type(wanted.prototype):
@@ -149,9 +167,45 @@ def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
             f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}."
         )
     check_class(agent)
-    name = type(agent).__name__.lower()
-    title = (type(agent).__doc__ or name).strip().splitlines()[0]
-    return Algorithm(name, agent, title, "the user's own", user_defined=True)
+    title = (type(agent).__doc__ or type(agent).__name__).strip().splitlines()[0]
+    return Algorithm(_name_of(agent), agent, title, "the user's own", user_defined=True)
+
+
+def _name_of(agent: Agent, options: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """A class of the table has its name there, any other its own: both with their options."""
+    cls = type(agent)
+    for row in ALGORITHMS.values():
+        if type(row.prototype) is cls:
+            chosen = "+".join(each for each in row.options if vars(agent)[each])
+            return f"{row.name}:{chosen}" if chosen else row.name
+    known = {each.name: getattr(agent, each.name) for each in fields(agent) if each.init}
+    usual = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(agent)
+        if each.init
+    }
+    said = {name: value for name, value in known.items() if repr(value) != repr(usual[name])}
+    return cls.__name__ + called(said | {name: value for name, value in options.items() if name not in known})
+
+
+def _loaded(named: Own) -> Algorithm:
+    """The row for the user's own code in a file."""
+    with own.pinned([named.file]) as code:
+        value = own.load(named, EXPECTED)
+        if not isinstance(value, Agent | Algorithm) or named.options:
+            value = own.made(named, {}, EXPECTED)
+        if not isinstance(value, Agent | Algorithm):
+            raise SettingError(f"{named} gives a {type(value).__name__}; expected {EXPECTED}.")
+        row = find(value)
+    name = _name_of(value, named.options) if isinstance(value, Agent) else row.name
+    taken = name.partition(":")[0] in ALGORITHMS
+    return replace(row, name=str(named) if taken else name, user_defined=True, named=str(named), code=code)
+
+
+def told_apart(rows: Sequence[Algorithm]) -> list[Algorithm]:
+    """The same with names that tell them apart: of those of one name, what is named by file by its file."""
+    count = Counter(row.name for row in rows)
+    return [replace(row, name=row.named) if row.named and count[row.name] > 1 else row for row in rows]
 
 
 def _named(wanted: str) -> Algorithm:
@@ -179,4 +233,14 @@ def _named(wanted: str) -> Algorithm:
     return replace(row, name=f"{name}:{'+'.join(chosen)}", prototype=agent)
 
 
-__all__ = ["ADPSGD", "ADSGD", "ALGORITHMS", "DSGD", "RFAST", "Algorithm", "AllReduceSGD", "find"]
+__all__ = [
+    "ADPSGD",
+    "ADSGD",
+    "ALGORITHMS",
+    "DSGD",
+    "RFAST",
+    "Algorithm",
+    "AllReduceSGD",
+    "find",
+    "told_apart",
+]

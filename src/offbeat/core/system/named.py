@@ -1,0 +1,83 @@
+"""How the user's own code is named: FILE.py:NAME or FILE.py:NAME(h=10). `core.system.own` loads it."""
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from offbeat.core.errors import SettingError
+
+FORM = "expected FILE.py:NAME, or with options FILE.py:NAME(h=10)"
+BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a text names. options: what stands in the parentheses, literals by keyword"""
+
+    file: str
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def parse(text: str) -> "Own | None":
+        """None if the text names no file of Python's. Raises SettingError if it cannot be read."""
+        match = re.fullmatch(r"(.+?\.py)(?::(.*))?", text.strip(), re.DOTALL)
+        if match is None:
+            return None
+        file, rest = match[1], match[2]
+        named = re.fullmatch(r"\s*([^\W\d]\w*)\s*(\(.*\))?\s*", rest or "", re.DOTALL)
+        if named is None:
+            raise SettingError(f"'{text}' does not say what is meant in {file}; {FORM}.")
+        return Own(file, named[1], _options(text, named[2] or "()"))
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.name}{called(self.options)}"
+
+    def elsewhere(self) -> "Own":
+        """The same for a process with another current folder: the file's path is absolute."""
+        return Own(str(Path(self.file).resolve()), self.name, self.options)
+
+
+def called(options: Mapping[str, Any]) -> str:
+    """Options as they are written: "(h=10)", or nothing where there are none."""
+    return f"({', '.join(f'{name}={value!r}' for name, value in options.items())})" if options else ""
+
+
+def _options(text: str, words: str) -> dict[str, Any]:
+    """The keywords and literals between these parentheses; nothing is evaluated."""
+    try:
+        call = ast.parse(f"f{words}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Name):
+            raise ValueError("there is more than keywords")
+        found = {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg is not None}
+        if len(found) < len(call.keywords):
+            raise ValueError("a keyword is there twice")
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        literals = "options are different keywords with numbers, text, True, False, None, or lists of such"
+        raise SettingError(
+            f"Cannot read the options of '{text}'; {literals}, as in (h=10, mode='fast')."
+        ) from None
+    return found
+
+
+def separated(text: str) -> list[str]:
+    """Names with commas between: "adsgd,mine.py:Mine(h=1, k=2)" are two; none within parentheses separates."""
+    parts, depth, quote, escaped = [""], 0, "", False
+    for letter in text:
+        if quote:
+            quote, escaped = (
+                ("" if letter == quote and not escaped else quote),
+                letter == "\\" and not escaped,
+            )
+        elif depth and letter in "'\"":
+            quote, escaped = letter, False
+        elif letter in BRACKETS:
+            depth = max(0, depth + BRACKETS[letter])
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
