@@ -339,7 +339,7 @@ def test_an_algorithm_that_stops_computing_is_an_error_of_the_run() -> None:
     at = float(stops.error.partition("from time ")[2].partition(" on;")[0])
     assert stops.error.startswith("no agent computes or will be woken from time") and 5.0 < at < 15.0
     text = as_text(result)
-    assert "Error of stops with lr 0.01, seed 0: no agent computes" in " ".join(text.split())
+    assert "Error of Stops with lr 0.01, seed 0: no agent computes" in " ".join(text.split())
     assert text.count("(stopped)") == 2
     assert [run["error"] for run in result.record()["runs"]] == [None, silent.error, stops.error]
 

@@ -193,7 +193,7 @@ def test_adsgd_reaches_the_target_on_mnist_and_adpsgd_is_biased(real_data: Path)
 def test_a_users_own_algorithm_runs_beside_ours() -> None:
     own = example("memory_efficient").MemoryEfficientADSGD
     result = offbeat.compare(["adsgd", own], **QUICK)
-    assert [run.algorithm for run in result.runs] == ["adsgd", "memoryefficientadsgd"]
+    assert [run.algorithm for run in result.runs] == ["adsgd", "MemoryEfficientADSGD"]
 
 
 @pytest.mark.parametrize("quick", [True, False])

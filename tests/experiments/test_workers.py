@@ -5,7 +5,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -171,11 +171,11 @@ def test_what_is_told_of_a_run_is_told_once(shared: list[PlannedRun]) -> None:
 
 def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[PlannedRun]) -> None:
     list(plan().runs(workers=2))
-    assert shared[0].spec.name == "allreduce"
-    assert "rfast" not in {run.spec.name for run in shared}  # this process can begin at once
-    by_levels = [batch.runs for batch in plan(seeds=6)._batches(2, False) if batch.runs[0].spec.free_running]
+    assert shared[0].name == "allreduce"
+    assert "rfast" not in {run.name for run in shared}  # this process can begin at once
+    by_levels = [batch.runs for batch in plan(seeds=6)._batches(2, False) if batch.runs[0].name == "adsgd"]
     assert [[run.seed for run in runs] for runs in by_levels] == [[0, 1, 2], [3, 4, 5]]
-    (whole,) = (batch.runs for batch in plan(seeds=6)._batches(1, False) if batch.runs[0].spec.free_running)
+    (whole,) = (batch.runs for batch in plan(seeds=6)._batches(1, False) if batch.runs[0].name == "adsgd")
     assert len(whole) == 6
 
 
@@ -228,7 +228,7 @@ def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[Planned
     made = plan([own, "adsgd", "dsgd", "rfast"])
     runs = list(made.runs(workers=2))
     assert shared
-    assert own.__name__.lower() not in {run.spec.name for run in shared}
+    assert own.__name__ not in {run.name for run in shared}
     same(runs, list(made.runs()))
 
 
@@ -284,7 +284,9 @@ def test_an_error_of_a_run_arrives(shared: list[PlannedRun], tmp_path: Path) -> 
     assert threading.active_count() == threads
 
 
-def broken(e: Experiment, check: bool, batch: Batch[PlannedRun], number: int) -> list[batches.Sent]:
+def broken(
+    e: Experiment, check: bool, code: Mapping[str, str], batch: Batch[PlannedRun], number: int
+) -> list[batches.Sent]:
     raise ContractError("Agent 3 broke promise c.")
 
 

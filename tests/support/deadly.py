@@ -5,7 +5,7 @@ Always, or only the first time, where `OFFBEAT_TEST_ONCE` names a file that is m
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from offbeat.experiments import batches
@@ -16,9 +16,11 @@ from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.running import Outcome, run_batch
 
 
-def deadly_comparison(e: Experiment, check: bool, batch: Batch[PlannedRun], number: int) -> list[Sent]:
-    _kill_for([(run.spec.name, run.seed) for run in batch.runs])
-    return batches.make_batch(e, check, batch, number)
+def deadly_comparison(
+    e: Experiment, check: bool, code: Mapping[str, str], batch: Batch[PlannedRun], number: int
+) -> list[Sent]:
+    _kill_for([(run.name, run.seed) for run in batch.runs])
+    return batches.make_batch(e, check, code, batch, number)
 
 
 def deadly_sweep(batch: Batch[Point], number: int) -> list[Outcome]:

@@ -13,6 +13,7 @@ from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.core.settings import RUNNING
 from offbeat.core.system import machine
+from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
@@ -30,6 +31,7 @@ WORKERS = (
     "How many processes make runs at the same time; default: one for each core, where the runs are so long "
     "that it pays and memory suffices. 1: this one alone. The results are the same."
 )
+CHECK = "Hold every algorithm to the contract, event by event: slower, for one of your own."
 TUNING = "Print what every tuned learning rate gave, too."
 
 
@@ -41,6 +43,7 @@ def compare(
     report: Path | None = REPORT,
     traces: Path | None = option(None, RUNNING, "Write the trace of every run to this folder, as .npz."),
     show_tuning: bool = option(False, RUNNING, TUNING, "--show-tuning"),
+    check: bool = option(False, RUNNING, CHECK, "--check"),
     quiet: bool = QUIET,
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
@@ -55,6 +58,7 @@ def compare(
       offbeat compare --task mnist --data DIR --seeds 5 --lr tuned --json out.json
       offbeat compare --algorithms adsgd,rfast --loss 0.3 \\
           --crash 'agent 3 at 100 until 200'
+      offbeat compare --algorithms 'adsgd,mine.py:Mine,mine.py:Mine(h=10)' --check
     """
     check_writable(json, report, None if traces is None else traces / "trace.npz")
     workers = wanted(workers)
@@ -64,7 +68,7 @@ def compare(
     if (grid := asked["tune_grid"]) is not None:
         expected = "numbers with commas between, as in 0.01,0.1"
         asked["tune_grid"] = numbers(float, grid, f"--tune-grid {grid}", expected)
-    plan = comparison.plan(**asked)
+    plan = comparison.plan(**asked, check=check)
     if traces is not None:
         plan.check_traces()
     elif report is None:
@@ -81,7 +85,7 @@ def compare(
 
 def _is_long(asked: Mapping[str, Any]) -> bool:
     """Whether workers will probably be wanted, to get ready while data are loaded. Nothing is checked yet."""
-    task, until, runs = asked["task"], asked["until"], len(asked["algorithms"].split(",")) * asked["seeds"]
+    task, until, runs = asked["task"], asked["until"], len(separated(asked["algorithms"])) * asked["seeds"]
     until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
     return bool((asked["agents"] or AGENTS) * until * (runs - 1) >= LONG and possible())
 

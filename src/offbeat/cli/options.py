@@ -104,8 +104,8 @@ def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
     lrs: dict[str, Any] = {}
     for text in texts:
         name, separator, value = text.rpartition("=")
-        name = name.strip().lower()
-        if name in lrs:
+        name = name.strip()
+        if name.lower() in map(str.lower, lrs):
             advice = "expected one." if name else "give several with commas between."
             raise SettingError(f"--lr was given twice for {name or 'all algorithms'}; {advice}")
         if value == "tuned" and not separator:

@@ -3,11 +3,14 @@
 An error names the class, the agent, its handler and the time. What costs more: `offbeat.engines.sim.checks`.
 """
 
+import sys
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import Field
+from pathlib import Path
 from random import Random
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -27,9 +30,17 @@ def raise_blamed(error: Exception, agent: Agent, event: str, time: float) -> Non
     ours = isinstance(error, OffbeatError) and not isinstance(error, ContractError)
     if ours or isinstance(error, MemoryError):
         return
-    text = str(error) if isinstance(error, ContractError) else f"it raised {type(error).__name__}: {error}"
+    raised = f"it raised {type(error).__name__}: {error}{_line(error, agent)}"
+    text = str(error) if isinstance(error, ContractError) else raised
     where = f"{type(agent).__name__} (agent {agent.me}), in {event} at time {time:g}"
     raise ContractError(f"{where}: {text}") from error
+
+
+def _line(error: Exception, agent: Agent) -> str:
+    """The last line of the file of the agent's class that led to this error, if one did."""
+    file = getattr(sys.modules.get(type(agent).__module__), "__file__", None)
+    lines = [each.lineno for each in extract_tb(error.__traceback__) if each.filename == file]
+    return f" ({Path(str(file)).name}, line {lines[-1]})" if lines else ""
 
 
 @contextmanager

@@ -1,16 +1,17 @@
 """The runs of a comparison as batches: how long they take, how many workers pay, and how they are made."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
 
-from offbeat.algorithms import Algorithm
+from offbeat.algorithms import Algorithm, find
 from offbeat.core.rules import SGD, Rule
 from offbeat.core.system import machine
+from offbeat.core.system.own import pinned
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.scheduler import Batch, Scheduler
@@ -27,9 +28,16 @@ WORLDS = 8  # that a worker keeps: as many as lie side by side
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of a comparison to be made. key: its algorithm's place in the plan, and its own among these."""
+    """A run of a comparison to be made.
 
-    spec: Algorithm
+    Attributes:
+        name: of the algorithm
+        spec: the algorithm; of the user's own by its text, for it is loaded where the run is made
+        key: its algorithm's place in the plan, and its own among these
+    """
+
+    name: str
+    spec: Algorithm | str
     seed: int
     lr: float
     keep_trace: bool
@@ -37,10 +45,11 @@ class PlannedRun:
     tuning: bool
 
     def __str__(self) -> str:
-        return f"{self.spec.name}, lr {self.lr:g}, seed {self.seed}{', tuning' * self.tuning}"
+        return f"{self.name}, lr {self.lr:g}, seed {self.seed}{', tuning' * self.tuning}"
 
     def job(self, setup: Setup, executor: str, rule: Callable[[float], Rule], check: bool) -> Job:
-        return Job(setup, self.spec, self.lr, executor, rule, check, self.keep_trace)
+        spec = replace(find(self.spec), name=self.name)
+        return Job(setup, spec, self.lr, executor, rule, check, self.keep_trace)
 
 
 def seconds(setup: Setup, spec: Algorithm) -> float:
@@ -96,16 +105,18 @@ class Maker:
 
     Attributes:
         known: the worlds that there are already, by their seed
+        code: the versions of the user's own code in files
         on_progress: told of evaluations: those of this process, and the newest of every worker
     """
 
     scheduler: Scheduler[PlannedRun, Run | Sent]
 
     def __init__(
-        self, e: Experiment, setups: list[Setup], rule: NewRule, check: bool, progress: Progress, workers: int
-    ) -> None:
+        self, e: Experiment, setups: list[Setup], rule: NewRule, check: bool, code: Mapping[str, str],
+        progress: Progress, workers: int,
+    ) -> None:  # fmt: skip
         self.known, self.others = {setup.seed: setup for setup in setups}, lru_cache(partial(prepare, e))
-        self.how, self.on_progress = (e.executor, rule, check), progress
+        self.how, self.code, self.on_progress = (e.executor, rule, check), code, progress
         self.pool = Processes(workers) if workers else None
 
     def make(self, batch: Batch[PlannedRun]) -> Iterator[Run]:
@@ -116,7 +127,9 @@ class Maker:
             self.show()
             self.on_progress(batch.label, now, until, curve)
 
-        return run_many([run.job(self._world(run.seed), *self.how) for run in batch.runs], evaluated)
+        with pinned(self.code, self.code):
+            jobs = [run.job(self._world(run.seed), *self.how) for run in batch.runs]
+        return run_many(jobs, evaluated)
 
     def received(self, batch: Batch[PlannedRun], sent: Sent) -> Run:
         run, arrays = sent
@@ -142,13 +155,16 @@ class Maker:
 _world = lru_cache(WORLDS)(prepare)
 
 
-def make_batch(e: Experiment, check: bool, batch: Batch[PlannedRun], number: int) -> list[Sent]:
+def make_batch(
+    e: Experiment, check: bool, code: Mapping[str, str], batch: Batch[PlannedRun], number: int
+) -> list[Sent]:
     """Make these runs as the worker of this number; it tells the time, the loss and the accuracy."""
     tell(number, 0.0, 0.0, 0.0)
 
     def evaluated(_: str, now: float, until: float, curve: Curve) -> None:
         tell(number, now, curve.loss[-1], curve.accuracy[-1] if curve.accuracy else math.nan)
 
-    jobs = [run.job(_world(e, run.seed), e.executor, SGD, check) for run in batch.runs]
+    with pinned(code, code):
+        jobs = [run.job(_world(e, run.seed), e.executor, SGD, check) for run in batch.runs]
     runs = run_many(jobs, evaluated)
     return [(replace(run, models=()), [part.numpy() for part in run.models]) for run in runs]

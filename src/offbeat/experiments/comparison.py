@@ -4,19 +4,21 @@ Nothing runs before everything has been checked: names, numbers, graph, data, wh
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from itertools import product
 from typing import Any
 
-from offbeat.algorithms import ALGORITHMS, Algorithm, find
+from offbeat.algorithms import ALGORITHMS, Algorithm, find, told_apart
 from offbeat.core.agent import Agent
 from offbeat.core.errors import OffbeatError, SettingError, unknown
 from offbeat.core.rules import SGD, Rule
 from offbeat.core.settings import declared, whole
 from offbeat.core.system import machine
+from offbeat.core.system.named import separated
+from offbeat.core.system.own import together
 from offbeat.experiments.batches import Maker, PlannedRun, Sent, how_many_workers, make_batch, seconds
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.memory import check_run, held, needed, refuse_too_many
@@ -43,6 +45,7 @@ class Plan:
     Attributes:
         lrs: the learning rates of each algorithm; None: to be tuned
         traced: for each algorithm whether the traces of the first seed are held
+        code: file -> version of the user's own code, named by its file: all runs are of one version
     """
 
     experiment: Experiment
@@ -53,6 +56,7 @@ class Plan:
     check: bool = False
     traced: Sequence[bool] = ()
     tune: TuneSettings = field(default_factory=TuneSettings)
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -126,7 +130,8 @@ class Plan:
     ) -> Iterator[Run]:
         done, lost = dict[tuple[int, int], Run](), list[str]()
         searches = [Search(self.tune, self._grid(spec), self._tuning_seeds()) for spec in self.specs]
-        maker = Maker(self.experiment, self.setups, self.rule, self.check, on_progress, workers)
+        how = self.rule, self.check, self.code
+        maker = Maker(self.experiment, self.setups, *how, on_progress, workers)
 
         def arrived(batch: Batch[PlannedRun], planned: PlannedRun, made: Run | Sent) -> None:
             run = made if isinstance(made, Run) else maker.received(batch, made)
@@ -144,7 +149,7 @@ class Plan:
                 raise error
             lost.extend(map(str, batch.runs))
 
-        work = partial(make_batch, self.experiment, self.check)
+        work = partial(make_batch, self.experiment, self.check, self.code)
         scheduler = maker.scheduler = Scheduler(maker.pool, work, arrived, failed, on_notice, maker.make)
         order = deque((k, j) for k, spec in enumerate(self.specs) for j in range(self.planned[spec.name]))
         with closing(scheduler):
@@ -186,13 +191,16 @@ class Plan:
         seeds = self._tuning_seeds() if tuning else [each.seed for each in self.setups]
         traced = keep_traces and not tuning, (keep_traces or self.traced[place]) and not tuning
         runs = [
-            PlannedRun(spec, seed, lr, traced[seed == setup.seed], (place, k), tuning)
+            PlannedRun(
+                spec.name, spec.named or spec, seed, lr, traced[seed == setup.seed], (place, k), tuning
+            )
             for k, (lr, seed) in enumerate(product(lrs, seeds))
         ]
         beside = self._job(spec, 1.0, keep_trace=False).beside
         size = min(beside, -(-len(runs) // processes)) if processes > 1 else len(runs)
         on_gpu = self.experiment.device != "cpu"
-        own = bool(setup.settings["own"] or spec.user_defined or self.rule is not SGD or on_gpu)
+        mine = spec.user_defined and not spec.named
+        own = bool(setup.settings["own"] or mine or self.rule is not SGD or on_gpu)
         name, each = spec.name + ", tuning" * tuning, seconds(setup, spec)
         for at in range(0, len(runs), size):
             some = tuple(runs[at : at + size])
@@ -223,14 +231,7 @@ def plan(
     **settings: Any,
 ) -> Plan:
     """Check everything about a comparison. Raises SettingError or DataError; nothing has run then."""
-    if isinstance(algorithms, str):
-        algorithms = algorithms.split(",")
-    specs = [find(a) for a in algorithms]
-    if not specs:
-        raise SettingError("Name at least one algorithm.")
-    names = [spec.name for spec in specs]
-    if len(set(names)) < len(names):
-        raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
+    specs = _specs(algorithms)
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
@@ -250,7 +251,8 @@ def plan(
     tune = tune_settings(
         lrs, setups[0].target, e.stop_at, tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds
     )
-    made = Plan(e, setups, specs, lrs, rule, check, tune=tune)
+    code = together(*(spec.code for spec in specs), *(setup.settings["code"] for setup in setups))
+    made = Plan(e, setups, specs, lrs, rule, check, tune=tune, code=code)
     for spec, several in zip(specs, lrs, strict=True):
         for each in several or [1.0]:
             check_run(made._job(spec, each, keep_trace=False))
@@ -262,6 +264,18 @@ def plan(
         traced.append(before + others + made._need(place, [True]) <= TRACES * free)
         before += (others + one) * traced[-1]
     return replace(made, traced=traced)
+
+
+def _specs(algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str) -> list[Algorithm]:
+    """The algorithms, each with a name of its own."""
+    named = separated(algorithms) if isinstance(algorithms, str) else algorithms
+    specs = told_apart([find(each) for each in named])
+    if not specs:
+        raise SettingError("Name at least one algorithm.")
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
+    return specs
 
 
 def compare(
@@ -277,7 +291,8 @@ def compare(
         print(result)
 
     Args:
-        algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`)
+        algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`), or where
+            these are: "mine.py:Mine", "mine.py:Mine(h=10)"
         settings: those of `Experiment`, and
         lr: a learning rate, several, "tuned" (each algorithm's own best: `offbeat.experiments.tuning`),
             or {algorithm: learning rate, "": learning rate}
@@ -288,7 +303,7 @@ def compare(
         workers: processes that make runs at the same time, this one included; no result depends on it. With
             more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they
             import it. Runs with objects of yours (algorithm, task, graph, rule, measured delays) are made in
-            this process alone
+            this process alone; what you name by its file is loaded by all
     """
     return Comparison(list(plan(algorithms, **settings).runs(progress, workers=workers)))
 

@@ -42,13 +42,17 @@ from offbeat.world.world import CASES, Crash, World
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
 AGENTS = 9  # how many there are when nothing says
 
-WHO = "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'."
 SPLIT = "How data are split, as in 'dirichlet:0.1': 'offbeat list partitions'. Default: 'skew:1'."
 SKEW = "Short for --partition skew:S: the fraction that is split by sorted label."
 OBJECTIVE = (
     "What unequal shards minimise: the mean over 'agents', or over 'samples', for which gradients are scaled "
     "by an agent's share of the data."
 )
+WHO = (
+    "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'. A file of "
+    "your own: .gml, .graphml, .edgelist, .csv (from,to[,weight]), or mine.py:graph."
+)
+WHAT = f"What is trained: {', '.join(TASKS)}; your own: mine.py:make_task."
 DATA = "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded."
 COMPUTE = (
     "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
@@ -108,7 +112,7 @@ class Experiment:
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
 
-    task: str | Task = setting("digits", TASK, f"What is trained: {', '.join(TASKS)}.", NAMED_TASK)
+    task: str | Task = setting("digits", TASK, WHAT, NAMED_TASK)
     agents: int | None = setting(None, TASK, f"How many; default: the task's, the graph's, or {AGENTS}.")
     topology: str | nx.Graph | Topology = setting("grid", TASK, WHO, GRAPH)
     case: str = setting("base", WORLD, f"One of {', '.join(CASES)}.")
@@ -171,13 +175,14 @@ TUNE_GRID = (
 )
 
 
+NAMED = "Names with commas between; options after a colon: 'dsgd:after'. Your own: 'mine.py:Mine(h=10)'."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """Which runs of an experiment are made: algorithms, learning rates, seeds."""
 
-    algorithms: Any = setting(
-        ",".join(ALGORITHMS), TASK, "Names with commas between; options after a colon: 'dsgd:after'.", NAMES
-    )
+    algorithms: Any = setting(",".join(ALGORITHMS), TASK, NAMED, NAMES)
     lr: Any = setting(None, LEARNING, LRS, LR)
     tune_by: str | None = setting(None, LEARNING, TUNE_BY, live=False)
     tune_grid: Any = setting(None, LEARNING, TUNE_GRID, NUMBERS, live=False)

@@ -229,7 +229,8 @@ class ActiveRun:
         """What has come out so far, as that of a run that has ended; how long it took is not known here."""
         job, setup, engine = self.job, self.job.setup, self.engine
         rule = getattr(job.rule, "__name__", repr(job.rule))
-        own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * job.spec.user_defined]
+        mine = job.spec.user_defined and not job.spec.named
+        own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * mine]
         own += [f"the rule {rule}"] * (job.rule is not SGD)
         return run_of(
             setup, job.spec, job.lr, self.measured, engine.stacked(), engine.traced(), engine.counts(),
@@ -270,9 +271,11 @@ def run_of(
         **{name: values[-1] for name, values in curve.more.items()},
     }
     models = tuple(part.cpu() for part in models)
-    named: dict[str, Any] = {"algorithm": spec.name, "lr": lr, "seed": setup.seed}
+    named: dict[str, Any] = {"algorithm": spec.asked, "lr": lr, "seed": setup.seed}
+    named |= {"code": setup.settings["code"] | spec.code}
     return Run(
-        **named, settings=setup.settings | named | asked, measure=task.measure, curve=curve, final=final,
+        algorithm=spec.name, lr=lr, seed=setup.seed, settings=setup.settings | named | asked,
+        measure=task.measure, curve=curve, final=final,
         time_to_target=None if target is None else curve.first_met(target),
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,

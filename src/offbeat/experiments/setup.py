@@ -4,6 +4,7 @@ What cannot fit into memory, or a lifetime, is refused by arithmetic before anyt
 estimates what a run that is set up will take.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,17 +18,21 @@ from offbeat.core.promises import named
 from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings, declared
 from offbeat.core.system import devices, machine
+from offbeat.core.system.named import Own
+from offbeat.core.system.own import pinned
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments import splits
 from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.measuring import Asked, asked
+from offbeat.experiments.own import files_of, own_task
 from offbeat.experiments.worlds import stragglers_of, world_of
 from offbeat.results.targets import Target
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
+from offbeat.world.graph_files import file_of, size
 from offbeat.world.graphs import edges
 from offbeat.world.topology import Topology, build
 from offbeat.world.world import World, apply_case
@@ -75,10 +80,15 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     `built` is the task as built for another seed: enough to check many seeds quickly, not to run them.
     """
     e = checked(e)
+    with pinned(files_of(e)) as code:
+        return _prepared(e, seed, built, code)
+
+
+def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, str]) -> Setup:
     device = devices.find(e.device)
-    n, until, said = _agents(e), e.until, e.target
+    n, until, said = _agents(e, seed), e.until, e.target
     world = world_of(e, n, seed)
-    if isinstance(e.task, str):
+    if isinstance(e.task, str) and Own.parse(e.task) is None:
         if e.task not in tasks.TASKS:
             raise unknown("task", e.task, tasks.TASKS)
         usual = tasks.TASKS[e.task]
@@ -98,7 +108,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     measured = asked(e.metrics, e.judge, e.per_agent, task, topology)
     target = target_of(said, task, e.stop_at, [each.name for each in measured.metrics])
     setup = Setup(seed, task, topology, world, until, target, eval_times, Settings(), measured)
-    return replace(setup, settings=_settings(e, setup, stragglers))
+    return replace(setup, settings=_settings(e, setup, stragglers, code))
 
 
 def check_algorithm(setup: Setup, spec: Algorithm) -> None:
@@ -112,12 +122,13 @@ def check_algorithm(setup: Setup, spec: Algorithm) -> None:
         agent.check()
 
 
-def _agents(e: Experiment) -> int:
-    said = {
-        "agents": e.agents,
-        "task": None if isinstance(e.task, str) else e.task.agents,
-        "topology": len(e.topology) if isinstance(e.topology, nx.Graph) else getattr(e.topology, "n", None),
-    }
+def _agents(e: Experiment, seed: int) -> int:
+    task, graph = own_task(e, None, seed) if isinstance(e.task, str) else e.task, e.topology
+    if isinstance(graph, str):
+        nodes = None if file_of(graph) is None else size(graph, seed)
+    else:
+        nodes = len(graph) if isinstance(graph, nx.Graph) else getattr(graph, "n", None)
+    said = {"agents": e.agents, "task": None if task is None else task.agents, "topology": nodes}
     given = {key: n for key, n in said.items() if n is not None}
     if len(set(given.values())) > 1:
         each = ", ".join(f"{key} has {n}" for key, n in given.items())
@@ -130,10 +141,13 @@ def _agents(e: Experiment) -> int:
 
 def _task(e: Experiment, n: int, seed: int, device: torch.device, built: Task | None) -> Task:
     """The task on that device: built, or the user's own, moved there if need be."""
-    if isinstance(e.task, str):
+    if built is not None and isinstance(e.task, str):
+        return built
+    own = own_task(e, n, seed) if isinstance(e.task, str) else e.task
+    if own is None:
         data, partition = None if e.data is None else Path(e.data), splits.partition_of(e) or DEFAULT
-        return built or tasks.build(e.task, n, seed, e.batch, e.reg, partition, e.objective, data, device)
-    task, found = splits.resplit(e, e.task, seed), _devices(e.task)
+        return tasks.build(str(e.task), n, seed, e.batch, e.reg, partition, e.objective, data, device)
+    task, found = splits.resplit(e, own, seed), _devices(own)
     if found == {device}:
         return task
     move = getattr(task, "to", None)
@@ -151,8 +165,10 @@ def _devices(task: Task) -> set[torch.device]:
     return {part.device for part in task.initial()}
 
 
-def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...]) -> Settings:
-    """What is needed to run it again; `own` lists what only Python can be given."""
+def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Mapping[str, str]) -> Settings:
+    """What is needed to run it again; `own` lists what only Python can be given, `code` has the versions of
+    what is named by its file.
+    """
     task, topology, world, target = setup.task, setup.topology, setup.world, setup.target
     own = [f"the task {task.name}"] * (not isinstance(e.task, str))
     own += [f"the graph {topology.name}"] * (not isinstance(e.topology, str))
@@ -161,7 +177,8 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...]) -> Setti
         measured = isinstance(delay, Delay) and delay.family == "empirical"
         own += [f"the measured delays of {name}"] * measured
     found = {
-        "task": task.name, "agents": topology.n, "topology": topology.name,
+        "task": e.task if isinstance(e.task, str) else task.name,
+        "agents": topology.n, "topology": topology.name,
         "straggler": stragglers or None, "crash": world.crashes,
         "target": target and target.said(task.measure), "until": setup.until,
         "eval_every": setup.eval_times[1], **splits.recorded(e),
@@ -173,13 +190,13 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...]) -> Setti
     for name, each in declared(Experiment).items():
         value = found[name] if name in found else getattr(e, name)
         values[name] = None if value is None else each.kind.record(value)
-    return Settings(values | {"own": own}, (Experiment,))
+    return Settings(values | {"own": own, "code": code}, (Experiment,))
 
 
 def _refuse_impossible(e: Experiment, n: int, until: float, compute: Delay) -> None:
     """Raise SettingError for sizes that cannot be; whatever the algorithm, nothing has been built then."""
     if isinstance(e.topology, str):
-        draws = isinstance(e.task, str) and e.task != "quadratic"
+        draws = e.task in tasks.TASKS and e.task != "quadratic"
         count, batch = edges(e.topology, n), max(0, e.batch) * draws
         parts = {f"{n:,} agents": float(n) * NODE, f"{count:.3g} edges of '{e.topology}'": count * EDGE}
         parts |= {f"minibatches of {batch} samples": float(n) * batch * AHEAD}

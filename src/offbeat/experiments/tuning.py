@@ -74,6 +74,8 @@ def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list
     own: dict[str, Any] = dict(lr) if isinstance(lr, Mapping) else {}
     base: Any = own.pop("", 0.01) if isinstance(lr, Mapping) else lr
     names = [spec.name for spec in specs]
+    said = {each.lower(): spec.name for spec in specs for each in (spec.asked, spec.name)}
+    own = {said.get(name.lower(), name): value for name, value in own.items()}
     if others := [name for name in own if name not in names]:
         hint = f" Did you mean '{near[0]}'?" if (near := get_close_matches(others[0], names, n=1)) else ""
         compared = f"which is not compared.{hint} Compared: {', '.join(names)}"

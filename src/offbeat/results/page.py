@@ -203,6 +203,8 @@ def again(comparison: ComparisonValues) -> list[str]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return _text([f"{name} {each}" for name, each in value.items()])
     if isinstance(value, list | tuple):
         return "; ".join(map(as_word, value)) or "none"
     return "none" if value is None else as_word(value)
@@ -212,6 +214,7 @@ def _common(comparison: ComparisonValues) -> dict[str, object]:
     """All settings but the algorithms and their learning rates; all stragglers, where seeds have own ones."""
     runs = comparison.runs
     found = {k: v for k, v in runs[0].settings.items() if k not in ("algorithm", "lr", "seed", "own")}
+    found["code"] = {k: v for run in runs for k, v in (run.settings.get("code") or {}).items()}
     if len(slow := list(dict.fromkeys(",".join(map(str, stragglers(run.settings))) for run in runs))) > 1:
         found["straggler"] = slow
     return found | {"seeds": ", ".join(map(str, sorted({run.seed for run in runs})))}
@@ -228,7 +231,7 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     )  # the centre of every seed's graph
     live = "unit" in first
     task, *others = (first | ({"straggler": None} if every_own else {})).words(live)
-    names = ",".join(dict.fromkeys(run.algorithm for run in comparison.runs))
+    names = ",".join(dict.fromkeys(run.settings["algorithm"] for run in comparison.runs))
     options = [task, ("algorithms", names), *others, *(("lr", lr) for lr in lrs or [])]
     options += [("fault", fault) for fault in first.get("faults", [])] + (tuned_how or [])
     options += [("unit", f"{1000 * first['unit']:g}ms")] if live else []

@@ -74,7 +74,7 @@ def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
 
 IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in words of their own
     *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target", "stop_at"),
-    *("partition", "skew", "dirichlet", "algorithm", "lr", "seed", "own"),
+    *("partition", "skew", "dirichlet", "algorithm", "lr", "seed", "own", "code"),
 }
 WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
@@ -215,6 +215,7 @@ def notes(comparison: ComparisonValues) -> list[str]:
             "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
         )
     ours = {run.algorithm for run in runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
+    ours = {name for name in ours if name.partition(":")[0] in ALGORITHMS}
     if forms := [f"{name} {form}" for name in names if name in ours and (form := find(name).form)]:
         said.append("; ".join(forms) + ".")
     for run in runs:

@@ -193,7 +193,18 @@ class RunValues:
 
 
 # Settings in which the runs of one comparison may differ; of the straggler see `_differences`.
-MAY_DIFFER = ("algorithm", "lr", "seed", "own", "executor", "data", "straggler", "metrics", "per_agent")
+MAY_DIFFER = (
+    "algorithm",
+    "lr",
+    "seed",
+    "own",
+    "code",
+    "executor",
+    "data",
+    "straggler",
+    "metrics",
+    "per_agent",
+)
 
 
 @dataclass(frozen=True)
@@ -249,6 +260,9 @@ def _differences(runs: Sequence[RunValues]) -> list[str]:
     values = {name: list(dict.fromkeys(str(run.settings.get(name)) for run in runs)) for name in names}
     if found := [f"{name}: {' and '.join(all_)}" for name, all_ in values.items() if len(all_) > 1]:
         return found
+    versions = {(file, code) for run in runs for file, code in (run.settings.get("code") or {}).items()}
+    if len(versions) > len(files := {file for file, _ in versions}):
+        return [f"versions of {' and '.join(sorted(files))}"]
     graphs = [run.topology.w.indices.tobytes() + run.topology.w.data.tobytes() for run in runs]
     if len({*zip(graphs, (run.seed for run in runs), strict=True)}) > len({run.seed for run in runs}):
         return ["the graphs differ though the seed is the same"]

@@ -7,7 +7,7 @@ once, and edge attributes are ignored. In a directed graph the edge j -> i says 
 
 import math
 from collections.abc import Collection, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,8 @@ from scipy.sparse import linalg
 
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
+from offbeat.core.system.named import Own
+from offbeat.world import graph_files
 from offbeat.world.graphs import named
 
 DENSE = 500  # up to this many agents the eigenvalues come from a dense solver
@@ -125,7 +127,8 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     """The topology of n agents with the default weights.
 
     Of a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4", "grid:2x6"); or of any
-    connected networkx graph, strongly if it is directed; or a `Topology`, which is returned as it is.
+    connected networkx graph, strongly if it is directed; or a `Topology`, which is returned as it is; or of a
+    file (`offbeat.world.graph_files`).
 
     Undirected: Metropolis weights, where d_i is the number of i's neighbours, and A = W:
 
@@ -138,6 +141,8 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     """
     if not 1 <= n <= MOST_AGENTS:
         raise SettingError(f"{n} agents were asked for; expected 1 to {MOST_AGENTS:,}.")
+    if isinstance(name_or_graph, str) and graph_files.file_of(name_or_graph) is not None:
+        return _of_file(name_or_graph, n, seed)
     if isinstance(name_or_graph, str):
         name, graph = name_or_graph, named(name_or_graph, n, seed)
     elif isinstance(name_or_graph, Topology):
@@ -160,6 +165,15 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     w_ii = 1.0 - np.bincount(i, weights=w_ij, minlength=n)
     w = _sorted(sparse.csr_array((w_ij, (i, j)), shape=(n, n)) + sparse.diags_array(w_ii))
     return Topology(name, graph, w, w)
+
+
+def _of_file(text: str, n: int, seed: int) -> Topology:
+    """The topology in a file, or that the user's own code gives, under the name that it was asked for by."""
+    if (code := Own.parse(text)) is not None:
+        return replace(build(graph_files.drawn(code, n, seed), n, seed), name=text)
+    graph, w = graph_files.read(text)
+    found = build(graph, n, seed) if w is None else with_weights(graph, w)
+    return replace(found, name=text)
 
 
 def with_weights(graph: nx.Graph | nx.DiGraph, w: Any, a: Any = None, name: str = "") -> Topology:

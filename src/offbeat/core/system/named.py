@@ -64,7 +64,7 @@ def _options(text: str, words: str) -> dict[str, Any]:
 
 
 def separated(text: str) -> list[str]:
-    """Names with commas between: "adsgd,mine.py:Mine(h=1, k=2)" are two; none within parentheses separates."""
+    """Names with commas between: "adsgd,mine.py:Mine(h=1, k=2)" are two."""
     parts, depth, quote, escaped = [""], 0, "", False
     for letter in text:
         if quote:

@@ -26,8 +26,9 @@ from typing import Any
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.named import Own, called
 from offbeat.core.system.reading import content
+from offbeat.core.system.streams import seeded
 
-LARGEST = 10_000_000  # bytes of a file with source, or with a graph
+LARGEST = 100_000_000  # bytes of a file with source, or with a graph
 
 _pins: ContextVar[Mapping[Path, str]] = ContextVar("pins", default=MappingProxyType({}))
 _modules: dict[tuple[Path, str], ModuleType] = {}
@@ -45,7 +46,7 @@ def pinned(files: Iterable[str], known: Mapping[str, str] | None = None) -> Iter
     Yields file -> version. Raises SettingError for a file that is not there.
     """
     before, known = _pins.get(), known or {}
-    found = {file: known.get(file) or before.get(_path(file)) or version(file) for file in files}
+    found = {file: known.get(file) or version(file) for file in files}
     token = _pins.set({**before, **{_path(file): each for file, each in found.items()}})
     try:
         yield found
@@ -53,13 +54,22 @@ def pinned(files: Iterable[str], known: Mapping[str, str] | None = None) -> Iter
         _pins.reset(token)
 
 
+def together(*codes: Mapping[str, str]) -> dict[str, str]:
+    """File -> version of all of these. Raises SettingError if a file is there in two versions."""
+    found: dict[str, str] = {}
+    for code in codes:
+        for file, each in code.items():
+            _refuse_changed(file, found.setdefault(file, each), each)
+    return found
+
+
 def version(file: str) -> str:
-    """The version of a file as it is now."""
-    return _version(_sources(_path(file), file))
+    """The version of a file: what it is pinned to, or as it is now."""
+    return _pins.get().get(_path(file)) or _version(_sources(_path(file), file))
 
 
 def data(file: str) -> bytes:
-    """The bytes of a file that is not executed, a graph's. SettingError if it has changed, or is not there."""
+    """The bytes of a file that is not executed. SettingError if it is not there, or has changed."""
     sources = _sources(_path(file), file)
     _refuse_changed(file, _pins.get().get(_path(file)), _version(sources))
     return sources[_path(file)]
@@ -166,7 +176,7 @@ def made(own: Own, offered: Mapping[str, Any], expected: str) -> Any:
         say = called({**own.options, missing[0]: ...}).replace("Ellipsis", "...")
         advice = f"expected {own.file}:{own.name}{say}, or a default"
         raise SettingError(f"{own} needs '{missing[0]}'; {advice}.{ready}")
-    with blamed(str(own), own.file, expected):
+    with blamed(str(own), own.file, expected), seeded(given.get("seed", 0)):
         return function(**own.options, **given)
 
 
@@ -235,7 +245,7 @@ def _execute(file: str, path: Path, sources: Mapping[Path, bytes], version: str)
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:
-        with blamed(f"Cannot load {file}", file, "a file that can be imported"):
+        with blamed(f"Cannot load {file}", file, "a file that can be imported"), seeded(0):
             exec(compile(sources[path], str(path), "exec"), vars(module))
     except BaseException:
         del sys.modules[name]

@@ -4,13 +4,16 @@ A stream is named by (agent, purpose). What one purpose draws never shifts anoth
 see the same delays, losses and minibatches in the same world.
 """
 
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from itertools import chain, repeat
 from random import Random
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 CHUNK = 64  # random numbers are drawn this many at a time
 WORLD = 2**32 - 1  # the agent index under which the streams that belong to nobody are named
@@ -32,6 +35,23 @@ def stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> np
 def python_stream(seed: int, purpose: Purpose, agent: int = WORLD, life: int = 0) -> Random:
     """The same as a `random.Random`, for the handlers of an algorithm."""
     return Random(int(stream(seed, purpose, agent, life).integers(2**63)))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """In here the global streams, which code of the user's may draw from, begin with this seed; afterwards
+    they are as before.
+    """
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def uniform(rng: np.random.Generator, count: int) -> list[float]:

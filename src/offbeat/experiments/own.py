@@ -1,0 +1,95 @@
+"""A task that is named by its file: FILE.py:NAME, a function that makes one, its class, or the task itself.
+
+A function, or a class, is called with what it names of `OFFERED`; data are split as `experiments.splits` says. While it is called, the global streams of
+torch, NumPy and Python are those of the seed, if it names it, else always the same: a network is initialised
+alike in every process.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from offbeat.core.errors import SettingError
+from offbeat.core.settings import declared
+from offbeat.core.system import own
+from offbeat.core.system.named import Own
+from offbeat.core.system.streams import Purpose, stream
+from offbeat.experiments.experiment import Experiment
+from offbeat.tasks.task import Task
+from offbeat.world.graph_files import file_of
+
+SAMPLING = ("batch", "reg", "data")  # settings that would change nothing, unless named
+OFFERED = ("n", "agents", "seed", *SAMPLING, "device")
+TASK = (
+    "a function that returns a task, as offbeat.ModuleTask, of what it names of "
+    f"{', '.join(OFFERED)}; or a task, or its class"
+)
+INTERFACE = ("name", "agents", "measure", "initial", "draw", "gradients", "losses")
+KEPT = 2
+
+_built: dict[str, Task] = {}
+"""The last few that were made; a function that names no seed makes one for all."""
+
+
+def files_of(e: Experiment) -> list[str]:
+    """The files that this experiment's task and topology are named by."""
+    task = Own.parse(e.task) if isinstance(e.task, str) else None
+    graph = file_of(e.topology) if isinstance(e.topology, str) else None
+    return [*([task.file] if task else []), *([graph] if graph else [])]
+
+
+def own_task(e: Experiment, n: int | None, seed: int) -> Task | None:
+    """The task that the setting names; None if that is no file's, or for n = None if it depends on n.
+
+    Raises SettingError for what is no task, for settings that it does not take, and for its own faults.
+    """
+    named = Own.parse(e.task) if isinstance(e.task, str) else None
+    if named is None:
+        return None
+    value, takes = own.load(named, TASK), dict[str, bool]()
+    ready = hasattr(value, "gradients") and not isinstance(value, type)
+    if not ready and callable(value):
+        takes = own.parameters(value)[0]
+    for name in SAMPLING:
+        if name not in takes and getattr(e, name) != declared(Experiment)[name].default:
+            do = f"Expected '{name}' among its parameters, or no --{name}"
+            raise SettingError(f"{named} does not name '{name}', so --{name} would change nothing. {do}.")
+    if n is None and {"n", "agents"} & {*takes}:
+        return None
+    if ready and not named.options:
+        return _checked(named, value, n, seed)
+    offered = {"n": n, "agents": n, "seed": seed, "device": e.device}
+    offered |= {name: getattr(e, name) for name in SAMPLING}
+    given = {name: value for name, value in offered.items() if name in takes}
+    key = f"{named} {own.version(named.file)} {given}"
+    if key not in _built:
+        while len(_built) >= KEPT:
+            del _built[next(iter(_built))]
+        _built[key] = _checked(named, own.made(named, offered, TASK), n, seed)
+    return _built[key]
+
+
+def _checked(named: Own, task: Any, n: int | None, seed: int) -> Task:
+    """The task, if it is one: a gradient is tried."""
+    needed = [*INTERFACE, *["accuracies"] * (getattr(task, "measure", "") == "accuracy")]
+    if missing := [name for name in needed if not hasattr(task, name)]:
+        got = f"{named} gives a {type(task).__name__}, which has no '{missing[0]}'"
+        raise SettingError(f"{got}; expected {TASK}. offbeat.Task says what a task has.")
+    if task.measure not in ("accuracy", "loss"):
+        raise SettingError(f"{named} has the measure {task.measure!r}; expected 'accuracy' or 'loss'.")
+    if n is not None and task.agents != n:
+        raise SettingError(f"{named} gives a task of {task.agents} agents; expected {n}, as there are here.")
+    expected = "a task whose gradients can be evaluated"
+    with own.blamed(str(named), named.file, expected):
+        models = tuple(part[None] for part in task.initial())
+        sample = task.draw(0, stream(seed, Purpose.DATA, 0), 1)[0]
+        gradients = task.gradients([0], [np.asarray(sample)], models)
+        shapes = [tuple(part.shape) for part in gradients]
+        if shapes != [tuple(part.shape) for part in models] or not all(map(torch.is_tensor, gradients)):
+            wanted = [tuple(part.shape) for part in models]
+            raise SettingError(
+                f"{named}: a gradient has shape {shapes}, its model {wanted}; expected the same."
+            )
+    checked: Task = task
+    return checked
