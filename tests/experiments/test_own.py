@@ -131,7 +131,7 @@ def test_a_graph_says_how_many_agents_there_are(folder: Path) -> None:
             "does not name 'reg', so --reg would change nothing",
         ),
         (
-            {"task": "mine.py:fixed", "skew": 0.5, "until": 3},
+            {"task": "mine.py:fixed", "skew": 0.5, "until": 3, "topology": "ring"},
             "the task quadratic, which has no method `split`",
         ),
         ({"task": "mine.py:fixed", "batch": 8, "until": 3}, "does not name 'batch'"),

@@ -100,7 +100,7 @@ CHANGED: dict[str, Any] = {
 
 def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparison) -> None:
     run = digits.runs[0]
-    settings = {*declared(Experiment)} | run.settings.keys() - {"algorithm", "lr", "seed", "own"}
+    settings = {*declared(Experiment)} | run.settings.keys() - {"algorithm", "lr", "seed", "own", "code"}
     assert settings - {"skew", "dirichlet"} <= CHANGED.keys(), "those two are short for a partition"
 
     def said(**changes: Any) -> str:

@@ -1,6 +1,7 @@
 """A task that is named by its file: FILE.py:NAME, a function that makes one, its class, or the task itself.
 
-A function, or a class, is called with what it names of `OFFERED`; data are split as `experiments.splits` says. While it is called, the global streams of
+A function, or a class, is called with what it names of `OFFERED`; what it gives is split, if a partition is
+asked for, as any task of the user's own (`experiments.splits`). While it is called, the global streams of
 torch, NumPy and Python are those of the seed, if it names it, else always the same: a network is initialised
 alike in every process.
 """
