@@ -163,7 +163,7 @@ def test_a_diverged_line_ends_in_a_cross_below_the_ceiling(diverged: Comparison)
     (cross,) = (trace for trace in traces if trace.marker.symbol == "x")
     assert cross.x[0] == found["dsgd"].x[-1] < found["adsgd"].x[-1]
     assert cross.y[0] <= LIFT * max(found["adsgd"].y) * 1.5
-    assert "× dsgd diverged in some seed." in figure.notes
+    assert "× diverged: dsgd 2 of 2 seeds." in figure.notes
     (axes,) = figure.matplotlib().axes
     assert sum(line.get_marker() == "X" for line in axes.lines) == 1
 
@@ -175,7 +175,7 @@ def test_a_line_that_ends_before_its_experiment_has_a_stroke() -> None:
     assert [(line.end, line.x[-1]) for line in lines(figure).values()] == [("ended early", 1), ("", 2)]
     assert figure.notes == (
         "Median and range of 1 to 2 seeds (adsgd 2, dsgd 1).",
-        "| adsgd ended before the end of the experiment.",
+        "| ended before the end of the experiment: adsgd 1 of 2 seeds.",
     )
     assert "line-ns" in [trace.marker.symbol for trace in figure.plotly().data]
     stopped = replace(made, interrupted=True).figure()
@@ -258,7 +258,7 @@ def test_colours_can_be_chosen(digits: Comparison) -> None:
     figure = digits.figure(colours={"dsgd": "#123456"})
     assert lines(figure)["dsgd"].look.colour == "#123456" and lines(figure)["adsgd"].look.colour == PALETTE[0]
     with pytest.raises(SettingError, match="no algorithm sgd to be coloured"):
-        digits.figure(colours={"sgd": "red"})
+        digits.figure(colours={"sgd": "#FF0000"})
 
 
 # -- panels ----------------------------------------------------------------------------------------
@@ -310,6 +310,47 @@ def test_no_mean_where_a_seed_never_met_the_target() -> None:
     )
     (bar,) = only(made.figure("time_to_target", band="ci")).bars
     assert bar.never and bar.text == "never (1 of 2 seeds)"
+
+
+# -- over a setting --------------------------------------------------------------------------------
+
+
+def test_points_over_a_setting_are_times_to_the_target() -> None:
+    times = {0.1: (4.0, 6.0), 0.2: (2.0, 3.0), 0.8: (1.0, None)}
+    target = {"target": 2.0}
+    made = Comparison(
+        [
+            run_of(seed, lr=lr, time_to_target=time, settings=target)
+            for lr, some in times.items()
+            for seed, time in enumerate(some)
+        ]
+    )
+    figure = made.figure("time_to_target", x="lr")
+    (line,) = only(figure).lines
+    assert line.label == "adsgd" and line.points
+    assert (line.x, line.y) == ((0.1, 0.2), (5.0, 2.5)) and line.never == (0.8,)
+    assert (line.low, line.high) == ((4.0, 2.0), (6.0, 3.0))
+    assert only(figure).x.log and only(figure).x.names == ("0.1", "0.2", "0.8")
+    assert figure.notes == (
+        "Median and range of 2 seeds.", "△ at the upper border: the target was not met.",
+    )  # fmt: skip
+    markers = [trace.marker.symbol for trace in figure.plotly().data]
+    assert markers == ["circle", "triangle-up-open"]
+    (axes,) = figure.matplotlib().axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0.1", "0.2", "0.8"]
+    with pytest.raises(SettingError, match="had no target"):
+        Comparison([run_of(lr=0.1), run_of(lr=0.2)]).figure("time_to_target", x="lr")
+
+
+def test_points_over_a_setting_are_where_the_metric_ended(quadratic: Comparison) -> None:
+    figure = quadratic.figure("loss", x="lr", band="std")
+    assert [line.label for line in only(figure).lines] == ["adsgd", "dsgd"]
+    for line in only(figure).lines:
+        for lr, value in zip(line.x, line.y, strict=True):
+            runs = [run for run in quadratic.runs if (run.algorithm, run.lr) == (line.label, lr)]
+            assert value == pytest.approx(mean(run.curve.loss[-1] for run in runs))
+    named = quadratic.figure("loss", x="algorithm", by="lr", width=6.9)
+    assert named.panels[0].x.names == ("adsgd", "dsgd") and len(named.panels) == 2
 
 
 # -- files ------------------------------------------------------------------------------------------
@@ -384,6 +425,8 @@ def test_what_cannot_be_drawn_is_refused_in_words(quadratic: Comparison, tmp_pat
         ({"metric": "lss"}, "Unknown metric 'lss'. Did you mean 'loss'"),
         ({"metric": "accuracy"}, "Unknown metric 'accuracy'"),
         ({"x": "update"}, "Unknown x 'update'. Did you mean 'updates'"),
+        ({"x": "lr", "log": "z"}, "'x', 'y' or 'xy'; got 'z'"),
+        ({"colours": {"dsgd": "red"}}, "A colour is written as in '#0072B2'; got 'red' for dsgd"),
         ({"x": "epochs"}, "make an epoch of the task quadratic is not known"),
         ({"band": "sd"}, "Unknown band 'sd'"),
         ({"log": "z"}, "'x', 'y' or 'xy'; got 'z'"),

@@ -180,7 +180,7 @@ def test_page_without_accuracy(quadratic: Comparison) -> None:
 
 def test_page_of_diverged_runs(diverged: Comparison) -> None:
     text = page(diverged)
-    assert "diverged by time" in text and "× dsgd diverged in some seed." in text
+    assert "diverged by time" in text and "× diverged: dsgd 2 of 2 seeds." in text
     assert len(figures(text)) == 9
     for x in ("time", "updates", "megabytes"):
         for trace in curves(diverged, "loss", x).plotly().data:

@@ -59,7 +59,9 @@ def drawn(drawing: Drawing) -> Figure:
         each = BAR * bars + 0.2 if bars else min(ASPECT * (drawing.width / columns - 0.45), TALLEST)
         figure.set_size_inches(drawing.width, rows * (each + 0.42))
         drawn_in(drawing, axes[: len(drawing.panels)])
-        if drawing.shared and not bars:
+        for at in axes[: len(drawing.panels)]:
+            at.set_xlabel("\n".join(wrap(at.get_xlabel(), int(drawing.width / columns * 72 / 4.6))))
+        if drawing.shared:
             _only_outer(drawing, axes[: len(drawing.panels)])
         above = _legend(figure, drawing) if drawing.labels else 0.0
         _note(figure, drawing, above)

@@ -3,6 +3,7 @@
 import html
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
@@ -12,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from offbeat.results.axes import power
 from offbeat.results.drawing import Axis, Drawing, Line, Panel
-from offbeat.results.looks import PALETTE
+from offbeat.results.looks import PALETTE, faint
 
 _AXIS = {
     "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666",
@@ -64,7 +65,8 @@ def _panels(drawing: Drawing) -> go.Figure:
     plot = BAR * most - 4 if most else PLOT + 14 * max(0, len(drawing.labels) - 5)
     inner = rows * plot + (rows - 1) * GAP
     fig = make_subplots(
-        rows=rows, cols=columns, shared_xaxes="all" if several and drawing.shared else False,
+        rows=rows, cols=columns, specs=_cells(len(drawing.panels), rows, columns),
+        shared_xaxes="all" if several and drawing.shared else False,
         shared_yaxes="all" if several and drawing.shared and not most else False,
         vertical_spacing=GAP / inner if rows > 1 else 0.0, horizontal_spacing=0.2 / columns,
         subplot_titles=[f"<b>{escaped(panel.title)}</b>" for panel in drawing.panels] if several else None,
@@ -75,7 +77,8 @@ def _panels(drawing: Drawing) -> go.Figure:
         at = {"row": place // columns + 1, "col": place % columns + 1}
         last = place + columns >= len(drawing.panels) or not drawing.shared
         first = place % columns == 0 or not drawing.shared
-        fig.update_xaxes(**_axis(panel.x, last), showticklabels=last, **at)
+        along = replace(panel.x, title="\n".join(wrap(panel.x.title, 90 // columns)))
+        fig.update_xaxes(**_axis(along, last), showticklabels=last, **at)
         if panel.bars:
             _bars(fig, panel, at)
             continue
@@ -86,14 +89,20 @@ def _panels(drawing: Drawing) -> go.Figure:
         traces += [_never(line, panel.y) for line in panel.lines if line.never]
         fig.add_traces(traces, rows=[at["row"]] * len(traces), cols=[at["col"]] * len(traces))
         named |= {line.label for line in panel.lines}
+    for place, panel in enumerate(drawing.panels):  # last in the legend
         if panel.level is not None:
-            fig.add_trace(_level(panel, place == 0), **at)
+            fig.add_trace(_level(panel, place == 0), row=place // columns + 1, col=place % columns + 1)
     layout = {"height": inner + top + 48, "margin": {"t": top, "l": 16 if most else 66}}
     return fig.update_layout(template=STYLE, showlegend=not most, **layout)
 
 
+def _cells(count: int, rows: int, columns: int) -> list[list[dict[str, Any] | None]]:
+    """What make_subplots is to make where: nothing in the cells that are left over."""
+    return [[{} if r * columns + c < count else None for c in range(columns)] for r in range(rows)]
+
+
 def _axis(axis: Axis, titled: bool) -> dict[str, Any]:
-    said: dict[str, Any] = {"title_text": escaped(axis.title)} if titled else {}
+    said: dict[str, Any] = {"title_text": escaped(axis.title).replace("\n", "<br>")} if titled else {}
     said |= {"type": "log"} if axis.log else {"type": "linear"}
     if axis.limits is not None:
         said["range"] = [math.log10(value) for value in axis.limits] if axis.log else list(axis.limits)
@@ -159,7 +168,7 @@ def _never(line: Line, axis: Axis) -> go.Scatter:
 def _level(panel: Panel, named: bool) -> go.Scatter:
     value, name = panel.level or (0.0, "")
     return go.Scatter(
-        x=[panel.x.limits[0] if panel.x.limits else 0, panel.end], y=[value] * 2, name=escaped(name),
+        x=panel.x.limits or (0.0, panel.end), y=[value] * 2, name=escaped(name),
         legendgroup=escaped(name), showlegend=named, mode="lines", hoverinfo="skip",
         line={"color": "#444", "width": 1, "dash": "dash"},
     )  # fmt: skip
@@ -184,7 +193,7 @@ def _bars(fig: go.Figure, panel: Panel, at: Mapping[str, int]) -> None:
     fig.add_bar(
         orientation="h", x=[bar.length for bar in bars], y=places, width=0.42, hoverinfo="skip",
         marker={
-            "color": colours, "line": {"color": colours, "width": 1},
+            "color": [faint(colour) for colour in colours], "line": {"color": colours, "width": 1},
             "pattern": {"shape": ["/" if bar.never else "" for bar in bars], "bgcolor": "white",
                         "fgcolor": colours, "fillmode": "replace", "size": 7, "solidity": 0.25},
         }, **at,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import unknown
 from offbeat.results.axes import LOGARITHMIC, OVER, SAID, metric_title, ticks, time_title
 from offbeat.results.drawing import Axis, Line, Panel
 from offbeat.results.figure import Figure
@@ -41,10 +41,6 @@ def curves(
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """The figure of `Comparison.figure` where x is one of `OVER`."""
-    if x not in OVER:
-        raise unknown("x", x, OVER)
-    if band not in BANDS:
-        raise unknown("band", band, BANDS)
     panels = {
         title: {label: runs for label, runs in groups.items() if all(_has(run, metric) for run in runs)}
         for title, groups in panels_by(comparison, by).items()
@@ -57,8 +53,6 @@ def curves(
         log = (
             "y" if metric in LOGARITHMIC and any(v > 0 for run in shown for v in run.curve.of(metric)) else ""
         )
-    if {*log} - {*"xy"}:
-        raise SettingError(f"Which axes are logarithmic is said by 'x', 'y' or 'xy'; got '{log}'.")
     asked = Asked(metric, x, band, "x" in log, "y" in log)
     look = looks({label: runs for groups in panels.values() for label, runs in groups.items()}, colours)
     alike = len({run.settings["task"] for run in shown}) == 1
@@ -193,18 +187,16 @@ def _notes(
     said = [seeds_of(groups, BANDS[asked.band])]
     if asked.x != "time" and any(len(runs) > 1 for _, runs in groups):
         said.append("Seeds are interpolated on a common grid, and end with the one that ends first.")
-    for which, mark in (("diverged", "×"), ("early", "|")):
+    for which, what in (("diverged", "× diverged"), ("early", "| ended before the end of the experiment")):
         names = [
-            label + f" ({title})" * bool(title)
+            label + f" ({title})" * (len(panels) > 1) + f" {count} of {s.seeds} seeds" * (s.seeds > 1)
             for title, each in drawn.items()
             for label, s in each.items()
-            if getattr(s, which) and not (which == "early" and s.diverged)
+            if (count := getattr(s, which))
         ]
-        if names:
-            word = {"diverged": "diverged in some seed", "early": "ended before the end of the experiment"}
-            several = any(len(runs) > 1 for _, runs in groups)
-            text = word[which] if several else word[which].removesuffix(" in some seed")
-            said.append(f"{mark} {', '.join(names)} {text}.")
+        said += [f"{what}: {', '.join(names)}."] if names else []
+    if any(run.settings.get("stop_at") == "target" for _, runs in groups for run in runs):
+        said.append("Runs end at the target.")
     every = [(borders[title], s) for title, each in drawn.items() for s in each.values()]
     if floors := {border.floor for border, s in every if border.cut(s)}:
         said.append(f"Bands are cut below {min(floors):.2g}.")

@@ -7,19 +7,11 @@ matplotlib are the renderers'.
 import math
 from dataclasses import dataclass
 
-from offbeat.core.errors import SettingError
-from offbeat.core.settings import finite
 from offbeat.results.looks import Look
 
 WIDTHS = 3.3, 6.9  # inches: one column of a page in two columns, and its whole width
 NARROW = 2.0  # inches, of a panel with its axis
 Floats = tuple[float, ...]
-
-
-def check_width(width: float) -> None:
-    """Raise SettingError unless a figure can be so wide."""
-    if not 1 <= finite("width", width) <= 40:
-        raise SettingError(f"The width of a figure is 1 to 40 inches; got {width:g}.")
 
 
 @dataclass(frozen=True)

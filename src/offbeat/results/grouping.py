@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import SettingError
 from offbeat.core.settings import as_word
 from offbeat.results.values import ComparisonValues, RunValues
 
@@ -16,25 +16,25 @@ MOST = 24  # panels of a figure
 def panels_by(comparison: ComparisonValues, by: str | None) -> dict[str, Labelled]:
     """The panels by title, one for each value of the setting `by`: its lines. One without a title: None.
 
-    Raises SettingError where there are no runs, for a setting that they do not have, and for too many panels.
+    Raises SettingError for too many panels.
     """
-    if not comparison.runs:
-        raise SettingError("There is nothing to draw: no run was finished.")
     if by is None:
-        return {"": _lines(comparison)}
+        return {"": lines_of(comparison)}
     parts: dict[str, list[RunValues]] = {}
     for value, runs in by_value(comparison.runs, by).items():
         parts[f"{by} {value_text(value)}"] = runs
     if len(parts) > MOST:
         raise SettingError(f"There would be {len(parts)} panels by '{by}'; at most {MOST} are drawn.")
-    return {title: _lines(type(comparison)(runs)) for title, runs in parts.items()}
+    return {title: lines_of(type(comparison)(runs)) for title, runs in parts.items()}
+
+
+def settings_of(runs: Sequence[RunValues]) -> list[str]:
+    """The settings that figures may be made by, or over."""
+    return list(dict.fromkeys(each for run in runs for each in run.settings if each != "own"))
 
 
 def by_value(runs: Sequence[RunValues], name: str) -> dict[Any, list[RunValues]]:
     """The runs by their value of a setting: numbers in their order, others as they come."""
-    known = dict.fromkeys(each for run in runs for each in run.settings)
-    if name not in known or name == "own":
-        raise unknown("setting", name, (each for each in known if each != "own"))
     parts: dict[Any, list[RunValues]] = {}
     for run in runs:
         value = run.settings.get(name)
@@ -51,5 +51,6 @@ def value_text(value: object) -> str:
     return "none" if value is None else as_word(value)
 
 
-def _lines(comparison: ComparisonValues) -> Labelled:
+def lines_of(comparison: ComparisonValues) -> Labelled:
+    """The runs of every line, by its label."""
     return {comparison.label(key): runs for key, runs in comparison.groups().items()}

@@ -5,6 +5,7 @@ white. Their order is such that neighbours differ in grey too: the lightness L* 
 0 and 58.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,9 @@ def looks(
     Args:
         colours: algorithm -> its colour, in place of ours
     """
+    for name, colour in (colours or {}).items():
+        if not re.fullmatch("#[0-9a-fA-F]{6}", str(colour)):
+            raise SettingError(f"A colour is written as in '#0072B2'; got {colour!r} for {name}.")
     names = {label: runs[0].algorithm for label, runs in groups.items()}
     bases = list(dict.fromkeys(_base(name) for name in names.values()))
     if unknown := {*(colours or {})} - {*bases, *names.values()}:
@@ -58,6 +62,11 @@ def looks(
         )
         taken.add(found[label])
     return found
+
+
+def faint(colour: str) -> str:
+    """The colour mixed with as much white, to fill a bar."""
+    return "#" + "".join(f"{(int(colour[k : k + 2], 16) + 255) // 2:02X}" for k in (1, 3, 5))
 
 
 def _base(name: str) -> str:

@@ -90,10 +90,15 @@ class Comparison(ComparisonValues):
         common grid, from the largest of their first x to the smallest of their last. On a logarithmic axis
         what is not positive is left out.
 
+            result.figure("time_to_target")                # a bar for each, hatched where it never got there
+            result.figure("time_to_target", x="agents")    # points over the values of a setting
+
         Args:
-            metric: "loss", "accuracy", "consensus", or any other that the curves have (`Curve.names`)
+            metric: "loss", "accuracy", "consensus", any other that the curves have (`Curve.names`), or
+                "time_to_target"
             x: "time", "updates" (gradients applied by all agents), "megabytes" (sent by all), "epochs"
-                (updates, in passes over the training data)
+                (updates, in passes over the training data); or a setting ("agents", "topology", "lr"): then
+                it is the time to the target, or where the metric ended, at each of its values
             band: what line and band are: "range", the median, the smallest and the largest; "std", the mean
                 and the standard deviation of the sample; "ci", the mean and its 95 % confidence interval by
                 Student's t
@@ -104,14 +109,9 @@ class Comparison(ComparisonValues):
 
         Raises SettingError for what is not known, or cannot be drawn; nothing has been drawn then.
         """
-        from offbeat.results.curves import curves
-        from offbeat.results.drawing import check_width
-        from offbeat.results.times import TIME_TO_TARGET, bars
+        from offbeat.results.asked import figure
 
-        check_width(width)
-        if metric == TIME_TO_TARGET:
-            return bars(self, band, by, width, colours)
-        return curves(self, metric, x, band, log, by, width, colours)
+        return figure(self, metric, x, band, log, by, width, colours)
 
     def __str__(self) -> str:
         from offbeat.results.table import as_text

@@ -45,8 +45,9 @@ class Summary:
     """A group of runs on one grid, up to where the first of them ends.
 
     Attributes:
-        diverged: whether one of them diverged
-        early: whether one of them ends before the end of the experiment
+        seeds: how many runs there are
+        diverged: how many of them diverged
+        early: how many end before the end of the experiment, though they did not diverge
         exploded: whether one of them would press the others flat: see `exploded`
     """
 
@@ -54,8 +55,9 @@ class Summary:
     middle: Array
     low: Array
     high: Array
-    diverged: bool
-    early: bool
+    seeds: int
+    diverged: int
+    early: int
     exploded: bool
 
 
@@ -79,9 +81,10 @@ def summary(
             first = max(along[along > 0].min(initial=math.inf) for along, _ in pairs)
         grid = (np.geomspace if log_x and first < math.inf else np.linspace)(first, max(first, last), count)
         rows = np.stack([_interpolated(grid, *pair) for pair in pairs])
-    diverged = any(run.diverged_at is not None for run in runs)
-    early = any(_early(run, len(along)) for run, (along, _) in zip(runs, pairs, strict=True))
-    return Summary(grid, *centre_and_band(rows, band), diverged, early, any(map(exploded, runs)))
+    diverged = sum(run.diverged_at is not None for run in runs)
+    early = sum(_early(run, len(along)) for run, (along, _) in zip(runs, pairs, strict=True))
+    parts = centre_and_band(rows, band)
+    return Summary(grid, *parts, len(runs), diverged, early, any(map(exploded, runs)))
 
 
 def seeds_of(groups: Sequence[tuple[str, Sequence[RunValues]]], what: str) -> str:
@@ -127,6 +130,8 @@ def _interpolated(grid: Array, x: Array, values: Array) -> Array:
 def _early(run: RunValues, count: int) -> bool:
     """Whether its curve ends before its experiment does, and not because it diverged."""
     until, times = run.settings["until"], run.curve.time
+    if run.settings.get("stop_at") == "target" and run.time_to_target is not None:
+        return False
     return run.diverged_at is None and (not count or times[count - 1] < until * (1 - 1e-9))
 
 

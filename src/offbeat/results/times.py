@@ -6,7 +6,7 @@ from statistics import median
 
 import numpy as np
 
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import SettingError
 from offbeat.results.axes import time_title
 from offbeat.results.drawing import Axis, Bar, Panel
 from offbeat.results.figure import Figure
@@ -31,8 +31,6 @@ def bars(
     A seed that never met the target counts as later than all: the median of most that never did is never. Of
     a mean there is none then. Such a bar is hatched, and goes to the end of the runs.
     """
-    if band not in BANDS:
-        raise unknown("band", band, BANDS)
     panels = panels_by(comparison, by)
     groups = [(label, runs) for each in panels.values() for label, runs in each.items()]
     if all(run.target is None for run in comparison.runs):
