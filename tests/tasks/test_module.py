@@ -122,6 +122,13 @@ def test_a_partition_that_is_asked_for_splits_a_task_of_ones_own_with_every_seed
     assert "skew" not in str(offbeat.compare("adsgd", task=t, **RUN))
 
 
+def test_what_agents_hold_is_counted() -> None:
+    names, counts = classification(partition="quantity:1").label_counts()
+    assert (names, counts.sum()) == (["0", "1", "2"], 60)
+    names, counts = regression(partition="quantity:1").label_counts()
+    assert (names, counts.shape, counts.sum()) == ([], (4, 1), 60)
+
+
 def test_shorthands_are_the_partition() -> None:
     for short, text in (({"skew": 0.5}, "skew:0.5"), ({"alpha": 0.1}, "dirichlet:0.1"), ({}, "skew:1")):
         a, b = classification(**short), classification(partition=text)

@@ -29,6 +29,7 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.measuring import Measurements
 from offbeat.experiments.setup import Setup
+from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
 from offbeat.results.values import Progress
 
@@ -271,6 +272,8 @@ def run_of(
         **{name: values[-1] for name, values in curve.more.items()},
     }
     models = tuple(part.cpu() for part in models)
+    counts_of = getattr(task, "label_counts", None)
+    held = None if counts_of is None else Holdings.counted(*counts_of())
     named: dict[str, Any] = {"algorithm": spec.asked, "lr": lr, "seed": setup.seed}
     named |= {"code": setup.settings["code"] | spec.code}
     return Run(
@@ -280,5 +283,5 @@ def run_of(
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,
         models=models, trace=traced if isinstance(traced, Trace) else None, details=details,
-        epoch=getattr(task, "epoch", None), eval_s=measured.seconds, **rest,
+        epoch=getattr(task, "epoch", None), holdings=held, eval_s=measured.seconds, **rest,
     )  # fmt: skip

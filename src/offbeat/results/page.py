@@ -26,6 +26,7 @@ from offbeat.results.table import cells, gap_known, headline, how_tuned, lost_ag
 from offbeat.results.timeline import shown, timelines
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
+from offbeat.results.who_holds import who_holds
 
 
 def page(comparison: ComparisonValues) -> str:
@@ -43,6 +44,7 @@ def page(comparison: ComparisonValues) -> str:
         "<h2>Results</h2>", *_results(comparison),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
+        *_data(comparison, shelf),
         "<h2>What the agents did</h2>", *_agents(comparison, shelf),
         "<h2>Run it again</h2>", *again(comparison),
     ]  # fmt: skip
@@ -136,6 +138,15 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
         parts.append(shelf.describe(curves(comparison, "consensus"), f"Consensus: {caption}"))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
+
+
+def _data(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
+    run = comparison.runs[0]
+    if run.holdings is None:
+        return []
+    caption = f"How many samples each agent has, with seed {run.seed}"
+    caption += "; the area of a bubble is how many of a class." * bool(run.holdings.classes)
+    return ["<h2>The data</h2>", shelf.put(who_holds(run), caption)]
 
 
 def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:

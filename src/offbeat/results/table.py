@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.results import WIDTH
+from offbeat.results import WIDTH, holdings
 from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread, stragglers, time_text
 from offbeat.tasks.metrics import METRICS
 from offbeat.tasks.metrics.evaluation import AVERAGE, JUDGED
@@ -204,6 +204,8 @@ def error_of(run: RunValues) -> str:
 def notes(comparison: ComparisonValues) -> list[str]:
     runs, said = comparison.runs, list[str]()
     names, settings = dict.fromkeys(run.algorithm for run in runs), runs[0].settings
+    if (held := holdings.line(runs)) is not None:
+        said.append(held)
     if runs[0].measure == "accuracy":
         judged = "the average model" if settings.get("judge", AVERAGE) == AVERAGE else judged_model(runs[0])
         said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")

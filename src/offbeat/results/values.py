@@ -13,6 +13,7 @@ from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Settings
 from offbeat.core.vector import Parts
 from offbeat.engines.trace import Staleness, Trace
+from offbeat.results.holdings import Holdings
 from offbeat.results.targets import Target, rises
 from offbeat.world.topology import Topology
 
@@ -118,7 +119,7 @@ class Tuning:
 RECORDED = (  # what is written of a run, in this order: its own values, and some of its settings
     "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
     "time_to_target", "diverged_at", "error", "updates", "messages", "megabytes", "staleness", "final",
-    "curve", "digest", "settings", "tuning", "epoch",
+    "curve", "digest", "settings", "tuning", "epoch", "holdings",
 )  # fmt: skip
 
 
@@ -139,6 +140,7 @@ class RunValues:
         tuning: how the learning rate was found, where it was tuned
         epoch: gradients of all agents together that make one pass over the training data; None: not known
         details: what was asked for beside the curve; empty if nothing was
+        holdings: the samples that each agent has, where the task has samples
         wall_s, eval_s: seconds that the run took, and those of it that its evaluations took; not recorded
     """
 
@@ -165,6 +167,7 @@ class RunValues:
     epoch: float | None = None
     details: Details = field(default_factory=dict, repr=False)
     eval_s: float = 0.0
+    holdings: Holdings | None = field(default=None, repr=False)
 
     @property
     def target(self) -> Target | None:
@@ -186,6 +189,7 @@ class RunValues:
         known = {**self.settings, **vars(self), "topology": self.settings["topology"]}
         known |= {"staleness": vars(self.staleness), "curve": self.curve.columns()}
         known["tuning"] = None if self.tuning is None else self.tuning.record()
+        known["holdings"] = None if self.holdings is None else vars(self.holdings)
         names = [*RECORDED, *["details"] * bool(self.details)]
         text = json.dumps({name: known[name] for name in names})
         record: dict[str, Any] = json.loads(text, parse_constant=lambda name: None)

@@ -14,7 +14,7 @@ from offbeat.core.system.kernel import Gradient
 from offbeat.core.vector import Parts
 from offbeat.tasks import softmax
 from offbeat.tasks.data import DataSet
-from offbeat.tasks.minibatches import Minibatches
+from offbeat.tasks.minibatches import Minibatches, label_counts
 from offbeat.tasks.objective import AGENTS, Weights, weights
 
 BLOCK = 4096  # samples in a product of which a full gradient is the sum
@@ -76,6 +76,9 @@ class Logistic:
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
         return self.minibatches.draw(agent, rng, count)
+
+    def label_counts(self) -> tuple[list[str], np.ndarray]:
+        return label_counts(self.minibatches.shards, self.data.train_y.cpu().numpy())
 
     def _unpacked(self, models: Tensor) -> tuple[Tensor, Tensor]:
         """[m, P] -> W [m, C, D], c [m, C]."""

@@ -40,3 +40,17 @@ class Minibatches:
         """The agent's next `count` minibatches as indices, [count, batch]."""
         shard = self.shards[agent]
         return np.asarray(shard[rng.integers(len(shard), size=(count, self.batch))])
+
+
+MOST_CLASSES = 1000  # more are not counted
+
+
+def label_counts(shards: Shards, labels: npt.NDArray[np.integer] | None) -> tuple[list[str], Indices]:
+    """The names of the classes, and how many of each every agent has, [n, C]; where there are no classes or
+    too many, no names and how many samples every agent has, [n, 1].
+    """
+    names, which = (None, None) if labels is None else np.unique(labels, return_inverse=True)
+    if names is None or which is None or len(names) > MOST_CLASSES:
+        return [], np.array([[len(shard)] for shard in shards])
+    counts = [np.bincount(which[shard], minlength=len(names)) for shard in shards]
+    return [str(name) for name in names.tolist()], np.stack(counts)

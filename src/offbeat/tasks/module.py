@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from offbeat.core.errors import SettingError
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
-from offbeat.tasks.minibatches import Minibatches, Shards
+from offbeat.tasks.minibatches import Minibatches, Shards, label_counts
 from offbeat.tasks.objective import AGENTS, weights
 from offbeat.tasks.partition import Columns, split
 
@@ -136,6 +136,10 @@ class ModuleTask:
     def epoch(self) -> float:
         """Gradients that make one pass over the training data, by all agents together."""
         return self.minibatches.epoch
+
+    def label_counts(self) -> tuple[list[str], np.ndarray]:
+        """Of integer targets; see `offbeat.tasks.minibatches.label_counts`."""
+        return label_counts(self.minibatches.shards, self.train[1].cpu().numpy() if self._labelled else None)
 
     def initial(self) -> Parts:
         return tuple(

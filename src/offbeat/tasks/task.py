@@ -3,15 +3,20 @@
 A task knows all agents' data. Models travel as *parts*: one tensor per (dtype, device), in a batch of m
 models with a leading dimension, [m, P]. A run is made on the device of its task's `initial()`. A task that
 can be moved has a method `to(device)`, which returns the same task there. Samples are drawn on the CPU,
-wherever it is. One whose training data are samples may have an attribute `epoch`, for figures over epochs:
-how many gradients make one pass over the data, by all agents together, which is samples / minibatch.
+wherever it is.
 
+A task may have more, which is found by name and asked for only where it is needed:
 
-A task may have more, which is found by name and asked for only where a metric needs it:
-
+- `epoch`: how many gradients make one pass over the training data, by all agents together, which is
+  samples / minibatch: for figures over epochs
 - `full_gradients(models)`: [m, P] per part, the gradients of what `losses` evaluates: metric gradient_norm
 - `test_losses(models)`: [m], the losses on the test data: metric test_loss
 - `least_loss`: a number, the smallest that `losses` can be: metric gap
+- `own_metrics(models)`: name -> [m], measured at every evaluation
+- `split(partition, objective, seed)`: the same task with its data split in another way (partition None: as
+  they are), for the settings of these names
+- `label_counts()`: names of classes and how many samples of each every agent has, [n, C], or no names and
+  [n, 1]: who holds what, in the results
 """
 
 from collections.abc import Sequence
