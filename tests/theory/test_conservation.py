@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import models, quadratic, started
+from under_way import Nothing, array, on_their_way, tracked_mass
 
 from offbeat import Crash, Delay, Quadratic, Vector, World
 from offbeat.algorithms.adpsgd import Ask, Moved
-from offbeat.engines.outbox import Transmission
 from offbeat.engines.sim.simulator import Simulator
 
 worlds = st.builds(
@@ -24,31 +24,7 @@ worlds = st.builds(
 graphs = st.sampled_from(["ring", "grid", "complete", "star", "chain", "binary-tree"])
 
 
-def on_their_way(sim: Simulator) -> list[Transmission]:
-    """Everything that was sent and has not arrived: queued, or being transmitted."""
-    waiting = [item for box in sim.links.outbox for item in box.queue]
-    flying = [event[-1][0] for event in sim.heap.events if event[-2] == sim.links._arrive]
-    return [item for item in waiting + flying if isinstance(item, Transmission)]
-
-
-def array(v: Vector) -> np.ndarray:
-    value: np.ndarray = v.parts[0].numpy()
-    return value
-
-
 # -- R-FAST ----------------------------------------------------------------------------------------
-
-
-def tracked_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of trackers and of mass on the links, and sum of the newest gradients."""
-    live: list[Any] = [sim.agents[i] for i in sorted(sim.alive)]
-    zero = np.zeros(3)
-    mass = sum((array(agent.z) for agent in live), zero)
-    for giver in live:
-        for j, rho in giver.given.items():
-            taker: Any = sim.agents[j]
-            mass = mass + array(rho) - (array(taker.used[giver.me]) if giver.me in taker.used else zero)
-    return mass, sum((array(agent.g) for agent in live), zero)
 
 
 @given(worlds, graphs)
@@ -97,15 +73,6 @@ def test_rfast_effective_step_on_the_grid() -> None:
     sim.run(400)
     drift = (models(sim).mean(0) - before) / 100
     assert drift / (-1e-3 * c.mean(0)) == pytest.approx([0.377778 / 1.622222] * 3, rel=1e-5)
-
-
-class Nothing:
-    """The local rule of no gradients at all."""
-
-    def __init__(self, lr: float) -> None: ...
-
-    def __call__(self, g: Vector) -> Vector:
-        return 0.0 * g
 
 
 # -- AD-PSGD ---------------------------------------------------------------------------------------

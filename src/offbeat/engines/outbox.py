@@ -13,7 +13,11 @@ Medium = type[Send] | type[Publish] | type[Accumulate]
 
 @dataclass(slots=True)
 class Transmission:
-    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`."""
+    """Something on its way: it leaves at `start`, when its content is fixed, and arrives at `end`.
+
+    In a world where receivers get it at different times, `end` is when its sender's server is free again, and
+    each receiver gets a copy with an `end` of its own.
+    """
 
     sender: int
     medium: Medium
@@ -25,11 +29,21 @@ class Transmission:
     membership: int = 0  # in a live run: how many changes of the membership the sender knew of
     kind: int = -1  # in a simulation: what the trace says of the message
     version: int = -1
+    given_to: tuple[int, ...] = ()  # by unicast: all receivers that it was given to
+    missed: frozenset[int] | None = None  # in a simulation: the receivers that lose it, once that is drawn
 
     @property
     def register(self) -> Register:
         """Which register it is a version of: there is one for each sender, message type and receivers."""
-        return self.sender, type(self.message), self.to
+        return self.sender, type(self.message), self.given_to or self.to
+
+    @property
+    def place(self) -> "Place":
+        """What it shares with whatever replaces it, or is added to it, while it waits."""
+        return self.medium, self.register, self.to, self.incarnations
+
+
+Place = tuple[Medium, Register, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass
@@ -39,23 +53,22 @@ class Outbox:
     """
 
     queue: deque[Transmission] = field(default_factory=deque)
-    waiting: dict[tuple[Medium, Register, tuple[int, ...]], Transmission] = field(default_factory=dict)
+    waiting: dict[Place, Transmission] = field(default_factory=dict)
     busy: bool = False
 
     def put(self, item: Transmission) -> None:
         if item.medium is not Send:
-            key = (item.medium, item.register, item.incarnations)
-            if older := self.waiting.get(key):
+            if older := self.waiting.get(item.place):
                 newest_wins = item.medium is Publish
                 older.message = item.message if newest_wins else added(older.message, item.message)
                 return
-            self.waiting[key] = item
+            self.waiting[item.place] = item
         self.queue.append(item)
 
     def take(self) -> Transmission | None:
         item = self.queue.popleft() if self.queue else None
         if item is not None and item.medium is not Send:
-            del self.waiting[item.medium, item.register, item.incarnations]
+            del self.waiting[item.place]
         return item
 
 

@@ -21,7 +21,7 @@ from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.levels import Levels, ScheduledRun
-from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
+from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule, why_none
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
@@ -76,8 +76,8 @@ class Job:
             return "what it does depends on what it hears"
         if self.rule is not SGD:
             return "its local rule keeps a state"
-        if self.setup.world.crashes:
-            return "agents crash"
+        if why := why_none(self.setup.world):
+            return why
         if len(self.setup.task.initial()) != 1:
             return "its model has several dtypes"
         return ""

@@ -109,22 +109,23 @@ Change = Slowdown | Cut
 def finish(start: float, work: float, slowdowns: Sequence[Slowdown]) -> float:
     """When something of length `work` that begins at `start` ends, if these slow it down (they multiply).
 
-    Raises nothing; without slowdowns it is start + work, to the bit.
+    Piece by piece, from one change of the factor to the next; without slowdowns start + work, to the bit.
     """
     if not slowdowns:
         return start + work
     ends = {s.at for s in slowdowns} | {s.until for s in slowdowns if s.until is not None}
     now, left = start, work
     for change in sorted(t for t in ends if t > start):
-        factor = _factor(now, slowdowns)
+        factor = factor_at(now, slowdowns)
         if now + left * factor <= change:
             return now + left * factor
-        left -= (change - now) / factor
+        left = max(0.0, left - (change - now) / factor)
         now = change
-    return now + left * _factor(now, slowdowns)
+    return now + left * factor_at(now, slowdowns)
 
 
-def _factor(now: float, slowdowns: Sequence[Slowdown]) -> float:
+def factor_at(now: float, slowdowns: Sequence[Slowdown]) -> float:
+    """How many times slower the agent is at that time."""
     return math.prod(s.factor for s in slowdowns if s.at <= now and (s.until is None or now < s.until))
 
 

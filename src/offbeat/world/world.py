@@ -120,6 +120,12 @@ class World:
     def lossy(self) -> bool:
         return max(self.loss.values) > 0 if isinstance(self.loss, PerLink) else self.loss > 0
 
+    @property
+    def simulated_only(self) -> list[str]:
+        """What it has that real processes do not heed."""
+        fair, lies = self.network == "fair", bool(self.byzantine)
+        return ["the fair network"] * fair + ["Byzantine agents"] * lies
+
     def check(self, n: int) -> None:
         """Raise SettingError if it speaks of agents that do not exist, of crashes that overlap, of a cut that
         leaves nobody.

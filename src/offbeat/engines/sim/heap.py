@@ -23,10 +23,14 @@ WAVES = 1_000_000
 class Heap:
     """What is scheduled, and the time. What one incarnation of an agent has scheduled does not happen in the
     next, faults apart.
+
+    Attributes:
+        void: numbers of events of which whoever scheduled them knows that they will do nothing
     """
 
     def __init__(self, agents: int) -> None:
         self.now, self._wave, self.number = 0.0, 0, 0
+        self.void: set[int] = set()
         self.incarnation = [1] * agents  # how often each has begun; of the dead the negative number
         self.events: list[tuple[float, int, int, int, int, int, Callable[..., None], tuple[Any, ...]]] = []
 
@@ -54,8 +58,9 @@ class Heap:
         So many versions of registers are `waiting` to be read. Where nobody stepped, or died, the algorithm's
         first handlers are to blame.
         """
-        for time, _, priority, _, agent, begun, _, _ in self.events:
-            if time < math.inf and (begun == self.incarnation[agent] or priority == FAULT):
+        for time, _, priority, number, agent, begun, _, _ in self.events:
+            real = number not in self.void and time < math.inf
+            if real and (begun == self.incarnation[agent] or priority == FAULT):
                 return None
         if max(self.incarnation) < 0:
             return "no agent is alive any more"

@@ -1,17 +1,25 @@
-"""What agents give one another in a simulation: a sender's transmissions, one at a time; what has arrived."""
+"""What agents give one another in a simulation: a sender's transmissions, one at a time; what has arrived.
+
+[world.md](../../../../docs/world.md) has the equations, and which event comes when.
+"""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from offbeat.core.agent import Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Scope
 from offbeat.engines.outbox import LateBound, Medium, Outbox, Register, Transmission, vectors
 from offbeat.engines.recorder import Recorder
+from offbeat.engines.sim.byzantine import Liar
+from offbeat.engines.sim.fair import FairNetwork
 from offbeat.engines.sim.heap import DELIVERY, Heap
+from offbeat.world.sending import Sender
 from offbeat.world.world import World
 
 Deliver = Callable[[int, Transmission, Message], None]  # mail, to its receiver
+Receivers = Iterable[tuple[int, int]]  # agents, and which incarnation of each it is for
 
 
 class Links:
@@ -22,21 +30,29 @@ class Links:
     ) -> None:
         agents, seed = range(len(heap.incarnation)), world.seed
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
-        self.model_bytes, self.loss = model_bytes, world.loss
+        self.model_bytes, self.unicast, self.lossy = model_bytes, world.sending == "unicast", world.lossy
         self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
         self.outbox = [Outbox() for _ in agents]
         # of every reader: the newest versions that it has not read, and what it holds of those it has read
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
         self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
-        delays = [world.communication_delay(i) for i in agents]
+        self.senders = [Sender.of(world, i) for i in agents]
+        self.fair = FairNetwork(world, heap, self._flowed) if world.network == "fair" else None
+        delays = [self.fair.delay(i) if self.fair else world.communication_delay(i) for i in agents]
         self._time = [BufferedStream(delays[i].draw, seed, Purpose.COMMUNICATION, i) for i in agents]
         self._lost = [BufferedStream(uniform, seed, Purpose.LOSS, i) for i in agents]
+        self._liars = {each.agent: Liar(each, seed) for each in world.byzantine}
 
     def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        """Send something, or have it wait for the sender's link."""
+        """Send something, or have it wait for the sender's link: as one, or for each receiver by itself."""
         incarnation = self.heap.incarnation
-        item = Transmission(sender, medium, to, message, incarnations=tuple([incarnation[j] for j in to]))
-        outbox = self.outbox[sender]
+        copies: list[tuple[int, ...]] = [(j,) for j in to] if self.unicast else [to]
+        for each in copies:
+            lives = tuple([incarnation[j] for j in each])
+            self._give(Transmission(sender, medium, each, message, incarnations=lives, given_to=to))
+
+    def _give(self, item: Transmission) -> None:
+        outbox = self.outbox[item.sender]
         if outbox.busy:
             outbox.put(item)
             self.scope.settle()  # accumulated messages may have been added up
@@ -59,34 +75,89 @@ class Links:
             for register in [register for register in (*arrived, *held) if register[0] == i]:
                 arrived.pop(register, None)
                 held.pop(register, None)
+        if self.fair is not None:
+            self.fair.drop(i)
+
+    # -- transmissions -----------------------------------------------------------------------------
 
     def _transmit(self, item: Transmission) -> None:
-        i, now, size = item.sender, self.heap.now, 0
-        item.kind = self.recorder.kind(item.message)
+        i, size = item.sender, 0
+        item.kind, item.start = self.recorder.kind(item.message), self.heap.now
         for v in vectors(item.message).values():
             size += v.nbytes
             if item.version < 0 and v.stamp is not None:
                 item.version = v.stamp.version
-        delay = self._time[i]() * size / self.model_bytes if size else 0.0
-        item.start, item.end = now, now + delay
-        self.messages += 1
-        self.bytes_sent += size
-        self.recorder.transmissions.append(item.start, item.end, i, item.kind, size)
-        self.heap.at(item.end, DELIVERY, i, self._arrive, item)
+        if i in self._liars:
+            item.message = self._liars[i](item.message)
+        if self.fair is not None and size:
+            self.messages += len(item.to)
+            self.bytes_sent += size * len(item.to)
+            self.fair.begin(item, size, [self._time[i]() * size / self.model_bytes for _ in item.to])
+        else:
+            self.messages += 1
+            self.bytes_sent += size
+            self._serve(item, size, self._time[i]() * size / self.model_bytes if size else 0.0)
 
-    def _arrive(self, sender: int, item: Transmission) -> None:
-        loss, incarnation = self.loss, self.heap.incarnation
+    def _serve(self, item: Transmission, size: int, work: float) -> None:
+        """The sender's server begins with it; its events are scheduled, the earliest first."""
+        i, now, sender = item.sender, item.start, self.senders[item.sender]
+        receivers = zip(item.to, item.incarnations, strict=True)
+        if sender.uniform:
+            item.end = sender.sent(now, work)
+            self.heap.at(item.end, DELIVERY, i, self._arrive, item, receivers, True)
+        else:
+            waits, instants = item.medium is not Publish, defaultdict[float, list[tuple[int, int]]](list)
+            item.end = now
+            for j, incarnation in receivers:
+                sent = sender.sent(now, work, j)
+                item.end = max(item.end, sent)
+                instants[sender.arrives(sent, j, waits=waits)].append((j, incarnation))
+            instants[item.end] += []  # the server is free
+            for instant in sorted(instants):
+                args = item, instants[instant], instant == item.end
+                self.heap.at(instant, DELIVERY, i, self._arrive, *args)
+        self.recorder.transmissions.append(item.start, item.end, i, item.kind, size)
+
+    def _flowed(self, item: Transmission, size: int, j: int, incarnation: int, last: bool) -> None:
+        """In a fair network the flow to one receiver has ended."""
+        i, now = item.sender, self.heap.now
+        self.recorder.transmissions.append(item.start, now, i, item.kind, size)
+        arrival = self.senders[i].arrives(now, j, waits=item.medium is not Publish)
+        self._draw_loss(item)
+        if arrival == now:
+            self._arrive(i, item, [(j, incarnation)], last)
+        else:
+            self.heap.at(arrival, DELIVERY, i, self._arrive, item, [(j, incarnation)], False)
+            if last:
+                self._free(i)
+
+    def _draw_loss(self, item: Transmission) -> None:
+        """Who loses it: one number for each receiver, in their order, as soon as it is anywhere."""
+        if self.lossy and item.missed is None and item.medium is Publish:
+            loss, lost, me = self.senders[item.sender].loss, self._lost[item.sender], item.sender
+            item.missed = frozenset([j for j in item.to if lost() < loss(me, j)])
+
+    def _arrive(self, sender: int, item: Transmission, receivers: Receivers, free: bool) -> None:
+        """It is with these receivers; perhaps the server is free again, too."""
+        now, incarnation, cuts = self.heap.now, self.heap.incarnation, self.senders[sender].cuts
         register = item.register if item.medium is Publish else None
-        for j, receiver in zip(item.to, item.incarnations, strict=True):
-            lost = register is not None and loss and self._lost[sender]() < loss
-            if lost or not 0 < receiver == incarnation[j]:
+        self._draw_loss(item)
+        here = item if item.end == now else replace(item, end=now)
+        for j, receiver in receivers:
+            if not 0 < receiver == incarnation[j]:
                 continue
             if register is None:
-                self.deliver(j, item, item.message)
-            else:
+                self.deliver(j, here, item.message)
+            elif not (item.missed and j in item.missed) and not (
+                cuts and self.senders[sender].parted(j, now)
+            ):
                 arrived = self.arrived[j]
                 arrived.pop(register, None)  # the newest is handed over last
-                arrived[register] = item
+                arrived[register] = here
+        if free:
+            self._free(sender)
+
+    def _free(self, sender: int) -> None:
         outbox = self.outbox[sender]
         following = outbox.take()
         outbox.busy = following is not None

@@ -18,6 +18,8 @@ from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
 from offbeat.engines.sim.links import Links
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.tasks.task import Task
+from offbeat.world.changes import finish
+from offbeat.world.sending import slowdowns
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
@@ -54,6 +56,7 @@ class Simulator(Engine):
         self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
         delays = [world.compute_delay(i) for i in range(n)]
         self._compute_time = [BufferedStream(delays[i].draw, seed, Purpose.COMPUTE, i) for i in range(n)]
+        self._slowdowns = [slowdowns(world, i, sends=False) for i in range(n)]
         self._minibatch = [BufferedStream(partial(task.draw, i), seed, Purpose.DATA, i) for i in range(n)]
         with self.scope:
             agents = [self._joined(i, Vector(initial)) for i in range(n)]
@@ -124,7 +127,8 @@ class Simulator(Engine):
     def compute(self, actor: Actor, x: Vector) -> None:
         i, now = actor.me, self.heap.now
         self.executor.request(i, x, self._minibatch[i]())
-        self.heap.at(now + self._compute_time[i](), GRADIENT, i, self._gradient, now)
+        end = finish(now, self._compute_time[i](), self._slowdowns[i])
+        self.heap.at(end, GRADIENT, i, self._gradient, now)
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         self.links.give(actor.me, medium, to, message)

@@ -18,6 +18,7 @@ import numpy as np
 from offbeat.core.agent import View
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
+from offbeat.world.per_link import PerLink
 from offbeat.world.world import World
 
 
@@ -27,6 +28,19 @@ class NoTimetable(Exception):
     def __init__(self, run: int = 0) -> None:
         super().__init__(run)
         self.run = run
+
+
+def why_none(world: World) -> str:
+    """Why there is never a timetable in this world; empty if there may be one."""
+    reasons = {
+        "agents crash": world.crashes,
+        "what is sent is changed": world.byzantine,
+        "flows share the network": world.network != "serial",
+        "each receiver is sent its own copy": world.sending != "multicast",
+        "links differ, or change": world.changes or world.latency or world.bandwidth != 1.0,
+        "each link loses another share": isinstance(world.loss, PerLink),
+    }
+    return next((why for why, there in reasons.items() if there), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +85,7 @@ class Schedule:
     """The timetables of a run, segment by segment. Raises NoTimetable where agents crash. size: a model's."""
 
     def __init__(self, views: Sequence[View], world: World, size: int) -> None:
-        if world.crashes:
+        if why_none(world):
             raise NoTimetable
         self.n, self.size, self.loss, self.now = len(views), size, world.loss, -1.0
         self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], BufferedStream](), True

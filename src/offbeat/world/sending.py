@@ -1,0 +1,77 @@
+"""What a world does to what one agent sends, and when its gradients end; both engines go by it."""
+
+import math
+from dataclasses import dataclass
+
+from offbeat.world.changes import Cut, Slowdown, finish
+from offbeat.world.per_link import PerLink
+from offbeat.world.world import World
+
+
+def slowdowns(world: World, agent: int, *, sends: bool) -> tuple[Slowdown, ...]:
+    """Those that change how fast an agent computes, or sends, in the order of the world's changes."""
+    mine = [c for c in world.changes if isinstance(c, Slowdown) and c.agent == agent]
+    return tuple([c for c in mine if (c.sends if sends else c.computes)])
+
+
+@dataclass(frozen=True)
+class Sender:
+    """The links from agent `me` to others.
+
+    Attributes:
+        slowdowns: that make its transmissions take longer
+        cuts: that part it from others
+        uniform: whether a transmission is there, for all its receivers, as soon as the server is free
+    """
+
+    me: int
+    slowdowns: tuple[Slowdown, ...]
+    cuts: tuple[Cut, ...]
+    uniform: bool
+    latency: PerLink
+    bandwidth: PerLink
+    loss: PerLink
+
+    @staticmethod
+    def of(world: World, me: int) -> "Sender":
+        latency, bandwidth, loss = map(_by_link, (world.latency, world.bandwidth, world.loss))
+        cuts = tuple([change for change in world.changes if isinstance(change, Cut)])
+        alike = not cuts and not any(latency.values) and bandwidth.uniform
+        return Sender(me, slowdowns(world, me, sends=True), cuts, alike, latency, bandwidth, loss)
+
+    def sent(self, start: float, work: float, receiver: int | None = None) -> float:
+        """When something of length `work` has been transmitted to a receiver, to whomever if links are alike.
+
+        Length is drawn delay times size in models; a link of bandwidth b takes work / b.
+        """
+        bandwidth = self.bandwidth.usual if receiver is None else self.bandwidth(self.me, receiver)
+        return finish(start, work / bandwidth, self.slowdowns)
+
+    def arrives(self, sent: float, receiver: int, *, waits: bool) -> float:
+        """When what has been transmitted by `sent` is there. What waits comes through when no cut parts the
+        two any more: infinity if never.
+        """
+        arrival = sent + self.latency(self.me, receiver)
+        return self._together(arrival, receiver) if waits and self.cuts else arrival
+
+    def parted(self, receiver: int, now: float) -> bool:
+        """Whether a cut parts it from the receiver now."""
+        return any(_parts(cut, self.me, receiver, now) for cut in self.cuts)
+
+    def _together(self, now: float, receiver: int) -> float:
+        """The first time from now on at which no cut parts the two."""
+        while now < math.inf:
+            ends = [cut.until for cut in self.cuts if _parts(cut, self.me, receiver, now)]
+            if not ends:
+                break
+            now = max(math.inf if end is None else end for end in ends)
+        return now
+
+
+def _by_link(number: float | PerLink) -> PerLink:
+    return number if isinstance(number, PerLink) else PerLink(float(number))
+
+
+def _parts(cut: Cut, sender: int, receiver: int, now: float) -> bool:
+    within = cut.at <= now and (cut.until is None or now < cut.until)
+    return within and (sender in cut.group) != (receiver in cut.group)

@@ -1,0 +1,43 @@
+"""What is under way in a simulation, and what must be conserved with it."""
+
+from typing import Any
+
+import numpy as np
+
+from offbeat import Vector
+from offbeat.engines.outbox import Transmission
+from offbeat.engines.sim.simulator import Simulator
+
+
+def on_their_way(sim: Simulator) -> list[Transmission]:
+    """Everything that was sent and has not arrived: queued, being transmitted, or flowing."""
+    waiting = [item for box in sim.links.outbox for item in box.queue]
+    flying = [event[-1][0] for event in sim.heap.events if event[-2] == sim.links._arrive and event[-1][1]]
+    flowing = [] if sim.links.fair is None else [flow.item for flow in sim.links.fair.flows]
+    return [item for item in waiting + flying + flowing if isinstance(item, Transmission)]
+
+
+def array(v: Vector) -> np.ndarray:
+    value: np.ndarray = v.parts[0].numpy()
+    return value
+
+
+def tracked_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of trackers and of mass on the links, and sum of the newest gradients."""
+    live: list[Any] = [sim.agents[i] for i in sorted(sim.alive)]
+    zero = np.zeros(3)
+    mass = sum((array(agent.z) for agent in live), zero)
+    for giver in live:
+        for j, rho in giver.given.items():
+            taker: Any = sim.agents[j]
+            mass = mass + array(rho) - (array(taker.used[giver.me]) if giver.me in taker.used else zero)
+    return mass, sum((array(agent.g) for agent in live), zero)
+
+
+class Nothing:
+    """The local rule of no gradients at all."""
+
+    def __init__(self, lr: float) -> None: ...
+
+    def __call__(self, g: Vector) -> Vector:
+        return 0.0 * g
