@@ -8,8 +8,9 @@ from runs import quadratic, started
 
 from offbeat import Agent, Delay, Vector, World
 from offbeat.core.forms import zero
+from offbeat.engines.events import TABLES
 from offbeat.engines.sim.simulator import Simulator
-from offbeat.engines.trace import TABLES, in_order
+from offbeat.engines.trace import in_order
 
 CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
 
