@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from offbeat.core.errors import SettingError
 from offbeat.results.axes import power, shortly
 from offbeat.results.drawing import Axis, Bar, Drawing, Line, Panel
-from offbeat.results.looks import Look
+from offbeat.results.looks import Look, faint
 
 DASHES: Mapping[str, Any] = {
     "solid": "solid", "dash": (0, (5, 1.6)), "dot": (0, (1.2, 1.2)), "dashdot": (0, (5, 1.4, 1.2, 1.4)),
@@ -56,11 +56,14 @@ def drawn(drawing: Drawing) -> Figure:
         axes = figure.subplots(rows, columns, squeeze=False, **share).flatten().tolist()
         for spare in axes[len(drawing.panels) :]:
             spare.remove()
-        each = BAR * bars + 0.2 if bars else min(ASPECT * (drawing.width / columns - 0.45), TALLEST)
-        figure.set_size_inches(drawing.width, rows * (each + 0.42))
+        wide = drawing.width / columns
+        each = BAR * bars + 0.1 if bars else min(ASPECT * (wide - 0.45), TALLEST)
+        under = max(len(_broken(panel.x.title, wide).splitlines()) for panel in drawing.panels)
+        figure.set_size_inches(drawing.width, rows * (each + 0.3 + 0.15 * under))
         drawn_in(drawing, axes[: len(drawing.panels)])
         for at in axes[: len(drawing.panels)]:
-            at.set_xlabel("\n".join(wrap(at.get_xlabel(), int(drawing.width / columns * 72 / 4.6))))
+            at.set_xlabel(_broken(at.get_xlabel(), wide))
+            at.set_ylabel(_broken(at.get_ylabel(), each))
         if drawing.shared:
             _only_outer(drawing, axes[: len(drawing.panels)])
         above = _legend(figure, drawing) if drawing.labels else 0.0
@@ -100,7 +103,8 @@ def _lines(at: Axes, panel: Panel) -> None:
         style = _style(line.look)
         if line.points:
             ends = [_apart(line.y, line.low), _apart(line.high, line.y)] if line.low else None
-            at.errorbar(line.x, line.y, yerr=ends, capsize=2, label=line.label, clip_on=False, **style)
+            cap: dict[str, Any] = {"capsize": 2, "capthick": 0.9, "elinewidth": 0.9, "clip_on": False}
+            at.errorbar(line.x, line.y, yerr=ends, label=line.label, **cap, **style)
         elif line.x:
             step = 0.02 + 0.11 * (k / max(len(panel.lines), 1)), 0.11
             at.plot(line.x, line.y, label=line.label, markevery=step, clip_on=False, **style)
@@ -117,6 +121,11 @@ def _lines(at: Axes, panel: Panel) -> None:
             at.plot(line.never, [top] * len(line.never), color=line.look.colour, clip_on=False, **hollow)
     if panel.level is not None:
         at.axhline(panel.level[0], color="#444444", linewidth=0.8, linestyle=(0, (3, 2)), zorder=1.5)
+
+
+def _broken(title: str, inches: float) -> str:
+    """The title of an axis that is so long, in lines."""
+    return "\n".join(wrap(title, max(12, int(inches * 72 / 4.6))))
 
 
 def _apart(high: Sequence[float], low: Sequence[float]) -> list[float]:
@@ -214,7 +223,7 @@ def _bars(at: Axes, panel: Panel) -> None:
     """One below another, named above themselves; what never got there is hatched to the end."""
     for place, bar in enumerate(panel.bars):
         hatched: dict[str, Any] = (
-            {"facecolor": "white", "hatch": "/////"} if bar.never else {"facecolor": bar.look.colour}
+            {"facecolor": "white", "hatch": "/////"} if bar.never else {"facecolor": faint(bar.look.colour)}
         )
         at.barh(place, bar.length, height=0.4, edgecolor=bar.look.colour, linewidth=0.6, **hatched)
         if bar.low < bar.high:

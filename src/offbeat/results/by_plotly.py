@@ -61,7 +61,7 @@ def _panels(drawing: Drawing) -> go.Figure:
     rows, columns = drawing.shape
     several = len(drawing.panels) > 1
     most = max(len(panel.bars) for panel in drawing.panels)
-    top = 16 + 26 * several
+    top = 16 + 46 * several
     plot = BAR * most - 4 if most else PLOT + 14 * max(0, len(drawing.labels) - 5)
     inner = rows * plot + (rows - 1) * GAP
     fig = make_subplots(
@@ -86,7 +86,7 @@ def _panels(drawing: Drawing) -> go.Figure:
         traces = [_band(line) for line in panel.lines if line.low and not line.points]
         traces += [_line(line, panel, line.label not in named) for line in panel.lines]
         traces += [_end(line) for line in panel.lines if line.end and line.x]
-        traces += [_never(line, panel.y) for line in panel.lines if line.never]
+        traces += [_never(line, panel.y, not line.x) for line in panel.lines if line.never]
         fig.add_traces(traces, rows=[at["row"]] * len(traces), cols=[at["col"]] * len(traces))
         named |= {line.label for line in panel.lines}
     for place, panel in enumerate(drawing.panels):  # last in the legend
@@ -154,13 +154,13 @@ def _end(line: Line) -> go.Scatter:
     )  # fmt: skip
 
 
-def _never(line: Line, axis: Axis) -> go.Scatter:
-    """Hollow triangles at the upper border."""
+def _never(line: Line, axis: Axis, named: bool) -> go.Scatter:
+    """Hollow triangles at the upper border; in the legend where nothing else of the group is."""
     top = axis.limits[1] if axis.limits else max(line.y)
     marker = {"color": line.look.colour, "symbol": "triangle-up-open", "size": 10, "line": {"width": 2}}
     return go.Scatter(
         x=line.never, y=[top] * len(line.never), mode="markers", marker=marker, cliponaxis=False,
-        legendgroup=escaped(line.label), showlegend=False,
+        legendgroup=escaped(line.label), name=escaped(line.label), showlegend=named,
         hovertemplate=f"{escaped(line.label)}: never<extra></extra>",
     )  # fmt: skip
 

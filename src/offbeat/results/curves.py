@@ -161,11 +161,29 @@ def _level(runs: Sequence[RunValues], asked: Asked) -> tuple[float, str] | None:
 
 
 def _same_axes(panels: Sequence[Panel], asked: Asked) -> list[Panel]:
-    """All with the same limits of x, and the same marks."""
+    """All with the same limits, and the same marks; y of one alone is as the renderer has it."""
     low = min(panel.x.limits[0] for panel in panels if panel.x.limits)
     high = max(panel.x.limits[1] for panel in panels if panel.x.limits)
     wide = [replace(panel, x=replace(panel.x, limits=(low, high))) for panel in panels]
+    if len(panels) > 1:
+        upward = _upward(panels)
+        wide = [replace(panel, y=replace(panel.y, limits=upward)) for panel in wide]
     return [_with_ticks(panel, wide, asked) for panel in wide]
+
+
+def _upward(panels: Sequence[Panel]) -> tuple[float, float] | None:
+    """From the smallest value of all panels to the largest, with a twentieth more on both sides."""
+    lines = [line for panel in panels for line in panel.lines]
+    found = [value for line in lines for values in (line.y, line.low, line.high) for value in values]
+    found += [panel.level[0] for panel in panels if panel.level is not None]
+    if not found:
+        return None
+    low, high = min(found), max(found)
+    if panels[0].y.log:
+        more = (high / low) ** 0.05 if high > low else 1.1
+        return low / more, high * more
+    more = (high - low) / 20 or 1.0
+    return low - more, high + more
 
 
 def _with_ticks(panel: Panel, beside: Sequence[Panel], asked: Asked) -> Panel:

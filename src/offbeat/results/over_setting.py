@@ -58,8 +58,8 @@ def over_setting(
         made.append(Panel(along, upward, title, tuple(lines)))
     notes = [seeds_of(every, BANDS[band])]
     if any(line.never for panel in made for line in panel.lines):
-        why = "the target was not met" if metric == TIME_TO_TARGET else "it diverged"
-        notes.append(f"△ at the upper border: {why}{'' if band == 'range' else ' by every seed'}.")
+        why = "the target was not met" if metric == TIME_TO_TARGET else "diverged"
+        notes.append(f"△ at the upper border: {why}{'' if band == 'range' else ', in some seed'}.")
     return Figure(tuple(made), tuple(notes), width)
 
 
