@@ -14,7 +14,7 @@ from offbeat.cli.options import numbers, option
 from offbeat.core.errors import unknown
 from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.tasks import PARTITIONS, TASKS, softmax
-from offbeat.tasks.metrics import METRICS
+from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.training.export import export as written
 from offbeat.world.delays import FAMILIES
 from offbeat.world.graphs import TOPOLOGIES
@@ -36,7 +36,7 @@ def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
-        "metrics": {row.name: row.about for row in METRICS.values()},
+        "metrics": {**{row.name: row.about for row in METRICS.values()}, **OF_RUN},
         "cases": CASES,
         "delays": FAMILIES,
     }

@@ -27,6 +27,7 @@ import numpy as np
 
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import arrays, reading, refuse_newer
+from offbeat.engines.activity import Activity
 from offbeat.engines.events import NAMES, TABLES, RegisterRead, rows_of
 
 FORMAT = "trace 1"
@@ -59,6 +60,7 @@ class TraceSummary:
         self._gap, self._age, self._heard = 0, 0, False
         self._ks = [array("q") for _ in range(agents)]  # k of every agent's writes, but for its first ones
         self._forgotten = [0] * agents
+        self.activity = Activity(agents)
 
     def add(self, part: "Trace") -> None:
         """The next part, with all kinds of messages so far."""
@@ -68,6 +70,7 @@ class TraceSummary:
         self._heard |= len(rows_of(part.events, RegisterRead)) > 0
         now, then = self.selected(part.writes, part.mixed)
         self._age = max(self._age, int((now - then).max(initial=0)))
+        self.activity.add(part.events, part.transmissions, now - then)
 
     def forget(self, oldest: Sequence[int] | np.ndarray) -> None:
         """Later parts mix no version of an agent that is older than this: [agents]."""

@@ -31,7 +31,7 @@ from offbeat.experiments.kinds import (
 from offbeat.experiments.measuring import METRIC_NAMES
 from offbeat.experiments.tuning import GRID, SEEDS
 from offbeat.tasks import TASKS
-from offbeat.tasks.metrics import METRICS
+from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.tasks.objective import AGENTS as AGENTS_ALIKE
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
@@ -68,8 +68,8 @@ SPEED = (
 )
 LINK = "How fast agents send, likewise."
 MEASURE = (
-    f"What else is measured at every evaluation, with commas between: {', '.join(METRICS)}; 'offbeat list "
-    "metrics' says what these are."
+    f"What else is measured, with commas between: {', '.join([*METRICS, *OF_RUN])}; 'offbeat list metrics' "
+    "says what these are."
 )
 JUDGE = (
     "Whose loss, accuracy and target: of the 'average' model, of the 'server' (the hub of a star), of the "

@@ -1,7 +1,7 @@
 """What is measured at the evaluations of a run: what was asked for, checked, and what has come out so far."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Kind
 from offbeat.core.vector import Parts
+from offbeat.engines.activity import Activity, Link, traffic
 from offbeat.results.values import MEASURED, Curve, Details
-from offbeat.tasks.metrics import METRICS, Metric, offers
+from offbeat.tasks.metrics import METRICS, OF_RUN, Metric, offers
 from offbeat.tasks.metrics.evaluation import AVERAGE, JUDGED, SERVER, Evaluation
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology
@@ -24,7 +25,7 @@ def metric_of(name: str, function: Any) -> Metric:
     if not callable(function):
         what = "a function of an offbeat.Evaluation that returns a number"
         raise SettingError(f"The metric '{name}' must be {what}; got {function!r:.80}.")
-    if name in MEASURED or name in METRICS:
+    if name in MEASURED or name in METRICS or name in OF_RUN:
         raise SettingError(f"A metric of your own cannot be called '{name}': offbeat measures that.")
     if not re.fullmatch(r"[^\W\d]\w*", name):
         raise SettingError(f"A metric needs a name like 'sharpness'; got '{name}': metrics={{'NAME': f}}.")
@@ -54,8 +55,8 @@ def _one(value: Any) -> Sequence[str | Metric]:
         return [metric_of(getattr(value, "__name__", repr(value)), value)]
     names = [each.strip() for each in value.split(",")]
     for name in names:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
+        if name not in METRICS and name not in OF_RUN:
+            raise unknown("metric", name, {**METRICS, **OF_RUN})
     return names
 
 
@@ -71,12 +72,14 @@ class Asked:
     """What is measured at an evaluation beside time, updates, megabytes, loss, accuracy and consensus.
 
     Attributes:
+        of_run: which of `offbeat.tasks.metrics.OF_RUN`
         judge: which model loss and accuracy are of: one of `offbeat.tasks.metrics.evaluation.JUDGED`
         server: the agent at the hub of the graph, where that is judged
         per_agent: whether what a target is measured in is kept of every agent's own model
     """
 
     metrics: tuple[Metric, ...] = ()
+    of_run: tuple[str, ...] = ()
     judge: str = AVERAGE
     server: int = 0
     per_agent: bool = False
@@ -91,7 +94,8 @@ def asked(metrics: Any, judge: str, per_agent: bool, task: Task, topology: Topol
     """What these settings ask for. Raises SettingError for what this task or graph does not have."""
     if judge not in JUDGED:
         raise unknown("model to judge", judge, JUDGED)
-    found = tuple(METRICS[each] if isinstance(each, str) else each for each in metrics)
+    of_run = tuple(each for each in metrics if each in OF_RUN)
+    found = tuple(METRICS[m] if isinstance(m, str) else m for m in metrics if m not in of_run)
     for each in found:
         if each.name in getattr(task, "metrics", ()):
             raise SettingError(f"The task {task.name} has a metric '{each.name}' of its own; name another.")
@@ -99,7 +103,7 @@ def asked(metrics: Any, judge: str, per_agent: bool, task: Task, topology: Topol
             able = [row.name for row in METRICS.values() if not row.needs or offers(task, row.needs)]
             lacks = f"The task {task.name} has no `{each.needs}`, which the metric {each.name} needs"
             raise SettingError(f"{lacks}. Expected metrics that it has: {', '.join(able)}.")
-    made = Asked(found, judge, _hub(topology) if judge == SERVER else 0, per_agent)
+    made = Asked(found, of_run, judge, _hub(topology) if judge == SERVER else 0, per_agent)
     if any(each.own for each in found):  # before anything runs
         everybody = range(topology.n)
         start = tuple(part.expand(topology.n, -1) for part in task.initial())
@@ -150,3 +154,13 @@ class Measurements:
             own = at.accuracies() if task.measure == "accuracy" else at.losses()
             rows = self.details.setdefault(PER_AGENT, {}).setdefault(task.measure, [])
             rows.append(np.asarray(own, dtype=float).tolist())
+
+    def of_run(self, activity: Activity, links: Callable[[np.ndarray], Mapping[Link, int]]) -> Details:
+        """All details, with those of the whole run. links: from bytes by agent to bytes by link"""
+        until = self.curve.time[-1] or 1.0
+        made: dict[str, Callable[[], Mapping[str, list[Any]]]] = {
+            "ages": activity.histogram,
+            "shares": lambda: activity.shares(until),
+            "traffic": lambda: traffic(activity.sent, links(activity.sent)),
+        }
+        return self.details | {name: dict(made[name]()) for name in self.asked.of_run}

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import takewhile
 from typing import Any
 
+import numpy as np
 import torch
 
 from offbeat.algorithms import Algorithm
@@ -20,6 +21,7 @@ from offbeat.core.rules import SGD, Rule
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
+from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.levels import Levels, ScheduledRun
 from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule, why_none
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
@@ -235,7 +237,7 @@ class ActiveRun:
         own += [f"the rule {rule}"] * (job.rule is not SGD)
         return run_of(
             setup, job.spec, job.lr, self.measured, engine.stacked(), engine.traced(), engine.counts(),
-            {"rule": rule, "own": own}, diverged_at=diverged_at, wall_s=0.0,
+            engine.carried, {"rule": rule, "own": own}, diverged_at=diverged_at, wall_s=0.0,
             error=engine.stalled() if diverged_at is None else None,
         )  # fmt: skip
 
@@ -248,6 +250,7 @@ def run_of(
     models: Parts,
     traced: Trace | TraceSummary,
     counts: tuple[int, int, float],
+    links: Callable[[np.ndarray], Mapping[Link, int]],
     asked: Mapping[str, Any],
     **rest: Any,
 ) -> Run:
@@ -255,12 +258,13 @@ def run_of(
 
     Args:
         counts: gradients applied, transmissions, and their bytes
+        links: from the bytes that each agent has sent to those of each link
         asked: settings beside those of the experiment
         rest: the other fields of `Run`
     """
     task, target, (updates, messages, sent) = setup.task, setup.target, counts
-    curve, details = measured.curve, measured.details
     summary = traced if isinstance(traced, TraceSummary) else traced.summary()
+    curve, details = measured.curve, measured.of_run(summary.activity, links)
     own = task.accuracies(models) if task.measure == "accuracy" else None
     final = {
         "loss": curve.loss[-1],

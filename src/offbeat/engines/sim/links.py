@@ -32,6 +32,7 @@ class Links:
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
         self.model_bytes, self.unicast, self.lossy = model_bytes, world.sending == "unicast", world.lossy
         self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
+        self.carried = defaultdict[tuple[int, int], int](int)  # and their bytes by link: sender, receiver
         self.outbox = [Outbox() for _ in agents]
         # of every reader: the newest versions that it has not read, and what it holds of those it has read
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
@@ -87,6 +88,8 @@ class Links:
             size += v.nbytes
             if item.version < 0 and v.stamp is not None:
                 item.version = v.stamp.version
+        for j in item.to:
+            self.carried[i, j] += size
         if i in self._liars:
             item.message = self._liars[i](item.message)
         if self.fair is not None and size:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import numpy as np
+
 from offbeat.core.agent import Agent, Effect, Message
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
@@ -99,6 +101,10 @@ class Simulator(Engine):
 
     def counts(self) -> tuple[int, int, int]:
         return sum(self.steps), self.links.messages, self.links.bytes_sent
+
+    def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
+        """Bytes by link: sender, receiver; `sent` is not needed here."""
+        return self.links.carried
 
     def traced(self) -> Trace | TraceSummary:
         return self.recorder.traced()

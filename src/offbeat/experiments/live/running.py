@@ -18,6 +18,7 @@ from offbeat.core.system import devices
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.vector import Parts
+from offbeat.engines.activity import carried
 from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.launcher.outfolder import begun, why_not_resumable
@@ -189,6 +190,7 @@ class LiveRun:
                 measured.add(now, seen, everybody, steps, megabytes)
             curve, measured.seconds = measured.curve, time.perf_counter() - began
             return run_of(
-                setup, self.spec, program.lr, measured, models, trace, counts, asked, wall_s=wall_s,
+                setup, self.spec, program.lr, measured, models, trace, counts,
+                lambda sent: carried(trace.events, trace.transmissions), asked, wall_s=wall_s,
                 diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
             )  # fmt: skip

@@ -103,6 +103,14 @@ METRICS = {
 }  # fmt: skip
 
 
+OF_RUN = {
+    "ages": "how old what was mixed was, k - s_ij^k in iterations of the whole run: a histogram",
+    "shares": "of each agent's time: computing, waiting, down; and sending, besides",
+    "traffic": "bytes by agent, and by link",
+}
+"""What may be asked for beside `METRICS`: not of models at evaluations, but of what happened in the run."""
+
+
 def offers(task: object, name: str) -> bool:
     """Whether a task has this of what a task may have beside the interface."""
     return getattr(task, name, None) is not None

@@ -236,6 +236,10 @@ class ScheduledRun:
         messages = self._messages + self.table.messages(self.now)
         return self._writes + self.table.writes(self.now), messages, messages * self._schedule.size
 
+    def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
+        """Bytes by link: all that an agent has `sent` went to all its listeners."""
+        return self._schedule.carried(sent)
+
     def traced(self) -> Trace | TraceSummary:
         self._record(self.now)
         if not self._keep_trace:

@@ -138,6 +138,11 @@ class Schedule:
         mixes = (first, terms, own[by_time])
         return Timetable(self.n, low, until, done, *of_writes, *mixes, sent, received, mixed, after, oldest)
 
+    def carried(self, sent: Ints) -> dict[tuple[int, int], int]:
+        """Bytes by link, sender and receiver, where agents have sent so many to all their listeners."""
+        edges = zip(self._source.tolist(), self._receiver.tolist(), strict=True)
+        return {(i, j): int(sent[i]) for i, j in edges if sent[i]}
+
     def _instants(self, until: float) -> tuple[_Instants, Ints]:
         """What happens up to then; and how many transmissions of each agent are new."""
         applied = [self._gradients(i, until) for i in range(self.n)]
