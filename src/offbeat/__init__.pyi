@@ -17,6 +17,7 @@ from .core.vector import Vector, opaque
 from .engines.trace import Staleness, Trace
 from .experiments.comparison import compare, plan, simulate
 from .experiments.experiment import Experiment
+from .experiments.loading import load
 from .results.run import Comparison, Run
 from .results.values import Curve
 from .tasks import TASKS, Logistic, ModuleTask, Quadratic
@@ -34,6 +35,6 @@ __all__ = [
     "Agent", "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError",
     "Delay", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError", "Quadratic",
     "Run", "SettingError", "Staleness", "Task", "Topology", "Trace", "Vector", "View", "World",
-    "__version__", "compare", "concat", "empirical", "join", "mix", "opaque", "pin", "plan", "simulate",
-    "split", "total", "with_weights", "zero",
+    "__version__", "compare", "concat", "empirical", "join", "load", "mix", "opaque", "pin", "plan",
+    "simulate", "split", "total", "with_weights", "zero",
 ]  # fmt: skip

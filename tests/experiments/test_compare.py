@@ -112,20 +112,24 @@ def test_a_curve_carries_further_metrics_beside_its_own() -> None:
     )
 
 
-def test_runs_of_different_worlds_are_no_comparison() -> None:
+def test_runs_of_different_worlds_are_apart() -> None:
     quick = QUICK | {"until": 2.0}
     one = offbeat.simulate("adsgd", **quick)
     for other, named in (
-        ({"topology": "ring"}, "topology: grid and ring"),
-        ({"until": 3.0}, "until: 2.0 and 3.0; eval_every: 0.01 and 0.015"),
-        ({"slowdown": 5.0, "loss": 0.1}, "slowdown: 10.0 and 5.0; loss: 0.0 and 0.1"),
-        ({"crash": "agent 3 at 1"}, r"crash: \[\] and \['agent 3 at 1'\]"),
-        ({"rule": offbeat.Momentum}, "rule: SGD and Momentum"),
-        ({"straggler": 2}, "straggler: 4 and 2"),
+        ({"topology": "ring"}, {"topology": ["grid", "ring"]}),
+        ({"until": 3.0}, {"until": [2.0, 3.0]}),  # from which follows how often it is evaluated
+        ({"until": 3.0, "eval_every": 1.0}, {"until": [2.0, 3.0], "eval_every": [0.01, 1.0]}),
+        ({"slowdown": 5.0, "loss": 0.1}, {"slowdown": [10.0, 5.0], "loss": [0.0, 0.1]}),
+        ({"case": "base"}, {"case": ["combined", "base"]}),  # from which follows that none is slow
+        ({"compute": "gamma 0.25"}, {}),
+        ({"crash": "agent 3 at 1"}, {"crash": [(), ("agent 3 at 1",)]}),
+        ({"rule": offbeat.Momentum}, {"rule": ["SGD", "Momentum"]}),
+        ({"straggler": 2}, {"straggler": [(4,), (2,)]}),
     ):
         another = offbeat.simulate("adsgd", seed=1, **(quick | other))
-        with pytest.raises(SettingError, match=f"no comparison; {named}. Expected"):
-            offbeat.Comparison([one, another])
+        both = offbeat.Comparison([one, another])
+        assert both.differing == named
+        assert len(both.groups()) == 2 - (not named)
     with pytest.raises(SettingError, match=r"adsgd with lr 0\.01 and seed 0 is there twice"):
         offbeat.Comparison([one, one])
     graphs = [offbeat.with_weights(nx.path_graph(2), np.array([[w, 1 - w], [1 - w, w]])) for w in (0.5, 0.6)]
@@ -133,7 +137,7 @@ def test_runs_of_different_worlds_are_no_comparison() -> None:
         offbeat.simulate(name, topology=graphs[k], task="quadratic", until=2)
         for k, name in enumerate(["adsgd", "dsgd"])
     ]
-    with pytest.raises(SettingError, match="the graphs differ though the seed is the same"):
+    with pytest.raises(SettingError, match="graphs differ though the seed is the same, 0, and so is"):
         offbeat.Comparison(runs)
 
 

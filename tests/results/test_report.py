@@ -366,7 +366,7 @@ def test_graph_marks_the_straggler(digits: Comparison) -> None:
         ["0", "1", "2", "3", "5", "6", "7", "8"],
         ["4"],
     ]
-    circle = replace(digits.runs[0], topology=build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3))
+    circle = replace(digits.runs[0], graph=build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3))
     arrows = graph(circle).layout.annotations
     assert len(arrows) == 3 and all(arrow.showarrow for arrow in arrows)
 

@@ -134,8 +134,8 @@ class Maker:
     def received(self, batch: Batch[PlannedRun], sent: Sent) -> Run:
         run, arrays = sent
         self.on_progress(batch.label, run.curve.time[-1], run.curve.time[-1], run.curve)
-        topology = self.known[run.seed].topology if run.seed in self.known else run.topology
-        return replace(run, models=tuple(map(torch.from_numpy, arrays)), topology=topology)
+        graph = self.known[run.seed].topology if run.seed in self.known else run.graph
+        return replace(run, models=tuple(map(torch.from_numpy, arrays)), graph=graph)
 
     def show(self) -> None:
         """Tell how far workers are, but not of the end of a run: that is told when the run is here."""

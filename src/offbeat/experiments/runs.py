@@ -285,7 +285,7 @@ def run_of(
         measure=task.measure, curve=curve, final=final,
         time_to_target=None if target is None else curve.first_met(target),
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
-        digest=summary.digest(*(part.numpy().tobytes() for part in models)), topology=setup.topology,
+        digest=summary.digest(*(part.numpy().tobytes() for part in models)), graph=setup.topology,
         models=models, trace=traced if isinstance(traced, Trace) else None, details=details,
         epoch=getattr(task, "epoch", None), holdings=held, eval_s=measured.seconds, **rest,
     )  # fmt: skip

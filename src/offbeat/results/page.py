@@ -22,7 +22,17 @@ from offbeat.core.settings import as_word
 from offbeat.results.curves import curves
 from offbeat.results.figure import Figure
 from offbeat.results.figures import graph
-from offbeat.results.table import cells, gap_known, headline, how_tuned, lost_again, notes, tried, tuned
+from offbeat.results.table import (
+    VERSUS,
+    cells,
+    gap_known,
+    headline,
+    how_tuned,
+    lost_again,
+    notes,
+    tried,
+    tuned,
+)
 from offbeat.results.timeline import shown, timelines
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
@@ -81,7 +91,7 @@ def _document(title: str, body: str, shelf: Shelf) -> str:
 
 def _results(comparison: ComparisonValues) -> list[str]:
     heads, rows = cells(comparison)
-    best = [index for index, row in enumerate(rows) if row[2] == "1.00x"]
+    best = [index for index, row in enumerate(rows) if row[heads.index(VERSUS)] == "1.00x"]
     return [
         table(heads, rows, "results", best),
         *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison)),
@@ -151,26 +161,35 @@ def _data(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     runs, parts = comparison.runs, []
-    slow, n, topology = stragglers(runs[0].settings), runs[0].topology.n, runs[0].topology
+    slow, n, differing = stragglers(runs[0].settings), runs[0].settings["agents"], comparison.differing
+    named = [(comparison.label(key, lr=False), each) for key, each in comparison.groups().items()]
     # A run that diverged early shows little: of each algorithm the longest.
-    held = [run for run in runs if run.trace is not None]
-    longest = {run.algorithm: run for run in sorted(held, key=lambda run: run.curve.time[-1])}
-    names = dict.fromkeys(run.algorithm for run in runs)
+    held = [(name, run) for name, each in named for run in each if run.trace is not None]
+    longest = dict(sorted(held, key=lambda pair: pair[1].curve.time[-1]))
+    names = dict.fromkeys(name for name, _ in named)
     if traced := {name: longest[name] for name in names if name in longest}:
         first = next(iter(traced.values()))
         rows = len(shown(first))
         caption = (
             f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the "
             "same window of time. Yellow: alive, but without a gradient to compute."
-            + (f" Of stragglers ({', '.join(map(str, slow))}) the number is bold." if slow else "")
+            + (
+                f" Of stragglers ({', '.join(map(str, slow))}) the number is bold."
+                if slow and not differing
+                else ""
+            )
             + (" Left blank: a gradient that a crash cut off." if runs[0].settings["crash"] else "")
-            + (f" {rows} of {n} agents are shown." if rows < n else "")
+            + (f" {rows} of {n} agents are shown." if rows < n and "agents" not in differing else "")
         )
         parts.append(shelf.put(timelines(traced), caption))
-    if missing := [name for name in names if name not in traced]:
+    missing = [name for name in names if name not in traced]
+    if missing and runs[0].graph is None:
+        parts.append('<p class="soft">The runs were loaded from files, without traces: no timelines.</p>')
+    elif missing:
         why = "the trace was not held, as it is not where it would take too much memory"
         parts.append(f'<p class="soft">No timeline of {escaped(", ".join(missing))}: {why}.</p>')
-    if n > 1:
+    if n > 1 and not differing.keys() & {"topology", "agents"} and runs[0].has_topology:
+        topology = runs[0].topology
         edge = "an edge between those that exchange models"
         if topology.graph.is_directed():
             edge = "an edge from each sender to its receiver"
@@ -180,8 +199,11 @@ def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 
 def again(comparison: ComparisonValues) -> list[str]:
-    line, missing = command(comparison)
-    how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", escaped(line)) + "</code></pre>"
+    several = [command(world) for world in comparison.split().values()]
+    missing = [*dict.fromkeys(thing for _, things in several for thing in things)]
+    lines = "\n".join(escaped(line) for line, _ in several[:COMMANDS])
+    lines += f"\n# and {len(several) - COMMANDS} more" if len(several) > COMMANDS else ""
+    how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", lines) + "</code></pre>"
     if missing:
         how = f"<p>The command line has no words for {escaped(' and '.join(missing))}. From Python, "
         how += "<code>offbeat.compare</code> runs this again, with the objects that were given to it and the "
@@ -228,6 +250,7 @@ def _common(comparison: ComparisonValues) -> dict[str, object]:
     found["code"] = {k: v for run in runs for k, v in (run.settings.get("code") or {}).items()}
     if len(slow := list(dict.fromkeys(",".join(map(str, stragglers(run.settings))) for run in runs))) > 1:
         found["straggler"] = slow
+    found |= comparison.differing
     return found | {"seeds": ", ".join(map(str, sorted({run.seed for run in runs})))}
 
 
@@ -237,9 +260,7 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     first, seeds = comparison.runs[0].settings, sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
     missing += ["such a choice of learning rates"] * (lrs is None or tuned_how is None)
-    every_own = (
-        len({*map(str, (run.settings["straggler"] for run in comparison.runs))}) > 1
-    )  # the centre of every seed's graph
+    every_own = len({str(run.settings["straggler"]) for run in comparison.runs}) > 1  # every graph's centre
     live = "unit" in first
     task, *others = (first | ({"straggler": None} if every_own else {})).words(live)
     names = ",".join(dict.fromkeys(run.settings["algorithm"] for run in comparison.runs))
@@ -265,9 +286,9 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     """The values of --lr: one for all, or several, or "tuned", and then those of single algorithms."""
     asked: dict[str, tuple[float, ...] | str] = {}
     own: dict[str, float] = {}
-    for (name, lr), runs in comparison.groups().items():
+    for (name, lr, _), runs in comparison.groups().items():
         row = ALGORITHMS.get(name.partition(":")[0])
-        scale = runs[0].topology.n if row is not None and row.scale_lr_by_n else 1
+        scale = runs[0].settings["agents"] if row is not None and row.scale_lr_by_n else 1
         bases = (float(f"{lr / scale:.12g}"), lr / scale)
         base_lr = next((x for x in bases if x * scale == lr), nan)  # nan: only its own
         before = asked.get(name, ())
@@ -280,6 +301,9 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     if any(len(asked[name]) > 1 for name in others):
         return None
     return [base] * ("nan" not in base) + [f"{name}={as_word(own[name])}" for name in others]
+
+
+COMMANDS = 12  # lines that run it again, at most: one for each world
 
 
 def escaped(text: object) -> str:

@@ -41,9 +41,10 @@ class Run(RunValues):
 
 @dataclass(frozen=True)
 class Comparison(ComparisonValues):
-    """Several runs of one experiment: the values of `ComparisonValues`, with ways to show them.
+    """Several runs, of one experiment or of several: the values of `ComparisonValues`, with ways to show
+    them; `offbeat.load` makes one of files.
 
-    Raises SettingError if the runs differ in more than algorithm, learning rate and seed.
+    Raises SettingError if a run is there twice.
     """
 
     runs: Sequence[Run]
@@ -59,10 +60,19 @@ class Comparison(ComparisonValues):
         write_atomically(Path(path), page(self).encode(errors="replace"))
 
     def to_frame(self) -> pandas.DataFrame:
-        """All curves in one pandas data frame. Needs pandas (`pip install offbeat[frame]`)."""
+        """All curves in one pandas data frame, with a column for each setting that differs; one that is
+        called as a metric has `setting_` before its name. Needs pandas (`pip install offbeat[frame]`).
+        """
         import pandas
 
-        return pandas.concat([run.to_frame() for run in self.runs], ignore_index=True)
+        frames, place = [], 3  # after algorithm, lr and seed
+        for run, world in zip(self.runs, self._worlds, strict=True):
+            frame = run.to_frame()
+            for at, (name, value) in enumerate(world):
+                column = f"setting_{name}" if name in frame else name
+                frame.insert(place + at, column, [value] * len(frame))
+            frames.append(frame)
+        return pandas.concat(frames, ignore_index=True)
 
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""

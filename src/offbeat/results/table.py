@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -16,11 +17,17 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import WIDTH, holdings
-from offbeat.results.values import ComparisonValues, RunValues, Tuning, spread, stragglers, time_text
+from offbeat.results.values import (
+    ComparisonValues,
+    RunValues,
+    Tuning,
+    spread,
+    stragglers,
+    time_text,
+    value_text,
+)
 from offbeat.tasks.metrics import METRICS
 from offbeat.tasks.metrics.evaluation import AVERAGE, JUDGED
-
-MANY = 5  # stragglers that are named, in a line that names what was run
 
 
 def as_text(comparison: ComparisonValues) -> str:
@@ -39,9 +46,10 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
     if not comparison.runs:
         return Group(Text("No run was finished."))
     heads, rows = cells(comparison)
-    lines = [heads, *rows]
-    parts = [[[row[index] for index in columns] for row in lines] for columns in _fitting(lines, width)]
-    tables = [_table(part, range(1, len(part[0]))) for part in parts]
+    lines, first = [heads, *rows], 1 + len(comparison.differing)
+    fitting = _fitting(lines, width, first)
+    parts = [[[row[index] for index in columns] for row in lines] for columns in fitting]
+    tables = [_table(part, range(first, len(part[0]))) for part in parts]
     said = (Text(note, style="dim") for note in notes(comparison))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
@@ -61,13 +69,13 @@ def _table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> Table:
     return table
 
 
-def _fitting(rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
-    """The columns in groups that are no wider than `width`, each with the first column."""
+def _fitting(rows: Sequence[Sequence[str]], width: int, first: int) -> list[list[int]]:
+    """The columns in groups that are no wider than `width`, each with so many of the first columns."""
     widths = [max(len(row[index]) for row in rows) + 2 for index in range(len(rows[0]))]
-    groups = [[0]]
-    for index in range(1, len(widths)):
-        if len(groups[-1]) > 1 and sum(widths[i] for i in groups[-1]) + widths[index] > width - 1:
-            groups.append([0])
+    groups = [[*range(first)]]
+    for index in range(first, len(widths)):
+        if len(groups[-1]) > first and sum(widths[i] for i in groups[-1]) + widths[index] > width - 1:
+            groups.append([*range(first)])
         groups[-1].append(index)
     return groups
 
@@ -76,6 +84,7 @@ IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in
     *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target", "stop_at"),
     *("partition", "skew", "dirichlet", "algorithm", "lr", "seed", "own", "code"),
 }
+MANY = 5  # stragglers, or values of a setting that differs, that are named; more are only counted
 WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
     "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
@@ -86,19 +95,32 @@ WORDS = {  # what a setting is called in the headline, where it is not by its na
 
 def headline(comparison: ComparisonValues) -> str:
     """What was run, in one line: whatever is not as it is by default is named."""
-    first = comparison.runs[0]
+    first, differing = comparison.runs[0], comparison.differing
     s, seeds = first.settings, sorted({run.seed for run in comparison.runs})
     slow = stragglers(s)
     who = f"agent{'s' * (len(slow) > 1)} {_and(slow)}" if len(slow) <= MANY else f"{len(slow)} agents"
     slower = f" ({who}, {s['slowdown']:g} times slower)" * bool(slow)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
-    shares = [_split(s)] if s.get("partition") else []
-    named = {k: v for k, v in s.departures().items() if k not in IN_ITS_WORDS and v not in ([], "SGD")}
-    others = [f"{WORDS.get(name, name)} {_said(name, value)}".rstrip() for name, value in named.items()]
+    shares = _split(s) if s.get("partition") else ""
+    agents = agents if "topology" not in differing else f"{s['agents']} agents"
     until = f"to time {s['until']:g}" + " or the target" * (s.get("stop_at") == "target")
-    world = [s["task"], f"case {s['case']}{slower}", agents, *shares]
-    return ", ".join([*world, *others, until, which])
+    said: dict[tuple[str, ...], str] = {
+        ("task",): s["task"], ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
+        ("agents",): agents, ("partition", "skew", "dirichlet"): shares,
+        **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".rstrip() for k, v in s.departures().items()
+           if k not in IN_ITS_WORDS and v not in ([], "SGD")},
+        ("until", "stop_at"): until, (): which,
+    }  # fmt: skip
+    common = [words for names, words in said.items() if words and not differing.keys() & {*names}]
+    return "; ".join([", ".join(common), *_varied(differing)])
+
+
+def _varied(differing: Mapping[str, Sequence[object]]) -> list[str]:
+    """What differs, each with its values, if they are few."""
+    some = {name: " | ".join(map(value_text, values)) for name, values in differing.items()}
+    many = {name: f"{len(values)} values" for name, values in differing.items() if len(values) > MANY}
+    return [f"{WORDS.get(name, name)} {words}" for name, words in (some | many).items()]
 
 
 def _and(agents: Sequence[int]) -> str:
@@ -139,25 +161,33 @@ def measured_more(run: RunValues) -> bool:
     return bool(s.get("metrics") or s.get("per_agent") or s.get("judge", AVERAGE) != AVERAGE)
 
 
-def target_name(run: RunValues) -> str:
+def target_name(run: RunValues, *others: RunValues) -> str:
+    """What the time to the target of this run is called; of several, what all have in common."""
     target = run.target
-    if target is None:
+    if target is None or any(target_name(other) != target_name(run) for other in others):
         return "time to target"
     gap = target.metric == "loss" and gap_known(run)
     return f"time to {replace(target, metric='gap') if gap else target}"
 
 
+VERSUS = "vs best"  # the head of that column
+
+
 def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
-    first = comparison.runs[0]
-    scores = {"accuracy": "accuracy", "accuracy_worst": "worst"} if first.measure == "accuracy" else {}
+    """Head and rows: the group, a column for each setting that differs, and what came out."""
+    accurate = any(run.measure == "accuracy" for run in comparison.runs)
+    scores = {"accuracy": "accuracy", "accuracy_worst": "worst"} if accurate else {}
+    differing = [WORDS.get(name, name) for name in comparison.differing]
     further = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
     named = [HEADS.get(name, name) for name in further]
-    heads = ["algorithm", target_name(first), "vs best", *scores.values(), "loss", *named]
+    heads = ["algorithm", *differing, target_name(*comparison.runs), VERSUS, *scores.values(), "loss", *named]
     heads += ["updates", "messages", "MB", "consensus", "B", "D"]
     groups = comparison.groups()
     times = {key: spread([run.time_to_target for run in runs]) for key, runs in groups.items()}
-    lasting = [t[0] for key, t in times.items() if not any(map(lost_again, groups[key]))]
-    best = min((middle for middle in lasting if middle is not None), default=None)
+    best: dict[object, float] = {}  # of each world
+    for key, (middle, *_) in times.items():
+        if middle is not None and not any(map(lost_again, groups[key])):
+            best[key.world] = min(middle, best.get(key.world, middle))
     rows = []
     for key, runs in groups.items():
         middle = times[key][0]
@@ -165,11 +195,13 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
         stopped = " (stopped)" * any(run.error is not None for run in runs)
         diverged = any(run.diverged_at is not None for run in runs)
         stale = [run.staleness.D for run in runs if run.staleness.D is not None]
+        first = best.get(key.world)
         row = [
-            comparison.label(key),
+            comparison.label(key, world=False),
+            *(value_text(value) for _, value in key.world),
             spread_text(times[key]) + then,
-            "" if middle is None or not best or then else f"{middle / best:.2f}x",
-            *(f"{100 * _middle(runs, name):.1f} %" for name in scores),
+            "" if middle is None or not first or then else f"{middle / first:.2f}x",
+            *(_share(_middle(runs, name)) for name in scores),
             "diverged" if diverged else f"{_middle(runs, 'loss'):.4g}{stopped}",
             *("-" if math.isnan(value := _middle(runs, name)) else f"{value:.4g}" for name in further),
             f"{median(run.updates for run in runs):,.0f}",
@@ -188,6 +220,10 @@ def _middle(runs: Sequence[RunValues], name: str) -> float:
     return median(values) if values else float("nan")
 
 
+def _share(value: float) -> str:
+    return "-" if isnan(value) else f"{100 * value:.1f} %"
+
+
 def spread_text(times: tuple[float | None, float | None, float | None]) -> str:
     middle, low, high = map(time_text, times)
     return middle if times[1] == times[2] else f"{middle} [{low} - {high}]"
@@ -203,11 +239,12 @@ def error_of(run: RunValues) -> str:
 
 def notes(comparison: ComparisonValues) -> list[str]:
     runs, said = comparison.runs, list[str]()
-    names, settings = dict.fromkeys(run.algorithm for run in runs), runs[0].settings
+    names = dict.fromkeys(run.algorithm for run in runs)
     if (held := holdings.line(runs)) is not None:
         said.append(held)
-    if runs[0].measure == "accuracy":
-        judged = "the average model" if settings.get("judge", AVERAGE) == AVERAGE else judged_model(runs[0])
+    if any(run.measure == "accuracy" for run in runs):
+        plain = all(run.settings.get("judge", AVERAGE) == AVERAGE for run in runs)
+        judged = "the average model" if plain else " or ".join(dict.fromkeys(map(judged_model, runs)))
         said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in runs}) > 1:
         time = "for the time with [smallest - largest]"
@@ -227,11 +264,11 @@ def notes(comparison: ComparisonValues) -> list[str]:
             said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
         if run.error is not None:
             said.append(error_of(run))
-    lossless = dict.fromkeys(run.algorithm for run in runs if run.staleness.D is None)
-    if settings["loss"] and settings["agents"] > 1 and lossless:
+    lossy = [run for run in runs if run.settings["loss"] and run.settings["agents"] > 1]
+    if lossless := dict.fromkeys(run.algorithm for run in lossy if run.staleness.D is None):
         by = ", ".join(lossless)
         said.append(f"Lost are messages of registers alone; what {by} send as mail always arrives.")
-    if settings["crash"]:
+    if any(run.settings["crash"] for run in runs):
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
     tuned_too = any(run.tuning for run in runs)

@@ -2,20 +2,21 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from offbeat.core.errors import SettingError, unknown
-from offbeat.core.settings import Settings
+from offbeat.core.settings import Settings, as_word
 from offbeat.core.vector import Parts
 from offbeat.engines.trace import Staleness, Trace
+from offbeat.results.differences import worlds_of
 from offbeat.results.holdings import Holdings
 from offbeat.results.targets import Target, rises
-from offbeat.world.topology import Topology
+from offbeat.world.topology import Topology, build
 
 VERSION = version("offbeat")
 
@@ -134,8 +135,8 @@ class RunValues:
         error: what went wrong with the algorithm: "no agent computes or will be woken from time ... on"
         final: at the end loss, accuracy, consensus; of the agents' own models accuracy_mean, accuracy_worst,
             and loss_worst where the task has no accuracy
-        topology: the graph and its weights
-        models: the agents' final models, [n, P] per part, on the CPU
+        graph: the graph and its weights; None where the run was loaded (see `topology`)
+        models: the agents' final models, [n, P] per part, on the CPU; none where the run was loaded
         trace: the whole trace, where it was kept
         tuning: how the learning rate was found, where it was tuned
         epoch: gradients of all agents together that make one pass over the training data; None: not known
@@ -159,8 +160,8 @@ class RunValues:
     staleness: Staleness
     digest: str
     wall_s: float
-    topology: Topology = field(repr=False)
-    models: Parts = field(repr=False)
+    graph: Topology | None = field(default=None, repr=False)
+    models: Parts = field(default=(), repr=False)
     trace: Trace | None = field(default=None, repr=False)
     tuning: Tuning | None = None
     error: str | None = None
@@ -181,6 +182,21 @@ class RunValues:
         stopped = self.settings.get("stop_at") == "target" and self.time_to_target is not None
         return self.curve.time[-1] if stopped else None
 
+    @cached_property
+    def topology(self) -> Topology:
+        """The graph and its weights: of a loaded run built anew, by its name. SettingError if it has none."""
+        if self.graph is not None:
+            return self.graph
+        if not self.has_topology:
+            name = self.settings["topology"]
+            raise SettingError(f"The graph {name} was an object of its author's, and is in no file.")
+        return build(self.settings["topology"], self.settings["agents"], self.seed)
+
+    @property
+    def has_topology(self) -> bool:
+        """Whether `topology` is known: a graph that was an object does not outlive its process."""
+        return self.graph is not None or f"the graph {self.settings['topology']}" not in self.settings["own"]
+
     def record(self) -> dict[str, Any]:
         """The run as JSON-ready values; what is not finite becomes null.
 
@@ -196,30 +212,29 @@ class RunValues:
         return record
 
 
-# Settings in which the runs of one comparison may differ; of the straggler see `_differences`.
-MAY_DIFFER = (
-    "algorithm",
-    "lr",
-    "seed",
-    "own",
-    "code",
-    "executor",
-    "data",
-    "straggler",
-    "metrics",
-    "per_agent",
-)
+class Group(NamedTuple):
+    """What runs have in common of which a median may be taken: all but the seed.
+
+    Attributes:
+        world: the settings that differ within the comparison, (name, value) each, in their order
+    """
+
+    algorithm: str
+    lr: float
+    world: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class ComparisonValues:
-    """Several runs of the same experiment: algorithms, seeds, learning rates.
+    """Several runs: of one experiment, or of several that differ by settings (case, topology, agents ...).
+
+    Runs are grouped by algorithm, learning rate and every setting that differs: no median mixes worlds.
 
     Attributes:
         interrupted: some runs of the plan were not made
         planned: then, how many runs of each algorithm there were to be, as far as that is known
 
-    Raises SettingError if they differ by anything else, or one is there twice: a median would mix them.
+    Raises SettingError if a run is there twice, or if graphs differ that have one name: objects of Python's.
     """
 
     runs: Sequence[RunValues]
@@ -227,53 +242,69 @@ class ComparisonValues:
     planned: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if found := _differences(self.runs):
-            raise SettingError(
-                f"Runs of different worlds are no comparison; {'; '.join(found)}. Expected runs that differ "
-                "by algorithm, lr and seed: make one for each world, or a table of all with a sweep."
-            )
-        for (name, lr, seed), count in Counter((r.algorithm, r.lr, r.seed) for r in self.runs).items():
-            if count > 1:
-                run = f"run of {name} with lr {lr:g} and seed {seed}"
-                raise SettingError(f"The {run} is there twice; expected once.")
+        there = set[tuple[Group, int]]()
+        for run, world in zip(self.runs, self._worlds, strict=True):
+            key = Group(run.algorithm, run.lr, world), run.seed
+            if key in there:
+                which = f"run of {run.algorithm} with lr {run.lr:g} and seed {run.seed}"
+                raise SettingError(f"The {which} is there twice; expected once.")
+            there.add(key)
 
-    def groups(self) -> dict[tuple[str, float], list[RunValues]]:
-        """The runs by (algorithm, lr): what differs only by its seed is together."""
-        groups: dict[tuple[str, float], list[RunValues]] = {}
-        for run in self.runs:
-            groups.setdefault((run.algorithm, run.lr), []).append(run)
+    @cached_property
+    def _worlds(self) -> list[tuple[tuple[str, Any], ...]]:
+        """Of each run the settings that differ within this comparison, (name, value)."""
+        return worlds_of(self.runs)
+
+    @property
+    def differing(self) -> dict[str, list[Any]]:
+        """The settings that differ, but for algorithm, lr and seed, each with its values."""
+        found: dict[str, list[Any]] = {}
+        for name, value in dict.fromkeys(pair for world in self._worlds for pair in world):
+            found.setdefault(name, []).append(value)
+        return found
+
+    def groups(self) -> dict[Group, list[RunValues]]:
+        """The runs by what differs: what differs only by its seed is together."""
+        groups: dict[Group, list[RunValues]] = {}
+        for run, world in zip(self.runs, self._worlds, strict=True):
+            groups.setdefault(Group(run.algorithm, run.lr, world), []).append(run)
         return groups
 
-    def label(self, key: tuple[str, float]) -> str:
-        """A group's name in tables and figures; with its learning rate where an algorithm has several."""
-        algorithm, lr = key
-        rates = [rate for name, rate in self.groups() if name == algorithm]
-        if len(rates) == 1:
-            return algorithm
-        alike = len({f"{rate:g}" for rate in rates}) < len(rates)
-        return f"{algorithm} lr={lr!r}" if alike else f"{algorithm} lr={lr:g}"
+    def split(self, by: str | None = None) -> dict[Any, Self]:
+        """A comparison for each value of a setting that differs; None: for each world.
+
+        Raises SettingError unless the runs differ by that setting.
+        """
+        differing = self.differing
+        if by is not None and by not in differing:
+            known = ", ".join(differing) or "none but algorithm, lr and seed"
+            raise SettingError(f"The runs do not differ by '{by}'; those that do: {known}.")
+        parts: dict[Any, list[RunValues]] = {}
+        for run, world in zip(self.runs, self._worlds, strict=True):
+            parts.setdefault(world if by is None else dict(world)[by], []).append(run)
+        return {value: replace(self, runs=runs) for value, runs in parts.items()}
+
+    def label(self, group: Group, lr: bool = True, world: bool = True) -> str:
+        """A group's name in tables and figures: with its `lr` where an algorithm has several in that world,
+        and with what tells its `world` from the others.
+        """
+        name, rate = group.algorithm, f"{group.lr:g}"
+        rates = [each.lr for each in self.groups() if (each.algorithm, each.world) == (name, group.world)]
+        if len({f"{one:g}" for one in rates}) < len(rates):
+            rate = repr(group.lr)
+        named = [f"{name} lr={rate}" if lr and len(rates) > 1 else name]
+        return ", ".join(named + [f"{each}={value_text(value)}" for each, value in group.world if world])
 
     def record(self) -> dict[str, Any]:
         stopped = {"interrupted": True, "planned": dict(self.planned)} if self.interrupted else {}
         return {"offbeat": VERSION, **stopped, "runs": [run.record() for run in self.runs]}
 
 
-def _differences(runs: Sequence[RunValues]) -> list[str]:
-    """How runs differ though they must not; a random graph, and its centre, are others with every seed."""
-    names = dict.fromkeys(name for run in runs for name in run.settings if name not in MAY_DIFFER)
-    values = {name: list(dict.fromkeys(str(run.settings.get(name)) for run in runs)) for name in names}
-    if found := [f"{name}: {' and '.join(all_)}" for name, all_ in values.items() if len(all_) > 1]:
-        return found
-    versions = {(file, code) for run in runs for file, code in (run.settings.get("code") or {}).items()}
-    if len(versions) > len(files := {file for file, _ in versions}):
-        return [f"versions of {' and '.join(sorted(files))}"]
-    graphs = [run.topology.w.indices.tobytes() + run.topology.w.data.tobytes() for run in runs]
-    if len({*zip(graphs, (run.seed for run in runs), strict=True)}) > len({run.seed for run in runs}):
-        return ["the graphs differ though the seed is the same"]
-    slow = [tuple(stragglers(run.settings)) for run in runs]
-    if len({*zip(graphs, slow, strict=True)}) > len({*graphs}):
-        return [f"straggler: {' and '.join(','.join(map(str, each)) for each in dict.fromkeys(slow))}"]
-    return []
+def value_text(value: object) -> str:
+    """A setting's value in a label or a column."""
+    if isinstance(value, tuple | list):
+        return " and ".join(map(str, value)) or "none"
+    return "none" if value is None else as_word(value)
 
 
 def stragglers(settings: Mapping[str, Any]) -> list[int]:

@@ -43,6 +43,7 @@ COLUMNS = {
 the training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null.
 """
 
+RUN = ".run"  # how the name of a row's file ends
 ROW_GROUP = 256  # rows that are in memory at once when the file is written
 
 
@@ -160,20 +161,25 @@ class Store:
                         self.folder.rmdir()
 
     def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.run"
+        return self.folder / f"{key}{RUN}"
 
     def _body(self, key: str) -> bytes | None:
         try:
-            head, _, body = content(self._path(key)).partition(b"\n")
+            return intact(content(self._path(key)), key)
         except (OSError, ValueError):
             return None
-        body = body.removesuffix(b"\n")
-        return body if head == _sum(key, body) else None
 
     def _full(self, error: OSError) -> DiskError:
         why = f"Cannot write {error.filename or self.folder}: {error.strerror or error}."
         kept = f"The runs that are finished are in {self.folder}"
         return DiskError(f"{why} {kept}; give the same command again to go on.")
+
+
+def intact(written: bytes, key: str) -> bytes | None:
+    """The row as JSON in what was written under this key; None where it is damaged."""
+    head, _, body = written.partition(b"\n")
+    body = body.removesuffix(b"\n")
+    return body if head == _sum(key, body) else None
 
 
 def _sum(key: str, body: bytes) -> bytes:

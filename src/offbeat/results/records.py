@@ -1,0 +1,125 @@
+"""From what was written of a run back to a `Run`: the inverse of `RunValues.record`, for older files too.
+
+A loaded run has no models and no trace. What is not finite was written as null, and is nan; of a tuned
+learning rate's trials the smallest, median and largest value are known.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from offbeat.core.errors import SettingError
+from offbeat.core.settings import Settings
+from offbeat.engines.trace import Staleness
+from offbeat.results.run import Run
+from offbeat.results.values import Curve, Tried, Tuning
+
+FINAL = ("loss", "accuracy", "consensus", "accuracy_mean", "accuracy_worst", "loss_worst")
+ALWAYS = ("agents", "until")  # settings that every run has, though nobody needs to say them
+OWN = {f.name for f in fields(Curve)} - {"more"}
+
+
+def run_from(record: Mapping[str, Any], settings: Settings) -> Run:
+    """The run of this record; `settings`: those that a run has where the record does not say.
+
+    Raises KeyError, TypeError or ValueError where it is not the record of a run.
+    """
+    said, known = _settings(_mapping(record["settings"]), settings), {**record}
+    curve, lr = _curve(_mapping(known["curve"])), _number(known["lr"])
+    if not 0 < lr < math.inf or _count(said["agents"]) < 1:
+        raise ValueError(f"a run of {said['agents']} agents with a learning rate of {lr}")
+    stale, final = _mapping(known["staleness"]), _mapping(known["final"])
+    return Run(
+        algorithm=_text(known["algorithm"]), lr=lr, seed=_count(known["seed"]), settings=said,
+        measure=_text(known.get("measure") or ("accuracy" if curve.accuracy else "loss")), curve=curve,
+        time_to_target=_maybe(known["time_to_target"]), diverged_at=_maybe(known["diverged_at"]),
+        final=dict.fromkeys(FINAL) | {name: _maybe(value) for name, value in final.items()},
+        updates=_count(known["updates"]), messages=_count(known["messages"]),
+        megabytes=_number(known["megabytes"]),
+        staleness=Staleness(_count(stale["B"]), None if stale["D"] is None else _count(stale["D"])),
+        digest=_text(known["digest"]), wall_s=math.nan, tuning=_tuning(known.get("tuning"), lr),
+        error=None if known["error"] is None else _text(known["error"]), epoch=_maybe(known.get("epoch")),
+    )  # fmt: skip
+
+
+def _settings(said: Mapping[str, Any], default: Settings) -> Settings:
+    """All settings of a run, each of its type; what an older file lacks is as nobody said it then."""
+    found = Settings({**default, **said}, default.of)
+    found.setdefault("own", []), found.setdefault("rule", "SGD")
+    for each in default.declared():
+        value = found[each.name] if found[each.name] is not None else default[each.name]
+        if value is None and each.name in ALWAYS:
+            raise TypeError(f"the setting '{each.name}' is null")
+        try:
+            found[each.name] = None if value is None else each.kind.record(each.checked(value))
+        except SettingError as error:
+            raise ValueError(f"{error}".rstrip(".")) from None
+    _list(found["own"]), _list(found.get("faults", [])), _number(found.get("unit", 1.0))
+    return found
+
+
+def _curve(columns: Mapping[str, Any]) -> Curve:
+    found = {name: [_value(value) for value in _list(values)] for name, values in columns.items()}
+    lengths = {len(values) for values in found.values() if values}
+    if len(lengths) != 1 or not found["time"] or not found["loss"]:
+        raise ValueError(f"its curve's columns have {sorted(lengths)} values")
+    own = {name: values for name, values in found.items() if name in OWN}
+    more = {name: values for name, values in found.items() if name not in OWN}
+    return Curve(**own, more=more)
+
+
+def _tuning(record: Any, lr: float) -> Tuning | None:
+    """How the learning rate was found; in its record the rates that were tried have six digits."""
+    if record is None:
+        return None
+    steps = {}
+    for name, tried in _mapping(record["steps"]).items():
+        values = tuple(_maybe(tried[which]) for which in ("smallest", "median", "largest"))
+        found = Tried(values, _maybe(tried["final_loss"]), tried["why_not"] or "")
+        steps[lr if name == f"{lr:g}" else float(name)] = found
+    if lr not in steps:
+        raise ValueError(f"its learning rate, {lr:g}, is none of those that were tried")
+    return Tuning(
+        _text(record["by"]), _maybe(record["level"]), tuple(map(_number, _list(record["grid"]))),
+        tuple(map(_count, _list(record["seeds"]))), steps,
+    )  # fmt: skip
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r:.60} where names and values were expected")
+    return value
+
+
+def _list(value: Any) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.60} where a list was expected")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.60} where text was expected")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r:.60} where a whole number was expected")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"{value!r:.60} where a number was expected")
+    return float(value)
+
+
+def _maybe(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _value(value: Any) -> Any:
+    """Of a curve, as it is, whole numbers too."""
+    return math.nan if value is None else value if type(value) is int else _number(value)
