@@ -13,7 +13,7 @@ from offbeat.core.errors import SettingError
 from offbeat.core.settings import Settings
 from offbeat.engines.trace import Staleness
 from offbeat.results.run import Run
-from offbeat.results.values import Curve, Tried, Tuning
+from offbeat.results.values import Curve, Details, Tried, Tuning
 
 FINAL = ("loss", "accuracy", "consensus", "accuracy_mean", "accuracy_worst", "loss_worst")
 ALWAYS = ("agents", "until")  # settings that every run has, though nobody needs to say them
@@ -40,6 +40,7 @@ def run_from(record: Mapping[str, Any], settings: Settings) -> Run:
         staleness=Staleness(_count(stale["B"]), None if stale["D"] is None else _count(stale["D"])),
         digest=_text(known["digest"]), wall_s=math.nan, tuning=_tuning(known.get("tuning"), lr),
         error=None if known["error"] is None else _text(known["error"]), epoch=_maybe(known.get("epoch")),
+        details=_details(known.get("details", {})),
     )  # fmt: skip
 
 
@@ -67,6 +68,14 @@ def _curve(columns: Mapping[str, Any]) -> Curve:
     own = {name: values for name, values in found.items() if name in OWN}
     more = {name: values for name, values in found.items() if name not in OWN}
     return Curve(**own, more=more)
+
+
+def _details(groups: Any) -> Details:
+    """What was measured beside the curve: group -> name -> values."""
+    return {
+        group: {name: [*_list(values)] for name, values in _mapping(of).items()}
+        for group, of in _mapping(groups).items()
+    }
 
 
 def _tuning(record: Any, lr: float) -> Tuning | None:
