@@ -12,6 +12,7 @@ from typing import Any
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import Settings
 from offbeat.engines.trace import Staleness
+from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
 from offbeat.results.values import Curve, Details, Tried, Tuning
 
@@ -41,6 +42,7 @@ def run_from(record: Mapping[str, Any], settings: Settings) -> Run:
         digest=_text(known["digest"]), wall_s=math.nan, tuning=_tuning(known.get("tuning"), lr),
         error=None if known["error"] is None else _text(known["error"]), epoch=_maybe(known.get("epoch")),
         details=_details(known.get("details", {})),
+        holdings=None if known.get("holdings") is None else Holdings.of(_mapping(known["holdings"])),
     )  # fmt: skip
 
 
