@@ -25,6 +25,8 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_many, run_one
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
+from offbeat.world.changes import Byzantine, Change, Cut, Slowdown
+from offbeat.world.per_link import PerLink
 
 ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait",
               "rfast", "dsgd", "dsgd:after", "allreduce")  # fmt: skip
@@ -54,6 +56,9 @@ def world(number: int) -> World:
         momentum, seed = rng.random() < 0.1, rng.choice((0, 1, 2**40, rng.randrange(10**6)))
         try:
             p, row = prepare(Experiment(**settings), seed), find(name)
+            more = links_drawn(random.Random(f"links {number}"), p.topology.n, p.until)
+            p = replace(p, world=replace(p.world, **more))
+            p.world.check(p.topology.n)
             Job(p, row, lr)
             agent = row.new()
             agent.n, agent.view = p.topology.n, p.topology.view(0, frozenset(range(p.topology.n)))
@@ -61,7 +66,11 @@ def world(number: int) -> World:
         except SettingError:  # not bipartite, say, or a step beyond float32
             continue
         return World(
-            settings | {"algorithm": name, "lr": lr, "seed": seed, "momentum": momentum}, p, row, lr, momentum
+            settings | more | {"algorithm": name, "lr": lr, "seed": seed, "momentum": momentum},
+            p,
+            row,
+            lr,
+            momentum,
         )
 
 
@@ -92,6 +101,45 @@ def drawn(rng: random.Random) -> dict[str, Any]:
             + (f" until {at + rng.uniform(0.1, until)!r}" if rng.random() < 0.7 else "")
         )
     return settings | {"crash": tuple(crashes)}
+
+
+def links_drawn(rng: random.Random, n: int, until: float) -> dict[str, Any]:
+    """What else the world has; nothing in every second one."""
+    more: dict[str, Any] = {}
+    if rng.random() < 0.5:
+        return more
+
+    def by_link(values: tuple[float, ...]) -> float | PerLink:
+        usual = rng.choice(values)
+        own = {
+            (i, j): rng.choice(values) for i in range(n) for j in range(n) if i != j and rng.random() < 0.3
+        }
+        return rng.choice((usual, PerLink(usual, own)))
+
+    if rng.random() < 0.4:
+        more["latency"] = by_link((0.0, 0.01, 0.5, 3.0))
+    if rng.random() < 0.4:
+        more["bandwidth"] = by_link((1.0, 0.3, 2.5, 1.0))
+    if rng.random() < 0.3:
+        more["loss"] = by_link((0.0, 0.1, 0.7))
+    if rng.random() < 0.25:
+        more["sending"] = "unicast"
+    if rng.random() < 0.2:
+        more["network"] = "fair"
+    changes: list[Change] = []
+    for _ in range(rng.choice((0, 0, 1, 2, 3))):
+        at, long = rng.uniform(0, until) * rng.choice((0, 1, 1)), rng.choice((None, rng.uniform(0.1, until)))
+        end = None if long is None else at + long
+        if rng.random() < 0.4 and n > 1:
+            changes.append(Cut(frozenset(rng.sample(range(n), rng.randrange(1, n))), at, end))
+        else:
+            computes, sends = rng.choice(((True, True), (True, False), (False, True)))
+            changes.append(Slowdown(rng.randrange(n), rng.choice((0.1, 2.0, 30.0)), at, end, computes, sends))
+    more["changes"] = tuple(changes)
+    if rng.random() < 0.15:
+        who, size = rng.randrange(n), rng.choice((0.1, 1.0))
+        more["byzantine"] = (rng.choice((Byzantine(who, scale=size), Byzantine(who, noise=size))),)
+    return more
 
 
 def outcome(run: Run) -> dict[str, Any]:
