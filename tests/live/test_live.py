@@ -43,10 +43,11 @@ from offbeat.engines.events import (
 )
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.node.link import Link
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.snapshots import ModelSnapshots
-from offbeat.engines.live.node.transport import Link, Transport
+from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.wire import Tag

@@ -19,6 +19,8 @@ from offbeat.engines.live.settings import ExperimentProgram
 from offbeat.engines.sim.executors import evaluate
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import Setup, prepare
+from offbeat.world.changes import finish
+from offbeat.world.sending import slowdowns
 
 
 def agent_program() -> None:
@@ -54,6 +56,7 @@ def _train(
     asked = context.asked() if state is None else state["asked"] - 1
     minibatch = BufferedStream(partial(task.draw, me), setup.seed, Purpose.DATA, me)
     compute_time = BufferedStream(setup.world.compute_delay(me).draw, setup.seed, Purpose.COMPUTE, me)
+    slower = slowdowns(setup.world, me, sends=False)
     for _ in range(asked):
         minibatch(), compute_time()
     faults = context.faults()
@@ -65,7 +68,7 @@ def _train(
         driver.attend()
         while True:
             asked += 1
-            done = driver.clock.now() + compute_time()
+            done = finish(driver.clock.now(), compute_time(), slower)
             g = evaluate(task, me, x, minibatch())
             time.sleep(max(0.0, min(done, setup.until) - driver.clock.now()) * driver.clock.unit)
             faults.before_step(driver.actor.steps)

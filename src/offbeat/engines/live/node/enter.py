@@ -18,9 +18,10 @@ from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.faults import Faults
+from offbeat.engines.live.node.link import Link
 from offbeat.engines.live.node.performer import Clock, Performer, Snapshot
 from offbeat.engines.live.node.saving import refuse_other
-from offbeat.engines.live.node.transport import Link, Transport, model_of
+from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register

@@ -139,9 +139,10 @@ class Performer:
         now = self.clock.now()
         if self.link is not None:
             with Scope():  # accumulated messages may be added up
-                self.link.outbox.put(item)
+                self.link.put(item)
         else:
             item.start = item.end = now
+            self._log_sent(now, now, message)
             self._arrive(item, to)
         self.advance(now)
 
@@ -185,22 +186,23 @@ class Performer:
         """When there will be something to send or an alarm; infinity if never."""
         if any(box.queue for box in self.backlog.values()):
             return -math.inf
-        sent = math.inf if self.link is None or self.link.current is None else self.link.current.end
+        sent = math.inf if self.link is None else self.link.due
         return min(sent, self.alarms[0][0] if self.alarms else math.inf)
 
     def advance(self, now: float) -> None:
         """Everything that can become visible by now does."""
-        for item, to in [] if self.link is None else self.link.advance(now):
+        for item, to, ended in [] if self.link is None else self.link.advance(now):
+            if ended:
+                self._log_sent(item.start, item.end, item.message)
             self._arrive(item, to)
         for j, box in self.backlog.items():
             while box.queue and self._mail(box.queue[0], j):
                 box.take()
 
     def _arrive(self, item: Transmission, to: Sequence[int]) -> None:
-        self._log_sent(item.start, item.end, item.message)
         if item.medium is Publish:
             assert self.transport is not None and self.link is not None
-            for receivers in [(j,) for j in to] if self.link.world.lossy else [item.to]:  # each its own
+            for receivers in [(j,) for j in to] if self.link.apart else [item.to]:  # each its own
                 with Scope(self.scope.linear):
                     register = self.transport.register(item.message, receivers)
                     placed = Placed.of(register, item.message, receivers)

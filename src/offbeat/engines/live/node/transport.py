@@ -13,16 +13,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from offbeat.core.agent import Message, Publish
+from offbeat.core.agent import Message
 from offbeat.core.system.signals import readable
-from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Parts, Vector
+from offbeat.engines.live.node.link import Link
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
-from offbeat.engines.outbox import Outbox, Transmission, vectors
-from offbeat.world.world import World
+from offbeat.engines.outbox import vectors
 
 SLACK = 1 << 16  # bytes of a mailbox beside room for two messages
 
@@ -89,39 +88,6 @@ class Reader:
 
     def torn(self) -> bool:
         return not self.register.layout.numbers and not self.register.whole(self.bound)
-
-
-@dataclass
-class Link:
-    """One agent's emulated server, as in the simulator: one transmission at a time, of the drawn length."""
-
-    world: World
-    me: int
-    model_bytes: int
-    incarnation: int = 1
-    outbox: Outbox = field(default_factory=Outbox)
-    current: Transmission | None = None
-
-    def __post_init__(self) -> None:
-        seed, me, life = self.world.seed, self.me, self.incarnation - 1
-        delay = self.world.communication_delay(me)
-        self.send_time = BufferedStream(delay.draw, seed, Purpose.COMMUNICATION, me, life)
-        self.lost = BufferedStream(uniform, seed, Purpose.LOSS, me, life)
-
-    def advance(self, now: float) -> list[tuple[Transmission, list[int]]]:
-        """What has arrived by now, and at whom; whatever waits next is on its way then."""
-        arrived: list[tuple[Transmission, list[int]]] = []
-        while True:
-            if self.current is None and (item := self.outbox.take()) is not None:
-                size = sum(v.nbytes for v in vectors(item.message).values())
-                item.start = now
-                item.end = now + (self.send_time() * size / self.model_bytes if size else 0.0)
-                self.current = item
-            if self.current is None or self.current.end > now:
-                return arrived
-            item, self.current = self.current, None
-            loss = self.world.loss if item.medium is Publish else 0.0
-            arrived.append((item, [j for j in item.to if not (loss and self.lost() < loss)]))
 
 
 class Transport:

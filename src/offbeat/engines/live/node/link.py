@@ -1,0 +1,92 @@
+"""The emulated links from one agent: what it sends is there when it would be in the simulator."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
+
+from offbeat.core.agent import Publish
+from offbeat.core.system.streams import BufferedStream, Purpose, uniform
+from offbeat.engines.outbox import Outbox, Transmission, vectors
+from offbeat.world.sending import Sender
+from offbeat.world.world import World
+
+Arrival = tuple[float, int, Transmission, tuple[int, ...], bool]
+"""When, a number, what, with whom, and whether the server is free then."""
+
+
+@dataclass
+class Link:
+    """One agent's emulated server: one transmission at a time, of the drawn length, or of one for each link.
+
+    A fair network is not emulated, and nobody lies.
+    """
+
+    world: World
+    me: int
+    model_bytes: int
+    incarnation: int = 1
+    outbox: Outbox = field(default_factory=Outbox)
+    coming: list[Arrival] = field(default_factory=list)  # a heap
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        seed, me, life = self.world.seed, self.me, self.incarnation - 1
+        delay = self.world.communication_delay(me)
+        self.sender = Sender.of(self.world, me)
+        self.send_time = BufferedStream(delay.draw, seed, Purpose.COMMUNICATION, me, life)
+        self.lost = BufferedStream(uniform, seed, Purpose.LOSS, me, life)
+
+    @property
+    def apart(self) -> bool:
+        """Whether one receiver may get a version of a register that another does not, or gets later."""
+        return self.world.lossy or not self.sender.uniform
+
+    @property
+    def due(self) -> float:
+        """When something is there, or the server free; infinity if never."""
+        return self.coming[0][0] if self.coming else math.inf
+
+    def put(self, item: Transmission) -> None:
+        """Have it wait for the server: as one, or for each receiver by itself."""
+        if self.world.sending != "unicast":
+            self.outbox.put(item)
+            return
+        for j, incarnation in zip(item.to, item.incarnations, strict=True):
+            self.outbox.put(replace(item, to=(j,), incarnations=(incarnation,), given_to=item.to))
+
+    def advance(self, now: float) -> list[tuple[Transmission, list[int], bool]]:
+        """What has arrived by now, at whom, and whether its transmission has ended with that; whatever waits
+        next is on its way then.
+        """
+        arrived: list[tuple[Transmission, list[int], bool]] = []
+        while True:
+            if not any(free for *_, free in self.coming) and (item := self.outbox.take()) is not None:
+                self._start(item, now)
+            if self.due > now:
+                return arrived
+            instant, _, item, to, free = heappop(self.coming)
+            arrived.append((replace(item, end=instant), self._reached(item, to, instant), free))
+
+    def _start(self, item: Transmission, now: float) -> None:
+        size, waits = sum(v.nbytes for v in vectors(item.message).values()), item.medium is not Publish
+        work = self.send_time() * size / self.model_bytes if size else 0.0
+        item.start = item.end = now
+        instants = defaultdict[float, list[int]](list)
+        for j in item.to:
+            sent = self.sender.sent(now, work, j)
+            item.end = max(item.end, sent)
+            instants[self.sender.arrives(sent, j, waits=waits)].append(j)
+        instants[item.end] += []
+        for instant in sorted(instants):
+            self.number += 1
+            heappush(self.coming, (instant, self.number, item, tuple(instants[instant]), instant == item.end))
+
+    def _reached(self, item: Transmission, to: Sequence[int], instant: float) -> list[int]:
+        """Those of the receivers that do not lose it."""
+        if item.medium is not Publish:
+            return [*to]
+        if self.world.lossy and item.missed is None:
+            item.missed = frozenset([j for j in item.to if self.lost() < self.sender.loss(self.me, j)])
+        return [j for j in to if j not in (item.missed or ()) and not self.sender.parted(j, instant)]
