@@ -25,6 +25,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/design.md",
+    "docs/figures.md",
     "docs/live.md",
     "docs/performance.md",
     "docs/world.md",
@@ -50,6 +51,7 @@ ELSEWHERE = {
     "python train.py": "the reader's own script: test_python_blocks_run runs it",
     "python -m offbeat": "another way to say offbeat",
     "pip install offbeat[ray]": "needs a network",
+    "pip install offbeat[figures]": "needs a network",
 }
 """How commands begin that are not run here, and why; targets and files are looked for all the same."""
 
@@ -170,7 +172,7 @@ def test_python_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(offbeat.training.member, "_joined", [])
+    monkeypatch.setattr("offbeat.training.member._joined", [])
     alone, compare, own, module = blocks("README.md", "python")
     with one_thread():
         exec(PRELUDE + alone, {})
@@ -186,13 +188,22 @@ def test_python_blocks_run(
 
 def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(offbeat.training.member, "_joined", [])
+    monkeypatch.setattr("offbeat.training.member._joined", [])
     whole, loops = blocks("docs/live.md", "python")
     with one_thread():
         exec(PRELUDE + whole, {})
-    monkeypatch.setattr(offbeat.training.member, "_joined", [])
+    monkeypatch.setattr("offbeat.training.member._joined", [])
     step = "optimizer.zero_grad(); loss(model(x), y).backward(); optimizer.step()"
     names: dict[str, Any] = {}
     with one_thread():
         exec(PRELUDE + whole.split("for ")[0] + loops.replace("...", step), names)
     assert names["agent"].steps == 2000
+
+
+def test_python_blocks_about_figures_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    with one_thread():
+        for block in blocks("docs/figures.md", "python"):
+            exec(block.replace("until=800", "until=40"), names)
+    assert len([*tmp_path.glob("*.pdf")]) == 6 and (tmp_path / "accuracy.svg").exists()

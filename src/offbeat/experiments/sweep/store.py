@@ -26,7 +26,7 @@ FLOATS, TABLE = "list float64", "list list float64"
 RESULTS = {
     "digest": "string", "measure": "string",
     "updates": "int64", "messages": "int64", "megabytes": "float64",
-    "time_to_target": "float64", "diverged_at": "float64", "error": "string",
+    "time_to_target": "float64", "diverged_at": "float64", "error": "string", "epoch": "float64",
     "staleness_B": "int64", "staleness_D": "int64",
     "final_loss": "float64", "final_accuracy": "float64", "final_consensus": "float64",
     "final_accuracy_mean": "float64", "final_accuracy_worst": "float64",
