@@ -10,6 +10,7 @@ import typer
 
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING, SCOPES, Setting, declared
+from offbeat.results.rates import Rate
 
 Number = TypeVar("Number", int, float)
 
@@ -99,6 +100,14 @@ def numbers(kind: type[Number], text: str, what: str, expected: str) -> list[Num
         raise SettingError(f"Cannot read {what}; expected {expected}.") from None
 
 
+def _rates(text: str, values: str) -> list[float | str]:
+    try:
+        return [Rate.of(value).said for value in values.split(",")]
+    except SettingError:
+        expected = "0.01, or 0.01,0.03, or 0.01n, or tuned, or rfast=0.05"
+        raise SettingError(f"Cannot read --lr {text}; expected {expected}.") from None
+
+
 def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
     """--lr: 'x', 'x,y', 'tuned' for all; 'name=x' for one. Raises SettingError for anything else."""
     lrs: dict[str, Any] = {}
@@ -111,7 +120,7 @@ def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:
         if value == "tuned" and not separator:
             lrs[name] = value
             continue
-        rates = numbers(float, value, f"--lr {text}", "0.01, or 0.01,0.03, or tuned, or rfast=0.05")
+        rates = _rates(text, value)
         if separator and len(rates) != 1:
             raise SettingError(f"--lr {text} gives one algorithm several rates; expected rfast=0.05.")
         lrs[name] = rates[0] if separator else rates

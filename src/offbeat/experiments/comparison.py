@@ -28,7 +28,7 @@ from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare
 from offbeat.experiments.tuning import AWAY, LearningRates, Search, TuneSettings, rates_of, tune_settings
 from offbeat.experiments.workers import wanted
 from offbeat.results.run import Comparison, Run
-from offbeat.results.values import Progress
+from offbeat.results.values import Progress, Tuning
 
 TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
 
@@ -44,6 +44,7 @@ class Plan:
 
     Attributes:
         lrs: the learning rates of each algorithm; None: to be tuned
+        said: (algorithm, learning rate) -> how it was said, where that depends on the number of agents
         traced: for each algorithm whether the traces of the first seed are held
         code: file -> version of the user's own code, named by its file: all runs are of one version
     """
@@ -57,6 +58,7 @@ class Plan:
     traced: Sequence[bool] = ()
     tune: TuneSettings = field(default_factory=TuneSettings)
     code: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[tuple[str, float], str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -137,7 +139,7 @@ class Plan:
             run = made if isinstance(made, Run) else maker.received(batch, made)
             place, search = planned.key[0], searches[planned.key[0]]
             if not planned.tuning:
-                run = replace(run, tuning=search.found if self.lrs[place] is None else None)
+                run = self._told(run, search.found if self.lrs[place] is None else None)
                 done[planned.key] = run  # before anything can be interrupted
                 done[planned.key] = on_run(run)
             elif (more := search.add(run)) is not None:
@@ -166,6 +168,11 @@ class Plan:
                     scheduler.look()
                 yield from (done[key] for key in sorted(done))
                 raise
+
+    def _told(self, run: Run, tuning: Tuning | None) -> Run:
+        """The run, with how its learning rate came about."""
+        said = self.said.get((run.algorithm, run.lr))
+        return replace(run, tuning=tuning, settings=run.settings | ({"lr_said": said} if said else {}))
 
     def _batches(self, processes: int, keep_traces: bool) -> list[Batch[PlannedRun]]:
         """What so many processes can begin with: all runs, or those that find a learning rate to be tuned."""
@@ -247,12 +254,15 @@ def plan(
     if not isinstance(e.task, str):
         e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
     setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
-    lrs = rates_of(lr, specs, setups[0].topology.n)
+    rates = rates_of(lr, specs, setups[0].topology.n)
+    lrs = [[rate.lr for rate in several] if several else None for several in rates]
+    taken = [(spec.name, rate) for spec, several in zip(specs, rates, strict=True) for rate in several or []]
+    said = {(name, rate.lr): rate.said for name, rate in taken if rate.said}
     tune = tune_settings(
         lrs, setups[0].target, e.stop_at, tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds
     )
     code = together(*(spec.code for spec in specs), *(setup.settings["code"] for setup in setups))
-    made = Plan(e, setups, specs, lrs, rule, check, tune=tune, code=code)
+    made = Plan(e, setups, specs, lrs, rule, check, tune=tune, said=said, code=code)
     for spec, several in zip(specs, lrs, strict=True):
         for each in several or [1.0]:
             check_run(made._job(spec, each, keep_trace=False))

@@ -163,7 +163,8 @@ class Experiment:
 
 
 LRS = (
-    "The learning rate: 0.01 (default); several: 0.01,0.03; tuned; 'rfast=0.05' for one of them (repeatable)."
+    "The learning rate: 0.01 (default); several: 0.01,0.03; coupled to the number of agents n: 0.01n, "
+    "'0.01sqrt(n)'; tuned; 'rfast=0.05' for one of them (repeatable)."
 )
 TUNE_BY = (
     "What --lr tuned goes by, as median over seeds that are not compared: loss (default; time until most of "

@@ -10,6 +10,7 @@ from typing import Any
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import Kind, finite, text, whole
 from offbeat.results import targets
+from offbeat.results.rates import Rate
 from offbeat.tasks.partition import spelt
 from offbeat.world.changes import Byzantine, Change, parse_byzantine, parse_change
 from offbeat.world.delays import Delay, parse
@@ -75,6 +76,11 @@ def _partition(name: str, value: Any) -> str:
     return spelt(text(name, value))
 
 
+def _spelt_rate(name: str, value: Any) -> float | str:
+    rate = Rate.of(value) if isinstance(value, str) else Rate(finite(name, value))
+    return rate.said if rate.coupled or not isinstance(value, str) else finite(name, value)
+
+
 NAMED_TASK = Kind(str, "string", _task, text)
 GRAPH = Kind(str, "string", as_is, text)
 DELAY = Kind(str, "string", _delay, _spelt_delay, str)
@@ -89,4 +95,4 @@ PARTITION = Kind(str, "string", _partition, _partition)
 SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)
 NUMBERS = Kind(str, "list float64", as_is, as_is)
-LR = Kind(list[str], "float64", as_is, finite)  # kinds of what `comparison.plan` checks
+LR = Kind(list[str], "float64", as_is, _spelt_rate)  # kinds of what `comparison.plan` checks

@@ -13,15 +13,24 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from numbers import Real
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
+from offbeat.results.rates import EXPECTED, Rate
 from offbeat.results.run import Run
 from offbeat.results.targets import Target
 from offbeat.results.values import Tried, Tuning, spread
 
-LearningRates = float | str | Sequence[float] | Mapping[str, Any]
+
+class TakenRate(NamedTuple):
+    """What a learning rate comes to, and how it was said if that depends on the number of agents."""
+
+    lr: float
+    said: str | None
+
+
+LearningRates = float | str | Sequence[float | str] | Mapping[str, Any]
 
 CRITERIA = {
     "loss": "when the average model's loss has made nine tenths of the way down, from its first value to the "
@@ -67,7 +76,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list[float] | None]:
+def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list[TakenRate] | None]:
     """The learning rates of each algorithm; None where they are to be tuned. A mapping gives them by
     algorithm, and by "" for all that it does not name. n: how many agents.
     """
@@ -82,14 +91,24 @@ def rates_of(lr: LearningRates, specs: Sequence[Algorithm], n: int) -> list[list
         raise SettingError(f"A learning rate was given for '{others[0]}', {compared}.")
     tuned = isinstance(base, str) and base == "tuned"
     several = [base] if not isinstance(base, Sequence) or isinstance(base, str) else base
-    common = [] if tuned else several
-    for value in (*own.values(), *common):
-        if not _is_number(value):
-            raise SettingError(f"A learning rate is a number, several numbers, or 'tuned'; got {value!r}.")
-    if not tuned and (not common or len(set(common)) < len(common)):
-        raise SettingError(f"Expected one or more different learning rates; got {[*map(float, common)]}.")
-    usual = {spec.name: [spec.default_lr(float(value), n) for value in common] or None for spec in specs}
-    return [[float(own[name])] if name in own else usual[name] for name in names]
+    common = [] if tuned else [_rate(value) for value in several]
+    if not tuned and (not common or len({rate.at(n) for rate in common}) < len(common)):
+        got = [rate.said for rate in common]
+        raise SettingError(f"Expected one or more different learning rates; got {got} with {n} agents.")
+    single = {name: [taken(_rate(value), None, n)] for name, value in own.items()}
+    return [single.get(spec.name) or [taken(rate, spec, n) for rate in common] or None for spec in specs]
+
+
+def taken(rate: Rate, spec: Algorithm | None, n: int) -> TakenRate:
+    """A learning rate with n agents. spec: the algorithm, where it is not its own but one for all."""
+    scaled = rate.times_n() if spec is not None and spec.scale_lr_by_n else rate
+    return TakenRate(scaled.at(n), str(scaled.said) if rate.coupled else None)
+
+
+def _rate(value: Any) -> Rate:
+    if not isinstance(value, str) and not _is_number(value):
+        raise SettingError(f"A learning rate is {EXPECTED}, several of them, or 'tuned'; got {value!r}.")
+    return Rate.of(value)
 
 
 def tune_settings(

@@ -7,7 +7,7 @@ from offbeat.core.errors import SettingError
 from offbeat.core.settings import Settings
 from offbeat.world.topology import Topology
 
-NO_WORLD = ("algorithm", "lr", "seed", "own", "code", "executor", "data", "metrics", "per_agent")
+NO_WORLD = ("algorithm", "lr", "lr_said", "seed", "own", "code", "executor", "data", "metrics", "per_agent")
 """Settings that are no world: who runs in it; how and from where it is computed, and what more is measured,
 which changes nothing."""
 

@@ -22,6 +22,7 @@ from offbeat.core.settings import as_word
 from offbeat.results.curves import curves
 from offbeat.results.figure import Figure
 from offbeat.results.figures import graph
+from offbeat.results.rates import Rate
 from offbeat.results.table import (
     VERSUS,
     cells,
@@ -246,7 +247,8 @@ def _text(value: object) -> str:
 def _common(comparison: ComparisonValues) -> dict[str, object]:
     """All settings but the algorithms and their learning rates; all stragglers, where seeds have own ones."""
     runs = comparison.runs
-    found = {k: v for k, v in runs[0].settings.items() if k not in ("algorithm", "lr", "seed", "own")}
+    told = ("algorithm", "lr", "lr_said", "seed", "own")
+    found = {name: value for name, value in runs[0].settings.items() if name not in told}
     found["code"] = {k: v for run in runs for k, v in (run.settings.get("code") or {}).items()}
     if len(slow := list(dict.fromkeys(",".join(map(str, stragglers(run.settings))) for run in runs))) > 1:
         found["straggler"] = slow
@@ -284,16 +286,19 @@ def _tuned(comparison: ComparisonValues) -> list[tuple[str, str]] | None:
 
 def _lrs(comparison: ComparisonValues) -> list[str] | None:
     """The values of --lr: one for all, or several, or "tuned", and then those of single algorithms."""
-    asked: dict[str, tuple[float, ...] | str] = {}
-    own: dict[str, float] = {}
+    asked: dict[str, tuple[float | str, ...] | str] = {}
+    own: dict[str, float | str] = {}
     for (name, lr, _), runs in comparison.groups().items():
         row = ALGORITHMS.get(name.partition(":")[0])
         scale = runs[0].settings["agents"] if row is not None and row.scale_lr_by_n else 1
         bases = (float(f"{lr / scale:.12g}"), lr / scale)
-        base_lr = next((x for x in bases if x * scale == lr), nan)  # nan: only its own
+        base_lr: float | str = next((x for x in bases if x * scale == lr), nan)  # nan: only its own
+        if said := runs[0].settings.get("lr_said"):
+            rate = Rate.of(said).times_n(-1 if scale > 1 else 0)
+            base_lr = rate.said if rate.coupled else nan
         before = asked.get(name, ())
         asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, base_lr)
-        own[name] = lr
+        own[name] = said or lr
     many = [rates for rates in asked.values() if len(rates) > 1]
     common = many[0] if many else Counter(asked.values()).most_common(1)[0][0]
     base = common if isinstance(common, str) else ",".join(map(as_word, common))

@@ -82,7 +82,7 @@ def _fitting(rows: Sequence[Sequence[str]], width: int, first: int) -> list[list
 
 IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in words of their own
     *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target", "stop_at"),
-    *("partition", "skew", "dirichlet", "algorithm", "lr", "seed", "own", "code"),
+    *("partition", "skew", "dirichlet", "algorithm", "lr", "lr_said", "seed", "own", "code"),
 }
 MANY = 5  # stragglers, or values of a setting that differs, that are named; more are only counted
 WORDS = {  # what a setting is called in the headline, where it is not by its name
@@ -229,6 +229,12 @@ def spread_text(times: tuple[float | None, float | None, float | None]) -> str:
     return middle if times[1] == times[2] else f"{middle} [{low} - {high}]"
 
 
+def rate_text(run: RunValues) -> str:
+    """The learning rate, and how it was said where that depends on the number of agents."""
+    said = run.settings.get("lr_said")
+    return f"{run.lr:g} ({said})" if said else f"{run.lr:g}"
+
+
 def lost_again(run: RunValues) -> bool:
     return run.time_to_target is not None and run.diverged_at is not None
 
@@ -272,8 +278,9 @@ def notes(comparison: ComparisonValues) -> list[str]:
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
     tuned_too = any(run.tuning for run in runs)
-    if tuned_too or len({run.lr for run in runs}) > 1:
-        rates = dict.fromkeys(f"{run.algorithm} {run.lr:g}" for run in runs)
+    coupled = any(run.settings.get("lr_said") for run in runs)
+    if tuned_too or coupled or len({run.lr for run in runs}) > 1:
+        rates = dict.fromkeys(f"{run.algorithm} {rate_text(run)}" for run in runs)
         said.append(f"Learning rates{' (tuned)' * tuned_too}: " + ", ".join(rates) + ".")
     said += how_tuned(comparison)
     if comparison.interrupted:

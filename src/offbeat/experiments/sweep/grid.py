@@ -19,6 +19,8 @@ from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.memory import check_run
 from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
+from offbeat.experiments.tuning import taken
+from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
 
 GENERATION = 5  # part of every key; grows when settings give other results, or rows have other columns
@@ -64,7 +66,7 @@ class _Draft:
     experiment: Experiment
     seed: int
     spec: Algorithm
-    lr: float
+    lr: Rate
     own: bool
     named: str
 
@@ -181,7 +183,7 @@ def _drafts(fixed: dict[str, Any], axes: Axes, own: Axes) -> Iterator[_Draft]:
             }
             named = ", ".join(f"{name} {value}" for name, value in (shown | said).items()) or spec.name
             seed = given.get("seed", 0)
-            yield _Draft(next(index), experiment, seed, spec, lr, ours is not None, named)
+            yield _Draft(next(index), experiment, seed, spec, Rate.of(lr), ours is not None, named)
 
 
 def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> dict[int, Point]:
@@ -200,10 +202,10 @@ def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> di
         fit = set[str]()
         for draft in drafts:
             if draft.spec.name not in fit:
-                check_run(Job(setup, draft.spec, draft.lr, e.executor, keep_trace=False))
+                check_run(Job(setup, draft.spec, draft.lr.at(setup.topology.n), e.executor, keep_trace=False))
                 fit.add(draft.spec.name)
-            if draft.lr <= 0:
-                raise SettingError(f"A learning rate is a finite number > 0; got {draft.lr}.")
+            if draft.lr.base <= 0:
+                raise SettingError(f"A learning rate is a finite number > 0; got {draft.lr.said}.")
     except (SettingError, DataError) as error:
         raise type(error)(f"The point '{draft.named}': {error}") from None
     return {draft.index: _point(setup, draft) for draft in drafts}
@@ -212,13 +214,13 @@ def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> di
 def _point(setup: Setup, draft: _Draft) -> Point:
     """The point, and its key, in which what may be a fraction is a float, also where it is a whole number."""
     algorithm = draft.spec.name
-    lr = draft.lr if draft.own else draft.spec.default_lr(draft.lr, setup.topology.n)
+    rate = taken(draft.lr, None if draft.own else draft.spec, setup.topology.n)
     settings = {name: setup.settings[name] for name in EXPERIMENT}
     real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
     settings |= {name: float(settings[name]) for name in real}
-    settings |= {"algorithm": algorithm, "lr": lr, "seed": draft.seed}
+    settings |= {"algorithm": algorithm, "lr": rate.lr, "lr_said": rate.said, "seed": draft.seed}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
     measured = {name: hashlib.sha256(d.values).hexdigest() for name, d in delays.items() if d.values}
     keyed = {"results": GENERATION, "settings": settings, "measured": measured}
     key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
-    return Point(draft.experiment, algorithm, lr, draft.seed, draft.named, settings, key)
+    return Point(draft.experiment, algorithm, rate.lr, draft.seed, draft.named, settings, key)

@@ -37,7 +37,7 @@ RESULTS = {
 
 COLUMNS = {
     "key": "string", "algorithm": "string",
-    **{name: each.kind.column for name, each in SETTINGS.items()}, **RESULTS,
+    **{name: each.kind.column for name, each in SETTINGS.items()}, "lr_said": "string", **RESULTS,
 }  # fmt: skip
 """The columns of the table and their types. 'loss' is the setting, the probability that a message is lost;
 the training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null.
