@@ -13,6 +13,7 @@ from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.core.settings import RUNNING
 from offbeat.core.system import machine
+from offbeat.core.system.files import as_file_name
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments import comparison
@@ -117,7 +118,7 @@ def _carry_out(
 
             def on_run(run: Run) -> Run:
                 if traces is not None and run.trace is not None:
-                    name = f"{run.algorithm.replace(':', '-')}-lr{run.lr!r}-seed{run.seed}.npz"
+                    name = as_file_name(f"{run.algorithm}-lr{run.lr!r}-seed{run.seed}") + ".npz"
                     output.save(traces / name, run.trace.save, name=False)
                 shown.on_run(run)
                 return run if run.seed == plan.setups[0].seed else replace(run, trace=None)

@@ -13,6 +13,8 @@ from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.errors import DiskError, OffbeatError, SettingError
 from offbeat.core.settings import RUNNING, SCOPES
+from offbeat.core.system.named import elsewhere
+from offbeat.core.system.own import pinned, together
 from offbeat.engines.live.launcher import outfolder
 from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
@@ -25,6 +27,7 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
+from offbeat.world.graph_files import SUFFIXES, file_of
 from offbeat.world.topology import build
 
 WHAT, PANELS = "What is run", dict.fromkeys(SCOPES, "How")
@@ -40,7 +43,7 @@ def launch(
     command: list[str] = typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help=SCRIPT),
     agents: int = option(2, WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST),
     topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
-    algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}."),
+    algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}; or mine.py:Mine."),
     seed: int = option(0, WHAT, "Of the shares of the data and the random choices.", min=0),
     module: bool = option(False, WHAT, "SCRIPT is the name of a module.", "--module", "-m"),
     resume: bool = RESUME,
@@ -58,7 +61,7 @@ def launch(
 
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
-    spec = find(algorithm)
+    spec, topology = find(elsewhere(algorithm)), elsewhere(topology, SUFFIXES)
     refuse_processes(agents)
     spec.check(build(topology, agents, seed))
     if not module and not Path(command[0]).is_file():
@@ -66,7 +69,9 @@ def launch(
     returns = "return" in spec.tolerates
     asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
-    asked |= {"agents": agents, "algorithm": spec.name, "seed": seed, "resume": resume}
+    with pinned([file] if (file := file_of(topology)) is not None else []) as code:
+        asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}
+        asked["code"] = together(code, spec.code)
     settings = RunSettings(folder=Path(), program=ScriptProgram(topology, tuple(command)), **asked)
     check_writable(profile)
     with outfolder.out_folder(out, Path(command[0]).stem) as made:

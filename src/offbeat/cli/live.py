@@ -11,12 +11,14 @@ from offbeat.cli import options
 from offbeat.cli.console import Out, complain
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.settings import TASK, WORLD, declared
+from offbeat.core.system.named import Own, elsewhere, separated
 from offbeat.core.system.signals import terminable
 from offbeat.engines.live.launcher.outfolder import out_folder, refuse_used
 from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.live.series import ALL, Series, parse_unit
+from offbeat.world.graph_files import SUFFIXES
 from offbeat.world.world import measured
 
 HELPS = {
@@ -70,7 +72,8 @@ def live(
         series = Series.resumed(out, asked, how, given)
     else:
         series = Series.of(asked, how)
-    with out_folder(out, series.asked["task"]) as folder:
+    own = Own.parse(series.asked["task"])
+    with out_folder(out, series.asked["task"] if own is None else own.name) as folder:
         if not resume:
             refuse_used(folder)
         series = series.within(folder)
@@ -102,7 +105,8 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     asked |= {name: [*value] for name, value in asked.items() if isinstance(value, tuple)}
     asked["unit"], asked["target"] = parse_unit(unit), declared(Experiment)["target"].checked(asked["target"])
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())
-    asked["algorithms"] = [find(name).name for name in asked["algorithms"].split(",")]
+    asked["algorithms"] = [find(elsewhere(name)).asked for name in separated(asked["algorithms"])]
+    asked["task"], asked["topology"] = elsewhere(asked["task"]), elsewhere(asked["topology"], SUFFIXES)
     asked["lr"] = {name or ALL: rates for name, rates in options.parse_lrs(asked["lr"] or []).items()}
     return asked, how
 

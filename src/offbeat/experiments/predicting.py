@@ -20,6 +20,7 @@ import numpy as np
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError
 from offbeat.core.system import devices
+from offbeat.core.system.own import pinned
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.trace import Staleness, Trace
 from offbeat.experiments.experiment import Experiment
@@ -142,7 +143,9 @@ def predict(
     if missing := [name for name in NEEDED if name not in s | e]:
         expected = "expected the trace of 'offbeat live' or 'launch'"
         raise DataError(f"The trace does not say its {missing[0]}; {expected}.")
-    before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
+    code = s.get("code", {})
+    with pinned(code, code):
+        before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
     start, end = _window(trace, e.get("until"))
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
     paused = sum(b - a for a, b in out)

@@ -12,6 +12,7 @@ from offbeat.algorithms import find
 from offbeat.core.errors import DataError
 from offbeat.core.rules import SGD
 from offbeat.core.system import devices
+from offbeat.core.system.own import pinned
 from offbeat.core.system.reading import json_in, reading
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
 from offbeat.core.vector import Vector
@@ -56,7 +57,8 @@ def replayed(
         s = RunSettings.of(trace.settings, "The trace")
         if s.agents != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
             raise ValueError(f"it is of {trace.agents} agents, not all of which began; it says {s.agents}")
-        replay = _replay(trace, s)
+        with pinned(s.code, s.code):
+            replay = _replay(trace, s)
         again = replay.run(progress)
     lines = [f"{len(trace.events)} events and {len(trace.writes)} writes of {trace.agents} agents replayed."]
     same = np.array_equal(again.writes, trace.writes) and np.array_equal(again.mixed, trace.mixed)

@@ -36,6 +36,7 @@ from torch.optim import Optimizer
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system.own import pinned
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.driver import Driver, Stopped
@@ -88,8 +89,9 @@ class Member:
         settings = ALONE if here is None else here.settings
         self.rank: int = 0 if here is None else here.me
         self.world, self.seed = settings.agents, settings.seed
-        self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
-        self.topology: Topology = build(settings.program.topology, self.world, self.seed)
+        with pinned(settings.code, settings.code):
+            self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
+            self.topology: Topology = build(settings.program.topology, self.world, self.seed)
         self.algorithm.check(self.topology)
         self._progress = DataProgress(self.rank, self.world, self.seed, alone=here is None)
         self._driver: Driver | None = None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ from offbeat.core.errors import DiskError, SettingError
 
 LOCK = ".lock"  # the lock's file, in the folder that it is for
 WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system says that has no locks
+
+
+def as_file_name(text: str) -> str:
+    """What something is called as the name of a file, without characters that mean something to shells."""
+    return re.sub(r"[^\w.+=-]+", "-", text).strip("-")
 
 
 def irregular(mode: int) -> str:

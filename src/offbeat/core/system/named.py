@@ -41,6 +41,13 @@ class Own:
         return Own(str(Path(self.file).resolve()), self.name, self.options)
 
 
+def elsewhere(text: str, suffixes: tuple[str, ...] = ()) -> str:
+    """What a text names, for a process with another folder; also a file with one of these suffixes."""
+    if (named := Own.parse(text)) is not None:
+        return str(named.elsewhere())
+    return str(Path(text).resolve()) if Path(text).suffix.lower() in suffixes else text
+
+
 def called(options: Mapping[str, Any]) -> str:
     """Options as they are written: "(h=10)", or nothing where there are none."""
     return f"({', '.join(f'{name}={value!r}' for name, value in options.items())})" if options else ""

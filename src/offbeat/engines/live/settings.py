@@ -6,7 +6,7 @@ As JSON it lies in the run's shared memory (`run.json`), where its agents read i
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ KINDS: dict[str, set[type]] = {
     "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float},
     "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
-    "format": {str}, "damaged": {list},
+    "format": {str}, "damaged": {list}, "code": {dict},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged` is said of a trace."""
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_nan")
 """Settings that are in JSON what they are here."""
 EARLIER = {
     "folder": ".", "unit": 1.0, "faults": [], "checkpoint_every": 0, "resume": False, "max_restarts": 3,
-    "on_nan": IGNORE, "script": [], "format": FORMAT,
+    "on_nan": IGNORE, "script": [], "format": FORMAT, "code": {},
 }  # fmt: skip
 """What is meant by JSON of earlier versions where it does not say."""
 
@@ -121,6 +121,7 @@ class RunSettings:
     resume: bool = False  # from what is saved in the folder
     max_restarts: int = setting(3, RUNNING, RESTARTS)
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
+    code: Mapping[str, str] = field(default_factory=dict)  # file -> version, of the user's own
 
     def __post_init__(self) -> None:
         if self.on_nan not in POLICIES:
@@ -139,7 +140,8 @@ class RunSettings:
         plain = {name: getattr(self, name) for name in PLAIN}
         faults, every = [fault.text for fault in self.fault], self.checkpoint_every.record()
         more = {"folder": str(self.folder), "faults": faults, "checkpoint_every": every}
-        return program | {"format": FORMAT} | plain | more
+        code = {"code": {**self.code}} if self.code else {}
+        return program | {"format": FORMAT} | plain | more | code
 
     @staticmethod
     def of(record: Mapping[str, Any], path: str | Path) -> "RunSettings":
@@ -157,6 +159,7 @@ class RunSettings:
         try:
             faults = tuple(parse_fault(text, said["agents"]) for text in said["faults"])
             folder, every = Path(said["folder"]), CheckpointPolicy.parse(said["checkpoint_every"])
-            return RunSettings(program=program, folder=folder, fault=faults, checkpoint_every=every, **plain)
+            more = {"fault": faults, "checkpoint_every": every, "code": said["code"]}
+            return RunSettings(program=program, folder=folder, **more, **plain)
         except SettingError as error:
             raise ValueError(str(error)) from error

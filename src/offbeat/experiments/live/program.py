@@ -8,6 +8,7 @@ from offbeat.algorithms import find
 from offbeat.core.errors import SettingError
 from offbeat.core.rules import SGD
 from offbeat.core.system import devices
+from offbeat.core.system.own import pinned
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.checkpoint import newest
@@ -29,6 +30,11 @@ def agent_program() -> None:
     program = None if context is None else context.settings.program
     if context is None or not isinstance(program, ExperimentProgram):
         raise SettingError(f"{__spec__.name} is started by offbeat live, not by hand.")
+    with pinned(context.settings.code, context.settings.code):
+        _run(context, program)
+
+
+def _run(context: AgentContext, program: ExperimentProgram) -> None:
     s = context.settings
     setup = prepare(Experiment(**program.experiment), s.seed)
     agent, initial, n = find(s.algorithm).new(), Vector(setup.task.initial()), setup.topology.n
@@ -39,6 +45,7 @@ def agent_program() -> None:
     driver = context.driver(agent, setup.topology, initial.nbytes, setup.world)
     driver.deadline = setup.until
     about = {"experiment": program.experiment, "seed": s.seed, "algorithm": s.algorithm, "lr": program.lr}
+    about |= {"code": {**s.code}} if s.code else {}
     checkpoints = Checkpoints(context.checkpoints, about, s.checkpoint_every)
     with devices.one_thread():
         _train(context, setup, driver, checkpoints, initial)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import DiskError, SettingError
-from offbeat.core.system.files import write_atomically
+from offbeat.core.system.files import as_file_name, write_atomically
+from offbeat.core.system.own import pinned, together
 from offbeat.core.system.reading import json_in, reading, refuse_newer, refuse_unknown
 from offbeat.core.system.signals import exit_code
 from offbeat.engines.live.launcher.metrics import Metrics
@@ -57,6 +58,7 @@ class Series:
     how: Mapping[str, Any]
     setup: Setup
     runs: list[LiveRun]
+    code: Mapping[str, str]
 
     @staticmethod
     def of(asked: Mapping[str, Any], how: Mapping[str, Any]) -> "Series":
@@ -77,13 +79,17 @@ class Series:
         for spec, rates in zip(plan.specs, plan.lrs, strict=True):
             for rate in rates or []:
                 settings = RunSettings(
-                    agents=agents, seed=seed, unit=unit, algorithm=spec.name, fault=faults,
+                    agents=agents, seed=seed, unit=unit, algorithm=spec.asked, fault=faults,
                     program=ExperimentProgram(e, rate), checkpoint_every=policy,
-                    folder=Path(f"{spec.name.replace(':', '-')}-lr{rate!r}"),
+                    folder=Path(as_file_name(f"{spec.name}-lr{rate!r}")),
                     max_restarts=how["max_restarts"], on_nan=how["on_nan"],
+                    code=together(plan.setups[0].settings["code"], spec.code),
                 )  # fmt: skip
                 runs.append(LiveRun(plan.setups[0], spec, settings))
-        return Series(asked, how, plan.setups[0], runs)
+        if len({run.folder for run in runs}) < len(runs):
+            names = ", ".join(spec.name for spec in plan.specs)
+            raise SettingError(f"Folders of several runs would have one name; got {names}. Run them apart.")
+        return Series(asked, how, plan.setups[0], runs, plan.code)
 
     @staticmethod
     def resumed(
@@ -112,11 +118,15 @@ class Series:
             if "fault" not in given:
                 slow = [text for text in then["fault"] if parse_fault(text, before["agents"]).kind == "slow"]
                 then["fault"] = slow
-            return Series.of(before, then)
+            code = saved.get("code", {})
+            with pinned(code, code):
+                return Series.of(before, then)
 
     def keep_asked(self, folder: Path) -> None:
         """Write down what was asked for. Raises DiskError."""
-        path, content = folder / SERIES, {"format": FORMAT, "asked": self.asked, "how": self.how}
+        path = folder / SERIES
+        content: dict[str, Any] = {"format": FORMAT, "asked": self.asked, "how": self.how}
+        content |= {"code": {**self.code}} if self.code else {}
         try:
             write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
         except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError, unknown
 from offbeat.core.settings import REAL, Kind, declared, text
+from offbeat.core.system.own import together
 from offbeat.core.system.reading import content, reading
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.memory import check_run
@@ -31,7 +32,7 @@ TASKS_KEPT = 8
 DEFAULT_LR = 0.01
 
 EXPERIMENT = tuple(declared(Experiment))
-ALGORITHM = Kind(str, "string", text, lambda name, value: find(text(name, value)).name)
+ALGORITHM = Kind(str, "string", text, lambda name, value: find(text(name, value)).asked)
 SETTINGS = {**declared(Experiment), **{name: declared(Selection)[name] for name in ("lr", "seed")}}
 KNOWN = ("algorithm", *SETTINGS)  # the names of a grid: those of `Experiment`, and algorithm, lr and seed
 
@@ -46,7 +47,8 @@ class Point:
     Attributes:
         named: what tells it from the others of its grid, as text
         settings: all of them, what was left to a default included; JSON-ready
-        key: the SHA-256 of the settings, in hexadecimal
+        key: the SHA-256 of the settings, and of what the files are that they name, in hexadecimal
+        code: file -> version of the user's own code: what a worker loads is that, or an error
     """
 
     experiment: Experiment
@@ -56,6 +58,7 @@ class Point:
     named: str
     settings: dict[str, Any]
     key: str
+    code: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,9 @@ def points(table: Mapping[str, Any]) -> list[Point]:
     for draft in drafts:
         worlds[draft.experiment, draft.seed].append(draft)
     checked, built = dict[int, Point](), dict[tuple[Any, ...], Task]()
-    for together in worlds.values():
-        checked |= _checked(together, built)
+    for alike in worlds.values():
+        checked |= _checked(alike, built)
+    together(*(point.code for point in checked.values()))
     return [checked[index] for index in range(len(checked))]
 
 
@@ -131,13 +135,13 @@ def _tables(table: Mapping[str, Any]) -> tuple[dict[str, Any], Axes, Axes]:
         )
     fixed = {name: _value(name, value) for name, value in given.items()}
     axes = {name: _values(name, values) for name, values in lists.items()}
-    own = {}
+    own, compared = {}, axes.get("algorithm", [fixed.get("algorithm")])
+    short = {find(each).name.lower(): each for each in compared}
     for name, value in table.get("lr", {}).items():
-        spec = find(name)
-        if spec.name in own:
-            raise SettingError(f"[lr] names {spec.name} twice; expected one learning rate or list of them.")
-        own[spec.name] = _values("lr", value if isinstance(value, list) else [value])
-    compared = axes.get("algorithm", [fixed.get("algorithm")])
+        asked = short.get(name.lower()) or find(name).asked
+        if asked in own:
+            raise SettingError(f"[lr] names {asked} twice; expected one learning rate or list of them.")
+        own[asked] = _values("lr", value if isinstance(value, list) else [value])
     if others := [name for name in own if name not in compared]:
         there = f"which is not in the grid: {', '.join(compared)}"
         raise SettingError(f"[lr] has a learning rate for '{others[0]}', {there}.")
@@ -175,7 +179,7 @@ def _drafts(fixed: dict[str, Any], axes: Axes, own: Axes) -> Iterator[_Draft]:
         given = fixed | varied
         spec = find(given["algorithm"])
         experiment = Experiment(**{name: given[name] for name in EXPERIMENT if name in given})
-        ours = own.get(spec.name)
+        ours = own.get(spec.asked)
         for lr in ours or rates:
             shown = varied | ({"lr": lr} if len(ours or rates) > 1 else {})
             said = {
@@ -201,9 +205,9 @@ def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> di
             del built[next(iter(built))]
         fit = set[str]()
         for draft in drafts:
-            if draft.spec.name not in fit:
+            if draft.spec.asked not in fit:
                 check_run(Job(setup, draft.spec, draft.lr.at(setup.topology.n), e.executor, keep_trace=False))
-                fit.add(draft.spec.name)
+                fit.add(draft.spec.asked)
             if draft.lr.base <= 0:
                 raise SettingError(f"A learning rate is a finite number > 0; got {draft.lr.said}.")
     except (SettingError, DataError) as error:
@@ -213,7 +217,7 @@ def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> di
 
 def _point(setup: Setup, draft: _Draft) -> Point:
     """The point, and its key, in which what may be a fraction is a float, also where it is a whole number."""
-    algorithm = draft.spec.name
+    algorithm, code = draft.spec.asked, together(setup.settings["code"], draft.spec.code)
     rate = taken(draft.lr, None if draft.own else draft.spec, setup.topology.n)
     settings = {name: setup.settings[name] for name in EXPERIMENT}
     real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
@@ -221,6 +225,6 @@ def _point(setup: Setup, draft: _Draft) -> Point:
     settings |= {"algorithm": algorithm, "lr": rate.lr, "lr_said": rate.said, "seed": draft.seed}
     delays = {"compute": setup.world.compute, "communication": setup.world.communication}
     measured = {name: hashlib.sha256(d.values).hexdigest() for name, d in delays.items() if d.values}
-    keyed = {"results": GENERATION, "settings": settings, "measured": measured}
+    keyed = {"results": GENERATION, "settings": settings, "measured": measured, "code": sorted(code.items())}
     key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
-    return Point(draft.experiment, algorithm, rate.lr, draft.seed, draft.named, settings, key)
+    return Point(draft.experiment, algorithm, rate.lr, draft.seed, draft.named, settings, key, code)

@@ -10,6 +10,7 @@ from typing import Any
 
 from offbeat.algorithms import find
 from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system.own import pinned
 from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.scheduler import Batch, Pool, Scheduler
 from offbeat.experiments.setup import prepare
@@ -131,7 +132,7 @@ def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool
     for point in points:
         delays = [point.settings[name].partition(" ") for name in ("compute", "communication")]
         files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
-        for path in (*files, *filter(None, [point.settings["data"]])):
+        for path in (*files, *point.code, *filter(None, [point.settings["data"]])):
             if not Path(path).is_absolute():
                 raise SettingError(f"With --ray a path must be absolute, and on every machine; got '{path}'.")
     return Ray(ray, workers)
@@ -155,9 +156,10 @@ _world = lru_cache(AT_ONCE)(prepare)
 def run_batch(batch: Batch[Point], number: int = 0) -> list[Outcome]:
     """Make these runs as the worker of this number; one that fails does not disturb the others."""
     points, first = batch.runs, batch.runs[0]
-    spec, how = find(first.algorithm), first.experiment.executor
     try:
-        jobs = [Job(_world(p.experiment, p.seed), spec, p.lr, how, keep_trace=False) for p in points]
+        with pinned(first.code, first.code):
+            spec, how = find(first.algorithm), first.experiment.executor
+            jobs = [Job(_world(p.experiment, p.seed), spec, p.lr, how, keep_trace=False) for p in points]
         return [Outcome(p, row_of(p, run)) for p, run in zip(points, run_many(jobs), strict=True)]
     except Exception as error:  # whatever it is, the other points go on
         if len(points) == 1:

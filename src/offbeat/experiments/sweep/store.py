@@ -24,7 +24,7 @@ from offbeat.results.run import Run
 FLOATS, TABLE = "list float64", "list list float64"
 
 RESULTS = {
-    "digest": "string", "measure": "string",
+    "digest": "string", "measure": "string", "code": "string",
     "updates": "int64", "messages": "int64", "megabytes": "float64",
     "time_to_target": "float64", "diverged_at": "float64", "error": "string", "epoch": "float64",
     "staleness_B": "int64", "staleness_D": "int64",
@@ -40,7 +40,8 @@ COLUMNS = {
     **{name: each.kind.column for name, each in SETTINGS.items()}, "lr_said": "string", **RESULTS,
 }  # fmt: skip
 """The columns of the table and their types. 'loss' is the setting, the probability that a message is lost;
-the training loss is 'final_loss' and 'curve_loss'. What is not finite, or was not measured, is null.
+the training loss is 'final_loss' and 'curve_loss'. 'code'
+has the versions of one's own code, as JSON. What is not finite, or was not measured, is null.
 """
 
 RUN = ".run"  # how the name of a row's file ends
@@ -50,7 +51,8 @@ ROW_GROUP = 256  # rows that are in memory at once when the file is written
 def row_of(point: Point, run: Run) -> dict[str, Any]:
     """The row of a run, JSON-ready; nothing in it depends on when or where it was made."""
     record = run.record()
-    row = record | {"key": point.key, "measure": run.measure} | point.settings
+    code = json.dumps(point.code, sort_keys=True) if point.code else None
+    row = record | {"key": point.key, "measure": run.measure, "code": code} | point.settings
     for group in ("final", "curve", "staleness"):
         row |= {f"{group}_{name}": value for name, value in record[group].items()}
     more = run.curve.more
