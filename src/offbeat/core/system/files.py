@@ -18,7 +18,7 @@ WITHOUT = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a file system s
 
 def as_file_name(text: str) -> str:
     """What something is called as the name of a file, without characters that mean something to shells."""
-    return re.sub(r"[^\w.+=-]+", "-", text).strip("-")
+    return re.sub(r"[^\w.+=]+", "-", text).strip("-")
 
 
 def irregular(mode: int) -> str:
