@@ -4,9 +4,11 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -14,8 +16,12 @@ import offbeat
 from offbeat.algorithms import find
 from offbeat.cli.commands import app
 from offbeat.core.errors import ContractError, SettingError
+from offbeat.core.system.own import version
 from offbeat.experiments import batches
 from offbeat.experiments.comparison import plan
+from offbeat.experiments.scheduler import Batch
+from offbeat.experiments.sweep.grid import points
+from offbeat.experiments.sweep.running import run_batch
 from offbeat.experiments.workers import Processes
 from offbeat.results.page import command, page
 from offbeat.results.run import Comparison
@@ -191,6 +197,73 @@ def test_the_command_line_runs_it_and_the_page_says_how_to_run_it_again(folder: 
     first = json.loads((folder / "a.json").read_text())["runs"][-1]
     assert (first["algorithm"], first["settings"]["algorithm"]) == ("Mine(h=10)", "mine.py:Mine(h=10)")
     assert first["settings"]["code"] == find("mine.py:Mine").code
+
+
+def test_metrics_of_ones_own_are_measured_and_named_by_their_options(folder: Path) -> None:
+    run = offbeat.simulate("adsgd", **ALL, metrics="disagreement,mine.py:count,mine.py:power(k=2)")
+    assert {"count", "power_k_2"} <= {*run.curve.names()}
+    assert run.curve.of("count") == run.curve.of("updates")
+    assert run.curve.of("power_k_2") == [update**2 for update in run.curve.of("updates")]
+    assert run.settings["own"] == [] and "mine.py:power(k=2)" in run.settings["metrics"]
+    shown = say(
+        "compare", "--algorithms", "adsgd", "--task", "quadratic", "--until", "3", "--metric", "mine.py:count"
+    )
+    assert "mine.py:count" in shown
+    with pytest.raises(SettingError, match=r"mine\.py, line \d+, in wrong: ZeroDivisionError"):
+        offbeat.simulate("adsgd", **ALL, metrics="mine.py:wrong")
+
+
+def test_a_sweep_takes_it_and_makes_its_runs_again_when_it_changes(folder: Path) -> None:
+    (folder / "grid.toml").write_text(
+        f"[fixed]\ntask = '{TASK}'\ntopology = 'mine.py:graph'\nagents = 5\nuntil = 3\n"
+        "[grid]\nalgorithm = ['adsgd', 'mine.py:Mine', 'mine.py:Mine(h=10)']\n[lr]\n'Mine(h=10)' = 0.001\n"
+    )
+    say("sweep", "grid.toml", "--workers", "2")
+    rows = pyarrow.parquet.read_table("grid.parquet").to_pylist()
+    assert [(row["algorithm"], row["lr"]) for row in rows] == [
+        ("adsgd", 0.01), ("mine.py:Mine", 0.01), ("mine.py:Mine(h=10)", 0.001)
+    ]  # fmt: skip
+    assert [json.loads(row["code"]) for row in rows] == [find("mine.py:Mine").code] * 3
+    runs = [
+        run.digest
+        for run in plan("mine.py:Mine", task=TASK, topology="mine.py:graph", agents=5, until=3).runs()
+    ]
+    assert runs == [rows[1]["digest"]]
+    assert "3 done, 0 to do" in say("sweep", "grid.toml", "--dry-run")
+    (folder / "mine.py").write_text((folder / "mine.py").read_text() + "# another\n")
+    assert "0 done, 3 to do" in say("sweep", "grid.toml", "--dry-run")
+
+
+def test_a_worker_of_a_sweep_refuses_another_version(folder: Path) -> None:
+    (point,) = points({"fixed": {"task": "quadratic", "algorithm": "mine.py:Mine", "until": 3}})
+    other = replace(point, code={"mine.py": "0" * 64})
+    (outcome,) = run_batch(Batch((other,)))
+    assert "mine.py, or what it imports from its folder, has changed" in outcome.failure
+
+
+@pytest.mark.skipif(not Path("/dev/shm").exists(), reason="it needs shared memory")
+def test_agents_of_a_live_run_load_it_and_its_folder_goes_on_with_that_version_alone(folder: Path) -> None:
+    options = ["--task", TASK, "--topology", "mine.py:graph", "--agents", "2", "--unit", "5ms", "-q"]
+    say(
+        "live",
+        "--algorithms",
+        "mine.py:Mine(h=2)",
+        *options,
+        "--until",
+        "20",
+        "--out",
+        "out",
+        "--json",
+        "a.json",
+    )
+    (run,) = json.loads((folder / "a.json").read_text())["runs"]
+    mine = str(folder.resolve() / "mine.py")
+    assert (run["algorithm"], run["settings"]["algorithm"]) == ("Mine(h=2)", f"{mine}:Mine(h=2)")
+    assert run["settings"]["code"] == {mine: version("mine.py")} and run["settings"]["own"] == []
+    assert "Schedule and mixed versions: the same." in say("replay", "out/Mine-h=2-lr0.01/trace.npz")
+    (folder / "mine.py").write_text((folder / "mine.py").read_text() + "# another\n")
+    done = CliRunner().invoke(app, ["live", "--resume", "--out", "out"])
+    assert isinstance(done.exception, SettingError) and "has changed" in str(done.exception)
 
 
 def test_nothing_of_it_is_missing_from_the_command() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Kind
+from offbeat.core.system.named import Own, separated
 from offbeat.core.vector import Parts
 from offbeat.engines.activity import Activity, Link, traffic
 from offbeat.results.values import MEASURED, Curve, Details
@@ -35,7 +36,7 @@ def metric_of(name: str, function: Any) -> Metric:
 def _metrics(setting: str, value: Any) -> tuple[str | Metric, ...]:
     """Names with commas between, a list of names and functions, or functions by name."""
     if isinstance(value, str):
-        value = [each for each in map(str.strip, value.split(",")) if each]
+        value = [each for each in map(str.strip, separated(value)) if each]
     if isinstance(value, Mapping):
         found: list[str | Metric] = [metric_of(str(name), function) for name, function in value.items()]
     elif isinstance(value, Iterable):
@@ -53,9 +54,9 @@ def _one(value: Any) -> Sequence[str | Metric]:
         return [value]
     if not isinstance(value, str):
         return [metric_of(getattr(value, "__name__", repr(value)), value)]
-    names = [each.strip() for each in value.split(",")]
+    names = [each.strip() for each in separated(value)]
     for name in names:
-        if name not in METRICS and name not in OF_RUN:
+        if Own.parse(name) is None and name not in METRICS and name not in OF_RUN:
             raise unknown("metric", name, {**METRICS, **OF_RUN})
     return names
 

@@ -1,11 +1,13 @@
-"""A task that is named by its file: FILE.py:NAME, a function that makes one, its class, or the task itself.
+"""Tasks and metrics that are named by their file. A task: a function that makes one, its class, or itself.
 
-A function, or a class, is called with what it names of `OFFERED`; what it gives is split, if a partition is
-asked for, as any task of the user's own (`experiments.splits`). While it is called, the global streams of
+Such a function, or class, is called with what it names of `OFFERED`; what it gives is split, if a partition
+is asked for, as any task of the user's own (`experiments.splits`). While it is called, the global streams of
 torch, NumPy and Python are those of the seed, if it names it, else always the same: a network is initialised
 alike in every process.
 """
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,12 @@ import torch
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import declared
 from offbeat.core.system import own
-from offbeat.core.system.named import Own
+from offbeat.core.system.named import Own, called
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.measuring import metric_of
+from offbeat.tasks.metrics import Metric
+from offbeat.tasks.metrics.evaluation import Evaluation
 from offbeat.tasks.task import Task
 from offbeat.world.graph_files import file_of
 
@@ -26,6 +31,7 @@ TASK = (
     "a function that returns a task, as offbeat.ModuleTask, of what it names of "
     f"{', '.join(OFFERED)}; or a task, or its class"
 )
+METRIC = "a function of an offbeat.Evaluation that returns a number"
 INTERFACE = ("name", "agents", "measure", "initial", "draw", "gradients", "losses")
 KEPT = 2
 
@@ -34,10 +40,29 @@ _built: dict[str, Task] = {}
 
 
 def files_of(e: Experiment) -> list[str]:
-    """The files that this experiment's task and topology are named by."""
-    task = Own.parse(e.task) if isinstance(e.task, str) else None
+    """The files that this experiment's task, metrics and topology are named by."""
+    code = [Own.parse(each) for each in (e.task, *e.metrics) if isinstance(each, str)]
     graph = file_of(e.topology) if isinstance(e.topology, str) else None
-    return [*([task.file] if task else []), *([graph] if graph else [])]
+    return [each.file for each in code if each is not None] + ([graph] if graph else [])
+
+
+def own_metrics(metrics: Sequence[str | Metric]) -> list[str | Metric]:
+    """The metrics that are asked for; those that are named by their file are loaded."""
+    named = [Own.parse(each) if isinstance(each, str) else None for each in metrics]
+    return [each if own is None else _metric(own) for each, own in zip(metrics, named, strict=True)]
+
+
+def _metric(named: Own) -> Metric:
+    """A function of an evaluation; with options, what the function that is named gives."""
+    given = own.made(named, {}, METRIC) if named.options else own.load(named, METRIC)
+
+    def function(at: Evaluation) -> float:
+        with own.blamed(str(named), named.file, METRIC):
+            value: float = given(at)
+            return value
+
+    short = re.sub(r"\W+", "_", named.name + called(named.options)).strip("_")
+    return metric_of(short, function if callable(given) else given)
 
 
 def own_task(e: Experiment, n: int | None, seed: int) -> Task | None:

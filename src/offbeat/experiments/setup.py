@@ -26,7 +26,7 @@ from offbeat.experiments import splits
 from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.measuring import Asked, asked
-from offbeat.experiments.own import files_of, own_task
+from offbeat.experiments.own import files_of, own_metrics, own_task
 from offbeat.experiments.worlds import stragglers_of, world_of
 from offbeat.results.targets import Target
 from offbeat.tasks.partition import DEFAULT
@@ -105,7 +105,7 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
     for crash in world.crashes:
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
-    measured = asked(e.metrics, e.judge, e.per_agent, task, topology)
+    measured = asked(own_metrics(e.metrics), e.judge, e.per_agent, task, topology)
     target = target_of(said, task, e.stop_at, [each.name for each in measured.metrics])
     setup = Setup(seed, task, topology, world, until, target, eval_times, Settings(), measured)
     return replace(setup, settings=_settings(e, setup, stragglers, code))

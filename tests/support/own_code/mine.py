@@ -55,4 +55,16 @@ def graph(n: int, seed: int, k: int = 2) -> Any:
     return nx.connected_watts_strogatz_graph(n, k, 0.5, seed=seed)
 
 
+def count(at: Any) -> float:
+    return float(at.updates)
+
+
+def power(k: int) -> Any:
+    return lambda at: at.updates**k
+
+
+def wrong(at: Any) -> float:
+    return 1 / 0
+
+
 petersen = nx.petersen_graph()
