@@ -16,6 +16,7 @@ import offbeat
 from offbeat.algorithms import find
 from offbeat.cli.commands import app
 from offbeat.core.errors import ContractError, SettingError
+from offbeat.core.system import own
 from offbeat.core.system.own import version
 from offbeat.experiments import batches
 from offbeat.experiments.comparison import plan
@@ -242,26 +243,19 @@ def test_a_worker_of_a_sweep_refuses_another_version(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="it needs shared memory")
-def test_agents_of_a_live_run_load_it_and_its_folder_goes_on_with_that_version_alone(folder: Path) -> None:
+def test_agents_of_a_live_run_load_it_and_its_folder_goes_on_with_that_version_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ["--task", TASK, "--topology", "mine.py:graph", "--agents", "2", "--unit", "5ms", "-q"]
-    say(
-        "live",
-        "--algorithms",
-        "mine.py:Mine(h=2)",
-        *options,
-        "--until",
-        "20",
-        "--out",
-        "out",
-        "--json",
-        "a.json",
-    )
+    run_it = ["live", "--algorithms", "mine.py:Mine(h=2)", *options, "--until", "20", "--out", "out"]
+    say(*run_it, "--json", "a.json")
     (run,) = json.loads((folder / "a.json").read_text())["runs"]
     mine = str(folder.resolve() / "mine.py")
     assert (run["algorithm"], run["settings"]["algorithm"]) == ("Mine(h=2)", f"{mine}:Mine(h=2)")
     assert run["settings"]["code"] == {mine: version("mine.py")} and run["settings"]["own"] == []
     assert "Schedule and mixed versions: the same." in say("replay", "out/Mine-h=2-lr0.01/trace.npz")
     (folder / "mine.py").write_text((folder / "mine.py").read_text() + "# another\n")
+    monkeypatch.setattr(own, "_modules", {})  # as in another process
     done = CliRunner().invoke(app, ["live", "--resume", "--out", "out"])
     assert isinstance(done.exception, SettingError) and "has changed" in str(done.exception)
 
