@@ -28,6 +28,7 @@ PAGES = (
     "docs/figures.md",
     "docs/live.md",
     "docs/performance.md",
+    "docs/scaling.md",
     "docs/world.md",
 )
 
@@ -37,6 +38,7 @@ SHORTER = {
     "offbeat compare --task quadratic --topology complete": "--until 2",
     "offbeat compare --loss 0.3": "--until 101 --tune-grid 0.1 --tune-seeds 1",  # the crash is at 100
     "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
+    "offbeat sweep examples/scaling.toml": "--dry-run",  # 18 runs, ten seconds
     "offbeat live --task digits": "--until 20",
     "offbeat live --task mnist": "--until 20 --data DIR",  # or it would be downloaded
 }

@@ -12,14 +12,17 @@ from offbeat.cli.progress import RunsShown
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.signals import exit_code, terminable
+from offbeat.experiments.loading import load
 from offbeat.experiments.sweep import running
 from offbeat.experiments.sweep.grid import Point, read_grid
 from offbeat.experiments.sweep.running import Outcome
 from offbeat.experiments.sweep.store import Store
+from offbeat.results.speedup import speedup_table
 
 SHOWN = 10  # points, or failures, in a list
 
 OUT = "The Parquet file; default: the name of the grid, in this folder."
+SPEEDUP = "Show at the end what more agents gain: speed-up and efficiency, to be had from a list of agents."
 RAY = "Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
 
 
@@ -28,6 +31,7 @@ def sweep(
     out: Path | None = option(None, RUNNING, OUT),
     workers: int | None = option(None, RUNNING, "How many runs at once; default: one for each core."),
     ray: str | None = option(None, RUNNING, RAY, metavar="ADDRESS"),
+    speedup: bool = option(False, RUNNING, SPEEDUP, "--speedup"),
     dry_run: bool = option(False, RUNNING, "Check the grid and say what would be run.", "--dry-run"),
     quiet: bool = QUIET,
 ) -> None:
@@ -63,13 +67,17 @@ def sweep(
         raise SettingError(f"The results would be written over the grid, {grid}; name another --out.")
     check_writable(path)
     points = read_grid(grid)
+    if speedup and len({point.settings["agents"] for point in points}) < 2:
+        raise SettingError("A speed-up needs several numbers of agents: [grid] agents = [4, 8, 16].")
     if not dry_run:
-        _run(points, path, workers, ray, quiet)
+        _run(points, path, workers, ray, quiet, speedup)
     elif not quiet:
         _announce(points, Store(path))
 
 
-def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool) -> None:
+def _run(
+    points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool, speedup: bool
+) -> None:
     """Sweep, say how it went, and exit with the code for it."""
     failures, code, output = list[Outcome](), 0, Outputs(quiet)
     with terminable(), RunsShown(len(points), quiet) as shown:
@@ -84,6 +92,8 @@ def _run(points: list[Point], path: Path, workers: int | None, ray: str | None, 
         complain(f"Stopped. {done}, and are in {path}. Give the same command again to go on.")
     else:
         output.say(f"{done}." if output.error is not None else f"{done}. Written: {path}")
+    if speedup and path.exists():
+        output.show(lambda width: speedup_table(load(path)))
     lines = [f"Failed: {one.point.named}: {one.failure}" for one in failures]
     _list(complain, lines, "and {:,} more failed")
     if failures:

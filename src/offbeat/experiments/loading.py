@@ -208,6 +208,8 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
         "seed": row["seed"],
         "rule": "SGD",
     }
+    if row.get("lr_said") is not None:
+        settings["lr_said"] = row["lr_said"]
     return {**row, **groups, "curve": curve, "settings": settings}
 
 

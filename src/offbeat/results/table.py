@@ -49,17 +49,17 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
     lines, first = [heads, *rows], 1 + len(comparison.differing)
     fitting = _fitting(lines, width, first)
     parts = [[[row[index] for index in columns] for row in lines] for columns in fitting]
-    tables = [_table(part, range(first, len(part[0]))) for part in parts]
+    tables = [plain_table(part, range(first, len(part[0]))) for part in parts]
     said = (Text(note, style="dim") for note in notes(comparison))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
 
 def tuning_table(comparison: ComparisonValues) -> Table:
     heads, rows = tried(comparison)
-    return _table([heads, *rows], range(1, 4))
+    return plain_table([heads, *rows], range(1, 4))
 
 
-def _table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> Table:
+def plain_table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> Table:
     """Of the head and the rows; right: the columns that are aligned on the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for index, head in enumerate(rows[0]):
