@@ -39,7 +39,7 @@ def target_of(said: Said | None, task: Task, stop_at: str, more: Sequence[str] =
     if target.metric not in measured:
         raise SettingError(
             f"A target of {target.metric} cannot be met, for it is not measured; expected one of "
-            f"{', '.join(measured)}."
+            f"{', '.join(measured)}, or what else is measured by `metrics` ('offbeat list metrics')."
         )
     right, expected = math.isfinite(target.level), f"a finite {target.metric}"
     if target.metric == "accuracy":

@@ -85,7 +85,9 @@ class Series:
                     max_restarts=how["max_restarts"], on_nan=how["on_nan"],
                     code=together(plan.setups[0].settings["code"], spec.code),
                 )  # fmt: skip
-                runs.append(LiveRun(plan.setups[0], spec, settings))
+                said = plan.said.get((spec.name, rate))
+                told = plan.setups[0].settings | ({"lr_said": said} if said else {})
+                runs.append(LiveRun(replace(plan.setups[0], settings=told), spec, settings))
         if len({run.folder for run in runs}) < len(runs):
             names = ", ".join(spec.name for spec in plan.specs)
             raise SettingError(f"Folders of several runs would have one name; got {names}. Run them apart.")
