@@ -36,7 +36,7 @@ def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
-        "metrics": {**{row.name: row.about for row in METRICS.values()}, **OF_RUN},
+        "metrics": {**{row.name: f"{row.about}; cost: {row.cost}" for row in METRICS.values()}, **OF_RUN},
         "cases": CASES,
         "delays": FAMILIES,
     }

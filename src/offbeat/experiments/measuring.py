@@ -30,7 +30,7 @@ def metric_of(name: str, function: Any) -> Metric:
         raise SettingError(f"A metric of your own cannot be called '{name}': offbeat measures that.")
     if not re.fullmatch(r"[^\W\d]\w*", name):
         raise SettingError(f"A metric needs a name like 'sharpness'; got '{name}': metrics={{'NAME': f}}.")
-    return Metric(name, name, "", function, log=False, own=True)
+    return Metric(name, name, "", "", function, log=False, own=True)
 
 
 def _metrics(setting: str, value: Any) -> tuple[str | Metric, ...]:

@@ -19,6 +19,7 @@ from plotly.offline import get_plotlyjs
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import as_word
+from offbeat.results import details
 from offbeat.results.curves import curves
 from offbeat.results.figure import Figure
 from offbeat.results.figures import graph
@@ -29,6 +30,7 @@ from offbeat.results.table import (
     gap_known,
     headline,
     how_tuned,
+    judged_model,
     lost_again,
     notes,
     tried,
@@ -38,6 +40,8 @@ from offbeat.results.timeline import shown, timelines
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
 from offbeat.results.who_holds import who_holds
+from offbeat.tasks.metrics import METRICS
+from offbeat.tasks.metrics.evaluation import AVERAGE
 
 
 def page(comparison: ComparisonValues) -> str:
@@ -55,7 +59,7 @@ def page(comparison: ComparisonValues) -> str:
         "<h2>Results</h2>", *_results(comparison),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
-        *_data(comparison, shelf),
+        *_asked(comparison, shelf), *_data(comparison, shelf),
         "<h2>What the agents did</h2>", *_agents(comparison, shelf),
         "<h2>Run it again</h2>", *again(comparison),
     ]  # fmt: skip
@@ -117,9 +121,11 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     clock = "simulated time" if first.settings.get("unit") is None else "time"
     work = "over the gradients applied by all agents: what is gained from the same work"
     over = {"time": f"over {clock}: what is gained in the same time", "updates": work}
-    what = {"loss": f"{_loss(comparison)}, of the average of all agents’ models"}
+    judged = judged_model(first).replace("'", "’")
+    what = {"loss": f"{_loss(comparison)}, of {judged}"}
     if first.measure == "accuracy":
-        what["accuracy"] = "The accuracy of the same average model on the test data"
+        same = "the same average model" if first.settings.get("judge", AVERAGE) == AVERAGE else judged
+        what["accuracy"] = f"The accuracy of {same} on the test data"
 
     def drawn(x: str, y: str) -> str:
         return shelf.describe(curves(comparison, y, x), f"{what[y]}, {over[x]}.")
@@ -129,7 +135,7 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         figures.append(drawn("updates", "loss"))
     parts = [_row(*figures)]
     if first.settings["target"] is not None:
-        caption = f"{clock.capitalize()} until the average model first met the target, interpolated between "
+        caption = f"{clock.capitalize()} until the target was first met, interpolated between "
         caption += "evaluations. Shorter is better."
         parts.append(shelf.describe(bars(comparison), caption))
     if first.measure == "accuracy":
@@ -143,12 +149,26 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         y, score = "loss", _loss(comparison)
         if runs[0].measure == "accuracy":
             y, score = "accuracy", "Test accuracy"
-        caption = f"{score} of the average model, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
+        whose = (
+            "average model" if runs[0].settings.get("judge", AVERAGE) == AVERAGE else "model that is judged"
+        )
+        caption = f"{score} of the {whose}, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
         parts.append(shelf.describe(curves(comparison, y, "megabytes"), caption))
     if any(value for run in runs for value in run.curve.consensus):
         caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
         parts.append(shelf.describe(curves(comparison, "consensus"), f"Consensus: {caption}"))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
+
+
+def _asked(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
+    """Figures of what is measured only where it is asked for."""
+    names = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
+    about = {name: METRICS[name].about if name in METRICS else f"the metric {name}" for name in names}
+    said = {name: escaped(text[:1].upper() + text[1:]) for name, text in about.items()}
+    made = [shelf.describe(curves(comparison, name), f"{said[name]}.") for name in names]
+    rows = [_row(*made[at : at + 2]) for at in range(0, len(made), 2)]
+    rows += [shelf.put(figure, caption) for figure, caption in details.figures(comparison)]
+    return ["<h2>What else was measured</h2>", *rows] if rows else []
 
 
 def _data(comparison: ComparisonValues, shelf: Shelf) -> list[str]:

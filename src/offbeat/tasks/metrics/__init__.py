@@ -23,7 +23,8 @@ class Metric:
     Attributes:
         name: as it is asked for, and as it is called in files
         title: of the axis of its figure
-        about: formula and cost, for whoever lists them
+        about: its formula, in words
+        cost: of an evaluation, in words
         measure: from an evaluation to the number
         needs: the attribute that the task must have for it; see `offbeat.Task`
         log: whether its figure has a logarithmic axis
@@ -33,6 +34,7 @@ class Metric:
     name: str
     title: str
     about: str
+    cost: str
     measure: Callable[[Evaluation], float]
     needs: str = ""
     log: bool = True
@@ -83,21 +85,24 @@ METRICS = {
     for row in (
         Metric(
             "gradient_norm", "squared gradient norm of the average model",
-            "||grad f(x)||^2 of the average model x, on all training data: as dear as a gradient of each",
+            "the squared norm of the gradient at the average model x, on all training data: ||grad f(x)||^2",
+            "a gradient of every sample",
             gradient_norm, "full_gradients",
         ),
         Metric(
-            "test_loss", "test loss", "the loss on the test data, without the regulariser, of the model that "
-            "is judged: as dear as an accuracy", test_loss, "test_losses",
+            "test_loss", "test loss",
+            "the loss on the test data, without the regulariser, of the model that is judged",
+            "as an accuracy", test_loss, "test_losses",
         ),
         Metric(
-            "gap", "gap to the optimum", "f(x) - min f of the model that is judged, where the minimum is "
-            "known (quadratics): free", gap, "least_loss",
+            "gap", "gap to the optimum",
+            "f(x) - min f of the model that is judged, where the minimum is known, as of quadratics",
+            "none", gap, "least_loss",
         ),
         Metric(
             "disagreement", "largest distance from the average",
-            "max_i ||x_i - x||: the distance from the average model x of the agent that is farthest; free",
-            disagreement, log=False,
+            "how far the model of the agent that is farthest is from the average model x: max_i ||x_i - x||",
+            "none", disagreement, log=False,
         ),
     )
 }  # fmt: skip
