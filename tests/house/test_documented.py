@@ -27,6 +27,7 @@ PAGES = (
     "docs/design.md",
     "docs/figures.md",
     "docs/live.md",
+    "docs/metrics.md",
     "docs/performance.md",
     "docs/scaling.md",
     "docs/world.md",
@@ -203,10 +204,10 @@ def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert names["agent"].steps == 2000
 
 
-def test_python_blocks_about_figures_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_python_blocks_about_figures_and_metrics_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     with one_thread():
-        for block in blocks("docs/figures.md", "python"):
+        for block in [*blocks("docs/figures.md", "python"), *blocks("docs/metrics.md", "python")]:
             exec(block.replace("until=800", "until=40"), names)
     assert len([*tmp_path.glob("*.pdf")]) == 6 and (tmp_path / "accuracy.svg").exists()

@@ -13,6 +13,7 @@ from offbeat.results.axes import metric_title, time_title
 from offbeat.results.by_plotly import STYLE, escaped
 from offbeat.results.looks import BLUE, looks
 from offbeat.results.values import ComparisonValues, RunValues
+from offbeat.tasks.metrics import METRICS
 
 POINTS, ROWS, CELLS = 200, 32, 100
 """A line has at most so many points; so many agents have bars, and a place in the matrix of bytes."""
@@ -20,6 +21,13 @@ POINTS, ROWS, CELLS = 200, 32, 100
 PARTS = {"computing": "#3d3d3d", "waiting": "#F3E788", "down": "#bbbbbb"}
 
 Runs = Mapping[str, RunValues]
+
+
+def captions(comparison: ComparisonValues) -> dict[str, str]:
+    """What is said, in HTML, of the curve of each metric that was asked for."""
+    names = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
+    about = {name: METRICS[name].about if name in METRICS else f"the metric {name}" for name in names}
+    return {name: f"{escaped(text[0].upper() + text[1:])}." for name, text in about.items()}
 
 
 def figures(comparison: ComparisonValues) -> list[tuple[go.Figure, str]]:

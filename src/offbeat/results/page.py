@@ -40,7 +40,6 @@ from offbeat.results.timeline import shown, timelines
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
 from offbeat.results.who_holds import who_holds
-from offbeat.tasks.metrics import METRICS
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
 
@@ -162,10 +161,8 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 def _asked(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """Figures of what is measured only where it is asked for."""
-    names = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
-    about = {name: METRICS[name].about if name in METRICS else f"the metric {name}" for name in names}
-    said = {name: escaped(text[:1].upper() + text[1:]) for name, text in about.items()}
-    made = [shelf.describe(curves(comparison, name), f"{said[name]}.") for name in names]
+    said = details.captions(comparison)
+    made = [shelf.describe(curves(comparison, name), caption) for name, caption in said.items()]
     rows = [_row(*made[at : at + 2]) for at in range(0, len(made), 2)]
     rows += [shelf.put(figure, caption) for figure, caption in details.figures(comparison)]
     return ["<h2>What else was measured</h2>", *rows] if rows else []
