@@ -89,3 +89,15 @@ def test_a_scaling_study_is_one_command(tmp_path: Path) -> None:
             if (run.algorithm, run.settings["agents"]) == (one.label, one.agents)
         ]  # fmt: skip
         assert len(times) == 2 and one.times[1] in times
+
+
+def test_the_figure_has_the_speed_ups_of_the_table(tmp_path: Path) -> None:
+    result = study({4: [10.0, 100.0, 30.0], 8: [5.0, 80.0, 10.0], 16: [None, None, None]})
+    (panel,) = result.figure("speedup", x="agents").panels
+    (line,) = panel.lines
+    assert (line.label, line.x, line.y) == ("adsgd", (4.0, 8.0, 16.0), (1.0, 2.0, 0.0))
+    assert "speed-up in time to" in panel.y.title
+    with pytest.raises(SettingError, match="expected x = 'agents', got 'time'"):
+        result.figure("speedup")
+    with pytest.raises(SettingError, match="several numbers of agents; got 4"):
+        study({4: [1.0]}).figure("speedup", x="agents")

@@ -9,6 +9,7 @@ from offbeat.results.curves import curves
 from offbeat.results.figure import Figure
 from offbeat.results.grouping import settings_of
 from offbeat.results.over_setting import over_setting
+from offbeat.results.speedup import SPEEDUP
 from offbeat.results.summary import BANDS
 from offbeat.results.times import TIME_TO_TARGET, bars
 from offbeat.results.values import ComparisonValues
@@ -38,6 +39,8 @@ def figure(
         raise SettingError(f"Which axes are logarithmic is said by 'x', 'y' or 'xy'; got '{log}'.")
     if not 1 <= finite("width", width) <= 40:
         raise SettingError(f"The width of a figure is 1 to 40 inches; got {width:g}.")
+    if metric == SPEEDUP and x != "agents":
+        raise SettingError(f"A speed-up is one over the number of agents; expected x = 'agents', got '{x}'.")
     if x not in OVER:
         return over_setting(comparison, metric, x, band, log, by, width, colours)
     if metric == TIME_TO_TARGET:

@@ -13,6 +13,7 @@ from offbeat.results.drawing import Axis, Line, Panel
 from offbeat.results.figure import Figure
 from offbeat.results.grouping import Labelled, by_value, lines_of, panels_by, value_text
 from offbeat.results.looks import Look, looks
+from offbeat.results.speedup import SPEEDUP, gains_of
 from offbeat.results.summary import BANDS, seeds_of
 from offbeat.results.table import target_name
 from offbeat.results.times import TIME_TO_TARGET, over_seeds
@@ -38,7 +39,7 @@ def over_setting(
     the order in which it came. A run that never met its target, or diverged, has no value: the median counts
     it as infinitely large, and of a mean there is none. A hollow triangle at the upper border says so.
     """
-    value = _value_of(comparison.runs, metric)
+    value = _value_of(comparison, metric)
     panels: dict[str, dict[Any, Labelled]] = {}
     for title, groups in panels_by(comparison, by).items():
         runs = [run for each in groups.values() for run in each]
@@ -58,7 +59,7 @@ def over_setting(
         made.append(Panel(along, upward, title, tuple(lines)))
     notes = [seeds_of(every, BANDS[band])]
     if any(line.never for panel in made for line in panel.lines):
-        why = "the target was not met" if metric == TIME_TO_TARGET else "diverged"
+        why = "the target was not met" if metric in (TIME_TO_TARGET, SPEEDUP) else "diverged"
         notes.append(f"△ at the upper border: {why}{'' if band == 'range' else ', in some seed'}.")
     return Figure(tuple(made), tuple(notes), width)
 
@@ -74,14 +75,18 @@ class Point:
     high: float
 
 
-def _value_of(runs: Sequence[RunValues], metric: str) -> Value:
+def _value_of(comparison: ComparisonValues, metric: str) -> Value:
+    runs = comparison.runs
+    if metric == SPEEDUP:
+        gains = gains_of(comparison)
+        return lambda run: gains[id(run)]
     if metric == TIME_TO_TARGET:
         if all(run.target is None for run in runs):
             raise SettingError("The runs had no target, so that there is no time to it; expected a 'target'.")
         return lambda run: run.time_to_target
     known = dict.fromkeys(name for run in runs for name in run.curve.names())
     if metric not in known:
-        raise unknown("metric", metric, [*known, TIME_TO_TARGET])
+        raise unknown("metric", metric, [*known, TIME_TO_TARGET, SPEEDUP])
 
     def last(run: RunValues) -> float | None:
         if run.diverged_at is not None or metric not in run.curve.names():
@@ -135,6 +140,8 @@ def _upward(metric: str, runs: Sequence[RunValues], points: Sequence[Point], log
     title = metric_title(metric, runs)
     if metric == TIME_TO_TARGET:
         title = f"{target_name(runs[0])}, {time_title(runs)}"
+    if metric == SPEEDUP:
+        title = f"speed-up in {target_name(runs[0])}"
     marks = ticks(positive) if log else ()
     return Axis(title, log, metric.startswith("accuracy"), limits, marks)
 

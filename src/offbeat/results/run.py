@@ -102,6 +102,7 @@ class Comparison(ComparisonValues):
 
             result.figure("time_to_target")                # a bar for each, hatched where it never got there
             result.figure("time_to_target", x="agents")    # points over the values of a setting
+            result.figure("speedup", x="agents")           # likewise, paired by seed with the fewest agents
 
         Args:
             metric: "loss", "accuracy", "consensus", any other that the curves have (`Curve.names`), or

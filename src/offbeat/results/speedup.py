@@ -11,6 +11,7 @@ from offbeat.core.errors import SettingError
 from offbeat.results.table import plain_table, spread_text, target_name
 from offbeat.results.values import ComparisonValues, Group, spread, value_text
 
+SPEEDUP = "speedup"  # what it is called as a metric of figures
 FOLLOW = ("agents", "straggler")  # of what differs, what may differ within a row of a scaling study
 
 
@@ -42,6 +43,29 @@ def speedups(comparison: ComparisonValues) -> list[Speedup]:
     """Of every algorithm in every world a row for each number of agents. Raises SettingError unless the runs
     have several numbers of agents, and a target.
     """
+    series = _series(comparison)
+    return [
+        Speedup(label, n, spread([*times.values()]), _gains(by_agents[min(by_agents)], times), min(by_agents))
+        for label, by_agents in series.items()
+        for n, times in sorted(by_agents.items())
+    ]
+
+
+def gains_of(comparison: ComparisonValues) -> dict[int, float | None]:
+    """id(run) -> its speed-up over the run of the fewest agents with the same seed: 0 where it never met the
+    target; None where that one did not. Raises SettingError like `speedups`.
+    """
+    series, found = _series(comparison), dict[int, float | None]()
+    for run, label in zip(comparison.runs, _labels(comparison), strict=True):
+        by_agents = series[label]
+        one = by_agents[min(by_agents)].get(run.seed)
+        gain = _gains({run.seed: one}, {run.seed: run.time_to_target})
+        found[id(run)] = None if gain is None else gain[0]
+    return found
+
+
+def _series(comparison: ComparisonValues) -> dict[str, dict[int, dict[int, float | None]]]:
+    """Label -> agents -> seed -> time to the target."""
     counts = sorted({run.settings["agents"] for run in comparison.runs})
     if len(counts) < 2:
         there = f"got {counts[0]}" if counts else "there are no runs"
@@ -55,11 +79,7 @@ def speedups(comparison: ComparisonValues) -> list[Speedup]:
             which = f"Runs of {label} with {run.settings['agents']} agents and seed {run.seed}"
             raise SettingError(f"{which} are there several times; expected one of them.")
         times[run.seed] = run.time_to_target
-    return [
-        Speedup(label, n, spread([*times.values()]), _gains(by_agents[min(by_agents)], times), min(by_agents))
-        for label, by_agents in series.items()
-        for n, times in sorted(by_agents.items())
-    ]
+    return series
 
 
 def _gains(
