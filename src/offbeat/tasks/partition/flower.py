@@ -1,8 +1,8 @@
 """The partitioners of flwr-datasets: `flwr:DirichletPartitioner(alpha=0.1)`.
 
 They are given a table with the columns `label` (where the targets are classes), those of the data, and one of
-row numbers, by which their partitions are known. Of the arguments `num_partitions`, `partition_by` and `seed`
-need not be said: they are the number of agents, "label", and one that follows from the run's seed.
+row numbers, by which their partitions are known; shuffled, as its FederatedDataset does. Of the arguments
+`num_partitions`, `partition_by` and `seed` need not be said: they are the number of agents, "label", and one that follows from the run's seed.
 """
 
 import ast
@@ -53,14 +53,18 @@ def split(
     usual = {"num_partitions": n, "partition_by": "label", "seed": seed}
     takes = inspect.signature(kind).parameters
     table = {ROW: np.arange(total), **columns} | ({} if labels is None else {"label": labels})
+    order = np.random.default_rng(seed).permutation(total)
+    table = {key: column[order] for key, column in table.items()}
     try:
         partitioner = kind(**{key: value for key, value in usual.items() if key in takes} | arguments)
-        partitioner.dataset = datasets.Dataset.from_dict(table)
+        partitioner.dataset = datasets.Dataset.from_dict(
+            {key: column[order] for key, column in table.items()}
+        )
         many = int(partitioner.num_partitions)
         parts = [partitioner.load_partition(i) for i in range(many)]
     except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        raise SettingError(f"'flwr:{text}' cannot split these data: {said}") from error
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise SettingError(f"'flwr:{text}' cannot split these data: {said}.") from error
     if many != n:
         raise SettingError(
             f"'flwr:{text}' makes {many} partitions for {n} agents; expected as many as agents."
