@@ -2,7 +2,8 @@
 
 They are given a table with the columns `label` (where the targets are classes), those of the data, and one of
 row numbers, by which their partitions are known; shuffled, as its FederatedDataset does. Of the arguments
-`num_partitions`, `partition_by` and `seed` need not be said: they are the number of agents, "label", and one that follows from the run's seed.
+`num_partitions`, `partition_by` and `seed` need not be said: they are the number of agents, "label", and one
+that follows from the run's seed.
 """
 
 import ast
@@ -57,9 +58,7 @@ def split(
     table = {key: column[order] for key, column in table.items()}
     try:
         partitioner = kind(**{key: value for key, value in usual.items() if key in takes} | arguments)
-        partitioner.dataset = datasets.Dataset.from_dict(
-            {key: column[order] for key, column in table.items()}
-        )
+        partitioner.dataset = datasets.Dataset.from_dict(table)
         many = int(partitioner.num_partitions)
         parts = [partitioner.load_partition(i) for i in range(many)]
     except Exception as error:
