@@ -9,6 +9,7 @@ import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,6 +203,25 @@ def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with one_thread():
         exec(PRELUDE + whole.split("for ")[0] + loops.replace("...", step), names)
     assert names["agent"].steps == 2000
+
+
+def test_python_blocks_about_data_run() -> None:
+    task, loop = blocks("docs/data.md", "python")
+    names: dict[str, Any] = {}
+    regression = (
+        "import offbeat\nfrom torch.nn.functional import mse_loss\nnetwork = nn.Sequential(nn.Linear(4, 1))\n"
+    )
+    regression += "y = y_test = x[:, :1]\n"
+    with one_thread():
+        exec(PRELUDE + regression + task.replace("until=300", "until=3"), names)
+    assert names["task"].measure == "loss"
+    agent = SimpleNamespace(rank=1, world=3)
+    own = (
+        "import numpy as np\nfrom torch.utils.data import Subset\nlabels, data = y.numpy(), loader.dataset\n"
+    )
+    names = {"agent": agent}
+    exec(PRELUDE + own + loop, names)
+    assert len(names["loader"].dataset) == 30
 
 
 def test_python_blocks_about_figures_and_metrics_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -76,6 +76,8 @@ def test_regression_learns_and_its_target_is_a_loss() -> None:
     assert t.measure == "loss"
     run = offbeat.simulate("dsgd", task=t, target=0.05, until=60, topology="ring", lr=0.1)
     assert run.time_to_target is not None
+    by_own = offbeat.simulate("dsgd", task=t, target="mae=0.5", until=60, topology="ring", lr=0.1)
+    assert by_own.time_to_target is not None
     mae, largest = run.curve.of("mae"), run.curve.of("largest")
     assert mae[0] == pytest.approx(float(test[1].abs().mean()), rel=1e-5), "of zero, on the test data"
     assert largest[0] == pytest.approx(float(test[1].abs().max()), rel=1e-5)

@@ -106,7 +106,8 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
         if crash.at >= until:
             raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
     measured = asked(own_metrics(e.metrics), e.judge, e.per_agent, task, topology)
-    target = target_of(said, task, e.stop_at, [each.name for each in measured.metrics])
+    more = [*(each.name for each in measured.metrics), *getattr(task, "metrics", ())]
+    target = target_of(said, task, e.stop_at, more)
     setup = Setup(seed, task, topology, world, until, target, eval_times, Settings(), measured)
     return replace(setup, settings=_settings(e, setup, stragglers, code))
 

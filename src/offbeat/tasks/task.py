@@ -12,7 +12,7 @@ A task may have more, which is found by name and asked for only where it is need
 - `full_gradients(models)`: [m, P] per part, the gradients of what `losses` evaluates: metric gradient_norm
 - `test_losses(models)`: [m], the losses on the test data: metric test_loss
 - `least_loss`: a number, the smallest that `losses` can be: metric gap
-- `own_metrics(models)`: name -> [m], measured at every evaluation
+- `own_metrics(models)`: name -> [m], measured at every evaluation; with `metrics`, their names
 - `split(partition, objective, seed)`: the same task with its data split in another way (partition None: as
   they are), for the settings of these names
 - `label_counts()`: names of classes and how many samples of each every agent has, [n, C], or no names and

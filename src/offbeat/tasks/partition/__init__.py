@@ -69,7 +69,7 @@ def _natural(samples: Samples, n: int, name: str, rng: np.random.Generator) -> S
         if not samples.columns:
             raise SettingError(
                 f"'natural:{name}' needs data with a column '{name}'; this task's data have no columns. "
-                "'offbeat list tasks' says which have."
+                f"Expected a task with some: offbeat.ModuleTask(..., columns={{'{name}': ...}})."
             )
         raise unknown("column", name, samples.columns)
     return unequal.by_value(samples.columns[name], n, name, rng)
