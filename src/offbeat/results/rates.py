@@ -27,6 +27,9 @@ class Rate:
         """A number, or text: '0.01', '0.01n', '0.01*sqrt(n)', '0.01n*n'. Raises SettingError."""
         if isinstance(said, Real) and not isinstance(said, bool):
             return Rate(float(said))
+        if isinstance(said, str):
+            with suppress(ValueError):
+                return Rate(float(said))
         if isinstance(said, str) and (found := WRITTEN.fullmatch(said)):
             with suppress(ValueError):
                 factors = FACTOR.findall(found[2])
