@@ -21,6 +21,7 @@ from .experiments.loading import load
 from .results.run import Comparison, Run
 from .results.values import Curve
 from .tasks import TASKS, Logistic, ModuleTask, Quadratic
+from .tasks.metrics.evaluation import Evaluation
 from .tasks.task import Task
 from .training.member import Member, join
 from .world.delays import Delay, empirical
@@ -33,8 +34,8 @@ __version__: str
 __all__ = [
     "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam",
     "Agent", "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError",
-    "Delay", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError", "Quadratic",
-    "Run", "SettingError", "Staleness", "Task", "Topology", "Trace", "Vector", "View", "World",
+    "Delay", "Evaluation", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError",
+    "Quadratic", "Run", "SettingError", "Staleness", "Task", "Topology", "Trace", "Vector", "View", "World",
     "__version__", "compare", "concat", "empirical", "join", "load", "mix", "opaque", "pin", "plan",
     "simulate", "split", "total", "with_weights", "zero",
 ]  # fmt: skip

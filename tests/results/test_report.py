@@ -92,6 +92,7 @@ CHANGED: dict[str, Any] = {
     "task": "mnist", "agents": 4, "topology": "ring", "case": "comp-straggler", "straggler": [3],
     "slowdown": 4.0, "partition": "classes:2", "objective": "samples", "batch": 16, "reg": 0.1,
     "until": 90.0, "target": 0.5, "stop_at": "target", "speeds": "1,2,1,1", "links": "gamma:0.5",
+    "metrics": ["gap"], "judge": "worst", "per_agent": True,
     "eval_every": 0.5, "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant",
     "communication": "constant", "data": "elsewhere", "executor": "batched", "device": "cuda",
     "rule": "Momentum", "unit": 0.02, "faults": ["kill agent 2 at step 9"], "a setting of tomorrow": 3,

@@ -149,7 +149,7 @@ def test_an_agent_that_is_down_counts_as_it_was_but_not_in_averages() -> None:
 def test_a_metric_of_ones_own_is_a_function_of_the_evaluation() -> None:
     seen = list[Evaluation]()
 
-    def spread(at: Evaluation) -> Any:
+    def spread(at: offbeat.Evaluation) -> Any:
         seen.append(at)
         return (at.models[0] - at.average[0]).square().sum(1).mean().sqrt()
 
