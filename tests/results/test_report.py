@@ -152,7 +152,7 @@ def test_page_is_whole_and_self_contained(digits: Comparison) -> None:
     assert "default-src 'none'" in text and 'name="viewport"' in text
     assert len(text) < 6e6
     drawn = figures(text)
-    assert len(drawn) == read.tags.count("figure") == read.tags.count("figcaption") == 9
+    assert len(drawn) == read.tags.count("figure") == read.tags.count("figcaption") == 10
     body = text[text.index("<main>") : text.index("</main>")]
     for run in digits.runs:
         assert f"<td>{run.algorithm}</td>" in body and run.digest in body
@@ -182,7 +182,7 @@ def test_page_without_accuracy(quadratic: Comparison) -> None:
 def test_page_of_diverged_runs(diverged: Comparison) -> None:
     text = page(diverged)
     assert "diverged by time" in text and "× diverged: dsgd 2 of 2 seeds." in text
-    assert len(figures(text)) == 9
+    assert len(figures(text)) == 10
     for x in ("time", "updates", "megabytes"):
         for trace in curves(diverged, "loss", x).plotly().data:
             assert np.isfinite(trace.y).all() and max(trace.y) < 100
@@ -240,7 +240,7 @@ def test_page_shows_how_steps_were_tuned() -> None:
 
 def test_page_without_a_trace(digits: Comparison) -> None:
     text = page(Comparison([run for run in digits.runs if run.trace is None]))
-    assert "Who computed" not in text and len(figures(text)) == 8
+    assert "Who computed" not in text and len(figures(text)) == 9
 
 
 def test_save_report_writes_the_page(quadratic: Comparison, tmp_path: Path) -> None:
