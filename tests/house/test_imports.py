@@ -9,7 +9,8 @@ import pytest
 from rooms import PATHS, ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
-        ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray")}  # fmt: skip
+        ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray"),
+        ("results", "scipy")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
 ALGORITHM = {
@@ -34,7 +35,7 @@ LIVE = {
     ),
 }
 
-COMMANDS = ("commands", "compare", "launch", "live", "options", "predict", "sweep", "tools")
+COMMANDS = ("commands", "compare", "launch", "live", "options", "predict", "results", "sweep", "tools")
 
 ONLY = {
     "pickle": {"offbeat.engines.sim.checks"},

@@ -23,8 +23,8 @@ from offbeat.results.axes import power, shortly, ticks
 from offbeat.results.curves import LIFT
 from offbeat.results.figure import Figure
 from offbeat.results.looks import DASHES, PALETTE, looks
+from offbeat.results.scores import over_seeds
 from offbeat.results.summary import centre_and_band, summary
-from offbeat.results.times import over_seeds
 from offbeat.results.values import Curve
 
 FIVE = ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"]

@@ -89,22 +89,31 @@ def _identity(run: Run) -> str:
 
 
 def _in_folder(folder: Path) -> Comparison:
-    if _is_live(folder):
+    if is_live(folder):
         return _live(folder)
     if any(folder.glob(f"*{RUN}")):
         return _rows(folder)
-    if _is_live(folder.parent) and any(folder.glob(LOGS)):
+    if is_live(folder.parent) and any(folder.glob(LOGS)):
         raise DataError(f"{folder} is one run of a live folder; expected that folder, {folder.parent}.")
     with reading(folder, EXPECTED):
         there = sorted(folder.iterdir())
     results = [path for path in there if path.suffix in (".json", ".parquet") and path.is_file()]
-    results += [path for path in there if path.is_dir() and (_is_live(path) or any(path.glob(f"*{RUN}")))]
+    results += [path for path in there if path.is_dir() and (is_live(path) or any(path.glob(f"*{RUN}")))]
     if not results:
         raise DataError(f"{folder} holds no results; expected {EXPECTED}, or a folder of such.")
     return merged([(path, loaded(path)) for path in results])
 
 
-def _is_live(folder: Path) -> bool:
+def is_trace(path: Path) -> bool:
+    """Whether it is an archive, as a trace is."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == ZIP
+
+
+def is_live(folder: Path) -> bool:
+    """Whether it is the folder of offbeat live, in which a run has begun."""
     return (folder / SERIES).is_file() and any(folder.glob(f"*/{LOGS}"))
 
 

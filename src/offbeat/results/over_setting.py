@@ -13,10 +13,11 @@ from offbeat.results.drawing import Axis, Line, Panel
 from offbeat.results.figure import Figure
 from offbeat.results.grouping import Labelled, by_value, lines_of, panels_by, value_text
 from offbeat.results.looks import Look, looks
+from offbeat.results.scores import over_seeds
 from offbeat.results.speedup import SPEEDUP, gains_of
 from offbeat.results.summary import BANDS, seeds_of
 from offbeat.results.table import target_name
-from offbeat.results.times import TIME_TO_TARGET, over_seeds
+from offbeat.results.times import TIME_TO_TARGET
 from offbeat.results.values import ComparisonValues, RunValues
 
 WIDE = 4.0  # numbers that are further apart than by this factor are on a logarithmic axis

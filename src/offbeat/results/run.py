@@ -74,6 +74,18 @@ class Comparison(ComparisonValues):
             frames.append(frame)
         return pandas.concat(frames, ignore_index=True)
 
+    def to_csv(self, spread: str = "range") -> str:
+        """The table as CSV, with numbers as they are: a row for each group (`offbeat.results.export`)."""
+        from offbeat.results.export import as_csv
+
+        return as_csv(self, spread)
+
+    def to_latex(self, spread: str = "range") -> str:
+        """The table as LaTeX, for the package booktabs. spread: "range" (median), "std" or "ci" (mean)."""
+        from offbeat.results.export import as_latex
+
+        return as_latex(self, spread)
+
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
         accurate = bool(self.runs) and self.runs[0].measure == "accuracy"

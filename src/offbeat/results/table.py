@@ -1,13 +1,11 @@
 """The comparison as a table of text, with notes; and the table of all learning rates that were tried."""
 
 import io
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import isnan
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -17,6 +15,8 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import WIDTH, holdings
+from offbeat.results.scores import number_text, plus_minus, score, share_text, times_of
+from offbeat.results.significance import who_is_first
 from offbeat.results.values import (
     ComparisonValues,
     RunValues,
@@ -38,19 +38,20 @@ def as_text(comparison: ComparisonValues) -> str:
     return file.read().rstrip()
 
 
-def as_table(comparison: ComparisonValues, width: int = WIDTH) -> Group:
+def as_table(comparison: ComparisonValues, width: int = WIDTH, band: str = "range") -> Group:
     """The table, with a line that says what was run and notes on what needs saying.
 
-    Where it is wider than `width`, it is several tables below one another.
+    Where it is wider than `width`, it is several tables below one another. band: what is shown of seeds, see
+    `offbeat.results.summary.BANDS`.
     """
     if not comparison.runs:
         return Group(Text("No run was finished."))
-    heads, rows = cells(comparison)
+    heads, rows = cells(comparison, band)
     lines, first = [heads, *rows], 1 + len(comparison.differing)
     fitting = _fitting(lines, width, first)
     parts = [[[row[index] for index in columns] for row in lines] for columns in fitting]
     tables = [plain_table(part, range(first, len(part[0]))) for part in parts]
-    said = (Text(note, style="dim") for note in notes(comparison))
+    said = (Text(note, style="dim") for note in notes(comparison, band))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
 
@@ -173,7 +174,7 @@ def target_name(run: RunValues, *others: RunValues) -> str:
 VERSUS = "vs best"  # the head of that column
 
 
-def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
+def cells(comparison: ComparisonValues, band: str = "range") -> tuple[list[str], list[list[str]]]:
     """Head and rows: the group, a column for each setting that differs, and what came out."""
     accurate = any(run.measure == "accuracy" for run in comparison.runs)
     scores = {"accuracy": "accuracy", "accuracy_worst": "worst"} if accurate else {}
@@ -183,7 +184,7 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
     heads = ["algorithm", *differing, target_name(*comparison.runs), VERSUS, *scores.values(), "loss", *named]
     heads += ["updates", "messages", "MB", "consensus", "B", "D"]
     groups = comparison.groups()
-    times = {key: spread([run.time_to_target for run in runs]) for key, runs in groups.items()}
+    times = {key: times_of(runs, band) for key, runs in groups.items()}
     best: dict[object, float] = {}  # of each world
     for key, (middle, *_) in times.items():
         if middle is not None and not any(map(lost_again, groups[key])):
@@ -195,33 +196,24 @@ def cells(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
         stopped = " (stopped)" * any(run.error is not None for run in runs)
         diverged = any(run.diverged_at is not None for run in runs)
         stale = [run.staleness.D for run in runs if run.staleness.D is not None]
-        first = best.get(key.world)
+        first, centre = best.get(key.world), median if band == "range" else mean
         row = [
             comparison.label(key, world=False),
             *(value_text(value) for _, value in key.world),
-            spread_text(times[key]) + then,
+            (spread_text(times[key]) if band == "range" else plus_minus(times[key])) + then,
             "" if middle is None or not first or then else f"{middle / first:.2f}x",
-            *(_share(_middle(runs, name)) for name in scores),
-            "diverged" if diverged else f"{_middle(runs, 'loss'):.4g}{stopped}",
-            *("-" if math.isnan(value := _middle(runs, name)) else f"{value:.4g}" for name in further),
-            f"{median(run.updates for run in runs):,.0f}",
-            f"{median(run.messages for run in runs):,.0f}",
-            f"{median(run.megabytes for run in runs):,.1f}",
-            f"{_middle(runs, 'consensus'):.3g}",
+            *(share_text(*score(runs, name, band)) for name in scores),
+            "diverged" if diverged else f"{number_text(*score(runs, 'loss', band))}{stopped}",
+            *(number_text(*score(runs, name, band)) for name in further),
+            f"{centre(run.updates for run in runs):,.0f}",
+            f"{centre(run.messages for run in runs):,.0f}",
+            f"{centre(run.megabytes for run in runs):,.1f}",
+            f"{score(runs, 'consensus', band)[0]:.3g}",
             f"{max(run.staleness.B for run in runs)}",
             str(max(stale, default="-")),
         ]
         rows.append(row)
     return heads, rows
-
-
-def _middle(runs: Sequence[RunValues], name: str) -> float:
-    values = [value for run in runs if (value := run.final.get(name)) is not None]
-    return median(values) if values else float("nan")
-
-
-def _share(value: float) -> str:
-    return "-" if isnan(value) else f"{100 * value:.1f} %"
 
 
 def spread_text(times: tuple[float | None, float | None, float | None]) -> str:
@@ -243,7 +235,7 @@ def error_of(run: RunValues) -> str:
     return f"Error of {run.algorithm} with lr {run.lr:g}, seed {run.seed}: {run.error}."
 
 
-def notes(comparison: ComparisonValues) -> list[str]:
+def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
     runs, said = comparison.runs, list[str]()
     names = dict.fromkeys(run.algorithm for run in runs)
     if (held := holdings.line(runs)) is not None:
@@ -253,8 +245,11 @@ def notes(comparison: ComparisonValues) -> list[str]:
         judged = "the average model" if plain else " or ".join(dict.fromkeys(map(judged_model, runs)))
         said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in runs}) > 1:
-        time = "for the time with [smallest - largest]"
-        said.append(f"Medians over the seeds, {time}; B and D are the largest.")
+        time = "Medians over the seeds, for the time with [smallest - largest]"
+        what = {"std": "the standard deviation of the sample", "ci": "95 % confidence, by Student's t"}
+        means = f"Means over the seeds ± {what.get(band)}; never: at least one seed did not meet it"
+        said.append(f"{time if band == 'range' else means}; B and D are the largest.")
+        said += who_is_first(comparison)
     if any(run.stopped_at is not None for run in runs):
         said.append(
             "A run that met its target ended at that evaluation: loss, updates and all else are of that time."

@@ -2,9 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import median
-
-import numpy as np
 
 from offbeat.core.errors import SettingError
 from offbeat.results.axes import time_title
@@ -12,7 +9,8 @@ from offbeat.results.drawing import Axis, Bar, Panel
 from offbeat.results.figure import Figure
 from offbeat.results.grouping import panels_by
 from offbeat.results.looks import Look, looks
-from offbeat.results.summary import BANDS, centre_and_band, seeds_of
+from offbeat.results.scores import over_seeds
+from offbeat.results.summary import BANDS, seeds_of
 from offbeat.results.table import lost_again, spread_text, target_name
 from offbeat.results.values import ComparisonValues, RunValues, spread, time_text
 
@@ -61,17 +59,3 @@ def _bar(label: str, look: Look, runs: Sequence[RunValues], band: str, end: floa
         text += f" ± {time_text(high - middle)}" * (low < high < math.inf)
     length, low, high = (min(value, end) for value in (middle, low, high))
     return Bar(label, look, length, low, high, text + then, never=middle == math.inf)
-
-
-def over_seeds(values: Sequence[float | None], band: str) -> tuple[float, float, float]:
-    """Centre and band of values that may be missing (None), which counts as infinitely large.
-
-    Where one is missing there is no mean: it is infinite.
-    """
-    numbers = sorted(math.inf if value is None else value for value in values)
-    if band == "range":
-        return median(numbers), numbers[0], numbers[-1]
-    if math.isinf(numbers[-1]):
-        return math.inf, math.inf, math.inf
-    middle, low, high = centre_and_band(np.array(numbers)[:, None], band)
-    return float(middle[0]), float(low[0]), float(high[0])

@@ -1,0 +1,171 @@
+"""The command line of results that are on disk: table, merge, plot, show."""
+
+from functools import partial
+from pathlib import Path
+
+import typer
+from rich.console import Group
+from rich.text import Text
+
+from offbeat.cli.console import Out, say
+from offbeat.cli.options import QUIET, option
+from offbeat.cli.outputs import Outputs, check_writable
+from offbeat.core.errors import unknown
+from offbeat.core.settings import RUNNING
+from offbeat.core.system.files import write_atomically
+from offbeat.engines.trace import Trace
+from offbeat.experiments.loading import is_live, is_trace, load
+from offbeat.results.export import as_csv, as_latex
+from offbeat.results.figure import check_saved_as
+from offbeat.results.run import Comparison
+from offbeat.results.sparkline import sparkline
+from offbeat.results.summary import BANDS, summary
+from offbeat.results.table import as_table
+
+FILES = "JSON of compare and live, Parquet of sweep, their folders, or a folder of such; several are one."
+SPREAD = "What is shown of several seeds: range (median), std or ci (mean; 95 %, Student's t)."
+
+
+def table(
+    files: list[Path] = typer.Argument(help=FILES),
+    by: str | None = option(None, None, "A setting: a table for each of its values, 'case'."),
+    spread: str = option("range", None, SPREAD),
+    csv: Path | None = option(None, RUNNING, "Write the numbers to this file, a row for each group."),
+    latex: Path | None = option(None, RUNNING, "Write the table to this file, for LaTeX with booktabs."),
+    quiet: bool = QUIET,
+) -> None:
+    """Print the table of results that are on disk.
+
+    Runs are grouped by algorithm, learning rate and every setting that differs.
+
+    Examples:
+
+      offbeat table a.json b.json --spread std
+      offbeat table sweep.parquet --by case --csv table.csv
+    """
+    check_writable(csv, latex)
+    _check_spread(spread)
+    result = load(*files)
+    parts = {None: result} if by is None else result.split(by)
+    output = Outputs(quiet)
+    for part in parts.values():
+        output.show(partial(as_table, part, band=spread))
+    output.save(csv, lambda path: write_atomically(path, as_csv(result, spread).encode()))
+    tables = "\n".join(as_latex(part, spread) for part in parts.values())
+    output.save(latex, lambda path: write_atomically(path, tables.encode()))
+    output.close()
+
+
+def merge(
+    files: list[Path] = typer.Argument(help=FILES),
+    out: Path = option(..., RUNNING, "The JSON file to write."),
+    quiet: bool = QUIET,
+) -> None:
+    """Write the runs of several files and folders to one JSON file.
+
+    A run that is there twice is kept once; if its results differ, nothing is written.
+
+    Example:
+
+      offbeat merge a.json sweep.parquet offbeat-runs/digits-0 --out all.json
+    """
+    check_writable(out)
+    result, output = load(*files), Outputs(quiet)
+    output.save(out, result.save_json)
+    output.say(f"{len(result.runs):,} runs, {len(result.groups()):,} groups.")
+    output.close()
+
+
+def plot(
+    files: list[Path] = typer.Argument(help=FILES),
+    out: Path = option(..., RUNNING, "The figure: .pdf, .svg, .png or .html."),
+    metric: str = option("loss", None, "loss, accuracy, consensus, time_to_target, or another."),
+    x: str = option("time", None, "time, updates, megabytes, epochs; or a setting, as agents."),
+    band: str = option("range", None, SPREAD),
+    log: str | None = option(None, None, "Logarithmic axes: x, y, xy, or '' for none; default: y of losses."),
+    by: str | None = option(None, None, "A setting: a panel for each of its values, 'case'."),
+    width: float = option(3.3, None, "Inches: 3.3 is one column of a page, 6.9 both."),
+    quiet: bool = QUIET,
+) -> None:
+    """Draw a figure of results that are on disk.
+
+    Examples:
+
+      offbeat plot a.json b.json --out loss.pdf --band std
+      offbeat plot sweep.parquet --metric accuracy --by case --width 6.9 --out accuracy.svg
+    """
+    check_writable(out)
+    check_saved_as(out)
+    figure, output = load(*files).figure(metric, x, band, log, by, width), Outputs(quiet)
+    output.save(out, figure.save)
+    output.close()
+
+
+def show(path: Path = typer.Argument(help="A file or folder of results, or a trace.npz.")) -> None:
+    """Open what is there in the terminal: the table and the curves; a live folder's agents; a trace.
+
+    Example:
+
+      offbeat show offbeat-runs/digits-0
+    """
+    out = Out()
+    if is_trace(path):
+        out.print(_trace(path))
+        return
+    if is_live(path):
+        out.print(_agents(path))
+        if not any(path.glob("*/ended.json")):
+            say("No run has ended yet.")
+            return
+    result = load(path)
+    out.print(as_table(result, out.width))
+    out.print(_curves(result, out))
+
+
+def _check_spread(spread: str) -> None:
+    if spread not in BANDS:
+        raise unknown("spread", spread, BANDS)
+
+
+def _curves(result: Comparison, out: Out) -> Group:
+    """The median curve of each group, in a line."""
+    lines, room = [Text()], max(10, min(60, out.width - 60))
+    for key, runs in result.groups().items():
+        metric = runs[0].measure if runs[0].measure in runs[0].curve.names() else "loss"
+        middle = summary(runs, metric).middle.tolist()
+        if middle:
+            ends = f"{middle[0]:.4g} to {middle[-1]:.4g}"
+            line = sparkline(middle, room, out.encoding)
+            lines.append(Text(f"{line:<{room}} {metric} {ends}: {result.label(key)}", no_wrap=True))
+    return Group(*lines)
+
+
+def _agents(folder: Path) -> Group:
+    """Of each run of a live folder whether it has ended, and how many steps each agent made."""
+    lines = [Text(f"{folder}: runs of offbeat live", style="bold")]
+    for each in sorted(path.parent for path in folder.glob("*/agent-0.trace")):
+        ended = "ended" if (each / "ended.json").exists() else "not ended (offbeat live --resume goes on)"
+        steps = ""
+        if (each / "trace.npz").exists():
+            counts = Trace.load(each / "trace.npz").updates().tolist()
+            steps = "; steps of agents: " + ", ".join(f"{k}: {n:,}" for k, n in enumerate(counts))
+        lines.append(Text(f"{each.name}: {ended}{steps}"))
+    return Group(*lines, Text())
+
+
+def _trace(path: Path) -> Group:
+    trace = Trace.load(path)
+    stale = trace.staleness()
+    end = float(trace.events["time"].max()) if len(trace.events) else 0.0
+    settings = ", ".join(
+        f"{name} {value}" for name, value in trace.settings.items() if value not in (None, [])
+    )
+    steps = ", ".join(f"{k}: {n:,}" for k, n in enumerate(trace.updates().tolist()))
+    lines = [
+        f"{path}: a trace of {trace.agents} agents to time {end:g}",
+        settings,
+        f"steps of agents: {steps}",
+        f"{len(trace.events):,} events, {len(trace.writes):,} writes, {len(trace.transmissions):,} "
+        f"transmissions, {trace.transmissions['bytes'].sum() / 1e6:,.1f} MB; B {stale.B}, D {stale.D}",
+    ]
+    return Group(Text(lines[0], style="bold"), *(Text(line) for line in lines[1:] if line))

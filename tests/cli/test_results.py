@@ -1,0 +1,95 @@
+"""The command line of results on disk, with files of this version and of an older one."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import offbeat
+from offbeat.cli.commands import app
+from offbeat.core.errors import OffbeatError
+
+FILES = Path(__file__).parents[1] / "results" / "files"
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app, [*map(str, words)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_table_of_each_value_with_its_numbers_and_for_latex(tmp_path: Path) -> None:
+    numbers, latex = tmp_path / "t.csv", tmp_path / "t.tex"
+    said = run("table", FILES / "sweep.parquet", "--by", "case", "--csv", numbers, "--latex", latex)
+    assert said.count("time to gap 0.1") == 2 and "case base" in said and "case combined" in said
+    rows = [*csv.DictReader(numbers.read_text().splitlines())]
+    result = offbeat.load(FILES / "sweep.parquet")
+    for row, runs in zip(rows, result.groups().values(), strict=True):
+        losses = [run.final["loss"] for run in runs]
+        assert float(row["loss"]) == np.median(np.array(losses, dtype=float))
+        assert [float(row["loss_low"]), float(row["loss_high"])] == sorted(map(float, losses))  # type: ignore[arg-type]
+        assert (row["case"], row["topology"]) == tuple(
+            runs[0].settings[name] for name in ("case", "topology")
+        )
+        assert row["seeds"] == "2"
+    text = latex.read_text()
+    assert text.count("\\begin{tabular}{llrr") == 2 and text.count(" \\\\\n") == 2 * 5
+
+
+def test_mean_and_deviation_or_interval(tmp_path: Path) -> None:
+    said = {spread: run("table", FILES / "tuned.json", "--spread", spread) for spread in ("std", "ci")}
+    runs = offbeat.load(FILES / "tuned.json").runs[:2]
+    times = np.array([run.time_to_target for run in runs], dtype=float)
+    assert f"{times.mean():.4g} ± {times.std(ddof=1):.4g}" in said["std"]
+    assert f"{times.mean():.4g} ± {12.706205 * times.std(ddof=1) / 2**0.5:.4g}" in said["ci"]
+    assert "± the standard deviation of the sample" in said["std"] and "Student" in said["ci"]
+
+
+def test_merge_keeps_a_run_once(tmp_path: Path) -> None:
+    out = tmp_path / "all.json"
+    run("merge", FILES / "tuned.json", FILES / "sweep.parquet", FILES / "tuned.json", "--out", out)
+    assert len(json.loads(out.read_text())["runs"]) == 4 + 16
+    assert len(offbeat.load(out, FILES / "sweep.parquet.runs").runs) == 20
+
+
+def test_plot_draws_what_is_on_disk(tmp_path: Path) -> None:
+    run("plot", FILES / "sweep.parquet", "--by", "case", "--out", tmp_path / "f.html")
+    assert "plotly" in (tmp_path / "f.html").read_text()
+
+
+def test_show_opens_results_live_folders_and_traces() -> None:
+    said = run("show", FILES / "tuned.json")
+    assert "time to 30 %" in said and "▁" in said
+    said = run("show", FILES / "live")
+    assert "adsgd-lr0.1: ended; steps of agents: 0: 17, 1: 17, 2: 16" in said and "unit 20 ms" in said
+    said = run("show", FILES / "live" / "adsgd-lr0.1" / "trace.npz")
+    assert "a trace of 3 agents" in said and "50 writes" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["table", "nothing.json"], "There is no file"),
+        (["table", FILES / "tuned.json", "--by", "case"], "do not differ by 'case'"),
+        (["table", FILES / "tuned.json", "--spread", "x"], "Unknown spread 'x'"),
+        (["plot", FILES / "tuned.json", "--out", "f.gif"], "saved as .pdf"),
+        (["plot", FILES / "tuned.json", "--out", "f.html", "--metric", "los"], "Did you mean 'loss'"),
+        (["merge", FILES / "tuned.json", "--out", "nowhere/f.json"], "Cannot write"),
+        (["show", FILES / "grid.toml"], "neither JSON nor Parquet"),
+    ],
+)
+def test_what_makes_no_sense_is_one_paragraph(
+    words: list[object], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OffbeatError, match=said) as error:
+        run(*words)
+    assert error.value.exit_code == 2 and "\n" not in str(error.value)
+    assert [*tmp_path.iterdir()] == []
