@@ -35,7 +35,7 @@ LIVE = {
     ),
 }
 
-COMMANDS = ("commands", "compare", "launch", "live", "options", "predict", "results", "sweep", "tools")
+COMMANDS = ("commands", "compare", "launch", "live", "new", "options", "predict", "results", "sweep", "tools")
 
 ONLY = {
     "pickle": {"offbeat.engines.sim.checks"},

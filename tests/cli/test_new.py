@@ -1,0 +1,37 @@
+"""`offbeat new` writes files that work."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from offbeat.cli.commands import app
+from offbeat.core.errors import SettingError
+
+
+def test_what_is_written_passes_its_test_and_is_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["new", "algorithm", "LocalSteps"], catch_exceptions=False)
+    assert "pytest test_local_steps.py" in done.output
+    assert "local_steps.py:LocalSteps(gamma=0.5)' --check" in done.output
+    assert max(len(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()) <= 110
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "."]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "4 passed" in ran.stdout, ran.stdout
+    before = (tmp_path / "local_steps.py").read_bytes()
+    again = CliRunner().invoke(app, ["new", "algorithm", "LocalSteps"])
+    assert isinstance(again.exception, SettingError) and "already" in str(again.exception)
+    assert (tmp_path / "local_steps.py").read_bytes() == before
+
+
+@pytest.mark.parametrize(("kind", "name"), [("tusk", "A"), ("algorithm", "a b"), ("algorithm", "class")])
+def test_other_kinds_and_names_are_refused(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(CliRunner().invoke(app, ["new", kind, name]).exception, SettingError)
+    assert not [*tmp_path.iterdir()]
