@@ -104,13 +104,14 @@ def test_a_file_that_changes_while_runs_are_made_costs_nothing(folder: Path) -> 
         plan("mine.py:Mine", **ALL)
 
 
-def test_runs_of_two_versions_are_no_comparison(folder: Path) -> None:
+def test_runs_of_two_versions_are_kept_apart(folder: Path) -> None:
     first = offbeat.simulate("mine.py:Mine", **ALL)
     text = (folder / "mine.py").read_text()
     (folder / "mine.py").write_text(text.replace("self.h *", "2 * self.h *"))
     second = offbeat.simulate("mine.py:Mine", **ALL, seed=1)
-    with pytest.raises(SettingError, match=r"versions of mine\.py"):
-        Comparison([first, second])
+    assert len(Comparison([first, second]).groups()) == 2
+    assert len(Comparison([first, offbeat.simulate("mine.py:Mine", **ALL)]).groups()) == 2
+    assert len(Comparison([second, offbeat.simulate("mine.py:Mine", **ALL)]).groups()) == 1
 
 
 @pytest.mark.parametrize(("text", "agents"), [("mine.py:fixed", 5), ("mine.py:Small", 9), (TASK, 9)])
