@@ -15,9 +15,10 @@ from .core.forms import concat, mix, pin, split, total, zero
 from .core.rules import SGD, Adam, Momentum
 from .core.vector import Vector, opaque
 from .engines.trace import Staleness, Trace
-from .experiments.comparison import compare, plan, simulate
+from .experiments.comparison import plan
 from .experiments.experiment import Experiment
 from .experiments.loading import load
+from .experiments.study import compare, simulate
 from .results.run import Comparison, Run
 from .results.values import Curve
 from .tasks import TASKS, Logistic, ModuleTask, Quadratic

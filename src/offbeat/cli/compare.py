@@ -11,14 +11,14 @@ import typer
 from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
-from offbeat.core.settings import RUNNING
+from offbeat.core.settings import RUNNING, TASK
 from offbeat.core.system import machine
 from offbeat.core.system.files import as_file_name
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
-from offbeat.experiments import comparison
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
 from offbeat.experiments.memory import WORTH_SAYING
+from offbeat.experiments.study import Study, parse_over, study
 from offbeat.experiments.workers import possible, start_server, wanted
 from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table
@@ -32,6 +32,10 @@ WORKERS = (
     "How many processes make runs at the same time; default: one for each core, where the runs are so long "
     "that it pays and memory suffices. 1: this one alone. The results are the same."
 )
+OVER = (
+    "Compare in several worlds: 'topology=ring,torus'; repeat it for more, every combination is one. "
+    "Learning rates are tuned in each."
+)
 CHECK = "Hold every algorithm to the contract, event by event: slower, for one of your own."
 TUNING = "Print what every tuned learning rate gave, too."
 
@@ -39,6 +43,7 @@ TUNING = "Print what every tuned learning rate gave, too."
 @with_settings(Selection, Experiment)
 def compare(
     asked: dict[str, Any],
+    over: list[str] | None = option(None, TASK, OVER),
     workers: int | None = option(None, RUNNING, WORKERS),
     json: Path | None = JSON,
     report: Path | None = REPORT,
@@ -69,7 +74,7 @@ def compare(
     if (grid := asked["tune_grid"]) is not None:
         expected = "numbers with commas between, as in 0.01,0.1"
         asked["tune_grid"] = numbers(float, grid, f"--tune-grid {grid}", expected)
-    plan = comparison.plan(**asked, check=check)
+    plan = study(**asked, over=parse_over(over or []), check=check)
     if traces is not None:
         plan.check_traces()
     elif report is None:
@@ -91,11 +96,11 @@ def _is_long(asked: Mapping[str, Any]) -> bool:
     return bool((asked["agents"] or AGENTS) * until * (runs - 1) >= LONG and possible())
 
 
-def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) -> list[str]:
-    said = measured(plan.setups[0].world)
+def _announced(plan: Study, report: Path | None, traces: Path | None) -> list[str]:
+    said = [text for each in plan.plans for text in measured(each.setups[0].world)]
     if plan.memory > WORTH_SAYING:
-        free, on_gpu = machine.available(), plan.experiment.device != "cpu"
-        there = f", most of it on {plan.experiment.device}" if on_gpu else ""
+        free, on_gpu = machine.available(), plan.plans[0].experiment.device != "cpu"
+        there = f", most of it on {plan.plans[0].experiment.device}" if on_gpu else ""
         there += "" if free == inf or on_gpu else f"; {free / 1e9:.1f} GB are free"
         said.append(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
     if plan.untraced and report is not None and traces is None:
@@ -107,7 +112,7 @@ def _announced(plan: comparison.Plan, report: Path | None, traces: Path | None) 
 
 
 def _carry_out(
-    plan: comparison.Plan, workers: int, traces: Path | None, announced: list[str], output: Outputs
+    plan: Study, workers: int, traces: Path | None, announced: list[str], output: Outputs
 ) -> tuple[Comparison, int]:
     """Make the runs with a progress bar, and the exit code. A signal or an error ends it, and keeps what is
     finished; a trace that cannot be written costs no result.
@@ -118,10 +123,11 @@ def _carry_out(
 
             def on_run(run: Run) -> Run:
                 if traces is not None and run.trace is not None:
-                    name = as_file_name(f"{run.algorithm}-lr{run.lr!r}-seed{run.seed}") + ".npz"
-                    output.save(traces / name, run.trace.save, name=False)
+                    worlds = [str(run.settings[name]) for name in plan.over]
+                    name = "-".join([run.algorithm, *worlds, f"lr{run.lr!r}", f"seed{run.seed}"])
+                    output.save(traces / (as_file_name(name) + ".npz"), run.trace.save, name=False)
                 shown.on_run(run)
-                return run if run.seed == plan.setups[0].seed else replace(run, trace=None)
+                return run if run.seed == plan.plans[0].setups[0].seed else replace(run, trace=None)
 
             for text in announced:
                 shown.on_notice(text)

@@ -1,4 +1,4 @@
-"""Several runs of one experiment: `simulate` one algorithm, `compare` several.
+"""Several runs of one experiment, planned: `offbeat.experiments.study` compares them.
 
 Nothing runs before everything has been checked: names, numbers, graph, data, what an algorithm needs.
 """
@@ -27,7 +27,7 @@ from offbeat.experiments.scheduler import Batch, Scheduler, WorkerKilled
 from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare
 from offbeat.experiments.tuning import AWAY, LearningRates, Search, TuneSettings, rates_of, tune_settings
 from offbeat.experiments.workers import wanted
-from offbeat.results.run import Comparison, Run
+from offbeat.results.run import Run
 from offbeat.results.values import Progress, Tuning
 
 TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
@@ -286,46 +286,3 @@ def _specs(algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str) ->
     if len(set(names)) < len(names):
         raise SettingError(f"An algorithm is named twice: {', '.join(names)}.")
     return specs
-
-
-def compare(
-    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
-    *,
-    progress: Progress | None = None,
-    workers: int = 1,
-    **settings: Any,
-) -> Comparison:
-    """Run several algorithms in the same worlds.
-
-        result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
-        print(result)
-
-    Args:
-        algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`), or where
-            these are: "mine.py:Mine", "mine.py:Mine(h=10)"
-        settings: those of `Experiment`, and
-        lr: a learning rate, several, "tuned" (each algorithm's own best: `offbeat.experiments.tuning`),
-            or {algorithm: learning rate, "": learning rate}
-        seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
-        tune_by, tune_grid, tune_seeds: how learning rates are tuned: by "loss", "target" or "final"; those
-            that are tried first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
-        rule: learning rate -> local rule, for example offbeat.Momentum (default: SGD)
-        workers: processes that make runs at the same time, this one included; no result depends on it. With
-            more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they
-            import it. Runs with objects of yours (algorithm, task, graph, rule, measured delays) are made in
-            this process alone; what you name by its file is loaded by all
-    """
-    return Comparison(list(plan(algorithms, **settings).runs(progress, workers=workers)))
-
-
-def simulate(
-    algorithm: str | type[Agent] | Agent | Algorithm = "adsgd",
-    *,
-    progress: Progress | None = None,
-    **settings: Any,
-) -> Run:
-    """Run one algorithm once; the settings are those of `compare`."""
-    made = plan([algorithm], **settings)
-    if made.count != 1:
-        raise SettingError("simulate makes one run: give one learning rate and one seed, or use compare.")
-    return next(made.runs(progress))

@@ -1,0 +1,178 @@
+"""What is compared: algorithms in one world, or in several, one for every combination of some settings.
+
+offbeat.compare(["adsgd", "dsgd"], agents=16, over={"topology": ["torus", "exponential"]})
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+from offbeat.algorithms import ALGORITHMS, Algorithm
+from offbeat.core.agent import Agent
+from offbeat.core.errors import SettingError, unknown
+from offbeat.core.settings import Setting, declared
+from offbeat.core.system.named import separated
+from offbeat.experiments.comparison import OnNotice, OnRun, Plan, plan
+from offbeat.experiments.experiment import Experiment
+from offbeat.results.run import Comparison, Run
+from offbeat.results.values import Curve, Progress
+
+MOST_WORLDS = 1000
+EXPECTED = (
+    "expected a setting and its values, as in topology=ring,torus; with semicolons where one has commas"
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Plans of several worlds, which are made one after another.
+
+    Attributes:
+        over: the settings by which they differ
+        worlds: what each is called
+    """
+
+    plans: Sequence[Plan]
+    over: Sequence[str]
+    worlds: Sequence[str]
+
+    @property
+    def count(self) -> int:
+        return sum(each.count for each in self.plans)
+
+    @property
+    def planned(self) -> dict[str, int]:
+        return dict(sum((Counter(each.planned) for each in self.plans), Counter()))
+
+    @property
+    def memory(self) -> float:
+        return max(each.memory for each in self.plans)
+
+    @property
+    def untraced(self) -> list[str]:
+        return [*dict.fromkeys(name for each in self.plans for name in each.untraced)]
+
+    def without_traces(self) -> "Study":
+        return replace(self, plans=[each.without_traces() for each in self.plans])
+
+    def check_traces(self) -> None:
+        for each in self.plans:
+            each.check_traces()
+
+    def runs(
+        self,
+        on_progress: Progress | None = None,
+        keep_traces: bool = False,
+        workers: int = 1,
+        on_run: OnRun = lambda run: run,
+        on_notice: OnNotice = lambda text: None,
+    ) -> Iterator[Run]:
+        """Make the runs, world by world, as `Plan.runs` does."""
+        for each, world in zip(self.plans, self.worlds, strict=True):
+            progress = partial(_named, on_progress, world) if on_progress and world else on_progress
+            yield from each.runs(progress, keep_traces, workers, on_run, on_notice)
+
+
+def _named(on_progress: Progress, world: str, label: str, now: float, until: float, curve: Curve) -> None:
+    on_progress(f"{world}, {label}", now, until, curve)
+
+
+def study(algorithms: Any, over: Mapping[str, Sequence[Any]] | None = None, **settings: Any) -> Study:
+    """Check everything about a comparison in every world. Raises SettingError or DataError; nothing ran then.
+
+    Args:
+        over: setting of `Experiment` -> its values; every combination is a world, the last varies fastest
+    """
+    axes = over or {}
+    for name, values in axes.items():
+        if name not in declared(Experiment):
+            raise unknown("setting to compare over", name, declared(Experiment))
+        if name in settings and settings[name] != declared(Experiment)[name].default:
+            raise SettingError(f"'{name}' is given, and compared over; expected one of these.")
+        if isinstance(values, str) or not values:
+            raise SettingError(f"'{name}' is compared over {values!r}; expected a list of values.")
+        if len({str(value) for value in values}) < len(values):
+            raise SettingError(f"'{name}' is compared over a value twice; got {values!r}.")
+    rest = {name: value for name, value in settings.items() if name not in axes}
+    combinations = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    if len(combinations) > MOST_WORLDS:
+        raise SettingError(f"{len(combinations):,} worlds are too many; expected at most {MOST_WORLDS:,}.")
+    plans = [plan(algorithms, **rest, **world) for world in combinations]
+    worlds = [", ".join(f"{name} {value}" for name, value in world.items()) for world in combinations]
+    return Study(plans, [*axes], worlds)
+
+
+def parse_over(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """--over: 'topology=ring,torus', once for each setting. Raises SettingError for anything else."""
+    axes: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not (equals and values.strip()):
+            raise SettingError(f"Cannot read --over '{text}'; {EXPECTED}.")
+        if name in axes:
+            raise SettingError(f"--over gives '{name}' twice; {EXPECTED}.")
+        if name not in declared(Experiment):
+            raise unknown("setting to compare over", name, declared(Experiment))
+        words = values.split(";") if ";" in values else separated(values)
+        axes[name] = [_value(declared(Experiment)[name], word.strip()) for word in words]
+    return axes
+
+
+def _value(each: Setting, word: str) -> Any:
+    """A word of the command line as the value of this setting."""
+    if each.kind.option in (int, float):
+        try:
+            return each.kind.spelt(each.name, each.kind.option(word))
+        except ValueError:
+            raise SettingError(f"--over {each.name}: cannot read '{word}' as a number; {EXPECTED}.") from None
+    return each.kind.spelt(each.name, word)
+
+
+def compare(
+    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
+    *,
+    over: Mapping[str, Sequence[Any]] | None = None,
+    progress: Progress | None = None,
+    workers: int = 1,
+    **settings: Any,
+) -> Comparison:
+    """Run several algorithms in the same worlds.
+
+        result = offbeat.compare(["adsgd", "dsgd"], task="digits", case="combined", seeds=3)
+        print(result)
+
+    Args:
+        algorithms: names ("adsgd", "dsgd:after"), classes or objects of your own (`offbeat.Agent`), or where
+            these are: "mine.py:Mine", "mine.py:Mine(h=10)"
+        settings: those of `Experiment`, and
+        over: setting -> values, to compare in several worlds: {"topology": ["ring", "torus"]}. Every
+            combination is one; learning rates are tuned in each
+        lr: a learning rate, several, "tuned" (each algorithm's own best: `offbeat.experiments.tuning`),
+            or {algorithm: learning rate, "": learning rate}
+        seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
+        tune_by, tune_grid, tune_seeds: how learning rates are tuned: by "loss", "target" or "final"; those
+            that are tried first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
+        rule: learning rate -> local rule, for example offbeat.Momentum (default: SGD)
+        workers: processes that make runs at the same time, this one included; no result depends on it. With
+            more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they
+            import it. Runs with objects of yours (algorithm, task, graph, rule, measured delays) are made in
+            this process alone; what you name by its file is loaded by all
+    """
+    return Comparison(list(study(algorithms, over, **settings).runs(progress, workers=workers)))
+
+
+def simulate(
+    algorithm: str | type[Agent] | Agent | Algorithm = "adsgd",
+    *,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Run:
+    """Run one algorithm once; the settings are those of `compare`."""
+    made = plan([algorithm], **settings)
+    if made.count != 1:
+        raise SettingError("simulate makes one run: give one learning rate and one seed, or use compare.")
+    return next(made.runs(progress))

@@ -1,0 +1,73 @@
+"""Several worlds in one comparison."""
+
+from typing import Any
+
+import pytest
+from command_line import Call, read
+
+import offbeat
+from offbeat.core.errors import SettingError
+from offbeat.experiments.study import parse_over, study
+
+SMALL: dict[str, Any] = {"task": "quadratic", "until": 10.0}
+
+
+def test_every_combination_is_what_it_is_alone() -> None:
+    worlds: dict[str, list[Any]] = {"topology": ["ring", "complete"], "agents": [4, 6]}
+    result = offbeat.compare(["adsgd", "dsgd"], over=worlds, seeds=2, **SMALL)
+    assert len(result.runs) == 16
+    assert {name: list(values) for name, values in result.differing.items()} == worlds
+    alone = [
+        run.digest
+        for topology in worlds["topology"]
+        for agents in worlds["agents"]
+        for run in offbeat.compare(["adsgd", "dsgd"], topology=topology, agents=agents, seeds=2, **SMALL).runs
+    ]
+    assert [run.digest for run in result.runs] == alone
+
+
+def test_learning_rates_are_tuned_in_each_world() -> None:
+    tuned: dict[str, Any] = {"lr": "tuned", "tune_grid": [0.01, 0.1], "tune_seeds": 1}
+    result = offbeat.compare("adsgd", over={"agents": [2, 12]}, **tuned, **SMALL)
+    assert [run.tuning is not None for run in result.runs] == [True, True]
+    alone = [offbeat.compare("adsgd", agents=n, **tuned, **SMALL).runs[0] for n in (2, 12)]
+    assert [run.lr for run in result.runs] == [run.lr for run in alone]
+
+
+def test_what_is_wrong_is_refused_before_anything_runs() -> None:
+    for over, why in [
+        ({"nothing": [1]}, "Unknown setting to compare over 'nothing'"),
+        ({"topology": "ring"}, "expected a list of values"),
+        ({"topology": []}, "expected a list of values"),
+        ({"agents": [4, 4]}, "a value twice"),
+        ({"agents": [4, 0]}, "at least one agent"),
+        ({"agents": range(1, 10_000)}, "too many"),
+    ]:
+        with pytest.raises(SettingError, match=why):
+            study("adsgd", over, **SMALL)  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="is given, and compared over"):
+        study("adsgd", {"agents": [4, 5]}, agents=6, **SMALL)
+
+
+def test_the_command_line_says_it_in_words(call: Call) -> None:
+    assert parse_over(["topology=ring,random-regular:4", "agents=4, 8"]) == {
+        "topology": ["ring", "random-regular:4"],
+        "agents": [4, 8],
+    }
+    assert parse_over(["speeds=1,1;1,2"])["speeds"] == ["1,1", "1,2"]
+    for wrong in (["topology"], ["topology="], ["agents=4,x"], ["agents=4", "agents=5"], ["nope=1"]):
+        with pytest.raises(SettingError):
+            parse_over(wrong)
+    words = (
+        "compare",
+        "--task",
+        "quadratic",
+        "--until",
+        "5",
+        "--over",
+        "agents=4,6",
+        "--algorithms",
+        "adsgd",
+    )
+    assert call(*words, "--json", "a.json", "--traces", ".").code == 0
+    assert [run["agents"] for run in read("a.json")["runs"]] == [4, 6]
