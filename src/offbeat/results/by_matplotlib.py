@@ -104,7 +104,8 @@ def _lines(at: Axes, panel: Panel) -> None:
         if line.points:
             ends = [_apart(line.y, line.low), _apart(line.high, line.y)] if line.low else None
             cap: dict[str, Any] = {"capsize": 2, "capthick": 0.9, "elinewidth": 0.9, "clip_on": False}
-            at.errorbar(line.x, line.y, yerr=ends, label=line.label, **cap, **style)
+            mark = style | {"markeredgewidth": 0.9} | ({} if line.joined else {"linestyle": "none"})
+            at.errorbar(line.x, line.y, yerr=ends, label=line.label, **cap, **mark)
         elif line.x:
             step = 0.02 + 0.11 * (k / max(len(panel.lines), 1)), 0.11
             at.plot(line.x, line.y, label=line.label, markevery=step, clip_on=False, **style)

@@ -135,7 +135,7 @@ def _line(line: Line, panel: Panel, named: bool) -> go.Scatter:
         ends = {"array": above, "arrayminus": below, "symmetric": False, "width": 4, "thickness": 1.5}
     return go.Scatter(
         x=line.x, y=line.y, name=escaped(line.label), legendgroup=escaped(line.label), showlegend=named,
-        mode="lines+markers" if line.look.marker else "lines",
+        mode="+".join(["lines"] * line.joined + ["markers"] * bool(line.look.marker)),
         line={"color": line.look.colour, "width": 2, "dash": line.look.dash},
         marker=marker | ({} if line.points else {"maxdisplayed": 8}) if line.look.marker else None,
         cliponaxis=False, customdata=line.value, hovertemplate=f"{along}: {value}", error_y=ends,

@@ -45,6 +45,7 @@ class Line:
         low, high: the band; empty where there is none
         end: why it ends before the others: "diverged" or "ended early"; empty: it does not
         points: whether each point has a marker, and the band is shown as bars at them
+        joined: whether its points are joined to a line
         never: where, over x, it has no value, for what was asked for was never reached
     """
 
@@ -57,6 +58,7 @@ class Line:
     high: Floats = ()
     end: str = ""
     points: bool = False
+    joined: bool = True
     never: Floats = ()
 
 

@@ -1,6 +1,6 @@
 """Which runs are one line of a figure, and which lines are in one panel."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from offbeat.core.errors import SettingError
@@ -39,9 +39,13 @@ def by_value(runs: Sequence[RunValues], name: str) -> dict[Any, list[RunValues]]
     for run in runs:
         value = run.settings.get(name)
         parts.setdefault(tuple(value) if isinstance(value, list) else value, []).append(run)
-    if all(isinstance(value, int | float) for value in parts):
+    if are_numbers(parts):
         return dict(sorted(parts.items()))
     return parts
+
+
+def are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def value_text(value: object) -> str:

@@ -4,14 +4,16 @@ agents, the topology, the learning rate.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from offbeat.core.errors import SettingError, unknown
 from offbeat.results.axes import LOGARITHMIC, metric_title, ticks, time_title
 from offbeat.results.drawing import Axis, Line, Panel
 from offbeat.results.figure import Figure
-from offbeat.results.grouping import Labelled, by_value, lines_of, panels_by, value_text
+from offbeat.results.grouping import Labelled, are_numbers, by_value, lines_of, panels_by, value_text
 from offbeat.results.looks import Look, looks
 from offbeat.results.scores import over_seeds
 from offbeat.results.speedup import SPEEDUP, gains_of
@@ -21,6 +23,7 @@ from offbeat.results.times import TIME_TO_TARGET
 from offbeat.results.values import ComparisonValues, RunValues
 
 WIDE = 4.0  # numbers that are further apart than by this factor are on a logarithmic axis
+APART = 0.5  # how far apart the groups are that stand at one value which is no number
 Value = Callable[[RunValues], float | None]
 
 
@@ -51,12 +54,16 @@ def over_setting(
     every = [pair for parts in panels.values() for lines in parts.values() for pair in lines.items()]
     look = looks(dict(every), colours)
     log_y = metric in LOGARITHMIC if log is None else "y" in log
+    numbers = are_numbers(places)
     found = {title: _points(parts, along, places, value, band) for title, parts in panels.items()}
     upward = _upward(metric, comparison.runs, [one for each in found.values() for one in each], log_y)
     made = []
     for title, each in found.items():
-        labels = dict.fromkeys(point.label for point in each)
-        lines = [_line(label, look[label], [p for p in each if p.label == label], upward) for label in labels]
+        labels = list(dict.fromkeys(point.label for point in each))
+        beside = {label: (k - (len(labels) - 1) / 2) * APART / len(labels) for k, label in enumerate(labels)}
+        lines = [
+            _line(look[name], _of(each, name, beside[name], numbers), upward, numbers) for name in labels
+        ]
         made.append(Panel(along, upward, title, tuple(lines)))
     notes = [seeds_of(every, BANDS[band])]
     if any(line.never for panel in made for line in panel.lines):
@@ -100,7 +107,7 @@ def _value_of(comparison: ComparisonValues, metric: str) -> Value:
 
 def _axis(setting: str, places: Sequence[Any], log: str | None) -> Axis:
     """Numbers where they are; other values beside one another."""
-    if not all(isinstance(place, int | float) and not isinstance(place, bool) for place in places):
+    if not are_numbers(places):
         marks = tuple(float(k) for k in range(len(places)))
         names = tuple(map(value_text, places))
         return Axis(
@@ -128,6 +135,12 @@ def _points(
     ]
 
 
+def _of(points: Sequence[Point], label: str, beside: float, numbers: bool) -> list[Point]:
+    """The points of one group; where x is no number, beside those of the others."""
+    mine = [point for point in points if point.label == label]
+    return mine if numbers else [replace(point, x=point.x + beside) for point in mine]
+
+
 def _upward(metric: str, runs: Sequence[RunValues], points: Sequence[Point], log: bool) -> Axis:
     """From 0 for times; with room above for what has no value."""
     known = [v for point in points for v in (point.low, point.middle, point.high) if math.isfinite(v)]
@@ -147,10 +160,15 @@ def _upward(metric: str, runs: Sequence[RunValues], points: Sequence[Point], log
     return Axis(title, log, metric.startswith("accuracy"), limits, marks)
 
 
-def _line(label: str, look: Look, points: Sequence[Point], upward: Axis) -> Line:
-    lowest, top = upward.limits or (0.0, 1.0)
-    there = [point for point in points if math.isfinite(point.middle)]
+def _line(look: Look, points: Sequence[Point], upward: Axis, joined: bool) -> Line:
+    """Of one group; a line that joins its points has a gap where there is none."""
+    label, (lowest, top) = points[0].label, upward.limits or (0.0, 1.0)
+    gap = Point(label, math.nan, math.nan, math.nan, math.nan)
+    there = [point if math.isfinite(point.middle) else gap for point in points]
+    if all(point is gap for point in there):
+        there = []
     x, y = tuple(point.x for point in there), tuple(point.middle for point in there)
-    low, high = tuple(max(p.low, lowest) for p in there), tuple(min(p.high, top) for p in there)
+    low = tuple(float(np.maximum(point.low, lowest)) for point in there)
+    high = tuple(float(np.minimum(point.high, top)) for point in there)
     never = tuple(point.x for point in points if math.isinf(point.middle))
-    return Line(label, look, x, y, y, low, high, points=True, never=never)
+    return Line(label, look, x, y, y, low, high, points=True, joined=joined, never=never)
