@@ -93,6 +93,8 @@ CHANGED: dict[str, Any] = {
     "slowdown": 4.0, "partition": "classes:2", "objective": "samples", "batch": 16, "reg": 0.1,
     "until": 90.0, "target": 0.5, "stop_at": "target", "speeds": "1,2,1,1", "links": "gamma:0.5",
     "metrics": ["gap"], "judge": "worst", "per_agent": True,
+    "latency": "file:lat.csv", "bandwidth": 2.0, "sending": "unicast", "network": "fair",
+    "event": ["agent 3 slows by 5 at 10"], "availability": "on.csv", "byzantine": ["agent 2 flips"],
     "eval_every": 0.5, "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant",
     "communication": "constant", "data": "elsewhere", "executor": "batched", "device": "cuda",
     "rule": "Momentum", "unit": 0.02, "faults": ["kill agent 2 at step 9"], "a setting of tomorrow": 3,
@@ -114,6 +116,8 @@ def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparis
     assert said(compute="gamma", communication="lognormal 1") == plain
     for name, value in CHANGED.items():
         assert said(**{name: value}) != plain, name
+    many = [f"agent {k} slows by 5 at 10" for k in range(7)]
+    assert ", agent 0 slows by 5 at 10 and 6 more, " in said(event=many)
     some = said(loss=0.3, crash=["agent 3 at 10"], batch=16, unit=0.02, rule="Momentum", compute="constant")
     for words in (
         "message loss 0.3",

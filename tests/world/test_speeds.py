@@ -80,7 +80,7 @@ def test_what_are_no_speeds_is_refused(said: object, fragment: str) -> None:
 def test_files_that_are_no_speeds_are_refused_by_name_and_line(tmp_path: Path) -> None:
     path = tmp_path / "v.txt"
     for text, fragment in (
-        ("1\n2\n", "holds 2 numbers for 'links'; expected 3, one for each agent"),
+        ("1\n2\n", "holds 2 numbers; expected 3, one for each agent"),
         ("1\nfast\n1\n", "line 2 has 'fast', which is no number"),
         ("1\n-1\n1\n", "number 2 of 3 is -1.0; speeds are finite"),
     ):
@@ -89,6 +89,7 @@ def test_files_that_are_no_speeds_are_refused_by_name_and_line(tmp_path: Path) -
             speeds("links", f"file:{path}", 3, 0, Purpose.LINK)
         assert fragment in str(refused.value)
         assert str(path) in str(refused.value)
+        assert "'links'" in str(refused.value)
 
 
 def test_there_is_one_way_to_spell_them() -> None:

@@ -102,8 +102,14 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     how = {name: asked.pop(name) for name in declared(RunSettings)}
     how["checkpoint_every"] = CheckpointPolicy.parse(how["checkpoint_every"]).record()
     how["fault"] = [*how["fault"]]
+    said = {
+        name: each for name, each in declared(Experiment).items() if each.scope == WORLD or name == "target"
+    }
+    for name in asked.keys() & said:
+        value = said[name].checked(asked[name])
+        asked[name] = None if value is None else said[name].kind.record(value)
     asked |= {name: [*value] for name, value in asked.items() if isinstance(value, tuple)}
-    asked["unit"], asked["target"] = parse_unit(unit), declared(Experiment)["target"].checked(asked["target"])
+    asked["unit"] = parse_unit(unit)
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())
     asked["algorithms"] = [find(elsewhere(name)).asked for name in separated(asked["algorithms"])]
     asked["task"], asked["topology"] = elsewhere(asked["task"]), elsewhere(asked["topology"], SUFFIXES)

@@ -16,6 +16,8 @@ import networkx as nx
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
 from offbeat.experiments.kinds import (
+    BYZANTINES,
+    CHANGES,
     CRASHES,
     DELAY,
     GRAPH,
@@ -24,9 +26,11 @@ from offbeat.experiments.kinds import (
     NAMES,
     NUMBERS,
     PARTITION,
+    PER_LINK,
     SPEEDS,
     STRAGGLERS,
     TARGET,
+    one_of,
 )  # fmt: skip
 from offbeat.experiments.measuring import METRIC_NAMES
 from offbeat.experiments.tuning import GRID, SEEDS
@@ -35,9 +39,10 @@ from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.tasks.objective import AGENTS as AGENTS_ALIKE
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
+from offbeat.world.changes import Byzantine, Change
 from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
-from offbeat.world.world import CASES, Crash, World
+from offbeat.world.world import CASES, NETWORKS, SENDING, Crash, World
 
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
 AGENTS = 9  # how many there are when nothing says
@@ -76,6 +81,26 @@ JUDGE = (
     "'worst' agent's own model, or 'each': the mean over the agents' own models."
 )
 PER_AGENT = "Keep the accuracy (or loss) of every agent's own model at every evaluation."
+LOSS = (
+    "Probability that a receiver misses a published model: a number, or 'file:PATH' by link; mail always "
+    "arrives."
+)
+LATENCY = (
+    "Time from the end of a transmission until it is there: a number; by link 'file:PATH' (from,to,value in "
+    "each line, or a matrix), or 'rtt:PATH[:ARRAY[:SLICE]]', half of measured round-trip times; with ' mean "
+    "0.5' scaled."
+)
+BANDWIDTH = "How many times as fast as drawn a link carries a model: a number, or 'file:PATH' by link."
+SEND = "'multicast': one transmission to all receivers; 'unicast': one to each, one after another."
+NETWORK = (
+    "'serial': an agent sends one thing at a time; 'fair': to all receivers at a time, max-min fair rates."
+)
+EVENT = (
+    "'agent 3 slows by 5 at 100 until 200', or 'computes slower', 'sends slower'; 'cut {0,1} from the rest "
+    "at 100 until 200'; repeat it for more."
+)
+AVAILABILITY = "When agents are there: a file with lines agent,on,off. Who is not there has crashed."
+LIES = "'agent 3 flips' or 'agent 3 adds noise 0.5': all that it sends is wrong; repeat it for more."
 EXECUTOR = (
     "How the arithmetic is done: 'auto', 'levels', 'batched', or 'event-by-event', the slow oracle. The "
     "results are the same."
@@ -106,8 +131,8 @@ class Experiment:
     `offbeat.Topology`), delays (`offbeat.Delay`), crashes (`offbeat.Crash`).
 
     Attributes:
-        world: an `offbeat.World` with delays, losses and crashes, in place of `compute`, `communication`,
-            `loss` and `crash`; the case comes on top of it, and its seed is that of the run
+        world: an `offbeat.World`, in place of the settings that say one (`worlds.OF_WORLD`); the case comes
+            on top of it, and its seed is that of the run
 
     Raises SettingError for anything that makes no sense, when `prepare` is called.
     """
@@ -141,9 +166,7 @@ class Experiment:
     metrics: Any = setting((), LEARNING, MEASURE, METRIC_NAMES, also="metric")
     judge: str = setting("average", LEARNING, JUDGE, brief=True)
     per_agent: bool = setting(False, LEARNING, PER_AGENT, brief=True)
-    loss: float = setting(
-        0.0, WORLD, "Probability that a receiver misses a published model; mail always arrives.", brief=True
-    )
+    loss: float | str = setting(0.0, WORLD, LOSS, PER_LINK, brief=True)
     crash: str | Crash | tuple[str | Crash, ...] = setting(
         (), WORLD, "'agent 3 at 100 until 200'; repeat it for more.", CRASHES, live=False
     )
@@ -156,6 +179,13 @@ class Experiment:
     )  # fmt: skip
     speeds: str | Sequence[float] | None = setting(None, WORLD, SPEED, SPEEDS)
     links: str | Sequence[float] | None = setting(None, WORLD, LINK, SPEEDS)
+    latency: float | str = setting(0.0, WORLD, LATENCY, PER_LINK, brief=True)
+    bandwidth: float | str = setting(1.0, WORLD, BANDWIDTH, PER_LINK, brief=True)
+    sending: str = setting("multicast", WORLD, SEND, one_of(SENDING), brief=True)
+    network: str = setting("serial", WORLD, NETWORK, one_of(NETWORKS), brief=True)
+    event: str | Change | tuple[str | Change, ...] = setting((), WORLD, EVENT, CHANGES)
+    availability: str | Path | None = setting(None, WORLD, AVAILABILITY, PATH, live=False)
+    byzantine: str | Byzantine | tuple[str | Byzantine, ...] = setting((), WORLD, LIES, BYZANTINES)
     data: str | Path | None = setting(None, TASK, DATA, PATH)
     executor: str = setting("auto", RUNNING, EXECUTOR, live=False, brief=True)
     device: str = setting("cpu", RUNNING, DEVICE, live=False, brief=True)

@@ -3,19 +3,31 @@
 Kinds that any setting may have are in `offbeat.core.settings`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Kind, finite, text, whole
 from offbeat.results import targets
 from offbeat.results.rates import Rate
 from offbeat.tasks.partition import spelt
 from offbeat.world.changes import Byzantine, Change, parse_byzantine, parse_change
 from offbeat.world.delays import Delay, parse
+from offbeat.world.links import spelt_links
 from offbeat.world.speeds import spelt_speeds
 from offbeat.world.world import Crash, parse_crash
+
+
+def one_of(known: Mapping[str, str]) -> Kind:
+    """One of these names."""
+
+    def check(name: str, value: Any) -> str:
+        if text(name, value) not in known:
+            raise unknown(name, value, known)
+        return str(value)
+
+    return Kind(str, "string", check, check)
 
 
 def as_is(name: str, value: Any) -> Any:
@@ -92,6 +104,7 @@ STRAGGLERS = Kind(
     str, "list int64", _stragglers, _stragglers, list, lambda agents: [",".join(map(str, agents))]
 )
 PARTITION = Kind(str, "string", _partition, _partition)
+PER_LINK = Kind(str, "number", spelt_links, spelt_links)
 SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)
 NUMBERS = Kind(str, "list float64", as_is, as_is)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.core.errors import DataError
+from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import devices
 from offbeat.core.system.own import pinned
 from offbeat.engines.events import GradientDone, rows_of
@@ -32,6 +32,7 @@ from offbeat.results.run import Run
 from offbeat.results.values import spread
 from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, with_overhead
+from offbeat.world.links import spelt_links
 from offbeat.world.world import World
 
 NEEDED = ("algorithm", "agents", "topology", "seed", "unit")  # in the settings, or those of the experiment
@@ -222,7 +223,7 @@ class Replica:
         """The experiment in its world; of a script a schedule, on f_i(x) = |x|^2 / 2."""
         n, until = self.settings["agents"], until / self.scale
         recorded, pairs = self.settings.get("experiment", {}), (self.fitted.compute, self.fitted.sending)
-        world = World(loss=recorded.get("loss", 0.0))
+        world = World(loss=_loss(recorded))
         if case is None:
             compute, sending = (dict(enumerate(self._delay(*pair) for pair in each)) for each in pairs)
             world = replace(world, own_compute=compute, own_communication=sending)
@@ -240,6 +241,20 @@ class Replica:
 
     def _delay(self, slowed: np.ndarray, fixed: np.ndarray) -> Delay:
         return with_overhead(slowed / self.scale, fixed / self.scale)
+
+
+def _loss(recorded: Mapping[str, Any]) -> float:
+    """The probability of loss. Raises SettingError for what a prediction knows nothing of."""
+    unknown = [name for name in ("event", "byzantine") if recorded.get(name)]
+    unknown += [f"a loss by link ({loss})" for loss in [recorded.get("loss", 0.0)] if _by_link(loss)]
+    if unknown:
+        what = f"The recorded run has {', '.join(unknown)}, which predictions know nothing of"
+        raise SettingError(f"{what}; expected a run without.")
+    return float(recorded.get("loss", 0.0))
+
+
+def _by_link(loss: float | str) -> bool:
+    return isinstance(spelt_links("loss", loss), str)
 
 
 def _share(job: Job) -> float:

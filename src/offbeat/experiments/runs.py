@@ -31,6 +31,7 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.measuring import Measurements
 from offbeat.experiments.setup import Setup
+from offbeat.experiments.worlds import check_reached
 from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
 from offbeat.results.values import Progress
@@ -70,6 +71,7 @@ class Job:
             most = f"more than a model's numbers can be, {largest:.3g}"
             raise SettingError(f"A learning rate of {self.lr:g} is {most}; expected a smaller one.")
         self.spec.check(self.setup.topology)
+        check_reached(self.setup.world, self.spec, self.setup.topology.n)
 
     @property
     def why_not_by_levels(self) -> str:

@@ -27,7 +27,7 @@ from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.measuring import Asked, asked
 from offbeat.experiments.own import files_of, own_metrics, own_task
-from offbeat.experiments.worlds import stragglers_of, world_of
+from offbeat.experiments.worlds import check_times, recorded, stragglers_of, with_links, world_of
 from offbeat.results.targets import Target
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
@@ -87,7 +87,6 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
 def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, str]) -> Setup:
     device = devices.find(e.device)
     n, until, said = _agents(e, seed), e.until, e.target
-    world = world_of(e, n, seed)
     if isinstance(e.task, str) and Own.parse(e.task) is None:
         if e.task not in tasks.TASKS:
             raise unknown("task", e.task, tasks.TASKS)
@@ -96,15 +95,14 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
     if until is None:
         raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
     eval_times = eval_times_of(until, e.eval_every)
+    world = world_of(e, n, until, seed)
     _refuse_impossible(e, n, until, world.compute)
     topology = build(e.topology, n, seed)
     stragglers = stragglers_of(e, topology)
-    world = apply_case(world, e.case, stragglers, e.slowdown)
+    world = apply_case(with_links(e, world, topology), e.case, stragglers, e.slowdown)
     world.check(n)
+    check_times(world, until)
     task = _task(e, n, seed, device, built)
-    for crash in world.crashes:
-        if crash.at >= until:
-            raise SettingError(f"The crash '{crash}' would come after the end of the runs, at {until:g}.")
     measured = asked(own_metrics(e.metrics), e.judge, e.per_agent, task, topology)
     more = [*(each.name for each in measured.metrics), *getattr(task, "metrics", ())]
     target = target_of(said, task, e.stop_at, more)
@@ -170,7 +168,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
     """What is needed to run it again; `own` lists what only Python can be given, `code` has the versions of
     what is named by its file.
     """
-    task, topology, world, target = setup.task, setup.topology, setup.world, setup.target
+    task, topology, target = setup.task, setup.topology, setup.target
     own = [f"the task {task.name}"] * (not isinstance(e.task, str))
     own += [f"the graph {topology.name}"] * (not isinstance(e.topology, str))
     own += [f"the metric {each.name}" for each in e.metrics if not isinstance(each, str)]
@@ -180,13 +178,13 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
     found = {
         "task": e.task if isinstance(e.task, str) else task.name,
         "agents": topology.n, "topology": topology.name,
-        "straggler": stragglers or None, "crash": world.crashes,
+        "straggler": stragglers or None,
         "target": target and target.said(task.measure), "until": setup.until,
         "eval_every": setup.eval_times[1], **splits.recorded(e),
     }  # fmt: skip
     if e.world is not None:
         own += ["the world"]
-        found |= {name: getattr(e.world, name) for name in ("compute", "communication", "loss")}
+        found |= recorded(e.world)
     values = {}
     for name, each in declared(Experiment).items():
         value = found[name] if name in found else getattr(e, name)

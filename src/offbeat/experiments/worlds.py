@@ -2,24 +2,36 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from hashlib import sha256
+from itertools import permutations
+from pathlib import Path
+from typing import Any, cast
 
+from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import declared
 from offbeat.core.system.streams import Purpose
 from offbeat.experiments.experiment import Experiment
+from offbeat.world.availability import read_availability
+from offbeat.world.changes import Byzantine, Change
 from offbeat.world.delays import parse
+from offbeat.world.links import numbers_of_links
+from offbeat.world.per_link import PerLink
 from offbeat.world.speeds import speeds
 from offbeat.world.topology import Topology
 from offbeat.world.world import STRAGGLER_CASES, Crash, World
 
-OF_WORLD = ("compute", "communication", "loss", "crash", "speeds", "links")
+BY_LINK = ("latency", "bandwidth", "loss")  # numbers, or one for each link
+OF_WORLD = (
+    "compute", "communication", "crash", "speeds", "links", *BY_LINK, "sending", "network", "event",
+    "availability", "byzantine",
+)  # fmt: skip
 """Settings that are part of a world, where one is given."""
 LONG = 1e9  # agents times edges from which it takes too long to look for the centre of a graph
 
 
-def world_of(e: Experiment, n: int, seed: int) -> World:
-    """The world that was given, or the one that the settings describe; before the case."""
+def world_of(e: Experiment, n: int, until: float, seed: int) -> World:
+    """The world that was given, or what the settings say of n agents; before the links, and the case."""
     if e.world is not None:
         if not isinstance(e.world, World):
             raise SettingError(f"The world must be an offbeat.World; got {e.world!r}.")
@@ -27,13 +39,73 @@ def world_of(e: Experiment, n: int, seed: int) -> World:
             if getattr(e, name) != declared(Experiment)[name].default:
                 raise SettingError(f"Expected a world or '{name}', which is part of it; got both.")
         return replace(e.world, seed=seed)
-    compute, sending = (parse(d) if isinstance(d, str) else d for d in (e.compute, e.communication))
+    compute, communication = (parse(d) if isinstance(d, str) else d for d in (e.compute, e.communication))
+    away = () if e.availability is None else read_availability(Path(e.availability), n, until)
     return World(
-        seed=seed, compute=compute, communication=sending, loss=e.loss,
-        crashes=cast(tuple[Crash, ...], e.crash),
+        seed=seed, compute=compute, communication=communication,
         slow_compute=_slow("speeds", cast(str | None, e.speeds), n, seed, Purpose.SPEED),
         slow_communication=_slow("links", cast(str | None, e.links), n, seed, Purpose.LINK),
+        crashes=(*cast(tuple[Crash, ...], e.crash), *away), changes=cast(tuple[Change, ...], e.event),
+        byzantine=cast(tuple[Byzantine, ...], e.byzantine), sending=e.sending, network=e.network,
     )  # fmt: skip
+
+
+def with_links(e: Experiment, world: World, topology: Topology) -> World:
+    """The world with what the settings say of the links of a graph, if no world was given."""
+    n, links = topology.n, topology.links
+    if e.world is not None:
+        for name in BY_LINK:
+            if isinstance(numbers := getattr(world, name), PerLink):
+                numbers.check_used(f"'{name}' of the world", links)
+        return world
+    latency, bandwidth, loss = (
+        numbers_of_links(name, getattr(e, name), n, links, world.seed) for name in BY_LINK
+    )
+    return replace(world, latency=latency, bandwidth=bandwidth, loss=loss)
+
+
+def check_reached(world: World, spec: Algorithm, n: int) -> None:
+    """Raise SettingError if an algorithm that sends beyond the graph may meet links without a number."""
+    for name in BY_LINK * spec.prototype.beyond_graph:
+        if isinstance(numbers := getattr(world, name), PerLink):
+            why = f", which {spec.name}, that sends beyond the graph, may use"
+            numbers.check_used(f"'{name}'", permutations(range(n), 2), why)
+
+
+def check_times(world: World, until: float) -> None:
+    """Raise SettingError for what would begin after the end."""
+    for what, each in [*(("crash", c) for c in world.crashes), *(("event", c) for c in world.changes)]:
+        if each.at >= until:
+            raise SettingError(f"The {what} '{each}' would come after the end of the runs, at {until:g}.")
+
+
+def from_files(world: World) -> dict[str, str]:
+    """What may come from files, whose content can change though their names do not: name -> SHA-256."""
+    delays = {"compute": world.compute.values, "communication": world.communication.values}
+    links = {name: value for name in BY_LINK if isinstance(value := getattr(world, name), PerLink)}
+    said = {name: repr((value.usual, sorted(value.own.items()))) for name, value in links.items()}
+    slow = {"speeds": world.slow_compute, "links": world.slow_communication, "crashes": world.crashes}
+    said |= {name: repr(value) for name, value in slow.items() if value}
+    found = delays | {name: text.encode() for name, text in said.items()}
+    return {name: sha256(content).hexdigest() for name, content in found.items() if content}
+
+
+def recorded(world: World) -> dict[str, Any]:
+    """What a world that was given says, as settings would: as far as they have words for it."""
+    speeds = {"speeds": world.slow_compute, "links": world.slow_communication}
+    said = {name: str(value) for name in BY_LINK if isinstance(value := getattr(world, name), PerLink)}
+    as_they_are = "compute", "communication", *BY_LINK, "sending", "network"
+    return {
+        **{name: getattr(world, name) for name in as_they_are},
+        **said,
+        **{name: _listed(factors) for name, factors in speeds.items()},
+        "crash": world.crashes, "event": world.changes, "byzantine": world.byzantine,
+    }  # fmt: skip
+
+
+def _listed(factors: Mapping[int, float]) -> str | None:
+    found = (f"{1 / factors[agent]:.6g} of agent {agent}" for agent in sorted(factors) if factors[agent] != 1)
+    return ", ".join(found) or None
 
 
 def _slow(name: str, said: str | None, n: int, seed: int, purpose: Purpose) -> Mapping[int, float]:

@@ -89,7 +89,7 @@ MANY = 5  # stragglers, or values of a setting that differs, that are named; mor
 WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
     "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
-    "links": "speeds of links",
+    "links": "speeds of links", "sending": "", "event": "", "byzantine": "Byzantine:",
     "metrics": "measuring", "judge": "judged by", "per_agent": "every agent measured",
 }  # fmt: skip
 
@@ -109,7 +109,7 @@ def headline(comparison: ComparisonValues) -> str:
     said: dict[tuple[str, ...], str] = {
         ("task",): s["task"], ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
         ("agents",): agents, ("partition", "skew", "dirichlet"): shares,
-        **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".rstrip() for k, v in s.departures().items()
+        **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".strip() for k, v in s.departures().items()
            if k not in IN_ITS_WORDS and v not in ([], "SGD")},
         ("until", "stop_at"): until, (): which,
     }  # fmt: skip
@@ -121,7 +121,7 @@ def _varied(differing: Mapping[str, Sequence[object]]) -> list[str]:
     """What differs, each with its values, if they are few."""
     some = {name: " | ".join(map(value_text, values)) for name, values in differing.items()}
     many = {name: f"{len(values)} values" for name, values in differing.items() if len(values) > MANY}
-    return [f"{WORDS.get(name, name)} {words}" for name, words in (some | many).items()]
+    return [f"{WORDS.get(name, name) or name} {words}" for name, words in (some | many).items()]
 
 
 def _and(agents: Sequence[int]) -> str:
@@ -140,6 +140,8 @@ def _said(name: str, value: object) -> str:
         return JUDGED[str(value)] if name == "judge" else ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{1000 * value:g} ms" if name == "unit" else f"{value:g}"
+    if isinstance(value, list | tuple) and len(value) > MANY:
+        return f"{value[0]} and {len(value) - 1} more"
     return " and ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -1,6 +1,7 @@
 """A number for every link of a world: its latency, bandwidth or loss, in each direction."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from offbeat.core.errors import SettingError
@@ -11,7 +12,7 @@ class PerLink:
     """A number for each link from one agent to another: `usual`, but for those in `own`.
 
     Attributes:
-        usual: of every link that is not in `own`
+        usual: of every link that is not in `own`; NaN: no other link has one, and none may be used
         own: (sender, receiver) -> number; the way back is a link of its own
         source: which file the numbers are from, and what is in it
     """
@@ -25,7 +26,7 @@ class PerLink:
 
     @property
     def values(self) -> list[float]:
-        return [self.usual, *self.own.values()]
+        return [*([] if math.isnan(self.usual) and self.own else [self.usual]), *self.own.values()]
 
     @property
     def uniform(self) -> bool:
@@ -33,14 +34,25 @@ class PerLink:
         return all(value == self.usual for value in self.own.values())
 
     def __str__(self) -> str:
-        """Where the numbers are from; or the number, or from where to where they are."""
-        if self.source or self.uniform:
-            return self.source or f"{self.usual:g}"
-        return f"{min(self.values):g} to {max(self.values):g} by link"
+        """From where to where the numbers are."""
+        low, high = min(self.values), max(self.values)
+        return f"{low:g}" if low == high else f"{low:g} to {high:g} by link"
 
     def check(self, what: str, low: float, high: float) -> None:
         """Raise SettingError unless all numbers are in [low, high]."""
-        for link, value in [(None, self.usual), *self.own.items()]:
+        usual = [] if math.isnan(self.usual) and self.own else [(None, self.usual)]
+        for link, value in [*usual, *self.own.items()]:
             if not low <= value <= high:
                 where = "" if link is None else f" from agent {link[0]} to {link[1]}"
-                raise SettingError(f"{what}{where} is {value}; expected a number from {low:g} to {high:g}.")
+                got = f"{what}{where} is {value}{f', in {self.source}' if self.source else ''}"
+                raise SettingError(f"{got}; expected a number from {low:g} to {high:g}.")
+
+    def check_used(self, what: str, links: Iterable[tuple[int, int]], why: str = "") -> None:
+        """Raise SettingError unless each of these links, that are used, has a number."""
+        for sender, receiver in links:
+            if math.isnan(self(sender, receiver)):
+                which = f"from agent {sender} to {receiver}, nor for the way back{why}"
+                said = f"{what} has no number for the link {which}"
+                raise SettingError(
+                    f"{said}{f', in {self.source}' if self.source else ''}. Expected one of them."
+                )

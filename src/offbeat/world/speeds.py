@@ -49,10 +49,13 @@ def speeds(name: str, said: str, n: int, seed: int, purpose: Purpose) -> list[fl
         found = [shape.draw(stream(seed, purpose, agent), 1)[0] for agent in range(n)]
     elif family == "file":
         path, column = split_column(rest)
-        found = read_values(path, column, what="speeds").tolist()
+        try:
+            found = read_values(path, column, what="speeds").tolist()
+        except DataError as error:
+            raise DataError(f"'{name}': {error}") from None
         if len(found) != n:
             count = f"{path} holds {len(found):,} numbers"
-            raise DataError(f"{count} for '{name}'; expected {n}, one for each agent.")
+            raise DataError(f"'{name}': {count}; expected {n}, one for each agent.")
     else:
         found = _numbers(said)
         if len(found) != n:

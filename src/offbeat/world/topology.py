@@ -54,6 +54,12 @@ class Topology:
         """To how many others an agent sends, on average."""
         return (int(self.w.nnz) - self.n) / self.n  # no entry of W is a stored zero, and none on the diagonal
 
+    @property
+    def links(self) -> list[tuple[int, int]]:
+        """(sender, receiver) of every link; of an edge without direction there are two. O(edges)."""
+        edges = [*self.graph.edges()]
+        return sorted(edges if self.graph.is_directed() else [*edges, *((j, i) for i, j in edges)])
+
     def dense_w(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """W as a dense array [n, n], for tests and theory: 8 n^2 bytes."""
         return np.asarray(self.w.toarray())

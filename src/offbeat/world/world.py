@@ -169,9 +169,12 @@ class World:
 
 
 def measured(world: World) -> list[str]:
-    """What was read of delays that come from files."""
+    """What was read of delays and links that come from files."""
     delays = {"compute": world.compute, "communication": world.communication}
-    return [f"{name} from {d.source}; drawn with mean {d.mean:g}." for name, d in delays.items() if d.source]
+    links = {"latency": world.latency, "bandwidth": world.bandwidth, "loss": world.loss}
+    said = [f"{name} from {d.source}; drawn with mean {d.mean:g}." for name, d in delays.items() if d.source]
+    by_link = {name: value.source for name, value in links.items() if isinstance(value, PerLink)}
+    return [*said, *(f"{name} from {source}." for name, source in by_link.items() if source)]
 
 
 CASES = {

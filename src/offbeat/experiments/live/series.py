@@ -26,6 +26,7 @@ from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, R
 from offbeat.experiments import comparison
 from offbeat.experiments.live.running import LiveRun
 from offbeat.experiments.setup import Setup, refuse_processes
+from offbeat.experiments.worlds import BY_LINK
 from offbeat.results.run import Comparison, Run
 
 YEAR = 366 * 86_400.0  # seconds
@@ -33,8 +34,9 @@ ALL = "all"  # what live.json calls the learning rate of all algorithms that hav
 
 FORMAT = "live 1"
 
-SEVERAL: dict[str, set[type]] = {  # steps, or '60s'; a level, or a metric with its level
+SEVERAL: dict[str, set[type]] = {  # steps, or '60s'; a level, or a metric with its level; or by link
     "checkpoint_every": {int, str, type(None)}, "target": {int, float, str, type(None)},
+    "straggler": {int, list, type(None)}, **{name: {int, float, str} for name in BY_LINK},
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from offbeat.experiments.memory import check_run
 from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.tuning import taken
+from offbeat.experiments.worlds import from_files
 from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
 
@@ -223,8 +224,7 @@ def _point(setup: Setup, draft: _Draft) -> Point:
     real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
     settings |= {name: float(settings[name]) for name in real}
     settings |= {"algorithm": algorithm, "lr": rate.lr, "lr_said": rate.said, "seed": draft.seed}
-    delays = {"compute": setup.world.compute, "communication": setup.world.communication}
-    measured = {name: hashlib.sha256(d.values).hexdigest() for name, d in delays.items() if d.values}
+    measured = from_files(setup.world)
     keyed = {"results": GENERATION, "settings": settings, "measured": measured, "code": sorted(code.items())}
     key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
     return Point(draft.experiment, algorithm, rate.lr, draft.seed, draft.named, settings, key, code)

@@ -76,10 +76,11 @@ def write_parquet(
 
     types = {"string": pyarrow.string(), "int64": pyarrow.int64(), "float64": pyarrow.float64()}
     types |= {f"list {name}": pyarrow.list_(kind) for name, kind in types.items()}
-    types |= {"bool": pyarrow.bool_(), TABLE: pyarrow.list_(types[FLOATS])}
+    types |= {"bool": pyarrow.bool_(), TABLE: pyarrow.list_(types[FLOATS]), "number": pyarrow.float64()}
     columns = {**COLUMNS, **(further or {})}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    remaining, count = iter(rows), 0
+    said = [name for name, kind in columns.items() if kind == "string" and COLUMNS.get(name) == "number"]
+    remaining, count = ({**row, **{name: as_word(row[name]) for name in said}} for row in rows), 0
     with ParquetWriter(file, schema, compression="zstd") as writer:
         while group := list(islice(remaining, ROW_GROUP)):
             writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
@@ -135,11 +136,16 @@ class Store:
         return (row for point in points if (row := self.read(point)) is not None)
 
     def _further(self, points: Sequence[Point]) -> dict[str, str]:
-        """The columns that some rows have beside `COLUMNS`: metrics that only some runs were asked for."""
+        """The columns that some rows have beside `COLUMNS`: metrics that only some runs were asked for; and
+        numbers that some rows say in words, 'file:PATH', so that all of the column is text.
+        """
         found = dict.fromkeys(name for row in self._rows(points) for name in row if name not in COLUMNS)
         kinds = {"final_": "float64", "per_agent_": TABLE}
         starts = {name: [kind for start, kind in kinds.items() if name.startswith(start)] for name in found}
-        return {name: kind[0] if kind else FLOATS for name, kind in starts.items()}
+        types = {name: kind[0] if kind else FLOATS for name, kind in starts.items()}
+        numbers = [name for name, kind in COLUMNS.items() if kind == "number"]
+        said = {name for name in numbers for point in points if isinstance(point.settings[name], str)}
+        return types | {name: "string" for name in numbers if name in said}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
