@@ -69,7 +69,8 @@ def failed(error: OSError) -> str:
 def unknown(what: str, got: str, known: Iterable[str]) -> SettingError:
     """The error for a name that is not in a table, with the nearest name that is."""
     names = list(known)
-    lower = {name.lower(): name for name in reversed(names)}
-    near = get_close_matches(got.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
+    lower, said = {name.lower(): name for name in reversed(names)}, got.lower()
+    near = [name for name in (said[:-1], said + "s") if name in lower]  # 'seeds': 'seed' before 'speeds'
+    near = near or get_close_matches(said, [name.lower() for name in names], n=1, cutoff=0.5)
     hint = f" Did you mean '{lower[near[0]]}'?" if near else ""
     return SettingError(f"Unknown {what} '{got}'.{hint} Known: {', '.join(names)}.")
