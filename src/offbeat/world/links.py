@@ -1,9 +1,9 @@
 """Numbers for links as they are said: one for all, or from a file.
 
-0.2                                     the same for every link
-file:PATH, file:PATH:ARRAY              lines from,to,value, or a square matrix
-rtt:PATH, rtt:PATH:ARRAY:SLICE          of latencies: round-trip times between nodes
-file:PATH mean 0.5, rtt:PATH mean 0.5   times the factor that makes this the mean of the links used
+- `0.2`: the same for every link
+- `file:PATH`, `file:PATH:ARRAY`: lines from,to,value, or a square matrix
+- `rtt:PATH`, `rtt:PATH:ARRAY:SLICE`, of latencies: round-trip times between nodes
+- either with ` mean 0.5` after it: times the factor that makes this the mean of the links used
 """
 
 import math
