@@ -95,7 +95,6 @@ CHANGED: dict[str, Any] = {
     "metrics": ["gap"], "judge": "worst", "per_agent": True,
     "latency": "file:lat.csv", "bandwidth": 2.0, "sending": "unicast", "network": "fair",
     "event": ["agent 3 slows by 5 at 10"], "availability": "on.csv", "byzantine": ["agent 2 flips"],
-    "metrics": ["gradient_norm"], "judge": "worst", "per_agent": True,
     "eval_every": 0.5, "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant",
     "communication": "constant", "data": "elsewhere", "executor": "batched", "device": "cuda",
     "rule": "Momentum", "unit": 0.02, "faults": ["kill agent 2 at step 9"], "a setting of tomorrow": 3,

@@ -12,6 +12,7 @@ from offbeat import SettingError, World
 from offbeat.core.errors import DataError
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.live.series import Series
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.world.links import numbers_of_links, spelt_links
 from offbeat.world.per_link import PerLink
@@ -211,3 +212,16 @@ def test_a_world_that_is_given_is_all_of_it() -> None:
     given = World(latency=PerLink(math.nan, {(0, 1): 1.0}))
     with pytest.raises(SettingError, match="'latency' of the world has no number for the link from agent 0"):
         prepared(world=given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fragment"),
+    [({"network": "fair"}, "the fair network"), ({"byzantine": "agent 1 flips"}, "Byzantine agents")],
+)
+def test_what_real_processes_do_not_heed_is_refused_by_name(settings: dict[str, str], fragment: str) -> None:
+    asked: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 10.0}
+    asked |= {"algorithms": ["adsgd"], "lr": {"all": 0.01}, "seed": 0, "unit": 0.02}
+    how = {"fault": [], "checkpoint_every": None, "max_restarts": 0, "on_nan": "skip"}
+    assert len(Series.of(asked | {"sending": "unicast", "latency": 0.5}, how).runs) == 1
+    with pytest.raises(SettingError, match=f"Real processes do not heed {fragment}, .* expected a world"):
+        Series.of(asked | settings, how)

@@ -75,6 +75,10 @@ class Series:
         plan = comparison.plan(asked["algorithms"], lr=lr, seed=seed, **e)
         if None in plan.lrs:
             raise SettingError("Live runs do not tune; name a learning rate that 'offbeat compare' found.")
+        if only := plan.setups[0].world.simulated_only:
+            heeded = "speeds, latency, bandwidth and loss by link, unicast, slowdowns and cuts"
+            what = f"Real processes do not heed {' and '.join(only)}, which 'offbeat compare' simulates"
+            raise SettingError(f"{what}; expected a world without. They heed {heeded}.")
         faults = tuple(parse_fault(text, agents) for text in how["fault"])
         policy = CheckpointPolicy.parse(how["checkpoint_every"])
         runs = []
