@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import worlds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
@@ -25,6 +26,9 @@ from offbeat.experiments.setup import Setup
 from offbeat.world.topology import build
 from offbeat.world.world import Crash
 
+LINKED = worlds.WORLDS.map(lambda world: replace(world, sending="multicast", network="serial"))
+"""Worlds with latencies, bandwidths and losses by link, slowdowns and cuts."""
+
 
 def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
     """The timetable of the whole run in one segment, if there is one."""
@@ -35,7 +39,7 @@ def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(WORLDS, GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]))
+@given(st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]))
 def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n: int, until: float) -> None:
     """All tables, byte by byte, at the end and at any time before."""
     p = prepared(topology=name, agents=n)

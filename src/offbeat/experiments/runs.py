@@ -23,7 +23,7 @@ from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
 from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.levels import Levels, ScheduledRun
-from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule, why_none
+from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
 from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
@@ -35,6 +35,7 @@ from offbeat.experiments.worlds import check_reached
 from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
 from offbeat.results.values import Progress
+from offbeat.world.sending import why_no_timetable
 
 AUTO, LEVELS = "auto", "levels"
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
@@ -80,7 +81,7 @@ class Job:
             return "what it does depends on what it hears"
         if self.rule is not SGD:
             return "its local rule keeps a state"
-        if why := why_none(self.setup.world):
+        if why := why_no_timetable(self.setup.world):
             return why
         if len(self.setup.task.initial()) != 1:
             return "its model has several dtypes"

@@ -75,3 +75,14 @@ def _by_link(number: float | PerLink) -> PerLink:
 def _parts(cut: Cut, sender: int, receiver: int, now: float) -> bool:
     within = cut.at <= now and (cut.until is None or now < cut.until)
     return within and (sender in cut.group) != (receiver in cut.group)
+
+
+def why_no_timetable(world: World) -> str:
+    """Why nobody can tell beforehand what happens when in this world; empty if somebody may."""
+    reasons = {
+        "agents crash": world.crashes,
+        "what is sent is changed": world.byzantine,
+        "flows share the network": world.network != "serial",
+        "each receiver is sent its own copy": world.sending != "multicast",
+    }
+    return next((why for why, there in reasons.items() if there), "")

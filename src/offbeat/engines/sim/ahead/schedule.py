@@ -8,6 +8,7 @@ on its way. Where agents crash, something takes no time, or two things begin as 
 instants, the order of handlers is the simulator's to say, and there is no timetable.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ import numpy as np
 from offbeat.core.agent import View
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
-from offbeat.world.per_link import PerLink
+from offbeat.world.changes import Cut, finish
+from offbeat.world.sending import Sender, slowdowns, why_no_timetable
 from offbeat.world.world import World
 
 
@@ -28,19 +30,6 @@ class NoTimetable(Exception):
     def __init__(self, run: int = 0) -> None:
         super().__init__(run)
         self.run = run
-
-
-def why_none(world: World) -> str:
-    """Why there is never a timetable in this world; empty if there may be one."""
-    reasons = {
-        "agents crash": world.crashes,
-        "what is sent is changed": world.byzantine,
-        "flows share the network": world.network != "serial",
-        "each receiver is sent its own copy": world.sending != "multicast",
-        "links differ, or change": world.changes or world.latency or world.bandwidth != 1.0,
-        "each link loses another share": isinstance(world.loss, PerLink),
-    }
-    return next((why for why, there in reasons.items() if there), "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +52,16 @@ class _Instants:
     end: Floats
     version: Ints
     name: Ints
-    arrived: Ints
+    freed: Ints
+    there: list[Floats]
+    """When each sender's transmissions are with each of its listeners; empty if that is when they end."""
+
+    def arrivals(self, what: Ints, source: Ints, place: Ints) -> Floats:
+        """When what passes the edges is there: of each its sender, and which of that one's listeners."""
+        if not self.there:
+            return self.end[what]
+        columns = [self.there[i][:, k] for i, k in zip(source.tolist(), place.tolist(), strict=True)]
+        return np.concatenate([np.zeros(0), *columns])
 
     def made(self) -> Ints:
         """The gradient with which each transmission's version was made; -1 if that was before."""
@@ -76,7 +74,7 @@ class _Instants:
         if (np.diff(self.start[order]) == 0).any():  # as what they leave upon: a gradient, or an arrival
             made = self.made()
             upon = np.append(self.time, -1.0)[made] == self.start
-            event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.arrived, 1))
+            event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.freed, 1))
             order = np.lexsort((event, self.start))
         return order
 
@@ -85,9 +83,9 @@ class Schedule:
     """The timetables of a run, segment by segment. Raises NoTimetable where agents crash. size: a model's."""
 
     def __init__(self, views: Sequence[View], world: World, size: int) -> None:
-        if why_none(world):
+        if why_no_timetable(world):
             raise NoTimetable
-        self.n, self.size, self.loss, self.now = len(views), size, world.loss, -1.0
+        self.n, self.size, self.lossy, self.now = len(views), size, world.lossy, -1.0
         self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], BufferedStream](), True
         everybody = range(self.n)
         self._width = np.array([len(view.w) for view in views])
@@ -95,8 +93,16 @@ class Schedule:
         heard = ((i, j, column) for i in everybody for column, j in enumerate(views[i].w))
         edges = [(i, j, column) for i, j, column in heard if i in views[j].listeners]
         self._receiver, self._source, self._column = np.array(edges, dtype=np.int64).reshape(-1, 3).T
-        if self.loss:
+        self._senders = [Sender.of(world, i) for i in everybody]
+        self._slower = [slowdowns(world, i, sends=False) for i in everybody]
+        self._to = [view.listeners for view in views]
+        self._cuts = [change for change in world.changes if isinstance(change, Cut)]
+        self._uniform = all(sender.uniform for sender in self._senders)
+        self._there = [np.zeros((0, len(to))) for to in self._to]  # of the old ones, see `_Instants`
+        self._place, self._loss = np.zeros(0, dtype=np.int64), np.zeros(0)
+        if self.lossy or not self._uniform:
             self._place = np.array([views[j].listeners.index(i) for i, j, _ in edges], dtype=np.int64)
+            self._loss = np.array([self._senders[j].loss(j, i) for i, j, _ in edges])
         self._due = [-1.0] * self.n  # the running gradient's end
         self._applied, self._count = np.zeros(self.n), np.zeros(self.n, dtype=np.int64)  # the newest write
         self._own = np.full(self.n, -1)  # and how it is named
@@ -111,7 +117,7 @@ class Schedule:
         self._more = more
         at, new = self._instants(until)
         passed = self._passed(at, new)
-        into, what, edge, fresh = self._heard(at, *passed)
+        into, what, edge, when, fresh = self._heard(at, *passed)
         by_time = np.argsort(at.applied)
         place, left, low, done = _inverse(by_time), at.left(), self.now, int(self._count.sum())
         number = np.arange(len(at.time)) - at.begin[at.agent]
@@ -122,7 +128,7 @@ class Schedule:
         write, source, width = place[into], at.sender[what], self._width[at.agent[by_time]]
         first, terms = begin_of(width), np.repeat(own[by_time], width)  # its own model, but for those heard
         terms[first[write] + self._column[edge]] = names[what]
-        fresh = fresh[np.lexsort((at.arrived[what[fresh]], write[fresh]))]
+        fresh = fresh[_apart(write[fresh], when[fresh], at.start[what[fresh]])]
         known = np.lexsort((source, write))
         version = at.before[at.agent] + number + 1
         newest = np.where(np.diff(at.begin) > 0, place[at.begin[1:] - 1] if len(place) else -1, self._own)
@@ -132,7 +138,7 @@ class Schedule:
         np.minimum.at(oldest, self._old[3], self._old[2])
         of_writes = (at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time])
         sent = (at.start[left], at.end[left], at.sender[left], at.version[left])
-        received = (write[fresh], _inverse(left)[what[fresh]])
+        received = (write[fresh], _inverse(left)[what[fresh]], when[fresh])
         mixed = (write[known], source[known], at.version[what[known]])
         after = np.concatenate([[-1], newest, kept])
         mixes = (first, terms, own[by_time])
@@ -153,6 +159,9 @@ class Schedule:
         began[begin[:-1][some]] = self._applied[some]
         self._applied[some] = time[begin[1:][some] - 1]
         columns = [np.concatenate([each[k] for each in sending]) for k in range(3)]
+        if not self._uniform:
+            both = zip(self._there, [each[3] for each in sending], strict=True)
+            self._there = [np.concatenate([old, more.reshape(-1, old.shape[1])]) for old, more in both]
         columns += [np.repeat(np.arange(self.n), new), np.full(len(columns[0]), -1)]
         if len(self._old[0]):
             columns = [np.concatenate(both) for both in zip(self._old, columns, strict=True)]
@@ -161,10 +170,16 @@ class Schedule:
         start, end, version, sender, name = columns
         if not (time > began).all() or not (end > start).all():
             raise NoTimetable
+        there = [] if self._uniform else self._there
+        first = begin_of(np.array([len(each) for each in there])).tolist()
+        if not all(
+            (each > start[k : k + len(each), None]).all() for each, k in zip(there, first, strict=False)
+        ):
+            raise NoTimetable
         rank = _inverse(_order(end, start, time, began))
         sent = begin_of(np.bincount(sender, minlength=self.n))
         gradients = (begin, self._count, agent, time, began, rank[len(end) :])
-        return _Instants(*gradients, sent, sender, start, end, version, name, rank[: len(end)]), new
+        return _Instants(*gradients, sent, sender, start, end, version, name, rank[: len(end)], there), new
 
     def _supply(self, purpose: Purpose, i: int) -> BufferedStream:
         """A stream of agent i's; kept only if it goes on: thousands of objects wake the garbage collector."""
@@ -181,23 +196,26 @@ class Schedule:
 
     def _gradients(self, i: int, until: float) -> Floats:
         """When agent i applies its gradients: sums from left to right, as a clock makes them."""
-        draw, now, times = self._supply(Purpose.COMPUTE, i), self._due[i], []
+        draw, now, times = self._supply(Purpose.COMPUTE, i), self._due[i], list[float]()
+        slower = self._slower[i]
         if now < 0:
-            now = 0.0 + draw()
+            now = finish(0.0, draw(), slower)
         while now <= until:
             times.append(now)
-            now = now + draw()
+            now = finish(now, draw(), slower)
         self._due[i] = now
         return np.array(times, dtype=np.float64)
 
-    def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints]:
-        """Start, end and version of what agent i sends: one at a time, the newest that there is."""
+    def _transmissions(self, i: int, applied: Floats, until: float) -> tuple[Floats, Floats, Ints, Floats]:
+        """Start, end and version of what agent i sends: one at a time, the newest that there is; and, where
+        links are not uniform, when each is with each listener.
+        """
         if not self._listeners[i]:
-            return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64)
-        draw, size = self._supply(Purpose.COMMUNICATION, i), self.size
+            return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0)
+        draw, size, sender = self._supply(Purpose.COMMUNICATION, i), self.size, self._senders[i]
         before, free = int(self._count[i]), self._free[i]
         published, k = applied.tolist(), self._sent[i] - before
-        starts, ends, versions = [], [], []
+        starts, ends, versions, there = list[float](), list[float](), list[int](), list[float]()
         while k < len(published):
             if k >= 0 and published[k] >= free:
                 start = published[k]
@@ -206,66 +224,99 @@ class Schedule:
                 k = bisect_left(published, free) - 1
             else:
                 break
-            free = start + draw() * size / size
+            work = draw() * size / size
+            if self._uniform:
+                free = sender.sent(start, work)
+            else:
+                sent = [sender.sent(start, work, j) for j in self._to[i]]
+                there += [sender.arrives(t, j, waits=False) for t, j in zip(sent, self._to[i], strict=True)]
+                free = max(sent)
             starts.append(start)
             ends.append(free)
             k += 1
             versions.append(before + k)
         self._sent[i], self._free[i] = before + k, free
-        return np.array(starts), np.array(ends), np.array(versions, dtype=np.int64)
+        return np.array(starts), np.array(ends), np.array(versions, dtype=np.int64), np.array(there)
 
-    def _passed(self, at: _Instants, new: Ints) -> tuple[Ints, Ints]:
-        """What passes the edges, edge by edge in order of time: edge, transmission. new: of each sender."""
+    def _passed(self, at: _Instants, new: Ints) -> tuple[Ints, Ints, Floats]:
+        """What passes the edges, edge by edge in order of time: edge, transmission, when it is there. new: of
+        each sender.
+        """
         edge, what = ranges(at.sent[self._source], at.sent[self._source + 1])
-        if not self.loss and not len(self._old[0]):
-            return edge, what
+        when = at.arrivals(what, self._source, self._place)
+        if not self.lossy and not self._cuts and not len(self._old[0]):
+            return edge, what, when
         sender = self._source[edge]
         number = what - at.sent[sender + 1] + new[sender]
         passes = np.ones(len(edge), dtype=np.bool_)
         passes[number < 0] = self._awaited
-        if self.loss:
+        if self.lossy:
             count, now = self._listeners * new, number >= 0
             drawn = [
                 np.fromiter(islice(self._supply(Purpose.LOSS, i), many), np.float64)
                 for i, many in enumerate(count.tolist())
             ]
             place = (begin_of(count)[sender] + number * self._listeners[sender] + self._place[edge])[now]
-            passes[now] = np.concatenate(drawn)[place] >= self.loss
-        return edge[passes], what[passes]
+            passes[now] = np.concatenate(drawn)[place] >= self._loss[edge[now]]
+        for cut in self._cuts:
+            parts = np.isin(self._source, [*cut.group]) != np.isin(self._receiver, [*cut.group])
+            passes &= ~(
+                parts[edge] & (when >= cut.at) & (when < (math.inf if cut.until is None else cut.until))
+            )
+        return edge[passes], what[passes], when[passes]
 
-    def _heard(self, at: _Instants, edge: Ints, what: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    def _heard(
+        self, at: _Instants, edge: Ints, what: Ints, when: Floats
+    ) -> tuple[Ints, Ints, Ints, Floats, Ints]:
         """For every gradient, the newest transmission of each neighbour that it has heard.
 
-        Returns gradients, transmissions, edges; and which rows are newer than what the gradient before had.
+        Returns gradients, transmissions, edges, when it came; and which rows are newer than what the gradient
+        before had.
         """
-        count = len(at.time) + len(at.end)
+        by_time = np.argsort(at.applied)
+        count, place = len(at.time) + 1, _inverse(by_time)
+        before = np.searchsorted(at.time[by_time], when)  # gradients that do not hear it
         asks, into = ranges(at.begin[self._receiver], at.begin[self._receiver + 1])
-        newest = np.searchsorted(edge * count + at.arrived[what], asks * count + at.applied[into]) - 1
+        newest = np.searchsorted(edge * count + before, asks * count + place[into], side="right") - 1
         there = (newest >= 0) & (edge[newest] == asks) if len(edge) else np.zeros(len(asks), dtype=np.bool_)
-        asks, into, what = asks[there], into[there], what[newest[there]]
+        asks, into, what, when = asks[there], into[there], what[newest[there]], when[newest[there]]
         version = at.version[what]
         fresh = version != self._handed[asks]
         fresh[1:] &= (what[1:] != what[:-1]) | (asks[1:] != asks[:-1])
         self._handed[asks] = version  # of several the last one stays
-        return into, what, asks, np.flatnonzero(fresh)
+        return into, what, asks, when, np.flatnonzero(fresh)
 
-    def _keep(self, at: _Instants, edge: Ints, what: Ints, names: Ints) -> Ints:
+    def _keep(self, at: _Instants, edge: Ints, what: Ints, when: Floats, names: Ints) -> Ints:
         """Keep what is on its way or was passed on last. Returns the writes that only they still carry."""
-        there = at.end[what] <= self.now
+        there = when <= self.now
         last = np.full(len(self._source), -1)
         last[edge[there]] = what[there]  # of several the last one stays
         keep = at.end > self.now
-        keep[last[last >= 0]] = True
+        keep[last[last >= 0]] = keep[what[~there]] = True
         many = np.bincount(at.sender[keep], minlength=self.n)
         number = np.cumsum(keep) - 1 - begin_of(many)[at.sender]
         begin, awaited = begin_of(many[self._source]), ~there | (last[edge] == what)
         self._awaited = np.zeros(begin[-1], dtype=np.bool_)
         self._awaited[begin[edge[awaited]] + number[what[awaited]]] = True
+        if not self._uniform:
+            per_sender = np.split(keep, at.sent[1:-1])
+            self._there = [each[kept] for each, kept in zip(self._there, per_sender, strict=True)]
         lone = keep & (at.version < self._count[at.sender])
         name = -1 - self.n - np.cumsum(lone)
         self._old = at.start[keep], at.end[keep], at.version[keep], at.sender[keep], name[keep]
         self._own = -2 - np.arange(self.n)
         return names[lone]
+
+
+def _apart(write: Ints, when: Floats, start: Floats) -> Ints:
+    """An order of what is handed over: by write, then as it came; of what came at one instant first what was
+    sent first. Raises NoTimetable if that does not tell.
+    """
+    order = np.lexsort((start, when, write))
+    alike = [key[order[1:]] == key[order[:-1]] for key in (write, when, start)]
+    if np.logical_and.reduce(alike).any():
+        raise NoTimetable
+    return order
 
 
 def _order(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:

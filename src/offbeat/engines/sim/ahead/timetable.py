@@ -46,7 +46,7 @@ class Timetable:
     own: Ints  # the agent's write before
     sent: tuple[Floats, Floats, Ints, Ints]
     """Start, end, agent, version of the transmissions that are heard, by when they leave."""
-    heard: tuple[Ints, Ints]  # what was handed over, in that order: write, transmission
+    heard: tuple[Ints, Ints, Floats]  # what was handed over, in that order: write, transmission, arrival
     mixed: tuple[Ints, Ints, Ints]  # write, neighbour, version
     after: Ints  # what the next segment may mix: -1, the newest write of each agent, and others
     oldest: Ints  # of each agent the oldest version that a later segment may mix, [n]
@@ -78,8 +78,8 @@ class Timetable:
     def _events(self, low: int, high: int, since: float) -> np.ndarray[Any, Any]:
         """Everybody starts; then what is handed over for a gradient comes just before it."""
         a, b = np.searchsorted(self.heard[0], [low, high]).tolist()
-        into, what = self.heard[0][a:b], self.heard[1][a:b]
-        start, end, source, version = (column[what] for column in self.sent)
+        into, what, end = (column[a:b] for column in self.heard)
+        start, _, source, version = (column[what] for column in self.sent)
         begin = self.n if since < 0 else 0
         events = np.zeros(begin + high - low + len(into), dtype=EVENT)
         events["source"] = events["kind"] = events["version"] = events["start"] = events["end"] = -1
