@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import worlds
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
+from worlds import LINKED
 
 import offbeat
 from offbeat import SGD, Momentum, SettingError, World
@@ -25,9 +25,6 @@ from offbeat.experiments.runs import Job, run_many, run_one, simulator
 from offbeat.experiments.setup import Setup
 from offbeat.world.topology import build
 from offbeat.world.world import Crash
-
-LINKED = worlds.WORLDS.map(lambda world: replace(world, sending="multicast", network="serial"))
-"""Worlds with latencies, bandwidths and losses by link, slowdowns and cuts."""
 
 
 def timetable(p: Setup, size: int = SIZE) -> Timetable | None:

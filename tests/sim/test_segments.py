@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
+from worlds import LINKED
 
 from offbeat import Crash, SettingError, Trace, World
 from offbeat.algorithms import ALGORITHMS
@@ -62,7 +63,7 @@ def rough(seed: int, values: int = 64) -> Setup:
 
 
 @settings(max_examples=60, deadline=None)
-@given(WORLDS, GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]), CUTS)
+@given(st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]), CUTS)
 def test_segments_continue_one_another(
     world: World, name: str, n: int, until: float, cuts: list[float]
 ) -> None:

@@ -1,6 +1,7 @@
 """Random worlds of six agents with links, slowdowns and cuts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -35,3 +36,5 @@ WORLDS = st.builds(
     changes=st.lists(CHANGES, max_size=3).map(tuple),
 )  # fmt: skip
 GRAPHS = st.sampled_from(["ring", "grid", "complete", "star"])
+LINKED = WORLDS.map(lambda world: replace(world, sending="multicast", network="serial"))
+"""Those of them in which what happens when is known beforehand."""

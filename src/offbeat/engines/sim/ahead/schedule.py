@@ -202,7 +202,7 @@ class Schedule:
             now = finish(0.0, draw(), slower)
         while now <= until:
             times.append(now)
-            now = finish(now, draw(), slower)
+            now = finish(now, draw(), slower) if slower else now + draw()
         self._due[i] = now
         return np.array(times, dtype=np.float64)
 
@@ -213,7 +213,7 @@ class Schedule:
         if not self._listeners[i]:
             return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0)
         draw, size, sender = self._supply(Purpose.COMMUNICATION, i), self.size, self._senders[i]
-        before, free = int(self._count[i]), self._free[i]
+        before, free, bandwidth = int(self._count[i]), self._free[i], sender.bandwidth.usual
         published, k = applied.tolist(), self._sent[i] - before
         starts, ends, versions, there = list[float](), list[float](), list[int](), list[float]()
         while k < len(published):
@@ -226,7 +226,7 @@ class Schedule:
                 break
             work = draw() * size / size
             if self._uniform:
-                free = sender.sent(start, work)
+                free = sender.sent(start, work) if sender.slowdowns else start + work / bandwidth
             else:
                 sent = [sender.sent(start, work, j) for j in self._to[i]]
                 there += [sender.arrives(t, j, waits=False) for t, j in zip(sent, self._to[i], strict=True)]
@@ -275,7 +275,8 @@ class Schedule:
         """
         by_time = np.argsort(at.applied)
         count, place = len(at.time) + 1, _inverse(by_time)
-        before = np.searchsorted(at.time[by_time], when)  # gradients that do not hear it
+        times = at.time[by_time]  # how many gradients do not hear it:
+        before = np.searchsorted(times, when) if at.there else np.searchsorted(times, at.end)[what]
         asks, into = ranges(at.begin[self._receiver], at.begin[self._receiver + 1])
         newest = np.searchsorted(edge * count + before, asks * count + place[into], side="right") - 1
         there = (newest >= 0) & (edge[newest] == asks) if len(edge) else np.zeros(len(asks), dtype=np.bool_)
