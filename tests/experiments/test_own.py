@@ -24,7 +24,8 @@ from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import run_batch
 from offbeat.experiments.workers import Processes
-from offbeat.results.page import command, page
+from offbeat.results.again import command
+from offbeat.results.page import page
 from offbeat.results.run import Comparison
 
 MINE = Path(__file__).parents[1] / "support" / "own_code" / "mine.py"

@@ -14,7 +14,7 @@ from offbeat.cli.commands import app
 from offbeat.cli.options import parse_lrs
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep
-from offbeat.results.page import command
+from offbeat.results.again import command
 from offbeat.results.rates import Rate
 
 QUICK: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 5.0}

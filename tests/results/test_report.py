@@ -24,9 +24,10 @@ from offbeat import ADSGD, Algorithm, Comparison, Quadratic
 from offbeat.cli.commands import app
 from offbeat.core.settings import declared
 from offbeat.experiments.experiment import Experiment
+from offbeat.results.again import command
 from offbeat.results.curves import curves
 from offbeat.results.figures import graph
-from offbeat.results.page import command, page
+from offbeat.results.page import page
 from offbeat.results.table import headline, target_name
 from offbeat.results.timeline import shown, timelines, window
 from offbeat.tasks.quadratic import random_quadratic

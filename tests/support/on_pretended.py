@@ -22,7 +22,7 @@ from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points
-from offbeat.results.page import command
+from offbeat.results.again import command
 from offbeat.tasks import module as modules
 
 
