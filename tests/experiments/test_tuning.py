@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat import Curve, Run, SettingError
 from offbeat.cli.commands import app
-from offbeat.experiments.tuning import AWAY, ROUNDS, Search, TuneSettings, between, level, unstable
+from offbeat.experiments.tuning import AWAY, ROUNDS, Search, Trial, TuneSettings, between, level, unstable
+from offbeat.results.trials import Tuning
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 20.0, "case": "combined"}
 SEEDS = (7, 8, 9)
@@ -51,15 +52,15 @@ def chosen(asked: TuneSettings, runs: dict[float, list[Run]]) -> float:
     search = Search(asked, list(runs), SEEDS)
     for lr in runs:
         for each in runs[lr]:
-            search.add(each)
+            search.add(Trial(each.lr), each)
     search.runs = {lr: search.runs[lr] for lr in runs}
-    return search.best
+    return search.best.lr
 
 
 def test_steps_are_judged_in_several_worlds_none_of_which_is_compared() -> None:
     runs = offbeat.compare(["adsgd"], lr="tuned", seeds=2, tune_grid=(0.01, 0.1), target=0.2, **QUICK).runs
     tuning = runs[0].tuning
-    assert tuning is not None and runs[1].tuning == tuning
+    assert isinstance(tuning, Tuning) and runs[1].tuning == tuning
     assert tuning.seeds == (AWAY, AWAY + 1, AWAY + 2) and not {run.seed for run in runs} & {*tuning.seeds}
     assert len(tuning.steps) == 2 + 2 * ROUNDS and all(
         len(tried.values) == 3 for tried in tuning.steps.values()
@@ -83,10 +84,10 @@ def test_the_clock_stops_at_nine_tenths_of_the_way_down_to_the_smallest_final_lo
     assert level({0.1: slow, 1.0: quick}) == pytest.approx(2.0 - 0.9 * 1.0)
     search = Search(TuneSettings("loss", (0.1, 1.0)), (0.1, 1.0), SEEDS)
     for each in [*slow, *quick]:
-        search.add(each)
+        search.add(Trial(each.lr), each)
     assert search.found.steps[0.1].values == pytest.approx((3.75,) * 3)
     assert search.found.steps[1.0].values == pytest.approx((0.9,) * 3)
-    assert search.best == 1.0 and search.found.level == pytest.approx(1.1)
+    assert search.best.lr == 1.0 and search.found.level == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +125,12 @@ def test_steps_between_those_of_the_grid_are_tried_too() -> None:
     search, tried = Search(asked, asked.grid, [7]), [*asked.grid]
     more: list[float] | None = tried
     while more:
-        told = [search.add(run(lr, 7, [2, 1], abs(math.log(lr / 0.2)))) for lr in more]
+        told = [search.add(Trial(lr), run(lr, 7, [2, 1], abs(math.log(lr / 0.2)))) for lr in more]
         assert told[:-1] == [None] * (len(told) - 1)
-        more = told[-1]
+        more = None if told[-1] is None else [each.lr for each in told[-1]]
         tried += more or []
     assert len(tried) == asked.most == 3 + 2 * ROUNDS
-    assert search.best == 0.178 and sorted(tried) == [*search.found.steps]
+    assert search.best.lr == 0.178 and sorted(tried) == [*search.found.steps]
 
 
 def test_what_every_step_gave_is_in_the_table_the_json_and_the_page(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from offbeat.core.system.files import as_file_name
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
+from offbeat.experiments.halving import tuned_how
 from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.study import Study, parse_over, study
 from offbeat.experiments.workers import possible, start_server, wanted
@@ -98,6 +99,7 @@ def _is_long(asked: Mapping[str, Any]) -> bool:
 
 def _announced(plan: Study, report: Path | None, traces: Path | None) -> list[str]:
     said = [text for each in plan.plans for text in measured(each.setups[0].world)]
+    said += dict.fromkeys(text for each in plan.plans for text in tuned_how(each.specs, each.ladders))
     if plan.memory > WORTH_SAYING:
         free, on_gpu = machine.available(), plan.plans[0].experiment.device != "cpu"
         there = f", most of it on {plan.plans[0].experiment.device}" if on_gpu else ""

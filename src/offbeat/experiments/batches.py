@@ -16,6 +16,8 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_many
 from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.setup import Setup, prepare
+from offbeat.experiments.space import adjusted
+from offbeat.experiments.tuning import Trial
 from offbeat.experiments.workers import Processes, possible, tell
 from offbeat.results.run import Run
 from offbeat.results.values import Curve, Progress
@@ -34,22 +36,24 @@ class PlannedRun:
         name: of the algorithm
         spec: the algorithm; of the user's own by its text, for it is loaded where the run is made
         key: its algorithm's place in the plan, and its own among these
+        trial: the learning rate, and what else was or is being tuned
     """
 
     name: str
     spec: Algorithm | str
     seed: int
-    lr: float
+    trial: Trial
     keep_trace: bool
     key: tuple[int, int]
     tuning: bool
 
     def __str__(self) -> str:
-        return f"{self.name}, lr {self.lr:g}, seed {self.seed}{', tuning' * self.tuning}"
+        return f"{self.name}, {self.trial}, seed {self.seed}{', tuning' * self.tuning}"
 
     def job(self, setup: Setup, executor: str, rule: Callable[[float], Rule], check: bool) -> Job:
-        spec = replace(find(self.spec), name=self.name)
-        return Job(setup, spec, self.lr, executor, rule, check, self.keep_trace)
+        spec = adjusted(replace(find(self.spec), name=self.name), dict(self.trial.options))
+        setup = setup.shortened(self.trial.until)
+        return Job(setup, spec, self.trial.lr, executor, rule, check, self.keep_trace)
 
 
 def seconds(setup: Setup, spec: Algorithm) -> float:
@@ -139,9 +143,10 @@ class Maker:
 
     def show(self) -> None:
         """Tell how far workers are, but not of the end of a run: that is told when the run is here."""
-        until, told = next(iter(self.known.values())).until, self.pool.told if self.pool is not None else ()
+        whole, told = next(iter(self.known.values())).until, self.pool.told if self.pool is not None else ()
         for number, batch in self.scheduler.running.items():
             now, loss, accuracy = told[3 * number : 3 * number + 3]
+            until = batch.runs[0].trial.until or whole
             if 0 < now < until and math.isfinite(loss):
                 curve = Curve([now], [], [], [loss], [] if math.isnan(accuracy) else [accuracy])
                 self.on_progress(batch.label, now, until, curve)

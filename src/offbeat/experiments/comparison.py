@@ -21,14 +21,17 @@ from offbeat.core.system.named import separated
 from offbeat.core.system.own import together
 from offbeat.experiments.batches import Maker, PlannedRun, Sent, how_many_workers, make_batch, seconds
 from offbeat.experiments.experiment import Experiment, Selection
+from offbeat.experiments.halving import HalvingSearch, Ladder, ladders_of, rates_beside
 from offbeat.experiments.memory import check_run, held, needed, refuse_too_many
 from offbeat.experiments.runs import Job
 from offbeat.experiments.scheduler import Batch, Scheduler, WorkerKilled
 from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare
-from offbeat.experiments.tuning import AWAY, LearningRates, Search, TuneSettings, rates_of, tune_settings
+from offbeat.experiments.space import adjusted, parse_space, spaces_of
+from offbeat.experiments.tuning import AWAY, LearningRates, Search, Trial, TuneSettings, tune_settings
 from offbeat.experiments.workers import wanted
 from offbeat.results.run import Run
-from offbeat.results.values import Progress, Tuning
+from offbeat.results.trials import Halving, Tuning
+from offbeat.results.values import Progress
 
 TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
 
@@ -44,6 +47,7 @@ class Plan:
 
     Attributes:
         lrs: the learning rates of each algorithm; None: to be tuned
+        ladders: of each algorithm the candidates of several hyperparameters, where these are tuned together
         said: (algorithm, learning rate) -> how it was said, where that depends on the number of agents
         traced: for each algorithm whether the traces of the first seed are held
         code: file -> version of the user's own code, named by its file: all runs are of one version
@@ -59,12 +63,15 @@ class Plan:
     tune: TuneSettings = field(default_factory=TuneSettings)
     code: Mapping[str, str] = field(default_factory=dict)
     said: Mapping[tuple[str, float], str] = field(default_factory=dict)
+    ladders: Sequence[Ladder | None] = ()
 
     @property
     def count(self) -> int:
         """How many runs there will be, those for tuning included: at most so many."""
-        seeds = len(self.setups)
-        return sum(self.tune.most + seeds if lrs is None else len(lrs) * seeds for lrs in self.lrs)
+        seeds, most = len(self.setups), self._most_tuning
+        return sum(
+            most(place) + seeds if lrs is None else len(lrs) * seeds for place, lrs in enumerate(self.lrs)
+        )
 
     @property
     def planned(self) -> dict[str, int]:
@@ -76,7 +83,8 @@ class Plan:
     def memory(self) -> float:
         """Bytes that the largest of the runs need, those beside it included: an estimate."""
         seeds = len(self.setups)
-        beside = [seeds * len(lrs) if lrs else max(seeds, self.tune.most) for lrs in self.lrs]
+        most = self._most_tuning
+        beside = [seeds * len(lrs) if lrs else max(seeds, most(place)) for place, lrs in enumerate(self.lrs)]
         each = [(place, keep) for place, traced in enumerate(self.traced) for keep in {traced, False}]
         return max(self._need(place, [keep] * beside[place]) for place, keep in each)
 
@@ -131,7 +139,7 @@ class Plan:
         self, workers: int, keep_traces: bool, on_progress: Progress, on_run: OnRun, on_notice: OnNotice
     ) -> Iterator[Run]:
         done, lost = dict[tuple[int, int], Run](), list[str]()
-        searches = [Search(self.tune, self._grid(spec), self._tuning_seeds()) for spec in self.specs]
+        searches = [self._search(place) for place in range(len(self.specs))]
         how = self.rule, self.check, self.code
         maker = Maker(self.experiment, self.setups, *how, on_progress, workers)
 
@@ -142,9 +150,9 @@ class Plan:
                 run = self._told(run, search.found if self.lrs[place] is None else None)
                 done[planned.key] = run  # before anything can be interrupted
                 done[planned.key] = on_run(run)
-            elif (more := search.add(run)) is not None:
-                lrs = more or [search.best]
-                scheduler.add(self._split(place, lrs, bool(more), workers + 1, keep_traces))
+            elif (more := search.add(planned.trial, run)) is not None:
+                trials = more or [search.best]
+                scheduler.add(self._split(place, trials, bool(more), workers + 1, keep_traces))
 
         def failed(batch: Batch[PlannedRun], error: BaseException) -> None:
             if not isinstance(error, WorkerKilled):
@@ -169,46 +177,58 @@ class Plan:
                 yield from (done[key] for key in sorted(done))
                 raise
 
-    def _told(self, run: Run, tuning: Tuning | None) -> Run:
-        """The run, with how its learning rate came about."""
+    def _told(self, run: Run, tuning: Tuning | Halving | None) -> Run:
+        """The run, with how its hyperparameters came about."""
         said = self.said.get((run.algorithm, run.lr))
         return replace(run, tuning=tuning, settings=run.settings | ({"lr_said": said} if said else {}))
 
     def _batches(self, processes: int, keep_traces: bool) -> list[Batch[PlannedRun]]:
-        """What so many processes can begin with: all runs, or those that find a learning rate to be tuned."""
-        grids = [lrs or self._grid(spec) for spec, lrs in zip(self.specs, self.lrs, strict=True)]
+        """What so many processes can begin with: all runs, or those that find what is to be tuned."""
+        grids = [
+            self._search(place).first if lrs is None else [Trial(lr) for lr in lrs]
+            for place, lrs in enumerate(self.lrs)
+        ]
         return [
             batch
-            for place, lrs in enumerate(grids)
-            for batch in self._split(place, lrs, self.lrs[place] is None, processes, keep_traces)
+            for place, trials in enumerate(grids)
+            for batch in self._split(place, trials, self.lrs[place] is None, processes, keep_traces)
         ]
 
-    def _grid(self, spec: Algorithm) -> list[float]:
-        return [spec.default_lr(base, self.setups[0].topology.n) for base in self.tune.grid]
+    def _search(self, place: int) -> Search | HalvingSearch:
+        spec, ladder, seeds = self.specs[place], self.ladders[place], self._tuning_seeds()
+        if ladder is not None:
+            return HalvingSearch(ladder, seeds)
+        grid = [spec.default_lr(base, self.setups[0].topology.n) for base in self.tune.grid]
+        return Search(self.tune, grid, seeds)
+
+    def _most_tuning(self, place: int) -> int:
+        """How many runs the search for this algorithm's hyperparameters makes, at most."""
+        ladder = self.ladders[place]
+        return self.tune.most if ladder is None else ladder.most
 
     def _tuning_seeds(self) -> list[int]:
         """Of worlds in which nothing is compared."""
         return [self.setups[0].seed + AWAY + k for k in range(self.tune.seeds)]
 
     def _split(
-        self, place: int, lrs: list[float], tuning: bool, processes: int, keep_traces: bool
+        self, place: int, trials: Sequence[Trial], tuning: bool, processes: int, keep_traces: bool
     ) -> Iterator[Batch[PlannedRun]]:
-        """The runs of one algorithm with these learning rates, in batches for so many processes."""
+        """The runs of one algorithm with these hyperparameters, in batches for so many processes."""
         spec, setup = self.specs[place], self.setups[0]
         seeds = self._tuning_seeds() if tuning else [each.seed for each in self.setups]
         traced = keep_traces and not tuning, (keep_traces or self.traced[place]) and not tuning
         runs = [
             PlannedRun(
-                spec.name, spec.named or spec, seed, lr, traced[seed == setup.seed], (place, k), tuning
+                spec.name, spec.named or spec, seed, trial, traced[seed == setup.seed], (place, k), tuning
             )
-            for k, (lr, seed) in enumerate(product(lrs, seeds))
+            for k, (trial, seed) in enumerate(product(trials, seeds))
         ]
         beside = self._job(spec, 1.0, keep_trace=False).beside
         size = min(beside, -(-len(runs) // processes)) if processes > 1 else len(runs)
         on_gpu = self.experiment.device != "cpu"
         mine = spec.user_defined and not spec.named
         own = bool(setup.settings["own"] or mine or self.rule is not SGD or on_gpu)
-        name, each = spec.name + ", tuning" * tuning, seconds(setup, spec)
+        name, each = spec.name + ", tuning" * tuning, seconds(setup.shortened(trials[0].until), spec)
         for at in range(0, len(runs), size):
             some = tuple(runs[at : at + size])
             which = f"run {at + 1}" if len(some) == 1 else f"runs {at + 1}-{at + len(some)}"
@@ -233,6 +253,8 @@ def plan(
     tune_by: str | None = None,
     tune_grid: Sequence[float] | None = None,
     tune_seeds: int | None = None,
+    tune: str | None = None,
+    tune_budget: float | None = None,
     rule: Callable[[float], Rule] = SGD,
     check: bool = False,
     **settings: Any,
@@ -254,22 +276,34 @@ def plan(
     if not isinstance(e.task, str):
         e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
     setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
-    rates = rates_of(lr, specs, setups[0].topology.n)
-    lrs = [[rate.lr for rate in several] if several else None for several in rates]
+    asked = {} if tune is None else parse_space(tune)
+    spaces, rates = spaces_of(asked, specs), rates_beside(asked, lr, specs, setups[0].topology.n)
+    lrs = [
+        [rate.lr for rate in several] if several and not space else None
+        for several, space in zip(rates, spaces, strict=True)
+    ]
     taken = [(spec.name, rate) for spec, several in zip(specs, rates, strict=True) for rate in several or []]
     said = {(name, rate.lr): rate.said for name, rate in taken if rate.said}
-    tune = tune_settings(
+    how = tune_settings(
         lrs, setups[0].target, e.stop_at, tune_by=tune_by, tune_grid=tune_grid, tune_seeds=tune_seeds
     )
+    ladders = ladders_of(how, asked, spaces, tune_budget, tune_grid, rates, specs, setups[0])
     code = together(*(spec.code for spec in specs), *(setup.settings["code"] for setup in setups))
-    made = Plan(e, setups, specs, lrs, rule, check, tune=tune, said=said, code=code)
-    for spec, several in zip(specs, lrs, strict=True):
-        for each in several or [1.0]:
-            check_run(made._job(spec, each, keep_trace=False))
+    made = Plan(e, setups, specs, lrs, rule, check, tune=how, said=said, code=code, ladders=ladders)
+    return _checked(made)
+
+
+def _checked(made: Plan) -> Plan:
+    """The plan, with the traces that there is room for. Raises SettingError for what cannot run."""
+    setups = made.setups
+    for place, (spec, several) in enumerate(zip(made.specs, made.lrs, strict=True)):
+        ladder = made.ladders[place]
+        for trial in ladder.candidates if ladder else [Trial(each) for each in several or [1.0]]:
+            check_run(made._job(adjusted(spec, dict(trial.options)), trial.lr, keep_trace=False))
         for setup in setups[1:]:  # of other seeds a random graph may be another
             check_algorithm(setup, spec)
     free, one, before, traced = machine.available(), held(setups[0]), 0.0, list[bool]()
-    for place, several in enumerate(lrs):  # whether its first seed's traces fit beside those before
+    for place, several in enumerate(made.lrs):  # whether its first seed's traces fit beside those before
         others = (len(several or [1]) - 1) * one
         traced.append(before + others + made._need(place, [True]) <= TRACES * free)
         before += (others + one) * traced[-1]

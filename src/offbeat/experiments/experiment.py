@@ -33,7 +33,7 @@ from offbeat.experiments.kinds import (
     one_of,
 )  # fmt: skip
 from offbeat.experiments.measuring import METRIC_NAMES
-from offbeat.experiments.tuning import GRID, SEEDS
+from offbeat.experiments.tuning import BUDGET, GRID, SEEDS
 from offbeat.tasks import TASKS
 from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.tasks.objective import AGENTS as AGENTS_ALIKE
@@ -197,13 +197,20 @@ LRS = (
     "'0.01sqrt(n)'; tuned; 'rfast=0.05' for one of them (repeatable)."
 )
 TUNE_BY = (
-    "What --lr tuned goes by, as median over seeds that are not compared: loss (default; time until most of "
-    "the way down is made), target (time to it), final (the loss at the end)."
+    "What --lr tuned and --tune go by, as median over seeds that are not compared: loss (default; time until "
+    "most of the way down is made), target (time to it), final (the loss at the end)."
 )
 TUNE_GRID = (
     "The learning rates that --lr tuned tries first: '0.01,0.1,1'; then four more around the best. Default: "
     f"{GRID[0]:g} to {GRID[-1]:g}."
 )
+
+
+TUNE = (
+    "Tune hyperparameters together, by successive halving: 'lr=0.001:1:log,h=1:10:int'. Each is lr or a "
+    "number that an algorithm of one's own takes; see docs/tuning.md."
+)
+TUNE_BUDGET = f"How many whole runs' worth of time --tune has for each algorithm; default: {BUDGET:g}."
 
 
 NAMED = "Names with commas between; options after a colon: 'dsgd:after'. Your own: 'mine.py:Mine(h=10)'."
@@ -218,7 +225,9 @@ class Selection:
     tune_by: str | None = setting(None, LEARNING, TUNE_BY, live=False)
     tune_grid: Any = setting(None, LEARNING, TUNE_GRID, NUMBERS, live=False)
     tune_seeds: int | None = setting(
-        None, LEARNING, f"How many seeds --lr tuned uses; default: {SEEDS}.", live=False
+        None, LEARNING, f"How many seeds --lr tuned and --tune use; default: {SEEDS}.", live=False
     )
+    tune: str | None = setting(None, LEARNING, TUNE, live=False)
+    tune_budget: float | None = setting(None, LEARNING, TUNE_BUDGET, live=False)
     seed: int = setting(0, RUNNING, "The first seed. One seed, the same bytes.")
     seeds: int = setting(1, RUNNING, "How many seeds.", live=False)

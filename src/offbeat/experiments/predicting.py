@@ -29,7 +29,7 @@ from offbeat.experiments.runs import Job, run_one, simulator
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.worlds import OF_WORLD
 from offbeat.results.run import Run
-from offbeat.results.values import spread
+from offbeat.results.spread import spread
 from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, with_overhead
 from offbeat.world.links import spelt_links

@@ -68,6 +68,13 @@ class Setup:
         """How many there will be, about, if no agent ever waits."""
         return sum(self.until / self.world.compute_delay(i).expected for i in range(self.topology.n))
 
+    def shortened(self, until: float | None) -> "Setup":
+        """The same world until an earlier time, at which it is evaluated too; None: as it is."""
+        if until is None:
+            return self
+        times = [*(time for time in self.eval_times if time < until), until]
+        return replace(self, until=until, eval_times=times, settings=self.settings | {"until": until})
+
 
 def checked(e: Experiment) -> Experiment:
     """Every setting as its declaration has it, so that experiments by name can be looked up. SettingError."""

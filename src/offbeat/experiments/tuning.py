@@ -19,8 +19,9 @@ from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
 from offbeat.results.rates import EXPECTED, Rate
 from offbeat.results.run import Run
+from offbeat.results.spread import spread
 from offbeat.results.targets import Target
-from offbeat.results.values import Tried, Tuning, spread
+from offbeat.results.trials import Tried, Tuning
 
 
 class TakenRate(NamedTuple):
@@ -28,6 +29,23 @@ class TakenRate(NamedTuple):
 
     lr: float
     said: str | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried: a learning rate, other numbers with which the algorithm is made, and how far it runs.
+
+    Attributes:
+        options: (name, value) of each of these numbers
+        until: the time at which its runs end; None: that of the experiment
+    """
+
+    lr: float
+    options: tuple[tuple[str, float], ...] = ()
+    until: float | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value:g}" for name, value in (("lr", self.lr), *self.options))
 
 
 LearningRates = float | str | Sequence[float | str] | Mapping[str, Any]
@@ -44,6 +62,7 @@ CRITERIA = {
 GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # tried first by default (times n for R-FAST)
 SEEDS = 3
 ROUNDS = 2
+BUDGET = 30.0  # whole runs that several hyperparameters are tuned with, for each algorithm
 AWAY = 1_000_003  # from the first seed that is compared to the first one of tuning
 DESCENT = 0.9  # the share of the way down in loss after which the clock is stopped
 WORST = 0.5  # how many times as accurate as the average model an agent's own is at least in a stable run
@@ -132,7 +151,7 @@ def tune_settings(
 
 @dataclass
 class Search:
-    """The search for one algorithm's learning rate: told of every run, it says which are to be tried next.
+    """The search for one algorithm's learning rate: told of every run, it says what is to be tried next.
 
     It begins with those of `grid`, as the algorithm takes them, in the worlds of these seeds.
     """
@@ -146,21 +165,25 @@ class Search:
     def __post_init__(self) -> None:
         self.runs: dict[float, list[Run]] = {lr: [] for lr in self.grid}
 
-    def add(self, run: Run) -> list[float] | None:
-        """The learning rates to try next, none if the search is over; None while a round is not complete."""
-        self.runs[run.lr].append(replace(run, models=(), trace=None))
+    @property
+    def first(self) -> list[Trial]:
+        return [Trial(lr) for lr in self.grid]
+
+    def add(self, trial: Trial, run: Run) -> list[Trial] | None:
+        """What to try next, nothing if the search is over; None while a round is not complete."""
+        self.runs[trial.lr].append(replace(run, models=(), trace=None))
         if any(len(runs) < len(self.seeds) for runs in self.runs.values()):
             return None
         if not self.rounds and self.settings.by == "loss":
             self.level = level(self.runs)
         self.rounds += 1
-        more = between(self.runs, self.best) if self.rounds <= ROUNDS else []
+        more = between(self.runs, self.best.lr) if self.rounds <= ROUNDS else []
         self.runs |= {lr: [] for lr in more}
-        return more
+        return [Trial(lr) for lr in more]
 
     @property
-    def best(self) -> float:
-        return min(self._tried().items(), key=lambda one: (bool(one[1].unstable), *_order(one[1]), one[0]))[0]
+    def best(self) -> Trial:
+        return Trial(min(self._tried().items(), key=lambda one: (*order(one[1]), one[0]))[0])
 
     @property
     def found(self) -> Tuning:
@@ -171,11 +194,13 @@ class Search:
         return {lr: outcome_of(runs, self.settings.by, self.level) for lr, runs in sorted(self.runs.items())}
 
 
-def outcome_of(runs: Sequence[Run], by: str, at: float | None) -> Tried:
-    """What a learning rate gave, from its runs of all seeds; at: the level of loss that stops the clock."""
+def outcome_of(runs: Sequence[Run], by: str, at: float | None, early: bool = False) -> Tried:
+    """What a learning rate gave, from its runs of all seeds; at: the level of loss that stops the clock;
+    early: see `unstable`.
+    """
     ordered = sorted(runs, key=lambda run: run.seed)
     ends = [run.final["loss"] if run.diverged_at is None else None for run in ordered]
-    why = next((why for run in ordered if (why := unstable(run))), "")
+    why = next((why for run in ordered if (why := unstable(run, early))), "")
     return Tried(tuple(_value(run, by, at) for run in ordered), spread(ends)[0], why)
 
 
@@ -189,15 +214,18 @@ def _value(run: Run, by: str, at: float | None) -> float | None:
     return None if at is None else run.curve.crossing("loss", at)
 
 
-def _order(tried: Tried) -> tuple[float, float]:
-    return tuple(math.inf if value is None else value for value in (tried.median, tried.loss))  # type: ignore[return-value]
+def order(tried: Tried) -> tuple[float, ...]:
+    """What sorts outcomes, the best first: stable ones, then by the criterion, then by the final loss."""
+    values = (math.inf if value is None else value for value in (tried.median, tried.loss))
+    return bool(tried.unstable), *values
 
 
-def unstable(run: Run) -> str:
+def unstable(run: Run, early: bool = False) -> str:
     """Why this run does not count as stable, in few words; empty if it does.
 
     It does if its loss stayed finite, and ended below its first value, and the worst agent's own model is at
     least half as accurate as the average model or, without an accuracy, has at most twice the first loss.
+    Early in a run, where some agents have hardly begun, nothing is asked of the worst one.
     """
     start, final = run.curve.loss[0], run.final
     if run.diverged_at is not None:
@@ -206,6 +234,8 @@ def unstable(run: Run) -> str:
         return "stopped before its end"
     if not (final["loss"] or 0.0) < start:
         return "the loss rose"
+    if early:
+        return ""
     if run.measure == "accuracy":
         worst, average = final["accuracy_worst"] or 0.0, final["accuracy"] or 0.0
         said = f"worst agent {100 * worst:.0f} %, average model {100 * average:.0f} %"
@@ -214,13 +244,15 @@ def unstable(run: Run) -> str:
     return "an agent's own loss doubled" * (own is None or not own <= start / WORST)
 
 
-def level(runs: Mapping[float, Sequence[Run]]) -> float | None:
-    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss."""
+def level(runs: Mapping[Any, Sequence[Run]], early: bool = False) -> float | None:
+    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss. early: see
+    `unstable`.
+    """
     first = next(iter(runs.values()))[0]
     if first.target is not None and first.target.is_loss:
         return first.target.level
     start = median(run.curve.loss[0] for each in runs.values() for run in each)
-    tried = [outcome_of(each, "final", None) for each in runs.values()]
+    tried = [outcome_of(each, "final", None, early) for each in runs.values()]
     ends = [one.loss for one in tried if not one.unstable] or [one.loss for one in tried]
     best = min((end for end in ends if end is not None), default=math.inf)
     return start - DESCENT * (start - best) if best < start else None

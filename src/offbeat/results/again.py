@@ -14,7 +14,9 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import as_word
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.rates import Rate
-from offbeat.results.table import how_tuned, lost_again, tried, tuned
+from offbeat.results.table import lost_again
+from offbeat.results.trials import Halving
+from offbeat.results.tuned import algorithm_asked, how_tuned, lr_tuned, tried, tuned
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
 
 COMMANDS = 12  # lines that run it again, at most: one for each world
@@ -86,7 +88,7 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     every_own = len({str(run.settings["straggler"]) for run in comparison.runs}) > 1  # every graph's centre
     live = "unit" in first
     task, *others = (first | ({"straggler": None} if every_own else {})).words(live)
-    names = ",".join(dict.fromkeys(run.settings["algorithm"] for run in comparison.runs))
+    names = ",".join(dict.fromkeys(map(algorithm_asked, comparison.runs)))
     options = [task, ("algorithms", names), *others, *(("lr", lr) for lr in lrs or [])]
     options += [("fault", fault) for fault in first.get("faults", [])] + (tuned_how or [])
     options += [("unit", f"{1000 * first['unit']:g}ms")] if live else []
@@ -96,13 +98,9 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
 
 
 def _tuned(comparison: ComparisonValues) -> list[tuple[str, str]] | None:
-    """How learning rates were tuned, as options; None if several ways were used."""
-    ways = {(one.by, one.grid, len(one.seeds)) for _, one in tuned(comparison).values()}
-    if len(ways) > 1:
-        return None
-    names = ("tune-by", "tune-grid", "tune-seeds")
-    values = [(by, ",".join(map(as_word, grid)), str(count)) for by, grid, count in ways]
-    return [option for each in values for option in zip(names, each, strict=True)]
+    """How hyperparameters were tuned, as options; None if several ways were used."""
+    ways = {one.options for _, one in tuned(comparison).values()}
+    return None if len(ways) > 1 else [option for each in ways for option in each]
 
 
 def _lrs(comparison: ComparisonValues) -> list[str] | None:
@@ -110,6 +108,8 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     asked: dict[str, tuple[float | str, ...] | str] = {}
     own: dict[str, float | str] = {}
     for (name, lr, _), runs in comparison.groups().items():
+        if isinstance(runs[0].tuning, Halving) and lr_tuned(runs[0]):
+            continue
         row = ALGORITHMS.get(name.partition(":")[0])
         scale = runs[0].settings["agents"] if row is not None and row.scale_lr_by_n else 1
         bases = (float(f"{lr / scale:.12g}"), lr / scale)
@@ -118,8 +118,10 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
             rate = Rate.of(said).times_n(-1 if scale > 1 else 0)
             base_lr = rate.said if rate.coupled else nan
         before = asked.get(name, ())
-        asked[name] = "tuned" if runs[0].tuning is not None or isinstance(before, str) else (*before, base_lr)
+        asked[name] = "tuned" if lr_tuned(runs[0]) or isinstance(before, str) else (*before, base_lr)
         own[name] = said or lr
+    if not asked:
+        return []
     many = [rates for rates in asked.values() if len(rates) > 1]
     common = many[0] if many else Counter(asked.values()).most_common(1)[0][0]
     base = common if isinstance(common, str) else ",".join(map(as_word, common))

@@ -14,7 +14,8 @@ from offbeat.core.settings import Settings
 from offbeat.engines.trace import Staleness
 from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
-from offbeat.results.values import Curve, Details, Tried, Tuning
+from offbeat.results.trials import Candidate, Halving, Tried, Tuning
+from offbeat.results.values import Curve, Details
 
 FINAL = ("loss", "accuracy", "consensus", "accuracy_mean", "accuracy_worst", "loss_worst")
 ALWAYS = ("agents", "until")  # settings that every run has, though nobody needs to say them
@@ -80,21 +81,47 @@ def _details(groups: Any) -> Details:
     }
 
 
-def _tuning(record: Any, lr: float) -> Tuning | None:
+def _tuning(record: Any, lr: float) -> Tuning | Halving | None:
     """How the learning rate was found; in its record the rates that were tried have six digits."""
     if record is None:
         return None
+    if "candidates" in _mapping(record):
+        return _halving(record)
     steps = {}
     for name, tried in _mapping(record["steps"]).items():
-        values = tuple(_maybe(tried[which]) for which in ("smallest", "median", "largest"))
-        found = Tried(values, _maybe(tried["final_loss"]), tried["why_not"] or "")
-        steps[lr if name == f"{lr:g}" else float(name)] = found
+        steps[lr if name == f"{lr:g}" else float(name)] = _tried(tried)
     if lr not in steps:
         raise ValueError(f"its learning rate, {lr:g}, is none of those that were tried")
     return Tuning(
         _text(record["by"]), _maybe(record["level"]), tuple(map(_number, _list(record["grid"]))),
         tuple(map(_count, _list(record["seeds"]))), steps,
     )  # fmt: skip
+
+
+def _halving(record: Mapping[str, Any]) -> Halving:
+    """How several hyperparameters were found together."""
+    candidates = []
+    for each in _list(record["candidates"]):
+        params = {_text(name): _figure(value) for name, value in _mapping(each["params"]).items()}
+        candidates.append(Candidate(params, _number(each["until"]), _tried(each)))
+    if not 0 <= _count(record["chosen"]) < len(candidates):
+        raise ValueError(f"the candidate that was chosen, {record['chosen']}, is none of {len(candidates)}")
+    return Halving(
+        _text(record["by"]), _maybe(record["level"]), _text(record["space"]), _figure(record["budget"]),
+        tuple(map(_count, _list(record["seeds"]))), tuple(map(_number, _list(record["rungs"]))),
+        tuple(candidates), record["chosen"],
+    )  # fmt: skip
+
+
+def _tried(record: Any) -> Tried:
+    """The values of the seeds are not in the record; their smallest, median and largest are."""
+    values = tuple(_maybe(_mapping(record)[which]) for which in ("smallest", "median", "largest"))
+    return Tried(values, _maybe(record["final_loss"]), record["why_not"] or "")
+
+
+def _figure(value: Any) -> Any:
+    """A number as it is, whole or not."""
+    return value if type(value) is int else _number(value)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -133,4 +160,4 @@ def _maybe(value: Any) -> float | None:
 
 def _value(value: Any) -> Any:
     """Of a curve, as it is, whole numbers too."""
-    return math.nan if value is None else value if type(value) is int else _number(value)
+    return math.nan if value is None else _figure(value)

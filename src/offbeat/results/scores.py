@@ -52,3 +52,8 @@ def share_text(value: float, away: float) -> str:
 
 def number_text(value: float, away: float) -> str:
     return f"{value:.4g}{f' ± {away:.2g}' * (away > 0)}"
+
+
+def spread_text(times: tuple[float | None, float | None, float | None]) -> str:
+    middle, low, high = map(time_text, times)
+    return middle if times[1] == times[2] else f"{middle} [{low} - {high}]"

@@ -15,17 +15,10 @@ from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import WIDTH, holdings
-from offbeat.results.scores import number_text, plus_minus, score, share_text, times_of
+from offbeat.results.scores import number_text, plus_minus, score, share_text, spread_text, times_of
 from offbeat.results.significance import who_is_first
-from offbeat.results.values import (
-    ComparisonValues,
-    RunValues,
-    Tuning,
-    spread,
-    stragglers,
-    time_text,
-    value_text,
-)
+from offbeat.results.tuned import how_tuned, lr_tuned, tried
+from offbeat.results.values import ComparisonValues, RunValues, stragglers, time_text, value_text
 from offbeat.tasks.metrics import METRICS
 from offbeat.tasks.metrics.evaluation import AVERAGE, JUDGED
 
@@ -218,11 +211,6 @@ def cells(comparison: ComparisonValues, band: str = "range") -> tuple[list[str],
     return heads, rows
 
 
-def spread_text(times: tuple[float | None, float | None, float | None]) -> str:
-    middle, low, high = map(time_text, times)
-    return middle if times[1] == times[2] else f"{middle} [{low} - {high}]"
-
-
 def rate_text(run: RunValues) -> str:
     """The learning rate, and how it was said where that depends on the number of agents."""
     said = run.settings.get("lr_said")
@@ -274,7 +262,7 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
     if any(run.settings["crash"] for run in runs):
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
-    tuned_too = any(run.tuning for run in runs)
+    tuned_too = any(map(lr_tuned, runs))
     coupled = any(run.settings.get("lr_said") for run in runs)
     if tuned_too or coupled or len({run.lr for run in runs}) > 1:
         rates = dict.fromkeys(f"{run.algorithm} {rate_text(run)}" for run in runs)
@@ -285,48 +273,4 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
         counts = f" ({counts})" * bool(counts)
         said.append(f"Interrupted: these are the runs that were finished{counts}.")
-    return said
-
-
-def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning]]:
-    """Of every algorithm whose learning rate was tuned one run, and how it was found."""
-    return {run.algorithm: (run, run.tuning) for run in comparison.runs if run.tuning is not None}
-
-
-def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of all learning rates that were tried; no rows where none was tuned."""
-    rows = []
-    for name, (run, tuning) in tuned(comparison).items():
-        for lr, one in tuning.steps.items():
-            loss = "diverged" if one.loss is None else f"{one.loss:.4g}"
-            stable = f"no: {one.unstable}" if one.unstable else "yes"
-            chosen = "chosen" * (lr == run.lr)
-            rows.append([name, f"{lr:g}", spread_text(spread(one.values)), loss, stable, chosen])
-    return ["algorithm", "lr", "median [smallest - largest]", "final loss", "stable", ""], rows
-
-
-def how_tuned(comparison: ComparisonValues) -> list[str]:
-    """How learning rates were tuned, in a sentence or two; and warnings."""
-    found = tuned(comparison)
-    if not found:
-        return []
-    first, one = next(iter(found.values()))
-    by = one.by
-    if by == "loss" and first.target is not None and first.target.is_loss:
-        by = "target"
-    way = "made nine tenths of the way down to the smallest final one"
-    about = {"loss": f"time at which the average model's loss {way}", "target": "time to the target"}
-    seeds = f"{len(one.seeds)} seeds that are" if len(one.seeds) > 1 else "a seed that is"
-    sizes = sorted({len(tuning.steps) for _, tuning in found.values()})
-    count = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
-    said = [
-        f"Tuned by the median {about.get(by, 'final loss')}, over {seeds} not compared; of {count} learning "
-        "rates for each, stable ones first."
-    ]
-    for name, (run, tuning) in found.items():
-        grid = [*tuning.steps]
-        if run.lr in (min(grid), max(grid)) and len(grid) > 1:
-            said.append(f"{name}'s lr {run.lr:g} is at the edge of the grid; a better one may lie beyond it.")
-        if why := tuning.steps[run.lr].unstable:
-            said.append(f"No learning rate of {name} was stable; {run.lr:g} was not: {why}.")
     return said

@@ -9,10 +9,11 @@ from offbeat.results.drawing import Axis, Bar, Panel
 from offbeat.results.figure import Figure
 from offbeat.results.grouping import panels_by
 from offbeat.results.looks import Look, looks
-from offbeat.results.scores import over_seeds
+from offbeat.results.scores import over_seeds, spread_text
+from offbeat.results.spread import spread
 from offbeat.results.summary import BANDS, seeds_of
-from offbeat.results.table import lost_again, spread_text, target_name
-from offbeat.results.values import ComparisonValues, RunValues, spread, time_text
+from offbeat.results.table import lost_again, target_name
+from offbeat.results.values import ComparisonValues, RunValues, time_text
 
 TIME_TO_TARGET = "time_to_target"
 

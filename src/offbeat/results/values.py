@@ -1,12 +1,10 @@
 """What comes out of an experiment, as plain values; `offbeat.results.run` has those that show themselves."""
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
-from statistics import median
 from typing import Any, NamedTuple, Self
 
 from offbeat.core.errors import SettingError, unknown
@@ -16,6 +14,7 @@ from offbeat.engines.trace import Staleness, Trace
 from offbeat.results.differences import worlds_of
 from offbeat.results.holdings import Holdings
 from offbeat.results.targets import Target, rises
+from offbeat.results.trials import Halving, Tuning
 from offbeat.world.topology import Topology, build
 
 VERSION = version("offbeat")
@@ -84,39 +83,6 @@ so far. Of another process now and then, with the curve's last point alone; but 
 once, with all of it."""
 
 
-@dataclass(frozen=True)
-class Tried:
-    """What a learning rate gave that was tried to find the best one."""
-
-    values: tuple[float | None, ...]  # of the criterion, one for each seed; None: never met, or diverged
-    loss: float | None  # the median of the final losses; None: most runs diverged
-    unstable: str  # why it is not stable; empty if it is (`offbeat.experiments.tuning.unstable`)
-
-    @property
-    def median(self) -> float | None:
-        """Of the values; None counts as larger than all numbers."""
-        return spread(self.values)[0]
-
-    def record(self) -> dict[str, Any]:
-        named = dict(zip(("median", "smallest", "largest"), spread(self.values), strict=True))
-        stable = {"stable": not self.unstable, "why_not": self.unstable or None}
-        return {**named, "final_loss": self.loss, **stable}
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """How the learning rate of an algorithm was found (`offbeat.experiments.tuning`)."""
-
-    by: str  # the criterion: "loss", "target" or "final"
-    level: float | None  # the loss that stopped the clock, where the criterion is "loss"
-    grid: tuple[float, ...]  # what was asked for; R-FAST tried n times these
-    seeds: tuple[int, ...]  # those of the worlds in which they were tried
-    steps: dict[float, Tried]  # every learning rate that was tried, and what it gave
-
-    def record(self) -> dict[str, Any]:
-        return {**vars(self), "steps": {f"{lr:g}": tried.record() for lr, tried in self.steps.items()}}
-
-
 RECORDED = (  # what is written of a run, in this order: its own values, and some of its settings
     "algorithm", "task", "case", "agents", "topology", "skew", "lr", "batch", "seed", "until", "target",
     "time_to_target", "diverged_at", "error", "updates", "messages", "megabytes", "staleness", "final",
@@ -138,7 +104,7 @@ class RunValues:
         graph: the graph and its weights; None where the run was loaded (see `topology`)
         models: the agents' final models, [n, P] per part, on the CPU; none where the run was loaded
         trace: the whole trace, where it was kept
-        tuning: how the learning rate was found, where it was tuned
+        tuning: how the learning rate, or several hyperparameters, were found, where they were tuned
         epoch: gradients of all agents together that make one pass over the training data; None: not known
         details: what was asked for beside the curve; empty if nothing was
         holdings: the samples that each agent has, where the task has samples
@@ -163,7 +129,7 @@ class RunValues:
     graph: Topology | None = field(default=None, repr=False)
     models: Parts = field(default=(), repr=False)
     trace: Trace | None = field(default=None, repr=False)
-    tuning: Tuning | None = None
+    tuning: Tuning | Halving | None = None
     error: str | None = None
     epoch: float | None = None
     details: Details = field(default_factory=dict, repr=False)
@@ -311,15 +277,6 @@ def stragglers(settings: Mapping[str, Any]) -> list[int]:
     """The slow agents of the case, in the settings of this version or of one that had one at most."""
     slow = settings.get("straggler")
     return [] if slow is None else [slow] if isinstance(slow, int) else [*slow]
-
-
-def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:
-    """Median, smallest and largest of times to target; "never" (None) counts as infinitely late."""
-    if not values:
-        return None, None, None
-    times = sorted(math.inf if value is None else value for value in values)
-    low, middle, high = times[0], median(times), times[-1]
-    return tuple(None if math.isinf(t) else t for t in (middle, low, high))  # type: ignore[return-value]
 
 
 def time_text(time: float | None) -> str:

@@ -21,7 +21,8 @@ WORLD = 2**32 - 1  # the agent index under which the streams that belong to nobo
 # What a stream is for. The numbers, from 0, are part of the format: results change when they do.
 Purpose = IntEnum(
     "Purpose",
-    "DATA ALGORITHM COMPUTE COMMUNICATION LOSS PARTITION TOPOLOGY TASK SHARD SPEED LINK NODES BYZANTINE",
+    "DATA ALGORITHM COMPUTE COMMUNICATION LOSS PARTITION TOPOLOGY TASK SHARD SPEED LINK NODES BYZANTINE "
+    "TUNING",
     start=0,
 )
 
