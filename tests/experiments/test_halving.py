@@ -60,7 +60,11 @@ def base() -> Run:
 
 def run(lr: float, seed: int, losses: list[float], accuracies: tuple[float, float] = (0.9, 0.8)) -> Run:
     """A run with this curve; accuracies: at the end, of average and worst model."""
-    end: dict[str, float | None] = {"accuracy": accuracies[0], "accuracy_worst": accuracies[1], "loss": losses[-1]}
+    end: dict[str, float | None] = {
+        "accuracy": accuracies[0],
+        "accuracy_worst": accuracies[1],
+        "loss": losses[-1],
+    }
     curve = Curve(time=[float(t) for t in range(len(losses))], loss=losses)
     return replace(base(), lr=lr, seed=seed, final=base().final | end, curve=curve)
 
