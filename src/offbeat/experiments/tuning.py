@@ -195,8 +195,11 @@ class Search:
 
 
 def outcome_of(runs: Sequence[Run], by: str, at: float | None, early: bool = False) -> Tried:
-    """What a learning rate gave, from its runs of all seeds; at: the level of loss that stops the clock;
-    early: see `unstable`.
+    """What a learning rate gave, from its runs of all seeds.
+
+    Args:
+        at: the level of loss that stops the clock
+        early: whether these runs end long before the others (`unstable`)
     """
     ordered = sorted(runs, key=lambda run: run.seed)
     ends = [run.final["loss"] if run.diverged_at is None else None for run in ordered]
@@ -245,8 +248,10 @@ def unstable(run: Run, early: bool = False) -> str:
 
 
 def level(runs: Mapping[Any, Sequence[Run]], early: bool = False) -> float | None:
-    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss. early: see
-    `unstable`.
+    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss.
+
+    Args:
+        early: whether these runs end long before the others (`unstable`)
     """
     first = next(iter(runs.values()))[0]
     if first.target is not None and first.target.is_loss:
