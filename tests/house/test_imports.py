@@ -9,8 +9,8 @@ import pytest
 from rooms import PATHS, ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
-        ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray"), ("experiments", "optuna"),
-        ("results", "scipy")}  # fmt: skip
+        ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray"),
+        ("experiments", "optuna"), ("results", "scipy")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
 ALGORITHM = {
