@@ -102,7 +102,7 @@ class Evaluation:
     def _alive(self) -> Parts:
         if len(self.living) == len(self.models[0]):
             return self.models
-        return tuple(part[torch.tensor([*self.living], device=part.device)] for part in self.models)
+        return tuple(torch.stack([part[i] for i in self.living]) for part in self.models)
 
     @cached_property
     def _losses(self) -> np.ndarray:
