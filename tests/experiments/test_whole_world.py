@@ -8,7 +8,7 @@ import pytest
 from command_line import Call, digests
 
 import offbeat
-from offbeat.results.page import command
+from offbeat.results.again import command
 
 WORLD = (
     *("--task", "quadratic", "--agents", "9", "--until", "40", "--seeds", "2"),
