@@ -27,7 +27,7 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.cli import compare as cli
 from offbeat.cli.commands import COMMANDS, listed, loaded
 from offbeat.core.errors import ContractError
-from offbeat.core.settings import declared
+from offbeat.core.settings import WORLD, declared
 from offbeat.core.system import machine
 from offbeat.experiments import batches, comparison, memory
 from offbeat.experiments.experiment import Experiment
@@ -750,6 +750,7 @@ def test_lists_name_everything_that_can_be_named(call: Call) -> None:
         "algorithms": offbeat.ALGORITHMS,
         "topologies": offbeat.TOPOLOGIES,
         "tasks": offbeat.TASKS,
+        "worlds": [f"--{name}" for name, each in declared(Experiment).items() if each.scope == WORLD],
         "cases": offbeat.CASES,
         "delays": FAMILIES.keys() - {"empirical"},
     }
@@ -761,6 +762,9 @@ def test_lists_name_everything_that_can_be_named(call: Call) -> None:
         for name in table:
             assert re.search(rf"^ {name} ", outcome.out, re.MULTILINE)
         assert outcome.out in whole.out
+    lines = call("list", "worlds").out.splitlines()
+    marked = " ".join(line for line in lines if "simulated only" in line)
+    assert re.findall(r"As in: --(\w+)", marked) == ["crash", "network", "availability", "byzantine"]
 
 
 # -- interrupted -----------------------------------------------------------------------------------

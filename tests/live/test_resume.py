@@ -95,6 +95,25 @@ def test_after_sigkill_of_everything_a_run_goes_on_and_its_replay_is_exact(
     assert "3 of 3 equal bit for bit" in " ".join(outcome.lines)
 
 
+def test_files_of_the_world_are_found_from_another_folder(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "links.csv").write_text("0,1,0.1\n")
+    (here / "rtt.csv").write_text("0,1\n1,0\n")
+    (here / "speeds.csv").write_text("speed\n1\n2\n")
+    links = ["--bandwidth", "file:links.csv", "--latency", "rtt:rtt.csv mean 0.5"]
+    delays = ["--speeds", "file:speeds.csv:speed", "--compute", "file speeds.csv:1"]
+    words = "live --out out --task quadratic --agents 2 --unit 2ms --until 10 --json a.json"
+    first = finished(here, *words.split(), *links, *delays)
+    assert first.code == 0, first.complained
+    again = finished(there, "live", "--resume", "--out", "../here/out", "--json", "b.json")
+    assert again.code == 0, again.complained
+    assert (here / "a.json").read_bytes() == (there / "b.json").read_bytes()
+    said = json.loads((there / "b.json").read_bytes())["runs"][0]["settings"]
+    assert said["latency"] == f"rtt:{here}/rtt.csv mean 0.5"
+
+
 WORDS = "live --out out --task quadratic --agents 3 --lr 0.05 --unit 5ms --until 300 --case comp-straggler"
 LIVE = WORDS.split()
 FIRST, SECOND = "adsgd-lr0.05", "dsgd-lr0.05"

@@ -139,8 +139,16 @@ def test_of_three_agents_a_list_says_that_it_is_one(tmp_path: Path) -> None:
 def test_a_link_that_is_used_needs_a_number(tmp_path: Path) -> None:
     path = tmp_path / "lat.csv"
     path.write_text("0,1,0.1\n2,1,0.2\n2,3,0.3\n")
-    with pytest.raises(SettingError, match="'latency' has no number for the link from agent 3 to 0, nor for"):
+    with pytest.raises(
+        SettingError, match="'latency' has no number for the link from agent 3 to 0, nor for"
+    ) as found:
         read(f"file:{path}")
+    assert str(found.value).endswith(
+        "lat.csv. Expected one of them; a line '*,*,0' gives all other links a number."
+    )
+    with path.open("a") as file:
+        file.write("*,*,0\n")
+    assert read(f"file:{path}")(3, 0) == 0
     path.write_text("0,1,0.1\n1,2,0.2\n1,3,0.2\n")
     graph = nx.Graph([(0, 1), (1, 2), (1, 3)])
     common: dict[str, Any] = {"task": "quadratic", "topology": graph, "latency": f"file:{path}", "until": 5}

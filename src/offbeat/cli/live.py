@@ -18,6 +18,7 @@ from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.live.series import ALL, Series, parse_unit
+from offbeat.world.files import absolute
 from offbeat.world.graph_files import SUFFIXES
 from offbeat.world.world import measured
 
@@ -107,7 +108,7 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     }
     for name in asked.keys() & said:
         value = said[name].checked(asked[name])
-        asked[name] = None if value is None else said[name].kind.record(value)
+        asked[name] = None if value is None else absolute(said[name].kind.record(value))
     asked |= {name: [*value] for name, value in asked.items() if isinstance(value, tuple)}
     asked["unit"] = parse_unit(unit)
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())

@@ -13,6 +13,7 @@ from offbeat.cli.console import Out, say
 from offbeat.cli.options import numbers, option
 from offbeat.core.errors import unknown
 from offbeat.engines.live.launcher.doctor import FAILED, examine
+from offbeat.experiments.sayings import sayings
 from offbeat.tasks import PARTITIONS, TASKS, softmax
 from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.training.export import export as written
@@ -22,7 +23,7 @@ from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
-KINDS = "algorithms, topologies, tasks, partitions, metrics, cases or delays; default: all."
+KINDS = "algorithms, topologies, tasks, partitions, metrics, worlds, cases or delays; default: all."
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
 STEP = "Of this step; default: each agent's newest checkpoint."
@@ -30,13 +31,14 @@ SWEEP = "Remove what runs that were killed left in shared memory."
 
 
 def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
-    """Say which algorithms, topologies, tasks, partitions, metrics, cases and delays there are."""
+    """Say which algorithms, topologies, tasks, partitions, metrics, worlds, cases and delays there are."""
     tables = {
         "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
         "metrics": {**{row.name: f"{row.about}; cost: {row.cost}" for row in METRICS.values()}, **OF_RUN},
+        "worlds": sayings(),
         "cases": CASES,
         "delays": FAMILIES,
     }
@@ -49,7 +51,7 @@ def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
             table.add_column(no_wrap=True, style="cyan")
             table.add_column()
             for name, text in rows.items():
-                table.add_row(name, text)
+                table.add_row(name, Text(text))
             out.print(table)
 
 

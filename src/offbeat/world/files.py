@@ -19,6 +19,12 @@ COMMAS = re.compile(r"\s*[+-]?\d+,\d+(\s*;\s*[+-]?\d+,\d+)*\s*")
 SHOWN = 60  # characters of a line that are shown
 
 
+def absolute(said: object) -> object:
+    """'file:PATH', 'rtt:PATH' or 'file PATH', whatever follows, with the path as another folder finds it."""
+    found = re.fullmatch(r"\s*(file:|rtt:|file\s)\s*(\S.*)", said) if isinstance(said, str) else None
+    return said if found is None else f"{found[1]}{Path(found[2]).resolve()}"
+
+
 def split_column(text: str) -> tuple[Path, str | None]:
     """'PATH:COLUMN' as the two; a path that exists may have a colon in it."""
     head, _, column = text.strip().rpartition(":")

@@ -65,7 +65,7 @@ def _scaled(name: str, numbers: PerLink, mean: float, used: Sequence[tuple[int, 
     if not now > 0:
         raise SettingError(f"'{name}' cannot be scaled to the mean {mean:g}: all of its numbers are 0.")
     own = {link: value * mean / now for link, value in numbers.own.items()}
-    return PerLink(numbers.usual * mean / now, own, numbers.source)
+    return replace(numbers, usual=numbers.usual * mean / now, own=own)
 
 
 def _parts(said: str) -> tuple[str, str, float | None]:

@@ -18,6 +18,7 @@ from offbeat.world.per_link import PerLink
 MEDIAN = "median"
 EXPECTED = "a number for each link: lines 'from,to,value', or a square matrix (text, .npy, .npz)"
 MEASURED = "round-trip times between nodes: a square matrix, or one for each slice (text, .npy, .npz)"
+OTHERS = "a line '*,*,0' gives all other links a number"
 Links = dict[tuple[int, int], float]
 
 
@@ -26,7 +27,7 @@ def from_file(said: str, n: int) -> PerLink:
     path, chosen = _split(said)
     with reading(path, EXPECTED):
         table, usual = _arrays(path, chosen) if _binary(path) else _listed(path, chosen, n)
-        if isinstance(table, np.ndarray):
+        if matrix := isinstance(table, np.ndarray):
             if table.shape != (n, n):
                 raise ValueError(
                     f"its matrix is {' x '.join(map(str, table.shape))}, and there are {n} agents"
@@ -37,7 +38,8 @@ def from_file(said: str, n: int) -> PerLink:
                     "one half of its matrix is all zeros; put NaN where the way back is the same"
                 )
             table = _links(table)
-    return PerLink(usual, _both_ways(table) if math.isnan(usual) else table, str(path))
+    own = _both_ways(table) if math.isnan(usual) else table
+    return PerLink(usual, own, str(path), "" if matrix else OTHERS)
 
 
 def from_round_trips(said: str, n: int, seed: int) -> PerLink:
@@ -60,7 +62,7 @@ def from_round_trips(said: str, n: int, seed: int) -> PerLink:
     drawn = nodes > n
     which = stream(seed, Purpose.NODES).permutation(nodes)[:n] if drawn else np.arange(n)
     source = f"{said}, {n} of {nodes} nodes{', drawn for each seed' * drawn}"
-    return PerLink(math.nan, _both_ways(_links(matrix[np.ix_(which, which)] / 2)), source)
+    return PerLink(math.nan, _both_ways(_links(matrix[np.ix_(which, which)] / 2)), source, "")
 
 
 @lru_cache(maxsize=4)

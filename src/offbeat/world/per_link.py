@@ -15,11 +15,13 @@ class PerLink:
         usual: of every link that is not in `own`; NaN: no other link has one, and none may be used
         own: (sender, receiver) -> number; the way back is a link of its own
         source: which file the numbers are from, and what is in it
+        hint: how all other links are given a number where these are from; empty: in no way
     """
 
     usual: float
     own: Mapping[tuple[int, int], float] = field(default_factory=dict)
     source: str = field(default="", compare=False)
+    hint: str = field(default="`usual` gives all other links a number", compare=False, repr=False)
 
     def __call__(self, sender: int, receiver: int) -> float:
         return self.own.get((sender, receiver), self.usual)
@@ -52,7 +54,5 @@ class PerLink:
         for sender, receiver in links:
             if math.isnan(self(sender, receiver)):
                 which = f"from agent {sender} to {receiver}, nor for the way back{why}"
-                said = f"{what} has no number for the link {which}"
-                raise SettingError(
-                    f"{said}{f', in {self.source}' if self.source else ''}. Expected one of them."
-                )
+                said = f"{what} has no number for the link {which}{f', in {self.source}' * bool(self.source)}"
+                raise SettingError(f"{said}. Expected one of them{f'; {self.hint}' * bool(self.hint)}.")
