@@ -201,6 +201,15 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(settings: dict[str
         offbeat.plan([Scaled], **QUICK | settings)
 
 
+def test_ranges_may_be_said_one_by_one() -> None:
+    one = offbeat.plan([Scaled], tune=["lr=0.1:1", "scale=1:2"], **SMALL)
+    assert one.ladders == offbeat.plan([Scaled], tune="lr=0.1:1,scale=1:2", **SMALL).ladders
+    done = CliRunner().invoke(
+        app, ["compare", "--task", "quadratic", "--tune", "lr=0.1:1", "--tune", "lr=1:2"]
+    )
+    assert done.exit_code != 0 and "gives 'lr' twice" in f"{done.exception} {done.output}"
+
+
 def test_without_optuna_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(SettingError, match=r"pip install 'offbeat\[tune\]'"):

@@ -253,7 +253,7 @@ def plan(
     tune_by: str | None = None,
     tune_grid: Sequence[float] | None = None,
     tune_seeds: int | None = None,
-    tune: str | None = None,
+    tune: str | Sequence[str] | None = None,
     tune_budget: float | None = None,
     rule: Callable[[float], Rule] = SGD,
     check: bool = False,

@@ -27,6 +27,7 @@ from offbeat.experiments.kinds import (
     NUMBERS,
     PARTITION,
     PER_LINK,
+    RANGES,
     SPEEDS,
     STRAGGLERS,
     TARGET,
@@ -227,7 +228,7 @@ class Selection:
     tune_seeds: int | None = setting(
         None, LEARNING, f"How many seeds --lr tuned and --tune use; default: {SEEDS}.", live=False
     )
-    tune: str | None = setting(None, LEARNING, TUNE, live=False)
+    tune: Any = setting(None, LEARNING, TUNE, RANGES, live=False)
     tune_budget: float | None = setting(None, LEARNING, TUNE_BUDGET, live=False)
     seed: int = setting(0, RUNNING, "The first seed. One seed, the same bytes.")
     seeds: int = setting(1, RUNNING, "How many seeds.", live=False)

@@ -76,8 +76,9 @@ def rates_beside(
     """
     if LR in asked:
         if lr not in (0.01, {}):
+            given = {name or "all": each for name, each in lr.items()} if isinstance(lr, Mapping) else lr
             raise SettingError(
-                f"The learning rate is tuned, and given as {lr!r}; expected only one of these."
+                f"The learning rate is tuned, and given as {given}; expected only one of these."
             )
         return [None for _ in specs]
     rates = rates_of(lr, specs, n)

@@ -108,4 +108,5 @@ PER_LINK = Kind(str, "number", spelt_links, spelt_links)
 SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)
 NUMBERS = Kind(str, "list float64", as_is, as_is)
+RANGES = Kind(list[str], "string", as_is, as_is)
 LR = Kind(list[str], "float64", as_is, _spelt_rate)  # kinds of what `comparison.plan` checks

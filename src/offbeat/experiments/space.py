@@ -71,7 +71,9 @@ Space = Mapping[str, Range]
 
 
 def parse_space(text: Any) -> dict[str, Range]:
-    """Name -> range. Raises SettingError for what is no such list."""
+    """Name -> range, of a text or several. Raises SettingError for what is no such list."""
+    if isinstance(text, list | tuple) and text and all(isinstance(each, str) for each in text):
+        text = ",".join(text)
     if not isinstance(text, str) or not text.strip():
         raise SettingError(f"Cannot read tune = {text!r}; {EXPECTED}.")
     found: dict[str, Range] = {}
