@@ -123,18 +123,21 @@ def test_the_best_go_on_and_the_best_of_the_last_rung_is_chosen() -> None:
     assert search.found.best.params == {"lr": third[1].lr} and search.found.left == [27, 9, 3]
 
 
-def test_an_early_rung_asks_nothing_of_the_worst_agent_the_last_one_does() -> None:
-    ladder = offbeat.plan(["adsgd"], tune="lr=0.01:1:log", tune_by="final", **SMALL).ladders[0]
-    assert ladder is not None
-    search = HalvingSearch(ladder, [5])
-    told: list[Trial] | None = []
-    for k, each in enumerate(search.first):
-        told = search.add(each, run(each.lr, 5, [2.0, 1.0 + k], accuracies=(0.9, 0.1)))
-    while told:
-        left, told = told, []
-        for each in left:
-            told = search.add(each, run(each.lr, 5, [2.0, 0.5], accuracies=(0.9, 0.1)))
-    assert search.best.lr == ladder.candidates[0].lr
+def test_half_of_those_that_go_on_are_stable_the_others_may_become_so() -> None:
+    budget = SMALL | {"tune_budget": 6}
+    ladder = offbeat.plan(["adsgd"], tune="lr=0.01:1:log", tune_by="final", **budget).ladders[0]
+    assert ladder is not None and ladder.sizes == (18, 6, 2)
+    search, told = HalvingSearch(ladder, [5]), None
+    for k, each in enumerate(first := search.first):
+        worst = 0.1 if k < 9 else 0.8  # the better half is not stable, for its worst agent has hardly begun
+        told = search.add(each, run(each.lr, 5, [2.0, 1.0 + k / 100], accuracies=(0.9, worst)))
+    assert told == [replace(first[k], until=3.0) for k in (0, 1, 2, 9, 10, 11)]
+    for each in told:
+        last = search.add(each, run(each.lr, 5, [2.0, 1.0 + told.index(each) / 100], accuracies=(0.9, 0.1)))
+    assert last == [replace(each, until=None) for each in told[:2]]
+    for each in last:
+        search.add(each, run(each.lr, 5, [2.0, 0.5], accuracies=(0.9, 0.1)))
+    assert search.best.lr == first[0].lr
     assert search.found.best.tried.unstable == "worst agent 10 %, average model 90 %"
 
 

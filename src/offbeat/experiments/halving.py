@@ -4,8 +4,9 @@ The candidates are spread evenly over their ranges: the middle, then a scrambled
 draws. All run until an early time, in the same worlds of several seeds, none of which is compared; then the
 best `1 / ETA` of them are run anew, to `ETA` times that, and so on (a *rung* each), the last ones until the
 end. They are judged as learning rates alone are (`offbeat.experiments.tuning`): stable ones first, then by
-the median of the criterion and of the loss at the end of the rung, then the one that was drawn first. But
-what an agent's own model is worth counts in the last rung alone: before, some agents have hardly begun.
+the median of the criterion and of the loss at the end of the rung, then the one that was drawn first. Half of
+those that go on are the best so; the others are the best if nothing is asked of an agent's own model, since
+some agents have hardly begun: a candidate may be stable later, or no longer be.
 """
 
 import math
@@ -135,6 +136,13 @@ def ladder(
     return Ladder(settings, asked, (*space,), budget, (*found,), (*sizes,), times)
 
 
+def _going_on(found: Mapping[Trial, Tried], early: Mapping[Trial, Tried], count: int) -> set[Trial]:
+    """So many of these: half of them the best as at the end, then the best as is asked early in a run."""
+    first, second = (sorted(each, key=lambda trial: order(each[trial])) for each in (found, early))
+    best = first[: -(-count // 2)]
+    return {*best, *[trial for trial in second if trial not in best][: count - len(best)]}
+
+
 def tuned_how(specs: Sequence[Algorithm], ladders: Sequence[Ladder | None]) -> list[str]:
     """What will be tried, in a sentence for all algorithms of which it is the same."""
     texts: dict[str, list[str]] = {}
@@ -212,19 +220,16 @@ class HalvingSearch:
         self.runs[trial].append(replace(run, models=(), trace=None))
         if any(len(runs) < len(self.seeds) for runs in self.runs.values()):
             return None
-        by, early = self.ladder.settings.by, self.rung < len(self.ladder.rungs) - 1
-        self.at = level(self.runs, early) if by == "loss" else None
-        found = {
-            replace(each, until=None): outcome_of(runs, by, self.at, early)
-            for each, runs in self.runs.items()
-        }
+        by, known = self.ladder.settings.by, {replace(each, until=None): r for each, r in self.runs.items()}
+        self.at = level(known) if by == "loss" else None
+        found = {each: outcome_of(runs, by, self.at) for each, runs in known.items()}
         self.tried |= {each: (self.ladder.rungs[self.rung], tried) for each, tried in found.items()}
         self.rung += 1
         if self.rung == len(self.ladder.rungs):
             self.runs = {}
         else:
-            best = sorted(found, key=lambda each: order(found[each]))  # stable: of equals the one drawn first
-            goes_on = {*best[: self.ladder.sizes[self.rung]]}
+            early = {each: outcome_of(runs, by, self.at, early=True) for each, runs in known.items()}
+            goes_on = _going_on(found, early, self.ladder.sizes[self.rung])
             self.runs = self._rung([each for each in found if each in goes_on])
         return [*self.runs]
 

@@ -247,17 +247,13 @@ def unstable(run: Run, early: bool = False) -> str:
     return "an agent's own loss doubled" * (own is None or not own <= start / WORST)
 
 
-def level(runs: Mapping[Any, Sequence[Run]], early: bool = False) -> float | None:
-    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss.
-
-    Args:
-        early: whether these runs end long before the others (`unstable`)
-    """
+def level(runs: Mapping[Any, Sequence[Run]]) -> float | None:
+    """The loss that stops the clock for the criterion "loss"; None if none lowers the loss."""
     first = next(iter(runs.values()))[0]
     if first.target is not None and first.target.is_loss:
         return first.target.level
     start = median(run.curve.loss[0] for each in runs.values() for run in each)
-    tried = [outcome_of(each, "final", None, early) for each in runs.values()]
+    tried = [outcome_of(each, "final", None) for each in runs.values()]
     ends = [one.loss for one in tried if not one.unstable] or [one.loss for one in tried]
     best = min((end for end in ends if end is not None), default=math.inf)
     return start - DESCENT * (start - best) if best < start else None
