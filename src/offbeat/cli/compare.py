@@ -8,7 +8,17 @@ from typing import Any
 
 import typer
 
-from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
+from offbeat.cli.options import (
+    JSON,
+    QUIET,
+    REPORT,
+    SPREAD,
+    check_spread,
+    numbers,
+    option,
+    parse_lrs,
+    with_settings,
+)
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.core.settings import RUNNING, TASK
@@ -21,6 +31,7 @@ from offbeat.experiments.halving import tuned_how
 from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.study import Study, parse_over, study
 from offbeat.experiments.workers import possible, start_server, wanted
+from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table
 from offbeat.tasks import TASKS
@@ -37,6 +48,10 @@ OVER = (
     "Compare in several worlds: 'topology=ring,torus'; repeat it for more, every combination is one. "
     "Learning rates are tuned in each."
 )
+FIGURE = (
+    "Draw accuracy (or loss) over time to this file: .pdf, .svg, .png or .html; repeatable. A panel for each "
+    "value of the first --over. 'offbeat plot' draws others."
+)
 CHECK = "Hold every algorithm to the contract, event by event: slower, for one of your own."
 TUNING = "Print what every tuned learning rate gave, too."
 
@@ -47,6 +62,8 @@ def compare(
     over: list[str] | None = option(None, TASK, OVER),
     workers: int | None = option(None, RUNNING, WORKERS),
     json: Path | None = JSON,
+    figure: list[Path] | None = option(None, RUNNING, FIGURE),
+    spread: str = option("range", RUNNING, SPREAD),
     report: Path | None = REPORT,
     traces: Path | None = option(None, RUNNING, "Write the trace of every run to this folder, as .npz."),
     show_tuning: bool = option(False, RUNNING, TUNING, "--show-tuning"),
@@ -63,11 +80,15 @@ def compare(
 
       offbeat compare --case combined --target 0.9 --report report.html
       offbeat compare --task mnist --data DIR --seeds 5 --lr tuned --json out.json
+      offbeat compare --over topology=ring,complete --spread std --figure out.pdf
       offbeat compare --algorithms adsgd,rfast --loss 0.3 \\
           --crash 'agent 3 at 100 until 200'
       offbeat compare --algorithms 'adsgd,mine.py:Mine,mine.py:Mine(h=10)' --check
     """
-    check_writable(json, report, None if traces is None else traces / "trace.npz")
+    check_writable(json, *(figure or []), report, None if traces is None else traces / "trace.npz")
+    check_spread(spread)
+    for path in figure or []:
+        check_saved_as(path)
     workers = wanted(workers)
     if workers > 1 and asked["device"] == "cpu" and _is_long(asked):
         start_server()
@@ -82,7 +103,11 @@ def compare(
         plan = plan.without_traces()
     output = Outputs(quiet)
     result, code = _carry_out(plan, workers, traces, _announced(plan, report, traces), output)
-    output.results(result, json, report)
+    output.results(result, json, report, spread)
+    for path in figure or [] if result.runs else []:
+        output.save(
+            path, lambda path: result.main_figure(band=spread, by=next(iter(plan.over), None)).save(path)
+        )
     if show_tuning:
         output.show(lambda width: tuning_table(result))
     output.close()

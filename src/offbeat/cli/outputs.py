@@ -46,12 +46,14 @@ class Outputs:
         self.written: list[Path] = []
         self.failures: list[str] = []
 
-    def results(self, result: Comparison, json: Path | None, report: Path | None) -> None:
+    def results(
+        self, result: Comparison, json: Path | None, report: Path | None, spread: str = "range"
+    ) -> None:
         """The numbers, the table, the page: first what can least be missed."""
         if self.error is not None and not result.runs:
             return
         self.save(json, result.save_json)
-        self.show(lambda width: as_table(result, width))
+        self.show(lambda width: as_table(result, width, spread))
         for run in result.runs if self.quiet else []:
             if run.error is not None:
                 complain(error_of(run))

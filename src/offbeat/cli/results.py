@@ -8,9 +8,8 @@ from rich.console import Group
 from rich.text import Text
 
 from offbeat.cli.console import Out, say
-from offbeat.cli.options import QUIET, option
+from offbeat.cli.options import QUIET, SPREAD, check_spread, option
 from offbeat.cli.outputs import Outputs, check_writable
-from offbeat.core.errors import unknown
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
@@ -19,11 +18,10 @@ from offbeat.results.export import as_csv, as_latex
 from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison
 from offbeat.results.sparkline import sparkline
-from offbeat.results.summary import BANDS, summary
+from offbeat.results.summary import summary
 from offbeat.results.table import as_table
 
 FILES = "JSON of compare and live, Parquet of sweep, their folders, or a folder of such; several are one."
-SPREAD = "What is shown of several seeds: range (median), std or ci (mean; 95 %, Student's t)."
 
 
 def table(
@@ -44,7 +42,7 @@ def table(
       offbeat table sweep.parquet --by case --csv table.csv
     """
     check_writable(csv, latex)
-    _check_spread(spread)
+    check_spread(spread)
     result = load(*files)
     parts = {None: result} if by is None else result.split(by)
     output = Outputs(quiet)
@@ -120,11 +118,6 @@ def show(path: Path = typer.Argument(help="A file or folder of results, or a tra
     result = load(path)
     out.print(as_table(result, out.width))
     out.print(_curves(result, out))
-
-
-def _check_spread(spread: str) -> None:
-    if spread not in BANDS:
-        raise unknown("spread", spread, BANDS)
 
 
 def _curves(result: Comparison, out: Out) -> Group:

@@ -88,8 +88,12 @@ class Comparison(ComparisonValues):
 
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""
+        return self.main_figure().plotly()
+
+    def main_figure(self, band: str = "range", by: str | None = None) -> Figure:
+        """Accuracy, or the loss of a task without, over time; as wide as a page where it has panels."""
         accurate = bool(self.runs) and self.runs[0].measure == "accuracy"
-        return self.figure("accuracy" if accurate else "loss").plotly()
+        return self.figure("accuracy" if accurate else "loss", band=band, by=by, width=6.9 if by else 3.3)
 
     def figure(
         self,
