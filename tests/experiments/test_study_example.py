@@ -45,11 +45,11 @@ def test_command_and_script_make_the_same_runs(
     kept: list[offbeat.Comparison] = []
     compare = offbeat.compare
 
-    def small(*names: str, **settings: Any) -> offbeat.Comparison:
+    def shorter(*names: str, **settings: Any) -> offbeat.Comparison:
         kept.append(compare(*names, data="data", **settings))
         return kept[0]
 
-    monkeypatch.setattr(offbeat, "compare", small)
+    monkeypatch.setattr(offbeat, "compare", shorter)
     exec(script, {"__name__": "__main__"})
     assert [run.digest for run in kept[0].runs] == by_command
     assert Path("study.pdf").read_bytes() == drawn
