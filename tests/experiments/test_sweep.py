@@ -28,7 +28,8 @@ from offbeat.core.system.files import write_atomically
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import prepare
-from offbeat.experiments.sweep import running, store
+from offbeat.experiments.sweep import rows as kept_rows
+from offbeat.experiments.sweep import running
 from offbeat.experiments.sweep.grid import Point, points, read_grid
 from offbeat.experiments.sweep.running import SweepProgress, sweep
 from offbeat.experiments.sweep.store import COLUMNS, Store, row_of
@@ -376,7 +377,7 @@ def test_a_full_disk_is_said_and_keeps_what_is_finished(
             raise OSError(28, "No space left on device", str(path))
         write_atomically(path, content)
 
-    monkeypatch.setattr(store, "write_atomically", full)
+    monkeypatch.setattr(kept_rows, "write_atomically", full)
     with pytest.raises(DiskError, match=r"No space left on device.*same command again"):
         sweep(points(SMALL), out)
     assert len(pandas.read_parquet(out)) == 3

@@ -26,7 +26,7 @@ import offbeat
 from offbeat.cli import progress
 from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.core.system import machine
-from offbeat.experiments import batches, comparison, scheduler, workers
+from offbeat.experiments import batches, making, scheduler, workers
 from offbeat.experiments.batches import PlannedRun, how_many_workers
 from offbeat.experiments.comparison import Plan
 from offbeat.experiments.experiment import Experiment
@@ -35,6 +35,7 @@ from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.sweep import running
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep
+from offbeat.experiments.tuning import Trial
 from offbeat.experiments.workers import Processes
 from offbeat.results.page import page
 from offbeat.results.run import Comparison, Run
@@ -43,6 +44,15 @@ from offbeat.tasks.quadratic import random_quadratic
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}
 FIVE = list(offbeat.ALGORITHMS)
+
+
+def batched(made: Plan, processes: int) -> list[Batch[PlannedRun]]:
+    """All runs of a plan in which nothing is tuned, for so many processes."""
+    runs = [
+        made.planned_runs(place, [Trial(lr) for lr in lrs or []], False, False)
+        for place, lrs in enumerate(made.lrs)
+    ]
+    return [batch for each in runs for batch in made.split(each, processes)]
 
 
 @pytest.fixture
@@ -173,9 +183,9 @@ def test_the_longest_is_made_first_and_seeds_lie_side_by_side(shared: list[Plann
     list(plan().runs(workers=2))
     assert shared[0].name == "allreduce"
     assert "rfast" not in {run.name for run in shared}  # this process can begin at once
-    by_levels = [batch.runs for batch in plan(seeds=6)._batches(2, False) if batch.runs[0].name == "adsgd"]
+    by_levels = [batch.runs for batch in batched(plan(seeds=6), 2) if batch.runs[0].name == "adsgd"]
     assert [[run.seed for run in runs] for runs in by_levels] == [[0, 1, 2], [3, 4, 5]]
-    (whole,) = (batch.runs for batch in plan(seeds=6)._batches(1, False) if batch.runs[0].name == "adsgd")
+    (whole,) = (batch.runs for batch in batched(plan(seeds=6), 1) if batch.runs[0].name == "adsgd")
     assert len(whole) == 6
 
 
@@ -219,8 +229,8 @@ def test_objects_of_ones_own_stay_in_this_process(own: dict[str, Any]) -> None:
 def test_what_a_gpu_does_stays_in_this_process() -> None:
     made = plan()
     on_gpu = replace(made, experiment=replace(made.experiment, device="cuda"))
-    assert [batch.here for batch in made._batches(4, False)] == [False] * 5
-    assert [batch.here for batch in on_gpu._batches(4, False)] == [True] * 5
+    assert [batch.here for batch in batched(made, 4)] == [False] * 5
+    assert [batch.here for batch in batched(on_gpu, 4)] == [True] * 5
 
 
 def test_an_algorithm_of_ones_own_stays_while_the_others_go(shared: list[PlannedRun]) -> None:
@@ -241,7 +251,7 @@ def test_fewer_workers_where_memory_does_not_suffice(monkeypatch: pytest.MonkeyP
     holds.
     """
     monkeypatch.setattr(machine, "resident", lambda: 5e8)
-    some = [replace(batch, seconds=10.0) for batch in plan()._batches(4, False)]
+    some = [replace(batch, seconds=10.0) for batch in batched(plan(), 4)]
 
     def of(free: float) -> tuple[int, str]:
         monkeypatch.setattr(machine, "available", lambda: free)
@@ -291,7 +301,7 @@ def broken(
 
 
 def test_a_broken_promise_arrives(shared: list[PlannedRun], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "make_batch", broken)
+    monkeypatch.setattr(making, "make_batch", broken)
     with pytest.raises(ContractError, match=r"^Agent 3 broke promise c\.$"):
         list(plan().runs(workers=2))
 
@@ -332,7 +342,7 @@ def test_a_run_that_kills_its_worker_is_named_and_costs_no_other(
     """A comparison and a sweep: what was running is made again, one at a time; the user is told once."""
     if once:
         monkeypatch.setenv("OFFBEAT_TEST_ONCE", str(tmp_path / "once"))
-    monkeypatch.setattr(comparison, "make_batch", deadly_comparison)
+    monkeypatch.setattr(making, "make_batch", deadly_comparison)
     monkeypatch.setattr(running, "run_batch", deadly_sweep)
     only_workers(monkeypatch)
     threads, notices = threading.active_count(), list[str]()

@@ -52,6 +52,10 @@ FIGURE = (
     "Draw accuracy (or loss) over time to this file: .pdf, .svg, .png or .html; repeatable. A panel for each "
     "value of the first --over. 'offbeat plot' draws others."
 )
+OUT = (
+    "Keep every finished run in this folder at once. The same command goes on with what is there, after "
+    "Ctrl-C or a crash; 'offbeat load', 'table', 'plot' and 'show' take the folder."
+)
 CHECK = "Hold every algorithm to the contract, event by event: slower, for one of your own."
 TUNING = "Print what every tuned learning rate gave, too."
 
@@ -61,6 +65,7 @@ def compare(
     asked: dict[str, Any],
     over: list[str] | None = option(None, TASK, OVER),
     workers: int | None = option(None, RUNNING, WORKERS),
+    out: Path | None = option(None, RUNNING, OUT, metavar="FOLDER"),
     json: Path | None = JSON,
     figure: list[Path] | None = option(None, RUNNING, FIGURE),
     spread: str = option("range", RUNNING, SPREAD),
@@ -102,7 +107,7 @@ def compare(
     elif report is None:
         plan = plan.without_traces()
     output = Outputs(quiet)
-    result, code = _carry_out(plan, workers, traces, _announced(plan, report, traces), output)
+    result, code = _carry_out(plan, workers, traces, out, _announced(plan, report, traces), output)
     output.results(result, json, report, spread)
     for path in figure or [] if result.runs else []:
         output.save(
@@ -139,7 +144,7 @@ def _announced(plan: Study, report: Path | None, traces: Path | None) -> list[st
 
 
 def _carry_out(
-    plan: Study, workers: int, traces: Path | None, announced: list[str], output: Outputs
+    plan: Study, workers: int, traces: Path | None, out: Path | None, announced: list[str], output: Outputs
 ) -> tuple[Comparison, int]:
     """Make the runs with a progress bar, and the exit code. A signal or an error ends it, and keeps what is
     finished; a trace that cannot be written costs no result.
@@ -158,7 +163,8 @@ def _carry_out(
 
             for text in announced:
                 shown.on_notice(text)
-            for run in plan.runs(shown.on_progress, traces is not None, workers, on_run, shown.on_notice):
+            made = plan.runs(shown.on_progress, traces is not None, workers, on_run, shown.on_notice, out)
+            for run in made:
                 runs.append(run)
     except KeyboardInterrupt as interrupt:
         return Comparison(runs, interrupted=True, planned=plan.planned), exit_code(interrupt)

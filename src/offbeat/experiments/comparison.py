@@ -3,28 +3,27 @@
 Nothing runs before everything has been checked: names, numbers, graph, data, what an algorithm needs.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, partial
 from itertools import product
 from typing import Any
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, find, told_apart
 from offbeat.core.agent import Agent
-from offbeat.core.errors import OffbeatError, SettingError, unknown
+from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
 from offbeat.core.settings import declared, whole
 from offbeat.core.system import machine
 from offbeat.core.system.named import separated
 from offbeat.core.system.own import together
-from offbeat.experiments.batches import Maker, PlannedRun, Sent, how_many_workers, make_batch, seconds
+from offbeat.experiments.batches import PlannedRun, seconds
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.halving import HalvingSearch, Ladder, ladders_of, rates_beside
+from offbeat.experiments.keeping import Kept
+from offbeat.experiments.making import Making, OnNotice, OnRun
 from offbeat.experiments.memory import check_run, held, needed, refuse_too_many
 from offbeat.experiments.runs import Job
-from offbeat.experiments.scheduler import Batch, Scheduler, WorkerKilled
+from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare
 from offbeat.experiments.space import adjusted, parse_space, spaces_of
 from offbeat.experiments.tuning import AWAY, LearningRates, Search, Trial, TuneSettings, tune_settings
@@ -36,9 +35,6 @@ from offbeat.results.values import Progress
 TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
 
 MOST_SEEDS = 10_000
-
-OnRun = Callable[[Run], Run]
-OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Plan:
         most = self._most_tuning
         beside = [seeds * len(lrs) if lrs else max(seeds, most(place)) for place, lrs in enumerate(self.lrs)]
         each = [(place, keep) for place, traced in enumerate(self.traced) for keep in {traced, False}]
-        return max(self._need(place, [keep] * beside[place]) for place, keep in each)
+        return max(self.need(place, [keep] * beside[place]) for place, keep in each)
 
     @property
     def untraced(self) -> list[str]:
@@ -109,6 +105,7 @@ class Plan:
         workers: int = 1,
         on_run: OnRun = lambda run: run,
         on_notice: OnNotice = lambda text: None,
+        kept: Kept | None = None,
     ) -> Iterator[Run]:
         """Make the runs; they come in the order of the plan.
 
@@ -121,81 +118,23 @@ class Plan:
                 this process has, objects and devices of its own, it uses alone. No result depends on it
             on_run: given every run as soon as it is there, in any order; what it returns is yielded
             on_notice: told what the user should know: fewer workers than asked for, a worker that was killed
+            kept: where runs are kept as soon as they are there; those that are there already are not made
 
         A KeyboardInterrupt, or an error of a run, is raised again when the runs that are there have been
         yielded. A run that kills its worker, and again when nothing runs beside it, costs no other; that it
         is missing is raised at the end.
         """
-        others, why = 0, ""
-        if wanted(whole("workers", workers)) > 1:
-            traces = sum(len(lrs or [1]) * keep for lrs, keep in zip(self.lrs, self.traced, strict=True))
-            first, kept = self._batches(workers, keep_traces), traces * held(self.setups[0])
-            others, why = how_many_workers(first, workers - 1, cache(self._need), kept)
-        if why:
-            on_notice(why)
-        return self._made(others, keep_traces, on_progress or (lambda *_: None), on_run, on_notice)
+        wanted(whole("workers", workers))
+        progress = on_progress or (lambda *_: None)
+        yield from Making(self, keep_traces, progress, on_run, on_notice, kept).runs(workers)
 
-    def _made(
-        self, workers: int, keep_traces: bool, on_progress: Progress, on_run: OnRun, on_notice: OnNotice
-    ) -> Iterator[Run]:
-        done, lost = dict[tuple[int, int], Run](), list[str]()
-        searches = [self._search(place) for place in range(len(self.specs))]
-        how = self.rule, self.check, self.code
-        maker = Maker(self.experiment, self.setups, *how, on_progress, workers)
-
-        def arrived(batch: Batch[PlannedRun], planned: PlannedRun, made: Run | Sent) -> None:
-            run = made if isinstance(made, Run) else maker.received(batch, made)
-            place, search = planned.key[0], searches[planned.key[0]]
-            if not planned.tuning:
-                run = self._told(run, search.found if self.lrs[place] is None else None)
-                done[planned.key] = run  # before anything can be interrupted
-                done[planned.key] = on_run(run)
-            elif (more := search.add(planned.trial, run)) is not None:
-                trials = more or [search.best]
-                scheduler.add(self._split(place, trials, bool(more), workers + 1, keep_traces))
-
-        def failed(batch: Batch[PlannedRun], error: BaseException) -> None:
-            if not isinstance(error, WorkerKilled):
-                raise error
-            lost.extend(map(str, batch.runs))
-
-        work = partial(make_batch, self.experiment, self.check, self.code)
-        scheduler = maker.scheduler = Scheduler(maker.pool, work, arrived, failed, on_notice, maker.make)
-        order = deque((k, j) for k, spec in enumerate(self.specs) for j in range(self.planned[spec.name]))
-        with closing(scheduler):
-            scheduler.add(self._batches(workers + 1, keep_traces))
-            try:
-                for _ in scheduler:
-                    maker.show()
-                    while order and order[0] in done:
-                        yield done.pop(order.popleft())
-                if lost:
-                    raise OffbeatError(f"{'; '.join(lost)}: {WorkerKilled()}")
-            except (KeyboardInterrupt, Exception):
-                with suppress(Exception):
-                    scheduler.look()
-                yield from (done[key] for key in sorted(done))
-                raise
-
-    def _told(self, run: Run, tuning: Tuning | Halving | None) -> Run:
+    def told(self, run: Run, tuning: Tuning | Halving | None) -> Run:
         """The run, with how its hyperparameters came about."""
         said = self.said.get((run.algorithm, run.lr))
         return replace(run, tuning=tuning, settings=run.settings | ({"lr_said": said} if said else {}))
 
-    def _batches(self, processes: int, keep_traces: bool) -> list[Batch[PlannedRun]]:
-        """What so many processes can begin with: all runs, or those that find what is to be tuned."""
-        grids = [
-            self._search(place).first if lrs is None else [Trial(lr) for lr in lrs]
-            for place, lrs in enumerate(self.lrs)
-        ]
-        return [
-            batch
-            for place, trials in enumerate(grids)
-            for batch in self._split(place, trials, self.lrs[place] is None, processes, keep_traces)
-        ]
-
-    def _search(self, place: int) -> Search | HalvingSearch:
-        spec, ladder, seeds = self.specs[place], self.ladders[place], self._tuning_seeds()
+    def search(self, place: int) -> Search | HalvingSearch:
+        spec, ladder, seeds = self.specs[place], self.ladders[place], self.tuning_seeds()
         if ladder is not None:
             return HalvingSearch(ladder, seeds)
         grid = [spec.default_lr(base, self.setups[0].topology.n) for base in self.tune.grid]
@@ -206,36 +145,42 @@ class Plan:
         ladder = self.ladders[place]
         return self.tune.most if ladder is None else ladder.most
 
-    def _tuning_seeds(self) -> list[int]:
+    def tuning_seeds(self) -> list[int]:
         """Of worlds in which nothing is compared."""
         return [self.setups[0].seed + AWAY + k for k in range(self.tune.seeds)]
 
-    def _split(
-        self, place: int, trials: Sequence[Trial], tuning: bool, processes: int, keep_traces: bool
-    ) -> Iterator[Batch[PlannedRun]]:
-        """The runs of one algorithm with these hyperparameters, in batches for so many processes."""
-        spec, setup = self.specs[place], self.setups[0]
-        seeds = self._tuning_seeds() if tuning else [each.seed for each in self.setups]
+    def planned_runs(
+        self, place: int, trials: Sequence[Trial], tuning: bool, keep_traces: bool
+    ) -> list[PlannedRun]:
+        """The runs of one algorithm with these hyperparameters."""
+        spec, first = self.specs[place], self.setups[0].seed
+        seeds = self.tuning_seeds() if tuning else [each.seed for each in self.setups]
         traced = keep_traces and not tuning, (keep_traces or self.traced[place]) and not tuning
-        runs = [
-            PlannedRun(
-                spec.name, spec.named or spec, seed, trial, traced[seed == setup.seed], (place, k), tuning
-            )
+        return [
+            PlannedRun(spec.name, spec.named or spec, seed, trial, traced[seed == first], (place, k), tuning)
             for k, (trial, seed) in enumerate(product(trials, seeds))
         ]
+
+    def split(self, runs: Sequence[PlannedRun], processes: int) -> Iterator[Batch[PlannedRun]]:
+        """Runs of one algorithm in batches for so many processes."""
+        if not runs:
+            return
+        place, setup = runs[0].key[0], self.setups[0]
+        spec = self.specs[place]
         beside = self._job(spec, 1.0, keep_trace=False).beside
         size = min(beside, -(-len(runs) // processes)) if processes > 1 else len(runs)
         on_gpu = self.experiment.device != "cpu"
         mine = spec.user_defined and not spec.named
         own = bool(setup.settings["own"] or mine or self.rule is not SGD or on_gpu)
-        name, each = spec.name + ", tuning" * tuning, seconds(setup.shortened(trials[0].until), spec)
+        shortened = setup.shortened(runs[0].trial.until)
+        name, each = spec.name + ", tuning" * runs[0].tuning, seconds(shortened, spec)
         for at in range(0, len(runs), size):
             some = tuple(runs[at : at + size])
             which = f"run {at + 1}" if len(some) == 1 else f"runs {at + 1}-{at + len(some)}"
             label = f"{name}, {which} of {len(runs)}" if len(runs) > 1 else name
             yield Batch(some, each * len(some), place, own, label)
 
-    def _need(self, place: int, traces: Sequence[bool]) -> float:
+    def need(self, place: int, traces: Sequence[bool]) -> float:
         """Bytes that runs of an algorithm need beyond the data. traces: of every run, whether it is held."""
         return needed([self._job(self.specs[place], 1.0, keep) for keep in traces])
 
@@ -305,7 +250,7 @@ def _checked(made: Plan) -> Plan:
     free, one, before, traced = machine.available(), held(setups[0]), 0.0, list[bool]()
     for place, several in enumerate(made.lrs):  # whether its first seed's traces fit beside those before
         others = (len(several or [1]) - 1) * one
-        traced.append(before + others + made._need(place, [True]) <= TRACES * free)
+        traced.append(before + others + made.need(place, [True]) <= TRACES * free)
         before += (others + one) * traced[-1]
     return replace(made, traced=traced)
 

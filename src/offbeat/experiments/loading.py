@@ -19,15 +19,17 @@ from offbeat.core.settings import Settings, declared
 from offbeat.core.system.reading import content, json_in, reading, refuse_newer
 from offbeat.engines.live.launcher.outfolder import SERIES
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.keeping import TUNING, is_kept, kept_in
 from offbeat.experiments.live.series import FORMAT, Series
 from offbeat.experiments.sweep.grid import SETTINGS
-from offbeat.experiments.sweep.store import RUN, intact
+from offbeat.experiments.sweep.rows import RUN, intact
 from offbeat.results.records import run_from
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import VERSION
 
 EXPECTED = (
-    "results of offbeat: a JSON file of compare or live, a Parquet file or folder of sweep, or a live folder"
+    "results of offbeat: a JSON file of compare or live, a Parquet file or folder of sweep, or the folder of "
+    "compare or live"
 )
 GROUPS = ("final", "curve", "staleness")  # of a record; in a table their values are columns, 'final_loss'
 LOGS = "agent-*.trace"  # in the folder of every run of a live folder
@@ -91,6 +93,10 @@ def _identity(run: Run) -> str:
 def _in_folder(folder: Path) -> Comparison:
     if is_live(folder):
         return _live(folder)
+    if is_kept(folder):
+        return kept_in(folder, usual())
+    if is_kept(folder.parent) and folder.name == TUNING:
+        raise DataError(f"{folder} has the runs that a comparison tuned by; expected {folder.parent}.")
     if any(folder.glob(f"*{RUN}")):
         return _rows(folder)
     if is_live(folder.parent) and any(folder.glob(LOGS)):
@@ -98,10 +104,14 @@ def _in_folder(folder: Path) -> Comparison:
     with reading(folder, EXPECTED):
         there = sorted(folder.iterdir())
     results = [path for path in there if path.suffix in (".json", ".parquet") and path.is_file()]
-    results += [path for path in there if path.is_dir() and (is_live(path) or any(path.glob(f"*{RUN}")))]
+    results += [path for path in there if path.is_dir() and _has_runs(path)]
     if not results:
         raise DataError(f"{folder} holds no results; expected {EXPECTED}, or a folder of such.")
     return merged([(path, loaded(path)) for path in results])
+
+
+def _has_runs(folder: Path) -> bool:
+    return is_live(folder) or is_kept(folder) or any(folder.glob(f"*{RUN}"))
 
 
 def is_trace(path: Path) -> bool:

@@ -3,11 +3,14 @@
 offbeat.compare(["adsgd", "dsgd"], agents=16, over={"topology": ["torus", "exponential"]})
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from offbeat.algorithms import ALGORITHMS, Algorithm
@@ -15,8 +18,10 @@ from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Setting, declared
 from offbeat.core.system.named import separated
-from offbeat.experiments.comparison import OnNotice, OnRun, Plan, plan
+from offbeat.experiments.comparison import Plan, plan
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.keeping import keeping
+from offbeat.experiments.making import OnNotice, OnRun
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import Curve, Progress
 
@@ -69,11 +74,13 @@ class Study:
         workers: int = 1,
         on_run: OnRun = lambda run: run,
         on_notice: OnNotice = lambda text: None,
+        out: Path | None = None,
     ) -> Iterator[Run]:
-        """Make the runs, world by world, as `Plan.runs` does."""
-        for each, world in zip(self.plans, self.worlds, strict=True):
-            progress = partial(_named, on_progress, world) if on_progress and world else on_progress
-            yield from each.runs(progress, keep_traces, workers, on_run, on_notice)
+        """Make the runs, world by world, as `Plan.runs` does. out: the folder in which they are kept"""
+        with nullcontext([None] * len(self.plans)) if out is None else keeping(out, self.plans) as kept:
+            for each, world, there in zip(self.plans, self.worlds, kept, strict=True):
+                progress = partial(_named, on_progress, world) if on_progress and world else on_progress
+                yield from each.runs(progress, keep_traces, workers, on_run, on_notice, there)
 
 
 def _named(on_progress: Progress, world: str, label: str, now: float, until: float, curve: Curve) -> None:
@@ -138,6 +145,7 @@ def compare(
     over: Mapping[str, Sequence[Any]] | None = None,
     progress: Progress | None = None,
     workers: int = 1,
+    out: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> Comparison:
     """Run several algorithms in the same worlds.
@@ -163,8 +171,11 @@ def compare(
             more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they
             import it. Runs with objects of yours (algorithm, task, graph, rule, measured delays) are made in
             this process alone; what you name by its file is loaded by all
+        out: a folder in which every finished run is kept at once: the same call goes on with what is there.
+            Runs that were there have no models. Objects of yours are refused, for they have no lasting name
     """
-    return Comparison(list(study(algorithms, over, **settings).runs(progress, workers=workers)))
+    made, folder = study(algorithms, over, **settings), None if out is None else Path(out)
+    return Comparison(list(made.runs(progress, workers=workers, out=folder)))
 
 
 def simulate(

@@ -24,6 +24,7 @@ from offbeat.experiments.tuning import taken
 from offbeat.experiments.worlds import from_files
 from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
+from offbeat.world.world import World
 
 GENERATION = 5  # part of every key; grows when settings give other results, or rows have other columns
 LARGEST = 10_000_000  # bytes of a TOML file
@@ -224,7 +225,14 @@ def _point(setup: Setup, draft: _Draft) -> Point:
     real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
     settings |= {name: float(settings[name]) for name in real}
     settings |= {"algorithm": algorithm, "lr": rate.lr, "lr_said": rate.said, "seed": draft.seed}
-    measured = from_files(setup.world)
-    keyed = {"results": GENERATION, "settings": settings, "measured": measured, "code": sorted(code.items())}
-    key = hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()
+    key = key_of(settings, setup.world, code)
     return Point(draft.experiment, algorithm, rate.lr, draft.seed, draft.named, settings, key, code)
+
+
+def key_of(settings: Mapping[str, Any], world: World, code: Mapping[str, str]) -> str:
+    """What a run is kept under: the SHA-256, in hexadecimal, of its settings, and of what the files are that
+    these name. code: file -> version
+    """
+    measured = from_files(world)
+    keyed = {"results": GENERATION, "settings": settings, "measured": measured, "code": sorted(code.items())}
+    return hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()

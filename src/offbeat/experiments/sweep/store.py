@@ -1,24 +1,20 @@
 """What a sweep leaves: a row of values of every finished run, each in a file, and all in one Parquet file.
 
-The files of the rows lie in a folder beside it, under their keys. Each has two lines: the SHA-256 of the key
-and the row, and the row as JSON. What does not match is not there: it was written by half, or by somebody
-else, and the run is made again. Files that no point asks for are left alone.
+The files of the rows (`offbeat.experiments.sweep.rows`) lie in a folder beside it, under their keys. Files
+that no point asks for are left alone.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from offbeat.core.errors import DiskError
 from offbeat.core.settings import as_word
-from offbeat.core.system.files import LOCK, held, write_atomically
-from offbeat.core.system.reading import content
 from offbeat.experiments.sweep.grid import SETTINGS, Point
+from offbeat.experiments.sweep.rows import Rows
 from offbeat.results.run import Run
 
 FLOATS, TABLE = "list float64", "list list float64"
@@ -44,7 +40,6 @@ the training loss is 'final_loss' and 'curve_loss'. 'code'
 has the versions of one's own code, as JSON. What is not finite, or was not measured, is null.
 """
 
-RUN = ".run"  # how the name of a row's file ends
 ROW_GROUP = 256  # rows that are in memory at once when the file is written
 
 
@@ -98,25 +93,21 @@ class Store:
     def folder(self) -> Path:
         return self.out.with_name(self.out.name + ".runs")
 
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.folder)
+
     def has(self, point: Point) -> bool:
-        return self._body(point.key) is not None
+        return self.read(point) is not None
 
     def read(self, point: Point) -> dict[str, Any] | None:
         """The row of a run; None if it is not finished."""
-        body = self._body(point.key)
-        return None if body is None else json.loads(body)
+        row: dict[str, Any] | None = self.rows.read(point.key)
+        return row
 
     def write(self, key: str, row: dict[str, Any]) -> None:
         """Keep a row. Raises DiskError where it cannot be written."""
-        body, path = json.dumps(row, allow_nan=False).encode(), self._path(key)
-        try:
-            if path.is_dir() and not path.is_symlink():
-                path.rename(path.with_suffix(".foreign"))
-            elif path.is_symlink() or (path.exists() and not path.is_file()):
-                path.unlink()  # none of ours, and may lead anywhere
-            write_atomically(path, _sum(key, body) + b"\n" + body + b"\n")
-        except OSError as error:
-            raise self._full(error) from error
+        self.rows.write(key, row)
 
     def write_table(self, points: Sequence[Point]) -> int:
         """Write the Parquet file of the points that are finished, whole or not at all; how many there are."""
@@ -127,7 +118,7 @@ class Store:
                 count = write_parquet(file, self._rows(points), self._further(points))
             temporary.replace(self.out.resolve())  # a link stays a link
         except OSError as error:
-            raise self._full(error) from error
+            raise self.rows.full(error) from error
         finally:
             temporary.unlink(missing_ok=True)
         return count
@@ -147,48 +138,7 @@ class Store:
         said = {name for name in numbers for point in points if isinstance(point.settings[name], str)}
         return types | {name: "string" for name in numbers if name in said}
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else writes here meanwhile; the lock of a process that was killed is gone with it. Raises
-        SettingError if somebody else does, DiskError where the folder cannot be made.
-        """
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise self._full(error) from error
+    def locked(self) -> AbstractContextManager[None]:
+        """Nobody else writes here meanwhile, as `Rows.locked` has it."""
         refusal = f"Another sweep is writing {self.out}. Wait for its end, or name another file with --out."
-        with held(self.folder, refusal):
-            for left in self.folder.glob(".offbeat-*"):  # of a sweep that was killed while it wrote
-                left.unlink(missing_ok=True)
-            try:
-                yield
-            finally:  # of a sweep that made no run nothing stays
-                if [path.name for path in self.folder.iterdir()] == [LOCK]:
-                    (self.folder / LOCK).unlink(missing_ok=True)
-                    with suppress(OSError):
-                        self.folder.rmdir()
-
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{RUN}"
-
-    def _body(self, key: str) -> bytes | None:
-        try:
-            return intact(content(self._path(key)), key)
-        except (OSError, ValueError):
-            return None
-
-    def _full(self, error: OSError) -> DiskError:
-        why = f"Cannot write {error.filename or self.folder}: {error.strerror or error}."
-        kept = f"The runs that are finished are in {self.folder}"
-        return DiskError(f"{why} {kept}; give the same command again to go on.")
-
-
-def intact(written: bytes, key: str) -> bytes | None:
-    """The row as JSON in what was written under this key; None where it is damaged."""
-    head, _, body = written.partition(b"\n")
-    body = body.removesuffix(b"\n")
-    return body if head == _sum(key, body) else None
-
-
-def _sum(key: str, body: bytes) -> bytes:
-    return hashlib.sha256(key.encode() + b"\n" + body).hexdigest().encode()
+        return self.rows.locked(refusal)
