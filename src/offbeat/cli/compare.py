@@ -54,7 +54,7 @@ FIGURE = (
 )
 OUT = (
     "Keep every finished run in this folder at once. The same command goes on with what is there, after "
-    "Ctrl-C or a crash; 'offbeat load', 'table', 'plot' and 'show' take the folder."
+    "Ctrl-C or a crash; 'offbeat table', 'plot' and 'show' take the folder."
 )
 CHECK = "Hold every algorithm to the contract, event by event: slower, for one of your own."
 TUNING = "Print what every tuned learning rate gave, too."
