@@ -126,7 +126,7 @@ class Plan:
         """
         wanted(whole("workers", workers))
         progress = on_progress or (lambda *_: None)
-        yield from Making(self, keep_traces, progress, on_run, on_notice, kept).runs(workers)
+        return Making(self, keep_traces, progress, on_run, on_notice, kept).runs(workers)
 
     def told(self, run: Run, tuning: Tuning | Halving | None) -> Run:
         """The run, with how its hyperparameters came about."""
