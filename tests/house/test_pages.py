@@ -18,7 +18,7 @@ PAGES = [
 PLACES = (ROOT, SOURCE, SOURCE / "offbeat", ROOT / "tests")
 SUFFIXES = r"py|c|md|toml|svg|png|jsonl"
 MADE = re.compile(
-    r"build/|(\w+-)?(out|results|live|grid|train|script|random|trace|agent|run|report|model|metrics)\b"
+    r"build/|(\w+-)?(out|results|live|grid|train|script|random|trace|agent|run|report|model|metrics|mine|FILE)\b"
 )
 """How files begin that are the reader's own, or that a command writes."""
 

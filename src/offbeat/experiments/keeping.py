@@ -1,9 +1,9 @@
 """The folder of a comparison: every finished run is kept in it at once, and the same command goes on there.
 
-FOLDER/comparison.json     what was asked for, and how many runs of each algorithm there are to be
-FOLDER/KEY.run             a run, as `offbeat.experiments.sweep.rows` keeps it: its place, and its record
-FOLDER/KEY.npz             its trace, where one is held
-FOLDER/tuning/KEY.run      a run that a learning rate was tuned by
+- FOLDER/comparison.json: what was asked for, and how many runs of each algorithm there are to be
+- FOLDER/KEY.run: a run, as `offbeat.experiments.sweep.rows` keeps it: its place, and its record
+- FOLDER/KEY.npz: its trace, where one is held
+- FOLDER/tuning/KEY.run: a run that a learning rate was tuned by
 """
 
 import json
