@@ -10,7 +10,7 @@ from typing import Any
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import as_word
 
-EXPECTED = "a number, or one that is coupled to the number of agents n: 0.01n, '0.01sqrt(n)'"
+EXPECTED = "a number, one that is coupled to the number of agents n, 0.01n or '0.01sqrt(n)', or 'tuned'"
 FACTOR = re.compile(r"sqrt\(n\)|n")
 WRITTEN = re.compile(rf"\s*([^\s*ns]+?)((?:\s*\*?\s*(?:{FACTOR.pattern}))*)\s*")
 
