@@ -26,13 +26,17 @@ def page(comparison: ComparisonValues) -> str:
     if not comparison.runs:
         return _document("No run was finished", "<h1>No run was finished</h1>", shelf)
     title, unit = headline(comparison), comparison.runs[0].settings.get("unit")
-    where = "one simulated world" if unit is None else "real processes with the delays of one emulated world"
+    count = max(1, len({group.world for group in comparison.groups()}))
+    worlds = "one {} world" if count == 1 else f"{count} {{}} worlds"
+    where = worlds.format("simulated" if unit is None else "emulated")
+    where = where if unit is None else f"real processes with the delays of {where}"
+    of_each = "" if count == 1 else "in each "
     real = "" if unit is None else f", {1000 * unit:g} ms"
     same = "all meet the same delays, crashes and minibatches, and published models the same losses"
     time = f"The unit of time is the mean time of one gradient of an agent that is not slow{real}"
     body = [
         f"<h1>{escaped(title)}</h1>",
-        f"<p>Algorithms for decentralized SGD, compared in {where}: {same}. {time}.</p>",
+        f"<p>Algorithms for decentralized SGD, compared in {where}: {of_each}{same}. {time}.</p>",
         "<h2>Results</h2>", *_results(comparison),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),

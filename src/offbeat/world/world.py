@@ -71,7 +71,7 @@ class World:
         network: "serial": one transmission of an agent at a time; "fair": those to all receivers at a time,
             as flows, each of the length d s with a delay of its own. Their rates are max-min fair, and found
             anew whenever a flow begins or ends: at most bandwidth_ij each, at most 1 in all for each sender,
-            and for each receiver
+            and for each receiver. A slow sender has less capacity, 1 / factor, instead of longer flows
         changes: slowdowns and cuts, each for a time
         byzantine: who sends what is wrong
 
