@@ -21,6 +21,12 @@ settings.load_profile("offbeat")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def usual_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as where nothing says how wide."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder with real data sets; the test is skipped where there is none."""

@@ -11,11 +11,7 @@ Read `offbeat.core.agent` (the contract), `offbeat.algorithms.adsgd` (an algorit
 """
 
 import sys
-from importlib.metadata import version
 from itertools import pairwise
-from typing import Any
-
-import lazy_loader
 
 # `python -m offbeat` puts the current folder, which may be anybody's, first on the path: nothing of ours is
 # there.
@@ -26,6 +22,11 @@ if (
     == "offbeat"
 ):
     sys.path.pop(0)
+
+from importlib.metadata import version
+from typing import Any
+
+import lazy_loader
 
 _lazily, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 

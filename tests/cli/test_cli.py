@@ -143,7 +143,7 @@ REFUSED = [
     ("--case combined --slowdown inf", "got inf"),
     ("--loss 1", "[0, 1); got 1"),
     ("--loss -0.1", "[0, 1); got -0.1"),
-    ("--loss nan", "[0, 1); got nan"),
+    ("--loss nan", "must be finite"),
     ("--compute 'gamma x'", "Cannot read the delay 'gamma x'"),
     ("--compute 'gamma 0.25 mean x'", "Cannot read the delay 'gamma 0.25 mean x'"),
     ("--compute 'constant mean -1'", "got -1"),

@@ -8,19 +8,10 @@ from typing import Any
 
 import typer
 
-from offbeat.cli.options import (
-    JSON,
-    QUIET,
-    REPORT,
-    SPREAD,
-    check_spread,
-    numbers,
-    option,
-    parse_lrs,
-    with_settings,
-)
+from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
+from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.settings import RUNNING, TASK
 from offbeat.core.system import machine
 from offbeat.core.system.files import as_file_name

@@ -8,10 +8,9 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING, SCOPES, Setting, declared
 from offbeat.results.rates import Rate
-from offbeat.results.summary import BANDS
 
 Number = TypeVar("Number", int, float)
 
@@ -28,7 +27,6 @@ RESUME = option(False, RUNNING, "Go on with what is in --out, from its checkpoin
 FOLDER = "Folder for traces, output and checkpoints; default: a new one in ./offbeat-runs."
 OUT = option(None, RUNNING, FOLDER)
 
-SPREAD = "What is shown of several seeds: range (median), std or ci (mean; 95 %, Student's t)."
 
 Command = Callable[..., None]
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -109,11 +107,6 @@ def _rates(text: str, values: str) -> list[float | str]:
     except SettingError:
         expected = "0.01, or 0.01,0.03, or 0.01n, or tuned, or rfast=0.05"
         raise SettingError(f"Cannot read --lr {text}; expected {expected}.") from None
-
-
-def check_spread(spread: str) -> None:
-    if spread not in BANDS:
-        raise unknown("spread", spread, BANDS)
 
 
 def parse_lrs(texts: Sequence[str]) -> dict[str, Any]:

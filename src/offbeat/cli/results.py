@@ -8,8 +8,9 @@ from rich.console import Group
 from rich.text import Text
 
 from offbeat.cli.console import Out, say
-from offbeat.cli.options import QUIET, SPREAD, check_spread, option
+from offbeat.cli.options import QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
+from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace

@@ -10,7 +10,7 @@ from typing import Any
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import as_word
 
-EXPECTED = "a number, one that is coupled to the number of agents n, 0.01n or '0.01sqrt(n)', or 'tuned'"
+EXPECTED = "a number, or one that is coupled to the number of agents n: 0.01n, '0.01sqrt(n)'"
 FACTOR = re.compile(r"sqrt\(n\)|n")
 WRITTEN = re.compile(rf"\s*([^\s*ns]+?)((?:\s*\*?\s*(?:{FACTOR.pattern}))*)\s*")
 
@@ -34,7 +34,7 @@ class Rate:
             with suppress(ValueError):
                 factors = FACTOR.findall(found[2])
                 return Rate(float(found[1]), sum(0.5 if each == "sqrt(n)" else 1.0 for each in factors))
-        raise SettingError(f"Cannot read the learning rate {said!r}; expected {EXPECTED}.")
+        raise SettingError(f"Cannot read the learning rate {said!r}; expected {EXPECTED}; or 'tuned'.")
 
     @property
     def coupled(self) -> bool:
