@@ -1,6 +1,8 @@
 """What a world does to what one agent sends, and when its gradients end; both engines go by it."""
 
 import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from offbeat.world.changes import Cut, Slowdown, finish
@@ -32,13 +34,6 @@ class Sender:
     bandwidth: PerLink
     loss: PerLink
 
-    @staticmethod
-    def of(world: World, me: int) -> "Sender":
-        latency, bandwidth, loss = map(_by_link, (world.latency, world.bandwidth, world.loss))
-        cuts = tuple([change for change in world.changes if isinstance(change, Cut)])
-        alike = not cuts and not any(latency.values) and bandwidth.uniform
-        return Sender(me, slowdowns(world, me, sends=True), cuts, alike, latency, bandwidth, loss)
-
     def sent(self, start: float, work: float, receiver: int | None = None) -> float:
         """When something of length `work` has been transmitted to a receiver, to whomever if links are alike.
 
@@ -54,6 +49,24 @@ class Sender:
         arrival = sent + self.latency(self.me, receiver)
         return self._together(arrival, receiver) if waits and self.cuts else arrival
 
+    def instants(
+        self, start: float, work: float, receivers: Iterable[int], *, waits: bool
+    ) -> tuple[float, list[tuple[float, list[int]]]]:
+        """When the server is free of a transmission; and each instant at which it is that, or at which the
+        transmission is somewhere, with the receivers that have it then: the earliest first.
+        """
+        end, found = start, defaultdict[float, list[int]](list)
+        for j in receivers:
+            sent = self.sent(start, work, j)
+            end = max(end, sent)
+            found[self.arrives(sent, j, waits=waits)].append(j)
+        found[end] += []
+        return end, sorted(found.items())
+
+    def missing(self, receivers: Iterable[int], draw: Callable[[], float]) -> frozenset[int]:
+        """Who loses a version of a register: one number is drawn for each receiver, in their order."""
+        return frozenset([j for j in receivers if draw() < self.loss(self.me, j)])
+
     def parted(self, receiver: int, now: float) -> bool:
         """Whether a cut parts it from the receiver now."""
         return any(_parts(cut, self.me, receiver, now) for cut in self.cuts)
@@ -66,6 +79,15 @@ class Sender:
                 break
             now = max(math.inf if end is None else end for end in ends)
         return now
+
+
+def senders(world: World, agents: Iterable[int]) -> list[Sender]:
+    """The links from each of these agents."""
+    latency, bandwidth, loss = map(_by_link, (world.latency, world.bandwidth, world.loss))
+    cuts = tuple([change for change in world.changes if isinstance(change, Cut)])
+    alike = not cuts and not any(latency.values) and bandwidth.uniform
+    links = cuts, alike, latency, bandwidth, loss
+    return [Sender(i, slowdowns(world, i, sends=True), *links) for i in agents]
 
 
 def _by_link(number: float | PerLink) -> PerLink:

@@ -77,14 +77,12 @@ class FairNetwork:
 
     world: World
     heap: Heap
+    senders: Sequence[Sender]
     ended: Ended
     flows: list[Flow] = field(default_factory=list)
     _next: tuple[float, int] = (math.inf, -1)  # the event that is scheduled: when, and of which sender
     _number: int = -1  # of this event; any other is void
     _renewing: bool = False
-
-    def __post_init__(self) -> None:
-        self._senders = [Sender.of(self.world, i) for i in range(len(self.heap.incarnation))]
 
     def delay(self, agent: int) -> Delay:
         """How long its flows are, a whole model each; its slowness is no part of them."""
@@ -128,17 +126,17 @@ class FairNetwork:
             i, j = flow.item.sender, flow.receiver
             speed = 1.0 / self._slowness(i, now)
             link = ("link", k)
-            capacity |= {("out", i): speed, ("in", j): 1.0, link: self._senders[i].bandwidth(i, j) * speed}
+            capacity |= {("out", i): speed, ("in", j): 1.0, link: self.senders[i].bandwidth(i, j) * speed}
             uses.append((("out", i), ("in", j), link))
         return max_min(uses, capacity)
 
     def _slowness(self, i: int, now: float) -> float:
         slow = self.world.slow_communication.get(i, 1.0)
-        return slow * factor_at(now, self._senders[i].slowdowns)
+        return slow * factor_at(now, self.senders[i].slowdowns)
 
     def _change(self) -> float:
         """When the speed of somebody who sends changes next."""
-        slowdowns = [s for i in {flow.item.sender for flow in self.flows} for s in self._senders[i].slowdowns]
+        slowdowns = [s for i in {flow.item.sender for flow in self.flows} for s in self.senders[i].slowdowns]
         times = [time for s in slowdowns for time in (s.at, s.until) if time is not None]
         return min((time for time in times if time > self.heap.now), default=math.inf)
 

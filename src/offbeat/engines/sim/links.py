@@ -15,7 +15,7 @@ from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.byzantine import Liar
 from offbeat.engines.sim.fair import FairNetwork
 from offbeat.engines.sim.heap import DELIVERY, Heap
-from offbeat.world.sending import Sender
+from offbeat.world.sending import senders
 from offbeat.world.world import World
 
 Deliver = Callable[[int, Transmission, Message], None]  # mail, to its receiver
@@ -37,8 +37,8 @@ class Links:
         # of every reader: the newest versions that it has not read, and what it holds of those it has read
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
         self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
-        self.senders = [Sender.of(world, i) for i in agents]
-        self.fair = FairNetwork(world, heap, self._flowed) if world.network == "fair" else None
+        self.senders = senders(world, agents)
+        self.fair = FairNetwork(world, heap, self.senders, self._flowed) if world.network == "fair" else None
         delays = [self.fair.delay(i) if self.fair else world.communication_delay(i) for i in agents]
         self._time = [BufferedStream(delays[i].draw, seed, Purpose.COMMUNICATION, i) for i in agents]
         self._lost = [BufferedStream(uniform, seed, Purpose.LOSS, i) for i in agents]
@@ -109,15 +109,10 @@ class Links:
             item.end = sender.sent(now, work)
             self.heap.at(item.end, DELIVERY, i, self._arrive, item, receivers, True)
         else:
-            waits, instants = item.medium is not Publish, defaultdict[float, list[tuple[int, int]]](list)
-            item.end = now
-            for j, incarnation in receivers:
-                sent = sender.sent(now, work, j)
-                item.end = max(item.end, sent)
-                instants[sender.arrives(sent, j, waits=waits)].append((j, incarnation))
-            instants[item.end] += []  # the server is free
-            for instant in sorted(instants):
-                args = item, instants[instant], instant == item.end
+            lives = dict(receivers)
+            item.end, instants = sender.instants(now, work, item.to, waits=item.medium is not Publish)
+            for instant, there in instants:
+                args = item, [(j, lives[j]) for j in there], instant == item.end
                 self.heap.at(instant, DELIVERY, i, self._arrive, *args)
         self.recorder.transmissions.append(item.start, item.end, i, item.kind, size)
 
@@ -137,8 +132,7 @@ class Links:
     def _draw_loss(self, item: Transmission) -> None:
         """Who loses it: one number for each receiver, in their order, as soon as it is anywhere."""
         if self.lossy and item.missed is None and item.medium is Publish:
-            loss, lost, me = self.senders[item.sender].loss, self._lost[item.sender], item.sender
-            item.missed = frozenset([j for j in item.to if lost() < loss(me, j)])
+            item.missed = self.senders[item.sender].missing(item.to, self._lost[item.sender])
 
     def _arrive(self, sender: int, item: Transmission, receivers: Receivers, free: bool) -> None:
         """It is with these receivers; perhaps the server is free again, too."""

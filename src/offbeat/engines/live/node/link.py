@@ -1,7 +1,6 @@
 """The emulated links from one agent: what it sends is there when it would be in the simulator."""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
@@ -9,7 +8,7 @@ from heapq import heappop, heappush
 from offbeat.core.agent import Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.engines.outbox import Outbox, Transmission, vectors
-from offbeat.world.sending import Sender
+from offbeat.world.sending import senders
 from offbeat.world.world import World
 
 Arrival = tuple[float, int, Transmission, tuple[int, ...], bool]
@@ -34,7 +33,7 @@ class Link:
     def __post_init__(self) -> None:
         seed, me, life = self.world.seed, self.me, self.incarnation - 1
         delay = self.world.communication_delay(me)
-        self.sender = Sender.of(self.world, me)
+        (self.sender,) = senders(self.world, [me])
         self.send_time = BufferedStream(delay.draw, seed, Purpose.COMMUNICATION, me, life)
         self.lost = BufferedStream(uniform, seed, Purpose.LOSS, me, life)
 
@@ -72,21 +71,16 @@ class Link:
     def _start(self, item: Transmission, now: float) -> None:
         size, waits = sum(v.nbytes for v in vectors(item.message).values()), item.medium is not Publish
         work = self.send_time() * size / self.model_bytes if size else 0.0
-        item.start = item.end = now
-        instants = defaultdict[float, list[int]](list)
-        for j in item.to:
-            sent = self.sender.sent(now, work, j)
-            item.end = max(item.end, sent)
-            instants[self.sender.arrives(sent, j, waits=waits)].append(j)
-        instants[item.end] += []
-        for instant in sorted(instants):
+        item.start = now
+        item.end, instants = self.sender.instants(now, work, item.to, waits=waits)
+        for instant, there in instants:
             self.number += 1
-            heappush(self.coming, (instant, self.number, item, tuple(instants[instant]), instant == item.end))
+            heappush(self.coming, (instant, self.number, item, tuple(there), instant == item.end))
 
     def _reached(self, item: Transmission, to: Sequence[int], instant: float) -> list[int]:
         """Those of the receivers that do not lose it."""
         if item.medium is not Publish:
             return [*to]
         if self.world.lossy and item.missed is None:
-            item.missed = frozenset([j for j in item.to if self.lost() < self.sender.loss(self.me, j)])
+            item.missed = self.sender.missing(item.to, self.lost)
         return [j for j in to if j not in (item.missed or ()) and not self.sender.parted(j, instant)]

@@ -20,7 +20,7 @@ from offbeat.core.agent import View
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
 from offbeat.world.changes import Cut, finish
-from offbeat.world.sending import Sender, slowdowns, why_no_timetable
+from offbeat.world.sending import senders, slowdowns, why_no_timetable
 from offbeat.world.world import World
 
 
@@ -93,7 +93,7 @@ class Schedule:
         heard = ((i, j, column) for i in everybody for column, j in enumerate(views[i].w))
         edges = [(i, j, column) for i, j, column in heard if i in views[j].listeners]
         self._receiver, self._source, self._column = np.array(edges, dtype=np.int64).reshape(-1, 3).T
-        self._senders = [Sender.of(world, i) for i in everybody]
+        self._senders = senders(world, everybody)
         self._slower = [slowdowns(world, i, sends=False) for i in everybody]
         self._to = [view.listeners for view in views]
         self._cuts = [change for change in world.changes if isinstance(change, Cut)]
