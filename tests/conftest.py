@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from command_line import Call
     from one_agent import Join
 
+    from offbeat import Comparison
+
 settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("offbeat")
 torch.set_num_threads(1)
@@ -68,3 +70,31 @@ def pytest_configure() -> None:
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+# -- comparisons that tests of tables, figures and pages look at, made once for all of them ------------
+
+
+@pytest.fixture(scope="session")
+def digits() -> Comparison:
+    import offbeat
+
+    return offbeat.compare(
+        "adsgd,adpsgd,rfast,dsgd,allreduce", task="digits", case="combined", seeds=2, until=60, target=0.3
+    )
+
+
+@pytest.fixture(scope="session")
+def quadratic() -> Comparison:
+    import offbeat
+
+    return offbeat.compare(["adsgd", "dsgd"], task="quadratic", until=40, seeds=2, lr=[0.1, 0.05])
+
+
+@pytest.fixture(scope="session")
+def diverged() -> Comparison:
+    import offbeat
+
+    made = offbeat.compare(["adsgd", "dsgd"], task="digits", until=60, seeds=2, lr={"": 0.01, "dsgd": 1e37})
+    assert {run.algorithm for run in made.runs if run.diverged_at is not None} == {"dsgd"}
+    return made

@@ -30,23 +30,6 @@ from offbeat.results.values import Curve
 FIVE = ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"]
 
 
-@pytest.fixture(scope="module")
-def digits() -> Comparison:
-    return offbeat.compare(FIVE, task="digits", case="combined", seeds=2, until=60, target=0.3)
-
-
-@pytest.fixture(scope="module")
-def quadratic() -> Comparison:
-    return offbeat.compare(["adsgd", "dsgd"], task="quadratic", until=40, seeds=2, lr=[0.1, 0.05])
-
-
-@pytest.fixture(scope="module")
-def diverged() -> Comparison:
-    made = offbeat.compare(["adsgd", "dsgd"], task="digits", until=60, seeds=2, lr={"": 0.01, "dsgd": 1e37})
-    assert {run.algorithm for run in made.runs if run.diverged_at is not None} == {"dsgd"}
-    return made
-
-
 def only(figure: Figure) -> Any:
     (panel,) = figure.panels
     return panel

@@ -26,6 +26,7 @@ from offbeat.core.settings import declared
 from offbeat.experiments.experiment import Experiment
 from offbeat.results.again import command
 from offbeat.results.curves import curves
+from offbeat.results.figure import Asked
 from offbeat.results.figures import graph
 from offbeat.results.page import page
 from offbeat.results.table import headline, target_name
@@ -33,7 +34,6 @@ from offbeat.results.timeline import shown, timelines, window
 from offbeat.tasks.quadratic import random_quadratic
 from offbeat.world.topology import build
 
-FIVE = ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce"]
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -68,23 +68,6 @@ def figures(text: str) -> dict[str, go.Figure]:
     """The figures in a page, as plotly reads them, each checked against plotly's schema."""
     found = json.loads(Reader(text).data["figures"])
     return {name: go.Figure(value) for name, value in found.items()}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Comparison:
-    return offbeat.compare(FIVE, task="digits", case="combined", seeds=2, until=60, target=0.3)
-
-
-@pytest.fixture(scope="module")
-def quadratic() -> Comparison:
-    return offbeat.compare(["adsgd", "dsgd"], task="quadratic", until=40, seeds=2, lr=[0.1, 0.05])
-
-
-@pytest.fixture(scope="module")
-def diverged() -> Comparison:
-    made = offbeat.compare(["adsgd", "dsgd"], task="digits", until=60, seeds=2, lr={"": 0.01, "dsgd": 1e37})
-    assert {run.algorithm for run in made.runs if run.diverged_at is not None} == {"dsgd"}
-    return made
 
 
 # -- the headline -------------------------------------------------------------------------------
@@ -189,7 +172,7 @@ def test_page_of_diverged_runs(diverged: Comparison) -> None:
     assert "diverged by time" in text and "× diverged: dsgd 2 of 2 seeds." in text
     assert len(figures(text)) == 10
     for x in ("time", "updates", "megabytes"):
-        for trace in curves(diverged, "loss", x).plotly().data:
+        for trace in curves(diverged, Asked("loss", x)).plotly().data:
             assert np.isfinite(trace.y).all() and max(trace.y) < 100
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from offbeat.core.errors import unknown
 from offbeat.results.axes import LOGARITHMIC, OVER, SAID, metric_title, ticks, time_title
 from offbeat.results.drawing import Axis, Line, Panel
-from offbeat.results.figure import Figure
+from offbeat.results.figure import Asked, Figure
 from offbeat.results.grouping import Labelled, panels_by
 from offbeat.results.looks import Look, looks
 from offbeat.results.summary import BANDS, Summary, seeds_of, summary
@@ -19,49 +19,30 @@ POINTS = 400  # a line has about this many points at most
 LIFT = 3.0  # lines are drawn up to so many times the largest value of the runs that did not explode
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is drawn: of which metric, over what, with which band, on which logarithmic axes."""
-
-    metric: str
-    x: str
-    band: str
-    log_x: bool
-    log_y: bool
-
-
-def curves(
-    comparison: ComparisonValues,
-    metric: str = "loss",
-    x: str = "time",
-    band: str = "range",
-    log: str | None = None,
-    by: str | None = None,
-    width: float = 3.3,
-    colours: Mapping[str, str] | None = None,
-) -> Figure:
+def curves(comparison: ComparisonValues, asked: Asked) -> Figure:
     """The figure of `Comparison.figure` where x is one of `OVER`."""
+    metric = asked.metric
     panels = {
         title: {label: runs for label, runs in groups.items() if all(_has(run, metric) for run in runs)}
-        for title, groups in panels_by(comparison, by).items()
+        for title, groups in panels_by(comparison, asked.by).items()
     }
     shown = [run for groups in panels.values() for runs in groups.values() for run in runs]
     if not shown:
         known = dict.fromkeys(name for run in comparison.runs for name in run.curve.names())
         raise unknown("metric", metric, known)
-    if log is None:
-        log = (
-            "y" if metric in LOGARITHMIC and any(v > 0 for run in shown for v in run.curve.of(metric)) else ""
-        )
-    asked = Asked(metric, x, band, "x" in log, "y" in log)
-    look = looks({label: runs for groups in panels.values() for label, runs in groups.items()}, colours)
+    if asked.log is None:
+        positive = any(value > 0 for run in shown for value in run.curve.of(metric))
+        asked = replace(asked, log="y" if metric in LOGARITHMIC and positive else "")
+    groups_shown = {label: runs for groups in panels.values() for label, runs in groups.items()}
+    look = looks(groups_shown, asked.colours)
     alike = len({run.settings["task"] for run in shown}) == 1
     drawn = {title: _summaries(groups, asked) for title, groups in panels.items()}
     every = [s for each in drawn.values() for s in each.values()]
     borders = {t: Borders.of(every if alike else [*each.values()], asked) for t, each in drawn.items()}
     made = [_panel(t, panels[t], drawn[t], look, asked, borders[t]) for t in panels]
     made = _same_axes(made, asked) if alike else [_with_ticks(panel, [panel], asked) for panel in made]
-    return Figure(tuple(made), _notes(panels, drawn, borders, asked, comparison.interrupted), width, alike)
+    notes = _notes(panels, drawn, borders, asked, comparison.interrupted)
+    return Figure(tuple(made), notes, asked.width, alike)
 
 
 def _has(run: RunValues, metric: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,6 +44,27 @@ def _refuse_without_matplotlib() -> None:
             "PDF, SVG and PNG are drawn by matplotlib, which is not installed: "
             "pip install 'offbeat[figures]' installs it. A file that ends in .html needs nothing more."
         )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which figure of a comparison is asked for, by the arguments of `Comparison.figure`."""
+
+    metric: str = "loss"
+    x: str = "time"
+    band: str = "range"
+    log: str | None = None
+    by: str | None = None
+    width: float = 3.3
+    colours: Mapping[str, str] | None = None
+
+    @property
+    def log_x(self) -> bool:
+        return "x" in (self.log or "")
+
+    @property
+    def log_y(self) -> bool:
+        return "y" in (self.log or "")
 
 
 @dataclass(frozen=True)

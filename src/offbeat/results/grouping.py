@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from offbeat.core.errors import SettingError
-from offbeat.core.settings import as_word
-from offbeat.results.values import ComparisonValues, RunValues
+from offbeat.results.values import ComparisonValues, RunValues, value_text
 
 Labelled = Mapping[str, Sequence[RunValues]]
 """The runs of a panel by the label of their line: what is under one label differs by its seed alone."""
@@ -46,13 +45,6 @@ def by_value(runs: Sequence[RunValues], name: str) -> dict[Any, list[RunValues]]
 
 def are_numbers(values: Iterable[Any]) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def value_text(value: object) -> str:
-    """A setting's value in a title or at an axis."""
-    if isinstance(value, tuple | list):
-        return " and ".join(map(as_word, value)) or "none"
-    return "none" if value is None else as_word(value)
 
 
 def lines_of(comparison: ComparisonValues) -> Labelled:

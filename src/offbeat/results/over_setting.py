@@ -12,48 +12,40 @@ import numpy as np
 from offbeat.core.errors import SettingError, unknown
 from offbeat.results.axes import LOGARITHMIC, metric_title, ticks, time_title
 from offbeat.results.drawing import Axis, Line, Panel
-from offbeat.results.figure import Figure
-from offbeat.results.grouping import Labelled, are_numbers, by_value, lines_of, panels_by, value_text
+from offbeat.results.figure import Asked, Figure
+from offbeat.results.grouping import Labelled, are_numbers, by_value, lines_of, panels_by
 from offbeat.results.looks import Look, looks
 from offbeat.results.scores import over_seeds
 from offbeat.results.speedup import SPEEDUP, gains_of
 from offbeat.results.summary import BANDS, seeds_of
 from offbeat.results.table import target_name
 from offbeat.results.times import TIME_TO_TARGET
-from offbeat.results.values import ComparisonValues, RunValues
+from offbeat.results.values import ComparisonValues, RunValues, value_text
 
 WIDE = 4.0  # numbers that are further apart than by this factor are on a logarithmic axis
 APART = 0.5  # how far apart the groups are that stand at one value which is no number
 Value = Callable[[RunValues], float | None]
 
 
-def over_setting(
-    comparison: ComparisonValues,
-    metric: str,
-    setting: str,
-    band: str = "range",
-    log: str | None = None,
-    by: str | None = None,
-    width: float = 3.3,
-    colours: Mapping[str, str] | None = None,
-) -> Figure:
+def over_setting(comparison: ComparisonValues, asked: Asked) -> Figure:
     """The figure of `Comparison.figure` where x is a setting: points with the band over the seeds as bars.
 
     Numbers are on an axis of numbers, logarithmic if they are far apart; anything else is side by side, in
     the order in which it came. A run that never met its target, or diverged, has no value: the median counts
     it as infinitely large, and of a mean there is none. A hollow triangle at the upper border says so.
     """
+    metric, setting, band = asked.metric, asked.x, asked.band
     value = _value_of(comparison, metric)
     panels: dict[str, dict[Any, Labelled]] = {}
-    for title, groups in panels_by(comparison, by).items():
+    for title, groups in panels_by(comparison, asked.by).items():
         runs = [run for each in groups.values() for run in each]
         parts = by_value(runs, setting)
         panels[title] = {at: lines_of(type(comparison)(some)) for at, some in parts.items()}
     places = [*by_value(comparison.runs, setting)]
-    along = _axis(setting, places, log)
+    along = _axis(setting, places, asked.log)
     every = [pair for parts in panels.values() for lines in parts.values() for pair in lines.items()]
-    look = looks(dict(every), colours)
-    log_y = metric in LOGARITHMIC if log is None else "y" in log
+    look = looks(dict(every), asked.colours)
+    log_y = metric in LOGARITHMIC if asked.log is None else asked.log_y
     numbers = are_numbers(places)
     found = {title: _points(parts, along, places, value, band) for title, parts in panels.items()}
     upward = _upward(metric, comparison.runs, [one for each in found.values() for one in each], log_y)
@@ -69,7 +61,7 @@ def over_setting(
     if any(line.never for panel in made for line in panel.lines):
         why = "the target was not met" if metric in (TIME_TO_TARGET, SPEEDUP) else "diverged"
         notes.append(f"△ at the upper border: {why}{'' if band == 'range' else ', in some seed'}.")
-    return Figure(tuple(made), tuple(notes), width)
+    return Figure(tuple(made), tuple(notes), asked.width)
 
 
 @dataclass(frozen=True)

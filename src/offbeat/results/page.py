@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from offbeat.results import details
 from offbeat.results.again import again
 from offbeat.results.curves import curves
-from offbeat.results.figure import Figure
+from offbeat.results.figure import Asked, Figure
 from offbeat.results.figures import graph
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.table import VERSUS, cells, gap_known, headline, judged_model, notes
@@ -109,7 +109,7 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         what["accuracy"] = f"The accuracy of {same} on the test data"
 
     def drawn(x: str, y: str) -> str:
-        return shelf.describe(curves(comparison, y, x), f"{what[y]}, {over[x]}.")
+        return shelf.describe(curves(comparison, Asked(y, x)), f"{what[y]}, {over[x]}.")
 
     figures = [drawn("time", y) for y in what]
     if first.measure != "accuracy":
@@ -118,7 +118,7 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     if first.settings["target"] is not None:
         caption = f"{clock.capitalize()} until the target was first met, interpolated between "
         caption += "evaluations. Shorter is better."
-        parts.append(shelf.describe(bars(comparison), caption))
+        parts.append(shelf.describe(bars(comparison, Asked()), caption))
     if first.measure == "accuracy":
         parts.append(_row(*(drawn("updates", y) for y in what)))
     return parts
@@ -134,17 +134,17 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
             "average model" if runs[0].settings.get("judge", AVERAGE) == AVERAGE else "model that is judged"
         )
         caption = f"{score} of the {whose}, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
-        parts.append(shelf.describe(curves(comparison, y, "megabytes"), caption))
+        parts.append(shelf.describe(curves(comparison, Asked(y, "megabytes")), caption))
     if any(value for run in runs for value in run.curve.consensus):
         caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
-        parts.append(shelf.describe(curves(comparison, "consensus"), f"Consensus: {caption}"))
+        parts.append(shelf.describe(curves(comparison, Asked("consensus")), f"Consensus: {caption}"))
     return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 
 def _asked(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """Figures of what is measured only where it is asked for."""
     said = details.captions(comparison)
-    made = [shelf.describe(curves(comparison, name), caption) for name, caption in said.items()]
+    made = [shelf.describe(curves(comparison, Asked(name)), caption) for name, caption in said.items()]
     rows = [_row(*made[at : at + 2]) for at in range(0, len(made), 2)]
     rows += [shelf.put(figure, caption) for figure, caption in details.figures(comparison)]
     return ["<h2>What else was measured</h2>", *rows] if rows else []

@@ -137,8 +137,9 @@ class Comparison(ComparisonValues):
         Raises SettingError for what is not known, or cannot be drawn; nothing has been drawn then.
         """
         from offbeat.results.asked import figure
+        from offbeat.results.figure import Asked
 
-        return figure(self, metric, x, band, log, by, width, colours)
+        return figure(self, Asked(metric, x, band, log, by, width, colours))
 
     def __str__(self) -> str:
         from offbeat.results.table import as_text

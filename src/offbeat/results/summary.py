@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from offbeat.core.errors import SettingError
 from offbeat.results.values import RunValues
@@ -36,6 +35,8 @@ def centre_and_band(rows: Array, band: str) -> tuple[Array, Array, Array]:
         return mean, mean, mean
     away = rows.std(0, ddof=1)
     if band == "ci":
+        from scipy.special import stdtrit
+
         away = away * (float(stdtrit(seeds - 1, 0.975)) / math.sqrt(seeds))
     return mean, mean - away, mean + away
 

@@ -1,12 +1,12 @@
 """Times to the target as a figure: a bar for every group, hatched where it never got there."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from offbeat.core.errors import SettingError
 from offbeat.results.axes import time_title
 from offbeat.results.drawing import Axis, Bar, Panel
-from offbeat.results.figure import Figure
+from offbeat.results.figure import Asked, Figure
 from offbeat.results.grouping import panels_by
 from offbeat.results.looks import Look, looks
 from offbeat.results.scores import over_seeds, spread_text
@@ -18,23 +18,17 @@ from offbeat.results.values import ComparisonValues, RunValues, time_text
 TIME_TO_TARGET = "time_to_target"
 
 
-def bars(
-    comparison: ComparisonValues,
-    band: str = "range",
-    by: str | None = None,
-    width: float = 3.3,
-    colours: Mapping[str, str] | None = None,
-) -> Figure:
+def bars(comparison: ComparisonValues, asked: Asked) -> Figure:
     """Time to target, a bar for each group; the whisker is the band over the seeds.
 
     A seed that never met the target counts as later than all: the median of most that never did is never. Of
     a mean there is none then. Such a bar is hatched, and goes to the end of the runs.
     """
-    panels = panels_by(comparison, by)
+    panels, band = panels_by(comparison, asked.by), asked.band
     groups = [(label, runs) for each in panels.values() for label, runs in each.items()]
     if all(run.target is None for run in comparison.runs):
         raise SettingError("The runs had no target, so that there is no time to it; expected a 'target'.")
-    look = looks(dict(groups), colours)
+    look = looks(dict(groups), asked.colours)
     made = []
     for title, lines in panels.items():
         runs = [run for each in lines.values() for run in each]
@@ -46,7 +40,7 @@ def bars(
     if any(bar.never for panel in made for bar in panel.bars):
         less = "" if band == "range" else " by every seed"
         notes.append(f"Hatched to the end of the runs: the target was not met{less}.")
-    return Figure(tuple(made), tuple(notes), width, len({panel.x.limits for panel in made}) == 1)
+    return Figure(tuple(made), tuple(notes), asked.width, len({panel.x.limits for panel in made}) == 1)
 
 
 def _bar(label: str, look: Look, runs: Sequence[RunValues], band: str, end: float) -> Bar:
