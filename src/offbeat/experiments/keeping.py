@@ -19,12 +19,12 @@ from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings
 from offbeat.core.system.files import LOCK, write_atomically
 from offbeat.core.system.own import together
-from offbeat.core.system.reading import content, json_in, reading, refuse_newer
+from offbeat.core.system.reading import json_in, reading, refuse_newer
 from offbeat.engines.trace import Trace
 from offbeat.experiments.batches import PlannedRun
 from offbeat.experiments.setup import Setup
 from offbeat.experiments.sweep.grid import GENERATION, key_of
-from offbeat.experiments.sweep.rows import RUN, Rows, intact
+from offbeat.experiments.sweep.rows import Rows, rows_in
 from offbeat.results.records import run_from
 from offbeat.results.run import Comparison, Run
 
@@ -207,12 +207,9 @@ def kept_in(folder: Path, usual: Settings) -> Comparison:
     that it was started with last. Raises DataError.
     """
     said, found = asked_in(folder), []
-    for path in sorted(folder.glob(f"*{RUN}")):
-        with reading(path, "a finished run of a comparison", "Remove it, and the comparison makes it anew."):
-            body = intact(content(path), path.stem)
-            if body is None:
-                raise ValueError("its checksum does not match")
-            row = json.loads(body)
+    what, advice = "a finished run of a comparison", "Remove it, and the comparison makes it anew."
+    for path, row in rows_in(folder, what, advice):
+        with reading(path, what, advice):
             run, place = run_from(row["run"], usual), [int(each) for each in row["place"]]
             code = run.settings.get("code") or {}
             if all(said["code"].get(file) == version for file, version in code.items()):

@@ -22,7 +22,7 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.keeping import TUNING, is_kept, kept_in
 from offbeat.experiments.live.series import FORMAT, Series
 from offbeat.experiments.sweep.grid import SETTINGS
-from offbeat.experiments.sweep.rows import RUN, intact
+from offbeat.experiments.sweep.rows import RUN, rows_in
 from offbeat.results.records import run_from
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import VERSION
@@ -145,13 +145,7 @@ def _live(folder: Path) -> Comparison:
 
 def _rows(folder: Path) -> Comparison:
     """The finished runs of a sweep, in the order of their settings."""
-    rows = []
-    for path in sorted(folder.glob(f"*{RUN}")):
-        with reading(path, "a finished run of a sweep", "Remove it, and the sweep makes it anew."):
-            body = intact(content(path), path.stem)
-            if body is None:
-                raise ValueError("its checksum does not match")
-            rows.append((path, json.loads(body)))
+    rows = rows_in(folder, "a finished run of a sweep", "Remove it, and the sweep makes it anew.")
     return Comparison([_of_row(path, row) for path, row in sorted(rows, key=lambda each: _place(each[1]))])
 
 

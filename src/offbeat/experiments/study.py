@@ -95,9 +95,8 @@ def study(algorithms: Any, over: Mapping[str, Sequence[Any]] | None = None, **se
     """
     axes = over or {}
     for name, values in axes.items():
-        if name not in declared(Experiment):
-            raise unknown("setting to compare over", name, declared(Experiment))
-        if name in settings and settings[name] != declared(Experiment)[name].default:
+        usual = _axis(name).default
+        if settings.get(name, usual) != usual:
             raise SettingError(f"'{name}' is given, and compared over; expected one of these.")
         if isinstance(values, str) or not values:
             raise SettingError(f"'{name}' is compared over {values!r}; expected a list of values.")
@@ -112,6 +111,13 @@ def study(algorithms: Any, over: Mapping[str, Sequence[Any]] | None = None, **se
     return Study(plans, [*axes], worlds)
 
 
+def _axis(name: str) -> Setting:
+    """The setting of this name. Raises SettingError if there is none."""
+    if name not in declared(Experiment):
+        raise unknown("setting to compare over", name, declared(Experiment))
+    return declared(Experiment)[name]
+
+
 def parse_over(texts: Sequence[str]) -> dict[str, list[Any]]:
     """--over: 'topology=ring,torus', once for each setting. Raises SettingError for anything else."""
     axes: dict[str, list[Any]] = {}
@@ -122,10 +128,8 @@ def parse_over(texts: Sequence[str]) -> dict[str, list[Any]]:
             raise SettingError(f"Cannot read --over '{text}'; {EXPECTED}.")
         if name in axes:
             raise SettingError(f"--over gives '{name}' twice; {EXPECTED}.")
-        if name not in declared(Experiment):
-            raise unknown("setting to compare over", name, declared(Experiment))
-        words = values.split(";") if ";" in values else separated(values)
-        axes[name] = [_value(declared(Experiment)[name], word.strip()) for word in words]
+        setting, words = _axis(name), values.split(";") if ";" in values else separated(values)
+        axes[name] = [_value(setting, word.strip()) for word in words]
     return axes
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from offbeat.core.errors import DiskError
 from offbeat.core.system.files import LOCK, held, write_atomically
-from offbeat.core.system.reading import content
+from offbeat.core.system.reading import content, reading
 
 RUN = ".run"  # how the name of a run's file ends
 
@@ -73,6 +73,20 @@ class Rows:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}{RUN}"
+
+
+def rows_in(folder: Path, what: str, advice: str) -> Iterator[tuple[Path, Any]]:
+    """All runs that were kept in a folder, by name: file, and what was kept.
+
+    Raises DataError for a file that is damaged: it says what was expected, and what to do.
+    """
+    for path in sorted(folder.glob(f"*{RUN}")):
+        with reading(path, what, advice):
+            body = intact(content(path), path.stem)
+            if body is None:
+                raise ValueError("its checksum does not match")
+            row = json.loads(body)
+        yield path, row
 
 
 def intact(written: bytes, key: str) -> bytes | None:
