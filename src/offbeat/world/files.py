@@ -55,18 +55,25 @@ def read_values(path: Path, column: str | None = None, what: str = "measured del
     return values
 
 
+def array_in(path: Path, name: str | None, do: str) -> tuple[np.ndarray, bool]:
+    """The array of an .npy; of an .npz that of this name, or the only one. And whether it goes by that name.
+
+    Raises ValueError where several are there, with what to do.
+    """
+    if path.suffix == ".npy":
+        return array(path), False
+    found = arrays(path)
+    if name is not None and name in found:
+        return found[name], True
+    if len(found) != 1:
+        raise ValueError(f"it holds the arrays {', '.join(found) or 'none'}; {do}")
+    (only,) = found.values()
+    return only, False
+
+
 def _array(path: Path, column: str | None) -> np.ndarray:
-    if path.suffix == ".npz":
-        found = arrays(path)
-        if column in found:
-            chosen, column = found[column], None
-        elif len(found) == 1:
-            (chosen,) = found.values()
-        else:
-            names = ", ".join(found) or "none"
-            raise ValueError(f"it holds the arrays {names}; name one of them as the column")
-    else:
-        chosen = array(path)
+    chosen, named = array_in(path, column, "name one of them as the column")
+    column = None if named else column
     if chosen.dtype.names and column in chosen.dtype.names:
         chosen, column = chosen[column], None
     if chosen.dtype.kind not in "iuf":

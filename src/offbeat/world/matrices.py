@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from offbeat.core.system.reading import array, arrays, reading
+from offbeat.core.system.reading import reading
 from offbeat.core.system.streams import Purpose, stream
-from offbeat.world.files import fields_of, is_number, lines_of, number_at
+from offbeat.world.files import array_in, fields_of, is_number, lines_of, number_at
 from offbeat.world.per_link import PerLink
 
 MEDIAN = "median"
@@ -20,6 +20,7 @@ EXPECTED = "a number for each link: lines 'from,to,value', or a square matrix (t
 MEASURED = "round-trip times between nodes: a square matrix, or one for each slice (text, .npy, .npz)"
 OTHERS = "a line '*,*,0' gives all other links a number"
 Links = dict[tuple[int, int], float]
+Lines = list[tuple[int, str]]  # of text, with their numbers
 
 
 def from_file(said: str, n: int) -> PerLink:
@@ -71,7 +72,7 @@ def _measured(path: Path, chosen: tuple[str, ...], changed: int, size: int) -> n
     if _binary(path):
         found, part = _named_array(path, [*chosen])
     else:
-        found, part = _rows(path), [*chosen]
+        found, part = _rows(lines_of(path)), [*chosen]
     if found.ndim not in (2, 3) or found.shape[-1] != found.shape[-2] or len(found) == 0:
         raise ValueError(f"its array has the shape {found.shape}")
     found = found.astype(float)
@@ -104,19 +105,10 @@ def _binary(path: Path) -> bool:
 
 def _named_array(path: Path, chosen: list[str]) -> tuple[np.ndarray, list[str]]:
     """The array that is named, or the only one; and what of it is chosen."""
-    if path.suffix == ".npy":
-        found = array(path)
-    else:
-        several = arrays(path)
-        if chosen and chosen[0] in several:
-            found, chosen = several[chosen[0]], chosen[1:]
-        elif len(several) == 1:
-            (found,) = several.values()
-        else:
-            raise ValueError(f"it holds the arrays {', '.join(several) or 'none'}; name one of them")
+    found, named = array_in(path, chosen[0] if chosen else None, "name one of them")
     if found.dtype.kind not in "iuf":
         raise ValueError(f"it holds {found.dtype}, not real numbers")
-    return found, chosen
+    return found, chosen[named:]
 
 
 def _arrays(path: Path, chosen: list[str]) -> tuple[np.ndarray, float]:
@@ -126,9 +118,9 @@ def _arrays(path: Path, chosen: list[str]) -> tuple[np.ndarray, float]:
     return _checked(found.astype(float)) if found.ndim == 2 else found, math.nan
 
 
-def _rows(path: Path) -> np.ndarray:
-    rows = [[number_at(at, word) for word in fields_of(line)] for at, line in lines_of(path)]
-    for (at, _), row in zip(lines_of(path), rows, strict=True):
+def _rows(lines: Lines) -> np.ndarray:
+    rows = [[number_at(at, word) for word in fields_of(line)] for at, line in lines]
+    for (at, _), row in zip(lines, rows, strict=True):
         if len(row) != len(rows[0]):
             raise ValueError(f"line {at} has {len(row)} values, and the first has {len(rows[0])}")
     return np.array(rows)
@@ -138,7 +130,8 @@ def _listed(path: Path, chosen: list[str], n: int) -> tuple[np.ndarray | Links, 
     """A matrix, or lines 'from,to,value' and the number of all others."""
     if chosen:
         raise ValueError(f"it is text, and its array '{chosen[0]}' is asked for")
-    rows = [(at, fields_of(line)) for at, line in lines_of(path)]
+    lines = lines_of(path)
+    rows = [(at, fields_of(line)) for at, line in lines]
     if not rows:
         raise ValueError("it holds no number")
     named = len(rows[0][1]) == 3 and not any(map(is_number, rows[0][1])) and "*" not in rows[0][1]
@@ -147,7 +140,7 @@ def _listed(path: Path, chosen: list[str], n: int) -> tuple[np.ndarray | Links, 
             "of 3 agents it may be a matrix or a list; put 'from,to,value' in its first line, or use .npy"
         )
     if not named and len(rows[0][1]) != 3:
-        return _checked(_rows(path)), math.nan
+        return _checked(_rows(lines)), math.nan
     found, usual = Links(), math.nan
     for at, fields in rows[named:]:
         if len(fields) != 3:
