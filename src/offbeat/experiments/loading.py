@@ -23,6 +23,7 @@ from offbeat.experiments.keeping import TUNING, is_kept, kept_in
 from offbeat.experiments.live.series import FORMAT, Series
 from offbeat.experiments.sweep.grid import SETTINGS
 from offbeat.experiments.sweep.rows import RUN, rows_in
+from offbeat.experiments.sweep.store import AS_JSON
 from offbeat.results.records import run_from
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import VERSION
@@ -223,7 +224,8 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if row.get("lr_said") is not None:
         settings["lr_said"] = row["lr_said"]
-    return {**row, **groups, "curve": curve, "settings": settings}
+    written = {name: json.loads(row[name]) for name in AS_JSON if row.get(name) is not None}
+    return {**row, **groups, **written, "curve": curve, "settings": settings}
 
 
 @cache

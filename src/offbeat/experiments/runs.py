@@ -290,5 +290,6 @@ def run_of(
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), graph=setup.topology,
         models=models, trace=traced if isinstance(traced, Trace) else None, details=details,
-        epoch=getattr(task, "epoch", None), holdings=held, eval_s=measured.seconds, **rest,
+        epoch=getattr(task, "epoch", None), holdings=held, world=setup.world_values,
+        eval_s=measured.seconds, **rest,
     )  # fmt: skip

@@ -6,6 +6,7 @@ estimates what a run that is set up will take.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import networkx as nx
@@ -29,6 +30,7 @@ from offbeat.experiments.measuring import Asked, asked
 from offbeat.experiments.own import files_of, own_metrics, own_task
 from offbeat.experiments.worlds import check_times, recorded, stragglers_of, with_links, world_of
 from offbeat.results.targets import Target
+from offbeat.results.world import WorldValues
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
@@ -67,6 +69,11 @@ class Setup:
     def updates(self) -> float:
         """How many there will be, about, if no agent ever waits."""
         return sum(self.until / self.world.compute_delay(i).expected for i in range(self.topology.n))
+
+    @cached_property
+    def world_values(self) -> WorldValues | None:
+        """What the results of its runs say of their world."""
+        return WorldValues.of(self.world, self.topology.n, self.topology)
 
     def shortened(self, until: float | None) -> "Setup":
         """The same world until an earlier time, at which it is evaluated too; None: as it is."""

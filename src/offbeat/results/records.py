@@ -16,6 +16,7 @@ from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
 from offbeat.results.trials import Candidate, Halving, Tried, Tuning
 from offbeat.results.values import Curve, Details
+from offbeat.results.world import WorldValues
 
 FINAL = ("loss", "accuracy", "consensus", "accuracy_mean", "accuracy_worst", "loss_worst")
 ALWAYS = ("agents", "until")  # settings that every run has, though nobody needs to say them
@@ -44,6 +45,7 @@ def run_from(record: Mapping[str, Any], settings: Settings) -> Run:
         error=None if known["error"] is None else _text(known["error"]), epoch=_maybe(known.get("epoch")),
         details=_details(known.get("details", {})),
         holdings=None if known.get("holdings") is None else Holdings.of(_mapping(known["holdings"])),
+        world=_world(known.get("world"), said),
     )  # fmt: skip
 
 
@@ -71,6 +73,13 @@ def _curve(columns: Mapping[str, Any]) -> Curve:
     own = {name: values for name, values in found.items() if name in OWN}
     more = {name: values for name, values in found.items() if name not in OWN}
     return Curve(**own, more=more)
+
+
+def _world(record: Any, settings: Settings) -> WorldValues | None:
+    """Where it is not recorded it is plain, or of a version that has all of it in its settings."""
+    if record is None:
+        return WorldValues.said(settings)
+    return WorldValues.read(_mapping(record), settings["agents"])
 
 
 def _details(groups: Any) -> Details:

@@ -15,6 +15,7 @@ from offbeat.results.differences import worlds_of
 from offbeat.results.holdings import Holdings
 from offbeat.results.targets import Target, rises
 from offbeat.results.trials import Halving, Tuning
+from offbeat.results.world import WorldValues
 from offbeat.world.topology import Topology, build
 
 VERSION = version("offbeat")
@@ -108,6 +109,7 @@ class RunValues:
         epoch: gradients of all agents together that make one pass over the training data; None: not known
         details: what was asked for beside the curve; empty if nothing was
         holdings: the samples that each agent has, where the task has samples
+        world: by what agents and links differ, and what happens; None: all are alike, and nothing does
         wall_s, eval_s: seconds that the run took, and those of it that its evaluations took; not recorded
     """
 
@@ -135,6 +137,7 @@ class RunValues:
     details: Details = field(default_factory=dict, repr=False)
     eval_s: float = 0.0
     holdings: Holdings | None = field(default=None, repr=False)
+    world: WorldValues | None = field(default=None, repr=False)
 
     @property
     def target(self) -> Target | None:
@@ -172,7 +175,8 @@ class RunValues:
         known |= {"staleness": vars(self.staleness), "curve": self.curve.columns()}
         known["tuning"] = None if self.tuning is None else self.tuning.record()
         known["holdings"] = None if self.holdings is None else vars(self.holdings)
-        names = [*RECORDED, *["details"] * bool(self.details)]
+        known["world"] = None if self.world is None else vars(self.world)
+        names = [*RECORDED, *["world"] * (self.world is not None), *["details"] * bool(self.details)]
         text = json.dumps({name: known[name] for name in names})
         record: dict[str, Any] = json.loads(text, parse_constant=lambda name: None)
         return record

@@ -26,7 +26,7 @@ from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
 from offbeat.world.world import World
 
-GENERATION = 5  # part of every key; grows when settings give other results, or rows have other columns
+GENERATION = 6  # part of every key; grows when settings give other results, or rows have other columns
 LARGEST = 10_000_000  # bytes of a TOML file
 
 MOST_POINTS = 100_000

@@ -20,7 +20,7 @@ from offbeat.results.run import Run
 FLOATS, TABLE = "list float64", "list list float64"
 
 RESULTS = {
-    "digest": "string", "measure": "string", "code": "string",
+    "digest": "string", "measure": "string", "code": "string", "holdings": "string", "world": "string",
     "updates": "int64", "messages": "int64", "megabytes": "float64",
     "time_to_target": "float64", "diverged_at": "float64", "error": "string", "epoch": "float64",
     "staleness_B": "int64", "staleness_D": "int64",
@@ -36,9 +36,11 @@ COLUMNS = {
     **{name: each.kind.column for name, each in SETTINGS.items()}, "lr_said": "string", **RESULTS,
 }  # fmt: skip
 """The columns of the table and their types. 'loss' is the setting, the probability that a message is lost;
-the training loss is 'final_loss' and 'curve_loss'. 'code'
-has the versions of one's own code, as JSON. What is not finite, or was not measured, is null.
+the training loss is 'final_loss' and 'curve_loss'. As JSON: 'code', the versions of one's own code, and
+`AS_JSON` of the record of a run. What is not finite, or was not measured, is null.
 """
+
+AS_JSON = ("holdings", "world")
 
 ROW_GROUP = 256  # rows that are in memory at once when the file is written
 
@@ -48,6 +50,8 @@ def row_of(point: Point, run: Run) -> dict[str, Any]:
     record = run.record()
     code = json.dumps(point.code, sort_keys=True) if point.code else None
     row = record | {"key": point.key, "measure": run.measure, "code": code} | point.settings
+    kept = {name: value for name in AS_JSON if (value := record.get(name)) is not None}
+    row |= {name: json.dumps(kept[name]) if name in kept else None for name in AS_JSON}
     for group in ("final", "curve", "staleness"):
         row |= {f"{group}_{name}": value for name, value in record[group].items()}
     more = run.curve.more
