@@ -15,7 +15,7 @@ from offbeat import Agent, Curve, Run, SettingError, Vector, mix
 from offbeat.cli.commands import app
 from offbeat.experiments.halving import ETA, HalvingSearch, drawn
 from offbeat.experiments.space import parse_space, spelt
-from offbeat.experiments.tuning import AWAY, Trial
+from offbeat.experiments.tuning import AWAY, Trial, outcome_of
 from offbeat.results.trials import Halving
 
 OWN = Path(__file__).parents[1] / "support" / "own_code" / "mine.py"
@@ -188,7 +188,10 @@ def test_numbers_alone_may_be_tuned_at_a_given_learning_rate() -> None:
         ({"tune": "lr=0.1:1,lr=1:2"}, "gives 'lr' twice"),
         ({"tune": "lr=0.1:1,scal=1:2"}, "Unknown hyperparameter to tune 'scal'. Did you mean 'scale'"),
         ({"tune": "label=1:2"}, "Unknown hyperparameter to tune 'label'"),
-        ({"tune": "batch=1:2:int"}, "expected --over batch="),
+        ({"tune": "batch=1:2:int"}, "same simulated time whatever its batch.*expected --over batch="),
+        ({"tune": "reg=1:2"}, "part of the objective.*expected --over reg="),
+        ({"tune": "until=1:2"}, "the same for all algorithms.*expected --over until="),
+        ({"tune": "momentum=0.5:0.99"}, "There is no momentum to tune: .* Expected one of lr, scale, rounds"),
         ({"tune": "lr=0.1:1", "lr": 0.3}, "The learning rate is tuned, and given as 0.3"),
         ({"tune": "scale=0.1:1", "lr": [0.3, 0.1]}, "so that one learning rate was expected"),
         ({"tune": "scale=0.1:1", "lr": "tuned"}, "so that one learning rate was expected"),
@@ -247,8 +250,23 @@ def test_what_was_tried_is_said_before_in_the_table_the_file_and_on_the_page(tmp
     assert json.loads(json.dumps(halving(loaded, 2).record())) == tuning
 
 
+def test_of_a_run_that_ended_at_its_target_no_agent_is_asked_whether_it_is_stable_yet() -> None:
+    ends = {"target": "accuracy=0.5", "stop_at": "target"}
+    ended = replace(base(), settings=base().settings | ends, time_to_target=1.0)
+    worst = replace(ended, final=ended.final | {"accuracy": 0.9, "accuracy_worst": 0.1, "loss": 1.0})
+    curve = Curve(time=[0.0, 1.0], loss=[2.0, 1.0])
+    assert outcome_of([replace(worst, curve=curve)], "target", None).unstable == ""
+    late = replace(worst, curve=curve, time_to_target=None)
+    assert "worst agent 10 %" in outcome_of([late], "target", None).unstable
+    assert outcome_of([replace(worst, curve=curve, diverged_at=1.0)], "target", None).unstable == "diverged"
+
+
 def test_every_world_is_tuned_for_itself() -> None:
     result = offbeat.compare(["adsgd"], over={"case": ["base", "slow-comm"]}, tune="lr=0.05:1:log", **SMALL)
     one, other = halving(result), halving(result, 1)
     assert [each.params for each in one.candidates] == [each.params for each in other.candidates]
     assert [each.tried for each in one.candidates] != [each.tried for each in other.candidates]
+    first, second = result.runs
+    several = str(offbeat.Comparison([first, replace(second, lr=0.3)]))
+    assert f"(tuned): adsgd {first.lr:g} (case base), adsgd 0.3 (case slow-comm)." in several
+    assert f"(tuned): adsgd {first.lr:g}." in str(offbeat.Comparison([first, replace(second, lr=first.lr)]))

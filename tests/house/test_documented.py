@@ -31,6 +31,7 @@ PAGES = (
     "docs/metrics.md",
     "docs/performance.md",
     "docs/scaling.md",
+    "docs/tuning.md",
     "docs/world.md",
 )
 
@@ -57,6 +58,7 @@ ELSEWHERE = {
     "python -m offbeat": "another way to say offbeat",
     "pip install offbeat[ray]": "needs a network",
     "pip install offbeat[figures]": "needs a network",
+    "pip install 'offbeat[tune]'": "needs a network",
 }
 """How commands begin that are not run here, and why; targets and files are looked for all the same."""
 
@@ -103,11 +105,12 @@ RUN = [command for command in ALL if command.startswith("offbeat ") and command 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the commands name: DIR, FOLDER, LIVE, train.py, grid.toml, examples/."""
+    """A folder with what the commands name: DIR, FOLDER, LIVE, train.py, mine.py, grid.toml, examples/."""
     folder = tmp_path_factory.mktemp("documented")
     write(folder / "DIR", small_set(train=400, test=50))
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "train.py").write_text(PRELUDE + blocks("README.md", "python")[0])
+    (folder / "mine.py").write_text((ROOT / "tests/support/own_code/mine.py").read_text())
     (folder / "grid.toml").write_text(blocks("README.md", "toml")[0])
     words = "launch -n 2 --checkpoint-every 2 --out FOLDER train.py"
     assert finished(folder, *words.split()).code == 0

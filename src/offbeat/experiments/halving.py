@@ -153,7 +153,8 @@ def tuned_how(specs: Sequence[Algorithm], ladders: Sequence[Ladder | None]) -> l
             texts.setdefault("none of these, so it is not tuned", []).append(spec.name)
     if not (first := next(filter(None, ladders), None)):
         return []
-    budget = f"a budget of {first.budget:g} whole runs for each, over {first.settings.seeds} other seeds"
+    seeds = f"{first.settings.seeds} other seed{'s' * (first.settings.seeds > 1)}"
+    budget = f"a budget of {first.budget:g} whole runs for each, over {seeds}"
     return [
         f"Tuned by successive halving within {budget}. {', '.join(who)}: {t}." for t, who in texts.items()
     ]

@@ -20,6 +20,12 @@ EXPECTED = "expected ranges by name with commas between, as in lr=0.001:1:log,h=
 LR = "lr"
 HOW = ("log", "int")
 LARGEST = 2**31  # of a whole number
+NOT_TUNED = {
+    "batch": "a gradient takes the same simulated time whatever its batch, so that large ones always win",
+    "reg": "it is part of the objective: with another one something else is minimised, whose losses compare "
+    "with none",
+}
+"""Settings that somebody may want to be tuned -> why they are not."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,13 @@ def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
         if name in known:
             continue
         if name in declared(Experiment):
-            why = (
-                "is the same for all algorithms, and is not tuned; compare over it, and each is tuned in each"
-            )
-            raise SettingError(f"'{name}' {why}: expected --over {name}=..., beside --tune.")
+            why = NOT_TUNED.get(name, "it is the same for all algorithms")
+            do = f"Compare over it, and all is tuned in each: expected --over {name}=..., beside --tune"
+            raise SettingError(f"'{name}' is not tuned: {why}. {do}.")
+        if name == "momentum":
+            why = "There is no momentum to tune: all algorithms step by the same local rule, of which the "
+            why += "learning rate alone is tuned"
+            raise SettingError(f"{why}. Expected one of {', '.join(known)}.")
         raise unknown("hyperparameter to tune", name, known)
     for spec, each in zip(specs, taken, strict=True):
         for name in {*space} & {name for name, whole in each.items() if whole}:

@@ -199,11 +199,13 @@ def outcome_of(runs: Sequence[Run], by: str, at: float | None, early: bool = Fal
 
     Args:
         at: the level of loss that stops the clock
-        early: whether these runs end long before the others (`unstable`)
+        early: whether these runs end long before the others (`unstable`), as one that ended at its target
+            may have
     """
     ordered = sorted(runs, key=lambda run: run.seed)
     ends = [run.final["loss"] if run.diverged_at is None else None for run in ordered]
-    why = next((why for run in ordered if (why := unstable(run, early))), "")
+    whys = (unstable(run, early or run.stopped_at is not None) for run in ordered)
+    why = next(filter(None, whys), "")
     return Tried(tuple(_value(run, by, at) for run in ordered), spread(ends)[0], why)
 
 

@@ -217,6 +217,21 @@ def rate_text(run: RunValues) -> str:
     return f"{run.lr:g} ({said})" if said else f"{run.lr:g}"
 
 
+def _rates(comparison: ComparisonValues) -> str:
+    """Of every algorithm its learning rates; where one is tuned in several worlds, which is of which."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for group, (run, *_) in comparison.groups().items():
+        world = " and ".join(f"{name} {value_text(value)}" for name, value in group.world)
+        found.setdefault(run.algorithm, {}).setdefault(rate_text(run), []).append(world * lr_tuned(run))
+    said = []
+    for name, rates in found.items():
+        where = {
+            rate: f" ({'; '.join(each)})" * (len(rates) > 1 and any(each)) for rate, each in rates.items()
+        }
+        said += [f"{name} {rate}{where[rate]}" for rate in rates]
+    return ", ".join(said)
+
+
 def lost_again(run: RunValues) -> bool:
     return run.time_to_target is not None and run.diverged_at is not None
 
@@ -265,8 +280,7 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
     tuned_too = any(map(lr_tuned, runs))
     coupled = any(run.settings.get("lr_said") for run in runs)
     if tuned_too or coupled or len({run.lr for run in runs}) > 1:
-        rates = dict.fromkeys(f"{run.algorithm} {rate_text(run)}" for run in runs)
-        said.append(f"Learning rates{' (tuned)' * tuned_too}: " + ", ".join(rates) + ".")
+        said.append(f"Learning rates{' (tuned)' * tuned_too}: {_rates(comparison)}.")
     said += how_tuned(comparison)
     if comparison.interrupted:
         made = Counter(run.algorithm for run in runs)
