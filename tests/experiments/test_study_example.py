@@ -13,7 +13,7 @@ import offbeat
 
 STUDY = Path(__file__).parents[2] / "examples" / "study"
 SHORT = {
-    "until=500": "until=4",
+    "until=300": "until=4",
     "eval_every=10": "eval_every=2",
     "seeds=3": "seeds=2",
     "workers=2": "workers=1",
