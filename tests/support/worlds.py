@@ -30,7 +30,7 @@ def by_link(values: Sequence[float], usual: float) -> st.SearchStrategy[PerLink]
 
 
 WORLDS = st.builds(
-    World, seed=st.integers(0, 10_000), loss=st.one_of(st.just(0.0), by_link([0.1, 0.9], 0.2)),
+    World, seed=st.integers(0, 10_000), loss=st.one_of(st.just(0.0), by_link([0.1, 0.9, 1.0], 0.2)),
     latency=by_link([0.3, 2.0, 11.0], 0.1), bandwidth=by_link([0.2, 3.0], 1.0),
     sending=st.sampled_from(["multicast", "unicast"]), network=st.sampled_from(["serial", "fair"]),
     changes=st.lists(CHANGES, max_size=3).map(tuple),

@@ -99,7 +99,7 @@ def test_a_world_speaks_of_agents_that_exist(world: World, fragment: str) -> Non
         ({"latency": -1.0}, "The latency is -1.0; expected a number from 0 to 1e+09"),
         ({"latency": PerLink(0.0, {(0, 1): float("nan")})}, "The latency from agent 0 to 1 is nan"),
         ({"bandwidth": 0.0}, "The bandwidth is 0.0"),
-        ({"loss": PerLink(0.0, {(2, 1): 1.0})}, "The loss from agent 2 to 1 is 1.0"),
+        ({"loss": PerLink(0.0, {(2, 1): 1.5})}, "agent 2 to 1 is 1.5; expected a number from 0 to 1"),
         ({"sending": "unicst"}, "Did you mean 'unicast'"),
         ({"network": "fare"}, "Unknown network 'fare'"),
     ],

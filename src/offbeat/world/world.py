@@ -63,7 +63,8 @@ class World:
             payload takes proportionally less, bare numbers take no time
         own_compute, own_communication: agent -> its own delay instead, where it has one
         slow_compute, slow_communication: agent -> factor on its mean
-        loss: probability that one receiver misses one transmission of a register; mail is never lost
+        loss: probability that one receiver misses one transmission of a register; mail is never lost. By
+            link, 1 is a link that carries none
         crashes: who crashes when
         latency: time from the end of a transmission on a link until it is there, by link
         bandwidth: of a link: how many times as fast as the drawn delay says it carries a model, by link
@@ -98,7 +99,7 @@ class World:
         if isinstance(self.loss, float | int) and not 0 <= self.loss < 1:
             raise SettingError(f"The probability of loss must be in [0, 1); got {self.loss}.")
         for what, value, low, high in (
-            ("The loss", self.loss, 0.0, math.nextafter(1, 0)),
+            ("The loss", self.loss, 0.0, 1.0),
             ("The latency", self.latency, 0.0, 1e9),
             ("The bandwidth", self.bandwidth, 1e-9, 1e9),
         ):
