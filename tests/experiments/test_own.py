@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from offbeat.experiments import batches
 from offbeat.experiments.comparison import plan
 from offbeat.experiments.scheduler import Batch
 from offbeat.experiments.sweep.grid import points
-from offbeat.experiments.sweep.running import run_batch
+from offbeat.experiments.sweep.running import run_batch, run_elsewhere, sweep
 from offbeat.experiments.workers import Processes
 from offbeat.results.again import command
 from offbeat.results.page import page
@@ -242,6 +243,37 @@ def test_a_worker_of_a_sweep_refuses_another_version(folder: Path) -> None:
     other = replace(point, code={"mine.py": "0" * 64})
     (outcome,) = run_batch(Batch((other,)))
     assert "mine.py, or what it imports from its folder, has changed" in outcome.failure
+
+
+OWN = {"task": TASK, "topology": "mine.py:graph", "metrics": "mine.py:count", "agents": 5, "until": 3}
+ON_A_CLUSTER = {"fixed": OWN, "grid": {"algorithm": ["adsgd", "mine.py:Mine(h=2)"], "seed": [0, 1]}}
+
+
+def test_a_machine_of_a_cluster_works_in_the_folder_of_the_sweep_or_says_which_machine_has_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, batch = folder / "there", Batch(tuple(points(ON_A_CLUSTER)[2:]))
+    there.mkdir()
+    monkeypatch.setattr(own, "_modules", {})
+    monkeypatch.chdir(there)
+    for outcome in run_elsewhere(str(folder / "nowhere"), batch):
+        assert outcome.failure.startswith(f"Cannot read mine.py (in {there}): No such file")
+        assert f"(On {socket.gethostname()}, which has no folder {folder / 'nowhere'}.)" in outcome.failure
+    assert [outcome.row for outcome in run_elsewhere(str(folder), batch)] == [
+        outcome.row for outcome in run_batch(batch)
+    ]
+    (folder / "mine.py").write_text((folder / "mine.py").read_text() + "# another\n")
+    monkeypatch.setattr(own, "_modules", {})
+    (changed, _) = run_elsewhere(str(folder), batch)
+    assert "mine.py, or what it imports from its folder, has changed" in changed.failure
+    assert f"(On {socket.gethostname()}.)" in changed.failure
+
+
+def test_a_ray_cluster_runs_it_and_gives_the_same_bytes(folder: Path) -> None:
+    pytest.importorskip("ray")
+    assert sweep(points(ON_A_CLUSTER), folder / "here.parquet", workers=1) == []
+    assert sweep(points(ON_A_CLUSTER), folder / "there.parquet", ray="local", workers=2) == []
+    assert (folder / "there.parquet").read_bytes() == (folder / "here.parquet").read_bytes()
 
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="it needs shared memory")

@@ -411,8 +411,6 @@ def test_the_command_refuses(call: Call) -> None:
     assert "over the grid" in call("sweep", "tiny.toml", "--out", "tiny.toml").refused().said
     assert "Cannot write" in call("sweep", "tiny.toml", "--out", "nowhere/a.parquet").refused().said
     assert "at least one worker" in call("sweep", "tiny.toml", "--workers", "0", "-q").refused().said
-    Path("tiny.toml").write_text(text_of(SMALL | {"fixed": SMALL["fixed"] | {"compute": "file delays.txt"}}))
-    assert "a path must be absolute" in call("sweep", "tiny.toml", "--ray", "auto", "-q").refused().said
 
 
 def test_failures_are_listed_and_the_exit_code_is_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ def sweep(
     The file has one row for a run: settings, results, digest, and the curve as lists. 'loss' is the setting;
     what was trained has 'final_loss'. The same grid gives the same bytes.
 
-    With --ray, offbeat and the data must be on every machine of the cluster: pip install 'offbeat\[ray]'.
+    With --ray, every machine of the cluster needs offbeat (pip install 'offbeat\[ray]') and the files that
+    the grid names, your own code among them, under the same paths: a folder that all share, or a copy.
     """
     path = out or Path(f"{grid.stem}.parquet")
     if path.resolve() == grid.resolve():

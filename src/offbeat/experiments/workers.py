@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import cache
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -171,10 +170,10 @@ class Ray:
         lost = ray.exceptions
         self.died = lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError
         self.width = width or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self.task = cache(ray.remote(num_cpus=1, max_retries=0))
+        self.task = ray.remote(num_cpus=1, max_retries=0)(_called)
 
     def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        future: Future[Result] = self.task(work).remote(*arguments).future()
+        future: Future[Result] = self.task.remote(work, *arguments).future()
         return future
 
     def restart(self) -> None:
@@ -182,3 +181,7 @@ class Ray:
 
     def close(self) -> None:
         self.ray.shutdown()
+
+
+def _called(work: Callable[..., Result], *arguments: Any) -> Result:
+    return work(*arguments)

@@ -1,9 +1,11 @@
 """A sweep from start to end: what is done is skipped, what ends is kept, what fails stops no other."""
 
+import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from offbeat.algorithms import find
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.own import pinned
 from offbeat.experiments.runs import Job, run_many
-from offbeat.experiments.scheduler import Batch, Pool, Scheduler
+from offbeat.experiments.scheduler import Batch, Scheduler
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import Point
 from offbeat.experiments.sweep.store import Store, row_of
@@ -71,8 +73,9 @@ def sweep(
         on_progress(account.now)
         try:
             if missing:
-                pool = _pool(missing, workers, ray)
-                with closing(Scheduler(pool, run_batch, account.arrived, account.failed, on_notice)) as made:
+                pool = Processes(min(wanted(workers), len(missing))) if ray is None else Ray(ray, workers)
+                work = run_batch if ray is None else partial(run_elsewhere, str(Path.cwd()))
+                with closing(Scheduler(pool, work, account.arrived, account.failed, on_notice)) as made:
                     made.add(_batches(missing))
                     for _ in made:
                         account.tell(running=sum(len(batch.runs) for batch in made.running.values()))
@@ -126,18 +129,6 @@ def _failure(point: Point, error: BaseException) -> Outcome:
     return Outcome(point, failure=said)
 
 
-def _pool(points: Sequence[Point], workers: int | None, ray: str | None) -> Pool:
-    if ray is None:
-        return Processes(min(wanted(workers), len(points)))
-    for point in points:
-        delays = [point.settings[name].partition(" ") for name in ("compute", "communication")]
-        files = [rest.strip() for family, _, rest in delays if family in ("file", "empirical")]
-        for path in (*files, *point.code, *filter(None, [point.settings["data"]])):
-            if not Path(path).is_absolute():
-                raise SettingError(f"With --ray a path must be absolute, and on every machine; got '{path}'.")
-    return Ray(ray, workers)
-
-
 def _batches(points: Sequence[Point]) -> Iterator[Batch[Point]]:
     """The points, in order, in batches: neighbours that differ in seed or learning rate alone, for these may
     lie side by side (see `offbeat.experiments.runs`), which is faster and changes no result.
@@ -165,3 +156,19 @@ def run_batch(batch: Batch[Point], number: int = 0) -> list[Outcome]:
         if len(points) == 1:
             return [_failure(first, error)]
         return [run_batch(Batch((point,)), number)[0] for point in points]  # whose fault it is shows alone
+
+
+def run_elsewhere(folder: str, batch: Batch[Point], number: int = 0) -> list[Outcome]:
+    """The same on any machine of a cluster, in the folder in which the sweep was begun, if that is there: so
+    that paths mean what they mean here. What fails says on which machine.
+    """
+    where = socket.gethostname()
+    if Path(folder).is_dir():
+        os.chdir(folder)
+    else:
+        where += f", which has no folder {folder}"
+    outcomes = run_batch(batch, number)
+    return [
+        each if each.row is not None else replace(each, failure=f"{each.failure} (On {where}.)")
+        for each in outcomes
+    ]
