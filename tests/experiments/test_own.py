@@ -1,10 +1,10 @@
 """One's own code by name: algorithms, tasks and graphs of a comparison, from Python and the command line."""
 
 import json
+import platform
 import re
 import shlex
 import shutil
-import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ def test_a_machine_of_a_cluster_works_in_the_folder_of_the_sweep_or_says_which_m
     monkeypatch.chdir(there)
     for outcome in run_elsewhere(str(folder / "nowhere"), batch):
         assert outcome.failure.startswith(f"Cannot read mine.py (in {there}): No such file")
-        assert f"(On {socket.gethostname()}, which has no folder {folder / 'nowhere'}.)" in outcome.failure
+        assert f"(On {platform.node()}, which has no folder {folder / 'nowhere'}.)" in outcome.failure
     assert [outcome.row for outcome in run_elsewhere(str(folder), batch)] == [
         outcome.row for outcome in run_batch(batch)
     ]
@@ -266,7 +266,7 @@ def test_a_machine_of_a_cluster_works_in_the_folder_of_the_sweep_or_says_which_m
     monkeypatch.setattr(own, "_modules", {})
     (changed, _) = run_elsewhere(str(folder), batch)
     assert "mine.py, or what it imports from its folder, has changed" in changed.failure
-    assert f"(On {socket.gethostname()}.)" in changed.failure
+    assert f"(On {platform.node()}.)" in changed.failure
 
 
 def test_a_ray_cluster_runs_it_and_gives_the_same_bytes(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """A sweep from start to end: what is done is skipped, what ends is kept, what fails stops no other."""
 
 import os
-import socket
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
@@ -162,7 +162,7 @@ def run_elsewhere(folder: str, batch: Batch[Point], number: int = 0) -> list[Out
     """The same on any machine of a cluster, in the folder in which the sweep was begun, if that is there: so
     that paths mean what they mean here. What fails says on which machine.
     """
-    where = socket.gethostname()
+    where = platform.node()
     if Path(folder).is_dir():
         os.chdir(folder)
     else:
