@@ -140,7 +140,7 @@ def test_page_is_whole_and_self_contained(digits: Comparison) -> None:
     assert "default-src 'none'" in text and 'name="viewport"' in text
     assert len(text) < 6e6
     drawn = figures(text)
-    assert len(drawn) == read.tags.count("figure") == read.tags.count("figcaption") == 10
+    assert len(drawn) == read.tags.count("figure") == read.tags.count("figcaption") == 11
     body = text[text.index("<main>") : text.index("</main>")]
     for run in digits.runs:
         assert f"<td>{run.algorithm}</td>" in body and run.digest in body

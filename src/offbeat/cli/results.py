@@ -82,7 +82,9 @@ def plot(
     x: str = option("time", None, "time, updates, megabytes, epochs; or a setting, as agents."),
     band: str = option("range", None, SPREAD),
     log: str | None = option(None, None, "Logarithmic axes: x, y, xy, or '' for none; default: y of losses."),
-    by: str | None = option(None, None, "A setting: a panel for each of its values, 'case'."),
+    by: str | None = option(
+        None, None, "A panel for each value of a setting, 'case', or of several, 'topology,case'."
+    ),
     width: float = option(3.3, None, "Inches: 3.3 is one column of a page, 6.9 both."),
     quiet: bool = QUIET,
 ) -> None:

@@ -20,8 +20,8 @@ def figure(comparison: ComparisonValues, asked: Asked) -> Figure:
     settings, x, by, width = settings_of(comparison.runs), asked.x, asked.by, asked.width
     if x not in OVER and x not in settings:
         raise unknown("x", x, [*OVER, *settings])
-    if by is not None and by not in settings:
-        raise unknown("setting", by, settings)
+    if by is not None and (strange := [name for name in by.split(",") if name not in settings]):
+        raise unknown("setting", strange[0], settings)
     if asked.band not in BANDS:
         raise unknown("band", asked.band, BANDS)
     if asked.log is not None and {*asked.log} - {*"xy"}:

@@ -49,10 +49,10 @@ def ticks(values: Iterable[float]) -> tuple[float, ...]:
     if not positive:
         return ()
     low, high = math.log10(min(positive)), math.log10(max(positive))
-    if high - low < 0.9:
-        return _even(min(positive), max(positive))
-    exponents = range(math.floor(low), math.ceil(high) + 1, math.ceil((high - low) / 8))
-    return tuple(m * 10.0**e for e in exponents for m in ((1, 2, 5) if high - low < 3 else (1,)))
+    exponents = range(math.floor(low), math.ceil(high) + 1, max(1, math.ceil((high - low) / 8)))
+    found = tuple(m * 10.0**e for e in exponents for m in ((1, 2, 5) if high - low < 3 else (1,)))
+    inside = sum(min(positive) <= value <= max(positive) for value in found)
+    return found if inside >= 3 else _even(min(positive), max(positive))
 
 
 def _even(low: float, high: float) -> tuple[float, ...]:

@@ -18,6 +18,7 @@ from offbeat.results.looks import PALETTE, faint
 _AXIS = {
     "showline": True, "linecolor": "#666", "linewidth": 1, "ticks": "outside", "tickcolor": "#666",
     "ticklen": 4, "gridcolor": "#e8e8e8", "zeroline": False, "title": {"standoff": 8, "font": {"size": 13}},
+    "automargin": True,
 }  # fmt: skip
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 STYLE = go.layout.Template(layout={  # white, thin axes, the legend above
@@ -82,7 +83,8 @@ def _panels(drawing: Drawing) -> go.Figure:
         if panel.bars:
             _bars(fig, panel, at)
             continue
-        fig.update_yaxes(**_axis(panel.y, first), showticklabels=first, **at)
+        upward = replace(panel.y, title="\n".join(wrap(panel.y.title, 34)))
+        fig.update_yaxes(**_axis(upward, first), showticklabels=first, **at)
         traces = [_band(line) for line in panel.lines if line.low and not line.points]
         traces += [_line(line, panel, line.label not in named) for line in panel.lines]
         traces += [_end(line) for line in panel.lines if line.end and line.x]

@@ -1,6 +1,7 @@
 """Figures of what was asked for beside the curves, in plotly: the curves of all agents, ages, shares, bytes.
 
-Of each algorithm one run is drawn. Which groups of values there are: `Details` in `offbeat.results.values`.
+Of each algorithm (and learning rate) one run is drawn. Which groups of values there are: `Details` in
+`offbeat.results.values`.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,9 +36,8 @@ def figures(comparison: ComparisonValues) -> list[tuple[go.Figure, str]]:
     found = []
     for group, (figure, caption) in FIGURES.items():
         runs = dict[str, RunValues]()
-        for run in comparison.runs:
-            if group in run.details:
-                runs.setdefault(run.algorithm, run)
+        for key, same in comparison.groups().items():
+            runs |= {comparison.label(key): run for run in same[:1] if group in run.details}
         if runs:
             seed = f" With seed {next(iter(runs.values())).seed}." * (len(comparison.runs) > len(runs))
             found.append((figure(runs), caption + seed))

@@ -1,6 +1,7 @@
 """Which runs are one line of a figure, and which lines are in one panel."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from offbeat.core.errors import SettingError
@@ -15,16 +16,21 @@ MOST = 24  # panels of a figure
 def panels_by(comparison: ComparisonValues, by: str | None) -> dict[str, Labelled]:
     """The panels by title, one for each value of the setting `by`: its lines. One without a title: None.
 
-    Raises SettingError for too many panels.
+    Of several settings ("topology,case") there is one for each combination of values. Raises SettingError for
+    too many panels.
     """
     if by is None:
         return {"": lines_of(comparison)}
-    parts: dict[str, list[RunValues]] = {}
-    for value, runs in by_value(comparison.runs, by).items():
-        parts[f"{by} {value_text(value)}"] = runs
+    parts: dict[str, Sequence[RunValues]] = {"": comparison.runs}
+    for name in by.split(","):
+        parts = {
+            f"{title}{', ' * bool(title)}{name} {value_text(value)}": some
+            for title, runs in parts.items()
+            for value, some in by_value(runs, name).items()
+        }
     if len(parts) > MOST:
         raise SettingError(f"There would be {len(parts)} panels by '{by}'; at most {MOST} are drawn.")
-    return {title: lines_of(type(comparison)(runs)) for title, runs in parts.items()}
+    return {title: lines_of(replace(comparison, runs=runs)) for title, runs in parts.items()}
 
 
 def settings_of(runs: Sequence[RunValues]) -> list[str]:

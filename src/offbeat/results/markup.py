@@ -4,6 +4,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+WIDE = 12  # columns; of a table with more, cells are set closer, and in print smaller
+
 
 def escaped(text: object) -> str:
     return html.escape(str(text))
@@ -15,11 +17,12 @@ def linked(text: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:
-    """A table of text that scrolls in a box of its own."""
+    """A table of text that scrolls in a box of its own; a number stays with its %."""
     head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in heads)
     body = ""
     for index, row in enumerate(rows):
-        line = "".join(f"<td>{escaped(cell)}</td>" for cell in row)
+        line = "".join(f"<td>{escaped(cell).replace(' %', '&nbsp;%')}</td>" for cell in row)
         body += f"<tr{' class=best' * (index in best)}>{line}</tr>\n"
-    content = f'<table class="{name}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
+    wide = " wide" * (len(heads) > WIDE)
+    content = f'<table class="{name}{wide}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{content}</div>'

@@ -1,30 +1,28 @@
 """The report: one HTML page that needs nothing else, not even a network. It ends with how to run it again."""
 
-from dataclasses import replace
 from importlib import resources
 from string import Template
 
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from offbeat.results import details
 from offbeat.results.again import again
+from offbeat.results.agents import agents
 from offbeat.results.curves import curves
-from offbeat.results.figure import Asked, Figure
-from offbeat.results.figures import graph
+from offbeat.results.figure import Asked
 from offbeat.results.markup import escaped, linked, table
+from offbeat.results.shelf import Shelf, first_worlds, panels_of
 from offbeat.results.table import VERSUS, cells, gap_known, headline, judged_model, notes
-from offbeat.results.timeline import shown, timelines
 from offbeat.results.times import bars
-from offbeat.results.values import VERSION, ComparisonValues, stragglers
+from offbeat.results.values import VERSION, ComparisonValues
 from offbeat.results.who_holds import who_holds
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
 
 def page(comparison: ComparisonValues) -> str:
-    shelf = Shelf()
     if not comparison.runs:
-        return _document("No run was finished", "<h1>No run was finished</h1>", shelf)
+        return _document("No run was finished", "<h1>No run was finished</h1>", Shelf())
+    shelf = Shelf(panels_of(comparison))
     title, unit = headline(comparison), comparison.runs[0].settings.get("unit")
     count = max(1, len({group.world for group in comparison.groups()}))
     worlds = "one {} world" if count == 1 else f"{count} {{}} worlds"
@@ -41,29 +39,10 @@ def page(comparison: ComparisonValues) -> str:
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
         *_asked(comparison, shelf), *_data(comparison, shelf),
-        "<h2>What the agents did</h2>", *_agents(comparison, shelf),
+        "<h2>What the agents did</h2>", *agents(comparison, shelf),
         "<h2>Run it again</h2>", *again(comparison),
     ]  # fmt: skip
     return _document(title, "\n".join(body), shelf)
-
-
-class Shelf:
-    """The figures of a page, numbered in the order in which they were put there."""
-
-    def __init__(self) -> None:
-        self.figures: dict[str, go.Figure] = {}
-
-    def put(self, figure: go.Figure, caption: str) -> str:
-        """The HTML of a figure; the caption is HTML."""
-        number = len(self.figures) + 1
-        self.figures[f"figure-{number}"] = figure
-        place = f'<div id="figure-{number}" style="height:{figure.layout.height}px"></div>'
-        return f"<figure>{place}<figcaption><b>Figure {number}.</b> {caption}</figcaption></figure>"
-
-    def describe(self, figure: Figure, caption: str) -> str:
-        """The same of a description, whose notes go into the caption."""
-        said = " ".join([caption, *map(escaped, figure.notes)])
-        return self.put(replace(figure, notes=()).plotly(), said)
 
 
 def _document(title: str, body: str, shelf: Shelf) -> str:
@@ -88,11 +67,6 @@ def _results(comparison: ComparisonValues) -> list[str]:
     ]
 
 
-def _row(*figures: str) -> str:
-    """Side by side, or below each other on a narrow screen."""
-    return f'<div class="pair">{"".join(figures)}</div>' if len(figures) > 1 else "".join(figures)
-
-
 def _loss(comparison: ComparisonValues) -> str:
     return "The gap to the optimum" if gap_known(comparison.runs[0]) else "The loss on all training data"
 
@@ -109,18 +83,18 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         what["accuracy"] = f"The accuracy of {same} on the test data"
 
     def drawn(x: str, y: str) -> str:
-        return shelf.describe(curves(comparison, Asked(y, x)), f"{what[y]}, {over[x]}.")
+        return shelf.describe(curves(comparison, Asked(y, x, by=shelf.by)), f"{what[y]}, {over[x]}.")
 
     figures = [drawn("time", y) for y in what]
     if first.measure != "accuracy":
         figures.append(drawn("updates", "loss"))
-    parts = [_row(*figures)]
+    parts = [shelf.row(*figures)]
     if first.settings["target"] is not None:
         caption = f"{clock.capitalize()} until the target was first met, interpolated between "
         caption += "evaluations. Shorter is better."
-        parts.append(shelf.describe(bars(comparison, Asked()), caption))
+        parts.append(shelf.describe(bars(comparison, Asked(by=shelf.by)), caption))
     if first.measure == "accuracy":
-        parts.append(_row(*(drawn("updates", y) for y in what)))
+        parts.append(shelf.row(*(drawn("updates", y) for y in what)))
     return parts
 
 
@@ -134,65 +108,34 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
             "average model" if runs[0].settings.get("judge", AVERAGE) == AVERAGE else "model that is judged"
         )
         caption = f"{score} of the {whose}, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
-        parts.append(shelf.describe(curves(comparison, Asked(y, "megabytes")), caption))
+        parts.append(shelf.describe(curves(comparison, Asked(y, "megabytes", by=shelf.by)), caption))
     if any(value for run in runs for value in run.curve.consensus):
         caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
-        parts.append(shelf.describe(curves(comparison, Asked("consensus")), f"Consensus: {caption}"))
-    return [_row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
+        parts.append(
+            shelf.describe(curves(comparison, Asked("consensus", by=shelf.by)), f"Consensus: {caption}")
+        )
+    return [shelf.row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 
 def _asked(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """Figures of what is measured only where it is asked for."""
     said = details.captions(comparison)
-    made = [shelf.describe(curves(comparison, Asked(name)), caption) for name, caption in said.items()]
-    rows = [_row(*made[at : at + 2]) for at in range(0, len(made), 2)]
-    rows += [shelf.put(figure, caption) for figure, caption in details.figures(comparison)]
+    made = [shelf.describe(curves(comparison, Asked(n, by=shelf.by)), text) for n, text in said.items()]
+    rows = [shelf.row(*made[at : at + 2]) for at in range(0, len(made), 2)]
+    for where, part in first_worlds(comparison):
+        rows += [shelf.put(figure, where + caption) for figure, caption in details.figures(part)]
     return ["<h2>What else was measured</h2>", *rows] if rows else []
 
 
 def _data(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    run = comparison.runs[0]
-    if run.holdings is None:
-        return []
-    caption = f"How many samples each agent has, with seed {run.seed}"
-    caption += "; the area of a bubble is how many of a class." * bool(run.holdings.classes)
-    return ["<h2>The data</h2>", shelf.put(who_holds(run), caption)]
-
-
-def _agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    runs, parts = comparison.runs, []
-    slow, n, differing = stragglers(runs[0].settings), runs[0].settings["agents"], comparison.differing
-    named = [(comparison.label(key, lr=False), each) for key, each in comparison.groups().items()]
-    # A run that diverged early shows little: of each algorithm the longest.
-    held = [(name, run) for name, each in named for run in each if run.trace is not None]
-    longest = dict(sorted(held, key=lambda pair: pair[1].curve.time[-1]))
-    names = dict.fromkeys(name for name, _ in named)
-    if traced := {name: longest[name] for name in names if name in longest}:
-        first = next(iter(traced.values()))
-        rows = len(shown(first))
-        caption = (
-            f"Who computed (upper bar), sent (lower bar) and waited when, with seed {first.seed}, in the "
-            "same window of time. Yellow: alive, but without a gradient to compute."
-            + (
-                f" Of stragglers ({', '.join(map(str, slow))}) the number is bold."
-                if slow and not differing
-                else ""
-            )
-            + (" Left blank: a gradient that a crash cut off." if runs[0].settings["crash"] else "")
-            + (f" {rows} of {n} agents are shown." if rows < n and "agents" not in differing else "")
-        )
-        parts.append(shelf.put(timelines(traced), caption))
-    missing = [name for name in names if name not in traced]
-    if missing and runs[0].graph is None:
-        parts.append('<p class="soft">The runs were loaded from files, without traces: no timelines.</p>')
-    elif missing:
-        why = "the trace was not held, as it is not where it would take too much memory"
-        parts.append(f'<p class="soft">No timeline of {escaped(", ".join(missing))}: {why}.</p>')
-    if n > 1 and not differing.keys() & {"topology", "agents"} and runs[0].has_topology:
-        topology = runs[0].topology
-        edge = "an edge between those that exchange models"
-        if topology.graph.is_directed():
-            edge = "an edge from each sender to its receiver"
-        caption = f"The communication graph, {escaped(topology.name)}, of {n} agents: {edge}."
-        parts.append(f'<div class="pair">{shelf.put(graph(runs[0]), caption)}</div>')
-    return parts
+    """Who holds what, wherever worlds differ in it."""
+    parts, seen = list[str](), list[object]()
+    for where, part in first_worlds(comparison):
+        run = part.runs[0]
+        if run.holdings is None or run.holdings in seen:
+            continue
+        seen.append(run.holdings)
+        caption = f"{where if len(seen) > 1 else ''}How many samples each agent has, with seed {run.seed}"
+        caption += "; the area of a bubble is how many of a class." * bool(run.holdings.classes)
+        parts.append(shelf.put(who_holds(run), caption))
+    return ["<h2>The data</h2>", *parts] if parts else []

@@ -130,7 +130,8 @@ class Comparison(ComparisonValues):
                 and the standard deviation of the sample; "ci", the mean and its 95 % confidence interval by
                 Student's t
             log: which axes are logarithmic: "", "x", "y" or "xy"; None: y of losses and of norms
-            by: a setting: a panel for each of its values ("case", "topology", "lr", "algorithm")
+            by: a setting: a panel for each of its values ("case", "topology", "lr", "algorithm"); or several,
+                "topology,case": a panel for each combination
             width: inches: 3.3 is a column of a page in two columns, 6.9 both
             colours: algorithm -> its colour ("#0072B2"), in place of ours
 

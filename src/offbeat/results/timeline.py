@@ -13,6 +13,8 @@ from offbeat.results.by_plotly import STYLE, escaped
 from offbeat.results.values import RunValues, stragglers
 
 ROWS = 16  # so many agents are shown; of more, those that crash, stragglers, their neighbours, and the first
+GAP, TOP, BOTTOM = 34, 60, 52  # pixels: between two panels, above them all, and below
+TALLEST = 860  # pixels: with a caption of three lines, a page of A4 or US Letter
 STEPS = 6  # the window takes in about so many gradients or messages of the slowest agent
 Span = tuple[str, float, float]  # state, start, end
 
@@ -67,15 +69,29 @@ def shown(run: RunValues) -> list[int]:
     return sorted(list(dict.fromkeys([*first, *range(n)]))[:ROWS])
 
 
+def pieces(runs: Mapping[str, RunValues]) -> list[dict[str, RunValues]]:
+    """The runs in so few figures that each fits a page of paper, and about as many in each."""
+    named = list(runs.items())
+    for count in range(1, len(named) + 1):
+        found = [dict(each.tolist()) for each in np.array_split(np.array(named, dtype=object), count)]
+        if all(_height(piece) <= TALLEST for piece in found):
+            break
+    return found
+
+
+def _height(runs: Mapping[str, RunValues]) -> int:
+    """Pixels: of a panel for each run, one below the other."""
+    agents = max((len(shown(run)) for run in runs.values()), default=1)
+    return TOP + BOTTOM + len(runs) * (17 * agents + 12) + (len(runs) - 1) * GAP
+
+
 def timelines(runs: Mapping[str, RunValues], span: tuple[float, float] | None = None) -> go.Figure:
     """Runs, named, one above the other over the same window of time, whose traces were kept."""
     begin, stop = window(list(runs.values())) if span is None else span
-    count, agents = len(runs), max((len(shown(run)) for run in runs.values()), default=1)
-    panel, gap, top, bottom = 17 * agents + 12, 34, 60, 52
-    height = top + bottom + count * panel + (count - 1) * gap
+    count, height = len(runs), _height(runs)
     fig = make_subplots(
         rows=max(count, 1), cols=1, shared_xaxes=True,
-        vertical_spacing=gap / (height - top - bottom) if count > 1 else 0.0,
+        vertical_spacing=GAP / (height - TOP - BOTTOM) if count > 1 else 0.0,
         subplot_titles=[f"<b>{escaped(name)}</b>" for name in runs],
     )  # fmt: skip
     fig.update_annotations(x=0, xanchor="left", font_size=13)
@@ -97,7 +113,7 @@ def timelines(runs: Mapping[str, RunValues], span: tuple[float, float] | None = 
     fig.update_xaxes(title_text=time_title(list(runs.values())), row=max(count, 1), col=1)
     fig.update_layout(
         template=STYLE, height=height, barmode="overlay", hovermode="closest",
-        margin={"l": 44, "r": 22, "t": top, "b": bottom},
+        margin={"l": 44, "r": 22, "t": TOP, "b": BOTTOM},
         legend={"itemclick": False, "itemdoubleclick": False},
     )  # fmt: skip
     return fig
