@@ -6,10 +6,11 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-import plain_world
+import plain_agents
 import pytest
 import torch
-from plain_world import Array, Simulation
+from plain_agents import Array
+from plain_world import Simulation
 
 import offbeat
 from offbeat import Crash, Delay, World
@@ -121,7 +122,7 @@ def engine(algorithm: str, world: World, graph: nx.Graph, task: Quadratics) -> R
 
 
 def plain(algorithm: str, world: World, graph: nx.Graph, task: Quadratics) -> Simulation:
-    kind = {"adsgd": plain_world.ADSGD, "dsgd": plain_world.DSGD}[algorithm]
+    kind = {"adsgd": plain_agents.ADSGD, "dsgd": plain_agents.DSGD}[algorithm]
     x0, near = task.initial()[0].numpy(), [list(graph[i]) for i in range(len(graph))]
     sim = Simulation(kind, near, world, x0, task.draw, task.gradient, LR)
     sim.run(UNTIL)
