@@ -208,7 +208,7 @@ def test_what_makes_no_sense_is_refused_in_one_paragraph(call: Call, arguments: 
         ("compare --agents nine", "--agents"),
         ("compare --until soon", "--until"),
         ("compare --seed 1.5", "--seed"),
-        ("compare --nonsense 3", "No such option: --nonsense"),
+        ("compare --nonsense 3", "There is no option --nonsense"),
         ("compare --eval-evry 3", "--eval-every"),
         ("compare --json", "--json"),
         ("compare stray", "stray"),
@@ -216,7 +216,7 @@ def test_what_makes_no_sense_is_refused_in_one_paragraph(call: Call, arguments: 
         ("list nonsense", "Unknown list 'nonsense'. Known: algorithms, topologies, tasks, partitions, "),
         ("list algorithm", "Did you mean 'algorithms'?"),
         ("list tasks cases", "cases"),
-        ("--nonsense", "No such option: --nonsense"),
+        ("--nonsense", "There is no option --nonsense"),
     ],
 )
 def test_what_cannot_be_read_is_refused(call: Call, arguments: str, fragment: str) -> None:

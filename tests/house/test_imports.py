@@ -35,7 +35,19 @@ LIVE = {
     ),
 }
 
-COMMANDS = ("commands", "compare", "launch", "live", "new", "options", "predict", "results", "sweep", "tools")
+COMMANDS = (
+    "commands",
+    "compare",
+    "launch",
+    "live",
+    "new",
+    "options",
+    "predict",
+    "results",
+    "sweep",
+    "tools",
+    "usage",
+)
 
 ONLY = {
     "pickle": {"offbeat.engines.sim.checks"},

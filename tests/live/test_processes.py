@@ -543,9 +543,9 @@ def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (["-n", "2", "nowhere.py"], "There is no script nowhere.py"),
-        (["-n", "0", "train.py"], "Invalid value for '--agents'"),
-        (["-n", "9" * 20, "train.py"], "Invalid value for '--agents'"),
-        (["--seed", "-1", "train.py"], "Invalid value for '--seed'"),
+        (["-n", "0", "train.py"], "Cannot read --agents"),
+        (["-n", "9" * 20, "train.py"], "Cannot read --agents"),
+        (["--seed", "-1", "train.py"], "Cannot read --seed -1"),
         (["--checkpoint-every", "infs", "train.py"], "expected more than 0, and less than for ever"),
         (["-n", "2", "--algorithm", "sgd", "train.py"], "Unknown algorithm"),
         (["-n", "2", "--fault", "kill agent 5 at step 1", "train.py"], "there is no agent 5"),

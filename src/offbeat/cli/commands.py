@@ -17,7 +17,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from offbeat.cli.console import Out, complain
 from offbeat.cli.options import flowing, option
-from offbeat.core.errors import DiskError, OffbeatError, failed
+from offbeat.cli.usage import USAGE, one_paragraph
+from offbeat.core.errors import DiskError, OffbeatError, SettingError, failed
 
 PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EBADF}
 """What goes wrong while standard output is written; where it is a file, the error names it."""
@@ -93,7 +94,7 @@ def main() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         try:
-            app()
+            code = _called()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # while somebody can say that it cannot be
@@ -107,3 +108,14 @@ def main() -> None:
     except OffbeatError as error:
         complain(Text.assemble(("Error: ", "bold red"), str(error)))
         sys.exit(error.exit_code)
+    sys.exit(code)
+
+
+def _called() -> int:
+    """The exit code. Raises SettingError for a command line that makes no sense."""
+    try:
+        return int(app(prog_name="offbeat", standalone_mode=False) or 0)
+    except USAGE as error:
+        if len(sys.argv) == 1:  # nothing was asked for, and the help has been shown
+            return SettingError.exit_code
+        raise one_paragraph(error) from None

@@ -1,0 +1,26 @@
+"""What cannot be read as a command line: told in one paragraph, as every other error."""
+
+import pytest
+from command_line import Call
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("compar", "No such command 'compar'. Did you mean 'compare'? See 'offbeat --help'."),
+        ("--nope", "There is no option --nope. See 'offbeat --help'."),
+        ("doctor --jsn", "There is no option --jsn. Did you mean --json? See 'offbeat doctor --help'."),
+        ("compare --agents x", "Cannot read --agents x; expected a whole number. See 'offbeat"),
+        ("compare --skew x", "Cannot read --skew x; expected a number. See 'offbeat compare --help'."),
+        ("launch -n 0 t.py", "Cannot read --agents 0; expected a number greater than or equal to 1."),
+        ("compare more", "Got unexpected extra argument(s) (more). See 'offbeat compare --help'."),
+        ("compare --json", "Option '--json' requires an argument."),
+        ("compare --quiet=3", "Option '--quiet' does not take a value."),
+        ("sweep", "GRID is missing: A TOML file"),
+        ("plot a.json", "--out is missing: The figure"),
+    ],
+)
+def test_what_typer_cannot_read_is_one_plain_paragraph(call: Call, words: str, said: str) -> None:
+    outcome = call(*words.split()).refused()
+    assert outcome.err.startswith(f"Error: {said}") and outcome.err.count("\n") == 1
+    assert "offbeat" in outcome.err and outcome.err.endswith(" --help'.\n")
