@@ -71,6 +71,7 @@ def test_show_opens_results_live_folders_and_traces() -> None:
     assert "adsgd-lr0.1: ended; steps of agents: 0: 17, 1: 17, 2: 16" in said and "unit 20 ms" in said
     said = run("show", FILES / "live" / "adsgd-lr0.1" / "trace.npz")
     assert "a trace of 3 agents" in said and "50 writes" in said
+    assert run("show", FILES / "live" / "adsgd-lr0.1").split() == said.split()
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,8 @@ def test_show_opens_results_live_folders_and_traces() -> None:
         (["table", FILES / "tuned.json", "--spread", "x"], "Unknown spread 'x'"),
         (["plot", FILES / "tuned.json", "--out", "f.gif"], "saved as .pdf"),
         (["plot", FILES / "tuned.json", "--out", "f.html", "--metric", "los"], "Did you mean 'loss'"),
+        (["table", FILES / "tuned.json", "--speedup"], "needs runs with several numbers of agents"),
+        (["table", FILES / "tuned.json", "--speedup", "--by", "case"], "expected no --by beside it"),
         (["merge", FILES / "tuned.json", "--out", "nowhere/f.json"], "Cannot write"),
         (["show", FILES / "grid.toml"], "neither JSON nor Parquet"),
     ],

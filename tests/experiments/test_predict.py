@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
 from offbeat.cli.commands import app, main
+from offbeat.cli.predict import _notes
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
@@ -160,11 +161,29 @@ def test_the_command_prints_a_table_and_writes_the_numbers(tmp_path: Path) -> No
     )
     assert done.exit_code == 0, done.output
     assert all(word in done.output for word in ("recorded", "predicted", "asked for", "dsgd", "time to gap"))
+    lines = [line.strip() for line in done.output.splitlines()]
+    rows = [line.split() for line in lines if line.startswith(("recorded  ", "asked for  "))]
+    assert [rows[0][-1], rows[0][-2], rows[1].count("-")] == ["-", "-", 2]  # no cell is empty
     written = json.loads((tmp_path / "out.json").read_text())
     found: Prediction = predict(Trace.load(tmp_path / "trace.npz"), "dsgd", case="comp-straggler")
     assert written["predicted"] == json.loads(json.dumps(found.predicted.record()))
     assert written["error_percent"] == found.error
     assert len(written["fitted"]) == 4
+
+
+def test_the_command_says_which_steps_of_the_recorded_run_are_counted() -> None:
+    """A script's agents begin and end one after another; what all have in common is compared."""
+    trace = simulated("adsgd")[1]
+    found = predict(script(trace))
+    start, _ = found.window
+    assert found.made == trace.updates().sum() > sum(found.recorded.steps)
+    said = next(note for note in _notes(found) if note.startswith("Of "))
+    counted = sum(found.recorded.steps)
+    assert said.startswith(
+        f"Of {found.made:,} recorded steps {counted:,} are counted: those from {start:.4g}"
+    )
+    again = _notes(predict(trace))
+    assert again.count(said) == 0
 
 
 def test_bad_input_is_refused() -> None:
@@ -178,7 +197,9 @@ def test_bad_input_is_refused() -> None:
         ({"algorithm": "adsdg"}, "Did you mean 'adsgd'"),
         ({"topology": "rign"}, "Did you mean 'ring'"),
         ({"case": "comp-stragler"}, "Did you mean 'comp-straggler'"),
-        ({"straggler": 1}, "there is none in case 'base'"),
+        ({"straggler": 1}, "A straggler was given and no case.* expected a case too"),
+        ({"slowdown": 5.0}, "A slowdown was given and no case"),
+        ({"case": "base", "straggler": 1}, "there is none in case 'base'"),
         ({"case": "combined", "straggler": 4}, "There is no agent 4"),
         ({"case": "combined", "slowdown": 0.0}, "slowdown must be"),
         ({"until": -1.0}, "finite time > 0"),

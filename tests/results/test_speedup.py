@@ -80,6 +80,8 @@ def test_a_scaling_study_is_one_command(tmp_path: Path) -> None:
     words = ["sweep", str(tmp_path / "a.toml"), "--out", out, "--workers", "1", "--speedup"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
+    printed = CliRunner().invoke(app, ["table", out, "--speedup"])
+    assert printed.exit_code == 0 and "efficiency" in printed.output and printed.output in done.output
     loaded = offbeat.load(out)
     assert loaded.runs[0].settings["lr_said"] == "0.01n"
     for one in speedups(loaded):

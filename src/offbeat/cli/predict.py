@@ -6,7 +6,9 @@ from typing import Any
 
 import typer
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
 from offbeat.cli.options import JSON, QUIET, option, with_settings
@@ -16,7 +18,7 @@ from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.predicting import Prediction, Summary
+from offbeat.experiments.predicting import AS_IT_WAS, Prediction, Summary
 from offbeat.results.table import target_name
 from offbeat.results.values import VERSION, time_text
 from offbeat.world.world import CASES
@@ -56,7 +58,8 @@ def predict(
     Example: a run without a straggler tells what one would cost
 
       offbeat live --algorithms adsgd --until 600 --unit 5ms --out run
-      offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd --case comp-straggler --slowdown 10
+      offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd \\
+          --case comp-straggler --slowdown 10
     """
     check_writable(json)
     found = predicting.predict(Trace.load(trace), algorithm, lr=lr, **asked)
@@ -67,9 +70,7 @@ def predict(
         write_atomically(path, (json_format.dumps(record, indent=1, allow_nan=False) + "\n").encode())
 
     output.save(json, save)
-    output.show(lambda width: _table(found))
-    for note in _notes(found):
-        output.say(note, "dim")
+    output.show(lambda width: Group(_table(found), *(Text(note, "dim") for note in _notes(found))))
     output.close()
 
 
@@ -81,37 +82,52 @@ def _table(found: Prediction) -> Table:
         heads += [target_name(run), "accuracy" if run.measure == "accuracy" else "loss"]
     for index, head in enumerate(heads):
         table.add_column(head, justify="left" if index < 2 else "right", no_wrap=index != 1)
-    table.add_row("recorded", *_cells(found.recorded))
-    table.add_row("predicted", *_cells(found.again, f"{found.error:+.1f} %"))
-    table.add_row("asked for", *_cells(found.predicted))
+    rows = {
+        "recorded": _cells(found.recorded),
+        "predicted": _cells(found.again, f"{found.error:+.1f} %"),
+        "asked for": _cells(found.predicted),
+    }
+    for name, cells in rows.items():
+        table.add_row(name, *cells[: len(heads) - 1])
     return table
 
 
-def _cells(s: Summary, error: str = "") -> list[str]:
+def _cells(s: Summary, error: str = "-") -> list[str]:
     mean, low, high = sum(s.steps) / len(s.steps), min(s.steps), max(s.steps)
     spread = f"{low:,}" if low == high else f"{mean:,.0f} [{low:,}-{high:,}]"
     largest = "-" if s.staleness.D is None else str(s.staleness.D)
     age = "-" if s.age is None else f"{s.age:.1f}"
     named = ", ".join((s.algorithm, s.topology, s.case))
     cells = [named, spread, f"{s.per_second:,.1f}", error, f"{100 * s.waiting:.0f} %", largest, age]
-    if s.known:
-        middle, first, last = map(time_text, s.times)
-        accuracy, loss = s.score("accuracy"), s.score("loss")
-        score = "diverged" if loss is None else f"{loss:.4g}"
-        cells.append(middle if first == last else f"{middle} [{first}-{last}]")
-        cells.append(score if accuracy is None else f"{100 * accuracy:.1f} %")
-    return cells
+    if not s.known:
+        return [*cells, "-", "-"]
+    middle, first, last = map(time_text, s.times)
+    accuracy, loss = s.score("accuracy"), s.score("loss")
+    score = "diverged" if loss is None else f"{loss:.4g}"
+    cells.append(middle if first == last else f"{middle} [{first}-{last}]")
+    return [*cells, score if accuracy is None else f"{100 * accuracy:.1f} %"]
 
 
 def _notes(found: Prediction) -> list[str]:
     worst = max(found.errors, key=abs)
+    what = "Recorded: what the trace holds; predicted: the same run, simulated with the times measured in it."
+    if found.again.case == AS_IT_WAS:
+        what += f" {AS_IT_WAS}: every agent with its own times."
     said = [
-        f"One unit of time is {found.unit:g} s. error: predicted over recorded steps; of one agent "
-        f"{worst:+.1f} %.",
+        what,
+        f"error: predicted over recorded steps, minus 1; the largest of one agent is {worst:+.1f} %. "
+        f"One unit of time is {found.unit:g} s.",
         "waiting: share of the time without a gradient to compute. Predictions are means of "
         f"{predicting.REPEATS} runs, and medians [smallest-largest] for the time to the target.",
-        "D, age: how old mixed models were, in iterations: from registers at most, and the mean of all.",
+        "D, age: how many iterations old the models were that agents mixed in: the oldest of those that "
+        "neighbours read when they like, and the mean of all. -: there is none, or a trace does not tell.",
     ]
+    if (counted := sum(found.recorded.steps)) < found.made:
+        start, end = found.window
+        said.append(
+            f"Of {found.made:,} recorded steps {counted:,} are counted: those from {start:.4g} to {end:.4g}, "
+            "while all agents were training."
+        )
     if found.paused:
         paused = f"{found.paused:.4g} units of the recorded run"
         said.append(f"All agents stood still at once for {paused}; left out.")

@@ -11,6 +11,7 @@ from offbeat.cli.console import Out, say
 from offbeat.cli.options import QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.spread import SPREAD, check_spread
+from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
@@ -19,9 +20,11 @@ from offbeat.results.export import as_csv, as_latex
 from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison
 from offbeat.results.sparkline import sparkline
+from offbeat.results.speedup import speedup_table
 from offbeat.results.summary import summary
 from offbeat.results.table import as_table
 
+SPEEDUP = "The speed-up of more agents and its efficiency, of runs with several numbers of agents."
 FILES = "JSON of compare and live, Parquet of sweep, their folders, or a folder of such; several are one."
 
 
@@ -29,6 +32,7 @@ def table(
     files: list[Path] = typer.Argument(help=FILES),
     by: str | None = option(None, None, "A setting: a table for each of its values, 'case'."),
     spread: str = option("range", None, SPREAD),
+    speedup: bool = option(False, None, SPEEDUP, "--speedup"),
     csv: Path | None = option(None, RUNNING, "Write the numbers to this file, a row for each group."),
     latex: Path | None = option(None, RUNNING, "Write the table to this file, for LaTeX with booktabs."),
     quiet: bool = QUIET,
@@ -41,10 +45,14 @@ def table(
 
       offbeat table a.json b.json --spread std
       offbeat table sweep.parquet --by case --csv table.csv
+      offbeat table scaling.parquet --speedup
     """
     check_writable(csv, latex)
     check_spread(spread)
     result = load(*files)
+    if speedup:
+        _speedup(result, {"--by": by, "--csv": csv, "--latex": latex}, quiet)
+        return
     parts = {None: result} if by is None else result.split(by)
     output = Outputs(quiet)
     for part in parts.values():
@@ -52,6 +60,16 @@ def table(
     output.save(csv, lambda path: write_atomically(path, as_csv(result, spread).encode()))
     tables = "\n".join(as_latex(part, spread) for part in parts.values())
     output.save(latex, lambda path: write_atomically(path, tables.encode()))
+    output.close()
+
+
+def _speedup(result: Comparison, others: dict[str, object], quiet: bool) -> None:
+    """Print the other table; `others` are options that it has nothing of."""
+    for name, value in others.items():
+        if value is not None:
+            raise SettingError(f"--speedup prints one table of all runs; expected no {name} beside it.")
+    made, output = speedup_table(result), Outputs(quiet)
+    output.show(lambda width: made)
     output.close()
 
 
@@ -93,7 +111,8 @@ def plot(
     Examples:
 
       offbeat plot a.json b.json --out loss.pdf --band std
-      offbeat plot sweep.parquet --metric accuracy --by case --width 6.9 --out accuracy.svg
+      offbeat plot sweep.parquet --metric accuracy --by case --width 6.9 \\
+          --out accuracy.svg
     """
     check_writable(out)
     check_saved_as(out)
@@ -103,13 +122,19 @@ def plot(
 
 
 def show(path: Path = typer.Argument(help="A file or folder of results, or a trace.npz.")) -> None:
-    """Open what is there in the terminal: the table and the curves; a live folder's agents; a trace.
+    """Open what is there in the terminal: the table and the curves; the agents of a live folder; a trace.
+
+    Of a single run of real processes, as 'offbeat launch' writes its folder, it is the trace.
 
     Example:
 
       offbeat show offbeat-runs/digits-0
     """
     out = Out()
+    if (path / "agent-0.trace").is_file():
+        if not (path / "trace.npz").is_file():
+            raise DataError(f"The run in {path} has not ended: it has no trace.npz yet.")
+        path /= "trace.npz"
     if is_trace(path):
         out.print(_trace(path))
         return

@@ -19,6 +19,7 @@ import numpy as np
 
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError
+from offbeat.core.settings import declared
 from offbeat.core.system import devices
 from offbeat.core.system.own import pinned
 from offbeat.engines.events import GradientDone, rows_of
@@ -33,11 +34,12 @@ from offbeat.results.spread import spread
 from offbeat.tasks import Quadratic
 from offbeat.world.delays import Delay, with_overhead
 from offbeat.world.links import spelt_links
-from offbeat.world.world import World
+from offbeat.world.world import STRAGGLER_CASES, World
 
 NEEDED = ("algorithm", "agents", "topology", "seed", "unit")  # in the settings, or those of the experiment
 REPEATS = 5  # runs of the simulator for one prediction; everything random is drawn anew for each
 ANEW = 1_000_003  # between their seeds
+AS_IT_WAS = "as it was"  # the case of a run in which every agent has its own measured times
 PILOT = 20.0  # mean gradients for which the size of an algorithm's messages is observed
 
 
@@ -90,10 +92,15 @@ class Summary:
 class Prediction:
     """The recorded run, the same run as predicted, and what was asked for; `unit`: seconds in a unit of time.
 
-    `paused` units of the recorded run, in which all agents stood still, are left out.
+    Attributes:
+        window: from when to when recorded steps are counted: all agents were training then
+        made: how many steps of all agents the trace holds
+        paused: units of the recorded run in which all agents stood still; they are left out
     """
 
     unit: float
+    window: tuple[float, float]
+    made: int
     fitted: Fitted
     paused: float
     recorded: Summary
@@ -113,7 +120,8 @@ class Prediction:
 
     def record(self) -> dict[str, Any]:
         return {
-            "unit": self.unit, "paused": self.paused, "fitted": self.fitted.record(),
+            "unit": self.unit, "window": [*self.window], "paused": self.paused,
+            "fitted": self.fitted.record(),
             "recorded": self.recorded.record(), "recorded_as_predicted": self.again.record(),
             "error_percent": self.error, "error_percent_of_agents": self.errors,
             "predicted": self.predicted.record(),
@@ -139,6 +147,7 @@ def predict(
 
     Raises DataError if it is no trace of a live run or too short, SettingError for what makes no sense.
     """
+    _refuse_caseless(case, straggler, slowdown)
     s = trace.settings
     e = s.get("experiment", {})
     if missing := [name for name in NEEDED if name not in s | e]:
@@ -154,7 +163,7 @@ def predict(
         always = f"from {start:.4g} to {end:.4g}, all the time that they computed"
         raise DataError(f"All agents stood still {always}: nothing can be predicted from this run.")
     graph, rate = str(e.get("topology", s.get("topology"))), float(s.get("lr", 1.0))
-    recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", "as it was")), out)
+    recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", AS_IT_WAS)), out)
     parts = prepare(Experiment(**e), s["seed"]).task.initial() if e else ()
     fitted = fit(trace, sum(part.nbytes for part in parts) or None)
     scale = 1.0 if e else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
@@ -164,7 +173,18 @@ def predict(
     own = lr if lr is not None else spec.default_lr(rate / before.default_lr(1.0, n), n)
     predicted = replica.summary(spec, own, case, **asked)
     again = replica.summary(before, rate, None, topology=graph, until=end - start - paused)
-    return Prediction(s["unit"], fitted, paused, recorded, again, predicted)
+    made = int(trace.updates().sum())
+    return Prediction(s["unit"], (start, end), made, fitted, paused, recorded, again, predicted)
+
+
+def _refuse_caseless(case: str | None, straggler: object, slowdown: float) -> None:
+    """Raise SettingError for what means something in a case only, where none is asked for."""
+    usual = declared(Experiment)["slowdown"].default
+    for name, given in (("straggler", straggler is not None), ("slowdown", slowdown != usual)):
+        if given and case is None:
+            cases = ", ".join(STRAGGLER_CASES)
+            said = f"A {name} was given and no case, so every agent is as slow as it was"
+            raise SettingError(f"{said}; expected a case too (--case): {cases}.")
 
 
 def _window(trace: Trace, until: float | None) -> tuple[float, float]:
@@ -193,7 +213,7 @@ class Replica:
     def summary(self, spec: Algorithm, lr: float, case: str | None, **asked: Any) -> Summary:
         """What comes out of runs in a world of the measured times. case: None: each agent has its own."""
         setup = self._setup(case, **asked)
-        named = (spec.name, setup.topology.name, case or "as it was")
+        named = (spec.name, setup.topology.name, case or AS_IT_WAS)
         if (share := _share(Job(setup, spec, lr))) != 1.0:  # to wake somebody up takes as long for a part
             sending = [(d, late / share) for d, late in self.fitted.sending]
             setup = replace(self, fitted=replace(self.fitted, sending=sending))._setup(case, **asked)
