@@ -22,7 +22,7 @@ def made(
     out: Path | None, stop_after: int = 1000, workers: int = 1, **settings: Any
 ) -> tuple[Comparison, int]:
     """The comparison, and how many runs were there already."""
-    notices, runs = list[str](), list[Run]()
+    there, runs = list[int](), list[Run]()
     plan = study("adsgd,rfast", **settings)
 
     def on_run(run: Run) -> Run:
@@ -31,8 +31,8 @@ def made(
             raise KeyboardInterrupt
         return run
 
-    found = list(plan.runs(on_run=on_run, on_notice=notices.append, workers=workers, out=out))
-    return Comparison(found), sum(int(text.split()[0]) for text in notices if "are there" in text)
+    found = list(plan.runs(on_run=on_run, on_there=there.append, workers=workers, out=out))
+    return Comparison(found), sum(there)
 
 
 @pytest.mark.parametrize(

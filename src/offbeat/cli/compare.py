@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from offbeat.cli.dry import DRY_RUN, say_ahead
 from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
@@ -64,6 +65,7 @@ def compare(
     traces: Path | None = option(None, RUNNING, "Write the trace of every run to this folder, as .npz."),
     show_tuning: bool = option(False, RUNNING, TUNING, "--show-tuning"),
     check: bool = option(False, RUNNING, CHECK, "--check"),
+    dry_run: bool = DRY_RUN,
     quiet: bool = QUIET,
 ) -> None:
     """Run several algorithms in the same simulated world, and compare them.
@@ -86,7 +88,7 @@ def compare(
     for path in figure or []:
         check_saved_as(path)
     workers = wanted(workers)
-    if workers > 1 and asked["device"] == "cpu" and _is_long(asked):
+    if workers > 1 and not dry_run and asked["device"] == "cpu" and _is_long(asked):
         start_server()
     asked["lr"] = parse_lrs(asked["lr"] or [])
     if (grid := asked["tune_grid"]) is not None:
@@ -97,6 +99,10 @@ def compare(
         plan.check_traces()
     elif report is None:
         plan = plan.without_traces()
+    if dry_run:
+        if not quiet:
+            say_ahead(plan, traces is not None, out, _announced(plan, report, traces, 0.0))
+        return
     output = Outputs(quiet)
     result, code = _carry_out(plan, workers, traces, out, _announced(plan, report, traces), output)
     output.results(result, json, report, spread)
@@ -118,14 +124,17 @@ def _is_long(asked: Mapping[str, Any]) -> bool:
     return bool((asked["agents"] or AGENTS) * until * (runs - 1) >= LONG and possible())
 
 
-def _announced(plan: Study, report: Path | None, traces: Path | None) -> list[str]:
+def _announced(
+    plan: Study, report: Path | None, traces: Path | None, worth_saying: float = WORTH_SAYING
+) -> list[str]:
     said = [text for each in plan.plans for text in measured(each.setups[0].world)]
     said += dict.fromkeys(text for each in plan.plans for text in tuned_how(each.specs, each.ladders))
-    if plan.memory > WORTH_SAYING:
+    if plan.memory > worth_saying:
         free, on_gpu = machine.available(), plan.plans[0].experiment.device != "cpu"
         there = f", most of it on {plan.plans[0].experiment.device}" if on_gpu else ""
         there += "" if free == inf or on_gpu else f"; {free / 1e9:.1f} GB are free"
-        said.append(f"The largest run needs about {plan.memory / 1e9:.1f} GB of memory{there}.")
+        memory = f"{plan.memory / 1e9:.1f} GB" if plan.memory >= 1e8 else f"{plan.memory / 1e6:.1f} MB"
+        said.append(f"The largest run needs about {memory} of memory{there}.")
     if plan.untraced and report is not None and traces is None:
         said.append(
             f"The traces of {', '.join(plan.untraced)} would take too much memory, so they are not held: the "
@@ -154,7 +163,9 @@ def _carry_out(
 
             for text in announced:
                 shown.on_notice(text)
-            made = plan.runs(shown.on_progress, traces is not None, workers, on_run, shown.on_notice, out)
+            made = plan.runs(
+                shown.on_progress, traces is not None, workers, on_run, shown.on_notice, out, shown.on_there
+            )
             for run in made:
                 runs.append(run)
     except KeyboardInterrupt as interrupt:

@@ -1,6 +1,6 @@
 """How far runs are, on standard error."""
 
-from math import isfinite
+from math import isfinite, isnan
 from time import monotonic
 
 from rich import progress
@@ -56,6 +56,7 @@ class RunsShown:
         self.total, self.everything = total, self.bar.add_task("runs", total=total, score=f"0 of {total:,}")
         self.lines, self.going = dict[str, progress.TaskID](), dict[str, str]()
         self.curves: dict[str, list[float]] = {}
+        self.batches: dict[str, tuple[int, float]] = {}  # runs that have not ended, and how far they are
         self.done, self.shown_at, self.share = 0, monotonic(), -1
 
     def __enter__(self) -> "RunsShown":
@@ -69,13 +70,16 @@ class RunsShown:
         self.bar.console.print(Text(text))
 
     def on_progress(self, label: str, time: float, until: float, curve: Curve) -> None:
-        if time >= until or not isfinite(curve.loss[-1]):
+        left, share = self.batches.get(label, (getattr(label, "runs", 1), 0.0))
+        if ended := time >= until or not isfinite(curve.loss[-1]):
             self.done += 1
-            self.bar.update(self.everything, advance=1, score=f"{self.done:,} of {self.total:,}")
-            self.going.pop(label, None)
-            self.curves.pop(label, None)
-            if label in self.lines:
-                self.bar.remove_task(self.lines.pop(label))
+            self.batches[label] = left - 1, share
+        else:
+            self.batches[label] = left, time / until
+        self._advance()
+        if self.batches[label][0] == 0:
+            self._forget(label)
+        if ended:
             return
         values = curve.accuracy or curve.loss
         score = f"{100 * values[-1]:.1f} %" if curve.accuracy else f"loss {values[-1]:.3g}"
@@ -92,7 +96,16 @@ class RunsShown:
             self.shown_at = monotonic()
             self._line(f"{'; '.join(self.going.values())}; {self.done} of {self.total} runs done")
 
+    def on_there(self, count: int) -> None:
+        """So many runs were kept by an earlier command."""
+        self.done += count
+        self._advance()
+        self.on_notice(f"{count:,} {'run is' if count == 1 else 'runs are'} there already.")
+
     def on_run(self, run: Run) -> None:
+        """Say what came out; of a run that was there already it is not news."""
+        if isnan(run.wall_s):
+            return
         outcome = []
         if run.diverged_at is None or lost_again(run):
             outcome.append(f"{target_name(run)}: {time_text(run.time_to_target)}")
@@ -112,6 +125,19 @@ class RunsShown:
         if share > self.share:
             self.share = share
             self._line(f"{now.done:,} of {self.total:,} runs done{failed}")
+
+    def _advance(self) -> None:
+        """Move the bar: a run that is half way through its time counts half."""
+        under_way = sum(left * share for left, share in self.batches.values())
+        score = f"{self.done:,} of {self.total:,}"
+        self.bar.update(self.everything, completed=self.done + under_way, score=score)
+
+    def _forget(self, label: str) -> None:
+        """All runs of this name have ended."""
+        for kept in (self.going, self.curves, self.batches):
+            kept.pop(label, None)
+        if label in self.lines:
+            self.bar.remove_task(self.lines.pop(label))
 
     def _line(self, text: str) -> None:
         if not self.bar.console.is_terminal:

@@ -1,11 +1,11 @@
 """The command line of sweeps."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import typer
 
-from offbeat.cli.console import complain, say
+from offbeat.cli.console import complain
+from offbeat.cli.dry import DRY_RUN, announce, listed
 from offbeat.cli.options import QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
@@ -19,8 +19,6 @@ from offbeat.experiments.sweep.running import Outcome
 from offbeat.experiments.sweep.store import Store
 from offbeat.results.speedup import speedup_table
 
-SHOWN = 10  # points, or failures, in a list
-
 OUT = "The Parquet file; default: the name of the grid, in this folder."
 SPEEDUP = "Show at the end what more agents gain: speed-up and efficiency, to be had from a list of agents."
 RAY = "Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
@@ -32,7 +30,7 @@ def sweep(
     workers: int | None = option(None, RUNNING, "How many runs at once; default: one for each core."),
     ray: str | None = option(None, RUNNING, RAY, metavar="ADDRESS"),
     speedup: bool = option(False, RUNNING, SPEEDUP, "--speedup"),
-    dry_run: bool = option(False, RUNNING, "Check the grid and say what would be run.", "--dry-run"),
+    dry_run: bool = DRY_RUN,
     quiet: bool = QUIET,
 ) -> None:
     r"""Run a whole grid of settings on all cores, and write one Parquet file.
@@ -73,7 +71,9 @@ def sweep(
     if not dry_run:
         _run(points, path, workers, ray, quiet, speedup)
     elif not quiet:
-        _announce(points, Store(path))
+        store = Store(path)
+        missing = [point.named for point in points if not store.has(point)]
+        announce(len(points), len(points) - len(missing), missing)
 
 
 def _run(
@@ -96,23 +96,9 @@ def _run(
     if speedup and path.exists():
         output.show(lambda width: speedup_table(load(path)))
     lines = [f"Failed: {one.point.named}: {one.failure}" for one in failures]
-    _list(complain, lines, "and {:,} more failed")
+    listed(complain, lines, "and {:,} more failed")
     if failures:
         complain("The same command tries these again.")
     output.close()
     if code or failures:
         raise typer.Exit(code or 1)
-
-
-def _announce(points: list[Point], store: Store) -> None:
-    missing = [point for point in points if not store.has(point)]
-    say(f"{len(points):,} runs: {len(points) - len(missing):,} done, {len(missing):,} to do.")
-    _list(say, [f"  {point.named}" for point in missing], "  and {:,} more")
-
-
-def _list(show: Callable[[str], None], lines: list[str], rest: str) -> None:
-    """The first of these lines, and how many more there are."""
-    for line in lines[:SHOWN]:
-        show(line)
-    if len(lines) > SHOWN:
-        show(rest.format(len(lines) - SHOWN))

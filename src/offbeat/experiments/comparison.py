@@ -30,7 +30,7 @@ from offbeat.experiments.tuning import AWAY, LearningRates, Search, Trial, TuneS
 from offbeat.experiments.workers import wanted
 from offbeat.results.run import Run
 from offbeat.results.trials import Halving, Tuning
-from offbeat.results.values import Progress
+from offbeat.results.values import Label, Progress
 
 TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
 
@@ -125,8 +125,18 @@ class Plan:
         is missing is raised at the end.
         """
         wanted(whole("workers", workers))
-        progress = on_progress or (lambda *_: None)
-        return Making(self, keep_traces, progress, on_run, on_notice, kept).runs(workers)
+        return self.making(on_progress, keep_traces, on_run, on_notice, kept).runs(workers)
+
+    def making(
+        self,
+        on_progress: Progress | None = None,
+        keep_traces: bool = False,
+        on_run: OnRun = lambda run: run,
+        on_notice: OnNotice = lambda text: None,
+        kept: Kept | None = None,
+    ) -> Making:
+        """The runs on their way, those that are kept taken in and none made yet; the arguments of `runs`."""
+        return Making(self, keep_traces, on_progress or (lambda *_: None), on_run, on_notice, kept)
 
     def told(self, run: Run, tuning: Tuning | Halving | None) -> Run:
         """The run, with how its hyperparameters came about."""
@@ -178,7 +188,7 @@ class Plan:
             some = tuple(runs[at : at + size])
             which = f"run {at + 1}" if len(some) == 1 else f"runs {at + 1}-{at + len(some)}"
             label = f"{name}, {which} of {len(runs)}" if len(runs) > 1 else name
-            yield Batch(some, each * len(some), place, own, label)
+            yield Batch(some, each * len(some), place, own, Label(label, len(some)))
 
     def need(self, place: int, traces: Sequence[bool]) -> float:
         """Bytes that runs of an algorithm need beyond the data. traces: of every run, whether it is held."""

@@ -95,10 +95,7 @@ def keeping(folder: Path, plans: Sequence["Plan"]) -> Iterator[list[Kept]]:
     folder of anything else, or of another comparison, with the settings that differ; and if another process
     writes there.
     """
-    for plan in plans:
-        _refuse_objects(plan)
-    asked = _asked(plans)
-    _check(folder, asked)
+    found, asked = kept_by(folder, plans), _asked(plans)
     rows = Rows(folder)
     refusal = f"Another comparison is writing to {folder}. Wait for its end, or name another folder."
     with ExitStack() as stack:
@@ -114,7 +111,15 @@ def keeping(folder: Path, plans: Sequence["Plan"]) -> Iterator[list[Kept]]:
             write_atomically(folder / ASKED, (json.dumps(said, indent=1) + "\n").encode())
         except OSError as error:
             raise rows.full(error) from error
-        yield [Kept(folder, plan, world) for world, plan in enumerate(plans)]
+        yield found
+
+
+def kept_by(folder: Path, plans: Sequence["Plan"]) -> list[Kept]:
+    """The same, only to look at: nothing is made, written or locked."""
+    for plan in plans:
+        _refuse_objects(plan)
+    _check(folder, _asked(plans))
+    return [Kept(folder, plan, world) for world, plan in enumerate(plans)]
 
 
 def _refuse_objects(plan: "Plan") -> None:

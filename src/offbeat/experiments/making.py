@@ -27,6 +27,8 @@ class Making:
 
     Attributes:
         done: those that are there and were not yet yielded, by their place
+        found: how many were kept already
+        waiting: those that are to be made first, of each algorithm together
         lost: those that killed their worker
     """
 
@@ -38,13 +40,11 @@ class Making:
         self.on_progress, self.on_run, self.on_notice = on_progress, on_run, on_notice
         self.done, self.lost, self.found = dict[tuple[int, int], Run](), list[str](), 0
         self.searches = [plan.search(place) for place in range(len(plan.specs))]
+        self.waiting = self._to_begin_with()
 
     def runs(self, workers: int) -> Iterator[Run]:
         """Make them with at most so many processes; they come in the order of the plan."""
-        plan = self.plan
-        waiting = self._to_begin_with()
-        if self.found:
-            self.on_notice(f"{self.found:,} runs are there already.")
+        plan, waiting = self.plan, self.waiting
         others = self._others(waiting, workers)
         how = plan.rule, plan.check, plan.code
         maker = Maker(plan.experiment, plan.setups, *how, self.on_progress, others)

@@ -5,7 +5,7 @@ offbeat.compare(["adsgd", "dsgd"], agents=16, over={"topology": ["torus", "expon
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,14 +16,15 @@ from typing import Any
 from offbeat.algorithms import ALGORITHMS, Algorithm
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
-from offbeat.core.settings import Setting, declared
+from offbeat.core.settings import Setting, declared, whole
 from offbeat.core.system.named import separated
 from offbeat.experiments.comparison import Plan, plan
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.keeping import keeping
+from offbeat.experiments.keeping import keeping, kept_by
 from offbeat.experiments.making import OnNotice, OnRun
+from offbeat.experiments.workers import wanted
 from offbeat.results.run import Comparison, Run
-from offbeat.results.values import Curve, Progress
+from offbeat.results.values import Curve, Label, Progress
 
 MOST_WORLDS = 1000
 EXPECTED = (
@@ -75,16 +76,43 @@ class Study:
         on_run: OnRun = lambda run: run,
         on_notice: OnNotice = lambda text: None,
         out: Path | None = None,
+        on_there: Callable[[int], None] = lambda count: None,
     ) -> Iterator[Run]:
-        """Make the runs, world by world, as `Plan.runs` does. out: the folder in which they are kept"""
+        """Make the runs, world by world, as `Plan.runs` does.
+
+        Args:
+            out: the folder in which they are kept
+            on_there: told how many runs of all worlds are there already, before any is made
+        """
+        wanted(whole("workers", workers))
         with nullcontext([None] * len(self.plans)) if out is None else keeping(out, self.plans) as kept:
+            makings = []
             for each, world, there in zip(self.plans, self.worlds, kept, strict=True):
                 progress = partial(_named, on_progress, world) if on_progress and world else on_progress
-                yield from each.runs(progress, keep_traces, workers, on_run, on_notice, there)
+                makings.append(each.making(progress, keep_traces, on_run, on_notice, there))
+            if found := sum(each.found for each in makings):
+                on_there(found)
+            for making in makings:
+                yield from making.runs(workers)
+
+    def ahead(self, keep_traces: bool = False, out: Path | None = None) -> tuple[int, list[str]]:
+        """How many runs are in the folder already, and what those are that would be made first.
+
+        Where hyperparameters are tuned, others follow from these. Nothing is made or written. Raises
+        SettingError for a folder of anything else.
+        """
+        kept = [None] * len(self.plans) if out is None else kept_by(out, self.plans)
+        found, missing = 0, list[str]()
+        for each, world, there in zip(self.plans, self.worlds, kept, strict=True):
+            making = each.making(keep_traces=keep_traces, kept=there)
+            named = f"{world}, " * bool(world)
+            missing += [f"{named}{planned}" for several in making.waiting for planned in several]
+            found += making.found
+        return found, missing
 
 
 def _named(on_progress: Progress, world: str, label: str, now: float, until: float, curve: Curve) -> None:
-    on_progress(f"{world}, {label}", now, until, curve)
+    on_progress(Label(f"{world}, {label}", getattr(label, "runs", 1)), now, until, curve)
 
 
 def study(algorithms: Any, over: Mapping[str, Sequence[Any]] | None = None, **settings: Any) -> Study:

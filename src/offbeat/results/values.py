@@ -78,6 +78,18 @@ MEASURED = ("time", "updates", "megabytes", "loss", "accuracy", "consensus")
 Details = dict[str, dict[str, list[Any]]]
 """Group -> name -> values, JSON-ready. per_agent: of every agent's own model, [evaluations, n]."""
 
+
+class Label(str):
+    """What runs are called that are made together. runs: how many they are"""
+
+    runs = 1
+
+    def __new__(cls, text: str, runs: int = 1) -> "Label":
+        made = super().__new__(cls, text)
+        made.runs = runs
+        return made
+
+
 Progress = Callable[[str, float, float, Curve], None]
 """Told after every evaluation: which runs, the time, the end (now, where one ends at its target), the curve
 so far. Of another process now and then, with the curve's last point alone; but the end of every run is told
