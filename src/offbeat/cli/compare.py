@@ -90,11 +90,7 @@ def compare(
     workers = wanted(workers)
     if workers > 1 and not dry_run and asked["device"] == "cpu" and _is_long(asked):
         start_server()
-    asked["lr"] = parse_lrs(asked["lr"] or [])
-    if (grid := asked["tune_grid"]) is not None:
-        expected = "numbers with commas between, as in 0.01,0.1"
-        asked["tune_grid"] = numbers(float, grid, f"--tune-grid {grid}", expected)
-    plan = study(**asked, over=parse_over(over or []), check=check)
+    plan = study(**_with_rates(asked), over=parse_over(over or []), check=check)
     if traces is not None:
         plan.check_traces()
     elif report is None:
@@ -115,6 +111,15 @@ def compare(
     output.close()
     if code:
         raise typer.Exit(code)
+
+
+def _with_rates(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for, its learning rates read."""
+    rates: dict[str, Any] = {"lr": parse_lrs(asked["lr"] or [])}
+    if (grid := asked["tune_grid"]) is not None:
+        expected = "numbers with commas between, as in 0.01,0.1"
+        rates["tune_grid"] = numbers(float, grid, f"--tune-grid {grid}", expected)
+    return {**asked, **rates}
 
 
 def _is_long(asked: Mapping[str, Any]) -> bool:
