@@ -15,6 +15,7 @@ from offbeat.results.shelf import Shelf, first_worlds, panels_of
 from offbeat.results.table import VERSUS, cells, gap_known, headline, judged_model, notes
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues
+from offbeat.results.verdict import verdict
 from offbeat.results.who_holds import who_holds
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
@@ -58,12 +59,9 @@ def _results(comparison: ComparisonValues) -> list[str]:
     heads, rows = cells(comparison)
     best = [index for index, row in enumerate(rows) if row[heads.index(VERSUS)] == "1.00x"]
     return [
+        *(f"<p>{escaped(text)}</p>" for text in verdict(comparison)),
         table(heads, rows, "results", best),
         *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison)),
-        '<p class="soft">updates: gradients applied by all agents; consensus: root mean square distance of '
-        "the agents’ models from the average model; B and D, the constants of assumption 3.3 of "
-        f"{linked('arXiv:2505.10322')}, measured: every agent writes in every window of B iterations, and no "
-        "model that was mixed in was older than D iterations.</p>",
     ]
 
 

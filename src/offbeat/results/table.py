@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import mean, median
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -17,7 +17,7 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.results import WIDTH, holdings
 from offbeat.results.scores import number_text, plus_minus, score, share_text, spread_text, times_of
 from offbeat.results.significance import who_is_first
-from offbeat.results.tuned import how_tuned, lr_tuned, tried
+from offbeat.results.tuned import STABLE, how_tuned, lr_tuned, tried
 from offbeat.results.values import ComparisonValues, RunValues, stragglers, time_text, value_text
 from offbeat.tasks.metrics import METRICS
 from offbeat.tasks.metrics.evaluation import AVERAGE, JUDGED
@@ -34,14 +34,14 @@ def as_text(comparison: ComparisonValues) -> str:
 def as_table(comparison: ComparisonValues, width: int = WIDTH, band: str = "range") -> Group:
     """The table, with a line that says what was run and notes on what needs saying.
 
-    Where it is wider than `width`, it is several tables below one another. band: what is shown of seeds, see
-    `offbeat.results.summary.BANDS`.
+    Where it is wider than `width`, it is several tables below one another: how far everybody got, and what it
+    took, if each of these fits. band: what is shown of seeds, see `offbeat.results.summary.BANDS`.
     """
     if not comparison.runs:
         return Group(Text("No run was finished."))
     heads, rows = cells(comparison, band)
     lines, first = [heads, *rows], 1 + len(comparison.differing)
-    fitting = _fitting(lines, width, first)
+    fitting = _fitting(lines, width, first, heads.index(EFFORT))
     parts = [[[row[index] for index in columns] for row in lines] for columns in fitting]
     tables = [plain_table(part, range(first, len(part[0]))) for part in parts]
     said = (Text(note, style="dim") for note in notes(comparison, band))
@@ -50,25 +50,48 @@ def as_table(comparison: ComparisonValues, width: int = WIDTH, band: str = "rang
 
 def tuning_table(comparison: ComparisonValues) -> Table:
     heads, rows = tried(comparison)
-    return plain_table([heads, *rows], range(1, 4))
+    at = heads.index(STABLE)
+    return plain_table([heads, *rows], range(1, at), at)
 
 
-def plain_table(rows: Sequence[Sequence[str]], right: Iterable[int]) -> Table:
-    """Of the head and the rows; right: the columns that are aligned on the right."""
+def plain_table(rows: Sequence[Sequence[str]], right: Iterable[int], breaks: int | None = None) -> Table:
+    """Of the head and the rows.
+
+    Args:
+        right: the columns that are aligned on the right
+        breaks: a column whose text goes on in the next line where there is no room
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for index, head in enumerate(rows[0]):
-        table.add_column(head, justify="right" if index in right else "left", no_wrap=True)
+        side: Literal["left", "right"] = "right" if index in right else "left"
+        table.add_column(Text(head), justify=side, no_wrap=index != breaks)
     for row in rows[1:]:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 
-def _fitting(rows: Sequence[Sequence[str]], width: int, first: int) -> list[list[int]]:
-    """The columns in groups that are no wider than `width`, each with so many of the first columns."""
+def _fitting(rows: Sequence[Sequence[str]], width: int, first: int, middle: int) -> list[list[int]]:
+    """The columns in groups that are no wider than `width`, each with so many of the first columns.
+
+    In two before and from `middle`, where that is enough; else about as wide as one another: no column
+    stands alone.
+    """
     widths = [max(len(row[index]) for row in rows) + 2 for index in range(len(rows[0]))]
+    whole = _filled(widths, width, first)
+    if len(whole) == 1:
+        return whole
+    halves = [[*range(middle)], [*range(first), *range(middle, len(widths))]]
+    if len(whole) == 2 and all(sum(widths[k] for k in half) < width for half in halves):
+        return halves
+    found = [_filled(widths, least, first) for least in range(1, width + 1)]
+    return next(groups for groups in found if len(groups) == len(whole))
+
+
+def _filled(widths: Sequence[int], width: int, first: int) -> list[list[int]]:
+    """As many columns as fit in each group, one after another."""
     groups = [[*range(first)]]
     for index in range(first, len(widths)):
-        if len(groups[-1]) > first and sum(widths[i] for i in groups[-1]) + widths[index] > width - 1:
+        if len(groups[-1]) > first and sum(widths[k] for k in groups[-1]) + widths[index] >= width:
             groups.append([*range(first)])
         groups[-1].append(index)
     return groups
@@ -166,7 +189,12 @@ def target_name(run: RunValues, *others: RunValues) -> str:
     return f"time to {replace(target, metric='gap') if gap else target}"
 
 
-VERSUS = "vs best"  # the head of that column
+VERSUS, EFFORT = "vs best", "updates"  # the heads of these columns; from `EFFORT` on: what it took
+LEGEND = (
+    "vs best: the time, as a multiple of the shortest; updates: gradients applied; MB: 10^6 bytes sent; "
+    "consensus: RMS distance of the agents' models from their average; B, D: every agent writes within B "
+    "iterations, and no model that is mixed is older than D (arXiv:2505.10322)."
+)
 
 
 def cells(comparison: ComparisonValues, band: str = "range") -> tuple[list[str], list[list[str]]]:
@@ -177,7 +205,7 @@ def cells(comparison: ComparisonValues, band: str = "range") -> tuple[list[str],
     further = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
     named = [HEADS.get(name, name) for name in further]
     heads = ["algorithm", *differing, target_name(*comparison.runs), VERSUS, *scores.values(), "loss", *named]
-    heads += ["updates", "messages", "MB", "consensus", "B", "D"]
+    heads += [EFFORT, "messages", "MB", "consensus", "B", "D"]
     groups = comparison.groups()
     times = {key: times_of(runs, band) for key, runs in groups.items()}
     best: dict[object, float] = {}  # of each world
@@ -287,4 +315,4 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
         counts = f" ({counts})" * bool(counts)
         said.append(f"Interrupted: these are the runs that were finished{counts}.")
-    return said
+    return [*said, LEGEND]

@@ -8,6 +8,8 @@ from offbeat.results.spread import spread
 from offbeat.results.trials import Halving, Tried, Tuning, params_text
 from offbeat.results.values import ComparisonValues, RunValues
 
+STABLE = "stable"  # the head of the column that says why not
+
 
 def lr_tuned(run: RunValues) -> bool:
     """Whether its learning rate was tuned, alone or with others."""
@@ -46,7 +48,7 @@ def tried(comparison: ComparisonValues) -> tuple[list[str], list[list[str]]]:
             row += ["" if until is None else f"{until:g}"] * rungs
             rows.append([*row, spread_text(spread(one.values)), loss, stable, "chosen" * chosen])
     heads = ["algorithm", *params, *["until"] * rungs]
-    return [*heads, "median [smallest - largest]", "final loss", "stable", ""], rows
+    return [*heads, "median [smallest - largest]", "final loss", STABLE, ""], rows
 
 
 def _trials(
