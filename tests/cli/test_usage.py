@@ -3,6 +3,8 @@
 import pytest
 from command_line import Call
 
+from offbeat.cli.commands import COMMANDS, loaded
+
 
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -24,3 +26,12 @@ def test_what_typer_cannot_read_is_one_plain_paragraph(call: Call, words: str, s
     outcome = call(*words.split()).refused()
     assert outcome.err.startswith(f"Error: {said}") and outcome.err.count("\n") == 1
     assert "offbeat" in outcome.err and outcome.err.endswith(" --help'.\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_has_an_example_that_fits_80_columns(command: str) -> None:
+    """A line of the help has 78 columns at that width; a longer one would be broken, and no longer run."""
+    text = (loaded(command).help or "").replace("\\[", "[")
+    examples = [line for line in text.replace("\b", "").splitlines() if line.startswith("  ")]
+    assert examples or command == "doctor"  # which needs no argument
+    assert max(map(len, examples), default=0) <= 78

@@ -33,14 +33,14 @@ from offbeat.world.topology import build
 WHAT, PANELS = "What is run", dict.fromkeys(SCOPES, "How")
 DEFAULTS = {"checkpoint_every": CheckpointPolicy(seconds=60.0)}
 
-SCRIPT = "Your script and its own arguments."
+SCRIPT = "Your script; what follows it are its own arguments."
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
 
 
 @with_settings(RunSettings, live=True, last=True, panels=PANELS, defaults=DEFAULTS)
 def launch(
     asked: dict[str, Any],
-    command: list[str] = typer.Argument(metavar="SCRIPT [ARGUMENTS]...", help=SCRIPT),
+    command: list[str] = typer.Argument(metavar="SCRIPT", help=SCRIPT),
     agents: int = option(2, WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST),
     topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
     algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}; or mine.py:Mine."),
@@ -129,6 +129,12 @@ def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None
 def replay(trace: Path = typer.Argument(help="A trace.npz that a live run wrote.")) -> None:
     """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was
     recorded.
+
+    The exit code is 1 if anything differs.
+
+    Example:
+
+      offbeat replay offbeat-runs/train-0/trace.npz
     """
     outcome = replayed(Trace.load(trace), trace.parent)
     for line in outcome.lines:

@@ -27,11 +27,16 @@ KINDS = "algorithms, topologies, tasks, partitions, metrics, worlds, cases or de
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
 STEP = "Of this step; default: each agent's newest checkpoint."
-SWEEP = "Remove what runs that were killed left in shared memory."
+SWEEP = "Remove what was left in shared memory by runs that were killed."
 
 
 def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
-    """Say which algorithms, topologies, tasks, partitions, metrics, worlds, cases and delays there are."""
+    """Say which algorithms, topologies, tasks, partitions, metrics, worlds, cases and delays there are.
+
+    Example:
+
+      offbeat list topologies
+    """
     tables = {
         "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
