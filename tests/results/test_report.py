@@ -27,12 +27,10 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.results.again import command
 from offbeat.results.curves import curves
 from offbeat.results.figure import Asked
-from offbeat.results.figures import graph
 from offbeat.results.page import page
 from offbeat.results.table import headline, target_name
 from offbeat.results.timeline import shown, timelines, window
 from offbeat.tasks.quadratic import random_quadratic
-from offbeat.world.topology import build
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -157,7 +155,7 @@ def test_page_escapes_what_users_name(digits: Comparison) -> None:
     assert "img" not in read.tags and read.tags.count("script") == 3 and read.handlers == []
     assert not any("javascript" in link for link in read.links)
     assert "<img" not in Reader(text).data["figures"] and "no words for the algorithm" in text
-    assert len(figures(text)) == 7
+    assert len(figures(text)) == 8
 
 
 def test_page_without_accuracy(quadratic: Comparison) -> None:
@@ -346,18 +344,6 @@ def test_timelines_share_one_window(digits: Comparison) -> None:
     ranges = {tuple(axis.range) for axis in figure.select_xaxes()}
     assert len(ranges) == 1
     assert {t.name for t in figure.data if t.name} == {"computing", "waiting", "sending"}
-
-
-def test_graph_marks_the_straggler(digits: Comparison) -> None:
-    figure = graph(digits.runs[0])
-    assert figure.data[0].x.count(None) == 12
-    assert [list(trace.text) for trace in figure.data[1:]] == [
-        ["0", "1", "2", "3", "5", "6", "7", "8"],
-        ["4"],
-    ]
-    circle = replace(digits.runs[0], graph=build(nx.DiGraph([(0, 1), (1, 2), (2, 0)]), 3))
-    arrows = graph(circle).layout.annotations
-    assert len(arrows) == 3 and all(arrow.showarrow for arrow in arrows)
 
 
 # -- in a browser ----------------------------------------------------------------------------------

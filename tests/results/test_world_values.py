@@ -77,30 +77,25 @@ def test_a_world_is_said_in_a_sentence() -> None:
     assert str(WorldValues.of(both, 9)) == "Agent 4 needs 4 times as long for a gradient and to send a model."
     assert str(made(**RICH).world) == (
         "Agents need 0.5 to 3.33 (median 1) for a gradient; agent 2 is down from 3 until 4; agent 1 slows by "
-        "5 at 2 until 4; cut {0,1} from the rest at 5; agent 0 flips, whatever it sends."
+        "5 at 2 until 4; cut {0,1} from the rest at 5; agent 0 flips (Byzantine)."
     )
 
 
-def test_it_comes_back_from_json_folders_and_sweeps(links: Path, tmp_path: Path) -> None:
-    world = RICH | {"latency": f"file:{links}"}
-    result = offbeat.compare("adsgd", **SMALL, **world)
+def test_it_comes_back_from_json_folders_and_sweeps_and_so_does_who_holds_what(
+    links: Path, tmp_path: Path
+) -> None:
+    settings = SMALL | RICH | {"task": "digits", "latency": f"file:{links}"}
+    result = offbeat.compare("adsgd", **settings)
     result.save_json(tmp_path / "a.json")
-    expected = result.runs[0].world
-    grid = {"fixed": SMALL | world | {"algorithm": "adsgd"}, "grid": {"case": ["base", "combined"]}}
+    made = result.runs[0]
+    grid = {"fixed": settings | {"algorithm": "adsgd"}, "grid": {"case": ["base", "combined"]}}
     sweep(points(grid), tmp_path / "grid.parquet", workers=1)
     for name in ("a.json", "grid.parquet", "grid.parquet.runs"):
         runs = offbeat.load(tmp_path / name).runs
-        assert runs[0].world == expected, name
-        assert runs[0].record()["world"] == result.runs[0].record()["world"]
-        assert len(runs) == 1 or runs[1].world not in (None, expected)
-
-
-def test_a_sweep_keeps_who_holds_what(tmp_path: Path) -> None:
-    small = {"task": "digits", "agents": 4, "topology": "ring", "until": 2, "algorithm": "adsgd"}
-    sweep(points({"fixed": small}), tmp_path / "grid.parquet", workers=1)
-    (loaded,) = offbeat.load(tmp_path / "grid.parquet").runs
-    assert loaded.holdings == made(task="digits", until=2, eval_every=None).holdings is not None
-    assert loaded.world is None
+        assert runs[0].world == made.world and made.world is not None, name
+        assert runs[0].holdings == made.holdings and made.holdings is not None
+        assert runs[0].record()["world"] == made.record()["world"]
+        assert len(runs) == 1 or runs[1].world not in (None, made.world)
 
 
 def test_of_files_that_record_no_world_case_and_crashes_say_it(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from offbeat.results.sparkline import sparkline
 from offbeat.results.speedup import speedup_table
 from offbeat.results.summary import summary
 from offbeat.results.table import as_table
+from offbeat.results.worlds import in_words
 
 SPEEDUP = "The speed-up of more agents and its efficiency, of runs with several numbers of agents."
 FILES = "JSON of compare and live, Parquet of sweep, their folders, or a folder of such; several are one."
@@ -146,6 +147,8 @@ def show(path: Path = typer.Argument(help="A file or folder of results, or a tra
     result = load(path)
     out.print(as_table(result, out.width))
     out.print(_curves(result, out))
+    for line in in_words(result):
+        say(line)
 
 
 def _curves(result: Comparison, out: Out) -> Group:

@@ -1,6 +1,5 @@
-"""The section of the page on what the agents did, and who hears whom."""
+"""The section of the page on what the agents did."""
 
-from offbeat.results.figures import graph
 from offbeat.results.markup import escaped
 from offbeat.results.shelf import WORLDS, Shelf, first_worlds
 from offbeat.results.timeline import pieces, shown, timelines, window
@@ -8,7 +7,7 @@ from offbeat.results.values import ComparisonValues, RunValues, stragglers
 
 
 def agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    """Timelines and graphs, of each world."""
+    """Timelines, of each world."""
     worlds, parts, missing = first_worlds(comparison), list[str](), dict[str, None]()
     for where, part in worlds:
         named = [(part.label(key, lr=False), runs) for key, runs in part.groups().items()]
@@ -25,10 +24,7 @@ def agents(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         parts.append(f'<p class="soft">No timeline of {escaped(", ".join(missing))}: {why}.</p>')
     if (count := len(comparison.split())) > WORLDS:
         parts.append(f'<p class="soft">Of {count} worlds, the first {WORLDS} are shown here.</p>')
-    first = [part.runs[0] for _, part in worlds]
-    known = {(run.settings["topology"], run.settings["agents"]): run for run in reversed(first)}
-    drawn = [_graph(run, shelf) for run in reversed(known.values()) if _is_graph(run)]
-    return parts + ([f'<div class="pair">{"".join(drawn)}</div>'] if drawn else [])
+    return parts
 
 
 def _timelines(traced: dict[str, RunValues], where: str, shelf: Shelf) -> list[str]:
@@ -49,16 +45,3 @@ def _timelines(traced: dict[str, RunValues], where: str, shelf: Shelf) -> list[s
         caption = about if k == 0 else f"The same of {escaped(', '.join(piece))}."
         found.append(shelf.put(timelines(piece, span), where + caption))
     return found
-
-
-def _is_graph(run: RunValues) -> bool:
-    return bool(run.settings["agents"] > 1 and run.has_topology)
-
-
-def _graph(run: RunValues, shelf: Shelf) -> str:
-    topology = run.topology
-    edge = "an edge between those that exchange models"
-    if topology.graph.is_directed():
-        edge = "an edge from each sender to its receiver"
-    caption = f"The communication graph, {escaped(topology.name)}, of {topology.n} agents: {edge}."
-    return shelf.put(graph(run), caption)

@@ -17,6 +17,7 @@ from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues
 from offbeat.results.verdict import verdict
 from offbeat.results.who_holds import who_holds
+from offbeat.results.worlds import in_words, pictures
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
 
@@ -39,7 +40,7 @@ def page(comparison: ComparisonValues) -> str:
         "<h2>Results</h2>", *_results(comparison),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
-        *_asked(comparison, shelf), *_data(comparison, shelf),
+        *_asked(comparison, shelf), *_data(comparison, shelf), *_world(comparison, shelf),
         "<h2>What the agents did</h2>", *agents(comparison, shelf),
         "<h2>Run it again</h2>", *again(comparison),
     ]  # fmt: skip
@@ -137,3 +138,10 @@ def _data(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         caption += "; the area of a bubble is how many of a class." * bool(run.holdings.classes)
         parts.append(shelf.put(who_holds(run), caption))
     return ["<h2>The data</h2>", *parts] if parts else []
+
+
+def _world(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
+    said = [f"<p>{escaped(line)}</p>" for line in in_words(comparison)]
+    rows = ["".join(shelf.put(*each) for each in row) for row in pictures(comparison)]
+    rows = [f'<div class="pair">{row}</div>' for row in rows]
+    return ["<h2>The world</h2>", *said, *rows] if said or rows else []

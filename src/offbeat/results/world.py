@@ -106,36 +106,39 @@ class WorldValues:
 
     def __str__(self) -> str:
         """In a sentence."""
-        crashes, changes, byzantine = self.events
-        away = {crash.agent for crash in crashes}
-        parts = [*self._slow()]
-        parts += [f"{name} is {_range(values)} by link" for name, values in self.by_link.items()]
-        if len(crashes) > NAMED:
-            parts.append(f"{_who(away)} crash {len(crashes) + self.left_out:,} times in all")
-        else:
-            parts += map(_crash, crashes)
-        parts += map(str, changes) if len(changes) <= NAMED else [f"{len(changes)} slowdowns and cuts"]
-        lies = [f"{lie}, whatever it sends" for lie in byzantine]
-        parts += lies if len(lies) <= NAMED else [f"{len(lies)} agents are Byzantine"]
-        text = "; ".join(parts)
+        text = "; ".join([*self._slow(), *self._by_link(), *self._happens()])
         return f"{text[:1].upper()}{text[1:]}."
 
     def _slow(self) -> list[str]:
-        """Who takes how long."""
+        """Who needs how long."""
         does = {"for a gradient": self.computing, "to send a model": self.sending}
         if self.computing == self.sending:
             does = {"for a gradient and to send a model": self.computing}
-        said = []
+        said, ranges = list[str](), list[str]()
         for what, values in does.items():
             usual = max(Counter(values).items(), key=lambda pair: (pair[1], -pair[0]), default=(1.0, 0))[0]
             others = {value for value in values if value != usual}
+            slow = {agent for agent, value in enumerate(values) if value != usual}
             if len(others) == 1 and usual > 0:
-                slow = {agent for agent, value in enumerate(values) if value != usual}
                 need = "need" if len(slow) > 1 else "needs"
                 said.append(f"{_who(slow)} {need} {others.pop() / usual:.3g} times as long {what}")
             elif others:
-                said.append(f"agents need {_range(values)} {what}")
-        return said
+                ranges.append(f"{_range(values)} {what}")
+        return said + [f"agents need {', '.join(ranges)}"] * bool(ranges)
+
+    def _by_link(self) -> list[str]:
+        return [f"{name} is {_range(values)} by link" for name, values in self.by_link.items()]
+
+    def _happens(self) -> list[str]:
+        crashes, changes, byzantine = self.events
+        lies = [f"{lie} (Byzantine)" for lie in byzantine]
+        if len(crashes) <= NAMED:
+            said = [*map(_crash, crashes)]
+        else:
+            who = _who({crash.agent for crash in crashes})
+            said = [f"{who} crash {len(crashes) + self.left_out:,} times in all"]
+        said += map(str, changes) if len(changes) <= NAMED else [f"{len(changes)} slowdowns and cuts"]
+        return said + (lies if len(lies) <= NAMED else [f"{len(lies)} agents are Byzantine"])
 
 
 def _check(found: WorldValues, n: int) -> None:
