@@ -118,7 +118,7 @@ def test_a_straggler_is_a_difference_only_where_it_was_chosen() -> None:
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        (b"", "neither JSON nor Parquet"),
+        (b"", "it is empty"),
         (b"{", "cannot be read"),
         (b"[1]", "neither JSON nor Parquet"),
         (b'{"a": 1}', "JSON of something else"),
@@ -189,3 +189,50 @@ def test_a_record_with_odd_values_is_refused(tmp_path: Path, change: dict[str, A
         (tmp_path / "a.json").write_text(json.dumps(found))
         with pytest.raises(DataError, match=f"a.json cannot be read .*{name}"):
             offbeat.load(tmp_path / "a.json")
+
+
+def test_a_live_folder_and_its_json_are_the_same_runs_and_no_faults_are_no_setting(tmp_path: Path) -> None:
+    live = offbeat.load(FILES / "live", FILES / "live-results.json")
+    assert [run.digest for run in live.runs] == [run.digest for run in offbeat.load(FILES / "live").runs]
+    beside = offbeat.load(FILES / "live", FILES / "sweep.parquet")
+    assert "faults" not in beside.differing and "fault none" not in str(beside)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "it is empty"),
+        ("[1]", "neither JSON nor Parquet"),
+        ('{"name": "x"}', "there is no 'offbeat', no 'runs'"),
+        ('{"offbeat": "0.1.0", "runs": {"a": 1}}', "its 'runs' are no list"),
+        ('{"offbeat": "0.1.0", "runs": [null]}', "None where names and values were expected"),
+        ('{"offbeat": "99.0", "runs": []}', "was written by offbeat 99.0"),
+    ],
+)
+def test_json_of_something_else_is_refused_in_words(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=f"a.json .*{said}"):
+        offbeat.load(tmp_path / "a.json")
+
+
+def test_a_file_without_runs_is_an_empty_comparison() -> None:
+    empty = Comparison([])
+    assert str(empty) == "No run was finished." and empty.to_latex() == "% No run was finished.\n"
+    assert empty.to_frame().empty and empty.to_csv().strip() == ""
+
+
+def test_what_a_fuzzer_found_is_told_in_words(tmp_path: Path) -> None:
+    twice = json.loads((FILES / "quadratic.json").read_text())
+    twice["runs"].append(twice["runs"][0])
+    (tmp_path / "twice.json").write_text(json.dumps(twice))
+    with pytest.raises(DataError, match=r"twice.json cannot be read \(The run of .* is there twice"):
+        offbeat.load(tmp_path / "twice.json")
+    odd = json.loads((FILES / "quadratic.json").read_text())
+    odd["runs"][0]["settings"]["communication"] = "lognormal01.0"
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    with pytest.raises(DataError, match=r"odd.json.*Unknown delay distribution"):
+        offbeat.load(tmp_path / "odd.json")
+    offbeat.compare("adsgd", out=tmp_path / "kept", **SMALL)
+    (tmp_path / "kept" / "comparison.json").unlink()
+    with pytest.raises(DataError, match=r"kept has runs of a comparison, and no comparison.json"):
+        offbeat.load(tmp_path / "kept")

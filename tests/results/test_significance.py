@@ -51,4 +51,33 @@ def test_who_is_first_is_said_with_its_seeds() -> None:
     assert "too few seeds to tell" in said and "with 3 seeds p is 0.25 at least" in said
     assert who_is_first(with_times({"dsgd": later[:1], "adsgd": first[:1]})) == []
     (said,) = who_is_first(with_times({"dsgd": [None] * 6, "adsgd": [None] * 6}))
-    assert "final loss" in said and "p = 1" in said
+    assert "final loss" in said and "by nothing (equal in all 6 seeds)" in said
+
+
+def test_ties_lost_and_missing_seeds_are_said_and_not_passed_over() -> None:
+    first: list[float | None] = [1.0, 2, 3, 4, 5, 6]
+    (said,) = who_is_first(with_times({"adsgd": first, "dsgd": first}))
+    assert "before dsgd by nothing (equal in all 6 seeds)" in said
+    (said,) = who_is_first(with_times({"adsgd": first, "dsgd": [4.0, 4, 4, 4, 4, 0.0]}))
+    assert "before dsgd in the median, though behind it by 0.167 on average" in said
+    (said,) = who_is_first(with_times({"adsgd": first, "dsgd": [*first[:5], None]}))
+    assert "never counting as the end of the run" in said
+    met = with_times({"adsgd": first, "dsgd": [0.5] * 6}).runs
+    lost = [replace(run, diverged_at=10.0) if run.algorithm == "dsgd" else run for run in met]
+    (said,) = who_is_first(Comparison(lost))
+    assert said.startswith("adsgd is first") and "dsgd by 16.5" in said, "what diverged then is not first"
+    several = with_times({"adsgd": first, "dsgd": first, "rfast": first[:3]})
+    (said,) = who_is_first(several)
+    assert said.endswith("Too few seeds in common to tell: rfast (3); expected 6 or more.")
+    some = [run for run in several.runs if (run.seed > 0) == (run.algorithm == "adsgd") or run.seed > 2]
+    (said,) = who_is_first(Comparison([run for run in some if run.algorithm != "rfast"]))
+    assert "with 3 seeds that both have p is 0.25 at least" in said
+    two = [run for run in several.runs if run.algorithm != "rfast"]
+    (said,) = who_is_first(Comparison([run for run in two if (run.seed > 2) == (run.algorithm == "adsgd")]))
+    assert "dsgd has no two seeds in common with adsgd; pairs are of one seed" in said
+    worse = [replace(run, time_to_target=None) for run in several.runs]
+    nan = [
+        replace(run, final=run.final | {"loss": None}) if run.algorithm == "rfast" else run for run in worse
+    ]
+    (said,) = who_is_first(Comparison(nan))
+    assert said.endswith("Not compared, for a loss is not finite: rfast.")

@@ -28,12 +28,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import fuzz_readers
 import torch
-from fuzz_readers import READERS, Noticed, Reader
+from fuzz_readers import Noticed, Reader
+from fuzz_results import RESULTS
 from fuzz_wreck import ACCIDENTS, HOSTILE, irregular
 
 from offbeat.core.errors import OffbeatError
 
+READERS = [*fuzz_readers.READERS, *RESULTS]
 CASES = 2000
 SLOW, HEAVY = 5.0, 400_000_000
 

@@ -543,4 +543,4 @@ READERS = [
     Reader("mailbox", "mail.0", lambda folder: Mailbox.create(folder / "mail.0", 64),
            lambda path: Mailbox.attach(path).capacity, weight=1),
 ]  # fmt: skip
-"""All of them."""
+"""All but those of results: `fuzz_results`."""

@@ -19,7 +19,7 @@ from offbeat.core.settings import Settings, declared
 from offbeat.core.system.reading import content, json_in, reading, refuse_newer
 from offbeat.engines.live.launcher.outfolder import SERIES
 from offbeat.experiments.experiment import Experiment
-from offbeat.experiments.keeping import TUNING, is_kept, kept_in
+from offbeat.experiments.keeping import ASKED, TUNING, is_kept, kept_in
 from offbeat.experiments.live.series import FORMAT, Series
 from offbeat.experiments.sweep.grid import SETTINGS
 from offbeat.experiments.sweep.rows import RUN, rows_in
@@ -56,7 +56,12 @@ def load(*paths: str | os.PathLike[str]) -> Comparison:
 
 def loaded(path: Path) -> Comparison:
     """What is in one file or folder."""
-    return _in_folder(path) if path.is_dir() else _in_file(path)
+    try:
+        return _in_folder(path) if path.is_dir() else _in_file(path)
+    except SettingError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path} cannot be read ({f'{error}'.rstrip('.')}); expected {EXPECTED}.") from error
 
 
 def merged(parts: Iterable[tuple[Path, Comparison]]) -> Comparison:
@@ -74,7 +79,7 @@ def merged(parts: Iterable[tuple[Path, Comparison]]) -> Comparison:
                 raise SettingError(
                     f"{run.algorithm} with lr {run.lr:g} and seed {run.seed} is in {before} and in {path}, "
                     f"with the same settings, other results (digest {other.digest[:8]}, {run.digest[:8]}): "
-                    "of another machine or version, or of live runs. Expected one: leave one of them out."
+                    "of another machine, version or data, or of live runs. Expected one: leave one out."
                 )
     interrupted = any(comparison.interrupted for _, comparison in parts)
     return Comparison([run for _, run in found.values()], interrupted=interrupted)
@@ -83,7 +88,7 @@ def merged(parts: Iterable[tuple[Path, Comparison]]) -> Comparison:
 def _identity(run: Run) -> str:
     """What is the same of the same run: all of its settings that mean anything."""
     idle = [each.name for each in run.settings.declared() if each.needs and not each.needs(run.settings)]
-    left_out = {"own", "executor", "data", *idle}
+    left_out = {"own", "executor", "data", *idle, *["code"] * (not run.settings.get("code"))}
     said = {name: value for name, value in run.settings.items() if name not in left_out}
     return json.dumps(said | {"algorithm": run.algorithm, "lr": run.lr, "seed": run.seed}, sort_keys=True)
 
@@ -146,8 +151,12 @@ def _live(folder: Path) -> Comparison:
 
 def _rows(folder: Path) -> Comparison:
     """The finished runs of a sweep, in the order of their settings."""
-    rows = rows_in(folder, "a finished run of a sweep", "Remove it, and the sweep makes it anew.")
-    return Comparison([_of_row(path, row) for path, row in sorted(rows, key=lambda each: _place(each[1]))])
+    rows = [*rows_in(folder, "a finished run of a sweep", "Remove it, and the sweep makes it anew.")]
+    if any(isinstance(row, dict) and {*row} == {"place", "run"} for _, row in rows):
+        said = f"{folder} has runs of a comparison, and no {ASKED}"
+        raise DataError(f"{said}; the command that made the folder writes it anew: expected that file.")
+    found = [(row, _of_row(path, row)) for path, row in rows]  # which are runs, before they are compared
+    return Comparison([run for _, run in sorted(found, key=lambda each: _place(each[0]))])
 
 
 def _place(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -173,6 +182,8 @@ def _in_file(path: Path) -> Comparison:
         head = text[:4]
         if head == PARQUET:
             return Comparison([run_from(_record(row), usual()) for row in _parquet(path)])
+        if not text.strip():
+            raise ValueError("it is empty")
         if head == ZIP:
             raise DataError(f"{path} is a trace or another archive; expected {EXPECTED}.")
         if not text.lstrip().startswith(BRACE):
@@ -186,6 +197,8 @@ def _of_json(path: Path, found: Mapping[str, Any]) -> Comparison:
     if "offbeat" not in found or "runs" not in found:
         raise ValueError("it is JSON of something else: there is no 'offbeat', no 'runs'")
     _refuse_newer(path, found["offbeat"])
+    if not isinstance(found["runs"], list):
+        raise ValueError("its 'runs' are no list")
     runs = [run_from(record, usual()) for record in found["runs"]]
     planned = {str(name): int(count) for name, count in found.get("planned", {}).items()}
     return Comparison(runs, interrupted=bool(found.get("interrupted", False)), planned=planned)

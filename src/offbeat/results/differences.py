@@ -43,7 +43,7 @@ def worlds_of(runs: Sequence[WithSettings]) -> list[World]:
     unusual = {name for run, values in zip(runs, meant, strict=True) for name in _unusual(run, values)}
     differing = []
     for name in names:
-        values = {values[name] for values in meant if name in values}
+        values = {_none_alike(values[name]) for values in meant if name in values}
         if len(values) > 1 and name in unusual and (name != "straggler" or _chosen(runs)):
             differing.append(name)
     worlds = [tuple((name, values.get(name)) for name in differing) for values in meant]
@@ -70,6 +70,11 @@ def _unusual(run: WithSettings, values: dict[str, Hashable]) -> set[str]:
 def _code(settings: Settings) -> tuple[tuple[str, str], ...]:
     """The files of one's own that it ran, each with the version of its code."""
     return tuple(sorted((settings.get("code") or {}).items()))
+
+
+def _none_alike(value: Hashable) -> Hashable:
+    """No faults at all, as a live run has it, are what a simulated run has, which knows of none."""
+    return None if value == () else value
 
 
 def _frozen(value: Any) -> Hashable:

@@ -59,6 +59,8 @@ def _oldest(runs: list[RunValues]) -> object:
 
 def as_latex(comparison: ComparisonValues, band: str = "range") -> str:
     """The table as LaTeX's `tabular`, for the package booktabs; what was run, and the notes, as comments."""
+    if not comparison.runs:
+        return "% No run was finished.\n"
     heads, rows = cells(comparison, band)
     first = 1 + len(comparison.differing)
     said = [headline(comparison), BANDS[band], *notes(comparison, band)]

@@ -28,7 +28,7 @@ def run_from(record: Mapping[str, Any], settings: Settings) -> Run:
 
     Raises KeyError, TypeError or ValueError where it is not the record of a run.
     """
-    said, known = _settings(_mapping(record["settings"]), settings), {**record}
+    said, known = _settings(_mapping(_mapping(record)["settings"]), settings), {**record}
     curve, lr = _curve(_mapping(known["curve"])), _number(known["lr"])
     if not 0 < lr < math.inf or _count(said["agents"]) < 1:
         raise ValueError(f"a run of {said['agents']} agents with a learning rate of {lr}")
@@ -61,6 +61,7 @@ def _settings(said: Mapping[str, Any], default: Settings) -> Settings:
             found[each.name] = None if value is None else each.kind.record(each.checked(value))
         except SettingError as error:
             raise ValueError(f"{error}".rstrip(".")) from None
+    found.departures()  # whether they can be told
     _list(found["own"]), _list(found.get("faults", [])), _number(found.get("unit", 1.0))
     return found
 

@@ -72,7 +72,8 @@ class Comparison(ComparisonValues):
                 column = f"setting_{name}" if name in frame else name
                 frame.insert(place + at, column, [value] * len(frame))
             frames.append(frame)
-        return pandas.concat(frames, ignore_index=True)
+        nothing = pandas.DataFrame(columns=["algorithm", "lr", "seed"])
+        return pandas.concat(frames, ignore_index=True) if frames else nothing
 
     def to_csv(self, spread: str = "range") -> str:
         """The table as CSV, with numbers as they are: a row for each group (`offbeat.results.export`)."""

@@ -1,7 +1,7 @@
 """Who is first, and whether seeds could tell: paired by seed, for all algorithms meet the same delays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -44,9 +44,10 @@ def paired_p(differences: Sequence[float]) -> float:
 def who_is_first(comparison: ComparisonValues) -> list[str]:
     """A sentence or two for each world where several seeds ran: who is first, and against whom it is sure.
 
-    It goes by the time to the target, in which one that was never met counts as the end of the run; where
-    there is no target, or nobody met it, by the final loss. First is the smallest median. Each p is that of
-    one pair, by itself: with k others, p times k (Bonferroni) bounds that of all of them.
+    It goes by the time to the target, in which one that was never met, or met by a run that diverged then,
+    counts as the end of the run; where there is no target, or nobody met it, by the final loss. First is the
+    smallest median over the seeds that all have. Each p is that of one pair, by itself, over the seeds that
+    both have: with k others, p times k (Bonferroni) bounds that of all of them.
     """
     worlds: dict[object, dict[Group, list[RunValues]]] = {}
     for key, runs in comparison.groups().items():
@@ -64,35 +65,67 @@ def _first(comparison: ComparisonValues, groups: dict[Group, list[RunValues]]) -
     timed = any(run.time_to_target is not None for runs in groups.values() for run in runs)
     what = "time to the target" if timed else "final loss"
     values = {key: {run.seed: _value(run, timed) for run in runs} for key, runs in groups.items()}
-    values = {key: of for key, of in values.items() if all(map(math.isfinite, of.values()))}
+    lost = [key for key, of in values.items() if not all(map(math.isfinite, of.values()))]
+    values = {key: of for key, of in values.items() if key not in lost}
     if len(values) < 2:
         return []
-    best = min(values, key=lambda key: float(np.median([*values[key].values()])))
-    said, few = [], 0
+    best = _best(values)
+    said, few = list[str](), dict[str, int]()
     for key, others in values.items():
-        seeds = sorted(others.keys() & values[best].keys())
-        if key == best or len(seeds) < 2:
-            continue
-        if len(seeds) < ENOUGH:
-            few = max(few, len(seeds))
-            continue
-        d = [others[seed] - values[best][seed] for seed in seeds]
-        p = paired_p(d)
-        sure = "" if p < LEVEL else ", which may be chance"
-        name = comparison.label(key, world=False)
-        said.append(f"{name} by {np.mean(d):.3g} on average (p = {p:.2g}, {len(seeds)} seeds{sure})")
-    if few and not said:
-        reach = f"with {few} seeds p is {2 / 2**few:.2g} at least; expected {ENOUGH} or more"
-        return [f"Who is first in {what}: too few seeds to tell, paired by seed ({reach})."]
+        seeds, name = sorted(others.keys() & values[best].keys()), comparison.label(key, world=False)
+        if key != best and len(seeds) < ENOUGH:
+            few[name] = len(seeds)
+        elif key != best:
+            said.append(_pair(name, [others[seed] - values[best][seed] for seed in seeds]))
+    first = comparison.label(best, world=False)
     where = ", ".join(f"{name} {value_text(value)}" for name, value in best.world)
-    where = f"Of {where}, " if where else ""
+    if not said:
+        most = max(few.values())
+        if most < 2:
+            why = f"not told, for {first} has no two seeds in common with {' or '.join(few)}"
+            return [f"Who is first in {what}{f' of {where}' * bool(where)}: {why}; pairs are of one seed."]
+        shared = " that both have" * any(of.keys() != values[best].keys() for of in values.values())
+        reach = f"with {most} seeds{shared} p is {2 / 2**most:.2g} at least; expected {ENOUGH} or more"
+        return [f"Who is first in {what}: too few seeds to tell, paired by seed ({reach})."]
     test = "sign-flip test" if max(map(len, values.values())) <= EXACT else "Wilcoxon's test"
-    head = f"{where}{comparison.label(best, world=False)} is first in {what}, paired by seed, {test}: before "
-    return [head + "; ".join(said) + "."] if said else []
+    where = f"Of {where}, " if where else ""
+    ends = timed and any(_never(run) for key in values for run in groups[key])
+    test += ", never counting as the end of the run" * ends
+    head = f"{where}{first} is first in {what}, paired by seed, {test}: before {'; '.join(said)}."
+    return [head + _left_out(few, [comparison.label(key, world=False) for key in lost])]
+
+
+def _best(values: Mapping[Group, Mapping[int, float]]) -> Group:
+    """That of the smallest median over the seeds that all have, of those that have enough."""
+    some = {key: of for key, of in values.items() if len(of) >= ENOUGH} or values
+    shared = set[int].intersection(*(set(of) for of in some.values()))
+    return min(some, key=lambda key: float(np.median([some[key][seed] for seed in shared or some[key]])))
+
+
+def _pair(name: str, d: Sequence[float]) -> str:
+    """By how much one is behind the first, and whether it is sure. d: of every seed"""
+    if not any(d):
+        return f"{name} by nothing (equal in all {len(d)} seeds)"
+    p, much = paired_p(d), float(np.mean(d))
+    sure = "" if p < LEVEL else ", which may be chance"
+    by = f"{name} by {much:.3g}" if much >= 0 else f"{name} in the median, though behind it by {-much:.3g}"
+    return f"{by} on average (p = {p:.2g}, {len(d)} seeds{sure})"
+
+
+def _left_out(few: Mapping[str, int], lost: Sequence[str]) -> str:
+    """Whom nothing is said of, and why."""
+    names = ", ".join(f"{name} ({count})" for name, count in few.items())
+    said = f" Too few seeds in common to tell: {names}; expected {ENOUGH} or more." * bool(few)
+    return said + f" Not compared, for a loss is not finite: {', '.join(lost)}." * bool(lost)
+
+
+def _never(run: RunValues) -> bool:
+    return run.time_to_target is None or run.diverged_at is not None
 
 
 def _value(run: RunValues, timed: bool) -> float:
     if timed:
-        return float(run.settings["until"]) if run.time_to_target is None else run.time_to_target
+        met = run.time_to_target
+        return float(run.settings["until"]) if met is None or _never(run) else met
     loss = run.final["loss"]
     return math.nan if loss is None else loss

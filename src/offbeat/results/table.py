@@ -101,6 +101,7 @@ IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in
     *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target", "stop_at"),
     *("partition", "skew", "dirichlet", "algorithm", "lr", "lr_said", "seed", "own", "code"),
 }
+TOLD_OF_RATES = 2  # settings that differ, with which tuned learning rates are told
 MANY = 5  # stragglers, or values of a setting that differs, that are named; more are only counted
 WORDS = {  # what a setting is called in the headline, where it is not by its name
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
@@ -250,13 +251,12 @@ def _rates(comparison: ComparisonValues) -> str:
     found: dict[str, dict[str, list[str]]] = {}
     for group, (run, *_) in comparison.groups().items():
         world = " and ".join(f"{name} {value_text(value)}" for name, value in group.world)
-        found.setdefault(run.algorithm, {}).setdefault(rate_text(run), []).append(world * lr_tuned(run))
+        found.setdefault(run.algorithm, {}).setdefault(rate_text(run), []).append(world)
+    tuned = all(map(lr_tuned, comparison.runs)) and len(comparison.differing) <= TOLD_OF_RATES
     said = []
     for name, rates in found.items():
-        where = {
-            rate: f" ({'; '.join(each)})" * (len(rates) > 1 and any(each)) for rate, each in rates.items()
-        }
-        said += [f"{name} {rate}{where[rate]}" for rate in rates]
+        which = {rate: f" ({'; '.join(each)})" * (tuned and len(rates) > 1) for rate, each in rates.items()}
+        said += [f"{name} {rate}{which[rate]}" for rate in rates]
     return ", ".join(said)
 
 
