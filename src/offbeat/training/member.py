@@ -53,6 +53,7 @@ from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Saver
 from offbeat.training.shard import Shard
 from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
+from offbeat.training.unshared import SAID, has_whole_loader
 from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
@@ -82,21 +83,34 @@ def joined() -> "list[Member]":
 
 
 class Member:
-    """One agent of a run. rank: its number; world: how many agents there are."""
+    """One agent of a run."""
 
     def __init__(self, here: AgentContext | None, algorithm: str | type[Agent] | Agent | None = None) -> None:
         self._here = here
         settings = ALONE if here is None else here.settings
-        self.rank: int = 0 if here is None else here.me
-        self.world, self.seed = settings.agents, settings.seed
+        self._rank = 0 if here is None else here.me
+        self._world, self.seed = settings.agents, settings.seed
+        self._asked_who = False  # whether the script knows which agent it is, or of how many
         with pinned(settings.code, settings.code):
             self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
-            self.topology: Topology = build(settings.program.topology, self.world, self.seed)
+            self.topology: Topology = build(settings.program.topology, self._world, self.seed)
         self.algorithm.check(self.topology)
-        self._progress = DataProgress(self.rank, self.world, self.seed, alone=here is None)
+        self._progress = DataProgress(self._rank, self._world, self.seed, alone=here is None)
         self._driver: Driver | None = None
         self._saver: Saver | None = None
         self._bypass: BypassDetector | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of this agent, from 0."""
+        self._asked_who = True
+        return self._rank
+
+    @property
+    def world(self) -> int:
+        """How many agents there are."""
+        self._asked_who = True
+        return self._world
 
     @property
     def wrapped(self) -> bool:
@@ -140,9 +154,9 @@ class Member:
         here, flat = self._here, FlatParameters(model, optimizer)
         initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
         rule = OptimizerRule(flat, optimizer)
-        agent, random = self.algorithm.new(), python_stream(self.seed, Purpose.ALGORITHM, self.rank)
-        view = self.topology.view(self.rank, frozenset(range(self.world)))
-        agent.join(self.rank, self.world, initial, view, rule, random)
+        agent, random = self.algorithm.new(), python_stream(self.seed, Purpose.ALGORITHM, self._rank)
+        view = self.topology.view(self._rank, frozenset(range(self._world)))
+        agent.join(self._rank, self._world, initial, view, rule, random)
         agent.check()
         self._flat = flat
         if here is None:
@@ -161,12 +175,19 @@ class Member:
             raise SystemExit(0) from None
         flat.write(x.parts)
         faults = Faults([]) if here is None else here.faults()
-        step = TrainingStep(flat, rule, driver, faults, self._saver, self._bypass)
+        step = TrainingStep(flat, rule, driver, faults, self._saver, self._bypass, self._look_for_unshared)
         # A function: schedulers of torch look up its __func__.
         bound = types.MethodType(lambda _, closure=None: step(closure), optimizer)
         optimizer.step = bound  # type: ignore[method-assign]
         driver.attend()
         return optimizer
+
+    def _look_for_unshared(self) -> None:
+        """Say it once in a run if the data were not shared out, where that is known."""
+        one_for_all = self._rank == 0 and self._world > 1
+        if one_for_all and not (self._asked_who or self._progress.known) and has_whole_loader():
+            assert self._driver is not None
+            self._driver.guard.tell(SAID)
 
     def log(self, loss: float | Tensor | None = None, metric: float | Tensor | None = None) -> None:
         """Show this agent's loss, and one more number of your choice, in the run's metrics. Never waits."""
@@ -188,7 +209,7 @@ class Member:
         with driver.lock:
             models = [driver.actor.model.parts]
             if (transport := driver.transport) is not None:
-                others = [j for j in range(self.world) if j != self.rank]
+                others = [j for j in range(self._world) if j != self._rank]
                 found = [model_of(transport.folder, transport.board, j) for j in others]
                 models += [each[0].parts for each in found if each is not None]
             mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))
@@ -207,7 +228,7 @@ class Member:
             self._driver.close()
             self._driver = None
             if lost:
-                raise NotFinite(f"Agent {self.rank}: the last model is lost: {lost}")
+                raise NotFinite(f"Agent {self._rank}: the last model is lost: {lost}")
 
     def rescue(self) -> None:
         """The script has failed: save what it had reached, if that was between two steps. Raises nothing."""

@@ -155,7 +155,11 @@ class BypassDetector:
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """One step of a wrapped model; without a run, where the agent is alone, nothing is saved or watched."""
+    """One step of a wrapped model; without a run, where the agent is alone, nothing is saved or watched.
+
+    Attributes:
+        after_first: called after the first step that the agent makes in all its lives
+    """
 
     flat: FlatParameters
     rule: OptimizerRule
@@ -163,6 +167,7 @@ class TrainingStep:
     faults: Faults
     saver: Saver | None
     bypass: BypassDetector | None
+    after_first: Callable[[], None]
 
     def __call__(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; returns the loss of the closure. Raises SystemExit if the run has been stopped."""
@@ -190,4 +195,6 @@ class TrainingStep:
         self.flat.write(x.parts, told=self.saver is not None)  # alone nothing is mixed
         if self.saver is not None:
             self.saver.step_made()
+        if self.driver.actor.steps == 1:
+            self.after_first()
         self.faults.after_step()
