@@ -99,7 +99,12 @@ IMPOSSIBLE = [
     (("--agents", "100000", "--topology", "random-regular:50000"), "edges of 'random-regular:50000'"),
     (("--agents", "50000000"), "most of it for 50,000,000 agents"),
     (("--agents", str(10**18)), "GB of memory at least"),
+    (("--agents", str(10**18), "--speeds", "lognormal:0.5"), "GB of memory at least"),
     (("--until", "1e300"), r"About 9e.300 gradients .*; at most 1e.12 are. Expected an end at"),
+    (
+        ("--until", "1e10", "--agents", "2", "--speeds", "1000,1000"),
+        r"About 2e.13 gradients .*an end at 5e.08 or",
+    ),
     (("--batch", "1000000000"), "minibatches of 1000000000 samples"),
     (("--eval-every", "1e-9"), r"evaluations are too many: at most 1000000"),
     (("--agents", "40000", "--topology", "ring", "--case", "combined"), "expected --straggler"),
@@ -116,6 +121,11 @@ def test_impossible_sizes_are_refused_before_anything_is_built(
         monkeypatch.setattr(setup, "build", None)
     monkeypatch.setattr(machine, "available", lambda: 1e12 / 8)
     assert re.search(said, call("compare", *options).refused().said)
+
+
+def test_a_long_run_of_slow_agents_is_not_refused() -> None:
+    e = Experiment(task="quadratic", topology="ring", agents=4, until=1e12, speeds="0.001,0.001,0.001,0.001")
+    assert prepare(e, 0).updates == pytest.approx(4e9)
 
 
 def test_results_of_more_seeds_than_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ class Setup:
     @property
     def updates(self) -> float:
         """How many there will be, about, if no agent ever waits."""
-        return sum(self.until / self.world.compute_delay(i).expected for i in range(self.topology.n))
+        return self.until * _rate(self.world, self.topology.n)
 
     @cached_property
     def world_values(self) -> WorldValues | None:
@@ -109,8 +109,9 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
     if until is None:
         raise SettingError("A task of your own needs `until`, the simulated time at which its runs end.")
     eval_times = eval_times_of(until, e.eval_every)
+    _refuse_impossible(e, n)
     world = world_of(e, n, until, seed)
-    _refuse_impossible(e, n, until, world.compute)
+    _refuse_endless(world, n, until)
     topology = build(e.topology, n, seed)
     stragglers = stragglers_of(e, topology)
     world = apply_case(with_links(e, world, topology), e.case, stragglers, e.slowdown)
@@ -206,7 +207,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
     return Settings(values | {"own": own, "code": code}, (Experiment,))
 
 
-def _refuse_impossible(e: Experiment, n: int, until: float, compute: Delay) -> None:
+def _refuse_impossible(e: Experiment, n: int) -> None:
     """Raise SettingError for sizes that cannot be; whatever the algorithm, nothing has been built then."""
     if isinstance(e.topology, str):
         draws = e.task in tasks.TASKS and e.task != "quadratic"
@@ -216,11 +217,21 @@ def _refuse_impossible(e: Experiment, n: int, until: float, compute: Delay) -> N
         largest = max(parts, key=lambda name: parts[name])
         advice = f"most of it for {largest}. Expected fewer of them"
         refuse(sum(parts.values()), f"A run with {n:,} agents", advice)
-    mean = max(compute.expected, 1e-3)
-    if (updates := n * (until / mean)) > MOST_UPDATES:
+
+
+def _rate(world: World, n: int) -> float:
+    """How many gradients n agents make in a unit of time, about, if none ever waits."""
+    own = [i for i in world.slow_compute.keys() | world.own_compute.keys() if i < n]
+    rates = sum(1 / world.compute_delay(i).expected for i in sorted(own))
+    return rates + (n - len(own)) / world.compute.expected
+
+
+def _refuse_endless(world: World, n: int, until: float) -> None:
+    rate = _rate(world, n)
+    if rate * until > MOST_UPDATES:
         raise SettingError(
-            f"About {updates:.3g} gradients would be made until time {until:g}; at most {MOST_UPDATES:.0e} "
-            f"are. Expected an end at {MOST_UPDATES * mean / n:.3g} or before."
+            f"About {rate * until:.3g} gradients would be made until time {until:g}; at most "
+            f"{MOST_UPDATES:.0e} are. Expected an end at {MOST_UPDATES / rate:.3g} or before."
         )
 
 
