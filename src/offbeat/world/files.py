@@ -39,9 +39,8 @@ def read_values(path: Path, column: str | None = None, what: str = "measured del
     with reading(path, expected, do):
         found = _array(path, column) if path.suffix in (".npy", ".npz") else _text(path, column)
         if column == ALL:
-            square = found.ndim == 2 and found.shape[0] == found.shape[1] > 1
-            if square and found.any() and not (np.tril(found, -1).any() and np.triu(found, 1).any()):
-                raise ValueError("one half of its matrix is all zeros; put NaN where nothing was measured")
+            if found.ndim == 2 and found.shape[0] == found.shape[1]:
+                refuse_half(found, "nothing was measured")
             found = found[~np.isnan(found)]
         values = found.astype(float).ravel()
         if not len(values):
@@ -53,6 +52,12 @@ def read_values(path: Path, column: str | None = None, what: str = "measured del
         if not values.any():
             raise ValueError(f"all of its {len(values):,} numbers are 0")
     return values
+
+
+def refuse_half(matrix: np.ndarray, empty: str) -> None:
+    """Raise ValueError if one half of a square matrix is all zeros, and the other is not."""
+    if np.tril(matrix, -1).any() != np.triu(matrix, 1).any():
+        raise ValueError(f"one half of its matrix is all zeros; put NaN where {empty}")
 
 
 def array_in(path: Path, name: str | None, do: str) -> tuple[np.ndarray, bool]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from offbeat.core.system.reading import reading
 from offbeat.core.system.streams import Purpose, stream
-from offbeat.world.files import array_in, fields_of, is_number, lines_of, number_at
+from offbeat.world.files import array_in, fields_of, is_number, lines_of, number_at, refuse_half
 from offbeat.world.per_link import PerLink
 
 MEDIAN = "median"
@@ -33,11 +33,8 @@ def from_file(said: str, n: int) -> PerLink:
                 raise ValueError(
                     f"its matrix is {' x '.join(map(str, table.shape))}, and there are {n} agents"
                 )
-            halves = np.tril(table, -1).any(), np.triu(table, 1).any()
-            if n > 2 and halves[0] != halves[1]:
-                raise ValueError(
-                    "one half of its matrix is all zeros; put NaN where the way back is the same"
-                )
+            if n > 2:  # of two agents a half is one number
+                refuse_half(table, "the way back is the same")
             table = _links(table)
     own = _both_ways(table) if math.isnan(usual) else table
     return PerLink(usual, own, str(path), "" if matrix else OTHERS)
