@@ -20,6 +20,7 @@ from offbeat import Comparison, Run, SettingError
 from offbeat.algorithms import ALGORITHMS
 from offbeat.core.settings import Settings
 from offbeat.results.axes import power, shortly, ticks
+from offbeat.results.by_matplotlib import saved
 from offbeat.results.curves import LIFT
 from offbeat.results.figure import Figure
 from offbeat.results.looks import DASHES, PALETTE, looks
@@ -440,3 +441,13 @@ def test_marks_of_logarithmic_axes() -> None:
         ("0.5", None), ("", -4), ("2", -4), ("", 4), ("2000", None),
     ]  # fmt: skip
     assert [shortly(v) for v in (0, 0.5, 2000, 20_000, 2.5e6)] == ["0", "0.5", "2000", "20k", "2.5M"]
+
+
+def test_a_group_without_a_point_does_not_press_the_panels_flat(quadratic: Comparison) -> None:
+    """An artist without data would count as one in the corner of the figure, which a PDF heeds."""
+    runs = [replace(run, time_to_target=None) if run.algorithm == "dsgd" else run for run in quadratic.runs]
+    printed = Comparison(runs).figure("time_to_target", x="agents", by="lr").matplotlib()
+    assert saved(printed, "pdf").startswith(b"%PDF")
+    inches = printed.get_size_inches()[1]
+    heights = [axes.get_position().height * inches for axes in printed.axes]
+    assert len(heights) == 2 and min(heights) > 1.2

@@ -101,7 +101,7 @@ def _lines(at: Axes, panel: Panel) -> None:
             at.fill_between(line.x, line.low, line.high, color=line.look.colour, alpha=0.18, linewidth=0)
     for k, line in enumerate(panel.lines):
         style = _style(line.look)
-        if line.points:
+        if line.points and line.x:
             ends = [_apart(line.y, line.low), _apart(line.high, line.y)] if line.low else None
             cap: dict[str, Any] = {"capsize": 2, "capthick": 0.9, "elinewidth": 0.9, "clip_on": False}
             mark = style | {"markeredgewidth": 0.9} | ({} if line.joined else {"linestyle": "none"})

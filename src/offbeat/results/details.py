@@ -104,7 +104,7 @@ def shares(runs: Runs) -> go.Figure:
             hovertemplate="agent %{y}: sending %{x:.1%}<extra></extra>",
         )  # fmt: skip
     fig.update_layout(barmode="stack")
-    fig.update_xaxes(range=[0, 1.02], tickformat=".0%")
+    fig.update_xaxes(range=[0, 1.02], tickformat=".0%", tickvals=[0, 0.5])
     fig.update_yaxes(autorange="reversed", dtick=1 if n <= 16 else 4)
     fig.update_yaxes(title_text="agent", row=1, col=1)
     return fig
@@ -159,7 +159,7 @@ def _figure(height: int) -> go.Figure:
 def _beside(runs: Runs, height: int) -> go.Figure:
     """A panel for each algorithm, side by side."""
     titles = [f"<b>{escaped(label)}</b>" for label in runs]
-    space = 0.16 / (len(runs) + 3)
+    space = 0.24 / (len(runs) + 3)  # so that the last number of one axis is off the first of the next
     fig = make_subplots(1, len(runs), shared_yaxes="all", subplot_titles=titles, horizontal_spacing=space)
     fig.update_annotations(font_size=13)
     fig.update_layout(template=STYLE, height=height, margin={"t": 60})

@@ -17,12 +17,17 @@ def linked(text: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], name: str, best: Sequence[int] = ()) -> str:
-    """A table of text that scrolls in a box of its own; a number stays with its %."""
-    head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in heads)
+    """A table of text that scrolls in a box of its own."""
+    head = "".join(f'<th scope="col">{_kept(cell)}</th>' for cell in heads)
     body = ""
     for index, row in enumerate(rows):
-        line = "".join(f"<td>{escaped(cell).replace(' %', '&nbsp;%')}</td>" for cell in row)
+        line = "".join(f"<td>{_kept(cell)}</td>" for cell in row)
         body += f"<tr{' class=best' * (index in best)}>{line}</tr>\n"
     wide = " wide" * (len(heads) > WIDE)
     content = f'<table class="{name}{wide}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>'
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">{content}</div>'
+
+
+def _kept(cell: str) -> str:
+    """Escaped, with a number and its % in one line."""
+    return escaped(cell).replace(" %", "&nbsp;%")
