@@ -1,5 +1,6 @@
 """`offbeat new` writes files that work."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +12,29 @@ from offbeat.cli.commands import app
 from offbeat.core.errors import SettingError
 
 
-def test_what_is_written_passes_its_test_and_is_never_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "tests", "says"),
+    [
+        ("algorithm", 4, "local_steps.py:LocalSteps(gamma=0.5)' --check"),
+        ("task", 3, "--task local_steps.py:make_task"),
+    ],
+)
+def test_what_is_written_passes_its_test_and_its_command_runs_and_nothing_is_overwritten(
+    kind: str, tests: int, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(app, ["new", "algorithm", "LocalSteps"], catch_exceptions=False)
-    assert "pytest test_local_steps.py" in done.output
-    assert "local_steps.py:LocalSteps(gamma=0.5)' --check" in done.output
+    done = CliRunner().invoke(app, ["new", kind, "LocalSteps"], catch_exceptions=False)
+    assert "pytest test_local_steps.py" in done.output and says in done.output
     assert max(len(line) for file in tmp_path.iterdir() for line in file.read_text().splitlines()) <= 110
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", "."]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert "4 passed" in ran.stdout, ran.stdout
+    assert f"{tests} passed" in ran.stdout, ran.stdout
+    (line,) = (line for line in done.output.splitlines() if line.startswith("To use it: offbeat "))
+    short = ["--until", "9", "--workers", "1"]
+    used = CliRunner().invoke(app, [*shlex.split(line)[4:], *short], catch_exceptions=False)
+    assert used.exit_code == 0, used.output
     before = (tmp_path / "local_steps.py").read_bytes()
-    again = CliRunner().invoke(app, ["new", "algorithm", "LocalSteps"])
+    again = CliRunner().invoke(app, ["new", kind, "LocalSteps"])
     assert isinstance(again.exception, SettingError) and "already" in str(again.exception)
     assert (tmp_path / "local_steps.py").read_bytes() == before
 

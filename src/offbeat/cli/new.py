@@ -12,19 +12,32 @@ from offbeat.cli.console import say
 from offbeat.core.errors import DiskError, SettingError, unknown
 from offbeat.core.system.files import write_atomically
 
-KINDS = ("algorithm",)
-KIND = "What is to be written: algorithm."
+KINDS = {
+    "algorithm": (
+        "compare --algorithms 'adsgd,$file.py:$title,$file.py:$title(gamma=0.5)' --check",
+        "what on_gradient does in $file.py by your own update",
+    ),
+    "task": (
+        "compare --task $file.py:make_task --metric $file.py:spread --lr 0.3 --until 150 --eval-every 5 "
+        "--target 0.75",
+        "the samples, the network and the loss in $file.py by yours",
+    ),
+}
+"""What can be written; the command that uses it, and what to replace in it."""
+
+KIND = f"What is to be written: {' or '.join(KINDS)}."
 NAME = "What it is called: 'LocalSteps' is written to local_steps.py."
 
 
 def new(kind: str = typer.Argument(help=KIND), name: str = typer.Argument(help=NAME)) -> None:
-    """Write an algorithm of your own to begin with, and a test of it that passes, in this folder.
+    """Write an algorithm or a task of your own to begin with, and a test of it that passes, in this folder.
 
-    Nothing is overwritten.
+    A task has data, a network, a loss, a column to split by, and metrics. Nothing is overwritten.
 
-    Example:
+    Examples:
 
       offbeat new algorithm LocalSteps
+      offbeat new task Handwriting
     """
     if kind not in KINDS:
         raise unknown("kind of file", kind, KINDS)
@@ -45,6 +58,6 @@ def new(kind: str = typer.Argument(help=KIND), name: str = typer.Argument(help=N
             raise DiskError(f"Cannot write {path}: {error.strerror or error}.") from error
     say(f"Written: {code} and {test}")
     say(f"To test it: pytest {test}")
-    both = f"{code}:{title},{code}:{title}(gamma=0.5)"
-    say(f"To compare it: offbeat compare --algorithms 'adsgd,{both}' --check")
-    say(f"Then replace what on_gradient does in {code} by your own update.")
+    command, instead = (Template(text).substitute(title=title, file=file) for text in KINDS[kind])
+    say(f"To use it: offbeat {command}")
+    say(f"Then replace {instead}.")
