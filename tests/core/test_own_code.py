@@ -45,10 +45,11 @@ def made(text: str, **offered: Any) -> Any:
         ("adsgd,dsgd:after", ["adsgd", "dsgd:after"]),
         ("a.py:A(h=1, k=[2, 3]),b.py:B", ["a.py:A(h=1, k=[2, 3])", "b.py:B"]),
         ("a.py:A(s='),('),b", ["a.py:A(s='),(')", "b"]),
+        ('"a b,c/m.py:M(k=[1, 2])",adsgd', ['"a b,c/m.py:M(k=[1, 2])"', "adsgd"]),
         (r"a.py:A(s='\'),'),it's.py:B,c", [r"a.py:A(s='\'),')", "it's.py:B", "c"]),
     ],
 )
-def test_commas_within_parentheses_do_not_separate(text: str, parts: list[str]) -> None:
+def test_commas_within_parentheses_and_quotes_do_not_separate(text: str, parts: list[str]) -> None:
     assert separated(text) == parts
 
 

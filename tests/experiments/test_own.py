@@ -203,6 +203,24 @@ def test_the_command_line_runs_it_and_the_page_says_how_to_run_it_again(folder: 
     assert first["settings"]["code"] == find("mine.py:Mine").code
 
 
+def test_a_folder_with_blanks_and_a_comma_is_named_in_quotes_here_and_in_the_command(folder: Path) -> None:
+    (folder / "a b,c").mkdir()
+    shutil.move(folder / "mine.py", folder / "a b,c")
+    named = '"a b,c/mine.py:Mine(h=2)",adsgd'
+    options = ["--task", "a b,c/mine.py:make_task", "--metric", '"a b,c/mine.py:count"', "--until", "3"]
+    say("compare", "--algorithms", named, *options, "--json", "a.json")
+    again = shlex.split(command(offbeat.load("a.json"))[0])
+    assert again[again.index("--algorithms") + 1] == named
+    say(*again[1:], "--json", "b.json", "-q")
+    assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
+
+
+def test_a_class_that_does_nothing_with_a_gradient_is_refused_before_anything_runs(folder: Path) -> None:
+    (folder / "a.py").write_text("import offbeat\n\n\nclass Mine(offbeat.Agent): ...\n")
+    with pytest.raises(ContractError, match=r"Mine must say what it does with a gradient: override on_grad"):
+        plan("a.py:Mine", task="quadratic")
+
+
 def test_metrics_of_ones_own_are_measured_and_named_by_their_options(folder: Path) -> None:
     run = offbeat.simulate("adsgd", **ALL, metrics="disagreement,mine.py:count,mine.py:power(k=2)")
     assert {"count", "power_k_2"} <= {*run.curve.names()}

@@ -123,8 +123,12 @@ def check_numbers(message: Message) -> None:
 
 
 def check_class(agent: Agent) -> None:
-    """Raise ContractError if agents of this class would share what can change, or were not made in full."""
+    """Raise ContractError if agents of this class would share what can change, were not made in full, or do
+    nothing with the gradient that they ask for.
+    """
     cls = type(agent).__name__
+    if type(agent).on_gradient is Agent.on_gradient and type(agent).start is Agent.start:
+        raise ContractError(f"{cls} must say what it does with a gradient: override on_gradient.")
     shared = "all agents, and all runs, would share it. Expected"
     for name, value in _attributes(type(agent)).items():
         where, kind = f"{cls}.{name}", type(value).__name__

@@ -24,7 +24,8 @@ class Own:
     @staticmethod
     def parse(text: str) -> "Own | None":
         """None if the text names no file of Python's. Raises SettingError if it cannot be read."""
-        match = re.fullmatch(r"(.+?\.py)(?::(.*))?", text.strip(), re.DOTALL)
+        quoted = re.fullmatch(r'"(.*)"', text.strip(), re.DOTALL)
+        match = re.fullmatch(r"(.+?\.py)(?::(.*))?", quoted[1] if quoted else text.strip(), re.DOTALL)
         if match is None:
             return None
         file, rest = match[1], match[2]
@@ -34,7 +35,8 @@ class Own:
         return Own(file, named[1], _options(text, named[2] or "()"))
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.name}{called(self.options)}"
+        said = f"{self.file}:{self.name}{called(self.options)}"
+        return f'"{said}"' if "," in self.file else said  # so that `separated` leaves it whole
 
     def elsewhere(self) -> "Own":
         """The same for a process with another current folder: the file's path is absolute."""
@@ -71,7 +73,7 @@ def _options(text: str, words: str) -> dict[str, Any]:
 
 
 def separated(text: str) -> list[str]:
-    """Names with commas between: "adsgd,mine.py:Mine(h=1, k=2)" are two."""
+    """Names with commas between: 'adsgd,mine.py:Mine(h=1, k=2),"a,b/mine.py:Mine"' are three."""
     parts, depth, quote, escaped = [""], 0, "", False
     for letter in text:
         if quote:
@@ -79,11 +81,11 @@ def separated(text: str) -> list[str]:
                 ("" if letter == quote and not escaped else quote),
                 letter == "\\" and not escaped,
             )
-        elif depth and letter in "'\"":
+        elif (depth and letter in "'\"") or (letter == '"' and not parts[-1].strip()):
             quote, escaped = letter, False
         elif letter in BRACKETS:
             depth = max(0, depth + BRACKETS[letter])
-        if letter == "," and not depth:
+        if letter == "," and not depth and not quote:
             parts.append("")
         else:
             parts[-1] += letter
