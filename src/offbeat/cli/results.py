@@ -148,7 +148,7 @@ def show(path: Path = typer.Argument(help="A file or folder of results, or a tra
     out.print(as_table(result, out.width))
     out.print(_curves(result, out))
     for line in in_words(result):
-        say(line)
+        out.print(Text(line))
 
 
 def _curves(result: Comparison, out: Out) -> Group:

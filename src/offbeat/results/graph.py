@@ -171,8 +171,8 @@ def _say_links(fig: go.Figure, world: WorldValues, routes: dict[Edge, list[Place
             f"{link[0]} to {link[1]}: " + ", ".join(f"{name} {of[link]:.4g}" for name, of in values.items())
             for link in lines if link in next(iter(values.values()))
         ))  # fmt: skip
-    middles = [np.mean(route[len(route) // 2 - (len(route) == 2) :][: 2 if len(route) == 2 else 1], axis=0)
-               for route in routes.values()]  # fmt: skip
+    halves = [route if len(route) == 2 else [route[len(route) // 2]] for route in routes.values()]
+    middles = [np.mean(half, axis=0) for half in halves]
     fig.add_scatter(
         x=[float(m[0]) for m in middles], y=[float(m[1]) for m in middles], mode="markers", hovertext=said,
         marker={"size": 12, "opacity": 0}, hovertemplate="%{hovertext}<extra></extra>", showlegend=False,
