@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 import offbeat
@@ -236,3 +238,21 @@ def test_what_a_fuzzer_found_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "kept" / "comparison.json").unlink()
     with pytest.raises(DataError, match=r"kept has runs of a comparison, and no comparison.json"):
         offbeat.load(tmp_path / "kept")
+
+
+def test_frames_csv_and_latex_name_every_setting_that_differs() -> None:
+    over: dict[str, Any] = {
+        "event": ["cut {0,1} from the rest at 1 until 2", ()],
+        "speeds": [None, "1,1,2,10"],
+    }
+    result = offbeat.compare("adsgd", over=over, seeds=2, target="loss=1.9", **SMALL)
+    frame, table = result.to_frame(), pandas.read_csv(io.StringIO(result.to_csv()), keep_default_na=False)
+    assert [*frame.columns[:5]] == ["algorithm", "lr", "seed", "speeds", "event"]
+    assert {*frame["event"]} == {*table["event"]} == {over["event"][0], "none"}
+    assert frame.dtypes["updates"] == "int64" and frame.dtypes["loss"] == "float64"
+    again = pandas.read_csv(io.StringIO(frame.to_csv(index=False)), keep_default_na=False)
+    assert again["loss"].tolist() == frame["loss"].tolist() and {*again["event"]} == {*frame["event"]}
+    rows = [line for line in result.to_latex().splitlines() if not line.startswith("%")]
+    assert rows[2].startswith("algorithm & speeds & event & time to gap 1.9 & vs best")
+    assert "cut \\{0,1\\} from" in rows[4] and " -- " in rows[4]
+    assert all(row.count(" & ") == rows[2].count(" & ") for row in rows[4:8])

@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import time
+import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +28,7 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_many, run_one
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
+from offbeat.tasks.objective import OBJECTIVES
 from offbeat.world.changes import Byzantine, Change, Cut, Slowdown
 from offbeat.world.per_link import PerLink
 
@@ -34,6 +38,8 @@ TOPOLOGIES = ("ring", "grid", "complete", "star", "exponential", "chain", "binar
               "erdos-renyi:0.7", "random-regular:2", "random-regular")  # fmt: skip
 DELAYS = ("gamma", "gamma 1.5", "lognormal 0.3", "lognormal 3", "exponential", "constant",
           "gamma 0.25 mean 0.2", "lognormal 1 mean 4")  # fmt: skip
+
+FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-worlds-")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ def world(number: int) -> World:
     rng = random.Random(f"world {number}")
     while True:
         settings = drawn(rng)
+        settings |= agents_drawn(random.Random(f"agents {number}"), settings)
         name, lr = rng.choice(ALGORITHMS), rng.choice((0.01, 0.1, 0.5, 1e3, 1e200))
         momentum, seed = rng.random() < 0.1, rng.choice((0, 1, 2**40, rng.randrange(10**6)))
         try:
@@ -101,6 +108,34 @@ def drawn(rng: random.Random) -> dict[str, Any]:
             + (f" until {at + rng.uniform(0.1, until)!r}" if rng.random() < 0.7 else "")
         )
     return settings | {"crash": tuple(crashes)}
+
+
+def agents_drawn(rng: random.Random, settings: dict[str, Any]) -> dict[str, Any]:
+    """What agents have of their own: speeds, links, times at which they are there, and unequal data."""
+    n, until, more = settings["agents"], settings["until"], dict[str, Any]()
+    for name in ("speeds", "links"):
+        if rng.random() < 0.25:
+            each = ",".join(str(rng.choice((0.2, 1, 1.5, 4))) for _ in range(n))
+            more[name] = rng.choice(("lognormal:0.5", each))
+    if settings["task"] == "digits" and rng.random() < 0.6:
+        partitions = ("dirichlet:0.3", "quantity:1", "classes:2", "iid", "shards:2")
+        more |= {"skew": 1.0, "partition": rng.choice(partitions), "objective": rng.choice(OBJECTIVES)}
+    if n > 2 and rng.random() < 0.15:
+        more |= {"crash": (), "availability": str(availability(rng, n, until))}
+    return more
+
+
+def availability(rng: random.Random, n: int, until: float) -> Path:
+    """A file that says when agents are there: who is in it comes and goes, always at least one stays."""
+    lines = ["agent,on,off"]
+    for agent in rng.sample(range(n), rng.randrange(1, n)):
+        times = sorted(rng.uniform(0, 1.2 * until) for _ in range(rng.choice((2, 4, 6))))
+        times[0] *= rng.choice((0, 1))
+        lines += [f"{agent},{on!r},{off!r}" for on, off in zip(times[::2], times[1::2], strict=True)]
+    text = "\n".join(lines) + "\n"
+    path = Path(FOLDER.name) / f"{zlib.crc32(text.encode()):08x}.csv"
+    path.write_text(text)
+    return path
 
 
 def links_drawn(rng: random.Random, n: int, until: float) -> dict[str, Any]:

@@ -13,7 +13,8 @@ SCORES = ("accuracy", "accuracy_mean", "accuracy_worst", "loss", "loss_worst", "
 COUNTS = ("updates", "messages", "megabytes")
 SPECIAL = str.maketrans({
     **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$", "·": r"$\cdot$",
+    "\\": r"\textbackslash{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "±": r"$\pm$", "·": r"$\cdot$",
 })  # fmt: skip
 
 
@@ -71,5 +72,5 @@ def as_latex(comparison: ComparisonValues, band: str = "range") -> str:
 
 
 def _latex(row: list[str]) -> str:
-    texts = (cell.translate(SPECIAL) for cell in row)
+    texts = (cell.translate(SPECIAL).replace(" - ", " -- ") for cell in row)
     return " & ".join(re.sub(r"(?<=\d)x$", r"$\\times$", text) for text in texts) + r" \\"

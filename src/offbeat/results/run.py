@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offbeat.core.system.files import write_atomically
-from offbeat.results.values import ComparisonValues, RunValues
+from offbeat.results.values import ComparisonValues, RunValues, value_text
 
 if TYPE_CHECKING:
     import pandas
@@ -70,7 +70,8 @@ class Comparison(ComparisonValues):
             frame = run.to_frame()
             for at, (name, value) in enumerate(world):
                 column = f"setting_{name}" if name in frame else name
-                frame.insert(place + at, column, [value] * len(frame))
+                told = value_text(value) if isinstance(value, tuple) else value
+                frame.insert(place + at, column, [told] * len(frame))
             frames.append(frame)
         nothing = pandas.DataFrame(columns=["algorithm", "lr", "seed"])
         return pandas.concat(frames, ignore_index=True) if frames else nothing

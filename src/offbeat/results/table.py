@@ -202,7 +202,7 @@ def cells(comparison: ComparisonValues, band: str = "range") -> tuple[list[str],
     """Head and rows: the group, a column for each setting that differs, and what came out."""
     accurate = any(run.measure == "accuracy" for run in comparison.runs)
     scores = {"accuracy": "accuracy", "accuracy_worst": "worst"} if accurate else {}
-    differing = [WORDS.get(name, name) for name in comparison.differing]
+    differing = [(WORDS.get(name, name) or name).rstrip(":") for name in comparison.differing]
     further = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
     named = [HEADS.get(name, name) for name in further]
     heads = ["algorithm", *differing, target_name(*comparison.runs), VERSUS, *scores.values(), "loss", *named]
