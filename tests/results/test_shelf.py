@@ -60,7 +60,7 @@ def test_agents_and_what_they_mixed_are_shown_of_each_world() -> None:
     text = page(worlds())
     for where in ("topology ring, case base", "topology complete, case combined"):
         assert f"<b>{where}:</b> Who computed" in text and f"<b>{where}:</b> How old" in text
-    assert text.count("The communication graph") == 2
+    assert text.count("The communication graph") == 4
     assert text.count("number is bold") == 2, "there are stragglers in two of the worlds"
 
 
