@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from entries import ENTRIES
 
 from offbeat import SGD, Agent, Delay, Quadratic, Vector, World
 from offbeat.algorithms import find
@@ -19,10 +20,7 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology, build
 
-ALL = (
-    "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after",
-    "allreduce",
-)  # fmt: skip
+ALL = tuple(ENTRIES)
 LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
 
 Observer = Callable[[float, int, Vector], None]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.forms import mix
+from offbeat.core.forms import lazy, mix
 from offbeat.core.vector import Vector
 
 
@@ -22,12 +22,18 @@ class ADSGD(Agent):
 
     Paper -> code: x_i -> `x`; x_ij, the newest model heard from j when the gradient completes -> `heard`.
 
+    Attributes:
+        theta: for two step sizes, equation (7): the same with the weights (1 - theta) I + theta W and the
+            step theta lr, theta in (0, 1]. The limit depends on lr alone, so the step that is made can be as
+            small as delays ask for.
+
     Differs from the paper: until a neighbour is heard for the first time, its weight is the agent's own (its
     present model stands in), as it is after a crash; the paper's buffers hold x_j^0 until then. All agents
     start from the same model, so the two differ only where an agent steps a second time before it has heard
     that neighbour.
     """
 
+    theta: float = 1.0
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def on_message(self, src: int, message: Model) -> None:
@@ -35,8 +41,9 @@ class ADSGD(Agent):
         self.heard[src] = message.x
 
     def on_gradient(self, g: Vector) -> None:
-        """Equation (5) of the paper, then the next gradient at once."""
-        self.x = mix(self.view.w, self.heard, own=self.x) - self.rule(g)
+        """Equation (5) of the paper, or (7) with theta below 1, then the next gradient at once."""
+        w = lazy(self.view.w, self.me, self.theta)
+        self.x = mix(w, self.heard, own=self.x) - self.theta * self.rule(g)
         self.publish(self.view.listeners, Model(self.x))
         self.compute(self.x)
 

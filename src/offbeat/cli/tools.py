@@ -1,5 +1,6 @@
 """The command line of what runs nothing: list; and of what goes with live runs: export, doctor."""
 
+import inspect
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.text import Text
 from offbeat.algorithms import ALGORITHMS, Algorithm, find
 from offbeat.cli.console import Out, say
 from offbeat.cli.options import numbers, option
-from offbeat.core.errors import unknown
+from offbeat.core.errors import SettingError, unknown
 from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.experiments.sayings import sayings
 from offbeat.tasks import PARTITIONS, TASKS, softmax
@@ -23,6 +24,9 @@ from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
+NAMED = (
+    "One of the algorithms: its equation, what its symbols are called here, how it differs from the paper."
+)
 KINDS = "algorithms, topologies, tasks, partitions, metrics, worlds, cases or delays; default: all."
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
@@ -30,12 +34,16 @@ STEP = "Of this step; default: each agent's newest checkpoint."
 SWEEP = "Remove what was left in shared memory by runs that were killed."
 
 
-def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
+def list_(
+    what: str | None = typer.Argument(None, help=KINDS), name: str | None = typer.Argument(None, help=NAMED)
+) -> None:
     """Say which algorithms, topologies, tasks, partitions, metrics, worlds, cases and delays there are.
 
-    Example:
+    Examples:
 
       offbeat list topologies
+
+      offbeat list algorithms adsgd
     """
     tables = {
         "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
@@ -50,6 +58,11 @@ def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
     if what is not None and what not in tables:
         raise unknown("list", what, tables)
     out = Out()
+    if name is not None:
+        if what != "algorithms":
+            raise SettingError(f"Names are of algorithms: expected 'offbeat list algorithms {name}'.")
+        out.print(Text(f"{_described(row := find(name))}\n\n{inspect.getdoc(type(row.prototype))}"))
+        return
     for title, rows in tables.items():
         if what in (None, title):
             table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
@@ -61,10 +74,19 @@ def list_(what: str | None = typer.Argument(None, help=KINDS)) -> None:
 
 
 def _described(row: Algorithm) -> str:
-    waits, tolerated = f"waits for {row.waits_for}; needs {row.needs}", ", ".join(sorted(row.tolerates))
-    lines = [f"{row.title} ({row.paper})", waits, f"tolerates {tolerated or 'nothing'}", row.note]
-    names = [row.name, *(f"{row.name}:{option}" for option in row.options)] if row.options else []
-    lines += [f"{name} {find(name).form}" for name in names]
+    lines = [f"{row.title} ({row.paper})", row.sends and f"sends {row.sends}"]
+    lines += [f"waits for {row.waits_for}; needs {row.needs}"]
+    lines += [f"tolerates {', '.join(sorted(row.tolerates)) or 'nothing'}", row.note]
+    if row.keeps is not None:
+        own, more = row.keeps
+        lines += [f"keeps {own} vectors as long as a model" + f", and {more} for each neighbour" * (more > 0)]
+    lines += [row.bound and f"converges for {row.bound}"]
+    lines += [row.form and f"{row.name} {row.form}"]
+    for name, (each, value, _) in row.chosen().items():
+        flag, place = isinstance(value, bool), name.upper()
+        said = each.chosen.format(place) + f"; {place}: {each.takes(value)}" * (not flag)
+        colon = "+" if ":" in row.name else ":"
+        lines += [f"{row.name}{colon}{name}{f'={place}' * (not flag)} {said}"]
     return "\n".join(line for line in lines if line)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
-from offbeat.algorithms import ALGORITHMS, Algorithm, find, told_apart
+from offbeat.algorithms import ALGORITHMS, USUAL, Algorithm, find, told_apart
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
@@ -32,6 +32,7 @@ from offbeat.results.run import Run
 from offbeat.results.trials import Halving, Tuning
 from offbeat.results.values import Label, Progress
 
+ALL = "all"
 TRACES = 0.5  # the share of the free memory that runs may take with traces that nobody asked for
 
 MOST_SEEDS = 10_000
@@ -200,7 +201,7 @@ class Plan:
 
 
 def plan(
-    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
+    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = USUAL,
     *,
     lr: LearningRates = 0.01,
     seed: int = 0,
@@ -266,8 +267,10 @@ def _checked(made: Plan) -> Plan:
 
 
 def _specs(algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str) -> list[Algorithm]:
-    """The algorithms, each with a name of its own."""
-    named = separated(algorithms) if isinstance(algorithms, str) else algorithms
+    """The algorithms, each with a name of its own; 'all' is the whole table."""
+    named = separated(algorithms) if isinstance(algorithms, str) else list(algorithms)
+    if named == [ALL]:
+        named = [*ALGORITHMS]
     specs = told_apart([find(each) for each in named])
     if not specs:
         raise SettingError("Name at least one algorithm.")

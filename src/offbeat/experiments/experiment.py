@@ -13,7 +13,7 @@ from typing import Any
 
 import networkx as nx
 
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import USUAL
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
 from offbeat.experiments.kinds import (
     BYZANTINES,
@@ -214,14 +214,17 @@ TUNE = (
 TUNE_BUDGET = f"How many whole runs' worth of time --tune has for each algorithm; default: {BUDGET:g}."
 
 
-NAMED = "Names with commas between; options after a colon: 'dsgd:after'. Your own: 'mine.py:Mine(h=10)'."
+NAMED = (
+    "Names with commas between ('offbeat list algorithms'), or 'all'; options after a colon: 'dsgd:after', "
+    "'adsgd:theta=0.5'. Your own: 'mine.py:Mine(h=10)'."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """Which runs of an experiment are made: algorithms, learning rates, seeds."""
 
-    algorithms: Any = setting(",".join(ALGORITHMS), TASK, NAMED, NAMES)
+    algorithms: Any = setting(",".join(USUAL), TASK, NAMED, NAMES)
     lr: Any = setting(None, LEARNING, LRS, LR)
     tune_by: str | None = setting(None, LEARNING, TUNE_BY, live=False)
     tune_grid: Any = setting(None, LEARNING, TUNE_GRID, NUMBERS, live=False)

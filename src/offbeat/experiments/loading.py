@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, row_of
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import Settings, declared
 from offbeat.core.system.reading import content, json_in, reading, refuse_newer
@@ -162,8 +162,8 @@ def _rows(folder: Path) -> Comparison:
 def _place(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Where a row stands: those of one world together, algorithms as in their table, then lr and seed."""
     name, names = str(row.get("algorithm")), [*ALGORITHMS]
-    kind = name.partition(":")[0]
-    which = [names.index(kind) if kind in names else len(names), name, row.get("lr"), row.get("seed")]
+    known = row_of(name)
+    which = [names.index(known.name) if known else len(names), name, row.get("lr"), row.get("seed")]
     values = [*(row.get(setting) for setting in SETTINGS if setting not in ("lr", "seed")), *which]
     return [(type(value).__name__, "" if value is None else value) for value in values]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from offbeat.algorithms import Algorithm, find
+from offbeat.algorithms import Algorithm, find, with_options
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import as_word, declared
 from offbeat.core.system import own
@@ -125,6 +125,9 @@ def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
 
 def _numbers(spec: Algorithm) -> Iterator[tuple[str, bool]]:
     """The numbers with which an algorithm is made, by name, and whether they are declared whole."""
+    for name, (_, _, usual) in spec.chosen().items():
+        if not isinstance(usual, bool):
+            yield name, isinstance(usual, int)
     for name, parameter in _parameters(spec).items():
         value = getattr(spec.prototype, name, parameter.default)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -149,6 +152,8 @@ def adjusted(spec: Algorithm, options: Mapping[str, float]) -> Algorithm:
     """The same algorithm made with these numbers; it keeps its name. SettingError for its own faults."""
     if not options:
         return spec
+    if not spec.user_defined:
+        return replace(with_options(spec, options), name=spec.name)
     if spec.named and (named := Own.parse(spec.named)) is not None:
         with own.pinned(spec.code, spec.code):
             made = find(str(replace(named, options={**named.options, **options})))

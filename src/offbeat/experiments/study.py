@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from offbeat.algorithms import ALGORITHMS, Algorithm
+from offbeat.algorithms import USUAL, Algorithm
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Setting, declared, whole
@@ -172,7 +172,7 @@ def _value(each: Setting, word: str) -> Any:
 
 
 def compare(
-    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = tuple(ALGORITHMS),
+    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str = USUAL,
     *,
     over: Mapping[str, Sequence[Any]] | None = None,
     progress: Progress | None = None,

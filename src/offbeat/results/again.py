@@ -10,7 +10,7 @@ from math import nan
 import numpy as np
 import torch
 
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import row_of
 from offbeat.core.settings import as_word
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.rates import Rate
@@ -35,7 +35,7 @@ def again(comparison: ComparisonValues) -> list[str]:
     papers = []
     for name in dict.fromkeys(run.algorithm for run in comparison.runs):
         said = "not one of offbeat’s own."
-        if row := ALGORITHMS.get(name.partition(":")[0]):
+        if row := row_of(name):
             said = f"{row.title}; {row.paper}. An agent waits for {row.waits_for}."
         papers.append(f"<li><b>{escaped(name)}</b>: {linked(said)}</li>")
     settings = [[name, _text(value)] for name, value in _common(comparison).items()]
@@ -110,7 +110,7 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     for (name, lr, _), runs in comparison.groups().items():
         if isinstance(runs[0].tuning, Halving) and lr_tuned(runs[0]):
             continue
-        row = ALGORITHMS.get(name.partition(":")[0])
+        row = row_of(name)
         scale = runs[0].settings["agents"] if row is not None and row.scale_lr_by_n else 1
         bases = (float(f"{lr / scale:.12g}"), lr / scale)
         base_lr: float | str = next((x for x in bases if x * scale == lr), nan)  # nan: only its own

@@ -13,7 +13,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.algorithms import ALGORITHMS, find
+from offbeat.algorithms import ALGORITHMS, find, row_of
 from offbeat.results import WIDTH, holdings
 from offbeat.results.scores import number_text, plus_minus, score, share_text, spread_text, times_of
 from offbeat.results.significance import who_is_first
@@ -288,7 +288,7 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
             "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
         )
     ours = {run.algorithm for run in runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
-    ours = {name for name in ours if name.partition(":")[0] in ALGORITHMS}
+    ours = {name for name in ours if row_of(name)}
     if forms := [f"{name} {form}" for name in names if name in ours and (form := find(name).form)]:
         said.append("; ".join(forms) + ".")
     for run in runs:

@@ -1,0 +1,153 @@
+"""An algorithm by its name and options, by its class, or by the file of the user that has it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from offbeat.algorithms.row import Algorithm
+from offbeat.algorithms.table import ALGORITHMS
+from offbeat.core.agent import Agent
+from offbeat.core.errors import SettingError, unknown
+from offbeat.core.promises import check_class
+from offbeat.core.system import own
+from offbeat.core.system.named import Own, called
+
+FORMER = {"adpsgd": "wait", "dsgd": "after"}
+"""Algorithms that had an option `overlap`, and the option for what they did without it."""
+
+
+EXPECTED = "a subclass of offbeat.Agent, an object of one, or a function that returns one"
+
+
+def row_of(name: str) -> Algorithm | None:
+    """The row of the table that a name with options is of: 'dsgd:after' is of 'dsgd'."""
+    base, _, options = name.partition(":")
+    variants = [f"{base}:{option}" for option in options.split("+")]
+    return next((ALGORITHMS[each] for each in (*variants, base) if each in ALGORITHMS), None)
+
+
+def find(wanted: str | type[Agent] | Agent | Algorithm) -> Algorithm:
+    """A row of the table by name, with options ("adpsgd:atomic+wait", "adsgd:theta=0.5"); or a row for a
+    class of the user's, or for what is named FILE.py:NAME or FILE.py:NAME(h=10).
+
+    Raises SettingError for an unknown name or option, ContractError for a class whose agents would share
+    something.
+    """
+    if isinstance(wanted, str):
+        named = Own.parse(wanted)
+        return _named(wanted) if named is None else _loaded(named)
+    if isinstance(wanted, Algorithm):
+        ours = row_of(wanted.name)
+        if ours and type(ours.prototype) is type(wanted.prototype):
+            return wanted
+        check_class(wanted.prototype)
+        return replace(wanted, user_defined=True)
+    agent = wanted() if isinstance(wanted, type) and issubclass(wanted, Agent) else wanted
+    if not isinstance(agent, Agent):
+        raise SettingError(
+            f"An algorithm is a name, a subclass of offbeat.Agent or an object of one; got {wanted!r}."
+        )
+    check_class(agent)
+    title = (type(agent).__doc__ or type(agent).__name__).strip().splitlines()[0]
+    return Algorithm(_name_of(agent), agent, title, "the user's own", user_defined=True)
+
+
+def _name_of(agent: Agent, options: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """A class of the table has its name there, any other its own: both with their options."""
+    cls = type(agent)
+    for row in ALGORITHMS.values():
+        if type(row.prototype) is cls:
+            return _spelt(row, {name: getattr(agent, name) for name in row.options})
+    known = {each.name: getattr(agent, each.name) for each in fields(agent) if each.init}
+    usual = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory()
+        for each in fields(agent)
+        if each.init
+    }
+    said = {name: value for name, value in known.items() if repr(value) != repr(usual[name])}
+    return cls.__name__ + called(said | {name: value for name, value in options.items() if name not in known})
+
+
+def _loaded(named: Own) -> Algorithm:
+    """The row for the user's own code in a file."""
+    with own.pinned([named.file]) as code:
+        value = own.load(named, EXPECTED)
+        if not isinstance(value, Agent | Algorithm) or named.options:
+            value = own.made(named, {}, EXPECTED)
+        if not isinstance(value, Agent | Algorithm):
+            raise SettingError(f"{named} gives a {type(value).__name__}; expected {EXPECTED}.")
+        row = find(value)
+    name = _name_of(value, named.options) if isinstance(value, Agent) else row.name
+    taken = row_of(name) is not None
+    return replace(row, name=str(named) if taken else name, user_defined=True, named=str(named), code=code)
+
+
+def told_apart(rows: Sequence[Algorithm]) -> list[Algorithm]:
+    """The same with names that tell them apart: of those of one name, what is named by file by its file."""
+    count = Counter(row.name for row in rows)
+    return [replace(row, name=row.named) if row.named and count[row.name] > 1 else row for row in rows]
+
+
+def _named(wanted: str) -> Algorithm:
+    name, colon, said = wanted.strip().lower().partition(":")
+    if not name or (colon and not said):
+        raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
+    row = row_of(wanted.strip().lower())
+    if row is None:
+        raise unknown("algorithm", name, ALGORITHMS)
+    chosen = dict[str, float]()
+    for each in filter(lambda each: f"{name}:{each}" != row.name, said.split("+") if said else []):
+        option, equals, value = each.partition("=")
+        option = option.replace("-", "_")
+        if option == "overlap" and name in FORMER:
+            instead = ":".join(filter(None, (name, "+".join(e for e in said.split("+") if e != each))))
+            raise SettingError(
+                f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what "
+                f"'{wanted}' was; what {name} was without it is '{name}:{FORMER[name]}'."
+            )
+        if not row.options:
+            raise SettingError(f"The algorithm {row.name} has no options; got '{wanted}'.")
+        if option not in row.options:
+            raise unknown(f"option of {row.name}", option, row.options)
+        if option in chosen:
+            raise SettingError(f"'{wanted}' names the option '{option}' twice; expected it once.")
+        chosen[option] = _value(row, option, value if equals else None)
+    return with_options(row, chosen)
+
+
+def _value(row: Algorithm, name: str, said: str | float | None) -> float:
+    """The value of an option. Raises SettingError for one that it does not take."""
+    option, _, usual = row.chosen()[name]
+    flag = isinstance(usual, bool)
+    try:
+        if flag == (said is None):
+            return True if said is None else option.value(said, usual)
+    except ValueError:
+        pass
+    got = "nothing" if said is None else f"'{said}'"
+    example = f"'{row.name}:{name}'" if flag else f"as in '{row.name}:{name}={usual:g}'"
+    raise SettingError(f"The option {name} of {row.name} takes {option.takes(usual)}, {example}; got {got}.")
+
+
+def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
+    """A row of the table with these options, besides those that it has."""
+    if not chosen:
+        return row
+    base = row_of(row.name) or row
+    has = {name: value for name, (_, value, _) in row.chosen().items()} | dict(chosen)
+    for name, value in chosen.items():
+        if not isinstance(value, bool):
+            _value(base, name, value)
+    return replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has))
+
+
+def _spelt(row: Algorithm, options: Mapping[str, float]) -> str:
+    """A row's name with those options that are not as usual, by name."""
+    said = [
+        name if isinstance(value, bool) else f"{name}={value:g}"
+        for name, value in sorted(options.items())
+        if value != row.chosen()[name][2]
+    ]
+    return f"{row.name}{'+' if ':' in row.name else ':'}{'+'.join(said)}" if said else row.name

@@ -1,0 +1,136 @@
+"""A row of the table: what is said of an algorithm, and which options it has."""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Literal, cast
+
+from offbeat.core.agent import Agent
+from offbeat.core.errors import SettingError
+from offbeat.world.topology import Topology
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field of an agent that is set by name: 'dsgd:after', or with a number 'adsgd:theta=0.5'.
+
+    Attributes:
+        usual: what an agent does without it; continues "an agent ...", as `chosen` does
+        chosen: what it does with it; `{}` is its number
+        low, high: of a number: the smallest and the largest
+        above: whether `low` itself is too small
+    """
+
+    usual: str
+    chosen: str
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def takes(self, usual: float) -> str:
+        """What it expects, by the type of the value that it has without being named."""
+        if isinstance(usual, bool):
+            return "no value"
+        kind = "a whole number" if isinstance(usual, int) else "a number"
+        ends = [f"{'above' if self.above else 'at least'} {self.low:g}"] if self.low > -math.inf else []
+        ends += [f"at most {self.high:g}"] if self.high < math.inf else []
+        return ", ".join([kind, *ends])
+
+    def value(self, said: str | float, usual: float) -> float:
+        """What was said, as a value of the type of `usual`. Raises ValueError for what it does not take."""
+        number = float(said)
+        if not math.isfinite(number) or not self.low <= number <= self.high:
+            raise ValueError
+        if (self.above and number == self.low) or number != type(usual)(number):
+            raise ValueError
+        return type(usual)(number)
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One row of the table.
+
+    Attributes:
+        prototype: an agent that every agent of a run is a copy of
+        paper: where it was published
+        waits_for: what an agent may have to wait for besides its own gradient
+        needs: of the graph and its weights
+        tolerates: "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
+        note: what else one should know, in particular why something is not tolerated
+        keeps: vectors as long as a model that an agent holds, its gradient among them, and those for each
+            neighbour: Table 2 of arXiv:2505.10322, where that has the algorithm
+        sends: what an agent sends, and when
+        bound: for which learning rates theory says that it converges, and who says so
+        options: what may be set by name
+        scale_lr_by_n: whether the default learning rate is n times that of the others
+        graph: whether the graph has to be undirected, and its weights symmetric too
+        vectors: models that an agent of a simulation holds, and those for each neighbour: for its memory
+        free_running: whether it never waits, and only ever gives its model to all its listeners, at every
+            gradient: then its timing is known before any arithmetic (`offbeat.engines.sim.ahead.update_form`)
+        user_defined: whether it is the user's own, and not in the table
+        named: FILE.py:NAME(options), if it was named so: every process can load it again
+        code: then file -> version of what was loaded (`offbeat.core.system.own`)
+    """
+
+    name: str
+    prototype: Agent
+    title: str
+    paper: str
+    waits_for: str = "nothing"
+    needs: str = "a connected graph"
+    tolerates: frozenset[str] = frozenset({"loss", "crash", "return"})
+    note: str = ""
+    keeps: tuple[int, int] | None = None
+    sends: str = ""
+    bound: str = ""
+    options: Mapping[str, Option] = field(default_factory=dict)
+    scale_lr_by_n: bool = False
+    graph: Literal["any", "undirected", "symmetric"] = "any"
+    vectors: tuple[float, float] = (5.0, 3.0)
+    free_running: bool = False
+    user_defined: bool = False
+    named: str = ""
+    code: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> str:
+        """What `find` takes to find it again, in any process."""
+        return self.named or self.name
+
+    @property
+    def form(self) -> str:
+        """What an agent does, where there are several forms of the algorithm; continues "an agent ..."."""
+        said = [
+            option.usual if value == usual else option.chosen.format(f"{value:g}")
+            for option, value, usual in self.chosen().values()
+        ]
+        return ", ".join(filter(None, said))
+
+    def chosen(self) -> dict[str, tuple[Option, float, float]]:
+        """By name: each option, the value that it has here, and the one that it has if it is not named."""
+        usual = {each.name: cast(float, each.default) for each in fields(self.prototype)}
+        return {
+            name: (option, getattr(self.prototype, name), usual[name])
+            for name, option in self.options.items()
+        }
+
+    def default_lr(self, lr: float, n: int) -> float:
+        """The learning rate when none was given for this algorithm in particular."""
+        return lr * n if self.scale_lr_by_n else lr
+
+    def check(self, topology: Topology) -> None:
+        """Raise SettingError if the published algorithm is not for this graph."""
+        if self.graph != "any" and topology.graph.is_directed():
+            raise SettingError(
+                f"{self.name} needs an undirected graph; '{topology.name}' is directed. rfast takes directed "
+                "graphs."
+            )
+        if self.graph == "symmetric" and not topology.symmetric:
+            raise SettingError(
+                f"{self.name} needs symmetric weights, w_ij = w_ji, or it would minimise another objective; "
+                f"those of '{topology.name}' are not. Metropolis weights are (the default), rfast takes any."
+            )
+
+    def new(self) -> Agent:
+        return copy.deepcopy(self.prototype)

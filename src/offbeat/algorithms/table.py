@@ -1,0 +1,65 @@
+"""The table: one row for each algorithm."""
+
+from offbeat.algorithms.adpsgd import ADPSGD
+from offbeat.algorithms.adsgd import ADSGD
+from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.dsgd import DSGD
+from offbeat.algorithms.rfast import RFAST
+from offbeat.algorithms.row import Algorithm, Option
+
+ALGORITHMS: dict[str, Algorithm] = {
+    row.name: row
+    for row in (
+        Algorithm(
+            "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
+            keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
+            bound="quadratics: lr h_i < 2 w_ii, whatever the delays (derived here)",
+            options={
+                "theta": Option(
+                    "", "makes steps of {} lr with weights as much nearer to I", low=0, high=1, above=True
+                )
+            },
+        ),
+        Algorithm(
+            "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
+            waits_for="the answer of one random neighbour",
+            needs="an undirected connected graph; with :atomic a bipartite one", graph="undirected",
+            note="biased towards the data of fast agents", vectors=(2.5, 0.0),
+            keeps=(3, 0), sends="its model to one random neighbour, which sends a difference back",
+            options={
+                "wait": Option(
+                    "averages while it computes", "computes, then averages and waits for the answer"
+                ),
+                "atomic": Option("", "asks on one side of the graph only, so that every averaging is atomic"),
+            },
+        ),
+        Algorithm(
+            "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
+            needs="a strongly connected graph, row- and column-stochastic weights",
+            note="its default learning rate is n times --lr, our choice: a model is moved by a share of the "
+            "tracked gradient only",
+            scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4),
+            sends="its model to all neighbours, and to each another sum of tracked gradients",
+        ),
+        Algorithm(
+            "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
+            waits_for="all neighbours of the same round",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            note="mail is never lost", vectors=(2.0, 0.5), keeps=(2, 1),
+            sends="its model to all neighbours, once a round",
+            options={"after": Option("sends its model while it computes", "computes, then sends its model")},
+        ),
+        Algorithm(
+            "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",
+            "textbook; a baseline of arXiv:2505.10322", waits_for="everybody",
+            needs="nothing: its ring is 0..n-1 on any topology", tolerates=frozenset({"loss"}),
+            vectors=(4.0, 0.0), keeps=(2, 0), sends="2 (n - 1) times 1/n of a model to the next on the ring",
+            note="stands still when an agent is lost, and does not take one back: a ring with a hole has no "
+            "sum",
+        ),
+    )
+}  # fmt: skip
+
+USUAL = ("adsgd", "adpsgd", "rfast", "dsgd", "allreduce")
+"""What is compared if nothing says which: those of the evaluation of arXiv:2505.10322."""

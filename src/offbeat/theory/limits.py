@@ -1,0 +1,107 @@
+"""Where algorithms end on quadratics with exact gradients and a constant learning rate.
+
+    f_i(x) = h_i / 2 ||x - b_i||^2,   H = diag(h),   b stacked, [n, d],   P = diag(p)
+
+p_i is the share of all updates that agent i makes. Everything here is derived here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from offbeat.algorithms import Algorithm, find, row_of
+from offbeat.core.errors import SettingError
+from offbeat.tasks.quadratic import Quadratic
+from offbeat.world.topology import Topology
+
+
+@dataclass(frozen=True)
+class At:
+    """What a limit depends on: W is that of the topology, `p` the agents' shares of the updates, [n]."""
+
+    spec: Algorithm
+    task: Quadratic
+    topology: Topology
+    lr: float
+    p: np.ndarray
+
+    @property
+    def w(self) -> np.ndarray:
+        return self.topology.dense_w()
+
+    @property
+    def h(self) -> np.ndarray:
+        return np.diag(self.task.h)
+
+
+def mixing(at: At) -> np.ndarray:
+    """X = (lr H + I - W)^-1 lr H b, whatever delays and shares are: mix, and step by the gradient at x_i."""
+    return solved(at.lr * at.h + np.eye(len(at.p)) - at.w, at.lr * at.h @ at.task.b)
+
+
+def optimum(at: At) -> np.ndarray:
+    """Everybody at the minimiser of sum_i f_i."""
+    return np.tile(at.task.optimum, (len(at.p), 1))
+
+
+def averaged_pairs(at: At) -> np.ndarray:
+    """X = (I - V + lr P H)^-1 lr P H b,  V = I - 1/2 sum_i p_i / d_i sum_{j in N_i} (e_i - e_j)(e_i - e_j)^T.
+
+    i over those who ask: with `atomic` one side of the graph. The expectation for pairs that are drawn
+    independently and averaged atomically; sum_i p_i h_i (x_i - b_i) is zero, so as lr goes to 0 all models go
+    to the minimiser of sum_i p_i f_i.
+    """
+    n, pairs = len(at.p), np.zeros((len(at.p), len(at.p)))
+    atomic = getattr(at.spec.prototype, "atomic", False)
+    for i in (i for i, view in enumerate(at.topology.views()) if not atomic or view.side == 0):
+        peers = at.topology.peers(i)
+        for j in peers:
+            e = np.eye(n)[i] - np.eye(n)[j]
+            pairs += at.p[i] / len(peers) / 2 * np.outer(e, e)
+    ph = np.diag(at.p) @ at.h
+    return solved(pairs + at.lr * ph, at.lr * ph @ at.task.b)
+
+
+def solved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The x of a x = b."""
+    return np.asarray(np.linalg.solve(a, b))
+
+
+LIMITS: dict[str, Callable[[At], np.ndarray]] = {
+    "adsgd": mixing,
+    "adpsgd": averaged_pairs,
+    "rfast": optimum,
+    "dsgd": mixing,
+    "allreduce": optimum,
+}
+"""Row of the table of algorithms -> its limit. One that has none has no entry."""
+
+
+def limit(
+    algorithm: str, task: Quadratic, topology: Topology, lr: float, frequencies: Sequence[float] | None = None
+) -> np.ndarray:
+    """The models at which an algorithm ends on quadratics with exact gradients, [n, d].
+
+    Args:
+        algorithm: its name, with options
+        task: the quadratics f_i(x) = h_i / 2 ||x - b_i||^2
+        topology: the graph and its weights
+        lr: the learning rate, constant and the same for all
+        frequencies: how often each agent makes an update, in any unit; default: all alike. Only what is
+            biased to the data of fast agents depends on it: its expectation is given
+
+    Raises SettingError for an algorithm without a known limit, frequencies that are not n numbers above 0,
+    and what the algorithm refuses: a directed graph, weights that are not symmetric.
+    """
+    spec = find(algorithm)
+    row = row_of(spec.name)
+    if row is None or row.name not in LIMITS:
+        raise SettingError(f"No limit is known of {spec.name}; there are those of {', '.join(LIMITS)}.")
+    if topology.n != task.agents:
+        raise SettingError(f"The task has {task.agents} agents, the graph {topology.n}; expected the same.")
+    spec.check(topology)
+    p = np.ones(task.agents) if frequencies is None else np.asarray(frequencies, dtype=float)
+    if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
+        raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")
+    return LIMITS[row.name](At(spec, task, topology, lr, p / p.sum()))

@@ -1,0 +1,50 @@
+"""What is expected of every row of the table of algorithms, by tests/algorithms/test_every_row.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from under_way import tracked_mass
+
+from offbeat.engines.sim.simulator import Simulator
+
+Sum = Callable[[Simulator], tuple[np.ndarray, np.ndarray]]
+"""What is conserved: the two sides of an equation, at any instant."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is expected of an algorithm, or of a form of it. Limits are looked at on a ring of four.
+
+    Attributes:
+        lr: with which it is held to its limit (`offbeat.theory.limit`)
+        until: by when it is there
+        near: how near all models are then; of an expectation: the mean over three times as long again
+        expected: whether the limit is an expectation
+        alone: one agent alone is SGD with this multiple of the learning rate; or why it is not
+        conserved: its conservation law, or why it has none
+    """
+
+    lr: float
+    until: float
+    conserved: Sum | str
+    near: float = 1e-9
+    expected: bool = False
+    alone: float | str = 1.0
+
+
+ROWS_ONLY = "the rows of W sum to 1, and what an agent mixes is as old as its links make it: the mean moves"
+
+ENTRIES: dict[str, Entry] = {
+    "adsgd": Entry(0.1, 800, ROWS_ONLY),
+    "adsgd:theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),
+    "adpsgd": Entry(0.02, 1500, "displacements in flight: test_conservation", near=0.02, expected=True),
+    "adpsgd:wait": Entry(0.02, 1500, "as adpsgd", near=0.02, expected=True),
+    "adpsgd:atomic": Entry(0.02, 1500, "as adpsgd", near=0.02, expected=True),
+    "adpsgd:atomic+wait": Entry(0.02, 1500, "as adpsgd", near=0.02, expected=True),
+    "rfast": Entry(0.5, 1500, tracked_mass, near=1e-6),
+    "dsgd": Entry(0.1, 800, ROWS_ONLY),
+    "dsgd:after": Entry(0.1, 1200, ROWS_ONLY),
+    "allreduce": Entry(0.2, 600, "all agents have one model"),
+}
+"""Name with options -> what is expected of it."""
