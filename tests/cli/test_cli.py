@@ -23,7 +23,7 @@ from command_line import QUICK, Call, Outcome, digests, read
 from data_files import idx, small_set
 
 import offbeat
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import USUAL
 from offbeat.cli import compare as cli
 from offbeat.cli.commands import COMMANDS, listed, loaded
 from offbeat.core.errors import ContractError
@@ -448,18 +448,18 @@ def test_accuracy_and_time_to_target_where_there_are_some(call: Call) -> None:
 def test_standard_output_is_the_table_and_what_was_written(call: Call) -> None:
     outcome = call(*QUICK, "--json", "out.json", "--report", "out.html", "--traces", ".")
     assert outcome.code == 0
-    for name in offbeat.ALGORITHMS:
+    for name in USUAL:
         assert re.search(rf"^ *{name} .*never", outcome.out, re.MULTILINE)
         assert f"{name}, seed 0: " in outcome.err
     assert outcome.out.endswith("Written: out.json\nWritten: out.html\n") or "out.html" in outcome.out
     assert "</html>" in Path("out.html").read_text("utf-8")
-    assert len(list(Path.cwd().glob("*.npz"))) == len(offbeat.ALGORITHMS)
+    assert len(list(Path.cwd().glob("*.npz"))) == len(USUAL)
     assert {path.suffix for path in Path.cwd().iterdir()} == {".json", ".html", ".npz"}
 
 
 def test_quiet_means_quiet(call: Call) -> None:
     assert call(*QUICK, "--quiet", "--json", "out.json") == Outcome(0, "", "")
-    assert len(read("out.json")["runs"]) == len(offbeat.ALGORITHMS)
+    assert len(read("out.json")["runs"]) == len(USUAL)
 
 
 def test_a_diverging_algorithm_is_reported_and_the_others_finish(call: Call) -> None:
@@ -471,14 +471,14 @@ def test_a_diverging_algorithm_is_reported_and_the_others_finish(call: Call) -> 
     assert first["final"]["loss"] is None
     assert first["time_to_target"] is None
     assert all(run["final"]["loss"] < 1 for run in others)
-    assert len(others) == len(offbeat.ALGORITHMS) - 1
+    assert len(others) == len(USUAL) - 1
 
 
 def test_a_step_with_which_all_diverge(call: Call) -> None:
     outcome = call("compare", "--task", "quadratic", "--until", "200", "--lr", "50", "--json", "out.json")
     assert outcome.code == 0
     assert "Warning" not in outcome.err
-    assert len(read("out.json")["runs"]) == len(offbeat.ALGORITHMS)
+    assert len(read("out.json")["runs"]) == len(USUAL)
 
 
 def test_when_all_agents_crash_the_runs_end_all_the_same(call: Call) -> None:
@@ -621,14 +621,14 @@ def test_the_same_command_gives_the_same_digests(call: Call) -> None:
     for name in ("one.json", "two.json"):
         assert call(*command, "--quiet", "--json", name).code == 0
     assert digests("one.json") == digests("two.json")
-    assert len(set(digests("one.json"))) == len(offbeat.ALGORITHMS)
+    assert len(set(digests("one.json"))) == len(USUAL)
 
 
 def test_a_seed_alone_is_what_it_is_beside_others(call: Call) -> None:
     call(*QUICK, "--quiet", "--seeds", "3", "--json", "three.json")
     call(*QUICK, "--quiet", "--seed", "1", "--json", "alone.json")
     assert set(digests("alone.json")) < set(digests("three.json"))
-    assert len(set(digests("three.json"))) == 3 * len(offbeat.ALGORITHMS)
+    assert len(set(digests("three.json"))) == 3 * len(USUAL)
 
 
 def test_a_seed_may_be_huge(call: Call) -> None:
@@ -819,7 +819,7 @@ def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.
     assert read("out.json") == {
         "offbeat": offbeat.__version__,
         "interrupted": True,
-        "planned": dict.fromkeys(ALGORITHMS, 1),
+        "planned": dict.fromkeys(USUAL, 1),
         "runs": [],
     }
     assert "Traceback" not in outcome.err
@@ -898,7 +898,7 @@ def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path, columns: 
     assert process.returncode == 0, err
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert "…" not in text
-    for name in offbeat.ALGORITHMS:
+    for name in USUAL:
         assert re.search(rf"^ *{name} ", text, re.MULTILINE)
     assert "time to 0.1 %" in " ".join(text.split())
 

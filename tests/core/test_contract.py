@@ -152,9 +152,27 @@ def test_every_row_finds_its_class_and_options_are_checked() -> None:
     assert find("DSGD:after").new().after  # type: ignore[attr-defined]
     both = find("adpsgd:wait+atomic").new()
     assert (both.wait, both.atomic) == (True, True)  # type: ignore[attr-defined]
-    for wrong, hint in (("adsg", "'adsgd'"), ("dsgd:aftr", "'after'"), ("adsgd:fast", "no options")):
+    for wrong, hint in (("adsg", "'adsgd'"), ("dsgd:aftr", "'after'"), ("rfast:fast", "no options")):
         with pytest.raises(SettingError, match=hint):
             find(wrong)
+
+
+def test_options_take_numbers_within_their_ranges() -> None:
+    assert find("adsgd:theta=0.50").name == "adsgd:theta=0.5" == find(ADSGD(theta=0.5)).name
+    assert find("adsgd:theta=1").name == "adsgd" == find(ADSGD()).name
+    assert find("adsgd:theta=0.5").new().theta == 0.5  # type: ignore[attr-defined]
+    said = "theta of adsgd takes a number, above 0, at most 1, as in 'adsgd:theta=1'; got "
+    for wrong in ("0", "2", "nan", "inf", "half", ""):
+        with pytest.raises(SettingError, match=f"{said}'{wrong}'"):
+            find(f"adsgd:theta={wrong}")
+    with pytest.raises(SettingError, match=f"{said}nothing"):
+        find("adsgd:theta")
+    with pytest.raises(SettingError, match="takes no value, 'dsgd:after'; got '1'"):
+        find("dsgd:after=1")
+    with pytest.raises(SettingError, match="twice"):
+        find("adsgd:theta=0.5+theta=0.2")
+    with pytest.raises(SettingError, match=f"{said}'7.0'"):
+        find(ADSGD(theta=7.0))
 
 
 def test_a_former_option_is_refused_with_its_new_name() -> None:

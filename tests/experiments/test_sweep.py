@@ -20,7 +20,7 @@ from user_scripts import EXAMPLES
 from warm import Started, on_linux, session, start, until
 
 from offbeat import tasks
-from offbeat.algorithms import ALGORITHMS, find
+from offbeat.algorithms import USUAL, find
 from offbeat.cli import sweep as cli_sweep
 from offbeat.core.errors import DataError, DiskError, SettingError
 from offbeat.core.settings import declared
@@ -196,7 +196,7 @@ def test_hundreds_of_worlds_are_checked_with_one_task_each(monkeypatch: pytest.M
 
 def test_the_examples_are_what_they_say() -> None:
     evaluation = tomllib.loads((EXAMPLES / "mnist-evaluation.toml").read_text())
-    assert evaluation["grid"] == {"skew": [0, 0.5, 1], "case": list(CASES), "algorithm": list(ALGORITHMS)}
+    assert evaluation["grid"] == {"skew": [0, 0.5, 1], "case": list(CASES), "algorithm": list(USUAL)}
     digits = evaluation | {"fixed": evaluation["fixed"] | {"task": "digits"}}
     assert len(points(digits)) == 75
     lines = (line.replace("\\[", "[").strip() for line in (cli_sweep.sweep.__doc__ or "").splitlines())

@@ -3,17 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from entries import ENTRIES
 from hypothesis import given
 from hypothesis import strategies as st
-from entries import ENTRIES
 from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
 
 from offbeat import Delay, Momentum, Quadratic, World
 from offbeat.core.rules import SGD, Adam
 from offbeat.engines.sim.heap import Heap
+from offbeat.theory import limit
 from offbeat.world.topology import build, with_weights
 
 UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
+UNEQUAL_FOUR = World(seed=3, slow_compute={1: 3.0}, slow_communication={2: 3.0})
 
 
 @given(
@@ -123,15 +125,23 @@ def test_complete_mixing_of_equal_curvature_follows_allreduce() -> None:
 
 
 def test_double_step_adsgd_has_the_same_limit() -> None:
-    """W~ = (1 - theta) I + theta W with step theta * alpha: the limit depends on alpha alone."""
-    task, grid, limits = quadratic(), build("grid", 9), []
-    for theta in (1.0, 0.5, 0.2):
-        w = (1 - theta) * np.eye(9) + theta * grid.dense_w()
-        sim = started("adsgd", task, UNEQUAL, with_weights(grid.graph, w), lr=theta * 0.1, check=False)
-        sim.run(3000)
-        limits.append(models(sim))
-    assert limits[1] == pytest.approx(limits[0], abs=1e-9)
-    assert limits[2] == pytest.approx(limits[0], abs=1e-9)
+    """The limit depends on lr = alpha alone, and not on the step theta * alpha."""
+    ring = build("ring", 4)
+    for theta in (0.1, 0.5, 1.0):
+        sim = started(f"adsgd:theta={theta:g}", quadratic(4), UNEQUAL_FOUR, ring, lr=0.1, check=False)
+        sim.run(800 / theta)
+        assert models(sim) == pytest.approx(limit("adsgd", quadratic(4), ring, 0.1), abs=1e-9)
+
+
+def test_double_step_adsgd_is_adsgd_with_other_weights_and_another_step() -> None:
+    """W~ = (1 - theta) I + theta W, step theta * alpha: equation (7)."""
+    grid = build("grid", 9)
+    other = with_weights(grid.graph, 0.7 * np.eye(9) + 0.3 * grid.dense_w())
+    named = started("adsgd:theta=0.3", world=UNEQUAL, lr=0.1)
+    weighted = started("adsgd", world=UNEQUAL, topology=other, lr=0.3 * 0.1)
+    for sim in (named, weighted):
+        sim.run(60)
+    assert models(named) == pytest.approx(models(weighted), rel=1e-12)
 
 
 def test_shuffled_ties_leave_lockstep_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:

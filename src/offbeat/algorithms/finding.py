@@ -59,7 +59,7 @@ def _name_of(agent: Agent, options: Mapping[str, Any] = MappingProxyType({})) ->
     cls = type(agent)
     for row in ALGORITHMS.values():
         if type(row.prototype) is cls:
-            return _spelt(row, {name: getattr(agent, name) for name in row.options})
+            return with_options(row, {name: getattr(agent, name) for name in row.options}).name
     known = {each.name: getattr(agent, each.name) for each in fields(agent) if each.init}
     usual = {
         each.name: each.default if each.default_factory is MISSING else each.default_factory()
