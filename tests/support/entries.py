@@ -20,6 +20,7 @@ class Entry:
         lr: with which it is held to its limit (`offbeat.theory.limit`)
         until: by when it is there
         near: how near all models are then; of an expectation: the mean over three times as long again
+            a text: why no limit is known
         expected: whether the limit is an expectation
         alone: one agent alone is SGD with this multiple of the learning rate; or why it is not
         conserved: its conservation law, or why it has none
@@ -28,12 +29,14 @@ class Entry:
     lr: float
     until: float
     conserved: Sum | str
-    near: float = 1e-9
+    near: float | str = 1e-9
     expected: bool = False
     alone: float | str = 1.0
 
 
 ROWS_ONLY = "the rows of W sum to 1, and what an agent mixes is as old as its links make it: the mean moves"
+
+OTHER_OBJECTIVE = "it has another objective"
 
 ENTRIES: dict[str, Entry] = {
     "adsgd": Entry(0.1, 800, ROWS_ONLY),
@@ -46,5 +49,13 @@ ENTRIES: dict[str, Entry] = {
     "dsgd": Entry(0.1, 800, ROWS_ONLY),
     "dsgd:after": Entry(0.1, 1200, ROWS_ONLY),
     "allreduce": Entry(0.2, 600, "all agents have one model"),
+    "adsgd:memory-efficient": Entry(0.1, 800, ROWS_ONLY),
+    "adsgd:memory-efficient+theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),
+    "asbcd": Entry(0.1, 1400, "blocks are never mixed"),
+    "swift": Entry(0.1, 800, ROWS_ONLY),
+    "swift:every=3": Entry(0.1, 800, ROWS_ONLY, near="what is heard between two mixings depends on speeds"),
+    "dgd-atc": Entry(0.1, 800, ROWS_ONLY),
+    "prox-dgd": Entry(0.1, 800, ROWS_ONLY),
+    "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
 }
 """Name with options -> what is expected of it."""

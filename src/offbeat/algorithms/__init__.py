@@ -7,23 +7,33 @@ has an algorithm for a name, a class, or a file of the user's.
 
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
+from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.asbcd import ASBCD
+from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_options
+from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.swift import SWIFT
 from offbeat.algorithms.table import ALGORITHMS, USUAL
 
 __all__ = [
     "ADPSGD",
     "ADSGD",
     "ALGORITHMS",
+    "ASBCD",
+    "DGDATC",
     "DSGD",
     "RFAST",
+    "SWIFT",
     "USUAL",
     "Algorithm",
     "AllReduceSGD",
+    "MemoryEfficientADSGD",
     "Option",
+    "ProxDGD",
     "find",
     "row_of",
     "told_apart",

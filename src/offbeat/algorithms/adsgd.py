@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.forms import lazy, mix
+from offbeat.core.forms import damped, mix
 from offbeat.core.vector import Vector
 
 
@@ -42,7 +42,7 @@ class ADSGD(Agent):
 
     def on_gradient(self, g: Vector) -> None:
         """Equation (5) of the paper, or (7) with theta below 1, then the next gradient at once."""
-        w = lazy(self.view.w, self.me, self.theta)
+        w = damped(self.view.w, self.me, self.theta)
         self.x = mix(w, self.heard, own=self.x) - self.theta * self.rule(g)
         self.publish(self.view.listeners, Model(self.x))
         self.compute(self.x)

@@ -2,10 +2,17 @@
 
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
+from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.asbcd import ASBCD
+from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dsgd import DSGD
+from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.swift import SWIFT
+
+THETA = Option("", "makes steps of {} lr with weights as much nearer to I", low=0, high=1, above=True)
 
 ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
@@ -15,11 +22,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
             keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
             bound="quadratics: lr h_i < 2 w_ii, whatever the delays (derived here)",
-            options={
-                "theta": Option(
-                    "", "makes steps of {} lr with weights as much nearer to I", low=0, high=1, above=True
-                )
-            },
+            options={"theta": THETA},
         ),
         Algorithm(
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
@@ -57,6 +60,38 @@ ALGORITHMS: dict[str, Algorithm] = {
             vectors=(4.0, 0.0), keeps=(2, 0), sends="2 (n - 1) times 1/n of a model to the next on the ring",
             note="stands still when an agent is lost, and does not take one back: a ring with a hole has no "
             "sum",
+        ),
+        Algorithm(
+            "adsgd:memory-efficient", MemoryEfficientADSGD(), "Asynchronous decentralized SGD, Algorithm 3",
+            "arXiv:2505.10322", needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            note="mail is never lost; when a neighbour is lost, the others are asked for whole models",
+            vectors=(4.0, 0.0), keeps=(4, 0), sends="the change of its model to all neighbours, as mail",
+            bound="as adsgd", options={"theta": THETA},
+        ),
+        Algorithm(
+            "asbcd", ASBCD(), "Asynchronous stochastic block coordinate descent, Algorithm 1",
+            "arXiv:2505.10322",
+            needs="nothing: everybody hears everybody on any topology",
+            note="minimises the objective only if all agents hold the same data", vectors=(4.0, 0.0),
+            keeps=(2, 0), sends="its block, 1/n of a model, to everybody, after every gradient",
+            bound="lr < 2 / ((2 D + 1) L), D the delay in updates (derived here)",
+        ),
+        Algorithm(
+            "swift", SWIFT(), "Shared wait-free transmission", "arXiv:2210.14026",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
+            keeps=(2, 1), sends="its model of before the step to all neighbours, at every gradient",
+            options={"every": Option("", "mixes at each {}th of its gradients", low=1)},
+        ),
+        Algorithm(
+            "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
+            "arXiv:2312.06508", needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            vectors=(3.0, 0.5), keeps=(2, 1), sends="its stepped model to all neighbours, at every gradient",
+        ),
+        Algorithm(
+            "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.5),
+            keeps=(2, 1), sends="its model to all neighbours, after every gradient",
+            options={"l1": Option("", "adds {} sum |x| to every objective, by its proximal step", low=0)},
         ),
     )
 }  # fmt: skip

@@ -16,7 +16,7 @@ def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vec
     return form(tuple([(w_j, heard.get(j, own)) for j, w_j in w.items()]))
 
 
-def lazy(w: Mapping[int, float], me: int, theta: float) -> dict[int, float]:
+def damped(w: Mapping[int, float], me: int, theta: float) -> dict[int, float]:
     """An agent's row of (1 - theta) I + theta W; for theta = 1 that of W to the bit."""
     return {j: theta * w_j + (1.0 - theta) * (j == me) for j, w_j in w.items()}
 

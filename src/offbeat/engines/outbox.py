@@ -49,7 +49,8 @@ Place = tuple[Medium, Register, tuple[int, ...], tuple[int, ...]]
 @dataclass
 class Outbox:
     """The queue of one sender. Mail keeps its order. A register that is still waiting is replaced, and keeps
-    its place; an accumulator that is still waiting is added to.
+    its place; an accumulator that is still waiting is added to, unless mail to one of its receivers waits
+    behind it: what was given away after that mail arrives after it.
     """
 
     queue: deque[Transmission] = field(default_factory=deque)
@@ -63,11 +64,15 @@ class Outbox:
                 older.message = item.message if newest_wins else added(older.message, item.message)
                 return
             self.waiting[item.place] = item
+        elif self.waiting:
+            for medium, register, to, lives in [*self.waiting]:
+                if medium is Accumulate and not set(to).isdisjoint(item.to):
+                    del self.waiting[medium, register, to, lives]
         self.queue.append(item)
 
     def take(self) -> Transmission | None:
         item = self.queue.popleft() if self.queue else None
-        if item is not None and item.medium is not Send:
+        if item is not None and item.medium is not Send and self.waiting.get(item.place) is item:
             del self.waiting[item.place]
         return item
 

@@ -40,6 +40,17 @@ def mixing(at: At) -> np.ndarray:
     return solved(at.lr * at.h + np.eye(len(at.p)) - at.w, at.lr * at.h @ at.task.b)
 
 
+def adapted_first(at: At) -> np.ndarray:
+    """X = (I - W + lr W H)^-1 lr W H b: step from the own model, and mix what was stepped."""
+    return solved(np.eye(len(at.p)) - at.w + at.lr * at.w @ at.h, at.lr * at.w @ at.h @ at.task.b)
+
+
+def blocks(at: At) -> np.ndarray:
+    """Coordinate c of every model at the c-th of b_i, i the agent whose block it is in."""
+    owner = np.repeat(np.arange(len(at.p)), [len(part) for part in np.array_split(at.task.b[0], len(at.p))])
+    return np.tile(at.task.b[owner, np.arange(len(owner))], (len(at.p), 1))
+
+
 def optimum(at: At) -> np.ndarray:
     """Everybody at the minimiser of sum_i f_i."""
     return np.tile(at.task.optimum, (len(at.p), 1))
@@ -74,6 +85,11 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "rfast": optimum,
     "dsgd": mixing,
     "allreduce": optimum,
+    "adsgd:memory-efficient": mixing,
+    "asbcd": blocks,
+    "swift": mixing,
+    "dgd-atc": adapted_first,
+    "prox-dgd": mixing,
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
 

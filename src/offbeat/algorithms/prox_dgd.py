@@ -1,0 +1,64 @@
+"""Asynchronous proximal decentralized gradient descent. arXiv:2312.06508."""
+
+from dataclasses import dataclass, field
+
+from offbeat.core.agent import Agent, View
+from offbeat.core.errors import SettingError
+from offbeat.core.forms import mix
+from offbeat.core.vector import Vector, opaque
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """The sender's model."""
+
+    x: Vector
+
+
+@dataclass
+class ProxDGD(Agent):
+    """ADSGD's step, and then the proximal step of a term that has no gradient: here l1 ||x||_1.
+
+        x_i <- prox_{lr r}(w_ii x_i + sum_{j in N_i} w_ij x_ij - lr g_i(x_i)),   then multicast x_i
+        prox_{lr r}(v) = sign(v) max(|v| - lr l1, 0),   r(x) = l1 ||x||_1
+
+    Paper -> code: x_ij, the newest model heard from j -> `heard[j]`; r_i, the same for all agents -> `l1`.
+
+    Attributes:
+        l1: how much every agent's objective has of sum |x|; without it the step is that of ADSGD.
+
+    Differs from the paper: gradients are stochastic, where its are exact; r is the l1 norm, where it has any
+    convex function with a proximal step; a neighbour that has not been heard counts as the agent itself.
+    """
+
+    l1: float = 0.0
+    heard: dict[int, Vector] = field(init=False, default_factory=dict)
+
+    def check(self) -> None:
+        """The proximal step is as long as the learning rate, which not every local rule has."""
+        if self.l1 and not hasattr(self.rule, "lr"):
+            raise SettingError(
+                f"prox-dgd:l1={self.l1:g} needs a local rule with a learning rate `lr`; "
+                f"{type(self.rule).__name__} has none. Expected SGD, or prox-dgd without l1."
+            )
+
+    def on_message(self, src: int, message: Shrunk) -> None:
+        """A neighbour's newest model replaces the older one."""
+        self.heard[src] = message.x
+
+    def on_gradient(self, g: Vector) -> None:
+        """Mix, step, shrink; then the next gradient at once."""
+        v = mix(self.view.w, self.heard, own=self.x) - self.rule(g)
+        self.x = shrunk(v, self.l1 * getattr(self.rule, "lr", 0.0)) if self.l1 else v
+        self.publish(self.view.listeners, Shrunk(self.x))
+        self.compute(self.x)
+
+    def on_view(self, view: View) -> None:
+        """Forget who was lost; when it returns it has to be heard again."""
+        self.view = view
+        self.heard = {j: x for j, x in self.heard.items() if j in view.w}
+
+
+def shrunk(v: Vector, by: float) -> Vector:
+    """sign(v) max(|v| - by, 0), number by number."""
+    return opaque(lambda: tuple(part - part.clamp(-by, by) for part in v.parts), of=(v,))

@@ -1,0 +1,54 @@
+"""Shared wait-free transmission. arXiv:2210.14026."""
+
+from dataclasses import dataclass, field
+
+from offbeat.core.agent import Agent, View
+from offbeat.core.forms import mix
+from offbeat.core.vector import Vector
+
+
+@dataclass(frozen=True)
+class Before:
+    """The sender's model before the step that it is making."""
+
+    x: Vector
+
+
+@dataclass
+class SWIFT(Agent):
+    """Give away the model as it was before the step; mix what has been heard; wait for nobody.
+
+        multicast x_i,   x_i <- w_ii x_i + sum_{j in N_i} w_ij x_ij - lr g_i(x_i)
+
+    Paper -> code: x_ij, the newest model heard from j -> `heard[j]`; g_i is taken at x_i before it is mixed.
+
+    Attributes:
+        every: mix at each of so many gradients only, and step from the own model at the others; the model is
+            given away at every gradient.
+
+    Differs from the paper: the weights are those of the topology, where the paper chooses each client's row
+    such that the matrices are doubly stochastic in expectation, given how often each client is active; a
+    neighbour that has not been heard counts as the agent itself. The order (give away, mix, step) is that of
+    its authors' program.
+    """
+
+    every: int = 1
+    heard: dict[int, Vector] = field(init=False, default_factory=dict)
+    gradients: int = field(init=False, default=0)
+
+    def on_message(self, src: int, message: Before) -> None:
+        """A neighbour's newest model replaces the older one."""
+        self.heard[src] = message.x
+
+    def on_gradient(self, g: Vector) -> None:
+        """Give away, mix, step; then the next gradient at once."""
+        self.gradients += 1
+        self.publish(self.view.listeners, Before(self.x))
+        mixes = self.gradients % self.every == 0
+        self.x = (mix(self.view.w, self.heard, own=self.x) if mixes else self.x) - self.rule(g)
+        self.compute(self.x)
+
+    def on_view(self, view: View) -> None:
+        """Forget who was lost; when it returns it has to be heard again."""
+        self.view = view
+        self.heard = {j: x for j, x in self.heard.items() if j in view.w}

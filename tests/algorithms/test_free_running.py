@@ -1,0 +1,130 @@
+"""What is particular to the algorithms in which nobody waits, besides what every row is held to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from runs import LOCKSTEP, models, quadratic, started
+
+from offbeat import ADSGD, Crash, Quadratic, SettingError, World
+from offbeat.core.rules import Adam
+from offbeat.core.vector import Parts
+from offbeat.theory import limit
+from offbeat.world.topology import Topology, build
+
+STRAGGLERS = World(seed=3, slow_compute={4: 10.0}, slow_communication={2: 10.0, 4: 10.0})
+
+
+@pytest.mark.parametrize("options", ["", "theta=0.5"])
+def test_algorithm_3_goes_the_way_of_algorithm_2(options: str) -> None:
+    two, three = (
+        started(name, quadratic(noise=0.5), STRAGGLERS, lr=0.05)
+        for name in (f"adsgd:{options}".strip(":"), f"adsgd:memory-efficient+{options}".strip("+"))
+    )
+    for time in range(5, 300, 5):
+        for sim in (two, three):
+            sim.run(time)
+        assert two.steps == three.steps
+        assert models(three) == pytest.approx(models(two), abs=1e-12)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_algorithm_3_counts_nobody_twice_when_agents_crash(returns: bool) -> None:
+    """Crashes while differences wait and are under way; afterwards every sum is that of the models heard."""
+    crashes = tuple(Crash(i, 20.5 + i, 40.5 + 2 * i if returns else None) for i in (1, 4))
+    task = quadratic()
+    world = World(seed=3, slow_communication={4: 5.0, 3: 3.0}, crashes=crashes)
+    sim = started("adsgd:memory-efficient", task, world, lr=0.1)
+    sim.run(1600)
+    if returns:
+        assert models(sim) == pytest.approx(limit("adsgd", task, sim.topology, 0.1), abs=1e-8)
+    for i in sorted(sim.alive):
+        agent: Any = sim.agents[i]
+        assert sorted(agent.counted) == [j for j in agent.view.w if j != i], "everybody was heard again"
+        heard = sum(w * sim.agents[j].x.parts[0] for j, w in agent.view.w.items() if j != i)
+        assert torch.allclose(agent.y.parts[0], heard, atol=1e-8)
+
+
+@pytest.mark.parametrize("degree", [2, 4, 8])
+def test_algorithm_3_keeps_four_models_whatever_the_degree(degree: int) -> None:
+    sim = started("adsgd:memory-efficient", quadratic(10), topology=f"random-regular:{degree}")
+    sim.run(60)
+    for agent in sim.agents:
+        kept = [value for name, value in vars(agent).items() if name not in ("view", "rule", "rng")]
+        vectors = [value for value in kept if type(value).__name__ == "Vector"]
+        assert len(vectors) == 2, "x and y; the gradient and the difference are there for a moment"
+        assert not any(isinstance(value, dict) and value for value in kept)
+
+
+def test_shrinking_ends_where_no_agent_can_improve() -> None:
+    """0 in lr h_i (x_i - b_i) + x_i - sum_j w_ij x_j + lr l1 d|x_i|."""
+    task, lr, l1 = quadratic(4), 0.1, 0.3
+    sim = started(f"prox-dgd:l1={l1}", task, topology="ring", lr=lr, check=False)
+    sim.run(1200)
+    x = models(sim)
+    pull = (lr * task.h[:, None] * (x - task.b) + x - sim.topology.dense_w() @ x) / (lr * l1)
+    assert np.isclose(x, 0, atol=1e-12).any() and not np.isclose(x, 0).all()
+    assert pull[x != 0] == pytest.approx(-np.sign(x[x != 0]), abs=1e-7)
+    assert (np.abs(pull[x == 0]) <= 1).all()
+
+
+def test_shrinking_needs_a_learning_rate() -> None:
+    class NoRate(Adam):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "lr":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    with pytest.raises(SettingError, match="needs a local rule with a learning rate"):
+        started("prox-dgd:l1=0.1", rule=NoRate)
+
+
+class Auxiliary(Quadratic):
+    """L(x) = sum_i f_i(x_i) + 1/(2 alpha) x^T (I - W) x, x the models of all, which every agent descends."""
+
+    alpha = 0.05
+    topology: Topology
+
+    def initial(self) -> Parts:
+        return (torch.zeros(self.b.size, dtype=torch.float64),)
+
+    def gradients(self, agents: Sequence[int], samples: Any, stacked: Parts) -> Parts:
+        x = stacked[0].view(len(agents), *self.b.shape)
+        w = torch.from_numpy(self.topology.dense_w())
+        whole = self.curvatures * (x - self.centres) + (x - w @ x) / self.alpha
+        return (whole.reshape(len(agents), -1),)
+
+
+def test_adsgd_is_block_coordinate_descent_on_the_auxiliary_function() -> None:
+    """Blocks are read when a gradient begins, where those of its instant are still under way; with a latency
+    of 1.5, models are as old when it is done. The buffers hold x_j^0 from the start, as in the paper.
+    """
+    plain, grid = quadratic(), build("grid", 9)
+    auxiliary = Auxiliary(plain.b, plain.h)
+    object.__setattr__(auxiliary, "topology", grid)
+    blocks = started("asbcd", auxiliary, LOCKSTEP, grid, lr=auxiliary.alpha)
+    whole = started("adsgd", plain, replace(LOCKSTEP, latency=1.5), grid, lr=auxiliary.alpha, check=False)
+    for agent in cast(list[ADSGD], whole.agents):
+        agent.heard = dict.fromkeys((j for j in agent.view.w if j != agent.me), agent.x)
+    for time in (1.5, 10.5, 60.5):
+        for sim in (blocks, whole):
+            sim.run(time)
+        own = models(blocks).reshape(9, 9, 3)[range(9), range(9)]
+        assert own == pytest.approx(models(whole), abs=1e-10)
+
+
+def test_swift_gives_away_the_model_of_before_the_step_and_mixes_at_each_kth_gradient() -> None:
+    """In lockstep: x <- W x - lr g(x) at every k-th gradient, and x <- x - lr g(x) at the others."""
+    task, grid = quadratic(), build("grid", 9)
+    sim = started("swift:every=3", task, LOCKSTEP, grid)
+    sim.run(30.5)
+    x, before = np.zeros((9, 3)), np.zeros((9, 3))
+    for k in range(1, 31):
+        heard, w = before, grid.dense_w()
+        step = 0.05 * task.h[:, None] * (x - task.b)
+        own = np.diag(np.diag(w))
+        before, x = x, ((own @ x + (w - own) @ heard) if k % 3 == 0 else x) - step
+    assert models(sim) == pytest.approx(x, rel=1e-12)
