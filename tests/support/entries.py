@@ -23,6 +23,7 @@ class Entry:
             a text: why no limit is known
         expected: whether the limit is an expectation
         alone: one agent alone is SGD with this multiple of the learning rate; or why it is not
+        rounded: whether that holds up to rounding only, and not to the bit
         conserved: its conservation law, or why it has none
     """
 
@@ -32,6 +33,7 @@ class Entry:
     near: float | str = 1e-9
     expected: bool = False
     alone: float | str = 1.0
+    rounded: bool = False
 
 
 ROWS_ONLY = "the rows of W sum to 1, and what an agent mixes is as old as its links make it: the mean moves"
@@ -49,9 +51,9 @@ ENTRIES: dict[str, Entry] = {
     "dsgd": Entry(0.1, 800, ROWS_ONLY),
     "dsgd:after": Entry(0.1, 1200, ROWS_ONLY),
     "allreduce": Entry(0.2, 600, "all agents have one model"),
-    "adsgd:memory-efficient": Entry(0.1, 800, ROWS_ONLY),
+    "adsgd:memory-efficient": Entry(0.1, 800, ROWS_ONLY, rounded=True),
     "adsgd:memory-efficient+theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),
-    "asbcd": Entry(0.1, 1400, "blocks are never mixed"),
+    "asbcd": Entry(0.1, 1400, "blocks are never mixed", rounded=True),
     "swift": Entry(0.1, 800, ROWS_ONLY),
     "swift:every=3": Entry(0.1, 800, ROWS_ONLY, near="what is heard between two mixings depends on speeds"),
     "dgd-atc": Entry(0.1, 800, ROWS_ONLY),

@@ -13,6 +13,7 @@ from runs import ALL, models, quadratic, started
 
 import offbeat
 from offbeat import Agent, Crash, Delay, SettingError, Vector, World, empirical
+from offbeat.algorithms import find
 from offbeat.core.agent import Publish, Send
 from offbeat.core.errors import DataError
 from offbeat.core.forms import zero
@@ -210,7 +211,7 @@ def test_slow_links_leave_the_update_counts_of_asynchronous_algorithms_alone(alg
         sim = started(algorithm, world=World(seed=2, slow_communication={4: factor}))
         sim.run(200)
         counts.append(sim.steps)
-    if algorithm in ("adsgd", "rfast"):
+    if find(algorithm).waits_for == "nothing":
         assert counts[0] == counts[1]
     elif algorithm.startswith("adpsgd:atomic"):  # agent 4 asks, so only itself waits for its slow questions
         assert counts[1][4] < 0.5 * counts[0][4]
@@ -337,7 +338,7 @@ def test_the_others_go_on_and_who_returns_contributes(algorithm: str, until: flo
     dead = [] if until else [1, 4]
     rows = [row for row in sim.recorder.trace().table() if row["time"] > 50 and row["agent"] in dead]
     assert rows == []
-    if until:
+    if until and "memory-efficient" not in algorithm:  # a sum does not say of which versions it is
         versions = [row["versions"] for row in sim.recorder.trace().table() if row["time"] > 100]
         assert any(4 in v for v in versions), "the returned agent is mixed again"
     assert np.isfinite(models(sim)).all()

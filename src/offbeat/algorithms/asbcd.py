@@ -44,8 +44,8 @@ class ASBCD(Agent):
         self.publish([j for j in range(self.n) if j != self.me], Block(blocks[self.me]))
         for j, block in self.heard.items():
             blocks[j] = block
+        self.x = concat(blocks, of=tuple(self.heard.values()))
         self.heard = {}
-        self.x = concat(blocks)
         self.compute(self.x)
 
     def on_view(self, view: View) -> None:

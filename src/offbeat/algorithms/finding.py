@@ -140,7 +140,8 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     for name, value in chosen.items():
         if not isinstance(value, bool):
             _value(base, name, value)
-    return replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has))
+    free = row.free_running and not any(row.options[name].bends for name in chosen)
+    return replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has), free_running=free)
 
 
 def _spelt(row: Algorithm, options: Mapping[str, float]) -> str:

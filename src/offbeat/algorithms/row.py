@@ -20,6 +20,7 @@ class Option:
         chosen: what it does with it; `{}` is its number
         low, high: of a number: the smallest and the largest
         above: whether `low` itself is too small
+        bends: whether with it what is free-running is that no more
     """
 
     usual: str
@@ -27,6 +28,7 @@ class Option:
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
+    bends: bool = False
 
     def takes(self, usual: float) -> str:
         """What it expects, by the type of the value that it has without being named."""

@@ -90,8 +90,8 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.5),
-            keeps=(2, 1), sends="its model to all neighbours, after every gradient",
-            options={"l1": Option("", "adds {} sum |x| to every objective, by its proximal step", low=0)},
+            keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
+            options={"l1": Option("", "adds {} sum |x|, by its proximal step", low=0, bends=True)},
         ),
     )
 }  # fmt: skip

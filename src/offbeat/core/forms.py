@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from offbeat.core.vector import Vector, form, opaque
+from offbeat.core.vector import Parts, Vector, form, opaque
 
 
 def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vector:
@@ -58,6 +58,10 @@ def split(v: Vector, n: int) -> list[Vector]:
     return [piece(c) for c in range(n)]
 
 
-def concat(pieces: list[Vector]) -> Vector:
-    """The inverse of `split`."""
-    return opaque(lambda: tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))
+def concat(pieces: list[Vector], of: tuple[Vector, ...] = ()) -> Vector:
+    """The inverse of `split`; the versions of the pieces in `of` count as mixed."""
+
+    def joined() -> Parts:
+        return tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True))
+
+    return opaque(joined, of)
