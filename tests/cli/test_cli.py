@@ -62,7 +62,7 @@ REFUSED = [
     ("--algorithms dsgd:", "A name is missing"),
     ("--algorithms rfast,rfast", "named twice: rfast, rfast"),
     ("--algorithms dsgd:aftr", "Did you mean 'after'?"),
-    ("--algorithms adsgd:overlap", "adsgd has no options"),
+    ("--algorithms rfast:overlap", "rfast has no options"),
     ("--algorithms adpsgd:atomic --topology complete", "bipartite"),
     ("--topology gird", "Unknown topology 'gird'. Did you mean 'grid'?"),
     ("--topology ring:3", "'ring:3' has a colon"),

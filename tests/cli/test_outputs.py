@@ -155,7 +155,7 @@ def test_an_error_of_a_sweep_hides_no_failure_and_costs_no_row(
                 raise ContractError("no space")
 
     monkeypatch.setattr(running, "Scheduler", Scripted)
-    monkeypatch.setattr(running, "_pool", lambda *_: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(running, "Processes", lambda *_: SimpleNamespace(close=lambda: None))
     if when == "end":
         monkeypatch.setattr(store, "write_parquet", full)
     outcome = call("sweep", "tiny.toml")
@@ -212,7 +212,7 @@ def test_names_files_and_scripts_cannot_write_to_the_terminal_past_us(call: Call
 def test_an_error_of_the_system_says_what_failed_and_not_that_nothing_can_be_printed(
     error: OSError, said: str, code: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fails() -> None:
+    def fails(**_: object) -> None:
         raise error
 
     monkeypatch.setattr(commands, "app", fails)

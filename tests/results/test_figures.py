@@ -17,7 +17,7 @@ import pytest
 
 import offbeat
 from offbeat import Comparison, Run, SettingError
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import USUAL
 from offbeat.core.settings import Settings
 from offbeat.results.axes import power, shortly, ticks
 from offbeat.results.by_matplotlib import saved
@@ -210,7 +210,7 @@ def test_an_algorithm_has_its_colour_in_every_figure(digits: Comparison) -> None
     assert {label: line.look.colour for label, line in lines(some.figure("accuracy", "updates")).items()} == {
         name: whole[name] for name in ("dsgd", "rfast")
     }
-    assert whole == dict(zip(ALGORITHMS, PALETTE, strict=False))
+    assert whole == dict(zip(USUAL, PALETTE, strict=False))
 
 
 def test_colours_hold_in_grey() -> None:
