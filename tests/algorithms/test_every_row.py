@@ -13,8 +13,12 @@ import torch
 from entries import ENTRIES, OTHER_OBJECTIVE
 from runs import minibatches, models, quadratic, started
 
-from offbeat import Crash, Quadratic, World
+from offbeat import SGD, Crash, Quadratic, Vector, World
 from offbeat.algorithms import ALGORITHMS, find, row_of
+from offbeat.core.system.devices import one_thread
+from offbeat.core.system.streams import Purpose, python_stream
+from offbeat.engines.sim.executors import evaluate
+from offbeat.engines.sim.replay import Replay
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.theory import limit
 
@@ -73,6 +77,31 @@ def test_executors_agree_and_one_seed_gives_the_same(name: str) -> None:
 def test_the_contract_is_kept_and_agents_can_be_pickled_at_any_time(name: str) -> None:
     checked, free = mixed_up(name, "event-by-event", check=True), mixed_up(name, "event-by-event")
     assert checked.recorder.trace().digest() == free.recorder.trace().digest()
+
+
+@every
+def test_its_trace_is_replayed_to_the_bit(name: str) -> None:
+    """Fresh agents meet what was recorded, with losses, and do the same."""
+    task = quadratic(noise=0.5)
+    sim = started(name, task, world_of(name), lr=0.02, check=False)
+    sim.run(60)
+    draws = [minibatches(task, STRAGGLER.seed, i) for i in range(9)]
+    seen: list[list[np.ndarray]] = [[] for _ in range(9)]
+
+    def gradient(i: int, k: int, x: Vector) -> Vector:
+        while len(seen[i]) <= k:
+            seen[i].append(draws[i]())
+        return evaluate(task, i, x, seen[i][k])
+
+    chance = [python_stream(STRAGGLER.seed, Purpose.ALGORITHM, i) for i in range(9)]
+    trace, new = sim.recorder.trace(), find(name).new
+    replay = Replay(
+        trace, sim.topology, new, lambda: SGD(0.02), lambda i, _: chance[i], task.initial(), gradient
+    )
+    with one_thread():
+        again = replay.run()
+    assert again.table() == trace.table()
+    assert np.array_equal(replay.stacked()[0].numpy(), models(sim))
 
 
 @every

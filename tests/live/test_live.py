@@ -150,11 +150,11 @@ def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
         replay.run()
     x = replay.stacked()[0].numpy()
     moving = [
-        m.d.parts[0].numpy()
+        letter.message.d.parts[0].numpy()
         for each in replay.agents
         for letters in each.mail.values()
-        for m in letters
-        if hasattr(m, "d")
+        for letter in letters
+        if hasattr(letter.message, "d")
     ]
     steps = sum(u.parts[0].numpy() for u in applied)
     np.testing.assert_allclose(x.sum(0) - sum(moving), -steps, atol=1e-12)

@@ -58,16 +58,16 @@ class Outbox:
     busy: bool = False
 
     def put(self, item: Transmission) -> None:
-        if item.medium is not Send:
-            if older := self.waiting.get(item.place):
-                newest_wins = item.medium is Publish
-                older.message = item.message if newest_wins else added(older.message, item.message)
-                return
-            self.waiting[item.place] = item
-        elif self.waiting:
+        if (older := self.waiting.get(item.place)) is not None:
+            newest_wins = item.medium is Publish
+            older.message = item.message if newest_wins else added(older.message, item.message)
+            return
+        if item.medium is not Publish and self.waiting:
             for medium, register, to, lives in [*self.waiting]:
                 if medium is Accumulate and not set(to).isdisjoint(item.to):
                     del self.waiting[medium, register, to, lives]
+        if item.medium is not Send:
+            self.waiting[item.place] = item
         self.queue.append(item)
 
     def take(self) -> Transmission | None:

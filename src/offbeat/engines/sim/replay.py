@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
-from offbeat.core.agent import Accumulate, Agent, Effect, Message, Send
+from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed, SkipNotFinite
-from offbeat.engines.outbox import LateBound, Medium, vectors
+from offbeat.engines.outbox import LateBound, Medium, added, vectors
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.executors import stacked
 from offbeat.engines.trace import Trace, in_order
@@ -28,6 +28,14 @@ from offbeat.world.topology import Topology
 
 Gradient = Callable[[int, int, Vector], Vector]
 """(agent, how many gradients it had asked for before, model) -> the gradient."""
+
+
+class Letter(NamedTuple):
+    """Mail, of this version of its sender; whether it is to be added to what has not left yet."""
+
+    message: Message
+    version: int
+    summed: bool
 
 
 @dataclass
@@ -41,7 +49,7 @@ class Replayed:
     incarnation: int = 1
     known: dict[int, int] = field(default_factory=dict)  # the newest incarnations of others, if not 1
     alarms: list[tuple[float, int, str]] = field(default_factory=list)  # time, number, name: a heap
-    mail: dict[tuple[int, int, int], deque[Message]] = field(default_factory=lambda: defaultdict(deque))
+    mail: dict[tuple[int, int, int], deque["Letter"]] = field(default_factory=lambda: defaultdict(deque))
     """What it sent, by incarnation, receiver, and incarnation of the receiver."""
     published: dict[tuple[str, int], dict[int, Message]] = field(default_factory=lambda: defaultdict(dict))
     """What it put into registers, by message type and receiver: version -> message."""
@@ -128,7 +136,9 @@ class Replay(Engine):
         if self.agents[event.source].resumed < self.agents[event.agent].resumed:
             return False  # what it did before is not for those that went on from a checkpoint
         if isinstance(event, events.MailReceived):
-            return bool(self._letters(event))
+            letters = self._letters(event)
+            newest = max((letter.version for letter in letters if letter.summed), default=-1)
+            return bool(letters) and (not letters[0].summed or newest >= event.version)
         return event.version in self._versions(event)
 
     def _happens(self, event: events.Event) -> None:
@@ -145,7 +155,7 @@ class Replay(Engine):
             case events.GradientDone():
                 return (self._gradient(event, each),)
             case events.MailReceived():
-                return event.source, self._letters(event).popleft()
+                return event.source, self._letter(event)
             case events.Heard():  # a register
                 versions = self._versions(event)
                 for old in [version for version in versions if version < event.version]:
@@ -212,7 +222,15 @@ class Replay(Engine):
 
     # -- what was sent -------------------------------------------------------------------------------
 
-    def _letters(self, event: events.Heard) -> deque[Message]:
+    def _letter(self, event: events.MailReceived) -> Message:
+        """The next letter; what was summed until it left, as one."""
+        letters = self._letters(event)
+        message, _, summed = letters.popleft()
+        while summed and letters and letters[0].summed and letters[0].version <= event.version:
+            message = added(message, letters.popleft().message)
+        return message
+
+    def _letters(self, event: events.Heard) -> deque[Letter]:
         """The mail of what the agent takes for the sender's present incarnation."""
         i, each = event.agent, self.agents[event.agent]
         return self.agents[event.source].mail[each.known.get(event.source, 1), i, each.incarnation]
@@ -239,12 +257,11 @@ class Replay(Engine):
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
         each = self.agents[actor.me]
-        if medium is Accumulate:
-            raise DataError("A trace does not say what `accumulate` summed up, so it cannot be replayed.")
         stamps = (v.stamp for v in vectors(message).values() if v.stamp is not None)
         version = next((stamp.version for stamp in stamps), -1)
         for j in to:
-            if medium is Send:
-                each.mail[each.incarnation, j, each.known.get(j, 1)].append(message)
-            else:
+            if medium is Publish:
                 each.published[type(message).__name__, j][version] = message
+            else:
+                letter = Letter(message, version, medium is Accumulate)
+                each.mail[each.incarnation, j, each.known.get(j, 1)].append(letter)
