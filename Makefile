@@ -3,7 +3,7 @@
 # make test    sets everything up and runs the whole suite
 # make test-ecosystem   training scripts of Transformers, Accelerate and Lightning, which it installs
 # make check   lint, format and types          make fix     what of that can be mended automatically
-# make bench   how fast the simulator is        make docs    the picture of the rooms, and the API reference in build/docs
+# make bench   how fast the simulator is        make docs    the picture of the rooms, the page of the algorithms, and the API in build/docs
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
 # make fuzz    two thousand damaged or hostile files, for every reader; CASE=1234 shows one again
@@ -67,6 +67,7 @@ docs: $(READY)
 	$(BIN)/pdoc --docformat google --output-directory build/docs \
 		$$(cd src && find offbeat -name '*.py' ! -name __main__.py | sed 's|/__init__.py$$||; s|\.py$$||; s|/|.|g' | sort)
 	$(BIN)/python tests/support/picture.py build/docs
+	$(BIN)/python tests/support/algorithms_page.py
 	@echo "Written: build/docs/index.html, build/docs/design.html"
 
 clean:

@@ -5,6 +5,7 @@ from functools import cache
 from importlib import import_module
 
 import pytest
+from algorithms_page import PAGE, page
 from picture import PICTURE, picture
 from rooms import PATHS, SOURCE
 
@@ -72,3 +73,8 @@ def test_names_of_offbeat_are_there(page: str) -> None:
 def test_the_picture_of_the_rooms_is_of_today() -> None:
     """`make docs` draws it again."""
     assert PICTURE.read_text("utf-8") == picture()
+
+
+def test_the_page_of_the_algorithms_is_of_today() -> None:
+    """`make docs` writes it again."""
+    assert PAGE.read_text("utf-8") == page()

@@ -117,6 +117,24 @@ class Algorithm:
             for name, option in self.options.items()
         }
 
+    def facts(self) -> list[str]:
+        """All that the row says, a line for each thing."""
+        lines = [f"{self.title} ({self.paper})", self.sends and f"sends {self.sends}"]
+        lines += [f"waits for {self.waits_for}; needs {self.needs}"]
+        lines += [f"tolerates {', '.join(sorted(self.tolerates)) or 'nothing'}", self.note]
+        if self.keeps is not None:
+            own, more = self.keeps
+            lines += [
+                f"keeps {own} vectors as long as a model" + f", and {more} for each neighbour" * (more > 0)
+            ]
+        lines += [self.bound and f"converges for {self.bound}", self.form and f"{self.name} {self.form}"]
+        for name, (option, value, _) in self.chosen().items():
+            flag, place = isinstance(value, bool), name.upper()
+            said = option.chosen.format(place) + f"; {place}: {option.takes(value)}" * (not flag)
+            colon = "+" if ":" in self.name else ":"
+            lines += [f"{self.name}{colon}{name}{f'={place}' * (not flag)} {said}"]
+        return [line for line in lines if line]
+
     def default_lr(self, lr: float, n: int) -> float:
         """The learning rate when none was given for this algorithm in particular."""
         return lr * n if self.scale_lr_by_n else lr

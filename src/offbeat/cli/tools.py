@@ -9,7 +9,7 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from offbeat.algorithms import ALGORITHMS, Algorithm, find
+from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli.console import Out, say
 from offbeat.cli.options import numbers, option
 from offbeat.core.errors import SettingError, unknown
@@ -46,7 +46,7 @@ def list_(
       offbeat list algorithms adsgd
     """
     tables = {
-        "algorithms": {name: _described(row) for name, row in ALGORITHMS.items()},
+        "algorithms": {name: "\n".join(row.facts()) for name, row in ALGORITHMS.items()},
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
@@ -61,7 +61,8 @@ def list_(
     if name is not None:
         if what != "algorithms":
             raise SettingError(f"Names are of algorithms: expected 'offbeat list algorithms {name}'.")
-        out.print(Text(f"{_described(row := find(name))}\n\n{inspect.getdoc(type(row.prototype))}"))
+        row = find(name)
+        out.print(Text("\n".join([*row.facts(), "", inspect.getdoc(type(row.prototype)) or ""])))
         return
     for title, rows in tables.items():
         if what in (None, title):
@@ -71,23 +72,6 @@ def list_(
             for name, text in rows.items():
                 table.add_row(name, Text(text))
             out.print(table)
-
-
-def _described(row: Algorithm) -> str:
-    lines = [f"{row.title} ({row.paper})", row.sends and f"sends {row.sends}"]
-    lines += [f"waits for {row.waits_for}; needs {row.needs}"]
-    lines += [f"tolerates {', '.join(sorted(row.tolerates)) or 'nothing'}", row.note]
-    if row.keeps is not None:
-        own, more = row.keeps
-        lines += [f"keeps {own} vectors as long as a model" + f", and {more} for each neighbour" * (more > 0)]
-    lines += [row.bound and f"converges for {row.bound}"]
-    lines += [row.form and f"{row.name} {row.form}"]
-    for name, (each, value, _) in row.chosen().items():
-        flag, place = isinstance(value, bool), name.upper()
-        said = each.chosen.format(place) + f"; {place}: {each.takes(value)}" * (not flag)
-        colon = "+" if ":" in row.name else ":"
-        lines += [f"{row.name}{colon}{name}{f'={place}' * (not flag)} {said}"]
-    return "\n".join(line for line in lines if line)
 
 
 def export(
