@@ -46,6 +46,7 @@ COMMANDS = (
     "predict",
     "results",
     "sweep",
+    "theory",
     "tools",
     "usage",
 )

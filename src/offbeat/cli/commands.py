@@ -26,7 +26,8 @@ PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, err
 COMMANDS = {
     "compare": "compare", "sweep": "sweep", "live": "live", "launch": "launch", "replay": "launch",
     "table": "results", "plot": "results", "show": "results", "merge": "results",
-    "predict": "predict", "export": "tools", "list": "tools", "new": "new", "doctor": "tools",
+    "predict": "predict", "theory": "theory", "export": "tools", "list": "tools", "new": "new",
+    "doctor": "tools",
 }  # fmt: skip
 """Command -> the module of this room that it is in, where its function has its name, or that and `_`."""
 

@@ -1,0 +1,234 @@
+"""The command line of what theory says ahead of any run."""
+
+import json as json_format
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from offbeat.algorithms import ALGORITHMS
+from offbeat.cli.console import Out
+from offbeat.cli.options import option
+from offbeat.core.errors import SettingError
+from offbeat.engines.trace import Trace
+from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
+from offbeat.theory.rates import DERIVED, RATES
+from offbeat.theory.table2 import memory, traffic
+from offbeat.world.topology import Topology, build
+
+AGENTS, HORIZON = 9, 100_000
+
+GIVEN = "What is taken as given"
+WHO = "Who hears whom: 'offbeat list topologies'. Default: that of the trace, or grid."
+SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance."
+DELAY = "D: no model that is mixed is older than so many updates of all agents together. Default: 0."
+WINDOW = "B: every agent writes at least once in so many updates. Default: one for each agent."
+HORIZONS = f"K: how many updates of all agents together; default: those of the trace, or {HORIZON:,}."
+RATE = "alpha: the learning rate; default: the one for the horizon."
+SIGMA = "The noise of gradients: E ||g_i - grad f_i||^2 <= sigma^2."
+START = "sum_i (f_i(x^0) - inf f_i): how far all agents' losses can fall."
+TRACE = "A trace.npz of a run: B, D and K are measured in it."
+
+SOURCE = {
+    "lambda_2": "how slowly mixing goes",
+    "lambda_n": "the least eigenvalue",
+    "1 - lambda_2": "in (ii) and (iii), below",
+    "1 - max |lambda|": "spectral gap",
+    "least w_ii": "what an agent keeps of its own model",
+    "rho": "lambda_2 of the mean of averaging random pairs",
+}
+
+NOTES = (
+    "derived here: worked out in offbeat.theory, whose tests hold runs to it. recalled: general knowledge of "
+    "a publication that was not read again, and not its statement; uncertain: recalled too, its constants "
+    "may be off, an order of magnitude at most. No delay of computing is in what has no B.",
+    "keeps: model-sized vectors of an agent with as many neighbours as there are on average, and of the "
+    "busiest; sends: models an update, a multicast counted once, and over all links.",
+)
+
+
+def theory(
+    topology: str | None = option(None, GIVEN, WHO),
+    agents: int | None = option(None, GIVEN, f"How many; default: those of the trace, or {AGENTS}."),
+    smoothness: float = option(1.0, GIVEN, SMOOTHNESS),
+    delay: int | None = option(None, GIVEN, DELAY),
+    window: int | None = option(None, GIVEN, WINDOW),
+    horizon: int | None = option(None, GIVEN, HORIZONS),
+    lr: float | None = option(None, GIVEN, RATE),
+    sigma: float = option(0.0, GIVEN, SIGMA),
+    start: float = option(1.0, GIVEN, START),
+    trace: Path | None = option(None, GIVEN, TRACE),
+    as_json: bool = option(False, None, "Print it as JSON.", "--json"),
+) -> None:
+    """Say what theory knows ahead of a run: mixing, learning rates, two step sizes, bounds, memory, traffic.
+
+    Nothing is run. Every number says who says so. Bounds hold for every task of that smoothness; what happens
+    is far better than they say.
+
+    An algorithm whose bound has no B may have agents that compute as slowly as they like. That is what sets
+    ADSGD apart from methods that track gradients: compare their learning rates, and raise --window.
+
+    Examples:
+
+      offbeat theory --topology ring --agents 16 --delay 20
+
+      offbeat theory --smoothness 4 --delay 10 --lr 0.01 --horizon 1000000
+
+      offbeat compare --task quadratic --traces traces
+      offbeat theory --trace traces/adsgd-lr0.01-seed0.npz --smoothness 2
+    """
+    graph, given = _measured(trace, topology, agents, delay, window, horizon)
+    given = _checked(replace(given, L=smoothness, sigma=sigma, start=start), lr)
+    pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
+    if as_json:
+        print(json_format.dumps(_record(graph, given, pair), indent=2, allow_nan=False))
+        return
+    out, unknown = Out(), [name for name in ALGORITHMS if name not in RATES]
+    said = f"{given.n} agents on {graph.name}; L = {given.L:g}, D = {given.D}, B = {given.B}, K = {given.K:,}"
+    out.print(Text(f"{said}, start = {given.start:g}, sigma = {given.sigma:g}", "bold"))
+    for title, heads, rows in _sections(graph, given, pair):
+        out.print(_table(title, heads, rows))
+    for note in [*NOTES, f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)]:
+        out.print(Text(note, "dim"), end="\n" * bool(note))
+
+
+def _measured(
+    path: Path | None, topology: str | None, agents: int | None, delay: int | None, window: int | None,
+    horizon: int | None,
+) -> tuple[Topology, Given]:  # fmt: skip
+    """The graph; and W, D, B, K as asked for, else as measured, else as usual."""
+    if path is None:
+        graph = build(topology or "grid", AGENTS if agents is None else agents)
+        counts = (0, graph.n, HORIZON)
+    else:
+        trace = Trace.load(path)
+        if agents not in (None, trace.agents):
+            raise SettingError(f"{path} is of {trace.agents} agents; got --agents {agents}. Leave it out.")
+        if not len(trace.writes):
+            raise SettingError(f"In {path} no model was written: expected a run with updates.")
+        s = trace.settings
+        graph = build(
+            topology or str(s.get("experiment", s).get("topology") or s.get("topology", "grid")), trace.agents
+        )
+        staleness, k = trace.staleness(), int(trace.iterations()[-1]) + 1
+        if staleness.D is None and delay is None:
+            raise SettingError(
+                f"{path} has no D: what that algorithm mixes comes as mail, whose age is not measured. "
+                "Give --delay."
+            )
+        counts = (staleness.D or 0, staleness.B, k)
+    asked = (delay, window, horizon)
+    D, B, K = (there if wanted is None else wanted for wanted, there in zip(asked, counts, strict=True))
+    return graph, Given(graph.n, spectrum(graph), D=D, B=B, K=K)
+
+
+def _checked(given: Given, lr: float | None) -> Given:
+    """Raises SettingError for numbers that cannot be, or whose products no number could hold."""
+    tiny, huge = 1e-30, 1e30
+    numbers = [
+        ("--smoothness", given.L, tiny), ("--delay", given.D, 0), ("--window", given.B, 1),
+        ("--lr", lr, tiny), ("--horizon", given.K, 1), ("--sigma", given.sigma, 0),
+        ("--start", given.start, 0),
+    ]  # fmt: skip
+    for name, value, least in numbers:
+        if value is not None and not least <= value <= huge:
+            raise SettingError(f"Expected for {name} a number from {least:g} to {huge:g}; got {value}.")
+    return given
+
+
+Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
+
+
+def _sections(graph: Topology, given: Given, pair: Pair) -> list[Section]:
+    weights: list[tuple[str, ...]] = [
+        (name, f"{value:.4g}", SOURCE[name]) for name, value in _weights(given).items()
+    ]
+    rates: list[tuple[str, ...]] = [
+        (name, rate.text, rate.what, rate.source)
+        for name in ALGORITHMS
+        for rate in (RATES[name](given) if name in RATES else [])
+    ]
+    return [
+        ("Weights, computed from W", ("", "", ""), weights),
+        ("Learning rates: at most", ("algorithm", "lr", "what converges", "who says so"), rates),
+        ("ADSGD with two step sizes", ("", "", "", "who says so"), _steps(given, pair)),
+        ("What that is sure of, as means over the K updates", ("", "at most", "", "who says so"),
+         _sure(given, pair)),
+        ("An agent, in models: what it keeps, and sends an update",
+         ("algorithm", "keeps", "busiest", "sends", "by all links"), _agents(graph)),
+    ]  # fmt: skip
+
+
+def _weights(given: Given) -> dict[str, float]:
+    w = given.w
+    values = (w.second, w.last, 1 - w.second, w.gap, w.own, w.pairs)
+    return dict(zip(SOURCE, values, strict=True))
+
+
+def _steps(given: Given, pair: Pair) -> list[tuple[str, ...]]:
+    condition = "(S): gamma <= 1 / ((2D + 1)(L + (1 - lambda_n) / alpha))"
+    plain = "meets" if Pair(pair.alpha, pair.alpha).admissible(given) else "does not meet"
+    return [
+        ("alpha", f"{pair.alpha:.4g}", "the learning rate: --lr", ""),
+        ("gamma", f"{pair.gamma:.4g}", f"the step; {condition}: no B", DERIVED),
+        ("theta", f"{pair.theta:.4g}", f"gamma / alpha, as 'adsgd:theta={pair.theta:.4g}'", ""),
+        ("theta = 1", "", f"plain adsgd {plain} (S), which suffices and is not necessary", DERIVED),
+    ]
+
+
+def _sure(given: Given, pair: Pair) -> list[tuple[str, ...]]:
+    sure = bounds(given, pair)
+    error = math.sqrt(sure.consensus / given.n)
+    return [
+        ("(i)", f"{sure.auxiliary:.4g}", "||grad L_alpha||^2 at the agents' models", DERIVED),
+        ("(ii)", f"{sure.consensus:.4g}", "sum_i ||x_i - mean x||^2", DERIVED),
+        ("consensus", f"{error:.4g}", "root of (ii) / n, as 'compare' measures it", DERIVED),
+        ("(iii)", f"{sure.average:.4g}", "||grad f||^2 at the mean model, f = sum_i f_i", DERIVED),
+        ("(iii) again", f"{sure.sharper:.4g}", "the same by way of alpha^2", DERIVED),
+        ("rate", "K^(-1/3)", "of (iii), if alpha ~ K^(-1/3) and gamma ~ K^(-2/3)", "arXiv:2505.10322"),
+    ]
+
+
+def _agents(graph: Topology) -> list[tuple[str, ...]]:
+    most = max(len(graph.peers(i)) for i in range(graph.n))
+    rows: list[tuple[str, ...]] = []
+    for name, spec in ALGORITHMS.items():
+        keeps = ["-" if (m := memory(spec, d)) is None else f"{m:.3g}" for d in (graph.degree, most)]
+        sends = traffic(spec, graph.n, graph.degree)
+        rows.append((name, *keeps, *(("-", "-") if sends is None else (f"{each:.3g}" for each in sends))))
+    return rows
+
+
+def _record(graph: Topology, given: Given, pair: Pair) -> dict[str, Any]:
+    """Everything as JSON; a learning rate that is no number any more has its power of ten."""
+    listed = {
+        name: [asdict(rate) for rate in RATES[name](given)] if name in RATES else [] for name in ALGORITHMS
+    }
+    kept = {
+        name: {"keeps": memory(spec, graph.degree), "sends": traffic(spec, graph.n, graph.degree)}
+        for name, spec in ALGORITHMS.items()
+    }
+    numbers = {key: value for key, value in asdict(given).items() if key != "w"}
+    return {
+        "given": {"topology": graph.name, **numbers}, "weights": _weights(given), "rates": listed,
+        "pair": {**asdict(pair), "theta": pair.theta}, "bounds": asdict(bounds(given, pair)), "agents": kept,
+    }  # fmt: skip
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The first column and numbers are never broken; text is."""
+    words = 2 if len(heads) < 5 else len(heads)
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD if any(heads) else None,
+        pad_edge=False, padding=(0, 1), collapse_padding=True, show_header=any(heads),
+    )  # fmt: skip
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if 0 < index < words else "left", no_wrap=index < words)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table

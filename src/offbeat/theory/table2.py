@@ -1,0 +1,63 @@
+"""What an agent keeps and sends, by formula: table 2 of arXiv:2505.10322, for every algorithm.
+
+Memory is `Algorithm.keeps`, in vectors as long as a model. Where it is not of the paper, it is derived here
+by listing an agent's state; so is all traffic.
+"""
+
+from collections.abc import Callable
+
+from offbeat.algorithms import Algorithm, row_of
+
+Traffic = tuple[float, float]
+"""Models sent an update, one multicast counted once; and over all links together."""
+
+
+def multicast(n: int, d: float) -> Traffic:
+    """One model to all neighbours."""
+    return 1.0, d
+
+
+def tracked(n: int, d: float) -> Traffic:
+    """One model to all neighbours, and to each of them another one."""
+    return 1.0 + d, 2 * d
+
+
+def asked(n: int, d: float) -> Traffic:
+    """A model to one neighbour, and the answer; fewer where two ask each other at the same time."""
+    return 2.0, 2.0
+
+
+def around(n: int, d: float) -> Traffic:
+    """2 (n - 1) times 1/n of a model, to one other agent."""
+    return 2 * (n - 1) / n, 2 * (n - 1) / n
+
+
+def block(n: int, d: float) -> Traffic:
+    """1/n of a model to everybody, whatever the degree."""
+    return 1 / n, (n - 1) / n
+
+
+TRAFFIC: dict[str, Callable[[int, float], Traffic]] = {
+    "adsgd": multicast,
+    "adsgd:memory-efficient": multicast,
+    "adpsgd": asked,
+    "rfast": tracked,
+    "dsgd": multicast,
+    "allreduce": around,
+    "asbcd": block,
+    "swift": multicast,
+    "dgd-atc": multicast,
+    "prox-dgd": multicast,
+}
+"""Row of the table of algorithms -> its traffic among n agents of which each has d neighbours."""
+
+
+def memory(spec: Algorithm, d: float) -> float | None:
+    """Vectors as long as a model that an agent with d neighbours keeps, its gradient among them."""
+    return None if spec.keeps is None else spec.keeps[0] + d * spec.keeps[1]
+
+
+def traffic(spec: Algorithm, n: int, d: float) -> Traffic | None:
+    """Models sent an update; None where no formula is known."""
+    row = row_of(spec.name)
+    return TRAFFIC[row.name](n, d) if row is not None and row.name in TRAFFIC else None

@@ -1,0 +1,78 @@
+"""`offbeat theory`: what it prints, its JSON, a recorded run, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Call
+from runs import started
+
+from offbeat import World
+from offbeat.algorithms import ALGORITHMS
+from offbeat.engines.trace import Trace
+
+
+def test_it_reads_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    outcome = call("theory", "--delay", "3", "--horizon", "1000000")
+    assert outcome.code == 0 and max(map(len, outcome.out.splitlines())) <= 80
+    for said in ("lambda_2          0.7674", "10^-510", "adsgd:theta=0.0004762", "uncertain: recalled too"):
+        assert said in outcome.out
+    assert all(name in outcome.out for name in ALGORITHMS)
+
+
+def test_json_has_it_all(call: Call) -> None:
+    found = json.loads(call("theory", "--delay", "3", "--lr", "0.01", "--json").out)
+    assert {*found["rates"]} == {*found["agents"]} == {*ALGORITHMS}
+    assert found["rates"]["adsgd"][0]["most"] == pytest.approx(0.4)
+    assert found["rates"]["rfast"][0]["power"] == pytest.approx(-510, abs=1)
+    pair = found["pair"]
+    assert pair["alpha"] == 0.01 and pair["theta"] == pytest.approx(pair["gamma"] / 0.01)
+    assert pair["gamma"] == pytest.approx(1 / (7 * (1 + 1.316228 / 0.01)), rel=1e-5)
+    assert found["bounds"]["consensus"] == pytest.approx(0.02 / 0.232577, rel=1e-5)
+
+
+def recorded(algorithm: str) -> Trace:
+    sim = started(algorithm, world=World(slow_compute={4: 5.0}), topology="ring", check=False)
+    sim.run(40)
+    return sim.recorder.trace()
+
+
+def test_of_a_recorded_run_b_d_and_k_are_measured(call: Call) -> None:
+    trace = recorded("adsgd")
+    trace.save("trace.npz")
+    found = json.loads(call("theory", "--topology", "ring", "--trace", "trace.npz", "--json").out)["given"]
+    assert (found["B"], found["D"]) == (trace.staleness().B, trace.staleness().D)
+    assert found["K"] == trace.iterations()[-1] + 1 and found["topology"] == "ring"
+    given = json.loads(call("theory", "--trace", "trace.npz", "--window", "7", "--json").out)["given"]
+    assert (given["B"], given["D"]) == (7, trace.staleness().D)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--smoothness 0", "Expected for --smoothness a number from 1e-30 to 1e"),
+        ("--smoothness nan", "got nan"),
+        ("--delay -1", "Expected for --delay a number from 0"),
+        ("--window 0", "Expected for --window a number from 1"),
+        ("--horizon 0", "Expected for --horizon a number from 1"),
+        ("--lr 0", "Expected for --lr"),
+        ("--sigma inf", "Expected for --sigma"),
+        ("--start -1", "Expected for --start"),
+        ("--agents 1 --topology ring", "Mixing takes 2 agents or more"),
+        ("--agents 3000 --topology ring", "here 2,000 at most; got 3,000"),
+        ("--agents 7", "7 agents make no grid"),
+        ("--topology gird", "Did you mean 'grid'?"),
+        ("--topology one-way.graphml", "needs w_ij = w_ji"),
+        ("--trace none.npz", "There is no file none.npz"),
+        ("--trace mail.npz", "whose age is not measured. Give --delay."),
+        ("--trace mail.npz --agents 4", "mail.npz is of 9 agents; got --agents 4"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call: Call, words: str, said: str) -> None:
+    recorded("dsgd").save("mail.npz")
+    text = "<graphml><graph edgedefault='directed'>{}</graph></graphml>"
+    edges = "".join(f"<edge source='{i}' target='{(i + 1) % 9}'/>" for i in range(9))
+    Path("one-way.graphml").write_text(text.format(edges))
+    outcome = call("theory", *words.split()).refused()
+    assert said in outcome.said and outcome.err.count("\n") == 1
