@@ -25,7 +25,7 @@ ROOMS = {
         "core core.system world tasks tasks.metrics algorithms engines engines.sim engines.live results"
     ),
     "cli": (
-        "core core.system world tasks tasks.metrics algorithms engines engines.live results training "
+        "core core.system world tasks tasks.metrics algorithms engines engines.live theory results training "
         "experiments"
     ),
 }
