@@ -17,6 +17,7 @@ TABLE = {f"offbeat.algorithms.{name}" for name in ("row", "table", "finding")}
 ALGORITHM = {
     "collections",
     "dataclasses",
+    "offbeat.algorithms.server",
     "offbeat.core.agent",
     "offbeat.core.errors",
     "offbeat.core.forms",

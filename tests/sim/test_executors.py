@@ -11,6 +11,7 @@ from runs import ALL, quadratic, started
 from torch import nn
 
 from offbeat import Crash, ModuleTask, World, tasks
+from offbeat.algorithms import find
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.tasks.data import load
 from offbeat.tasks.task import Task
@@ -50,7 +51,7 @@ def agree(task: Task, algorithm: str, world: World, until: float, topology: str 
 @given(st.integers(0, 1000), st.sampled_from(ALL), st.booleans())
 def test_batched_equals_event_by_event_on_quadratics(seed: int, algorithm: str, faults: bool) -> None:
     world = World(seed=seed, slow_compute={4: 10.0}, slow_communication={4: 10.0})
-    if faults and algorithm != "allreduce":
+    if faults and "crash" in find(algorithm).tolerates:
         world = replace(world, loss=0.2, crashes=(Crash(1, 8.3, 20.1), Crash(4, 13.7)))
     agree(quadratic(noise=0.5), algorithm, world, 40)
 

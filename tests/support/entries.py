@@ -58,6 +58,8 @@ ENTRIES: dict[str, Entry] = {
     "swift:every=3": Entry(0.1, 800, ROWS_ONLY, near="what is heard between two mixings depends on speeds"),
     "dgd-atc": Entry(0.1, 800, ROWS_ONLY),
     "prox-dgd": Entry(0.1, 800, ROWS_ONLY),
+    "apsgd": Entry(0.01, 800, "gradients are spent", near=0.02, expected=True),
+    "spsgd": Entry(0.2, 800, "there is one model"),
     "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
 }
 """Name with options -> what is expected of it."""

@@ -24,6 +24,7 @@ from offbeat.world.delays import parse, with_overhead
 from offbeat.world.files import read_values
 from offbeat.world.world import apply_case, parse_crash
 
+TOLERANT = [name for name in ALL if "crash" in find(name).tolerates]
 CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
 
 
@@ -215,6 +216,8 @@ def test_slow_links_leave_the_update_counts_of_asynchronous_algorithms_alone(alg
         assert counts[0] == counts[1]
     elif algorithm.startswith("adpsgd:atomic"):  # agent 4 asks, so only itself waits for its slow questions
         assert counts[1][4] < 0.5 * counts[0][4]
+    elif find(algorithm).waits_for == "the server's answer":  # which the server's own link delays, and more
+        assert counts[1][4] < 0.75 * counts[0][4]
     else:
         assert sum(counts[1]) < 0.75 * sum(counts[0])
 
@@ -324,7 +327,7 @@ def test_loss_is_per_receiver_and_never_hits_mail(loss: float) -> None:
 # -- crashes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("algorithm", [a for a in ALL if a != "allreduce"])
+@pytest.mark.parametrize("algorithm", TOLERANT)
 @pytest.mark.parametrize("until", [None, 60.0])
 def test_the_others_go_on_and_who_returns_contributes(algorithm: str, until: float | None) -> None:
     task = quadratic()
@@ -359,7 +362,7 @@ def test_a_returned_dsgd_agent_takes_part_in_the_barrier_again() -> None:
             assert len(row["versions"]) == len(sim.topology.peers(row["agent"]))
 
 
-@given(st.integers(0, 10_000), st.sampled_from([a for a in ALL if a != "allreduce"]), st.data())
+@given(st.integers(0, 10_000), st.sampled_from(TOLERANT), st.data())
 def test_no_schedule_of_crashes_stops_the_living(seed: int, algorithm: str, data: st.DataObject) -> None:
     """Random crashes and returns on a random graph: whoever lives goes on, and the contract holds."""
     times = st.floats(1, 40, allow_nan=False)

@@ -9,6 +9,7 @@ from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dsgd import DSGD
@@ -16,6 +17,7 @@ from offbeat.algorithms.finding import find, row_of, told_apart, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.spsgd import SPSGD
 from offbeat.algorithms.swift import SWIFT
 from offbeat.algorithms.table import ALGORITHMS, USUAL
 
@@ -23,10 +25,12 @@ __all__ = [
     "ADPSGD",
     "ADSGD",
     "ALGORITHMS",
+    "APSGD",
     "ASBCD",
     "DGDATC",
     "DSGD",
     "RFAST",
+    "SPSGD",
     "SWIFT",
     "USUAL",
     "Algorithm",

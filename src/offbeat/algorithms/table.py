@@ -4,15 +4,21 @@ from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.spsgd import SPSGD
 from offbeat.algorithms.swift import SWIFT
 
 THETA = Option("", "makes steps of {} lr with weights as much nearer to I", low=0, high=1, above=True)
+
+SERVER = "nothing: its server is the hub of a star, on graphs without a hub agent 0"
+SERVED = frozenset({"loss", "return"})
+STANDS = "mail is never lost; workers may crash and return, but all stand still while the server is lost"
 
 ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
@@ -92,6 +98,19 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.5),
             keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
             options={"l1": Option("", "adds {} sum |x|, by its proximal step", low=0, bends=True)},
+        ),
+        Algorithm(
+            "apsgd", APSGD(), "Asynchronous SGD at a parameter server", "arXiv:1506.08272",
+            waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
+            note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(2, 0),
+            sends="its gradient to the server, which sends its model back",
+        ),
+        Algorithm(
+            "spsgd", SPSGD(), "Synchronous SGD at a parameter server",
+            "textbook; a baseline of arXiv:1710.06952", waits_for="everybody", needs=SERVER,
+            tolerates=SERVED, note="mail is never lost; stands still while an agent is lost",
+            vectors=(4.0, 0.0), keeps=(2, 1), bound="lr < 2 / L (textbook)",
+            sends="its gradient to the server, which keeps one of each agent and sends its model to all",
         ),
     )
 }  # fmt: skip

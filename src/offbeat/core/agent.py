@@ -62,6 +62,7 @@ class View:
         listeners: who mixes this agent's model: every j != i with w_ji > 0.
         side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
         peers: who shares an edge with this agent, in either direction.
+        server: who serves, in an algorithm with a server: the hub of the graph; agent 0, if it has none.
     """
 
     w: Mapping[int, float]
@@ -69,6 +70,7 @@ class View:
     listeners: tuple[int, ...]
     side: int | None = None
     peers: tuple[int, ...] = ()
+    server: int = 0
 
 
 @dataclass(slots=True)
@@ -165,7 +167,7 @@ class Agent:
         Whatever was on its way then is gone. Default: as if every peer had been lost and come back.
         """
         view = self.view
-        self.on_view(View({self.me: 1.0}, {self.me: 1.0}, (), view.side))
+        self.on_view(View({self.me: 1.0}, {self.me: 1.0}, (), view.side, server=view.server))
         self.on_view(view)
 
     def on_gradient(self, g: Vector) -> None:

@@ -117,11 +117,10 @@ def asked(metrics: Any, judge: str, per_agent: bool, task: Task, topology: Topol
 
 def _hub(topology: Topology) -> int:
     """The one agent that is the neighbour of all others. Raises SettingError where there is none."""
-    hubs = [i for i in range(topology.n) if len(topology.peers(i)) == topology.n - 1]
-    if topology.n > 2 and len(hubs) != 1:
+    if topology.hub is None:
         only = "a graph with a hub, one agent that is the neighbour of all others: 'star'"
         raise SettingError(f"No agent is the server on '{topology.name}'; expected {only}.")
-    return hubs[0]
+    return topology.hub
 
 
 @dataclass

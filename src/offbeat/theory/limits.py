@@ -56,6 +56,15 @@ def optimum(at: At) -> np.ndarray:
     return np.tile(at.task.optimum, (len(at.p), 1))
 
 
+def weighted(at: At) -> np.ndarray:
+    """Everybody at sum_i p_i h_i b_i / sum_i p_i h_i, the minimiser of sum_i p_i f_i, whatever the delays.
+
+    The expectation: a model that moves along one agent's gradient at a time does not stand still there.
+    """
+    ph = at.p * at.task.h
+    return np.tile(ph @ at.task.b / ph.sum(), (len(at.p), 1))
+
+
 def averaged_pairs(at: At) -> np.ndarray:
     """X = (I - V + lr P H)^-1 lr P H b,  V = I - 1/2 sum_i p_i / d_i sum_{j in N_i} (e_i - e_j)(e_i - e_j)^T.
 
@@ -90,6 +99,8 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "swift": mixing,
     "dgd-atc": adapted_first,
     "prox-dgd": mixing,
+    "apsgd": weighted,
+    "spsgd": optimum,
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
 

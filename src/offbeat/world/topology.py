@@ -85,7 +85,8 @@ class Topology:
         listeners = tuple(j for j in _row(w_columns, i) if j != i and j in living)
         side = None if self.sides is None else self.sides[i]
         peers = tuple(j for j in self.peers(i) if j in living)
-        return View(_folded(self.w, i, living), _folded(a_columns, i, living), listeners, side, peers)
+        w, a = _folded(self.w, i, living), _folded(a_columns, i, living)
+        return View(w, a, listeners, side, peers, self.hub or 0)
 
     @cached_property
     def _columns(self) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -103,6 +104,15 @@ class Topology:
     def centre(self) -> int:
         """The agent of smallest eccentricity, directions ignored; the lowest of several. O(n edges)."""
         return int(min(nx.center(self.graph.to_undirected())))
+
+    @cached_property
+    def hub(self) -> int | None:
+        """The one agent that is the neighbour of all others; of two agents the first. O(n)."""
+        degree = (
+            self.graph.degree()
+        )  # of a directed graph in either direction, so a neighbour may count twice
+        hubs = [i for i, d in degree if d >= self.n - 1 and len(self.peers(i)) == self.n - 1]
+        return min(hubs) if len(hubs) == 1 or self.n <= 2 else None
 
     @cached_property
     def symmetric(self) -> bool:

@@ -1,0 +1,131 @@
+"""What is particular to the algorithms with a server, besides what every row is held to."""
+
+from dataclasses import replace
+
+import networkx as nx
+import numpy as np
+import pytest
+from runs import models, quadratic, started
+
+import offbeat
+from offbeat import Crash, Delay, SettingError, World
+from offbeat.world.topology import build
+
+CONSTANT = World(compute=Delay("constant"), communication=Delay("constant"))
+SERVED = ["apsgd", "spsgd"]
+WAITING = ["spsgd"]
+served = pytest.mark.parametrize("name", SERVED)
+
+
+def hub_last(n: int) -> nx.Graph:
+    return nx.relabel_nodes(nx.star_graph(n - 1), {i: n - 1 - i for i in range(n)})
+
+
+def test_the_server_is_the_hub_of_the_graph_and_agent_0_where_there_is_none() -> None:
+    known = {"star": 0, "grid": None, "ring": None, "complete": None, "exponential": None}
+    for name, hub in known.items():
+        topology = build(name, 9)
+        assert topology.hub == hub
+        assert {view.server for view in topology.views()} == {hub or 0}
+    topology = build(hub_last(5), 5)
+    assert topology.hub == 4 and {view.server for view in topology.views()} == {4}
+    assert [build("ring", n).hub for n in (1, 2)] == [0, 0]
+    both_ways = nx.DiGraph([(0, 1), (1, 0), (0, 2), (2, 0)])
+    assert build(both_ways, 3).hub == 0, "two edges, one neighbour"
+    assert build("star", 3).view(1, {1, 2}).server == 0, "whoever is lost"
+
+
+@served
+def test_it_goes_its_way_whatever_the_graph_is(name: str) -> None:
+    """Mail goes to the server, neighbour or not, as on a star."""
+    task, star = quadratic(5, noise=0.3), started(name, quadratic(5, noise=0.3), topology="star")
+    for graph in ("ring", "complete", "exponential"):
+        sim = started(name, task, topology=graph)
+        for each in (star, sim):
+            each.run(60)
+        assert np.array_equal(models(sim), models(star))
+
+
+@served
+def test_a_hub_that_is_not_agent_0_serves(name: str) -> None:
+    sim = started(name, quadratic(5), CONSTANT, build(hub_last(5), 5))
+    sim.run(30.5)
+    assert min(sim.steps) > 5
+    sent = sim.links.carried
+    assert all(4 in link for link in sent) and len(sent) == 8
+
+
+def rate(name: str, n: int, world: World = CONSTANT) -> float:
+    """Gradients a unit of time that come from workers."""
+    sim = started(name, quadratic(n), world, "star", check=False)
+    sim.run(20)
+    before = sum(sim.steps[1:])
+    sim.run(220)
+    return (sum(sim.steps[1:]) - before) / 200
+
+
+def test_the_servers_link_is_the_bottleneck() -> None:
+    """A gradient, its way there and the answer take 3; an answer occupies the server's link for 1."""
+    assert [rate("apsgd", n) for n in (2, 3)] == pytest.approx([1 / 3, 2 / 3], abs=0.02)
+    assert [rate("apsgd", n) for n in (4, 9, 17)] == pytest.approx([1, 1, 1], abs=0.02)
+    unicast = replace(CONSTANT, sending="unicast")
+    assert [rate("spsgd", n) / (n - 1) for n in (2, 5, 9)] == pytest.approx([1 / 3, 1 / 3, 1 / 3], abs=0.02)
+    assert [rate("spsgd", n, unicast) for n in (5, 9, 17)] == pytest.approx([2 / 3, 0.8, 8 / 9], abs=0.03)
+
+
+@served
+def test_workers_crash_and_return(name: str) -> None:
+    crashes = (Crash(4, 10.5, 30.5), Crash(1, 8.3))
+    if name in WAITING:
+        crashes = crashes[:1]  # it would wait for agent 1
+    sim = started(name, quadratic(noise=0.1), World(seed=2, crashes=crashes), lr=0.02)
+    sim.run(12)
+    before = list(sim.steps)
+    sim.run(30)
+    moved = [now - then for now, then in zip(sim.steps, before, strict=True)]
+    assert (max(moved) <= 1) if name in WAITING else all(moved[i] > 1 for i in sorted(sim.alive))
+    before = list(sim.steps)
+    sim.run(110)
+    assert all(sim.steps[i] > before[i] + 5 for i in sorted(sim.alive))
+
+
+@served
+def test_all_stand_still_while_the_server_is_lost_and_go_on_when_it_returns(name: str) -> None:
+    sim = started(name, quadratic(noise=0.1), World(seed=2, crashes=(Crash(0, 10.5, 40.5),)), lr=0.02)
+    sim.run(20)
+    still = list(sim.steps)
+    sim.run(40)
+    assert sim.steps == still and max(still) > 1
+    sim.run(120)
+    assert all(now > before + 5 for now, before in zip(sim.steps, still, strict=True))
+    spread = models(sim).max(0) - models(sim).min(0)
+    assert spread.max() < 0.2, "all go on from one model"
+
+
+def test_the_synchronous_server_is_gradient_descent_on_the_mean() -> None:
+    task = quadratic()
+    sim = started("spsgd", task, World(seed=3, slow_compute={4: 10.0}), lr=0.1)
+    sim.run(400)
+    x, steps = np.zeros(3), min(sim.steps)
+    for _ in range(steps):
+        x = x - 0.1 * (task.h[:, None] * (x - task.b)).mean(0)
+    slowest = [i for i, k in enumerate(sim.steps) if k == steps]
+    assert models(sim)[slowest] == pytest.approx(np.tile(x, (len(slowest), 1)), rel=1e-12, abs=1e-12)
+    assert max(sim.steps) - steps <= 1 < steps
+
+
+def test_a_round_counts_nobody_twice_who_was_down_meanwhile() -> None:
+    """Crashes in the middle of rounds: the model is still that of descent on the mean, noise apart."""
+    crashes = tuple(Crash(i, 10.1 + i, 20.7 + 2 * i) for i in range(4))
+    task = quadratic(5)
+    sim = started("spsgd", task, World(seed=4, crashes=crashes, slow_communication={2: 4.0}), "ring", lr=0.3)
+    sim.run(900)
+    assert models(sim) == pytest.approx(np.tile(task.optimum, (5, 1)), abs=1e-9)
+
+
+def test_the_judged_server_is_the_one_that_serves() -> None:
+    fixed = {"task": "digits", "agents": 5, "until": 40.0, "judge": "server"}
+    run = offbeat.simulate("apsgd", topology="star", **fixed)
+    assert run.curve.loss[-1] < run.curve.loss[0]
+    with pytest.raises(SettingError, match="No agent is the server"):
+        offbeat.simulate("apsgd", topology="ring", **fixed)
