@@ -12,11 +12,11 @@ class APSGD(Served):
 
         x <- x - lr g_i(x^{k - tau})
 
-    Paper -> code: x -> the server's `x`; x^{k - tau} -> the model that the worker computes at, `x` of step `at`.
+    Paper -> code: x -> the server's `x`; x^{k - tau} -> the model of step `at`, at which the worker computes.
 
-    Differs from the paper, as far as we know it: M, the number of gradients that one step sums, is 1. A worker
-    is sent the model, and waits for it, where the paper's reads it from the server. Ours: the server is an
-    agent with a shard and gradients of its own, which take no way.
+    Differs from the paper, as far as we know it: M, the number of gradients that one step sums, is 1. A
+    worker is sent the model, and waits for it, where the paper's reads it from the server. Ours: the server
+    is an agent with a shard, too; its own gradients are there at once.
     """
 
     def serve(self, j: int, k: int, g: Vector) -> None:
