@@ -28,7 +28,7 @@ class Served(Agent):
     """Workers send gradients to the agent `view.server`, and wait; it decides what they are good for.
 
     A subclass says in `serve` what the server does with a gradient, and whom it answers. The server has a
-    shard, too; its own gradients are there at once. The step is the server's, and so is the state of the rule.
+    shard, too; its own gradients are there at once. The step is the server's, and so is the rule's state.
 
     A gradient that was sent to a server that crashed is lost with it. When it returns, it goes on from
     another agent's model, and gives that to everybody: who waits begins anew.
