@@ -1,6 +1,7 @@
 """What is particular to the algorithms with a server, besides what every row is held to."""
 
 from dataclasses import replace
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -75,10 +76,8 @@ def test_the_servers_link_is_the_bottleneck() -> None:
 
 @served
 def test_workers_crash_and_return(name: str) -> None:
-    crashes = (Crash(4, 10.5, 30.5), Crash(1, 8.3))
-    if name in WAITING:
-        crashes = crashes[:1]  # it would wait for agent 1
-    sim = started(name, quadratic(noise=0.1), World(seed=2, crashes=crashes), lr=0.02)
+    gone = [Crash(4, 10.5, 30.5), Crash(1, 8.3)][: 1 if name in WAITING else 2]  # it would wait for agent 1
+    sim = started(name, quadratic(noise=0.1), World(seed=2, crashes=tuple(gone)), lr=0.02)
     sim.run(12)
     before = list(sim.steps)
     sim.run(30)
@@ -124,7 +123,7 @@ def test_a_round_counts_nobody_twice_who_was_down_meanwhile() -> None:
 
 
 def test_the_judged_server_is_the_one_that_serves() -> None:
-    fixed = {"task": "digits", "agents": 5, "until": 40.0, "judge": "server"}
+    fixed: dict[str, Any] = {"task": "digits", "agents": 5, "until": 40.0, "judge": "server"}
     run = offbeat.simulate("apsgd", topology="star", **fixed)
     assert run.curve.loss[-1] < run.curve.loss[0]
     with pytest.raises(SettingError, match="No agent is the server"):
