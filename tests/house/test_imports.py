@@ -21,6 +21,7 @@ ALGORITHM = {
     "offbeat.core.agent",
     "offbeat.core.errors",
     "offbeat.core.forms",
+    "offbeat.core.rounds",
     "offbeat.core.vector",
 }
 """All that an algorithm may import."""

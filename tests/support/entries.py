@@ -50,6 +50,7 @@ ENTRIES: dict[str, Entry] = {
     "rfast": Entry(0.5, 1500, tracked_mass, near=1e-6),
     "dsgd": Entry(0.1, 800, ROWS_ONLY),
     "dsgd:after": Entry(0.1, 1200, ROWS_ONLY),
+    "dpsgd": Entry(0.1, 1200, ROWS_ONLY),
     "allreduce": Entry(0.2, 600, "all agents have one model"),
     "adsgd:memory-efficient": Entry(0.1, 800, ROWS_ONLY, rounded=True),
     "adsgd:memory-efficient+theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),

@@ -1,6 +1,7 @@
 """The algorithms: one file each, one row each in `table.ALGORITHMS`.
 
-A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`.
+A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`,
+`core.forms`, `core.rounds`.
 What a row says is in `row`, which imports `world` too, to say which graphs an algorithm accepts; `finding`
 has an algorithm for a name, a class, or a file of the user's.
 """
@@ -12,6 +13,7 @@ from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.dgd_atc import DGDATC
+from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
@@ -28,6 +30,7 @@ __all__ = [
     "APSGD",
     "ASBCD",
     "DGDATC",
+    "DPSGD",
     "DSGD",
     "RFAST",
     "SPSGD",

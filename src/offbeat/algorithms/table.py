@@ -7,6 +7,7 @@ from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.dgd_atc import DGDATC
+from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rfast import RFAST
@@ -58,6 +59,14 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="mail is never lost", vectors=(2.0, 0.5), keeps=(2, 1),
             sends="its model to all neighbours, once a round",
             options={"after": Option("sends its model while it computes", "computes, then sends its model")},
+        ),
+        Algorithm(
+            "dpsgd", DPSGD(), "Decentralized parallel SGD, adapt then combine",
+            "arXiv:1705.09056, in the other order",
+            waits_for="all neighbours of the same round",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            note="mail is never lost", vectors=(2.0, 1.0), keeps=(2, 1),
+            sends="its stepped model to all neighbours, once a round",
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",

@@ -93,6 +93,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "adpsgd": averaged_pairs,
     "rfast": optimum,
     "dsgd": mixing,
+    "dpsgd": adapted_first,
     "allreduce": optimum,
     "adsgd:memory-efficient": mixing,
     "asbcd": blocks,

@@ -1,0 +1,102 @@
+"""Rounds with a barrier among neighbours: what synchronous algorithms share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from offbeat.core.agent import Agent, Message, View
+from offbeat.core.errors import ContractError
+from offbeat.core.vector import Vector
+
+
+@dataclass
+class Rounds(Agent):
+    """In every round one letter to all who listen; a round ends when the letters of all neighbours are here.
+
+    A barrier is counting letters: their messages have a field `k`, the round. A neighbour may be ahead, by a
+    round on an undirected graph; its letters wait for theirs. Nobody waits for who was lost, and who returns
+    takes part from the first round of which its letter comes.
+
+    Attributes:
+        letters: round -> sender -> letter, the agent's own (as it was given to `post`) included
+        since: neighbour -> from which round on its letters are waited for
+        done: whether the gradients of this round are
+    """
+
+    letters: dict[int, dict[int, Any]] = field(init=False, default_factory=dict)
+    since: dict[int, int] = field(init=False, default_factory=dict)
+    done: bool = field(init=False, default=False)
+
+    # -- what an algorithm says ------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A round begins. Default: the gradient at x_i."""
+        self.compute(self.x)
+
+    def adapt(self, g: Vector) -> None:
+        """The gradient is there; whoever has not posted its letter yet does so."""
+        raise ContractError(f"{type(self).__name__} has rounds: override adapt, and post a letter in each.")
+
+    def combine(self, heard: dict[int, Any]) -> None:
+        """The round ends with these letters: `heard` has the agent's own, and those that have come."""
+        raise ContractError(f"{type(self).__name__} has rounds: override combine.")
+
+    def give(self, to: Iterable[int], letter: Message) -> None:
+        """How a letter is sent."""
+        self.send(to, letter)
+
+    def late(self, message: Message) -> None:
+        """A letter of a round that is over here, from who returned or to it. Default: forget it."""
+
+    # -- the barrier -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Everybody takes part from round 0."""
+        self.since = dict.fromkeys(self.view.w, 0)
+        self.begin()
+
+    def rejoin(self) -> None:
+        """After a crash: whoever sends a letter takes part from that letter's round."""
+        self.since = {self.me: self.round}
+        self.begin()
+
+    def post(self, letter: Message) -> None:
+        """Send this round's letter to everybody who mixes it; to myself it takes no time."""
+        self.letters.setdefault(self.round, {})[self.me] = letter
+        self.give(self.view.listeners, letter)
+
+    def on_gradient(self, g: Vector) -> None:
+        """The gradient of this round is there."""
+        self.done = True
+        self.adapt(g)
+        self.finish()
+
+    def on_message(self, src: int, message: Message) -> None:
+        """A letter; a neighbour may be a round ahead."""
+        if message.k >= self.round:
+            self.letters.setdefault(message.k, {})[src] = message
+        else:
+            self.late(message)
+        self.since.setdefault(src, message.k)
+        self.finish()
+
+    def on_view(self, view: View) -> None:
+        """Wait no longer for who was lost, and tell who returned where we are."""
+        back = tuple(j for j in view.listeners if j not in self.view.listeners)
+        self.view = view
+        self.since = {j: k for j, k in self.since.items() if j in view.w}
+        self.letters = {k: {j: x for j, x in xs.items() if j in view.w} for k, xs in self.letters.items()}
+        mine = self.letters.get(self.round, {})
+        if back and self.me in mine:
+            self.give(back, mine[self.me])
+        self.finish()
+
+    def finish(self) -> None:
+        """The barrier: all letters of this round and the gradient."""
+        heard = self.letters.get(self.round, {})
+        awaited = [j for j in self.view.w if self.round >= self.since.get(j, self.round + 1)]
+        if not self.done or any(j not in heard for j in awaited):
+            return
+        self.combine(self.letters.pop(self.round))
+        self.done, self.round = False, self.round + 1
+        self.begin()
