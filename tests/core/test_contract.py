@@ -201,7 +201,7 @@ def test_agents_can_be_pickled_mid_run_and_go_on_as_before(name: str) -> None:
     copied = sims[1]
     for actor in copied.actors:
         actor.agent = pickle.loads(pickle.dumps(actor.agent))
-        actor.model = actor.agent.x
+        actor.model = actor.agent.model
     for held in copied.links.registers:
         held.clear()
     for sim in sims:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from under_way import tracked_mass
+from under_way import pushed_mass, tracked_mass
 
 from offbeat.engines.sim.simulator import Simulator
 
@@ -62,5 +62,6 @@ ENTRIES: dict[str, Entry] = {
     "apsgd": Entry(0.01, 800, "gradients are spent", near=0.02, expected=True),
     "spsgd": Entry(0.2, 800, "there is one model"),
     "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
+    "rasgp": Entry(0.003, 1500, pushed_mass, near=0.05),
 }
 """Name with options -> what is expected of it."""

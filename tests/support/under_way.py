@@ -34,6 +34,15 @@ def tracked_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
     return mass, sum((array(agent.g) for agent in live), zero)
 
 
+def pushed_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of y at agents and on the links whose books are open, and how many agents there are."""
+    live: list[Any] = [sim.agents[i] for i in sorted(sim.alive)]
+    mass = sum(agent.y for agent in live)
+    for taker in live:
+        mass += sum(sim.agents[j].phi_y - used.y for j, used in taker.used.items())
+    return np.array(mass), np.array(float(len(live)))
+
+
 class Nothing:
     """The local rule of no gradients at all."""
 

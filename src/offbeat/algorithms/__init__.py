@@ -17,6 +17,7 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
+from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.spsgd import SPSGD
@@ -32,6 +33,7 @@ __all__ = [
     "DGDATC",
     "DPSGD",
     "DSGD",
+    "RASGP",
     "RFAST",
     "SPSGD",
     "SWIFT",

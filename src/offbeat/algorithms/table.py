@@ -10,6 +10,7 @@ from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.prox_dgd import ProxDGD
+from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.spsgd import SPSGD
@@ -120,6 +121,12 @@ ALGORITHMS: dict[str, Algorithm] = {
             tolerates=SERVED, note="mail is never lost; stands still while an agent is lost",
             vectors=(4.0, 0.0), keeps=(2, 1), bound="lr < 2 / L (textbook)",
             sends="its gradient to the server, which keeps one of each agent and sends its model to all",
+        ),
+        Algorithm(
+            "rasgp", RASGP(), "Robust asynchronous stochastic gradient-push", "arXiv:1811.03982",
+            needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
+            note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 1),
+            sends="a running sum to all out-neighbours, at every gradient",
         ),
     )
 }  # fmt: skip

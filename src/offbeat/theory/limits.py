@@ -102,6 +102,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "prox-dgd": mixing,
     "apsgd": weighted,
     "spsgd": optimum,
+    "rasgp": optimum,
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
 

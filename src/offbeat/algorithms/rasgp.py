@@ -1,0 +1,114 @@
+"""Robust asynchronous stochastic gradient-push. arXiv:1811.03982."""
+
+from dataclasses import dataclass, field
+
+from offbeat.core.agent import Agent, View
+from offbeat.core.forms import pin, zero
+from offbeat.core.vector import Vector
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """All mass that the sender ever pushed to each of its out-neighbours, and its slot."""
+
+    x: Vector
+    y: float
+    slot: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What of the sender's running sums does not count for this receiver: it was pushed before they met."""
+
+    x: Vector
+    y: float
+
+
+@dataclass
+class RASGP(Agent):
+    """Push shares of (x, y) as running sums, and step as far as the slots that went by since the last step.
+
+        x_i <- x_i - lr (k - k_i) g_i(z_i),   k_i <- k,   (x_i, y_i) <- (x_i, y_i) / (d_i + 1)
+        phi_i <- phi_i + (x_i, y_i),   then multicast phi_i
+        (x_i, y_i) <- (x_i, y_i) + sum_j (phi_j - rho_ij),   rho_ij <- phi_j,   z_i <- x_i / y_i
+
+    Paper -> code: x -> `x`; y -> `y`; z, the model -> `z`; phi^x, phi^y -> `phi`, `phi_y`; d_i, the
+    out-degree -> the listeners; rho^x_ij, rho^y_ij -> `used[j]`; the slot k -> `round`.
+
+    Conserved by communication: sum_i (x_i, y_i) + sum over links (phi_i - rho_ji), at every instant, whatever
+    is lost or late; only gradients change the first of the two.
+
+    Differs from the paper, whose slots are those of a clock that all share. Ours are counted: an agent's slot
+    is one more than its last, or that of whoever is further ahead among those it has heard; so all make up
+    for the slots of the fastest, and the sum of step sizes is the same for all, up to what is under way. The
+    paper's steps diminish; here they are those of the local rule, and with a constant lr the limit is the
+    minimiser up to O(lr). Ours: who has got no mass since it last pushed pushes none, for y_i would run out
+    where slots are much shorter than messages are late. Ours: what a lost agent holds, and what is on its way
+    to and from it, is lost, x and y together, which moves no ratio; who returns begins with y = 1 and the
+    slot of the others, and is told what of the running sums is not for it.
+    """
+
+    y: float = field(init=False, default=1.0)
+    z: Vector = field(init=False, repr=False)
+    phi: Vector = field(init=False, repr=False)
+    phi_y: float = field(init=False, default=0.0)
+    owing: bool = field(init=False, default=True)
+    got: dict[int, Pushed] = field(init=False, default_factory=dict)
+    used: dict[int, Opened] = field(init=False, default_factory=dict)
+
+    @property
+    def model(self) -> Vector:
+        """z, the ratio."""
+        return self.z
+
+    def start(self) -> None:
+        """Nothing has been pushed."""
+        self.used = {j: Opened(zero(self.x), 0.0) for j in self.view.w if j != self.me}
+        self.begin()
+
+    def rejoin(self) -> None:
+        """After a crash: nothing counts before it is said from where on."""
+        self.begin()
+        self.send(self.view.listeners, Opened(self.phi, self.phi_y))
+
+    def begin(self) -> None:
+        """The first gradient, at the model that is given."""
+        self.z, self.phi = self.x, zero(self.x)
+        self.compute(self.z)
+
+    def on_message(self, src: int, message: Pushed | Opened) -> None:
+        """The newest sums, or from where on they count."""
+        match message:
+            case Pushed():
+                self.got[src] = message
+            case Opened():
+                self.used[src] = message
+
+    def on_gradient(self, g: Vector) -> None:
+        """Step, push, take in what has come; the next gradient is taken at the new ratio."""
+        slot = max([self.round + 1, *(m.slot for m in self.got.values())])
+        self.x = self.x - (slot - self.round) * self.rule(g)
+        self.round = slot
+        fresh = [j for j, m in self.got.items() if j in self.used and m.y > self.used[j].y]
+        if fresh or self.owing:
+            self.owing = False
+            share = 1.0 / (len(self.view.listeners) + 1)
+            self.x, self.y = share * self.x, share * self.y
+            self.phi, self.phi_y = self.phi + self.x, self.phi_y + self.y
+        self.publish(self.view.listeners, Pushed(self.phi, self.phi_y, self.round))
+        for j in fresh:
+            m, before = self.got.pop(j), self.used[j]
+            self.x, self.y = self.x + m.x - before.x, self.y + m.y - before.y
+            self.used[j] = Opened(pin(m.x), m.y)
+        self.z = self.x / self.y
+        self.compute(self.z)
+
+    def on_view(self, view: View) -> None:
+        """Close the books with who was lost, and tell who returned where its own begin."""
+        back = [j for j in view.listeners if j not in self.view.listeners]
+        self.view = view
+        self.got = {j: m for j, m in self.got.items() if j in view.w}
+        self.used = {j: m for j, m in self.used.items() if j in view.w}
+        if back:
+            self.owing = True
+            self.send(back, Opened(self.phi, self.phi_y))
