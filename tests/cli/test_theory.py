@@ -10,6 +10,7 @@ from runs import started
 from offbeat import World
 from offbeat.algorithms import ALGORITHMS
 from offbeat.engines.trace import Trace
+from offbeat.theory import table2
 
 
 def test_it_reads_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +31,18 @@ def test_json_has_it_all(call: Call) -> None:
     assert pair["alpha"] == 0.01 and pair["theta"] == pytest.approx(pair["gamma"] / 0.01)
     assert pair["gamma"] == pytest.approx(1 / (7 * (1 + 1.316228 / 0.01)), rel=1e-5)
     assert found["bounds"]["consensus"] == pytest.approx(0.02 / 0.232577, rel=1e-5)
+
+
+def test_table_2(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table2, "ALGORITHMS", {name: ALGORITHMS[name] for name in ("adsgd", "rfast")})
+    monkeypatch.setenv("COLUMNS", "80")
+    outcome = call("theory", "--table2")
+    assert outcome.code == 0 and max(map(len, outcome.out.splitlines())) <= 80
+    assert "rfast 13 (13) 21 (21) 37 (37) 69, 71, 73 %" in " ".join(outcome.out.split())
+    monkeypatch.setattr(table2, "ALGORITHMS", {"adsgd": ALGORITHMS["adsgd"]})
+    found = json.loads(call("theory", "--table2", "--json").out)
+    assert found["adsgd"]["4"]["counted"] == {"keeps": 6.0, "sent": 1.0, "carried": 4.0}
+    assert "expected no other option" in call("theory", "--table2", "--lr", "0.1").refused().said
 
 
 def recorded(algorithm: str) -> Trace:

@@ -18,7 +18,7 @@ ROOMS = {
     "engines": "core core.system",
     "engines.sim": "core core.system world tasks engines",
     "engines.live": "core core.system world engines",
-    "theory": "core world tasks algorithms",
+    "theory": "core world tasks algorithms engines engines.sim",
     "results": "core core.system world tasks.metrics algorithms engines",
     "training": "core core.system world algorithms engines engines.live",
     "experiments": (

@@ -89,19 +89,19 @@ ALGORITHMS: dict[str, Algorithm] = {
             "arXiv:2505.10322",
             needs="nothing: everybody hears everybody on any topology",
             note="minimises the objective only if all agents hold the same data", vectors=(4.0, 0.0),
-            keeps=(2, 0), sends="its block, 1/n of a model, to everybody, after every gradient",
+            keeps=(3, 0), sends="its block, 1/n of a model, to everybody, after every gradient",
             bound="lr < 2 / ((2 D + 1) L), D the delay in updates (derived here)",
         ),
         Algorithm(
             "swift", SWIFT(), "Shared wait-free transmission", "arXiv:2210.14026",
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
-            keeps=(2, 1), sends="its model of before the step to all neighbours, at every gradient",
+            keeps=(3, 1), sends="its model of before the step to all neighbours, at every gradient",
             options={"every": Option("", "mixes at each {}th of its gradients", low=1)},
         ),
         Algorithm(
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
             "arXiv:2312.06508", needs="an undirected connected graph, symmetric weights", graph="symmetric",
-            vectors=(3.0, 0.5), keeps=(2, 1), sends="its stepped model to all neighbours, at every gradient",
+            vectors=(3.0, 0.5), keeps=(3, 1), sends="its stepped model to all neighbours, at every gradient",
         ),
         Algorithm(
             "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",

@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS
+from offbeat.cli import theory_table2
 from offbeat.cli.console import Out
 from offbeat.cli.options import option
 from offbeat.core.errors import SettingError
 from offbeat.engines.trace import Trace
 from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
 from offbeat.theory.rates import DERIVED, RATES
-from offbeat.theory.table2 import memory, traffic
+from offbeat.theory.table2 import memory, table2, traffic
 from offbeat.world.topology import Topology, build
 
 AGENTS, HORIZON = 9, 100_000
@@ -32,6 +33,10 @@ HORIZONS = f"K: how many updates of all agents together; default: those of the t
 RATE = "alpha: the learning rate; default: the one for the horizon."
 SIGMA = "The noise of gradients: E ||g_i - grad f_i||^2 <= sigma^2."
 START = "sum_i (f_i(x^0) - inf f_i): how far all agents' losses can fall."
+TABLE = (
+    "Count on short runs what every algorithm keeps and sends, beside the formulas: table 2 of "
+    "arXiv:2505.10322. Nothing else is said."
+)
 TRACE = "A trace.npz of a run: B, D and K are measured in it."
 
 SOURCE = {
@@ -48,7 +53,7 @@ NOTES = (
     "a publication that was not read again, and not its statement; uncertain: recalled too, its constants "
     "may be off, an order of magnitude at most. No delay of computing is in what has no B.",
     "keeps: model-sized vectors of an agent with as many neighbours as there are on average, and of the "
-    "busiest; sends: models an update, a multicast counted once, and over all links.",
+    "busiest; sends: models an update, a multicast counted once, and over all links. Counted: --table2.",
 )
 
 
@@ -63,12 +68,13 @@ def theory(
     sigma: float = option(0.0, GIVEN, SIGMA),
     start: float = option(1.0, GIVEN, START),
     trace: Path | None = option(None, GIVEN, TRACE),
+    table: bool = option(False, None, TABLE, "--table2"),
     as_json: bool = option(False, None, "Print it as JSON.", "--json"),
 ) -> None:
-    """Say what theory knows ahead of a run: mixing, learning rates, two step sizes, bounds, memory, traffic.
+    """Say what theory knows ahead of a run: mixing, learning rates, two step sizes, bounds, traffic.
 
-    Nothing is run. Every number says who says so. Bounds hold for every task of that smoothness; what happens
-    is far better than they say.
+    Nothing is run, except for --table2. Every number says who says so. Bounds hold for every task of that
+    smoothness; what happens is far better than they say.
 
     An algorithm whose bound has no B may have agents that compute as slowly as they like. That is what sets
     ADSGD apart from methods that track gradients: compare their learning rates, and raise --window.
@@ -82,6 +88,10 @@ def theory(
       offbeat compare --task quadratic --traces traces
       offbeat theory --trace traces/adsgd-lr0.01-seed0.npz --smoothness 2
     """
+    if table:
+        asked = (topology, agents, delay, window, horizon, lr, trace)
+        _table2(as_json, alone=all(each is None for each in asked))
+        return
     graph, given = _measured(trace, topology, agents, delay, window, horizon)
     given = _checked(replace(given, L=smoothness, sigma=sigma, start=start), lr)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
@@ -95,6 +105,22 @@ def theory(
         out.print(_table(title, heads, rows))
     for note in [*NOTES, f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)]:
         out.print(Text(note, "dim"), end="\n" * bool(note))
+
+
+def _table2(as_json: bool, alone: bool) -> None:
+    """Print it. Raises SettingError if it was asked for with anything else."""
+    if not alone:
+        raise SettingError("--table2 has graphs and runs of its own: expected no other option but --json.")
+    found = table2()
+    if as_json:
+        rows = {name: {d: asdict(row) for d, row in each.items()} for name, each in found.items()}
+        print(json_format.dumps(rows, indent=2, allow_nan=False))
+        return
+    out = Out()
+    for section in theory_table2.sections(found):
+        out.print(_table(*section))
+    for note in theory_table2.NOTES:
+        out.print(Text(note, "dim"))
 
 
 def _measured(
@@ -141,10 +167,7 @@ def _checked(given: Given, lr: float | None) -> Given:
     return given
 
 
-Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
-
-
-def _sections(graph: Topology, given: Given, pair: Pair) -> list[Section]:
+def _sections(graph: Topology, given: Given, pair: Pair) -> list[theory_table2.Section]:
     weights: list[tuple[str, ...]] = [
         (name, f"{value:.4g}", SOURCE[name]) for name, value in _weights(given).items()
     ]

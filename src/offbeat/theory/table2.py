@@ -1,12 +1,20 @@
-"""What an agent keeps and sends, by formula: table 2 of arXiv:2505.10322, for every algorithm.
+"""What an agent keeps and sends: table 2 of arXiv:2505.10322, for every algorithm, by formula and as counted.
 
 Memory is `Algorithm.keeps`, in vectors as long as a model. Where it is not of the paper, it is derived here
 by listing an agent's state; so is all traffic.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from offbeat.algorithms import Algorithm, row_of
+from offbeat.algorithms import ALGORITHMS, Algorithm, row_of
+from offbeat.core.errors import SettingError
+from offbeat.theory.measured import Counted, counted
+from offbeat.world.topology import build
+
+AGENTS = 9
+GRAPHS = {2: "ring", 4: "torus", 8: "complete"}
+"""Neighbours of every agent -> the graph of nine agents."""
 
 Traffic = tuple[float, float]
 """Models sent an update, one multicast counted once; and over all links together."""
@@ -61,3 +69,34 @@ def traffic(spec: Algorithm, n: int, d: float) -> Traffic | None:
     """Models sent an update; None where no formula is known."""
     row = row_of(spec.name)
     return TRAFFIC[row.name](n, d) if row is not None and row.name in TRAFFIC else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one algorithm keeps and sends with so many neighbours: by formula, and counted.
+
+    Attributes:
+        keeps: by formula; None where the table of algorithms has none
+        sends, carries: by formula, a multicast counted once, and over all links; None where none is known
+        counted: on a short run; None on a graph that the algorithm does not take
+    """
+
+    keeps: float | None
+    sends: float | None
+    carries: float | None
+    counted: Counted | None
+
+
+def row(spec: Algorithm, d: int) -> Row:
+    """Of nine agents, each with 2, 4 or 8 neighbours."""
+    sends, carries = traffic(spec, AGENTS, d) or (None, None)
+    try:
+        found = counted(spec, build(GRAPHS[d], AGENTS))
+    except SettingError:
+        found = None
+    return Row(memory(spec, d), sends, carries, found)
+
+
+def table2() -> dict[str, dict[int, Row]]:
+    """Algorithm -> neighbours -> what it keeps and sends. Short runs are made."""
+    return {name: {d: row(spec, d) for d in GRAPHS} for name, spec in ALGORITHMS.items()}
