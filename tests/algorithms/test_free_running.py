@@ -9,6 +9,7 @@ import pytest
 import torch
 from runs import LOCKSTEP, models, quadratic, started
 
+import offbeat
 from offbeat import ADSGD, Crash, Quadratic, SettingError, World
 from offbeat.core.rules import Adam
 from offbeat.core.vector import Parts
@@ -128,3 +129,29 @@ def test_swift_gives_away_the_model_of_before_the_step_and_mixes_at_each_kth_gra
         own = np.diag(np.diag(w))
         before, x = x, ((own @ x + (w - own) @ heard) if k % 3 == 0 else x) - step
     assert models(sim) == pytest.approx(x, rel=1e-12)
+
+
+def test_local_steps_are_steps_from_the_own_model() -> None:
+    """In lockstep: x <- x - lr g(x); at every third gradient what was given away at the last is mixed."""
+    task, grid = quadratic(), build("grid", 9)
+    sim = started("adsgd:local_steps=3", task, LOCKSTEP, grid)
+    sim.run(30.5)
+    x, given = np.zeros((9, 3)), None
+    for k in range(1, 31):
+        step, w = 0.05 * task.h[:, None] * (x - task.b), grid.dense_w()
+        if k % 3 == 0 and given is not None:
+            own = np.diag(np.diag(w))
+            x = own @ x + (w - own) @ given
+        x = x - step
+        given = x if k % 3 == 0 else given
+    assert models(sim) == pytest.approx(x, rel=1e-12)
+    assert sum(box.busy for box in sim.links.outbox) == 0
+    assert len(sim.recorder.trace().transmissions) == 9 * 10
+
+
+def test_local_steps_of_all_algorithms_at_once() -> None:
+    asked: dict[str, Any] = {"task": "quadratic", "until": 20, "local_steps": 4}
+    runs = offbeat.compare("adsgd,adpsgd:wait", **asked).runs
+    assert [run.algorithm for run in runs] == ["adsgd:local_steps=4", "adpsgd:local_steps=4+wait"]
+    with pytest.raises(SettingError, match="rfast makes no local steps; expected one of adsgd, adpsgd"):
+        offbeat.compare("adsgd,rfast", **asked)

@@ -38,15 +38,18 @@ class Entry:
 
 ROWS_ONLY = "the rows of W sum to 1, and what an agent mixes is as old as its links make it: the mean moves"
 
+LOCAL = "steps between two mixings take every model towards its own minimiser, the more the faster it is"
 OTHER_OBJECTIVE = "it has another objective"
 
 ENTRIES: dict[str, Entry] = {
     "adsgd": Entry(0.1, 800, ROWS_ONLY),
     "adsgd:theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),
+    "adsgd:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),
     "adpsgd": Entry(0.02, 1500, "displacements in flight: test_conservation", near=0.02, expected=True),
     "adpsgd:wait": Entry(0.02, 1500, "as adpsgd", near=0.02, expected=True),
     "adpsgd:atomic": Entry(0.02, 1500, "as adpsgd", near=0.02, expected=True),
     "adpsgd:atomic+wait": Entry(0.02, 1500, "as adpsgd", near=0.02, expected=True),
+    "adpsgd:local_steps=3": Entry(0.02, 1500, "as adpsgd", near=LOCAL),
     "rfast": Entry(0.5, 1500, tracked_mass, near=1e-6),
     "dsgd": Entry(0.1, 800, ROWS_ONLY),
     "dsgd:after": Entry(0.1, 1200, ROWS_ONLY),
@@ -58,9 +61,11 @@ ENTRIES: dict[str, Entry] = {
     "swift": Entry(0.1, 800, ROWS_ONLY),
     "swift:every=3": Entry(0.1, 800, ROWS_ONLY, near="what is heard between two mixings depends on speeds"),
     "dgd-atc": Entry(0.1, 800, ROWS_ONLY),
+    "dgd-atc:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),
     "prox-dgd": Entry(0.1, 800, ROWS_ONLY),
     "apsgd": Entry(0.01, 800, "gradients are spent", near=0.02, expected=True),
     "spsgd": Entry(0.2, 800, "there is one model"),
+    "prox-dgd:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),
     "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
     "rasgp": Entry(0.003, 1500, pushed_mass, near=0.05),
 }

@@ -15,7 +15,7 @@ from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
-from offbeat.algorithms.finding import find, row_of, told_apart, with_options
+from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
@@ -46,5 +46,6 @@ __all__ = [
     "find",
     "row_of",
     "told_apart",
+    "with_local_steps",
     "with_options",
 ]

@@ -36,6 +36,7 @@ class ADPSGD(Agent):
         wait: ask when the gradient is done, and wait for the answer before the step and the next gradient.
         atomic: on a bipartite graph only the agents of one side ask and those of the other only answer, so
             that every averaging is atomic; this is how arXiv:1710.06952 excludes deadlock.
+        local_steps: gradients for each averaging. Ours.
 
     Differs from the paper: the answer is the displacement d = (x_i - x_j)/2, so x_i + x_j is kept
     exactly even if x_i has moved in between (it was asked by a third agent meanwhile), and no lock is
@@ -45,6 +46,7 @@ class ADPSGD(Agent):
 
     wait: bool = False
     atomic: bool = False
+    local_steps: int = 1
     g: Vector | None = field(init=False, default=None)
     asked: int | None = field(init=False, default=None)
 

@@ -26,6 +26,7 @@ class ADSGD(Agent):
         theta: for two step sizes, equation (7): the same with the weights (1 - theta) I + theta W and the
             step theta lr, theta in (0, 1]. The limit depends on lr alone, so the step that is made can be as
             small as delays ask for.
+        local_steps: gradients for each at which it mixes; before it, it steps from its own model. Ours.
 
     Differs from the paper: until a neighbour is heard for the first time, its weight is the agent's own (its
     present model stands in), as it is after a crash; the paper's buffers hold x_j^0 until then. All agents
@@ -34,6 +35,7 @@ class ADSGD(Agent):
     """
 
     theta: float = 1.0
+    local_steps: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def on_message(self, src: int, message: Model) -> None:
@@ -45,6 +47,11 @@ class ADSGD(Agent):
         w = damped(self.view.w, self.me, self.theta)
         self.x = mix(w, self.heard, own=self.x) - self.theta * self.rule(g)
         self.publish(self.view.listeners, Model(self.x))
+        self.compute(self.x)
+
+    def on_local_gradient(self, g: Vector) -> None:
+        """A step of the same length on its own."""
+        self.x = self.x - self.theta * self.rule(g)
         self.compute(self.x)
 
     def on_view(self, view: View) -> None:

@@ -22,10 +22,14 @@ class DGDATC(Agent):
 
     Paper -> code: y_ij, the newest of j's that was heard -> `heard[j]`.
 
+    Attributes:
+        local_steps: steps of its own for each that it gives away.
+
     Differs from the paper: gradients are stochastic, where its are exact; an agent mixes once for each
     gradient, when that is done; a neighbour that has not been heard counts as the agent itself.
     """
 
+    local_steps: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def on_message(self, src: int, message: Adapted) -> None:

@@ -144,6 +144,22 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     return replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has), free_running=free)
 
 
+def with_local_steps(spec: Algorithm, steps: int) -> Algorithm:
+    """An algorithm with so many gradients for each exchange. SettingError for one that does not know such."""
+    if steps == 1:
+        return spec
+    if spec.named and (mine := Own.parse(spec.named)) is not None and "local_steps" in _init(spec.prototype):
+        return _loaded(replace(mine, options={**mine.options, "local_steps": steps}))
+    if "local_steps" not in spec.options:
+        able = ", ".join(name for name, row in ALGORITHMS.items() if "local_steps" in row.options)
+        raise SettingError(f"{spec.name} makes no local steps; expected one of {able}, or no --local-steps.")
+    return with_options(spec, {"local_steps": steps})
+
+
+def _init(agent: Agent) -> list[str]:
+    return [each.name for each in fields(agent) if each.init]
+
+
 def _spelt(row: Algorithm, options: Mapping[str, float]) -> str:
     """A row's name with those options that are not as usual, by name."""
     said = [

@@ -26,12 +26,14 @@ class ProxDGD(Agent):
 
     Attributes:
         l1: how much every agent's objective has of sum |x|; without it the step is that of ADSGD.
+        local_steps: gradients for each at which it mixes; before it, it steps from its own model. Ours.
 
     Differs from the paper: gradients are stochastic, where its are exact; r is the l1 norm, where it has any
     convex function with a proximal step; a neighbour that has not been heard counts as the agent itself.
     """
 
     l1: float = 0.0
+    local_steps: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def check(self) -> None:
@@ -48,10 +50,19 @@ class ProxDGD(Agent):
 
     def on_gradient(self, g: Vector) -> None:
         """Mix, step, shrink; then the next gradient at once."""
-        v = mix(self.view.w, self.heard, own=self.x) - self.rule(g)
-        self.x = shrunk(v, self.l1 * getattr(self.rule, "lr", 0.0)) if self.l1 else v
+        self.x = self.step(mix(self.view.w, self.heard, own=self.x), g)
         self.publish(self.view.listeners, Shrunk(self.x))
         self.compute(self.x)
+
+    def on_local_gradient(self, g: Vector) -> None:
+        """The same step from its own model."""
+        self.x = self.step(self.x, g)
+        self.compute(self.x)
+
+    def step(self, x: Vector, g: Vector) -> Vector:
+        """prox_{lr r}(x - lr g)."""
+        v = x - self.rule(g)
+        return shrunk(v, self.l1 * getattr(self.rule, "lr", 0.0)) if self.l1 else v
 
     def on_view(self, view: View) -> None:
         """Forget who was lost; when it returns it has to be heard again."""

@@ -21,6 +21,7 @@ THETA = Option("", "makes steps of {} lr with weights as much nearer to I", low=
 SERVER = "nothing: its server is the hub of a star, on graphs without a hub agent 0"
 SERVED = frozenset({"loss", "return"})
 STANDS = "mail is never lost; workers may crash and return, but all stand still while the server is lost"
+LOCAL = Option("", "makes {} steps for each exchange", low=1, bends=True)
 
 ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
@@ -30,7 +31,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
             keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
             bound="quadratics: lr h_i < 2 w_ii, whatever the delays (derived here)",
-            options={"theta": THETA},
+            options={"theta": THETA, "local_steps": LOCAL},
         ),
         Algorithm(
             "adpsgd", ADPSGD(), "Asynchronous decentralized parallel SGD", "arXiv:1710.06952",
@@ -43,6 +44,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                     "averages while it computes", "computes, then averages and waits for the answer"
                 ),
                 "atomic": Option("", "asks on one side of the graph only, so that every averaging is atomic"),
+                "local_steps": LOCAL,
             },
         ),
         Algorithm(
@@ -102,12 +104,15 @@ ALGORITHMS: dict[str, Algorithm] = {
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
             "arXiv:2312.06508", needs="an undirected connected graph, symmetric weights", graph="symmetric",
             vectors=(3.0, 0.5), keeps=(3, 1), sends="its stepped model to all neighbours, at every gradient",
+            vectors=(3.0, 0.5), keeps=(2, 1), sends="its stepped model to all neighbours, at every gradient",
+            options={"local_steps": LOCAL},
         ),
         Algorithm(
             "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.5),
             keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
-            options={"l1": Option("", "adds {} sum |x|, by its proximal step", low=0, bends=True)},
+            options={"l1": Option("", "adds {} sum |x|, by its proximal step", low=0, bends=True),
+                     "local_steps": LOCAL},
         ),
         Algorithm(
             "apsgd", APSGD(), "Asynchronous SGD at a parameter server", "arXiv:1506.08272",

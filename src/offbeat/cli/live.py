@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from offbeat.algorithms import find
+from offbeat.algorithms import find, with_local_steps
 from offbeat.cli import options
 from offbeat.cli.console import Out, complain
 from offbeat.cli.outputs import Outputs, check_writable
@@ -112,7 +112,9 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     asked |= {name: [*value] for name, value in asked.items() if isinstance(value, tuple)}
     asked["unit"] = parse_unit(unit)
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())
-    asked["algorithms"] = [find(elsewhere(name)).asked for name in separated(asked["algorithms"])]
+    specs = [find(elsewhere(name)) for name in separated(asked["algorithms"])]
+    asked["algorithms"] = [with_local_steps(spec, asked["local_steps"]).asked for spec in specs]
+    del asked["local_steps"]
     asked["task"], asked["topology"] = elsewhere(asked["task"]), elsewhere(asked["topology"], SUFFIXES)
     asked["lr"] = {name or ALL: rates for name, rates in options.parse_lrs(asked["lr"] or []).items()}
     return asked, how

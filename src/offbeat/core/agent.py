@@ -129,6 +129,9 @@ class Agent:
         rng: its own random stream (a `random.Random`)
         now: the time; in a simulation the simulated one
         round: for algorithms that count rounds; a returning agent gets its donor's
+        local_steps: how many gradients it takes for each that `on_gradient` sees; a class that can do with
+            more than one says so by a field of its own, `local_steps: int = 1`
+        taken: how many gradients it has taken, if it makes local steps
         beyond_graph: of the class: whether its messages may go to agents that are no neighbours
     """
 
@@ -142,6 +145,8 @@ class Agent:
     rng: Random = field(init=False, repr=False)
     now: float = field(init=False, default=0.0)
     round: int = field(init=False, default=0)
+    local_steps: int = field(init=False, default=1)
+    taken: int = field(init=False, default=0)
     effects: list[Effect] = field(init=False, repr=False, default_factory=list)
 
     def join(self, me: int, n: int, x: Vector, view: View, rule: Rule, rng: Random) -> None:
@@ -174,6 +179,19 @@ class Agent:
         """The answer to the outstanding `compute`."""
         name = type(self).__name__
         raise ContractError(f"{name} must say what it does with a gradient: override on_gradient.")
+
+    def on_local_gradient(self, g: Vector) -> None:
+        """A gradient between two that `on_gradient` sees: a step on one's own. Default: x <- x - rule(g)."""
+        self.x = self.x - self.rule(g)
+        self.compute(self.x)
+
+    def take(self, g: Vector) -> None:
+        """Engines call this: `on_gradient` at each `local_steps`-th gradient, a local step at the others."""
+        self.taken += self.local_steps > 1
+        if self.taken % self.local_steps:
+            self.on_local_gradient(g)
+        else:
+            self.on_gradient(g)
 
     def on_message(self, src: int, message: Message) -> None:
         """Mail, when it arrives; what is new in a register, just before `on_gradient`."""

@@ -23,7 +23,7 @@ from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Messag
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import zero
 from offbeat.core.vector import Scope, Stamp, Vector, finite
-from offbeat.engines.events import HANDLERS, Event, Rejoined, ViewChanged
+from offbeat.engines.events import HANDLERS, Event, GradientDone, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 
 Mixed = Sequence[Stamp] | None
@@ -96,9 +96,10 @@ class Actor:
     def handle(self, event: Event, *args: Any) -> None:
         """Call the agent's handler for this event, and do all that follows. Raises ContractError."""
         agent, handler = self.agent, HANDLERS[type(event)]
+        local = agent.local_steps > 1 and isinstance(event, GradientDone)
         agent.now = event.time
         try:
-            returned = getattr(agent, handler)(*args)
+            returned = getattr(agent, "take" if local else handler)(*args)
             if returned is not None:
                 promises.returned_nothing(returned)
             if isinstance(event, ViewChanged):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
-from offbeat.algorithms import ALGORITHMS, USUAL, Algorithm, find, told_apart
+from offbeat.algorithms import ALGORITHMS, USUAL, Algorithm, find, told_apart, with_local_steps
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, Rule
@@ -206,6 +206,7 @@ def plan(
     lr: LearningRates = 0.01,
     seed: int = 0,
     seeds: int = 1,
+    local_steps: int = 1,
     tune_by: str | None = None,
     tune_grid: Sequence[float] | None = None,
     tune_seeds: int | None = None,
@@ -216,7 +217,7 @@ def plan(
     **settings: Any,
 ) -> Plan:
     """Check everything about a comparison. Raises SettingError or DataError; nothing has run then."""
-    specs = _specs(algorithms)
+    specs = [with_local_steps(spec, local_steps) for spec in _specs(algorithms)]
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")

@@ -196,6 +196,7 @@ def compare(
         seed, seeds: seeds seed, seed + 1, ... are run; each is the same alone or beside others
         tune_by, tune_grid, tune_seeds: how learning rates are tuned: by "loss", "target" or "final"; those
             that are tried first (`offbeat.experiments.tuning.GRID`); in how many other worlds (3)
+        local_steps: gradients for each exchange, of every algorithm
         tune, tune_budget: hyperparameters that are tuned together, "lr=0.001:1:log,h=1:10:int", and how many
             whole runs' worth of time there is for that (30): `offbeat.experiments.halving`
         rule: learning rate -> local rule, for example offbeat.Momentum (default: SGD)
