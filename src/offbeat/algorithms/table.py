@@ -104,7 +104,6 @@ ALGORITHMS: dict[str, Algorithm] = {
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
             "arXiv:2312.06508", needs="an undirected connected graph, symmetric weights", graph="symmetric",
             vectors=(3.0, 0.5), keeps=(3, 1), sends="its stepped model to all neighbours, at every gradient",
-            vectors=(3.0, 0.5), keeps=(2, 1), sends="its stepped model to all neighbours, at every gradient",
             options={"local_steps": LOCAL},
         ),
         Algorithm(
