@@ -41,6 +41,10 @@ ROWS_ONLY = "the rows of W sum to 1, and what an agent mixes is as old as its li
 LOCAL = "steps between two mixings take every model towards its own minimiser, the more the faster it is"
 OTHER_OBJECTIVE = "it has another objective"
 
+ROUND_BY_ROUND = "agents are in different rounds: test_rounds"
+
+OWN_MOMENTUM = "it has a momentum of its own"
+
 ENTRIES: dict[str, Entry] = {
     "adsgd": Entry(0.1, 800, ROWS_ONLY),
     "adsgd:theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),
@@ -54,6 +58,11 @@ ENTRIES: dict[str, Entry] = {
     "dsgd": Entry(0.1, 800, ROWS_ONLY),
     "dsgd:after": Entry(0.1, 1200, ROWS_ONLY),
     "dpsgd": Entry(0.1, 1200, ROWS_ONLY),
+    "dsgt": Entry(0.1, 1500, ROUND_BY_ROUND),
+    "d2": Entry(0.1, 1500, ROUND_BY_ROUND),
+    "d2:theta=0.5": Entry(0.1, 1500, ROUND_BY_ROUND),
+    "qg-dsgdm": Entry(0.1, 2000, ROWS_ONLY, alone=OWN_MOMENTUM),
+    "qg-dsgdm:beta=0.5": Entry(0.05, 1500, ROWS_ONLY, alone=OWN_MOMENTUM),
     "allreduce": Entry(0.2, 600, "all agents have one model"),
     "adsgd:memory-efficient": Entry(0.1, 800, ROWS_ONLY, rounded=True),
     "adsgd:memory-efficient+theta=0.5": Entry(0.1, 1200, ROWS_ONLY, alone=0.5),

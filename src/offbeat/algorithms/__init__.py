@@ -12,12 +12,17 @@ from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
+from offbeat.algorithms.d2 import D2
 from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rasgp import RASGP
+from offbeat.algorithms.dsgt import DSGT
+from offbeat.algorithms.finding import find, row_of, told_apart, with_options
+from offbeat.algorithms.prox_dgd import ProxDGD
+from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.spsgd import SPSGD
@@ -30,10 +35,12 @@ __all__ = [
     "ALGORITHMS",
     "APSGD",
     "ASBCD",
+    "D2",
     "DGDATC",
     "DPSGD",
     "DSGD",
     "RASGP",
+    "DSGT",
     "RFAST",
     "SPSGD",
     "SWIFT",
@@ -43,6 +50,7 @@ __all__ = [
     "MemoryEfficientADSGD",
     "Option",
     "ProxDGD",
+    "QGDSGDm",
     "find",
     "row_of",
     "told_apart",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, cast
 
+import numpy as np
+
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError
 from offbeat.world.topology import Topology
@@ -67,6 +69,7 @@ class Algorithm:
         options: what may be set by name
         scale_lr_by_n: whether the default learning rate is n times that of the others
         graph: whether the graph has to be undirected, and its weights symmetric too
+        smallest: the smallest eigenvalue that W may have, as the option `theta` mixes it
         vectors: models that an agent of a simulation holds, and those for each neighbour: for its memory
         free_running: whether it never waits, and only ever gives its model to all its listeners, at every
             gradient: then its timing is known before any arithmetic (`offbeat.engines.sim.ahead.update_form`)
@@ -89,6 +92,7 @@ class Algorithm:
     options: Mapping[str, Option] = field(default_factory=dict)
     scale_lr_by_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
+    smallest: float = -1.0
     vectors: tuple[float, float] = (5.0, 3.0)
     free_running: bool = False
     user_defined: bool = False
@@ -150,6 +154,21 @@ class Algorithm:
             raise SettingError(
                 f"{self.name} needs symmetric weights, w_ij = w_ji, or it would minimise another objective; "
                 f"those of '{topology.name}' are not. Metropolis weights are (the default), rfast takes any."
+            )
+
+        if self.smallest > -1.0:
+            self._check_spectrum(topology)
+
+    def _check_spectrum(self, topology: Topology) -> None:
+        theta = getattr(self.prototype, "theta", 1.0)
+        least = 1.0 - theta * (1.0 - float(np.linalg.eigvalsh(topology.dense_w())[0]))
+        if least < self.smallest - 1e-9:
+            most = (1.0 - self.smallest) / (1.0 - least) * theta
+            raise SettingError(
+                f"{self.name} diverges if its weights have an eigenvalue below {self.smallest:.3g}; those of "
+                f"'{topology.name}' have {least:.3g}. Expected theta={int(100 * most) / 100:g} or less, as "
+                f"in '{self.name.partition(':')[0]}:theta={min(0.5, int(100 * most) / 100):g}': it mixes "
+                "with (1 - theta) I + theta W."
             )
 
     def new(self) -> Agent:

@@ -6,11 +6,14 @@ from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
+from offbeat.algorithms.d2 import D2
 from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
+from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.rasgp import RASGP
+from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.spsgd import SPSGD
@@ -70,6 +73,37 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost", vectors=(2.0, 1.0), keeps=(2, 1),
             sends="its stepped model to all neighbours, once a round",
+        ),
+        Algorithm(
+            "dsgt", DSGT(), "Decentralized stochastic gradient tracking", "arXiv:1805.11454",
+            waits_for="all neighbours of the same round",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            tolerates=frozenset({"loss", "crash"}),
+            note="goes on without who is lost, whose last gradient stays in what is tracked; takes nobody "
+            "back, who would be in it twice",
+            vectors=(4.0, 2.0), keeps=(4, 2),
+            sends="its stepped model and its tracker to all neighbours, once a round",
+        ),
+        Algorithm(
+            "d2", D2(), "D2, decentralized training over decentralized data", "arXiv:1803.07068",
+            waits_for="all neighbours of the same round",
+            needs="an undirected connected graph, symmetric weights without eigenvalues below -1/3",
+            graph="symmetric", smallest=-1 / 3, tolerates=frozenset({"loss", "crash"}),
+            note="goes on without who is lost, whose last gradient stays in the corrections; takes nobody "
+            "back, who would be in them twice",
+            vectors=(4.0, 1.0), keeps=(4, 1),
+            sends="its stepped and corrected model to all neighbours, once a round",
+            options={
+                "theta": Option("", "mixes with (1 - {0}) I + {0} W", low=0, high=1, above=True),
+            },
+        ),
+        Algorithm(
+            "qg-dsgdm", QGDSGDm(), "Decentralized SGD with quasi-global momentum", "arXiv:2102.04761",
+            waits_for="all neighbours of the same round",
+            needs="an undirected connected graph, symmetric weights", graph="symmetric",
+            note="mail is never lost; with its momentum a step is 1 / (1 - beta) times as long in the end",
+            vectors=(3.0, 1.0), keeps=(3, 1), sends="its stepped model to all neighbours, once a round",
+            options={"beta": Option("", "has momentum {}", low=0, high=0.99)},
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",
