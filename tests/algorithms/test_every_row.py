@@ -70,7 +70,7 @@ def test_executors_agree_and_one_seed_gives_the_same(name: str) -> None:
     one, other = (mixed_up(name, how) for how in ("event-by-event", "batched"))
     assert one.recorder.trace().digest() == other.recorder.trace().digest()
     assert np.array_equal(models(one), models(other))
-    assert min(one.steps) > 0
+    assert min(one.steps[i] for i in one.alive) > 0
 
 
 @every

@@ -16,13 +16,11 @@ from offbeat.algorithms.d2 import D2
 from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
+from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
-from offbeat.algorithms.rasgp import RASGP
-from offbeat.algorithms.dsgt import DSGT
-from offbeat.algorithms.finding import find, row_of, told_apart, with_options
-from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
+from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.spsgd import SPSGD
@@ -39,8 +37,8 @@ __all__ = [
     "DGDATC",
     "DPSGD",
     "DSGD",
-    "RASGP",
     "DSGT",
+    "RASGP",
     "RFAST",
     "SPSGD",
     "SWIFT",

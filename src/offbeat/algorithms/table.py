@@ -12,8 +12,8 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.prox_dgd import ProxDGD
-from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
+from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.spsgd import SPSGD
