@@ -27,9 +27,10 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.results.again import command
 from offbeat.results.curves import curves
 from offbeat.results.figure import Asked
+from offbeat.results.headline import headline
 from offbeat.results.page import page
-from offbeat.results.table import headline, target_name
 from offbeat.results.timeline import shown, timelines, window
+from offbeat.results.wording import target_name
 from offbeat.tasks.quadratic import random_quadratic
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)><a href='javascript:alert(1)'>x</a>"

@@ -12,8 +12,10 @@ from rich.console import Console, RenderableType
 
 import offbeat
 from offbeat import Comparison, Run
+from offbeat.results.columns import cells
+from offbeat.results.notes import LEGEND
 from offbeat.results.page import page
-from offbeat.results.table import LEGEND, as_table, cells, tuning_table
+from offbeat.results.table import as_table, tuning_table
 from offbeat.results.verdict import verdict
 
 

@@ -12,7 +12,8 @@ from offbeat.cli.console import Out, complain
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.files import refuse_irregular
 from offbeat.results.run import Comparison
-from offbeat.results.table import as_table, error_of
+from offbeat.results.table import as_table
+from offbeat.results.wording import error_of
 
 
 def check_writable(*paths: Path | None) -> None:

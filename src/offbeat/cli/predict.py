@@ -19,8 +19,8 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.predicting import AS_IT_WAS, Prediction, Summary
-from offbeat.results.table import target_name
 from offbeat.results.values import VERSION, time_text
+from offbeat.results.wording import target_name
 from offbeat.world.world import CASES
 
 WHAT = "What is predicted"

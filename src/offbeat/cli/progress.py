@@ -12,8 +12,8 @@ from offbeat.cli.console import Out
 from offbeat.experiments.sweep.running import SweepProgress
 from offbeat.results.run import Run
 from offbeat.results.sparkline import sparkline
-from offbeat.results.table import lost_again, measured_more, target_name
 from offbeat.results.values import Curve, time_text
+from offbeat.results.wording import lost_again, measured_more, target_name
 
 EVERY, LINES = 30.0, 20
 """Where no terminal shows how far it is: seconds between lines that say so; of a sweep, how many lines."""

@@ -14,10 +14,10 @@ from offbeat.algorithms import row_of
 from offbeat.core.settings import as_word
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.rates import Rate
-from offbeat.results.table import lost_again
 from offbeat.results.trials import Halving
 from offbeat.results.tuned import algorithm_asked, how_tuned, lr_tuned, tried, tuned
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
+from offbeat.results.wording import lost_again
 
 COMMANDS = 12  # lines that run it again, at most: one for each world
 

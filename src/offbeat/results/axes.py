@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from offbeat.results.table import gap_known
 from offbeat.results.values import RunValues
+from offbeat.results.wording import gap_known
 from offbeat.tasks.metrics import METRICS
 
 OVER = {

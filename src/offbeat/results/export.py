@@ -4,9 +4,11 @@ import csv
 import io
 import re
 
+from offbeat.results.columns import cells
+from offbeat.results.headline import headline
+from offbeat.results.notes import notes
 from offbeat.results.scores import over_seeds
 from offbeat.results.summary import BANDS
-from offbeat.results.table import cells, headline, notes
 from offbeat.results.values import ComparisonValues, RunValues, value_text
 
 SCORES = ("accuracy", "accuracy_mean", "accuracy_worst", "loss", "loss_worst", "consensus")

@@ -18,9 +18,9 @@ from offbeat.results.looks import Look, looks
 from offbeat.results.scores import over_seeds
 from offbeat.results.speedup import SPEEDUP, gains_of
 from offbeat.results.summary import BANDS, seeds_of
-from offbeat.results.table import target_name
 from offbeat.results.times import TIME_TO_TARGET
 from offbeat.results.values import ComparisonValues, RunValues, value_text
+from offbeat.results.wording import target_name
 
 WIDE = 4.0  # numbers that are further apart than by this factor are on a logarithmic axis
 APART = 0.5  # how far apart the groups are that stand at one value which is no number

@@ -8,15 +8,18 @@ from plotly.offline import get_plotlyjs
 from offbeat.results import details
 from offbeat.results.again import again
 from offbeat.results.agents import agents
+from offbeat.results.columns import VERSUS, cells
 from offbeat.results.curves import curves
 from offbeat.results.figure import Asked
+from offbeat.results.headline import headline
 from offbeat.results.markup import escaped, linked, table
+from offbeat.results.notes import notes
 from offbeat.results.shelf import Shelf, first_worlds, panels_of
-from offbeat.results.table import VERSUS, cells, gap_known, headline, judged_model, notes
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues
 from offbeat.results.verdict import verdict
 from offbeat.results.who_holds import who_holds
+from offbeat.results.wording import gap_known, judged_model
 from offbeat.results.worlds import in_words, pictures
 from offbeat.tasks.metrics.evaluation import AVERAGE
 

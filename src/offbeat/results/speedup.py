@@ -10,8 +10,9 @@ from rich.text import Text
 from offbeat.core.errors import SettingError
 from offbeat.results.scores import spread_text
 from offbeat.results.spread import spread
-from offbeat.results.table import plain_table, target_name
+from offbeat.results.table import plain_table
 from offbeat.results.values import ComparisonValues, Group, value_text
+from offbeat.results.wording import target_name
 
 SPEEDUP = "speedup"  # what it is called as a metric of figures
 FOLLOW = ("agents", "straggler")  # of what differs, what may differ within a row of a scaling study

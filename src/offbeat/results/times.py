@@ -12,8 +12,8 @@ from offbeat.results.looks import Look, looks
 from offbeat.results.scores import over_seeds, spread_text
 from offbeat.results.spread import spread
 from offbeat.results.summary import BANDS, seeds_of
-from offbeat.results.table import lost_again, target_name
 from offbeat.results.values import ComparisonValues, RunValues, time_text
+from offbeat.results.wording import lost_again, target_name
 
 TIME_TO_TARGET = "time_to_target"
 

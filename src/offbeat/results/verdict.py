@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from offbeat.results.scores import number_text, score, times_of
-from offbeat.results.table import lost_again, target_name
 from offbeat.results.values import ComparisonValues, RunValues, time_text, value_text
+from offbeat.results.wording import lost_again, target_name
 
 WORLDS = 6  # of more nothing is said
 

@@ -1,0 +1,82 @@
+"""What needs saying below a table: its columns, who is first, what diverged, how rates were tuned."""
+
+from collections import Counter
+
+from offbeat.algorithms import ALGORITHMS, find, row_of
+from offbeat.results import holdings
+from offbeat.results.significance import who_is_first
+from offbeat.results.tuned import how_tuned, lr_tuned
+from offbeat.results.values import ComparisonValues, time_text, value_text
+from offbeat.results.wording import error_of, judged_model, lost_again, rate_text
+from offbeat.tasks.metrics.evaluation import AVERAGE
+
+TOLD_OF_RATES = 2  # settings that differ, with which tuned learning rates are told
+LEGEND = (
+    "vs best: the time, as a multiple of the shortest; updates: gradients applied; MB: 10^6 bytes sent; "
+    "consensus: RMS distance of the agents' models from their average; B, D: every agent writes within B "
+    "iterations, and no model that is mixed is older than D (arXiv:2505.10322)."
+)
+
+
+def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
+    runs, said = comparison.runs, list[str]()
+    names = dict.fromkeys(run.algorithm for run in runs)
+    if (held := holdings.line(runs)) is not None:
+        said.append(held)
+    if any(run.measure == "accuracy" for run in runs):
+        plain = all(run.settings.get("judge", AVERAGE) == AVERAGE for run in runs)
+        judged = "the average model" if plain else " or ".join(dict.fromkeys(map(judged_model, runs)))
+        said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")
+    if len({run.seed for run in runs}) > 1:
+        time = "Medians over the seeds, for the time with [smallest - largest]"
+        what = {"std": "the standard deviation of the sample", "ci": "95 % confidence, by Student's t"}
+        means = f"Means over the seeds ± {what.get(band)}; never: at least one seed did not meet it"
+        said.append(f"{time if band == 'range' else means}; B and D are the largest.")
+        said += who_is_first(comparison)
+    if any(run.stopped_at is not None for run in runs):
+        said.append(
+            "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
+        )
+    ours = {run.algorithm for run in runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
+    ours = {name for name in ours if row_of(name)}
+    if forms := [f"{name} {form}" for name in names if name in ours and (form := find(name).form)]:
+        said.append("; ".join(forms) + ".")
+    for run in runs:
+        if run.diverged_at is not None:
+            which = f"{run.algorithm} with lr {run.lr:g}, seed {run.seed},"
+            met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
+            said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
+        if run.error is not None:
+            said.append(error_of(run))
+    lossy = [run for run in runs if run.settings["loss"] and run.settings["agents"] > 1]
+    if lossless := dict.fromkeys(run.algorithm for run in lossy if run.staleness.D is None):
+        by = ", ".join(lossless)
+        said.append(f"Lost are messages of registers alone; what {by} send as mail always arrives.")
+    if any(run.settings["crash"] for run in runs):
+        known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
+        said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
+    tuned_too = any(map(lr_tuned, runs))
+    coupled = any(run.settings.get("lr_said") for run in runs)
+    if tuned_too or coupled or len({run.lr for run in runs}) > 1:
+        said.append(f"Learning rates{' (tuned)' * tuned_too}: {_rates(comparison)}.")
+    said += how_tuned(comparison)
+    if comparison.interrupted:
+        made = Counter(run.algorithm for run in runs)
+        counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
+        counts = f" ({counts})" * bool(counts)
+        said.append(f"Interrupted: these are the runs that were finished{counts}.")
+    return [*said, LEGEND]
+
+
+def _rates(comparison: ComparisonValues) -> str:
+    """Of every algorithm its learning rates; where one is tuned in several worlds, which is of which."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for group, (run, *_) in comparison.groups().items():
+        world = " and ".join(f"{name} {value_text(value)}" for name, value in group.world)
+        found.setdefault(run.algorithm, {}).setdefault(rate_text(run), []).append(world)
+    tuned = all(map(lr_tuned, comparison.runs)) and len(comparison.differing) <= TOLD_OF_RATES
+    said = []
+    for name, rates in found.items():
+        which = {rate: f" ({'; '.join(each)})" * (tuned and len(rates) > 1) for rate, each in rates.items()}
+        said += [f"{name} {rate}{which[rate]}" for rate in rates]
+    return ", ".join(said)
