@@ -89,8 +89,11 @@ class Given:
 
     @property
     def both(self) -> int:
-        """D of who reads models when a gradient begins: up to B - 1 iterations later it is done."""
-        return self.D + self.B - 1
+        """D of who reads models when a gradient begins, at an update: the next is up to B iterations later.
+
+        Without any delay of messages nothing that was read has been replaced by then: B - 1.
+        """
+        return self.D + self.B if self.D else self.B - 1
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def blocks(given: Given) -> list[Rate]:
     """The descent needs lr < 2 / ((2 D + 1) L), (R) half of that; D with the time of computing in it."""
     old = 2 * given.both + 1
     return [
-        Rate(2 / (old * given.L), f"2 / ((2D' + 1) L), D' = D + B - 1 = {given.both}", DERIVED),
+        Rate(2 / (old * given.L), f"2 / ((2D' + 1) L), D' = {given.both} (D and B)", DERIVED),
         Rate(1 / (old * given.L), "half of that, for the rate (R)", DERIVED),
     ]
 
@@ -80,7 +80,7 @@ def server(given: Given) -> list[Rate]:
     """L lr + 2 L^2 T^2 lr^2 <= 1, minibatches counted as one sample each (M = 1)."""
     late = given.both
     most = (math.sqrt(1 + 8 * late**2) - 1) / (4 * late**2) if late else 1.0
-    what = f"L lr + 2 (L T lr)^2 <= 1, T = D + B - 1 = {late}"
+    what = f"L lr + 2 (L T lr)^2 <= 1, T = {late} (D and B)"
     return [Rate(most / given.L, what, RECALLED)]
 
 
