@@ -94,7 +94,7 @@ def given(world: str, noise: float = 0.0, until: float = 60) -> tuple[Quadratic,
 
 def of_pair(pair: Pair, world: str, noise: float = 0.0, until: float = 60) -> Recorded:
     task, known = given(world, noise, until)
-    found = run(FromTheStart(pair.theta), task, WORLDS[world], pair.alpha, until)
+    found = run(FromTheStart(theta=pair.theta), task, WORLDS[world], pair.alpha, until)
     assert (found.measured.B, found.measured.D) == (known.B, known.D)
     return found
 
@@ -270,7 +270,7 @@ def test_the_rate_of_adsgd_on_a_log_log_fit() -> None:
     task, lengths, errors = quadratic(noise=1.0), [], []
     for until in (20, 60, 180):
         k = (9 * until) ** (1 / 3)
-        found = run(FromTheStart(1 / k), task, World(seed=1), 1 / k, until)
+        found = run(FromTheStart(theta=1 / k), task, World(seed=1), 1 / k, until)
         mean = found.x[:-1].mean(1, keepdims=True)
         lengths.append(len(found.moves))
         errors.append(((task.h[:, None] * (mean - task.b)).sum(1) ** 2).sum(1).mean())
