@@ -17,6 +17,8 @@ TABLE = {f"offbeat.algorithms.{name}" for name in ("row", "table", "finding")}
 ALGORITHM = {
     "collections",
     "dataclasses",
+    "math",
+    "offbeat.algorithms.adpsgd",
     "offbeat.algorithms.server",
     "offbeat.core.agent",
     "offbeat.core.errors",

@@ -76,6 +76,9 @@ ENTRIES: dict[str, Entry] = {
     "spsgd": Entry(0.2, 800, "there is one model"),
     "prox-dgd:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),
     "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
+    "a2cid2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
+    "a2cid2:eta=0.2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
+    "a2cid2:alpha=0.5": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "rasgp": Entry(0.003, 1500, pushed_mass, near=0.05),
 }
 """Name with options -> what is expected of it."""

@@ -6,6 +6,7 @@ What a row says is in `row`, which imports `world` too, to say which graphs an a
 has an algorithm for a name, a class, or a file of the user's.
 """
 
+from offbeat.algorithms.a2cid2 import A2CiD2
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
@@ -43,6 +44,7 @@ __all__ = [
     "SPSGD",
     "SWIFT",
     "USUAL",
+    "A2CiD2",
     "Algorithm",
     "AllReduceSGD",
     "MemoryEfficientADSGD",

@@ -91,11 +91,13 @@ class ADPSGD(Agent):
                     if self.me < src:
                         return
                     self.asked = None
+                self.flow()
                 d = (x - self.x) / 2
-                self.x = self.x + d
+                self.move(d)
                 self.send(src, Moved(d))
             case Moved(d):
-                self.x = self.x - d
+                self.flow()
+                self.move(-d)
                 if src == self.asked:
                     self.asked = None
         self.finish()
@@ -110,5 +112,17 @@ class ADPSGD(Agent):
     def finish(self) -> None:
         """Step, once the averaging is done and the gradient is there."""
         if self.g is not None and self.asked is None:
-            self.x = self.x - self.rule(self.g)
+            self.flow()
+            self.step(self.rule(self.g))
             self.begin()
+
+    def flow(self) -> None:
+        """What goes on between events, up to now: nothing here, something in `a2cid2`."""
+
+    def move(self, d: Vector) -> None:
+        """Averaging moves the model by d."""
+        self.x = self.x + d
+
+    def step(self, u: Vector) -> None:
+        """The step along a gradient."""
+        self.x = self.x - u

@@ -1,5 +1,6 @@
 """The table: one row for each algorithm."""
 
+from offbeat.algorithms.a2cid2 import A2CiD2
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
@@ -165,6 +166,17 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 1),
             sends="a running sum to all out-neighbours, at every gradient",
+        ),
+        Algorithm(
+            "a2cid2", A2CiD2(), "Pairwise averaging with a continuous momentum", "arXiv:2306.08289",
+            waits_for="the answer of one random neighbour", graph="undirected",
+            needs="an undirected connected graph",
+            note="biased towards the data of fast agents", vectors=(4.0, 0.0), keeps=(4, 0),
+            sends="as adpsgd",
+            options={
+                "eta": Option("", "mixes its two models at the rate {}", low=0),
+                "alpha": Option("", "moves its second model by {} of what parts it from another", low=0),
+            },
         ),
     )
 }  # fmt: skip

@@ -62,6 +62,8 @@ class View:
         listeners: who mixes this agent's model: every j != i with w_ji > 0.
         side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
         peers: who shares an edge with this agent, in either direction.
+        chi: (chi_1, chi_2) of arXiv:2306.08289, of the whole graph where each agent asks a random neighbour
+            once in a unit of time; None on a directed graph, and for more than 500 agents
         server: who serves, in an algorithm with a server: the hub of the graph; agent 0, if it has none.
     """
 
@@ -71,6 +73,7 @@ class View:
     side: int | None = None
     peers: tuple[int, ...] = ()
     server: int = 0
+    chi: tuple[float, float] | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

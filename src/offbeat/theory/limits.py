@@ -7,10 +7,11 @@ p_i is the share of all updates that agent i makes. Everything here is derived h
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
-from offbeat.algorithms import Algorithm, find, row_of
+from offbeat.algorithms import A2CiD2, Algorithm, find, row_of
 from offbeat.core.errors import SettingError
 from offbeat.tasks.quadratic import Quadratic
 from offbeat.world.topology import Topology
@@ -72,6 +73,28 @@ def averaged_pairs(at: At) -> np.ndarray:
     independently and averaged atomically; sum_i p_i h_i (x_i - b_i) is zero, so as lr goes to 0 all models go
     to the minimiser of sum_i p_i f_i.
     """
+    return settled(at, asked(at))
+
+
+def flowing_pairs(at: At) -> np.ndarray:
+    """X = ((1/2 + alpha) (I - V) + lr P H)^-1 lr P H b, with V as in `averaged_pairs`; for eta > 0.
+
+    The sum of both models: flow leaves it, averaging moves it by (1/2 + alpha) m, a gradient by 2 lr g; both
+    are one where nothing moves.
+    """
+    agent = cast(A2CiD2, at.spec.prototype)
+    eta, alpha = agent.rates(at.topology.views()[0])
+    return settled(at, (0.5 + alpha if eta else 1.0) * asked(at))
+
+
+def settled(at: At, pairs: np.ndarray) -> np.ndarray:
+    """Where what averaging moves, `pairs` X, is what gradients move."""
+    ph = np.diag(at.p) @ at.h
+    return solved(pairs + at.lr * ph, at.lr * ph @ at.task.b)
+
+
+def asked(at: At) -> np.ndarray:
+    """I - V of `averaged_pairs`."""
     n, pairs = len(at.p), np.zeros((len(at.p), len(at.p)))
     atomic = getattr(at.spec.prototype, "atomic", False)
     for i in (i for i, view in enumerate(at.topology.views()) if not atomic or view.side == 0):
@@ -79,8 +102,7 @@ def averaged_pairs(at: At) -> np.ndarray:
         for j in peers:
             e = np.eye(n)[i] - np.eye(n)[j]
             pairs += at.p[i] / len(peers) / 2 * np.outer(e, e)
-    ph = np.diag(at.p) @ at.h
-    return solved(pairs + at.lr * ph, at.lr * ph @ at.task.b)
+    return pairs
 
 
 def solved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -106,6 +128,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "apsgd": weighted,
     "spsgd": optimum,
     "rasgp": optimum,
+    "a2cid2": flowing_pairs,
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
 

@@ -86,7 +86,7 @@ class Topology:
         side = None if self.sides is None else self.sides[i]
         peers = tuple(j for j in self.peers(i) if j in living)
         w, a = _folded(self.w, i, living), _folded(a_columns, i, living)
-        return View(w, a, listeners, side, peers, self.hub or 0)
+        return View(w, a, listeners, side, peers, self.hub or 0, self.chi)
 
     @cached_property
     def _columns(self) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -104,6 +104,29 @@ class Topology:
     def centre(self) -> int:
         """The agent of smallest eccentricity, directions ignored; the lowest of several. O(n edges)."""
         return int(min(nx.center(self.graph.to_undirected())))
+
+    @cached_property
+    def chi(self) -> tuple[float, float] | None:
+        """1 / lambda_2 and half the largest resistance of an edge, of the Laplacian of pairs that average.
+
+        Edge (i, j) has the rate 1 / d_i + 1 / d_j: each agent asks a random neighbour once in a unit of time.
+        A single agent has (1, 1). None for a directed graph, and for more than 500 agents: O(n^3).
+        """
+        if self.graph.is_directed() or self.n > 500:
+            return None
+        edges, laplacian = (
+            np.array([*self.graph.edges()], dtype=int).reshape(-1, 2),
+            np.zeros((self.n, self.n)),
+        )
+        if not len(edges):
+            return 1.0, 1.0
+        i, j = edges.T
+        degree = np.bincount(edges.ravel(), minlength=self.n)
+        laplacian[i, j] = laplacian[j, i] = -(1 / degree[i] + 1 / degree[j])
+        np.fill_diagonal(laplacian, -laplacian.sum(1))
+        values, vectors = np.linalg.eigh(laplacian)
+        resistances = ((vectors[i, 1:] - vectors[j, 1:]) ** 2 / values[1:]).sum(1)
+        return 1 / float(values[1]), float(resistances.max()) / 2
 
     @cached_property
     def hub(self) -> int | None:
