@@ -27,8 +27,8 @@ class A2CiD2(ADPSGD):
     Differs from the paper: who averages with whom, and when, is as in `adpsgd`, with its displacements in
     place of a lock, so that the sum of x + xt is kept exactly; the paper's pairs are drawn by Poisson
     processes, and its authors' program has a process that pairs who is free. Ours: chi is that of one
-    question a gradient to a random neighbour, and of the whole graph, also when agents are lost; nothing flows
-    before the first gradient has shown how long one takes.
+    question a gradient to a random neighbour, and of the whole graph, also when agents are lost; nothing
+    flows before the first gradient has shown how long one takes.
     """
 
     eta: float = -1.0
