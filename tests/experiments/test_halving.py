@@ -207,6 +207,13 @@ def test_what_cannot_be_tuned_is_refused_before_anything_runs(settings: dict[str
         offbeat.plan([Scaled], **QUICK | settings)
 
 
+def test_an_option_is_given_or_tuned() -> None:
+    for name, why in (("adsgd:theta=0.5", "'theta' of adsgd:theta=0.5 is given, 0.5, and tuned"),):
+        with pytest.raises(SettingError, match=why):
+            offbeat.plan(name, tune="theta=0.1:1", **QUICK)
+    assert offbeat.plan("adsgd", tune="theta=0.1:1", **QUICK).ladders[0] is not None
+
+
 def test_ranges_may_be_said_one_by_one() -> None:
     one = offbeat.plan([Scaled], tune=["lr=0.1:1", "scale=1:2"], **SMALL)
     assert one.ladders == offbeat.plan([Scaled], tune="lr=0.1:1,scale=1:2", **SMALL).ladders

@@ -256,3 +256,13 @@ def test_frames_csv_and_latex_name_every_setting_that_differs() -> None:
     assert rows[2].startswith("algorithm & speeds & event & time to gap 1.9 & vs best")
     assert "cut \\{0,1\\} from" in rows[4] and " -- " in rows[4]
     assert all(row.count(" & ") == rows[2].count(" & ") for row in rows[4:8])
+
+
+def test_a_run_of_which_more_was_measured_is_the_same_run(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"task": "quadratic", "until": 3}
+    more, fewer = tmp_path / "more.json", tmp_path / "fewer.json"
+    offbeat.compare("adsgd", metrics="gap", **asked).save_json(more)
+    offbeat.compare("adsgd", **asked).save_json(fewer)
+    for files in ((more, fewer), (fewer, more)):
+        (run,) = offbeat.load(*files).runs
+        assert "gap" in run.curve.names()

@@ -42,11 +42,30 @@ def test_what_is_wrong_is_refused_before_anything_runs() -> None:
         ({"agents": [4, 4]}, "a value twice"),
         ({"agents": [4, 0]}, "at least one agent"),
         ({"agents": range(1, 10_000)}, "too many"),
+        (
+            {"metrics": ["gap", "disagreement"]},
+            "metrics gap and metrics disagreement would give the same runs",
+        ),
+        ({"executor": ["batched", "event-by-event"]}, "executor changes nothing of what is run"),
+        (
+            {"agents": [4, 6], "skew": [0.0, 1.0]},
+            "agents 4, skew 0.0 and agents 4, skew 1.0 would give the same",
+        ),
     ]:
         with pytest.raises(SettingError, match=why):
             study("adsgd", over, **SMALL)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="is given, and compared over"):
         study("adsgd", {"agents": [4, 5]}, agents=6, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "over", ["latency=0,0.2", "bandwidth=1,2", "loss=0,0.5", "compute=constant,exponential"]
+)
+def test_a_default_of_the_command_line_is_not_given(over: str, call: Call) -> None:
+    words = ["compare", "--task", "quadratic", "--algorithms", "adsgd", "--until", "3"]
+    assert call(*words, "--over", over, "--json", "a.json").code == 0
+    name = over.partition("=")[0]
+    assert len({str(run["settings"][name]) for run in read("a.json")["runs"]}) == 2
 
 
 def test_the_command_line_says_it_in_words(call: Call) -> None:

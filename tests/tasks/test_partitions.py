@@ -115,6 +115,9 @@ def test_what_has_the_same_value_stays_together() -> None:
     held = [{*writer[shard].tolist()} for shard in shards]
     assert sum(map(len, held)) == 17
     assert max(map(len, held)) - min(map(len, held)) <= 1
+    for count in (4, 601):
+        with pytest.raises(SettingError, match=f"'writer' has {count} values, the data 600 samples"):
+            shards_of("natural:writer", columns={"writer": [*range(count)]})
     each = shards_of("natural:writer", n=17, columns={"writer": writer})
     assert [{*writer[shard].tolist()} for shard in each] == [{name} for name in np.unique(writer)]
 

@@ -74,13 +74,15 @@ def merged(parts: Iterable[tuple[Path, Comparison]]) -> Comparison:
         return parts[0][1]
     for path, comparison in parts:
         for run in comparison.runs:
-            before, other = found.setdefault(_identity(run), (path, run))
+            before, other = found.setdefault(key := _identity(run), (path, run))
             if other.digest != run.digest:
                 raise SettingError(
                     f"{run.algorithm} with lr {run.lr:g} and seed {run.seed} is in {before} and in {path}, "
                     f"with the same settings, other results (digest {other.digest[:8]}, {run.digest[:8]}): "
                     "of another machine, version or data, or of live runs. Expected one: leave one out."
                 )
+            if len([*run.curve.names()]) > len([*other.curve.names()]):
+                found[key] = path, run  # of which more was measured
     interrupted = any(comparison.interrupted for _, comparison in parts)
     return Comparison([run for _, run in found.values()], interrupted=interrupted)
 
@@ -88,7 +90,15 @@ def merged(parts: Iterable[tuple[Path, Comparison]]) -> Comparison:
 def _identity(run: Run) -> str:
     """What is the same of the same run: all of its settings that mean anything."""
     idle = [each.name for each in run.settings.declared() if each.needs and not each.needs(run.settings)]
-    left_out = {"own", "executor", "data", *idle, *["code"] * (not run.settings.get("code"))}
+    left_out = {
+        "own",
+        "executor",
+        "data",
+        "metrics",
+        "per_agent",
+        *idle,
+        *["code"] * (not run.settings.get("code")),
+    }
     said = {name: value for name, value in run.settings.items() if name not in left_out}
     return json.dumps(said | {"algorithm": run.algorithm, "lr": run.lr, "seed": run.seed}, sort_keys=True)
 

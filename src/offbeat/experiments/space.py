@@ -114,6 +114,12 @@ def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
             why += "learning rate alone is tuned"
             raise SettingError(f"{why}. Expected one of {', '.join(known)}.")
         raise unknown("hyperparameter to tune", name, known)
+    for spec in specs:
+        for name, value in _given(spec).items():
+            if name in space:
+                raise SettingError(
+                    f"'{name}' of {spec.name} is given, {value!r}, and tuned; expected one of these."
+                )
     for spec, each in zip(specs, taken, strict=True):
         for name in {*space} & {name for name, whole in each.items() if whole}:
             if not space[name].whole:
@@ -121,6 +127,13 @@ def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
                     f"'{name}' of {spec.name} is declared a whole number: expected --tune {name}=...:int."
                 )
     return [{name: each for name, each in space.items() if name == LR or name in has} for has in taken]
+
+
+def _given(spec: Algorithm) -> Mapping[str, Any]:
+    """The options that were named with the algorithm."""
+    if spec.named and (named := Own.parse(spec.named)) is not None:
+        return named.options
+    return {name: value for name, (_, value, usual) in spec.chosen().items() if value != usual}
 
 
 def _numbers(spec: Algorithm) -> Iterator[tuple[str, bool]]:

@@ -16,15 +16,17 @@ from typing import Any
 from offbeat.algorithms import USUAL, Algorithm
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
-from offbeat.core.settings import Setting, declared, whole
+from offbeat.core.settings import Setting, Settings, declared, whole
 from offbeat.core.system.named import separated
 from offbeat.experiments.comparison import Plan, plan
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.keeping import keeping, kept_by
 from offbeat.experiments.making import OnNotice, OnRun
 from offbeat.experiments.workers import wanted
+from offbeat.results.differences import worlds_of
 from offbeat.results.run import Comparison, Run
 from offbeat.results.values import Curve, Label, Progress
+from offbeat.world.topology import Topology
 
 MOST_WORLDS = 1000
 EXPECTED = (
@@ -123,8 +125,8 @@ def study(algorithms: Any, over: Mapping[str, Sequence[Any]] | None = None, **se
     """
     axes = over or {}
     for name, values in axes.items():
-        usual = _axis(name).default
-        if settings.get(name, usual) != usual:
+        each = _axis(name)
+        if name in settings and _recorded(each, settings[name]) != _recorded(each, each.default):
             raise SettingError(f"'{name}' is given, and compared over; expected one of these.")
         if isinstance(values, str) or not values:
             raise SettingError(f"'{name}' is compared over {values!r}; expected a list of values.")
@@ -136,7 +138,40 @@ def study(algorithms: Any, over: Mapping[str, Sequence[Any]] | None = None, **se
         raise SettingError(f"{len(combinations):,} worlds are too many; expected at most {MOST_WORLDS:,}.")
     plans = [plan(algorithms, **rest, **world) for world in combinations]
     worlds = [", ".join(f"{name} {value}" for name, value in world.items()) for world in combinations]
+    _refuse_alike(plans, worlds, [*axes])
     return Study(plans, [*axes], worlds)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A world that is planned, as `worlds_of` looks at it."""
+
+    settings: Settings
+    seed: int
+    topology: Topology
+    graph: None = None
+    has_topology: bool = True
+
+
+def _refuse_alike(plans: Sequence[Plan], worlds: Sequence[str], axes: Sequence[str]) -> None:
+    """Raise SettingError if two worlds would have the same runs, which could not be told apart."""
+    setups = [each.setups[0] for each in plans]
+    found: dict[Any, str] = {}
+    planned = [_Planned(setup.settings, setup.seed, setup.topology) for setup in setups]
+    for which, world in zip(worlds, worlds_of(planned), strict=True):
+        if world in found:
+            change = f"{' and '.join(axes)} {'changes' if len(axes) == 1 else 'change'} nothing of what is"
+            raise SettingError(
+                f"{found[world]} and {which} would give the same runs: {change} run. Expected a setting that "
+                "does."
+            )
+        found[world] = which
+
+
+def _recorded(each: Setting, value: Any) -> Any:
+    """A value of this setting as results have it, however it was given."""
+    checked = each.checked(value)
+    return None if checked is None else each.kind.record(checked)
 
 
 def _axis(name: str) -> Setting:

@@ -160,6 +160,12 @@ def split(
 
     Raises SettingError for what cannot be split so.
     """
+    for column, values in (columns or {}).items():
+        if len(values) != total:
+            raise SettingError(
+                f"The column '{column}' has {len(values):,} values, the data {total:,} samples; expected a "
+                "value for each sample."
+            )
     name, parameter = parsed(text)
     row = PARTITIONS[name]
     if labels is None and row.labelled:
