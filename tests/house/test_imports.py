@@ -23,6 +23,7 @@ ALGORITHM = {
     "offbeat.core.agent",
     "offbeat.core.errors",
     "offbeat.core.forms",
+    "offbeat.core.push_sum",
     "offbeat.core.rounds",
     "offbeat.core.vector",
 }

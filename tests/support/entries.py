@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from under_way import pushed_mass, tracked_mass
+from under_way import pushed_mass, shared_weights, tracked_mass
 
 from offbeat.engines.sim.simulator import Simulator
 
@@ -43,6 +43,8 @@ OTHER_OBJECTIVE = "it has another objective"
 
 ROUND_BY_ROUND = "agents are in different rounds: test_rounds"
 
+DELAYED = "what has come by each of its gradients depends on delays"
+
 OWN_MOMENTUM = "it has a momentum of its own"
 
 ENTRIES: dict[str, Entry] = {
@@ -62,6 +64,9 @@ ENTRIES: dict[str, Entry] = {
     "d2": Entry(0.1, 1500, ROUND_BY_ROUND),
     "d2:theta=0.5": Entry(0.1, 1500, ROUND_BY_ROUND),
     "qg-dsgdm": Entry(0.1, 2000, ROWS_ONLY, alone=OWN_MOMENTUM),
+    "sgp": Entry(0.1, 1200, shared_weights),
+    "osgp": Entry(0.1, 1200, shared_weights),
+    "osgp:tau=3": Entry(0.1, 1200, shared_weights, near=DELAYED),
     "qg-dsgdm:beta=0.5": Entry(0.05, 1500, ROWS_ONLY, alone=OWN_MOMENTUM),
     "allreduce": Entry(0.2, 600, "all agents have one model"),
     "adsgd:memory-efficient": Entry(0.1, 800, ROWS_ONLY, rounded=True),

@@ -43,6 +43,24 @@ def pushed_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
     return np.array(mass), np.array(float(len(live)))
 
 
+def shares(sim: Simulator) -> list[tuple[np.ndarray, float]]:
+    """Sum and weight of all that push-sum in rounds keeps: held, come for a later moment, or on its way."""
+    live: list[Any] = [sim.agents[i] for i in sorted(sim.alive)]
+    pairs = [(array(agent.x), agent.w) for agent in live]
+    came = [push for agent in live for xs in agent.letters.values() for push in xs.values() if push]
+    pairs += [(array(push.x), push.w) for push in came]
+    for item in on_their_way(sim):
+        lives = zip(item.to, item.incarnations, strict=True)
+        there = [j for j, life in lives if 0 < life == sim.heap.incarnation[j] and item.sender in sim.alive]
+        pairs += [(array(item.message.x), item.message.w) for _ in there]
+    return pairs
+
+
+def shared_weights(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the weights, and how many agents there are."""
+    return np.array(sum(w for _, w in shares(sim))), np.array(float(len(sim.alive)))
+
+
 class Nothing:
     """The local rule of no gradients at all."""
 

@@ -19,11 +19,13 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
+from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.sgp import SGP
 from offbeat.algorithms.spsgd import SPSGD
 from offbeat.algorithms.swift import SWIFT
 from offbeat.algorithms.table import ALGORITHMS, USUAL
@@ -39,8 +41,10 @@ __all__ = [
     "DPSGD",
     "DSGD",
     "DSGT",
+    "OSGP",
     "RASGP",
     "RFAST",
+    "SGP",
     "SPSGD",
     "SWIFT",
     "USUAL",

@@ -12,11 +12,13 @@ from offbeat.algorithms.dgd_atc import DGDATC
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
+from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.sgp import SGP
 from offbeat.algorithms.spsgd import SPSGD
 from offbeat.algorithms.swift import SWIFT
 
@@ -105,6 +107,23 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="mail is never lost; with its momentum a step is 1 / (1 - beta) times as long in the end",
             vectors=(3.0, 1.0), keeps=(3, 1), sends="its stepped model to all neighbours, once a round",
             options={"beta": Option("", "has momentum {}", low=0, high=0.99)},
+        ),
+        Algorithm(
+            "sgp", SGP(), "Stochastic gradient push", "arXiv:1811.10792",
+            waits_for="all who give to it, in the same round",
+            needs="a strongly connected graph, column-stochastic weights",
+            note="mail is never lost; what an agent holds is lost with it, sum and weight alike",
+            vectors=(3.0, 1.0), keeps=(3, 2),
+            sends="shares of its sum and of its weight, once a round: equal ones in one transmission",
+        ),
+        Algorithm(
+            "osgp", OSGP(), "Overlap stochastic gradient push", "arXiv:1811.10792",
+            waits_for="what has not come tau gradients after it was sent",
+            needs="a strongly connected graph, column-stochastic weights",
+            note="mail is never lost; what an agent holds is lost with it, sum and weight alike",
+            vectors=(3.0, 1.0), keeps=(3, 2),
+            sends="shares of its sum and of its weight, every tau gradients, while it computes",
+            options={"tau": Option("", "exchanges every {} gradients", low=1)},
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",

@@ -18,7 +18,7 @@ class Rounds(Agent):
     takes part from the first round of which its letter comes.
 
     Attributes:
-        letters: round -> sender -> letter, the agent's own (as it was given to `post`) included
+        letters: round -> sender -> letter, the agent's own included, as it was given to `post`
         since: neighbour -> from which round on its letters are waited for
         done: whether the gradients of this round are
     """
@@ -60,7 +60,7 @@ class Rounds(Agent):
         self.since = {self.me: self.round}
         self.begin()
 
-    def post(self, letter: Message) -> None:
+    def post(self, letter: Message | None) -> None:
         """Send this round's letter to everybody who mixes it; to myself it takes no time."""
         self.letters.setdefault(self.round, {})[self.me] = letter
         self.give(self.view.listeners, letter)

@@ -32,6 +32,10 @@ class At:
         return self.topology.dense_w()
 
     @property
+    def a(self) -> np.ndarray:
+        return np.asarray(self.topology.a.toarray())
+
+    @property
     def h(self) -> np.ndarray:
         return np.diag(self.task.h)
 
@@ -44,6 +48,33 @@ def mixing(at: At) -> np.ndarray:
 def adapted_first(at: At) -> np.ndarray:
     """X = (I - W + lr W H)^-1 lr W H b: step from the own model, and mix what was stepped."""
     return solved(np.eye(len(at.p)) - at.w + at.lr * at.w @ at.h, at.lr * at.w @ at.h @ at.task.b)
+
+
+def pushed(at: At) -> np.ndarray:
+    """Z = ((I - A) V + lr A H)^-1 lr A H b,  V = diag(v), A v = v, sum v = n.
+
+    The fixed point of x = A (x - lr H (z - b)), x = V z. As `adapted_first` if A is symmetric, when V = I.
+    """
+    return solved(flows(at) + at.lr * at.a @ at.h, at.lr * at.a @ at.h @ at.task.b)
+
+
+def pushed_meanwhile(at: At) -> np.ndarray:
+    """Z = ((I - A) V + lr H)^-1 lr H b, V as in `pushed`: x = A x - lr H (z - b), x = V z.
+
+    As `mixing` if A is symmetric. With tau above 1 it depends on delays, and SettingError says so.
+    """
+    tau = getattr(at.spec.prototype, "tau", 1)
+    if tau != 1:
+        raise SettingError(f"No limit is known of {at.spec.name}: it depends on delays. Expected tau=1.")
+    return solved(flows(at) + at.lr * at.h, at.lr * at.h @ at.task.b)
+
+
+def flows(at: At) -> np.ndarray:
+    """(I - A) V."""
+    n = len(at.p)
+    ones = np.ones((1, n))
+    v = np.linalg.lstsq(np.vstack([np.eye(n) - at.a, ones]), np.append(np.zeros(n), n))[0]
+    return np.asarray((np.eye(n) - at.a) @ np.diag(v))
 
 
 def blocks(at: At) -> np.ndarray:
@@ -119,6 +150,8 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "dsgt": optimum,
     "d2": optimum,
     "qg-dsgdm": adapted_first,
+    "sgp": pushed,
+    "osgp": pushed_meanwhile,
     "allreduce": optimum,
     "adsgd:memory-efficient": mixing,
     "asbcd": blocks,
