@@ -95,7 +95,7 @@ class RASGP(Agent):
             share = 1.0 / (len(self.view.listeners) + 1)
             self.x, self.y = share * self.x, share * self.y
             self.phi, self.phi_y = self.phi + self.x, self.phi_y + self.y
-        self.publish(self.view.listeners, Pushed(self.phi, self.phi_y, self.round))
+        self.publish(self.view.listeners, Pushed(pin(self.phi), self.phi_y, self.round))  # a version each
         for j in fresh:
             m, before = self.got.pop(j), self.used[j]
             self.x, self.y = self.x + m.x - before.x, self.y + m.y - before.y
