@@ -29,7 +29,7 @@ from offbeat.cli.commands import COMMANDS, listed, loaded
 from offbeat.core.errors import ContractError
 from offbeat.core.settings import WORLD, declared
 from offbeat.core.system import machine
-from offbeat.experiments import batches, comparison, memory
+from offbeat.experiments import batches, comparison, keeping, memory
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import run_many
 from offbeat.world.delays import FAMILIES, parse
@@ -813,16 +813,35 @@ def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.
         raise KeyboardInterrupt
 
     monkeypatch.setattr(batches, "run_many", interrupted)
-    outcome = call(*QUICK, "--json", "out.json", "--report", "out.html")
+    Path("out.json").write_text("of before")
+    outputs = ("--json", "out.json", "--report", "out.html", "--figure", "out.svg")
+    outcome = call(*QUICK, *outputs, "--show-tuning", "--out", "kept")
     assert outcome.code == 130
-    assert "No run was finished" in outcome.out
-    assert read("out.json") == {
-        "offbeat": offbeat.__version__,
-        "interrupted": True,
-        "planned": dict.fromkeys(USUAL, 1),
-        "runs": [],
-    }
-    assert "Traceback" not in outcome.err
+    assert outcome.said == "No run was finished, so no results are written."
+    assert "Written" not in outcome.out
+    assert Path("out.json").read_text() == "of before"
+    assert not Path("out.html").exists() and not Path("out.svg").exists()
+
+
+def test_interrupted_while_a_learning_rate_is_tuned(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, real = [], keeping.Kept.write
+
+    def stopped(*args: Any) -> None:
+        real(*args)
+        made.append(args)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(keeping.Kept, "write", stopped)
+    command = (*QUICK, "--algorithms", "adsgd", "--lr", "tuned", "--out", "kept", "--json", "out.json")
+    outcome = call(*command)
+    kept = len([*Path("kept").rglob("*.run")])
+    assert outcome.code == 130 and kept >= 3
+    assert f"Kept in kept: {kept} runs, with those of tuning. The same command goes on" in outcome.said
+    assert not Path("out.json").exists()
+    monkeypatch.setattr(keeping.Kept, "write", real)
+    again = call(*command)
+    assert f"{kept} runs are there already" in again.said and len(read("out.json")["runs"]) == 1
 
 
 def test_interrupted_while_everything_is_being_checked(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,29 @@ def test_an_interrupted_one_goes_on_and_gives_the_same_bytes(
     assert str(once_more) == str(whole)
 
 
+@pytest.mark.parametrize("rates", [{"lr": [0.01, 0.1]}, TUNED], ids=["rates", "tuned"])
+def test_a_folder_grows_in_seeds(tmp_path: Path, rates: dict[str, Any]) -> None:
+    settings = SMALL | rates
+    few, _ = made(tmp_path / "out", **settings, seeds=2)
+    more, found = made(tmp_path / "out", **settings, seeds=3)
+    whole, _ = made(None, **settings, seeds=3)
+    assert found >= len(few.runs)
+    assert more.record() == whole.record() == offbeat.load(tmp_path / "out").record()
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    with pytest.raises(SettingError, match="of 3 seeds, and 2 would leave some out"):
+        made(tmp_path / "out", **settings, seeds=2)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
+
+
+def test_a_folder_that_was_to_grow_says_what_is_missing(tmp_path: Path) -> None:
+    made(tmp_path, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, stop_after=3, **SMALL, seeds=2)
+    part = offbeat.load(tmp_path)
+    assert part.interrupted and part.planned == {"adsgd": 2, "rfast": 2} and len(part.runs) == 3
+    assert made(tmp_path, **SMALL, seeds=2)[1] == 3
+
+
 def test_what_is_damaged_is_made_again(tmp_path: Path) -> None:
     whole, _ = made(tmp_path, **SMALL)
     files = sorted([*tmp_path.glob("*.run"), *tmp_path.glob("*.npz")])
@@ -81,8 +104,8 @@ def test_another_comparison_is_refused_with_what_differs(tmp_path: Path) -> None
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(SettingError, match=r"until is 8\.0 there, 9\.0 now"):
         made(tmp_path, **SMALL | {"until": 9.0})
-    with pytest.raises(SettingError, match="seeds is 1 there, 2 now"):
-        made(tmp_path, **SMALL, seeds=2)
+    with pytest.raises(SettingError, match="Expected the same command; .* 'offbeat merge"):
+        list(study("adsgd,dsgd", **SMALL).runs(out=tmp_path))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes").write_text("mine")

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from offbeat.cli.console import complain
 from offbeat.cli.dry import DRY_RUN, say_ahead
 from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
@@ -20,6 +21,7 @@ from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
 from offbeat.experiments.halving import tuned_how
+from offbeat.experiments.keeping import finished
 from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.study import Study, parse_over, study
 from offbeat.experiments.workers import possible, start_server, wanted
@@ -106,7 +108,9 @@ def compare(
         output.save(
             path, lambda path: result.main_figure(band=spread, by=next(iter(plan.over), None)).save(path)
         )
-    if show_tuning:
+    if out is not None and (code or output.error is not None) and (kept := finished(out)):
+        complain(f"Kept in {out}: {kept:,} runs, with those of tuning. The same command goes on with them.")
+    if show_tuning and result.runs:
         output.show(lambda width: tuning_table(result))
     output.close()
     if code:

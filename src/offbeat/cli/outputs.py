@@ -50,8 +50,12 @@ class Outputs:
     def results(
         self, result: Comparison, json: Path | None, report: Path | None, spread: str = "range"
     ) -> None:
-        """The numbers, the table, the page: first what can least be missed."""
-        if self.error is not None and not result.runs:
+        """The numbers, the table, the page: first what can least be missed. Without any run nothing is
+        written: what is there from before is worth more.
+        """
+        if not result.runs:
+            if self.error is None:
+                complain("No run was finished, so no results are written.")
             return
         self.save(json, result.save_json)
         self.show(lambda width: as_table(result, width, spread))

@@ -1,7 +1,8 @@
 """The folder of a comparison: every finished run is kept in it at once, and the same command goes on there.
 
 - FOLDER/comparison.json: what was asked for, and how many runs of each algorithm there are to be
-- FOLDER/KEY.run: a run, as `offbeat.experiments.sweep.rows` keeps it: its place, and its record
+- FOLDER/KEY.run: a run, as `offbeat.experiments.sweep.rows` keeps it: its place, and its record. The place
+  is that of its world, its algorithm, its learning rate and its seed: it stays where there come more seeds
 - FOLDER/KEY.npz: its trace, where one is held
 - FOLDER/tuning/KEY.run: a run that a learning rate was tuned by
 """
@@ -24,7 +25,7 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments.batches import PlannedRun
 from offbeat.experiments.setup import Setup
 from offbeat.experiments.sweep.grid import GENERATION, key_of
-from offbeat.experiments.sweep.rows import Rows, rows_in
+from offbeat.experiments.sweep.rows import RUN, Rows, rows_in
 from offbeat.results.records import run_from
 from offbeat.results.run import Comparison, Run
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 ASKED, TUNING = "comparison.json", "tuning"
 FORMAT = "comparison 1"
+ALGORITHMS, SEEDS = "algorithms", "seeds"
 EXPECTED = "the folder of a comparison"
 
 
@@ -69,7 +71,9 @@ class Kept:
                 rows.folder.mkdir(exist_ok=True)
         except OSError as error:
             raise rows.full(error) from error
-        rows.write(key, {"place": [self.world, *planned.key], "run": run.record()})
+        algorithm, at = planned.key
+        place = [self.world, algorithm, *divmod(at, len(self.plan.setups))]
+        rows.write(key, {"place": place, "run": run.record()})
 
     def _rows(self, planned: PlannedRun) -> Rows:
         return Rows(self.folder / TUNING if planned.tuning else self.folder)
@@ -162,7 +166,9 @@ def _asked(plans: Sequence["Plan"]) -> dict[str, Any]:
 
 
 def _check(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Raise SettingError unless this folder is new, empty, or of this very comparison."""
+    """Raise SettingError unless this folder is new, empty, or of this very comparison, perhaps with fewer
+    seeds.
+    """
     path = folder / ASKED
     if folder.is_file():
         raise SettingError(f"{folder} is a file; expected a folder for the runs of a comparison.")
@@ -173,10 +179,18 @@ def _check(folder: Path, asked: Mapping[str, Any]) -> None:
         return
     there = asked_in(folder)["asked"]
     names = [name for name in dict.fromkeys([*asked, *there]) if there.get(name) != asked.get(name)]
+    if names == [SEEDS] and asked[SEEDS] > there[SEEDS]:
+        return
     each = [f"{name} is {_said(there.get(name))} there, {_said(asked.get(name))} now" for name in names]
     if each:
-        said = f"{folder} is of another comparison: {'; '.join(each)}"
-        raise SettingError(f"{said}. Expected the same command, or another folder.")
+        said, do = f"{folder} is of another comparison: {'; '.join(each)}", "the same command"
+        if names == [SEEDS]:
+            said = f"{folder} has a comparison of {there[SEEDS]} seeds, and {asked[SEEDS]} would leave some out"
+            do = f"as many seeds, or more, which are added ('offbeat table {folder}' shows those that are there)"
+        elif ALGORITHMS in names:
+            do = f"the same command; for others than these, another folder, and 'offbeat merge {folder} OTHER --out all.json'"
+            raise SettingError(f"{said}. Expected {do}, which puts both into one.")
+        raise SettingError(f"{said}. Expected {do}, or another folder.")
 
 
 def _said(value: Any) -> str:
@@ -186,6 +200,11 @@ def _said(value: Any) -> str:
 
 def _word(value: Any) -> str:
     return "not said" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
+def finished(folder: Path) -> int:
+    """How many runs are finished in the folder of a comparison, those of tuning included."""
+    return sum(1 for _ in folder.rglob(f"*{RUN}"))
 
 
 def is_kept(folder: Path) -> bool:
