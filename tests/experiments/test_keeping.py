@@ -71,7 +71,7 @@ def test_a_folder_grows_in_seeds(tmp_path: Path, rates: dict[str, Any]) -> None:
     assert found >= len(few.runs)
     assert more.record() == whole.record() == offbeat.load(tmp_path / "out").record()
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
-    with pytest.raises(SettingError, match="of 3 seeds, and 2 would leave some out"):
+    with pytest.raises(SettingError, match="has 3 seeds, and with 2 some"):
         made(tmp_path / "out", **settings, seeds=2)
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()} == before
 
@@ -104,7 +104,7 @@ def test_another_comparison_is_refused_with_what_differs(tmp_path: Path) -> None
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(SettingError, match=r"until is 8\.0 there, 9\.0 now"):
         made(tmp_path, **SMALL | {"until": 9.0})
-    with pytest.raises(SettingError, match="Expected the same command; .* 'offbeat merge"):
+    with pytest.raises(SettingError, match="which 'offbeat merge"):
         list(study("adsgd,dsgd", **SMALL).runs(out=tmp_path))
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     (tmp_path / "other").mkdir()

@@ -108,7 +108,7 @@ def compare(
         output.save(
             path, lambda path: result.main_figure(band=spread, by=next(iter(plan.over), None)).save(path)
         )
-    if out is not None and (code or output.error is not None) and (kept := finished(out)):
+    if out is not None and result.interrupted and output.error is None and (kept := finished(out)):
         complain(f"Kept in {out}: {kept:,} runs, with those of tuning. The same command goes on with them.")
     if show_tuning and result.runs:
         output.show(lambda width: tuning_table(result))

@@ -182,15 +182,16 @@ def _check(folder: Path, asked: Mapping[str, Any]) -> None:
     if names == [SEEDS] and asked[SEEDS] > there[SEEDS]:
         return
     each = [f"{name} is {_said(there.get(name))} there, {_said(asked.get(name))} now" for name in names]
-    if each:
-        said, do = f"{folder} is of another comparison: {'; '.join(each)}", "the same command"
-        if names == [SEEDS]:
-            said = f"{folder} has a comparison of {there[SEEDS]} seeds, and {asked[SEEDS]} would leave some out"
-            do = f"as many seeds, or more, which are added ('offbeat table {folder}' shows those that are there)"
-        elif ALGORITHMS in names:
-            do = f"the same command; for others than these, another folder, and 'offbeat merge {folder} OTHER --out all.json'"
-            raise SettingError(f"{said}. Expected {do}, which puts both into one.")
-        raise SettingError(f"{said}. Expected {do}, or another folder.")
+    if not each:
+        return
+    if names == [SEEDS]:
+        few = f"{folder} has {there[SEEDS]} seeds, and with {asked[SEEDS]} some would be left out"
+        table = f"'offbeat table {folder}' shows those that are there"
+        raise SettingError(f"{few}. Expected as many, or more, which are added; {table}.")
+    do = "the same command, or another folder"
+    if ALGORITHMS in names:
+        do += f", which 'offbeat merge {folder} OTHER --out all.json' puts together with it"
+    raise SettingError(f"{folder} is of another comparison: {'; '.join(each)}. Expected {do}.")
 
 
 def _said(value: Any) -> str:
