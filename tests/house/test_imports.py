@@ -19,6 +19,7 @@ ALGORITHM = {
     "dataclasses",
     "math",
     "offbeat.algorithms.adpsgd",
+    "offbeat.algorithms.allreduce",
     "offbeat.algorithms.server",
     "offbeat.core.agent",
     "offbeat.core.errors",

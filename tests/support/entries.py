@@ -39,6 +39,8 @@ class Entry:
 ROWS_ONLY = "the rows of W sum to 1, and what an agent mixes is as old as its links make it: the mean moves"
 
 LOCAL = "steps between two mixings take every model towards its own minimiser, the more the faster it is"
+OUTER = "its steps are those of its outer optimizer"
+
 OTHER_OBJECTIVE = "it has another objective"
 
 ROUND_BY_ROUND = "agents are in different rounds: test_rounds"
@@ -81,6 +83,10 @@ ENTRIES: dict[str, Entry] = {
     "spsgd": Entry(0.2, 800, "there is one model"),
     "prox-dgd:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),
     "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
+    "diloco": Entry(0.1, 800, "all have one phi", near="phi: test_diloco", alone=OUTER),
+    "diloco:h=20": Entry(0.1, 800, "all have one phi", near="phi: test_diloco", alone=OUTER),
+    "diloco:outer_lr=1": Entry(0.1, 800, "all have one phi", near="phi: test_diloco", alone=OUTER),
+    "diloco:outer_momentum=0.5": Entry(0.1, 800, "all have one phi", near="phi: test_diloco", alone=OUTER),
     "a2cid2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "a2cid2:eta=0.2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "a2cid2:alpha=0.5": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),

@@ -15,6 +15,7 @@ from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.d2 import D2
 from offbeat.algorithms.dgd_atc import DGDATC
+from offbeat.algorithms.diloco import DiLoCo
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
@@ -51,6 +52,7 @@ __all__ = [
     "A2CiD2",
     "Algorithm",
     "AllReduceSGD",
+    "DiLoCo",
     "MemoryEfficientADSGD",
     "Option",
     "ProxDGD",

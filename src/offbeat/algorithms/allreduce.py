@@ -44,14 +44,23 @@ class AllReduceSGD(Agent):
         return (self.me + 1) % self.n
 
     def on_gradient(self, g: Vector) -> None:
-        """Cut the gradient and send the first piece on its way."""
-        self.pieces, self.hop = split(g, self.n), 0
+        """Have the gradients averaged."""
+        self.average(g)
+
+    def averaged(self, mean: Vector) -> None:
+        """The mean over all agents is here: step."""
+        self.x = self.x - self.rule(mean)
+        self.compute(self.x)
+
+    def average(self, v: Vector) -> None:
+        """Cut what everybody has one of, and send the first piece on its way."""
+        self.pieces, self.hop = split(v, self.n), 0
         if self.n > 1:
             self.send(self.right, Part(self.me, self.pieces[self.me]))
         self.advance()
 
     def on_message(self, src: int, message: Part) -> None:
-        """A piece from the left; it may come before the own gradient is done."""
+        """A piece from the left; it may come before what it is added to."""
         self.mail.append(message)
         self.advance()
 
@@ -60,7 +69,7 @@ class AllReduceSGD(Agent):
         self.mail.clear()
 
     def advance(self) -> None:
-        """Take in the pieces that have come; after the last of 2 (n - 1) hops, step."""
+        """Take in the pieces that have come; the last of 2 (n - 1) hops ends it."""
         while self.pieces and self.mail and self.hop < 2 * (self.n - 1):
             part, self.hop = self.mail.popleft(), self.hop + 1
             summing = self.hop < self.n
@@ -68,6 +77,5 @@ class AllReduceSGD(Agent):
             if self.hop < 2 * (self.n - 1):
                 self.send(self.right, Part(part.c, self.pieces[part.c]))
         if self.pieces and self.hop == 2 * (self.n - 1):
-            self.x = self.x - self.rule(concat(self.pieces) / self.n)
-            self.pieces = []
-            self.compute(self.x)
+            pieces, self.pieces = self.pieces, []
+            self.averaged(concat(pieces) / self.n)

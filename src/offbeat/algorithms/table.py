@@ -9,6 +9,7 @@ from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.d2 import D2
 from offbeat.algorithms.dgd_atc import DGDATC
+from offbeat.algorithms.diloco import DiLoCo
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
@@ -185,6 +186,19 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 1),
             sends="a running sum to all out-neighbours, at every gradient",
+        ),
+        Algorithm(
+            "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",
+            waits_for="everybody, at each h-th gradient",
+            needs="nothing: its ring is 0..n-1 on any topology", tolerates=frozenset({"loss"}),
+            vectors=(6.0, 0.0), keeps=(4, 0),
+            sends="at each h-th gradient 2 (n - 1) times 1/n of a model to the next on the ring",
+            note="stands still when an agent is lost, and does not take one back, as allreduce",
+            options={
+                "h": Option("", "takes {} steps of its own between two averagings", low=1),
+                "outer_lr": Option("", "steps {} times as far as all went on average", low=0, above=True),
+                "outer_momentum": Option("", "keeps {} of the outer momentum", low=0, high=0.999),
+            },
         ),
         Algorithm(
             "a2cid2", A2CiD2(), "Pairwise averaging with a continuous momentum", "arXiv:2306.08289",

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from offbeat.algorithms import A2CiD2, Algorithm, find, row_of
+from offbeat.algorithms import A2CiD2, Algorithm, DiLoCo, find, row_of
 from offbeat.core.errors import SettingError
 from offbeat.tasks.quadratic import Quadratic
 from offbeat.world.topology import Topology
@@ -118,6 +118,16 @@ def flowing_pairs(at: At) -> np.ndarray:
     return settled(at, (0.5 + alpha if eta else 1.0) * asked(at))
 
 
+def local_steps(at: At) -> np.ndarray:
+    """Everybody at sum_i s_i b_i / sum_i s_i,  s_i = 1 - (1 - lr h_i)^H: H local steps, then the average.
+
+    H local steps from x take agent i s_i of the way from x to b_i; where the mean of those ways is zero, no
+    outer step moves x. It is the optimum if all h_i are equal, or H is 1, and nears it as lr goes to 0.
+    """
+    s = 1 - (1 - at.lr * at.task.h) ** cast(DiLoCo, at.spec.prototype).h
+    return np.tile(s @ at.task.b / s.sum(), (len(at.p), 1))
+
+
 def settled(at: At, pairs: np.ndarray) -> np.ndarray:
     """Where what averaging moves, `pairs` X, is what gradients move."""
     ph = np.diag(at.p) @ at.h
@@ -161,6 +171,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "apsgd": weighted,
     "spsgd": optimum,
     "rasgp": optimum,
+    "diloco": local_steps,
     "a2cid2": flowing_pairs,
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
