@@ -48,6 +48,9 @@ ROUND_BY_ROUND = "agents are in different rounds: test_rounds"
 DELAYED = "what has come by each of its gradients depends on delays"
 
 OWN_MOMENTUM = "it has a momentum of its own"
+CENTRE = "the centre holds it back"
+
+IN_FLIGHT = "displacements in flight: test_server"
 
 ENTRIES: dict[str, Entry] = {
     "adsgd": Entry(0.1, 800, ROWS_ONLY),
@@ -82,6 +85,13 @@ ENTRIES: dict[str, Entry] = {
     "apsgd": Entry(0.01, 800, "gradients are spent", near=0.02, expected=True),
     "spsgd": Entry(0.2, 800, "there is one model"),
     "prox-dgd:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),
+    "easgd": Entry(0.02, 1500, IN_FLIGHT, near=0.02, expected=True, alone=CENTRE),
+    "easgd:beta=0.3": Entry(0.02, 1500, IN_FLIGHT, near=0.02, expected=True, alone=CENTRE),
+    "easgd:momentum=0.5": Entry(0.01, 1500, IN_FLIGHT, near=0.02, expected=True, alone=CENTRE),
+    "easgd:every=3": Entry(0.02, 1500, IN_FLIGHT, near="models move apart meanwhile", alone=CENTRE),
+    "ringmaster": Entry(0.01, 800, "as apsgd", near=0.02, expected=True),
+    "ringmaster:r=3": Entry(0.01, 800, "as apsgd", near="test_server: updates do not say who was ignored"),
+    "ringleader": Entry(0.1, 800, "as apsgd"),
     "prox-dgd:l1=0.3": Entry(0.1, 800, ROWS_ONLY, near="test_free_running", alone=OTHER_OBJECTIVE),
     "diloco": Entry(0.1, 800, "all have one phi", near="phi: test_diloco", alone=OUTER),
     "diloco:h=20": Entry(0.1, 800, "all have one phi", near="phi: test_diloco", alone=OUTER),

@@ -21,10 +21,14 @@ from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.osgp import OSGP
+from offbeat.algorithms.easgd import EASGD
+from offbeat.algorithms.finding import find, row_of, told_apart, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
+from offbeat.algorithms.ringleader import Ringleader
+from offbeat.algorithms.ringmaster import Ringmaster
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.sgp import SGP
 from offbeat.algorithms.spsgd import SPSGD
@@ -44,6 +48,7 @@ __all__ = [
     "DSGT",
     "OSGP",
     "RASGP",
+    "EASGD",
     "RFAST",
     "SGP",
     "SPSGD",
@@ -57,6 +62,8 @@ __all__ = [
     "Option",
     "ProxDGD",
     "QGDSGDm",
+    "Ringleader",
+    "Ringmaster",
     "find",
     "row_of",
     "told_apart",

@@ -14,10 +14,13 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.osgp import OSGP
+from offbeat.algorithms.easgd import EASGD
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
+from offbeat.algorithms.ringleader import Ringleader
+from offbeat.algorithms.ringmaster import Ringmaster
 from offbeat.algorithms.row import Algorithm, Option
 from offbeat.algorithms.sgp import SGP
 from offbeat.algorithms.spsgd import SPSGD
@@ -186,6 +189,30 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 1),
             sends="a running sum to all out-neighbours, at every gradient",
+            "easgd", EASGD(), "Elastic averaging SGD, asynchronous", "arXiv:1412.6651",
+            waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
+            note=f"biased towards the data of fast agents; {STANDS}", vectors=(4.0, 0.0), keeps=(3, 0),
+            sends="its model to the server, which sends a difference back",
+            options={
+                "beta": Option("", "and the centre move by {}/n of their distance", low=0, above=True),
+                "every": Option("", "meets the centre at each {}th of its gradients", low=1),
+                "momentum": Option("", "has a momentum of {}, as EAMSGD", low=0, high=0.999),
+            },
+        ),
+        Algorithm(
+            "ringmaster", Ringmaster(), "Asynchronous SGD without gradients that are late",
+            "arXiv:2501.16168", waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
+            note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(2, 0),
+            sends="its gradient to the server, which sends its model back",
+            options={"r": Option("", "has its gradient ignored when it is {} steps late", low=1)},
+        ),
+        Algorithm(
+            "ringleader", Ringleader(), "Asynchronous SGD along a table of gradients", "arXiv:2509.22860",
+            waits_for="the server's answer, which waits for everybody once a round", needs=SERVER,
+            tolerates=SERVED, note="mail is never lost; stands still while an agent is lost",
+            vectors=(5.0, 0.0), keeps=(2, 2),
+            sends="its gradient to the server, which keeps two sums of each agent; at every step one agent "
+            "is sent the model",
         ),
         Algorithm(
             "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",

@@ -97,6 +97,22 @@ def weighted(at: At) -> np.ndarray:
     return np.tile(ph @ at.task.b / ph.sum(), (len(at.p), 1))
 
 
+def elastic(at: At) -> np.ndarray:
+    """x_i = c + lr k_i (b_i - c),  c = sum_i p_i k_i b_i / sum_i p_i k_i: as much drawn to c as to b_i.
+
+    k_i = h_i / (alpha (1 - delta) + lr h_i (1 + delta alpha)), alpha = beta / n, delta the momentum. The
+    expectation, for the centre moves with every exchange; with one at each gradient.
+    """
+    prototype = at.spec.prototype
+    beta, every, delta = (getattr(prototype, name) for name in ("beta", "every", "momentum"))
+    if every > 1:
+        raise SettingError(f"No limit is known of {at.spec.name}: expected an exchange at every gradient.")
+    alpha, h = beta / len(at.p), at.task.h
+    k = h / (alpha * (1 - delta) + at.lr * h * (1 + delta * alpha))
+    centre = (at.p * k) @ at.task.b / (at.p @ k)
+    return np.asarray(centre + at.lr * k[:, None] * (at.task.b - centre))
+
+
 def averaged_pairs(at: At) -> np.ndarray:
     """X = (I - V + lr P H)^-1 lr P H b,  V = I - 1/2 sum_i p_i / d_i sum_{j in N_i} (e_i - e_j)(e_i - e_j)^T.
 
@@ -173,6 +189,9 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "rasgp": optimum,
     "diloco": local_steps,
     "a2cid2": flowing_pairs,
+    "easgd": elastic,
+    "ringmaster": weighted,
+    "ringleader": optimum,
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
 
