@@ -174,24 +174,28 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "apsgd", APSGD(), "Asynchronous SGD at a parameter server", "arXiv:1506.08272",
             waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
-            note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(2, 0),
+            note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
             sends="its gradient to the server, which sends its model back",
         ),
         Algorithm(
             "spsgd", SPSGD(), "Synchronous SGD at a parameter server",
             "textbook; a baseline of arXiv:1710.06952", waits_for="everybody", needs=SERVER,
-            tolerates=SERVED, note="mail is never lost; stands still while an agent is lost",
-            vectors=(4.0, 0.0), keeps=(2, 1), bound="lr < 2 / L (textbook)",
-            sends="its gradient to the server, which keeps one of each agent and sends its model to all",
+            tolerates=SERVED,
+            note="mail is never lost; stands still while an agent is lost; a worker keeps 2 vectors, the "
+            "server n and 1 more at most",
+            vectors=(4.0, 0.0), bound="lr < 2 / L (textbook)",
+            sends="its gradient to the server, which sends its model to all",
         ),
         Algorithm(
             "rasgp", RASGP(), "Robust asynchronous stochastic gradient-push", "arXiv:1811.03982",
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 1),
             sends="a running sum to all out-neighbours, at every gradient",
+        ),
+        Algorithm(
             "easgd", EASGD(), "Elastic averaging SGD, asynchronous", "arXiv:1412.6651",
             waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
-            note=f"biased towards the data of fast agents; {STANDS}", vectors=(4.0, 0.0), keeps=(3, 0),
+            note=f"biased towards the data of fast agents; {STANDS}", vectors=(4.0, 0.0), keeps=(4, 0),
             sends="its model to the server, which sends a difference back",
             options={
                 "beta": Option("", "and the centre move by {}/n of their distance", low=0, above=True),
@@ -202,17 +206,18 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "ringmaster", Ringmaster(), "Asynchronous SGD without gradients that are late",
             "arXiv:2501.16168", waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
-            note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(2, 0),
+            note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
             sends="its gradient to the server, which sends its model back",
             options={"r": Option("", "has its gradient ignored when it is {} steps late", low=1)},
         ),
         Algorithm(
             "ringleader", Ringleader(), "Asynchronous SGD along a table of gradients", "arXiv:2509.22860",
             waits_for="the server's answer, which waits for everybody once a round", needs=SERVER,
-            tolerates=SERVED, note="mail is never lost; stands still while an agent is lost",
-            vectors=(5.0, 0.0), keeps=(2, 2),
-            sends="its gradient to the server, which keeps two sums of each agent; at every step one agent "
-            "is sent the model",
+            tolerates=SERVED,
+            note="mail is never lost; stands still while an agent is lost; a worker keeps 2 vectors, the "
+            "server 2 n and 3 more at most",
+            vectors=(5.0, 0.0),
+            sends="its gradient to the server, which sends one agent the model at every step",
         ),
         Algorithm(
             "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",
