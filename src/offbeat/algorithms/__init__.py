@@ -22,7 +22,7 @@ from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.easgd import EASGD
-from offbeat.algorithms.finding import find, row_of, told_apart, with_options
+from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
@@ -49,6 +49,7 @@ __all__ = [
     "OSGP",
     "RASGP",
     "EASGD",
+    "RASGP",
     "RFAST",
     "SGP",
     "SPSGD",
