@@ -19,10 +19,9 @@ from offbeat.algorithms.diloco import DiLoCo
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
-from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
-from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.easgd import EASGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
+from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
@@ -46,9 +45,8 @@ __all__ = [
     "DPSGD",
     "DSGD",
     "DSGT",
-    "OSGP",
-    "RASGP",
     "EASGD",
+    "OSGP",
     "RASGP",
     "RFAST",
     "SGP",

@@ -13,8 +13,8 @@ from offbeat.algorithms.diloco import DiLoCo
 from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
-from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.easgd import EASGD
+from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
 from offbeat.algorithms.rasgp import RASGP
