@@ -196,13 +196,13 @@ def test_a_patient_ringmaster_is_the_asynchronous_server_to_the_bit() -> None:
 class Counting(Ringmaster):
     """Knows whose gradients it took."""
 
-    taken: dict[int, int] = field(init=False, default_factory=dict)
+    counts: dict[int, int] = field(init=False, default_factory=dict)
 
     def serve(self, j: int, k: int, g: Vector) -> None:
         before = self.round
         super().serve(j, k, g)
         assert (self.round > before) == (before - k < self.r)
-        self.taken = {**self.taken, j: self.taken.get(j, 0) + self.round - before}
+        self.counts = {**self.counts, j: self.counts.get(j, 0) + self.round - before}
 
 
 def test_ringmaster_ends_where_the_gradients_that_it_takes_lead() -> None:
@@ -215,7 +215,7 @@ def test_ringmaster_ends_where_the_gradients_that_it_takes_lead() -> None:
         sim.run(500 + 5 * k)
         sums += models(sim)
     server: Any = sim.agents[0]
-    taken = server.taken
+    taken = server.counts
     made = [taken[i] / sim.steps[i] for i in range(4)]
     assert made[0] == 1.0 and made[3] < 0.2 < made[2], "the slowest agent's are ignored"
     ends = limit("ringmaster", task, sim.topology, 0.01, [max(taken[i], 1e-9) for i in range(4)])
