@@ -20,7 +20,9 @@ def test_what_is_counted_is_what_the_formula_says(name: str, d: int) -> None:
     if found.counted is None:
         pytest.skip(f"{name} does not take this graph")
     if found.keeps is not None:
-        assert found.counted.keeps == pytest.approx(found.keeps, abs=1e-9)
+        assert found.counted.keeps == pytest.approx(found.keeps, abs=1 / 8), (
+            "up to a piece that comes as mail"
+        )
     if found.sends is not None:
         wanted = (found.sends, found.carries)
         assert (found.counted.sent, found.counted.carried) == pytest.approx(wanted, rel=0.05)

@@ -189,7 +189,7 @@ ALGORITHMS: dict[str, Algorithm] = {
         Algorithm(
             "rasgp", RASGP(), "Robust asynchronous stochastic gradient-push", "arXiv:1811.03982",
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
-            note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 1),
+            note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 2),
             sends="a running sum to all out-neighbours, at every gradient",
         ),
         Algorithm(

@@ -2,16 +2,15 @@
 
 **Kept**: the vectors that an agent holds while one of its handlers is called, each in a place of its own and
 in units of a model. Held are, before and after it: what its fields refer to, through lists, dicts and
-messages; the vector at which its gradient is being taken; the gradient itself, before `on_gradient`; and
-after the handler what it gives away. Several names of one vector count once, and so does what lies in the
-memory of another one (the pieces of a cut gradient); a vector that came out of a register is one, however
-often it moves on. What is new after the handler takes the place of what had its name before, if that is held
-no more: x <- x - u is made in place. Else it has its own place: a change d that is sent beside x, say. The
-answer is the largest of any handler.
+messages; the vector at which its gradient is being taken; the gradient itself, before `on_gradient`; mail,
+before it is read; and after the handler what it gives away, an answer in the place of the mail. Several names
+of one vector count once, and so does what lies in the memory of another one (the pieces of a cut gradient); a
+vector that came out of a register is one, however often it moves on. What is new after the handler takes the
+place of what had its name before, if that is held no more: x <- x - u is made in place. Else it has its own
+place: a change d that is sent beside x, say. The answer is the largest of any handler of any agent.
 
-Not held are temporary terms of one sum, mail that a handler reads and does not keep, what links and queues
-hold, the local rule's state, and scalars. All agents are equally fast here: where they are not, who counts
-rounds keeps early mail of the next one, too.
+Not held are temporary terms of one sum, what links and queues hold, the local rule's state, and scalars. All
+agents are equally fast here: where they are not, who counts rounds keeps early mail of the next one, too.
 
 **Sent**: bytes of the trace's transmissions, in which a multicast is one, and of all links, between two
 instants, over the updates made between them.
@@ -24,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from offbeat.algorithms import Algorithm
-from offbeat.core.agent import Agent, Alarm, Compute, Effect
+from offbeat.core.agent import Agent, Alarm, Compute, Effect, Message
 from offbeat.core.rules import SGD
 from offbeat.core.vector import Vector
+from offbeat.engines.events import Heard, MailReceived
 from offbeat.engines.handler_step import Actor, Mixed
-from offbeat.engines.outbox import vectors
+from offbeat.engines.outbox import Transmission, vectors
 from offbeat.engines.sim.executors import Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.tasks.quadratic import Quadratic
@@ -103,6 +103,12 @@ class Watched(Simulator):
 
     executor: Remembering
     most = 0.0
+    mail: Message | None = None
+
+    def _deliver(self, kind: type[Heard], i: int, item: Transmission, message: Message) -> None:
+        self.mail = message if kind is MailReceived else None
+        super()._deliver(kind, i, item, message)
+        self.mail = None
 
     def record(self, actor: Actor, effects: Sequence[Effect], mixed: Mixed, refused: bool) -> None:
         super().record(actor, effects, mixed, refused)
@@ -111,13 +117,16 @@ class Watched(Simulator):
         start, gradient = dict(before), self.executor.last
         if gradient is not None:
             self.executor.last, start[("gradient",)] = None, gradient
+        mail = [] if self.mail is None else [*vectors(self.mail).values()]
+        start |= {("in transit", "mail", place): v for place, v in enumerate(mail)}
         kept = holding(actor.agent)
         if (at := next((e.x for e in effects if isinstance(e, Compute)), None)) is not None:
             kept[("at",)] = at
         elif gradient is None and ("at",) in before:
             kept[("at",)] = before[("at",)]
         held[actor.me] = kept
-        self.most = max(self.most, places(start, kept | given(effects)) / self.links.model_bytes)
+        after = kept | given(effects, "away" if self.mail is None else "mail")
+        self.most = max(self.most, places(start, after) / self.links.model_bytes)
 
 
 def holding(agent: Agent) -> Names:
@@ -126,14 +135,11 @@ def holding(agent: Agent) -> Names:
             for path, v in _inside((name,), value)}  # fmt: skip
 
 
-def given(effects: Sequence[Effect]) -> Names:
-    """The vectors that are given away."""
-    return {
-        ("given", type(effect.message), effect.to, name): v
-        for effect in effects
-        if not isinstance(effect, Compute | Alarm)
-        for name, v in vectors(effect.message).items()
-    }
+def given(effects: Sequence[Effect], name: str) -> Names:
+    """The vectors that are given away, under this name and a number."""
+    messages = [e.message for e in effects if not isinstance(e, Compute | Alarm)]
+    found = [v for message in messages for v in vectors(message).values()]
+    return {("in transit", name, place): v for place, v in enumerate({id(v): v for v in found}.values())}
 
 
 def _inside(path: tuple[object, ...], value: Any) -> Iterator[tuple[tuple[object, ...], Vector]]:

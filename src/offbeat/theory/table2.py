@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, row_of
+from offbeat.algorithms.server import Served
 from offbeat.core.errors import SettingError
 from offbeat.theory.measured import Counted, counted
 from offbeat.world.topology import build
 
 AGENTS = 9
 GRAPHS = {2: "ring", 4: "torus", 8: "complete"}
-"""Neighbours of every agent -> the graph of nine agents."""
+"""Neighbours of every agent -> the graph of nine agents; a server has so many workers instead."""
 
 Traffic = tuple[float, float]
 """Models sent an update, one multicast counted once; and over all links together."""
@@ -45,6 +46,21 @@ def block(n: int, d: float) -> Traffic:
     return 1 / n, (n - 1) / n
 
 
+def served(n: int, d: float) -> Traffic:
+    """Every worker's gradient to the server, and the model back; the server's own gradients are there."""
+    return 2 * d / (d + 1), 2 * d / (d + 1)
+
+
+def gathered(n: int, d: float) -> Traffic:
+    """Every worker's gradient to the server, and one model to all workers."""
+    return 1.0, 2 * d / (d + 1)
+
+
+def twice(n: int, d: float) -> Traffic:
+    """Two models to all neighbours."""
+    return 2.0, 2 * d
+
+
 TRAFFIC: dict[str, Callable[[int, float], Traffic]] = {
     "adsgd": multicast,
     "adsgd:memory-efficient": multicast,
@@ -52,6 +68,13 @@ TRAFFIC: dict[str, Callable[[int, float], Traffic]] = {
     "rfast": tracked,
     "dsgd": multicast,
     "allreduce": around,
+    "dpsgd": multicast,
+    "d2": multicast,
+    "qg-dsgdm": multicast,
+    "dsgt": twice,
+    "apsgd": served,
+    "spsgd": gathered,
+    "rasgp": multicast,
     "asbcd": block,
     "swift": multicast,
     "dgd-atc": multicast,
@@ -88,10 +111,12 @@ class Row:
 
 
 def row(spec: Algorithm, d: int) -> Row:
-    """Of nine agents, each with 2, 4 or 8 neighbours."""
-    sends, carries = traffic(spec, AGENTS, d) or (None, None)
+    """Of nine agents, each with 2, 4 or 8 neighbours; or of a server with so many workers."""
+    central = isinstance(spec.prototype, Served)
+    name, n = ("star", d + 1) if central else (GRAPHS[d], AGENTS)
+    sends, carries = traffic(spec, n, d) or (None, None)
     try:
-        found = counted(spec, build(GRAPHS[d], AGENTS))
+        found = counted(spec, build(name, n))
     except SettingError:
         found = None
     return Row(memory(spec, d), sends, carries, found)
