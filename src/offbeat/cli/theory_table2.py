@@ -7,10 +7,11 @@ from offbeat.theory.table2 import GRAPHS, Row
 Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
 
 NOTES = (
-    "Counted on runs of nine agents on a ring, a torus and a complete graph, with d neighbours each, or of "
-    "a server with d workers; in brackets the formula. Kept: what a handler holds at most, its gradient and what it gives away with it "
-    "(offbeat.theory.measured says exactly what counts). Sent: bytes of the trace over updates, in units of "
-    "a model. ADSGD saves: by how much its own number is smaller, for each d; -: it is not.",
+    "Counted on runs of nine agents on a ring, a torus and a complete graph, with d neighbours each, or of a "
+    "server with d workers; in brackets the formula. Kept: what a handler holds at most, its gradient and what "
+    "it gives away with it (offbeat.theory.measured says exactly what counts). Sent: bytes of the trace over "
+    "updates, in units of a model. ADSGD saves: by how much its own number is smaller, for each d; -: it is "
+    "not.",
 )
 
 
