@@ -31,6 +31,7 @@ PAGES = (
     "docs/metrics.md",
     "docs/performance.md",
     "docs/scaling.md",
+    "docs/theory.md",
     "docs/tuning.md",
     "docs/world.md",
 )

@@ -85,8 +85,8 @@ def theory(
 
       offbeat theory --smoothness 4 --delay 10 --lr 0.01 --horizon 1000000
 
-      offbeat compare --task quadratic --traces traces
-      offbeat theory --trace traces/adsgd-lr0.01-seed0.npz --smoothness 2
+      offbeat compare --task quadratic --traces .
+      offbeat theory --trace adsgd-lr0.01-seed0.npz --smoothness 2
     """
     if table:
         asked = (topology, agents, delay, window, horizon, lr, trace)

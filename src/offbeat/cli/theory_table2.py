@@ -8,10 +8,9 @@ Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
 
 NOTES = (
     "Counted on runs of nine agents on a ring, a torus and a complete graph, with d neighbours each, or of a "
-    "server with d workers; in brackets the formula. Kept: what a handler holds at most, its gradient and what "
-    "it gives away with it (offbeat.theory.measured says exactly what counts). Sent: bytes of the trace over "
-    "updates, in units of a model. ADSGD saves: by how much its own number is smaller, for each d; -: it is "
-    "not.",
+    "server with d workers; in brackets the formula. Kept: what a handler holds at most, its gradient and "
+    "what it gives away with it (offbeat.theory.measured says exactly what counts). Sent: bytes of the trace "
+    "over updates, in models. ADSGD saves: by how much its own number is smaller, for each d; -: it is not.",
 )
 
 
@@ -37,7 +36,11 @@ def sections(found: Mapping[str, Mapping[int, Row]]) -> list[Section]:
 
 
 def _cell(value: float | None, formula: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}" + (f" ({formula:.3g})" if formula is not None else "")
+    return "-" if value is None else _text(value) + (f" ({_text(formula)})" if formula is not None else "")
+
+
+def _text(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) else f"{value:.2f}"
 
 
 def _saved(adsgd: Sequence[float | None], other: Sequence[float | None]) -> str:
