@@ -223,7 +223,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",
             waits_for="everybody, at each h-th gradient",
             needs="nothing: its ring is 0..n-1 on any topology", tolerates=frozenset({"loss"}),
-            vectors=(6.0, 0.0), keeps=(4, 0),
+            vectors=(6.0, 0.0), keeps=(5, 0),
             sends="at each h-th gradient 2 (n - 1) times 1/n of a model to the next on the ring",
             note="stands still when an agent is lost, and does not take one back, as allreduce",
             options={
