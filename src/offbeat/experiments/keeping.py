@@ -19,7 +19,7 @@ from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings
 from offbeat.core.system.files import LOCK, write_atomically
-from offbeat.core.system.own import together
+from offbeat.core.system.own import of_versions, together
 from offbeat.core.system.reading import json_in, reading, refuse_newer
 from offbeat.engines.trace import Trace
 from offbeat.experiments.batches import PlannedRun
@@ -88,7 +88,7 @@ class Kept:
         named = {"algorithm": spec.asked, "name": spec.name, "seed": planned.seed}
         tried = vars(planned.trial) | {"rule": self.plan.rule.__name__}
         settings = {**setup.settings, **named, "trial": tried}
-        return key_of(settings, setup.world, together(setup.settings["code"], spec.code))
+        return key_of(settings, together(setup.settings["code"], spec.code))
 
 
 @contextmanager
@@ -228,16 +228,15 @@ def asked_in(folder: Path) -> dict[str, Any]:
 
 
 def kept_in(folder: Path, usual: Settings) -> Comparison:
-    """The runs that are finished in the folder of a comparison, in its order, as far as they are of the code
-    that it was started with last. Raises DataError.
+    """The runs that are finished in the folder of a comparison, in its order, as far as they are of the files
+    (code, and what says the world) that it was started with last. Raises DataError.
     """
     said, found = asked_in(folder), []
     what, advice = "a finished run of a comparison", "Remove it, and the comparison makes it anew."
     for path, row in rows_in(folder, what, advice):
         with reading(path, what, advice):
             run, place = run_from(row["run"], usual), [int(each) for each in row["place"]]
-            code = run.settings.get("code") or {}
-            if all(said["code"].get(file) == version for file, version in code.items()):
+            if of_versions(run.settings.get("code") or {}, said["code"]):
                 found.append((place, run))
     if not found:
         raise DataError(f"No run in {folder} has ended; the command that made it goes on with it.")

@@ -16,13 +16,14 @@ from typing import Any
 from offbeat.algorithms import ALGORITHMS, row_of
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import Settings, declared
+from offbeat.core.system.own import of_versions
 from offbeat.core.system.reading import content, json_in, reading, refuse_newer
 from offbeat.engines.live.launcher.outfolder import SERIES
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.keeping import ASKED, TUNING, is_kept, kept_in
 from offbeat.experiments.live.series import FORMAT, Series
 from offbeat.experiments.sweep.grid import SETTINGS
-from offbeat.experiments.sweep.rows import RUN, rows_in
+from offbeat.experiments.sweep.rows import RUN, VERSIONS, rows_in
 from offbeat.experiments.sweep.store import AS_JSON
 from offbeat.results.records import run_from
 from offbeat.results.run import Comparison, Run
@@ -165,8 +166,23 @@ def _rows(folder: Path) -> Comparison:
     if any(isinstance(row, dict) and {*row} == {"place", "run"} for _, row in rows):
         said = f"{folder} has runs of a comparison, and no {ASKED}"
         raise DataError(f"{said}; the command that made the folder writes it anew: expected that file.")
-    found = [(row, _of_row(path, row)) for path, row in rows]  # which are runs, before they are compared
+    all_runs = [(row, _of_row(path, row)) for path, row in rows]  # which are runs, before they are compared
+    versions = _versions(folder / VERSIONS)
+    found = [(row, run) for row, run in all_runs if of_versions(run.settings.get("code") or {}, versions)]
+    if not found:
+        raise DataError(
+            f"No run in {folder} of its files as they are now has ended; the sweep goes on with it."
+        )
     return Comparison([run for _, run in sorted(found, key=lambda each: _place(each[0]))])
+
+
+def _versions(path: Path) -> dict[str, str]:
+    """The versions of the files that a sweep was begun with last; none where it says none."""
+    with reading(path, "the versions of the files of a sweep", "Remove it, and the sweep writes it anew."):
+        found: dict[str, str] = json_in(path) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise ValueError("it is JSON of something else")
+    return found
 
 
 def _place(row: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -247,6 +263,8 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     }
     if row.get("lr_said") is not None:
         settings["lr_said"] = row["lr_said"]
+    if row.get("code") is not None:
+        settings["code"] = json.loads(row["code"])
     written = {name: json.loads(row[name]) for name in AS_JSON if row.get(name) is not None}
     return {**row, **groups, **written, "curve": curve, "settings": settings}
 

@@ -20,6 +20,7 @@ from offbeat.core.system.named import Own, called
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.measuring import metric_of
+from offbeat.experiments.worlds import world_files
 from offbeat.tasks.metrics import Metric
 from offbeat.tasks.metrics.evaluation import Evaluation
 from offbeat.tasks.task import Task
@@ -40,10 +41,10 @@ _built: dict[str, Task] = {}
 
 
 def files_of(e: Experiment) -> list[str]:
-    """The files that this experiment's task, metrics and topology are named by."""
+    """The files that this experiment's task, metrics, topology and world are named by."""
     code = [Own.parse(each) for each in (e.task, *e.metrics) if isinstance(each, str)]
     graph = file_of(e.topology) if isinstance(e.topology, str) else None
-    return [each.file for each in code if each is not None] + ([graph] if graph else [])
+    return [each.file for each in code if each is not None] + ([graph] if graph else []) + world_files(e)
 
 
 def own_metrics(metrics: Sequence[str | Metric]) -> list[str | Metric]:

@@ -20,7 +20,7 @@ from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings, declared
 from offbeat.core.system import devices, machine
 from offbeat.core.system.named import Own
-from offbeat.core.system.own import pinned
+from offbeat.core.system.own import pinned, refuse_changed
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments import splits
@@ -28,7 +28,7 @@ from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.measuring import Asked, asked
 from offbeat.experiments.own import files_of, own_metrics, own_task
-from offbeat.experiments.worlds import check_times, recorded, stragglers_of, with_links, world_of
+from offbeat.experiments.worlds import check_times, recorded, stragglers_of, with_links, world_files, world_of
 from offbeat.results.targets import Target
 from offbeat.results.world import WorldValues
 from offbeat.tasks.partition import DEFAULT
@@ -95,7 +95,9 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
     """
     e = checked(e)
     with pinned(files_of(e)) as code:
-        return _prepared(e, seed, built, code)
+        made = _prepared(e, seed, built, code)
+        refuse_changed(world_files(e))  # since, while they were read
+    return made
 
 
 def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, str]) -> Setup:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from hashlib import sha256
 from itertools import permutations
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.world.availability import read_availability
 from offbeat.world.changes import Byzantine, Change
 from offbeat.world.delays import parse
+from offbeat.world.files import file_said
 from offbeat.world.links import numbers_of_links
 from offbeat.world.per_link import PerLink
 from offbeat.world.speeds import speeds
@@ -79,15 +79,11 @@ def check_times(world: World, until: float) -> None:
             raise SettingError(f"The {what} '{each}' would come after the end of the runs, at {until:g}.")
 
 
-def from_files(world: World) -> dict[str, str]:
-    """What may come from files, whose content can change though their names do not: name -> SHA-256."""
-    delays = {"compute": world.compute.values, "communication": world.communication.values}
-    links = {name: value for name in BY_LINK if isinstance(value := getattr(world, name), PerLink)}
-    said = {name: repr((value.usual, sorted(value.own.items()))) for name, value in links.items()}
-    slow = {"speeds": world.slow_compute, "links": world.slow_communication, "crashes": world.crashes}
-    said |= {name: repr(value) for name, value in slow.items() if value}
-    found = delays | {name: text.encode() for name, text in said.items()}
-    return {name: sha256(content).hexdigest() for name, content in found.items() if content}
+def world_files(e: Experiment) -> list[str]:
+    """The files that the world is said by, as far as they are there: who reads them says what is missing."""
+    said = (getattr(e, name) for name in ("compute", "communication", "speeds", "links", *BY_LINK))
+    found = [*map(file_said, said), None if e.availability is None else str(e.availability)]
+    return [*dict.fromkeys(path for path in found if path is not None and Path(path).is_file())]
 
 
 def recorded(world: World) -> dict[str, Any]:

@@ -25,6 +25,21 @@ def absolute(said: object) -> object:
     return said if found is None else f"{found[1]}{Path(found[2]).resolve()}"
 
 
+def file_said(said: object) -> str | None:
+    """The file that 'file:PATH', 'rtt:PATH' or 'file PATH' names, whatever follows; None if none is there."""
+    found = (
+        re.fullmatch(r"\s*(file:|rtt:|(?:file|empirical)\s)\s*(\S.*)", said)
+        if isinstance(said, str)
+        else None
+    )
+    if found is None:
+        return None
+    head, _, mean = found[2].rpartition(" mean ")
+    parts = (head if head and is_number(mean) else found[2]).strip().split(":")
+    ends = (":".join(parts[:k]) for k in range(len(parts), 0, -1))
+    return next((path for path in ends if Path(path).is_file()), None)
+
+
 def split_column(text: str) -> tuple[Path, str | None]:
     """'PATH:COLUMN' as the two; a path that exists may have a colon in it."""
     head, _, column = text.strip().rpartition(":")

@@ -28,7 +28,7 @@ from offbeat.core.system.named import Own, called
 from offbeat.core.system.reading import content
 from offbeat.core.system.streams import seeded
 
-LARGEST = 100_000_000  # bytes of a file with source, or with a graph
+LARGEST = 100_000_000  # bytes of a file with source
 
 _pins: ContextVar[Mapping[Path, str]] = ContextVar("pins", default=MappingProxyType({}))
 _modules: dict[tuple[Path, str], ModuleType] = {}
@@ -75,6 +75,17 @@ def data(file: str) -> bytes:
     return sources[_path(file)]
 
 
+def refuse_changed(files: Iterable[str]) -> None:
+    """Raise SettingError for a file that is not as it is pinned."""
+    for file in files:
+        data(file)
+
+
+def of_versions(code: Mapping[str, str], said: Mapping[str, str]) -> bool:
+    """Whether what was made of `code`, file -> version, is of the versions that are said of these files."""
+    return all(said.get(file, each) == each for file, each in code.items())
+
+
 def _path(file: str) -> Path:
     return Path(file).resolve()
 
@@ -90,9 +101,10 @@ def _version(sources: Mapping[Path, bytes]) -> str:
 
 def _refuse_changed(file: str, wanted: str | None, found: str) -> None:
     if wanted not in (None, found):
+        more = ", or what it imports from its folder," * file.endswith(".py")
         sums = f"its SHA-256 was {str(wanted)[:12]}..., and is {found[:12]}... now"
         do = "Results of two versions are not mixed: restore it, or start anew"
-        raise SettingError(f"{file}, or what it imports from its folder, has changed: {sums}. {do}.")
+        raise SettingError(f"{file}{more} has changed: {sums}. {do}.")
 
 
 def _sources(path: Path, file: str) -> dict[Path, bytes]:
@@ -103,7 +115,7 @@ def _sources(path: Path, file: str) -> dict[Path, bytes]:
         if each in found:
             continue
         try:
-            found[each] = content(each, LARGEST)
+            found[each] = content(each, *[LARGEST] * (each.suffix == ".py"))
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             where = "" if Path(file).is_absolute() else f" (in {Path.cwd()})"

@@ -21,12 +21,10 @@ from offbeat.experiments.memory import check_run
 from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.tuning import taken
-from offbeat.experiments.worlds import from_files
 from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
-from offbeat.world.world import World
 
-GENERATION = 6  # part of every key; grows when settings give other results, or rows have other columns
+GENERATION = 7  # part of every key; grows when settings give other results, or rows have other columns
 LARGEST = 10_000_000  # bytes of a TOML file
 
 MOST_POINTS = 100_000
@@ -225,14 +223,13 @@ def _point(setup: Setup, draft: _Draft) -> Point:
     real = [name for name, value in settings.items() if SETTINGS[name].kind is REAL and value is not None]
     settings |= {name: float(settings[name]) for name in real}
     settings |= {"algorithm": algorithm, "lr": rate.lr, "lr_said": rate.said, "seed": draft.seed}
-    key = key_of(settings, setup.world, code)
+    key = key_of(settings, code)
     return Point(draft.experiment, algorithm, rate.lr, draft.seed, draft.named, settings, key, code)
 
 
-def key_of(settings: Mapping[str, Any], world: World, code: Mapping[str, str]) -> str:
+def key_of(settings: Mapping[str, Any], code: Mapping[str, str]) -> str:
     """What a run is kept under: the SHA-256, in hexadecimal, of its settings, and of what the files are that
     these name. code: file -> version
     """
-    measured = from_files(world)
-    keyed = {"results": GENERATION, "settings": settings, "measured": measured, "code": sorted(code.items())}
+    keyed = {"results": GENERATION, "settings": settings, "code": sorted(code.items())}
     return hashlib.sha256(json.dumps(keyed, sort_keys=True, allow_nan=False).encode()).hexdigest()

@@ -17,6 +17,7 @@ from offbeat.core.system.files import LOCK, held, write_atomically
 from offbeat.core.system.reading import content, reading
 
 RUN = ".run"  # how the name of a run's file ends
+VERSIONS = "versions.json"  # file -> version of what a sweep's runs are made of, as it was begun last
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Rows:
             try:
                 yield
             finally:  # where no run was made nothing stays
-                if [path.name for path in self.folder.iterdir()] == [LOCK]:
-                    (self.folder / LOCK).unlink(missing_ok=True)
+                if {path.name for path in self.folder.iterdir()} <= {LOCK, VERSIONS}:
+                    for name in (VERSIONS, LOCK):
+                        (self.folder / name).unlink(missing_ok=True)
                     with suppress(OSError):
                         self.folder.rmdir()
 

@@ -67,6 +67,7 @@ def sweep(
     wanted(workers)
     store = Store(out)
     with store.locked():
+        store.keep_versions(points)
         missing = [point for point in points if not store.has(point)]
         begun = SweepProgress(len(points), len(points) - len(missing))
         account = _Account(store, begun, on_progress, on_failure)

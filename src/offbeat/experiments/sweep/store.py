@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from offbeat.core.settings import as_word
+from offbeat.core.system.files import write_atomically
+from offbeat.core.system.own import together
 from offbeat.experiments.sweep.grid import SETTINGS, Point
-from offbeat.experiments.sweep.rows import Rows
+from offbeat.experiments.sweep.rows import VERSIONS, Rows
 from offbeat.results.run import Run
 
 FLOATS, TABLE = "list float64", "list list float64"
@@ -100,6 +102,15 @@ class Store:
     @property
     def rows(self) -> Rows:
         return Rows(self.folder)
+
+    def keep_versions(self, points: Sequence[Point]) -> None:
+        """Write down of which versions the files are that these points name. Raises DiskError."""
+        code = together(*(point.code for point in points))
+        try:
+            if code or (self.folder / VERSIONS).exists():
+                write_atomically(self.folder / VERSIONS, (json.dumps(code, indent=1) + "\n").encode())
+        except OSError as error:
+            raise self.rows.full(error) from error
 
     def has(self, point: Point) -> bool:
         return self.read(point) is not None
