@@ -212,7 +212,7 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the launcher is another one, which goes on from the looks of the first."""
-    p = prepare(Experiment(task="quadratic", agents=2, topology="ring", until=10.0, eval_every=5.0), 0)
+    p = prepare(Experiment(task="quadratic", agents=2, topology="ring", until=9.0, eval_every=3.0), 0)
     (start,) = p.task.initial()
     seen: dict[int, Vector] = {0: Vector((start + 1,)), 1: Vector((start + 2,))}
     monkeypatch.setattr(
@@ -221,7 +221,7 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     )
     board = Board.create(tmp_path / "board", 2)
     launcher: Any = SimpleNamespace(board=board, shared=tmp_path)
-    board.begin(elapsed=1.0)
+    board.begin(elapsed=3.0)
     board.rows[:, Row.STEPS] = 5, 6
     first = Watcher(p, 1.0, ModelSnapshots(tmp_path / "looks", all_alike(p), anew=True))
     first(launcher)
@@ -237,8 +237,9 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
     second.snapshots.add(math.inf, second.snapshots.taken[-1][1], 12)
     second.snapshots.close()
     looks = ModelSnapshots(tmp_path / "looks", all_alike(p), anew=False)
-    assert [(now, steps) for now, _, steps in looks.taken] == [(0.0, 11), (5.0, 11)]
-    assert [[float((x - start).mean()) for x in parts[0]] for _, parts, _ in looks.taken] == [[1, 2], [3, 2]]
+    assert [(round(now), steps) for now, _, steps in looks.taken] == [(0, 0), (3, 11), (6, 11)]
+    means = [[float((x - start).mean()) for x in parts[0]] for _, parts, _ in looks.taken]
+    assert means == [[0, 0], [1, 2], [3, 2]]
     assert looks.final is not None
     assert torch.equal(looks.final[0], looks.taken[-1][1][0])
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from offbeat.core.errors import SettingError, unknown
 from offbeat.experiments.experiment import EVALUATIONS
+from offbeat.results.evaluations import evaluation_times
 from offbeat.results.targets import Said, Target
 from offbeat.tasks.task import Task
 
@@ -21,9 +22,7 @@ def eval_times_of(until: float, every: float | None) -> list[float]:
     if until / step > MOST_EVALUATIONS:
         many = f"{until / step:.3g} evaluations are too many: at most {MOST_EVALUATIONS}"
         raise SettingError(f"{many}; raise eval_every.")
-    count = math.floor(until / step * (1 + 1e-12))
-    times = [step * i for i in range(count + 1)]
-    return times if times[-1] >= until * (1 - 1e-12) else [*times, until]
+    return evaluation_times(until, step)
 
 
 def target_of(said: Said | None, task: Task, stop_at: str, more: Sequence[str] = ()) -> Target | None:

@@ -4,6 +4,7 @@ from collections import Counter
 
 from offbeat.algorithms import ALGORITHMS, find, row_of
 from offbeat.results import holdings
+from offbeat.results.evaluations import missed
 from offbeat.results.significance import who_is_first
 from offbeat.results.tuned import how_tuned, lr_tuned
 from offbeat.results.values import ComparisonValues, time_text, value_text
@@ -37,6 +38,8 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
         said.append(
             "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
         )
+    if (fewer := missed(runs)) is not None:
+        said.append(fewer)
     ours = {run.algorithm for run in runs if f"the algorithm {run.algorithm}" not in run.settings["own"]}
     ours = {name for name in ours if row_of(name)}
     if forms := [f"{name} {form}" for name in names if name in ours and (form := find(name).form)]:

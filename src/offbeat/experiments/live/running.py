@@ -5,6 +5,7 @@ as the simulator's.
 import json
 import math
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
-from offbeat.engines.live.shm.board import Row, State
+from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.trace import Trace
 from offbeat.experiments.measuring import Measurements
 from offbeat.experiments.runs import run_of
@@ -39,8 +40,12 @@ SNAPSHOTS, ENDED = "looks", "ended.json"
 
 @dataclass
 class Watcher:
-    """Looks at a run from outside: copies all models at the times of evaluation. An agent of which nothing
-    can be seen, because it died or has not come back yet, counts as it was last seen.
+    """Looks at a run from outside: copies all models when an evaluation is due. An agent of which nothing can
+    be seen, because it died or has not come back yet, counts as it was last seen.
+
+    A look has the time at which all of it was copied: whatever it shows has happened by then. It counts for
+    one evaluation, and is followed by as long a rest, so that the agents have the machine; the evaluations of
+    the meantime are missed. At the start all models are the first ones, and at the end what was left.
     """
 
     setup: Setup
@@ -51,26 +56,42 @@ class Watcher:
 
     def __post_init__(self) -> None:
         n, taken = self.setup.topology.n, self.snapshots.taken
-        last = taken[-1][1] if taken else all_alike(self.setup)
-        self._seen = [tuple(part[i] for part in last) for i in range(n)]
+        last = taken[-1] if taken else ModelSnapshot(0.0, all_alike(self.setup), 0)
+        self._seen = [tuple(part[i] for part in last.models) for i in range(n)]
+        self._next = self._after(last.time)
+
+    def due(self, launcher: Launcher) -> float:
+        """When it is to look, in seconds of the monotonic clock; infinity: not before the end."""
+        zero = launcher.board.zero
+        return zero / 1e9 + self._next * self.unit if zero else math.inf
 
     def __call__(self, launcher: Launcher) -> None:
-        """Called by the launcher every now and then, and just before the end."""
-        board, taken, times = launcher.board, self.snapshots.taken, self.setup.eval_times
+        """Called by the launcher every now and then, when it is due, and just before the end."""
+        board, taken = launcher.board, self.snapshots.taken
         if not board.zero:
             return
-        now = (time.monotonic_ns() - board.zero) / 1e9 / self.unit
-        due = len(taken) < len(times) and times[len(taken)] <= now
+        if not taken:
+            self.snapshots.add(0.0, all_alike(self.setup), 0)
+        began = self._now(board)
         over = bool((board.rows[:, Row.STATE] == State.LEFT).all())
-        if due or over:
+        if over:
+            self.final = self._models(launcher)
+        elif self._next <= began:
             models = self._models(launcher)
-            made = int(board.rows[:, Row.STEPS].sum())
-            steps = max(taken[-1][2] if taken else 0, made)  # fewer are made after a return
-            while len(taken) < len(times) and times[len(taken)] <= now:
-                self.snapshots.add(times[len(taken)], models, steps)
-            if over:
-                self.final = models
-        self.on_progress(min(now, self.setup.until))
+            steps = max(taken[-1].steps, int(board.rows[:, Row.STEPS].sum()))  # fewer are made after a return
+            ended = self._now(board)
+            self.snapshots.add(ended, models, steps)
+            self._next = self._after(2 * ended - began)
+        self.on_progress(min(began, self.setup.until))
+
+    def _now(self, board: Board) -> float:
+        return (time.monotonic_ns() - board.zero) / 1e9 / self.unit
+
+    def _after(self, now: float) -> float:
+        """The next evaluation, but for the one at the end."""
+        *times, _ = self.setup.eval_times
+        index = bisect_right(times, now)
+        return times[index] if index < len(times) else math.inf
 
     def _models(self, launcher: Launcher) -> Parts:
         for i in range(self.setup.topology.n):
@@ -135,12 +156,12 @@ class LiveRun:
         command = ["-m", "offbeat.experiments.live.program"]
         launcher = Launcher(settings, command, "return" in self.spec.tolerates)
         try:
-            launcher.run(on_output, look)
+            launcher.run(on_output, look, watcher.due)
             trace = launcher.trace()
             if why := damage(trace):
                 on_output(0, why)
             if not launcher.stopped_by:
-                final = watcher.final or snapshots.taken[-1][1]
+                final = watcher.final or snapshots.taken[-1].models
                 snapshots.add(math.inf, final, int(trace.updates().sum()))
         except RunFailed:
             with suppress(OSError, OffbeatError):  # the first error is the one to tell
@@ -160,8 +181,8 @@ class LiveRun:
             on_output(0, f"{snapshots.error} What offbeat live --resume shows of this run will not be whole.")
         if not snapshots.taken:
             return None, launcher.stopped_by
-        models = watcher.final or snapshots.taken[-1][1]
-        return self._result(trace, snapshots.taken, models, wall_s), launcher.stopped_by
+        final, ended = watcher.final or snapshots.final or (), not launcher.stopped_by
+        return self._result(trace, snapshots.taken, final, ended, wall_s), launcher.stopped_by
 
     def result(self) -> Run | None:
         """What came out, if it has ended by itself. Raises DataError if a part of it is missing."""
@@ -174,10 +195,19 @@ class LiveRun:
         if snapshots.final is None:
             raise DataError(f"{snapshots.path} is not whole; remove {folder}, and --resume makes it anew.")
         trace = Trace.load(folder / "trace.npz")
-        return self._result(trace, snapshots.taken, snapshots.final, wall_s)
+        return self._result(trace, snapshots.taken, snapshots.final, True, wall_s)
 
-    def _result(self, trace: Trace, taken: Sequence[ModelSnapshot], models: Parts, wall_s: float) -> Run:
-        """The models that were seen are evaluated now, so that nobody was slowed."""
+    def _result(
+        self, trace: Trace, taken: Sequence[ModelSnapshot], final: Parts, ended: bool, wall_s: float
+    ) -> Run:
+        """The models that were seen are evaluated now, so that nobody was slowed; and those that were left,
+        if that is known: so the models are from the last write on.
+        """
+        if final:
+            last = float(trace.writes["time"].max(initial=0.0))
+            end = max(last, self.setup.until if ended else taken[-1].time)
+            left = ModelSnapshot(end, final, int(trace.updates().sum()))
+            taken = [*(each for each in taken if each.time < end), left]
         setup, sent, program = self.setup, trace.transmissions, self.settings.program
         measured, everybody = Measurements(setup.task, setup.asked), range(setup.topology.n)
         assert isinstance(program, ExperimentProgram)
@@ -185,9 +215,9 @@ class LiveRun:
         asked = {"rule": "SGD", "unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
         began = time.perf_counter()
         with devices.one_thread():
-            for now, seen, steps in taken:
+            for now, models, steps in taken:
                 megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
-                measured.add(now, seen, everybody, steps, megabytes)
+                measured.add(now, models, everybody, steps, megabytes)
             curve, measured.seconds = measured.curve, time.perf_counter() - began
             return run_of(
                 setup, self.spec, program.lr, measured, models, trace, counts,

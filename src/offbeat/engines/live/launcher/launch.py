@@ -56,12 +56,18 @@ class Launcher:
         self.deadline = math.inf
         self.logs = [log_path(self.settings.folder, i) for i in range(n)]
 
-    def run(self, on_output: OnOutput, watch: "Callable[[Launcher], None]" = lambda launcher: None) -> None:
-        """From start to end; `watch` is called often. Raises RunFailed, SharedMemoryError; whatever happens,
-        nothing is left in shared memory.
+    def run(
+        self,
+        on_output: OnOutput,
+        watch: "Callable[[Launcher], None]" = lambda launcher: None,
+        due: "Callable[[Launcher], float]" = lambda launcher: math.inf,
+    ) -> None:
+        """From start to end; `watch` is called often, and at the times that `due` names, in seconds of the
+        monotonic clock. Raises RunFailed, SharedMemoryError; whatever happens, nothing is left in shared
+        memory.
         """
         settings, n = self.settings, self.settings.agents
-        self.on_output, self.watch = on_output, watch
+        self.on_output, self.watch, self.due = on_output, watch, due
         self.elapsed = elapsed(self.logs) * settings.unit if settings.resume else 0.0
         sweep()
         room = make_run_folder(settings.record())
@@ -104,7 +110,7 @@ class Launcher:
             for i in [i for i, at in self.again.items() if at <= now]:
                 del self.again[i]
                 self._start(i)
-            ended = self.children.wait(max(0.0, min([now + TICK, *self.again.values()]) - now))
+            ended = self.children.wait(max(0.0, min(now + TICK, self.due(self), *self.again.values()) - now))
             self._look_for_folders()
             for child in ended:
                 self._ended(child)
