@@ -86,7 +86,7 @@ class Looked:
         self.board.words[4] = 10**9
         self.launcher: Any = SimpleNamespace(board=self.board, shared=folder)
         self.watcher = Watcher(setup, 1.0, ModelSnapshots(folder / "looks", all_alike(setup), anew=True))
-        monkeypatch.setattr(running.time, "monotonic_ns", lambda: 10**9 + round(1e9 * self.now))
+        monkeypatch.setattr("time.monotonic_ns", lambda: 10**9 + round(1e9 * self.now))
 
         def model_of(shared: Path, board: Board, i: int) -> tuple[Vector, Tag]:
             self.now += self.took / 2
