@@ -90,3 +90,10 @@ def test_the_command_line_says_it_in_words(call: Call) -> None:
     )
     assert call(*words, "--json", "a.json", "--traces", ".").code == 0
     assert [run["agents"] for run in read("a.json")["runs"]] == [4, 6]
+
+
+def test_all_are_those_that_can_run_here(call: Call) -> None:
+    words = ["compare", "--task", "quadratic", "--algorithms", "all", "--until", "2", "--json", "a.json"]
+    outcome = call(*words, "--topology", "torus:4x4", "--agents", "16")
+    assert "Left out: d2 diverges if its weights" in outcome.said
+    assert {run["algorithm"] for run in read("a.json")["runs"]} == {*offbeat.ALGORITHMS} - {"d2"}

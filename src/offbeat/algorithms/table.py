@@ -117,7 +117,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             waits_for="all who give to it, in the same round",
             needs="a strongly connected graph, column-stochastic weights",
             note="mail is never lost; what an agent holds is lost with it, sum and weight alike",
-            vectors=(3.0, 1.0), keeps=(3, 2),
+            vectors=(3.0, 1.0), keeps=(3, 1),
             sends="shares of its sum and of its weight, once a round: equal ones in one transmission",
         ),
         Algorithm(
@@ -125,7 +125,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             waits_for="what has not come tau gradients after it was sent",
             needs="a strongly connected graph, column-stochastic weights",
             note="mail is never lost; what an agent holds is lost with it, sum and weight alike",
-            vectors=(3.0, 1.0), keeps=(3, 2),
+            vectors=(3.0, 1.0), keeps=(4, 1),
             sends="shares of its sum and of its weight, every tau gradients, while it computes",
             options={"tau": Option("", "exchanges every {} gradients", low=1)},
         ),

@@ -24,7 +24,7 @@ from offbeat.experiments.making import Making, OnNotice, OnRun
 from offbeat.experiments.memory import check_run, held, needed, refuse_too_many
 from offbeat.experiments.runs import Job
 from offbeat.experiments.scheduler import Batch
-from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare
+from offbeat.experiments.setup import Setup, check_algorithm, checked, prepare, why_not
 from offbeat.experiments.space import adjusted, parse_space, spaces_of
 from offbeat.experiments.tuning import AWAY, LearningRates, Search, Trial, TuneSettings, tune_settings
 from offbeat.experiments.workers import wanted
@@ -48,6 +48,7 @@ class Plan:
         said: (algorithm, learning rate) -> how it was said, where that depends on the number of agents
         traced: for each algorithm whether the traces of the first seed are held
         code: file -> version of the user's own code, named by its file: all runs are of one version
+        left_out: of all algorithms those that cannot run here, and why
     """
 
     experiment: Experiment
@@ -61,6 +62,7 @@ class Plan:
     code: Mapping[str, str] = field(default_factory=dict)
     said: Mapping[tuple[str, float], str] = field(default_factory=dict)
     ladders: Sequence[Ladder | None] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -217,7 +219,7 @@ def plan(
     **settings: Any,
 ) -> Plan:
     """Check everything about a comparison. Raises SettingError or DataError; nothing has run then."""
-    specs = [with_local_steps(spec, local_steps) for spec in _specs(algorithms)]
+    specs, left_out = [with_local_steps(spec, local_steps) for spec in _specs(algorithms)], dict[str, str]()
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
@@ -233,6 +235,9 @@ def plan(
     if not isinstance(e.task, str):
         e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
     setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
+    if algorithms in (ALL, [ALL]):
+        left_out = {spec.name: why for spec in specs if (why := why_not(setups[0], spec))}
+        specs = [spec for spec in specs if spec.name not in left_out]
     asked = {} if tune is None else parse_space(tune)
     spaces, rates = spaces_of(asked, specs), rates_beside(asked, lr, specs, setups[0].topology.n)
     lrs = [
@@ -246,7 +251,9 @@ def plan(
     )
     ladders = ladders_of(how, asked, spaces, tune_budget, tune_grid, rates, specs, setups[0])
     code = together(*(spec.code for spec in specs), *(setup.settings["code"] for setup in setups))
-    made = Plan(e, setups, specs, lrs, rule, check, tune=how, said=said, code=code, ladders=ladders)
+    made = Plan(
+        e, setups, specs, lrs, rule, check, tune=how, said=said, code=code, ladders=ladders, left_out=left_out
+    )  # fmt: skip
     return _checked(made)
 
 

@@ -138,6 +138,15 @@ def check_algorithm(setup: Setup, spec: Algorithm) -> None:
         agent.check()
 
 
+def why_not(setup: Setup, spec: Algorithm) -> str:
+    """Why the algorithm cannot run on this graph; empty if it can."""
+    try:
+        check_algorithm(setup, spec)
+    except SettingError as error:
+        return str(error)
+    return ""
+
+
 def _agents(e: Experiment, seed: int) -> int:
     task, graph = own_task(e, None, seed) if isinstance(e.task, str) else e.task, e.topology
     if isinstance(graph, str):

@@ -63,6 +63,11 @@ class Study:
     def untraced(self) -> list[str]:
         return [*dict.fromkeys(name for each in self.plans for name in each.untraced)]
 
+    @property
+    def left_out(self) -> list[str]:
+        """Which of all algorithms cannot run here, and why."""
+        return [*dict.fromkeys(why for each in self.plans for why in each.left_out.values())]
+
     def without_traces(self) -> "Study":
         return replace(self, plans=[each.without_traces() for each in self.plans])
 
