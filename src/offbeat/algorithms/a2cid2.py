@@ -44,7 +44,7 @@ class A2CiD2(ADPSGD):
         if self.view.chi is None and min(self.eta, self.alpha) < 0:
             raise SettingError(
                 "a2cid2 takes eta and alpha from the spectrum of the graph, which is not computed for more "
-                "than 500 agents; expected both numbers, as in 'a2cid2:eta=0.1+alpha=1'."
+                "than 100 agents; expected both numbers, as in 'a2cid2:eta=0.1+alpha=1'."
             )
 
     def rates(self, view: View) -> tuple[float, float]:

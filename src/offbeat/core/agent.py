@@ -63,7 +63,7 @@ class View:
         side: 0 or 1 in the two-colouring of a bipartite graph, None on any other graph.
         peers: who shares an edge with this agent, in either direction.
         chi: (chi_1, chi_2) of arXiv:2306.08289, of the whole graph where each agent asks a random neighbour
-            once in a unit of time; None on a directed graph, and for more than 500 agents
+            once in a unit of time; None on a directed graph, and for more than 100 agents
         server: who serves, in an algorithm with a server: the hub of the graph; agent 0, if it has none.
     """
 

@@ -110,9 +110,9 @@ class Topology:
         """1 / lambda_2 and half the largest resistance of an edge, of the Laplacian of pairs that average.
 
         Edge (i, j) has the rate 1 / d_i + 1 / d_j: each agent asks a random neighbour once in a unit of time.
-        A single agent has (1, 1). None for a directed graph, and for more than 500 agents: O(n^3).
+        A single agent has (1, 1). None for a directed graph, and for more than 100 agents: O(n^3).
         """
-        if self.graph.is_directed() or self.n > 500:
+        if self.graph.is_directed() or self.n > 100:
             return None
         edges, laplacian = (
             np.array([*self.graph.edges()], dtype=int).reshape(-1, 2),
