@@ -210,6 +210,10 @@ def test_what_makes_no_sense_is_refused_in_one_paragraph(call: Call, arguments: 
         ("compare --seed 1.5", "--seed"),
         ("compare --nonsense 3", "There is no option --nonsense"),
         ("compare --eval-evry 3", "--eval-every"),
+        (
+            "live --crash 'agent 1 at 5'",
+            "real processes are killed at a step: --fault 'kill agent 1 at step 20'.",
+        ),
         ("compare --json", "--json"),
         ("compare stray", "stray"),
         ("compar", "compare"),

@@ -12,6 +12,7 @@ from recorded import simulated
 from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
+from offbeat import load
 from offbeat.cli.commands import app, main
 from offbeat.cli.predict import _notes
 from offbeat.core.errors import DataError, OffbeatError, SettingError
@@ -134,6 +135,31 @@ def live(folder: Path, *options: str) -> Path:
     run = finished(folder, *words.split(), *options)
     assert run.code == 0, run.said + run.complained
     return next((folder / "out").glob("*/trace.npz"))
+
+
+@needs_shared_memory
+def test_what_the_recorded_run_reached_is_shown_with_the_error_of_the_prediction(tmp_path: Path) -> None:
+    """As the run's own table has it; a trace elsewhere does not tell it, which is said."""
+    path = live(tmp_path / "run", "--target", "0.5", "--lr", "0.1")
+    (run,) = load(path.parent.parent).runs
+    assert run.time_to_target is not None
+    done = CliRunner().invoke(app, ["predict", str(path), "--json", str(tmp_path / "out.json")])
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "out.json").read_text())
+    recorded, again = written["recorded"], written["recorded_as_predicted"]
+    assert recorded["time_to_target"] == run.time_to_target
+    assert recorded["loss"] == run.final["loss"]
+    error = 100 * (again["time_to_target"] / run.time_to_target - 1)
+    assert written["error_percent_of_time_to_target"] == pytest.approx(error)
+    assert f" {error:+.0f} %" in done.output
+    row = next(line.split() for line in done.output.splitlines() if line.strip().startswith("recorded "))
+    assert row[-2] == f"{run.time_to_target:.4g}"
+    moved = tmp_path / "trace.npz"
+    moved.write_bytes(path.read_bytes())
+    assert (
+        "What the recorded run reached is not known"
+        in CliRunner().invoke(app, ["predict", str(moved)]).output
+    )
 
 
 @needs_shared_memory

@@ -62,6 +62,7 @@ def test_words_that_are_meant() -> None:
         ("cut {1,,2} from the rest at 1", "Cannot read the event"),
         ("cut {1} from the rest at inf", "expected a finite time"),
         ("", "Cannot read the event ''"),
+        ("agent 3 crashes at 5 until 10", "Agents crash by --crash 'agent 3 at 5 until 10'"),
     ],
 )
 def test_other_words_are_refused(text: str, fragment: str) -> None:

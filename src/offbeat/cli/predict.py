@@ -18,6 +18,7 @@ from offbeat.core.system.files import write_atomically
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.loading import run_in
 from offbeat.experiments.predicting import AS_IT_WAS, Prediction, Summary
 from offbeat.results.values import VERSION, time_text
 from offbeat.results.wording import target_name
@@ -36,7 +37,7 @@ HELPS = {
 """Where it is other than in compare."""
 
 TRACE = "A trace.npz that 'offbeat live' or 'offbeat launch' wrote."
-OTHER = f"One of {', '.join(ALGORITHMS)}; default: the recorded one."
+OTHER = f"One of {', '.join(ALGORITHMS)}, or your own, FILE.py:NAME; default: the recorded one."
 
 
 @with_settings(Experiment, panels=PANELS, helps=HELPS, last=True, only=SETTINGS, defaults=RECORDED)
@@ -62,7 +63,7 @@ def predict(
           --case comp-straggler --slowdown 10
     """
     check_writable(json)
-    found = predicting.predict(Trace.load(trace), algorithm, lr=lr, **asked)
+    found = predicting.predict(Trace.load(trace), algorithm, lr=lr, reached=run_in(trace.parent), **asked)
     output = Outputs(quiet)
 
     def save(path: Path) -> None:
@@ -84,7 +85,7 @@ def _table(found: Prediction) -> Table:
         table.add_column(head, justify="left" if index < 2 else "right", no_wrap=index != 1)
     rows = {
         "recorded": _cells(found.recorded),
-        "predicted": _cells(found.again, f"{found.error:+.1f} %"),
+        "predicted": _cells(found.again, f"{found.error:+.1f} %", found.time_error),
         "asked for": _cells(found.predicted),
     }
     for name, cells in rows.items():
@@ -92,7 +93,7 @@ def _table(found: Prediction) -> Table:
     return table
 
 
-def _cells(s: Summary, error: str = "-") -> list[str]:
+def _cells(s: Summary, error: str = "-", late: float | None = None) -> list[str]:
     mean, low, high = sum(s.steps) / len(s.steps), min(s.steps), max(s.steps)
     spread = f"{low:,}" if low == high else f"{mean:,.0f} [{low:,}-{high:,}]"
     largest = "-" if s.staleness.D is None else str(s.staleness.D)
@@ -104,7 +105,8 @@ def _cells(s: Summary, error: str = "-") -> list[str]:
     middle, first, last = map(time_text, s.times)
     accuracy, loss = s.score("accuracy"), s.score("loss")
     score = "diverged" if loss is None else f"{loss:.4g}"
-    cells.append(middle if first == last else f"{middle} [{first}-{last}]")
+    time = middle if first == last else f"{middle} [{first}-{last}]"
+    cells.append(time if late is None else f"{time} {late:+.0f} %")
     return [*cells, score if accuracy is None else f"{100 * accuracy:.1f} %"]
 
 
@@ -122,6 +124,11 @@ def _notes(found: Prediction) -> list[str]:
         "D, age: how many iterations old the models were that agents mixed in: the oldest of those that "
         "neighbours read when they like, and the mean of all. -: there is none, or a trace does not tell.",
     ]
+    if found.time_error is not None:
+        said.append("Beside the predicted time to the target: predicted over recorded time, minus 1.")
+    if found.again.known and not found.recorded.known:
+        where = "the trace is not in its folder of offbeat live, or the run has not ended"
+        said.append(f"What the recorded run reached is not known: {where}.")
     if (counted := sum(found.recorded.steps)) < found.made:
         start, end = found.window
         said.append(

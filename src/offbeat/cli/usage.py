@@ -10,6 +10,15 @@ PARENTS = {each.__name__: each for each in typer.BadParameter.__mro__ if issubcl
 USAGE = PARENTS["ClickException"]
 """What all these errors are; typer gives it no public name."""
 
+INSTEAD = {
+    (
+        "live",
+        "--crash",
+    ): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed at a "
+    "step: --fault 'kill agent 1 at step 20'."
+}
+"""Of options of other commands: (command, option) -> what there is instead."""
+
 EXPECTED = {"int": "a whole number", "float": "a number"}  # by how pydantic's kinds of errors begin
 
 
@@ -21,7 +30,11 @@ def one_paragraph(error: BaseException) -> SettingError:
     match type(error).__name__:
         case "NoSuchOption":
             near = " or ".join(told.possibilities or ())
-            text = f"There is no option {told.option_name}." + f" Did you mean {near}?" * bool(near)
+            text = f"There is no option {told.option_name}."
+            if context is not None and (context.info_name, told.option_name) in INSTEAD:
+                text += f" {INSTEAD[context.info_name, told.option_name]}"
+            else:
+                text += f" Did you mean {near}?" * bool(near)
         case "MissingParameter" if parameter is not None:
             text = f"{_name(parameter)} is missing: {parameter.help}"
         case "BadParameter" if parameter is not None:

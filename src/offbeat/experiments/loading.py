@@ -144,13 +144,24 @@ def is_live(folder: Path) -> bool:
     return (folder / SERIES).is_file() and any(folder.glob(f"*/{LOGS}"))
 
 
-def _live(folder: Path) -> Comparison:
-    """The runs of a live folder that have ended; what was seen of their models is evaluated."""
+def run_in(folder: Path) -> Run | None:
+    """The run whose own folder this is, below that of offbeat live; None: there is none that has ended."""
+    folder = folder.resolve()
+    runs = _series(folder.parent).runs if is_live(folder.parent) else []
+    return next((each.result() for each in runs if each.folder == folder), None)
+
+
+def _series(folder: Path) -> Series:
     path = folder / SERIES
     with reading(path, "the settings of a run of offbeat live"):
         saved = json_in(path)
         refuse_newer(path, saved.get("format", FORMAT), FORMAT)
-        series = Series.of(saved["asked"], saved["how"]).within(folder)
+        return Series.of(saved["asked"], saved["how"]).within(folder)
+
+
+def _live(folder: Path) -> Comparison:
+    """The runs of a live folder that have ended; what was seen of their models is evaluated."""
+    series = _series(folder)
     ended = [run for each in series.runs if (run := each.result()) is not None]
     if not ended:
         raise DataError(

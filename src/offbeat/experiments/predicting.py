@@ -52,8 +52,9 @@ class Summary:
         per_second: steps of all agents in a second
         waiting: share of the agents' time in which they had no gradient to compute
         age: mean of k - s_ij^k, in iterations, over all models mixed; None: nothing was mixed
-        runs: of a prediction, all of them: numbers are means over these, B and D the largest
-        known: of a prediction, whether there is a task that was trained
+        runs: of a prediction, all of them: numbers are means over these, B and D the largest; of what was
+            recorded, the run itself
+        known: whether there is a task that was trained, and what came out is in `runs`
     """
 
     algorithm: str
@@ -118,12 +119,21 @@ class Prediction:
         """The same for the steps of all agents together."""
         return 100 * (sum(self.again.steps) / max(1, sum(self.recorded.steps)) - 1)
 
+    @property
+    def time_error(self) -> float | None:
+        """The same for the time to the target; None where one of them is not known, is 0, or never came."""
+        if not (self.recorded.known and self.again.known):
+            return None
+        ours, theirs = self.again.times[0], self.recorded.times[0]
+        return 100 * (ours / theirs - 1) if ours is not None and theirs else None
+
     def record(self) -> dict[str, Any]:
         return {
             "unit": self.unit, "window": [*self.window], "paused": self.paused,
             "fitted": self.fitted.record(),
             "recorded": self.recorded.record(), "recorded_as_predicted": self.again.record(),
-            "error_percent": self.error, "error_percent_of_agents": self.errors,
+            "error_percent": self.error, "error_percent_of_time_to_target": self.time_error,
+            "error_percent_of_agents": self.errors,
             "predicted": self.predicted.record(),
         }  # fmt: skip
 
@@ -137,6 +147,7 @@ def predict(
     slowdown: float = 10.0,
     until: float | None = None,
     lr: float | None = None,
+    reached: Run | None = None,
 ) -> Prediction:
     """Predict a run from the trace of another; what is not given is as it was recorded.
 
@@ -144,6 +155,7 @@ def predict(
         case: None: every agent has its own measured times; a name: all are alike, and the case is applied
         until: when the predicted run ends, in the recorded run's units; None: as long as that was to last
         lr: None: the recorded learning rate, times n or over n where only one of the two algorithms is R-FAST
+        reached: what came out of the recorded run, where that is known
 
     Raises DataError if it is no trace of a live run or too short, SettingError for what makes no sense.
     """
@@ -164,6 +176,8 @@ def predict(
         raise DataError(f"All agents stood still {always}: nothing can be predicted from this run.")
     graph, rate = str(e.get("topology", s.get("topology"))), float(s.get("lr", 1.0))
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", AS_IT_WAS)), out)
+    if reached is not None:
+        recorded = replace(recorded, runs=(reached,), known=True)
     parts = prepare(Experiment(**e), s["seed"]).task.initial() if e else ()
     fitted = fit(trace, sum(part.nbytes for part in parts) or None)
     scale = 1.0 if e else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))

@@ -227,7 +227,8 @@ def _no_checkpoints(folder: Path) -> SettingError:
     one = path_of(Path("checkpoints", "agent-0"), 120)
     return SettingError(
         f"{folder} holds no checkpoints; expected {one} and so on, which offbeat launch writes "
-        "(--checkpoint-every), and at the end of every run."
+        "(--checkpoint-every), and at the end of every run; offbeat live writes them if --checkpoint-every "
+        "says how often."
     )
 
 

@@ -155,7 +155,8 @@ def parse_change(text: str) -> Change:
         pass
     expected = "'agent 3 slows by 5 at 100 until 200', 'agent 3 computes slower by 5 at 100', 'agent 3 sends "
     expected += "slower by 5 at 100' or 'cut {0,1,2} from the rest at 100 until 200'"
-    raise SettingError(f"Cannot read the event '{text}'; expected {expected}.")
+    crash = " Agents crash by --crash 'agent 3 at 5 until 10'." * ("crash" in text.lower())
+    raise SettingError(f"Cannot read the event '{text}'; expected {expected}.{crash}")
 
 
 def parse_byzantine(text: str) -> Byzantine:
