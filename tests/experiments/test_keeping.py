@@ -115,7 +115,10 @@ def test_another_comparison_is_refused_with_what_differs(tmp_path: Path) -> None
 
 def test_objects_have_no_lasting_name(tmp_path: Path) -> None:
     own: dict[str, Any]
-    for own in ({"rule": partial(offbeat.Momentum)}, {"world": offbeat.World()}):
+    for own in (
+        {"rule": partial(offbeat.Momentum)},
+        {"world": offbeat.World(own_compute={0: offbeat.Delay("constant")})},
+    ):
         with pytest.raises(SettingError, match="is an object of Python's"):
             offbeat.compare("adsgd", out=tmp_path / "out", **SMALL, **own)
     assert not (tmp_path / "out").exists()

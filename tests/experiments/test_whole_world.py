@@ -2,13 +2,17 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from command_line import Call, digests
 
 import offbeat
+from offbeat import Crash, Delay, World
 from offbeat.results.again import command
+from offbeat.world.changes import Slowdown
+from offbeat.world.per_link import PerLink
 
 WORLD = (
     *("--task", "quadratic", "--agents", "9", "--until", "40", "--seeds", "2"),
@@ -69,3 +73,22 @@ def test_levels_agree_where_nobody_crashes_or_lies_and_one_transmission_is_for_a
 def test_real_processes_refuse_what_they_cannot_heed_by_name(call: Call, more: tuple[str, str]) -> None:
     outcome = call("live", *without("--crash", "--seeds"), *more).refused()
     assert more[0].removeprefix("--").split()[0] in outcome.said.lower()
+
+
+def test_a_world_that_was_given_is_said_where_there_are_words() -> None:
+    common: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 8.0}
+    world = World(
+        compute=Delay("lognormal", 2.0, 0.5), slow_compute={0: 10.0, 2: 3.0}, sending="unicast",
+        latency=PerLink(0.5), crashes=(Crash(1, 2.0, 4.0),), changes=(Slowdown(3, 2.0, 1.0),),
+    )  # fmt: skip
+    given = offbeat.compare("adsgd", world=world, seeds=2, **common)
+    said, missing = command(given)
+    assert missing == [] and "--speeds 0.1,1,0.3333333333333333,1" in said
+    names = ("compute", "speeds", "sending", "latency", "crash", "event")
+    settings = {name: given.runs[0].settings[name] for name in names}
+    again = offbeat.compare("adsgd", seeds=2, **common, **settings)
+    assert [run.digest for run in again.runs] == [run.digest for run in given.runs]
+    own = World(own_compute={0: Delay("constant")}, loss=PerLink(0.0, {(0, 1): 0.5}))
+    assert command(offbeat.compare("adsgd", world=own, **common))[1] == [
+        "the world's own_compute", "the world's loss",
+    ]  # fmt: skip

@@ -72,13 +72,27 @@ def test_edges_are_in_classes_of_what_differs(plain: offbeat.Run) -> None:
     drawn = named(graph(two))
     assert drawn["0.1"].x.count(None) == 8 and drawn["0.5"].x.count(None) == 4
     assert drawn["0.5"].line.width > drawn["0.1"].line.width
-    assert graph(two).layout.legend.title.text == "loss: "
-    assert "the larger its loss, of both directions the mean" in pictures(Comparison([two]))[0][0][1]
+    assert graph(two).layout.legend.title.text == "lost messages: "
+    assert (
+        "the larger its share of lost messages. Where its directions differ"
+        in pictures(Comparison([two]))[0][0][1]
+    )
     many = with_world(plain, links={**ends, "latency": [i + j / 100 for i, j in links]})
     names = [name for name in named(graph(many)) if " to " in name]
-    assert len(names) == 4 and sum(named(graph(many))[name].x.count(None) for name in names) == 12
+    assert len(names) == 4 and sum(named(graph(many))[name].x.count(None) for name in names) == 24
     said = graph(many).data[4].hovertext
     assert "0 to 1: latency 0.01<br>1 to 0: latency 1" in said
+
+
+def test_each_half_of_an_edge_is_that_of_its_sender(plain: offbeat.Run) -> None:
+    links = plain.topology.links
+    ends = {"from": [i for i, _ in links], "to": [j for _, j in links]}
+    run = with_world(plain, links={**ends, "loss": [0.9 * (link == (0, 1)) for link in links]})
+    drawn, at = named(graph(run)), run.topology.positions()
+    assert drawn["0"].x.count(None) == 12 and drawn["0.9"].x.count(None) == 1
+    middle = ((at[0][0] + at[1][0]) / 2, (at[0][1] + at[1][1]) / 2)
+    assert [*zip(drawn["0.9"].x[:2], drawn["0.9"].y[:2], strict=True)] == [at[0], middle]
+    assert str(run.world) == "The share of lost messages is 0 to 0.9 (median 0) by link."
 
 
 def test_a_torus_is_told_from_a_grid(plain: offbeat.Run) -> None:

@@ -175,6 +175,29 @@ def test_agents_that_crash_and_return_at_one_instant() -> None:
         assert agree(engine(*args), plain(*args))
 
 
+def tied(**parts: Any) -> World:
+    """A world in which much happens at one instant: all delays are whole numbers, or nothing."""
+    return World(compute=Delay("constant"), communication=Delay("constant"), **parts)
+
+
+TIES = {
+    "arrive as gradients end": tied(),
+    "take no time": replace(tied(), communication=Delay("constant", 0.0)),
+    "one after another": tied(sending="unicast", latency=1.0),
+    "crash and return as gradients end": tied(crashes=(Crash(1, 5.0, 12.0), Crash(0, 12.0, 14.0))),
+    "slow down, and are cut off": tied(
+        changes=(Slowdown(2, 2.0, 4.0, 12.0), Cut(frozenset({0, 1}), 3.0, 7.0)), latency=1.0
+    ),
+}
+
+
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd"])
+@pytest.mark.parametrize("world", TIES.values(), ids=TIES)
+def test_what_happens_at_one_instant_has_the_order_of_the_page(world: World, algorithm: str) -> None:
+    _, graph, task = drawn(0)
+    assert agree(engine(algorithm, world, graph, task), plain(algorithm, world, graph, task))
+
+
 def test_the_worlds_have_everything() -> None:
     worlds = [drawn(seed)[0] for seed in range(10)]
     families = {w.compute.family for w in worlds} | {w.communication.family for w in worlds}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from offbeat.core.errors import DataError, OffbeatError, SettingError
-from offbeat.world.graph_files import file_of
+from offbeat.world.graph_files import file_of, read
 from offbeat.world.topology import build
 
 
@@ -57,7 +57,7 @@ def test_weights_of_a_table_are_the_mixing_matrix() -> None:
     [
         ("", "its first line is ''"),
         ("a,b\n0,1\n", "its first line is 'a,b'"),
-        ("from,to\n0,1,2\n", "row 2 has 3 values, and its head 2"),
+        ("from,to\n0,1,2\n", "row 2 has 3 values, and the first 2"),
         ("from,to\n0,1\n1,0\n", "row 3 names the edge between 1 and 0 again; it is undirected"),
         ("from,to,weight\n0,1,x\n", "could not convert string to float"),
         ("from,to,weight\n0,1,-1\n", "row 2 has the weight -1, which is not 0 or more"),
@@ -111,3 +111,14 @@ def test_code_of_ones_own_gives_a_graph_of_n_and_seed_or_has_one() -> None:
     ]:
         with pytest.raises(SettingError, match=said):
             build(f"g.py:{text}", 9)
+
+
+def test_where_nodes_are_numbers_no_head_is_needed(tmp_path: Path) -> None:
+    """As in files of links."""
+    bare, headed = tmp_path / "bare.csv", tmp_path / "headed.csv"
+    for lines, head in (("0,1\n1,2\n", "from,to\n"), ("0,1,0.25\n1,2,0.5\n", "from,to,weight\n")):
+        bare.write_text(lines)
+        headed.write_text(head + lines)
+        (graph, w), (same, v) = read(str(bare)), read(str(headed))
+        assert [*graph.edges] == [*same.edges] == [(0, 1), (1, 2)]
+        assert (w is None and v is None) or (w == v).all()

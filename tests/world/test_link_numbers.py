@@ -189,7 +189,8 @@ def test_as_many_nodes_as_agents_are_needed(tmp_path: Path) -> None:
         (
             "latency",
             "fast",
-            "Cannot read 'latency', 'fast'; expected a number, 'file:links.csv', 'rtt:rtt.npz'",
+            "Cannot read 'latency', 'fast'; expected a number, 'file:links.csv' (with lines from,to,value, "
+            "as in 0,1,0.5), 'rtt:rtt.npz'",
         ),
         ("bandwidth", "rtt:x.npz", "Cannot read 'bandwidth'"),
         ("loss", "file:", "Cannot read 'loss'"),

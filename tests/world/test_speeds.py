@@ -1,5 +1,7 @@
 """The speeds of agents and of their links: as they are said, drawn and applied."""
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from offbeat.core.errors import DataError
 from offbeat.core.system.streams import Purpose
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
+from offbeat.world.links import numbers_of_links
+from offbeat.world.per_link import PerLink
 from offbeat.world.speeds import speeds, spelt_speeds
 
 
@@ -96,3 +100,34 @@ def test_there_is_one_way_to_spell_them() -> None:
     assert spelt_speeds("speeds", " lognormal:0.50 ") == "lognormal:0.5"
     assert spelt_speeds("speeds", "1, 2,10.0") == spelt_speeds("speeds", [1, 2, 10]) == "1,2,10"
     assert spelt_speeds("speeds", "file: a b.csv:2 ") == "file:a b.csv:2"
+
+
+def test_the_advice_for_a_table_is_what_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "speeds.csv"
+    path.write_text("agent,speed\n0,1\n1,2\n")
+    with pytest.raises(DataError, match=re.escape(f"'file:{path}:2', or its name")):
+        speeds("speeds", f"file:{path}", 2, 0, Purpose.SPEED)
+    assert speeds("speeds", f"file:{path}:2", 2, 0, Purpose.SPEED) == [1.0, 2.0]
+    assert speeds("speeds", f"file:{path}:speed", 2, 0, Purpose.SPEED) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("name", "purpose"), [("speeds", 9), ("links", 10)])
+def test_they_are_drawn_as_docs_world_md_says(name: str, purpose: int) -> None:
+    c, seed = 0.5, 3
+    s = math.log1p(c**2)
+    streams = [np.random.SeedSequence(seed, spawn_key=(i, purpose)) for i in range(4)]
+    rngs = [np.random.Generator(np.random.PCG64(each)) for each in streams]
+    expected = {i: 1 / float(rng.lognormal(-s / 2, math.sqrt(s), 1)[0] * 1.0) for i, rng in enumerate(rngs)}
+    settings: dict[str, Any] = {"task": "quadratic", "agents": 4, "until": 5.0, name: f"lognormal:{c}"}
+    world = offbeat.plan("adsgd", seed=seed, **settings).setups[0].world
+    assert {"speeds": world.slow_compute, "links": world.slow_communication}[name] == expected
+
+
+def test_nodes_are_drawn_as_docs_world_md_says(tmp_path: Path) -> None:
+    rtt, path = np.random.default_rng(0).uniform(1, 9, (7, 7)), tmp_path / "rtt.npy"
+    np.save(path, rtt)
+    sequence = np.random.SeedSequence(5, spawn_key=(2**32 - 1, 11))
+    node = np.random.Generator(np.random.PCG64(sequence)).permutation(7)[:4]
+    latency = numbers_of_links("latency", f"rtt:{path}", 4, [(0, 1), (3, 2)], 5)
+    assert isinstance(latency, PerLink)
+    assert latency(0, 1) == rtt[node[0], node[1]] / 2 and latency(3, 2) == rtt[node[3], node[2]] / 2

@@ -411,7 +411,7 @@ def test_an_experiment_may_be_given_its_world() -> None:
     world = World(compute=Delay("lognormal", cv=0.5), loss=0.2)
     held = offbeat.compare("adsgd,dsgd", world=world, seeds=2, **common)
     assert [run.digest for run in held.runs] == [run.digest for run in said.runs]
-    assert held.runs[0].settings["own"] == ["the world"] and held.runs[0].settings["loss"] == 0.2
+    assert held.runs[0].settings["own"] == [] and held.runs[0].settings["loss"] == 0.2
     with pytest.raises(SettingError, match="Expected a world or 'loss'"):
         offbeat.compare("adsgd", world=world, loss=0.1, **common)
     with pytest.raises(SettingError, match=r"must be an offbeat\.World"):

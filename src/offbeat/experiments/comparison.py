@@ -184,7 +184,8 @@ class Plan:
         size = min(beside, -(-len(runs) // processes)) if processes > 1 else len(runs)
         on_gpu = self.experiment.device != "cpu"
         mine = spec.user_defined and not spec.named
-        own = bool(setup.settings["own"] or mine or self.rule is not SGD or on_gpu)
+        given = self.experiment.world is not None
+        own = bool(setup.settings["own"] or given or mine or self.rule is not SGD or on_gpu)
         shortened = setup.shortened(runs[0].trial.until)
         name, each = spec.name + ", tuning" * runs[0].tuning, seconds(shortened, spec)
         for at in range(0, len(runs), size):

@@ -28,7 +28,15 @@ from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import AGENTS, Experiment
 from offbeat.experiments.measuring import Asked, asked
 from offbeat.experiments.own import files_of, own_metrics, own_task
-from offbeat.experiments.worlds import check_times, recorded, stragglers_of, with_links, world_files, world_of
+from offbeat.experiments.worlds import (
+    check_times,
+    recorded,
+    stragglers_of,
+    with_links,
+    wordless,
+    world_files,
+    world_of,
+)
 from offbeat.results.targets import Target
 from offbeat.results.world import WorldValues
 from offbeat.tasks.partition import DEFAULT
@@ -209,8 +217,8 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
         "eval_every": setup.eval_times[1], **splits.recorded(e),
     }  # fmt: skip
     if e.world is not None:
-        own += ["the world"]
-        found |= recorded(e.world)
+        own += [f"the world's {name}" for name in wordless(e.world, topology.n)]
+        found |= recorded(e.world, topology.n)
     values = {}
     for name, each in declared(Experiment).items():
         value = found[name] if name in found else getattr(e, name)

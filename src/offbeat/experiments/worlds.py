@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError
-from offbeat.core.settings import declared
+from offbeat.core.settings import as_word, declared
 from offbeat.core.system.streams import Purpose
 from offbeat.experiments.experiment import Experiment
 from offbeat.world.availability import read_availability
@@ -17,7 +17,7 @@ from offbeat.world.delays import parse
 from offbeat.world.files import file_said
 from offbeat.world.links import numbers_of_links
 from offbeat.world.per_link import PerLink
-from offbeat.world.speeds import speeds
+from offbeat.world.speeds import HIGH, LOW, speeds
 from offbeat.world.topology import Topology
 from offbeat.world.world import STRAGGLER_CASES, Crash, World
 
@@ -86,22 +86,41 @@ def world_files(e: Experiment) -> list[str]:
     return [*dict.fromkeys(path for path in found if path is not None and Path(path).is_file())]
 
 
-def recorded(world: World) -> dict[str, Any]:
-    """What a world that was given says, as settings would: as far as they have words for it."""
+def recorded(world: World, n: int) -> dict[str, Any]:
+    """What a world of n agents that was given says, as settings would: as far as they have words for it."""
     speeds = {"speeds": world.slow_compute, "links": world.slow_communication}
-    said = {name: str(value) for name in BY_LINK if isinstance(value := getattr(world, name), PerLink)}
+    links = {name: value for name in BY_LINK if isinstance(value := getattr(world, name), PerLink)}
+    said = {name: value.usual if value.uniform else str(value) for name, value in links.items()}
     as_they_are = "compute", "communication", *BY_LINK, "sending", "network"
     return {
         **{name: getattr(world, name) for name in as_they_are},
         **said,
-        **{name: _listed(factors) for name, factors in speeds.items()},
+        **{name: _listed(factors, n) for name, factors in speeds.items()},
         "crash": world.crashes, "event": world.changes, "byzantine": world.byzantine,
     }  # fmt: skip
 
 
-def _listed(factors: Mapping[int, float]) -> str | None:
-    found = (f"{1 / factors[agent]:.6g} of agent {agent}" for agent in sorted(factors) if factors[agent] != 1)
-    return ", ".join(found) or None
+def wordless(world: World, n: int) -> list[str]:
+    """The parts of a world of n agents that settings have no words for, as its fields are called."""
+    delays = {"compute": world.compute, "communication": world.communication}
+    found = [name for name, delay in delays.items() if delay.values or str(parse(str(delay))) != str(delay)]
+    for name in ("slow_compute", "slow_communication"):
+        factors = getattr(world, name)
+        said = _slow(name, _listed(factors, n), n, world.seed, Purpose.SPEED) if _fit(factors) else {}
+        found += [name] * any(said.get(agent, 1.0) != factor for agent, factor in factors.items())
+    found += [name for name in ("own_compute", "own_communication") if getattr(world, name)]
+    links = {name: getattr(world, name) for name in BY_LINK}
+    return found + [name for name, of in links.items() if isinstance(of, PerLink) and not of.uniform]
+
+
+def _fit(factors: Mapping[int, float]) -> bool:
+    return all(LOW <= 1 / factor <= HIGH for factor in factors.values())
+
+
+def _listed(factors: Mapping[int, float], n: int) -> str | None:
+    """The speeds of n agents by these factors on their means, as they are listed; None: all are alike."""
+    found = [1 / factors.get(agent, 1.0) for agent in range(n)]
+    return ",".join(map(as_word, found)) if {*found} != {1.0} else None
 
 
 def _slow(name: str, said: str | None, n: int, seed: int, purpose: Purpose) -> Mapping[int, float]:

@@ -43,9 +43,10 @@ def graph(run: RunValues) -> go.Figure:
     if not edges_shown(run):
         edges = []
     routes = _routes(at, edges)
-    name, classes = _classes(world, edges)
+    pieces = _pieces(world, routes)
+    name, classes = _classes(world, [*pieces])
     for label, width, colour, some in classes:
-        x, y = ([v for edge in some for v in (*(p[axis] for p in routes[edge]), None)] for axis in (0, 1))
+        x, y = ([v for edge in some for v in (*(p[axis] for p in pieces[edge]), None)] for axis in (0, 1))
         fig.add_scatter(
             x=x, y=y, mode="lines", line={"color": colour, "width": width}, hoverinfo="skip",
             name=label, showlegend=bool(name),
@@ -125,17 +126,12 @@ def _routes(at: dict[int, Place], edges: Sequence[Edge]) -> dict[Edge, list[Plac
 def _classes(
     world: WorldValues, edges: Sequence[Edge]
 ) -> tuple[str, list[tuple[str, float, str, Sequence[Edge]]]]:
-    """What the edges are told apart by, and the classes: label, width, colour, edges. An edge without
-    direction has the mean of both.
-    """
+    """What the edges are told apart by, and the classes: label, width, colour, edges."""
     values = _by_edge(world)
     if not values or not edges:
         return "", [("", 1.5 if len(edges) <= 100 else 0.5, "#999", edges)]
     name = next(iter(values))
     each = {edge: values[name].get(edge, values[name].get(edge[::-1], 0.0)) for edge in edges}
-    for i, j in edges:
-        if (j, i) in values[name] and (j, i) not in each:
-            each[i, j] = (values[name][i, j] + values[name][j, i]) / 2
     steps = sorted({*each.values()})
     if len(steps) > len(CLASSES):
         steps = [float(v) for v in np.quantile([*each.values()], (0.25, 0.5, 0.75, 1.0))]
@@ -148,7 +144,24 @@ def _classes(
             label = least if least == most else f"{least} to {most}"
             found.append((label, width, colour, some))
         low = step
-    return name, found
+    return "lost messages" if name == "loss" else name, found
+
+
+def _pieces(world: WorldValues, routes: dict[Edge, list[Place]]) -> dict[Edge, list[Place]]:
+    """What is drawn of each link: the edge; of one whose two directions differ the half that is nearer to
+    the sender.
+    """
+    of = next(iter(_by_edge(world).values()), {})
+    found = dict[Edge, list[Place]]()
+    for (i, j), route in routes.items():
+        if (j, i) in routes or of.get((j, i)) in (None, of.get((i, j))):
+            found[i, j] = route
+            continue
+        half = len(route) // 2
+        (x, y), (u, v) = route[half - 1], route[half]
+        middle = [((x + u) / 2, (y + v) / 2)]
+        found[i, j], found[j, i] = route[:half] + middle, middle + route[half:]
+    return found
 
 
 def _by_edge(world: WorldValues) -> dict[str, dict[Edge, float]]:

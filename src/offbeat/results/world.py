@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 MOST = 2000  # links, and crashes, that are kept one by one
 NAMED = 5  # agents, or events of a kind, that a sentence names; more are counted
 BY_LINK = ("latency", "bandwidth", "loss")
+CALLED = {"latency": "latency is", "bandwidth": "bandwidth is", "loss": "the share of lost messages is"}
 ENDS = ("from", "to")
 
 
@@ -127,7 +128,7 @@ class WorldValues:
         return said + [f"agents need {', '.join(ranges)}"] * bool(ranges)
 
     def _by_link(self) -> list[str]:
-        return [f"{name} is {_range(values)} by link" for name, values in self.by_link.items()]
+        return [f"{CALLED[name]} {_range(values)} by link" for name, values in self.by_link.items()]
 
     def _happens(self) -> list[str]:
         crashes, changes, byzantine = self.events

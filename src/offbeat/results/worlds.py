@@ -103,6 +103,8 @@ def _graph(run: RunValues) -> str:
         said += " The darker an agent, the slower it is."
     if "from" in world.links and edges_shown(run):
         name = next(iter(world.by_link))
-        said += f" The darker and wider an edge, the larger its {name}"
-        said += "." if topology.graph.is_directed() else ", of both directions the mean."
+        name = "share of lost messages" if name == "loss" else name
+        said += f" The darker and wider an edge, the larger its {name}."
+        if not topology.graph.is_directed():
+            said += " Where its directions differ, the half at an agent is that of what the agent sends."
     return said

@@ -47,10 +47,14 @@ def split_column(text: str) -> tuple[Path, str | None]:
     return (Path(text.strip()), None) if whole else (Path(head), column.strip())
 
 
-def read_values(path: Path, column: str | None = None, what: str = "measured delays") -> np.ndarray:
-    """The numbers in a file, all finite and >= 0: float64 [count]. Raises DataError for anything else."""
+def read_values(
+    path: Path, column: str | None = None, what: str = "measured delays", word: str = "file "
+) -> np.ndarray:
+    """The numbers in a file, all finite and >= 0: float64 [count]. Raises DataError for anything else, with
+    the advice as the setting spells it: `word` before the path.
+    """
     expected = f"{what}, one number a line or an array of one dimension"
-    do = f"To choose a column: 'file {path}:2', or its name; all of a matrix: 'file {path}:{ALL}'."
+    do = f"To choose a column: '{word}{path}:2', or its name; all of a matrix: '{word}{path}:{ALL}'."
     with reading(path, expected, do):
         found = _array(path, column) if path.suffix in (".npy", ".npz") else _text(path, column)
         if column == ALL:

@@ -2,8 +2,8 @@
 
 GraphML and GML say whether they are directed. A list of edges is undirected: each pair stands there once.
 
-- `.csv`: a line `from,to` or `from,to,weight`, then one for each edge. A weight is w_ij = w_ji, and w_ii is
-  what is missing to 1; without weights they are Metropolis', as of any graph.
+- `.csv`: a line `from,to` or `from,to,weight` for each edge; where nodes have names, under such a head. A
+  weight is w_ij = w_ji, and w_ii what is missing to 1; without weights they are Metropolis', as of any graph.
 - `.edgelist`: two nodes in each line, with blanks between; what follows is left alone, `#` begins a comment.
 - `FILE.py:NAME`: a networkx graph or an `offbeat.Topology`, or a function of what it names of n and seed.
 
@@ -59,7 +59,8 @@ def drawn(named: Own, n: int | None, seed: int) -> Any:
 
 def read(file: str) -> tuple[nx.Graph, np.ndarray[Any, Any] | None]:
     """The graph in a file, and its matrix W where it has weights. Raises DataError."""
-    expected = "a graph: GraphML, GML, lines 'from,to' or 'from,to,weight' under such a head, or an edge list"
+    lines = "lines 'from,to' or 'from,to,weight' (under such a head, if nodes are not numbers)"
+    expected = f"a graph: GraphML, GML, {lines}, or an edge list"
     raw = own.data(file)
     with reading(file, expected):
         graph, weights = _parsed(Path(file).suffix.lower(), raw)
@@ -92,12 +93,13 @@ def _node(node: Any) -> Any:
 def _edges(text: str) -> tuple[nx.Graph, Weights]:
     rows = [row for row in csv.reader(text.splitlines()) if row]
     head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if head not in (["from", "to"], ["from", "to", "weight"]):
+    named = head in (["from", "to"], ["from", "to", "weight"])
+    if not named and not (len(head) in (2, 3) and all(map(str.isdecimal, head[:2]))):
         raise ValueError(f"its first line is {','.join(head)!r:.60}")
     graph, weights = nx.Graph(), Weights()
-    for number, row in enumerate(rows[1:], 2):
+    for number, row in enumerate(rows[named:], 1 + named):
         if len(row) != len(head):
-            raise ValueError(f"row {number} has {len(row)} values, and its head {len(head)}")
+            raise ValueError(f"row {number} has {len(row)} values, and the first {len(head)}")
         i, j = (_node(cell.strip()) for cell in row[:2])
         if graph.has_edge(i, j):
             raise ValueError(f"row {number} names the edge between {i} and {j} again; it is undirected")

@@ -18,6 +18,7 @@ from offbeat.world.matrices import from_file, from_round_trips
 from offbeat.world.per_link import PerLink
 
 WHAT = ("file", "rtt")
+LINES = "(with lines from,to,value, as in 0,1,0.5)"
 
 
 def spelt_links(name: str, value: object) -> float | str:
@@ -30,7 +31,7 @@ def spelt_links(name: str, value: object) -> float | str:
     if is_number(said):
         return finite(name, float(said))
     rtt = ", 'rtt:rtt.npz', 'rtt:rtt.npz:rtt:1 mean 0.5'" if name == "latency" else ""
-    raise SettingError(f"Cannot read '{name}', '{said}'; expected a number, 'file:links.csv'{rtt}.")
+    raise SettingError(f"Cannot read '{name}', '{said}'; expected a number, 'file:links.csv' {LINES}{rtt}.")
 
 
 def numbers_of_links(
@@ -43,8 +44,9 @@ def numbers_of_links(
     if not isinstance(said, str):
         return said
     what, rest, mean = _parts(said)
+    do = f"Round-trip times between nodes: 'rtt:{rest}'." if name == "latency" else ""
     try:
-        found = from_round_trips(rest, n, seed) if what == "rtt" else from_file(rest, n)
+        found = from_round_trips(rest, n, seed) if what == "rtt" else from_file(rest, n, do)
     except DataError as error:
         raise DataError(f"'{name}': {error}") from None
     found.check_used(f"'{name}'", links)

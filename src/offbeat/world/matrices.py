@@ -23,10 +23,12 @@ Links = dict[tuple[int, int], float]
 Lines = list[tuple[int, str]]  # of text, with their numbers
 
 
-def from_file(said: str, n: int) -> PerLink:
-    """'PATH' or 'PATH:ARRAY' as numbers for the links of n agents. Raises DataError for anything else."""
+def from_file(said: str, n: int, do: str = "") -> PerLink:
+    """'PATH' or 'PATH:ARRAY' as numbers for the links of n agents. Raises DataError for anything else, and
+    says what to `do`.
+    """
     path, chosen = _split(said)
-    with reading(path, EXPECTED):
+    with reading(path, EXPECTED, do):
         table, usual = _arrays(path, chosen) if _binary(path) else _listed(path, chosen, n)
         if matrix := isinstance(table, np.ndarray):
             if table.shape != (n, n):

@@ -50,7 +50,7 @@ def speeds(name: str, said: str, n: int, seed: int, purpose: Purpose) -> list[fl
     elif family == "file":
         path, column = split_column(rest)
         try:
-            found = read_values(path, column, what="speeds").tolist()
+            found = read_values(path, column, "speeds", "file:").tolist()
         except DataError as error:
             raise DataError(f"'{name}': {error}") from None
         if len(found) != n:
