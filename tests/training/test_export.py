@@ -268,7 +268,7 @@ def test_folders_and_files_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="There is no folder"):
         export(tmp_path / "nowhere")
     with pytest.raises(
-        SettingError, match="holds no checkpoints; expected checkpoints/agent-0/step-000000120.* live writes"
+        SettingError, match=r"holds no checkpoints; expected checkpoints/agent-0/step-000000120.* live writes"
     ):
         export(tmp_path)
     save(tmp_path / "adsgd-lr0.1", 0, 10)
