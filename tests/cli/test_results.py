@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat.cli.commands import app
 from offbeat.core.errors import OffbeatError
+from offbeat.results.export import as_of_latex
 
 FILES = Path(__file__).parents[1] / "results" / "files"
 
@@ -52,6 +53,35 @@ def test_mean_and_deviation_or_interval(tmp_path: Path) -> None:
     assert "± the standard deviation of the sample" in said["std"] and "Student" in said["ci"]
 
 
+def test_columns_are_chosen_for_the_terminal_csv_and_latex(tmp_path: Path) -> None:
+    numbers, latex = tmp_path / "t.csv", tmp_path / "t.tex"
+    words = ["--columns", "loss,time_to_target", "--csv", numbers, "--latex", latex, "--label", "tab:mine"]
+    said = run("table", FILES / "sweep.parquet", "--spread", "std", "--caption", "Mine.", *words)
+    assert "algorithm topology case loss time to gap 0.1" in " ".join(said.split())
+    assert "updates: gradients applied" not in said
+    heads = numbers.read_text().splitlines()[0].split(",")
+    assert heads[:6] == ["algorithm", "lr", "topology", "case", "seeds", "loss"] and "updates" not in heads
+    text = latex.read_text()
+    assert "\\caption{Mine.}" in text and "\\label{tab:mine}" in text and "{tabular}{lllrr}" in text
+    below = text[text.index("\\end{tabular}") :]
+    assert "Means over the seeds $\\pm$ the standard deviation" in below and "%" not in below.replace(
+        "\\%", ""
+    )
+
+
+def test_every_seed_is_seen_by_itself(tmp_path: Path) -> None:
+    said = run("table", FILES / "tuned.json", "--by", "seed", "--csv", tmp_path / "t.csv")
+    runs = offbeat.load(FILES / "tuned.json").runs
+    seeds = {each.seed for each in runs}
+    assert len(seeds) > 1 and all(f"seed {seed}" in said for seed in seeds)
+    rows = [*csv.DictReader((tmp_path / "t.csv").read_text().splitlines())]
+    assert len(rows) == len(runs) and {row["seed"] for row in rows} == {*map(str, seeds)}
+
+
+def test_powers_of_ten_are_written_as_in_a_paper() -> None:
+    assert as_of_latex("3.87e-07") == "$3.87\\times10^{-7}$" and as_of_latex("1.20x") == "1.20$\\times$"
+
+
 def test_merge_keeps_a_run_once(tmp_path: Path) -> None:
     out = tmp_path / "all.json"
     run("merge", FILES / "tuned.json", FILES / "sweep.parquet", FILES / "tuned.json", "--out", out)
@@ -79,6 +109,7 @@ def test_show_opens_results_live_folders_and_traces() -> None:
     [
         (["table", "nothing.json"], "There is no file"),
         (["table", FILES / "tuned.json", "--by", "case"], "do not differ by 'case'"),
+        (["table", FILES / "tuned.json", "--columns", "los"], "Unknown column 'los'. Did you mean 'loss'"),
         (["table", FILES / "tuned.json", "--spread", "x"], "Unknown spread 'x'"),
         (["plot", FILES / "tuned.json", "--out", "f.gif"], "saved as .pdf"),
         (["plot", FILES / "tuned.json", "--out", "f.html", "--metric", "los"], "Did you mean 'loss'"),

@@ -16,6 +16,7 @@ from offbeat.cli.commands import COMMANDS, loaded
         ("compare --skew x", "Cannot read --skew x; expected a number. See 'offbeat compare --help'."),
         ("launch -n 0 t.py", "Cannot read --agents 0; expected a number greater than or equal to 1."),
         ("compare more", "Got unexpected extra argument(s) (more). See 'offbeat compare --help'."),
+        ("compare --latex t.tex", "There is no option --latex. 'offbeat table' has it, of results"),
         ("compare --json", "Option '--json' requires an argument."),
         ("compare --quiet=3", "Option '--quiet' does not take a value."),
         ("sweep", "GRID is missing: A TOML file"),

@@ -252,7 +252,8 @@ def test_frames_csv_and_latex_name_every_setting_that_differs() -> None:
     assert frame.dtypes["updates"] == "int64" and frame.dtypes["loss"] == "float64"
     again = pandas.read_csv(io.StringIO(frame.to_csv(index=False)), keep_default_na=False)
     assert again["loss"].tolist() == frame["loss"].tolist() and {*again["event"]} == {*frame["event"]}
-    rows = [line for line in result.to_latex().splitlines() if not line.startswith("%")]
+    latex = result.to_latex()
+    rows = latex[latex.index("\\begin{tabular}") :].splitlines()
     assert rows[2].startswith("algorithm & speeds & event & time to gap 1.9 & vs best")
     assert "cut \\{0,1\\} from" in rows[4] and " -- " in rows[4]
     assert all(row.count(" & ") == rows[2].count(" & ") for row in rows[4:8])

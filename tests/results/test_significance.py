@@ -11,6 +11,7 @@ from scipy import stats
 
 import offbeat
 from offbeat import Comparison
+from offbeat.results.notes import notes
 from offbeat.results.significance import ENOUGH, EXACT, LEVEL, paired_p, who_is_first
 
 
@@ -43,7 +44,7 @@ def test_who_is_first_is_said_with_its_seeds() -> None:
     first: list[float | None] = [1.0, 2, 3, 4, 5, 6]
     later: list[float | None] = [2.0, 3.5, 4, 5, 6, None]
     (said,) = who_is_first(with_times({"dsgd": later, "adsgd": first}))
-    assert said.startswith("adsgd is first in time to the target, paired by seed")
+    assert said.startswith("adsgd is first in median time to the target, paired by seed")
     assert "before dsgd by 3.25 on average (p = 0.031, 6 seeds)" in said, "never counts as the end, 20"
     (said,) = who_is_first(with_times({"dsgd": [1.5, 1.5, 2.5, 4.5, 4.5, 6.6], "adsgd": first}))
     assert "which may be chance" in said
@@ -73,8 +74,11 @@ def test_ties_lost_and_missing_seeds_are_said_and_not_passed_over() -> None:
     (said,) = who_is_first(Comparison([run for run in some if run.algorithm != "rfast"]))
     assert "with 3 seeds that both have p is 0.25 at least" in said
     two = [run for run in several.runs if run.algorithm != "rfast"]
-    (said,) = who_is_first(Comparison([run for run in two if (run.seed > 2) == (run.algorithm == "adsgd")]))
-    assert "dsgd has no two seeds in common with adsgd; pairs are of one seed" in said
+    apart = Comparison([run for run in two if (run.seed > 2) == (run.algorithm == "adsgd")])
+    assert who_is_first(apart) == []
+    (said,) = (note for note in notes(apart) if "in common" in note)
+    assert said.startswith("Not compared, for not all have a seed in common: ")
+    assert "adsgd seeds 3 to 5" in said and "dsgd seeds 0 to 2" in said
     worse = [replace(run, time_to_target=None) for run in several.runs]
     nan = [
         replace(run, final=run.final | {"loss": None}) if run.algorithm == "rfast" else run for run in worse

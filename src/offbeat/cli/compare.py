@@ -161,7 +161,7 @@ def _carry_out(
     """
     runs: list[Run] = []
     try:
-        with terminable(), RunsShown(plan.count, output.quiet) as shown:
+        with terminable(), RunsShown(plan.count, output.quiet, over=plan.over) as shown:
 
             def on_run(run: Run) -> Run:
                 if traces is not None and run.trace is not None:

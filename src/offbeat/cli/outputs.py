@@ -62,7 +62,7 @@ class Outputs:
         for run in result.runs if self.quiet else []:
             if run.error is not None:
                 complain(error_of(run))
-        self.save(report, result.save_report)
+        self.save(report, lambda path: result.save_report(path, spread))
 
     def save(self, path: Path | None, save: Callable[[Path], object], name: bool = True) -> None:
         """Write a file, if one is wanted. name: whether `close` names it"""

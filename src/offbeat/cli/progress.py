@@ -1,5 +1,6 @@
 """How far runs are, on standard error."""
 
+from collections.abc import Sequence
 from math import isfinite, isnan
 from time import monotonic
 
@@ -12,7 +13,7 @@ from offbeat.cli.console import Out
 from offbeat.experiments.sweep.running import SweepProgress
 from offbeat.results.run import Run
 from offbeat.results.sparkline import sparkline
-from offbeat.results.values import Curve, time_text
+from offbeat.results.values import Curve, time_text, value_text
 from offbeat.results.wording import lost_again, measured_more, target_name
 
 EVERY, LINES = 30.0, 20
@@ -40,7 +41,15 @@ class RunsShown:
     (or loss), where that is, the time that is left. Use it as a context, at whose end all that is gone.
     """
 
-    def __init__(self, total: int, quiet: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self, total: int, quiet: bool = False, console: Console | None = None, over: Sequence[str] = ()
+    ) -> None:
+        """Begin.
+
+        Args:
+            over: the settings by which worlds differ, which tell a run from another
+        """
+        self.over = over
         console = console or Out(stderr=True)
         console.quiet = quiet
         label = progress.TextColumn(
@@ -107,12 +116,15 @@ class RunsShown:
         if isnan(run.wall_s):
             return
         outcome = []
-        if run.diverged_at is None or lost_again(run):
+        if run.target is None and run.diverged_at is None:
+            outcome.append(f"loss {run.curve.loss[-1]:.4g}")
+        elif run.diverged_at is None or lost_again(run):
             outcome.append(f"{target_name(run)}: {time_text(run.time_to_target)}")
         if run.diverged_at is not None:
             outcome.append(f"diverged by time {run.diverged_at:g}")
         took = f"{run.wall_s:.1f} s" + f", {run.eval_s:.1f} s of it for evaluations" * measured_more(run)
-        self.on_notice(f"{run.algorithm}, seed {run.seed}: {', then '.join(outcome)}  ({took})")
+        where = "".join(f"{name} {value_text(run.settings[name])}, " for name in self.over)
+        self.on_notice(f"{run.algorithm}, {where}seed {run.seed}: {', then '.join(outcome)}  ({took})")
 
     def on_sweep(self, now: SweepProgress) -> None:
         self.done, ended = now.done, now.done + now.failed

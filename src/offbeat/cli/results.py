@@ -13,9 +13,11 @@ from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import RUNNING
-from offbeat.core.system.files import write_atomically
+from offbeat.core.system.files import as_file_name, write_atomically
+from offbeat.core.system.named import separated
 from offbeat.engines.trace import Trace
 from offbeat.experiments.loading import is_live, is_trace, load
+from offbeat.results.columns import known_columns
 from offbeat.results.export import as_csv, as_latex
 from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison
@@ -23,17 +25,30 @@ from offbeat.results.sparkline import sparkline
 from offbeat.results.speedup import speedup_table
 from offbeat.results.summary import summary
 from offbeat.results.table import as_table
+from offbeat.results.values import value_text
 from offbeat.results.worlds import in_words
+from offbeat.tasks.metrics import METRICS
 
+COLUMNS = (
+    "Which columns, by the names that --csv has: 'time_to_target,vs_best,loss'; what tells rows apart is "
+    "always there."
+)
+METRIC = (
+    "loss, accuracy, consensus; time_to_target; speedup (with --x agents); or what --metrics measured: "
+    f"{', '.join(METRICS)}."
+)
 SPEEDUP = "The speed-up of more agents and its efficiency, of runs with several numbers of agents."
 FILES = "JSON of compare and live, Parquet of sweep, their folders, or a folder of such; several are one."
 
 
 def table(
     files: list[Path] = typer.Argument(help=FILES),
-    by: str | None = option(None, None, "A setting: a table for each of its values, 'case'."),
+    by: str | None = option(None, None, "A setting, or seed: a table for each of its values, 'case'."),
     spread: str = option("range", None, SPREAD),
     speedup: bool = option(False, None, SPEEDUP, "--speedup"),
+    columns: str | None = option(None, None, COLUMNS),
+    caption: str | None = option(None, RUNNING, "Of the LaTeX table, in LaTeX; default: what was run."),
+    label: str = option("tab:offbeat", RUNNING, "Of the LaTeX table, for \\ref."),
     csv: Path | None = option(None, RUNNING, "Write the numbers to this file, a row for each group."),
     latex: Path | None = option(None, RUNNING, "Write the table to this file, for LaTeX with booktabs."),
     quiet: bool = QUIET,
@@ -46,21 +61,29 @@ def table(
 
       offbeat table a.json b.json --spread std
       offbeat table sweep.parquet --by case --csv table.csv
+      offbeat table sweep.parquet --by seed
+      offbeat table a.json --columns time_to_target,vs_best,loss --latex table.tex
       offbeat table scaling.parquet --speedup
     """
     check_writable(csv, latex)
     check_spread(spread)
     result = load(*files)
     if speedup:
-        _speedup(result, {"--by": by, "--csv": csv, "--latex": latex}, quiet)
+        _speedup(result, {"--by": by, "--columns": columns, "--csv": csv, "--latex": latex}, quiet)
         return
     parts = {None: result} if by is None else result.split(by)
+    chosen = None if columns is None else separated(columns)
+    numbers = as_csv(result, spread, chosen, by == "seed")
+    tables = list[str]()
     output = Outputs(quiet)
-    for part in parts.values():
-        output.show(partial(as_table, part, band=spread))
-    output.save(csv, lambda path: write_atomically(path, as_csv(result, spread).encode()))
-    tables = "\n".join(as_latex(part, spread) for part in parts.values())
-    output.save(latex, lambda path: write_atomically(path, tables.encode()))
+    for value, part in parts.items():
+        here = None if chosen is None else [name for name in chosen if name in known_columns(part)]
+        output.show(partial(as_table, part, band=spread, chosen=here))
+        name = label if by is None else f"{label}-{as_file_name(value_text(value))}"
+        said = caption if caption is None or by is None else f"{caption} ({by} {value_text(value)})"
+        tables.append(as_latex(part, spread, here, said, name))
+    output.save(csv, lambda path: write_atomically(path, numbers.encode()))
+    output.save(latex, lambda path: write_atomically(path, "\n".join(tables).encode()))
     output.close()
 
 
@@ -97,7 +120,7 @@ def merge(
 def plot(
     files: list[Path] = typer.Argument(help=FILES),
     out: Path = option(..., RUNNING, "The figure: .pdf, .svg, .png or .html."),
-    metric: str = option("loss", None, "loss, accuracy, consensus, time_to_target, or another."),
+    metric: str = option("loss", None, METRIC),
     x: str = option("time", None, "time, updates, megabytes, epochs; or a setting, as agents."),
     band: str = option("range", None, SPREAD),
     log: str | None = option(None, None, "Logarithmic axes: x, y, xy, or '' for none; default: y of losses."),

@@ -10,13 +10,13 @@ PARENTS = {each.__name__: each for each in typer.BadParameter.__mro__ if issubcl
 USAGE = PARENTS["ClickException"]
 """What all these errors are; typer gives it no public name."""
 
+OF_TABLE = "'offbeat table' has it, of results that --json or --out kept."
 INSTEAD = {
-    (
-        "live",
-        "--crash",
-    ): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed at a "
-    "step: --fault 'kill agent 1 at step 20'."
-}
+    ("live", "--crash"): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed at a "
+    "step: --fault 'kill agent 1 at step 20'.",
+    **{(command, name): OF_TABLE for command in ("compare", "live", "sweep")
+       for name in ("--csv", "--latex", "--columns")},
+}  # fmt: skip
 """Of options of other commands: (command, option) -> what there is instead."""
 
 EXPECTED = {"int": "a whole number", "float": "a number"}  # by how pydantic's kinds of errors begin

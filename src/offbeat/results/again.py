@@ -4,7 +4,8 @@ import platform
 import re
 import shlex
 from collections import Counter
-from itertools import chain
+from collections.abc import Sequence
+from itertools import chain, product
 from math import nan
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from offbeat.algorithms import row_of
 from offbeat.core.settings import as_word
+from offbeat.results.differences import World
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.rates import Rate
 from offbeat.results.trials import Halving
@@ -19,14 +21,16 @@ from offbeat.results.tuned import algorithm_asked, how_tuned, lr_tuned, tried, t
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text
 from offbeat.results.wording import lost_again
 
+Options = list[tuple[str, str]]
+
 COMMANDS = 12  # lines that run it again, at most: one for each world
 
 
-def again(comparison: ComparisonValues) -> list[str]:
-    several = [command(world) for world in comparison.split().values()]
-    missing = [*dict.fromkeys(thing for _, things in several for thing in things)]
-    lines = "\n".join(escaped(line) for line, _ in several[:COMMANDS])
-    lines += f"\n# and {len(several) - COMMANDS} more" if len(several) > COMMANDS else ""
+def again(comparison: ComparisonValues, band: str = "range") -> list[str]:
+    """How to run it again. band: what was shown of seeds, see `offbeat.results.summary.BANDS`."""
+    commands, missing = commands_of(comparison, band)
+    lines = "\n".join(map(escaped, commands[:COMMANDS]))
+    lines += f"\n# and {len(commands) - COMMANDS} more" if len(commands) > COMMANDS else ""
     how = "<pre><code>" + re.sub(r"(?<= )--[a-z-]+", r"<span>\g<0></span>", lines) + "</code></pre>"
     if missing:
         how = f"<p>The command line has no words for {escaped(' and '.join(missing))}. From Python, "
@@ -42,10 +46,12 @@ def again(comparison: ComparisonValues) -> list[str]:
     heads, rates = tried(comparison)
     tuning = ["<h3>Tuning</h3>", *(f"<p>{escaped(said)}</p>" for said in how_tuned(comparison))]
     rows = []
+    timed = any(run.target is not None for run in comparison.runs)
     for run in comparison.runs:
-        met = time_text(run.time_to_target) + ", then diverged" * lost_again(run)
-        rows.append([run.algorithm, f"{run.lr:g}", str(run.seed), met, f"{run.updates:,}", run.digest])
-    runs = table(["algorithm", "lr", "seed", "time to target", "updates", "digest"], rows, "runs")
+        met = [time_text(run.time_to_target) + ", then diverged" * lost_again(run)] * timed
+        rows.append([run.algorithm, f"{run.lr:g}", str(run.seed), *met, f"{run.updates:,}", run.digest])
+    heads_of_runs = ["algorithm", "lr", "seed", *["time to target"] * timed, "updates", "digest"]
+    runs = table(heads_of_runs, rows, "runs")
     about = "The digest is the SHA-256 of the whole trace and the final models; here are its first 16 digits."
     short = re.sub(r"(?<=>)([0-9a-f]{16})[0-9a-f]{48}(?=<)", r'<code title="\g<0>">\1</code>', runs)
     return [
@@ -79,8 +85,54 @@ def _common(comparison: ComparisonValues) -> dict[str, object]:
     return found | {"seeds": ", ".join(map(str, sorted({run.seed for run in runs})))}
 
 
-def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
-    """The command line that makes these runs again, and what it has no words for."""
+def commands_of(comparison: ComparisonValues, band: str = "range") -> tuple[list[str], list[str]]:
+    """The command lines that make these runs again, and what they have no words for.
+
+    One, with --over, where the worlds are all combinations of some settings; else one for each world.
+    """
+    worlds = {tuple(world): _options(part, band) for world, part in comparison.split().items()}
+    missing = list(dict.fromkeys(thing for _, things in worlds.values() for thing in things))
+    live = "unit" in comparison.runs[0].settings
+    several = [options for options, _ in worlds.values()]
+    options = _over(comparison, [*worlds], several) if len(several) > 1 and not live else None
+    return [_line(each, live) for each in (several if options is None else [options])], missing
+
+
+def _over(
+    comparison: ComparisonValues, worlds: Sequence[World], several: Sequence[Options]
+) -> Options | None:
+    """The options of all worlds as those of one command; None where there is none."""
+    axes, known = comparison.differing, comparison.runs[0].settings.declared()
+    kinds = {each.name: each.kind for each in known}
+    rest = [[pair for pair in options if pair[0] not in axes] for options in several]
+    every = set(product(*axes.values()))
+    if not axes.keys() <= kinds.keys() or {tuple(v for _, v in world) for world in worlds} != every:
+        return None
+    if any(each != rest[0] for each in rest):
+        return None
+    over = []
+    for name, values in axes.items():
+        words = [kinds[name].words(value) if value is not None else [] for value in values]
+        if any(len(each) != 1 for each in words):
+            return None  # a value that is none, or several
+        texts = [text for (text,) in words]
+        between = ";" if any("," in text for text in texts) else ","
+        over.append(("over", f"{name}={between.join(texts)}{';' * (between == ';' and len(texts) == 1)}"))
+    return [*rest[0], *over]
+
+
+def command(comparison: ComparisonValues, band: str = "range") -> tuple[str, list[str]]:
+    """The command line that makes these runs, of one world, again, and what it has no words for."""
+    options, missing = _options(comparison, band)
+    return _line(options, "unit" in comparison.runs[0].settings), missing
+
+
+def _line(options: Options, live: bool) -> str:
+    words = [[f"--{name.replace('_', '-')}", *[shlex.quote(value)] * bool(value)] for name, value in options]
+    return " ".join(["offbeat live" if live else "offbeat compare", *chain(*words)])
+
+
+def _options(comparison: ComparisonValues, band: str) -> tuple[Options, list[str]]:
     lrs, tuned_how = _lrs(comparison), _tuned(comparison)
     first, seeds = comparison.runs[0].settings, sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
@@ -93,8 +145,8 @@ def command(comparison: ComparisonValues) -> tuple[str, list[str]]:
     options += [("fault", fault) for fault in first.get("faults", [])] + (tuned_how or [])
     options += [("unit", f"{1000 * first['unit']:g}ms")] if live else []
     options += [("seed", str(seeds[0]))] + [("seeds", str(seeds[-1] - seeds[0] + 1))] * (not live)
-    words = [[f"--{name.replace('_', '-')}", *[shlex.quote(value)] * bool(value)] for name, value in options]
-    return " ".join(["offbeat live" if live else "offbeat compare", *chain(*words)]), missing
+    options += [("spread", band)] * (band != "range" and not live)
+    return options, missing
 
 
 def _tuned(comparison: ComparisonValues) -> list[tuple[str, str]] | None:

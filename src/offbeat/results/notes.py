@@ -1,10 +1,13 @@
 """What needs saying below a table: its columns, who is first, what diverged, how rates were tuned."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from offbeat.algorithms import ALGORITHMS, find, row_of
 from offbeat.results import holdings
+from offbeat.results.columns import VERSUS, columns
 from offbeat.results.evaluations import missed
+from offbeat.results.ranking import rankings, seeds_text
 from offbeat.results.significance import who_is_first
 from offbeat.results.tuned import how_tuned, lr_tuned
 from offbeat.results.values import ComparisonValues, time_text, value_text
@@ -12,14 +15,12 @@ from offbeat.results.wording import error_of, judged_model, lost_again, rate_tex
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
 TOLD_OF_RATES = 2  # settings that differ, with which tuned learning rates are told
-LEGEND = (
-    "vs best: the time, as a multiple of the shortest; updates: gradients applied; MB: 10^6 bytes sent; "
-    "consensus: RMS distance of the agents' models from their average; B, D: every agent writes within B "
-    "iterations, and no model that is mixed is older than D (arXiv:2505.10322)."
-)
 
 
-def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
+def notes(
+    comparison: ComparisonValues, band: str = "range", chosen: Sequence[str] | None = None
+) -> list[str]:
+    """Of a table with these columns, see `offbeat.results.columns`."""
     runs, said = comparison.runs, list[str]()
     names = dict.fromkeys(run.algorithm for run in runs)
     if (held := holdings.line(runs)) is not None:
@@ -29,11 +30,7 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
         judged = "the average model" if plain else " or ".join(dict.fromkeys(map(judged_model, runs)))
         said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in runs}) > 1:
-        time = "Medians over the seeds, for the time with [smallest - largest]"
-        what = {"std": "the standard deviation of the sample", "ci": "95 % confidence, by Student's t"}
-        means = f"Means over the seeds ± {what.get(band)}; never: at least one seed did not meet it"
-        said.append(f"{time if band == 'range' else means}; B and D are the largest.")
-        said += who_is_first(comparison)
+        said += [_of_seeds(comparison, band), *_not_alike(comparison, band), *who_is_first(comparison, band)]
     if any(run.stopped_at is not None for run in runs):
         said.append(
             "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
@@ -53,8 +50,8 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
             said.append(error_of(run))
     lossy = [run for run in runs if run.settings["loss"] and run.settings["agents"] > 1]
     if lossless := dict.fromkeys(run.algorithm for run in lossy if run.staleness.D is None):
-        by = ", ".join(lossless)
-        said.append(f"Lost are messages of registers alone; what {by} send as mail always arrives.")
+        by, send = ", ".join(lossless), "sends" if len(lossless) == 1 else "send"
+        said.append(f"Lost are messages of registers alone; what {by} {send} as mail always arrives.")
     if any(run.settings["crash"] for run in runs):
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
@@ -68,7 +65,44 @@ def notes(comparison: ComparisonValues, band: str = "range") -> list[str]:
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
         counts = f" ({counts})" * bool(counts)
         said.append(f"Interrupted: these are the runs that were finished{counts}.")
-    return [*said, LEGEND]
+    return [*said, *_legend(comparison, band, chosen)]
+
+
+def _of_seeds(comparison: ComparisonValues, band: str) -> str:
+    """What is shown of several seeds, and what becomes of those that never met the target."""
+    what = {"std": "the standard deviation of the sample", "ci": "95 % confidence, by Student's t"}
+    centre = "Medians over the seeds, for the time with [smallest - largest]"
+    centre = centre if band == "range" else f"Means over the seeds ± {what[band]}"
+    groups = comparison.groups().values()
+    some = any(len({run.time_to_target is None for run in runs}) > 1 for runs in groups)
+    late = "a seed that never met the target counts as later than all" if band == "range" else (
+        "where a seed never met the target there is none"
+    )  # fmt: skip
+    late += "; 'else' is of those seeds that did"
+    return f"{centre}{f'; {late}' * some}; B and D are the largest."
+
+
+def _not_alike(comparison: ComparisonValues, band: str) -> list[str]:
+    """Over which seeds groups are compared, where not all have the same."""
+    said = []
+    for ranked in rankings(comparison, band).values():
+        each = {key: sorted(run.seed for run in runs) for key, runs in ranked.groups.items()}
+        if all(seeds == [*ranked.seeds] for seeds in each.values()):
+            continue
+        if ranked.seeds:
+            said.append(
+                f"Compared ({VERSUS}, and who is first) over what all have: {seeds_text(ranked.seeds)}."
+            )
+            continue
+        named = ", ".join(f"{comparison.label(key)} {seeds_text(seeds)}" for key, seeds in each.items())
+        said.append(f"Not compared, for not all have a seed in common: {named}.")
+    return list(dict.fromkeys(said))
+
+
+def _legend(comparison: ComparisonValues, band: str, chosen: Sequence[str] | None) -> list[str]:
+    """What the heads of the columns mean, where one needs to be told."""
+    told = [f"{each.head}: {each.about}" for each in columns(comparison, band, chosen) if each.about]
+    return [f"{'; '.join(told)}."] if told else []
 
 
 def _rates(comparison: ComparisonValues) -> str:

@@ -8,12 +8,12 @@ from plotly.offline import get_plotlyjs
 from offbeat.results import details
 from offbeat.results.again import again
 from offbeat.results.agents import agents
-from offbeat.results.columns import VERSUS, cells
+from offbeat.results.columns import cells
 from offbeat.results.curves import curves
-from offbeat.results.figure import Asked
 from offbeat.results.headline import headline
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.notes import notes
+from offbeat.results.ranking import rankings
 from offbeat.results.shelf import Shelf, first_worlds, panels_of
 from offbeat.results.times import bars
 from offbeat.results.values import VERSION, ComparisonValues
@@ -24,10 +24,11 @@ from offbeat.results.worlds import in_words, pictures
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
 
-def page(comparison: ComparisonValues) -> str:
+def page(comparison: ComparisonValues, band: str = "range") -> str:
+    """The page. band: what is shown of seeds, see `offbeat.results.summary.BANDS`."""
     if not comparison.runs:
         return _document("No run was finished", "<h1>No run was finished</h1>", Shelf())
-    shelf = Shelf(panels_of(comparison))
+    shelf = Shelf(panels_of(comparison), band)
     title, unit = headline(comparison), comparison.runs[0].settings.get("unit")
     count = max(1, len({group.world for group in comparison.groups()}))
     worlds = "one {} world" if count == 1 else f"{count} {{}} worlds"
@@ -40,12 +41,12 @@ def page(comparison: ComparisonValues) -> str:
     body = [
         f"<h1>{escaped(title)}</h1>",
         f"<p>Algorithms for decentralized SGD, compared in {where}: {of_each}{same}. {time}.</p>",
-        "<h2>Results</h2>", *_results(comparison),
+        "<h2>Results</h2>", *_results(comparison, band),
         "<h2>Learning</h2>", *_learning(comparison, shelf),
         "<h2>Communication and consensus</h2>", *_communication(comparison, shelf),
         *_asked(comparison, shelf), *_data(comparison, shelf), *_world(comparison, shelf),
         "<h2>What the agents did</h2>", *agents(comparison, shelf),
-        "<h2>Run it again</h2>", *again(comparison),
+        "<h2>Run it again</h2>", *again(comparison, band),
     ]  # fmt: skip
     return _document(title, "\n".join(body), shelf)
 
@@ -59,13 +60,14 @@ def _document(title: str, body: str, shelf: Shelf) -> str:
     )  # fmt: skip
 
 
-def _results(comparison: ComparisonValues) -> list[str]:
-    heads, rows = cells(comparison)
-    best = [index for index, row in enumerate(rows) if row[heads.index(VERSUS)] == "1.00x"]
+def _results(comparison: ComparisonValues, band: str) -> list[str]:
+    heads, rows = cells(comparison, band)
+    first = [each.first for each in rankings(comparison, band).values() if len(each.groups) > 1]
+    best = [index for index, key in enumerate(comparison.groups()) if key in first]
     return [
-        *(f"<p>{escaped(text)}</p>" for text in verdict(comparison)),
+        *(f"<p>{escaped(text)}</p>" for text in verdict(comparison, band)),
         table(heads, rows, "results", best),
-        *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison)),
+        *(f'<p class="soft">{linked(note)}</p>' for note in notes(comparison, band)),
     ]
 
 
@@ -85,7 +87,7 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
         what["accuracy"] = f"The accuracy of {same} on the test data"
 
     def drawn(x: str, y: str) -> str:
-        return shelf.describe(curves(comparison, Asked(y, x, by=shelf.by)), f"{what[y]}, {over[x]}.")
+        return shelf.describe(curves(comparison, shelf.asked(y, x)), f"{what[y]}, {over[x]}.")
 
     figures = [drawn("time", y) for y in what]
     if first.measure != "accuracy":
@@ -94,7 +96,7 @@ def _learning(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     if first.settings["target"] is not None:
         caption = f"{clock.capitalize()} until the target was first met, interpolated between "
         caption += "evaluations. Shorter is better."
-        parts.append(shelf.describe(bars(comparison, Asked(by=shelf.by)), caption))
+        parts.append(shelf.describe(bars(comparison, shelf.asked()), caption))
     if first.measure == "accuracy":
         parts.append(shelf.row(*(drawn("updates", y) for y in what)))
     return parts
@@ -110,19 +112,17 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
             "average model" if runs[0].settings.get("judge", AVERAGE) == AVERAGE else "model that is judged"
         )
         caption = f"{score} of the {whose}, over what all agents sent. 1 MB is 10<sup>6</sup> bytes."
-        parts.append(shelf.describe(curves(comparison, Asked(y, "megabytes", by=shelf.by)), caption))
+        parts.append(shelf.describe(curves(comparison, shelf.asked(y, "megabytes")), caption))
     if any(value for run in runs for value in run.curve.consensus):
         caption = "how far the agents’ models are from their average (root mean square); 0 if equal."
-        parts.append(
-            shelf.describe(curves(comparison, Asked("consensus", by=shelf.by)), f"Consensus: {caption}")
-        )
+        parts.append(shelf.describe(curves(comparison, shelf.asked("consensus")), f"Consensus: {caption}"))
     return [shelf.row(*parts)] if parts else ["<p>Nothing was sent.</p>"]
 
 
 def _asked(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
     """Figures of what is measured only where it is asked for."""
     said = details.captions(comparison)
-    made = [shelf.describe(curves(comparison, Asked(n, by=shelf.by)), text) for n, text in said.items()]
+    made = [shelf.describe(curves(comparison, shelf.asked(n)), text) for n, text in said.items()]
     rows = [shelf.row(*made[at : at + 2]) for at in range(0, len(made), 2)]
     for where, part in first_worlds(comparison):
         rows += [shelf.put(figure, where + caption) for figure, caption in details.figures(part)]

@@ -53,11 +53,15 @@ class Comparison(ComparisonValues):
         """Write `record()`, whole or not at all."""
         write_atomically(Path(path), (json.dumps(self.record(), indent=1, allow_nan=False) + "\n").encode())
 
-    def save_report(self, path: str | os.PathLike[str]) -> None:
-        """Write one self-contained HTML page with figures, the table and every setting."""
+    def save_report(self, path: str | os.PathLike[str], spread: str = "range") -> None:
+        """Write one self-contained HTML page with figures, the table and every setting.
+
+        Args:
+            spread: what is shown of several seeds: "range" (median), "std" or "ci" (mean)
+        """
         from offbeat.results.page import page
 
-        write_atomically(Path(path), page(self).encode(errors="replace"))
+        write_atomically(Path(path), page(self, spread).encode(errors="replace"))
 
     def to_frame(self) -> pandas.DataFrame:
         """All curves in one pandas data frame, with a column for each setting that differs; one that is
@@ -76,17 +80,30 @@ class Comparison(ComparisonValues):
         nothing = pandas.DataFrame(columns=["algorithm", "lr", "seed"])
         return pandas.concat(frames, ignore_index=True) if frames else nothing
 
-    def to_csv(self, spread: str = "range") -> str:
+    def to_csv(self, spread: str = "range", columns: Sequence[str] | None = None) -> str:
         """The table as CSV, with numbers as they are: a row for each group (`offbeat.results.export`)."""
         from offbeat.results.export import as_csv
 
-        return as_csv(self, spread)
+        return as_csv(self, spread, columns)
 
-    def to_latex(self, spread: str = "range") -> str:
-        """The table as LaTeX, for the package booktabs. spread: "range" (median), "std" or "ci" (mean)."""
+    def to_latex(
+        self,
+        spread: str = "range",
+        columns: Sequence[str] | None = None,
+        caption: str | None = None,
+        label: str = "tab:offbeat",
+    ) -> str:
+        """The table as LaTeX, for the package booktabs, with its notes below it.
+
+        Args:
+            spread: "range" (median), "std" or "ci" (mean)
+            columns: their names, as those of `to_csv` ("time_to_target", "loss"); None: the usual ones
+            caption: in LaTeX; None: what was run
+            label: what it is referred to by
+        """
         from offbeat.results.export import as_latex
 
-        return as_latex(self, spread)
+        return as_latex(self, spread, columns, caption, label)
 
     def plot(self) -> plotly.graph_objects.Figure:
         """Accuracy (or loss) over simulated time, for all algorithms, as a plotly figure."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import plotly.graph_objects as go
 
-from offbeat.results.figure import Figure
+from offbeat.results.figure import Asked, Figure
 from offbeat.results.grouping import MOST
 from offbeat.results.markup import escaped
 from offbeat.results.values import ComparisonValues, value_text
@@ -18,12 +18,17 @@ class Shelf:
 
     Attributes:
         by: the settings by whose values curves and bars have panels, with commas between; None: by none
+        band: what is shown of several seeds, see `offbeat.results.summary.BANDS`
     """
 
-    def __init__(self, by: str | None = None) -> None:
-        self.by = by
+    def __init__(self, by: str | None = None, band: str = "range") -> None:
+        self.by, self.band = by, band
         self.count = 0
         self.figures: dict[str, go.Figure] = {}
+
+    def asked(self, metric: str = "loss", x: str = "time") -> Asked:
+        """A figure as the page has all of them."""
+        return Asked(metric, x, self.band, by=self.by)
 
     def put(self, figure: go.Figure, caption: str) -> str:
         """The HTML of a figure; the caption is HTML."""

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from offbeat.results.values import ComparisonValues, Group, RunValues, value_text
+from offbeat.results.ranking import Ranking, rankings
+from offbeat.results.values import ComparisonValues, RunValues, value_text
 
 EXACT = 16  # seeds up to which all 2^n signs are tried
 LEVEL = 0.05
@@ -41,74 +42,59 @@ def paired_p(differences: Sequence[float]) -> float:
     return float(reached.mean())
 
 
-def who_is_first(comparison: ComparisonValues) -> list[str]:
+def who_is_first(comparison: ComparisonValues, band: str = "range") -> list[str]:
     """A sentence or two for each world where several seeds ran: who is first, and against whom it is sure.
 
-    It goes by the time to the target, in which one that was never met, or met by a run that diverged then,
-    counts as the end of the run; where there is no target, or nobody met it, by the final loss. First is the
-    smallest median over the seeds that all have. Each p is that of one pair, by itself, over the seeds that
-    both have: with k others, p times k (Bonferroni) bounds that of all of them.
+    First is whom `offbeat.results.ranking` has first. Each p is that of one pair, by itself, over the seeds
+    that both have: with k others, p times k (Bonferroni) bounds that of all of them. In a difference of times
+    one that was never met, or met by a run that diverged then, counts as the end of the run.
     """
-    worlds: dict[object, dict[Group, list[RunValues]]] = {}
-    for key, runs in comparison.groups().items():
-        worlds.setdefault(key.world, {})[key] = runs
-    if len(worlds) > WORLDS:
+    ranked = rankings(comparison, band)
+    if len(ranked) > WORLDS:
         return []
-    found = []
-    for groups in worlds.values():
-        if len(groups) > 1 and any(len(runs) > 1 for runs in groups.values()):
-            found += _first(comparison, groups)
-    return list(dict.fromkeys(found))
+    several = [each for each in ranked.values() if len(each.groups) > 1]
+    several = [each for each in several if any(len(runs) > 1 for runs in each.groups.values())]
+    return list(dict.fromkeys(said for each in several for said in _first(comparison, each)))
 
 
-def _first(comparison: ComparisonValues, groups: dict[Group, list[RunValues]]) -> list[str]:
-    timed = any(run.time_to_target is not None for runs in groups.values() for run in runs)
-    what = "time to the target" if timed else "final loss"
+def _first(comparison: ComparisonValues, ranked: Ranking) -> list[str]:
+    timed, groups, best = ranked.timed, ranked.groups, ranked.first
     values = {key: {run.seed: _value(run, timed) for run in runs} for key, runs in groups.items()}
     lost = [key for key, of in values.items() if not all(map(math.isfinite, of.values()))]
     values = {key: of for key, of in values.items() if key not in lost}
-    if len(values) < 2:
+    if len(values) < 2 or best is None:
         return []
-    best = _best(values)
     said, few = list[str](), dict[str, int]()
     for key, others in values.items():
         seeds, name = sorted(others.keys() & values[best].keys()), comparison.label(key, world=False)
         if key != best and len(seeds) < ENOUGH:
             few[name] = len(seeds)
         elif key != best:
-            said.append(_pair(name, [others[seed] - values[best][seed] for seed in seeds]))
+            said.append(_pair(name, [others[seed] - values[best][seed] for seed in seeds], ranked.centre))
     first = comparison.label(best, world=False)
     where = ", ".join(f"{name} {value_text(value)}" for name, value in best.world)
     if not said:
         most = max(few.values())
-        if most < 2:
-            why = f"not told, for {first} has no two seeds in common with {' or '.join(few)}"
-            return [f"Who is first in {what}{f' of {where}' * bool(where)}: {why}; pairs are of one seed."]
         shared = " that both have" * any(of.keys() != values[best].keys() for of in values.values())
-        reach = f"with {most} seeds{shared} p is {2 / 2**most:.2g} at least; expected {ENOUGH} or more"
-        return [f"Who is first in {what}: too few seeds to tell, paired by seed ({reach})."]
+        seeds_said = f"{most} seed{'s' * (most > 1)}{shared}"
+        reach = f"with {seeds_said} p is {2 / 2**most:.2g} at least; expected {ENOUGH} or more"
+        why = "too few seeds to tell, paired by seed"
+        return [f"Who is first in {ranked.what}{f' of {where}' * bool(where)}: {why} ({reach})."]
     test = "sign-flip test" if max(map(len, values.values())) <= EXACT else "Wilcoxon's test"
     where = f"Of {where}, " if where else ""
     ends = timed and any(_never(run) for key in values for run in groups[key])
     test += ", never counting as the end of the run" * ends
-    head = f"{where}{first} is first in {what}, paired by seed, {test}: before {'; '.join(said)}."
+    head = f"{where}{first} is first in {ranked.what}, paired by seed, {test}: before {'; '.join(said)}."
     return [head + _left_out(few, [comparison.label(key, world=False) for key in lost])]
 
 
-def _best(values: Mapping[Group, Mapping[int, float]]) -> Group:
-    """That of the smallest median over the seeds that all have, of those that have enough."""
-    some = {key: of for key, of in values.items() if len(of) >= ENOUGH} or values
-    shared = set[int].intersection(*(set(of) for of in some.values()))
-    return min(some, key=lambda key: float(np.median([some[key][seed] for seed in shared or some[key]])))
-
-
-def _pair(name: str, d: Sequence[float]) -> str:
+def _pair(name: str, d: Sequence[float], centre: str) -> str:
     """By how much one is behind the first, and whether it is sure. d: of every seed"""
     if not any(d):
         return f"{name} by nothing (equal in all {len(d)} seeds)"
     p, much = paired_p(d), float(np.mean(d))
     sure = "" if p < LEVEL else ", which may be chance"
-    by = f"{name} by {much:.3g}" if much >= 0 else f"{name} in the median, though behind it by {-much:.3g}"
+    by = f"{name} by {much:.3g}" if much >= 0 else f"{name} in the {centre}, though behind it by {-much:.3g}"
     return f"{by} on average (p = {p:.2g}, {len(d)} seeds{sure})"
 
 

@@ -8,8 +8,7 @@ from rich.console import Group as Lines
 from rich.text import Text
 
 from offbeat.core.errors import SettingError
-from offbeat.results.scores import spread_text
-from offbeat.results.spread import spread
+from offbeat.results.scores import times_text
 from offbeat.results.table import plain_table
 from offbeat.results.values import ComparisonValues, Group, value_text
 from offbeat.results.wording import target_name
@@ -24,7 +23,7 @@ class Speedup:
 
     Attributes:
         label: the algorithm, with its learning rate where it has several, and what else differs
-        times: to the target: median, smallest, largest over the seeds; None: never
+        times: to the target, of every seed; None: never
         gains: likewise the speed-up T(fewest) / T(agents), paired by seed: 0 where only the fewest met the
             target; None where there is no seed with which they did
         fewest: how many agents all others are compared to
@@ -32,7 +31,7 @@ class Speedup:
 
     label: str
     agents: int
-    times: tuple[float | None, float | None, float | None]
+    times: tuple[float | None, ...]
     gains: tuple[float, float, float] | None
     fewest: int
 
@@ -48,7 +47,7 @@ def speedups(comparison: ComparisonValues) -> list[Speedup]:
     """
     series = _series(comparison)
     return [
-        Speedup(label, n, spread([*times.values()]), _gains(by_agents[min(by_agents)], times), min(by_agents))
+        Speedup(label, n, tuple(times.values()), _gains(by_agents[min(by_agents)], times), min(by_agents))
         for label, by_agents in series.items()
         for n, times in sorted(by_agents.items())
     ]
@@ -124,7 +123,9 @@ def speedup_cells(comparison: ComparisonValues) -> tuple[list[str], list[list[st
     """Head and rows of the table."""
     found = speedups(comparison)
     heads = ["algorithm", "agents", target_name(comparison.runs[0]), "speed-up", "efficiency"]
-    rows = [[one.label, str(one.agents), spread_text(one.times), _gain(one), _share(one)] for one in found]
+    rows = [
+        [one.label, str(one.agents), times_text(one.times, "range"), _gain(one), _share(one)] for one in found
+    ]
     return heads, rows
 
 

@@ -26,20 +26,27 @@ def as_text(comparison: ComparisonValues) -> str:
     return file.read().rstrip()
 
 
-def as_table(comparison: ComparisonValues, width: int = WIDTH, band: str = "range") -> Group:
+def as_table(
+    comparison: ComparisonValues, width: int = WIDTH, band: str = "range", chosen: Sequence[str] | None = None
+) -> Group:
     """The table, with a line that says what was run and notes on what needs saying.
 
     Where it is wider than `width`, it is several tables below one another: how far everybody got, and what it
-    took, if each of these fits. band: what is shown of seeds, see `offbeat.results.summary.BANDS`.
+    took, if each of these fits.
+
+    Args:
+        band: what is shown of seeds, see `offbeat.results.summary.BANDS`
+        chosen: the columns, see `offbeat.results.columns.columns`
     """
     if not comparison.runs:
         return Group(Text("No run was finished."))
-    heads, rows = cells(comparison, band)
+    heads, rows = cells(comparison, band, chosen)
     lines, first = [heads, *rows], 1 + len(comparison.differing)
-    fitting = _fitting(lines, width, first, heads.index(EFFORT))
+    middle = heads.index(EFFORT) if EFFORT in heads else first
+    fitting = _fitting(lines, width, first, middle)
     parts = [[[row[index] for index in columns] for row in lines] for columns in fitting]
     tables = [plain_table(part, range(first, len(part[0]))) for part in parts]
-    said = (Text(note, style="dim") for note in notes(comparison, band))
+    said = (Text(note, style="dim") for note in notes(comparison, band, chosen))
     return Group(Text(headline(comparison), style="bold"), *tables, *said)
 
 
@@ -76,7 +83,7 @@ def _fitting(rows: Sequence[Sequence[str]], width: int, first: int, middle: int)
     if len(whole) == 1:
         return whole
     halves = [[*range(middle)], [*range(first), *range(middle, len(widths))]]
-    if len(whole) == 2 and all(sum(widths[k] for k in half) < width for half in halves):
+    if len(whole) == 2 and middle > first and all(sum(widths[k] for k in half) < width for half in halves):
         return halves
     found = [_filled(widths, least, first) for least in range(1, width + 1)]
     return next(groups for groups in found if len(groups) == len(whole))

@@ -9,10 +9,9 @@ from offbeat.results.drawing import Axis, Bar, Panel
 from offbeat.results.figure import Asked, Figure
 from offbeat.results.grouping import panels_by
 from offbeat.results.looks import Look, looks
-from offbeat.results.scores import over_seeds, spread_text
-from offbeat.results.spread import spread
+from offbeat.results.scores import over_seeds, times_text
 from offbeat.results.summary import BANDS, seeds_of
-from offbeat.results.values import ComparisonValues, RunValues, time_text
+from offbeat.results.values import ComparisonValues, RunValues
 from offbeat.results.wording import lost_again, target_name
 
 TIME_TO_TARGET = "time_to_target"
@@ -38,8 +37,9 @@ def bars(comparison: ComparisonValues, asked: Asked) -> Figure:
         made.append(Panel(Axis(name, limits=(0.0, end * 1.02), said="time {}"), Axis(""), title, bars=shown))
     notes = [seeds_of(groups, BANDS[band])]
     if any(bar.never for panel in made for bar in panel.bars):
-        less = "" if band == "range" else " by every seed"
-        notes.append(f"Hatched to the end of the runs: the target was not met{less}.")
+        seeds = "half of the seeds or more" if band == "range" else "a seed or more"
+        whom = f" by {seeds}" * any(len(runs) > 1 for _, runs in groups)
+        notes.append(f"Hatched to the end of the runs: the target was not met{whom}.")
     return Figure(tuple(made), tuple(notes), asked.width, len({panel.x.limits for panel in made}) == 1)
 
 
@@ -47,10 +47,6 @@ def _bar(label: str, look: Look, runs: Sequence[RunValues], band: str, end: floa
     times = [run.time_to_target for run in runs]
     middle, low, high = over_seeds(times, band)
     then = ", then diverged" * any(map(lost_again, runs))
-    text = spread_text(spread(times))
-    if band != "range":
-        missing = f" ({times.count(None)} of {len(times)} seeds)" * (None in times and len(times) > 1)
-        text = f"never{missing}" if middle == math.inf else time_text(middle)
-        text += f" ± {time_text(high - middle)}" * (low < high < math.inf)
+    text = times_text(times, band)
     length, low, high = (min(value, end) for value in (middle, low, high))
     return Bar(label, look, length, low, high, text + then, never=middle == math.inf)

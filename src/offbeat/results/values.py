@@ -253,10 +253,15 @@ class ComparisonValues:
         return groups
 
     def split(self, by: str | None = None) -> dict[Any, Self]:
-        """A comparison for each value of a setting that differs; None: for each world.
+        """A comparison for each value of a setting that differs; None: for each world; "seed": for each seed.
 
         Raises SettingError unless the runs differ by that setting.
         """
+        if by == "seed":
+            seeds = sorted({run.seed for run in self.runs})
+            return {
+                seed: replace(self, runs=[run for run in self.runs if run.seed == seed]) for seed in seeds
+            }
         differing = self.differing
         if by is not None and by not in differing:
             known = ", ".join(differing) or "none but algorithm, lr and seed"

@@ -1,61 +1,87 @@
 """How a comparison came out, in a sentence for each world, before any table is read."""
 
 import math
-from collections.abc import Mapping, Sequence
 
-from offbeat.results.scores import number_text, score, times_of
-from offbeat.results.values import ComparisonValues, RunValues, time_text, value_text
+from offbeat.results.ranking import Ranking, rankings
+from offbeat.results.scores import number_text
+from offbeat.results.significance import ENOUGH
+from offbeat.results.values import ComparisonValues, Group, time_text, value_text
 from offbeat.results.wording import lost_again, target_name
 
 WORLDS = 6  # of more nothing is said
 
 
-def verdict(comparison: ComparisonValues) -> list[str]:
-    """Who is first, by how much, and who never gets there; by the final loss where there is no target, or
-    nobody met it. Medians over the seeds. And that one seed cannot tell what is chance.
+def verdict(comparison: ComparisonValues, band: str = "range") -> list[str]:
+    """Who is first, by how much, and who never gets there, by the rule of `offbeat.results.ranking`; and that
+    so few seeds cannot tell what is chance.
     """
-    said, worlds = list[str](), comparison.split()
-    for world, part in worlds.items() if len(worlds) <= WORLDS else ():
-        groups = {part.label(key): runs for key, runs in part.groups().items()}
+    ranked = rankings(comparison, band)
+    several = {world: each for world, each in ranked.items() if len(each.groups) > 1}
+    if not several or len(ranked) > WORLDS:
+        return []
+    said = []
+    for world, each in several.items():
         where = ", ".join(f"{name} {value_text(value)}" for name, value in world)
-        if len(groups) > 1:
-            said.append(f"{where}{': ' * bool(where)}{_by_time(groups) or _by_loss(groups)}")
-    if said and len({run.seed for run in comparison.runs}) == 1:
-        said.append("There is one seed: what of this is chance, it cannot tell; six seeds or more can.")
+        said.append(f"{where}{': ' * bool(where)}{_Said(comparison, each).sentence()}")
+    counts = [len(each.seeds) for each in several.values() if each.seeds]
+    if counts and min(counts) < ENOUGH:
+        fewest, most = min(counts), max(counts)
+        some = f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
+        there, they = ("is one seed", "it") if most == 1 else (f"are {some}", "they")
+        said.append(f"There {there}: what of this is chance, {they} cannot tell; six seeds or more can.")
     return said
 
 
-def _by_time(groups: Mapping[str, Sequence[RunValues]]) -> str:
-    """Empty where nobody met the target."""
-    times = {label: times_of(runs, "range")[0] for label, runs in groups.items()}
-    lost = {label for label, runs in groups.items() if any(map(lost_again, runs))}
-    met = {label: time for label, time in times.items() if time is not None and label not in lost}
-    runs = [run for each in groups.values() for run in each]
-    if not met:
-        return ""
-    first, *others = sorted(met, key=lambda label: met[label])
-    said = [f"{first} is first in {target_name(*runs)}: {time_text(met[first])}"]
-    if others and met[first] > 0:
-        said.append(
-            ", ".join(f"{label} takes {met[label] / met[first]:.2f} times as long" for label in others)
-        )
-    elif others:
-        said.append(", ".join(f"{label}: {time_text(met[label])}" for label in others))
-    if never := [label for label, time in times.items() if time is None]:
-        end = max(float(run.settings["until"]) for run in runs)
-        said.append(f"never by time {time_text(end)}: {', '.join(never)}")
-    return "; ".join(said) + "."
+class _Said:
+    """One world in a sentence."""
 
+    def __init__(self, comparison: ComparisonValues, ranked: Ranking) -> None:
+        self.ranked, self.runs = ranked, [run for each in ranked.groups.values() for run in each]
+        self.labels = {key: comparison.label(key, world=False) for key in ranked.groups}
+        several = len(ranked.seeds) > 1
+        self.centre, self.over = f"{ranked.centre} " * several, f" over {len(ranked.seeds)} seeds" * several
 
-def _by_loss(groups: Mapping[str, Sequence[RunValues]]) -> str:
-    losses = {label: score(runs, "loss", "range")[0] for label, runs in groups.items()}
-    order = sorted((each for each in losses if math.isfinite(losses[each])), key=lambda each: losses[each])
-    if not order:
-        return "All diverged."
-    nobody = "nobody met the target; " * any(
-        run.target is not None for each in groups.values() for run in each
-    )
-    rest = ", ".join(f"{label} {number_text(losses[label], 0.0)}" for label in order[1:])
-    said = f"{nobody}the smallest loss at the end is that of {order[0]}, {number_text(losses[order[0]], 0.0)}"
-    said += f"; {rest}" * bool(rest)
-    return f"{said[0].upper()}{said[1:]}."
+    def sentence(self) -> str:
+        if not self.ranked.seeds:
+            return "Who is first is not told, for not all have a seed in common."
+        return self._by_time() if self.ranked.timed else self._by_loss()
+
+    def _by_time(self) -> str:
+        ranked, name = self.ranked, target_name(*self.runs)
+        if ranked.first is None:
+            seeds = "half of its seeds or more" if ranked.centre == "median" else "a seed or more"
+            said = [f"Nobody is first in {self.centre}{name}: each never met it in {seeds}"]
+        else:
+            (first, time), *others = [(self.labels[key], ranked.values[key]) for key in ranked.order]
+            said = [f"{first} is first in {self.centre}{name}{self.over}: {time_text(time)}"]
+            if others:
+                words = (f"{each} takes {t / time:.2f} times as long" if time else f"{each}: {time_text(t)}"
+                         for each, t in others)  # fmt: skip
+                said.append(", ".join(words))
+        if never := [self._never(key) for key in ranked.groups if self._missed(key)]:
+            end = max(float(run.settings["until"]) for run in self.runs)
+            said.append(f"never by time {time_text(end)}: {', '.join(never)}")
+        if lost := [self.labels[key] for key, runs in ranked.groups.items() if any(map(lost_again, runs))]:
+            said.append(f"met it and diverged then: {', '.join(lost)}")
+        return "; ".join(said) + "."
+
+    def _missed(self, key: Group) -> int:
+        return sum(run.time_to_target is None for run in self.ranked.groups[key])
+
+    def _never(self, key: Group) -> str:
+        """Whom some seed did not get there, and of how many."""
+        missed, count = self._missed(key), len(self.ranked.groups[key])
+        return self.labels[key] + f" ({missed} of {count} seeds)" * (missed < count)
+
+    def _by_loss(self) -> str:
+        ranked = self.ranked
+        losses = [(self.labels[key], number_text(ranked.values[key], 0.0)) for key in ranked.order]
+        lost = [self.labels[key] for key, value in ranked.values.items() if math.isinf(value)]
+        if not losses:
+            return "All diverged."
+        nobody = "nobody met the target; " * any(run.target is not None for run in self.runs)
+        (first, least), *others = losses
+        said = f"{nobody}the smallest {self.centre}loss at the end{self.over} is that of {first}, {least}"
+        said += "".join(f"{'; ' if k == 0 else ', '}{name} {loss}" for k, (name, loss) in enumerate(others))
+        said += f"; not finite: {', '.join(lost)}" * bool(lost)
+        return f"{said[0].upper()}{said[1:]}."
