@@ -293,7 +293,7 @@ def test_no_mean_where_a_seed_never_met_the_target() -> None:
         [run_of(0, time_to_target=1.0, settings={"target": 2.0}), run_of(1, settings={"target": 2.0})]
     )
     (bar,) = only(made.figure("time_to_target", band="ci")).bars
-    assert bar.never and bar.text == "never (1 of 2 seeds)"
+    assert bar.never and bar.text == "never in 1 of 2, else 1"
 
 
 # -- over a setting --------------------------------------------------------------------------------
