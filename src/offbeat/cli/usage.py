@@ -12,8 +12,8 @@ USAGE = PARENTS["ClickException"]
 
 OF_TABLE = "'offbeat table' has it, of results that --json or --out kept."
 INSTEAD = {
-    ("live", "--crash"): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed at a "
-    "step: --fault 'kill agent 1 at step 20'.",
+    ("live", "--crash"): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed "
+    "at a step: --fault 'kill agent 1 at step 20'.",
     **{(command, name): OF_TABLE for command in ("compare", "live", "sweep")
        for name in ("--csv", "--latex", "--columns")},
 }  # fmt: skip
