@@ -97,3 +97,17 @@ def test_all_are_those_that_can_run_here(call: Call) -> None:
     outcome = call(*words, "--topology", "torus:4x4", "--agents", "16")
     assert "Left out: d2 diverges if its weights" in outcome.said
     assert {run["algorithm"] for run in read("a.json")["runs"]} == {*offbeat.ALGORITHMS} - {"d2"}
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ('topology="a b,c.csv",ring', ["a b,c.csv", "ring"]),
+        ('speeds="1,1,2","1,2,2"', ["1,1,2", "1,2,2"]),
+        ("speeds=1,1,2;1,2,2", ["1,1,2", "1,2,2"]),
+        ('topology="a;b.csv";"a,b.csv"', ["a;b.csv", "a,b.csv"]),
+        ("per_agent=true,false", [True, False]),
+    ],
+)
+def test_values_with_commas_stand_in_quotes(text: str, values: list[object]) -> None:
+    assert parse_over([text]) == {text.partition("=")[0]: values}

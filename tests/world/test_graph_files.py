@@ -56,8 +56,8 @@ def test_weights_of_a_table_are_the_mixing_matrix() -> None:
     ("text", "said"),
     [
         ("", "its first line is ''"),
-        ("a,b\n0,1\n", "its first line is 'a,b'"),
-        ("from,to\n0,1,2\n", "row 2 has 3 values, and the first 2"),
+        ("a,b\n0,1\n", "line 1 names the columns a,b; expected from,to,weight"),
+        ("from,to\n0,1,2\n", "line 2 has 3 values; expected from,to"),
         ("from,to\n0,1\n1,0\n", "row 3 names the edge between 1 and 0 again; it is undirected"),
         ("from,to,weight\n0,1,x\n", "could not convert string to float"),
         ("from,to,weight\n0,1,-1\n", "row 2 has the weight -1, which is not 0 or more"),

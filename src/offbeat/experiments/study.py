@@ -30,7 +30,8 @@ from offbeat.world.topology import Topology
 
 MOST_WORLDS = 1000
 EXPECTED = (
-    "expected a setting and its values, as in topology=ring,torus; with semicolons where one has commas"
+    "expected a setting and its values, as in topology=ring,torus; with semicolons, or double quotes around "
+    "a value, where one has commas"
 )
 
 
@@ -196,13 +197,22 @@ def parse_over(texts: Sequence[str]) -> dict[str, list[Any]]:
             raise SettingError(f"Cannot read --over '{text}'; {EXPECTED}.")
         if name in axes:
             raise SettingError(f"--over gives '{name}' twice; {EXPECTED}.")
-        setting, words = _axis(name), values.split(";") if ";" in values else separated(values)
-        axes[name] = [_value(setting, word.strip()) for word in words]
+        setting, words = _axis(name), separated(values, ";")
+        words = words if len(words) > 1 else separated(values)
+        axes[name] = [_value(setting, _unquoted(word.strip())) for word in words]
     return axes
+
+
+def _unquoted(word: str) -> str:
+    return word[1:-1] if len(word) > 1 and word[0] == word[-1] == '"' else word
 
 
 def _value(each: Setting, word: str) -> Any:
     """A word of the command line as the value of this setting."""
+    if each.kind.option is bool:
+        if word.lower() not in ("true", "false"):
+            raise SettingError(f"--over {each.name}: cannot read '{word}'; expected true or false.")
+        return word.lower() == "true"
     if each.kind.option in (int, float):
         try:
             return each.kind.spelt(each.name, each.kind.option(word))

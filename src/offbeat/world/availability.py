@@ -5,7 +5,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from offbeat.core.system.reading import reading
-from offbeat.world.files import fields_of, is_number, lines_of, number_at
+from offbeat.world.columns import in_order
+from offbeat.world.files import fields_of, lines_of, number_at
 from offbeat.world.world import Crash
 
 EXPECTED = "lines 'agent,on,off': each a time span in which the agent is there; without off, it stays"
@@ -21,9 +22,7 @@ def read_availability(path: Path, n: int, until: float) -> tuple[Crash, ...]:
     spans = defaultdict[int, list[tuple[float, float, int]]](list)
     with reading(path, f"'availability' as {EXPECTED}"):
         rows = [(at, fields_of(line)) for at, line in lines_of(path)]
-        if rows and len(rows[0][1]) == 3 and not any(map(is_number, rows[0][1])):
-            rows = rows[1:]
-        for at, fields in rows:
+        for at, fields in in_order(rows, ("agent", "on", "off"), optional="off"):
             agent, on, off = _span(at, fields, n)
             spans[agent].append((on, off, at))
         if not spans:

@@ -12,6 +12,7 @@ Nodes that are written as the numbers 0..n-1 are the agents' numbers, others are
 
 import csv
 import math
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from offbeat.core.errors import SettingError
 from offbeat.core.system import own
 from offbeat.core.system.named import Own
 from offbeat.core.system.reading import reading
+from offbeat.world.columns import has_names, in_order
 
 GRAPH = "a networkx graph, an offbeat.Topology, or a function of n and seed that returns one"
 SUFFIXES = (".graphml", ".gml", ".csv", ".edgelist")
+ENDING = re.compile(r"\.[A-Za-z]\w*")  # of a file; a name may end in a number, 'erdos-renyi:0.3'
 Weights = dict[tuple[Any, Any], float]
 
 
@@ -33,6 +36,16 @@ def file_of(text: str) -> str | None:
     """The file that a topology is named by; None if it is a name of the table."""
     named = Own.parse(text)
     return named.file if named is not None else text if Path(text).suffix.lower() in SUFFIXES else None
+
+
+def refuse_ending(text: str) -> None:
+    """Raise SettingError if a topology that is no known name looks like a file, or is one."""
+    there, suffix = Path(text).is_file(), Path(text).suffix
+    if there or "/" in text or ENDING.fullmatch(suffix):
+        what = f"There is a file {text}" if there else f"There is no file {text}"
+        ending = f"its ending {suffix} says" if suffix else "a name without an ending says"
+        formats = ".edgelist (two nodes in each line), .csv (a line 'from,to', then one for each edge)"
+        raise SettingError(f"{what}, but {ending} no format of graphs. Expected {formats}, .graphml or .gml.")
 
 
 def size(text: str, seed: int) -> int | None:
@@ -91,16 +104,16 @@ def _node(node: Any) -> Any:
 
 
 def _edges(text: str) -> tuple[nx.Graph, Weights]:
-    rows = [row for row in csv.reader(text.splitlines()) if row]
-    head = [cell.strip().lower() for cell in rows[0]] if rows else []
-    named = head in (["from", "to"], ["from", "to", "weight"])
-    if not named and not (len(head) in (2, 3) and all(map(str.isdecimal, head[:2]))):
-        raise ValueError(f"its first line is {','.join(head)!r:.60}")
+    cells = csv.reader(text.splitlines())
+    rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(cells, 1) if row]
+    first, named = rows[0][1] if rows else [], has_names(rows)
+    if not named and not (len(first) in (2, 3) and all(map(str.isdecimal, first[:2]))):
+        raise ValueError(f"its first line is {','.join(first)!r:.60}")
     graph, weights = nx.Graph(), Weights()
-    for number, row in enumerate(rows[named:], 1 + named):
-        if len(row) != len(head):
-            raise ValueError(f"row {number} has {len(row)} values, and the first {len(head)}")
-        i, j = (_node(cell.strip()) for cell in row[:2])
+    for number, row in in_order(rows, ("from", "to", "weight"), optional="weight"):
+        if len(row) != len(first):
+            raise ValueError(f"row {number} has {len(row)} values, and the first {len(first)}")
+        i, j = map(_node, row[:2])
         if graph.has_edge(i, j):
             raise ValueError(f"row {number} names the edge between {i} and {j} again; it is undirected")
         graph.add_edge(i, j)

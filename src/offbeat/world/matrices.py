@@ -12,7 +12,8 @@ import numpy as np
 
 from offbeat.core.system.reading import reading
 from offbeat.core.system.streams import Purpose, stream
-from offbeat.world.files import array_in, fields_of, is_number, lines_of, number_at, refuse_half
+from offbeat.world.columns import has_names, in_order
+from offbeat.world.files import array_in, fields_of, lines_of, number_at, refuse_half
 from offbeat.world.per_link import PerLink
 
 MEDIAN = "median"
@@ -133,15 +134,15 @@ def _listed(path: Path, chosen: list[str], n: int) -> tuple[np.ndarray | Links, 
     rows = [(at, fields_of(line)) for at, line in lines]
     if not rows:
         raise ValueError("it holds no number")
-    named = len(rows[0][1]) == 3 and not any(map(is_number, rows[0][1])) and "*" not in rows[0][1]
-    if len(rows) == n == len(rows[0][1]) == 3:
+    named = has_names(rows)
+    if len(rows) == n == len(rows[0][1]) == 3 and not named:
         raise ValueError(
             "of 3 agents it may be a matrix or a list; put 'from,to,value' in its first line, or use .npy"
         )
     if not named and len(rows[0][1]) != 3:
         return _checked(_rows(lines)), math.nan
     found, usual = Links(), math.nan
-    for at, fields in rows[named:]:
+    for at, fields in in_order(rows, ("from", "to", "value"), free="value"):
         if len(fields) != 3:
             raise ValueError(f"line {at} has {len(fields)} values; expected from,to,value")
         value = number_at(at, fields[2])

@@ -1,10 +1,12 @@
 """The speeds of agents, or of their links: drawn from a distribution, listed, or read from a file."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import as_word
 from offbeat.core.system.streams import Purpose, stream
+from offbeat.world.columns import agents_in
 from offbeat.world.delays import Delay
 from offbeat.world.files import read_values, split_column
 
@@ -51,6 +53,7 @@ def speeds(name: str, said: str, n: int, seed: int, purpose: Purpose) -> list[fl
         path, column = split_column(rest)
         try:
             found = read_values(path, column, "speeds", "file:").tolist()
+            found = _by_agent(path, found)
         except DataError as error:
             raise DataError(f"'{name}': {error}") from None
         if len(found) != n:
@@ -63,6 +66,17 @@ def speeds(name: str, said: str, n: int, seed: int, purpose: Purpose) -> list[fl
                 f"'{name}' lists {len(found)} numbers, '{said}'; expected {n}, one for each agent."
             )
     return [_speed(name, agent, each) for agent, each in enumerate(found)]
+
+
+def _by_agent(path: Path, found: list[float]) -> list[float]:
+    """The speeds in the order of the agents, where a column has their numbers."""
+    who = None if path.suffix in (".npy", ".npz") else agents_in(path)
+    if who is None:
+        return found
+    if sorted(who) != sorted(map(str, range(len(who)))):
+        said = f"{path} has the agents {','.join(who):.60}"
+        raise DataError(f"{said}; expected 0 to {len(who) - 1}, each in one line.")
+    return [speed for _, speed in sorted(zip(map(int, who), found, strict=True))]
 
 
 def _numbers(text: str) -> list[float]:

@@ -20,7 +20,7 @@ from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
 from offbeat.core.system.named import Own
 from offbeat.world import graph_files
-from offbeat.world.graphs import named
+from offbeat.world.graphs import TOPOLOGIES, named
 
 DENSE = 500  # up to this many agents the eigenvalues come from a dense solver
 
@@ -183,6 +183,8 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     if isinstance(name_or_graph, str) and graph_files.file_of(name_or_graph) is not None:
         return _of_file(name_or_graph, n, seed)
     if isinstance(name_or_graph, str):
+        if name_or_graph.partition(":")[0] not in TOPOLOGIES:
+            graph_files.refuse_ending(name_or_graph)
         name, graph = name_or_graph, named(name_or_graph, n, seed)
     elif isinstance(name_or_graph, Topology):
         name, graph = name_or_graph.name, name_or_graph.graph

@@ -72,8 +72,11 @@ def _options(text: str, words: str) -> dict[str, Any]:
     return found
 
 
-def separated(text: str) -> list[str]:
-    """Names with commas between: 'adsgd,mine.py:Mine(h=1, k=2),"a,b/mine.py:Mine"' are three."""
+def separated(text: str, mark: str = ",") -> list[str]:
+    """Names with commas between: 'adsgd,mine.py:Mine(h=1, k=2),"a,b/mine.py:Mine"' are three.
+
+    mark: what stands between in place of a comma
+    """
     parts, depth, quote, escaped = [""], 0, "", False
     for letter in text:
         if quote:
@@ -85,7 +88,7 @@ def separated(text: str) -> list[str]:
             quote, escaped = letter, False
         elif letter in BRACKETS:
             depth = max(0, depth + BRACKETS[letter])
-        if letter == "," and not depth and not quote:
+        if letter == mark and not depth and not quote:
             parts.append("")
         else:
             parts[-1] += letter
