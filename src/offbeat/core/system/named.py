@@ -73,7 +73,7 @@ def _options(text: str, words: str) -> dict[str, Any]:
 
 
 def separated(text: str, mark: str = ",") -> list[str]:
-    """Names with commas, or another mark, between: 'adsgd,mine.py:Mine(h=1, k=2),"a,b/mine.py:Mine"' are three."""
+    """Names with commas, or a mark, between: 'adsgd,mine.py:Mine(h=1, k=2),"a,b/mine.py:Mine"' are three."""
     parts, depth, quote, escaped = [""], 0, "", False
     for letter in text:
         if quote:
