@@ -122,3 +122,10 @@ def test_without_a_target_there_is_no_time_to_it() -> None:
     assert [row[2] for row in cells(both)[1]] == ["-", "3"] or "-" in str(both)
     with pytest.raises(SettingError, match="no target"):
         result.figure("time_to_target")
+
+
+def test_points_that_stand_alone_stand_at_their_mark() -> None:
+    runs = with_times(MISSED).runs
+    named = [replace(run, settings=run.settings | {"algorithm": run.algorithm}) for run in runs]
+    lines = Comparison(named).figure("time_to_target", x="algorithm").panels[0].lines
+    assert [line.x for line in lines] == [(0.0,), (1.0,)]

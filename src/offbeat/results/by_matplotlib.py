@@ -112,14 +112,17 @@ def _lines(at: Axes, panel: Panel) -> None:
         if line.end and line.x:
             _end(at, line)
         if line.never:
-            top = panel.y.limits[1] if panel.y.limits else max(line.y)
             hollow: dict[str, Any] = {
                 "marker": "^",
                 "fillstyle": "none",
                 "markersize": 5,
                 "linestyle": "none",
             }
-            at.plot(line.never, [top] * len(line.never), color=line.look.colour, clip_on=False, **hollow)
+            below: dict[str, Any] = {
+                "transform": at.get_xaxis_transform(),
+                "color": line.look.colour,
+            }  # of the title
+            at.plot(line.never, [0.95] * len(line.never), clip_on=False, **below, **hollow)
     if panel.level is not None:
         at.axhline(panel.level[0], color="#444444", linewidth=0.8, linestyle=(0, (3, 2)), zorder=1.5)
 

@@ -52,7 +52,9 @@ def over_setting(comparison: ComparisonValues, asked: Asked) -> Figure:
     made = []
     for title, each in found.items():
         labels = list(dict.fromkeys(point.label for point in each))
-        beside = {label: (k - (len(labels) - 1) / 2) * APART / len(labels) for k, label in enumerate(labels)}
+        alone = len({point.x for point in each}) == len(each)  # no two at one place: each is at its mark
+        apart = 0.0 if alone else APART / len(labels)
+        beside = {label: (k - (len(labels) - 1) / 2) * apart for k, label in enumerate(labels)}
         lines = [
             _line(look[name], _of(each, name, beside[name], numbers), upward, numbers) for name in labels
         ]
