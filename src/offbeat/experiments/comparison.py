@@ -3,7 +3,7 @@
 Nothing runs before everything has been checked: names, numbers, graph, data, what an algorithm needs.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
@@ -277,6 +277,8 @@ def _checked(made: Plan) -> Plan:
 
 def _specs(algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str) -> list[Algorithm]:
     """The algorithms, each with a name of its own; 'all' is the whole table."""
+    if not isinstance(algorithms, Iterable):
+        raise SettingError(f"Expected algorithms, a list or names with commas between; got {algorithms!r}.")
     named = separated(algorithms) if isinstance(algorithms, str) else list(algorithms)
     if named == [ALL]:
         named = [*ALGORITHMS]

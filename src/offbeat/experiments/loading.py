@@ -8,6 +8,7 @@ What is in a file is told by its content, what is in a folder by the files in it
 import json
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -223,6 +224,7 @@ def _in_file(path: Path) -> Comparison:
             raise ValueError("it is empty")
         if head == ZIP:
             raise DataError(f"{path} is a trace or another archive; expected {EXPECTED}.")
+        text = text.removeprefix(BOM_UTF8)
         if not text.lstrip().startswith(BRACE):
             raise ValueError("it is neither JSON nor Parquet")
         return _of_json(path, json.loads(text))

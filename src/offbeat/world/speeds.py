@@ -31,6 +31,9 @@ def spelt_speeds(name: str, value: object) -> str:
     try:
         if family in DRAWN and colon:
             cv = float(rest)
+            if cv == 0:
+                alike = f"'{name}' has no spread in '{said}'"
+                raise SettingError(f"{alike}: expected a number > 0, or no '{name}', so that all are alike.")
             Delay(family, 1.0, cv)
             return f"{family}:{as_word(cv)}"
         return ",".join(as_word(_speed(name, agent, each)) for agent, each in enumerate(_numbers(said)))

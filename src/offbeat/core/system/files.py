@@ -56,8 +56,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,8 @@ class Rows:
     def full(self, error: OSError) -> DiskError:
         """What is said where something cannot be written."""
         why = f"Cannot write {error.filename or self.folder}: {error.strerror or error}."
+        if not any(self.folder.glob(f"*{RUN}")):
+            return DiskError(f"{why} No run is kept. Expected a folder that can be written, with space left.")
         kept = f"The runs that are finished are in {self.folder}"
         return DiskError(f"{why} {kept}; give the same command again to go on.")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.vector import Parts
 from offbeat.tasks.metrics.evaluation import Evaluation
 
@@ -46,6 +46,8 @@ class Metric:
             return float(self.measure(at))
         try:
             value = self.measure(at)
+        except OffbeatError:
+            raise
         except Exception as error:
             said = f"raised {type(error).__name__}: {error}".removesuffix(".")
             raise SettingError(f"The metric '{self.name}' {said}.") from error
