@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import offbeat
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system.streams import Purpose
 from offbeat.experiments.sweep.rows import Rows
 from offbeat.world.speeds import speeds
@@ -56,3 +57,9 @@ def test_where_nothing_is_kept_nothing_is_said_to_be(tmp_path: Path) -> None:
     assert "No run is kept" in str(Rows(tmp_path).full(error))
     Rows(tmp_path).write("k", {})
     assert "The runs that are finished are in" in str(Rows(tmp_path).full(error))
+
+
+def test_an_array_that_is_not_there_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", rtt=np.ones((2, 3, 3)))
+    with pytest.raises(DataError, match="it has no array 'nix'"):
+        offbeat.simulate("adsgd", **SMALL, latency=f"rtt:{tmp_path / 'f.npz'}:nix:1")

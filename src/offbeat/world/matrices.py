@@ -82,6 +82,8 @@ def _measured(path: Path, chosen: tuple[str, ...], changed: int, size: int) -> n
         if part:
             raise ValueError(f"it has no slices, and '{':'.join(part)}' is asked for")
         return _checked(found)
+    if len(part) > 1 and _binary(path):
+        raise ValueError(f"it has no array '{part[0]}'")
     if len(part) != 1:
         raise ValueError(f"it has {len(found)} slices; say which, 1 to {len(found)}, or '{MEDIAN}'")
     if part[0] == MEDIAN:
