@@ -20,7 +20,13 @@ from offbeat.engines.sim.simulator import Simulator
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology, build
 
-ALL = tuple(ENTRIES)
+EVERY = tuple(ENTRIES)
+ALL = (
+    "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait", "rfast", "dsgd", "dsgd:after",
+    "allreduce", "adsgd:memory-efficient", "sgp", "apsgd", "rasgp",
+)  # fmt: skip
+"""Algorithms of every kind, for tests of engines and worlds; tests/algorithms has a test of every row."""
+
 LOCKSTEP = World(compute=Delay("constant"), communication=Delay("constant", mean=0.0))
 
 Observer = Callable[[float, int, Vector], None]

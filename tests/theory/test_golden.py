@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ALL, quadratic, started
+from runs import EVERY, quadratic, started
 
 from offbeat import Crash, Vector, World
 
@@ -36,7 +36,7 @@ def recorded(algorithm: str) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize("algorithm", ALL)
+@pytest.mark.parametrize("algorithm", EVERY)
 def test_golden_trace(algorithm: str) -> None:
     path = FOLDER / f"{algorithm.replace(':', '-')}.jsonl"
     rows = recorded(algorithm)

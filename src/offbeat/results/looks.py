@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, USUAL
 from offbeat.core.errors import SettingError
 from offbeat.results.values import RunValues
 
@@ -51,7 +51,7 @@ def looks(
             f"There is no algorithm {' or '.join(sorted(unknown))} to be coloured; these are there: "
             f"{', '.join(bases)}."
         )
-    own = [*ALGORITHMS, *(base for base in bases if base not in ALGORITHMS)]
+    own = [*dict.fromkeys((*USUAL, *ALGORITHMS)), *(base for base in bases if base not in ALGORITHMS)]
     found, taken = dict[str, Look](), set[Look]()
     for place, (label, name) in enumerate(names.items()):
         nth = own.index(_base(name)) if len(bases) > 1 else place
