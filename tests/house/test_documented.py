@@ -50,6 +50,7 @@ SHORTER = {
 
 ELSEWHERE = {
     "offbeat doctor": "test_doctor runs it; its self-test needs fresh processes",
+    "offbeat table scaling.parquet --speedup": "of the sweep above it, which is only planned here",
     "make test": "it would run this test",
     "make bench": "minutes of measuring",
     "make bench-live DATA=folder": "minutes of measuring",
@@ -210,7 +211,8 @@ def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_python_blocks_about_data_run() -> None:
-    task, loop = blocks("docs/data.md", "python")
+    task, houses, loop = blocks("docs/data.md", "python")
+    compile(houses, "mine.py", "exec")
     names: dict[str, Any] = {}
     regression = (
         "import offbeat\nfrom torch.nn.functional import mse_loss\nnetwork = nn.Sequential(nn.Linear(4, 1))\n"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import offbeat
+from offbeat.algorithms import USUAL
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "offbeat"
@@ -112,7 +113,7 @@ def test_the_command_works_from_the_wheel(installed: Installed) -> None:
     assert "adsgd" in out
     record = json.loads((installed.folder / "out.json").read_text("utf-8"))
     assert record["offbeat"] == offbeat.__version__
-    assert [run["algorithm"] for run in record["runs"]] == list(offbeat.ALGORITHMS)
+    assert [run["algorithm"] for run in record["runs"]] == list(USUAL)
     assert "</html>" in (installed.folder / "out.html").read_text("utf-8")
 
 

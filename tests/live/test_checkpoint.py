@@ -15,7 +15,7 @@ import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +327,8 @@ def test_classes_are_found_wherever_our_modules_have_moved(tmp_path: Path) -> No
     view = build("ring", 3).view(0, frozenset(range(3)))
     x = Vector((torch.arange(3.0),))
     assert about == {"algorithm": "dsgd"}
-    assert canonical(state["seen"]) == canonical([view, Crash(1, 2.0), Letter(4, x)])
+    then = replace(view, chi=None)  # of a field that a view had not
+    assert canonical(state["seen"]) == canonical([then, Crash(1, 2.0), Letter(4, x)])
     assert sorted(state["agent"]["letters"][0]) == [0, 1] and state["rule"] == {
         "lr": 0.1,
         "beta": 0.9,
@@ -461,7 +462,7 @@ def test_attributes_that_are_no_fields_are_kept_too() -> None:
 def test_the_state_of_another_class_is_refused() -> None:
     sim = started("dsgd", check=False)
     other = started("adsgd", check=False).agents[0]
-    with pytest.raises(DataError, match=r"not that of offbeat:DSGD: they differ in after, g, letters, since"):
+    with pytest.raises(DataError, match=r"not that of .*DSGD: they differ in after, done, g, letters, since"):
         restore_agent(fresh(sim, 0), agent_state(other))
 
 

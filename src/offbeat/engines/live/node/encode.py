@@ -13,7 +13,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 import numpy as np
@@ -202,9 +202,14 @@ class _Reader:
             do = "Import the module that defines it first: a file must not choose what is imported."
             raise DataError(f"The state holds a message of type {name}, which is not known here. {do}")
         inside, known = tree["fields"], [f.name for f in fields(kind)]
-        if inside.keys() != set(known):
+        usual = {
+            f.name: f.default for f in fields(kind) if f.default is not MISSING
+        }  # of fields that are new
+        if not set(known) - usual.keys() <= inside.keys() <= set(known):
             raise DataError(f"A {name} here has the fields {', '.join(inside)}; expected {', '.join(known)}.")
         message: object = object.__new__(kind)
+        for field, value in usual.items():
+            object.__setattr__(message, field, value)
         for field, tree in inside.items():
             object.__setattr__(message, field, self.value(tree))
         return message
