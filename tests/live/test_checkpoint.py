@@ -10,6 +10,7 @@ import resource
 import signal
 import stat
 import struct
+import subprocess
 import sys
 import zlib
 from collections import OrderedDict, deque
@@ -322,6 +323,16 @@ BEFORE = Path(__file__).parent / "files" / "before_the_moves.safetensors"
 `offbeat.world:Crash`."""
 
 
+def test_a_class_has_one_name_whether_anybody_asked_for_it_or_not() -> None:
+    """What offbeat exports is imported when it is asked for."""
+    words = "from offbeat.core.agent import View; from offbeat.engines.live.node.encode import name_of; "
+    asks = ("print(name_of(View))", "import offbeat; offbeat.View; print(name_of(View))")
+    said = [
+        subprocess.run([sys.executable, "-c", words + ask], capture_output=True, text=True) for ask in asks
+    ]
+    assert [each.stdout.strip() for each in said] == ["offbeat:View"] * 2, said
+
+
 def test_classes_are_found_wherever_our_modules_have_moved(tmp_path: Path) -> None:
     about, state = load(BEFORE)
     view = build("ring", 3).view(0, frozenset(range(3)))
@@ -462,7 +473,9 @@ def test_attributes_that_are_no_fields_are_kept_too() -> None:
 def test_the_state_of_another_class_is_refused() -> None:
     sim = started("dsgd", check=False)
     other = started("adsgd", check=False).agents[0]
-    with pytest.raises(DataError, match=r"not that of .*DSGD: they differ in after, done, g, letters, since"):
+    with pytest.raises(
+        DataError, match=r"not that of offbeat:DSGD: they differ in after, done, g, letters, since"
+    ):
         restore_agent(fresh(sim, 0), agent_state(other))
 
 

@@ -229,8 +229,13 @@ def _imported(name: str) -> type | None:
 
 
 def _inside(module: str, path: str) -> type | None:
-    """The class of this name there, without `getattr`: a module may import when it is asked."""
+    """The class of this name there, without `getattr`: a module may import when it is asked. What offbeat
+    exports is its own, and there whether anybody has asked for it yet or not.
+    """
     found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
+    if module == PACKAGE and path in getattr(found, "__all__", ()):
+        found = getattr(found, path)
+    else:
+        for part in path.split("."):
+            found = getattr(found, "__dict__", {}).get(part)
     return found if isinstance(found, type) else None
