@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -110,3 +111,11 @@ def test_a_verdict_on_several_worlds_names_them() -> None:
     said = verdict(worlds())
     assert len(said) == 5 and said[0].startswith("topology ring, case base: ")
     assert said[-1].startswith("There are 2 seeds")
+
+
+def test_a_metric_that_some_seeds_have_says_of_how_many_it_is() -> None:
+    asked: dict[str, Any] = {"task": "quadratic", "until": 3.0}
+    some = offbeat.compare("adsgd", metrics="gap", **asked).runs
+    rest = offbeat.compare("adsgd", seed=1, **asked).runs
+    assert "(of 1 of 2 seeds)" in str(Comparison([*some, *rest]))
+    assert "seeds)" not in str(Comparison(some))

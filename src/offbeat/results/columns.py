@@ -149,7 +149,7 @@ def _scores(comparison: ComparisonValues, band: str) -> Iterator[Column]:
     yield Column("loss_worst", "worst loss", partial(_number, "loss_worst", band, 4), shown=False)
     for name in further(comparison):
         head = name.replace("_", " ") if name in METRICS else name
-        yield Column(name, head, partial(_number, name, band, 4))
+        yield Column(name, head, partial(_measured, name, band, 4))
 
 
 def _share(name: str, band: str, key: Group, runs: Runs) -> str:
@@ -158,6 +158,13 @@ def _share(name: str, band: str, key: Group, runs: Runs) -> str:
 
 def _number(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
     return number_text(*score(runs, name, band), digits)
+
+
+def _measured(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
+    """A metric that was asked for: of how many seeds it was measured, if not of all."""
+    count = sum(run.final.get(name) is not None for run in runs)
+    some = f" (of {count} of {len(runs)} seeds)" * (0 < count < len(runs))
+    return _number(name, band, digits, key, runs) + some
 
 
 def _count(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
