@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from dataclasses import replace
@@ -119,3 +120,15 @@ def test_a_metric_that_some_seeds_have_says_of_how_many_it_is() -> None:
     rest = offbeat.compare("adsgd", seed=1, **asked).runs
     assert "(of 1 of 2 seeds)" in str(Comparison([*some, *rest]))
     assert "seeds)" not in str(Comparison(some))
+
+
+def test_panels_by_a_list_are_those_by_its_text(digits: Comparison) -> None:
+    drawn = [digits.figure("loss", by=by) for by in (["topology", "case"], "topology,case")]
+    assert [panel.title for panel in drawn[0].panels] == [panel.title for panel in drawn[1].panels]
+
+
+def test_csv_counts_runs_that_stopped() -> None:
+    run = offbeat.compare("adsgd", task="quadratic", until=3.0).runs[0]
+    stopped = Comparison([run, replace(run, seed=1, error="it stands still")])
+    (row,) = csv.DictReader(io.StringIO(stopped.to_csv()))
+    assert row["stopped"] == "1"

@@ -111,6 +111,7 @@ def _others(comparison: ComparisonValues, band: str) -> Iterator[Column]:
     yield Column("staleness_D", "D", _oldest, "no model that is mixed is older than D (arXiv:2505.10322)")
     lost = Column("diverged", "diverged", lambda key, runs: str(sum(map(_diverged, runs))), shown=False)
     yield lost
+    yield Column("stopped", "stopped", lambda key, runs: str(sum(map(_stopped, runs))), shown=False)
 
 
 def _of_target(comparison: ComparisonValues, band: str) -> Iterator[Column]:
@@ -169,6 +170,10 @@ def _measured(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
 
 def _count(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
     return count_text(*spread_of([getattr(run, name) for run in runs], band), digits)
+
+
+def _stopped(run: RunValues) -> bool:
+    return run.error is not None
 
 
 def _diverged(run: RunValues) -> bool:

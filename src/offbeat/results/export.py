@@ -45,6 +45,7 @@ def as_csv(
             row |= {setting_name(comparison, name): value_text(value) for name, value in key.world}
             row |= {"seed": runs[0].seed} if by_seed else {"seeds": len(runs)}
             results = _results(runs, band) | {"diverged": {"diverged": sum(map(_diverged, runs))}}
+            results |= {"stopped": {"stopped": sum(run.error is not None for run in runs)}}
             if "vs_best" in results and not by_seed:
                 results["vs_best"] = {"vs_best": ranked[key.world].times_as_long(key)}
             for name in dict.fromkeys(chosen) if chosen is not None else results:
@@ -68,8 +69,7 @@ def _results(runs: Sequence[RunValues], band: str) -> dict[str, dict[str, object
         found["time_to_target"] |= _three("time_to_target_of_met", met or [None], band)
         found["vs_best"] = {}
     for name in dict.fromkeys([*SCORES, *(name for run in runs for name in run.curve.more)]):
-        values = [run.final.get(name) for run in runs]
-        if any(value is not None for value in values):
+        if values := [value for run in runs if (value := run.final.get(name)) is not None]:
             found[name] = _three(name, values, band)
     found |= {name: _three(name, [getattr(run, name) for run in runs], band) for name in COUNTS}
     found["staleness_B"] = {"staleness_B": max(run.staleness.B for run in runs)}

@@ -120,7 +120,7 @@ class Comparison(ComparisonValues):
         x: str = "time",
         band: str = "range",
         log: str | None = None,
-        by: str | None = None,
+        by: str | Sequence[str] | None = None,
         width: float = 3.3,
         colours: Mapping[str, str] | None = None,
     ) -> Figure:
@@ -150,7 +150,7 @@ class Comparison(ComparisonValues):
                 Student's t
             log: which axes are logarithmic: "", "x", "y" or "xy"; None: y of losses and of norms
             by: a setting: a panel for each of its values ("case", "topology", "lr", "algorithm"); or several,
-                "topology,case": a panel for each combination
+                "topology,case" or a list of them: a panel for each combination
             width: inches: 3.3 is a column of a page in two columns, 6.9 both
             colours: algorithm -> its colour ("#0072B2"), in place of ours
 
@@ -159,7 +159,8 @@ class Comparison(ComparisonValues):
         from offbeat.results.asked import figure
         from offbeat.results.figure import Asked
 
-        return figure(self, Asked(metric, x, band, log, by, width, colours))
+        panels = by if by is None or isinstance(by, str) else ",".join(by)
+        return figure(self, Asked(metric, x, band, log, panels, width, colours))
 
     def __str__(self) -> str:
         from offbeat.results.table import as_text
