@@ -54,7 +54,7 @@ def test_a_comparison_of_which_no_run_came_to_its_end_is_no_success(call: Call) 
 
 def test_whose_messages_are_never_lost_is_said(call: Call) -> None:
     said = " ".join(call(*TWO, "--loss", "0.5").out.split())
-    assert "Lost are messages of registers alone; what dsgd send as mail always arrives." in said
+    assert "Lost are messages of registers alone; what dsgd sends as mail always arrives." in said
     assert "registers" not in call(*TWO).out
 
 

@@ -23,6 +23,7 @@ from user_scripts import example
 from warm import Started, on_linux, plant, session, start, until
 
 import offbeat
+from offbeat.algorithms import USUAL
 from offbeat.cli import progress
 from offbeat.core.errors import ContractError, DataError, OffbeatError, SettingError
 from offbeat.core.system import machine
@@ -43,7 +44,7 @@ from offbeat.results.values import Curve
 from offbeat.tasks.quadratic import random_quadratic
 
 QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}
-FIVE = list(offbeat.ALGORITHMS)
+FIVE = list(USUAL)
 
 
 def batched(made: Plan, processes: int) -> list[Batch[PlannedRun]]:

@@ -45,14 +45,19 @@ class ADSGD(Agent):
     def on_gradient(self, g: Vector) -> None:
         """Equation (5) of the paper, or (7) with theta below 1, then the next gradient at once."""
         w = damped(self.view.w, self.me, self.theta)
-        self.x = mix(w, self.heard, own=self.x) - self.theta * self.rule(g)
+        self.x = mix(w, self.heard, own=self.x) - self.step(g)
         self.publish(self.view.listeners, Model(self.x))
         self.compute(self.x)
 
     def on_local_gradient(self, g: Vector) -> None:
         """A step of the same length on its own."""
-        self.x = self.x - self.theta * self.rule(g)
+        self.x = self.x - self.step(g)
         self.compute(self.x)
+
+    def step(self, g: Vector) -> Vector:
+        """theta times the local rule; for theta = 1 the rule itself, whose step is kept to the bit."""
+        u = self.rule(g)
+        return u if self.theta == 1.0 else self.theta * u
 
     def on_view(self, view: View) -> None:
         """Forget who was lost; when it returns it has to be heard again."""
