@@ -1,7 +1,5 @@
 """Data that a script forgot to share out: said once, and only where it is known."""
 
-import gc
-
 import pytest
 import torch
 from one_agent import Join
@@ -41,8 +39,5 @@ def test_it_is_said_once_where_the_script_asks_for_no_share(
         (DataLoader(DATA, sampler=WeightedRandomSampler([1.0] * 8, 4)), True),
     ],
 )
-def test_a_loader_of_a_part_may_be_somebodys_share(
-    loader: DataLoader[object], whole: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gc, "get_objects", lambda: [object(), DATA, loader])
+def test_a_loader_of_a_part_may_be_somebodys_share(loader: DataLoader[object], whole: bool) -> None:
     assert has_whole_loader() == whole
