@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -17,9 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offbeat.core.vector import Leased, Parts, Scope, Stamp, Vector
+from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import SLOTS, Register
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, read_layout
+from offbeat.experiments.live.program import copied
 
 SHAPE = ((torch.float32, 50_000), (torch.float64, 3))
 
@@ -95,6 +100,24 @@ def test_a_form_is_evaluated_into_the_slot_and_moves_out_before_it_is_overwritte
         kept.append(x)
     for k, v in enumerate(kept):
         assert all((part == 2.0 + k).all() for part in v.parts), "values never change, whoever keeps them"
+
+
+def test_where_a_gradient_is_taken_stays_what_it_is_while_mail_moves_the_model_on(path: Path) -> None:
+    """Its memory is recycled after a few versions, whoever still reads it."""
+    register = Register.create(path, LAYOUT)
+
+    def next_model() -> Vector:
+        with Scope():
+            (placed,) = register.begin([Vector(filled(1.0))])
+        register.finish(Model(placed), Tag(round=1))
+        return placed
+
+    driver = cast(Driver, SimpleNamespace(lock=RLock()))
+    given, read = copied(driver, next_model).parts, next_model().parts
+    for version in range(2, 2 * SLOTS + 2):
+        publish(register, float(version))
+    assert all((part == 1.0).all() for part in given)
+    assert not any((part == 1.0).any() for part in read), "as it was read before"
 
 
 def test_a_value_and_a_vector_on_its_way_elsewhere_are_copied(path: Path) -> None:

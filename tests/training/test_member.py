@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -389,3 +390,24 @@ def test_a_script_without_a_step_is_told_so(
     agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
     agent.leave()
     assert "offbeat: agent 0: the script ended without a step." in capsys.readouterr().err
+
+
+def test_the_model_is_written_before_mail_can_move_it_on(
+    in_a_run: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the lock: what mail makes of the model recycles the memory of the one before."""
+    agent, model = in_a_run(), nn.Linear(1, 1)
+    optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    held, write = list[bool](), FlatParameters.write
+
+    def watched(flat: FlatParameters, *args: Any, **more: Any) -> None:
+        free: list[bool] = []
+        other = Thread(target=lambda: free.append(agent._driver.lock.acquire(blocking=False)))
+        other.start(), other.join()
+        held.append(not free[0])
+        write(flat, *args, **more)
+
+    monkeypatch.setattr(FlatParameters, "write", watched)
+    model(torch.ones(1)).sum().backward()
+    optimizer.step()
+    assert held == [True]

@@ -190,9 +190,10 @@ class TrainingStep:
             with self.driver.lock:
                 x = self.driver.step(self.rule.gradient())
                 self.rule.keep()
+                # With the lock: mail may move the model on at any time, and recycle the memory of this one.
+                self.flat.write(x.parts, told=self.saver is not None)  # alone nothing is mixed
         except Stopped:
             raise SystemExit(0) from None  # `leave` saves
-        self.flat.write(x.parts, told=self.saver is not None)  # alone nothing is mixed
         if self.saver is not None:
             self.saver.step_made()
         if self.driver.actor.steps == 1:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 from offbeat.algorithms import find
@@ -71,7 +72,8 @@ def _train(
     evaluate(task, me, initial, task.draw(me, stream(setup.seed, Purpose.DATA, me), 1)[0])
     try:
         driver.join()
-        x = begin(driver, context, initial) if state is None else driver.resume(state)
+        first = partial(begin, driver, context, initial) if state is None else partial(driver.resume, state)
+        x = copied(driver, first)
         driver.attend()
         while True:
             asked += 1
@@ -79,13 +81,21 @@ def _train(
             g = evaluate(task, me, x, minibatch())
             time.sleep(max(0.0, min(done, setup.until) - driver.clock.now()) * driver.clock.unit)
             faults.before_step(driver.actor.steps)
-            x = driver.step(driver.guard.gradient(g, driver.actor.steps + 1))
+            x = copied(driver, partial(driver.step, driver.guard.gradient(g, driver.actor.steps + 1)))
             faults.after_step()
             if checkpoints.due(driver):
                 checkpoints.save(driver, {"asked": asked + 1})
     except Stopped:
         if checkpoints.due(driver, final=True):
             checkpoints.save(driver, {"asked": asked})
+
+
+def copied(driver: Driver, next_model: Callable[[], Vector]) -> Vector:
+    """Where the next gradient is to be taken, in memory of its own: mail may move the agent's model on while
+    the gradient is evaluated, and the memory in which this one lies is recycled after a few versions.
+    """
+    with driver.lock:
+        return Vector(tuple(part.clone() for part in next_model().parts))
 
 
 def main() -> None:
