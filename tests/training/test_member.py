@@ -398,13 +398,13 @@ def test_the_model_is_written_before_mail_can_move_it_on(
     """With the lock: what mail makes of the model recycles the memory of the one before."""
     agent, model = in_a_run(), nn.Linear(1, 1)
     optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    held, write = list[bool](), FlatParameters.write
+    held, write, driver = list[bool](), FlatParameters.write, agent._driver
+    assert driver is not None
 
     def watched(flat: FlatParameters, *args: Any, **more: Any) -> None:
-        free: list[bool] = []
-        other = Thread(target=lambda: free.append(agent._driver.lock.acquire(blocking=False)))
-        other.start(), other.join()
-        held.append(not free[0])
+        other = Thread(target=lambda: held.append(not driver.lock.acquire(blocking=False)))
+        other.start()
+        other.join()
         write(flat, *args, **more)
 
     monkeypatch.setattr(FlatParameters, "write", watched)
