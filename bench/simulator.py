@@ -82,11 +82,14 @@ def data() -> DataSet:
     return DataSet("synthetic", x, y, x[:10], y[:10], CLASSES)
 
 
+def logistic(samples: DataSet, agents: int, seed: int) -> tasks.Logistic:
+    shards = np.random.default_rng(seed).permutation(SAMPLES)[: SAMPLES // agents * agents]
+    return tasks.Logistic(samples, tasks.Minibatches(shards.reshape(agents, -1), BATCH), REG)
+
+
 def prepared(case: Case, samples: DataSet, seed: int) -> Setup:
     """The experiment of one replica."""
-    shards = np.random.default_rng(seed).permutation(SAMPLES)[: SAMPLES // case.agents * case.agents]
-    task = tasks.Logistic(samples, tasks.Minibatches(shards.reshape(case.agents, -1), BATCH), REG)
-    until = case.updates / case.agents / case.replicas
+    task, until = logistic(samples, case.agents, seed), case.updates / case.agents / case.replicas
     return prepare(Experiment(task=task, topology=case.topology, until=until, eval_every=until), seed)
 
 

@@ -165,7 +165,9 @@ def _server() -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "120"},
+        # Without a GPU, where there is one: its driver does not survive a fork.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "120"}
+        | {"CUDA_VISIBLE_DEVICES": ""},
     )
     atexit.register(_end, server)
     return server

@@ -108,7 +108,7 @@ EXECUTOR = (
 )
 DEVICE = (
     "Where models and data lie and the arithmetic is done: 'cpu', or 'cuda' or 'cuda:1' for a GPU. The "
-    "trace is the same everywhere; models and losses differ by rounding. Not yet tried on a GPU."
+    "trace is the same everywhere; models and losses differ by rounding."
 )
 
 
