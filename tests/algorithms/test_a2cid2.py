@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from runs import models, quadratic, started
-from under_way import array, on_their_way
+from under_way import Applied, array, displaced
 
-from offbeat import SettingError, Vector, World
-from offbeat.algorithms.adpsgd import Moved
+from offbeat import SettingError, World
 from offbeat.world.topology import build
 
 WORLD = World(seed=3, slow_compute={1: 5.0}, slow_communication={2: 5.0})
@@ -25,19 +24,6 @@ def test_without_flow_it_is_adpsgd(alpha: str) -> None:
     assert np.array_equal(models(one), models(other))
 
 
-class Applied:
-    """A local rule that adds up what it applied."""
-
-    total: np.ndarray
-
-    def __init__(self, lr: float) -> None:
-        self.lr = lr
-
-    def __call__(self, g: Vector) -> Vector:
-        Applied.total = Applied.total + self.lr * array(g)
-        return self.lr * g
-
-
 def test_the_sum_of_both_models_is_kept_with_displacements_in_flight() -> None:
     """sum_i (x_i + xt_i) - (1 + 2 alpha) displacements in flight = -2 times all that was applied."""
     Applied.total = np.zeros(3)
@@ -47,11 +33,8 @@ def test_the_sum_of_both_models_is_kept_with_displacements_in_flight() -> None:
     apart = 0.0
     for time in range(2, 60, 4):
         sim.run(time)
-        flying = sum(
-            (array(i.message.d) for i in on_their_way(sim) if isinstance(i.message, Moved)), np.zeros(3)
-        )
         both = sum(array(agent.x) + array(agent.tilde) for agent in agents)
-        assert both - (1 + 2 * alpha) * flying == pytest.approx(-2 * Applied.total, abs=1e-12)
+        assert both - (1 + 2 * alpha) * displaced(sim) == pytest.approx(-2 * Applied.total, abs=1e-12)
         apart = max(apart, *(float(abs(array(a.x) - array(a.tilde)).max()) for a in agents))
     assert apart > 0.1, "the two are two"
 

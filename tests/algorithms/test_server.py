@@ -105,18 +105,6 @@ def test_all_stand_still_while_the_server_is_lost_and_go_on_when_it_returns(name
     assert spread.max() < (0.8 if name == "easgd" else 0.2), "all go on from one model"
 
 
-def test_the_synchronous_server_is_gradient_descent_on_the_mean() -> None:
-    task = quadratic()
-    sim = started("spsgd", task, World(seed=3, slow_compute={4: 10.0}), lr=0.1)
-    sim.run(400)
-    x, steps = np.zeros(3), min(sim.steps)
-    for _ in range(steps):
-        x = x - 0.1 * (task.h[:, None] * (x - task.b)).mean(0)
-    slowest = [i for i, k in enumerate(sim.steps) if k == steps]
-    assert models(sim)[slowest] == pytest.approx(np.tile(x, (len(slowest), 1)), rel=1e-12, abs=1e-12)
-    assert max(sim.steps) - steps <= 1 < steps
-
-
 def test_a_round_counts_nobody_twice_who_was_down_meanwhile() -> None:
     """Crashes in the middle of rounds: the model is still that of descent on the mean, noise apart."""
     crashes = tuple(Crash(i, 10.1 + i, 20.7 + 2 * i) for i in range(4))

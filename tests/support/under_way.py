@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from offbeat import Vector
+from offbeat.algorithms.adpsgd import Moved
 from offbeat.engines.outbox import Transmission
 from offbeat.engines.sim.simulator import Simulator
 
@@ -59,6 +60,25 @@ def shares(sim: Simulator) -> list[tuple[np.ndarray, float]]:
 def shared_weights(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the weights, and how many agents there are."""
     return np.array(sum(w for _, w in shares(sim))), np.array(float(len(sim.alive)))
+
+
+def displaced(sim: Simulator) -> np.ndarray:
+    """Sum of the displacements in flight that are still to be taken off their receivers."""
+    flying = [item.message for item in on_their_way(sim)]
+    return sum((array(each.d) for each in flying if isinstance(each, Moved)), np.zeros(3))
+
+
+class Applied:
+    """A local rule that adds up what it applied."""
+
+    total: np.ndarray
+
+    def __init__(self, lr: float) -> None:
+        self.lr = lr
+
+    def __call__(self, g: Vector) -> Vector:
+        Applied.total = Applied.total + self.lr * array(g)
+        return self.lr * g
 
 
 class Nothing:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import models, quadratic, started
-from under_way import Nothing, array, on_their_way, tracked_mass
+from under_way import Applied, Nothing, array, displaced, on_their_way, tracked_mass
 
 from offbeat import Crash, Delay, Quadratic, Vector, World
 from offbeat.algorithms.adpsgd import Ask, Moved
@@ -78,19 +78,6 @@ def test_rfast_effective_step_on_the_grid() -> None:
 # -- AD-PSGD ---------------------------------------------------------------------------------------
 
 
-class Applied:
-    """A local rule that adds up what it applied."""
-
-    total: np.ndarray
-
-    def __init__(self, lr: float) -> None:
-        self.lr = lr
-
-    def __call__(self, g: Vector) -> Vector:
-        Applied.total = Applied.total + self.lr * array(g)
-        return self.lr * g
-
-
 @given(worlds, graphs, st.sampled_from(["adpsgd", "adpsgd:wait"]))
 def test_adpsgd_sum_with_displacements_in_flight(world: World, graph: str, algorithm: str) -> None:
     """sum_i x_i - displacements in flight = x(0) - everything that was applied, at every instant."""
@@ -98,10 +85,7 @@ def test_adpsgd_sum_with_displacements_in_flight(world: World, graph: str, algor
     sim = started(algorithm, quadratic(6, noise=0.5), world, graph, rule=Applied)
     for time in range(2, 60, 4):
         sim.run(time)
-        flying = sum(
-            (array(i.message.d) for i in on_their_way(sim) if isinstance(i.message, Moved)), np.zeros(3)
-        )
-        assert models(sim).sum(0) - flying == pytest.approx(-Applied.total, abs=1e-12)
+        assert models(sim).sum(0) - displaced(sim) == pytest.approx(-Applied.total, abs=1e-12)
     asking = sum(isinstance(i.message, Ask) for i in on_their_way(sim))
     assert asking <= 6, "an agent has at most one question under way"
 

@@ -170,6 +170,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     trace = sim.recorder.trace()
     trace.save(tmp_path / "trace.npz")
     again = Trace.load(tmp_path / "trace.npz")
+    assert Trace.load(tmp_path).digest() == again.digest(), "the folder of a run will do"
     assert again.digest() == trace.digest()
     assert again.table() == trace.table()
     assert [p.name for p in tmp_path.iterdir()] == ["trace.npz"]
