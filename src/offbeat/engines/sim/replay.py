@@ -137,8 +137,9 @@ class Replay(Engine):
             return False  # what it did before is not for those that went on from a checkpoint
         if isinstance(event, events.MailReceived):
             letters = self._letters(event)
-            newest = max((letter.version for letter in letters if letter.summed), default=-1)
-            return bool(letters) and (not letters[0].summed or newest >= event.version)
+            if not letters or not letters[0].summed:
+                return bool(letters)
+            return any(letter.summed and letter.version >= event.version for letter in letters)
         return event.version in self._versions(event)
 
     def _happens(self, event: events.Event) -> None:
