@@ -23,7 +23,7 @@ from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Trace, folder_of
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
@@ -126,7 +126,7 @@ def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None
                 say(f"Written: {path}")
 
 
-def replay(trace: Path = typer.Argument(help="A trace.npz that a live run wrote.")) -> None:
+def replay(trace: Path = typer.Argument(help="A live run's folder, or its trace.npz.")) -> None:
     """Run a live run's trace through fresh agents in the simulator, and compare what they do with what was
     recorded.
 
@@ -134,9 +134,9 @@ def replay(trace: Path = typer.Argument(help="A trace.npz that a live run wrote.
 
     Example:
 
-      offbeat replay offbeat-runs/train-0/trace.npz
+      offbeat replay offbeat-runs/train-0
     """
-    outcome = replayed(Trace.load(trace), trace.parent)
+    outcome = replayed(Trace.load(trace), folder_of(trace))
     for line in outcome.lines:
         say(line)
     if not outcome.same:

@@ -15,7 +15,7 @@ from offbeat.cli.options import JSON, QUIET, option, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.settings import LEARNING, TASK
 from offbeat.core.system.files import write_atomically
-from offbeat.engines.trace import Trace
+from offbeat.engines.trace import Trace, folder_of
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.loading import run_in
@@ -36,7 +36,7 @@ HELPS = {
 }
 """Where it is other than in compare."""
 
-TRACE = "A trace.npz that 'offbeat live' or 'offbeat launch' wrote."
+TRACE = "A folder that 'offbeat live' or 'offbeat launch' wrote, or its trace.npz."
 OTHER = f"One of {', '.join(ALGORITHMS)}, or your own, FILE.py:NAME; default: the recorded one."
 
 
@@ -59,11 +59,10 @@ def predict(
     Example: a run without a straggler tells what one would cost
 
       offbeat live --algorithms adsgd --until 600 --unit 5ms --out run
-      offbeat predict run/adsgd-lr0.01/trace.npz --algorithm dsgd \\
-          --case comp-straggler --slowdown 10
+      offbeat predict run/adsgd-lr0.01 --algorithm dsgd --case comp-straggler --slowdown 10
     """
     check_writable(json)
-    found = predicting.predict(Trace.load(trace), algorithm, lr=lr, reached=run_in(trace.parent), **asked)
+    found = predicting.predict(Trace.load(trace), algorithm, lr=lr, reached=run_in(folder_of(trace)), **asked)
     output = Outputs(quiet)
 
     def save(path: Path) -> None:

@@ -37,7 +37,7 @@ TABLE = (
     "Count on short runs what every algorithm keeps and sends, beside the formulas: table 2 of "
     "arXiv:2505.10322. Nothing else is said."
 )
-TRACE = "A trace.npz of a run: B, D and K are measured in it."
+TRACE = "A trace.npz of a run, or a live run's folder: B, D and K are measured in it."
 
 SOURCE = {
     "lambda_2": "how slowly mixing goes",

@@ -193,7 +193,8 @@ class Trace:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Trace":
-        """Read a trace back. Raises DataError if the file is none."""
+        """Read a trace back, of a file or of a run's folder. Raises DataError if there is none."""
+        path = Path(path, "trace.npz") if Path(path).is_dir() else path
         with reading(path, "a trace, a .npz that offbeat wrote"):
             z = arrays(path)
             refuse_newer(path, str(z.get("format", FORMAT)), FORMAT)
@@ -259,3 +260,8 @@ def _by_agent(agent: np.ndarray, agents: int) -> tuple[np.ndarray, np.ndarray]:
     """An order of rows by this column, and where every agent's rows begin in it: [agents + 1]."""
     order = np.argsort(agent, kind="stable")
     return order, np.searchsorted(agent[order], np.arange(agents + 1))
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of the run that `Trace.load` reads from there."""
+    return path if path.is_dir() else path.parent
