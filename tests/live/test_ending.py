@@ -71,18 +71,18 @@ def life(k: int, steps: int, made: int, code: int = 1, failed: Failure | None = 
 
 def test_the_same_error_without_progress_is_final() -> None:
     first = life(1, 20, 20, failed=failure())
-    assert first.why_final(None, True, 0, 3) == ""
+    assert first.why_final(None, True, False, 0, 3) == ""
     at_once, as_far = life(2, 20, 0, failed=failure()), life(2, 40, 20, failed=failure())
     for again in (at_once, as_far):
-        assert "as it had failed before" in again.why_final(first, True, 1, 3)
-        assert "ValueError: no" in again.why_final(first, True, 1, 3)
+        assert "as it had failed before" in again.why_final(first, True, False, 1, 3)
+        assert "ValueError: no" in again.why_final(first, True, False, 1, 3)
     for other in (
         life(2, 33, 13, failed=failure()),
         life(2, 20, 0, failed=failure("train.py:4")),
         life(2, 20, 0, code=-9),
     ):
-        assert other.why_final(first, True, 1, 3) == ""
-        assert "3 restarts of an agent had been allowed" in other.why_final(first, True, 3, 3)
+        assert other.why_final(first, True, False, 1, 3) == ""
+        assert "3 restarts of an agent had been allowed" in other.why_final(first, True, False, 3, 3)
 
 
 def test_what_cannot_heal_is_final_at_once() -> None:
@@ -101,13 +101,12 @@ def test_what_cannot_heal_is_final_at_once() -> None:
         ),
         (life(1, 20, 20, code=0), "ended at step 20 without having left the run"),
     ):
-        assert said in ending.why_final(None, True, 0, 3)
-    assert (
-        life(1, 20, 20, code=-11)
-        .why_final(None, False, 0, 3)
-        .startswith("Agent 0 died (killed by SIGSEGV), and the")
-    )
-    assert "its last words" in life(1, 20, 20, code=-11).why_final(None, True, 0, 0)
+        assert said in ending.why_final(None, True, False, 0, 3)
+    crashed = life(1, 20, 20, code=-11)
+    said = "Agent 0 died (killed by SIGSEGV), and the algorithm "
+    assert crashed.why_final(None, False, True, 0, 3).startswith(f"{said}cannot go on without it")
+    assert crashed.why_final(None, False, False, 0, 3).startswith(f"{said}takes nobody back")
+    assert "its last words" in life(1, 20, 20, code=-11).why_final(None, True, False, 0, 0)
 
 
 def test_an_error_is_told_without_our_own_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

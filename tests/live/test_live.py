@@ -36,7 +36,6 @@ from offbeat.engines.events import (
     GradientDone,
     MailReceived,
     RegisterMoved,
-    Rejoined,
     Started,
     ViewChanged,
     rows_of,
@@ -65,8 +64,6 @@ from offbeat.world.world import World
 
 pytestmark = needs_shared_memory
 
-ALL = ("adsgd", "dsgd", "dsgd:after", "adpsgd", "adpsgd:wait", "rfast", "allreduce")
-RETURNING = tuple(name for name in ALL if name != "allreduce")
 DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 EXACT = (
     "import offbeat.tasks as t; from functools import partial; "
@@ -168,18 +165,6 @@ def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
 
 
 # -- replays ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("algorithm", RETURNING)
-def test_the_replay_is_exact_with_losses_delays_and_agents_that_die(algorithm: str, tmp_path: Path) -> None:
-    """Two die, one of them early on; minibatches are random. Whatever is drawn is drawn again."""
-    loss = ["--loss", "0.3"] if algorithm in ("adsgd", "rfast") else []
-    faults = ["--fault", "kill agent 1 at step 7", "--fault", "kill agent 3 at step 40"]
-    folder = live(
-        tmp_path, algorithm, 500, "--lr", "0.1", "--case", "combined", "--slowdown", "2", *loss, *faults
-    )
-    trace = exact_replay(folder).trace
-    assert sorted(rows_of(trace.events, Rejoined)["agent"].tolist()) == [1, 3]
 
 
 def test_a_replay_orders_what_was_simultaneous_as_the_trace_does(tmp_path: Path) -> None:

@@ -93,10 +93,8 @@ def limits(n: int, topology: str, lr: float, mixing: bool) -> np.ndarray:
     return fixed
 
 
-@pytest.mark.parametrize(
-    "algorithm", ["adsgd", "dsgd", "dsgd:after", "rfast", "allreduce", "adpsgd", "adpsgd:wait"]
-)
-def test_every_algorithm_reaches_its_limit_and_its_schedule_can_be_replayed(
+@pytest.mark.parametrize("algorithm", ["adsgd", "rfast", "adpsgd"])
+def test_a_users_script_reaches_its_limit_and_its_schedule_can_be_replayed(
     algorithm: str, tmp_path: Path
 ) -> None:
     """Unequal speeds, no noise. AD-PSGD has no limit of its own: it stays among the agents' optima."""

@@ -27,6 +27,23 @@ while not done.exists() and time.monotonic() < end:
 """
 """Until the agent that was killed has made fifty steps in its second life."""
 
+COUNTED = """
+import time
+import torch
+import offbeat
+
+torch.manual_seed(0)
+agent = offbeat.join()
+model = torch.nn.Linear(3, 3)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+for _ in range(12):
+    optimizer.zero_grad()
+    (model(torch.ones(3)) - agent.rank).square().sum().backward()
+    optimizer.step()
+    time.sleep(0.003 * (agent.world - agent.rank))
+"""
+"""Twelve steps; agent 0 is the slowest."""
+
 
 def example(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")

@@ -12,6 +12,8 @@ from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError
 from offbeat.world.topology import Topology
 
+WORKER = "crash of a worker"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -23,6 +25,7 @@ class Option:
         low, high: of a number: the smallest and the largest
         above: whether `low` itself is too small
         bends: whether with it what is free-running is that no more
+        unscripted: why what has it cannot run in a user's script
     """
 
     usual: str
@@ -31,6 +34,7 @@ class Option:
     high: float = math.inf
     above: bool = False
     bends: bool = False
+    unscripted: str = ""
 
     def takes(self, usual: float) -> str:
         """What it expects, by the type of the value that it has without being named."""
@@ -60,7 +64,8 @@ class Algorithm:
         paper: where it was published
         waits_for: what an agent may have to wait for besides its own gradient
         needs: of the graph and its weights
-        tolerates: "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent)
+        tolerates: "loss" (of registers), "crash" (the others go on), "return" (of a crashed agent), "crash of
+            a worker" (the others go on, unless it is the server)
         note: what else one should know, in particular why something is not tolerated
         keeps: vectors as long as a model that an agent holds, its gradient among them, and those for each
             neighbour: Table 2 of arXiv:2505.10322, where that has the algorithm
@@ -73,6 +78,7 @@ class Algorithm:
         vectors: models that an agent of a simulation holds, and those for each neighbour: for its memory
         free_running: whether it never waits, and only ever gives its model to all its listeners, at every
             gradient: then its timing is known before any arithmetic (`offbeat.engines.sim.ahead.update_form`)
+        unscripted: why it cannot run in a user's script (`offbeat launch`); empty: it can
         user_defined: whether it is the user's own, and not in the table
         named: FILE.py:NAME(options), if it was named so: every process can load it again
         code: then file -> version of what was loaded (`offbeat.core.system.own`)
@@ -95,6 +101,7 @@ class Algorithm:
     smallest: float = -1.0
     vectors: tuple[float, float] = (5.0, 3.0)
     free_running: bool = False
+    unscripted: str = ""
     user_defined: bool = False
     named: str = ""
     code: Mapping[str, str] = field(default_factory=dict)
@@ -131,6 +138,7 @@ class Algorithm:
             lines += [
                 f"keeps {own} vectors as long as a model" + f", and {more} for each neighbour" * (more > 0)
             ]
+        lines += [self.unscripted and f"cannot run in a user's script: {self.unscripted}"]
         lines += [self.bound and f"converges for {self.bound}", self.form and f"{self.name} {self.form}"]
         for name, (option, value, _) in self.chosen().items():
             flag, place = isinstance(value, bool), name.upper()
@@ -139,9 +147,24 @@ class Algorithm:
             lines += [f"{self.name}{colon}{name}{f'={place}' * (not flag)} {said}"]
         return [line for line in lines if line]
 
+    def check_script(self) -> None:
+        """Raise SettingError if it cannot run in a user's script, as one process of several."""
+        of_options = [option.unscripted for option, value, usual in self.chosen().values() if value != usual]
+        if why := next(filter(None, [self.unscripted, *of_options]), ""):
+            raise SettingError(
+                f"{self.name} cannot run in a user's script: {why}. Expected another algorithm here; "
+                "'offbeat live' and simulations, whose tasks are offbeat's, take it."
+            )
+
     def default_lr(self, lr: float, n: int) -> float:
         """The learning rate when none was given for this algorithm in particular."""
         return lr * n if self.scale_lr_by_n else lr
+
+    def needed(self, topology: Topology) -> tuple[int, ...]:
+        """The agents without whom the others stand still."""
+        if "crash" in self.tolerates:
+            return ()
+        return (topology.hub or 0,) if WORKER in self.tolerates else tuple(range(topology.n))
 
     def check(self, topology: Topology) -> None:
         """Raise SettingError if the published algorithm is not for this graph."""

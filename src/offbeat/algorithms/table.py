@@ -21,7 +21,7 @@ from offbeat.algorithms.rasgp import RASGP
 from offbeat.algorithms.rfast import RFAST
 from offbeat.algorithms.ringleader import Ringleader
 from offbeat.algorithms.ringmaster import Ringmaster
-from offbeat.algorithms.row import Algorithm, Option
+from offbeat.algorithms.row import WORKER, Algorithm, Option
 from offbeat.algorithms.sgp import SGP
 from offbeat.algorithms.spsgd import SPSGD
 from offbeat.algorithms.swift import SWIFT
@@ -29,8 +29,9 @@ from offbeat.algorithms.swift import SWIFT
 THETA = Option("", "makes steps of {} lr with weights as much nearer to I", low=0, high=1, above=True)
 
 SERVER = "nothing: its server is the hub of a star, on graphs without a hub agent 0"
-SERVED = frozenset({"loss", "return"})
-STANDS = "mail is never lost; workers may crash and return, but all stand still while the server is lost"
+SERVED, WAITED_FOR = frozenset({"loss", "return", WORKER}), frozenset({"loss", "return"})
+STANDS = "mail is never lost; all stand still while the server is lost"
+AT_ANY_TIME = "the server makes a step whenever a gradient comes, also while its own script computes one"
 LOCAL = Option("", "makes {} steps for each exchange", low=1, bends=True)
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -168,19 +169,25 @@ ALGORITHMS: dict[str, Algorithm] = {
             "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.5),
             keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
-            options={"l1": Option("", "adds {} sum |x|, by its proximal step", low=0, bends=True),
-                     "local_steps": LOCAL},
+            options={
+                "l1": Option(
+                    "", "adds {} sum |x|, by its proximal step", low=0, bends=True,
+                    unscripted="its proximal step is as long as the learning rate, which a script's "
+                    "optimizer does not tell",
+                ),
+                "local_steps": LOCAL,
+            },
         ),
         Algorithm(
             "apsgd", APSGD(), "Asynchronous SGD at a parameter server", "arXiv:1506.08272",
             waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
-            sends="its gradient to the server, which sends its model back",
+            sends="its gradient to the server, which sends its model back", unscripted=AT_ANY_TIME,
         ),
         Algorithm(
             "spsgd", SPSGD(), "Synchronous SGD at a parameter server",
             "textbook; a baseline of arXiv:1710.06952", waits_for="everybody", needs=SERVER,
-            tolerates=SERVED,
+            tolerates=WAITED_FOR,
             note="mail is never lost; stands still while an agent is lost; a worker keeps 2 vectors, the "
             "server n and 1 more at most",
             vectors=(4.0, 0.0), bound="lr < 2 / L (textbook)",
@@ -207,17 +214,18 @@ ALGORITHMS: dict[str, Algorithm] = {
             "ringmaster", Ringmaster(), "Asynchronous SGD without gradients that are late",
             "arXiv:2501.16168", waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
-            sends="its gradient to the server, which sends its model back",
+            sends="its gradient to the server, which sends its model back", unscripted=AT_ANY_TIME,
             options={"r": Option("", "has its gradient ignored when it is {} steps late", low=1)},
         ),
         Algorithm(
             "ringleader", Ringleader(), "Asynchronous SGD along a table of gradients", "arXiv:2509.22860",
             waits_for="the server's answer, which waits for everybody once a round", needs=SERVER,
-            tolerates=SERVED,
+            tolerates=WAITED_FOR,
             note="mail is never lost; stands still while an agent is lost; a worker keeps 2 vectors, the "
             "server 2 n and 3 more at most",
             vectors=(5.0, 0.0),
             sends="its gradient to the server, which sends one agent the model at every step",
+            unscripted=AT_ANY_TIME,
         ),
         Algorithm(
             "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",

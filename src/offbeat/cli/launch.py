@@ -63,10 +63,12 @@ def launch(
     """
     spec, topology = find(elsewhere(algorithm)), elsewhere(topology, SUFFIXES)
     refuse_processes(agents)
-    spec.check(build(topology, agents, seed))
+    graph = build(topology, agents, seed)
+    spec.check(graph)
+    spec.check_script()
     if not module and not Path(command[0]).is_file():
         raise SettingError(f"There is no script {command[0]}; expected a file, or a module with --module.")
-    returns = "return" in spec.tolerates
+    returns, needed = "return" in spec.tolerates, spec.needed(graph)
     asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
@@ -82,7 +84,7 @@ def launch(
         else:
             outfolder.refuse_used(folder)
         program = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
-        launcher = Launcher(replace(settings, folder=folder), program, returns)
+        launcher = Launcher(replace(settings, folder=folder), program, returns, needed)
         _run(launcher, tensorboard, profile, quiet)
     if launcher.stopped_by:
         raise typer.Exit(128 + launcher.stopped_by)

@@ -95,6 +95,8 @@ class Member:
             self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
             self.topology: Topology = build(settings.program.topology, self._world, self.seed)
         self.algorithm.check(self.topology)
+        if here is not None:
+            self.algorithm.check_script()
         self._progress = DataProgress(self._rank, self._world, self.seed, alone=here is None)
         self._driver: Driver | None = None
         self._saver: Saver | None = None

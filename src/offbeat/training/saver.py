@@ -66,7 +66,7 @@ class Saver:
         if self.driver.guard.on and (wrong := not_finite(self.flat.named(self.flat.parts))):
             what = f"The model is not finite to begin with: {some(wrong)}"
             raise SettingError(f"{what}. --on-nan ignore lets it through.")
-        propose(here, about, initial, returns)
+        propose(here, about, initial, returns, self.algorithm.needed(self.driver.topology))
         self.driver.join()
         initial = agree(here, about)
         if saved and here.incarnation == 1:

@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import ContractError, SettingError
 from offbeat.core.forms import difference, zero
 from offbeat.core.vector import Vector, lazy, opaque
 from offbeat.engines.live.node.driver import Driver, Stopped
@@ -65,7 +65,12 @@ class OptimizerRule:
 
     def __call__(self, g: Vector) -> Vector:
         driver, x = self.driver, self.driver.snapshot
-        assert x is not None
+        if x is None or driver.actor.at is not None:
+            raise ContractError(
+                "the rule was asked for a step while a gradient was outstanding: "
+                "in a user's script the rule is the optimizer, and the script computes with its parameters. "
+                "Expected steps in on_gradient, or later, before the next compute."
+            )
         if g is not self._g():
             driver.performer.force()  # not on a version that may be overwritten before the handler ends
             step, what = driver.actor.steps + 1, "the tracked or averaged gradient"

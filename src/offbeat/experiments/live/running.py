@@ -154,7 +154,8 @@ class LiveRun:
             watch(launcher)
 
         command = ["-m", "offbeat.experiments.live.program"]
-        launcher = Launcher(settings, command, "return" in self.spec.tolerates)
+        spec, graph = self.spec, self.setup.topology
+        launcher = Launcher(settings, command, "return" in spec.tolerates, spec.needed(graph))
         try:
             launcher.run(on_output, look, watcher.due)
             trace = launcher.trace()

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
@@ -36,11 +36,12 @@ class RunFailed(OffbeatError):
 
 @dataclass
 class Launcher:
-    """Runs agents. What these join with counts more than the algorithm of the settings, and `returns`."""
+    """Runs agents. What these join with counts more than the settings' algorithm, `returns` and `needed`."""
 
     settings: RunSettings  # whose folder exists
     command: Sequence[str]  # what Python is to run, without Python itself
     returns: bool = True  # whether the algorithm takes an agent back
+    needed: Collection[int] = ()  # without whom the others stand still
     reason: str = ""  # why the run failed
     stopped_by: int = 0  # the signal that ended the run; 0: none did
     began: bool = False  # whether any agent is known to have made a step; at the end it is
@@ -156,7 +157,8 @@ class Launcher:
             if all(state is State.JOINED for state in states):
                 joined = joined_with(self.shared)
                 if joined is not None:  # a script may have named its own algorithm
-                    self.settings, self.returns = replace(self.settings, algorithm=joined[0]), joined[1]
+                    algorithm, self.returns, self.needed = joined
+                    self.settings = replace(self.settings, algorithm=algorithm)
                 for i, restarts in enumerate(self.restarts):
                     self._change(i, restarts + 1)
                 self.board.begin(self.elapsed)
@@ -167,7 +169,7 @@ class Launcher:
                     self._change(i, incarnation)
                 elif state is State.LEFT and self.member[i] > 0:
                     self._change(i, -incarnation)
-                    if not self.returns and self.board.order < Order.STOP and set(states) != {State.LEFT}:
+                    if i in self.needed and self.board.order < Order.STOP and set(states) != {State.LEFT}:
                         if isinstance(
                             self.settings.program, ScriptProgram
                         ):  # else all end at one time anyway
@@ -224,7 +226,9 @@ class Launcher:
             if code and not self.killing:
                 said = f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
                 self.reason = self.reason or said
-        elif why := ending.why_final(self.endings.get(i), self.returns, self.restarts[i], allowed):
+        elif why := ending.why_final(
+            self.endings.get(i), self.returns, i in self.needed, self.restarts[i], allowed
+        ):
             self._stop(why)
         else:
             self.endings[i] = ending

@@ -272,8 +272,8 @@ class Driver:
         self._refuse_failed()
         with self.lock:
             self.log.close()
-            if self.log.path is not None:
-                done = self.actor
+            done, first = self.actor, self.transport is None or self.transport.incarnation == 1
+            if self.log.path is not None and (first or done.version):  # else it came back too late to begin
                 end = {"version": done.version, "steps": done.steps, "model": digest(done.model)}
                 try:
                     write_atomically(self.log.path.with_suffix(".json"), json.dumps(end).encode())

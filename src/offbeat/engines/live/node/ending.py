@@ -91,11 +91,14 @@ class Ending:
         head = " It last said:" if self.failure is None else ""
         return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
 
-    def why_final(self, before: "Ending | None", returns: bool, restarts: int, allowed: int) -> str:
+    def why_final(
+        self, before: "Ending | None", returns: bool, needed: bool, restarts: int, allowed: int
+    ) -> str:
         """Why there is no other life, after so many restarts; empty if there is one.
 
         Args:
             returns: whether the algorithm takes an agent back
+            needed: whether the others stand still without it
         """
         name, at = f"Agent {self.agent}", f"at step {self.steps}"
         if self.code == 0:
@@ -117,7 +120,8 @@ class Ending:
                 return f"{name} failed {at} as it had failed before: no further restart can help.{self.said}"
         failed = f"died ({words(self.code)})" if self.failure is None else f"failed {at}"
         if not returns:
-            return f"{name} {failed}, and the algorithm cannot go on without it.{self.said}"
+            how = "cannot go on without it" if needed else "takes nobody back: here it ends with the first"
+            return f"{name} {failed}, and the algorithm {how}.{self.said}"
         if restarts >= allowed:
             most = f"{allowed} restarts" if allowed else "no restart"
             return f"{name} {failed}; {most} of an agent had been allowed (--max-restarts).{self.said}"

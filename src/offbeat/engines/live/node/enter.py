@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,23 +102,33 @@ def log_path(folder: Path, agent: int) -> Path:
     return folder / f"agent-{agent}.trace"
 
 
-def propose(context: AgentContext, about: Mapping[str, Any], initial: Vector, returns: bool = True) -> None:
-    """Agent 0 says which model this is, where all start from, and whether who died may come back."""
+def propose(
+    context: AgentContext,
+    about: Mapping[str, Any],
+    initial: Vector,
+    returns: bool = True,
+    needed: Sequence[int] = (),
+) -> None:
+    """Agent 0 says which model this is, where all start from, whether who died may come back, and without
+    whom the others stand still.
+    """
     if context.me == 0 and not (context.shared / MODEL).exists():
         (context.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
         register = Register.create(context.shared / "initial", Layout.of(Snapshot(initial)))
         with Scope():
             (placed,) = register.begin([initial])
         register.finish(Snapshot(placed), Tag())
-        said = {"about": dict(about), "returns": returns}
+        said = {"about": dict(about), "returns": returns, "needed": list(needed)}
         write_atomically(context.shared / MODEL, json.dumps(said).encode())
 
 
-def joined_with(shared: Path) -> tuple[str, bool] | None:
-    """The algorithm that agent 0 has joined with, and whether it takes an agent back; None: not known."""
+def joined_with(shared: Path) -> tuple[str, bool, frozenset[int]] | None:
+    """The algorithm that agent 0 has joined with, whether it takes an agent back, and without whom all others
+    stand still; None: not known.
+    """
     try:
         said = json.loads((shared / MODEL).read_text())
-        return str(said["about"]["algorithm"]), bool(said["returns"])
+        return str(said["about"]["algorithm"]), bool(said["returns"]), frozenset(said["needed"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
