@@ -61,6 +61,7 @@ ELSEWHERE = {
     "pip install offbeat[ray]": "needs a network",
     "pip install offbeat[figures]": "needs a network",
     "pip install 'offbeat[tune]'": "needs a network",
+    "pip install 'offbeat[weights]'": "needs a network",
 }
 """How commands begin that are not run here, and why; targets and files are looked for all the same."""
 

@@ -10,7 +10,7 @@ from rooms import PATHS, ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
         ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray"),
-        ("experiments", "optuna"), ("results", "scipy")}  # fmt: skip
+        ("experiments", "optuna"), ("results", "scipy"), ("world", "mixingmatrix")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
 TABLE = {f"offbeat.algorithms.{name}" for name in ("row", "table", "finding")}

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
-from offbeat.world import topology
+from offbeat.world import spectra
 from offbeat.world.graphs import TOPOLOGIES
 from offbeat.world.topology import Topology, build, with_weights
 
@@ -445,14 +445,14 @@ def test_large_topologies_are_built_within_seconds(name: str, n: int) -> None:
 def test_iterative_gap_agrees_with_the_dense_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     t = build(name, 200, seed=1)
     dense = t.spectral_gap
-    monkeypatch.setattr(topology, "DENSE", 10)
+    monkeypatch.setattr(spectra, "DENSE", 10)
     assert build(name, 200, seed=1).spectral_gap == pytest.approx(dense, rel=1e-8)
 
 
 def test_iterative_gap_of_weights_that_are_not_symmetric(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = strongly_connected(100, seed=0)
     dense = build(graph, 100).spectral_gap
-    monkeypatch.setattr(topology, "DENSE", 10)
+    monkeypatch.setattr(spectra, "DENSE", 10)
     assert build(graph, 100).spectral_gap == pytest.approx(dense, rel=1e-8)
 
 

@@ -24,6 +24,7 @@ from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace, folder_of
+from offbeat.experiments.experiment import WEIGHED
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
@@ -43,6 +44,7 @@ def launch(
     command: list[str] = typer.Argument(metavar="SCRIPT", help=SCRIPT),
     agents: int = option(2, WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST),
     topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
+    weights: str | None = option(None, WHAT, WEIGHED),
     algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}; or mine.py:Mine."),
     seed: int = option(0, WHAT, "Of the shares of the data and the random choices.", min=0),
     module: bool = option(False, WHAT, "SCRIPT is the name of a module.", "--module", "-m"),
@@ -63,7 +65,7 @@ def launch(
     """
     spec, topology = find(elsewhere(algorithm)), elsewhere(topology, SUFFIXES)
     refuse_processes(agents)
-    graph = build(topology, agents, seed)
+    graph = build(topology, agents, seed, weights)
     spec.check(graph)
     spec.check_script()
     if not module and not Path(command[0]).is_file():
@@ -74,7 +76,7 @@ def launch(
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
         asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}
         asked["code"] = together(code, spec.code)
-    settings = RunSettings(folder=Path(), program=ScriptProgram(topology, tuple(command)), **asked)
+    settings = RunSettings(folder=Path(), program=ScriptProgram(topology, tuple(command), weights), **asked)
     check_writable(profile)
     with outfolder.out_folder(out, Path(command[0]).stem) as made:
         folder = made.resolve()

@@ -17,6 +17,7 @@ from offbeat.cli.console import Out
 from offbeat.cli.options import option
 from offbeat.core.errors import SettingError
 from offbeat.engines.trace import Trace
+from offbeat.experiments.experiment import WEIGHED
 from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
 from offbeat.theory.rates import DERIVED, RATES
 from offbeat.theory.table2 import memory, table2, traffic
@@ -60,6 +61,7 @@ NOTES = (
 def theory(
     topology: str | None = option(None, GIVEN, WHO),
     agents: int | None = option(None, GIVEN, f"How many; default: those of the trace, or {AGENTS}."),
+    weights: str | None = option(None, GIVEN, WEIGHED),
     smoothness: float = option(1.0, GIVEN, SMOOTHNESS),
     delay: int | None = option(None, GIVEN, DELAY),
     window: int | None = option(None, GIVEN, WINDOW),
@@ -89,10 +91,10 @@ def theory(
       offbeat theory --trace adsgd-lr0.01-seed0.npz --smoothness 2
     """
     if table:
-        asked = (topology, agents, delay, window, horizon, lr, trace)
+        asked = (topology, agents, weights, delay, window, horizon, lr, trace)
         _table2(as_json, alone=all(each is None for each in asked))
         return
-    graph, given = _measured(trace, topology, agents, delay, window, horizon)
+    graph, given = _measured(trace, topology, agents, weights, delay, window, horizon)
     given = _checked(replace(given, L=smoothness, sigma=sigma, start=start), lr)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
     if as_json:
@@ -124,12 +126,12 @@ def _table2(as_json: bool, alone: bool) -> None:
 
 
 def _measured(
-    path: Path | None, topology: str | None, agents: int | None, delay: int | None, window: int | None,
-    horizon: int | None,
+    path: Path | None, topology: str | None, agents: int | None, weights: str | None, delay: int | None,
+    window: int | None, horizon: int | None,
 ) -> tuple[Topology, Given]:  # fmt: skip
     """The graph; and W, D, B, K as asked for, else as measured, else as usual."""
     if path is None:
-        graph = build(topology or "grid", AGENTS if agents is None else agents)
+        graph = build(topology or "grid", AGENTS if agents is None else agents, weights=weights)
         counts = (0, graph.n, HORIZON)
     else:
         trace = Trace.load(path)
@@ -137,9 +139,10 @@ def _measured(
             raise SettingError(f"{path} is of {trace.agents} agents; got --agents {agents}. Leave it out.")
         if not len(trace.writes):
             raise SettingError(f"In {path} no model was written: expected a run with updates.")
-        s = trace.settings
+        s = {"topology": "grid", **trace.settings, **trace.settings.get("experiment", {})}
+        recorded = s.get("weights") if topology is None else None
         graph = build(
-            topology or str(s.get("experiment", s).get("topology") or s.get("topology", "grid")), trace.agents
+            topology or str(s["topology"]), trace.agents, int(s.get("seed", 0)), weights or recorded
         )
         staleness, k = trace.staleness(), int(trace.iterations()[-1]) + 1
         if staleness.D is None and delay is None:

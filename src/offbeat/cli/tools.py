@@ -20,6 +20,7 @@ from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.training.export import export as written
 from offbeat.world.delays import FAMILIES
 from offbeat.world.graphs import TOPOLOGIES
+from offbeat.world.weights import WEIGHTS
 from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
@@ -27,7 +28,7 @@ STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 NAMED = (
     "One of the algorithms: its equation, what its symbols are called here, how it differs from the paper."
 )
-KINDS = "algorithms, topologies, tasks, partitions, metrics, worlds, cases or delays; default: all."
+KINDS = "algorithms, topologies, weights, tasks, partitions, metrics, worlds, cases or delays; default: all."
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
 STEP = "Of this step; default: each agent's newest checkpoint."
@@ -37,7 +38,7 @@ SWEEP = "Remove what was left in shared memory by runs that were killed."
 def list_(
     what: str | None = typer.Argument(None, help=KINDS), name: str | None = typer.Argument(None, help=NAMED)
 ) -> None:
-    """Say which algorithms, topologies, tasks, partitions, metrics, worlds, cases and delays there are.
+    """Say which algorithms, graphs, weights, tasks, partitions, metrics, worlds, cases and delays there are.
 
     Examples:
 
@@ -48,6 +49,7 @@ def list_(
     tables = {
         "algorithms": {name: "\n".join(row.facts()) for name, row in ALGORITHMS.items()},
         "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
+        "weights": {name: row.about for name, row in WEIGHTS.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
         "metrics": {**{row.name: f"{row.about}; cost: {row.cost}" for row in METRICS.values()}, **OF_RUN},

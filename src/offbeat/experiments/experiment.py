@@ -43,6 +43,7 @@ from offbeat.tasks.task import Task
 from offbeat.world.changes import Byzantine, Change
 from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
+from offbeat.world.weights import WEIGHTS
 from offbeat.world.world import CASES, NETWORKS, SENDING, Crash, World
 
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
@@ -57,6 +58,10 @@ OBJECTIVE = (
 WHO = (
     "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'. A file of "
     "your own: .gml, .graphml, .edgelist, .csv (from,to[,weight]), or mine.py:graph."
+)
+WEIGHED = (
+    f"Of the mixing: {', '.join(WEIGHTS)} ('offbeat list weights'). Default: metropolis; of a directed graph "
+    "uniform; of a graph that has its own, these."
 )
 WHAT = f"What is trained: {', '.join(TASKS)}; your own: mine.py:make_task."
 DATA = "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded."
@@ -141,6 +146,7 @@ class Experiment:
     task: str | Task = setting("digits", TASK, WHAT, NAMED_TASK)
     agents: int | None = setting(None, TASK, f"How many; default: the task's, the graph's, or {AGENTS}.")
     topology: str | nx.Graph | Topology = setting("grid", TASK, WHO, GRAPH)
+    weights: str | None = setting(None, TASK, WEIGHED, one_of(WEIGHTS), brief=True)
     case: str = setting("base", WORLD, f"One of {', '.join(CASES)}.")
     straggler: int | str | Sequence[int] | None = setting(
         None, WORLD, "The slow agents, as in 3 or 3,7; default: the graph's centre.", STRAGGLERS, needs=_slow

@@ -19,7 +19,7 @@ from offbeat.world.speeds import spelt_speeds
 from offbeat.world.world import Crash, parse_crash
 
 
-def one_of(known: Mapping[str, str]) -> Kind:
+def one_of(known: Mapping[str, Any]) -> Kind:
     """One of these names."""
 
     def check(name: str, value: Any) -> str:

@@ -80,7 +80,7 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
     new, rng = find(s.algorithm).new, partial(python_stream, s.seed, Purpose.ALGORITHM)
     if isinstance(s.program, ScriptProgram):
         initial = (torch.zeros(s.agents),)  # one for each agent: all-reduce cuts them into so many pieces
-        graph = build(s.program.topology, s.agents, s.seed)
+        graph = build(s.program.topology, s.agents, s.seed, s.program.weights)
         return Replay(trace, graph, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial))
     setup, lr = prepare(Experiment(**s.program.experiment), s.seed), s.program.lr
     start, gradient = setup.task.initial(), _gradients(setup.task, s.seed)

@@ -122,7 +122,7 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
     _refuse_impossible(e, n)
     world = world_of(e, n, until, seed)
     _refuse_endless(world, n, until)
-    topology = build(e.topology, n, seed)
+    topology = build(e.topology, n, seed, e.weights)
     stragglers = stragglers_of(e, topology)
     world = apply_case(with_links(e, world, topology), e.case, stragglers, e.slowdown)
     world.check(n)

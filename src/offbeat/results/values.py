@@ -171,7 +171,8 @@ class RunValues:
         if not self.has_topology:
             name = self.settings["topology"]
             raise SettingError(f"The graph {name} was an object of its author's, and is in no file.")
-        return build(self.settings["topology"], self.settings["agents"], self.seed)
+        s = self.settings
+        return build(s["topology"], s["agents"], self.seed, s.get("weights"))
 
     @property
     def has_topology(self) -> bool:

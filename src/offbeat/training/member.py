@@ -93,7 +93,9 @@ class Member:
         self._asked_who = False  # whether the script knows which agent it is, or of how many
         with pinned(settings.code, settings.code):
             self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
-            self.topology: Topology = build(settings.program.topology, self._world, self.seed)
+            self.topology: Topology = build(
+                settings.program.topology, self._world, self.seed, settings.program.weights
+            )
         self.algorithm.check(self.topology)
         if here is not None:
             self.algorithm.check_script()

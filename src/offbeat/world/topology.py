@@ -14,15 +14,14 @@ from typing import Any
 import networkx as nx
 import numpy as np
 from scipy import sparse
-from scipy.sparse import linalg
 
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
 from offbeat.core.system.named import Own
 from offbeat.world import graph_files
 from offbeat.world.graphs import TOPOLOGIES, named
-
-DENSE = 500  # up to this many agents the eigenvalues come from a dense solver
+from offbeat.world.spectra import second_modulus
+from offbeat.world.weights import matrix, rule
 
 MOST_AGENTS = 1_000_000  # more of them are refused before anything is built
 
@@ -149,7 +148,7 @@ class Topology:
         A single agent has gap 1. A W of more than 500 agents that is not symmetric and mixes very slowly
         takes O(n^3); any other takes seconds at most for 10,000 agents.
         """
-        return 1.0 - _second_modulus(self.w, self.symmetric)
+        return 1.0 - second_modulus(self.w, self.symmetric)
 
     def positions(self) -> dict[int, tuple[float, float]]:
         """Agent -> (x, y) for drawing, the same every time.
@@ -162,26 +161,29 @@ class Topology:
         return {i: (float(at[i][0]), float(at[i][1])) for i in range(self.n)}
 
 
-def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: int = 0) -> Topology:
-    """The topology of n agents with the default weights.
+def build(
+    name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: int = 0, weights: str | None = None
+) -> Topology:
+    """The topology of n agents; weights: a name of `offbeat.world.weights`, None: the default.
 
     Of a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4", "grid:2x6"); or of any
     connected networkx graph, strongly if it is directed; or a `Topology`, which is returned as it is; or of a
     file (`offbeat.world.graph_files`).
 
-    Undirected: Metropolis weights, where d_i is the number of i's neighbours, and A = W:
+    Undirected: Metropolis weights, if no others are named, d_i the number of i's neighbours, and A = W^T:
 
         w_ij = 1 / (1 + max(d_i, d_j)) for every edge,     w_ii = 1 - sum_{j != i} w_ij
 
     Directed: w_ij = 1 / (1 + indegree of i) and a_ij = 1 / (1 + outdegree of j), for every edge j -> i and
     for i = j. Random graphs are drawn, from one stream seeded with `seed`, until one is connected.
 
-    Raises `SettingError` for an unknown name, a parameter, an n or a graph that does not fit.
+    Raises `SettingError` for an unknown name, a parameter, an n or a graph that does not fit, and for
+    `weights` of a directed graph, or of one that has its own.
     """
     if not 1 <= n <= MOST_AGENTS:
         raise SettingError(f"{n} agents were asked for; expected 1 to {MOST_AGENTS:,}.")
     if isinstance(name_or_graph, str) and graph_files.file_of(name_or_graph) is not None:
-        return _of_file(name_or_graph, n, seed)
+        return _of_file(name_or_graph, n, seed, weights)
     if isinstance(name_or_graph, str):
         if name_or_graph.partition(":")[0] not in TOPOLOGIES:
             graph_files.refuse_ending(name_or_graph)
@@ -196,25 +198,30 @@ def build(name_or_graph: str | nx.Graph | nx.DiGraph | Topology, n: int, seed: i
     if len(graph) != n:
         raise SettingError(f"The graph '{name}' has {len(graph)} nodes; expected {n}, one for each agent.")
     if isinstance(name_or_graph, Topology):
+        _refuse_others(name, weights)
         return name_or_graph
     graph, edges = _numbered(graph)
     if graph.is_directed():
+        rule(weights, True, name)
         return Topology(name, graph, *_uniform(edges))
-    i, j = edges.nonzero()
-    d = np.bincount(i, minlength=n)
-    w_ij = 1.0 / (1.0 + np.maximum(d[i], d[j]))
-    w_ii = 1.0 - np.bincount(i, weights=w_ij, minlength=n)
-    w = _sorted(sparse.csr_array((w_ij, (i, j)), shape=(n, n)) + sparse.diags_array(w_ii))
-    return Topology(name, graph, w, w)
+    w = _sorted(matrix(weights, edges, name))
+    return Topology(name, graph, w, w if abs(w - w.T).max() == 0 else _sorted(w.T))
 
 
-def _of_file(text: str, n: int, seed: int) -> Topology:
+def _of_file(text: str, n: int, seed: int, weights: str | None) -> Topology:
     """The topology in a file, or that the user's own code gives, under the name that it was asked for by."""
     if (code := Own.parse(text)) is not None:
-        return replace(build(graph_files.drawn(code, n, seed), n, seed), name=text)
+        return replace(build(graph_files.drawn(code, n, seed), n, seed, weights), name=text)
     graph, w = graph_files.read(text)
-    found = build(graph, n, seed) if w is None else with_weights(graph, w)
-    return replace(found, name=text)
+    if w is None:
+        return replace(build(graph, n, seed, weights), name=text)
+    _refuse_others(text, weights)
+    return replace(with_weights(graph, w), name=text)
+
+
+def _refuse_others(name: str, weights: str | None) -> None:
+    if weights is not None:
+        raise SettingError(f"'{name}' has weights of its own; got the weights '{weights}'. Leave them out.")
 
 
 def with_weights(graph: nx.Graph | nx.DiGraph, w: Any, a: Any = None, name: str = "") -> Topology:
@@ -315,29 +322,3 @@ def _folded(m: sparse.csr_array, i: int, living: Set[int]) -> dict[int, float]:
     if lost := [x for j, x in row.items() if j not in kept]:
         kept[i] = math.fsum([row[i], *lost]) if len(kept) > 1 else 1.0
     return kept
-
-
-def _second_modulus(w: sparse.csr_array, symmetric: bool) -> float:
-    """The second largest modulus of the eigenvalues of W; 0 for a single agent.
-
-    A large symmetric W: Lanczos on W - 1 1^T / n, where lambda_1 is gone. It converges slowly where mixing is
-    slow; such graphs are long and thin, so W - sigma I factors cheaply, and the eigenvalues next to sigma are
-    found: just above 1, and just below Gershgorin's bound 2 min_i w_ii - 1.
-    """
-    n = w.shape[0]
-    if n <= DENSE:
-        dense = w.toarray()
-        values = np.linalg.eigvalsh(dense) if symmetric else np.linalg.eigvals(dense)
-        return float(np.sort(np.abs(values))[-2]) if n > 1 else 0.0
-    options = {"v0": np.random.default_rng(0).standard_normal(n), "return_eigenvectors": False}
-    deflated = linalg.LinearOperator((n, n), matvec=lambda v: w @ v - v.mean(), dtype=np.float64)
-    try:
-        if symmetric:
-            return float(abs(linalg.eigsh(deflated, k=1, maxiter=200, **options)[0]))
-        return float(min(abs(linalg.eigs(w, k=2, maxiter=1000, **options))))
-    except linalg.ArpackNoConvergence:
-        if not symmetric:
-            return float(np.sort(np.abs(np.linalg.eigvals(w.toarray())))[-2])
-    top = linalg.eigsh(w.tocsc(), k=2, sigma=1.0 + 1e-9, **options)
-    low = linalg.eigsh(w.tocsc(), k=1, sigma=2.0 * w.diagonal().min() - 1.0 - 1e-6, **options)
-    return float(max(min(top), -low[0]))

@@ -23,7 +23,7 @@ KINDS: dict[str, set[type]] = {
     "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float},
     "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
-    "format": {str}, "damaged": {list}, "code": {dict},
+    "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged` is said of a trace."""
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_nan")
@@ -89,6 +89,7 @@ class ScriptProgram:
 
     topology: str
     command: tuple[str, ...] = ()
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,10 @@ class ExperimentProgram:
     @property
     def topology(self) -> str:
         return str(self.experiment["topology"])
+
+    @property
+    def weights(self) -> str | None:
+        return self.experiment.get("weights")
 
 
 Program = ScriptProgram | ExperimentProgram
@@ -137,6 +142,7 @@ class RunSettings:
         program: dict[str, Any] = {**vars(self.program)}
         if isinstance(self.program, ScriptProgram):
             program = {"topology": self.program.topology, "script": [*self.program.command]}
+            program |= {"weights": self.program.weights} if self.program.weights else {}
         plain = {name: getattr(self, name) for name in PLAIN}
         faults, every = [fault.text for fault in self.fault], self.checkpoint_every.record()
         more = {"folder": str(self.folder), "faults": faults, "checkpoint_every": every}
@@ -154,7 +160,8 @@ class RunSettings:
         if "experiment" in said:
             program: Program = ExperimentProgram(said["experiment"], said["lr"])
         else:
-            program = ScriptProgram(said["topology"], tuple(map(str, said["script"])))
+            script = tuple(map(str, said["script"]))
+            program = ScriptProgram(said["topology"], script, said.get("weights"))
         plain = {name: said[name] for name in PLAIN}
         try:
             faults = tuple(parse_fault(text, said["agents"]) for text in said["faults"])
