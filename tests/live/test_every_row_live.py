@@ -15,7 +15,7 @@ from offbeat.experiments.replaying import replayed
 
 pytestmark = needs_shared_memory
 
-OFTEN = {"diloco": "diloco:h=3"}
+OFTEN = {"diloco": "diloco:h=3", "noloco": "noloco:h=3"}
 """Rows that would not exchange anything in so short a run."""
 
 LIVE = [OFTEN.get(name, name) for name in ALGORITHMS]
@@ -24,24 +24,28 @@ OTHERS = [name for name in LIVE if name not in RETURNING]
 SCRIPTED = [name for name in LIVE if not find(name).unscripted]
 KILLED = ["--fault", "kill agent 1 at step 1", "--fault", "kill agent 3 at step 3"]
 WORDS = (
-    "live --task quadratic --agents 4 --lr 0.05 --unit 2ms --until 250 --case combined --slowdown 2 "
-    "--loss 0.2 --out out --algorithms"
+    "live --task quadratic --agents 4 --lr 0.05 --unit 2ms --case combined --slowdown 2 --loss 0.2 "
+    "--algorithms"
 )
 
 
 def ends(folder: Path, names: Sequence[str], *faults: str) -> None:
-    """One command runs them; each replay is the same to the bit, and who died early is back."""
-    run = finished(folder, *WORDS.split(), ",".join(names), *faults)
-    assert run.code == 0, run.complained
-    for name in names:
-        (made,) = (folder / "out").glob(f"{name.replace(':', '-')}-lr*")
-        trace = Trace.load(made / "trace.npz")
-        outcome = replayed(trace, made)
+    """One command runs them; each replay is the same to the bit, and who died is back. Eight times as long if
+    the machine was busy: then the run may end before somebody has died, or is back.
+    """
+    for units in ("250", "2000"):
+        run = finished(folder, *WORDS.split(), ",".join(names), "--until", units, "--out", units, *faults)
+        found = [path for name in names for path in (folder / units).glob(f"{name.replace(':', '-')}-lr*")]
+        traces = [Trace.load(path / "trace.npz") for path in found if run.code == 0]
+        back = [{*rows_of(trace.events, Rejoined)["agent"].tolist()} for trace in traces]
+        if traces and all(agents == {1, 3} or not faults for agents in back):
+            break
+    else:
+        pytest.fail(f"{back} {run.complained}")
+    for name, trace, path in zip(names, traces, found, strict=True):
+        outcome = replayed(trace, path)
         assert outcome.same, (name, outcome.lines)
         assert trace.updates().min() > 0, name
-        back = {*rows_of(trace.events, Rejoined)["agent"].tolist()}
-        assert back <= {1, 3}, name
-        assert 1 in back or not faults, name
 
 
 @pytest.mark.parametrize("part", range(4))

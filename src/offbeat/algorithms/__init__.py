@@ -1,7 +1,7 @@
 """The algorithms: one file each, one row each in `table.ALGORITHMS`.
 
 A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`,
-`core.forms`, `core.rounds`.
+`core.forms`, `core.rounds`, `core.pairs`, `core.push_sum`.
 What a row says is in `row`, which imports `world` too, to say which graphs an algorithm accepts; `finding`
 has an algorithm for a name, a class, or a file of the user's.
 """
@@ -21,6 +21,7 @@ from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.easgd import EASGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
+from offbeat.algorithms.noloco import NoLoCo
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
@@ -58,6 +59,7 @@ __all__ = [
     "AllReduceSGD",
     "DiLoCo",
     "MemoryEfficientADSGD",
+    "NoLoCo",
     "Option",
     "ProxDGD",
     "QGDSGDm",

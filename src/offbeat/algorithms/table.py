@@ -14,6 +14,7 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.easgd import EASGD
+from offbeat.algorithms.noloco import NoLoCo
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
 from offbeat.algorithms.qg_dsgdm import QGDSGDm
@@ -237,6 +238,19 @@ ALGORITHMS: dict[str, Algorithm] = {
             options={
                 "h": Option("", "takes {} steps of its own between two averagings", low=1),
                 "outer_lr": Option("", "steps {} times as far as all went on average", low=0, above=True),
+                "outer_momentum": Option("", "keeps {} of the outer momentum", low=0, high=0.999),
+            },
+        ),
+        Algorithm(
+            "noloco", NoLoCo(), "Low-communication training in random pairs", "arXiv:2506.10911",
+            waits_for="one random agent, at each h-th gradient",
+            needs="nothing: pairs are drawn among all, on any topology", tolerates=frozenset({"loss"}),
+            vectors=(6.0, 0.0), keeps=(5, 0),
+            sends="at each h-th gradient two models to one random agent: phi, and what was added to it",
+            note="stands still when an agent is lost, which cannot be told to all who are paired with it",
+            options={
+                "h": Option("", "takes {} steps of its own between two exchanges", low=1),
+                "outer_lr": Option("", "steps {} times as far as its pair went", low=0, above=True),
                 "outer_momentum": Option("", "keeps {} of the outer momentum", low=0, high=0.999),
             },
         ),

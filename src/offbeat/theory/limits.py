@@ -144,6 +144,19 @@ def local_steps(at: At) -> np.ndarray:
     return np.tile(s @ at.task.b / s.sum(), (len(at.p), 1))
 
 
+def local_pairs(at: At) -> np.ndarray:
+    """Phi = (I - P + P S)^-1 P S b,  S = diag(s_i) as in `local_steps`: the expectation over random pairs.
+
+    P = I - q / 2 (n I - 1 1^T), the mean of pairwise averaging, q = 1 / (n - 1), or 1 / n if n is odd: how
+    often two given agents are a pair. Where the momentum stands still on average, so do P S (b - Phi), what
+    local steps of both add, and (P - I) Phi, what draws both together.
+    """
+    n = len(at.p)
+    s = np.diag(1 - (1 - at.lr * at.task.h) ** cast(DiLoCo, at.spec.prototype).h)
+    pairs = np.eye(n) - (n * np.eye(n) - 1) / (2 * (n - 1 + n % 2))
+    return solved(np.eye(n) - pairs + pairs @ s, pairs @ s @ at.task.b)
+
+
 def settled(at: At, pairs: np.ndarray) -> np.ndarray:
     """Where what averaging moves, `pairs` X, is what gradients move."""
     ph = np.diag(at.p) @ at.h
@@ -188,6 +201,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "spsgd": optimum,
     "rasgp": optimum,
     "diloco": local_steps,
+    "noloco": local_pairs,
     "a2cid2": flowing_pairs,
     "easgd": elastic,
     "ringmaster": weighted,

@@ -1,0 +1,15 @@
+"""Random pairs of all agents, which each of them draws by itself, and all draw alike."""
+
+from random import Random
+
+
+def partner(k: int, me: int, n: int) -> int | None:
+    """Who is paired with agent `me` in round k: all n are shuffled, and 0 goes with 1, 2 with 3, ...
+
+    None for the one who is left over if n is odd. The shuffle depends on k and n alone, on no seed: so all
+    agree without a word.
+    """
+    order = list(range(n))
+    Random(k).shuffle(order)
+    place = order.index(me) ^ 1
+    return order[place] if place < n else None
