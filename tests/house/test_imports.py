@@ -62,6 +62,7 @@ COMMANDS = (
 ONLY = {
     "pickle": {"offbeat.engines.sim.checks"},
     "random": {
+        "offbeat.core.pairs",
         "offbeat.core.agent",
         "offbeat.world.graphs",
         "offbeat.engines.live.node.encode",
