@@ -12,7 +12,7 @@ from .algorithms import ADPSGD, ADSGD, ALGORITHMS, DSGD, RFAST, Algorithm, AllRe
 from .core.agent import Agent, View
 from .core.errors import ContractError, DataError, OffbeatError, SettingError
 from .core.forms import concat, mix, pin, split, total, zero
-from .core.rules import SGD, Adam, Momentum
+from .core.rules import SGD, AdamW, Momentum, Nesterov
 from .core.vector import Vector, opaque
 from .engines.trace import Staleness, Trace
 from .experiments.comparison import plan
@@ -33,10 +33,10 @@ from .world.world import CASES, Crash, World
 __version__: str
 
 __all__ = [
-    "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "Adam",
+    "ADPSGD", "ADSGD", "ALGORITHMS", "CASES", "DSGD", "RFAST", "SGD", "TASKS", "TOPOLOGIES", "AdamW",
     "Agent", "Algorithm", "AllReduceSGD", "Comparison", "ContractError", "Crash", "Curve", "DataError",
-    "Delay", "Evaluation", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "OffbeatError",
-    "Quadratic", "Run", "SettingError", "Staleness", "Task", "Topology", "Trace", "Vector", "View", "World",
-    "__version__", "compare", "concat", "empirical", "join", "load", "mix", "opaque", "pin", "plan",
-    "simulate", "split", "total", "with_weights", "zero",
+    "Delay", "Evaluation", "Experiment", "Logistic", "Member", "ModuleTask", "Momentum", "Nesterov",
+    "OffbeatError", "Quadratic", "Run", "SettingError", "Staleness", "Task", "Topology", "Trace",
+    "Vector", "View", "World", "__version__", "compare", "concat", "empirical", "join", "load", "mix",
+    "opaque", "pin", "plan", "simulate", "split", "total", "with_weights", "zero",
 ]  # fmt: skip

@@ -13,8 +13,9 @@ import torch
 from entries import ENTRIES, OTHER_OBJECTIVE
 from runs import minibatches, models, quadratic, started
 
-from offbeat import SGD, Crash, Quadratic, Vector, World
+from offbeat import SGD, Crash, Quadratic, SettingError, Vector, World
 from offbeat.algorithms import ALGORITHMS, find, row_of
+from offbeat.core.optimizers import Steps
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.engines.sim.executors import evaluate
@@ -77,6 +78,30 @@ def test_executors_agree_and_one_seed_gives_the_same(name: str) -> None:
 def test_the_contract_is_kept_and_agents_can_be_pickled_at_any_time(name: str) -> None:
     checked, free = mixed_up(name, "event-by-event", check=True), mixed_up(name, "event-by-event")
     assert checked.recorder.trace().digest() == free.recorder.trace().digest()
+
+
+@every
+def test_every_optimizer_and_schedule_steps_alike_in_all_executors(name: str) -> None:
+    """With what an agent keeps of its gradients, and a learning rate that changes."""
+    task, prototype = quadratic(noise=0.5), find(name).prototype
+    for steps in (
+        Steps.of("nesterov:0.7", "warmup:3+cosine", 20.0),
+        Steps.of("momentum", "step:2+factor=0.8+by=steps", 20.0),
+        Steps.of("adamw:weight_decay=0.1", "sqrt:5", 20.0),
+    ):
+        if getattr(prototype, "l1", 0.0):
+            with pytest.raises(SettingError, match="Expected --optimizer sgd"):
+                started(name, task, rule=steps.rule)
+            continue
+        sims = [
+            started(name, task, world_of(name), lr=0.02, how=how, rule=steps.rule, check=how == "batched")
+            for how in ("event-by-event", "batched")
+        ]
+        for sim in sims:
+            sim.run(20)
+        assert sims[0].recorder.trace().digest() == sims[1].recorder.trace().digest()
+        assert np.array_equal(models(sims[0]), models(sims[1]))
+        assert np.isfinite(models(sims[0])).all()
 
 
 @every

@@ -11,7 +11,6 @@ from runs import LOCKSTEP, models, quadratic, started
 
 import offbeat
 from offbeat import ADSGD, Crash, Quadratic, SettingError, World
-from offbeat.core.rules import Adam
 from offbeat.core.vector import Parts
 from offbeat.theory import limit
 from offbeat.world.topology import Topology, build
@@ -73,14 +72,9 @@ def test_shrinking_ends_where_no_agent_can_improve() -> None:
 
 
 def test_shrinking_needs_a_learning_rate() -> None:
-    class NoRate(Adam):
-        def __getattribute__(self, name: str) -> Any:
-            if name == "lr":
-                raise AttributeError(name)
-            return super().__getattribute__(name)
-
-    with pytest.raises(SettingError, match="needs a local rule with a learning rate"):
-        started("prox-dgd:l1=0.1", rule=NoRate)
+    for rule in (offbeat.Momentum, offbeat.AdamW, lambda lr: lambda g: lr * g):
+        with pytest.raises(SettingError, match="needs a local rule that steps by its learning rate"):
+            started("prox-dgd:l1=0.1", rule=rule)
 
 
 class Auxiliary(Quadratic):

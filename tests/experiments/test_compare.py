@@ -123,7 +123,7 @@ def test_runs_of_different_worlds_are_apart() -> None:
         ({"case": "base"}, {"case": ["combined", "base"]}),  # from which follows that none is slow
         ({"compute": "gamma 0.25"}, {}),
         ({"crash": "agent 3 at 1"}, {"crash": [(), ("agent 3 at 1",)]}),
-        ({"rule": offbeat.Momentum}, {"rule": ["SGD", "Momentum"]}),
+        ({"optimizer": offbeat.Momentum}, {"optimizer": ["sgd", "momentum"]}),
         ({"straggler": 2}, {"straggler": [(4,), (2,)]}),
     ):
         another = offbeat.simulate("adsgd", seed=1, **(quick | other))
@@ -252,7 +252,7 @@ def test_a_published_algorithm_is_refused_on_a_graph_that_it_is_not_for() -> Non
 
 def test_momentum_is_a_rule_for_every_algorithm() -> None:
     plain = offbeat.simulate("adsgd", **QUICK)
-    heavy = offbeat.simulate("adsgd", rule=offbeat.Momentum, **QUICK)
+    heavy = offbeat.simulate("adsgd", optimizer="momentum", **QUICK)
     assert heavy.curve.loss[-1] < plain.curve.loss[-1]
 
 

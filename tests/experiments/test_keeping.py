@@ -116,13 +116,13 @@ def test_another_comparison_is_refused_with_what_differs(tmp_path: Path) -> None
 def test_objects_have_no_lasting_name(tmp_path: Path) -> None:
     own: dict[str, Any]
     for own in (
-        {"rule": partial(offbeat.Momentum)},
+        {"optimizer": partial(offbeat.Momentum, momentum=0.5)},
         {"world": offbeat.World(own_compute={0: offbeat.Delay("constant")})},
     ):
         with pytest.raises(SettingError, match="is an object of Python's"):
             offbeat.compare("adsgd", out=tmp_path / "out", **SMALL, **own)
     assert not (tmp_path / "out").exists()
-    assert offbeat.compare("adsgd", out=tmp_path / "out", rule=offbeat.Momentum, **SMALL).runs
+    assert offbeat.compare("adsgd", out=tmp_path / "out", optimizer=offbeat.Momentum, **SMALL).runs
 
 
 def test_ones_own_code_is_known_by_its_version(tmp_path: Path) -> None:

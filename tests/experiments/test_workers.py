@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -219,9 +220,9 @@ def test_one_batch_or_one_worker_is_done_alone() -> None:
 @pytest.mark.usefixtures("alone", "short")
 @pytest.mark.parametrize(
     "own",
-    [{"topology": nx.petersen_graph()}, {"rule": offbeat.Momentum},
+    [{"topology": nx.petersen_graph()}, {"optimizer": partial(offbeat.Momentum, momentum=0.5)},
      {"compute": offbeat.empirical([1.0, 2.0])}, {"task": random_quadratic(9, np.random.default_rng(0))}],
-    ids=["graph", "rule", "delays", "task"],
+    ids=["graph", "optimizer", "delays", "task"],
 )  # fmt: skip
 def test_objects_of_ones_own_stay_in_this_process(own: dict[str, Any]) -> None:
     assert len(list(plan(**own).runs(workers=4))) == 5

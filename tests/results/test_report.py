@@ -80,7 +80,8 @@ CHANGED: dict[str, Any] = {
     "event": ["agent 3 slows by 5 at 10"], "availability": "on.csv", "byzantine": ["agent 2 flips"],
     "eval_every": 0.5, "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant",
     "communication": "constant", "data": "elsewhere", "executor": "batched", "device": "cuda",
-    "rule": "Momentum", "unit": 0.02, "faults": ["kill agent 2 at step 9"], "a setting of tomorrow": 3,
+    "optimizer": "momentum", "schedule": "cosine", "unit": 0.02, "faults": ["kill agent 2 at step 9"],
+    "a setting of tomorrow": 3,
 }  # fmt: skip
 
 
@@ -101,13 +102,15 @@ def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparis
         assert said(**{name: value}) != plain, name
     many = [f"agent {k} slows by 5 at 10" for k in range(7)]
     assert ", agent 0 slows by 5 at 10 and 6 more, " in said(event=many)
-    some = said(loss=0.3, crash=["agent 3 at 10"], batch=16, unit=0.02, rule="Momentum", compute="constant")
+    some = said(
+        loss=0.3, crash=["agent 3 at 10"], batch=16, unit=0.02, optimizer="momentum", compute="constant"
+    )
     for words in (
         "message loss 0.3",
         "crash of agent 3 at 10",
         "batches of 16",
         "unit 20 ms",
-        "rule Momentum",
+        "optimizer momentum",
     ):
         assert f", {words}, " in some
     assert (
@@ -290,7 +293,7 @@ def test_what_the_command_line_cannot_say() -> None:
         ({"compute": offbeat.empirical([1.0, 2.0])}, "the measured delays of compute"),
         ({"topology": nx.petersen_graph()}, "the graph Petersen Graph"),
         ({"task": random_quadratic(9, np.random.default_rng(0))}, "the task quadratic"),
-        ({"rule": offbeat.Momentum}, "the rule Momentum"),
+        ({"optimizer": lambda lr: offbeat.Momentum(lr, 0.5)}, "the optimizer <lambda>"),
     ):
         assert command(offbeat.compare(["adsgd"], **(short | settings)))[1] == [missing]
     assert command(offbeat.compare([offbeat.ADSGD()], **short))[1] == ["the algorithm adsgd"]

@@ -127,7 +127,7 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
     ):
         offbeat.compare("adsgd,dsgd", **common)
     with pytest.raises(SettingError, match="keeps a state"):
-        offbeat.compare("adsgd", rule=Momentum, **common)
+        offbeat.compare("adsgd", optimizer="momentum", **common)
     with pytest.raises(SettingError, match="agents crash"):
         offbeat.compare("adsgd", crash=Crash(1, 2.0, 3.0), **common)
 

@@ -20,9 +20,8 @@ from unittest.mock import patch
 
 import torch
 
-from offbeat import Momentum, OffbeatError, SettingError
+from offbeat import OffbeatError, SettingError
 from offbeat.algorithms import Algorithm, find
-from offbeat.core.rules import SGD
 from offbeat.experiments import runs
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_many, run_one
@@ -50,7 +49,6 @@ class World:
     p: Setup
     row: Algorithm
     lr: float
-    momentum: bool
 
 
 def world(number: int) -> World:
@@ -60,7 +58,9 @@ def world(number: int) -> World:
         settings = drawn(rng)
         settings |= agents_drawn(random.Random(f"agents {number}"), settings)
         name, lr = rng.choice(ALGORITHMS), rng.choice((0.01, 0.1, 0.5, 1e3, 1e200))
-        momentum, seed = rng.random() < 0.1, rng.choice((0, 1, 2**40, rng.randrange(10**6)))
+        steps_otherwise, seed = rng.random() < 0.1, rng.choice((0, 1, 2**40, rng.randrange(10**6)))
+        if steps_otherwise:
+            settings |= stepping(random.Random(f"steps {number}"))
         try:
             p, row = prepare(Experiment(**settings), seed), find(name)
             more = links_drawn(random.Random(f"links {number}"), p.topology.n, p.until)
@@ -72,13 +72,14 @@ def world(number: int) -> World:
             agent.check()
         except SettingError:  # not bipartite, say, or a step beyond float32
             continue
-        return World(
-            settings | more | {"algorithm": name, "lr": lr, "seed": seed, "momentum": momentum},
-            p,
-            row,
-            lr,
-            momentum,
-        )
+        return World(settings | more | {"algorithm": name, "lr": lr, "seed": seed}, p, row, lr)
+
+
+def stepping(rng: random.Random) -> dict[str, Any]:
+    """An optimizer and a schedule other than by default."""
+    optimizers = ("sgd", "momentum", "nesterov:0.5", "adamw", "adamw:weight_decay=0.3+beta1=0")
+    schedules = ("constant", "cosine", "warmup:0.2+sqrt", "step:1", "diminishing:3+by=steps")
+    return {"optimizer": rng.choice(optimizers), "schedule": rng.choice(schedules)}
 
 
 def drawn(rng: random.Random) -> dict[str, Any]:
@@ -190,27 +191,26 @@ def outcome(run: Run) -> dict[str, Any]:
 def mismatches(number: int) -> list[str]:
     """What differs from the oracle in the world of this number; empty if nothing does."""
     w = world(number)
-    rule = Momentum if w.momentum else SGD
-    wanted = outcome(run_one(Job(w.p, w.row, w.lr, "event-by-event", rule, check=True)))
+    wanted = outcome(run_one(Job(w.p, w.row, w.lr, "event-by-event", check=True)))
 
     def differs(name: str, run: Run, lr: float = w.lr) -> list[str]:
-        expected = wanted if lr == w.lr else outcome(run_one(Job(w.p, w.row, lr, "event-by-event", rule)))
+        expected = wanted if lr == w.lr else outcome(run_one(Job(w.p, w.row, lr, "event-by-event")))
         found = outcome(run)
         return [f"{name}: another {what}" for what in expected if found[what] != expected[what]]
 
-    said = differs("batched", run_one(Job(w.p, w.row, w.lr, "batched", rule)))
+    said = differs("batched", run_one(Job(w.p, w.row, w.lr, "batched")))
     said += differs(
-        "batched, checked", run_one(Job(w.p, w.row, w.lr, "batched", rule, check=True, keep_trace=False))
+        "batched, checked", run_one(Job(w.p, w.row, w.lr, "batched", check=True, keep_trace=False))
     )
-    said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto", rule)))
+    said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto")))
     if w.row.free_running:
         with patch.object(runs, "SEGMENT", 40):
-            said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", rule, keep_trace=False)))
+            said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", keep_trace=False)))
         other = replace(w.p, eval_times=w.p.eval_times)
         jobs = [
-            Job(w.p, w.row, w.lr, "auto", rule, keep_trace=False),
-            Job(w.p, w.row, w.lr / 2, "auto", rule, keep_trace=False),
-            Job(other, w.row, w.lr, "auto", rule, keep_trace=False),
+            Job(w.p, w.row, w.lr, "auto", keep_trace=False),
+            Job(w.p, w.row, w.lr / 2, "auto", keep_trace=False),
+            Job(other, w.row, w.lr, "auto", keep_trace=False),
         ]
         for job, run in zip(jobs, run_many(jobs), strict=True):
             said += differs("side by side", run, job.lr)

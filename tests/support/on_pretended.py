@@ -63,8 +63,8 @@ def test_every_algorithm_and_rule_runs_there(device: torch.device) -> None:
     common: dict[str, Any] = {"task": "quadratic", "until": 15, "case": "combined"}
     on_both(NAME, EVERY, **common, loss=0.2)
     on_both(NAME, "adsgd,adpsgd,rfast,dsgd", **common, crash="1 at 5 until 8")
-    for rule in (offbeat.Momentum, offbeat.Adam):
-        on_both(NAME, "adsgd,rfast", **common, rule=rule)
+    for optimizer in ("nesterov", "adamw"):
+        on_both(NAME, "adsgd,rfast", **common, optimizer=optimizer, schedule="warmup:3+cosine")
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,5 +1,7 @@
 """Algorithms that must coincide: the most convincing tests there are."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
 
 from offbeat import Delay, Momentum, Quadratic, World
-from offbeat.core.rules import SGD, Adam
+from offbeat.core.rules import SGD, AdamW, Nesterov, NewRule
 from offbeat.engines.sim.heap import Heap
 from offbeat.theory import limit
 from offbeat.world.topology import build, with_weights
@@ -73,11 +75,17 @@ def test_it_is_gradient_descent_on_the_mean(synchronous: str) -> None:
     assert max(sim.steps) - steps <= 1 < steps
 
 
-@pytest.mark.parametrize("rule", [SGD, Momentum, Adam])
+LIKE_TORCH: dict[NewRule, Callable[[list[torch.Tensor]], torch.optim.Optimizer]] = {
+    SGD: lambda x: torch.optim.SGD(x, lr=0.05),
+    Momentum: lambda x: torch.optim.SGD(x, lr=0.05, momentum=0.9),
+    Nesterov: lambda x: torch.optim.SGD(x, lr=0.05, momentum=0.9, nesterov=True),
+    AdamW: lambda x: torch.optim.AdamW(x, lr=0.05),
+}
+
+
+@pytest.mark.parametrize("rule", LIKE_TORCH)
 @pytest.mark.parametrize("algorithm", ALL)
-def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(
-    algorithm: str, rule: type[SGD] | type[Momentum] | type[Adam]
-) -> None:
+def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(algorithm: str, rule: NewRule) -> None:
     alone, rounded = ENTRIES[algorithm].alone, ENTRIES[algorithm].rounded
     if alone != 1.0:
         pytest.skip(f"not with the same learning rate: {alone}")
@@ -86,18 +94,16 @@ def test_one_agent_alone_is_the_local_optimizer_bit_for_bit(
     sim.run(30)
     (x,) = task.initial()
     x.requires_grad_(True)
-    optimizer: torch.optim.Optimizer = torch.optim.Adam([x], lr=0.05)
-    if rule is not Adam:
-        optimizer = torch.optim.SGD([x], lr=0.05, momentum=0.9 if rule is Momentum else 0.0)
+    optimizer = LIKE_TORCH[rule]([x])
     sample = minibatches(task, 5, 0)
     for _ in range(sim.steps[0]):
         x.grad = task.gradients([0], [sample()], (x.detach()[None],))[0][0]
         optimizer.step()
     assert sim.steps[0] > 20
-    if rule is SGD and not rounded:
+    if rule is not AdamW and not rounded:
         assert np.array_equal(models(sim)[0], x.detach().numpy())
     else:
-        assert models(sim)[0] == pytest.approx(x.detach().numpy(), rel=1e-9)
+        assert models(sim)[0] == pytest.approx(x.detach().numpy(), rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd"])

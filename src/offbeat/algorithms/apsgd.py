@@ -19,7 +19,9 @@ class APSGD(Served):
     is an agent with a shard, too; its own gradients are there at once.
     """
 
+    knows_delay = True
+
     def serve(self, j: int, k: int, g: Vector) -> None:
         """A step, whatever its age."""
-        self.step(g)
+        self.step(g, self.round - k)
         self.answer(j)

@@ -37,11 +37,13 @@ class ProxDGD(Agent):
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def check(self) -> None:
-        """The proximal step is as long as the learning rate, which not every local rule has."""
-        if self.l1 and not hasattr(self.rule, "lr"):
+        """The proximal step is as long as the gradient's, so that is to be lr g and nothing else: with
+        momentum the gradient would count more than once, and l1 for less than it says.
+        """
+        if self.l1 and not (getattr(self.rule, "plain", True) and hasattr(self.rule, "lr")):
             raise SettingError(
-                f"prox-dgd:l1={self.l1:g} needs a local rule with a learning rate `lr`; "
-                f"{type(self.rule).__name__} has none. Expected SGD, or prox-dgd without l1."
+                f"prox-dgd:l1={self.l1:g} needs a local rule that steps by its learning rate `lr` times the "
+                "gradient; the one that it got does not. Expected --optimizer sgd, or prox-dgd without l1."
             )
 
     def on_message(self, src: int, message: Shrunk) -> None:

@@ -23,10 +23,11 @@ class Ringmaster(Served):
     as an update in tables and traces, since its agent takes the newest model for it.
     """
 
+    knows_delay = True
     r: int = 16
 
     def serve(self, j: int, k: int, g: Vector) -> None:
         """A step, unless it is too late for it."""
         if self.round - k < self.r:
-            self.step(g)
+            self.step(g, self.round - k)
         self.answer(j)

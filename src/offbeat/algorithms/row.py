@@ -1,7 +1,6 @@
 """A row of the table: what is said of an algorithm, and which options it has."""
 
 import copy
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal, cast
@@ -10,49 +9,28 @@ import numpy as np
 
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError
+from offbeat.core.words import Bounds
 from offbeat.world.topology import Topology
 
 WORKER = "crash of a worker"
 
 
 @dataclass(frozen=True)
-class Option:
-    """A field of an agent that is set by name: 'dsgd:after', or with a number 'adsgd:theta=0.5'.
+class Option(Bounds):
+    """A field of an agent that is set by name: 'dsgd:after', or with a number 'adsgd:theta=0.5', within its
+    bounds.
 
     Attributes:
         usual: what an agent does without it; continues "an agent ...", as `chosen` does
         chosen: what it does with it; `{}` is its number
-        low, high: of a number: the smallest and the largest
-        above: whether `low` itself is too small
         bends: whether with it what is free-running is that no more
         unscripted: why what has it cannot run in a user's script
     """
 
     usual: str
     chosen: str
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
     bends: bool = False
     unscripted: str = ""
-
-    def takes(self, usual: float) -> str:
-        """What it expects, by the type of the value that it has without being named."""
-        if isinstance(usual, bool):
-            return "no value"
-        kind = "a whole number" if isinstance(usual, int) else "a number"
-        ends = [f"{'above' if self.above else 'at least'} {self.low:g}"] if self.low > -math.inf else []
-        ends += [f"at most {self.high:g}"] if self.high < math.inf else []
-        return ", ".join([kind, *ends])
-
-    def value(self, said: str | float, usual: float) -> float:
-        """What was said, as a value of the type of `usual`. Raises ValueError for what it does not take."""
-        number = float(said)
-        if not math.isfinite(number) or not self.low <= number <= self.high:
-            raise ValueError
-        if (self.above and number == self.low) or number != type(usual)(number):
-            raise ValueError
-        return type(usual)(number)
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,9 @@ class Served(Agent):
             self.begin()
         self.send([j for j in agents if j != self.me], Model(self.round, self.x))
 
-    def step(self, g: Vector) -> None:
-        """At the server: its model moves."""
+    def step(self, g: Vector, late: int = 0) -> None:
+        """At the server: its model moves, along a gradient that is so many steps late."""
+        self.delay = late
         self.x, self.round = self.x - self.rule(g), self.round + 1
 
     def start(self) -> None:

@@ -13,6 +13,8 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli.console import Out, say
 from offbeat.cli.options import numbers, option
 from offbeat.core.errors import SettingError, unknown
+from offbeat.core.optimizers import OPTIMIZERS
+from offbeat.core.schedules import SCHEDULES
 from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.experiments.sayings import sayings
 from offbeat.tasks import PARTITIONS, TASKS, softmax
@@ -28,7 +30,10 @@ STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 NAMED = (
     "One of the algorithms: its equation, what its symbols are called here, how it differs from the paper."
 )
-KINDS = "algorithms, topologies, weights, tasks, partitions, metrics, worlds, cases or delays; default: all."
+KINDS = (
+    "algorithms, topologies, weights, tasks, partitions, optimizers, schedules, metrics, worlds, cases or "
+    "delays; default: all."
+)
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
 STEP = "Of this step; default: each agent's newest checkpoint."
@@ -38,7 +43,8 @@ SWEEP = "Remove what was left in shared memory by runs that were killed."
 def list_(
     what: str | None = typer.Argument(None, help=KINDS), name: str | None = typer.Argument(None, help=NAMED)
 ) -> None:
-    """Say which algorithms, graphs, weights, tasks, partitions, metrics, worlds, cases and delays there are.
+    """Say which algorithms, graphs, weights, tasks, partitions, optimizers, schedules, metrics, worlds, cases
+    and delays there are.
 
     Examples:
 
@@ -52,6 +58,8 @@ def list_(
         "weights": {name: row.about for name, row in WEIGHTS.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
+        "optimizers": {row.written(name): row.facts() for name, row in OPTIMIZERS.items()},
+        "schedules": {row.written(name): row.facts() for name, row in SCHEDULES.items()},
         "metrics": {**{row.name: f"{row.about}; cost: {row.cost}" for row in METRICS.values()}, **OF_RUN},
         "worlds": sayings(),
         "cases": CASES,

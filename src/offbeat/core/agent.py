@@ -46,7 +46,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from offbeat.core.errors import ContractError
-from offbeat.core.rules import Rule
+from offbeat.core.rules import Rule, bind
 from offbeat.core.vector import Vector
 
 Message = Any  # a frozen dataclass whose fields are vectors and numbers
@@ -135,10 +135,13 @@ class Agent:
         local_steps: how many gradients it takes for each that `on_gradient` sees; a class that can do with
             more than one says so by a field of its own, `local_steps: int = 1`
         taken: how many gradients it has taken, if it makes local steps
+        delay: how many steps late the gradient is that `rule` is given next; of a class that says
+            `knows_delay = True`, where a schedule may go by it
         beyond_graph: of the class: whether its messages may go to agents that are no neighbours
     """
 
     beyond_graph: ClassVar[bool] = False
+    knows_delay: ClassVar[bool] = False
 
     me: int = field(init=False, default=-1)
     n: int = field(init=False, default=0)
@@ -150,11 +153,13 @@ class Agent:
     round: int = field(init=False, default=0)
     local_steps: int = field(init=False, default=1)
     taken: int = field(init=False, default=0)
+    delay: int = field(init=False, default=0)
     effects: list[Effect] = field(init=False, repr=False, default_factory=list)
 
     def join(self, me: int, n: int, x: Vector, view: View, rule: Rule, rng: Random) -> None:
         """Give the agent its place in a run. Engines call this, before `start`."""
         self.me, self.n, self.x, self.view, self.rule, self.rng = me, n, x, view, rule, rng
+        bind(rule, self)
 
     # -- what an algorithm overrides ---------------------------------------------------------------
 

@@ -113,12 +113,14 @@ class Vector:
         """The Euclidean norm over the whole tuple."""
         return float(sum(float(part.double().square().sum()) for part in self.parts) ** 0.5)
 
+    def _made_of(self) -> list[Vector]:
+        """What it is computed from, as far as it says."""
+        return [*[v for _, v in self._terms], *self._of]
+
     def sources(self) -> list[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
         found: list[Vector] = []
-        entering = [v for _, v in self._terms]
-        entering += self._of
-        for v in entering:
+        for v in self._made_of():
             if v.stamp is not None:
                 found.append(v)
             elif v._terms or v._of:
@@ -242,11 +244,11 @@ class Scope:
                 kept.append(v)
         if torn is not None:
             fresh = [v for v in kept if not v._done]
-            used = [term for v in fresh for _, term in v._terms if term.late]
+            used = [term for v in fresh for term in v._made_of() if term.late]
             while used and (moved := torn(used)):
                 stale = {id(v) for v in moved}
                 for v in fresh:  # in the order of their birth: what a form is made of comes first
-                    if any(id(term) in stale for _, term in v._terms):
+                    if any(id(term) in stale for term in v._made_of()):
                         stale.add(id(v))
                         v._parts = None
                 for v in fresh:

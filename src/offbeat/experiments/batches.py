@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from offbeat.algorithms import Algorithm, find
-from offbeat.core.rules import SGD, Rule
 from offbeat.core.system import machine
 from offbeat.core.system.own import pinned
 from offbeat.experiments.experiment import Experiment
@@ -50,10 +49,10 @@ class PlannedRun:
     def __str__(self) -> str:
         return f"{self.name}, {self.trial}, seed {self.seed}{', tuning' * self.tuning}"
 
-    def job(self, setup: Setup, executor: str, rule: Callable[[float], Rule], check: bool) -> Job:
-        spec = adjusted(replace(find(self.spec), name=self.name), dict(self.trial.options))
-        setup = setup.shortened(self.trial.until)
-        return Job(setup, spec, self.trial.lr, executor, rule, check, self.keep_trace)
+    def job(self, setup: Setup, executor: str, check: bool) -> Job:
+        spec = replace(find(self.spec), name=self.name)
+        spec, setup = adjusted(spec, setup.shortened(self.trial.until), dict(self.trial.options))
+        return Job(setup, spec, self.trial.lr, executor, check, self.keep_trace)
 
 
 def seconds(setup: Setup, spec: Algorithm) -> float:
@@ -62,7 +61,8 @@ def seconds(setup: Setup, spec: Algorithm) -> float:
     Good to a factor of two or so for the tasks of the table; it decides the order, and whether workers pay.
     """
     each, edge = spec.vectors
-    return setup.updates * (each + edge * setup.topology.degree) * VECTOR + len(setup.eval_times) * EVALUATION
+    vectors = each + edge * setup.topology.degree + setup.steps.vectors
+    return setup.updates * vectors * VECTOR + len(setup.eval_times) * EVALUATION
 
 
 def how_many_workers(
@@ -101,8 +101,6 @@ def how_many_workers(
 Sent = tuple[Run, list[np.ndarray]]
 """A worker's run without its models, and these as arrays: tensors would come through small shared memory."""
 
-NewRule = Callable[[float], Rule]  # from a learning rate
-
 
 class Maker:
     """How this process makes batches of one experiment, and follows those that workers make.
@@ -116,11 +114,11 @@ class Maker:
     scheduler: Scheduler[PlannedRun, Run | Sent]
 
     def __init__(
-        self, e: Experiment, setups: list[Setup], rule: NewRule, check: bool, code: Mapping[str, str],
-        progress: Progress, workers: int,
+        self, e: Experiment, setups: list[Setup], check: bool, code: Mapping[str, str], progress: Progress,
+        workers: int,
     ) -> None:  # fmt: skip
         self.known, self.others = {setup.seed: setup for setup in setups}, lru_cache(partial(prepare, e))
-        self.how, self.code, self.on_progress = (e.executor, rule, check), code, progress
+        self.how, self.code, self.on_progress = (e.executor, check), code, progress
         self.pool = Processes(workers) if workers else None
 
     def make(self, batch: Batch[PlannedRun]) -> Iterator[Run]:
@@ -170,6 +168,6 @@ def make_batch(
         tell(number, now, curve.loss[-1], curve.accuracy[-1] if curve.accuracy else math.nan)
 
     with pinned(code, code):
-        jobs = [run.job(_world(e, run.seed), e.executor, SGD, check) for run in batch.runs]
+        jobs = [run.job(_world(e, run.seed), e.executor, check) for run in batch.runs]
     runs = run_many(jobs, evaluated)
     return [(replace(run, models=()), [part.numpy() for part in run.models]) for run in runs]

@@ -3,7 +3,7 @@
 Nothing runs before everything has been checked: names, numbers, graph, data, what an algorithm needs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 from offbeat.algorithms import ALGORITHMS, USUAL, Algorithm, find, told_apart, with_local_steps
 from offbeat.core.agent import Agent
 from offbeat.core.errors import SettingError, unknown
-from offbeat.core.rules import SGD, Rule
 from offbeat.core.settings import declared, whole
 from offbeat.core.system import machine
 from offbeat.core.system.named import separated
@@ -55,7 +54,6 @@ class Plan:
     setups: list[Setup]
     specs: list[Algorithm]
     lrs: list[list[float] | None]
-    rule: Callable[[float], Rule] = SGD
     check: bool = False
     traced: Sequence[bool] = ()
     tune: TuneSettings = field(default_factory=TuneSettings)
@@ -185,7 +183,7 @@ class Plan:
         on_gpu = self.experiment.device != "cpu"
         mine = spec.user_defined and not spec.named
         given = self.experiment.world is not None
-        own = bool(setup.settings["own"] or given or mine or self.rule is not SGD or on_gpu)
+        own = bool(setup.settings["own"] or given or mine or on_gpu)
         shortened = setup.shortened(runs[0].trial.until)
         name, each = spec.name + ", tuning" * runs[0].tuning, seconds(shortened, spec)
         for at in range(0, len(runs), size):
@@ -198,9 +196,9 @@ class Plan:
         """Bytes that runs of an algorithm need beyond the data. traces: of every run, whether it is held."""
         return needed([self._job(self.specs[place], 1.0, keep) for keep in traces])
 
-    def _job(self, spec: Algorithm, lr: float, keep_trace: bool) -> Job:
-        """A run of the first seed."""
-        return Job(self.setups[0], spec, lr, self.experiment.executor, self.rule, self.check, keep_trace)
+    def _job(self, spec: Algorithm, lr: float, keep_trace: bool, setup: Setup | None = None) -> Job:
+        """A run of the first seed. setup: its world, where it is not as in the plan"""
+        return Job(setup or self.setups[0], spec, lr, self.experiment.executor, self.check, keep_trace)
 
 
 def plan(
@@ -215,7 +213,6 @@ def plan(
     tune_seeds: int | None = None,
     tune: str | Sequence[str] | None = None,
     tune_budget: float | None = None,
-    rule: Callable[[float], Rule] = SGD,
     check: bool = False,
     **settings: Any,
 ) -> Plan:
@@ -224,12 +221,10 @@ def plan(
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
-    if not callable(rule) or not callable(rule(1.0)):
-        raise SettingError("The rule makes a local rule of a learning rate: pass offbeat.Momentum itself.")
     known = [f.name for f in fields(Experiment)]
     for name in settings:
         if name not in known:
-            raise unknown("setting", name, [*known, *declared(Selection), "rule"])
+            raise unknown("setting", name, [*known, *declared(Selection)])
     e = checked(Experiment(**settings))
     setups = [prepare(e, seed)]
     refuse_too_many(setups[0], len(specs) * seeds, seeds)
@@ -240,7 +235,10 @@ def plan(
         left_out = {spec.name: why for spec in specs if (why := why_not(setups[0], spec))}
         specs = [spec for spec in specs if spec.name not in left_out]
     asked = {} if tune is None else parse_space(tune)
-    spaces, rates = spaces_of(asked, specs), rates_beside(asked, lr, specs, setups[0].topology.n)
+    spaces, rates = (
+        spaces_of(asked, specs, setups[0].steps),
+        rates_beside(asked, lr, specs, setups[0].topology.n),
+    )
     lrs = [
         [rate.lr for rate in several] if several and not space else None
         for several, space in zip(rates, spaces, strict=True)
@@ -253,7 +251,7 @@ def plan(
     ladders = ladders_of(how, asked, spaces, tune_budget, tune_grid, rates, specs, setups[0])
     code = together(*(spec.code for spec in specs), *(setup.settings["code"] for setup in setups))
     made = Plan(
-        e, setups, specs, lrs, rule, check, tune=how, said=said, code=code, ladders=ladders, left_out=left_out
+        e, setups, specs, lrs, check, tune=how, said=said, code=code, ladders=ladders, left_out=left_out
     )  # fmt: skip
     return _checked(made)
 
@@ -264,7 +262,8 @@ def _checked(made: Plan) -> Plan:
     for place, (spec, several) in enumerate(zip(made.specs, made.lrs, strict=True)):
         ladder = made.ladders[place]
         for trial in ladder.candidates if ladder else [Trial(each) for each in several or [1.0]]:
-            check_run(made._job(adjusted(spec, dict(trial.options)), trial.lr, keep_trace=False))
+            each, setup = adjusted(spec, setups[0], dict(trial.options))
+            check_run(made._job(each, trial.lr, keep_trace=False, setup=setup))
         for setup in setups[1:]:  # of other seeds a random graph may be another
             check_algorithm(setup, spec)
     free, one, before, traced = machine.available(), held(setups[0]), 0.0, list[bool]()

@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 
 from offbeat.algorithms import USUAL
+from offbeat.core.rules import NewRule
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
 from offbeat.experiments.kinds import (
     BYZANTINES,
@@ -25,9 +26,11 @@ from offbeat.experiments.kinds import (
     NAMED_TASK,
     NAMES,
     NUMBERS,
+    OPTIMIZER,
     PARTITION,
     PER_LINK,
     RANGES,
+    SCHEDULE,
     SPEEDS,
     STRAGGLERS,
     TARGET,
@@ -78,6 +81,14 @@ SPEED = (
     "seed), '1,1,2,10', 'file:PATH', 'file:PATH:COLUMN'. Default: all alike."
 )
 LINK = "How fast agents send, likewise."
+OPTIMIZERS = (
+    "What an agent makes of a gradient: 'sgd', 'momentum:0.95', 'nesterov', 'adamw:weight_decay=0.1'; "
+    "'offbeat list optimizers'."
+)
+SCHEDULES = (
+    "How the learning rate changes over time: 'cosine', 'warmup:20+cosine', 'step:100', 'sqrt', "
+    "'diminishing:10', 'delay-adaptive'; 'offbeat list schedules'."
+)
 MEASURE = (
     f"What else is measured, with commas between: {', '.join([*METRICS, *OF_RUN])}; 'offbeat list metrics' "
     "says what these are."
@@ -134,7 +145,8 @@ class Experiment:
     what each setting is.
 
     From Python some may be objects: the task (`offbeat.Task`), the topology (a networkx graph or an
-    `offbeat.Topology`), delays (`offbeat.Delay`), crashes (`offbeat.Crash`).
+    `offbeat.Topology`), delays (`offbeat.Delay`), crashes (`offbeat.Crash`), the optimizer (a function from a
+    learning rate to a local rule, `offbeat.core.rules`).
 
     Attributes:
         world: an `offbeat.World`, in place of the settings that say one (`worlds.OF_WORLD`); the case comes
@@ -160,6 +172,8 @@ class Experiment:
     objective: str = setting(AGENTS_ALIKE, TASK, OBJECTIVE, brief=True)
     batch: int = setting(32, LEARNING, "Samples in a minibatch.")
     reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
+    optimizer: str | NewRule = setting("sgd", LEARNING, OPTIMIZERS, OPTIMIZER, brief=True)
+    schedule: str = setting("constant", LEARNING, SCHEDULES, SCHEDULE, brief=True)
     until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")
     target: float | str | None = setting(None, LEARNING, TARGETS, TARGET)
     stop_at: str = setting(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import DataError, OffbeatError, SettingError
-from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings
 from offbeat.core.system.files import LOCK, write_atomically
 from offbeat.core.system.own import of_versions, together
@@ -86,8 +85,7 @@ class Kept:
     def _key(self, planned: PlannedRun) -> str:
         spec, setup = self.plan.specs[planned.key[0]], self._setup(planned)
         named = {"algorithm": spec.asked, "name": spec.name, "seed": planned.seed}
-        tried = vars(planned.trial) | {"rule": self.plan.rule.__name__}
-        settings = {**setup.settings, **named, "trial": tried}
+        settings = {**setup.settings, **named, "trial": vars(planned.trial)}
         return key_of(settings, together(setup.settings["code"], spec.code))
 
 
@@ -128,8 +126,6 @@ def kept_by(folder: Path, plans: Sequence["Plan"]) -> list[Kept]:
 
 def _refuse_objects(plan: "Plan") -> None:
     objects = [*plan.setups[0].settings["own"], *map(_object, plan.specs)]
-    if getattr(plan.rule, "__module__", "") != SGD.__module__:
-        objects.append("the rule")
     if found := list(filter(None, objects)):
         raise SettingError(
             f"With a folder for results, everything must have a name that lasts; {found[0]} is an object of "
@@ -151,8 +147,8 @@ def _asked(plans: Sequence["Plan"]) -> dict[str, Any]:
         }
         more = {
             "algorithms": [spec.asked for spec in plan.specs], "lr": rates,
-            "seed": plan.setups[0].seed, "seeds": len(plan.setups), "rule": plan.rule.__name__,
-            "check": plan.check, "generation of results": GENERATION,
+            "seed": plan.setups[0].seed, "seeds": len(plan.setups), "check": plan.check,
+            "generation of results": GENERATION,
         }  # fmt: skip
         more |= {f"tune_{name}": value for name, value in vars(plan.tune).items() if None in plan.lrs}
         ladders = [each for each in plan.ladders if each is not None]

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import UnionType
 from typing import Any
 
+from offbeat.core import optimizers
 from offbeat.core.errors import SettingError, unknown
+from offbeat.core.schedules import Schedule
 from offbeat.core.settings import Kind, finite, text, whole
 from offbeat.results import targets
 from offbeat.results.rates import Rate
@@ -88,6 +90,14 @@ def _partition(name: str, value: Any) -> str:
     return spelt(text(name, value))
 
 
+def _optimizer(name: str, value: Any) -> str:
+    return str(optimizers.checked(text(name, value)))
+
+
+def _schedule(name: str, value: Any) -> str:
+    return str(Schedule.parse(text(name, value)))
+
+
 def _spelt_rate(name: str, value: Any) -> float | str:
     rate = Rate.of(value) if isinstance(value, str) else Rate(finite(name, value))
     return rate.said if rate.coupled or not isinstance(value, str) else finite(name, value)
@@ -104,6 +114,8 @@ STRAGGLERS = Kind(
     str, "list int64", _stragglers, _stragglers, list, lambda agents: [",".join(map(str, agents))]
 )
 PARTITION = Kind(str, "string", _partition, _partition)
+OPTIMIZER = Kind(str, "string", lambda name, value: optimizers.checked(value), _optimizer, optimizers.called)
+SCHEDULE = Kind(str, "string", _schedule, _schedule)
 PER_LINK = Kind(str, "number", spelt_links, spelt_links)
 SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)

@@ -267,13 +267,7 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
             groups[group][rest] = value
     curve = {name: values for name, values in groups["curve"].items() if values is not None}
     settings = {name: row[name] for name in SETTINGS if name in row}
-    settings |= {
-        "own": [],
-        "algorithm": row["algorithm"],
-        "lr": row["lr"],
-        "seed": row["seed"],
-        "rule": "SGD",
-    }
+    settings |= {"own": [], "algorithm": row["algorithm"], "lr": row["lr"], "seed": row["seed"]}
     if row.get("lr_said") is not None:
         settings["lr_said"] = row["lr_said"]
     if row.get("code") is not None:

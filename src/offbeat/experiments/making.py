@@ -46,8 +46,7 @@ class Making:
         """Make them with at most so many processes; they come in the order of the plan."""
         plan, waiting = self.plan, self.waiting
         others = self._others(waiting, workers)
-        how = plan.rule, plan.check, plan.code
-        maker = Maker(plan.experiment, plan.setups, *how, self.on_progress, others)
+        maker = Maker(plan.experiment, plan.setups, plan.check, plan.code, self.on_progress, others)
 
         def arrived(batch: Batch[PlannedRun], planned: PlannedRun, made: Run | Sent) -> None:
             run = made if isinstance(made, Run) else maker.received(batch, made)

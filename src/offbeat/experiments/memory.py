@@ -47,7 +47,7 @@ def need(job: Job, beside: int = 1) -> Need:
         here = min(updates, runs.SEGMENT / (1 + degree) / beside)
         trace = here * table + (updates - here) * kept
     else:
-        models = (each + edge * degree) * n + 2 * min(n, BATCH)
+        models = (each + setup.steps.vectors + edge * degree) * n + 2 * min(n, BATCH)
         here = updates if job.keep_trace else min(updates, PART)
         trace = here * (HEAP[0] + HEAP[1] * (1 + degree)) + (updates - here) * DROPPED
     # two copies of the models more are made for the evaluation

@@ -82,9 +82,10 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
         initial = (torch.zeros(s.agents),)  # one for each agent: all-reduce cuts them into so many pieces
         graph = build(s.program.topology, s.agents, s.seed, s.program.weights)
         return Replay(trace, graph, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial))
-    setup, lr = prepare(Experiment(**s.program.experiment), s.seed), s.program.lr
+    setup = prepare(Experiment(**s.program.experiment), s.seed)
+    rule = partial(setup.steps.rule, s.program.lr)
     start, gradient = setup.task.initial(), _gradients(setup.task, s.seed)
-    return Replay(trace, setup.topology, new, lambda: SGD(lr), rng, start, gradient, s.on_nan == SKIP)
+    return Replay(trace, setup.topology, new, rule, rng, start, gradient, s.on_nan == SKIP)
 
 
 def _gradients(task: Task, seed: int) -> Gradient:

@@ -17,7 +17,6 @@ import torch
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import unchanged
-from offbeat.core.rules import SGD, Rule
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
@@ -48,7 +47,6 @@ class Job:
     """One run that is to be made: an experiment of one seed, an algorithm, its learning rate.
 
     Attributes:
-        rule: learning rate -> local rule
         check: hold engine and algorithm to the contract, event by event
 
     Raises SettingError for an unknown executor, no learning rate, an algorithm that is not for this graph.
@@ -58,7 +56,6 @@ class Job:
     spec: Algorithm
     lr: float
     executor: str = AUTO
-    rule: Callable[[float], Rule] = SGD
     check: bool = False
     keep_trace: bool = True
 
@@ -79,8 +76,8 @@ class Job:
         """Why there is no timetable for this algorithm in this world; empty if there may be one."""
         if not self.spec.free_running:
             return "what it does depends on what it hears"
-        if self.rule is not SGD:
-            return "its local rule keeps a state"
+        if why := self.setup.steps.why_not_linear:
+            return why
         if why := why_no_timetable(self.setup.world):
             return why
         if len(self.setup.task.initial()) != 1:
@@ -175,7 +172,7 @@ def simulator(job: Job) -> Simulator:
     setup, spec = job.setup, job.spec
     how = job.executor if job.executor in EXECUTORS else "batched"
     world = (setup.topology, setup.task, setup.world, Executor(setup.task, EXECUTORS[how]))
-    rule, checker = partial(job.rule, job.lr), Checker() if job.check else None
+    rule, checker = partial(setup.steps.rule, job.lr), Checker() if job.check else None
     returns = "return" in spec.tolerates
     return Simulator(spec.new, rule, *world, returns=returns, checker=checker, keep_trace=job.keep_trace)
 
@@ -192,7 +189,8 @@ def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
         shape = (*view.w.values(), [*view.w].index(i), bool(view.listeners))
         if shape not in known:
             try:
-                known[shape] = update_form_of(job.spec.new, job.rule(job.lr), i, n, view, (initial[:1],))
+                rule = setup.steps.rule(job.lr)
+                known[shape] = update_form_of(job.spec.new, rule, i, n, view, (initial[:1],))
             except NotLinear as why:
                 raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
         forms.append(known[shape])
@@ -234,13 +232,11 @@ class ActiveRun:
     def result(self, diverged_at: float | None) -> Run:
         """What has come out so far, as that of a run that has ended; how long it took is not known here."""
         job, setup, engine = self.job, self.job.setup, self.engine
-        rule = getattr(job.rule, "__name__", repr(job.rule))
         mine = job.spec.user_defined and not job.spec.named
         own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * mine]
-        own += [f"the rule {rule}"] * (job.rule is not SGD)
         return run_of(
             setup, job.spec, job.lr, self.measured, engine.stacked(), engine.traced(), engine.counts(),
-            engine.carried, {"rule": rule, "own": own}, diverged_at=diverged_at, wall_s=0.0,
+            engine.carried, {"own": own}, diverged_at=diverged_at, wall_s=0.0,
             error=engine.stalled() if diverged_at is None else None,
         )  # fmt: skip
 

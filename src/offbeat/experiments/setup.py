@@ -13,10 +13,10 @@ import networkx as nx
 import torch
 
 from offbeat import tasks
-from offbeat.algorithms import Algorithm
+from offbeat.algorithms import ALGORITHMS, Algorithm
 from offbeat.core.errors import SettingError, unknown
+from offbeat.core.optimizers import Steps, called
 from offbeat.core.promises import named
-from offbeat.core.rules import SGD
 from offbeat.core.settings import Settings, declared
 from offbeat.core.system import devices, machine
 from offbeat.core.system.named import Own
@@ -37,6 +37,7 @@ from offbeat.experiments.worlds import (
     world_files,
     world_of,
 )
+from offbeat.results.differences import TUNED
 from offbeat.results.targets import Target
 from offbeat.results.world import WorldValues
 from offbeat.tasks.partition import DEFAULT
@@ -67,6 +68,7 @@ class Setup:
     eval_times: list[float]
     settings: Settings
     asked: Asked = field(default_factory=Asked)
+    steps: Steps = field(default_factory=Steps)
 
     @property
     def ends_at(self) -> Target | None:
@@ -84,11 +86,21 @@ class Setup:
         return WorldValues.of(self.world, self.topology.n, self.topology)
 
     def shortened(self, until: float | None) -> "Setup":
-        """The same world until an earlier time, at which it is evaluated too; None: as it is."""
+        """The same world until an earlier time, at which it is evaluated too; None: as it is. Its schedule
+        stays that of the whole run.
+        """
         if until is None:
             return self
         times = [*(time for time in self.eval_times if time < until), until]
         return replace(self, until=until, eval_times=times, settings=self.settings | {"until": until})
+
+    def stepping(self, numbers: Mapping[str, float]) -> "Setup":
+        """The same where the optimizer has these numbers, which were tuned."""
+        if not numbers:
+            return self
+        steps, asked = self.steps.having(numbers), self.settings["optimizer"]
+        changed = {"optimizer": str(steps.by), TUNED: asked}
+        return replace(self, steps=steps, settings=self.settings | changed)
 
 
 def checked(e: Experiment) -> Experiment:
@@ -131,19 +143,26 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
     measured = asked(own_metrics(e.metrics), e.judge, e.per_agent, task, topology)
     more = [*(each.name for each in measured.metrics), *getattr(task, "metrics", ())]
     target = target_of(said, task, e.stop_at, more)
-    setup = Setup(seed, task, topology, world, until, target, eval_times, Settings(), measured)
+    steps = Steps.of(e.optimizer, e.schedule, until)
+    setup = Setup(seed, task, topology, world, until, target, eval_times, Settings(), measured, steps)
     return replace(setup, settings=_settings(e, setup, stragglers, code))
 
 
 def check_algorithm(setup: Setup, spec: Algorithm) -> None:
-    """Raise SettingError if the algorithm cannot run on this graph."""
+    """Raise SettingError if the algorithm cannot run on this graph, or not step so."""
     spec.check(setup.topology)
     agent, n = spec.new(), setup.topology.n
     view, rng = setup.topology.view(0, frozenset(range(n))), python_stream(setup.seed, Purpose.ALGORITHM, 0)
     with named(agent, "join"):
-        agent.join(0, n, Vector(setup.task.initial()), view, SGD(1.0), rng)
+        agent.join(0, n, Vector(setup.task.initial()), view, setup.steps.rule(1.0), rng)
     with named(agent, "check"):
         agent.check()
+    if setup.steps.schedule.delays and not agent.knows_delay:
+        able = ", ".join(name for name, row in ALGORITHMS.items() if row.prototype.knows_delay)
+        raise SettingError(
+            f"{spec.name} does not know how late a gradient is, by which the schedule "
+            f"'{setup.steps.schedule}' goes; expected one of {able}, or another schedule."
+        )
 
 
 def why_not(setup: Setup, spec: Algorithm) -> str:
@@ -206,6 +225,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
     own = [f"the task {task.name}"] * (not isinstance(e.task, str))
     own += [f"the graph {topology.name}"] * (not isinstance(e.topology, str))
     own += [f"the metric {each.name}" for each in e.metrics if not isinstance(each, str)]
+    own += [f"the optimizer {called(e.optimizer)}"] * (not isinstance(e.optimizer, str))
     for name, delay in (("compute", e.compute), ("communication", e.communication)):
         measured = isinstance(delay, Delay) and delay.family == "empirical"
         own += [f"the measured delays of {name}"] * measured

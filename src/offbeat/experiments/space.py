@@ -1,6 +1,7 @@
 """Which hyperparameters are tuned together: `lr=0.001:1:log,h=1:10:int`, ranges by name.
 
-What can be tuned is the learning rate, `lr`, and each number with which an algorithm of one's own is made.
+What can be tuned is the learning rate, `lr`, each number with which an algorithm is made, and each parameter
+of the optimizer. Where both have one of a name, it is the algorithm's.
 """
 
 import inspect
@@ -11,10 +12,12 @@ from typing import Any, cast
 
 from offbeat.algorithms import Algorithm, find, with_options
 from offbeat.core.errors import SettingError, unknown
+from offbeat.core.optimizers import OPTIMIZERS, Steps
 from offbeat.core.settings import as_word, declared
 from offbeat.core.system import own
 from offbeat.core.system.named import Own
 from offbeat.experiments.experiment import Experiment
+from offbeat.experiments.setup import Setup
 
 EXPECTED = "expected ranges by name with commas between, as in lr=0.001:1:log,h=1:10:int"
 LR = "lr"
@@ -98,9 +101,11 @@ def spelt(space: Space) -> str:
     return ",".join(f"{name}={each}" for name, each in space.items())
 
 
-def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
-    """Of each algorithm what it has of these. Raises SettingError for what none has."""
-    taken = [dict(_numbers(spec)) for spec in specs]
+def spaces_of(space: Space, specs: Sequence[Algorithm], steps: Steps) -> list[Space]:
+    """Of each algorithm what it, or the optimizer, has of these. Raises SettingError for what none has, and
+    for ranges that hold what the optimizer's parameters cannot be.
+    """
+    taken = [{**dict.fromkeys(steps.numbers, False), **dict(_numbers(spec))} for spec in specs]
     known = dict.fromkeys([LR, *(name for each in taken for name in each)])
     for name in space:
         if name in known:
@@ -109,11 +114,12 @@ def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
             why = NOT_TUNED.get(name, "it is the same for all algorithms")
             do = f"Compare over it, and all is tuned in each: expected --over {name}=..., beside --tune"
             raise SettingError(f"'{name}' is not tuned: {why}. {do}.")
-        if name == "momentum":
-            why = "There is no momentum to tune: all algorithms step by the same local rule, of which the "
-            why += "learning rate alone is tuned"
-            raise SettingError(f"{why}. Expected one of {', '.join(known)}.")
+        if having := [each for each, row in OPTIMIZERS.items() if name in row.parameters]:
+            raise SettingError(
+                f"'{name}' is of {', '.join(having)}; expected --optimizer {having[0]} with it."
+            )
         raise unknown("hyperparameter to tune", name, known)
+    _check_optimizer(space, specs, steps)
     for spec in specs:
         for name, value in _given(spec).items():
             if name in space:
@@ -127,6 +133,21 @@ def spaces_of(space: Space, specs: Sequence[Algorithm]) -> list[Space]:
                     f"'{name}' of {spec.name} is declared a whole number: expected --tune {name}=...:int."
                 )
     return [{name: each for name, each in space.items() if name == LR or name in has} for has in taken]
+
+
+def _check_optimizer(space: Space, specs: Sequence[Algorithm], steps: Steps) -> None:
+    """Raise SettingError for what is given and tuned, and for ranges that go too far."""
+    for name in space:
+        if name not in steps.numbers or all(name in dict(_numbers(spec)) for spec in specs):
+            continue
+        if name in (given := steps.given):
+            said = f"'{name}' of the optimizer is given, {given[name]:g}, and tuned"
+            raise SettingError(f"{said}; expected one of these.")
+        for end in (space[name].low, space[name].high):
+            try:
+                steps.having({name: end})
+            except SettingError as error:
+                raise SettingError(f"--tune {name}={space[name]}: {error}") from None
 
 
 def _given(spec: Algorithm) -> Mapping[str, Any]:
@@ -161,8 +182,17 @@ def _parameters(spec: Algorithm) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(made_by).parameters
 
 
-def adjusted(spec: Algorithm, options: Mapping[str, float]) -> Algorithm:
-    """The same algorithm made with these numbers; it keeps its name. SettingError for its own faults."""
+def adjusted(spec: Algorithm, setup: Setup, options: Mapping[str, float]) -> tuple[Algorithm, Setup]:
+    """The same algorithm and optimizer, made with these numbers; it keeps its name. SettingError for its own
+    faults.
+    """
+    own = dict(_numbers(spec)) if options else {}
+    others = {name: value for name, value in options.items() if name not in own}
+    mine = {name: value for name, value in options.items() if name in own}
+    return _made_with(spec, mine), setup.stepping(others)
+
+
+def _made_with(spec: Algorithm, options: Mapping[str, float]) -> Algorithm:
     if not options:
         return spec
     if not spec.user_defined:

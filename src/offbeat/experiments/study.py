@@ -249,11 +249,10 @@ def compare(
         local_steps: gradients for each exchange, of every algorithm
         tune, tune_budget: hyperparameters that are tuned together, "lr=0.001:1:log,h=1:10:int", and how many
             whole runs' worth of time there is for that (30): `offbeat.experiments.halving`
-        rule: learning rate -> local rule, for example offbeat.Momentum (default: SGD)
         workers: processes that make runs at the same time, this one included; no result depends on it. With
             more than one, keep what a script of yours does under `if __name__ == "__main__":`, for they
-            import it. Runs with objects of yours (algorithm, task, graph, rule, measured delays) are made in
-            this process alone; what you name by its file is loaded by all
+            import it. Runs with objects of yours (algorithm, task, graph, optimizer, measured delays) are
+            made in this process alone; what you name by its file is loaded by all
         out: a folder in which every finished run is kept at once: the same call goes on with what is there.
             Runs that were there have no models. Objects of yours are refused, for they have no lasting name
     """

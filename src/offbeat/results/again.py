@@ -13,7 +13,7 @@ import torch
 
 from offbeat.algorithms import row_of
 from offbeat.core.settings import as_word
-from offbeat.results.differences import World
+from offbeat.results.differences import World, asked_for
 from offbeat.results.markup import escaped, linked, table
 from offbeat.results.rates import Rate
 from offbeat.results.trials import Halving
@@ -77,7 +77,7 @@ def _common(comparison: ComparisonValues) -> dict[str, object]:
     """All settings but the algorithms and their learning rates; all stragglers, where seeds have own ones."""
     runs = comparison.runs
     told = ("algorithm", "lr", "lr_said", "seed", "own")
-    found = {name: value for name, value in runs[0].settings.items() if name not in told}
+    found = {name: value for name, value in asked_for(runs[0].settings).items() if name not in told}
     found["code"] = {k: v for run in runs for k, v in (run.settings.get("code") or {}).items()}
     if len(slow := list(dict.fromkeys(",".join(map(str, stragglers(run.settings))) for run in runs))) > 1:
         found["straggler"] = slow
@@ -134,7 +134,7 @@ def _line(options: Options, live: bool) -> str:
 
 def _options(comparison: ComparisonValues, band: str) -> tuple[Options, list[str]]:
     lrs, tuned_how = _lrs(comparison), _tuned(comparison)
-    first, seeds = comparison.runs[0].settings, sorted({run.seed for run in comparison.runs})
+    first, seeds = asked_for(comparison.runs[0].settings), sorted({run.seed for run in comparison.runs})
     missing = list(dict.fromkeys(thing for run in comparison.runs for thing in run.settings["own"]))
     missing += ["such a choice of learning rates"] * (lrs is None or tuned_how is None)
     every_own = len({str(run.settings["straggler"]) for run in comparison.runs}) > 1  # every graph's centre

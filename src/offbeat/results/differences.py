@@ -7,7 +7,11 @@ from offbeat.core.errors import SettingError
 from offbeat.core.settings import Settings
 from offbeat.world.topology import Topology
 
-NO_WORLD = ("algorithm", "lr", "lr_said", "seed", "own", "code", "executor", "data", "metrics", "per_agent")
+TUNED = "optimizer_asked"  # what the optimizer was before its parameters were tuned
+NO_WORLD = (
+    *("algorithm", "lr", "lr_said", "seed", "own", "code", "executor", "data", "metrics", "per_agent"),
+    TUNED,
+)
 """Settings that are no world: who runs in it; how and from where it is computed, and what more is measured,
 which changes nothing."""
 
@@ -30,6 +34,13 @@ class WithSettings(Protocol):
 World = tuple[tuple[str, Any], ...]
 
 
+def asked_for(settings: Settings) -> Settings:
+    """The settings as they were asked for: with the optimizer as it was before it was tuned."""
+    asked = settings | ({"optimizer": settings[TUNED]} if TUNED in settings else {})
+    asked.pop(TUNED, None)
+    return asked
+
+
 def worlds_of(runs: Sequence[WithSettings]) -> list[World]:
     """Of each run the settings by which these runs differ, (name, value) each, in their order.
 
@@ -39,7 +50,7 @@ def worlds_of(runs: Sequence[WithSettings]) -> list[World]:
     SettingError for graphs that differ though settings and seed are the same.
     """
     names = dict.fromkeys(name for run in runs for name in run.settings if name not in NO_WORLD)
-    meant = [_meant(run.settings, names) for run in runs]
+    meant = [_meant(asked_for(run.settings), names) for run in runs]
     unusual = {name for run, values in zip(runs, meant, strict=True) for name in _unusual(run, values)}
     differing = []
     for name in names:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from offbeat.results.differences import asked_for
 from offbeat.results.values import ComparisonValues, stragglers, value_text
 from offbeat.tasks.metrics.evaluation import JUDGED
 
@@ -22,7 +23,7 @@ WORDS = {  # what a setting is called in the headline, where it is not by its na
 def headline(comparison: ComparisonValues) -> str:
     """What was run, in one line: whatever is not as it is by default is named."""
     first, differing = comparison.runs[0], comparison.differing
-    s, seeds = first.settings, sorted({run.seed for run in comparison.runs})
+    s, seeds = asked_for(first.settings), sorted({run.seed for run in comparison.runs})
     slow = stragglers(s)
     who = f"agent{'s' * (len(slow) > 1)} {_and(slow)}" if len(slow) <= MANY else f"{len(slow)} agents"
     slower = f" ({who}, {s['slowdown']:g} times slower)" * bool(slow)
@@ -35,7 +36,7 @@ def headline(comparison: ComparisonValues) -> str:
         ("task",): s["task"], ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
         ("agents",): agents, ("partition", "skew", "dirichlet"): shares,
         **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".strip() for k, v in s.departures().items()
-           if k not in IN_ITS_WORDS and v not in ([], "SGD")},
+           if k not in IN_ITS_WORDS and v != []},
         ("until", "stop_at"): until, (): which,
     }  # fmt: skip
     common = [words for names, words in said.items() if words and not differing.keys() & {*names}]

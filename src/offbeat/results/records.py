@@ -20,6 +20,8 @@ from offbeat.results.world import WorldValues
 
 FINAL = ("loss", "accuracy", "consensus", "accuracy_mean", "accuracy_worst", "loss_worst")
 ALWAYS = ("agents", "until")  # settings that every run has, though nobody needs to say them
+OPTIMIZERS = {"SGD": "sgd", "Momentum": "momentum", "Adam": "adamw:weight_decay=0"}
+"""What older versions called these rules."""
 OWN = {f.name for f in fields(Curve)} - {"more"}
 
 
@@ -52,9 +54,12 @@ def run_from(record: Mapping[str, Any], settings: Settings) -> Run:
 def _settings(said: Mapping[str, Any], default: Settings) -> Settings:
     """All settings of a run, each of its type; what an older file lacks is as nobody said it then."""
     found = Settings({**default, **said}, default.of)
-    found.setdefault("own", []), found.setdefault("rule", "SGD")
+    found.setdefault("own", [])
+    _named_now(found)
     for each in default.declared():
         value = found[each.name] if found[each.name] is not None else default[each.name]
+        if f"the {each.name} {value}" in _list(found["own"]):
+            continue  # the user's own, by its name
         if value is None and each.name in ALWAYS:
             raise TypeError(f"the setting '{each.name}' is null")
         try:
@@ -64,6 +69,16 @@ def _settings(said: Mapping[str, Any], default: Settings) -> Settings:
     found.departures()  # whether they can be told
     _list(found["own"]), _list(found.get("faults", [])), _number(found.get("unit", 1.0))
     return found
+
+
+def _named_now(settings: Settings) -> None:
+    """What older versions called the rule is the optimizer."""
+    former = settings.pop("rule", None)
+    if former is not None:
+        own, which = f"the rule {former}", OPTIMIZERS.get(str(former))
+        settings["optimizer"] = which or former
+        named = [] if which else [f"the optimizer {former}"]
+        settings["own"] = [*(each for each in settings["own"] if each != own), *named]
 
 
 def _curve(columns: Mapping[str, Any]) -> Curve:

@@ -209,13 +209,13 @@ class Replay(Engine):
 
     def _resume(self, event: events.Resumed, each: Replayed) -> None:
         """The agent is what it was when it was saved; nothing that it sent since then arrives."""
-        i, actor, rule = event.agent, each.actor, each.actor.agent.rule
+        i, actor = event.agent, each.actor
         if event.version not in each.saved:
             known = "the trace does not say when it was saved"
             raise DataError(f"Agent {i} went on from its version {event.version}; {known}.")
         saved = copy.deepcopy(each.saved[event.version])
         actor.agent, actor.model, actor.steps, actor.at, each.asked, each.alarms = saved
-        actor.agent.rule, actor.agent.view = rule, self.topology.view(i, self.everybody)
+        actor.agent.view = self.topology.view(i, self.everybody)
         each.resumed, each.alive = each.resumed + 1, self.everybody
         each.incarnation = 1  # the launcher counts anew
         for kept in (each.known, each.mail, each.published, each.bound):

@@ -7,7 +7,6 @@ from functools import partial
 
 from offbeat.algorithms import find
 from offbeat.core.errors import SettingError
-from offbeat.core.rules import SGD
 from offbeat.core.system import devices
 from offbeat.core.system.own import pinned
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream, stream
@@ -41,7 +40,7 @@ def _run(context: AgentContext, program: ExperimentProgram) -> None:
     agent, initial, n = find(s.algorithm).new(), Vector(setup.task.initial()), setup.topology.n
     rng = python_stream(setup.seed, Purpose.ALGORITHM, context.me)
     view = setup.topology.view(context.me, frozenset(range(n)))
-    agent.join(context.me, n, initial, view, SGD(program.lr), rng)
+    agent.join(context.me, n, initial, view, setup.steps.rule(program.lr), rng)
     agent.check()
     driver = context.driver(agent, setup.topology, initial.nbytes, setup.world)
     driver.deadline = setup.until

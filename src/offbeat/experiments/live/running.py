@@ -213,7 +213,7 @@ class LiveRun:
         measured, everybody = Measurements(setup.task, setup.asked), range(setup.topology.n)
         assert isinstance(program, ExperimentProgram)
         counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
-        asked = {"rule": "SGD", "unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
+        asked = {"unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
         began = time.perf_counter()
         with devices.one_thread():
             for now, models, steps in taken:

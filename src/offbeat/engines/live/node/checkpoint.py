@@ -31,6 +31,7 @@ from torch import Tensor
 
 from offbeat.core.agent import Agent
 from offbeat.core.errors import ContractError, DataError, DiskError
+from offbeat.core.rules import restore, state_of
 from offbeat.core.system.reading import opened, reading, refuse_newer
 from offbeat.engines.live.node.encode import NATIVE, decode, encode, name_of
 from offbeat.engines.live.node.guard import NotFinite, not_finite
@@ -224,10 +225,13 @@ def _head(content: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def agent_state(agent: Agent) -> dict[str, Any]:
-    """All that the agent knows, and `join` does not give it; between handlers, when vectors are values."""
+    """All that the agent and its local rule know, and `join` does not give it; between handlers, when vectors
+    are values.
+    """
     if agent.effects:
         raise ContractError(f"Agent {agent.me} has effects that nobody has drained: they would be lost.")
-    return {name: getattr(agent, name) for name in _known(agent)} | {"rng": agent.rng.getstate()}
+    state = {name: getattr(agent, name) for name in _known(agent)} | {"rng": agent.rng.getstate()}
+    return state | {"rule": state_of(agent.rule)}
 
 
 def restore_agent(agent: Agent, state: Mapping[str, Any]) -> None:
@@ -237,7 +241,8 @@ def restore_agent(agent: Agent, state: Mapping[str, Any]) -> None:
         kind = name_of(type(agent))
         raise DataError(f"The state is not that of {kind}: they differ in {', '.join(sorted(wrong))}.")
     agent.rng.setstate(state["rng"])
-    for name in [name for name in state if name != "rng"]:
+    restore(agent.rule, state.get("rule", {}))
+    for name in [name for name in state if name not in ("rng", "rule")]:
         setattr(agent, name, state[name])
 
 
