@@ -16,6 +16,8 @@ from offbeat.cli.commands import app
 from offbeat.experiments.halving import ETA, HalvingSearch, drawn
 from offbeat.experiments.space import parse_space, spelt
 from offbeat.experiments.tuning import AWAY, Trial, outcome_of
+from offbeat.results.again import command
+from offbeat.results.headline import headline
 from offbeat.results.trials import Halving
 
 OWN = Path(__file__).parents[1] / "support" / "own_code" / "mine.py"
@@ -170,6 +172,33 @@ def test_numbers_alone_may_be_tuned_at_a_given_learning_rate() -> None:
     assert [each.lr for each in result.runs] == [0.2, 0.2] and result.runs[1].tuning is None
 
 
+def test_what_the_optimizer_takes_is_tuned_with_the_learning_rate(tmp_path: Path) -> None:
+    """Runs say by which optimizer they stepped, and are of one world all the same. EASGD has a momentum."""
+    common: dict[str, Any] = {"schedule": "cosine", "tune_by": "final", **SMALL}
+    result = offbeat.compare("adsgd,dsgd,easgd", tune="lr=0.05:0.5:log,momentum=0.3:0.9", **common)
+    result.save_json(tmp_path / "a.json")
+    for found in (result, offbeat.load(tmp_path / "a.json")):
+        assert not found.differing and "optimizer" not in headline(found)
+        words = command(found)[0]
+        assert "--tune lr=0.05:0.5:log,momentum=0.3:0.9" in words and "--optimizer" not in words
+    for place, run in enumerate(result.runs):
+        best, ours = halving(result, place).best.params["momentum"], run.algorithm == "easgd"
+        assert run.settings["optimizer"] == ("sgd" if ours else f"momentum:{best!r}")
+        name = f"easgd:momentum={best!r}" if ours else run.algorithm
+        again: dict[str, Any] = {"lr": run.lr, "optimizer": run.settings["optimizer"], "schedule": "cosine"}
+        assert offbeat.simulate(name, **again, **QUICK).digest == run.digest
+    loser = next(each for each in halving(result).candidates if each.until == 3.0)
+    early: dict[str, Any] = {
+        "lr": loser.params["lr"],
+        "optimizer": f"momentum:{loser.params['momentum']!r}",
+        "seed": AWAY,
+    }
+    alone = offbeat.simulate("adsgd", schedule="cosine:9", **early, **QUICK | {"until": 3.0})
+    assert loser.tried.loss == alone.final["loss"], "a rung has the beginning of the whole run's schedule"
+    decay = offbeat.compare("dsgd", tune="weight_decay=0.1:0.5", optimizer="adamw", **SMALL).runs[0]
+    assert decay.settings["optimizer"].startswith("adamw:weight_decay=0.")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -191,7 +220,10 @@ def test_numbers_alone_may_be_tuned_at_a_given_learning_rate() -> None:
         ({"tune": "batch=1:2:int"}, "same simulated time whatever its batch.*expected --over batch="),
         ({"tune": "reg=1:2"}, "part of the objective.*expected --over reg="),
         ({"tune": "until=1:2"}, "the same for all algorithms.*expected --over until="),
-        ({"tune": "momentum=0.5:0.99"}, "There is no momentum to tune: .* Expected one of lr, scale, rounds"),
+        ({"tune": "momentum=0.5:1.5"}, "'momentum' of sgd is .*at least 0, below 1; got '1.5'"),
+        ({"tune": "momentum=0:1"}, "below 1; got '1.0'"),
+        ({"tune": "momentum=0:0.9", "optimizer": "momentum:0.5"}, "optimizer is given, 0.5, and tuned"),
+        ({"tune": "weight_decay=0:0.1"}, "'weight_decay' is of adamw; expected --optimizer adamw with it"),
         ({"tune": "lr=0.1:1", "lr": 0.3}, "The learning rate is tuned, and given as 0.3"),
         ({"tune": "scale=0.1:1", "lr": [0.3, 0.1]}, "so that one learning rate was expected"),
         ({"tune": "scale=0.1:1", "lr": "tuned"}, "so that one learning rate was expected"),

@@ -29,6 +29,7 @@ PAGES = (
     "docs/figures.md",
     "docs/live.md",
     "docs/metrics.md",
+    "docs/optimizers.md",
     "docs/performance.md",
     "docs/scaling.md",
     "docs/theory.md",

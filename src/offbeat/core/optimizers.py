@@ -50,7 +50,7 @@ OPTIMIZERS = {
             "beta1": _beta("the first moment", 0.9),
             "beta2": _beta("the second moment", 0.999),
             "eps": Parameter(about="what is added to the root", usual=1e-8, low=0, above=True),
-            "weight_decay": Parameter(about="times lr: how much of the model a step takes", usual=0.01, low=0),
+            "weight_decay": Parameter(about="times lr: what a step takes of the model", usual=0.01, low=0),
         },
     ),
 }  # fmt: skip

@@ -77,7 +77,7 @@ SCHEDULES = {
     ),
     DELAYS: Row(
         main="most",
-        about="s = 1 / tau for a gradient that is tau > MOST steps late (arXiv:2206.08307, section 4.3), times "
+        about="s = 1 / tau for a gradient that is tau > MOST steps late (arXiv:2206.08307, 4.3), times "
         "what another says: cosine+delay-adaptive; for algorithms with a server, which knows tau",
         parameters={"most": Parameter(about="else the number of agents, all of which compute", low=0)},
     ),
