@@ -1,7 +1,7 @@
 """Numbers that are said by name: what they may be, and how a name with some of them is read and spelt.
 
-momentum:0.95                       a name, and after a colon its first number
-adamw:beta2=0.95+weight_decay=0.1   or several by name, with + between
+After a colon a name has its main number, 'momentum:0.95', or several by name, with + between:
+'adamw:beta2=0.95+weight_decay=0.1'.
 """
 
 import math
