@@ -101,6 +101,8 @@ ENTRIES: dict[str, Entry] = {
     "noloco:h=20": Entry(0.1, 800, "test_noloco", near="phi: test_noloco", alone=OUTER),
     "noloco:outer_lr=1": Entry(0.1, 800, "test_noloco", near="phi: test_noloco", alone=OUTER),
     "noloco:outer_momentum=0.1": Entry(0.1, 800, "test_noloco", near="phi: test_noloco", alone=OUTER),
+    "amelie": Entry(0.2, 800, "there is one model"),
+    "amelie:batch=3": Entry(0.2, 1500, "there is one model", alone="of three gradients at one model"),
     "a2cid2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "a2cid2:eta=0.2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "a2cid2:alpha=0.5": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),

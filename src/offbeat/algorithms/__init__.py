@@ -11,6 +11,7 @@ from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.amelie import Amelie
 from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.d2 import D2
@@ -57,6 +58,7 @@ __all__ = [
     "A2CiD2",
     "Algorithm",
     "AllReduceSGD",
+    "Amelie",
     "DiLoCo",
     "MemoryEfficientADSGD",
     "NoLoCo",

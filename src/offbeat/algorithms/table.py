@@ -5,6 +5,7 @@ from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.allreduce import AllReduceSGD
+from offbeat.algorithms.amelie import Amelie
 from offbeat.algorithms.apsgd import APSGD
 from offbeat.algorithms.asbcd import ASBCD
 from offbeat.algorithms.d2 import D2
@@ -227,6 +228,20 @@ ALGORITHMS: dict[str, Algorithm] = {
             vectors=(5.0, 0.0),
             sends="its gradient to the server, which sends one agent the model at every step",
             unscripted=AT_ANY_TIME,
+        ),
+        Algorithm(
+            "amelie", Amelie(), "Amelie SGD, along a spanning tree", "arXiv:2405.16218",
+            waits_for="everybody, once for each step, and takes gradients meanwhile",
+            needs="an undirected connected graph; its pivot is the hub of a star, else agent 0",
+            graph="undirected", tolerates=frozenset({"loss"}), vectors=(5.0, 1.0),
+            sends="numbers at every gradient; once a step a sum to the one above it, a model to those below",
+            bound="lr <= 1 / (2 L), to an error eps with batch max(sigma^2 / eps, n) / n (Theorem 8)",
+            note="stands still when an agent is lost, and does not take one back; an agent keeps 4 vectors, "
+            "and one for each that is below it",
+            unscripted="the pivot makes a step when all sums are here, also while its script computes one",
+            options={
+                "batch": Option("", "waits until the harmonic mean of the agents' gradients is {}", low=1)
+            },
         ),
         Algorithm(
             "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",

@@ -65,6 +65,8 @@ class View:
         chi: (chi_1, chi_2) of arXiv:2306.08289, of the whole graph where each agent asks a random neighbour
             once in a unit of time; None on a directed graph, and for more than 100 agents
         server: who serves, in an algorithm with a server: the hub of the graph; agent 0, if it has none.
+        parent, children: who is above and below this agent in the spanning tree that has the fewest hops to
+            `server`, of the whole graph whoever is lost; None above the server
     """
 
     w: Mapping[int, float]
@@ -74,6 +76,8 @@ class View:
     peers: tuple[int, ...] = ()
     server: int = 0
     chi: tuple[float, float] | None = field(default=None, compare=False)
+    parent: int | None = field(default=None, compare=False)
+    children: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(slots=True)

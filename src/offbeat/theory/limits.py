@@ -192,6 +192,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "sgp": pushed,
     "osgp": pushed_meanwhile,
     "allreduce": optimum,
+    "amelie": optimum,
     "adsgd:memory-efficient": mixing,
     "asbcd": blocks,
     "swift": mixing,

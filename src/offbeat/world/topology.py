@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 from scipy import sparse
+from scipy.sparse import csgraph
 
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
@@ -85,7 +86,7 @@ class Topology:
         side = None if self.sides is None else self.sides[i]
         peers = tuple(j for j in self.peers(i) if j in living)
         w, a = _folded(self.w, i, living), _folded(a_columns, i, living)
-        return View(w, a, listeners, side, peers, self.hub or 0, self.chi)
+        return View(w, a, listeners, side, peers, self.hub or 0, self.chi, *self.tree[i])
 
     @cached_property
     def _columns(self) -> tuple[sparse.csr_array, sparse.csr_array]:
@@ -135,6 +136,21 @@ class Topology:
         )  # of a directed graph in either direction, so a neighbour may count twice
         hubs = [i for i, d in degree if d >= self.n - 1 and len(self.peers(i)) == self.n - 1]
         return min(hubs) if len(hubs) == 1 or self.n <= 2 else None
+
+    @cached_property
+    def tree(self) -> list[tuple[int | None, tuple[int, ...]]]:
+        """Who is above and below each agent in a spanning tree of fewest hops from the hub, or from agent 0
+        where there is none. O(edges).
+        """
+        _, above = csgraph.breadth_first_order(self.w, self.hub or 0, directed=False)
+        below: list[list[int]] = [[] for _ in range(self.n)]
+        for i, parent in enumerate(above.tolist()):
+            if parent >= 0:
+                below[parent].append(i)
+        return [
+            (parent if parent >= 0 else None, tuple(children))
+            for parent, children in zip(above.tolist(), below, strict=True)
+        ]
 
     @cached_property
     def symmetric(self) -> bool:
