@@ -83,4 +83,4 @@ def test_the_command_of_a_page_says_only_what_the_command_line_has_words_for() -
         name for name, _ in words
     }
     assert all(name != "crash" for name, _ in run.settings.words(live=True))
-    assert shlex.join(["--reg", dict(words)["reg"]]) == "--reg 0.001"
+    assert shlex.join(["--eval-every", dict(words)["eval_every"]]) == "--eval-every 0.025"

@@ -28,6 +28,7 @@ from offbeat.results.again import command
 from offbeat.results.curves import curves
 from offbeat.results.figure import Asked
 from offbeat.results.headline import headline
+from offbeat.results.notes import notes
 from offbeat.results.page import page
 from offbeat.results.timeline import shown, timelines, window
 from offbeat.results.wording import target_name
@@ -128,6 +129,22 @@ def test_a_gap_is_said_only_where_the_optimum_is_known(quadratic: Comparison) ->
     assert "time to gap 0.01" in str(known) and "gap to the optimum" in page(known)
     assert "time to loss 0.1" in str(mine)
     assert not re.search(r"\bgap\b", Reader(page(mine)).data["p"] + Reader(page(mine)).data["figures"])
+
+
+def test_what_has_no_effect_is_said_below_the_table_and_not_in_the_headline(digits: Comparison) -> None:
+    def told(comparison: Comparison) -> list[str]:
+        return [note for note in notes(comparison) if note.startswith("Without effect")]
+
+    def of(**changes: Any) -> Comparison:
+        return Comparison([replace(digits.runs[0], settings=digits.runs[0].settings | changes)])
+
+    assert told(digits) == told(of(partition="skew:0.5", skew=0.5)) == told(of(slowdown=4.0)) == []
+    assert told(of(case="base", straggler=None, slowdown=4.0)) == ["Without effect here: slowdown 4."]
+    asked = of(task="quadratic", batch=64, partition="iid", skew=1.0)
+    assert told(asked) == ["Without effect here: partition iid, batch 64."]
+    assert not re.search("iid|batch", headline(asked))
+    mine = of(task="mine", own=["the task mine"], batch=64)
+    assert told(mine) == ["Without effect here: batch 64."]
 
 
 # -- the page --------------------------------------------------------------------------------------

@@ -66,12 +66,12 @@ def test_agents_and_what_they_mixed_are_shown_of_each_world() -> None:
 
 def test_of_very_many_worlds_the_fewest_values_share_a_panel() -> None:
     runs = [
-        run for lam in range(1, 8) for batch in (1, 2)
-        for run in offbeat.compare("adsgd", task="quadratic", until=2, reg=lam, batch=batch).runs
+        run for k in range(1, 8) for bandwidth in (1, 2)
+        for run in offbeat.compare("adsgd", task="quadratic", until=2, loss=k / 10, bandwidth=bandwidth).runs
     ]  # fmt: skip
     made = Comparison(runs)
     assert len(made.split()) == 14 > PANELS
-    assert panels_of(made) == "reg"
+    assert panels_of(made) == "loss"
     assert panels_of(worlds()) == "topology,case"
     assert panels_of(Comparison(worlds().runs[:2])) is None
 

@@ -151,7 +151,7 @@ def test_hundreds_of_agents_and_thousands_of_links_stay_quick(plain: offbeat.Run
 
 def test_worlds_that_look_different_have_a_picture_each_and_those_alike_one() -> None:
     result = offbeat.compare(
-        "adsgd", **SMALL, seeds=2, over={"topology": ["torus", "exponential"], "batch": [16, 32]}
+        "adsgd", **SMALL, seeds=2, over={"topology": ["torus", "exponential"], "judge": ["average", "worst"]}
     )
     assert [each.label for each in seen(result)] == ["topology torus", "topology exponential"]
     ((one, other),) = pictures(result)

@@ -155,12 +155,16 @@ class Settings(dict[str, Any]):
         usual = {each.name for each in self.declared() if each.is_usual(self)}
         return {name: value for name, value in self.items() if name not in usual}
 
+    def idle(self) -> list[str]:
+        """The names of those that mean nothing beside the others."""
+        return [each.name for each in self.declared() if each.needs is not None and not each.needs(self)]
+
     def words(self, live: bool = False) -> list[tuple[str, str]]:
         """The options that give these settings on the command line: (name, value)."""
-        said = []
+        said, idle = [], self.idle()
         for each in self.declared():
             value = self.get(each.name)
-            means = (each.live or not live) and (each.needs is None or each.needs(self))
+            means = (each.live or not live) and each.name not in idle
             if value is not None and means and not (each.brief and each.is_usual(self)):
                 said += [(each.name, word) for word in each.kind.words(value)]
         return said

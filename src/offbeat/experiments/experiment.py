@@ -135,6 +135,15 @@ def _usual_delay(name: str, settings: Mapping[str, Any]) -> str:
     return said if not measured and str(parse(said)) == default else default
 
 
+def _sampled(settings: Mapping[str, Any]) -> bool:
+    return bool(settings["task"] != "quadratic")
+
+
+def _drawn(settings: Mapping[str, Any]) -> bool:
+    """Whether offbeat draws the minibatches: an object of the user's own does that by itself."""
+    return _sampled(settings) and f"the task {settings['task']}" not in settings["own"]
+
+
 def _slow(settings: Mapping[str, Any]) -> bool:
     return bool(settings["case"] != "base")
 
@@ -164,14 +173,16 @@ class Experiment:
         None, WORLD, "The slow agents, as in 3 or 3,7; default: the graph's centre.", STRAGGLERS, needs=_slow
     )
     slowdown: float = setting(10.0, WORLD, "How many times slower.", needs=_slow)
-    partition: str | None = setting(None, TASK, SPLIT, PARTITION, usual=lambda settings: DEFAULT)
+    partition: str | None = setting(
+        None, TASK, SPLIT, PARTITION, usual=lambda settings: DEFAULT, needs=_sampled
+    )
     skew: float = setting(1.0, TASK, SKEW, needs=lambda settings: False)
     dirichlet: float | None = setting(
         None, TASK, "Short for --partition dirichlet:ALPHA.", needs=lambda settings: False
     )
     objective: str = setting(AGENTS_ALIKE, TASK, OBJECTIVE, brief=True)
-    batch: int = setting(32, LEARNING, "Samples in a minibatch.")
-    reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).")
+    batch: int = setting(32, LEARNING, "Samples in a minibatch.", needs=_drawn)
+    reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).", needs=_drawn)
     optimizer: str | NewRule = setting("sgd", LEARNING, OPTIMIZERS, OPTIMIZER, brief=True)
     schedule: str = setting("constant", LEARNING, SCHEDULES, SCHEDULE, brief=True)
     until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")

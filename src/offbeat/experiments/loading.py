@@ -91,14 +91,13 @@ def merged(parts: Iterable[tuple[Path, Comparison]]) -> Comparison:
 
 def _identity(run: Run) -> str:
     """What is the same of the same run: all of its settings that mean anything."""
-    idle = [each.name for each in run.settings.declared() if each.needs and not each.needs(run.settings)]
     left_out = {
         "own",
         "executor",
         "data",
         "metrics",
         "per_agent",
-        *idle,
+        *run.settings.idle(),
         *["code"] * (not run.settings.get("code")),
     }
     said = {name: value for name, value in run.settings.items() if name not in left_out}

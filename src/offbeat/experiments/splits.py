@@ -47,9 +47,9 @@ def recorded(e: Experiment) -> dict[str, Any]:
     The shorthands are there where they mean something.
     """
     task = e.task if isinstance(e.task, str) else None  # a task of the user's need not be hashable
-    asked, skew, alpha = partition_of(e), e.skew if task == UNSPLIT else None, e.dirichlet
+    asked = partition_of(e)
     if task == UNSPLIT or (asked is None and task not in TASKS):
-        return {"partition": None, "skew": skew, "dirichlet": alpha}
+        return {"partition": asked, "skew": e.skew if task == UNSPLIT else None, "dirichlet": e.dirichlet}
     name, parameter = parsed(asked or DEFAULT)
     shorthands = {short: parameter if name == short else None for short in ("skew", "dirichlet")}
     return {"partition": asked or DEFAULT, **shorthands}

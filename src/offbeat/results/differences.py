@@ -67,7 +67,7 @@ def worlds_of(runs: Sequence[WithSettings]) -> list[World]:
 
 def _meant(settings: Settings, names: dict[str, None]) -> dict[str, Hashable]:
     """The values of all settings that mean anything here; a list is a tuple."""
-    idle = {each.name for each in settings.declared() if each.needs is not None and not each.needs(settings)}
+    idle = settings.idle()
     values = {name: settings.get(name) for name in names if name not in idle}
     return {name: _frozen(value) for name, value in values.items()}
 

@@ -21,7 +21,7 @@ WORDS = {  # what a setting is called in the headline, where it is not by its na
 
 
 def headline(comparison: ComparisonValues) -> str:
-    """What was run, in one line: whatever is not as it is by default is named."""
+    """What was run, in one line: whatever is not as it is by default, and means something, is named."""
     first, differing = comparison.runs[0], comparison.differing
     s, seeds = asked_for(first.settings), sorted({run.seed for run in comparison.runs})
     slow = stragglers(s)
@@ -29,14 +29,15 @@ def headline(comparison: ComparisonValues) -> str:
     slower = f" ({who}, {s['slowdown']:g} times slower)" * bool(slow)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
-    shares = _split(s) if s.get("partition") else ""
+    idle = s.idle()
+    shares = _split(s) if s.get("partition") and "partition" not in idle else ""
     agents = agents if "topology" not in differing else f"{s['agents']} agents"
     until = f"to time {s['until']:g}" + " or the target" * (s.get("stop_at") == "target")
     said: dict[tuple[str, ...], str] = {
         ("task",): s["task"], ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
         ("agents",): agents, ("partition", "skew", "dirichlet"): shares,
         **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".strip() for k, v in s.departures().items()
-           if k not in IN_ITS_WORDS and v != []},
+           if k not in IN_ITS_WORDS and k not in idle and v != []},
         ("until", "stop_at"): until, (): which,
     }  # fmt: skip
     common = [words for names, words in said.items() if words and not differing.keys() & {*names}]

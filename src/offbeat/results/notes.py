@@ -14,6 +14,7 @@ from offbeat.results.values import ComparisonValues, time_text, value_text
 from offbeat.results.wording import error_of, judged_model, lost_again, rate_text
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
+SHORTHANDS = "skew", "dirichlet"  # of a partition, which is what is recorded
 TOLD_OF_RATES = 2  # settings that differ, with which tuned learning rates are told
 
 
@@ -23,6 +24,7 @@ def notes(
     """Of a table with these columns, see `offbeat.results.columns`."""
     runs, said = comparison.runs, list[str]()
     names = dict.fromkeys(run.algorithm for run in runs)
+    said += _without_effect(comparison)
     if (held := holdings.line(runs)) is not None:
         said.append(held)
     if any(run.measure == "accuracy" for run in runs):
@@ -66,6 +68,17 @@ def notes(
         counts = f" ({counts})" * bool(counts)
         said.append(f"Interrupted: these are the runs that were finished{counts}.")
     return [*said, *_legend(comparison, band, chosen)]
+
+
+def _without_effect(comparison: ComparisonValues) -> list[str]:
+    """What was set in all runs, to other values than usual, and means nothing in any; shorthands apart."""
+    found = [
+        {name: run.settings.departures().get(name) for name in run.settings.idle() if name not in SHORTHANDS}
+        for run in comparison.runs
+    ]
+    names = [name for name in (found[0] if found else {}) if all(each.get(name) for each in found)]
+    named = ", ".join(f"{name} {value_text(found[0][name])}" for name in names)
+    return [f"Without effect here: {named}."] if named else []
 
 
 def _of_seeds(comparison: ComparisonValues, band: str) -> str:
