@@ -44,6 +44,7 @@ class ADPSGD(Agent):
     withdraws its question and answers.
     """
 
+    sends_models = (Ask,)
     wait: bool = False
     atomic: bool = False
     local_steps: int = 1

@@ -34,6 +34,7 @@ class ADSGD(Agent):
     that neighbour.
     """
 
+    sends_models = (Model,)
     theta: float = 1.0
     local_steps: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)

@@ -45,6 +45,7 @@ class MemoryEfficientADSGD(Agent):
     kept until then.
     """
 
+    sends_changes = (Change,)
     theta: float = 1.0
     y: Vector = field(init=False, repr=False)
     counted: list[int] = field(init=False, default_factory=list)

@@ -31,6 +31,7 @@ class ASBCD(Agent):
     """
 
     beyond_graph = True
+    sends_models = (Block,)
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def on_message(self, src: int, message: Block) -> None:

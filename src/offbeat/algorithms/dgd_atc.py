@@ -29,6 +29,7 @@ class DGDATC(Agent):
     gradient, when that is done; a neighbour that has not been heard counts as the agent itself.
     """
 
+    sends_models = (Adapted,)
     local_steps: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 

@@ -32,6 +32,8 @@ class DPSGD(Rounds):
     runs D-PSGD as a baseline, we have not seen in which order.
     """
 
+    sends_models = (Stepped,)
+
     def adapt(self, g: Vector) -> None:
         """Step, and give that away."""
         self.post(Stepped(self.round, self.x - self.rule(g)))

@@ -34,6 +34,7 @@ class DSGD(Rounds):
     round of which its letter comes.
     """
 
+    sends_models = (Letter,)
     after: bool = False
     g: Vector | None = field(init=False, default=None)
 

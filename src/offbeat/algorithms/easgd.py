@@ -47,6 +47,7 @@ class EASGD(Agent):
     """
 
     beyond_graph = True
+    sends_models = (Ask,)
     beta: float = 0.9
     every: int = 1
     momentum: float = 0.0

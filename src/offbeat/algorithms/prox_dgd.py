@@ -32,6 +32,7 @@ class ProxDGD(Agent):
     convex function with a proximal step; a neighbour that has not been heard counts as the agent itself.
     """
 
+    sends_models = (Shrunk,)
     l1: float = 0.0
     local_steps: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)

@@ -32,6 +32,7 @@ class QGDSGDm(Rounds):
     Nesterov is left out. Ours: whoever returns has no momentum.
     """
 
+    sends_models = (Pushed,)
     beta: float = 0.9
     m: Vector | None = field(init=False, default=None)
 

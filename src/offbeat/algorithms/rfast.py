@@ -44,6 +44,7 @@ class RFAST(Agent):
     that are left; j returns with nothing given and nothing used.
     """
 
+    sends_models = (Stepped,)
     z: Vector = field(init=False, repr=False)
     g: Vector = field(init=False, repr=False)
     heard: dict[int, Vector] = field(init=False, default_factory=dict)

@@ -8,6 +8,7 @@ from typing import Literal, cast
 import numpy as np
 
 from offbeat.core.agent import Agent
+from offbeat.core.compression import Codec
 from offbeat.core.errors import SettingError
 from offbeat.core.words import Bounds
 from offbeat.world.topology import Topology
@@ -117,6 +118,9 @@ class Algorithm:
                 f"keeps {own} vectors as long as a model" + f", and {more} for each neighbour" * (more > 0)
             ]
         lines += [self.unscripted and f"cannot run in a user's script: {self.unscripted}"]
+        models, changes = bool(self.prototype.sends_models), bool(self.prototype.sends_changes)
+        lines += ["the models that it sends may be compressed: bf16, int8"] * models
+        lines += ["what it accumulates may be compressed: bf16, int8, top-k"] * changes
         lines += [self.bound and f"converges for {self.bound}", self.form and f"{self.name} {self.form}"]
         for name, (option, value, _) in self.chosen().items():
             flag, place = isinstance(value, bool), name.upper()
@@ -171,6 +175,10 @@ class Algorithm:
                 f"in '{self.name.partition(':')[0]}:theta={min(0.5, int(100 * most) / 100):g}': it mixes "
                 "with (1 - theta) I + theta W."
             )
+
+    def compresses(self, codec: Codec) -> bool:
+        """Whether there is a message that this codec is for."""
+        return bool(self.prototype.sends_changes or (self.prototype.sends_models and not codec.sums))
 
     def new(self) -> Agent:
         return copy.deepcopy(self.prototype)

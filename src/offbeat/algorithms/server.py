@@ -40,6 +40,7 @@ class Served(Agent):
     """
 
     beyond_graph = True
+    sends_models = (Model,)
     at: int = field(init=False, default=0)
     waiting: bool = field(init=False, default=False)
 

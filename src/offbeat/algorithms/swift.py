@@ -32,6 +32,7 @@ class SWIFT(Agent):
     its authors' program.
     """
 
+    sends_models = (Before,)
     every: int = 1
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
     gradients: int = field(init=False, default=0)

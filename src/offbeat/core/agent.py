@@ -142,10 +142,15 @@ class Agent:
         delay: how many steps late the gradient is that `rule` is given next; of a class that says
             `knows_delay = True`, where a schedule may go by it
         beyond_graph: of the class: whether its messages may go to agents that are no neighbours
+        sends_models: of the class: messages, published or mailed, that carry a model which the next one
+            replaces: it may arrive rounded (`offbeat.core.compression`)
+        sends_changes: of the class: messages that are accumulated: part of one may arrive with a later one
     """
 
     beyond_graph: ClassVar[bool] = False
     knows_delay: ClassVar[bool] = False
+    sends_models: ClassVar[tuple[type, ...]] = ()
+    sends_changes: ClassVar[tuple[type, ...]] = ()
 
     me: int = field(init=False, default=-1)
     n: int = field(init=False, default=0)

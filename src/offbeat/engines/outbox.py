@@ -1,9 +1,11 @@
 """What an agent has to send: one server, first come first served. What a reader holds of a register."""
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from offbeat.core.agent import Accumulate, Message, Publish, Send
+from offbeat.core.agent import Accumulate, Agent, Message, Publish, Send
+from offbeat.core.compression import Codec, Packed, rest
 from offbeat.core.vector import Vector
 
 Register = tuple[int, type, tuple[int, ...]]
@@ -31,6 +33,7 @@ class Transmission:
     version: int = -1
     given_to: tuple[int, ...] = ()  # by unicast: all receivers that it was given to
     missed: frozenset[int] | None = None  # in a simulation: the receivers that lose it, once that is drawn
+    packed: Mapping[str, Packed] | None = None  # compressed: its vectors as they are sent; None: not yet
 
     @property
     def register(self) -> Register:
@@ -42,8 +45,54 @@ class Transmission:
         """What it shares with whatever replaces it, or is added to it, while it waits."""
         return self.medium, self.register, self.to, self.incarnations
 
+    @property
+    def size(self) -> int:
+        """Bytes of its vectors as they are sent; scalars are free."""
+        packed = self.packed or {}
+        return sum([packed.get(name, v).nbytes for name, v in vectors(self.message).items()])
+
 
 Place = tuple[Medium, Register, tuple[int, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What a codec does to messages; any other message goes as it is.
+
+    Attributes:
+        models: types of messages, published or mailed, that are compressed each by itself
+        changes: types of messages that are accumulated: of each what does not arrive is added to the next
+    """
+
+    codec: Codec
+    models: tuple[type, ...]
+    changes: tuple[type, ...]
+
+    @staticmethod
+    def of(codec: Codec | None, agent: Agent) -> "Compression | None":
+        """Of the messages of such an agent; None: there is no codec."""
+        return None if codec is None else Compression(codec, agent.sends_models, agent.sends_changes)
+
+    def keeps(self, medium: Medium, message: Message) -> bool:
+        """Whether what does not arrive of it is kept for the next."""
+        return medium is Accumulate and isinstance(message, self.changes)
+
+    def rounds(self, medium: Medium, message: Message) -> bool:
+        """Whether it is compressed by itself."""
+        return medium is not Accumulate and isinstance(message, self.models) and not self.codec.sums
+
+    def fixed(self, medium: Medium, message: Message) -> tuple[Message, Mapping[str, Packed], Message | None]:
+        """The message as it arrives; how it is sent; and what is kept of it, if anything is."""
+        keeps = self.keeps(medium, message)
+        if not keeps and not self.rounds(medium, message):
+            return message, {}, None
+        given = vectors(message)
+        packed = {name: Packed.of(v, self.codec) for name, v in given.items()}
+        arrives = {name: Vector(packed[name].unpacked(), v.stamp) for name, v in given.items()}
+        if not keeps:
+            return replace(message, **arrives), packed, None
+        left = {name: Vector(rest(v.parts, arrives[name].parts), v.stamp) for name, v in given.items()}
+        return replace(message, **arrives), packed, replace(message, **left)
 
 
 @dataclass
@@ -51,29 +100,64 @@ class Outbox:
     """The queue of one sender. Mail keeps its order. A register that is still waiting is replaced, and keeps
     its place; an accumulator that is still waiting is added to, unless mail to one of its receivers waits
     behind it: what was given away after that mail arrives after it.
+
+    Where messages are compressed, that happens when they leave. What is kept of an accumulated one is added
+    to the next; it is sent as it is, before anything else that was given away later and is no sum with it:
+    mail to one of its receivers, or what is accumulated for others too.
     """
 
+    compression: Compression | None = None
     queue: deque[Transmission] = field(default_factory=deque)
     waiting: dict[Place, Transmission] = field(default_factory=dict)
+    kept: dict[Place, Transmission] = field(default_factory=dict)
     busy: bool = False
 
     def put(self, item: Transmission) -> None:
+        if item.packed is not None:  # its content is fixed
+            self.queue.append(item)
+            return
         if (older := self.waiting.get(item.place)) is not None:
             newest_wins = item.medium is Publish
             older.message = item.message if newest_wins else added(older.message, item.message)
             return
-        if item.medium is not Publish and self.waiting:
-            for medium, register, to, lives in [*self.waiting]:
-                if medium is Accumulate and not set(to).isdisjoint(item.to):
-                    del self.waiting[medium, register, to, lives]
+        if item.medium is not Publish and (self.waiting or self.kept):
+            self._close(item)
         if item.medium is not Send:
             self.waiting[item.place] = item
         self.queue.append(item)
 
+    def _close(self, item: Transmission) -> None:
+        """Add nothing more to what was accumulated for one of its receivers."""
+        for place in [*self.waiting]:
+            if place[0] is Accumulate and not set(place[2]).isdisjoint(item.to):
+                del self.waiting[place]
+        queued = {each.place for each in self.queue}  # these have what is kept with them when they leave
+        for place in [*self.kept]:
+            if place != item.place and place not in queued and not set(place[2]).isdisjoint(item.to):
+                self.queue.append(self.kept.pop(place))
+
+    def head(self) -> Transmission | None:
+        """What leaves next. Where messages are compressed, its content is fixed now."""
+        item = self.queue[0] if self.queue else None
+        if item is not None and item.packed is None and self.compression is not None:
+            place = item.place
+            if (older := self.kept.pop(place, None)) is not None:
+                item.message = added(older.message, item.message)
+            item.message, item.packed, left = self.compression.fixed(item.medium, item.message)
+            if left is not None:
+                kept = replace(item, message=left, packed={})
+                if self.waiting.get(place) is item:
+                    self.kept[place] = kept
+                else:
+                    self.queue.insert(1, kept)
+        return item
+
     def take(self) -> Transmission | None:
-        item = self.queue.popleft() if self.queue else None
-        if item is not None and item.medium is not Send and self.waiting.get(item.place) is item:
-            del self.waiting[item.place]
+        item = self.head()
+        if item is not None:
+            self.queue.popleft()
+            if item.medium is not Send and self.waiting.get(item.place) is item:
+                del self.waiting[item.place]
         return item
 
 

@@ -14,11 +14,13 @@ from typing import Any
 import networkx as nx
 
 from offbeat.algorithms import USUAL
+from offbeat.core.compression import NONE
 from offbeat.core.rules import NewRule
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
 from offbeat.experiments.kinds import (
     BYZANTINES,
     CHANGES,
+    COMPRESS,
     CRASHES,
     DELAY,
     GRAPH,
@@ -98,6 +100,10 @@ JUDGE = (
     "'worst' agent's own model, or 'each': the mean over the agents' own models."
 )
 PER_AGENT = "Keep the accuracy (or loss) of every agent's own model at every evaluation."
+COMPRESSED = (
+    "How what agents send is compressed: 'none', 'bf16' or 'int8' (models, and what is accumulated), or "
+    "'top-k:0.01', a hundredth of what is accumulated. See docs/compression.md."
+)
 LOSS = (
     "Probability that a receiver misses a published model: a number, or 'file:PATH' by link; mail always "
     "arrives."
@@ -198,6 +204,7 @@ class Experiment:
     metrics: Any = setting((), LEARNING, MEASURE, METRIC_NAMES, also="metric")
     judge: str = setting("average", LEARNING, JUDGE, brief=True)
     per_agent: bool = setting(False, LEARNING, PER_AGENT, brief=True)
+    compress: str = setting(NONE, LEARNING, COMPRESSED, COMPRESS, brief=True)
     loss: float | str = setting(0.0, WORLD, LOSS, PER_LINK, brief=True)
     crash: str | Crash | tuple[str | Crash, ...] = setting(
         (), WORLD, "'agent 3 at 100 until 200'; repeat it for more.", CRASHES, live=False

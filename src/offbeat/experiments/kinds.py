@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Any
 
 from offbeat.core import optimizers
+from offbeat.core.compression import NONE, codec_of
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.schedules import Schedule
 from offbeat.core.settings import Kind, finite, text, whole
@@ -98,6 +99,10 @@ def _schedule(name: str, value: Any) -> str:
     return str(Schedule.parse(text(name, value)))
 
 
+def _compress(name: str, value: Any) -> str:
+    return str(codec_of(text(name, value)) or NONE)
+
+
 def _spelt_rate(name: str, value: Any) -> float | str:
     rate = Rate.of(value) if isinstance(value, str) else Rate(finite(name, value))
     return rate.said if rate.coupled or not isinstance(value, str) else finite(name, value)
@@ -116,6 +121,7 @@ STRAGGLERS = Kind(
 PARTITION = Kind(str, "string", _partition, _partition)
 OPTIMIZER = Kind(str, "string", lambda name, value: optimizers.checked(value), _optimizer, optimizers.called)
 SCHEDULE = Kind(str, "string", _schedule, _schedule)
+COMPRESS = Kind(str, "string", _compress, _compress)
 PER_LINK = Kind(str, "number", spelt_links, spelt_links)
 SPEEDS = Kind(str, "string", spelt_speeds, spelt_speeds)
 NAMES = Kind(str, "string", as_is, as_is)

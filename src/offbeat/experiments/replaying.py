@@ -85,7 +85,8 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
     setup = prepare(Experiment(**s.program.experiment), s.seed)
     rule = partial(setup.steps.rule, s.program.lr)
     start, gradient = setup.task.initial(), _gradients(setup.task, s.seed)
-    return Replay(trace, setup.topology, new, rule, rng, start, gradient, s.on_nan == SKIP)
+    skips, codec = s.on_nan == SKIP, setup.codec
+    return Replay(trace, setup.topology, new, rule, rng, start, gradient, skips, codec)
 
 
 def _gradients(task: Task, seed: int) -> Gradient:

@@ -29,7 +29,7 @@ from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.measuring import Measurements
-from offbeat.experiments.setup import Setup
+from offbeat.experiments.setup import Setup, check_compressed
 from offbeat.experiments.worlds import check_reached
 from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
@@ -69,6 +69,7 @@ class Job:
             most = f"more than a model's numbers can be, {largest:.3g}"
             raise SettingError(f"A learning rate of {self.lr:g} is {most}; expected a smaller one.")
         self.spec.check(self.setup.topology)
+        check_compressed(self.setup, self.spec)
         check_reached(self.setup.world, self.spec, self.setup.topology.n)
 
     @property
@@ -80,6 +81,8 @@ class Job:
             return why
         if why := why_no_timetable(self.setup.world):
             return why
+        if self.setup.codec is not None:
+            return "what is sent is compressed, so that others mix another model than its own"
         if len(self.setup.task.initial()) != 1:
             return "its model has several dtypes"
         return ""
@@ -173,8 +176,8 @@ def simulator(job: Job) -> Simulator:
     how = job.executor if job.executor in EXECUTORS else "batched"
     world = (setup.topology, setup.task, setup.world, Executor(setup.task, EXECUTORS[how]))
     rule, checker = partial(setup.steps.rule, job.lr), Checker() if job.check else None
-    returns = "return" in spec.tolerates
-    return Simulator(spec.new, rule, *world, returns=returns, checker=checker, keep_trace=job.keep_trace)
+    returns, keep = "return" in spec.tolerates, job.keep_trace
+    return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)
 
 
 def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:

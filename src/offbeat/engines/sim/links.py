@@ -10,7 +10,7 @@ from dataclasses import replace
 from offbeat.core.agent import Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Scope
-from offbeat.engines.outbox import LateBound, Medium, Outbox, Register, Transmission, vectors
+from offbeat.engines.outbox import Compression, LateBound, Medium, Outbox, Register, Transmission, vectors
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.byzantine import Liar
 from offbeat.engines.sim.fair import FairNetwork
@@ -26,14 +26,22 @@ class Links:
     """All agents' outboxes and registers."""
 
     def __init__(
-        self, world: World, model_bytes: int, heap: Heap, recorder: Recorder, scope: Scope, deliver: Deliver
+        self,
+        world: World,
+        model_bytes: int,
+        heap: Heap,
+        recorder: Recorder,
+        scope: Scope,
+        deliver: Deliver,
+        compression: Compression | None = None,
     ) -> None:
         agents, seed = range(len(heap.incarnation)), world.seed
         self.heap, self.recorder, self.scope, self.deliver = heap, recorder, scope, deliver
         self.model_bytes, self.unicast, self.lossy = model_bytes, world.sending == "unicast", world.lossy
         self.messages, self.bytes_sent = 0, 0  # of transmissions that have started
         self.carried = defaultdict[tuple[int, int], int](int)  # and their bytes by link: sender, receiver
-        self.outbox = [Outbox() for _ in agents]
+        self.compression = compression
+        self.outbox = [Outbox(compression) for _ in agents]
         # of every reader: the newest versions that it has not read, and what it holds of those it has read
         self.arrived: list[dict[Register, Transmission]] = [{} for _ in agents]
         self.registers = [defaultdict[Register, LateBound](LateBound) for _ in agents]
@@ -54,12 +62,11 @@ class Links:
 
     def _give(self, item: Transmission) -> None:
         outbox = self.outbox[item.sender]
+        outbox.put(item)
         if outbox.busy:
-            outbox.put(item)
             self.scope.settle()  # accumulated messages may have been added up
         else:
-            outbox.busy = True
-            self._transmit(item)
+            self._free(item.sender)
 
     def read(self, i: int) -> Iterator[tuple[Transmission, Message]]:
         """What is new in the registers that agent i reads, its vectors moved on to it."""
@@ -69,7 +76,7 @@ class Links:
 
     def forget(self, i: int) -> None:
         """Agent i is gone, and with it what it sent and was sent."""
-        self.outbox[i] = Outbox()
+        self.outbox[i] = Outbox(self.compression)
         self.arrived[i].clear()
         self.registers[i].clear()
         for arrived, held in zip(self.arrived, self.registers, strict=True):
@@ -82,10 +89,9 @@ class Links:
     # -- transmissions -----------------------------------------------------------------------------
 
     def _transmit(self, item: Transmission) -> None:
-        i, size = item.sender, 0
+        i, size = item.sender, item.size
         item.kind, item.start = self.recorder.kind(item.message), self.heap.now
         for v in vectors(item.message).values():
-            size += v.nbytes
             if item.version < 0 and v.stamp is not None:
                 item.version = v.stamp.version
         for j in item.to:

@@ -15,12 +15,13 @@ from random import Random
 from typing import Any, NamedTuple
 
 from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish
+from offbeat.core.compression import Codec
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed, SkipNotFinite
-from offbeat.engines.outbox import LateBound, Medium, added, vectors
+from offbeat.engines.outbox import Compression, LateBound, Medium, added, vectors
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.executors import stacked
 from offbeat.engines.trace import Trace, in_order
@@ -38,6 +39,9 @@ class Letter(NamedTuple):
     summed: bool
 
 
+MailOf = tuple[int, int, int]  # incarnation, receiver, incarnation of the receiver
+
+
 @dataclass
 class Replayed:
     """What the replay keeps of one agent."""
@@ -49,8 +53,9 @@ class Replayed:
     incarnation: int = 1
     known: dict[int, int] = field(default_factory=dict)  # the newest incarnations of others, if not 1
     alarms: list[tuple[float, int, str]] = field(default_factory=list)  # time, number, name: a heap
-    mail: dict[tuple[int, int, int], deque["Letter"]] = field(default_factory=lambda: defaultdict(deque))
-    """What it sent, by incarnation, receiver, and incarnation of the receiver."""
+    mail: dict[MailOf, deque["Letter"]] = field(default_factory=lambda: defaultdict(deque))
+    kept: dict[tuple[MailOf, str], tuple[int, Message]] = field(default_factory=dict)
+    """By message type, where messages are compressed: what has not arrived, up to which version."""
     published: dict[tuple[str, int], dict[int, Message]] = field(default_factory=lambda: defaultdict(dict))
     """What it put into registers, by message type and receiver: version -> message."""
     bound: dict[tuple[int, str], LateBound] = field(default_factory=lambda: defaultdict(LateBound))
@@ -60,7 +65,7 @@ class Replayed:
 
 class Replay(Engine):
     """Runs a trace again. `rng` gives an agent's random stream in a life; `skips`: whether updates that are
-    not finite were skipped (see `handler_step.SkipNotFinite`).
+    not finite were skipped (see `handler_step.SkipNotFinite`); `codec`: what compressed messages.
     """
 
     blames = ContractError
@@ -75,10 +80,12 @@ class Replay(Engine):
         initial: Parts,
         gradient: Gradient,
         skips: bool = False,
+        codec: Codec | None = None,
     ) -> None:
         self.trace, self.topology, self.rng, self.gradient = trace, topology, rng, gradient
         self.new_agent, self.new_rule, self.guard = new_agent, new_rule, SkipNotFinite() if skips else None
         self.recorder, self.scope = Recorder(topology.n), Scope()
+        self.compression = Compression.of(codec, new_agent())
         everyone = range(topology.n)
         self.everybody = frozenset(everyone)
         agents = [self._agent(i, Vector(initial), self.everybody, 0) for i in everyone]
@@ -136,7 +143,9 @@ class Replay(Engine):
         if self.agents[event.source].resumed < self.agents[event.agent].resumed:
             return False  # what it did before is not for those that went on from a checkpoint
         if isinstance(event, events.MailReceived):
-            letters = self._letters(event)
+            letters = self.agents[event.source].mail[self._mail_of(event)]
+            if self._left_of(event) is not None:
+                return True
             if not letters or not letters[0].summed:
                 return bool(letters)
             return any(letter.summed and letter.version >= event.version for letter in letters)
@@ -218,23 +227,40 @@ class Replay(Engine):
         actor.agent.view = self.topology.view(i, self.everybody)
         each.resumed, each.alive = each.resumed + 1, self.everybody
         each.incarnation = 1  # the launcher counts anew
-        for kept in (each.known, each.mail, each.published, each.bound):
+        for kept in (each.known, each.mail, each.kept, each.published, each.bound):
             kept.clear()
 
     # -- what was sent -------------------------------------------------------------------------------
 
     def _letter(self, event: events.MailReceived) -> Message:
-        """The next letter; what was summed until it left, as one."""
-        letters = self._letters(event)
+        """The next letter; what was summed until it left, as one, and compressed with what was kept."""
+        source, mail = self.agents[event.source], self._mail_of(event)
+        letters, kept = source.mail[mail], (mail, self.trace.kinds[event.kind])
+        if (left := self._left_of(event)) is not None:
+            del source.kept[kept]
+            return left
         message, _, summed = letters.popleft()
         while summed and letters and letters[0].summed and letters[0].version <= event.version:
             message = added(message, letters.popleft().message)
+        if not summed or self.compression is None:
+            return message
+        if kept in source.kept:
+            message = added(source.kept.pop(kept)[1], message)
+        message, _, left = self.compression.fixed(Accumulate, message)
+        if left is not None:
+            source.kept[kept] = event.version, left
         return message
 
-    def _letters(self, event: events.Heard) -> deque[Letter]:
-        """The mail of what the agent takes for the sender's present incarnation."""
+    def _left_of(self, event: events.MailReceived) -> Message | None:
+        """What was kept of summed letters, if that arrives: nothing newer has been added to it."""
+        kept = self._mail_of(event), self.trace.kinds[event.kind]
+        version, message = self.agents[event.source].kept.get(kept, (-1, None))
+        return message if version >= event.version else None
+
+    def _mail_of(self, event: events.Heard) -> MailOf:
+        """Which mail of its source: that of what the agent takes for the source's present incarnation."""
         i, each = event.agent, self.agents[event.agent]
-        return self.agents[event.source].mail[each.known.get(event.source, 1), i, each.incarnation]
+        return each.known.get(event.source, 1), i, each.incarnation
 
     def _versions(self, event: events.Heard) -> dict[int, Message]:
         return self.agents[event.source].published[self.trace.kinds[event.kind], event.agent]
@@ -260,6 +286,8 @@ class Replay(Engine):
         each = self.agents[actor.me]
         stamps = (v.stamp for v in vectors(message).values() if v.stamp is not None)
         version = next((stamp.version for stamp in stamps), -1)
+        if medium is not Accumulate and self.compression is not None:
+            message, _, _ = self.compression.fixed(medium, message)
         for j in to:
             if medium is Publish:
                 each.published[type(message).__name__, j][version] = message

@@ -6,13 +6,14 @@ from functools import partial
 import numpy as np
 
 from offbeat.core.agent import Agent, Effect, Message
+from offbeat.core.compression import Codec
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
 from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed
-from offbeat.engines.outbox import Medium, Transmission
+from offbeat.engines.outbox import Compression, Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import Executor, stacked
@@ -28,7 +29,8 @@ from offbeat.world.world import World
 
 class Simulator(Engine):
     """Runs one algorithm on one task in one world. `returns`: whether it takes crashed agents back;
-    `keep_trace`: whether to hold the trace; without, only what is reported of it is found.
+    `keep_trace`: whether to hold the trace; without, only what is reported of it is found; `codec`: what
+    compresses messages.
     """
 
     blames = Exception
@@ -44,6 +46,7 @@ class Simulator(Engine):
         returns: bool = True,
         checker: Checker | None = None,
         keep_trace: bool = True,
+        codec: Codec | None = None,
     ) -> None:
         n, seed = topology.n, world.seed
         world.check(n)
@@ -54,7 +57,8 @@ class Simulator(Engine):
         initial = task.initial()
         size = sum(part.nbytes for part in initial)
         mail = partial(self._deliver, events.MailReceived)
-        self.links = Links(world, size, self.heap, self.recorder, self.scope, mail)
+        compression = Compression.of(codec, new_agent())
+        self.links = Links(world, size, self.heap, self.recorder, self.scope, mail, compression)
         self._rng = [python_stream(seed, Purpose.ALGORITHM, i) for i in range(n)]
         delays = [world.compute_delay(i) for i in range(n)]
         self._compute_time = [BufferedStream(delays[i].draw, seed, Purpose.COMPUTE, i) for i in range(n)]
