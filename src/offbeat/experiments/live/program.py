@@ -42,7 +42,7 @@ def _run(context: AgentContext, program: ExperimentProgram) -> None:
     view = setup.topology.view(context.me, frozenset(range(n)))
     agent.join(context.me, n, initial, view, setup.steps.rule(program.lr), rng)
     agent.check()
-    driver = context.driver(agent, setup.topology, initial.nbytes, setup.world)
+    driver = context.driver(agent, setup.topology, initial.nbytes, setup.world, setup.codec)
     driver.deadline = setup.until
     about = {"experiment": program.experiment, "seed": s.seed, "algorithm": s.algorithm, "lr": program.lr}
     about |= {"code": {**s.code}} if s.code else {}

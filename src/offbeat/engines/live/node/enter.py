@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.agent import Agent
+from offbeat.core.compression import Codec
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
@@ -26,6 +27,7 @@ from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.outbox import Compression, Outbox
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
@@ -47,15 +49,23 @@ class AgentContext:
     def checkpoints(self) -> Path:
         return checkpoint.agent_folder(self.settings.folder, self.me)
 
-    def driver(self, agent: Agent, topology: Topology, size: int, world: World | None = None) -> Driver:
-        """Not joined yet. `size`: bytes of the model; `world`: emulate its delays."""
-        board = Board.attach(self.shared / "board")
+    def driver(
+        self,
+        agent: Agent,
+        topology: Topology,
+        size: int,
+        world: World | None = None,
+        codec: Codec | None = None,
+    ) -> Driver:
+        """Not joined yet. `size`: bytes of the model; `world`: emulate its delays; `codec`: compress so."""
+        board, compression = Board.attach(self.shared / "board"), Compression.of(codec, agent)
         transport = Transport(self.shared, board, self.me, self.incarnation, size)
         transport.lifeline = [self.lifeline]
         if world is not None:
-            transport.link = Link(world, self.me, size, self.incarnation)
+            transport.link = Link(world, self.me, size, self.incarnation, Outbox(compression))
         s, path = self.settings, log_path(self.settings.folder, self.me)
-        return Driver(Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan), topology)
+        performer = Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan, compression)
+        return Driver(performer, topology)
 
     def faults(self) -> Faults:
         mine = [fault for fault in self.settings.fault if fault.agent == self.me]

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from offbeat.core.agent import Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
-from offbeat.engines.outbox import Outbox, Transmission, vectors
+from offbeat.engines.outbox import Outbox, Transmission
 from offbeat.world.sending import senders
 from offbeat.world.world import World
 
@@ -69,7 +69,7 @@ class Link:
             arrived.append((replace(item, end=instant), self._reached(item, to, instant), free))
 
     def _start(self, item: Transmission, now: float) -> None:
-        size, waits = sum(v.nbytes for v in vectors(item.message).values()), item.medium is not Publish
+        size, waits = item.size, item.medium is not Publish
         work = self.send_time() * size / self.model_bytes if size else 0.0
         item.start = now
         item.end, instants = self.sender.instants(now, work, item.to, waits=waits)

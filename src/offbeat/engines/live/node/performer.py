@@ -22,7 +22,7 @@ from offbeat.engines.live.node.transport import Bound, Reader, Transport
 from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Tag
-from offbeat.engines.outbox import Medium, Outbox, Transmission, vectors
+from offbeat.engines.outbox import Compression, Medium, Outbox, Transmission, vectors
 
 
 def digest(x: Vector) -> str:
@@ -80,20 +80,27 @@ class Performer:
         transport: how to reach the others; None: there are none
         link: emulates the delays of a world; None: what is sent is visible at once
         alarms: (time, number, name), a heap
+        outbox: without a link, what is given away leaves at once, compressed if it is to be
         backlog: receiver -> mail for which there is no room in its mailbox yet
     """
 
     blames: type[Exception] = ContractError  # of others the traceback says enough; it may be the optimizer's
 
     def __init__(
-        self, agent: Agent, transport: Transport | None, log: Log, clock: Clock, on_nan: str = IGNORE
+        self,
+        agent: Agent,
+        transport: Transport | None,
+        log: Log,
+        clock: Clock,
+        on_nan: str = IGNORE,
+        compression: Compression | None = None,
     ) -> None:
         self.me, self.agent, self.transport, self.log, self.clock = agent.me, agent, transport, log, clock
         self.guard = Guard(agent.me, on_nan, None if transport is None else transport.row)
         self.actor = Actor(agent, self, log.rows.event, self.guard)
         self.scope = Scope(None if transport is None else kernel.linear)
         self.link = None if transport is None else transport.link
-        self.backlog: dict[int, Outbox] = {}
+        self.outbox, self.backlog = Outbox(compression), dict[int, Outbox]()
         self.alarms: list[tuple[float, int, str]] = []
         self._placed: list[Placed] = []
         self._model_in: Register | None = None  # where others find the model
@@ -132,27 +139,29 @@ class Performer:
         heappush(self.alarms, (self.clock.now() + after, len(self.alarms), name))
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        if self.transport is None or (medium is Publish and self.link is None):
+        if self.transport is None or (medium is Publish and self._at_once(message)):
             return  # it has been placed
         lives, membership = tuple(self.transport.alive.get(j, 0) for j in to), self.transport.membership
         item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
         now = self.clock.now()
-        if self.link is not None:
-            with Scope():  # accumulated messages may be added up
-                self.link.put(item)
-        else:
-            item.start = item.end = now
-            self._log_sent(now, now, message)
-            self._arrive(item, to)
+        with Scope():  # accumulated messages may be added up
+            (self.outbox if self.link is None else self.link).put(item)
+        while (leaves := self.outbox.take()) is not None:
+            leaves.start = leaves.end = now
+            self._log_sent(now, now, leaves.message, leaves.size)
+            self._arrive(leaves, leaves.to)
         self.advance(now)
+
+    def _at_once(self, message: Message) -> bool:
+        """Whether a published message is evaluated where others read it: nothing delays or compresses it."""
+        compression = self.outbox.compression
+        return self.link is None and not (compression and compression.rounds(Publish, message))
 
     def _place(self, effects: Sequence[Effect], wrote: bool) -> list[Placed]:
         """The registers to be written at once, the model's own among them where no other shows it."""
         if self.transport is None:
             return []
-        at_once: list[Publish] = []
-        if self.link is None:
-            at_once += [e for e in effects if isinstance(e, Publish) and e.to]
+        at_once = [e for e in effects if isinstance(e, Publish) and e.to and self._at_once(e.message)]
         model = self.agent.model
         if wrote and not any(next(iter(vectors(e.message).values()), None) is model for e in at_once):
             at_once.append(Publish((), Snapshot(model)))
@@ -171,7 +180,8 @@ class Performer:
             if placed.register is self._model_in:
                 self.transport.row[Row.MODEL] = self.transport.mine.index(placed.register) + 1
             if placed.to:
-                self._log_sent(now, now, placed.message)
+                size = sum(v.nbytes for v in placed.given)
+                self._log_sent(now, now, placed.message, size)
 
     def _torn(self, used: Iterable[Vector]) -> list[Vector]:
         """Move vectors on whose version was overwritten while it was being mixed."""
@@ -193,7 +203,7 @@ class Performer:
         """Everything that can become visible by now does."""
         for item, to, ended in [] if self.link is None else self.link.advance(now):
             if ended:
-                self._log_sent(item.start, item.end, item.message)
+                self._log_sent(item.start, item.end, item.message, item.size)
             self._arrive(item, to)
         for j, box in self.backlog.items():
             while box.queue and self._mail(box.queue[0], j):
@@ -201,10 +211,14 @@ class Performer:
 
     def _arrive(self, item: Transmission, to: Sequence[int]) -> None:
         if item.medium is Publish:
-            assert self.transport is not None and self.link is not None
-            for receivers in [(j,) for j in to] if self.link.apart else [item.to]:  # each its own
+            assert self.transport is not None
+            apart = self.link is not None and self.link.apart
+            for receivers in [(j,) for j in to] if apart else [item.to]:  # each its own
+                register = self.transport.register(item.message, receivers, item.packed)
+                if item.packed:
+                    register.write(item.message, self._tag(item), item.packed)
+                    continue
                 with Scope(self.scope.linear):
-                    register = self.transport.register(item.message, receivers)
                     placed = Placed.of(register, item.message, receivers)
                 placed.finish(self._tag(item))
             return
@@ -219,7 +233,7 @@ class Performer:
         assert self.transport is not None
         if item.incarnations != (self.transport.alive.get(to, 0),):
             return True  # it was for a former incarnation
-        return self.transport.post(to, item.message, self._tag(item))
+        return self.transport.post(to, item.message, self._tag(item), item.packed)
 
     def _tag(self, item: Transmission) -> Tag:
         return Tag(self.agent.round, item.membership, item.start, item.end)
@@ -230,6 +244,5 @@ class Performer:
         moved = RegisterMoved(self.agent.now, self.me, reader.source, kind, version, tag.start, tag.end)
         self.log.rows.event(moved)
 
-    def _log_sent(self, start: float, end: float, message: Message) -> None:
-        size = sum(v.nbytes for v in vectors(message).values())
+    def _log_sent(self, start: float, end: float, message: Message, size: int) -> None:
         self.log.rows.transmissions.append(start, end, self.me, self.log.rows.kind(message), size)

@@ -9,11 +9,12 @@ Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnation
 An agent that comes back starts with new files, so nothing of its former life can be mistaken for news.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from offbeat.core.agent import Message
+from offbeat.core.compression import Packed
 from offbeat.core.system.signals import readable
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.node.link import Link
@@ -62,16 +63,20 @@ class Reader:
     vectors: list[Bound] = field(default_factory=list)
 
     def bind(self) -> None:
-        """Move the vectors on to the newest version; with numbers beside them, as a copy."""
+        """Move the vectors on to the newest version; as a copy, where numbers stand beside them or they are
+        compressed.
+        """
         register = self.register
         if not self.vectors:
             self.vectors = [Bound(self) for _ in register.layout.vectors]
         while True:
             version = register.newest
             places, words = register.read(version)
-            parts = [tuple(p.clone() for p in each) if register.layout.numbers else each for each in places]
+            parts = [tuple(p.clone() for p in each) if register.layout.copied else each for each in places]
             if register.whole(version):
                 break
+        if register.layout.packing:
+            parts = register.layout.unpacked(parts)
         for v, each in zip(self.vectors, parts, strict=True):
             v.bind(each)
         self.bound, self.tag = version, Tag.of(words)
@@ -87,7 +92,7 @@ class Reader:
         self.transport.on_moved(self)
 
     def torn(self) -> bool:
-        return not self.register.layout.numbers and not self.register.whole(self.bound)
+        return not self.register.layout.copied and not self.register.whole(self.bound)
 
 
 class Transport:
@@ -141,8 +146,12 @@ class Transport:
             boxes.pop(agent, None)
         self.boxes[agent] = 0
 
-    def register(self, message: Message, to: tuple[int, ...]) -> Register:
-        """My register for this kind of message and these receivers, and perhaps others, who are gone."""
+    def register(
+        self, message: Message, to: tuple[int, ...], packed: Mapping[str, Packed] | None = None
+    ) -> Register:
+        """My register for this kind of message and these receivers, and perhaps others, who are gone. packed:
+        its vectors, where they are compressed.
+        """
         kind = f"{type(message).__module__}:{type(message).__qualname__}"
         for register in self.mine:
             if register.layout.kind == kind and (
@@ -151,7 +160,7 @@ class Transport:
             ):
                 return register
         path = register_path(self.folder, self.me, self.incarnation, len(self.mine))
-        self.mine.append(Register.create(path, Layout.of(message), to))
+        self.mine.append(Register.create(path, Layout.of(message, packed), to))
         self.row[Row.REGISTERS] = len(self.mine)
         return self.mine[-1]
 
@@ -180,7 +189,7 @@ class Transport:
             if self.board.membership == self.membership:  # else the agent is gone, and its files with it
                 raise
 
-    def post(self, to: int, message: Message, tag: Tag) -> bool:
+    def post(self, to: int, message: Message, tag: Tag, packed: Mapping[str, Packed] | None = None) -> bool:
         """Put a message into the mailbox of `to`, if there is room. What is sent to nobody is gone."""
         if to not in self.alive:
             return True
@@ -190,7 +199,7 @@ class Transport:
             self.outgoing[to] = Mailbox.create(self.folder / name, 2 * size + SLACK)
             self.row[Row.MAILBOXES] += 1
         box = self.outgoing[to]
-        if not (box.put(message, tag) or box.put(message, tag)):
+        if not (box.put(message, tag, packed) or box.put(message, tag, packed)):
             return False
         self.bells[to].ring()
         return True

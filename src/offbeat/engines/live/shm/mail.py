@@ -8,6 +8,7 @@ with its sender (`put` says so), who is never blocked.
 """
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import torch
 
 from offbeat.core.agent import Message
+from offbeat.core.compression import Packed
 from offbeat.core.vector import Vector
 from offbeat.engines.live.shm import run_folder
-from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, aligned, read_layout
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, aligned, lying, read_layout
 
 MAGIC = 0x6F66666D61696C32  # "offmail2"
 HEAD = struct.Struct("<QQQQQ")  # magic, bytes of the ring, written, taken, whether the sender waits for room
@@ -49,9 +51,11 @@ class Mailbox:
             raise run_folder.not_ours(path, "a mailbox")
         return Mailbox(mapped)
 
-    def put(self, message: Message, tag: Tag) -> bool:
-        """Add a message, if there is room for it. Raises SharedMemoryError if there never will be."""
-        layout = Layout.of(message)
+    def put(self, message: Message, tag: Tag, packed: Mapping[str, Packed] | None = None) -> bool:
+        """Add a message, its vectors perhaps as they are `packed`, if there is room for it. Raises
+        SharedMemoryError if there never will be.
+        """
+        layout = Layout.of(message, packed)
         words_at = aligned(PREFIX.size + len(layout.text))
         vectors_at = words_at + aligned(layout.words.size)
         total, most = vectors_at + layout.offsets[-1], self.capacity
@@ -66,8 +70,9 @@ class Mailbox:
         head = PREFIX.pack(total, len(layout.text)) + layout.text
         self._copy_in(written, np.frombuffer(head, dtype=np.uint8))
         self._copy_in(written + words_at, np.frombuffer(words, dtype=np.uint8))
-        parts = [part for name, _ in layout.vectors for part in getattr(message, name).parts]
-        for offset, part in zip(layout.offsets, parts, strict=False):  # the last one is the end
+        for offset, part in zip(
+            layout.offsets, lying(message, layout, packed), strict=False
+        ):  # the last one is the end
             self._copy_in(written + vectors_at + offset, part.contiguous().view(torch.uint8).numpy())
         self._head[WRITTEN] = written + total
         return True
@@ -83,7 +88,8 @@ class Mailbox:
         layout = read_layout(body[PREFIX.size : PREFIX.size + length].tobytes())
         words_at = aligned(PREFIX.size + length)
         words = layout.words.unpack_from(body.data, words_at)
-        vectors = [Vector(parts) for parts in layout.parts(body, words_at + aligned(layout.words.size))]
+        parts = layout.parts(body, words_at + aligned(layout.words.size))
+        vectors = [Vector(arrived) for arrived in layout.unpacked(parts)]
         return layout.message(words, vectors), Tag.of(words)
 
     def wanted(self) -> bool:

@@ -10,16 +10,17 @@ writer that dies half-way leaves only its own slot odd; `newest` still names a w
 import json
 import struct
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from offbeat.core.agent import Message
+from offbeat.core.compression import Packed
 from offbeat.core.forms import pin
 from offbeat.core.system.reading import reading
 from offbeat.core.vector import Leased, Vector
 from offbeat.engines.live.shm import run_folder
-from offbeat.engines.live.shm.wire import Layout, Tag, Words, aligned, read_layout
+from offbeat.engines.live.shm.wire import Layout, Tag, Words, aligned, lying, read_layout
 
 MAGIC = 0x6F66666265617432  # "offbeat2"
 SLOTS = 3
@@ -80,6 +81,16 @@ class Register:
             placed.append(v)
         self._tenants[slot] = [weakref.ref(v) for v in placed]
         return placed
+
+    def write(self, message: Message, tag: Tag, packed: Mapping[str, Packed]) -> int:
+        """The next version at once, as it is packed. Returns its number. For the writer only."""
+        version = self.newest + 1
+        slot = version % SLOTS
+        self._cells[self._counter[slot]] = 2 * version - 1
+        places = [place for parts in self._parts[slot] for place in parts]
+        for place, part in zip(places, lying(message, self.layout, packed), strict=True):
+            place.copy_(part)
+        return self.finish(message, tag)
 
     def finish(self, message: Message, tag: Tag) -> int:
         """The vectors have been evaluated: make the version visible. Returns its number."""

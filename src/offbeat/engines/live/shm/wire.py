@@ -5,7 +5,7 @@ they are; it travels as JSON. The body is words of 8 bytes, then the bytes of th
 
     words     the tag, one for each number (int64 or float64),
               agent and version of each vector's stamp (-1, -1: none)
-    vectors   part by part, in the order of the fields
+    vectors   part by part, in the order of the fields; of one that is compressed, as it is sent
 
 No code is loaded from what another process wrote: a message type is looked up among those that are there.
 """
@@ -13,7 +13,7 @@ No code is loaded from what another process wrote: a message type is looked up a
 import json
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import torch
 
 from offbeat.core.agent import Message
-from offbeat.core.errors import OffbeatError
+from offbeat.core.compression import Packed, Shape, codec_of, shape_of
+from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.vector import Parts, Stamp, Vector
 
 ALIGN = 64
@@ -51,9 +52,6 @@ class Tag(NamedTuple):
         return Tag(*words[: len(Tag._fields)])
 
 
-Shape = tuple[tuple[str, int], ...]  # of a vector: dtype and length of each part
-
-
 @dataclass(frozen=True)
 class Layout:
     """How a message lies in memory."""
@@ -61,28 +59,38 @@ class Layout:
     kind: str  # the message type, "module:qualified name"
     numbers: tuple[tuple[str, str], ...]  # field -> "int" or "float"
     vectors: tuple[tuple[str, Shape], ...]  # field -> its shape
+    packing: tuple[tuple[str, str, Shape], ...] = ()  # field -> codec, and the shape of what arrives
 
     @staticmethod
-    def of(message: Message) -> "Layout":
-        """Of this message, whose vectors have values. Raises SharedMemoryError for other fields."""
-        type_ = type(message)
+    def of(message: Message, packed: Mapping[str, Packed] | None = None) -> "Layout":
+        """Of this message, whose vectors have values, or are `packed`. Raises SharedMemoryError for other
+        fields.
+        """
+        type_, packed = type(message), packed or {}
         numbers: list[tuple[str, str]] = []
         vectors: list[tuple[str, Shape]] = []
         for name in message.__dataclass_fields__:
             value = getattr(message, name)
             if isinstance(value, Vector):
-                shape = [(str(part.dtype).removeprefix("torch."), part.numel()) for part in value.parts]
-                vectors.append((name, tuple(shape)))
+                vectors.append((name, shape_of(packed.get(name, value).parts)))
             elif isinstance(value, int | float):
                 numbers.append((name, "float" if isinstance(value, float) else "int"))
             else:
                 got = f"{type_.__name__}.{name} is a {type(value).__name__}"
                 raise SharedMemoryError(f"{got}; expected a vector or a number.")
-        return Layout(f"{type_.__module__}:{type_.__qualname__}", tuple(numbers), tuple(vectors))
+        packing = [(name, str(each.codec), each.shape) for name, each in packed.items()]
+        return Layout(
+            f"{type_.__module__}:{type_.__qualname__}", tuple(numbers), tuple(vectors), tuple(packing)
+        )
 
     @cached_property
     def text(self) -> bytes:
-        return json.dumps([self.kind, self.numbers, self.vectors]).encode()
+        return json.dumps([self.kind, self.numbers, self.vectors, self.packing]).encode()
+
+    @property
+    def copied(self) -> bool:
+        """Whether who reads a register copies it: numbers stand beside its vectors, or it is compressed."""
+        return bool(self.numbers or self.packing)
 
     @cached_property
     def words(self) -> struct.Struct:
@@ -106,6 +114,16 @@ class Layout:
             return torch.frombuffer(memory, dtype=dtype, count=length, offset=at)
 
         return [tuple(part(*each) for each in shape) for _, shape in self.vectors]
+
+    def unpacked(self, parts: Sequence[Parts]) -> list[Parts]:
+        """Of the vectors as they lie in memory, what arrives."""
+        packing = {name: (codec_of(codec), shape) for name, codec, shape in self.packing}
+
+        def arrived(name: str, lying: Parts) -> Parts:
+            codec, shape = packing.get(name, (None, ()))
+            return lying if codec is None else Packed(codec, shape, lying).unpacked()
+
+        return [arrived(name, lying) for (name, _), lying in zip(self.vectors, parts, strict=True)]
 
     def put_words(self, memory: Any, at: int, message: Message, tag: Tag) -> None:
         """Write tag, numbers and stamps. Raises SharedMemoryError for a number of an unexpected type."""
@@ -134,14 +152,27 @@ class Layout:
 def read_layout(text: bytes) -> Layout:
     """The layout from its JSON. Raises SharedMemoryError if it is none."""
     try:
-        kind, numbers, vectors = json.loads(text)
-        shapes = [(str(name), tuple((str(d), int(n)) for d, n in parts)) for name, parts in vectors]
-        if any(not isinstance(getattr(torch, d, None), torch.dtype) for _, parts in shapes for d, _ in parts):
-            raise ValueError("an unknown dtype")
-        return Layout(str(kind), tuple((str(name), str(type_)) for name, type_ in numbers), tuple(shapes))
-    except (ValueError, TypeError) as error:
+        kind, numbers, vectors, packing = json.loads(text)
+        shapes = tuple((str(name), _shape(parts)) for name, parts in vectors)
+        packed = tuple((str(name), str(codec_of(codec)), _shape(parts)) for name, codec, parts in packing)
+        return Layout(str(kind), tuple((str(name), str(type_)) for name, type_ in numbers), shapes, packed)
+    except (ValueError, TypeError, AttributeError, SettingError) as error:
         said = f"Not a message of offbeat: {error}. Do all agents run the same version?"
         raise SharedMemoryError(said) from None
+
+
+def _shape(parts: Any) -> Shape:
+    """From JSON. Raises ValueError or TypeError if it is none."""
+    shape = tuple((str(dtype), int(length)) for dtype, length in parts)
+    if any(not isinstance(getattr(torch, dtype, None), torch.dtype) for dtype, _ in shape):
+        raise ValueError("an unknown dtype")
+    return shape
+
+
+def lying(message: Message, layout: Layout, packed: Mapping[str, Packed] | None) -> list[torch.Tensor]:
+    """The tensors that are to lie in memory, in their order."""
+    there = packed or {}
+    return [part for name, _ in layout.vectors for part in there.get(name, getattr(message, name)).parts]
 
 
 @lru_cache(maxsize=1000)
