@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/compression.md",
     "docs/design.md",
     "docs/figures.md",
     "docs/live.md",

@@ -117,10 +117,10 @@ class Register:
             if version == 0:
                 return 0, [], ()
             parts, words = self.read(version)
-            pairs = zip(parts, self.layout.stamps(words), strict=True)
-            vectors = [Vector(tuple(part.clone() for part in each), stamp) for each, stamp in pairs]
+            copied = [tuple(part.clone() for part in each) for each in parts]
             if self.whole(version):
-                return version, vectors, words
+                pairs = zip(self.layout.unpacked(copied), self.layout.stamps(words), strict=True)
+                return version, [Vector(*pair) for pair in pairs], words
 
 
 def _slot(layout: Layout) -> tuple[int, int]:
