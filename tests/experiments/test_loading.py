@@ -60,7 +60,27 @@ def test_a_json_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     for before, after in zip(json.loads(tuned)["runs"], kept, strict=True):
         assert all(after[name] == value for name, value in before.items() if name != "settings")
         before["settings"]["straggler"] = [1]  # which was a number
+        assert before["settings"].pop("rule") == "SGD" and after["settings"]["optimizer"] == "sgd"
         assert all(after["settings"][name] == value for name, value in before["settings"].items())
+
+
+@pytest.mark.parametrize(
+    ("rule", "optimizer", "own"),
+    [("SGD", "sgd", []), ("Momentum", "momentum", []), ("Mine", "Mine", ["the optimizer Mine"])],
+)
+def test_what_was_called_a_rule_is_the_optimizer(
+    rule: str, optimizer: str, own: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.json"
+    offbeat.compare("adsgd", **SMALL).save_json(path)
+    written = json.loads(path.read_text())
+    settings = written["runs"][0]["settings"]
+    del settings["optimizer"], settings["schedule"]
+    settings |= {"rule": rule, "own": [f"the rule {rule}"] * (rule != "SGD")}
+    path.write_text(json.dumps(written))
+    (run,) = offbeat.load(path).runs
+    assert "rule" not in run.settings
+    assert [run.settings[name] for name in ("optimizer", "schedule", "own")] == [optimizer, "constant", own]
 
 
 def test_the_rows_of_a_sweep_are_the_runs_of_compare(tmp_path: Path) -> None:
