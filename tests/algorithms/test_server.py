@@ -12,7 +12,7 @@ from under_way import array, on_their_way
 import offbeat
 from offbeat import SGD, Crash, Delay, SettingError, Vector, World
 from offbeat.algorithms import Ringleader, Ringmaster
-from offbeat.algorithms.easgd import Moved
+from offbeat.core.pairs import Moved
 from offbeat.theory import limit
 from offbeat.world.topology import build
 

@@ -12,10 +12,10 @@ from runs import quadratic, started
 
 from offbeat import ADPSGD, ADSGD, DSGD, RFAST, SGD, Agent, ContractError, SettingError, Vector, View, World
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.algorithms.adpsgd import Ask, Moved
 from offbeat.algorithms.adsgd import Model
 from offbeat.algorithms.dsgd import Letter
 from offbeat.core.agent import Accumulate, Compute, Effect, Publish, Send
+from offbeat.core.pairs import Ask, Moved
 from offbeat.core.vector import opaque
 
 WEIGHTS = {0: 0.25, 1: 0.5, 2: 0.25}

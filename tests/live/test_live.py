@@ -22,9 +22,9 @@ from warm import finished, needs_shared_memory, until
 
 from offbeat import SGD, Quadratic
 from offbeat.algorithms import find
-from offbeat.algorithms.adpsgd import Ask
 from offbeat.algorithms.adsgd import Model
 from offbeat.core.agent import Publish
+from offbeat.core.pairs import Ask
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Stamp, Vector

@@ -17,7 +17,7 @@ from under_way import Nothing, array, on_their_way, tracked_mass
 from worlds import GRAPHS, LINKS, WORLDS
 
 from offbeat import Crash, Delay, Vector, World
-from offbeat.algorithms.adpsgd import Moved
+from offbeat.core.pairs import Moved
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.engines.events import GradientDone, MailReceived, RegisterRead, rows_of
 from offbeat.world.changes import Byzantine, Cut, Slowdown, finish

@@ -106,6 +106,7 @@ ENTRIES: dict[str, Entry] = {
     "a2cid2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "a2cid2:eta=0.2": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
     "a2cid2:alpha=0.5": Entry(0.02, 1500, "as adpsgd: test_a2cid2", near=0.02, expected=True),
+    "kungurtsev": Entry(0.5, 1500, tracked_mass, near=1e-5),
     "rasgp": Entry(0.003, 1500, pushed_mass, near=0.05),
 }
 """Name with options -> what is expected of it."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from offbeat import Vector
-from offbeat.algorithms.adpsgd import Moved
+from offbeat.core.pairs import Moved
 from offbeat.engines.outbox import Transmission
 from offbeat.engines.sim.simulator import Simulator
 
@@ -29,7 +29,8 @@ def tracked_mass(sim: Simulator) -> tuple[np.ndarray, np.ndarray]:
     zero = np.zeros(3)
     mass = sum((array(agent.z) for agent in live), zero)
     for giver in live:
-        for j, rho in giver.given.items():
+        one = dict.fromkeys(giver.view.listeners, giver.rho) if hasattr(giver, "rho") else {}
+        for j, rho in (giver.given | one).items():
             taker: Any = sim.agents[j]
             mass = mass + array(rho) - (array(taker.used[giver.me]) if giver.me in taker.used else zero)
     return mass, sum((array(agent.g) for agent in live), zero)

@@ -11,7 +11,7 @@ from runs import models, quadratic, started
 from under_way import Applied, Nothing, array, displaced, on_their_way, tracked_mass
 
 from offbeat import Crash, Delay, Quadratic, Vector, World
-from offbeat.algorithms.adpsgd import Ask, Moved
+from offbeat.core.pairs import Ask, Moved
 from offbeat.engines.sim.simulator import Simulator
 
 worlds = st.builds(

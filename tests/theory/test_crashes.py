@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from runs import quadratic, started
 
 from offbeat import Crash, Delay, World, plan
-from offbeat.algorithms.adpsgd import ADPSGD, Moved
+from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.core.errors import SettingError
 from offbeat.core.forms import split, zero
+from offbeat.core.pairs import Moved
 from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import RegisterRead, Rejoined, rows_of
 from offbeat.engines.outbox import added

@@ -1,7 +1,7 @@
 """The algorithms: one file each, one row each in `table.ALGORITHMS`.
 
 A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`,
-`core.forms`, `core.rounds`, `core.pairs`, `core.push_sum`.
+`core.forms`, `core.rounds`, `core.newest`, `core.pairs`, `core.push_sum`.
 What a row says is in `row`, which imports `world` too, to say which graphs an algorithm accepts; `finding`
 has an algorithm for a name, a class, or a file of the user's.
 """
@@ -22,6 +22,7 @@ from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.easgd import EASGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
+from offbeat.algorithms.kungurtsev import Kungurtsev
 from offbeat.algorithms.noloco import NoLoCo
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
@@ -60,6 +61,7 @@ __all__ = [
     "AllReduceSGD",
     "Amelie",
     "DiLoCo",
+    "Kungurtsev",
     "MemoryEfficientADSGD",
     "NoLoCo",
     "Option",

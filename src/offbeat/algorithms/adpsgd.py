@@ -4,21 +4,8 @@ from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
 from offbeat.core.errors import SettingError
+from offbeat.core.pairs import Ask, Moved
 from offbeat.core.vector import Vector
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Average with me: this is my model."""
-
-    x: Vector
-
-
-@dataclass(frozen=True)
-class Moved:
-    """I moved by d towards you: move by -d."""
-
-    d: Vector
 
 
 @dataclass
@@ -61,7 +48,6 @@ class ADPSGD(Agent):
             )
 
     def start(self) -> None:
-        """The first gradient."""
         self.begin()
 
     def begin(self) -> None:
@@ -121,7 +107,7 @@ class ADPSGD(Agent):
         """What goes on between events, up to now: nothing here, something in `a2cid2`."""
 
     def move(self, d: Vector) -> None:
-        """Averaging moves the model by d."""
+        """Averaging moves the model by d; in `a2cid2` a second one too."""
         self.x = self.x + d
 
     def step(self, u: Vector) -> None:

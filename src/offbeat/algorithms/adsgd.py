@@ -1,9 +1,9 @@
 """Asynchronous decentralized SGD. arXiv:2505.10322, Algorithm 2."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from offbeat.core.agent import Agent, View
 from offbeat.core.forms import damped, mix
+from offbeat.core.newest import Newest
 from offbeat.core.vector import Vector
 
 
@@ -15,7 +15,7 @@ class Model:
 
 
 @dataclass
-class ADSGD(Agent):
+class ADSGD(Newest):
     """Mix whatever has been heard by the time the gradient is done; wait for nobody.
 
         x_i <- w_ii x_i + sum_{j in N_i} w_ij x_ij - lr g_i(x_i),   then multicast x_i
@@ -37,11 +37,6 @@ class ADSGD(Agent):
     sends_models = (Model,)
     theta: float = 1.0
     local_steps: int = 1
-    heard: dict[int, Vector] = field(init=False, default_factory=dict)
-
-    def on_message(self, src: int, message: Model) -> None:
-        """A neighbour's newest model replaces the older one."""
-        self.heard[src] = message.x
 
     def on_gradient(self, g: Vector) -> None:
         """Equation (5) of the paper, or (7) with theta below 1, then the next gradient at once."""
@@ -59,8 +54,3 @@ class ADSGD(Agent):
         """theta times the local rule; for theta = 1 the rule itself, whose step is kept to the bit."""
         u = self.rule(g)
         return u if self.theta == 1.0 else self.theta * u
-
-    def on_view(self, view: View) -> None:
-        """Forget who was lost; when it returns it has to be heard again."""
-        self.view = view
-        self.heard = {j: x for j, x in self.heard.items() if j in view.w}

@@ -1,9 +1,9 @@
 """Asynchronous decentralized gradient descent, adapt then combine. arXiv:2312.06508."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from offbeat.core.agent import Agent, View
 from offbeat.core.forms import mix
+from offbeat.core.newest import Newest
 from offbeat.core.vector import Vector
 
 
@@ -11,11 +11,11 @@ from offbeat.core.vector import Vector
 class Adapted:
     """The sender's model after its local step, before it was mixed."""
 
-    y: Vector
+    x: Vector
 
 
 @dataclass
-class DGDATC(Agent):
+class DGDATC(Newest):
     """Step, give that away, and mix what others gave; a step size that no delay makes smaller.
 
         y_i <- x_i - lr g_i(x_i),   multicast y_i,   x_i <- w_ii y_i + sum_{j in N_i} w_ij y_ij
@@ -31,11 +31,6 @@ class DGDATC(Agent):
 
     sends_models = (Adapted,)
     local_steps: int = 1
-    heard: dict[int, Vector] = field(init=False, default_factory=dict)
-
-    def on_message(self, src: int, message: Adapted) -> None:
-        """A neighbour's newest replaces the older one."""
-        self.heard[src] = message.y
 
     def on_gradient(self, g: Vector) -> None:
         """Adapt, give away, combine; then the next gradient at once."""
@@ -43,8 +38,3 @@ class DGDATC(Agent):
         self.publish(self.view.listeners, Adapted(y))
         self.x = mix(self.view.w, self.heard, own=y)
         self.compute(self.x)
-
-    def on_view(self, view: View) -> None:
-        """Forget who was lost; when it returns it has to be heard again."""
-        self.view = view
-        self.heard = {j: y for j, y in self.heard.items() if j in view.w}

@@ -4,21 +4,8 @@ from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent
 from offbeat.core.forms import zero
+from offbeat.core.pairs import Ask, Moved
 from offbeat.core.vector import Vector
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Draw me and the centre together: this is my model."""
-
-    x: Vector
-
-
-@dataclass(frozen=True)
-class Moved:
-    """The centre moved by d towards you: move by -d."""
-
-    d: Vector
 
 
 @dataclass

@@ -1,10 +1,10 @@
 """Asynchronous proximal decentralized gradient descent. arXiv:2312.06508."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from offbeat.core.agent import Agent, View
 from offbeat.core.errors import SettingError
 from offbeat.core.forms import mix
+from offbeat.core.newest import Newest
 from offbeat.core.vector import Vector, opaque
 
 
@@ -16,7 +16,7 @@ class Shrunk:
 
 
 @dataclass
-class ProxDGD(Agent):
+class ProxDGD(Newest):
     """ADSGD's step, and then the proximal step of a term that has no gradient: here l1 ||x||_1.
 
         x_i <- prox_{lr r}(w_ii x_i + sum_{j in N_i} w_ij x_ij - lr g_i(x_i)),   then multicast x_i
@@ -35,7 +35,6 @@ class ProxDGD(Agent):
     sends_models = (Shrunk,)
     l1: float = 0.0
     local_steps: int = 1
-    heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def check(self) -> None:
         """The proximal step is as long as the gradient's, so that is to be lr g and nothing else: with
@@ -46,10 +45,6 @@ class ProxDGD(Agent):
                 f"prox-dgd:l1={self.l1:g} needs a local rule that steps by its learning rate `lr` times the "
                 "gradient; the one that it got does not. Expected --optimizer sgd, or prox-dgd without l1."
             )
-
-    def on_message(self, src: int, message: Shrunk) -> None:
-        """A neighbour's newest model replaces the older one."""
-        self.heard[src] = message.x
 
     def on_gradient(self, g: Vector) -> None:
         """Mix, step, shrink; then the next gradient at once."""
@@ -66,11 +61,6 @@ class ProxDGD(Agent):
         """prox_{lr r}(x - lr g)."""
         v = x - self.rule(g)
         return shrunk(v, self.l1 * getattr(self.rule, "lr", 0.0)) if self.l1 else v
-
-    def on_view(self, view: View) -> None:
-        """Forget who was lost; when it returns it has to be heard again."""
-        self.view = view
-        self.heard = {j: x for j, x in self.heard.items() if j in view.w}
 
 
 def shrunk(v: Vector, by: float) -> Vector:

@@ -73,16 +73,24 @@ class RFAST(Agent):
             self.used[j] = pin(rho)
         self.got = {}
         self.g = g
+        self.give(half)
+        v = self.x - self.rule(self.z)
+        self.offer(v)
+        self.x = mix(self.view.w, self.heard, own=v)
+        self.compute(self.x)
+
+    def give(self, half: Vector) -> None:
+        """Shares of what is tracked, to each neighbour its own sum of them; the rest is kept."""
         for j, a_ji in self.view.a.items():
             if j != self.me:
                 before = self.given[j] if j in self.given else zero(self.x)
                 self.given[j] = total([a_ji * half], start=before)
                 self.publish(j, Given(self.given[j]))
         self.z = self.view.a[self.me] * half
-        v = self.x - self.rule(self.z)
+
+    def offer(self, v: Vector) -> None:
+        """The stepped model to all."""
         self.publish(self.view.listeners, Stepped(v))
-        self.x = mix(self.view.w, self.heard, own=v)
-        self.compute(self.x)
 
     def on_view(self, view: View) -> None:
         """Close the books with who was lost: what it got from us comes back, what we used of it goes."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.core.agent import Agent, View
 from offbeat.core.forms import mix
+from offbeat.core.newest import Newest
 from offbeat.core.vector import Vector
 
 
@@ -15,7 +15,7 @@ class Before:
 
 
 @dataclass
-class SWIFT(Agent):
+class SWIFT(Newest):
     """Give away the model as it was before the step; mix what has been heard; wait for nobody.
 
         multicast x_i,   x_i <- w_ii x_i + sum_{j in N_i} w_ij x_ij - lr g_i(x_i)
@@ -34,12 +34,7 @@ class SWIFT(Agent):
 
     sends_models = (Before,)
     every: int = 1
-    heard: dict[int, Vector] = field(init=False, default_factory=dict)
     gradients: int = field(init=False, default=0)
-
-    def on_message(self, src: int, message: Before) -> None:
-        """A neighbour's newest model replaces the older one."""
-        self.heard[src] = message.x
 
     def on_gradient(self, g: Vector) -> None:
         """Give away, mix, step; then the next gradient at once."""
@@ -48,8 +43,3 @@ class SWIFT(Agent):
         mixes = self.gradients % self.every == 0
         self.x = (mix(self.view.w, self.heard, own=self.x) if mixes else self.x) - self.rule(g)
         self.compute(self.x)
-
-    def on_view(self, view: View) -> None:
-        """Forget who was lost; when it returns it has to be heard again."""
-        self.view = view
-        self.heard = {j: x for j, x in self.heard.items() if j in view.w}

@@ -15,6 +15,7 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.easgd import EASGD
+from offbeat.algorithms.kungurtsev import Kungurtsev
 from offbeat.algorithms.noloco import NoLoCo
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
@@ -200,6 +201,15 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 2),
             sends="a running sum to all out-neighbours, at every gradient",
+        ),
+        Algorithm(
+            "kungurtsev", Kungurtsev(), "Asynchronous stochastic gradient tracking with one running sum",
+            "arXiv:2110.10406", tolerates=frozenset({"loss", "crash"}),
+            needs="a strongly connected graph, row-stochastic weights; its shares are 1 / (out-degree + 1)",
+            note="goes on without who is lost; takes nobody back, for whom the running sum would have to "
+            "begin anew; its default learning rate is n times --lr, as that of rfast",
+            scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3),
+            sends="two models at once to all out-neighbours, at every gradient: its own, and a running sum",
         ),
         Algorithm(
             "easgd", EASGD(), "Elastic averaging SGD, asynchronous", "arXiv:1412.6651",

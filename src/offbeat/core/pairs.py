@@ -1,6 +1,23 @@
-"""Random pairs of all agents, which each of them draws by itself, and all draw alike."""
+"""Two agents that meet: random pairs that all draw alike, and displacements in place of a lock."""
 
+from dataclasses import dataclass
 from random import Random
+
+from offbeat.core.vector import Vector
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Let us be drawn together: this is my model."""
+
+    x: Vector
+
+
+@dataclass(frozen=True)
+class Moved:
+    """I moved by d towards you: move by -d."""
+
+    d: Vector
 
 
 def partner(k: int, me: int, n: int) -> int | None:

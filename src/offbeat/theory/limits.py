@@ -184,6 +184,7 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "adsgd": mixing,
     "adpsgd": averaged_pairs,
     "rfast": optimum,
+    "kungurtsev": optimum,
     "dsgd": mixing,
     "dpsgd": adapted_first,
     "dsgt": optimum,

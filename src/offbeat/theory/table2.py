@@ -66,6 +66,7 @@ TRAFFIC: dict[str, Callable[[int, float], Traffic]] = {
     "adsgd:memory-efficient": multicast,
     "adpsgd": asked,
     "rfast": tracked,
+    "kungurtsev": twice,
     "dsgd": multicast,
     "allreduce": around,
     "dpsgd": multicast,
