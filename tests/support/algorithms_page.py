@@ -20,9 +20,9 @@ Of each: what its row in `src/offbeat/algorithms/table.py` says, and its docstri
 TAIL = """## Not here, and why
 
 - Fragile SGD ([arXiv:2405.16218](https://arxiv.org/abs/2405.16218)), of which `amelie` is the form for
-  unequal data: it supposes that all agents draw from one distribution, and would go to where the fast ones and those
-  near the pivot have theirs. What waits for a link is summed there by the step that it belongs to; of the
-  three ways to send here none does that.
+  unequal data: it supposes that all agents draw from one distribution, and would go to where the fast ones
+  and those near the pivot have theirs. What waits for a link is summed there by the step that it belongs to;
+  of the three ways to send here none does that.
 - Of `noloco` and `kungurtsev` the formulas are those of their authors' programs
   ([jkolehm/noloco](https://github.com/jkolehm/noloco), [MMorafah/Asy-SGD](https://github.com/MMorafah/Asy-SGD));
   the papers themselves were not at hand. Random routing through the stages of a pipeline, the other half of
