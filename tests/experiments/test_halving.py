@@ -181,10 +181,12 @@ def test_what_the_optimizer_takes_is_tuned_with_the_learning_rate(tmp_path: Path
         assert not found.differing and "optimizer" not in headline(found)
         words = command(found)[0]
         assert "--tune lr=0.05:0.5:log,momentum=0.3:0.9" in words and "--optimizer" not in words
+        assert "--algorithms adsgd,dsgd,easgd " in words
     for place, run in enumerate(result.runs):
         best, ours = halving(result, place).best.params["momentum"], run.algorithm == "easgd"
         assert run.settings["optimizer"] == ("sgd" if ours else f"momentum:{best!r}")
-        name = f"easgd:momentum={best!r}" if ours else run.algorithm
+        name = run.settings["algorithm"]
+        assert name == (f"easgd:momentum={best!r}" if ours else run.algorithm)
         again: dict[str, Any] = {"lr": run.lr, "optimizer": run.settings["optimizer"], "schedule": "cosine"}
         assert offbeat.simulate(name, **again, **QUICK).digest == run.digest
     loser = next(each for each in halving(result).candidates if each.until == 3.0)

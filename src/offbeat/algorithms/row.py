@@ -59,7 +59,8 @@ class Algorithm:
             gradient: then its timing is known before any arithmetic (`offbeat.engines.sim.ahead.update_form`)
         unscripted: why it cannot run in a user's script (`offbeat launch`); empty: it can
         user_defined: whether it is the user's own, and not in the table
-        named: FILE.py:NAME(options), if it was named so: every process can load it again
+        named: FILE.py:NAME(options), if it was named so, or a name of the table with options that were tuned:
+            every process can load it again
         code: then file -> version of what was loaded (`offbeat.core.system.own`)
     """
 

@@ -66,7 +66,8 @@ class Parameter(Bounds):
             return self.value(said, 0.0)
         except ValueError:
             expected = f"{self.about}: {self.takes(0.0)}"
-            raise SettingError(f"'{name}' of {owner} is {expected}; got '{said}'.") from None
+            hint = " Several go with + between." * ("," in str(said))
+            raise SettingError(f"'{name}' of {owner} is {expected}; got '{said}'.{hint}") from None
 
 
 Parameters = Mapping[str, Parameter]

@@ -196,7 +196,8 @@ def _made_with(spec: Algorithm, options: Mapping[str, float]) -> Algorithm:
     if not options:
         return spec
     if not spec.user_defined:
-        return replace(with_options(spec, options), name=spec.name)
+        made = with_options(spec, options)
+        return replace(made, name=spec.name, named=made.name)
     if spec.named and (named := Own.parse(spec.named)) is not None:
         with own.pinned(spec.code, spec.code):
             made = find(str(replace(named, options={**named.options, **options})))

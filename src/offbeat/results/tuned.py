@@ -17,12 +17,16 @@ def lr_tuned(run: RunValues) -> bool:
 
 
 def algorithm_asked(run: RunValues) -> str:
-    """What was asked for: of one's own algorithm without the options that were tuned."""
+    """What was asked for: the algorithm without the options that were tuned."""
     said, tuning = str(run.settings["algorithm"]), run.tuning
-    if not isinstance(tuning, Halving) or (named := Own.parse(said)) is None:
+    if not isinstance(tuning, Halving):
         return said
-    options = {name: value for name, value in named.options.items() if name not in tuning.best.params}
-    return str(replace(named, options=options))
+    if (named := Own.parse(said)) is not None:
+        options = {name: value for name, value in named.options.items() if name not in tuning.best.params}
+        return str(replace(named, options=options))
+    name, _, words = said.partition(":")
+    kept = [each for each in words.split("+") if each.partition("=")[0] not in tuning.best.params]
+    return f"{name}:{'+'.join(kept)}".rstrip(":")
 
 
 def tuned(comparison: ComparisonValues) -> dict[str, tuple[RunValues, Tuning | Halving]]:
