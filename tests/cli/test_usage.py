@@ -4,6 +4,7 @@ import pytest
 from command_line import Call
 
 from offbeat.cli.commands import COMMANDS, loaded
+from offbeat.cli.tools import fitted
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,12 @@ def test_the_help_has_an_example_that_fits_80_columns(command: str) -> None:
     examples = [line for line in text.replace("\b", "").splitlines() if line.startswith("  ")]
     assert examples or command == "doctor"  # which needs no argument
     assert max(map(len, examples), default=0) <= 78
+
+
+def test_a_docstring_flows_in_a_narrow_terminal_and_its_equations_stay_lines() -> None:
+    text = "One two three\nfour.\n\n    x <- y,   z <- x\n    a <- b\n      c\n"
+    text += "\nAttributes:\n    n: how many\n        there are"
+    assert fitted(text, 16).splitlines() == [
+        "One two three", "four.", "", "    x <- y,   z", "        <- x", "    a <- b c", "", "Attributes:",
+        "    n: how many", "        there", "        are",
+    ]  # fmt: skip

@@ -32,8 +32,8 @@ class NoLoCo(DiLoCo):
 
     Attributes:
         h: steps of its own between two exchanges
-        outer_lr, outer_momentum: of the outer step. Pairs are only drawn together if the momentum is the
-            smaller one by far: 0.7 and 0.3 are of its authors' settings
+        outer_lr, outer_momentum: of the outer step; 0.7 and 0.3 are of its authors' settings. With 0.7 and
+            0.9, as in `diloco`, nine agents drift apart without end: what draws pairs together overshoots
 
     Differs from the paper, of which we had the authors' program, not the formulas: groups are pairs; inner
     steps are those of the local rule, there Adam's; a model is one piece, where theirs is a pipeline whose

@@ -31,7 +31,7 @@ from offbeat.algorithms.swift import SWIFT
 
 THETA = Option("", "makes steps of {} lr with weights as much nearer to I", low=0, high=1, above=True)
 
-SERVER = "nothing: its server is the hub of a star, on graphs without a hub agent 0"
+SERVER = "nothing: its server is the hub of the graph, or agent 0 where there is none"
 SERVED, WAITED_FOR = frozenset({"loss", "return", WORKER}), frozenset({"loss", "return"})
 STANDS = "mail is never lost; all stand still while the server is lost"
 AT_ANY_TIME = "the server makes a step whenever a gradient comes, also while its own script computes one"
@@ -146,7 +146,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "arXiv:2505.10322", needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost; when a neighbour is lost, the others are asked for whole models",
             vectors=(4.0, 0.0), keeps=(4, 0), sends="the change of its model to all neighbours, as mail",
-            bound="as adsgd", options={"theta": THETA},
+            bound="quadratics: as adsgd", options={"theta": THETA},
         ),
         Algorithm(
             "asbcd", ASBCD(), "Asynchronous stochastic block coordinate descent, Algorithm 1",
@@ -217,7 +217,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(4.0, 0.0), keeps=(4, 0),
             sends="its model to the server, which sends a difference back",
             options={
-                "beta": Option("", "and the centre move by {}/n of their distance", low=0, above=True),
+                "beta": Option("", "moves by {}/n of the distance to the centre, which moves as far", low=0, above=True),
                 "every": Option("", "meets the centre at each {}th of its gradients", low=1),
                 "momentum": Option("", "has a momentum of {}, as EAMSGD", low=0, high=0.999),
             },

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,7 +73,8 @@ def list_(
         if what != "algorithms":
             raise SettingError(f"Names are of algorithms: expected 'offbeat list algorithms {name}'.")
         row = find(name)
-        out.print(Text("\n".join([*row.facts(), "", inspect.getdoc(type(row.prototype)) or ""])))
+        facts = [textwrap.fill(fact, out.width, subsequent_indent="    ") for fact in row.facts()]
+        out.print(Text("\n".join([*facts, "", fitted(inspect.getdoc(type(row.prototype)) or "", out.width)])))
         return
     for title, rows in tables.items():
         if what in (None, title):
@@ -82,6 +84,24 @@ def list_(
             for name, text in rows.items():
                 table.add_row(name, Text(text))
             out.print(table)
+
+
+def fitted(text: str, width: int) -> str:
+    """A docstring in lines of this width: paragraphs flow, lines that are indented hang."""
+    lines: list[str] = []
+    at = 0
+    for line in text.splitlines():
+        indent = len(line) - len(line.lstrip())
+        goes_on = bool(lines and lines[-1] and line) and (indent == at == 0 or indent > at > 0)
+        if goes_on:
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines, at = [*lines, line], indent
+    hang = [" " * (len(line) - len(line.lstrip()) + 4) if line.startswith(" ") else "" for line in lines]
+    return "\n".join(
+        textwrap.fill(line, width, subsequent_indent=h, break_long_words=False, break_on_hyphens=False)
+        for line, h in zip(lines, hang, strict=True)
+    )
 
 
 def export(
