@@ -217,7 +217,10 @@ def test_what_makes_no_sense_is_refused_in_one_paragraph(call: Call, arguments: 
         ("compare --json", "--json"),
         ("compare stray", "stray"),
         ("compar", "compare"),
-        ("list nonsense", "Unknown list 'nonsense'. Known: algorithms, topologies, tasks, partitions, "),
+        (
+            "list nonsense",
+            "Unknown list 'nonsense'. Known: algorithms, topologies, weights, tasks, partitions, ",
+        ),
         ("list algorithm", "Did you mean 'algorithms'?"),
         ("list tasks cases", "cases"),
         ("--nonsense", "There is no option --nonsense"),
