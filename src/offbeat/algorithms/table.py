@@ -217,7 +217,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(4.0, 0.0), keeps=(4, 0),
             sends="its model to the server, which sends a difference back",
             options={
-                "beta": Option("", "moves by {}/n of its distance to the centre, as that does", low=0, above=True),
+                "beta": Option("", "and the centre move by {}/n of the way between them", low=0, above=True),
                 "every": Option("", "meets the centre at each {}th of its gradients", low=1),
                 "momentum": Option("", "has a momentum of {}, as EAMSGD", low=0, high=0.999),
             },
