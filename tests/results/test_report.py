@@ -81,8 +81,8 @@ CHANGED: dict[str, Any] = {
     "event": ["agent 3 slows by 5 at 10"], "availability": "on.csv", "byzantine": ["agent 2 flips"],
     "eval_every": 0.5, "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant",
     "communication": "constant", "data": "elsewhere", "executor": "batched", "device": "cuda",
-    "optimizer": "momentum", "schedule": "cosine", "unit": 0.02, "faults": ["kill agent 2 at step 9"],
-    "a setting of tomorrow": 3,
+    "optimizer": "momentum", "schedule": "cosine", "weights": "uniform", "compress": "int8",
+    "unit": 0.02, "faults": ["kill agent 2 at step 9"], "a setting of tomorrow": 3,
 }  # fmt: skip
 
 
