@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from runs import models, quadratic, started
-from under_way import array
+from under_way import array, shares
 
-from offbeat import Agent, ContractError, Crash, Delay, Quadratic, SettingError, World
+from offbeat import Agent, ContractError, Crash, Delay, Quadratic, SettingError, Vector, World
 from offbeat.algorithms import find
 from offbeat.core.rounds import Rounds
+from offbeat.world.changing import CHANGING
 from offbeat.world.topology import build
 
 LAGGING = World(compute=Delay("constant"), communication=Delay("constant", mean=0.3))
@@ -23,43 +26,51 @@ def gradient(task: Quadratic, x: np.ndarray) -> np.ndarray:
     return slopes
 
 
-Recursion = Callable[[np.ndarray, Quadratic, np.ndarray, float], Iterator[np.ndarray]]
-"""From the start, W, and a learning rate: the models of each round, as matrices."""
+Matrices = Iterator[np.ndarray]  # of the rounds, one after another
+Recursion = Callable[[np.ndarray, Quadratic, Matrices, float], Iterator[np.ndarray]]
+"""From the start, W_0, W_1, ..., and a learning rate: the models of each round, as matrices."""
 
 
-def dpsgd(x: np.ndarray, task: Quadratic, w: np.ndarray, lr: float) -> Iterator[np.ndarray]:
+def dsgd(x: np.ndarray, task: Quadratic, w: Matrices, lr: float) -> Iterator[np.ndarray]:
     while True:
         yield x
-        x = w @ (x - lr * gradient(task, x))
+        x = next(w) @ x - lr * gradient(task, x)
 
 
-def dsgt(x: np.ndarray, task: Quadratic, w: np.ndarray, lr: float) -> Iterator[np.ndarray]:
+def dpsgd(x: np.ndarray, task: Quadratic, w: Matrices, lr: float) -> Iterator[np.ndarray]:
+    while True:
+        yield x
+        x = next(w) @ (x - lr * gradient(task, x))
+
+
+def dsgt(x: np.ndarray, task: Quadratic, w: Matrices, lr: float) -> Iterator[np.ndarray]:
     y = g = gradient(task, x)
     while True:
         yield x
-        x = w @ (x - lr * y)
+        w_k = next(w)
+        x = w_k @ (x - lr * y)
         before, g = g, gradient(task, x)
-        y = w @ y + g - before
+        y = w_k @ y + g - before
 
 
-def d2(x: np.ndarray, task: Quadratic, w: np.ndarray, lr: float) -> Iterator[np.ndarray]:
-    before, x = x, w @ (x - lr * gradient(task, x))
+def d2(x: np.ndarray, task: Quadratic, w: Matrices, lr: float) -> Iterator[np.ndarray]:
+    before, x = x, next(w) @ (x - lr * gradient(task, x))
     yield before
     while True:
         yield x
         change = gradient(task, x) - gradient(task, before)
-        before, x = x, w @ (2 * x - before - lr * change)
+        before, x = x, next(w) @ (2 * x - before - lr * change)
 
 
-def exact_diffusion(x: np.ndarray, task: Quadratic, w: np.ndarray, lr: float) -> Iterator[np.ndarray]:
-    return d2(x, task, (np.eye(len(w)) + w) / 2, lr)
+def exact_diffusion(x: np.ndarray, task: Quadratic, w: Matrices, lr: float) -> Iterator[np.ndarray]:
+    return d2(x, task, ((np.eye(len(x)) + w_k) / 2 for w_k in w), lr)
 
 
-def quasi_global(x: np.ndarray, task: Quadratic, w: np.ndarray, lr: float) -> Iterator[np.ndarray]:
+def quasi_global(x: np.ndarray, task: Quadratic, w: Matrices, lr: float) -> Iterator[np.ndarray]:
     beta, m = 0.9, np.zeros_like(x)
     while True:
         yield x
-        before, x = x, w @ (x - lr * (gradient(task, x) + beta * m))
+        before, x = x, next(w) @ (x - lr * (gradient(task, x) + beta * m))
         m = beta * m + (1 - beta) * (before - x) / lr
 
 
@@ -69,19 +80,29 @@ RECURSIONS: dict[str, Recursion] = {
     "d2": d2,
     "d2:theta=0.5": exact_diffusion,
     "qg-dsgdm": quasi_global,
+    "dsgd": dsgd,
+    "sgp": dpsgd,  # where rows sum to 1 as columns do
+    "osgp": dsgd,
 }
+CASES = [(name, "grid", LAGGING) for name in RECURSIONS]
+CASES += [
+    (name, graph, STRAGGLERS)
+    for name in RECURSIONS
+    for graph in ("grid", *CHANGING)
+    if graph == "grid" or "d2" not in name
+]
 
 
-@pytest.mark.parametrize("world", [LAGGING, STRAGGLERS], ids=["constant", "stragglers"])
-@pytest.mark.parametrize("name", RECURSIONS)
-def test_it_is_its_matrix_recursion_whatever_the_delays(name: str, world: World) -> None:
+@pytest.mark.parametrize(("name", "graph", "world"), CASES)
+def test_it_is_its_matrix_recursion_whatever_the_delays(name: str, graph: str, world: World) -> None:
     task = quadratic()
-    sim = started(name, task, world, lr=0.05)
+    sim = started(name, task, world, graph, lr=0.05, check=False)
     sim.run(150)
-    rounds = [agent.round for agent in sim.agents]
-    recursion = RECURSIONS[name](np.zeros((9, 3)), task, sim.topology.dense_w(), 0.05)
+    rounds, changing = [agent.round for agent in sim.agents], sim.topology.rounds
+    w = repeat(sim.topology.dense_w()) if changing is None else map(changing.matrix, count())
+    recursion = RECURSIONS[name](np.zeros((9, 3)), task, w, 0.05)
     reached = [x for x, _ in zip(recursion, range(max(rounds) + 1), strict=False)]
-    assert min(rounds) > 8
+    assert min(rounds) > 7
     wanted = np.array([reached[k][i] for i, k in enumerate(rounds)])
     assert models(sim) == pytest.approx(wanted, rel=1e-12, abs=1e-12)
 
@@ -131,3 +152,53 @@ def test_rounds_need_to_know_what_to_do() -> None:
     with pytest.raises(ContractError, match="override adapt"):
         started(Rounds, quadratic(4), LAGGING, "ring").run(3)
     assert issubclass(Rounds, Agent)
+
+
+# -- graphs that change ----------------------------------------------------------------------------
+
+BY_ROUNDS = ("dsgd", "dpsgd", "qg-dsgdm", "sgp", "osgp:tau=2")
+LOST = World(seed=3, slow_compute={4: 5.0}, crashes=(Crash(1, 8.3, 20.1), Crash(5, 30.2)))
+
+
+@pytest.mark.parametrize("graph", CHANGING)
+@pytest.mark.parametrize("name", (*BY_ROUNDS, "dsgt"))
+def test_on_changing_graphs_executors_agree_and_who_returns_takes_part(name: str, graph: str) -> None:
+    world = replace(LOST, crashes=(Crash(1, 8.3),)) if name == "dsgt" else LOST
+    sims = [
+        started(name, quadratic(noise=0.5), world, graph, how=how) for how in ("event-by-event", "batched")
+    ]
+    for sim in sims:
+        sim.run(21)
+    before = list(sims[0].steps)
+    for sim in sims:
+        sim.run(90)
+    assert sims[0].recorder.trace().digest() == sims[1].recorder.trace().digest()
+    assert np.array_equal(models(sims[0]), models(sims[1])) and np.isfinite(models(sims[0])).all()
+    agents: list[Any] = sims[0].agents
+    assert all(sims[0].steps[i] > before[i] + 3 for i in sims[0].alive)
+    if name != "dsgt":  # whoever has heard another one once waits for it
+        assert len(agents[1].since) > 2 and any(1 in agents[i].since for i in (0, 2, 3, 4, 6, 7, 8))
+
+
+@pytest.mark.parametrize("graph", CHANGING)
+def test_shares_on_changing_graphs_keep_sum_and_weight_at_every_instant(graph: str) -> None:
+    sim = started("sgp", quadratic(equal=True, noise=0.0), STRAGGLERS, graph, lr=0.0)
+    sim.agents[3].x = Vector((torch.full((3,), 9.0, dtype=torch.float64),))  # before anything is shared
+    for time in range(1, 121, 7):
+        sim.run(time)
+        sums, weights = zip(*shares(sim), strict=True)
+        assert np.sum(sums, axis=0) == pytest.approx(np.full(3, 9.0)) and sum(weights) == pytest.approx(9)
+    assert models(sim) == pytest.approx(np.ones((9, 3)), abs=0.05)
+
+
+def test_an_agent_sends_one_model_to_each_who_hears_it_in_the_round() -> None:
+    for graph, each in (("one-peer-exponential", 1.0), ("matchings", 1.0), ("base:3", None)):
+        sim = started("dpsgd", quadratic(8), replace(LAGGING, sending="unicast"), build(graph, 8))
+        sim.run(40.5)
+        rounds = sim.topology.rounds
+        assert rounds is not None
+        heard = [np.count_nonzero(rounds.matrix(k)) / 8 - 1 for k in range(sim.agents[0].round + 1)]
+        wanted = sum(heard) if each is None else each * len(heard)
+        assert len(sim.recorder.trace().transmissions) / 8 == pytest.approx(
+            wanted, abs=3
+        )  # of the last round

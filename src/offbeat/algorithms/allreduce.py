@@ -33,7 +33,7 @@ class AllReduceSGD(Agent):
     everybody: when an agent is lost the ring stands still, and cannot be joined again half-way.
     """
 
-    beyond_graph = True
+    beyond_graph = changing_graph = True
     pieces: list[Vector] = field(init=False, default_factory=list)
     mail: deque[Part] = field(init=False, default_factory=deque)
     hop: int = field(init=False, default=0)

@@ -30,7 +30,7 @@ class ASBCD(Agent):
     agents all have, only if all shards are the same; else block i goes to where f_i is least.
     """
 
-    beyond_graph = True
+    beyond_graph = changing_graph = True
     sends_models = (Block,)
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 

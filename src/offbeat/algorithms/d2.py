@@ -33,7 +33,8 @@ class D2(Rounds):
 
     Differs from the paper: the recursion is written with c, as public implementations of it have it; theta.
     When an agent is lost, the sum of the c_i keeps what its gradient was, as if that stood still; who
-    returned would be counted beside it.
+    returned would be counted beside it. W stands still, as in the paper: where pairs average that are drawn
+    anew in every round, the corrections grow without end.
     """
 
     theta: float = 1.0

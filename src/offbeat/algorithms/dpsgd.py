@@ -28,10 +28,12 @@ class DPSGD(Rounds):
 
     Paper -> code: k -> `round`; v_j^k -> `letters[k][j]`.
 
-    Differs from the paper: the order, as just said; crashes, which it leaves open. Where arXiv:1710.06952
-    runs D-PSGD as a baseline, we have not seen in which order.
+    Differs from the paper: the order, as just said; W may change from round to round, as arXiv:2003.09422 has
+    it; crashes, which it leaves open. Where arXiv:1710.06952 runs D-PSGD as a baseline, we have not seen in
+    which order.
     """
 
+    changing_graph = True
     sends_models = (Stepped,)
 
     def adapt(self, g: Vector) -> None:
@@ -41,4 +43,4 @@ class DPSGD(Rounds):
     def combine(self, heard: dict[int, Stepped]) -> None:
         """Mix what was stepped in this round."""
         v = {j: letter.v for j, letter in heard.items()}
-        self.x = mix(self.view.w, v, own=v[self.me])
+        self.x = mix(self.here.w, v, own=v[self.me])

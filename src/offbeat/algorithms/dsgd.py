@@ -31,9 +31,10 @@ class DSGD(Rounds):
         after: send x_i^k when its gradient is done, as a program does that computes and then communicates.
 
     Differs from the paper: crashes, which it leaves open. A peer that returned takes part from the first
-    round of which its letter comes.
+    round of which its letter comes. W may change from round to round, as in Nedic and Ozdaglar 2009.
     """
 
+    changing_graph = True
     sends_models = (Letter,)
     after: bool = False
     g: Vector | None = field(init=False, default=None)
@@ -54,5 +55,5 @@ class DSGD(Rounds):
         """Mix the models of this round, and step."""
         if self.g is not None:
             x = {j: letter.x for j, letter in heard.items()}
-            self.x = mix(self.view.w, x, own=self.x) - self.rule(self.g)
+            self.x = mix(self.here.w, x, own=self.x) - self.rule(self.g)
             self.g = None

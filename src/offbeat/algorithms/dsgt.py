@@ -29,9 +29,12 @@ class DSGT(Rounds):
     -> `g`.
 
     Differs from the paper: y starts at 0 and the first gradient enters through the general formula, which
-    gives the same; the step is the local rule applied to y. When an agent is lost, the sum of the trackers
+    gives the same; the step is the local rule applied to y; W may change from round to round, as it does in
+    DIGing (arXiv:1607.03218). When an agent is lost, the sum of the trackers
     keeps what its gradient was, as if that stood still; who returned would be counted beside it.
     """
+
+    changing_graph = True
 
     y: Vector = field(init=False, repr=False)
     g: Vector = field(init=False, repr=False)
@@ -49,5 +52,5 @@ class DSGT(Rounds):
     def combine(self, heard: dict[int, Tracked]) -> None:
         """Mix both."""
         mine = heard[self.me]
-        self.x = mix(self.view.w, {j: letter.v for j, letter in heard.items()}, own=mine.v)
-        self.y = mix(self.view.w, {j: letter.y for j, letter in heard.items()}, own=mine.y)
+        self.x = mix(self.here.w, {j: letter.v for j, letter in heard.items()}, own=mine.v)
+        self.y = mix(self.here.w, {j: letter.y for j, letter in heard.items()}, own=mine.y)

@@ -33,7 +33,7 @@ class EASGD(Agent):
     returns after a crash takes the model that it was given for the centre.
     """
 
-    beyond_graph = True
+    beyond_graph = changing_graph = True
     sends_models = (Ask,)
     beta: float = 0.9
     every: int = 1

@@ -16,7 +16,7 @@ class OSGP(PushSum):
 
     With tau = 1 and symmetric weights w_i is 1 whenever it is mixed, and it is `dsgd`.
 
-    Paper -> code: p_ji -> `view.a[j]`; its counter since the last exchange -> `count`; x, w, z.
+    Paper -> code: p_ji -> `here.a[j]`; its counter since the last exchange -> `count`; x, w, z.
 
     Attributes:
         tau: gradients between two exchanges; what was sent at one is waited for at the next.
@@ -24,9 +24,11 @@ class OSGP(PushSum):
     Conserved by mixing: sum_i x_i and sum_i w_i, with what is under way.
 
     Differs from the paper, as far as we know it: shares are given before a gradient and not after it, as the
-    authors' code does; what belongs to an exchange that has not begun here waits for it; A does not change.
+    authors' code does; what belongs to an exchange that has not begun here waits for it.
     Crashes and returns, as `core.push_sum` has them.
     """
+
+    changing_graph = True
 
     tau: int = 1
     count: int = field(init=False, default=0)

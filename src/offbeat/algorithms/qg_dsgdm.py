@@ -29,9 +29,10 @@ class QGDSGDm(Rounds):
 
     Differs from the paper: m is a displacement, lr times the paper's, which is the same while lr is; its two
     factors, of the momentum and of its memory, are one number, as public implementations have it; the form of
-    Nesterov is left out. Ours: whoever returns has no momentum.
+    Nesterov is left out. W may change from round to round. Ours: whoever returns has no momentum.
     """
 
+    changing_graph = True
     sends_models = (Pushed,)
     beta: float = 0.9
     m: Vector | None = field(init=False, default=None)
@@ -44,6 +45,6 @@ class QGDSGDm(Rounds):
     def combine(self, heard: dict[int, Pushed]) -> None:
         """Mix, and remember how far that went."""
         v = {j: letter.v for j, letter in heard.items()}
-        before, self.x = self.x, mix(self.view.w, v, own=v[self.me])
+        before, self.x = self.x, mix(self.here.w, v, own=v[self.me])
         went = (1.0 - self.beta) * (before - self.x)
         self.m = went if self.m is None else self.beta * self.m + went

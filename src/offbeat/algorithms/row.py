@@ -10,10 +10,12 @@ import numpy as np
 from offbeat.core.agent import Agent
 from offbeat.core.compression import Codec
 from offbeat.core.errors import SettingError
+from offbeat.core.rounds import Rounds
 from offbeat.core.words import Bounds
 from offbeat.world.topology import Topology
 
 WORKER = "crash of a worker"
+CHANGING = "dsgd, dpsgd, dsgt, qg-dsgdm, sgp, osgp"  # what goes by rounds on a graph that changes with them
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,9 @@ class Algorithm:
     def facts(self) -> list[str]:
         """All that the row says, a line for each thing."""
         lines = [f"{self.title} ({self.paper})", self.sends and f"sends {self.sends}"]
-        lines += [f"waits for {self.waits_for}; needs {self.needs}"]
+        changing = isinstance(self.prototype, Rounds) and self.prototype.changing_graph
+        graphs = "; takes graphs that change from round to round" * changing
+        lines += [f"waits for {self.waits_for}; needs {self.needs}{graphs}"]
         lines += [f"tolerates {', '.join(sorted(self.tolerates)) or 'nothing'}", self.note]
         if self.keeps is not None:
             own, more = self.keeps
@@ -151,6 +155,13 @@ class Algorithm:
 
     def check(self, topology: Topology) -> None:
         """Raise SettingError if the published algorithm is not for this graph."""
+        if topology.rounds is not None:  # all of whose rows and columns sum to 1
+            if not self.prototype.changing_graph:
+                raise SettingError(
+                    f"{self.name} is defined on a graph that stands still; '{topology.name}' changes from "
+                    f"round to round, which {CHANGING} take. Expected one of these, or another graph."
+                )
+            return
         if self.graph != "any" and topology.graph.is_directed():
             raise SettingError(
                 f"{self.name} needs an undirected graph; '{topology.name}' is directed. rfast takes directed "

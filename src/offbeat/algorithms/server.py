@@ -39,7 +39,7 @@ class Served(Agent):
         waiting: for the server's answer
     """
 
-    beyond_graph = True
+    beyond_graph = changing_graph = True
     sends_models = (Model,)
     at: int = field(init=False, default=0)
     waiting: bool = field(init=False, default=False)

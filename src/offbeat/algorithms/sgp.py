@@ -15,13 +15,15 @@ class SGP(PushSum):
     The columns of A sum to 1, its rows need not: it is for directed graphs. With symmetric weights w_i is 1,
     and it is `dpsgd`.
 
-    Paper -> code: p_ji -> `view.a[j]`; what j gave in round k, (p_ij x_j, p_ij w_j) -> `letters[k][j]`.
+    Paper -> code: p_ji -> `here.a[j]`; what j gave in round k, (p_ij x_j, p_ij w_j) -> `letters[k][j]`.
 
     Conserved by mixing: sum_i x_i and sum_i w_i, with what is under way.
 
-    Differs from the paper: A does not change from round to round, where its graphs do; crashes and returns,
-    as `core.push_sum` has them.
+    Differs from the paper: crashes and returns, as `core.push_sum` has them. Its graphs change from round to
+    round, as `one-peer-exponential` does; here they may.
     """
+
+    changing_graph = True
 
     def adapt(self, g: Vector) -> None:
         """Step, and give shares of that."""

@@ -11,16 +11,18 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, Algorithm
 from offbeat.cli import theory_table2
 from offbeat.cli.console import Out
 from offbeat.cli.options import option
 from offbeat.core.errors import SettingError
+from offbeat.core.rounds import Rounds
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import WEIGHED
 from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
 from offbeat.theory.rates import DERIVED, RATES
 from offbeat.theory.table2 import memory, table2, traffic
+from offbeat.world.changing import Graphs
 from offbeat.world.topology import Topology, build
 
 AGENTS, HORIZON = 9, 100_000
@@ -55,6 +57,10 @@ NOTES = (
     "may be off, an order of magnitude at most. No delay of computing is in what has no B.",
     "keeps: model-sized vectors of an agent with as many neighbours as there are on average, and of the "
     "busiest; sends: models an update, a multicast counted once, and over all links. Counted: --table2.",
+)
+CHANGES = (
+    "No one matrix has a spectrum here: what is known of learning rates, bounds and limits is of graphs that "
+    "stand still. Algorithms that are not listed are defined on these only, or need no graph."
 )
 
 
@@ -94,7 +100,11 @@ def theory(
         asked = (topology, agents, weights, delay, window, horizon, lr, trace)
         _table2(as_json, alone=all(each is None for each in asked))
         return
-    graph, given = _measured(trace, topology, agents, weights, delay, window, horizon)
+    graph, counts = _measured(trace, topology, agents, weights, delay, window, horizon)
+    if graph.rounds is not None:
+        _changing(graph, graph.rounds, as_json)
+        return
+    given = Given(graph.n, spectrum(graph), D=counts[0], B=counts[1], K=counts[2])
     given = _checked(replace(given, L=smoothness, sigma=sigma, start=start), lr)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
     if as_json:
@@ -128,8 +138,8 @@ def _table2(as_json: bool, alone: bool) -> None:
 def _measured(
     path: Path | None, topology: str | None, agents: int | None, weights: str | None, delay: int | None,
     window: int | None, horizon: int | None,
-) -> tuple[Topology, Given]:  # fmt: skip
-    """The graph; and W, D, B, K as asked for, else as measured, else as usual."""
+) -> tuple[Topology, tuple[int, int, int]]:  # fmt: skip
+    """The graph; and D, B, K as asked for, else as measured, else as usual."""
     if path is None:
         graph = build(topology or "grid", AGENTS if agents is None else agents, weights=weights)
         counts = (0, graph.n, HORIZON)
@@ -153,7 +163,47 @@ def _measured(
         counts = (staleness.D or 0, staleness.B, k)
     asked = (delay, window, horizon)
     D, B, K = (there if wanted is None else wanted for wanted, there in zip(asked, counts, strict=True))
-    return graph, Given(graph.n, spectrum(graph), D=D, B=B, K=K)
+    return graph, (D, B, K)
+
+
+def _changing(graph: Topology, rounds: Graphs, as_json: bool) -> None:
+    """What is known of a graph that changes: how it averages, and what its algorithms keep and send."""
+    left, after = rounds.left()
+    taken = [name for name, spec in ALGORITHMS.items() if isinstance(spec.prototype, Rounds)]
+    specs = {name: ALGORITHMS[name] for name in taken if ALGORITHMS[name].prototype.changing_graph}
+    if as_json:
+        kept = {
+            name: {"keeps": memory(spec, graph.degree), "sends": _by_links(spec, graph)}
+            for name, spec in specs.items()
+        }
+        said = {"topology": graph.name, "n": graph.n, "period": rounds.period, "degree": graph.degree}
+        print(
+            json_format.dumps(
+                {"given": said, "left": {"factor": left, "of": after}, "agents": kept}, indent=2
+            )
+        )
+        return
+    out = Out()
+    out.print(Text(f"{graph.n} agents on {graph.name}, which changes from round to round", "bold"))
+    period = "none: each is drawn" if rounds.period is None else f"{rounds.period}"
+    out.print(_table("Rounds", ("", "", ""), [
+        ("period", period, "rounds until they begin again"),
+        ("neighbours", f"{graph.degree:.3g}", "to whom an agent sends in a round, on average"),
+        ("left", f"{left:.4g}", f"at most, {after}: 0 is an exact average"),
+    ]))  # fmt: skip
+    rows = []
+    for name, spec in specs.items():
+        numbers = memory(spec, graph.degree), _by_links(spec, graph)
+        rows.append((name, *("-" if number is None else f"{number:.3g}" for number in numbers)))
+    title = "An agent, in models: what it keeps, and sends an update by all links"
+    out.print(_table(title, ("algorithm", "keeps", "sends"), rows))
+    out.print(Text(CHANGES, "dim"))
+
+
+def _by_links(spec: Algorithm, graph: Topology) -> float | None:
+    """Models an update over all links, of which some rounds may have none."""
+    sends = traffic(spec, graph.n, graph.degree)
+    return None if sends is None else sends[1]
 
 
 def _checked(given: Given, lr: float | None) -> Given:

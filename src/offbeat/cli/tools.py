@@ -21,6 +21,7 @@ from offbeat.experiments.sayings import sayings
 from offbeat.tasks import PARTITIONS, TASKS, softmax
 from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.training.export import export as written
+from offbeat.world.changing import CHANGING
 from offbeat.world.delays import FAMILIES
 from offbeat.world.graphs import TOPOLOGIES
 from offbeat.world.weights import WEIGHTS
@@ -55,7 +56,10 @@ def list_(
     """
     tables = {
         "algorithms": {name: "\n".join(row.facts()) for name, row in ALGORITHMS.items()},
-        "topologies": {name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
+        "topologies": {
+            **{name: f"{row.about}; agents: {row.takes}" for name, row in TOPOLOGIES.items()},
+            **{name: f"changes from round to round: {row.about}" for name, row in CHANGING.items()},
+        },
         "weights": {name: row.about for name, row in WEIGHTS.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},

@@ -43,7 +43,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import index
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from offbeat.core.errors import ContractError
 from offbeat.core.rules import Rule, bind
@@ -67,6 +67,8 @@ class View:
         server: who serves, in an algorithm with a server: the hub of the graph; agent 0, if it has none.
         parent, children: who is above and below this agent in the spanning tree that has the fewest hops to
             `server`, of the whole graph whoever is lost; None above the server
+        changing: on a graph that changes from round to round, what this agent knows of that; `at(k)` is what
+            holds in round k. w and a are 1, then, and nobody listens; peers are those of all rounds
     """
 
     w: Mapping[int, float]
@@ -78,6 +80,18 @@ class View:
     chi: tuple[float, float] | None = field(default=None, compare=False)
     parent: int | None = field(default=None, compare=False)
     children: tuple[int, ...] = field(default=(), compare=False)
+    changing: "Changing | None" = None
+
+    def at(self, k: int) -> "View":
+        """w, a and listeners in round k: of a graph that stands still those that it has."""
+        return self if self.changing is None else self.changing.at(k)
+
+
+class Changing(Protocol):
+    """What an agent knows of a graph that changes with the rounds: a frozen dataclass."""
+
+    def at(self, k: int) -> View:
+        """The view of round k."""
 
 
 @dataclass(slots=True)
@@ -142,12 +156,15 @@ class Agent:
         delay: how many steps late the gradient is that `rule` is given next; of a class that says
             `knows_delay = True`, where a schedule may go by it
         beyond_graph: of the class: whether its messages may go to agents that are no neighbours
+        changing_graph: of the class: whether the graph may change from round to round: it looks at
+            `view.at(k)` in round k, or at no graph at all
         sends_models: of the class: messages, published or mailed, that carry a model which the next one
             replaces: it may arrive rounded (`offbeat.core.compression`)
         sends_changes: of the class: messages that are accumulated: part of one may arrive with a later one
     """
 
     beyond_graph: ClassVar[bool] = False
+    changing_graph: ClassVar[bool] = False
     knows_delay: ClassVar[bool] = False
     sends_models: ClassVar[tuple[type, ...]] = ()
     sends_changes: ClassVar[tuple[type, ...]] = ()

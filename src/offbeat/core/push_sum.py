@@ -63,7 +63,7 @@ class PushSum(Rounds):
         """Give shares of what is held now, whatever the letter, and keep the rest."""
         shares: dict[float, list[int]] = {}
         for j in to:
-            shares.setdefault(self.view.a[j], []).append(j)
+            shares.setdefault(self.here.a[j], []).append(j)
         x, w = self.x, self.w
         for a, group in shares.items():
             push = Push(self.round, a * x, a * w)
@@ -95,6 +95,7 @@ class PushSum(Rounds):
     def on_view(self, view: View) -> None:
         """Take back what was given in this round to who was lost, unless that has given too."""
         added = [j for j, push in self.letters.get(self.round, {}).items() if push is None]
-        self.hold([push for j, push in self.given.items() if j not in view.a and j not in added])
-        self.given = {j: push for j, push in self.given.items() if j in view.a}
+        there = view.at(self.round).a
+        self.hold([push for j, push in self.given.items() if j not in there and j not in added])
+        self.given = {j: push for j, push in self.given.items() if j in there}
         super().on_view(view)

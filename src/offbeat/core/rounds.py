@@ -14,8 +14,10 @@ class Rounds(Agent):
     """In every round one letter to all who listen; a round ends when the letters of all neighbours are here.
 
     A barrier is counting letters: their messages have a field `k`, the round. A neighbour may be ahead, by a
-    round on an undirected graph; its letters wait for theirs. Nobody waits for who was lost, and who returns
-    takes part from the first round of which its letter comes.
+    round on an undirected graph that stands still; its letters wait for theirs. Nobody waits for who was
+    lost, and who returns takes part from the first round of which its letter comes. On a graph that changes,
+    `here` says who hears whom in this round, and with which weights; who listens in it gets the letter. Who
+    returns there and the others wait for each other as soon as they have heard each other once.
 
     Attributes:
         letters: round -> sender -> letter, the agent's own included, as it was given to `post`
@@ -48,11 +50,16 @@ class Rounds(Agent):
     def late(self, message: Message) -> None:
         """A letter of a round that is over here, from who returned or to it. Default: forget it."""
 
+    @property
+    def here(self) -> View:
+        """The graph in this round, as the agent sees it."""
+        return self.view.at(self.round)
+
     # -- the barrier -----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Everybody takes part from round 0."""
-        self.since = dict.fromkeys(self.view.w, 0)
+        self.since = dict.fromkeys((self.me, *self.view.peers), 0)
         self.begin()
 
     def rejoin(self) -> None:
@@ -63,7 +70,7 @@ class Rounds(Agent):
     def post(self, letter: Message | None) -> None:
         """Send this round's letter to everybody who mixes it; to myself it takes no time."""
         self.letters.setdefault(self.round, {})[self.me] = letter
-        self.give(self.view.listeners, letter)
+        self.give(self.here.listeners, letter)
 
     def on_gradient(self, g: Vector) -> None:
         """The gradient of this round is there."""
@@ -82,10 +89,11 @@ class Rounds(Agent):
 
     def on_view(self, view: View) -> None:
         """Wait no longer for who was lost, and tell who returned where we are."""
-        back = tuple(j for j in view.listeners if j not in self.view.listeners)
+        before, living = self.here.listeners, {self.me, *view.peers}
         self.view = view
-        self.since = {j: k for j, k in self.since.items() if j in view.w}
-        self.letters = {k: {j: x for j, x in xs.items() if j in view.w} for k, xs in self.letters.items()}
+        back = tuple(j for j in self.here.listeners if j not in before)
+        self.since = {j: k for j, k in self.since.items() if j in living}
+        self.letters = {k: {j: x for j, x in xs.items() if j in living} for k, xs in self.letters.items()}
         mine = self.letters.get(self.round, {})
         if back and self.me in mine:
             self.give(back, mine[self.me])
@@ -94,7 +102,7 @@ class Rounds(Agent):
     def finish(self) -> None:
         """The barrier: all letters of this round and the gradient."""
         heard = self.letters.get(self.round, {})
-        awaited = [j for j in self.view.w if self.round >= self.since.get(j, self.round + 1)]
+        awaited = [j for j in self.here.w if self.round >= self.since.get(j, self.round + 1)]
         if not self.done or any(j not in heard for j in awaited):
             return
         self.combine(self.letters.pop(self.round))

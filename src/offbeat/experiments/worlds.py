@@ -137,7 +137,7 @@ def stragglers_of(e: Experiment, topology: Topology) -> tuple[int, ...]:
             cases = ", ".join(STRAGGLER_CASES)
             raise SettingError(f"A straggler was named; there is none in case '{e.case}', but in {cases}.")
         return ()
-    if named is None and n**2 * topology.degree > LONG:
+    if named is None and n * len(topology.links) > LONG:
         hours = f"Finding the centre of a graph of {n:,} agents would take hours"
         raise SettingError(f"{hours}; expected --straggler, the slow agent.")
     stragglers = (topology.centre,) if named is None else named

@@ -108,7 +108,7 @@ def _chosen(runs: Sequence[WithSettings]) -> bool:
 
 def _graph(run: WithSettings) -> Hashable:
     """What is the same of runs on the same graph."""
-    if run.has_topology:
+    if run.has_topology and run.topology.rounds is None:
         w = run.topology.w
         return bytes(w.indices.tobytes() + w.data.tobytes())
     return str(run.settings.get("topology")), run.settings.get("agents")

@@ -94,6 +94,8 @@ def _graph(run: RunValues) -> str:
         edge = "an edge from each sender to its receiver"
     if not edges_shown(run):
         edge = f"its {topology.graph.number_of_edges():,} edges are not drawn"
+    if topology.rounds is not None:
+        edge += "; it changes from round to round, and this is the union"
     said = f"The communication graph, {escaped(topology.name)}, of {topology.n} agents: {edge}."
     if world is None:
         return said

@@ -235,6 +235,8 @@ def limit(
     if topology.n != task.agents:
         raise SettingError(f"The task has {task.agents} agents, the graph {topology.n}; expected the same.")
     spec.check(topology)
+    if topology.rounds is not None:
+        raise SettingError(f"No limit is known on '{topology.name}', which changes from round to round.")
     p = np.ones(task.agents) if frequencies is None else np.asarray(frequencies, dtype=float)
     if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
         raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")

@@ -10,6 +10,7 @@ from itertools import count
 import networkx as nx
 
 from offbeat.core.errors import SettingError, unknown
+from offbeat.world.changing import CHANGING
 
 TRIES = 100  # how many random graphs are drawn in search of a connected one
 
@@ -155,6 +156,8 @@ def edges(text: str, n: int) -> float:
     degrees = {
         "complete": n - 1.0,
         "exponential": 2.0 * (n - 1).bit_length(),
+        "one-peer-exponential": 2.0 * (n - 1).bit_length(),
+        "matchings": n - 1.0,
         "random-regular": number if 0 < number < n else 3.0,
         "erdos-renyi": n * number if 0 < number <= 1 else 2 * math.log(max(n, 1)),
         "grid": 4.0,
@@ -167,7 +170,7 @@ def named(text: str, n: int, seed: int) -> nx.Graph:
     """The graph of a name, with or without a parameter. Raises SettingError if these and n do not fit."""
     name, colon, parameter = text.partition(":")
     if name not in TOPOLOGIES:
-        raise unknown("topology", name, TOPOLOGIES)
+        raise unknown("topology", name, [*TOPOLOGIES, *CHANGING])
     family = TOPOLOGIES[name]
     if colon and not (parameter and family.parameter):
         expected = family.parameter or f"nothing; use '{name}'"

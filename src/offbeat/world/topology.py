@@ -5,7 +5,6 @@ order of its nodes. Self-loops are dropped (every agent mixes its own model in a
 once, and edge attributes are ignored. In a directed graph the edge j -> i says that i receives from j.
 """
 
-import math
 from collections.abc import Collection, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
 from offbeat.core.system.named import Own
 from offbeat.world import graph_files
+from offbeat.world.changing import Graphs, changing, folded, union
 from offbeat.world.graphs import TOPOLOGIES, named
 from offbeat.world.spectra import second_modulus
 from offbeat.world.weights import matrix, rule
@@ -37,12 +37,15 @@ class Topology:
         w: W, a `scipy.sparse.csr_array` [n, n] of float64 whose rows sum to 1; w_ij is the weight that agent
             i gives to j's model
         a: A, likewise, but its columns sum to 1; a_ij is the share of j's mass that goes to i
+        rounds: W_0, W_1, ..., where it changes from round to round; the graph is their union then, w and a
+            are the mean, which nobody mixes with
     """
 
     name: str
     graph: nx.Graph
     w: sparse.csr_array = field(repr=False)
     a: sparse.csr_array = field(repr=False)
+    rounds: Graphs | None = field(repr=False, default=None)
 
     @property
     def n(self) -> int:
@@ -51,7 +54,9 @@ class Topology:
 
     @property
     def degree(self) -> float:
-        """To how many others an agent sends, on average."""
+        """To how many others an agent sends, on average; of a graph that changes, in a round."""
+        if self.rounds is not None:
+            return self.rounds.degree()
         return (int(self.w.nnz) - self.n) / self.n  # no entry of W is a stored zero, and none on the diagonal
 
     @property
@@ -81,11 +86,14 @@ class Topology:
         so that row i of W and column i of A still sum to 1. Sets are used as they are, never iterated over.
         """
         living = alive if isinstance(alive, Set) else frozenset(alive)
+        if self.rounds is not None:
+            peers, alone = tuple(j for j in self.peers(i) if j in living), {i: 1.0}
+            return View(alone, alone, (), None, peers, self.hub or 0, changing=self.rounds.seen_by(i, living))
         w_columns, a_columns = self._columns
         listeners = tuple(j for j in _row(w_columns, i) if j != i and j in living)
         side = None if self.sides is None else self.sides[i]
         peers = tuple(j for j in self.peers(i) if j in living)
-        w, a = _folded(self.w, i, living), _folded(a_columns, i, living)
+        w, a = folded(i, _row(self.w, i), living), folded(i, _row(a_columns, i), living)
         return View(w, a, listeners, side, peers, self.hub or 0, self.chi, *self.tree[i])
 
     @cached_property
@@ -112,7 +120,7 @@ class Topology:
         Edge (i, j) has the rate 1 / d_i + 1 / d_j: each agent asks a random neighbour once in a unit of time.
         A single agent has (1, 1). None for a directed graph, and for more than 100 agents: O(n^3).
         """
-        if self.graph.is_directed() or self.n > 100:
+        if self.graph.is_directed() or self.n > 100 or self.rounds is not None:
             return None
         edges, laplacian = (
             np.array([*self.graph.edges()], dtype=int).reshape(-1, 2),
@@ -162,8 +170,10 @@ class Topology:
         """1 - max(|lambda_2|, |lambda_n|) of W; if W is not symmetric, 1 - its second largest modulus.
 
         A single agent has gap 1. A W of more than 500 agents that is not symmetric and mixes very slowly
-        takes O(n^3); any other takes seconds at most for 10,000 agents.
+        takes O(n^3); any other takes seconds at most for 10,000 agents. Raises SettingError if W changes.
         """
+        if self.rounds is not None:
+            raise SettingError(f"'{self.name}' changes from round to round, and has no one spectrum.")
         return 1.0 - second_modulus(self.w, self.symmetric)
 
     def positions(self) -> dict[int, tuple[float, float]]:
@@ -182,9 +192,9 @@ def build(
 ) -> Topology:
     """The topology of n agents; weights: a name of `offbeat.world.weights`, None: the default.
 
-    Of a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4", "grid:2x6"); or of any
-    connected networkx graph, strongly if it is directed; or a `Topology`, which is returned as it is; or of a
-    file (`offbeat.world.graph_files`).
+    Of a name of `TOPOLOGIES`, some with a parameter after a colon ("random-regular:4", "grid:2x6"); or of
+    `CHANGING`: a graph that changes from round to round; or of any connected networkx graph, strongly if it
+    is directed; or a `Topology`, which is returned as it is; or of a file (`offbeat.world.graph_files`).
 
     Undirected: Metropolis weights, if no others are named, d_i the number of i's neighbours, and A = W^T:
 
@@ -201,6 +211,10 @@ def build(
     if isinstance(name_or_graph, str) and graph_files.file_of(name_or_graph) is not None:
         return _of_file(name_or_graph, n, seed, weights)
     if isinstance(name_or_graph, str):
+        if (rounds := changing(name_or_graph, n, seed)) is not None:
+            _refuse_others(name_or_graph, weights)
+            w = rounds.mean()
+            return Topology(name_or_graph, nx.freeze(union(rounds)), w, w, rounds)
         if name_or_graph.partition(":")[0] not in TOPOLOGIES:
             graph_files.refuse_ending(name_or_graph)
         name, graph = name_or_graph, named(name_or_graph, n, seed)
@@ -329,12 +343,3 @@ def _checked(what: str, matrix: Any, edges: sparse.csr_array) -> sparse.csr_arra
 def _row(m: sparse.csr_array, i: int) -> dict[int, float]:
     cut = slice(m.indptr[i], m.indptr[i + 1])
     return dict(zip(m.indices[cut].tolist(), m.data[cut].tolist(), strict=True))
-
-
-def _folded(m: sparse.csr_array, i: int, living: Set[int]) -> dict[int, float]:
-    """Row i with the weight of the lost on the diagonal; exactly 1 for whoever is left alone."""
-    row = _row(m, i)
-    kept = {j: x for j, x in row.items() if j == i or j in living}
-    if lost := [x for j, x in row.items() if j not in kept]:
-        kept[i] = math.fsum([row[i], *lost]) if len(kept) > 1 else 1.0
-    return kept

@@ -1,7 +1,7 @@
 """Named random streams: all randomness of a run, from one seed.
 
-A stream is named by (agent, purpose). What one purpose draws never shifts another, so all algorithms
-see the same delays, losses and minibatches in the same world.
+A stream is named by (agent, purpose); that of a matching by its round, in the agent's place. What one purpose
+draws never shifts another, so all algorithms see the same delays, losses and minibatches in the same world.
 """
 
 import random
@@ -22,7 +22,7 @@ WORLD = 2**32 - 1  # the agent index under which the streams that belong to nobo
 Purpose = IntEnum(
     "Purpose",
     "DATA ALGORITHM COMPUTE COMMUNICATION LOSS PARTITION TOPOLOGY TASK SHARD SPEED LINK NODES BYZANTINE "
-    "TUNING",
+    "TUNING MATCHING",
     start=0,
 )
 
