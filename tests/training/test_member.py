@@ -227,7 +227,9 @@ def test_a_displacement_is_no_version_of_somebody_elses_model() -> None:
     model(torch.ones(3)).sum().backward()
     given = Vector(tuple(part.clone() for part in flat.parts), Stamp(1, 19))
     for own, mixed in ((given, [Stamp(1, 19)]), (Vector(given.parts, Stamp(0, 7)), [Stamp(0, 7)])):
-        local.driver = SimpleNamespace(snapshot=given, agent=SimpleNamespace(x=own), guard=Guard(0))  # type: ignore[assignment]
+        driver: Any = SimpleNamespace(snapshot=given, guard=Guard(0))
+        driver.agent, driver.actor = SimpleNamespace(x=own), SimpleNamespace(at=None)
+        local.driver = driver
         x = own - local(local.gradient())
         assert [v.stamp for v in x.sources()] == mixed
 
