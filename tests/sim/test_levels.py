@@ -10,16 +10,29 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
+from setups import FREE, GRAPHS, SIZE, TABLES, WORLDS, prepared, same, schedule_of
 from worlds import LINKED
 
 import offbeat
 from offbeat import SGD, Momentum, SettingError, World
 from offbeat.algorithms import ALGORITHMS, find
+from offbeat.core.rules import Rule
 from offbeat.engines.sim.ahead import levels
-from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.ahead.timetable import Timetable
-from offbeat.engines.sim.ahead.update_form import GRADIENT, NotLinear, update_form_of
+from offbeat.engines.sim.ahead.update_form import (
+    GRADIENT,
+    HEARD,
+    MADE,
+    OWN,
+    SUM,
+    NotLinear,
+    Reading,
+    Rhythm,
+    readings,
+)
 from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.runs import Job, run_many, run_one, simulator
 from offbeat.experiments.setup import Setup
@@ -27,28 +40,34 @@ from offbeat.world.topology import build
 from offbeat.world.world import Crash
 
 
-def timetable(p: Setup, size: int = SIZE) -> Timetable | None:
-    """The timetable of the whole run in one segment, if there is one."""
+def timetable(p: Setup, name: str = "adsgd") -> tuple[Timetable, str] | None:
+    """The timetable of the whole run in one segment, if there is one, and the kind of its messages."""
     try:
-        return Schedule(p.topology.views(), p.world, size).segment(p.until, more=False)
+        schedule = schedule_of(p, name)
+        return schedule.segment(p.until, more=False), schedule.rhythm.kind
     except NoTimetable:
         return None
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]))
-def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n: int, until: float) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]),
+    st.sampled_from(FREE),
+)  # fmt: skip
+def test_the_timetable_is_what_the_simulator_records(
+    world: World, graph: str, n: int, until: float, name: str
+) -> None:
     """All tables, byte by byte, at the end and at any time before."""
-    p = prepared(topology=name, agents=n)
+    p = prepared(topology=graph, agents=n)
     p = replace(p, world=world, until=until)
-    sim = simulator(Job(p, ALGORITHMS["adsgd"], 0.01))
-    table = timetable(p)
-    assume(table is not None)  # a delay may be so short that the clock stands still
-    assert table is not None
+    sim, found = simulator(Job(p, find(name), 0.01)), timetable(p, name)
+    assume(found is not None)  # a delay may be so short that the clock stands still
+    assert found is not None
+    table, kind = found
     sim.start()
     for now in (0.0, until / 3, until):
         sim.run(now)
-        ours, theirs = table.trace(-1.0, now, "Model", SIZE), sim.recorder.trace()
+        ours, theirs = table.trace(-1.0, now, kind, SIZE), sim.recorder.trace()
         for each in TABLES:
             assert getattr(ours, each).tobytes() == getattr(theirs, each).tobytes(), each
         assert ours.kinds == theirs.kinds
@@ -56,22 +75,19 @@ def test_the_timetable_is_what_the_simulator_records(world: World, name: str, n:
         assert ours.updates().tolist() == sim.steps
 
 
-@pytest.mark.parametrize("task", ["quadratic", "digits"])
+@pytest.mark.parametrize("name", FREE)
 @pytest.mark.parametrize(
     "changed",
     [
-        {"case": "combined"},
+        {"case": "combined", "task": "digits"},
         {"topology": "complete", "agents": 9, "loss": 0.4},
-        {"agents": 1},
-        {"agents": 2, "skew": 0.0},
+        {"agents": 1, "task": "digits"},
+        {"agents": 2, "skew": 0.0, "latency": "0.7"},
     ],
 )
-def test_all_executors_give_the_same_run(task: str, changed: dict[str, Any]) -> None:
-    p = prepared(task=task, **changed)
-    runs = [
-        run_one(Job(p, ALGORITHMS["adsgd"], 0.05, how))
-        for how in ("auto", "levels", "batched", "event-by-event")
-    ]
+def test_all_executors_give_the_same_run(name: str, changed: dict[str, Any]) -> None:
+    p = prepared(**changed)
+    runs = [run_one(Job(p, find(name), 0.05, how)) for how in ("auto", "levels", "batched", "event-by-event")]
     assert all(same(runs[0], run) for run in runs[1:])
 
 
@@ -126,28 +142,60 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
         SettingError, match="dsgd cannot be run by levels: what it does depends on what it hears"
     ):
         offbeat.compare("adsgd,dsgd", **common)
+    for name, why in [("rasgp", "numbers that it hears"), ("prox-dgd:l1=0.1", "no linear form")]:
+        with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
+            offbeat.compare(name, **common)
     with pytest.raises(SettingError, match="keeps a state"):
         offbeat.compare("adsgd", optimizer="momentum", **common)
     with pytest.raises(SettingError, match="agents crash"):
         offbeat.compare("adsgd", crash=Crash(1, 2.0, 3.0), **common)
 
 
-def test_the_form_is_read_off_the_class() -> None:
-    view = build("ring", 5).view(2, frozenset(range(5)))
-    form = update_form_of(ALGORITHMS["adsgd"].new, SGD(0.25), 2, 5, view, (torch.zeros(1),))
-    assert form.columns == (0, 1, 2, GRADIENT)
-    assert form.coefficients == (*view.w.values(), -0.25)
-    assert form.kind == "Model"
+def reading(name: str, rule: Rule, graph: str = "ring") -> Reading:
+    view = build(graph, 5).view(2, frozenset(range(5)))
+    return Reading(find(name).new, rule, 2, 5, view, (torch.zeros(1),))
+
+
+def test_the_forms_are_read_off_the_class() -> None:
+    """On a ring: w_ij are thirds. What stands first is added first."""
+    w = 1 / 3
+    row = pytest.approx([w, w, w, -0.25])
+    adsgd, atc, swift = (reading(name, SGD(0.25)) for name in ("adsgd", "dgd-atc", "swift:every=2"))
+    ((terms,),) = [form.forms for form in adsgd.forms]
+    assert [what[:2] for what in terms] == [(HEARD, 0), (OWN, 0), (HEARD, 2), (GRADIENT, 0)]
+    assert [c for _, _, c in terms] == row and adsgd.forms[0].unheard == (OWN, 0)
+    assert adsgd.rhythm == Rhythm(kind="Model")
+    ((step, mixed),) = [form.forms for form in atc.forms]
+    assert step == ((OWN, 0, 1.0), (GRADIENT, 0, -0.25)) and atc.forms[0].unheard == (MADE, 0)
+    assert [what[:2] for what in mixed] == [(HEARD, 0), (MADE, 0), (HEARD, 2)]
+    assert swift.rhythm == Rhythm(before=True, mixing=(False, True), kind="Before")
+    assert [form.forms[0] for form in swift.forms] == [((OWN, 0, 1.0),)] * 2
+
+
+def test_the_forms_of_differences_change_as_neighbours_are_heard() -> None:
+    """The weight of the own model is that of all who have not been heard."""
+    three = reading("adsgd:memory-efficient", SGD(0.25))
+    three.hear(3)
+    three.hear(1)
+    first = [form.forms[0] for form in three.forms]
+    assert [terms[0] for terms in first] == [(OWN, 0, 0.0), (OWN, 0, pytest.approx(-1 / 3)),
+                                             (OWN, 0, pytest.approx(-2 / 3))]  # fmt: skip
+    assert three.weights == pytest.approx([1 / 3, 0, 1 / 3])
+    assert three.rhythm == Rhythm(mail=True, mixing=(False,), kind="Change")
+    assert all(terms[1:] == ((SUM, 0, 1.0), (GRADIENT, 0, -0.25)) for terms in first)
 
 
 @pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if not row.free_running])
 def test_only_what_is_free_running_has_a_form(name: str) -> None:
     """Were another algorithm declared free-running, it would be found out."""
-    view = build("ring", 4).view(1, frozenset(range(4)))
     with pytest.raises(NotLinear):
-        update_form_of(ALGORITHMS[name].new, SGD(0.1), 1, 4, view, (torch.zeros(1),))
+        reading(name, SGD(0.1), "complete")
+
+
+@pytest.mark.parametrize("name", [*FREE, "prox-dgd:l1=0.3"])
+def test_only_with_plain_sgd(name: str) -> None:
     with pytest.raises(NotLinear):
-        update_form_of(ALGORITHMS["adsgd"].new, Momentum(0.1), 1, 4, view, (torch.zeros(1),))
+        reading(name, Momentum(0.1) if name in FREE else SGD(0.1))
 
 
 def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
@@ -157,17 +205,17 @@ def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
     assert not find(Mine).free_running
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 100), st.sampled_from([1, 7, 50]), st.sampled_from([1, 3, 64]))
-def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int) -> None:
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 100), st.sampled_from([1, 7, 50]), st.sampled_from([1, 3, 64]), st.sampled_from(FREE))
+def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int, name: str) -> None:
     """Rows of the pool are used again at once; whatever is still to be mixed stays."""
     p = prepared(seed, topology="grid", agents=9, case="combined", until=15.0)
-    wanted = run_one(Job(p, ALGORITHMS["adsgd"], 0.05, "event-by-event"))
+    wanted = run_one(Job(p, find(name), 0.05, "event-by-event"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(levels, "WINDOW", (window, window))
         patched.setattr(levels, "WIDEST", widest)
         patched.setattr(levels, "NARROW", widest)
-        assert same(run_one(Job(p, ALGORITHMS["adsgd"], 0.05, "levels")), wanted)
+        assert same(run_one(Job(p, find(name), 0.05, "levels")), wanted)
 
 
 def test_the_pool_holds_what_lives_and_one_window() -> None:
@@ -175,11 +223,9 @@ def test_the_pool_holds_what_lives_and_one_window() -> None:
     p = prepared(task="digits", topology="ring", agents=300, until=12.0)
     views = p.topology.views()
     (start,) = p.task.initial()
-    forms = [
-        update_form_of(ALGORITHMS["adsgd"].new, SGD(0.1), i, 300, views[i], (start,)) for i in range(300)
-    ]
+    read, _ = readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), views, (start[:1],))
     draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
-    side = levels.ScheduledRun(Schedule(views, p.world, 4), [p.until], forms, draws, True)
+    side = ScheduledRun(Schedule(views, p.world, 4), [p.until], read, draws, True)
     made = levels.Levels([side], p.task, (start,))
     made.run(p.until)
     assert len(side.table.time) > 3000

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from setups import GRAPHS, SIZE, TABLES, WORLDS, prepared, same
+from setups import FREE, GRAPHS, SIZE, TABLES, WORLDS, prepared, same, schedule_of
 from worlds import LINKED
 
 from offbeat import Crash, SettingError, Trace, World
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, find
 from offbeat.engines import recorder
 from offbeat.engines.events import EVENT, MIXED, TRANSMISSION, WRITE, RegisterRead, rows_of
-from offbeat.engines.sim.ahead.levels import ScheduledRun
-from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import TraceSummary, joined
 from offbeat.experiments import runs as runs_module
@@ -36,17 +37,12 @@ def equal(a: Trace, b: Trace) -> bool:
     )
 
 
-def parts(p: Setup, ends: list[float]) -> tuple[list[Trace], TraceSummary]:
+def parts(p: Setup, ends: list[float], name: str = "adsgd") -> tuple[list[Trace], TraceSummary]:
     """The parts of the trace of a run by levels, and what is left of them."""
-    schedule, since, made, summary = (
-        Schedule(p.topology.views(), p.world, SIZE),
-        -1.0,
-        list[Trace](),
-        TraceSummary(p.topology.n),
-    )
+    schedule, since, made, summary = schedule_of(p, name), -1.0, list[Trace](), TraceSummary(p.topology.n)
     for end in ends:
         table = schedule.segment(end, more=end < ends[-1])
-        made.append(table.trace(since, end, "Model", SIZE))
+        made.append(table.trace(since, end, schedule.rhythm.kind, SIZE))
         summary.add(made[-1])
         summary.forget(table.oldest)
         since = end
@@ -63,22 +59,24 @@ def rough(seed: int, values: int = 64) -> Setup:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]), CUTS)
+@given(
+    st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]), CUTS,
+    st.sampled_from(FREE),
+)  # fmt: skip
 def test_segments_continue_one_another(
-    world: World, name: str, n: int, until: float, cuts: list[float]
+    world: World, graph: str, n: int, until: float, cuts: list[float], name: str
 ) -> None:
     """Wherever they are cut, at the instant of an event too."""
-    p = replace(prepared(topology=name, agents=n), world=world)
+    p = replace(prepared(topology=graph, agents=n), world=world)
     try:
-        (whole,), _ = parts(p, [until])
+        (whole,), _ = parts(p, [until], name)
     except NoTimetable:
         assume(False)
     border = [float(whole.writes["time"][len(whole.writes) // 2])] if len(whole.writes) else []
     arrived = whole.transmissions["end"][whole.transmissions["end"] < until]
     border += [float(arrived[len(arrived) // 2])] if len(arrived) else []
-    made, summary = parts(
-        p, [*sorted({*[until * cut for cut in cuts if until * cut < until], *border} - {until}), until]
-    )
+    ends = {*[until * cut for cut in cuts if until * cut < until], *border} - {until}
+    made, summary = parts(p, [*sorted(ends), until], name)
     assert equal(joined(made), whole)
     assert summary.staleness() == whole.staleness()
     assert summary.digest(b"models") == whole.digest(b"models")
@@ -137,23 +135,23 @@ def test_a_run_in_segments_is_the_same(
     assert run.models[0].numpy().tobytes() == wanted.models[0].numpy().tobytes()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    WORLDS,
-    st.sampled_from(["ring", "grid", "star"]),
-    st.sampled_from([40, 100, 250]),
-    st.sampled_from([7, 64]),
-)
-def test_models_are_the_same_bits_in_segments(world: World, name: str, rows: int, window: int) -> None:
+    st.one_of(WORLDS, LINKED), st.sampled_from(["ring", "grid", "star"]), st.sampled_from([20, 100, 250]),
+    st.sampled_from([7, 64]), st.sampled_from(FREE),
+)  # fmt: skip
+def test_models_are_the_same_bits_in_segments(
+    world: World, graph: str, rows: int, window: int, name: str
+) -> None:
     """Also where evaluations fall on the borders of the segments, and windows are small."""
-    p = replace(prepared(topology=name, agents=9), world=world, until=16.0)
+    p = replace(prepared(topology=graph, agents=9), world=world, until=16.0)
     with pytest.MonkeyPatch.context() as patched:
         in_segments(patched, rows)
         patched.setattr("offbeat.engines.sim.ahead.levels.WINDOW", (window, window))
         p = replace(p, eval_times=sorted({*np.linspace(0.0, 16.0, 9).tolist(), *time_segments(p, 1)}))
         assert len(time_segments(p, 1)) > 1
-        wanted = run_one(Job(p, ADSGD, 0.05, "batched"))
-        assert same(run_one(Job(p, ADSGD, 0.05, keep_trace=False)), wanted)
+        wanted = run_one(Job(p, find(name), 0.05, "batched"))
+        assert same(run_one(Job(p, find(name), 0.05, keep_trace=False)), wanted)
 
 
 def test_runs_side_by_side_are_cut_at_the_same_times(monkeypatch: pytest.MonkeyPatch) -> None:

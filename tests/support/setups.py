@@ -4,7 +4,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from offbeat import World
+from offbeat import SGD, World
+from offbeat.algorithms import find
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.ahead.update_form import readings
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
@@ -13,12 +16,26 @@ from offbeat.world.delays import parse
 SIZE = 8 * 10
 """Bytes of a model of `quadratic`."""
 
+FREE = (
+    "adsgd", "adsgd:theta=0.5", "adsgd:local_steps=3", "adsgd:memory-efficient", "swift", "swift:every=3",
+    "dgd-atc", "dgd-atc:local_steps=2",
+)  # fmt: skip
+"""Free-running algorithms of all kinds."""
+
 TABLES = ("events", "writes", "mixed", "transmissions")
 
 
 def prepared(seed: int = 0, **changed: Any) -> Setup:
     chosen: dict[str, Any] = {"task": "quadratic", "until": 40.0, "topology": "ring", "agents": 6} | changed
     return prepare(Experiment(**chosen), seed)
+
+
+def schedule_of(p: Setup, name: str = "adsgd", size: int = SIZE) -> Schedule:
+    """The timetables of a run. Raises NoTimetable."""
+    views = p.topology.views()
+    (start,) = p.task.initial()
+    _, rhythm = readings(find(name).new, lambda: SGD(0.05), views, (start[:1],))
+    return Schedule(views, p.world, size, rhythm)
 
 
 def same(a: Run, b: Run) -> bool:

@@ -140,8 +140,9 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     for name, value in chosen.items():
         if not isinstance(value, bool):
             _value(base, name, value)
-    free = row.free_running and not any(row.options[name].bends for name in chosen)
-    return replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has), free_running=free)
+    made = replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has))
+    bends = [row.options[name].bends for name in chosen if row.options[name].bends and row.free_running]
+    return replace(made, free_running=False, by_event=bends[0]) if bends else made
 
 
 def with_local_steps(spec: Algorithm, steps: int) -> Algorithm:

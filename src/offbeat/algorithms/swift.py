@@ -38,8 +38,8 @@ class SWIFT(Newest):
 
     def on_gradient(self, g: Vector) -> None:
         """Give away, mix, step; then the next gradient at once."""
-        self.gradients += 1
+        self.gradients = (self.gradients + 1) % self.every
         self.publish(self.view.listeners, Before(self.x))
-        mixes = self.gradients % self.every == 0
+        mixes = self.gradients == 0
         self.x = (mix(self.view.w, self.heard, own=self.x) if mixes else self.x) - self.rule(g)
         self.compute(self.x)

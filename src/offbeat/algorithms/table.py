@@ -35,7 +35,7 @@ SERVER = "nothing: its server is the hub of the graph, or agent 0 where there is
 SERVED, WAITED_FOR = frozenset({"loss", "return", WORKER}), frozenset({"loss", "return"})
 STANDS = "mail is never lost; all stand still while the server is lost"
 AT_ANY_TIME = "the server makes a step whenever a gradient comes, also while its own script computes one"
-LOCAL = Option("", "makes {} steps for each exchange", low=1, bends=True)
+LOCAL = Option("", "makes {} steps for each exchange", low=1)
 
 ALGORITHMS: dict[str, Algorithm] = {
     row.name: row
@@ -147,6 +147,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="mail is never lost; when a neighbour is lost, the others are asked for whole models",
             vectors=(4.0, 0.0), keeps=(4, 0), sends="the change of its model to all neighbours, as mail",
             bound="quadratics: as adsgd", options={"theta": THETA},
+            bound="as adsgd", options={"theta": THETA}, free_running=True,
         ),
         Algorithm(
             "asbcd", ASBCD(), "Asynchronous stochastic block coordinate descent, Algorithm 1",
@@ -154,18 +155,21 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="nothing: everybody hears everybody on any topology",
             note="minimises the objective only if all agents hold the same data", vectors=(4.0, 0.0),
             keeps=(3, 0), sends="its block, 1/n of a model, to everybody, after every gradient",
+            by_event="it gives pieces of its model, to agents that are no neighbours",
             bound="lr < 2 / ((2 D + 1) L), D the delay in updates (derived here)",
         ),
         Algorithm(
             "swift", SWIFT(), "Shared wait-free transmission", "arXiv:2210.14026",
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
             keeps=(3, 1), sends="its model of before the step to all neighbours, at every gradient",
+            free_running=True,
             options={"every": Option("", "mixes at each {}th of its gradients", low=1)},
         ),
         Algorithm(
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
             "arXiv:2312.06508", needs="an undirected connected graph, symmetric weights", graph="symmetric",
             vectors=(3.0, 0.5), keeps=(3, 1), sends="its stepped model to all neighbours, at every gradient",
+            free_running=True,
             options={"local_steps": LOCAL},
         ),
         Algorithm(
@@ -174,7 +178,8 @@ ALGORITHMS: dict[str, Algorithm] = {
             keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
             options={
                 "l1": Option(
-                    "", "adds {} sum |x|, by its proximal step", low=0, bends=True,
+                    "", "adds {} sum |x|, by its proximal step", low=0,
+                    bends="what its proximal step makes is no linear form",
                     unscripted="its proximal step is as long as the learning rate, which a script's "
                     "optimizer does not tell",
                 ),
@@ -200,6 +205,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "rasgp", RASGP(), "Robust asynchronous stochastic gradient-push", "arXiv:1811.03982",
             needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 2),
+            by_event="how far it steps, and what it pushes, goes by numbers that it hears",
             sends="a running sum to all out-neighbours, at every gradient",
         ),
         Algorithm(

@@ -152,7 +152,7 @@ class Agent:
         round: for algorithms that count rounds; a returning agent gets its donor's
         local_steps: how many gradients it takes for each that `on_gradient` sees; a class that can do with
             more than one says so by a field of its own, `local_steps: int = 1`
-        taken: how many gradients it has taken, if it makes local steps
+        taken: how many gradients it has taken since `on_gradient` saw one
         delay: how many steps late the gradient is that `rule` is given next; of a class that says
             `knows_delay = True`, where a schedule may go by it
         beyond_graph: of the class: whether its messages may go to agents that are no neighbours
@@ -221,8 +221,8 @@ class Agent:
 
     def take(self, g: Vector) -> None:
         """Engines call this: `on_gradient` at each `local_steps`-th gradient, a local step at the others."""
-        self.taken += self.local_steps > 1
-        if self.taken % self.local_steps:
+        self.taken = (self.taken + 1) % self.local_steps
+        if self.taken:
             self.on_local_gradient(g)
         else:
             self.on_gradient(g)

@@ -21,9 +21,11 @@ from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
 from offbeat.engines.activity import Link
-from offbeat.engines.sim.ahead.levels import Levels, ScheduledRun
-from offbeat.engines.sim.ahead.schedule import NoTimetable, Schedule
-from offbeat.engines.sim.ahead.update_form import NotLinear, UpdateForm, update_form_of
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.levels import Levels
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.ahead.scheduled import ScheduledRun
+from offbeat.engines.sim.ahead.update_form import NotLinear, readings
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
@@ -39,7 +41,7 @@ from offbeat.world.sending import why_no_timetable
 AUTO, LEVELS = "auto", "levels"
 HOW = (AUTO, LEVELS, *EXECUTORS)  # of evaluation; auto: by levels where a timetable is known, else batched
 TOGETHER = 8, 1024  # runs that are made side by side, at most, and their agents: by then every call is wide
-SEGMENT = 2_000_000  # updates, and models that they mix, in a segment of the timetable
+SEGMENT = 1_000_000  # updates, and models that they mix, in a segment of the timetable
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Job:
     def why_not_by_levels(self) -> str:
         """Why there is no timetable for this algorithm in this world; empty if there may be one."""
         if not self.spec.free_running:
-            return "what it does depends on what it hears"
+            return self.spec.by_event
         if why := self.setup.steps.why_not_linear:
             return why
         if why := why_no_timetable(self.setup.world):
@@ -186,19 +188,13 @@ def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
         raise NoTimetable
     setup, (initial,) = job.setup, job.setup.task.initial()
     n, views = setup.topology.n, setup.topology.views()
-    known: dict[Any, UpdateForm] = {}
-    forms = []
-    for i, view in enumerate(views):
-        shape = (*view.w.values(), [*view.w].index(i), bool(view.listeners))
-        if shape not in known:
-            try:
-                rule = setup.steps.rule(job.lr)
-                known[shape] = update_form_of(job.spec.new, rule, i, n, view, (initial[:1],))
-            except NotLinear as why:
-                raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
-        forms.append(known[shape])
+    try:
+        read, rhythm = readings(job.spec.new, partial(setup.steps.rule, job.lr), views, (initial[:1],))
+    except NotLinear as why:
+        raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
+    schedule = Schedule(views, setup.world, initial.nbytes, rhythm)
     draws = [partial(setup.task.draw, i, stream(setup.world.seed, Purpose.DATA, i)) for i in range(n)]
-    return ScheduledRun(Schedule(views, setup.world, initial.nbytes), ends, forms, draws, job.keep_trace)
+    return ScheduledRun(schedule, ends, read, draws, job.keep_trace)
 
 
 @dataclass

@@ -91,8 +91,8 @@ static inline void fetch(const void *tile)
 LINEAR(linear_float, float, fmaf)
 LINEAR(linear_double, double, fma)
 
-/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1]. No
-   row is written and read. `v` and `narrow` have room for the terms of the longest form. */
+/* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1], one
+   form after the other; none reads what it writes. `v` and `narrow` have room for the terms of the longest form. */
 #define ROWS(name, linear, T)                                                                                \
     void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot,              \
               const double *c, size_t m, const T **v, T *narrow)                                             \
@@ -116,10 +116,10 @@ typedef int gradients(const void *task, const float *pool, size_t rows, const in
                       float reg);
 
 /* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then
-   the forms. A chunk's gradients are still in the caches when they are mixed. */
+   the forms from `made[k]` to `made[k + 1]`. A chunk's gradients are still in the caches when they are mixed. */
 int steps_float(gradients *evaluate, const void *task, float reg, float *pool, size_t rows, size_t n,
                 const int64_t *from, const int64_t *scratch, const int64_t *index, size_t batch,
-                const int64_t *bounds, size_t chunks, const int64_t *out, const int64_t *first,
+                const int64_t *bounds, const int64_t *made, size_t chunks, const int64_t *out, const int64_t *first,
                 const int64_t *slot, const double *c, const float **v, float *narrow)
 {
     for (size_t k = 0; k < chunks; k++) {
@@ -128,7 +128,7 @@ int steps_float(gradients *evaluate, const void *task, float reg, float *pool, s
         const int code = evaluate(task, pool, rows, from + at, pool, rows, scratch, m, samples, batch, reg);
         if (code)
             return code;
-        rows_float(pool, n, out + at, first + at, slot, c, m, v, narrow);
+        rows_float(pool, n, out + made[k], first + made[k], slot, c, (size_t)(made[k + 1] - made[k]), v, narrow);
     }
     return 0;
 }

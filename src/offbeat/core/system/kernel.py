@@ -37,7 +37,7 @@ CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_dou
 class Forms:
     """Linear forms over a pool: its row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1]."""
 
-    out: Ints  # [m]; none is written twice, and none is read
+    out: Ints  # [m]; none is written twice, and none is read by its own form, or by one before that
     first: Ints  # [m + 1]
     slots: Ints  # the row of v_k, for each term
     coefficients: Floats  # c_k
@@ -54,6 +54,27 @@ class Forms:
 
     def part(self, low: int, high: int) -> "Forms":
         return replace(self, out=self.out[low:high], first=self.first[low : high + 1])
+
+    def waves(self) -> "list[Forms]":
+        """The same in parts, each of which reads of what is written here only what parts before it write."""
+        low, lengths = int(self.first[0]), np.diff(self.first)
+        reader = np.repeat(np.arange(len(self.out)), lengths)
+        slots, order = self.slots[low : low + len(reader)], np.argsort(self.out)
+        place = np.searchsorted(self.out, slots, sorter=order) % max(1, len(order))
+        read = np.flatnonzero(self.out[order[place]] == slots) if len(order) else order
+        if not len(read):
+            return [self]
+        before, wave = np.zeros(0, dtype=np.int64), np.zeros(len(self.out), dtype=np.int64)
+        while not np.array_equal(before, wave):
+            before, wave = wave, np.zeros_like(wave)
+            np.maximum.at(wave, reader[read], before[order[place[read]]] + 1)
+        return [
+            self._chosen(wave == k, low + np.flatnonzero(wave[reader] == k)) for k in range(1 + wave.max())
+        ]
+
+    def _chosen(self, forms: np.ndarray[Any, Any], terms: Ints) -> "Forms":
+        first = np.append(0, np.cumsum(np.diff(self.first)[forms]))
+        return Forms(self.out[forms], first, self.slots[terms], self.coefficients[terms])
 
 
 def linear(out: Tensor, terms: Terms) -> None:
@@ -78,7 +99,8 @@ def rows(pool: Tensor, forms: Forms) -> None:
     differ by rounding.
     """
     if pool.device.type != "cpu":
-        _rows_together(pool, forms)
+        for each in forms.waves():
+            _rows_together(pool, each)
         return
     compiled = _load()[0].get(("rows", pool.dtype))
     if compiled is None:
@@ -125,11 +147,12 @@ class Gradient:
 
 @dataclass(frozen=True)
 class Program:
-    """Gradients and forms over the rows of a pool, in chunks: a gradient for each form."""
+    """Gradients and forms over the rows of a pool, in chunks."""
 
     models: Ints  # rows of the models [m]
     index: Ints  # minibatches [m, B]
     bounds: Ints  # where chunks begin, and where the last one ends
+    made: Ints  # likewise among the forms
     scratch: Ints  # the rows to which a chunk's gradients go, which its forms may read
     forms: Forms
 
@@ -140,10 +163,11 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
     if compiled is None:
         return False
     p = program
-    _refuse_gaps(pool, p.forms, p.models, p.scratch, p.index, p.bounds)
-    models, scratch, index, bounds = (a.ctypes.data for a in (p.models, p.scratch, p.index, p.bounds))
+    arrays = p.models, p.scratch, p.index, p.bounds, p.made
+    _refuse_gaps(pool, p.forms, *arrays)
+    models, scratch, index, bounds, made = (a.ctypes.data for a in arrays)
     task = gradient.address, gradient.task, gradient.reg, pool.data_ptr(), *pool.shape
-    chunks = models, scratch, index, p.index.shape[1], bounds, len(p.bounds) - 1
+    chunks = models, scratch, index, p.index.shape[1], bounds, made, len(p.bounds) - 1
     if code := compiled(*task, *chunks, *p.forms.addresses, *p.forms.room(pool.dtype)):
         gradient.refuse(code)
     return True
@@ -214,7 +238,7 @@ def _checked(loaded: ctypes.CDLL) -> dict[tuple[str, torch.dtype], Function]:
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
     steps = loaded["steps_float"]
     task: list[Any] = [pointer, pointer, ctypes.c_float, pointer, size, size]
-    steps.argtypes = [*task, *[pointer] * 3, size, pointer, size, *[pointer] * 6]
+    steps.argtypes = [*task, *[pointer] * 3, size, pointer, pointer, size, *[pointer] * 6]
     functions: dict[tuple[str, torch.dtype], Function] = {("steps", torch.float32): steps}
     for dtype, (_, named) in CTYPES.items():
         function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]

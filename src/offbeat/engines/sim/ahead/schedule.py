@@ -1,11 +1,11 @@
 """The timetable of algorithms that never wait, settled without a heap; segment by segment in a long run.
 
-An agent that computes gradient after gradient, and after each gives its model to all its listeners, has a
-calendar of its own: what the others do changes what it mixes, not when. So each agent's gradients and
-transmissions follow from its own random streams, and which version of whom is mixed is found by sorting all
-instants. A segment of time needs of those before only the newest versions, what was heard last, and what is
-on its way. Where agents crash, something takes no time, or two things begin as well as end at the same
-instants, the order of handlers is the simulator's to say, and there is no timetable.
+An agent that computes gradient after gradient, and gives something to all its listeners after each, or after
+each h-th, has a calendar of its own: what the others do changes what it mixes, not when. So each agent's
+gradients and transmissions follow from its own random streams, and which version of whom is mixed is found by
+sorting all instants. A segment of time needs of those before only the newest versions, what was heard last,
+and what is on its way. Where agents crash, something takes no time, or two things begin as well as end at the
+same instants, the order of handlers is the simulator's to say, and there is no timetable.
 """
 
 import math
@@ -18,74 +18,51 @@ import numpy as np
 
 from offbeat.core.agent import View
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
-from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
+from offbeat.engines.sim.ahead.instants import Instants, NoTimetable, apart, as_it_comes, inverse, order_of
+from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, Mail, Timetable, begin_of, ranges
+from offbeat.engines.sim.ahead.update_form import Rhythm
 from offbeat.world.changes import Cut, finish
 from offbeat.world.sending import senders, slowdowns, why_no_timetable
 from offbeat.world.world import World
 
+USUAL = Rhythm()
 
-class NoTimetable(Exception):
-    """Only the simulator can tell what happens when. run: in which of several."""
 
-    def __init__(self, run: int = 0) -> None:
-        super().__init__(run)
-        self.run = run
+Passed = tuple[Ints, Ints, Floats]  # edges, transmissions, when they are there
 
 
 @dataclass(frozen=True, eq=False)
-class _Instants:
-    """Gradients and transmissions of a segment, agent by agent, and their places among all instants.
+class _Taken:
+    """What gradients take in.
 
-    Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's
-    first; its old ones, those of the segments before that can still be heard, come before its new ones.
+    Attributes:
+        first, terms: where the writes that each takes in begin, and these
+        heard: what is handed over, in that order: before which write, transmission, when, to whom
+        mixed: write, neighbour, transmission
+        there: of what passed, whether it is there
     """
 
-    begin: Ints
-    before: Ints
-    agent: Ints
-    time: Floats
-    began: Floats
-    applied: Ints
-    sent: Ints
-    sender: Ints
-    start: Floats
-    end: Floats
-    version: Ints
-    name: Ints
-    freed: Ints
-    there: list[Floats]
-    """When each sender's transmissions are with each of its listeners; empty if that is when they end."""
-
-    def arrivals(self, what: Ints, source: Ints, place: Ints) -> Floats:
-        """When what passes the edges is there: of each its sender, and which of that one's listeners."""
-        if not self.there:
-            return self.end[what]
-        columns = [self.there[i][:, k] for i, k in zip(source.tolist(), place.tolist(), strict=True)]
-        return np.concatenate([np.zeros(0), *columns])
-
-    def made(self) -> Ints:
-        """The gradient with which each transmission's version was made; -1 if that was before."""
-        number = self.version - self.before[self.sender]
-        return np.where(number > 0, self.begin[self.sender] + number - 1, -1)
-
-    def left(self) -> Ints:
-        """The transmissions in the order in which they leave."""
-        order = np.argsort(self.start, kind="stable")
-        if (np.diff(self.start[order]) == 0).any():  # as what they leave upon: a gradient, or an arrival
-            made = self.made()
-            upon = np.append(self.time, -1.0)[made] == self.start
-            event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.freed, 1))
-            order = np.lexsort((event, self.start))
-        return order
+    first: Ints
+    terms: Ints
+    heard: tuple[Ints, Ints, Floats, Ints]
+    mixed: tuple[Ints, Ints, Ints]
+    there: Bools
+    mail: Mail | None = None
 
 
 class Schedule:
-    """The timetables of a run, segment by segment. Raises NoTimetable where agents crash. size: a model's."""
+    """The timetables of a run, segment by segment. Raises NoTimetable where agents crash.
 
-    def __init__(self, views: Sequence[View], world: World, size: int) -> None:
+    Args:
+        size: of a model, in bytes
+        rhythm: when all agents give something away, and how
+    """
+
+    def __init__(self, views: Sequence[View], world: World, size: int, rhythm: Rhythm = USUAL) -> None:
         if why_no_timetable(world):
             raise NoTimetable
-        self.n, self.size, self.lossy, self.now = len(views), size, world.lossy, -1.0
+        self.n, self.size, self.now, self.rhythm = len(views), size, -1.0, rhythm
+        self.lossy = world.lossy and not rhythm.mail
         self._world, self._supplies, self._more = world, dict[tuple[Purpose, int], BufferedStream](), True
         everybody = range(self.n)
         self._width = np.array([len(view.w) for view in views])
@@ -98,58 +75,59 @@ class Schedule:
         self._to = [view.listeners for view in views]
         self._cuts = [change for change in world.changes if isinstance(change, Cut)]
         self._uniform = all(sender.uniform for sender in self._senders)
-        self._there = [np.zeros((0, len(to))) for to in self._to]  # of the old ones, see `_Instants`
+        self._there = [np.zeros((0, len(to))) for to in self._to]  # of the old ones, see `Instants`
         self._place, self._loss = np.zeros(0, dtype=np.int64), np.zeros(0)
-        if self.lossy or not self._uniform:
+        if self.lossy or rhythm.mail or not self._uniform:
             self._place = np.array([views[j].listeners.index(i) for i, j, _ in edges], dtype=np.int64)
             self._loss = np.array([self._senders[j].loss(j, i) for i, j, _ in edges])
         self._due = [-1.0] * self.n  # the running gradient's end
         self._applied, self._count = np.zeros(self.n), np.zeros(self.n, dtype=np.int64)  # the newest write
         self._own = np.full(self.n, -1)  # and how it is named
-        self._sent, self._free = [0] * self.n, [-1.0] * self.n  # the newest version sent, when it is there
+        self._sent, self._free = [0] * self.n, [-1.0] * self.n  # the newest sent, by number; when it is there
         self._handed = np.zeros(len(edges), dtype=np.int64)  # the newest version handed over
+        self._counted = np.zeros(self.n, dtype=np.int64)  # of mail: how many neighbours have been heard
         # transmissions that are still heard, or on their way: start, end, version, sender, name of the write
         self._old = (np.zeros(0), np.zeros(0), *np.zeros((3, 0), dtype=np.int64))
         self._awaited = np.zeros(0, dtype=np.bool_)  # edge by edge: which of its sender's pass it
 
     def segment(self, until: float, more: bool) -> Timetable:
         """The next one, up to `until`. more: whether another follows. Raises NoTimetable, see above."""
-        self._more = more
+        self._more, low, done, sent = more, self.now, int(self._count.sum()), np.array(self._sent)
         at, new = self._instants(until)
         passed = self._passed(at, new)
-        into, what, edge, when, fresh = self._heard(at, *passed)
-        by_time = np.argsort(at.applied)
-        place, left, low, done = _inverse(by_time), at.left(), self.now, int(self._count.sum())
-        number = np.arange(len(at.time)) - at.begin[at.agent]
+        by_time, left, self.now = np.argsort(at.applied), at.left(), until
+        place, number = inverse(by_time), np.arange(len(at.time)) - at.begin[at.agent]
         own = np.where(number > 0, np.roll(place, 1), self._own[at.agent])
         # the write that each transmission carries
-        made, older = at.made(), np.where(at.version == at.before[at.sender], self._own[at.sender], at.name)
+        made, waited = at.made(), (at.version == at.before[at.sender]) | (at.name == -1)
+        older = np.where(waited, self._own[at.sender], at.name)
         names = np.where(made >= 0, np.append(place, -1)[made], older)
-        write, source, width = place[into], at.sender[what], self._width[at.agent[by_time]]
-        first, terms = begin_of(width), np.repeat(own[by_time], width)  # its own model, but for those heard
-        terms[first[write] + self._column[edge]] = names[what]
-        fresh = fresh[_apart(write[fresh], when[fresh], at.start[what[fresh]])]
-        known = np.lexsort((source, write))
         version = at.before[at.agent] + number + 1
+        writes = (at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time])
+        if self.rhythm.mail:
+            taken = self._mail(at, low, passed, by_time, names, sent)
+        else:
+            taken = self._registers(at, passed, by_time, names)
+        write, what, when, whom = taken.heard
+        self._count = at.before + np.diff(at.begin)
         newest = np.where(np.diff(at.begin) > 0, place[at.begin[1:] - 1] if len(place) else -1, self._own)
-        self.now, self._count = until, at.before + np.diff(at.begin)
-        kept = self._keep(at, *passed, names) if more else names[:0]
-        oldest = self._count.copy()
+        kept = self._keep(at, passed, taken.there, names) if more else names[:0]
+        oldest, shown = self._count.copy(), at.version - self.rhythm.before
         np.minimum.at(oldest, self._old[3], self._old[2])
-        of_writes = (at.time[by_time], at.began[by_time], at.agent[by_time], version[by_time])
-        sent = (at.start[left], at.end[left], at.sender[left], at.version[left])
-        received = (write[fresh], _inverse(left)[what[fresh]], when[fresh])
-        mixed = (write[known], source[known], at.version[what[known]])
-        after = np.concatenate([[-1], newest, kept])
-        mixes = (first, terms, own[by_time])
-        return Timetable(self.n, low, until, done, *of_writes, *mixes, sent, received, mixed, after, oldest)
+        return Timetable(
+            self.n, low, until, done, *writes, taken.first, taken.terms, own[by_time],
+            (at.start[left], at.end[left], at.sender[left], shown[left]),
+            (write, inverse(left)[what], when, whom),
+            (*taken.mixed[:2], shown[taken.mixed[2]]),
+            np.concatenate([[-1], newest, kept]), np.maximum(oldest - self.rhythm.before, 0), taken.mail,
+        )  # fmt: skip
 
     def carried(self, sent: Ints) -> dict[tuple[int, int], int]:
         """Bytes by link, sender and receiver, where agents have sent so many to all their listeners."""
         edges = zip(self._source.tolist(), self._receiver.tolist(), strict=True)
         return {(i, j): int(sent[i]) for i, j in edges if sent[i]}
 
-    def _instants(self, until: float) -> tuple[_Instants, Ints]:
+    def _instants(self, until: float) -> tuple[Instants, Ints]:
         """What happens up to then; and how many transmissions of each agent are new."""
         applied = [self._gradients(i, until) for i in range(self.n)]
         sending = [self._transmissions(i, applied[i], until) for i in range(self.n)]
@@ -160,8 +138,10 @@ class Schedule:
         self._applied[some] = time[begin[1:][some] - 1]
         columns = [np.concatenate([each[k] for each in sending]) for k in range(3)]
         if not self._uniform:
-            both = zip(self._there, [each[3] for each in sending], strict=True)
-            self._there = [np.concatenate([old, more.reshape(-1, old.shape[1])]) for old, more in both]
+            both = zip(self._there, sending, strict=True)
+            self._there = [
+                np.concatenate([old, each[3].reshape(len(each[0]), old.shape[1])]) for old, each in both
+            ]
         columns += [np.repeat(np.arange(self.n), new), np.full(len(columns[0]), -1)]
         if len(self._old[0]):
             columns = [np.concatenate(both) for both in zip(self._old, columns, strict=True)]
@@ -176,10 +156,10 @@ class Schedule:
             (each > start[k : k + len(each), None]).all() for each, k in zip(there, first, strict=False)
         ):
             raise NoTimetable
-        rank = _inverse(_order(end, start, time, began))
+        rank = inverse(order_of(end, start, time, began))
         sent = begin_of(np.bincount(sender, minlength=self.n))
         gradients = (begin, self._count, agent, time, began, rank[len(end) :])
-        return _Instants(*gradients, sent, sender, start, end, version, name, rank[: len(end)], there), new
+        return Instants(*gradients, sent, sender, start, end, version, name, rank[: len(end)], there), new
 
     def _supply(self, purpose: Purpose, i: int) -> BufferedStream:
         """A stream of agent i's; kept only if it goes on: thousands of objects wake the garbage collector."""
@@ -213,8 +193,9 @@ class Schedule:
         if not self._listeners[i]:
             return np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0)
         draw, size, sender = self._supply(Purpose.COMMUNICATION, i), self.size, self._senders[i]
-        before, free, bandwidth = int(self._count[i]), self._free[i], sender.bandwidth.usual
-        published, k = applied.tolist(), self._sent[i] - before
+        every, free, bandwidth = self.rhythm.every, self._free[i], sender.bandwidth.usual
+        before, within = divmod(int(self._count[i]), every)  # how often something was given away
+        published, k = applied[every - 1 - within :: every].tolist(), self._sent[i] - before
         starts, ends, versions, there = list[float](), list[float](), list[int](), list[float]()
         while k < len(published):
             if k >= 0 and published[k] >= free:
@@ -229,22 +210,24 @@ class Schedule:
                 free = sender.sent(start, work) if sender.slowdowns else start + work / bandwidth
             else:
                 sent = [sender.sent(start, work, j) for j in self._to[i]]
-                there += [sender.arrives(t, j, waits=False) for t, j in zip(sent, self._to[i], strict=True)]
+                mail, to = self.rhythm.mail, self._to[i]
+                there += [sender.arrives(t, j, waits=mail) for t, j in zip(sent, to, strict=True)]
                 free = max(sent)
             starts.append(start)
             ends.append(free)
             k += 1
-            versions.append(before + k)
+            versions.append(every * (before + k))
         self._sent[i], self._free[i] = before + k, free
         return np.array(starts), np.array(ends), np.array(versions, dtype=np.int64), np.array(there)
 
-    def _passed(self, at: _Instants, new: Ints) -> tuple[Ints, Ints, Floats]:
+    def _passed(self, at: Instants, new: Ints) -> tuple[Ints, Ints, Floats]:
         """What passes the edges, edge by edge in order of time: edge, transmission, when it is there. new: of
         each sender.
         """
         edge, what = ranges(at.sent[self._source], at.sent[self._source + 1])
         when = at.arrivals(what, self._source, self._place)
-        if not self.lossy and not self._cuts and not len(self._old[0]):
+        cuts = [] if self.rhythm.mail else self._cuts
+        if not self.lossy and not cuts and not len(self._old[0]):
             return edge, what, when
         sender = self._source[edge]
         number = what - at.sent[sender + 1] + new[sender]
@@ -258,15 +241,31 @@ class Schedule:
             ]
             place = (begin_of(count)[sender] + number * self._listeners[sender] + self._place[edge])[now]
             passes[now] = np.concatenate(drawn)[place] >= self._loss[edge[now]]
-        for cut in self._cuts:
+        for cut in cuts:
             parts = np.isin(self._source, [*cut.group]) != np.isin(self._receiver, [*cut.group])
             passes &= ~(
                 parts[edge] & (when >= cut.at) & (when < (math.inf if cut.until is None else cut.until))
             )
         return edge[passes], what[passes], when[passes]
 
-    def _heard(
-        self, at: _Instants, edge: Ints, what: Ints, when: Floats
+    def _registers(self, at: Instants, passed: Passed, by_time: Ints, names: Ints) -> _Taken:
+        """Where something is published: at every gradient the newest of each neighbour."""
+        into, what, edge, when, fresh = self._newest(at, *passed)
+        agent, place = at.agent[by_time], inverse(by_time)
+        write, source, width = place[into], at.sender[what], self._width[agent]
+        first, terms = begin_of(width), np.repeat(np.arange(len(width)), width)  # itself, but for those heard
+        terms[first[write] + self._column[edge]] = names[what]
+        fresh = fresh[apart(write[fresh], when[fresh], at.start[what[fresh]])]
+        known = np.lexsort((source, write))
+        if not all(self.rhythm.mixing):
+            step = (at.before[at.agent] + np.arange(len(agent)) - at.begin[at.agent])[by_time]
+            known = known[np.array(self.rhythm.mixing)[step % len(self.rhythm.mixing)][write[known]]]
+        heard = write[fresh], what[fresh], when[fresh], agent[write[fresh]]
+        mixed = write[known], source[known], what[known]
+        return _Taken(first, terms, heard, mixed, passed[2] <= self.now)
+
+    def _newest(
+        self, at: Instants, edge: Ints, what: Ints, when: Floats
     ) -> tuple[Ints, Ints, Ints, Floats, Ints]:
         """For every gradient, the newest transmission of each neighbour that it has heard.
 
@@ -274,7 +273,7 @@ class Schedule:
         before had.
         """
         by_time = np.argsort(at.applied)
-        count, place = len(at.time) + 1, _inverse(by_time)
+        count, place = len(at.time) + 1, inverse(by_time)
         times = at.time[by_time]  # how many gradients do not hear it:
         before = np.searchsorted(times, when) if at.there else np.searchsorted(times, at.end)[what]
         asks, into = ranges(at.begin[self._receiver], at.begin[self._receiver + 1])
@@ -287,11 +286,53 @@ class Schedule:
         self._handed[asks] = version  # of several the last one stays
         return into, what, asks, when, np.flatnonzero(fresh)
 
-    def _keep(self, at: _Instants, edge: Ints, what: Ints, when: Floats, names: Ints) -> Ints:
-        """Keep what is on its way or was passed on last. Returns the writes that only they still carry."""
-        there = when <= self.now
+    def _mail(
+        self, at: Instants, low: float, passed: Passed, by_time: Ints, names: Ints, sent: Ints
+    ) -> _Taken:
+        """Where mail comes: at a gradient all that has come since the one before. sent: of each agent the
+        newest version that had left before this segment.
+        """
+        edge, what, when = passed
+        order = as_it_comes(when, at.start[what], what, self._place[edge])
+        edge, what, when = edge[order], what[order], when[order]
+        agent, place, receiver = at.agent[by_time], inverse(by_time), self._receiver[edge]
+        before, count = np.searchsorted(at.time[by_time], when), len(at.time) + 1  # writes until it is there
+        into = np.searchsorted(at.agent * count + place, receiver * count + before)
+        taken = into < at.begin[receiver + 1]
+        there = np.zeros(len(order), dtype=np.bool_)
+        there[order] = taken | np.isinf(when)
+        now = np.flatnonzero((when > low) & (when <= self.now))
+        heard = before[now], what[now], when[now], receiver[now]
+        edge, what, write = edge[taken], what[taken], place[into[taken]]
+        rows = np.argsort(write, kind="stable")
+        edge, what, write = edge[rows], what[rows], write[rows]
+        early = at.version[what] == 1
+        newly = np.bincount(write[early], minlength=len(agent))
+        sums = np.append(0, np.cumsum(newly[place]))  # in the order of agents
+        counted = sums[1:] + (self._counted - sums[at.begin[:-1]])[at.agent]
+        self._counted = self._counted + np.diff(sums[at.begin])
+        firsts = np.stack([self._receiver[edge[early]], self._source[edge[early]]], axis=1)
+        mail = Mail(self._column[edge], early, counted[by_time], self._alone(at, sent)[by_time], firsts)
+        first, none = begin_of(np.bincount(write, minlength=len(agent))), np.zeros(0, dtype=np.int64)
+        return _Taken(first, names[what], heard, (none, none, none), there, mail)
+
+    def _alone(self, at: Instants, sent: Ints) -> Bools:
+        """For each gradient, whether what was given at the one before has left, and is not added to."""
+        gone, before = np.zeros(len(at.time) + 1, dtype=np.bool_), sent == at.before
+        gone[at.made()] = True
+        before[at.sender[at.version == at.before[at.sender]]] = True
+        number = np.arange(len(at.time)) - at.begin[at.agent]
+        alone: Bools = np.where(number > 0, np.roll(gone[:-1], 1), before[at.agent])
+        return alone
+
+    def _keep(self, at: Instants, passed: Passed, there: Bools, names: Ints) -> Ints:
+        """Keep what is on its way, or was published and is there as the last. there: of what passed, what is
+        there. Returns the writes that only they still carry.
+        """
+        edge, what, _ = passed
         last = np.full(len(self._source), -1)
-        last[edge[there]] = what[there]  # of several the last one stays
+        if not self.rhythm.mail:
+            last[edge[there]] = what[there]  # of several the last one stays
         keep = at.end > self.now
         keep[last[last >= 0]] = keep[what[~there]] = True
         many = np.bincount(at.sender[keep], minlength=self.n)
@@ -307,35 +348,3 @@ class Schedule:
         self._old = at.start[keep], at.end[keep], at.version[keep], at.sender[keep], name[keep]
         self._own = -2 - np.arange(self.n)
         return names[lone]
-
-
-def _apart(write: Ints, when: Floats, start: Floats) -> Ints:
-    """An order of what is handed over: by write, then as it came; of what came at one instant first what was
-    sent first. Raises NoTimetable if that does not tell.
-    """
-    order = np.lexsort((start, when, write))
-    alike = [key[order[1:]] == key[order[:-1]] for key in (write, when, start)]
-    if np.logical_and.reduce(alike).any():
-        raise NoTimetable
-    return order
-
-
-def _order(end: Floats, start: Floats, time: Floats, began: Floats) -> Ints:
-    """Arrivals and gradients in the order in which the simulator comes to them: at one instant arrivals
-    first, and of either what was begun first. Raises NoTimetable if that does not tell.
-    """
-    instants = np.concatenate([end, time])
-    order = np.argsort(instants, kind="stable")
-    if (np.diff(instants[order]) == 0).any():
-        begun, later = np.concatenate([start, began]), np.arange(len(instants)) >= len(end)
-        order = np.lexsort((begun, later, instants))
-        alike = [key[order[1:]] == key[order[:-1]] for key in (instants, later, begun)]
-        if np.logical_and.reduce(alike).any():
-            raise NoTimetable
-    return order
-
-
-def _inverse(order: Ints) -> Ints:
-    place = np.empty(len(order), dtype=np.int64)
-    place[order] = np.arange(len(order))
-    return place

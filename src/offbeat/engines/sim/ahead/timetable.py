@@ -13,6 +13,7 @@ from offbeat.engines.events import (
     TRANSMISSION,
     WRITE,
     GradientDone,
+    MailReceived,
     RegisterRead,
     Started,
     fill,
@@ -21,6 +22,18 @@ from offbeat.engines.trace import Trace
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False)
+class Mail:
+    """Of a timetable where differences are mailed: what else is known of them, and of writes."""
+
+    place: Ints  # of each that is taken in, the sender's place in the receiver's row of W
+    first: Bools  # whether it is the first from there
+    counted: Ints  # at each write, how many neighbours have been heard
+    alone: Bools  # whether what is given at it is not added to what still waits
+    firsts: Ints  # who has heard whom for the first time, as they come: [., 2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +43,8 @@ class Timetable:
     Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes
     over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the
     segment before. It mixes the models `terms[first[w] : first[w + 1]]`, in the order of its agent's row of
-    W; whoever has not been heard is replaced by the agent itself.
+    W; for whoever has not been heard there is the write itself. Of mail, it takes in what has come since the
+    agent's write before, as it came.
     """
 
     n: int
@@ -46,10 +60,12 @@ class Timetable:
     own: Ints  # the agent's write before
     sent: tuple[Floats, Floats, Ints, Ints]
     """Start, end, agent, version of the transmissions that are heard, by when they leave."""
-    heard: tuple[Ints, Ints, Floats]  # what was handed over, in that order: write, transmission, arrival
+    heard: tuple[Ints, Ints, Floats, Ints]
+    """What is handed over, in that order: the write before which it is, transmission, arrival, to whom."""
     mixed: tuple[Ints, Ints, Ints]  # write, neighbour, version
     after: Ints  # what the next segment may mix: -1, the newest write of each agent, and others
     oldest: Ints  # of each agent the oldest version that a later segment may mix, [n]
+    mail: Mail | None = None
 
     def writes(self, until: float) -> int:
         """Gradients applied by then, in this segment."""
@@ -69,16 +85,21 @@ class Timetable:
         rows = slice(*np.searchsorted(self.mixed[0], [low, high]).tolist())
         write, source, version = (column[rows] for column in self.mixed)
         return Trace(
-            self.n, (kind,) * (len(start) > 0), self._events(low, high, since),
+            self.n, (kind,) * (len(start) > 0), self._events(since, until),
             _table(WRITE, time=time, agent=agent, step=step),
             _table(MIXED, write=write + self.done, source=source, version=version),
             _table(TRANSMISSION, start=start, end=end, agent=sender, bytes=np.full(len(start), size)),
         )  # fmt: skip
 
-    def _events(self, low: int, high: int, since: float) -> np.ndarray[Any, Any]:
-        """Everybody starts; then what is handed over for a gradient comes just before it."""
-        a, b = np.searchsorted(self.heard[0], [low, high]).tolist()
-        into, what, end = (column[a:b] for column in self.heard)
+    def _events(self, since: float, until: float) -> np.ndarray[Any, Any]:
+        """Everybody starts; a register is read just before a gradient, mail when it comes."""
+        low, high = self.writes(since), self.writes(until)
+        into, what, end, receiver = self.heard
+        if self.mail is None:
+            rows = slice(*np.searchsorted(into, [low, high]).tolist())
+        else:
+            rows = slice(*np.searchsorted(end, [since, until], side="right").tolist())
+        into, what, end, receiver = into[rows], what[rows], end[rows], receiver[rows]
         start, _, source, version = (column[what] for column in self.sent)
         begin = self.n if since < 0 else 0
         events = np.zeros(begin + high - low + len(into), dtype=EVENT)
@@ -89,9 +110,10 @@ class Timetable:
         time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high] - 1
         done = {"time": time, "agent": agent, "step": step, "start": self.began[low:high], "end": time}
         fill(events, applied, GradientDone, **done)
+        kind, then = (RegisterRead, self.time[into]) if self.mail is None else (MailReceived, end)
         fill(
-            events, begin + np.arange(len(into)) + into - low, RegisterRead, time=self.time[into],
-            agent=self.agent[into], source=source, kind=0, version=version, start=start, end=end,
+            events, begin + np.arange(len(into)) + into - low, kind, time=then, agent=receiver, source=source,
+            kind=0, version=version, start=start, end=end,
         )  # fmt: skip
         return events
 

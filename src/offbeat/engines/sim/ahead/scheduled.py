@@ -1,0 +1,149 @@
+"""A run by levels, as an engine: its timetable, segment by segment, and what is recorded; its minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offbeat.core.system.streams import CHUNK
+from offbeat.core.vector import Parts
+from offbeat.engines.sim.ahead.schedule import Schedule
+from offbeat.engines.sim.ahead.timetable import Ints
+from offbeat.engines.sim.ahead.update_form import Reading, Rhythm
+from offbeat.engines.trace import Trace, TraceSummary, joined
+
+if TYPE_CHECKING:
+    from offbeat.engines.sim.ahead.levels import Levels
+
+Draws = Sequence[Callable[[int], np.ndarray]]
+
+BLOCK = 16_384, 8
+"""Writes for which minibatches are drawn at a time: at least so many, and so many for each agent."""
+
+
+class ScheduledRun:
+    """One of the runs side by side, as an engine: segment after segment (they end at `ends`) its timetable,
+    and what is recorded. Whichever is asked first runs all. Raises NoTimetable where the first has none.
+    """
+
+    levels: Levels  # that make it
+    number: int  # of the runs there
+
+    def __init__(
+        self, schedule: Schedule, ends: Sequence[float], readings: Sequence[Reading], draws: Draws, keep: bool
+    ) -> None:
+        self.readings, self.draws, self._keep_trace = readings, draws, keep
+        self._schedule, self._ends, self.now = schedule, [*ends], 0.0
+        self._writes = self._messages = 0  # in the segments before
+        self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
+        self.enter()
+
+    @property
+    def more(self) -> bool:
+        return bool(self._ends)
+
+    def enter(self) -> None:
+        """Go into the next segment. Raises NoTimetable where only the simulator can tell how it goes on."""
+        end = self._ends.pop(0)
+        self.table = self._schedule.segment(end, self.more)
+        if self.table.mail is not None:
+            for i, j in self.table.mail.firsts.tolist():
+                self.readings[i].hear(j)
+
+    @property
+    def rhythm(self) -> Rhythm:
+        return self._schedule.rhythm
+
+    def leave(self) -> None:
+        """Record this segment to its end, and drop it."""
+        table = self.table
+        self._record(table.high)
+        self._summary.forget(table.oldest)
+        self._writes += table.writes(table.high)
+        self._messages += table.messages(table.high)
+        del self.table
+
+    def start(self) -> None:
+        """Nothing happens before the first write."""
+
+    def run(self, until: float) -> None:
+        self.levels.run(until)
+        self.now = until
+
+    @property
+    def living(self) -> range:
+        """All agents: none crashes."""
+        return range(self._schedule.n)
+
+    def stacked(self) -> Parts:
+        return self.levels.stacked(self.number)
+
+    everybody = stacked
+
+    def stalled(self) -> None:
+        """Never: its agents compute gradient after gradient."""
+
+    def counts(self) -> tuple[int, int, int]:
+        messages = self._messages + self.table.messages(self.now)
+        return self._writes + self.table.writes(self.now), messages, messages * self._schedule.size
+
+    def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
+        """Bytes by link: all that an agent has `sent` went to all its listeners."""
+        return self._schedule.carried(sent)
+
+    def traced(self) -> Trace | TraceSummary:
+        self._record(self.now)
+        if not self._keep_trace:
+            return self._summary
+        self._parts = [joined(self._parts)]
+        return self._parts[0]
+
+    def _record(self, until: float) -> None:
+        if until > self._recorded:
+            part = self.table.trace(self._recorded, until, self.rhythm.kind, self._schedule.size)
+            self._recorded = until
+            if self._keep_trace:
+                self._parts.append(part)
+            else:
+                self._summary.add(part)
+
+
+class Samples:
+    """The minibatches of all writes, drawn for a block of them at a time, agent by agent."""
+
+    def __init__(self, draws: Draws) -> None:
+        self._draws, self._size = draws, max(BLOCK[0], BLOCK[1] * len(draws))
+        self._left: list[list[np.ndarray]] = [[] for _ in draws]
+
+    def follow(self, agent: Ints) -> None:
+        """The next writes are those of these agents, numbered from 0."""
+        self._agent, self._low, self._high = agent, 0, 0
+        self._drawn = np.zeros(0)
+
+    def reach(self, low: int) -> int:
+        """Draw for the next block if need be. Up to which write there are minibatches."""
+        if low == self._high:
+            self._low, self._high = low, min(low + self._size, len(self._agent))
+            agent = self._agent[self._low : self._high]
+            counts = np.bincount(agent, minlength=len(self._draws))
+            drawn = [self._next(i, count) for i, count in enumerate(counts.tolist()) if count]
+            by_agent = np.concatenate(drawn)
+            self._drawn = np.empty_like(by_agent)
+            self._drawn[np.argsort(agent, kind="stable")] = by_agent
+        return self._high
+
+    def __getitem__(self, writes: Ints) -> np.ndarray:
+        """Those of these writes, of the present block: [m, ...]."""
+        chosen: np.ndarray = self._drawn[writes - self._low]
+        return chosen
+
+    def _next(self, i: int, count: int) -> np.ndarray:
+        """Agent i's next ones, in portions of the size in which the simulator draws them."""
+        portions = self._left[i]
+        while sum(map(len, portions)) < count:
+            portions.append(self._draws[i](CHUNK))
+        drawn = portions[0] if len(portions) == 1 else np.concatenate(portions)
+        self._left[i] = [drawn[count:]]
+        return drawn[:count]
