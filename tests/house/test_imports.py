@@ -62,7 +62,7 @@ COMMANDS = (
 )
 
 ONLY = {
-    "pickle": {"offbeat.engines.sim.checks"},
+    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.update_form"},
     "random": {
         "offbeat.core.pairs",
         "offbeat.core.agent",

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
-from random import Random
 from typing import Any
 
 from offbeat.core.agent import Accumulate, Agent, Compute, Effect, Message, Publish, View
@@ -296,17 +295,14 @@ class _Made:
         return self._known[id(v)]
 
 
-class _NoChance(Random):
+class _NoChance:
     """The random stream of an agent that must not draw."""
 
-    def random(self) -> float:
-        raise NotLinear("it draws random numbers")
-
-    def getrandbits(self, k: int, /) -> int:
+    def __getattr__(self, name: str) -> Any:
         raise NotLinear("it draws random numbers")
 
 
-NO_CHANCE = _NoChance(0)
+NO_CHANCE: Any = _NoChance()
 
 
 class _State(pickle.Pickler):
