@@ -146,8 +146,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "arXiv:2505.10322", needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost; when a neighbour is lost, the others are asked for whole models",
             vectors=(4.0, 0.0), keeps=(4, 0), sends="the change of its model to all neighbours, as mail",
-            bound="quadratics: as adsgd", options={"theta": THETA},
-            bound="as adsgd", options={"theta": THETA}, free_running=True,
+            bound="quadratics: as adsgd", free_running=True, options={"theta": THETA},
         ),
         Algorithm(
             "asbcd", ASBCD(), "Asynchronous stochastic block coordinate descent, Algorithm 1",
