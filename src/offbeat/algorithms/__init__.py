@@ -23,6 +23,7 @@ from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.easgd import EASGD
 from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.kungurtsev import Kungurtsev
+from offbeat.algorithms.finding import check_codec, find, row_of, told_apart, with_local_steps, with_options
 from offbeat.algorithms.noloco import NoLoCo
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
@@ -69,6 +70,7 @@ __all__ = [
     "QGDSGDm",
     "Ringleader",
     "Ringmaster",
+    "check_codec",
     "find",
     "row_of",
     "told_apart",

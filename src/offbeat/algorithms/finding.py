@@ -9,6 +9,7 @@ from typing import Any
 from offbeat.algorithms.row import Algorithm
 from offbeat.algorithms.table import ALGORITHMS
 from offbeat.core.agent import Agent
+from offbeat.core.compression import Codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import check_class
 from offbeat.core.system import own
@@ -155,6 +156,18 @@ def with_local_steps(spec: Algorithm, steps: int) -> Algorithm:
         able = ", ".join(name for name, row in ALGORITHMS.items() if "local_steps" in row.options)
         raise SettingError(f"{spec.name} makes no local steps; expected one of {able}, or no --local-steps.")
     return with_options(spec, {"local_steps": steps})
+
+
+def check_codec(spec: Algorithm, codec: Codec | None) -> None:
+    """Raise SettingError if messages are to be compressed, and none of this algorithm may be."""
+    if codec is None or spec.compresses(codec):
+        return
+    others = ", ".join(each.name for each in ALGORITHMS.values() if each.compresses(codec))
+    why = "accumulates nothing" if codec.sums else "sends nothing that may arrive rounded"
+    said = f"{spec.name} {why}, so --compress {codec} has nothing to compress; expected one of {others}"
+    if spec.user_defined:
+        said += ", or a class that says which of its messages may be: sends_models, sends_changes"
+    raise SettingError(f"{said}.")
 
 
 def _init(agent: Agent) -> list[str]:

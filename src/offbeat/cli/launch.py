@@ -7,10 +7,11 @@ from typing import Any
 
 import typer
 
-from offbeat.algorithms import ALGORITHMS, find
+from offbeat.algorithms import ALGORITHMS, check_codec, find
 from offbeat.cli.console import Out, complain, say
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
+from offbeat.core.compression import NONE, codec_of
 from offbeat.core.errors import DiskError, OffbeatError, SettingError
 from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere
@@ -24,7 +25,7 @@ from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace, folder_of
-from offbeat.experiments.experiment import WEIGHED
+from offbeat.experiments.experiment import COMPRESSED, WEIGHED
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
@@ -45,6 +46,7 @@ def launch(
     agents: int = option(2, WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST),
     topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
     weights: str | None = option(None, WHAT, WEIGHED),
+    compress: str = option(NONE, WHAT, COMPRESSED),
     algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}; or mine.py:Mine."),
     seed: int = option(0, WHAT, "Of the shares of the data and the random choices.", min=0),
     module: bool = option(False, WHAT, "SCRIPT is the name of a module.", "--module", "-m"),
@@ -68,6 +70,7 @@ def launch(
     graph = build(topology, agents, seed, weights)
     spec.check(graph)
     spec.check_script()
+    check_codec(spec, codec_of(compress))
     if not module and not Path(command[0]).is_file():
         raise SettingError(f"There is no script {command[0]}; expected a file, or a module with --module.")
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
@@ -76,7 +79,8 @@ def launch(
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
         asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}
         asked["code"] = together(code, spec.code)
-    settings = RunSettings(folder=Path(), program=ScriptProgram(topology, tuple(command), weights), **asked)
+    program = ScriptProgram(topology, tuple(command), weights, compress)
+    settings = RunSettings(folder=Path(), program=program, **asked)
     check_writable(profile)
     with outfolder.out_folder(out, Path(command[0]).stem) as made:
         folder = made.resolve()
@@ -85,8 +89,8 @@ def launch(
             outfolder.set_damaged_aside(folder, complain)
         else:
             outfolder.refuse_used(folder)
-        program = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
-        launcher = Launcher(replace(settings, folder=folder), program, returns, needed)
+        start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
+        launcher = Launcher(replace(settings, folder=folder), start, returns, needed)
         _run(launcher, tensorboard, profile, quiet)
     if launcher.stopped_by:
         raise typer.Exit(128 + launcher.stopped_by)

@@ -19,6 +19,7 @@ DROPPED = 12  # event by event: bytes for an update where the trace is not held,
 BATCH = 256  # models in one call of the batched executor; with their gradients
 WIDE = 4  # by levels on a GPU: tensors as wide as a chunk, of models, gradients, terms and sums
 FINAL = 2.0  # models an agent that a run on a GPU leaves on the host: the final one, its bytes for the digest
+ARRIVED = 3.0  # event by event: models an agent more, where what arrives of messages is not what was sent
 POINT, WORLD = 200, 3_000  # bytes of an evaluation in a curve, and of an agent in a world that is ready
 AGENT = 40_000  # bytes for an agent's random streams and what they have drawn ahead
 
@@ -47,7 +48,8 @@ def need(job: Job, beside: int = 1) -> Need:
         here = min(updates, runs.SEGMENT / (1 + degree) / beside)
         trace = here * table + (updates - here) * kept
     else:
-        models = (each + setup.steps.vectors + edge * degree) * n + 2 * min(n, BATCH)
+        more = setup.steps.vectors + (0.0 if setup.codec is None else ARRIVED)
+        models = (each + more + edge * degree) * n + 2 * min(n, BATCH)
         here = updates if job.keep_trace else min(updates, PART)
         trace = here * (HEAP[0] + HEAP[1] * (1 + degree)) + (updates - here) * DROPPED
     # two copies of the models more are made for the evaluation

@@ -81,7 +81,10 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
     if isinstance(s.program, ScriptProgram):
         initial = (torch.zeros(s.agents),)  # one for each agent: all-reduce cuts them into so many pieces
         graph = build(s.program.topology, s.agents, s.seed, s.program.weights)
-        return Replay(trace, graph, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial))
+        return Replay(
+            trace, graph, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial),
+            codec=s.program.codec,
+        )  # fmt: skip
     setup = prepare(Experiment(**s.program.experiment), s.seed)
     rule = partial(setup.steps.rule, s.program.lr)
     start, gradient = setup.task.initial(), _gradients(setup.task, s.seed)

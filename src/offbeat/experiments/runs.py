@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from offbeat.algorithms import Algorithm
+from offbeat.algorithms import Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import unchanged
 from offbeat.core.system import devices
@@ -31,7 +31,7 @@ from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.measuring import Measurements
-from offbeat.experiments.setup import Setup, check_compressed
+from offbeat.experiments.setup import Setup
 from offbeat.experiments.worlds import check_reached
 from offbeat.results.holdings import Holdings
 from offbeat.results.run import Run
@@ -71,7 +71,7 @@ class Job:
             most = f"more than a model's numbers can be, {largest:.3g}"
             raise SettingError(f"A learning rate of {self.lr:g} is {most}; expected a smaller one.")
         self.spec.check(self.setup.topology)
-        check_compressed(self.setup, self.spec)
+        check_codec(self.spec, self.setup.codec)
         check_reached(self.setup.world, self.spec, self.setup.topology.n)
 
     @property

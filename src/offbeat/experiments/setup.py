@@ -13,7 +13,7 @@ import networkx as nx
 import torch
 
 from offbeat import tasks
-from offbeat.algorithms import ALGORITHMS, Algorithm
+from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec
 from offbeat.core.compression import Codec, codec_of
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.optimizers import Steps, called
@@ -159,7 +159,7 @@ def check_algorithm(setup: Setup, spec: Algorithm) -> None:
     compressed.
     """
     spec.check(setup.topology)
-    check_compressed(setup, spec)
+    check_codec(spec, setup.codec)
     agent, n = spec.new(), setup.topology.n
     view, rng = setup.topology.view(0, frozenset(range(n))), python_stream(setup.seed, Purpose.ALGORITHM, 0)
     with named(agent, "join"):
@@ -172,19 +172,6 @@ def check_algorithm(setup: Setup, spec: Algorithm) -> None:
             f"{spec.name} does not know how late a gradient is, by which the schedule "
             f"'{setup.steps.schedule}' goes; expected one of {able}, or another schedule."
         )
-
-
-def check_compressed(setup: Setup, spec: Algorithm) -> None:
-    """Raise SettingError if messages are to be compressed and there is nothing that may be."""
-    codec = setup.codec
-    if codec is None or spec.compresses(codec):
-        return
-    others = ", ".join(each.name for each in ALGORITHMS.values() if each.compresses(codec))
-    why = "accumulates nothing" if codec.sums else "sends nothing that may arrive rounded"
-    said = f"{spec.name} {why}, so --compress {codec} has nothing to compress; expected one of {others}"
-    if spec.user_defined:
-        said += ", or a class that says which of its messages may be: sends_models, sends_changes"
-    raise SettingError(f"{said}.")
 
 
 def why_not(setup: Setup, spec: Algorithm) -> str:

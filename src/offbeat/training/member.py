@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from offbeat.algorithms import Algorithm, find
+from offbeat.algorithms import Algorithm, check_codec, find
 from offbeat.core.agent import Agent
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.own import pinned
@@ -90,6 +90,7 @@ class Member:
         settings = ALONE if here is None else here.settings
         self._rank = 0 if here is None else here.me
         self._world, self.seed = settings.agents, settings.seed
+        self._codec = settings.program.codec
         self._asked_who = False  # whether the script knows which agent it is, or of how many
         with pinned(settings.code, settings.code):
             self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
@@ -99,6 +100,7 @@ class Member:
         self.algorithm.check(self.topology)
         if here is not None:
             self.algorithm.check_script()
+            check_codec(self.algorithm, self._codec)
         self._progress = DataProgress(self._rank, self._world, self.seed, alone=here is None)
         self._driver: Driver | None = None
         self._saver: Saver | None = None
@@ -166,7 +168,7 @@ class Member:
         if here is None:
             driver = Driver(Performer(agent, None, Log(None), Clock()), self.topology)
         else:
-            driver = here.driver(agent, self.topology, initial.nbytes)
+            driver = here.driver(agent, self.topology, initial.nbytes, codec=self._codec)
         self._driver = rule.driver = driver
         try:
             if here is None:

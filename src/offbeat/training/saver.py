@@ -42,6 +42,7 @@ class Saver:
     def __post_init__(self) -> None:
         settings, topology = self.here.settings, self.driver.topology.name
         run = {"algorithm": self.algorithm.asked, "agents": settings.agents, "topology": topology}
+        run |= {} if (codec := settings.program.codec) is None else {"compress": str(codec)}
         about = {**run, "seed": settings.seed, "model": self.flat.layout}
         self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every)
         self.statistics = Statistics(self.model) if self.driver.guard.on else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from offbeat.core.compression import NONE, Codec, codec_of
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.reading import refuse_newer, refuse_unknown
@@ -23,7 +24,7 @@ KINDS: dict[str, set[type]] = {
     "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float},
     "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
-    "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str},
+    "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str}, "compress": {str},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged` is said of a trace."""
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_nan")
@@ -90,6 +91,11 @@ class ScriptProgram:
     topology: str
     command: tuple[str, ...] = ()
     weights: str | None = None
+    compress: str = NONE
+
+    @property
+    def codec(self) -> Codec | None:
+        return codec_of(self.compress)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,10 @@ class ExperimentProgram:
     @property
     def weights(self) -> str | None:
         return self.experiment.get("weights")
+
+    @property
+    def codec(self) -> Codec | None:
+        return codec_of(self.experiment.get("compress", NONE))
 
 
 Program = ScriptProgram | ExperimentProgram
@@ -143,6 +153,7 @@ class RunSettings:
         if isinstance(self.program, ScriptProgram):
             program = {"topology": self.program.topology, "script": [*self.program.command]}
             program |= {"weights": self.program.weights} if self.program.weights else {}
+            program |= {"compress": self.program.compress} if self.program.codec else {}
         plain = {name: getattr(self, name) for name in PLAIN}
         faults, every = [fault.text for fault in self.fault], self.checkpoint_every.record()
         more = {"folder": str(self.folder), "faults": faults, "checkpoint_every": every}
@@ -160,8 +171,8 @@ class RunSettings:
         if "experiment" in said:
             program: Program = ExperimentProgram(said["experiment"], said["lr"])
         else:
-            script = tuple(map(str, said["script"]))
-            program = ScriptProgram(said["topology"], script, said.get("weights"))
+            script, weights = tuple(map(str, said["script"])), said.get("weights")
+            program = ScriptProgram(said["topology"], script, weights, said.get("compress", NONE))
         plain = {name: said[name] for name in PLAIN}
         try:
             faults = tuple(parse_fault(text, said["agents"]) for text in said["faults"])
