@@ -21,9 +21,8 @@ from offbeat.algorithms.dpsgd import DPSGD
 from offbeat.algorithms.dsgd import DSGD
 from offbeat.algorithms.dsgt import DSGT
 from offbeat.algorithms.easgd import EASGD
-from offbeat.algorithms.finding import find, row_of, told_apart, with_local_steps, with_options
-from offbeat.algorithms.kungurtsev import Kungurtsev
 from offbeat.algorithms.finding import check_codec, find, row_of, told_apart, with_local_steps, with_options
+from offbeat.algorithms.kungurtsev import Kungurtsev
 from offbeat.algorithms.noloco import NoLoCo
 from offbeat.algorithms.osgp import OSGP
 from offbeat.algorithms.prox_dgd import ProxDGD
