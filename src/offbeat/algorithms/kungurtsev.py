@@ -39,6 +39,7 @@ class Kungurtsev(RFAST):
     lost, i takes back what it gave, and returns what it used.
     """
 
+    sends_models = ()  # its model and its mass are in one message
     rho: Vector = field(init=False, repr=False)
 
     def start(self) -> None:
