@@ -1,7 +1,6 @@
 """Robust fully asynchronous stochastic gradient tracking. arXiv:2307.11617."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from offbeat.core.agent import Agent, View
 from offbeat.core.forms import mix, pin, total, zero
@@ -45,7 +44,7 @@ class RFAST(Agent):
     that are left; j returns with nothing given and nothing used.
     """
 
-    sends_models: ClassVar[tuple[type, ...]] = (Stepped,)
+    sends_models = (*[Stepped],)
     z: Vector = field(init=False, repr=False)
     g: Vector = field(init=False, repr=False)
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
