@@ -19,10 +19,11 @@ ROOMS = {
     "engines.sim": "core core.system world tasks engines",
     "engines.live": "core core.system world engines",
     "theory": "core world tasks algorithms engines engines.sim",
-    "results": "core core.system world tasks.metrics algorithms engines",
+    "results": "core core.system world tasks.metrics algorithms engines theory",
     "training": "core core.system world algorithms engines engines.live",
     "experiments": (
-        "core core.system world tasks tasks.metrics algorithms engines engines.sim engines.live results"
+        "core core.system world tasks tasks.metrics algorithms engines engines.sim engines.live theory "
+        "results"
     ),
     "cli": (
         "core core.system world tasks tasks.metrics algorithms engines engines.live theory results training "

@@ -209,7 +209,8 @@ def test_every_executor_and_worker_gives_the_same(monkeypatch: pytest.MonkeyPatc
 
 def test_nothing_is_there_that_was_not_asked_for() -> None:
     run = offbeat.simulate("adsgd", **SMALL)
-    assert not run.curve.more and not run.details and "details" not in run.record()
+    assert {*run.curve.more} == {"to_optimum", "to_limit"}, "of quadratics always"
+    assert not run.details and "details" not in run.record()
     assert run.wall_s > run.eval_s > 0
 
 
@@ -234,7 +235,8 @@ def test_a_sweep_has_a_column_for_each(tmp_path: Path) -> None:
     grid = points({"fixed": fixed, "grid": {"judge": ["average", "worst"]}})
     assert sweep(grid, tmp_path / "a.parquet") == []
     frame = pandas.read_parquet(tmp_path / "a.parquet")
-    more = ["final_gap", "final_disagreement", "curve_gap", "curve_disagreement", "per_agent_loss"]
+    names = ("gap", "disagreement", "to_optimum", "to_limit")
+    more = [*(f"final_{name}" for name in names), *(f"curve_{name}" for name in names), "per_agent_loss"]
     assert list(frame.columns) == [*COLUMNS, *more]
     assert list(frame["metrics"][0]) == ["gap", "disagreement"] and bool(frame["per_agent"][0])
     own = np.stack(list(frame["per_agent_loss"][1]))

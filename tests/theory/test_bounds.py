@@ -1,7 +1,7 @@
 """The bounds of `offbeat.theory.bounds` hold on recorded runs, with the B and D that are measured in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
@@ -212,16 +212,18 @@ def of_blocks(task: Coupled, world: World, lr: float, until: float = 60) -> Bloc
             versions[i, j] = version
         late = max(late, age(k, i))
     x = found.x[:, range(9), range(9)]
+    assert oldest == found.measured.D
     return Blocks(x, at, oldest, late, found.measured.B)
 
 
 @every_world
 def test_lemma_c1_and_d_of_blocks(world: str) -> None:
-    """D of who reads when a gradient begins is that of the messages, and B."""
+    """D of who reads when a gradient begins is that of the messages, and B; or what was measured of it."""
     found = of_blocks(Coupled(), WORLDS[world], 0.05)
     apart = ((found.x[:-1] - found.at) ** 2).sum(1)
     assert (apart <= moved_on(found.D, found.moves) + 1e-12).all()
-    assert Given(9, spectrum(GRID), D=found.messages, B=found.B).both >= found.D
+    known = Given(9, spectrum(GRID), D=found.messages, B=found.B)
+    assert known.both >= found.D == replace(known, read=found.D).both
 
 
 @every_world

@@ -32,6 +32,7 @@ class ASBCD(Agent):
 
     beyond_graph = changing_graph = True
     sends_models = (Block,)
+    blocks = True
     heard: dict[int, Vector] = field(init=False, default_factory=dict)
 
     def on_message(self, src: int, message: Block) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from offbeat.algorithms import ALGORITHMS, check_codec, find
+from offbeat.algorithms import ALGORITHMS, check_codec, find, row_of
 from offbeat.cli.console import Out, complain, say
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
@@ -114,7 +114,9 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
         complain(remark)
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
         if failed is None or launcher.leaves_trace:
-            _keep(launcher.trace(), folder, profile, quiet)
+            row = row_of(launcher.settings.algorithm)  # a script may have named its own
+            blocks = row is not None and row.prototype.blocks
+            _keep(replace(launcher.trace(), blocks=blocks), folder, profile, quiet)
     if failed is not None:
         raise failed
 

@@ -104,7 +104,7 @@ def theory(
     if graph.rounds is not None:
         _changing(graph, graph.rounds, as_json)
         return
-    given = Given(graph.n, spectrum(graph), D=counts[0], B=counts[1], K=counts[2])
+    given = Given(graph.n, spectrum(graph), D=counts[0], B=counts[1], K=counts[2], read=counts[3])
     given = _checked(replace(given, L=smoothness, sigma=sigma, start=start), lr)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
     if as_json:
@@ -138,8 +138,9 @@ def _table2(as_json: bool, alone: bool) -> None:
 def _measured(
     path: Path | None, topology: str | None, agents: int | None, weights: str | None, delay: int | None,
     window: int | None, horizon: int | None,
-) -> tuple[Topology, tuple[int, int, int]]:  # fmt: skip
-    """The graph; and D, B, K as asked for, else as measured, else as usual."""
+) -> tuple[Topology, tuple[int, int, int, int | None]]:  # fmt: skip
+    """The graph; and D, B, K as asked for, else as measured, else as usual; D by blocks, where measured."""
+    read = None
     if path is None:
         graph = build(topology or "grid", AGENTS if agents is None else agents, weights=weights)
         counts = (0, graph.n, HORIZON)
@@ -161,9 +162,10 @@ def _measured(
                 "Give --delay."
             )
         counts = (staleness.D or 0, staleness.B, k)
+        read = staleness.D if trace.blocks and delay is None and window is None else None
     asked = (delay, window, horizon)
     D, B, K = (there if wanted is None else wanted for wanted, there in zip(asked, counts, strict=True))
-    return graph, (D, B, K)
+    return graph, (D, B, K, read)
 
 
 def _changing(graph: Topology, rounds: Graphs, as_json: bool) -> None:

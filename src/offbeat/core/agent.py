@@ -161,6 +161,8 @@ class Agent:
         sends_models: of the class: messages, published or mailed, that carry a model which the next one
             replaces: it may arrive rounded (`offbeat.core.compression`)
         sends_changes: of the class: messages that are accumulated: part of one may arrive with a later one
+        blocks: of the class: whether agents share out one model: each writes its own block and reads the
+            others' when its gradient begins. How old these are is measured accordingly
     """
 
     beyond_graph: ClassVar[bool] = False
@@ -168,6 +170,7 @@ class Agent:
     knows_delay: ClassVar[bool] = False
     sends_models: ClassVar[tuple[type, ...]] = ()
     sends_changes: ClassVar[tuple[type, ...]] = ()
+    blocks: ClassVar[bool] = False
 
     me: int = field(init=False, default=-1)
     n: int = field(init=False, default=0)

@@ -39,11 +39,13 @@ _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}
 
 class Recorder:
     """Collects what happens to so many agents; a summary is given the rows, part by part, instead of keeping
-    them. `kinds`: of messages, and their numbers; `written`: writes in all, also those that are given up.
+    them. `kinds`: of messages, and their numbers; `written`: writes in all, also those that are given up;
+    `blocks`: see `Trace`.
     """
 
-    def __init__(self, agents: int, summary: TraceSummary | None = None) -> None:
-        self.agents, self.summary, self.kinds, self.written = agents, summary, dict[str, int](), 0
+    def __init__(self, agents: int, keep: bool = True, blocks: bool = False) -> None:
+        self.agents, self.blocks, self.kinds, self.written = agents, blocks, dict[str, int](), 0
+        self.summary = None if keep else TraceSummary(agents, blocks)
         self.tables = [Rows(dtype) for dtype in TABLES.values()]
         self.events, self.writes, self.mixed, self.transmissions = self.tables
 
@@ -79,4 +81,4 @@ class Recorder:
 
     def trace(self) -> Trace:
         tables = (np.frombuffer(bytes(rows.packed), rows.dtype).copy() for rows in self.tables)
-        return Trace(self.agents, tuple(self.kinds), *tables)
+        return Trace(self.agents, tuple(self.kinds), *tables, blocks=self.blocks)

@@ -10,7 +10,8 @@ Tables in the order in which things happened; the digest is over all of them.
 
 The global iteration k of arXiv:2505.10322 counts instants at which some model was written; writes of the same
 instant share one k. The r-th version of a model is that of its agent's r-th write, 0 the initial one; s_ij^k
-is the smaller of k and the k of the write that ended the mixed version.
+is the smaller of k and the k of the write that ended the version that is used at k: the one that is mixed
+then, or, of a run by blocks, the newest one that was read by when the gradient began that is applied at k.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ import numpy as np
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import arrays, reading, refuse_newer
 from offbeat.engines.activity import Activity
-from offbeat.engines.events import NAMES, TABLES, RegisterRead, rows_of
+from offbeat.engines.events import MIXED, NAMES, TABLES, RegisterRead, Rejoined, rows_of
 
 FORMAT = "trace 1"
 MOST_AGENTS, MOST = 1_000_000, 1 << 62
@@ -41,8 +42,8 @@ class Staleness:
 
     Attributes:
         B: every agent writes at least once in every window of B iterations.
-        D: no mixed model is older than D iterations, k - D <= s_ij^k; None where nothing came from a
-            register.
+        D: no model that is used is older than D iterations, k - D <= s_ij^k; None where nothing came from a
+            register. By blocks the time of computing a gradient is in it.
     """
 
     B: int
@@ -50,10 +51,13 @@ class Staleness:
 
 
 class TraceSummary:
-    """What is reported of a trace, found part by part: they need not be held. They have so many `writes`."""
+    """What is reported of a trace, found part by part: they need not be held. They have so many `writes`.
+    blocks: see `Trace`
+    """
 
-    def __init__(self, agents: int) -> None:
+    def __init__(self, agents: int, blocks: bool = False) -> None:
         self.agents, self.kinds, self.writes = agents, tuple[str, ...](), 0
+        self._held = np.zeros((agents, agents), dtype=np.int64) if blocks else None
         self._hashes = {name: hashlib.sha256() for name in TABLES}
         self._now, self._k = np.nan, -1  # of the last write
         self._newest = np.full(agents, -1)  # k of every agent's last write
@@ -68,7 +72,7 @@ class TraceSummary:
             sha.update(np.ascontiguousarray(part.tables[name]).view(np.uint8).data)
         self.kinds = max(self.kinds, part.kinds, key=len)
         self._heard |= len(rows_of(part.events, RegisterRead)) > 0
-        now, then = self.selected(part.writes, part.mixed)
+        now, then = self.selected(part)
         self._age = max(self._age, int((now - then).max(initial=0)))
         self.activity.add(part.events, part.transmissions, now - then)
 
@@ -97,8 +101,31 @@ class TraceSummary:
             self._now, self._k = times[-1], int(k[-1])
         return k
 
-    def selected(self, writes: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For every row of the next part's `mixed`: k, and s_ij^k."""
+    def used(self, part: "Trace") -> np.ndarray:
+        """Rows as of `mixed` for every version of another agent's model that is used in the next part: what
+        is mixed; by blocks all that the agent has when the gradient begins.
+        """
+        if self._held is None:
+            return part.mixed
+        held, rows, source = self._held, list[np.ndarray](), np.arange(self.agents)
+        returned = rows_of(part.events, Rejoined)[["time", "agent", "donor"]].tolist()
+        donors = {(time, agent): donor for time, agent, donor in returned}
+        writes, mixed = part.writes[["time", "agent"]].tolist(), part.mixed
+        first = np.searchsorted(mixed["write"] - self.writes, np.arange(len(part.writes) + 1))
+        for write, (time, i) in enumerate(writes):
+            if (donor := donors.pop((time, i), None)) is not None:
+                held[i] = held[donor]
+            else:
+                row = np.empty(self.agents, MIXED)
+                row["write"], row["source"], row["version"] = self.writes + write, source, held[i]
+                rows.append(row[source != i])
+            new = mixed[first[write] : first[write + 1]]
+            held[i, new["source"]] = new["version"]
+        return np.concatenate([np.empty(0, MIXED), *rows])
+
+    def selected(self, part: "Trace") -> tuple[np.ndarray, np.ndarray]:
+        """For every row of what is `used` in the next part: k, and s_ij^k."""
+        mixed, writes = self.used(part), part.writes
         k, agent = self.iterations(writes["time"]), writes["agent"]
         order, begin = _by_agent(agent, self.agents)
         of_agent, wrote = k[order], np.flatnonzero(np.diff(begin))
@@ -128,6 +155,7 @@ class Trace:
     """A recorded run; the tables are numpy structured arrays (see the head of this file).
 
     Attributes:
+        blocks: whether its agents share out one model, see `offbeat.Agent`; not part of the digest
         settings: what is needed to run it again, JSON-ready; not part of the digest
     """
 
@@ -138,6 +166,7 @@ class Trace:
     mixed: np.ndarray
     transmissions: np.ndarray
     settings: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    blocks: bool = field(default=False, kw_only=True)
 
     @property
     def tables(self) -> dict[str, np.ndarray]:
@@ -149,17 +178,21 @@ class Trace:
         return TraceSummary(self.agents).iterations(self.writes["time"])
 
     def selected(self) -> tuple[np.ndarray, np.ndarray]:
-        """For every row of `mixed`: k, and s_ij^k = min(k, k of the write that ended the mixed version)."""
-        return TraceSummary(self.agents).selected(self.writes, self.mixed)
+        """For every row of what is `used`: k, and s_ij^k = min(k, k of the write that ended its version)."""
+        return TraceSummary(self.agents, self.blocks).selected(self)
+
+    def used(self) -> np.ndarray:
+        """Rows as of `mixed`, which it is but by blocks: one for each version that was used."""
+        return TraceSummary(self.agents, self.blocks).used(self)
 
     def staleness(self) -> Staleness:
         """B and D, measured over the whole trace, its ends included."""
         return self.summary().staleness()
 
-    def updates(self) -> np.ndarray:
-        """Gradients applied by each agent: int64 [agents]."""
-        counts = np.zeros(self.agents, dtype=np.int64)
-        np.maximum.at(counts, self.writes["agent"], self.writes["step"])
+    def updates(self, until: float = np.inf) -> np.ndarray:
+        """Gradients applied by each agent, up to that time: int64 [agents]."""
+        counts, writes = np.zeros(self.agents, dtype=np.int64), self.writes[self.writes["time"] <= until]
+        np.maximum.at(counts, writes["agent"], writes["step"])
         return counts
 
     def table(self) -> list[dict[str, Any]]:
@@ -177,7 +210,7 @@ class Trace:
         return self.summary().digest(*more)
 
     def summary(self) -> TraceSummary:
-        summary = TraceSummary(self.agents)
+        summary = TraceSummary(self.agents, self.blocks)
         summary.add(self)
         return summary
 
@@ -188,6 +221,7 @@ class Trace:
             buffer, format=np.array(FORMAT), agents=np.array(self.agents),
             kinds=np.array(self.kinds, dtype="U"), events=self.events, writes=self.writes, mixed=self.mixed,
             transmissions=self.transmissions, settings=np.array(json.dumps(dict(self.settings))),
+            **({"blocks": np.array(True)} if self.blocks else {}),
         )  # fmt: skip
         write_atomically(Path(path), buffer.getvalue())
 
@@ -206,7 +240,8 @@ class Trace:
                 if z[name].ndim != 1 or found != dtype.names:
                     raise ValueError(f"its table '{name}' has the columns {found}, expected {dtype.names}")
             tables = [z[name].astype(dtype) for name, dtype in TABLES.items()]
-            trace = Trace(int(z["agents"]), tuple(z["kinds"].tolist()), *tables, settings=settings)
+            agents, kinds = int(z["agents"]), tuple(z["kinds"].tolist())
+            trace = Trace(agents, kinds, *tables, settings=settings, blocks=bool(z.get("blocks", False)))
             trace.check()
         return trace
 
@@ -237,7 +272,8 @@ class Trace:
 def joined(parts: Sequence[Trace]) -> Trace:
     """One trace of consecutive parts."""
     tables = [np.concatenate([part.tables[name] for part in parts]) for name in TABLES]
-    return Trace(parts[0].agents, max((part.kinds for part in parts), key=len), *tables)
+    kinds = max((part.kinds for part in parts), key=len)
+    return Trace(parts[0].agents, kinds, *tables, blocks=parts[0].blocks)
 
 
 def in_order(trace: Trace) -> Trace:

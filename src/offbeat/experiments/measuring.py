@@ -96,7 +96,9 @@ def asked(metrics: Any, judge: str, per_agent: bool, task: Task, topology: Topol
     if judge not in JUDGED:
         raise unknown("model to judge", judge, JUDGED)
     of_run = tuple(each for each in metrics if each in OF_RUN)
-    found = tuple(METRICS[m] if isinstance(m, str) else m for m in metrics if m not in of_run)
+    names = [each for each in metrics if each not in of_run]
+    names += [m.name for m in METRICS.values() if m.usual and m.name not in names and offers(task, m.needs)]
+    found = tuple(METRICS[m] if isinstance(m, str) else m for m in names)
     for each in found:
         if each.name in getattr(task, "metrics", ()):
             raise SettingError(f"The task {task.name} has a metric '{each.name}' of its own; name another.")
@@ -125,18 +127,35 @@ def _hub(topology: Topology) -> int:
 
 @dataclass
 class Measurements:
-    """What has been measured of a run so far. seconds: how long that took, on the clock of the wall."""
+    """What has been measured of a run so far.
+
+    Attributes:
+        limit: where its algorithm ends, [n, P], from the updates that each agent made; None: not known
+        seconds: how long that took, on the clock of the wall
+    """
 
     task: Task
     asked: Asked
+    limit: Callable[[np.ndarray], np.ndarray] | None = None
     curve: Curve = field(default_factory=Curve)
     details: Details = field(default_factory=dict)
     seconds: float = 0.0
 
-    def add(self, now: float, models: Parts, living: Sequence[int], updates: int, megabytes: float) -> None:
-        """Evaluate the agents' models [n, P], of which these agents are up, and add a point to the curve."""
+    def add(
+        self,
+        now: float,
+        models: Parts,
+        living: Sequence[int],
+        updates: int,
+        megabytes: float,
+        steps: Callable[[], Sequence[int] | np.ndarray],
+    ) -> None:
+        """Evaluate the agents' models [n, P], of which these agents are up, and add a point to the curve.
+        steps: how many gradients each agent has applied by then, [n]
+        """
         curve, asked, task = self.curve, self.asked, self.task
-        at = Evaluation(task, models, living, now, updates, megabytes, asked.judge, asked.server)
+        limit = None if self.limit is None else self.limit(np.asarray(steps()))
+        at = Evaluation(task, models, living, now, updates, megabytes, asked.judge, asked.server, limit)
         curve.time.append(now)
         curve.updates.append(updates)
         curve.megabytes.append(megabytes)

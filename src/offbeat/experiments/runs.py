@@ -30,6 +30,7 @@ from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
+from offbeat.experiments.limits import limit_of
 from offbeat.experiments.measuring import Measurements
 from offbeat.experiments.setup import Setup
 from offbeat.experiments.worlds import check_reached
@@ -207,7 +208,9 @@ class ActiveRun:
     ended: Run | None = None
 
     def __post_init__(self) -> None:
-        self.measured = Measurements(self.job.setup.task, self.job.setup.asked)
+        setup, spec, lr = self.job.setup, self.job.spec, self.job.lr
+        limit = limit_of(setup, spec, lr)
+        self.measured = Measurements(setup.task, setup.asked, limit)
 
     def advance(self, now: float, progress: Progress | None) -> None:
         """Up to an evaluation, and the evaluation; nothing once it has ended, because its loss is no longer
@@ -219,7 +222,8 @@ class ActiveRun:
         engine.run(now)
         updates, _, sent = engine.counts()
         began = time.perf_counter()
-        self.measured.add(now, engine.everybody(), engine.living, updates, sent / 1e6)
+        steps = partial(getattr, engine, "steps")
+        self.measured.add(now, engine.everybody(), engine.living, updates, sent / 1e6, steps)
         self.measured.seconds += time.perf_counter() - began
         goal, diverged = setup.ends_at, not all(map(math.isfinite, (curve.loss[-1], curve.consensus[-1])))
         met = goal is not None and goal.met(curve.of(goal.metric)[-1])
@@ -271,7 +275,7 @@ def run_of(
         "accuracy_mean": None if own is None else float(own.mean()),
         "accuracy_worst": None if own is None else float(own.min()),
         "loss_worst": float(task.losses(models).max()) if own is None else None,
-        **{name: values[-1] for name, values in curve.more.items()},
+        **{name: None if math.isnan(values[-1]) else values[-1] for name, values in curve.more.items()},
     }
     models = tuple(part.cpu() for part in models)
     counts_of = getattr(task, "label_counts", None)

@@ -15,6 +15,10 @@ from offbeat.tasks.metrics import METRICS
 Runs = Sequence[RunValues]
 
 VERSUS, EFFORT = "vs best", "updates"  # the heads of these columns; from `EFFORT` on: what it took
+SHORT = {
+    "to_optimum": "RMS distance of the agents' models from the optimum",
+    "to_limit": "from where their algorithm ends with exact gradients",
+}
 SHARES = {"accuracy": "accuracy", "accuracy_mean": "mean of agents", "accuracy_worst": "worst"}
 
 
@@ -149,8 +153,9 @@ def _scores(comparison: ComparisonValues, band: str) -> Iterator[Column]:
     yield Column("loss", "loss", loss)
     yield Column("loss_worst", "worst loss", partial(_number, "loss_worst", band, 4), shown=False)
     for name in further(comparison):
-        head = name.replace("_", " ") if name in METRICS else name
-        yield Column(name, head, partial(_measured, name, band, 4))
+        ours = METRICS.get(name)
+        head, usual = name if ours is None else name.replace("_", " "), ours is not None and ours.usual
+        yield Column(name, head, partial(_measured, name, band, 3 if usual else 4), SHORT.get(name, ""))
 
 
 def _share(name: str, band: str, key: Group, runs: Runs) -> str:

@@ -7,6 +7,7 @@ from offbeat.algorithms import ALGORITHMS, find, row_of
 from offbeat.results import holdings
 from offbeat.results.columns import VERSUS, columns
 from offbeat.results.evaluations import missed
+from offbeat.results.limits import of_limits
 from offbeat.results.ranking import rankings, seeds_text
 from offbeat.results.significance import who_is_first
 from offbeat.results.tuned import how_tuned, lr_tuned
@@ -54,6 +55,7 @@ def notes(
     if lossless := dict.fromkeys(run.algorithm for run in lossy if run.staleness.D is None):
         by, send = ", ".join(lossless), "sends" if len(lossless) == 1 else "send"
         said.append(f"Lost are messages of registers alone; what {by} {send} as mail always arrives.")
+    said += of_limits(runs)
     if any(run.settings["crash"] for run in runs):
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]

@@ -76,6 +76,7 @@ class Given:
         K: iterations, the updates of all agents together
         start: sum_i (f_i(x^0) - inf f_i)
         sigma: E ||g_i - grad f_i||^2 <= sigma^2
+        read: D of who reads models when a gradient begins, where that was measured
     """
 
     n: int
@@ -86,6 +87,7 @@ class Given:
     K: int = 100_000
     start: float = 1.0
     sigma: float = 0.0
+    read: int | None = None
 
     @property
     def both(self) -> int:
@@ -93,6 +95,8 @@ class Given:
 
         Without any delay of messages nothing that was read has been replaced by then: B - 1.
         """
+        if self.read is not None:
+            return self.read
         return self.D + self.B if self.D else self.B - 1
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import torch
 
 from offbeat.algorithms import A2CiD2, Algorithm, DiLoCo, find, row_of
 from offbeat.core.errors import SettingError
@@ -61,20 +62,16 @@ def pushed(at: At) -> np.ndarray:
 def pushed_meanwhile(at: At) -> np.ndarray:
     """Z = ((I - A) V + lr H)^-1 lr H b, V as in `pushed`: x = A x - lr H (z - b), x = V z.
 
-    As `mixing` if A is symmetric. With tau above 1 it depends on delays, and SettingError says so.
+    As `mixing` if A is symmetric. With tau above 1 it depends on delays.
     """
-    tau = getattr(at.spec.prototype, "tau", 1)
-    if tau != 1:
-        raise SettingError(f"No limit is known of {at.spec.name}: it depends on delays. Expected tau=1.")
     return solved(flows(at) + at.lr * at.h, at.lr * at.h @ at.task.b)
 
 
 def flows(at: At) -> np.ndarray:
-    """(I - A) V."""
+    """(I - A) V; v solves (I - A + 1 1^T / n) v = 1, for A is column-stochastic."""
     n = len(at.p)
-    ones = np.ones((1, n))
-    v = np.linalg.lstsq(np.vstack([np.eye(n) - at.a, ones]), np.append(np.zeros(n), n))[0]
-    return np.asarray((np.eye(n) - at.a) @ np.diag(v))
+    v = solved(np.eye(n) - at.a + np.full((n, n), 1 / n), np.ones((n, 1)))
+    return np.asarray((np.eye(n) - at.a) @ np.diag(v[:, 0]))
 
 
 def blocks(at: At) -> np.ndarray:
@@ -104,9 +101,7 @@ def elastic(at: At) -> np.ndarray:
     expectation, for the centre moves with every exchange; with one at each gradient.
     """
     prototype = at.spec.prototype
-    beta, every, delta = (getattr(prototype, name) for name in ("beta", "every", "momentum"))
-    if every > 1:
-        raise SettingError(f"No limit is known of {at.spec.name}: expected an exchange at every gradient.")
+    beta, delta = (getattr(prototype, name) for name in ("beta", "momentum"))
     alpha, h = beta / len(at.p), at.task.h
     k = h / (alpha * (1 - delta) + at.lr * h * (1 + delta * alpha))
     centre = (at.p * k) @ at.task.b / (at.p @ k)
@@ -165,19 +160,20 @@ def settled(at: At, pairs: np.ndarray) -> np.ndarray:
 
 def asked(at: At) -> np.ndarray:
     """I - V of `averaged_pairs`."""
-    n, pairs = len(at.p), np.zeros((len(at.p), len(at.p)))
+    pairs = np.zeros((len(at.p), len(at.p)))
     atomic = getattr(at.spec.prototype, "atomic", False)
     for i in (i for i, view in enumerate(at.topology.views()) if not atomic or view.side == 0):
         peers = at.topology.peers(i)
         for j in peers:
-            e = np.eye(n)[i] - np.eye(n)[j]
-            pairs += at.p[i] / len(peers) / 2 * np.outer(e, e)
+            share = at.p[i] / len(peers) / 2
+            pairs[[i, j], [i, j]] += share
+            pairs[[i, j], [j, i]] -= share
     return pairs
 
 
 def solved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The x of a x = b."""
-    return np.asarray(np.linalg.solve(a, b))
+    """The x of a x = b: by torch, whose bits do not depend on the number of cores in `devices.one_thread`."""
+    return np.asarray(torch.linalg.solve(torch.from_numpy(a), torch.from_numpy(b)))
 
 
 LIMITS: dict[str, Callable[[At], np.ndarray]] = {
@@ -208,30 +204,95 @@ LIMITS: dict[str, Callable[[At], np.ndarray]] = {
     "easgd": elastic,
     "ringmaster": weighted,
     "ringleader": optimum,
+@dataclass(frozen=True)
+class Known:
+    """What is known of where a row of the table of algorithms ends.
+
+    Attributes:
+        at: where that is
+        options: those of the row with which it is so, whatever their values
+        how: in which sense, if not exactly
+    """
+
+    at: Callable[[At], np.ndarray]
+    options: tuple[str, ...] = ()
+    how: str = ""
+
+
+EXPECTED = "an expectation, about which models go on moving"
+NEARLY = "up to O(lr)"
+OUTER = "of phi, which the agents' models are at outer steps alone"
+
+
+LIMITS: dict[str, Known] = {
+    "adsgd": Known(mixing, ("theta",)),
+    "adpsgd": Known(averaged_pairs, ("wait", "atomic"), how=EXPECTED),
+    "rfast": Known(optimum),
+    "dsgd": Known(mixing, ("after",)),
+    "dpsgd": Known(adapted_first),
+    "dsgt": Known(optimum),
+    "d2": Known(optimum, ("theta",)),
+    "qg-dsgdm": Known(adapted_first, ("beta",)),
+    "sgp": Known(pushed),
+    "osgp": Known(pushed_meanwhile),
+    "allreduce": Known(optimum),
+    "adsgd:memory-efficient": Known(mixing, ("theta",)),
+    "asbcd": Known(blocks),
+    "swift": Known(mixing),
+    "dgd-atc": Known(adapted_first),
+    "prox-dgd": Known(mixing),
+    "apsgd": Known(weighted, how=EXPECTED),
+    "spsgd": Known(optimum),
+    "rasgp": Known(optimum, how=NEARLY),
+    "diloco": Known(local_steps, ("outer_lr", "outer_momentum", "h"), how=OUTER),
+    "a2cid2": Known(flowing_pairs, ("eta", "alpha"), how=EXPECTED),
+    "easgd": Known(elastic, ("beta", "momentum"), how=EXPECTED),
+    "ringmaster": Known(weighted, how=EXPECTED),
+    "ringleader": Known(optimum),
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
 
 
+def known(spec: Algorithm) -> Known:
+    """Of an algorithm of which `why_unknown` says nothing."""
+    row = row_of(spec.name)
+    assert row is not None
+    return LIMITS[row.name]
+
+
+def why_unknown(spec: Algorithm) -> str:
+    """Why no limit is known of this algorithm, with these options; empty if one is."""
+    row = None if spec.user_defined else row_of(spec.name)
+    if row is None or row.name not in LIMITS:
+        return f"there are those of {', '.join(LIMITS)}"
+    said = [name for name, (_, value, usual) in spec.chosen().items() if value != usual]
+    bad = [name for name in said if name not in LIMITS[row.name].options]
+    return f"expected it without {' and '.join(bad)}" if bad else ""
+
+
 def limit(
-    algorithm: str, task: Quadratic, topology: Topology, lr: float, frequencies: Sequence[float] | None = None
+    algorithm: str | Algorithm,
+    task: Quadratic,
+    topology: Topology,
+    lr: float,
+    frequencies: Sequence[float] | None = None,
 ) -> np.ndarray:
     """The models at which an algorithm ends on quadratics with exact gradients, [n, d].
 
     Args:
-        algorithm: its name, with options
+        algorithm: its name, with options, or its row
         task: the quadratics f_i(x) = h_i / 2 ||x - b_i||^2
         topology: the graph and its weights
         lr: the learning rate, constant and the same for all
         frequencies: how often each agent makes an update, in any unit; default: all alike. Only what is
             biased to the data of fast agents depends on it: its expectation is given
 
-    Raises SettingError for an algorithm without a known limit, frequencies that are not n numbers above 0,
-    and what the algorithm refuses: a directed graph, weights that are not symmetric.
+    Raises SettingError for an algorithm, or options of one, without a known limit, frequencies that are not n
+    numbers above 0, and what the algorithm refuses: a directed graph, weights that are not symmetric.
     """
     spec = find(algorithm)
-    row = row_of(spec.name)
-    if row is None or row.name not in LIMITS:
-        raise SettingError(f"No limit is known of {spec.name}; there are those of {', '.join(LIMITS)}.")
+    if why := why_unknown(spec):
+        raise SettingError(f"No limit is known of {spec.name}: {why}.")
     if topology.n != task.agents:
         raise SettingError(f"The task has {task.agents} agents, the graph {topology.n}; expected the same.")
     spec.check(topology)
@@ -240,4 +301,4 @@ def limit(
     p = np.ones(task.agents) if frequencies is None else np.asarray(frequencies, dtype=float)
     if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
         raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")
-    return LIMITS[row.name](At(spec, task, topology, lr, p / p.sum()))
+    return known(spec).at(At(spec, task, topology, lr, p / p.sum()))

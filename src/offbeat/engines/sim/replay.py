@@ -84,8 +84,8 @@ class Replay(Engine):
     ) -> None:
         self.trace, self.topology, self.rng, self.gradient = trace, topology, rng, gradient
         self.new_agent, self.new_rule, self.guard = new_agent, new_rule, SkipNotFinite() if skips else None
-        self.recorder, self.scope = Recorder(topology.n), Scope()
         self.compression = Compression.of(codec, new_agent())
+        self.recorder, self.scope = Recorder(topology.n, blocks=trace.blocks), Scope()
         everyone = range(topology.n)
         self.everybody = frozenset(everyone)
         agents = [self._agent(i, Vector(initial), self.everybody, 0) for i in everyone]

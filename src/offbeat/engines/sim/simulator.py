@@ -52,7 +52,7 @@ class Simulator(Engine):
         world.check(n)
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
         self.new_agent, self.new_rule, self.returns, self.checker = new_agent, new_rule, returns, checker
-        self.recorder = Recorder(n, None if keep_trace else TraceSummary(n))
+        self.recorder = Recorder(n, keep_trace, type(new_agent()).blocks)
         self.heap, self.scope, self.alive = Heap(n), Scope(), frozenset(range(n))
         initial = task.initial()
         size = sum(part.nbytes for part in initial)

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.trace import Trace
+from offbeat.experiments.limits import limit_of
 from offbeat.experiments.measuring import Measurements
 from offbeat.experiments.runs import run_of
 from offbeat.experiments.setup import Setup
@@ -158,7 +160,7 @@ class LiveRun:
         launcher = Launcher(settings, command, "return" in spec.tolerates, spec.needed(graph))
         try:
             launcher.run(on_output, look, watcher.due)
-            trace = launcher.trace()
+            trace = replace(launcher.trace(), blocks=self.spec.prototype.blocks)
             if why := damage(trace):
                 on_output(0, why)
             if not launcher.stopped_by:
@@ -210,15 +212,17 @@ class LiveRun:
             left = ModelSnapshot(end, final, int(trace.updates().sum()))
             taken = [*(each for each in taken if each.time < end), left]
         setup, sent, program = self.setup, trace.transmissions, self.settings.program
-        measured, everybody = Measurements(setup.task, setup.asked), range(setup.topology.n)
         assert isinstance(program, ExperimentProgram)
+        faults = trace.settings.get("faults", [])
+        limit, everybody = limit_of(setup, self.spec, program.lr, faults=faults), range(setup.topology.n)
+        measured = Measurements(setup.task, setup.asked, limit)
         counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
-        asked = {"unit": self.settings.unit, "faults": trace.settings.get("faults", [])}
+        asked = {"unit": self.settings.unit, "faults": faults}
         began = time.perf_counter()
         with devices.one_thread():
             for now, models, steps in taken:
                 megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
-                measured.add(now, models, everybody, steps, megabytes)
+                measured.add(now, models, everybody, steps, megabytes, partial(trace.updates, now))
             curve, measured.seconds = measured.curve, time.perf_counter() - began
             return run_of(
                 setup, self.spec, program.lr, measured, models, trace, counts,

@@ -28,6 +28,7 @@ class Metric:
         measure: from an evaluation to the number
         needs: the attribute that the task must have for it; see `offbeat.Task`
         log: whether its figure has a logarithmic axis
+        usual: whether it is measured unasked, of tasks that have what it needs
         own: whether it is the user's
     """
 
@@ -38,6 +39,7 @@ class Metric:
     measure: Callable[[Evaluation], float]
     needs: str = ""
     log: bool = True
+    usual: bool = False
     own: bool = False
 
     def __call__(self, at: Evaluation) -> float:
@@ -82,6 +84,17 @@ def disagreement(at: Evaluation) -> float:
     return math.sqrt(float(torch.stack(at.distances).sum(0).max()))
 
 
+def to_optimum(at: Evaluation) -> float:
+    """(1/m sum_i ||x_i - x*||^2)^(1/2)."""
+    task: Any = at.task
+    return at.distance_from(task.optimum)
+
+
+def to_limit(at: Evaluation) -> float:
+    """(1/m sum_i ||x_i - x_i^lim||^2)^(1/2); nan where the limit is not known."""
+    return math.nan if at.limit is None else at.distance_from(at.limit)
+
+
 METRICS = {
     row.name: row
     for row in (
@@ -105,6 +118,18 @@ METRICS = {
             "disagreement", "largest distance from the average",
             "how far the model of the agent that is farthest is from the average model x: max_i ||x_i - x||",
             "none", disagreement, log=False,
+        ),
+        Metric(
+            "to_optimum", "distance to the optimum",
+            "RMS distance of the agents' models from the minimiser of the objective, as of quadratics",
+            "none", to_optimum, "optimum", usual=True,
+        ),
+        Metric(
+            "to_limit", "distance to the own limit",
+            "RMS distance of the agents' models from where their algorithm ends with exact gradients, each "
+            "from its own; of quadratics",
+            "a linear system of n equations, where the limit depends on who made how many updates", to_limit,
+            "curvatures", usual=True,
         ),
     )
 }  # fmt: skip

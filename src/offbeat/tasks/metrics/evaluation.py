@@ -2,6 +2,7 @@
 asked for, and nothing twice; the models of all agents go into one call of the task.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,7 @@ class Evaluation:
         megabytes: sent by then
         judge: one of `JUDGED`
         server: the agent at the hub of the graph
+        limit: where the algorithm ends, [n, P]; None: not known
     """
 
     task: Task
@@ -49,6 +51,7 @@ class Evaluation:
     megabytes: float = 0.0
     judge: str = AVERAGE
     server: int = 0
+    limit: np.ndarray | None = None
 
     @cached_property
     def average(self) -> Parts:
@@ -69,6 +72,15 @@ class Evaluation:
     def accuracy(self) -> float:
         """Of the model that is judged."""
         return self.judged(self.task.accuracies, np.min, self.accuracies)
+
+    def distance_from(self, points: np.ndarray) -> float:
+        """Root mean square over the living agents of the distance from a point, [P], or each from its own,
+        [n, P]. A model is all its parts, one after another.
+        """
+        living = [*self.living]
+        models = torch.cat([part[living].double().cpu() for part in self.models], dim=1).numpy()
+        apart = models - np.broadcast_to(points, (len(self.models[0]), models.shape[1]))[living]
+        return math.sqrt(float((apart**2).sum(1).mean()))
 
     def losses(self) -> np.ndarray:
         """Of every agent's own model, [n]."""

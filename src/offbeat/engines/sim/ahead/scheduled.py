@@ -36,7 +36,7 @@ class ScheduledRun:
     ) -> None:
         self.readings, self.draws, self._keep_trace = readings, draws, keep
         self._schedule, self._ends, self.now = schedule, [*ends], 0.0
-        self._writes = self._messages = 0  # in the segments before
+        self._writes, self._messages = np.zeros(schedule.n, dtype=np.int64), 0  # in the segments before
         self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
         self.enter()
 
@@ -61,7 +61,7 @@ class ScheduledRun:
         table = self.table
         self._record(table.high)
         self._summary.forget(table.oldest)
-        self._writes += table.writes(table.high)
+        self._writes += table.steps(table.high)
         self._messages += table.messages(table.high)
         del self.table
 
@@ -85,9 +85,15 @@ class ScheduledRun:
     def stalled(self) -> None:
         """Never: its agents compute gradient after gradient."""
 
+    @property
+    def steps(self) -> Ints:
+        """How many gradients each agent has applied."""
+        return self._writes + self.table.steps(self.now)
+
     def counts(self) -> tuple[int, int, int]:
         messages = self._messages + self.table.messages(self.now)
-        return self._writes + self.table.writes(self.now), messages, messages * self._schedule.size
+        writes = int(self._writes.sum()) + self.table.writes(self.now)
+        return writes, messages, messages * self._schedule.size
 
     def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
         """Bytes by link: all that an agent has `sent` went to all its listeners."""

@@ -71,6 +71,10 @@ class Timetable:
         """Gradients applied by then, in this segment."""
         return int(np.searchsorted(self.time, until, side="right"))
 
+    def steps(self, until: float) -> Ints:
+        """The same by agent: [n]."""
+        return np.bincount(self.agent[: self.writes(until)], minlength=self.n)
+
     def messages(self, until: float) -> int:
         """Transmissions begun by then, in this segment."""
         before, now = np.searchsorted(self.sent[0], [self.low, until], side="right").tolist()
