@@ -73,7 +73,7 @@ def test_of_a_recorded_run_b_d_and_k_are_measured(call: Call) -> None:
         ("--sigma inf", "Expected for --sigma"),
         ("--start -1", "Expected for --start"),
         ("--agents 1 --topology ring", "Mixing takes 2 agents or more"),
-        ("--agents 3000 --topology ring", "here 2,000 at most; got 3,000"),
+        ("--agents 3000 --topology ring", "of 2,000 agents at most; got 3,000"),
         ("--agents 7", "7 agents make no grid"),
         ("--topology gird", "Did you mean 'grid'?"),
         ("--topology one-way.graphml", "needs w_ij = w_ji"),

@@ -39,7 +39,7 @@ def test_the_page_has_them_and_says_who_was_judged(measured: offbeat.Comparison)
     assert "The gap to the optimum, of the worst of the agents’ own models" in text
     assert "F(x) - min f of the model that is judged" in text
     plain = page(offbeat.compare("adsgd", task="quadratic", until=5.0))
-    assert "What else was measured" not in plain and "of the average of all agents’ models" in plain
+    assert "Each line is one agent" not in plain and "of the average of all agents’ models" in plain
 
 
 def test_one_agent_that_mixes_nothing_has_figures_too() -> None:

@@ -80,9 +80,10 @@ def test_delays_whatever_they_are_do_no_harm_below_the_rate(name: str) -> None:
     assert rate.source == DERIVED
 
 
-@pytest.mark.parametrize(("name", "n"), [("dsgd", 4), ("allreduce", 3), ("dgd-atc", 1)])
+@pytest.mark.parametrize(("name", "n"), [("dsgd", 4), ("allreduce", 3), ("dgd-atc", 1), ("dpsgd", 1)])
 def test_rates_that_are_sharp(name: str, n: int) -> None:
-    """Below them a run converges, above them it does not; one agent alone of dgd-atc is gradient descent."""
+    """Below them a run converges, above them it does not; one agent alone of those that
+    adapt first is gradient descent."""
     task = Quadratic(np.random.default_rng(1).normal(size=(n, 2)), np.full(n, 2.0))
     most = RATES[name](Given(n, spectrum(build("ring", max(n, 3))), L=2.0))[0].most
     ends = []

@@ -4,6 +4,7 @@ Of each algorithm (and learning rate) one run is drawn. Which groups of values t
 `offbeat.results.values`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -25,8 +26,9 @@ Runs = Mapping[str, RunValues]
 
 
 def captions(comparison: ComparisonValues) -> dict[str, str]:
-    """What is said, in HTML, of the curve of each metric that was asked for."""
-    names = dict.fromkeys(name for run in comparison.runs for name in run.curve.more)
+    """What is said, in HTML, of the curve of each metric beside those of every run, if it has any value."""
+    curves = [pair for run in comparison.runs for pair in run.curve.more.items()]
+    names = dict.fromkeys(name for name, values in curves if not all(map(math.isnan, values)))
     about = {name: METRICS[name].about if name in METRICS else f"the metric {name}" for name in names}
     return {name: f"{escaped(text[0].upper() + text[1:])}." for name, text in about.items()}
 

@@ -120,7 +120,7 @@ def _communication(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
 
 
 def _asked(comparison: ComparisonValues, shelf: Shelf) -> list[str]:
-    """Figures of what is measured only where it is asked for."""
+    """Figures of what is measured only of some tasks, or where it is asked for."""
     said = details.captions(comparison)
     made = [shelf.describe(curves(comparison, shelf.asked(n)), text) for n, text in said.items()]
     rows = [shelf.row(*made[at : at + 2]) for at in range(0, len(made), 2)]

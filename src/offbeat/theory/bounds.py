@@ -47,8 +47,11 @@ class Spectrum:
 
 def spectrum(topology: Topology) -> Spectrum:
     """Of the graph's W. Raises SettingError for one agent, more than 2,000, and a W that is not symmetric."""
-    if not 2 <= topology.n <= MOST:
-        raise SettingError(f"Mixing takes 2 agents or more, and here {MOST:,} at most; got {topology.n:,}.")
+    if topology.n < 2:
+        alone = "One agent alone mixes nothing: it is SGD, which converges for lr < 2 / L."
+        raise SettingError(f"Mixing takes 2 agents or more; got {topology.n}. {alone}")
+    if topology.n > MOST:
+        raise SettingError(f"All eigenvalues are found of {MOST:,} agents at most; got {topology.n:,}.")
     if topology.graph.is_directed() or not topology.symmetric:
         raise SettingError(
             f"The weights of '{topology.name}' are not symmetric, and what is known here needs w_ij = w_ji; "

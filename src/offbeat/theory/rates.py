@@ -131,6 +131,7 @@ RATES: dict[str, Callable[[Given], list[Rate]]] = {
     "dgd-atc": adapted_first,
     "asbcd": blocks,
     "dsgd": rounds,
+    "dpsgd": adapted_first,
     "allreduce": descent,
     "spsgd": descent,
     "apsgd": server,

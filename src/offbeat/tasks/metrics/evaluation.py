@@ -79,8 +79,9 @@ class Evaluation:
         """
         living = [*self.living]
         models = torch.cat([part[living].double().cpu() for part in self.models], dim=1).numpy()
-        apart = models - np.broadcast_to(points, (len(self.models[0]), models.shape[1]))[living]
-        return math.sqrt(float((apart**2).sum(1).mean()))
+        with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
+            apart = models - np.broadcast_to(points, (len(self.models[0]), models.shape[1]))[living]
+            return math.sqrt(float((apart**2).sum(1).mean()))
 
     def losses(self) -> np.ndarray:
         """Of every agent's own model, [n]."""
