@@ -235,7 +235,7 @@ def test_a_sweep_has_a_column_for_each(tmp_path: Path) -> None:
     grid = points({"fixed": fixed, "grid": {"judge": ["average", "worst"]}})
     assert sweep(grid, tmp_path / "a.parquet") == []
     frame = pandas.read_parquet(tmp_path / "a.parquet")
-    names = ("gap", "disagreement", "to_optimum", "to_limit")
+    names = ("to_optimum", "to_limit", "gap", "disagreement")
     more = [*(f"final_{name}" for name in names), *(f"curve_{name}" for name in names), "per_agent_loss"]
     assert list(frame.columns) == [*COLUMNS, *more]
     assert list(frame["metrics"][0]) == ["gap", "disagreement"] and bool(frame["per_agent"][0])

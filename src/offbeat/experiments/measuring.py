@@ -97,7 +97,8 @@ def asked(metrics: Any, judge: str, per_agent: bool, task: Task, topology: Topol
         raise unknown("model to judge", judge, JUDGED)
     of_run = tuple(each for each in metrics if each in OF_RUN)
     names = [each for each in metrics if each not in of_run]
-    names += [m.name for m in METRICS.values() if m.usual and m.name not in names and offers(task, m.needs)]
+    usual = [m.name for m in METRICS.values() if m.usual and offers(task, m.needs)]
+    names = [*usual, *(each for each in names if each not in usual)]
     found = tuple(METRICS[m] if isinstance(m, str) else m for m in names)
     for each in found:
         if each.name in getattr(task, "metrics", ()):
