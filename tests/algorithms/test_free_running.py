@@ -10,7 +10,7 @@ import torch
 from runs import LOCKSTEP, models, quadratic, started
 
 import offbeat
-from offbeat import ADSGD, Crash, Quadratic, SettingError, World
+from offbeat import ADSGD, Crash, Quadratic, SettingError, Vector, World
 from offbeat.core.vector import Parts
 from offbeat.theory import limit
 from offbeat.world.topology import Topology, build
@@ -20,8 +20,10 @@ STRAGGLERS = World(seed=3, slow_compute={4: 10.0}, slow_communication={2: 10.0, 
 
 @pytest.mark.parametrize("options", ["", "theta=0.5"])
 def test_algorithm_3_goes_the_way_of_algorithm_2(options: str) -> None:
+    away = quadratic(noise=0.5)
+    object.__setattr__(away, "initial", lambda: (torch.full((3,), 2.0, dtype=torch.float64),))
     two, three = (
-        started(name, quadratic(noise=0.5), STRAGGLERS, lr=0.05)
+        started(name, away, STRAGGLERS, lr=0.05)
         for name in (f"adsgd:{options}".strip(":"), f"adsgd:memory-efficient+{options}".strip("+"))
     )
     for time in range(5, 300, 5):
@@ -109,6 +111,36 @@ def test_adsgd_is_block_coordinate_descent_on_the_auxiliary_function() -> None:
             sim.run(time)
         own = models(blocks).reshape(9, 9, 3)[range(9), range(9)]
         assert own == pytest.approx(models(whole), abs=1e-10)
+
+
+@pytest.mark.parametrize("name", ["adsgd", "asbcd"])
+def test_both_are_equation_6_with_their_own_indices_in_any_world(name: str) -> None:
+    """x_i <- sum_j w_ij x_j^{s_ij} - alpha grad f_i(x_i), at every write, with s_ij^k read off the trace; who
+    has not been heard by `adsgd` counts as x_i. Blocks are those of the auxiliary function.
+    """
+    plain, grid, alpha = quadratic(), build("grid", 9), Auxiliary.alpha
+    auxiliary = Auxiliary(plain.b, plain.h)
+    object.__setattr__(auxiliary, "topology", grid)
+    x, written = [np.zeros((9, 3))], list[int]()
+
+    def observe(time: float, i: int, model: Vector) -> None:
+        found, after = model.parts[0].numpy().reshape(-1, 3), x[-1].copy()
+        after[i] = found[i if name == "asbcd" else 0]
+        x.append(after)
+        written.append(i)
+
+    task, world = plain if name == "adsgd" else auxiliary, replace(STRAGGLERS, loss=0.2)
+    sim = started(name, task, world, grid, lr=alpha, observers=[observe])
+    sim.run(40)
+    trace, w = sim.recorder.trace(), grid.dense_w()
+    rows, (_, then) = trace.used(), trace.selected()
+    mixed = [{j: xk[j] * 0 + xk[i] for j in range(9)} for i, xk in zip(written, x, strict=False)]
+    for (k, j, _), s in zip(rows.tolist(), then.tolist(), strict=True):
+        mixed[k][j] = x[s][j]
+    assert len(written) > 300 and max(then) < len(written)
+    for k, i in enumerate(written):
+        step = alpha * plain.h[i] * (x[k][i] - plain.b[i])
+        assert x[k + 1][i] == pytest.approx(sum(w[i, j] * mixed[k][j] for j in range(9)) - step, abs=1e-10)
 
 
 def test_swift_gives_away_the_model_of_before_the_step_and_mixes_at_each_kth_gradient() -> None:

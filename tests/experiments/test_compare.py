@@ -96,8 +96,9 @@ def test_a_crossing_is_the_first_one_and_needs_numbers_on_both_sides() -> None:
 
 
 def test_a_curve_carries_further_metrics_beside_its_own() -> None:
-    plain = offbeat.simulate("adsgd", **QUICK)
-    assert plain.curve.names() == ["loss", "consensus"]
+    made = offbeat.simulate("adsgd", **QUICK)
+    assert made.curve.names() == ["loss", "consensus", "to_optimum", "to_limit"]
+    plain = replace(made, curve=replace(made.curve, more={}))
     assert (plain.curve.of("time"), plain.curve.of("accuracy")) == (plain.curve.time, [])
     with pytest.raises(SettingError, match=r"Unknown metric 'los'.*Did you mean 'loss'"):
         plain.curve.of("los")

@@ -248,8 +248,9 @@ def test_further_metrics_are_columns_behind_the_others(tmp_path: Path) -> None:
         kept.write(grid[1].key, row_of(grid[1], more))
         assert kept.write_table(grid) == 2
     frame = pandas.read_parquet(kept.out)
-    assert list(plain.columns) == list(COLUMNS)
-    assert list(frame.columns) == [*COLUMNS, "final_half", "curve_half"]
+    usual = ["final_to_optimum", "final_to_limit", "curve_to_optimum", "curve_to_limit"]
+    assert list(plain.columns) == [*COLUMNS, *usual]
+    assert {*frame.columns} == {*COLUMNS, *usual, "final_half", "curve_half"}
     assert list(frame["curve_half"][1]) == halves and frame["final_half"][1] == halves[-1]
     assert frame["curve_half"][0] is None and pandas.isna(frame["final_half"][0])
 

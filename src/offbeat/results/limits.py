@@ -11,9 +11,9 @@ MOST = 500
 """Agents of a run whose limit is computed: it takes a linear system of as many equations."""
 
 HOLDS = {
-    "task", "agents", "topology", "weights", "case", "straggler", "slowdown", "partition", "skew", "dirichlet",
-    "objective", "batch", "reg", "until", "target", "stop_at", "eval_every", "metrics", "judge", "per_agent",
-    "loss", "compute", "communication", "speeds", "links", "latency", "bandwidth", "sending", "network",
+    "task", "agents", "topology", "weights", "case", "straggler", "slowdown", "partition", "skew",
+    "dirichlet", "objective", "batch", "reg", "until", "target", "stop_at", "eval_every", "metrics", "judge",
+    "per_agent", "loss", "compute", "communication", "speeds", "links", "latency", "bandwidth", "sending", "network",
     "event", "data", "executor", "device",
 }  # fmt: skip
 """Settings with which limits are as they are: agents may be slow, and models late or lost. With any other
