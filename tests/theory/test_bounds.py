@@ -80,11 +80,12 @@ def run(agent: Any, task: Any, world: World, lr: float, until: float, topology: 
 
 @cache
 def given(
-    world: str, noise: float = 0.0, until: float = 60, agent: type[ADSGD] = ADSGD
+    world: str, noise: float = 0.0, until: float = 60, from_start: bool = False
 ) -> tuple[Quadratic, Given]:
     """A task, and what theory asks of it and of the run: nobody waits, so B and D do not depend on rates."""
     task = quadratic(noise=noise)
-    found = run(agent(), task, WORLDS[world], 0.01, until)
+    agent = FromTheStart() if from_start else ADSGD()
+    found = run(agent, task, WORLDS[world], 0.01, until)
     assert found.measured.D is not None
     start = float((task.h / 2 * (task.b**2).sum(1)).sum())
     sigma = noise * task.b.shape[1] ** 0.5
@@ -95,10 +96,12 @@ def given(
 
 
 def of_pair(
-    pair: Pair, world: str, noise: float = 0.0, until: float = 60, agent: type[ADSGD] = ADSGD
+    pair: Pair, world: str, noise: float = 0.0, until: float = 60, from_start: bool = False
 ) -> Recorded:
-    task, known = given(world, noise, until, agent)
-    found = run(agent(theta=pair.theta), task, WORLDS[world], pair.alpha, until)
+    task, known = given(world, noise, until, from_start)
+    found = run(
+        (FromTheStart if from_start else ADSGD)(theta=pair.theta), task, WORLDS[world], pair.alpha, until
+    )
     assert (found.measured.B, found.measured.D) == (known.B, known.D)
     return found
 
@@ -137,10 +140,10 @@ def descending(loss: np.ndarray, moves: np.ndarray, D: int, L: float) -> np.ndar
 @every_world
 def test_twice_the_step_of_the_condition_still_descends(world: str) -> None:
     """V_k never rises for gamma < 2 / ((2 D + 1) L_A), without noise, and the condition is not idle."""
-    task, known = given(world, agent=FromTheStart)
+    task, known = given(world, from_start=True)
     half = pair_of_rate(known, 0.2)
     pair = Pair(0.2, min(0.2, 1.98 * half.gamma))
-    found = of_pair(pair, world, agent=FromTheStart)
+    found = of_pair(pair, world, from_start=True)
     v = descending(auxiliary_loss(task, found.x, 0.2), found.moves, known.D, pair.smoothness(known))
     assert (np.diff(v) <= 1e-12).all() and v[-1] < v[0]
 

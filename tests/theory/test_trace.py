@@ -92,7 +92,7 @@ def of_blocks(trace: Trace, agent: int, k: int, source: int) -> int:
     read = [row["versions"] for row in rows if row["agent"] == agent and row["k"] < k]
     version = ([0] + [each[source] for each in read if source in each])[-1]
     ends = [row["k"] for row in rows if row["agent"] == source]
-    return min([k, *ends[version : version + 1]])
+    return int(min([k, *ends[version : version + 1]]))
 
 
 @given(worlds)

@@ -221,7 +221,7 @@ class Trace:
             buffer, format=np.array(FORMAT), agents=np.array(self.agents),
             kinds=np.array(self.kinds, dtype="U"), events=self.events, writes=self.writes, mixed=self.mixed,
             transmissions=self.transmissions, settings=np.array(json.dumps(dict(self.settings))),
-            **({"blocks": np.array(True)} if self.blocks else {}),
+            blocks=np.array(self.blocks),
         )  # fmt: skip
         write_atomically(Path(path), buffer.getvalue())
 

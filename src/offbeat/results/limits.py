@@ -13,8 +13,8 @@ MOST = 500
 HOLDS = {
     "task", "agents", "topology", "weights", "case", "straggler", "slowdown", "partition", "skew",
     "dirichlet", "objective", "batch", "reg", "until", "target", "stop_at", "eval_every", "metrics", "judge",
-    "per_agent", "loss", "compute", "communication", "speeds", "links", "latency", "bandwidth", "sending", "network",
-    "event", "data", "executor", "device",
+    "per_agent", "loss", "compute", "communication", "speeds", "links", "latency", "bandwidth", "sending",
+    "network", "event", "data", "executor", "device",
 }  # fmt: skip
 """Settings with which limits are as they are: agents may be slow, and models late or lost. With any other
 that is not as usual no limit is known.
