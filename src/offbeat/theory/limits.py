@@ -176,34 +176,6 @@ def solved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(torch.linalg.solve(torch.from_numpy(a), torch.from_numpy(b)))
 
 
-LIMITS: dict[str, Callable[[At], np.ndarray]] = {
-    "adsgd": mixing,
-    "adpsgd": averaged_pairs,
-    "rfast": optimum,
-    "kungurtsev": optimum,
-    "dsgd": mixing,
-    "dpsgd": adapted_first,
-    "dsgt": optimum,
-    "d2": optimum,
-    "qg-dsgdm": adapted_first,
-    "sgp": pushed,
-    "osgp": pushed_meanwhile,
-    "allreduce": optimum,
-    "amelie": optimum,
-    "adsgd:memory-efficient": mixing,
-    "asbcd": blocks,
-    "swift": mixing,
-    "dgd-atc": adapted_first,
-    "prox-dgd": mixing,
-    "apsgd": weighted,
-    "spsgd": optimum,
-    "rasgp": optimum,
-    "diloco": local_steps,
-    "noloco": local_pairs,
-    "a2cid2": flowing_pairs,
-    "easgd": elastic,
-    "ringmaster": weighted,
-    "ringleader": optimum,
 @dataclass(frozen=True)
 class Known:
     """What is known of where a row of the table of algorithms ends.
@@ -228,6 +200,7 @@ LIMITS: dict[str, Known] = {
     "adsgd": Known(mixing, ("theta",)),
     "adpsgd": Known(averaged_pairs, ("wait", "atomic"), how=EXPECTED),
     "rfast": Known(optimum),
+    "kungurtsev": Known(optimum),
     "dsgd": Known(mixing, ("after",)),
     "dpsgd": Known(adapted_first),
     "dsgt": Known(optimum),
