@@ -52,7 +52,9 @@ class Staleness:
 
 class TraceSummary:
     """What is reported of a trace, found part by part: they need not be held. They have so many `writes`.
-    blocks: see `Trace`
+
+    Args:
+        blocks: see `Trace`
     """
 
     def __init__(self, agents: int, blocks: bool = False) -> None:

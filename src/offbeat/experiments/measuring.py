@@ -152,7 +152,9 @@ class Measurements:
         steps: Callable[[], Sequence[int] | np.ndarray],
     ) -> None:
         """Evaluate the agents' models [n, P], of which these agents are up, and add a point to the curve.
-        steps: how many gradients each agent has applied by then, [n]
+
+        Args:
+            steps: how many gradients each agent has applied by then, [n]
         """
         curve, asked, task = self.curve, self.asked, self.task
         limit = None if self.limit is None else self.limit(np.asarray(steps()))
