@@ -6,6 +6,7 @@ from offbeat.algorithms import Algorithm, find, row_of
 from offbeat.core.settings import Settings
 from offbeat.results.values import RunValues
 from offbeat.theory.limits import OUTER, known, why_unknown
+from offbeat.world.changing import CHANGING
 
 MOST = 500
 """Agents of a run whose limit is computed: it takes a linear system of as many equations."""
@@ -32,6 +33,7 @@ def why_not(settings: Settings, spec: Algorithm | None) -> str:
     declared, departures = {each.name for each in settings.declared()}, settings.departures()
     said = [name for name in departures if name in declared and name not in HOLDS]
     said += ["cut"] * any(f"{event}".startswith("cut") for event in settings["event"])
+    said += ["a graph that changes"] * (str(settings["topology"]).partition(":")[0] in CHANGING)
     said += ["loss by link"] * isinstance(settings["loss"], str)
     said += ["faults"] * bool(settings.get("faults"))
     return f"with {' and '.join(said)}" if said else ""
