@@ -217,7 +217,8 @@ class Driver:
     def _read_registers(self) -> None:
         if self.transport is None:
             return
-        for reader in self.transport.poll(self.agent.view.peers):
+        whom = tuple(sorted(self.transport.alive)) if self.agent.beyond_graph else self.agent.view.peers
+        for reader in self.transport.poll(whom):
             self._deliver(events.RegisterRead, reader.source, reader.message, reader.tag)
         readers = [reader for several in self.transport.readers.values() for reader in several]
         if made := [reader.tag.end for reader in readers if reader.bound]:
