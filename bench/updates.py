@@ -3,14 +3,15 @@
     python bench/updates.py                        nine agents on a grid, every algorithm
     python bench/updates.py --agents 256 --only adsgd,swift
 
-An update is one gradient applied. Each run is made by `--executor auto` and by `batched`; the second run of
-two counts.
+An update is one gradient taken, whether it makes a step of its own or not. Each run is made by
+`--executor auto` and by `batched`; the second run of two counts.
 """
 
 import argparse
 import time
 
 from offbeat.algorithms import ALGORITHMS, find
+from offbeat.engines.events import GradientDone, rows_of
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import prepare
@@ -20,11 +21,12 @@ def cost(name: str, agents: int, updates: int, how: str) -> float:
     """Microseconds an update."""
     until = updates / agents
     settings = Experiment(task="digits", topology="grid", agents=agents, until=until, eval_every=until)
-    job = Job(prepare(settings, 0), find(name), 0.01, how, keep_trace=False)
-    run_one(job)
+    setup, row = prepare(settings, 0), find(name)
+    trace = run_one(Job(setup, row, 0.01, how)).trace
+    assert trace is not None
     began = time.process_time()
-    run = run_one(job)
-    return 1e6 * (time.process_time() - began) / run.updates
+    run_one(Job(setup, row, 0.01, how, keep_trace=False))
+    return 1e6 * (time.process_time() - began) / len(rows_of(trace.events, GradientDone))
 
 
 def main() -> None:
