@@ -72,7 +72,7 @@ def test_it_ends_at_its_limit_on_a_directed_graph(name: str) -> None:
     sim.run(1000)
     assert np.ptp([agent.w for agent in cast(list[Any], sim.agents)]) > 0.1, "weights differ there"
     assert models(sim) == pytest.approx(limit(name, task, ONE_WAY, 0.1), abs=1e-9)
-    with pytest.raises(SettingError, match="depends on delays"):
+    with pytest.raises(SettingError, match="No limit is known of osgp:tau=2: expected it without tau"):
         limit("osgp:tau=2", task, ONE_WAY, 0.1)
 
 

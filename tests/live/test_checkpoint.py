@@ -339,7 +339,7 @@ def test_classes_are_found_wherever_our_modules_have_moved(tmp_path: Path) -> No
     view = build("ring", 3).view(0, frozenset(range(3)))
     x = Vector((torch.arange(3.0),))
     assert about == {"algorithm": "dsgd"}
-    then = replace(view, chi=None)  # of a field that a view had not
+    then = replace(view, chi=None, parent=None, children=())  # of fields that a view had not
     assert canonical(state["seen"]) == canonical([then, Crash(1, 2.0), Letter(4, x)])
     assert sorted(state["agent"]["letters"][0]) == [0, 1] and state["rule"] == {
         "lr": 0.1,

@@ -59,7 +59,8 @@ def predict(
     Example: a run without a straggler tells what one would cost
 
       offbeat live --algorithms adsgd --until 600 --unit 5ms --out run
-      offbeat predict run/adsgd-lr0.01 --algorithm dsgd --case comp-straggler --slowdown 10
+      offbeat predict run/adsgd-lr0.01 --algorithm dsgd \\
+          --case comp-straggler --slowdown 10
     """
     check_writable(json)
     found = predicting.predict(Trace.load(trace), algorithm, lr=lr, reached=run_in(folder_of(trace)), **asked)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -49,7 +50,7 @@ class Quadratic:
     def agents(self) -> int:
         return len(self.h)
 
-    @property
+    @cached_property
     def optimum(self) -> np.ndarray:
         """The minimiser of sum_i f_i: sum_i h_i b_i / sum_i h_i, [d]."""
         return np.asarray(self.h @ self.b / self.h.sum())

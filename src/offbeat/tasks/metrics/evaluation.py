@@ -77,11 +77,11 @@ class Evaluation:
         """Root mean square over the living agents of the distance from a point, [P], or each from its own,
         [n, P]. A model is all its parts, one after another.
         """
-        living = [*self.living]
-        models = torch.cat([part[living].double().cpu() for part in self.models], dim=1).numpy()
+        if points.ndim > 1 and len(self.living) < len(points):
+            points = points[[*self.living]]
         with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
-            apart = models - np.broadcast_to(points, (len(self.models[0]), models.shape[1]))[living]
-            return math.sqrt(float((apart**2).sum(1).mean()))
+            apart = self._rows - points
+            return math.sqrt(float(np.vdot(apart, apart)) / len(apart))
 
     def losses(self) -> np.ndarray:
         """Of every agent's own model, [n]."""
@@ -110,6 +110,12 @@ class Evaluation:
             return float(values(tuple(part[self.server][None] for part in self.models))[0])
         own = np.asarray(everybody() if everybody is not None else values(self.models))[self.living]
         return float(worst(own) if self.judge == WORST else own.mean())
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """The models of the living, [m, P], in double precision."""
+        parts = [part.cpu().double().numpy() for part in self._alive]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     @cached_property
     def _alive(self) -> Parts:
