@@ -124,14 +124,16 @@ def same(runs: list[Run], others: list[Run]) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "keep_traces"),
     [
-        {"seeds": 3, "lr": [0.01, 0.02]},
-        {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "tune_grid": (0.1, 0.3), "target": 0.02},
+        ({"seeds": 3, "lr": [0.01, 0.02]}, False),
+        (
+            {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "tune_grid": (0.1, 0.3), "target": 0.02},
+            True,
+        ),
     ],
     ids=["steps", "tuned"],
 )
-@pytest.mark.parametrize("keep_traces", [False, True])
 def test_with_workers_everything_is_the_same(
     shared: list[PlannedRun], settings: dict[str, Any], keep_traces: bool
 ) -> None:
