@@ -41,6 +41,7 @@ PAGES = (
 SHORTER = {
     "offbeat compare --task mnist": "--until 2 --eval-every 1",
     "offbeat compare --algorithms": "--until 2",
+    "offbeat compare --task digits --algorithms all": "--until 2",  # minutes
     "offbeat compare --task quadratic --topology complete": "--until 2",
     "offbeat compare --loss 0.3": "--until 101 --tune-grid 0.1 --tune-seeds 1",  # the crash is at 100
     "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
