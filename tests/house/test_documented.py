@@ -55,6 +55,7 @@ ELSEWHERE = {
     "offbeat doctor": "test_doctor runs it; its self-test needs fresh processes",
     "offbeat table scaling.parquet --speedup": "of the sweep above it, which is only planned here",
     "offbeat compare --task digits --algorithms all --until 30 --device cuda": "needs a GPU",
+    "offbeat theory --table2": "ten seconds; test_theory runs it with fewer algorithms",
     "make test": "it would run this test",
     "make bench": "minutes of measuring",
     "make bench-live DATA=folder": "minutes of measuring",
