@@ -23,32 +23,28 @@ class Row(Named):
     vectors: int = 0
 
 
-def _momentum(usual: float) -> Parameter:
-    return Parameter(about="the share of m that stays", usual=usual, low=0, high=1, below=True)
-
-
-def _beta(which: str, usual: float) -> Parameter:
+def _share(which: str, usual: float) -> Parameter:
     return Parameter(about=f"the share of {which} that stays", usual=usual, low=0, high=1, below=True)
 
 
 OPTIMIZERS = {
     "sgd": Row(
         rule=SGD, about="x <- x - lr g; with momentum the same as 'momentum'",
-        parameters={"momentum": _momentum(0.0)},
+        parameters={"momentum": _share("m", 0.0)},
     ),
     "momentum": Row(
         rule=Momentum, about="the heavy ball, m <- MOMENTUM m + g, x <- x - lr m", main="momentum",
-        parameters={"momentum": _momentum(0.9)}, vectors=1,
+        parameters={"momentum": _share("m", 0.9)}, vectors=1,
     ),
     "nesterov": Row(
         rule=Nesterov, about="the same m, x <- x - lr (g + MOMENTUM m)", main="momentum",
-        parameters={"momentum": _momentum(0.9)}, vectors=1,
+        parameters={"momentum": _share("m", 0.9)}, vectors=1,
     ),
     "adamw": Row(
         rule=AdamW, about="by the moments of the gradient, with decoupled weight decay (arXiv:1711.05101)",
         vectors=2, parameters={
-            "beta1": _beta("the first moment", 0.9),
-            "beta2": _beta("the second moment", 0.999),
+            "beta1": _share("the first moment", 0.9),
+            "beta2": _share("the second moment", 0.999),
             "eps": Parameter(about="what is added to the root", usual=1e-8, low=0, above=True),
             "weight_decay": Parameter(about="times lr: what a step takes of the model", usual=0.01, low=0),
         },

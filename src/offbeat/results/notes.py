@@ -74,10 +74,10 @@ def notes(
 
 def _without_effect(comparison: ComparisonValues) -> list[str]:
     """What was set in all runs, to other values than usual, and means nothing in any; shorthands apart."""
-    found = [
-        {name: run.settings.departures().get(name) for name in run.settings.idle() if name not in SHORTHANDS}
-        for run in comparison.runs
-    ]
+    found = []
+    for run in comparison.runs:
+        idle = {*run.settings.idle()} - {*SHORTHANDS}
+        found.append({name: value for name, value in run.settings.departures().items() if name in idle})
     names = [name for name in (found[0] if found else {}) if all(each.get(name) for each in found)]
     named = ", ".join(f"{name} {value_text(found[0][name])}" for name in names)
     return [f"Without effect here: {named}."] if named else []
