@@ -1,7 +1,7 @@
 """Where a run of quadratics will end, from what has happened so far."""
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def limit_of(
         return None
     how = known(spec).how
 
-    @cache
+    @lru_cache(maxsize=1)  # the same at every evaluation, or another at each
     def at(steps: tuple[int, ...]) -> np.ndarray:
         return limit(spec, task, setup.topology, lr, steps)
 
