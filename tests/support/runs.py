@@ -73,7 +73,7 @@ def started(
         world or World(),
         Executor(task, EXECUTORS[how]),
         returns="return" in row.tolerates,
-        checker=Checker(pickle_every=20) if check else None,
+        checker=Checker(pickle_every=100) if check else None,
         **options,
     )
     sim.observers = observers
