@@ -4,11 +4,10 @@ import ast
 import re
 from collections.abc import Iterator
 from itertools import dropwhile, takewhile
-from pathlib import Path
 
-import pytest
+from rooms import modules
 
-SOURCE = Path(__file__).parents[2] / "src" / "offbeat"
+TREES = {module.name: module.tree for module in modules()}
 ENTRY = re.compile(r"(?P<names>\w+(?:, ?\w+)*): +\S")
 COLUMNS = re.compile(r"\S+(?:, \S+)* {2,}\S")
 SECTIONS = ("Args:", "Attributes:")
@@ -39,8 +38,8 @@ def known(node: Documented) -> set[str]:
     )
 
 
-def documented(text: str) -> Iterator[tuple[Documented, list[str]]]:
-    for node in ast.walk(ast.parse(text)):
+def documented(tree: ast.AST) -> Iterator[tuple[Documented, list[str]]]:
+    for node in ast.walk(tree):
         if isinstance(node, Documented) and (docstring := ast.get_docstring(node)):
             yield node, docstring.splitlines()
 
@@ -68,24 +67,28 @@ def wrong(node: Documented, lines: list[str]) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_what_is_said_of_arguments_and_attributes_stands_in_sections(path: Path) -> None:
-    """In Google's style, "Args:" and "Attributes:": pdoc and Sphinx show anything else as one paragraph."""
-    for node, lines in documented(path.read_text("utf-8")):
-        assert outside(node, lines) == [], (
-            f"{node.name}: expected them below 'Args:' or 'Attributes:', by four spaces"
-        )
-        assert wrong(node, lines) == [], (
-            f"{node.name} has no such argument or attribute; an example stands before them"
-        )
+def test_what_is_said_of_arguments_and_attributes_stands_in_sections() -> None:
+    """In Google's style, "Args:" and "Attributes:", by four spaces: pdoc and Sphinx show anything else
+    as one paragraph. What a section names is there; an example stands before it.
+    """
+    every = [(name, *found) for name, tree in TREES.items() for found in documented(tree)]
+    assert len(every) > 1000
+    in_no_section = {(name, node.name): lines for name, node, text in every if (lines := outside(node, text))}
+    of_nothing = {(name, node.name): lines for name, node, text in every if (lines := wrong(node, text))}
+    assert (in_no_section, of_nothing) == ({}, {})
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
-def test_nothing_is_aligned_in_columns_that_the_api_reference_runs_together(path: Path) -> None:
+def test_nothing_is_aligned_in_columns_that_the_api_reference_runs_together() -> None:
     """A list has bullets, or it is indented, as code."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Module | Documented) and (docstring := ast.get_docstring(node)):
-            assert [line for line in docstring.splitlines() if COLUMNS.match(line)] == []
+    found = [
+        (name, line)
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | Documented)
+        for line in (ast.get_docstring(node) or "").splitlines()
+        if COLUMNS.match(line)
+    ]
+    assert found == []
 
 
 def test_the_style_of_before_is_noticed() -> None:
@@ -93,7 +96,7 @@ def test_the_style_of_before_is_noticed() -> None:
     before = f"class A:\n    '''A.\n\n    size:   how large\n    x, y:   where\n    '''\n{fields}"
     section = "    Attributes:\n        size: how large\n        gone: what\n\n        code()\n"
     now = f"class A:\n    '''A.\n\n{section}    '''\n{fields}"
-    (one,), (other,) = documented(before), documented(now)
+    (one,), (other,) = documented(ast.parse(before)), documented(ast.parse(now))
     assert COLUMNS.match("size:   how large") and not COLUMNS.match("    code  # as it is")
     assert outside(*one) == ["size:   how large", "x, y:   where"]
     assert (outside(*other), wrong(*other)) == ([], ["gone: what", "code()"])
