@@ -13,7 +13,7 @@ from offbeat.engines.activity import EDGES, Activity, carried
 from offbeat.experiments.runs import Job, run_one
 
 ASKED = ("ages", "shares", "traffic")
-WORLD: dict[str, Any] = {"until": 60.0, "metrics": ASKED, "case": "combined"}
+WORLD: dict[str, Any] = {"until": 24.0, "metrics": ASKED, "case": "combined"}
 
 
 def details(name: str, executor: str, keep_trace: bool, **more: Any) -> dict[str, dict[str, list[Any]]]:
@@ -30,7 +30,7 @@ def test_it_does_not_depend_on_the_executor_or_on_whether_the_trace_is_kept(
     assert list(oracle) == [*ASKED]
     for executor in ("auto", "batched", "event-by-event"):
         assert details(name, executor, False) == oracle
-    crash = {"crash": "agent 1 at 20 until 30"} if "return" in find(name).tolerates else {}
+    crash = {"crash": "agent 1 at 8 until 14"} if "return" in find(name).tolerates else {}
     assert details(name, "batched", False, **crash) == details(name, "event-by-event", True, **crash)
 
 

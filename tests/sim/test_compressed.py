@@ -39,7 +39,7 @@ def run(algorithm: str | Agent, said: str, how: str = "event-by-event", **world:
     there = {"loss": 0.3} if "loss" in find(algorithm).tolerates else {}
     task, world_ = quadratic(d=8, noise=0.5), World(seed=3, **(there | world))
     sim = started(algorithm, task, world_, how=how, lr=0.02, check=False, codec=codec_of(said))
-    sim.run(25)
+    sim.run(12)
     return sim
 
 
@@ -74,7 +74,7 @@ def test_a_class_says_which_messages_carry_models_and_which_are_accumulated(
         give(sender, medium, to, message)
 
     monkeypatch.setattr(sim.links, "give", watched)
-    sim.run(20)
+    sim.run(9)
     summed = {kind for medium, kind in seen if medium is Accumulate}
     assert summed == {*agent.sends_changes}
     assert {*agent.sends_models} <= {kind for _, kind in seen} - summed
@@ -157,7 +157,7 @@ def changes_under_way(sim: Simulator) -> dict[tuple[int, int], np.ndarray]:
     return found
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(WORLDS, st.sampled_from(CODECS), st.sampled_from([(), (Crash(2, 5.0),), (Crash(2, 5.0, 11.0),)]))
 def test_what_is_accumulated_has_arrived_or_is_on_its_way_or_kept(
     world: World, said: str, crashes: tuple[Crash, ...]

@@ -165,7 +165,7 @@ def test_noise_is_drawn_for_each_transmission_from_a_stream_of_its_own(sending: 
 @pytest.mark.parametrize("algorithm", ALL)
 def test_numbers_by_link_that_are_all_usual_change_nothing(algorithm: str) -> None:
     """Also with changes that never happen; bit for bit."""
-    n, until = (6, 30.0)
+    n, until = 6, 12.0
     usual = World(seed=3, loss=0.2)
     same: list[dict[str, Any]] = [
         {"latency": PerLink(0.0), "bandwidth": PerLink(1.0), "loss": PerLink(0.2)},
@@ -187,7 +187,7 @@ def test_with_one_neighbour_each_unicast_is_multicast(algorithm: str) -> None:
     for sending in ("multicast", "unicast"):
         world = World(seed=2, loss=0.2, latency=0.3, crashes=(Crash(1, 9.0, 14.0),), sending=sending)
         sim = started(algorithm, quadratic(2), world, "chain")
-        sim.run(30.0)
+        sim.run(18.0)
         found.append((tables(sim), models(sim).tobytes(), sim.counts()))
     assert found[0] == found[1]
 
@@ -195,7 +195,7 @@ def test_with_one_neighbour_each_unicast_is_multicast(algorithm: str) -> None:
 # -- what is conserved -------------------------------------------------------------------------------
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(WORLDS, GRAPHS)
 def test_rfast_keeps_its_mass(world: World, graph: str) -> None:
     sim = started("rfast", quadratic(6, noise=0.5), world, graph, lr=0.02)
@@ -205,7 +205,7 @@ def test_rfast_keeps_its_mass(world: World, graph: str) -> None:
         assert mass == pytest.approx(gradients, abs=1e-10)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(WORLDS, GRAPHS, st.sampled_from(["adpsgd", "adpsgd:wait"]))
 def test_no_letter_is_lost(world: World, graph: str, algorithm: str) -> None:
     """The models' sum, and what is on its way, stays: of gradients that count as nothing."""
@@ -219,7 +219,7 @@ def test_no_letter_is_lost(world: World, graph: str, algorithm: str) -> None:
         assert total == pytest.approx([15.0] * 3, abs=1e-10)
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(WORLDS, GRAPHS, st.sampled_from(["adsgd", "dsgd", "rfast", "dsgd:after"]))
 def test_what_comes_over_a_link_never_goes_back(world: World, graph: str, algorithm: str) -> None:
     """Registers: newest wins. Mail: every letter, in the order in which it was sent."""

@@ -1,8 +1,7 @@
 """Long runs: timetables and traces by segments are those of one segment, and memory does not grow."""
 
-import subprocess
-import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setups import FREE, GRAPHS, SIZE, TABLES, WORLDS, prepared, same, schedule_of
+from warm import finished, on_linux
 from worlds import LINKED
 
 from offbeat import Crash, SettingError, Trace, World
@@ -58,7 +58,7 @@ def rough(seed: int, values: int = 64) -> Setup:
     return replace(p, world=World(seed=seed, compute=delays, communication=delays.times(2.0)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.one_of(WORLDS, LINKED), GRAPHS, st.sampled_from([9, 16]), st.sampled_from([3.0, 25.0]), CUTS,
     st.sampled_from(FREE),
@@ -108,7 +108,6 @@ def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
     monkeypatch.setattr(runs_module, "SEGMENT", rows)
 
 
-@pytest.mark.parametrize("keep_trace", [True, False])
 @pytest.mark.parametrize(
     "changed",
     [
@@ -120,22 +119,23 @@ def in_segments(monkeypatch: pytest.MonkeyPatch, rows: int = 400) -> None:
         {"task": "quadratic", "topology": "star", "until": 100.0},
     ],
 )
-def test_a_run_in_segments_is_the_same(
-    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], keep_trace: bool
-) -> None:
+def test_a_run_in_segments_is_the_same(monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> None:
+    """Also where its trace is kept."""
     p = prepared(**({"task": "digits"} | changed))
     wanted = run_one(Job(p, ADSGD, 0.05, "event-by-event"))
     whole = run_one(Job(p, ADSGD, 0.05, "levels"))
     in_segments(monkeypatch)
     assert len(time_segments(p, 1)) > 1
-    run = run_one(Job(p, ADSGD, 0.05, "levels", keep_trace=keep_trace))
-    assert same(run, wanted) and same(run, whole)
-    assert (run.trace is not None) == keep_trace
-    assert run.trace is None or (wanted.trace is not None and equal(run.trace, wanted.trace))
-    assert run.models[0].numpy().tobytes() == wanted.models[0].numpy().tobytes()
+    dropped = run_one(Job(p, ADSGD, 0.05, "levels", keep_trace=False))
+    kept = run_one(Job(p, ADSGD, 0.05, "levels"))
+    for run in (dropped, kept):
+        assert same(run, wanted) and same(run, whole)
+        assert run.models[0].numpy().tobytes() == wanted.models[0].numpy().tobytes()
+    assert dropped.trace is None and kept.trace is not None and wanted.trace is not None
+    assert equal(kept.trace, wanted.trace)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=14, deadline=None)
 @given(
     st.one_of(WORLDS, LINKED), st.sampled_from(["ring", "grid", "star"]), st.sampled_from([20, 100, 250]),
     st.sampled_from([7, 64]), st.sampled_from(FREE),
@@ -197,6 +197,7 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
     with pytest.raises(SettingError, match="cannot be run by levels here"):
         run_one(Job(p, ADSGD, 0.05, "levels"))
     smooth = replace(p, world=World(seed=1))
+    late_alone, smooth_alone = (run_one(Job(each, ADSGD, 0.05, "event-by-event")) for each in (p, smooth))
     simulated: list[Setup] = []
 
     def noted(job: Job) -> Simulator:
@@ -210,7 +211,7 @@ def test_where_a_timetable_fails_late_the_simulator_makes_the_run(monkeypatch: p
         made = [*runs]
         assert simulated == [p]
         for each, run in zip(order, made, strict=True):
-            assert same(run, run_one(Job(each, ADSGD, 0.05, "event-by-event")))
+            assert same(run, late_alone if each is p else smooth_alone)
 
 
 # -- the trace, part by part ------------------------------------------------------------------------
@@ -268,7 +269,7 @@ def traces(draw: st.DrawFn) -> tuple[Trace, list[Trace]]:
     return whole, parts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(traces(), st.booleans())
 def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(
     made: tuple[Trace, list[Trace]], forget: bool
@@ -292,17 +293,17 @@ def test_what_is_left_of_a_trace_is_what_the_whole_trace_gives(
         assert ours.tolist() == theirs.tolist()
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_the_digest_sees_every_table(table: str) -> None:
-    made = run_one(Job(prepared(), ADSGD, 0.05)).trace
+def test_the_digest_sees_every_table() -> None:
+    made = run_one(Job(prepared(until=15.0), ADSGD, 0.05)).trace
     assert made is not None
-    rows = getattr(made, table).copy()
-    rows[len(rows) // 2]["agent" if "agent" in rows.dtype.names else "source"] += 1
-    assert replace(made, **{table: rows}).digest() != made.digest()
+    for table in TABLES:
+        rows = getattr(made, table).copy()
+        rows[len(rows) // 2]["agent" if "agent" in rows.dtype.names else "source"] += 1
+        assert replace(made, **{table: rows}).digest() != made.digest(), table
     assert replace(made, agents=made.agents + 1).digest() != made.digest()
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ["adsgd", "adpsgd", "rfast", "dsgd", "allreduce", "sgp", "apsgd"])
 def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Staleness and digest of a run with a crash are those of its trace; no more rows are held than a part
     has.
@@ -324,47 +325,46 @@ def test_the_simulator_may_drop_what_it_recorded(monkeypatch: pytest.MonkeyPatch
 # -- memory ----------------------------------------------------------------------------------------
 
 MEASURE = """
-import sys
 from pathlib import Path
-from offbeat.experiments import runs
+from offbeat.experiments import memory, runs
 from offbeat.engines import recorder
 from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
-from offbeat.experiments.memory import need
-from offbeat.experiments.runs import Job, run_one
 def peak():
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(lines["VmHWM"].split()[0])
-how, agents, until, runs.SEGMENT = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+runs.SEGMENT = recorder.PART = memory.PART = rows
 row, common = find("adsgd"), dict(task="digits", topology="ring")
-run_one(Job(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how))
+runs.run_one(runs.Job(prepare(Experiment(agents=9, until=2, **common), 0), row, 0.01, how))
 p = prepare(Experiment(agents=agents, until=until, eval_every=until / 2, **common), 0)
 before = peak()
-job = Job(p, row, 0.01, how, keep_trace=False)
-run = run_one(job)
-print(peak() - before, need(job).total, run.updates)
+job = runs.Job(p, row, 0.01, how, keep_trace=False)
+run = runs.run_one(job)
+print(peak() - before, memory.need(job).total, run.updates)
+raise SystemExit
 """
 
 
-def measured(how: str, agents: int, until: float, segment: int) -> tuple[float, float, int]:
-    """Bytes that a process needed, bytes that were estimated, updates."""
-    command = [sys.executable, "-c", MEASURE, how, str(agents), str(until), str(segment)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    peak, estimate, updates = done.stdout.split()
+def measured(folder: Path, how: str, agents: int, until: float, rows: int) -> tuple[float, float, int]:
+    """Bytes that a process needed, bytes that were estimated, updates; with parts of so many rows."""
+    setup = f"how, agents, until, rows = {how!r}, {agents}, {until}, {rows}\n{MEASURE}"
+    peak, estimate, updates = finished(folder, setup=setup).said.split()
     return float(peak), float(estimate), int(updates)
 
 
-def test_the_memory_of_a_run_does_not_grow_with_its_length() -> None:
-    """By levels, with segments of 2 x 10^5 rows: held whole, the timetable of this run takes 220 MB."""
-    peak, estimate, updates = measured("levels", 200, 2000, 200_000)
-    assert updates > 390_000
-    assert peak < 120e6
+@on_linux
+def test_the_memory_of_a_run_does_not_grow_with_its_length(tmp_path: Path) -> None:
+    """By levels, with segments of 25,000 rows: held whole, the timetable of this run takes 42 MB."""
+    peak, estimate, updates = measured(tmp_path, "levels", 100, 500, 25_000)
+    assert updates > 49_000
+    assert peak < 25e6
     assert 0.5 < peak / estimate < 1.6, (peak, estimate)
 
 
-def test_what_the_simulator_drops_is_not_held() -> None:
-    """A kept trace of so many updates takes 45 MB or more."""
-    peak, estimate, updates = measured("batched", 9, 12_000, 1)
-    assert updates > 100_000
+@on_linux
+def test_what_the_simulator_drops_is_not_held(tmp_path: Path) -> None:
+    """In parts of 6,000 rows: a kept trace of so many updates takes 9 MB or more."""
+    peak, estimate, updates = measured(tmp_path, "batched", 9, 2_400, 6_000)
+    assert updates > 20_000
     assert 0.5 < peak / estimate < 1.6, (peak, estimate)
