@@ -197,7 +197,7 @@ def test_agents_can_be_pickled_mid_run_and_go_on_as_before(name: str) -> None:
     """Run, pickle all agents, replace them by their copies, go on: the trace is the same."""
     sims = [started(name, world=World(seed=4, slow_compute={4: 10.0})) for _ in range(2)]
     for sim in sims:
-        sim.run(20)
+        sim.run(12)
     copied = sims[1]
     for actor in copied.actors:
         actor.agent = pickle.loads(pickle.dumps(actor.agent))
@@ -205,7 +205,7 @@ def test_agents_can_be_pickled_mid_run_and_go_on_as_before(name: str) -> None:
     for held in copied.links.registers:
         held.clear()
     for sim in sims:
-        sim.run(40)
+        sim.run(24)
     assert sims[0].recorder.trace().digest() == copied.recorder.trace().digest()
 
 

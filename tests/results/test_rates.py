@@ -6,11 +6,10 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from typer.testing import CliRunner
+from warm import finished, needs_shared_memory
 
 import offbeat
 from offbeat import Comparison, SettingError
-from offbeat.cli.commands import app
 from offbeat.cli.options import parse_lrs
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep
@@ -76,12 +75,13 @@ def test_a_sweep_over_agents_couples_the_rate_in_every_point(tmp_path: Path) -> 
         points(table | {"fixed": table["fixed"] | {"lr": "0.01x"}})
 
 
+@needs_shared_memory
 def test_live_runs_couple_the_rate_and_record_it(tmp_path: Path) -> None:
     words = "live --task quadratic --agents 2 --lr 0.02n --until 3 --unit 20ms --quiet --out"
     json_, page = tmp_path / "a.json", tmp_path / "a.html"
     more = ["--json", str(json_), "--report", str(page)]
-    done = CliRunner().invoke(app, [*words.split(), str(tmp_path / "out"), *more])
-    assert done.exit_code == 0, done.output
+    done = finished(tmp_path, *words.split(), str(tmp_path / "out"), *more)
+    assert done.code == 0, done.complained
     (run,) = offbeat.load(json_).runs
     assert (run.lr, run.settings["lr_said"]) == (0.04, "0.02n")
     assert "<span>--lr</span> 0.02n" in page.read_text("utf-8")

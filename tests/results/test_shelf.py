@@ -31,6 +31,11 @@ def worlds() -> Comparison:
     return Comparison(made)
 
 
+@cache
+def whole() -> str:
+    return page(worlds())
+
+
 def figures(text: str) -> dict[str, Any]:
     match = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text)
     assert match is not None
@@ -39,7 +44,7 @@ def figures(text: str) -> dict[str, Any]:
 
 
 def test_a_page_of_several_worlds_has_a_panel_for_each() -> None:
-    text, titles = page(worlds()), re.compile("<h4>(.*?)</h4>")
+    text, titles = whole(), re.compile("<h4>(.*?)</h4>")
     drawn = figures(text)
     first = [drawn[f"figure-1-{k}"] for k in (1, 2, 3, 4)]
     assert "figure-1" not in drawn and "figure-1-5" not in drawn
@@ -57,7 +62,7 @@ def test_a_page_of_several_worlds_has_a_panel_for_each() -> None:
 
 
 def test_agents_and_what_they_mixed_are_shown_of_each_world() -> None:
-    text = page(worlds())
+    text = whole()
     for where in ("topology ring, case base", "topology complete, case combined"):
         assert f"<b>{where}:</b> Who computed" in text and f"<b>{where}:</b> How old" in text
     assert text.count("The communication graph") == 4

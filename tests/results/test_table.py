@@ -79,7 +79,9 @@ def test_every_short_head_is_explained_where_the_table_stands(digits: Comparison
 
 
 def test_the_table_of_what_was_tried_keeps_its_words() -> None:
-    made = offbeat.compare("adsgd", task="quadratic", until=20, lr="tuned", tune_seeds=2)
+    made = offbeat.compare(
+        "adsgd", task="quadratic", until=20, lr="tuned", tune_seeds=2, tune_grid=(0.1, 0.3)
+    )
     (run,) = made.runs
     lines = printed(tuning_table(Comparison([replace(run, algorithm="mine[bold]")])), 100)
     assert "median [smallest - largest]" in lines[1] and "mine[bold]" in lines[3]

@@ -51,6 +51,7 @@ def agree(here: Run, there: Run) -> None:
 
 
 def on_both(name: str, algorithms: str, **settings: Any) -> None:
+    settings = {"eval_every": settings["until"] / 3} | settings
     here, there = (offbeat.compare(algorithms, **settings, device=each).runs for each in ("cpu", name))
     for a, b in zip(here, there, strict=True):
         assert (a.settings["device"], b.settings["device"]) == ("cpu", name)

@@ -56,13 +56,13 @@ def test_the_pretended_device_refuses_what_a_gpu_would(device: torch.device) -> 
 @pytest.mark.parametrize("task", ["digits", "quadratic"])
 def test_a_run_there_is_the_run_here(task: str, how: str, device: torch.device) -> None:
     assert prepare(Experiment(task=task, device=NAME), 0).task.initial()[0].device == device
-    on_both(NAME, "adsgd", task=task, case="combined", until=20, executor=how, lr=0.05)
+    on_both(NAME, "adsgd", task=task, case="combined", until=6, executor=how, lr=0.05)
 
 
 def test_every_algorithm_and_rule_runs_there(device: torch.device) -> None:
-    common: dict[str, Any] = {"task": "quadratic", "until": 15, "case": "combined"}
+    common: dict[str, Any] = {"task": "quadratic", "until": 6, "case": "combined"}
     on_both(NAME, EVERY, **common, loss=0.2)
-    on_both(NAME, "adsgd,adpsgd,rfast,dsgd", **common, crash="1 at 5 until 8")
+    on_both(NAME, "adsgd,adpsgd,rfast,dsgd", **common, crash="1 at 2 until 4")
     for optimizer in ("nesterov", "adamw"):
         on_both(NAME, "adsgd,rfast", **common, optimizer=optimizer, schedule="warmup:3+cosine")
 
@@ -127,15 +127,15 @@ def test_chunks_there_are_as_wide_as_memory_says(
     assert levels._widest(torch.zeros(1 << 20).to(device), 5000) == 64
     monkeypatch.setattr(devices, "CHUNK", 3 * 650 * 4 + 1)
     assert levels._widest(model.to(device), 5000) == 3
-    on_both(NAME, "adsgd", task="digits", until=10, executor="levels")
-    monkeypatch.setattr(devices, "CHUNK", 1)
     on_both(NAME, "adsgd", task="digits", until=4, executor="levels")
+    monkeypatch.setattr(devices, "CHUNK", 1)
+    on_both(NAME, "adsgd", task="digits", until=2, executor="levels")
 
 
 def test_settings_go_round_and_a_sweep_takes_them(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short: dict[str, Any] = {"task": "quadratic", "until": 5}
+    short: dict[str, Any] = {"task": "quadratic", "until": 2}
     made, plain = (offbeat.compare("adsgd,dsgd", **short, device=name) for name in (NAME, "cpu"))
     assert made.record()["runs"][0]["settings"]["device"] == NAME
     line, missing = command(made)
@@ -157,7 +157,7 @@ def test_a_task_of_the_users_is_moved_once_for_all_seeds(device: torch.device) -
     assert all(part.device == device for part in plan.setups[0].task.initial())
     assert all(p.device.type == "cpu" for p in task.module.parameters())
     assert comparison.plan("adsgd", task=task, until=5).setups[0].task is task
-    on_both(NAME, "adsgd,dsgd", task=task, until=8, lr=0.1)
+    on_both(NAME, "adsgd,dsgd", task=task, until=4, lr=0.1)
 
 
 def test_a_task_that_cannot_be_moved_is_refused(device: torch.device) -> None:

@@ -180,7 +180,7 @@ def test_crashes_as_text() -> None:
             parse_crash(text)
 
 
-@pytest.mark.parametrize("algorithm", ["adpsgd", "rfast", "dsgd", "adsgd"])
+@pytest.mark.parametrize("algorithm", ["adpsgd", "rfast", "dsgd"])
 def test_every_algorithm_meets_the_same_delays(algorithm: str) -> None:
     """The k-th gradient of an agent takes the same time under every algorithm, and so does its k-th
     transmission.
@@ -189,7 +189,7 @@ def test_every_algorithm_meets_the_same_delays(algorithm: str) -> None:
     traces = []
     for name in ("adsgd", algorithm):
         sim = started(name, world=world)
-        sim.run(60)
+        sim.run(20)
         traces.append(sim.recorder.trace())
     for i in range(9):
         lengths = []
@@ -210,7 +210,7 @@ def test_slow_links_leave_the_update_counts_of_asynchronous_algorithms_alone(alg
     counts = []
     for factor in (1.0, 10.0):
         sim = started(algorithm, world=World(seed=2, slow_communication={4: factor}))
-        sim.run(200)
+        sim.run(60)
         counts.append(sim.steps)
     if find(algorithm).waits_for == "nothing":
         assert counts[0] == counts[1]
@@ -224,9 +224,9 @@ def test_slow_links_leave_the_update_counts_of_asynchronous_algorithms_alone(alg
 
 def test_a_tenfold_computation_straggler_makes_a_tenth_of_the_updates() -> None:
     sim = started("adsgd", world=World(seed=1, slow_compute={4: 10.0}), check=False)
-    sim.run(1000)
-    assert sim.steps[4] == pytest.approx(100, rel=0.1)
-    assert np.mean(sim.steps[:4]) == pytest.approx(1000, rel=0.03)
+    sim.run(500)
+    assert sim.steps[4] == pytest.approx(50, rel=0.1)
+    assert np.mean(sim.steps[:4]) == pytest.approx(500, rel=0.03)
 
 
 # -- one server a sender ---------------------------------------------------------------------------
@@ -328,21 +328,21 @@ def test_loss_is_per_receiver_and_never_hits_mail(loss: float) -> None:
 
 
 @pytest.mark.parametrize("algorithm", TOLERANT)
-@pytest.mark.parametrize("until", [None, 60.0])
+@pytest.mark.parametrize("until", [None, 24.0])
 def test_the_others_go_on_and_who_returns_contributes(algorithm: str, until: float | None) -> None:
     task = quadratic()
-    sim = started(algorithm, task, World(seed=5, crashes=(Crash(4, 30.2, until), Crash(1, 41.0, until))))
-    sim.run(50)
+    sim = started(algorithm, task, World(seed=5, crashes=(Crash(4, 12.2, until), Crash(1, 16.4, until))))
+    sim.run(20)
     before = list(sim.steps)
-    sim.run(150)
+    sim.run(60)
     for i in range(9):
         moved = sim.steps[i] - before[i]
         assert (moved == 0) if until is None and i in (1, 4) else (moved > 5), (i, before, sim.steps)
     dead = [] if until else [1, 4]
-    rows = [row for row in sim.recorder.trace().table() if row["time"] > 50 and row["agent"] in dead]
+    rows = [row for row in sim.recorder.trace().table() if row["time"] > 20 and row["agent"] in dead]
     assert rows == []
     if until and "memory-efficient" not in algorithm:  # a sum does not say of which versions it is
-        versions = [row["versions"] for row in sim.recorder.trace().table() if row["time"] > 100]
+        versions = [row["versions"] for row in sim.recorder.trace().table() if row["time"] > 40]
         assert any(4 in v for v in versions), "the returned agent is mixed again"
     assert np.isfinite(models(sim)).all()
 
@@ -354,27 +354,27 @@ def test_allreduce_stands_still_when_an_agent_is_lost() -> None:
 
 
 def test_a_returned_dsgd_agent_takes_part_in_the_barrier_again() -> None:
-    sim = started("dsgd", world=World(seed=5, crashes=(Crash(4, 30.2, 60.0),)))
-    sim.run(400)
+    sim = started("dsgd", world=World(seed=5, crashes=(Crash(4, 10.2, 20.0),)))
+    sim.run(130)
     assert max(agent.round for agent in sim.agents) - min(agent.round for agent in sim.agents) <= 4
     for row in sim.recorder.trace().table():
-        if row["time"] > 150:
+        if row["time"] > 50:
             assert len(row["versions"]) == len(sim.topology.peers(row["agent"]))
 
 
 @given(st.integers(0, 10_000), st.sampled_from(TOLERANT), st.data())
 def test_no_schedule_of_crashes_stops_the_living(seed: int, algorithm: str, data: st.DataObject) -> None:
     """Random crashes and returns on a random graph: whoever lives goes on, and the contract holds."""
-    times = st.floats(1, 40, allow_nan=False)
+    times = st.floats(1, 16, allow_nan=False)
     crashes = []
     for i in data.draw(st.lists(st.integers(0, 5), max_size=4, unique=True)):
         at, away = data.draw(times), data.draw(st.none() | times)
         crashes.append(Crash(i, at, None if away is None else at + away))
     graph = data.draw(st.sampled_from(["chain", "star", "grid", "binary-tree"]))
     sim = started(algorithm, quadratic(6), World(seed=seed, crashes=tuple(crashes), loss=0.1), graph)
-    sim.run(100)
+    sim.run(40)
     before = list(sim.steps)
-    sim.run(160)
+    sim.run(64)
     assert all(sim.steps[i] > before[i] for i in sim.alive)
 
 
