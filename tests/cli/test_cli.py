@@ -15,12 +15,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from command_line import QUICK, Call, Outcome, digests, read
 from data_files import idx, small_set
+from warm import on_linux
 
 import offbeat
 from offbeat.algorithms import USUAL
@@ -377,55 +379,38 @@ def test_the_results_as_json(call: Call) -> None:
         assert "wall_s" not in run
 
 
-def test_the_same_command_gives_the_same_bytes(call: Call, tmp_path: Path) -> None:
-    """Of JSON, page, traces and Parquet; in another process, with another order of hashes, and with more
-    workers.
+def test_the_same_command_gives_the_same_bytes(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of JSON, page, traces, Parquet and errors; in another process, which hashes in another order (nothing
+    iterates over a set), and with more workers.
     """
-    small = (
-        "--task",
-        "digits",
-        "--until",
-        "20",
-        "--algorithms",
-        "adsgd,dsgd",
-        "--seeds",
-        "2",
-        "--target",
-        "0.3",
-    )
+    small = "--task digits --until 12 --eval-every 3 --algorithms adsgd,dsgd,allreduce --seeds 2 --target 0.3"
+    world = ("--topology", "erdos-renyi", "--crash", "agent 3 at 2 until 5")
     grid = tmp_path / "grid.toml"
     grid.write_text(
-        "[fixed]\ntask = 'quadratic'\nuntil = 20\n[grid]\nalgorithm = ['adsgd', 'dsgd']\nseed = [0, 1]\n"
+        "[fixed]\ntask = 'quadratic'\nuntil = 5\n[grid]\nalgorithm = ['adsgd', 'dsgd']\nseed = [0, 1]\n"
     )
 
     def commands_of(kind: str, workers: str) -> list[list[str]]:
         Path(kind).mkdir()
-        files = (
-            "--json",
-            f"{kind}/json",
-            "--report",
-            f"{kind}/html",
-            "--traces",
-            kind,
-            "--workers",
-            workers,
-            "-q",
-        )
+        files = ("--json", f"{kind}/json", "--report", f"{kind}/html", "--traces", kind)
         return [
-            ["compare", *small, *files],
-            ["sweep", str(grid), "--out", f"{kind}/parquet", "--workers", workers],
+            ["sweep", str(grid), "--out", f"{kind}/parquet", "--workers", workers, "-q"],
+            ["compare", *small.split(), *world, *files, "--workers", workers, "-q"],
         ]
 
-    for words in commands_of("one", "1"):
-        assert call(*words).code == 0
-    program = "import sys, json\nfrom offbeat.cli.commands import app\n"
-    program += "for words in json.loads(sys.argv[1]): app(words, standalone_mode=False)"
-    environment = os.environ | {"PYTHONHASHSEED": "7"}
-    subprocess.run(
-        [sys.executable, "-c", program, json.dumps(commands_of("two", "2"))], env=environment, check=True
-    )
+    here = [call(*words) for words in commands_of("one", "1")]
+    assert [each.code for each in here] == [0, 0] and here[1].err.startswith("Error of allreduce")
+    program = "import sys, json\nfrom offbeat.cli.commands import main\n"
+    program += "for words in json.loads(sys.argv[1]):\n    sys.argv[1:] = words\n    "
+    program += "try: main()\n    except SystemExit as end: code = end.code\nsys.exit(code)"
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    command = [sys.executable, "-c", program, json.dumps(commands_of("two", "2"))]
+    there = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (there.returncode, there.stdout, there.stderr) == (0, "", here[1].err)
     written = [path for path in Path("one").iterdir() if path.is_file()]
-    assert len(written) == 7
+    assert len(written) == 9
     for path in written:
         assert path.read_bytes() == (Path("two") / path.name).read_bytes(), path.name
 
@@ -482,7 +467,19 @@ def test_a_diverging_algorithm_is_reported_and_the_others_finish(call: Call) -> 
 
 
 def test_a_step_with_which_all_diverge(call: Call) -> None:
-    outcome = call("compare", "--task", "quadratic", "--until", "200", "--lr", "50", "--json", "out.json")
+    outcome = call(
+        "compare",
+        "--task",
+        "quadratic",
+        "--until",
+        "200",
+        "--lr",
+        "50",
+        "--eval-every",
+        "20",
+        "--json",
+        "out.json",
+    )
     assert outcome.code == 0
     assert "Warning" not in outcome.err
     assert len(read("out.json")["runs"]) == len(USUAL)
@@ -495,17 +492,20 @@ def test_when_all_agents_crash_the_runs_end_all_the_same(call: Call) -> None:
     assert all(run["curve"]["time"][-1] == 20 for run in read("out.json")["runs"])
 
 
+ONE_QUIET = (*QUICK, "--algorithms", "adsgd", "--eval-every", "5", "--quiet")
+
+
 def test_existing_files_are_replaced_and_links_are_followed(call: Call) -> None:
     Path("old.json").write_text("old")
     Path("link.json").symlink_to("old.json")
-    assert call(*QUICK, "--quiet", "--json", "link.json").code == 0
+    assert call(*ONE_QUIET, "--json", "link.json").code == 0
     assert Path("link.json").is_symlink()
     assert read("old.json")["runs"]
 
 
 def test_a_name_as_long_as_the_file_system_allows(call: Call) -> None:
     name = "n" * 250 + ".json"
-    assert call(*QUICK, "--quiet", "--json", name).code == 0
+    assert call(*ONE_QUIET, "--json", name).code == 0
     assert read(name)["runs"]
 
 
@@ -588,26 +588,38 @@ def test_a_trace_is_held_only_where_it_is_of_use(
         return run_many(jobs, *arguments, **options)
 
     monkeypatch.setattr(batches, "run_many", run)
-    assert call(*QUICK, "--seeds", "2", *asked).code == 0
-    assert held == kept * 5  # of five algorithms
+    assert call(*QUICK, "--eval-every", "5", "--algorithms", "adsgd,dsgd", "--seeds", "2", *asked).code == 0
+    assert held == kept * 2  # of two algorithms
 
 
 def test_every_run_has_a_trace_of_its_own(call: Call) -> None:
     outcome = call(
-        *QUICK, "--algorithms", "adsgd,dsgd", "--lr", "0.01,0.0100000001", "--seeds", "2", "--traces", "."
+        *QUICK,
+        "--algorithms",
+        "adsgd,dsgd",
+        "--lr",
+        "0.01,0.0100000001",
+        "--seeds",
+        "2",
+        "--traces",
+        ".",
+        "--eval-every",
+        "5",
     )
     assert outcome.code == 0
     assert len(list(Path.cwd().glob("*.npz"))) == 8
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
-@pytest.mark.parametrize("command", [("list",), (*QUICK, "--json", "out.json")], ids=["list", "compare"])
-def test_where_nothing_can_be_printed_there_is_no_traceback(tmp_path: Path, command: tuple[str, ...]) -> None:
-    with Path("/dev/full").open("w") as full, start(tmp_path, *command, stdout=full) as process:
+def test_where_nothing_can_be_printed_there_is_no_traceback(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full, start(tmp_path, "list", "cases", stdout=full) as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "No space left on device" in err
+    setup = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+    compared = warm.finished(tmp_path, *ONE, setup=setup)
+    assert compared.code == 1 and "No space left on device" in compared.complained
 
 
 # -- the same bytes --------------------------------------------------------------------------------
@@ -618,6 +630,8 @@ def test_the_same_command_gives_the_same_digests(call: Call) -> None:
         "compare",
         "--until",
         "10",
+        "--eval-every",
+        "5",
         "--case",
         "combined",
         "--loss",
@@ -632,8 +646,9 @@ def test_the_same_command_gives_the_same_digests(call: Call) -> None:
 
 
 def test_a_seed_alone_is_what_it_is_beside_others(call: Call) -> None:
-    call(*QUICK, "--quiet", "--seeds", "3", "--json", "three.json")
-    call(*QUICK, "--quiet", "--seed", "1", "--json", "alone.json")
+    few = (*QUICK, "--eval-every", "10", "--quiet")
+    call(*few, "--seeds", "3", "--json", "three.json")
+    call(*few, "--seed", "1", "--json", "alone.json")
     assert set(digests("alone.json")) < set(digests("three.json"))
     assert len(set(digests("three.json"))) == 3 * len(USUAL)
 
@@ -785,34 +800,29 @@ def start(folder: Path, *arguments: str, **pipes: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=folder, env=env, text=True, **pipes)
 
 
-def first_line(stream: IO[str] | None, fragment: str) -> str:
-    """Read until a line says it, and no further."""
-    assert stream is not None
-    return next(line for line in stream if fragment in line)
-
-
 MANY = (*QUICK, "--algorithms", "adsgd,dsgd", "--seeds", "400", "--json", "out.json", "--report", "out.html")
 """Runs for a minute or so, unless it is interrupted; a run is finished every tenth of a second."""
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
+@on_linux
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_keeps_the_runs_that_are_finished(tmp_path: Path, number: signal.Signals, code: int) -> None:
-    with start(tmp_path, *MANY) as process:
-        first_line(process.stderr, "adsgd, seed 0: ")
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in err
-    assert "Interrupted" in out
-    record = read(tmp_path / "out.json")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    run, said = warm.start(folder, *MANY), folder / "stderr"
+    warm.until(lambda: run.poll() is not None or (said.exists() and "adsgd, seed 0: " in run.complained))
+    run.kill(number)
+    assert run.wait() == code, run.complained
+    assert "Traceback" not in run.complained
+    assert "Interrupted" in run.said
+    record = read(folder / "out.json")
     assert record["interrupted"] is True
     assert 1 <= len(record["runs"]) < 800
     assert [run["seed"] for run in record["runs"]] == list(range(len(record["runs"])))
-    page = (tmp_path / "out.html").read_text("utf-8")
+    page = (folder / "out.html").read_text("utf-8")
     assert "Interrupted" in page
     assert page.rstrip().endswith("</html>")
-    assert {path.name for path in tmp_path.iterdir()} == {"out.json", "out.html"}
+    assert {path.name for path in folder.iterdir()} == {"out.json", "out.html", "stdout", "stderr"}
 
 
 def test_interrupted_before_any_run_is_finished(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -841,6 +851,7 @@ def test_interrupted_while_a_learning_rate_is_tuned(call: Call, monkeypatch: pyt
 
     monkeypatch.setattr(keeping.Kept, "write", stopped)
     command = (*QUICK, "--algorithms", "adsgd", "--lr", "tuned", "--out", "kept", "--json", "out.json")
+    command = (*command, "--tune-grid", "0.1,0.3", "--tune-seeds", "1", "--eval-every", "1")
     outcome = call(*command)
     kept = len([*Path("kept").rglob("*.run")])
     assert outcome.code == 130 and kept >= 3
@@ -862,53 +873,44 @@ def test_interrupted_while_everything_is_being_checked(call: Call, monkeypatch: 
     assert not list(Path.cwd().iterdir())
 
 
+ONE = (*QUICK, "--algorithms", "adsgd", "--eval-every", "5", "--json", "out.json")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes")
-@pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_reader_that_goes_away_costs_no_results(tmp_path: Path, closed: str) -> None:
-    with start(tmp_path, *QUICK, "--json", "out.json") as process:
-        gone, other = process.stdout, process.stderr
-        if closed == "stderr":
-            gone, other = other, gone
-        assert gone is not None
-        assert other is not None
-        gone.close()
-        said = other.read()
+def test_a_reader_that_goes_away_costs_no_results(tmp_path: Path) -> None:
+    with start(tmp_path, *ONE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
         process.wait(timeout=60)
     assert "Traceback" not in said
     assert "Exception ignored" not in said
-    assert len(read(tmp_path / "out.json")["runs"]) >= 1
+    assert len(read(tmp_path / "out.json")["runs"]) == 1
 
 
-def test_the_hash_seed_of_python_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing iterates over a set: two processes that hash differently agree."""
-    processes = []
-    for hash_seed in ("1", "2"):
-        monkeypatch.setenv("PYTHONHASHSEED", hash_seed)
-        options = (
-            "--crash",
-            "agent 3 at 2 until 5",
-            "--topology",
-            "erdos-renyi",
-            "--json",
-            f"{hash_seed}.json",
-        )
-        processes.append(start(tmp_path, *QUICK, *options, "--quiet"))
-    said = [process.communicate(timeout=60) for process in processes]
-    assert said[0] == said[1] and said[0][1].startswith("Error of allreduce") and said[0][1].count("\n") == 1
-    assert digests(tmp_path / "1.json") == digests(tmp_path / "2.json")
+NOBODY_READS = "import os; ours, theirs = os.pipe(); os.close(ours); os.dup2(theirs, 2)"
+
+
+@on_linux
+def test_a_reader_of_errors_that_goes_away_costs_no_results(tmp_path: Path) -> None:
+    run = warm.finished(tmp_path, *ONE, setup=NOBODY_READS)
+    assert "adsgd" in run.said and "Traceback" not in run.said
+    assert len(read(tmp_path / "out.json")["runs"]) == 1
+
+
+NARROW = ("compare", "--until", "1", "--eval-every", "1", "--target", "0.001")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
-@pytest.mark.parametrize("columns", [60, 80])
-def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path, columns: int) -> None:
+def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path) -> None:
     import fcntl
     import pty
     import termios
 
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    command = ("compare", "--until", "5", "--eval-every", "5", "--target", "0.001")
-    with start(tmp_path, *command, stdout=theirs, stdin=subprocess.DEVNULL) as process:
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    with start(tmp_path, *NARROW, stdout=theirs, stdin=subprocess.DEVNULL) as process:
         os.close(theirs)
         shown = b""
         while True:
@@ -922,7 +924,16 @@ def test_a_narrow_terminal_loses_no_name_and_no_result(tmp_path: Path, columns: 
         _, err = process.communicate(timeout=60)
     os.close(ours)
     assert process.returncode == 0, err
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    whole(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()))
+
+
+def test_a_narrow_table_loses_no_name_and_no_result(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    whole(call(*NARROW).out)
+
+
+def whole(text: str) -> None:
+    """Every algorithm is named, and nothing cut off."""
     assert "…" not in text
     for name in USUAL:
         assert re.search(rf"^ *{name} ", text, re.MULTILINE)

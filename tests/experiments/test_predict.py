@@ -4,11 +4,13 @@ input.
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from recorded import simulated
+from recorded import simulated as simulate
 from typer.testing import CliRunner
 from warm import finished, needs_shared_memory
 
@@ -22,6 +24,20 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.fitting import fit, pauses
 from offbeat.experiments.predicting import Prediction, predict
 from offbeat.experiments.setup import prepare
+from offbeat.results.run import Run
+
+
+@pytest.fixture(autouse=True)
+def few(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs for a prediction; of a real run as many as always."""
+    if "real" not in request.node.name:
+        monkeypatch.setattr(predicting, "REPEATS", 2)
+
+
+@cache
+def simulated(algorithm: str, **changes: Any) -> tuple[Run, Trace]:
+    """Made once for all tests, which change none of it; seldom evaluated."""
+    return simulate(algorithm, **{"eval_every": 20.0} | changes)
 
 
 def script(trace: Trace) -> Trace:
@@ -36,7 +52,9 @@ def script(trace: Trace) -> Trace:
 
 @pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "adpsgd", "allreduce"])
 def test_the_fit_measures_the_delays_of_every_agent(algorithm: str) -> None:
-    _, trace = simulated(algorithm, case="combined", straggler=2, slowdown=3.0, until=4000.0)
+    _, trace = simulated(
+        algorithm, eval_every=200.0, case="combined", straggler=2, slowdown=3.0, until=4000.0
+    )
     size = sum(
         x.numel() * x.element_size()
         for x in prepare(Experiment(task="quadratic", agents=4), 3).task.initial()
@@ -90,8 +108,10 @@ def test_the_recorded_run_is_predicted(algorithm: str) -> None:
         assert found.predicted.age == pytest.approx(found.recorded.age, rel=0.15)
 
 
-@pytest.mark.parametrize("recorded", ["adsgd", "dsgd"])
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "allreduce"])
+@pytest.mark.parametrize(
+    ("recorded", "algorithm"),
+    [("adsgd", "adsgd"), ("adsgd", "dsgd"), ("dsgd", "adsgd"), ("dsgd", "allreduce")],
+)
 def test_a_straggler_is_predicted_from_a_run_without(recorded: str, algorithm: str) -> None:
     """Steps and time to target, against the simulator's truth; also of another algorithm."""
     truth, _ = simulated(algorithm, case="comp-straggler", straggler=2, until=2000.0)

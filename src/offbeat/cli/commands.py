@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from contextlib import nullcontext
+from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +35,7 @@ COMMANDS = {
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
+@cache
 def listed(name: str) -> TyperCommand:
     """A command as `offbeat --help` lists it: its docstring, read from its source without importing it."""
     source = Path(__file__).with_name(COMMANDS[name] + ".py").read_text("utf-8")
@@ -42,6 +44,7 @@ def listed(name: str) -> TyperCommand:
     return TyperCommand(name, help=flowing(doc or ""), rich_markup_mode="rich")
 
 
+@cache
 def loaded(name: str) -> TyperCommand:
     """The command of this name, imported with all that it needs; torch takes a second or more."""
     console = Out(stderr=True)
@@ -55,15 +58,18 @@ def loaded(name: str) -> TyperCommand:
 
 
 class Commands(TyperGroup):
-    """All commands by name; what is not called is not imported."""
+    """All commands by name; what is not called is not imported, nor read if it is not listed."""
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self.commands = {name: listed(name) for name in COMMANDS}
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        return listed(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] in COMMANDS:
-            self.commands[args[0]] = loaded(args[0])
+            return args[0], loaded(args[0]), args[1:]
+        self.commands = {name: listed(name) for name in COMMANDS}  # whose names are like the one that is not
         return super().resolve_command(ctx, args)
 
 
