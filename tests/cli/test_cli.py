@@ -850,8 +850,8 @@ def test_interrupted_while_a_learning_rate_is_tuned(call: Call, monkeypatch: pyt
             raise KeyboardInterrupt
 
     monkeypatch.setattr(keeping.Kept, "write", stopped)
-    command = (*QUICK, "--algorithms", "adsgd", "--lr", "tuned", "--out", "kept", "--json", "out.json")
-    command = (*command, "--tune-grid", "0.1,0.3", "--tune-seeds", "1", "--eval-every", "1")
+    tuned = ("--lr", "tuned", "--tune-grid", "0.1,0.3", "--tune-seeds", "1", "--eval-every", "1")
+    command = (*QUICK, "--algorithms", "adsgd", *tuned, "--out", "kept", "--json", "out.json")
     outcome = call(*command)
     kept = len([*Path("kept").rglob("*.run")])
     assert outcome.code == 130 and kept >= 3
