@@ -3,7 +3,6 @@ meanwhile.
 """
 
 import math
-import os
 import re
 import shutil
 import threading
@@ -64,7 +63,6 @@ from offbeat.world.world import World
 
 pytestmark = needs_shared_memory
 
-DRILLS = int(os.environ.get("OFFBEAT_DRILL", "5"))
 EXACT = (
     "import offbeat.tasks as t; from functools import partial; "
     "t.random_quadratic = partial(t.random_quadratic, noise=0.0)"
@@ -104,7 +102,7 @@ def limit(algorithm: str, task: Quadratic, topology: str, lr: float) -> np.ndarr
     return fixed
 
 
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "dsgd:after", "rfast", "allreduce"])
+@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "rfast"])
 def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, without_noise: str) -> None:
     """Closed forms, to 1e-6, with a straggler and delays. Four times as long if the machine was busy."""
     for units in (600, 2400):
@@ -119,15 +117,14 @@ def test_a_run_ends_where_the_simulator_does(algorithm: str, tmp_path: Path, wit
     pytest.fail(f"{algorithm} is {error} from its limit")
 
 
-@pytest.mark.parametrize("algorithm", ["adpsgd", "adpsgd:wait"])
 def test_adpsgd_keeps_the_mean_and_comes_close_to_the_weighted_optimum(
-    algorithm: str, tmp_path: Path, without_noise: str
+    tmp_path: Path, without_noise: str
 ) -> None:
     """It has no limit. Exactly: mean x(0) - mean x(K) is the mean of what was applied, what is on its way
     counted.
     """
-    lr = 0.02
-    folder = live(tmp_path, algorithm, 1200, "--lr", str(lr), "--case", "comp-straggler", setup=without_noise)
+    lr, algorithm = 0.02, "adpsgd"
+    folder = live(tmp_path, algorithm, 400, "--lr", str(lr), "--case", "comp-straggler", setup=without_noise)
     exact_replay(folder)
     trace = Trace.load(folder / "trace.npz")
     task = prepare(Experiment(**trace.settings["experiment"]), 0).task
@@ -276,7 +273,7 @@ def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -
     folder = live(
         tmp_path,
         "adsgd",
-        150,
+        100,
         "--case",
         "comp-straggler",
         "--straggler",
@@ -284,17 +281,15 @@ def test_what_a_slow_agent_sends_can_be_seen_while_it_computes(tmp_path: Path) -
         "--slowdown",
         "20",
         *delays,
-        ms=10.0,
+        ms=5.0,
     )
     trace = Trace.load(folder / "trace.npz")
     written = trace.writes[trace.writes["agent"] == 2]["time"]
     mixed = trace.mixed[trace.mixed["source"] == 2]
-    first = [
-        trace.writes["time"][mixed["write"][mixed["version"] == v]].min() for v in np.unique(mixed["version"])
-    ]
-    waits = first - written[np.unique(mixed["version"]) - 1]
-    assert len(waits) >= 3
-    assert np.median(waits) < 6, "a unit on its way, a unit until the neighbour's next step"
+    versions = [v for v in np.unique(mixed["version"]) if v < len(written)]
+    first = [trace.writes["time"][mixed["write"][mixed["version"] == v]].min() for v in versions]
+    assert len(versions) >= 2
+    assert np.mean(first < written[versions]) > 0.5, "before it is done with what it computes next"
 
 
 def test_an_agent_that_waits_for_the_start_does_not_run_out_of_time(tmp_path: Path) -> None:

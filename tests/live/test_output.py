@@ -3,14 +3,16 @@ keeps it.
 """
 
 import os
-import time
-from collections import Counter
+import sys
 from collections.abc import Iterator
+from fcntl import ioctl
 from pathlib import Path
+from termios import FIONREAD
 
 import pytest
+from warm import until
 
-from offbeat.engines.live.launcher.children import CHUNK, LONGEST, Children, Output
+from offbeat.engines.live.launcher.children import CHUNK, LONGEST, READING, Children, Output
 from offbeat.engines.live.shm.board import LAUNCHER, Bell
 
 
@@ -102,26 +104,53 @@ def test_output_that_cannot_be_kept_is_said_once_and_still_shown(tmp_path: Path)
     ]
 
 
-def test_agents_that_print_without_pause_stop_neither_the_launcher_nor_each_other(tmp_path: Path) -> None:
-    """Two that always have more to say, and a bell: every wait ends soon, and both are read."""
-    said: Counter[int] = Counter()
-    bell = Bell(tmp_path, LAUNCHER)
-    children = Children(bell.handle, lambda agent, line: said.update([agent]))
-    chatter = ["-c", "while True: print(*'abcdefgh', sep=chr(10))"]
+class Ticks:
+    """Stands for the module `time`: each look at the clock takes as long as is said."""
+
+    def __init__(self) -> None:
+        self.now, self.took = 0.0, 0.0
+
+    def monotonic(self) -> float:
+        self.now += self.took
+        return self.now
+
+
+def waiting(handle: int) -> int:
+    """Bytes that can be read."""
+    return int.from_bytes(ioctl(handle, FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_agents_that_print_without_pause_stop_neither_the_launcher_nor_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three always have more to say: a wait reads a bounded amount, of each in turn; who had none as the
+    time was over is next. All pipes are full before, so it does not matter which process runs when.
+    """
+    turns, heard = list[int](), list[int]()
+    read, clock, bell = Output.read, Ticks(), Bell(tmp_path, LAUNCHER)
+    children = Children(bell.handle, lambda agent, line: None)
+
+    def counted(output: Output) -> bool:
+        turns.append(output.agent)
+        return read(output)
+
     try:
-        for i in range(2):
+        chatter = ["-S", "-c", "while True: print('abcdefg\\n' * 64)"]
+        for i in range(3):
             children.start(i, 1, chatter, {}, tmp_path / f"agent-{i}.log")
-        end = time.monotonic() + 60
-        while not (said[0] and said[1]) and time.monotonic() < end:
-            children.wait(1.0)
-        longest = 0.0
-        for _ in range(5):
+        pipes = [child.output.handle for child in children.running.values()]
+        until(lambda: all(waiting(pipe) >= 30 * CHUNK for pipe in pipes))
+        monkeypatch.setattr(Output, "read", counted)
+        monkeypatch.setattr("offbeat.engines.live.launcher.children.time", clock)
+        for reads in (12, 1, 1, 1, 2, 2, 2):
+            turns.clear()
+            clock.took = READING / (2 * reads)  # the clock is looked at in each read, and after it
             bell.ring()
-            began = time.thread_time()
             children.wait(1.0)
-            longest = max(longest, time.thread_time() - began)
-        assert longest < 0.5, "it looks at other things soon"
-        assert min(said.values()) > max(said.values()) / 10, "none of them goes unheard"
+            assert len(turns) == reads, "it looks at other things soon"
+            heard += turns
+        assert all(heard[:12].count(i) == 4 for i in range(3)), "round and round"
+        assert all({*heard[k : k + 3]} == {0, 1, 2} for k in (12, 15, 18)), "in turn, also between waits"
     finally:
         children.close()
         bell.close()

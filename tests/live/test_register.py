@@ -41,7 +41,7 @@ class Numbered:
     scale: float
 
 
-SPAWN = multiprocessing.get_context("spawn")
+FORK = multiprocessing.get_context("fork")
 
 pytestmark = pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64") or not Path("/dev/shm").is_dir(),
@@ -153,9 +153,9 @@ def hammer(path: Path, versions: int) -> None:
 
 def test_no_torn_read_under_a_hostile_writer(path: Path) -> None:
     """Another process publishes as fast as it can: every copy is one version, whole, and none goes back."""
-    last, seen = 3000, 0
+    last, seen = 600, 0
     reader = Register.create(path, LAYOUT)
-    process = SPAWN.Process(target=hammer, args=(path, last))
+    process = FORK.Process(target=hammer, args=(path, last))
     process.start()
     while seen < last:
         version, vectors, words = reader.copy()
@@ -181,7 +181,7 @@ def die_half_way(path: Path) -> None:
 
 def test_a_writer_killed_half_way_leaves_the_version_before(path: Path) -> None:
     reader = Register.create(path, LAYOUT)
-    process = SPAWN.Process(target=die_half_way, args=(path,))
+    process = FORK.Process(target=die_half_way, args=(path,))
     process.start()
     process.join(timeout=60)
     assert process.exitcode == -signal.SIGKILL
@@ -273,8 +273,8 @@ def post_all(path: Path, count: int) -> None:
 
 
 def test_mail_between_processes(path: Path) -> None:
-    count, box = 3000, Mailbox.create(path, 2000)
-    process = SPAWN.Process(target=post_all, args=(path, count))
+    count, box = 400, Mailbox.create(path, 2000)
+    process = FORK.Process(target=post_all, args=(path, count))
     process.start()
     for k in range(count):
         while (mail := box.take()) is None:

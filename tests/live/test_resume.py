@@ -22,7 +22,7 @@ from offbeat.experiments.replaying import replayed
 
 pytestmark = needs_shared_memory
 
-EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 500, "case": "comp-straggler"}
+EXPERIMENT = {"task": "quadratic", "agents": 3, "topology": "ring", "until": 300, "case": "comp-straggler"}
 
 RUN = """
 from pathlib import Path
@@ -78,11 +78,9 @@ def checkpointed(folder: Path, agents: int, steps: int) -> Callable[[], bool]:
 
 
 STEPS = {
-    "adsgd": {},
     "dsgd": {"optimizer": "momentum"},
     "adpsgd": {"optimizer": "nesterov", "schedule": "warmup:20+cosine"},
     "rfast": {"optimizer": "adamw", "schedule": "step:30+factor=0.9+by=steps"},
-    "allreduce": {"optimizer": "adamw:weight_decay=0"},
 }
 """What a rule keeps is saved and restored too: without it the replay would give other models."""
 
@@ -124,7 +122,7 @@ def test_files_of_the_world_are_found_from_another_folder(tmp_path: Path) -> Non
     assert said["latency"] == f"rtt:{here}/rtt.csv mean 0.5"
 
 
-WORDS = "live --out out --task quadratic --agents 3 --lr 0.05 --unit 5ms --until 300 --case comp-straggler"
+WORDS = "live --out out --task quadratic --agents 3 --lr 0.05 --unit 5ms --until 200 --case comp-straggler"
 LIVE = WORDS.split()
 FIRST, SECOND = "adsgd-lr0.05", "dsgd-lr0.05"
 
@@ -157,7 +155,7 @@ def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not len(rows_of(Trace.load(next(out.glob("rfast-*/trace.npz"))).events, Resumed))
     first, second, third = json.loads((tmp_path / "a.json").read_text())["runs"]
     for each in (first, second, third):
-        assert each["curve"]["time"][-1] > 290
+        assert each["curve"]["time"][-1] > 190
         assert each["curve"]["updates"] == sorted(each["curve"]["updates"])
     assert (out / SECOND / "looks").read_bytes().startswith(seen), "the curve before is the one that was seen"
     assert finished(tmp_path, "live", "--resume", "--out", "out", "--json", "b.json").code == 0
@@ -170,7 +168,7 @@ def test_a_series_goes_on_where_it_was(tmp_path: Path) -> None:
     assert f"remove {out / FIRST}, and --resume makes it anew" in broken.complained.replace("out/", f"{out}/")
 
 
-@pytest.mark.parametrize("algorithm", ["adsgd", "dsgd", "adpsgd", "allreduce"])
+@pytest.mark.parametrize("algorithm", ["adsgd", "allreduce"])
 def test_after_ctrl_c_it_says_how_to_go_on_and_does(algorithm: str, tmp_path: Path) -> None:
     """Every agent that does not wait for others saves when it is asked to stop."""
     out = tmp_path / "out"

@@ -6,6 +6,7 @@ processes, signals, pipes, shared memory. What depends on a cold start is in `te
 """
 
 import atexit
+import gc
 import json
 import os
 import platform
@@ -311,7 +312,17 @@ if __name__ == "__main__":
         weight.grad = torch.zeros(1)
         optimizer.step()
     offbeat.tasks.data.load("digits")  # so does scikit-learn
+    for name, arguments in {
+        "live": [],
+        "launch": ["there"],
+        "export": ["there"],
+        "replay": ["there"],
+    }.items():
+        offbeat.cli.commands.loaded(name).make_context(name, [*arguments])  # and the first command line
+    offbeat.cli.commands.Commands(name="offbeat")
     vars(offbeat.engines.live.launcher.children)["subprocess"] = SimpleNamespace(
         Popen=Forked, PIPE=-1, STDOUT=-2, DEVNULL=-3
     )
+    gc.collect()
+    gc.freeze()  # what all of them share is not looked through, and so not copied, in each
     serve()
