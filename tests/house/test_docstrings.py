@@ -7,7 +7,6 @@ from itertools import dropwhile, takewhile
 
 from rooms import modules
 
-TREES = {module.name: module.tree for module in modules()}
 ENTRY = re.compile(r"(?P<names>\w+(?:, ?\w+)*): +\S")
 COLUMNS = re.compile(r"\S+(?:, \S+)* {2,}\S")
 SECTIONS = ("Args:", "Attributes:")
@@ -71,7 +70,7 @@ def test_what_is_said_of_arguments_and_attributes_stands_in_sections() -> None:
     """In Google's style, "Args:" and "Attributes:", by four spaces: pdoc and Sphinx show anything else
     as one paragraph. What a section names is there; an example stands before it.
     """
-    every = [(name, *found) for name, tree in TREES.items() for found in documented(tree)]
+    every = [(m.name, *found) for m in modules() for found in documented(m.tree)]
     assert len(every) > 1000
     in_no_section = {(name, node.name): lines for name, node, text in every if (lines := outside(node, text))}
     of_nothing = {(name, node.name): lines for name, node, text in every if (lines := wrong(node, text))}
@@ -81,9 +80,9 @@ def test_what_is_said_of_arguments_and_attributes_stands_in_sections() -> None:
 def test_nothing_is_aligned_in_columns_that_the_api_reference_runs_together() -> None:
     """A list has bullets, or it is indented, as code."""
     found = [
-        (name, line)
-        for name, tree in TREES.items()
-        for node in ast.walk(tree)
+        (module.name, line)
+        for module in modules()
+        for node in ast.walk(module.tree)
         if isinstance(node, ast.Module | Documented)
         for line in (ast.get_docstring(node) or "").splitlines()
         if COLUMNS.match(line)

@@ -97,13 +97,11 @@ files."""
 FILE, FUNCTION = 350, 60
 """The most lines of a file, and of a function with its signature."""
 
-MODULES = modules()
-
 
 def test_every_module_has_its_room() -> None:
-    outside = {module.name for module in MODULES if module.room == "__init__"}
+    outside = {module.name for module in modules() if module.room == "__init__"}
     assert outside == {"offbeat", "offbeat.__main__"}
-    assert {module.room for module in MODULES} == {*ROOMS, "__init__"}
+    assert {module.room for module in modules()} == {*ROOMS, "__init__"}
 
 
 def test_the_house_has_at_most_a_dozen_names() -> None:
@@ -111,7 +109,7 @@ def test_the_house_has_at_most_a_dozen_names() -> None:
 
 
 def test_the_head_of_a_room_says_what_it_is_for() -> None:
-    heads = {module.name: ast.get_docstring(module.tree) or "" for module in MODULES}
+    heads = {module.name: ast.get_docstring(module.tree) or "" for module in modules()}
     assert [room for room in ROOMS if len(heads[f"{ROOT}.{room}"].splitlines()) < 3] == []
 
 
@@ -126,7 +124,7 @@ def test_the_table_is_no_wider_than_the_code() -> None:
     for room, allowed in ROOMS.items():
         used = {
             room_of(name)
-            for module in MODULES
+            for module in modules()
             if module.room == room
             for name in ours(module.top | module.lazy)
         }
@@ -134,7 +132,7 @@ def test_the_table_is_no_wider_than_the_code() -> None:
 
 
 def test_only_lower_rooms_are_imported() -> None:
-    for module in MODULES:
+    for module in modules():
         rooms = {room_of(name) for name in ours(module.top | module.lazy)} - {module.room}
         if module.name == ROOT:
             assert rooms <= {*ROOMS} - {"cli"}
@@ -143,26 +141,26 @@ def test_only_lower_rooms_are_imported() -> None:
 
 
 def test_late_imports_are_those_of_the_list() -> None:
-    late = {(m.room, name.partition(".")[0]): m.name for m in MODULES for name in m.lazy}
+    late = {(m.room, name.partition(".")[0]): m.name for m in modules() for name in m.lazy}
     assert {of: name for of, name in late.items() if of not in LAZY} == {}
 
 
 def test_what_few_may_import() -> None:
-    for module in MODULES:
+    for module in modules():
         for name in module.top | module.lazy:
             first = name.partition(".")[0]
             assert module.name in ONLY.get(first, {module.name}), f"{module.name} imports {name}"
 
 
 def test_an_algorithm_sees_nothing_but_the_contract() -> None:
-    algorithms = [m for m in MODULES if m.name.startswith("offbeat.algorithms.") and m.name not in TABLE]
+    algorithms = [m for m in modules() if m.name.startswith("offbeat.algorithms.") and m.name not in TABLE]
     assert len(algorithms) > 20
     assert {m.name: more for m in algorithms if (more := (m.top | m.lazy) - ALGORITHM)} == {}
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
     """Not even inside of functions."""
-    graph = {module.name: ours(module.top | module.lazy) for module in MODULES}
+    graph = {module.name: ours(module.top | module.lazy) for module in modules()}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
     assert (
         order.index("offbeat.core.vector")
@@ -173,7 +171,7 @@ def test_no_module_imports_itself_by_a_detour() -> None:
 
 def test_files_and_functions_are_short() -> None:
     long = {}
-    for module in MODULES:
+    for module in modules():
         if (lines := len(module.path.read_text("utf-8").splitlines())) > FILE:
             long[module.name] = lines
         for node in ast.walk(module.tree):

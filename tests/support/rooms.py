@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -83,7 +84,9 @@ def imported(node: ast.AST, late: bool = False) -> Iterator[tuple[str, bool]]:
                 yield from imported(child, late or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
+@cache
 def modules() -> list[Module]:
+    """All source files; read once, and not when tests are collected: every worker does that."""
     found = [Module(name, path, ast.parse(path.read_text("utf-8"))) for name, path in PATHS.items()]
     for module in found:
         for name, late in imported(module.tree):
