@@ -45,6 +45,7 @@ from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.world.topology import build
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on
 FORK = multiprocessing.get_context("fork")
 HALF = 100_000
 """Bytes of a file that is written half."""

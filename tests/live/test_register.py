@@ -43,10 +43,13 @@ class Numbered:
 
 FORK = multiprocessing.get_context("fork")
 
-pytestmark = pytest.mark.skipif(
-    platform.machine().lower() not in ("x86_64", "amd64") or not Path("/dev/shm").is_dir(),
-    reason="needs x86-64 and /dev/shm",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        platform.machine().lower() not in ("x86_64", "amd64") or not Path("/dev/shm").is_dir(),
+        reason="needs x86-64 and /dev/shm",
+    ),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # from Python 3.12 on
+]
 
 
 def filled(value: float) -> Parts:
