@@ -23,10 +23,10 @@ def test_algorithm_3_goes_the_way_of_algorithm_2(options: str) -> None:
     away = quadratic(noise=0.5)
     object.__setattr__(away, "initial", lambda: (torch.full((3,), 2.0, dtype=torch.float64),))
     two, three = (
-        started(name, away, STRAGGLERS, lr=0.05)
+        started(name, away, STRAGGLERS, lr=0.05, check=False)
         for name in (f"adsgd:{options}".strip(":"), f"adsgd:memory-efficient+{options}".strip("+"))
     )
-    for time in range(5, 300, 5):
+    for time in range(5, 100, 5):
         for sim in (two, three):
             sim.run(time)
         assert two.steps == three.steps
@@ -39,10 +39,10 @@ def test_algorithm_3_counts_nobody_twice_when_agents_crash(returns: bool) -> Non
     crashes = tuple(Crash(i, 20.5 + i, 40.5 + 2 * i if returns else None) for i in (1, 4))
     task = quadratic()
     world = World(seed=3, slow_communication={4: 5.0, 3: 3.0}, crashes=crashes)
-    sim = started("adsgd:memory-efficient", task, world, lr=0.1)
-    sim.run(1600)
+    sim = started("adsgd:memory-efficient", task, world, lr=0.3, check=False)
+    sim.run(600)
     if returns:
-        assert models(sim) == pytest.approx(limit("adsgd", task, sim.topology, 0.1), abs=1e-8)
+        assert models(sim) == pytest.approx(limit("adsgd", task, sim.topology, 0.3), abs=1e-8)
     for i in sorted(sim.alive):
         agent: Any = sim.agents[i]
         assert sorted(agent.counted) == [j for j in agent.view.w if j != i], "everybody was heard again"

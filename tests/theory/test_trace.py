@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import table_of
 from runs import ALL, quadratic, started
@@ -95,6 +95,7 @@ def of_blocks(trace: Trace, agent: int, k: int, source: int) -> int:
     return int(min([k, *ends[version : version + 1]]))
 
 
+@settings(max_examples=8)
 @given(worlds)
 def test_staleness_of_block_descent_is_that_of_the_gradients_that_are_applied(world: World) -> None:
     """Against the definition; and nothing is left of the time of computing if it is left out."""
@@ -122,6 +123,7 @@ def test_b_counts_the_ends_and_writes_of_one_instant_share_an_iteration() -> Non
     assert (trace.staleness().B, trace.staleness().D) == (1, None)
 
 
+@settings(max_examples=8)
 @given(worlds, st.sampled_from(["adsgd", "rfast"]))
 def test_lemma_c1_holds_on_every_recorded_trace(world: World, algorithm: str) -> None:
     """||x^k - xhat^k||^2 <= D sum_{t=k-D}^{k-1} ||x^{t+1} - x^t||^2, with the measured D, for every write."""
@@ -156,6 +158,7 @@ def test_lemma_c1_holds_on_every_recorded_trace(world: World, algorithm: str) ->
         assert left <= staleness.D * window + 1e-12
 
 
+@settings(max_examples=8)
 @given(worlds)
 def test_what_adsgd_mixes_never_goes_back_and_everybody_is_in_each_window(world: World) -> None:
     sim = started("adsgd", world=world)
