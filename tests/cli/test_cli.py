@@ -743,7 +743,16 @@ def test_the_examples_of_the_help_work(call: Call) -> None:
         short = ["--tune-grid", "0.1", "--tune-seeds", "1"] * ("tuned" in example)
         assert (
             call(
-                *example, *short, "--task", "quadratic", "--until", "101", "--algorithms", "adsgd,rfast"
+                *example,
+                *short,
+                "--task",
+                "quadratic",
+                "--until",
+                "101",
+                "--eval-every",
+                "50",
+                "--algorithms",
+                "adsgd,rfast",
             ).code
             == 0
         )

@@ -32,42 +32,56 @@ def with_a_setting_more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(package: Path, folder: Path, *arguments: str) -> str:
-    code = "import sys; from offbeat.cli.commands import main; sys.exit(main())"
-    environment = {**os.environ, "PYTHONPATH": str(package), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-c", code, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+PROGRAM = """
+import json, sys
+from offbeat.cli.commands import main
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    try: main()
+    except SystemExit as end:
+        if end.code: raise
+    print(chr(12), end="")
+"""
+GRID = "[fixed]\ntask = 'quadratic'\nagents = 3\ntopology = 'ring'\nalgorithm = 'adsgd'\nuntil = 5\n"
+COMPARE = "compare --task quadratic --agents 3 --topology ring --algorithms adsgd --until 5 --throwaway 0.75"
+
+
+@pytest.fixture(scope="module")
+def shown(with_a_setting_more: Path) -> list[str]:
+    """What some commands of this copy print, one after another in one process and in its folder."""
+    (with_a_setting_more / "grid.toml").write_text(f"{GRID}[grid]\nthrowaway = [0.25, 1]\n")
+    lines = ("compare --help", "live --help", f"{COMPARE} --json a.json --report a.html")
+    lines += ("sweep grid.toml --workers 1",)
+    words = json.dumps([line.split() for line in lines])
+    environment = {**os.environ, "PYTHONPATH": str(with_a_setting_more), "COLUMNS": "200"}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-P", "-c", PROGRAM, words]
+    done = subprocess.run(
+        command, cwd=with_a_setting_more, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.split("\f")
 
 
-@pytest.mark.parametrize("command", ["compare", "live"])
-def test_a_new_setting_is_an_option(command: str, with_a_setting_more: Path, tmp_path: Path) -> None:
-    said = run(with_a_setting_more, tmp_path, command, "--help").splitlines()
-    line = next(" ".join(line.split()) for line in said if "--throwaway" in line)
-    assert "A setting of no use, to be seen everywhere. [default: 0.5]" in line
+def test_a_new_setting_is_an_option(shown: list[str]) -> None:
+    for help_of in shown[:2]:
+        line = next(" ".join(line.split()) for line in help_of.splitlines() if "--throwaway" in line)
+        assert "A setting of no use, to be seen everywhere. [default: 0.5]" in line
 
 
 def test_a_new_setting_is_in_json_in_the_headline_and_in_the_command_on_the_page(
-    with_a_setting_more: Path, tmp_path: Path
+    with_a_setting_more: Path, shown: list[str]
 ) -> None:
-    short = "--task quadratic --agents 3 --topology ring --algorithms adsgd --until 5"
-    short += " --json a.json --report a.html"
-    shown = run(with_a_setting_more, tmp_path, "compare", *short.split(), "--throwaway", "0.75")
-    assert ", throwaway 0.75, " in shown
-    made = json.loads((tmp_path / "a.json").read_text("utf-8"))
+    assert ", throwaway 0.75, " in shown[2]
+    made = json.loads((with_a_setting_more / "a.json").read_text("utf-8"))
     assert made["runs"][0]["settings"]["throwaway"] == 0.75
-    page = (tmp_path / "a.html").read_text("utf-8")
+    page = (with_a_setting_more / "a.html").read_text("utf-8")
     assert "<span>--throwaway</span> 0.75" in page
 
 
-def test_a_new_setting_is_a_key_of_a_sweep_and_a_column_of_its_table(
-    with_a_setting_more: Path, tmp_path: Path
-) -> None:
-    grid = "[fixed]\ntask = 'quadratic'\nagents = 3\ntopology = 'ring'\nalgorithm = 'adsgd'\nuntil = 5\n"
-    (tmp_path / "grid.toml").write_text(f"{grid}[grid]\nthrowaway = [0.25, 1]\n")
-    run(with_a_setting_more, tmp_path, "sweep", "grid.toml", "--workers", "1")
-    table = pyarrow.parquet.read_table(tmp_path / "grid.parquet")
+@pytest.mark.usefixtures("shown")
+def test_a_new_setting_is_a_key_of_a_sweep_and_a_column_of_its_table(with_a_setting_more: Path) -> None:
+    table = pyarrow.parquet.read_table(with_a_setting_more / "grid.parquet")
     assert table["throwaway"].to_pylist() == [0.25, 1.0]
     assert str(table.schema.field("throwaway").type) == "double"
     assert len({*table["key"].to_pylist()}) == 2

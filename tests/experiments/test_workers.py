@@ -126,7 +126,7 @@ def same(runs: list[Run], others: list[Run]) -> None:
 @pytest.mark.parametrize(
     ("settings", "keep_traces"),
     [
-        ({"seeds": 3, "lr": [0.01, 0.02]}, False),
+        ({"seeds": 2, "lr": [0.01, 0.02], "eval_every": 1.0}, False),
         (
             {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "tune_grid": (0.1, 0.3), "target": 0.02},
             True,
