@@ -50,8 +50,8 @@ COMPARE = "compare --task quadratic --agents 3 --topology ring --algorithms adsg
 def shown(with_a_setting_more: Path) -> list[str]:
     """What some commands of this copy print, one after another in one process and in its folder."""
     (with_a_setting_more / "grid.toml").write_text(f"{GRID}[grid]\nthrowaway = [0.25, 1]\n")
-    lines = ("compare --help", "live --help", f"{COMPARE} --json a.json --report a.html")
-    lines += ("sweep grid.toml --workers 1",)
+    compared, swept = f"{COMPARE} --json a.json --report a.html", "sweep grid.toml --workers 1"
+    lines = ("compare --help", "live --help", compared, swept)
     words = json.dumps([line.split() for line in lines])
     environment = {**os.environ, "PYTHONPATH": str(with_a_setting_more), "COLUMNS": "200"}
     environment["OMP_NUM_THREADS"] = "1"
