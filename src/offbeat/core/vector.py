@@ -276,7 +276,11 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
         for total, *parts in zip(out, *values, strict=True):
             linear(total, [*zip(coefficients, parts, strict=True)])
         return out
-    sums = tuple([part * c0 for part in first])
+    if rest and c0 == 1.0:  # the same bits in one operation instead of two
+        c1, v1 = rest.pop(0)
+        sums = tuple([torch.add(a, b, alpha=c1) for a, b in zip(first, _raw(v1), strict=True)])
+    else:
+        sums = tuple([part * c0 for part in first])
     for c, v in rest:
         for total, part in zip(sums, _raw(v), strict=True):
             total.add_(part, alpha=c)
