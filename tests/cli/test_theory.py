@@ -22,6 +22,10 @@ def test_it_reads_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(name in outcome.out for name in ALGORITHMS)
 
 
+def test_a_graph_that_says_its_size_has_it(call: Call) -> None:
+    assert json.loads(call("theory", "--topology", "torus:4x4", "--json").out)["given"]["n"] == 16
+
+
 def test_json_has_it_all(call: Call) -> None:
     found = json.loads(call("theory", "--delay", "3", "--lr", "0.01", "--json").out)
     assert {*found["rates"]} == {*found["agents"]} == {*ALGORITHMS}

@@ -1,9 +1,10 @@
 """Several worlds in one comparison."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Call, read
+from command_line import QUICK, Call, read
 
 import offbeat
 from offbeat.core.errors import SettingError
@@ -92,9 +93,18 @@ def test_the_command_line_says_it_in_words(call: Call) -> None:
     assert [run["agents"] for run in read("a.json")["runs"]] == [4, 6]
 
 
+def test_who_fails_costs_no_others_runs(call: Call) -> None:
+    bad = "def on_gradient(self, g):\n        self.compute(self.x + 'a')"
+    Path("mine.py").write_text(f"from offbeat import Agent\n\n\nclass Bad(Agent):\n    {bad}\n")
+    outcome = call(*QUICK, "--algorithms", "adsgd,mine.py:Bad,dsgd", "--json", "a.json")
+    assert outcome.code == 1 and "Error: Bad (agent 8), in on_gradient at time" in outcome.said
+    assert [run["algorithm"] for run in read("a.json")["runs"]] == ["adsgd", "dsgd"]
+    assert "Not all runs were made: these are those that were finished (adsgd 1 of 1, Bad 0" in outcome.out
+
+
 def test_all_are_those_that_can_run_here(call: Call) -> None:
     words = ["compare", "--task", "quadratic", "--algorithms", "all", "--until", "2", "--json", "a.json"]
-    outcome = call(*words, "--topology", "torus:4x4", "--agents", "16")
+    outcome = call(*words, "--topology", "torus:4x4")
     assert "Left out: d2 diverges if its weights" in outcome.said
     assert {run["algorithm"] for run in read("a.json")["runs"]} == {*offbeat.ALGORITHMS} - {"d2"}
 

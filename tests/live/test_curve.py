@@ -66,7 +66,7 @@ def test_evaluations_that_come_faster_than_looks_are_not_there_and_it_is_said(tm
     assert 2 < count < 5_000
     assert (np.diff(time) > 0).all()
     assert all(counted <= made(trace, now) for now, counted in zip(time, run.curve.updates, strict=True))
-    note = f"are not there; adsgd with lr 0.1, seed 0: {count:,} of 10,001."
+    note = f"in time: {10_001 - count:,} of 10,001 are missing of adsgd with lr 0.1, seed 0."
     assert note in said
     page = tmp_path / "page.html"
     offbeat.load(tmp_path / "out").save_report(page)

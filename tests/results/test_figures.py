@@ -163,7 +163,7 @@ def test_a_line_that_ends_before_its_experiment_has_a_stroke() -> None:
     )
     assert "line-ns" in [trace.marker.symbol for trace in figure.plotly().data]
     stopped = replace(made, interrupted=True).figure()
-    assert stopped.notes[-1] == "Interrupted: not all runs of the plan were made."
+    assert stopped.notes[-1] == "Not all runs of the plan were made."
 
 
 def test_a_run_that_explodes_does_not_set_the_scale() -> None:

@@ -30,11 +30,13 @@ from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
 from offbeat.world.graph_files import SUFFIXES, file_of
-from offbeat.world.topology import build
+from offbeat.world.topology import build, size_of
 
 WHAT, PANELS = "What is run", dict.fromkeys(SCOPES, "How")
 DEFAULTS = {"checkpoint_every": CheckpointPolicy(seconds=60.0)}
 
+AGENTS = 2
+MANY = f"How many agents; default: the graph's, or {AGENTS}."
 SCRIPT = "Your script; what follows it are its own arguments."
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
 
@@ -43,7 +45,7 @@ PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.
 def launch(
     asked: dict[str, Any],
     command: list[str] = typer.Argument(metavar="SCRIPT", help=SCRIPT),
-    agents: int = option(2, WHAT, "How many agents.", "--agents", "-n", min=1, max=MOST),
+    agents: int | None = option(None, WHAT, MANY, "--agents", "-n", min=1, max=MOST),
     topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
     weights: str | None = option(None, WHAT, WEIGHED),
     compress: str = option(NONE, WHAT, COMPRESSED),
@@ -66,6 +68,7 @@ def launch(
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
     spec, topology = find(elsewhere(algorithm)), elsewhere(topology, SUFFIXES)
+    agents = agents or size_of(topology, seed) or AGENTS
     refuse_processes(agents)
     graph = build(topology, agents, seed, weights)
     spec.check(graph)

@@ -18,13 +18,14 @@ from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings
 from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.live.series import ALL, Series, parse_unit
+from offbeat.experiments.setup import agents_of, checked
 from offbeat.world.files import absolute
 from offbeat.world.graph_files import SUFFIXES
 from offbeat.world.world import measured
 
 HELPS = {
     "algorithms": "Names with commas between; they run one after another.",
-    "agents": "How many agents, a process each.",
+    "agents": "How many agents, a process each; default: the task's, the graph's, or 4.",
     "lr": "The learning rate, as in compare; it is not tuned.",
     "seed": "Of delays, data and choices.",
     "until": "When a run ends, in units; default: 30 s worth.",
@@ -34,7 +35,7 @@ HELPS = {
 """Where it is other than in compare."""
 
 PANELS = {TASK: "What is run"}
-DEFAULTS = {"agents": 4, "topology": "ring", "algorithms": "adsgd"}
+AGENTS, DEFAULTS = 4, {"topology": "ring", "algorithms": "adsgd"}
 
 
 @options.with_settings(
@@ -109,6 +110,8 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     for name in asked.keys() & said:
         value = said[name].checked(asked[name])
         asked[name] = None if value is None else absolute(said[name].kind.record(value))
+    e = {name: asked[name] for name in declared(Experiment) if name in asked}
+    asked["agents"] = agents_of(checked(Experiment(**e)), asked["seed"], AGENTS)
     asked |= {name: [*value] for name, value in asked.items() if isinstance(value, tuple)}
     asked["unit"] = parse_unit(unit)
     asked["data"] = None if asked["data"] is None else str(asked["data"].resolve())

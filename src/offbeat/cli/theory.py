@@ -23,10 +23,11 @@ from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_
 from offbeat.theory.rates import DERIVED, RATES
 from offbeat.theory.table2 import memory, table2, traffic
 from offbeat.world.changing import Graphs
-from offbeat.world.topology import Topology, build
+from offbeat.world.topology import Topology, build, size_of
 
 AGENTS, HORIZON = 9, 100_000
 
+MANY = f"How many; default: those of the trace, the graph's, or {AGENTS}."
 GIVEN = "What is taken as given"
 WHO = "Who hears whom: 'offbeat list topologies'. Default: that of the trace, or grid."
 SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance."
@@ -66,7 +67,7 @@ CHANGES = (
 
 def theory(
     topology: str | None = option(None, GIVEN, WHO),
-    agents: int | None = option(None, GIVEN, f"How many; default: those of the trace, or {AGENTS}."),
+    agents: int | None = option(None, GIVEN, MANY),
     weights: str | None = option(None, GIVEN, WEIGHED),
     smoothness: float = option(1.0, GIVEN, SMOOTHNESS),
     delay: int | None = option(None, GIVEN, DELAY),
@@ -142,7 +143,9 @@ def _measured(
     """The graph; and D, B, K as asked for, else as measured, else as usual; D by blocks, where measured."""
     read = None
     if path is None:
-        graph = build(topology or "grid", AGENTS if agents is None else agents, weights=weights)
+        topology = topology or "grid"
+        n = (size_of(topology) or AGENTS) if agents is None else agents
+        graph = build(topology, n, weights=weights)
         counts = (0, graph.n, HORIZON)
     else:
         trace = Trace.load(path)

@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from offbeat.core.errors import OffbeatError
+from offbeat.core.errors import ContractError, OffbeatError
 from offbeat.experiments.batches import Maker, PlannedRun, Sent, how_many_workers, make_batch
 from offbeat.experiments.keeping import Kept
 from offbeat.experiments.memory import held
@@ -30,6 +30,7 @@ class Making:
         found: how many were kept already
         waiting: those that are to be made first, of each algorithm together
         lost: those that killed their worker
+        faults: what went wrong in algorithms, whose other runs are missing
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Making:
         self.plan, self.keep_traces, self.kept = plan, keep_traces, kept
         self.on_progress, self.on_run, self.on_notice = on_progress, on_run, on_notice
         self.done, self.lost, self.found = dict[tuple[int, int], Run](), list[str](), 0
+        self.faults = list[ContractError]()
         self.searches = [plan.search(place) for place in range(len(plan.specs))]
         self.waiting = self._to_begin_with()
 
@@ -54,9 +56,12 @@ class Making:
                 scheduler.add(plan.split(missing, others + 1))
 
         def failed(batch: Batch[PlannedRun], error: BaseException) -> None:
-            if not isinstance(error, WorkerKilled):
+            if isinstance(error, ContractError):  # an algorithm's own, which costs no other's runs
+                self.faults.append(error)
+            elif isinstance(error, WorkerKilled):
+                self.lost.extend(map(str, batch.runs))
+            else:
                 raise error
-            self.lost.extend(map(str, batch.runs))
 
         work = partial(make_batch, plan.experiment, plan.check, plan.code)
         scheduler = maker.scheduler = Scheduler(maker.pool, work, arrived, failed, self.on_notice, maker.make)
@@ -70,6 +75,8 @@ class Making:
                     while order and order[0] in self.done:
                         yield self.done.pop(order.popleft())
                 yield from self._rest()
+                if self.faults:
+                    raise ContractError("; ".join(dict.fromkeys(map(str, self.faults))))
                 if self.lost:
                     raise OffbeatError(f"{'; '.join(self.lost)}: {WorkerKilled()}")
             except (KeyboardInterrupt, Exception):

@@ -92,7 +92,7 @@ class Scheduler(Generic[Item, Result]):
         Args:
             work: how the worker of a number makes a batch: the results in the order of the batch
             on_result: told of every result as soon as it is there
-            on_failure: told of a batch that has none, and why: `WorkerKilled`, or what `work` has raised
+            on_failure: told of a batch that has none, and why: `WorkerKilled`, or what `work` or `here` has raised
             on_notice: told what the user should know
             here: how this process makes a batch, result by result; None: it leaves everything to the workers
         """
@@ -121,10 +121,13 @@ class Scheduler(Generic[Item, Result]):
             if batch is None:
                 self.look(TICK)
             elif self.here is not None:
-                for run, result in zip(batch.runs, self.here(batch), strict=True):
-                    self.on_result(batch, run, result)
-                    self.look()
-                    yield
+                try:
+                    for run, result in zip(batch.runs, self.here(batch), strict=True):
+                        self.on_result(batch, run, result)
+                        self.look()
+                        yield
+                except Exception as error:
+                    self.on_failure(batch, error)
                 self.left -= 1
             yield
             if self.broken:

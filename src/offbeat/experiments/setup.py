@@ -44,9 +44,8 @@ from offbeat.results.world import WorldValues
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
-from offbeat.world.graph_files import file_of, size
 from offbeat.world.graphs import edges
-from offbeat.world.topology import Topology, build
+from offbeat.world.topology import Topology, build, size_of
 from offbeat.world.world import World, apply_case
 
 MOST_UPDATES = 1e12  # gradients of one run, at most: months of work
@@ -128,7 +127,7 @@ def prepare(e: Experiment, seed: int, built: Task | None = None) -> Setup:
 
 def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, str]) -> Setup:
     device = devices.find(e.device)
-    n, until, said = _agents(e, seed), e.until, e.target
+    n, until, said = agents_of(e, seed), e.until, e.target
     if isinstance(e.task, str) and Own.parse(e.task) is None:
         if e.task not in tasks.TASKS:
             raise unknown("task", e.task, tasks.TASKS)
@@ -183,10 +182,11 @@ def why_not(setup: Setup, spec: Algorithm) -> str:
     return ""
 
 
-def _agents(e: Experiment, seed: int) -> int:
+def agents_of(e: Experiment, seed: int, usual: int = AGENTS) -> int:
+    """As many as are said, by the setting, the task or the graph. SettingError if these differ."""
     task, graph = own_task(e, None, seed) if isinstance(e.task, str) else e.task, e.topology
     if isinstance(graph, str):
-        nodes = None if file_of(graph) is None else size(graph, seed)
+        nodes = size_of(graph, seed)
     else:
         nodes = len(graph) if isinstance(graph, nx.Graph) else getattr(graph, "n", None)
     said = {"agents": e.agents, "task": None if task is None else task.agents, "topology": nodes}
@@ -194,7 +194,7 @@ def _agents(e: Experiment, seed: int) -> int:
     if len(set(given.values())) > 1:
         each = ", ".join(f"{key} has {n}" for key, n in given.items())
         raise SettingError(f"The numbers of agents differ: {each}.")
-    n = next(iter(given.values()), AGENTS)
+    n = next(iter(given.values()), usual)
     if n < 1:
         raise SettingError(f"There must be at least one agent; got {n}.")
     return n

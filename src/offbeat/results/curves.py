@@ -202,5 +202,5 @@ def _notes(
     if any(border.passed(s) < len(s.x) or (s.middle > border.ceiling).any() for border, s in every):
         said.append("A line that ends at the upper border goes on far above it.")
     if interrupted:
-        said.append("Interrupted: not all runs of the plan were made.")
+        said.append("Not all runs of the plan were made.")
     return tuple(said)

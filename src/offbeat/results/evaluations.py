@@ -22,7 +22,9 @@ def missed(runs: Sequence[RunValues]) -> str | None:
             last, whole = run.curve.time[-1], math.ceil(until / step * (1 - 1e-12))
             planned = 1 + (whole if last >= until else math.floor(last / step))
             if made < planned:
-                said.append(f"{run.algorithm} with lr {run.lr:g}, seed {run.seed}: {made:,} of {planned:,}")
+                which = f"{run.algorithm} with lr {run.lr:g}, seed {run.seed}"
+                said.append(f"{planned - made:,} of {planned:,} are missing of {which}")
     if not said:
         return None
-    return f"Some evaluations came before the models could be copied, and are not there; {'; '.join(said)}."
+    advice = "A larger --unit or --eval-every leaves more time"
+    return f"Evaluations for which the models could not be copied in time: {'; '.join(said)}. {advice}."

@@ -68,7 +68,7 @@ def notes(
         made = Counter(run.algorithm for run in runs)
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
         counts = f" ({counts})" * bool(counts)
-        said.append(f"Interrupted: these are the runs that were finished{counts}.")
+        said.append(f"Not all runs were made: these are those that were finished{counts}.")
     return [*said, *_legend(comparison, band, chosen)]
 
 

@@ -12,6 +12,7 @@ import networkx as nx
 from offbeat.core.errors import SettingError, unknown
 from offbeat.world.changing import CHANGING
 
+SHAPE = re.compile(r"(\d+)x(\d+)")
 TRIES = 100  # how many random graphs are drawn in search of a connected one
 
 
@@ -56,7 +57,7 @@ def _lattice(n: int, shape: str, wrap: bool) -> nx.Graph:
         return rows if rows >= least or (m <= 3 and not wrap) else 0
 
     if shape:
-        match = re.fullmatch(r"(\d+)x(\d+)", shape)
+        match = SHAPE.fullmatch(shape)
         rows, columns = (int(match[1]), int(match[2])) if match else (0, 0)
         if rows * columns != n or (wrap and min(rows, columns) < least):
             thin = ", both 3 or more" if wrap else ""
@@ -117,13 +118,13 @@ TOPOLOGIES: dict[str, Family] = {
     "grid": Family(
         lambda n, _, shape: _lattice(n, shape, wrap=False),
         "the most square grid, numbered row by row",
-        "n that is not a prime above 3",
+        "n that is not a prime above 3; a shape says n",
         _SHAPE,
     ),
     "torus": Family(
         lambda n, _, shape: _lattice(n, shape, wrap=True),
         "a grid whose opposite borders are joined",
-        "n = rows x columns, both 3 or more",
+        "n = rows x columns, both 3 or more; a shape says n",
         _SHAPE,
     ),
     "complete": Family(lambda n, *_: _circle(nx.complete_graph(n)), "everybody talks to everybody"),
@@ -144,6 +145,13 @@ TOPOLOGIES: dict[str, Family] = {
     "binary-tree": Family(lambda n, *_: _binary_tree(n), "i talks to 2i + 1, 2i + 2 and its parent"),
 }
 """Name -> family, in the order in which they are listed."""
+
+
+def size(text: str) -> int | None:
+    """How many agents the graph of this name has, of 'grid:3x4' twelve; None: as many as it gets."""
+    name, _, parameter = text.partition(":")
+    match = SHAPE.fullmatch(parameter) if name in ("grid", "torus") else None
+    return int(match[1]) * int(match[2]) if match else None
 
 
 def edges(text: str, n: int) -> float:

@@ -18,7 +18,7 @@ from scipy.sparse import csgraph
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
 from offbeat.core.system.named import Own
-from offbeat.world import graph_files
+from offbeat.world import graph_files, graphs
 from offbeat.world.changing import Graphs, changing, folded, union
 from offbeat.world.graphs import TOPOLOGIES, named
 from offbeat.world.spectra import second_modulus
@@ -185,6 +185,11 @@ class Topology:
         if len(at) != self.n or any(np.shape(p) != (2,) for p in at.values()):
             at = nx.spring_layout(self.graph, seed=0)
         return {i: (float(at[i][0]), float(at[i][1])) for i in range(self.n)}
+
+
+def size_of(name: str, seed: int = 0) -> int | None:
+    """How many agents a graph has by its name ("torus:4x4") or file; None if it takes as many as it gets."""
+    return graphs.size(name) if graph_files.file_of(name) is None else graph_files.size(name, seed)
 
 
 def build(
