@@ -92,7 +92,7 @@ class Scheduler(Generic[Item, Result]):
         Args:
             work: how the worker of a number makes a batch: the results in the order of the batch
             on_result: told of every result as soon as it is there
-            on_failure: told of a batch that has none, and why: `WorkerKilled`, or what `work` or `here` has raised
+            on_failure: told of a batch that has none, and why: `WorkerKilled`, or what was raised
             on_notice: told what the user should know
             here: how this process makes a batch, result by result; None: it leaves everything to the workers
         """
