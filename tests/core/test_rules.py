@@ -80,9 +80,9 @@ def test_everything_has_one_spelling() -> None:
 
 
 REFUSED = {
-    "adam": "Unknown optimizer 'adam'", "momentum:1": r"at least 0, below 1; got '1'",
-    "momentum:x": "got 'x'", "sgd:0.9": r"expected momentum=\.\.\.", "momentum:beta=1": "Unknown parameter",
-    "adamw:beta1=0.9,beta2=0.9": r"got '0.9,beta2=0.9'\. Several go with \+", "adamw:eps=0": "above 0",
+    "adam": "Unknown optimizer 'adam'", "momentum:1": r"at least 0, below 1, as in .*; got '1'",
+    "momentum:x": "got 'x'", "sgd:0.9": r"expected momentum=\.\.\.", "momentum:beta=1": "Unknown option",
+    "adamw:beta1=0.9,beta2=0.9": r"got '0.9,beta2=0.9'\. .* Several go with \+", "adamw:eps=0": "above 0",
     "momentum:0.5+momentum=0.6": "twice", "momentum:nan": "got 'nan'", "momentum:": "got ''",
 }  # fmt: skip
 NO_SCHEDULE = {

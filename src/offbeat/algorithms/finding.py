@@ -14,6 +14,7 @@ from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import check_class
 from offbeat.core.system import own
 from offbeat.core.system.named import Own, called
+from offbeat.core.words import headed, read, spelt
 
 FORMER = {"adpsgd": "wait", "dsgd": "after"}
 """Algorithms that had an option `overlap`, and the option for what they did without it."""
@@ -24,8 +25,8 @@ EXPECTED = "a subclass of offbeat.Agent, an object of one, or a function that re
 
 def row_of(name: str) -> Algorithm | None:
     """The row of the table that a name with options is of: 'dsgd:after' is of 'dsgd'."""
-    base, _, options = name.partition(":")
-    variants = [f"{base}:{option}" for option in options.split("+")]
+    base, words = headed(name)
+    variants = [f"{base}:{word}" for word in words]
     return next((ALGORITHMS[each] for each in (*variants, base) if each in ALGORITHMS), None)
 
 
@@ -92,44 +93,20 @@ def told_apart(rows: Sequence[Algorithm]) -> list[Algorithm]:
 
 
 def _named(wanted: str) -> Algorithm:
-    name, colon, said = wanted.strip().lower().partition(":")
-    if not name or (colon and not said):
+    name, words = headed(wanted.lower())
+    if not name or words == [""]:
         raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
-    row = row_of(wanted.strip().lower())
+    row = row_of(wanted.lower())
     if row is None:
         raise unknown("algorithm", name, ALGORITHMS)
-    chosen = dict[str, float]()
-    for each in filter(lambda each: f"{name}:{each}" != row.name, said.split("+") if said else []):
-        option, equals, value = each.partition("=")
-        option = option.replace("-", "_")
-        if option == "overlap" and name in FORMER:
-            instead = ":".join(filter(None, (name, "+".join(e for e in said.split("+") if e != each))))
-            raise SettingError(
-                f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what "
-                f"'{wanted}' was; what {name} was without it is '{name}:{FORMER[name]}'."
-            )
-        if not row.options:
-            raise SettingError(f"The algorithm {row.name} has no options; got '{wanted}'.")
-        if option not in row.options:
-            raise unknown(f"option of {row.name}", option, row.options)
-        if option in chosen:
-            raise SettingError(f"'{wanted}' names the option '{option}' twice; expected it once.")
-        chosen[option] = _value(row, option, value if equals else None)
-    return with_options(row, chosen)
-
-
-def _value(row: Algorithm, name: str, said: str | float | None) -> float:
-    """The value of an option. Raises SettingError for one that it does not take."""
-    option, _, usual = row.chosen()[name]
-    flag = isinstance(usual, bool)
-    try:
-        if flag == (said is None):
-            return True if said is None else option.value(said, usual)
-    except ValueError:
-        pass
-    got = "nothing" if said is None else f"'{said}'"
-    example = f"'{row.name}:{name}'" if flag else f"as in '{row.name}:{name}={usual:g}'"
-    raise SettingError(f"The option {name} of {row.name} takes {option.takes(usual)}, {example}; got {got}.")
+    if "overlap" in words and name in FORMER:
+        instead = ":".join(filter(None, (name, "+".join(word for word in words if word != "overlap"))))
+        raise SettingError(
+            f"'overlap' is no option of {name} any more: it is the default. Write '{instead}' for what "
+            f"'{wanted}' was; what {name} was without it is '{name}:{FORMER[name]}'."
+        )
+    mine = [word for word in words if f"{name}:{word}" != row.name]
+    return with_options(row, read("algorithm", row.name, mine, row.parameters))
 
 
 def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
@@ -140,8 +117,8 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     has = {name: value for name, (_, value, _) in row.chosen().items()} | dict(chosen)
     for name, value in chosen.items():
         if not isinstance(value, bool):
-            _value(base, name, value)
-    made = replace(row, name=_spelt(base, has), prototype=type(row.prototype)(**has))
+            base.parameters[name].read(base.name, name, value)
+    made = replace(row, name=spelt(base.name, has, base.parameters), prototype=type(row.prototype)(**has))
     bends = [row.options[name].bends for name in chosen if row.options[name].bends and row.free_running]
     return replace(made, free_running=False, by_event=bends[0]) if bends else made
 
@@ -172,13 +149,3 @@ def check_codec(spec: Algorithm, codec: Codec | None) -> None:
 
 def _init(agent: Agent) -> list[str]:
     return [each.name for each in fields(agent) if each.init]
-
-
-def _spelt(row: Algorithm, options: Mapping[str, float]) -> str:
-    """A row's name with those options that are not as usual, by name."""
-    said = [
-        name if isinstance(value, bool) else f"{name}={value:g}"
-        for name, value in sorted(options.items())
-        if value != row.chosen()[name][2]
-    ]
-    return f"{row.name}{'+' if ':' in row.name else ':'}{'+'.join(said)}" if said else row.name

@@ -11,7 +11,8 @@ from offbeat.core.agent import Agent
 from offbeat.core.compression import Codec
 from offbeat.core.errors import SettingError
 from offbeat.core.rounds import Rounds
-from offbeat.core.words import Bounds
+from offbeat.core.settings import as_word
+from offbeat.core.words import Bounds, Parameter, Parameters
 from offbeat.world.topology import Topology
 
 WORKER = "crash of a worker"
@@ -100,7 +101,7 @@ class Algorithm:
     def form(self) -> str:
         """What an agent does, where there are several forms of the algorithm; continues "an agent ..."."""
         said = [
-            option.usual if value == usual else option.chosen.format(f"{value:g}")
+            option.usual if value == usual else option.chosen.format(as_word(value))
             for option, value, usual in self.chosen().values()
         ]
         return ", ".join(filter(None, said))
@@ -111,6 +112,15 @@ class Algorithm:
         return {
             name: (option, getattr(self.prototype, name), usual[name])
             for name, option in self.options.items()
+        }
+
+    @property
+    def parameters(self) -> Parameters:
+        """What may be set by name, in the order in which it is spelt."""
+        bounds = [each.name for each in fields(Bounds)]
+        return {
+            name: Parameter(usual=usual, **{each: getattr(option, each) for each in bounds})
+            for name, (option, _, usual) in sorted(self.chosen().items())
         }
 
     def facts(self) -> list[str]:
@@ -130,8 +140,10 @@ class Algorithm:
         lines += ["the models that it sends may be compressed: bf16, int8"] * models
         lines += ["what it accumulates may be compressed: bf16, int8, top-k"] * changes
         lines += [self.bound and f"converges for {self.bound}", self.form and f"{self.name} {self.form}"]
-        for name, (option, value, _) in self.chosen().items():
+        for name, (option, value, usual) in self.chosen().items():
             flag, place = isinstance(value, bool), name.upper()
+            if value != usual:
+                continue
             said = option.chosen.format(place) + f"; {place}: {option.takes(value)}" * (not flag)
             colon = "+" if ":" in self.name else ":"
             lines += [f"{self.name}{colon}{name}{f'={place}' * (not flag)} {said}"]

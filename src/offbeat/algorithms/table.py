@@ -162,7 +162,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
             keeps=(3, 1), sends="its model of before the step to all neighbours, at every gradient",
             free_running=True,
-            options={"every": Option("", "mixes at each {}th of its gradients", low=1)},
+            options={"every": Option("", "mixes once in {} gradients", low=1)},
         ),
         Algorithm(
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
@@ -223,7 +223,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             sends="its model to the server, which sends a difference back",
             options={
                 "beta": Option("", "and the centre move by {}/n of the way between them", low=0, above=True),
-                "every": Option("", "meets the centre at each {}th of its gradients", low=1),
+                "every": Option("", "meets the centre once in {} gradients", low=1),
                 "momentum": Option("", "has a momentum of {}, as EAMSGD", low=0, high=0.999),
             },
         ),
@@ -291,8 +291,10 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="biased towards the data of fast agents", vectors=(4.0, 0.0), keeps=(4, 0),
             sends="as adpsgd",
             options={
-                "eta": Option("", "mixes its two models at the rate {}", low=0),
-                "alpha": Option("", "moves its second model by {} of what parts it from another", low=0),
+                "eta": Option("", "mixes its two models at the rate {}", low=0, example=0.1),
+                "alpha": Option(
+                    "", "moves its second model by {} of what parts it from another", low=0, example=1
+                ),
             },
         ),
     )

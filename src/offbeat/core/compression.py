@@ -18,8 +18,14 @@ from torch import Tensor
 
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Parts, Vector
+from offbeat.core.words import Parameter, headed, read, spelt
 
 NONE = "none"
+SHARE = {
+    "share": Parameter(
+        about="the share of its numbers that is sent", asked=True, low=0, high=1, above=True, example=0.01
+    )
+}
 EXPECTED = "expected none, bf16, int8, or top-k with a share above 0, at most 1, as in 'top-k:0.01'"
 
 LEVELS = 127
@@ -91,7 +97,7 @@ class TopK:
     sums = True
 
     def __str__(self) -> str:
-        return f"top-k:{self.share:g}"
+        return spelt("top-k", {"share": self.share}, SHARE, "share")
 
     def pack(self, part: Tensor) -> tuple[Tensor, Tensor]:
         length = len(part)
@@ -116,15 +122,12 @@ CODECS: dict[str, Codec] = {"bf16": BF16(), "int8": Int8()}
 
 def codec_of(said: str) -> Codec | None:
     """The codec of this name; None for 'none'. Raises SettingError for what is no name of one."""
-    name, _, share = said.partition(":")
-    if said in CODECS or said == NONE:
-        return CODECS.get(said)
-    try:
-        if name == "top-k" and 0 < float(share) <= 1:
-            return TopK(float(share))
-    except ValueError:
-        pass
-    raise SettingError(f"Cannot compress by '{said}'; {EXPECTED}.")
+    name, words = headed(said)
+    if name == "top-k":
+        return TopK(**read("compression", name, words, SHARE, "share"))
+    if words or name not in (NONE, *CODECS):
+        raise SettingError(f"Cannot compress by '{said}'; {EXPECTED}.")
+    return CODECS.get(name)
 
 
 Shape = tuple[tuple[str, int], ...]  # of a vector: dtype and length of each part

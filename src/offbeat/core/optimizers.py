@@ -7,7 +7,7 @@ from typing import Any
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rules import SGD, AdamW, Momentum, Nesterov, NewRule, Rule, Scheduled
 from offbeat.core.schedules import Schedule
-from offbeat.core.words import Named, Parameter, Parameters, read, spelt
+from offbeat.core.words import Named, Parameter, Parameters, headed, read, spelt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,11 @@ class Optimizer:
     @staticmethod
     def parse(text: str) -> "Optimizer":
         """'momentum:0.95'. Raises SettingError for anything else."""
-        name, colon, rest = (part.strip() for part in text.strip().partition(":"))
+        name, words = headed(text)
         if name not in OPTIMIZERS:
             raise unknown("optimizer", name, OPTIMIZERS)
         row = OPTIMIZERS[name]
-        said = read("optimizer", name, rest.split("+") if colon else [], row.parameters, row.main)
+        said = read("optimizer", name, words, row.parameters, row.main)
         return _named(name, said)
 
     def __call__(self, lr: float) -> Rule:

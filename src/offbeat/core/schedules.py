@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from offbeat.core.errors import SettingError, unknown
-from offbeat.core.words import Named, Parameter, read, spelt
+from offbeat.core.words import Named, Parameter, headed, option, parts, read, spelt
 
 TIME, STEPS = "time", "steps"
 CONSTANT, WARMUP, DELAYS = "constant", "warmup", "delay-adaptive"
@@ -34,7 +34,7 @@ def _cosine(t: float, p: Mapping[str, float]) -> float:
 
 
 def _step(t: float, p: Mapping[str, float]) -> float:
-    return float(p["factor"] ** math.floor(t / p["every"]))
+    return float(p["factor"] ** math.floor(min(t / p["every"], 1e300)))
 
 
 def _diminishing(t: float, p: Mapping[str, float]) -> float:
@@ -108,24 +108,24 @@ class Schedule:
     @staticmethod
     def parse(text: str) -> "Schedule":
         """'warmup:20+cosine'. Raises SettingError for anything else."""
-        parts, by = list[tuple[str, list[str]]](), TIME
-        for word in text.strip().split("+"):
-            head, colon, rest = (part.strip() for part in word.partition(":"))
-            if "=" in head and not colon:
-                key, value = (part.strip() for part in head.split("=", 1))
+        found, by = list[tuple[str, list[str]]](), TIME
+        for word in parts(text):
+            head, words = headed(word)
+            key, value = option(head)
+            if value is not None and not words:
                 if key == "by":
                     by = value
-                elif parts:
-                    parts[-1][1].append(word.strip())
+                elif found:
+                    found[-1][1].append(word)
                 else:
                     raise SettingError(f"'{text}' begins with a number; expected a schedule's name first.")
             elif head not in SCHEDULES:
                 raise unknown("schedule", head, SCHEDULES)
             else:
-                parts.append((head, [rest] if colon else []))
+                found.append((head, words))
         if by not in (TIME, STEPS):
             raise SettingError(f"'by={by}' in the schedule '{text}'; expected by={TIME} or by={STEPS}.")
-        return _made(text, parts, by == STEPS)
+        return _made(text, found, by == STEPS)
 
     def __str__(self) -> str:
         """The one way to spell it."""
@@ -160,9 +160,9 @@ class Schedule:
         return 1.0 / delay if self.delays and delay > (n if self.most is None else self.most) else 1.0
 
 
-def _made(text: str, parts: list[tuple[str, list[str]]], by_steps: bool) -> Schedule:
+def _made(text: str, said: list[tuple[str, list[str]]], by_steps: bool) -> Schedule:
     found = dict[str, dict[str, float]]()
-    for name, words in parts:
+    for name, words in said:
         if name in found:
             raise SettingError(f"The schedule '{text}' names '{name}' twice; expected it once.")
         row = SCHEDULES[name]
@@ -172,14 +172,14 @@ def _made(text: str, parts: list[tuple[str, list[str]]], by_steps: bool) -> Sche
         one = "a warm-up, and then one other: 'warmup:20+cosine'"
         raise SettingError(f"The schedule '{text}' puts together what does not go together; expected {one}.")
     name = names[0] if names else CONSTANT
-    said = found.get(name, {})
-    if by_steps and name == "cosine" and "over" not in said:
+    mine = found.get(name, {})
+    if by_steps and name == "cosine" and "over" not in mine:
         raise SettingError(
             f"'{text}' goes by an agent's steps, and how many there will be is not known; expected how many "
             f"it takes, as in 'cosine:1000+by={STEPS}'."
         )
     usual = {key: each.usual for key, each in SCHEDULES[name].parameters.items()}
-    numbers = tuple((key, said[key]) for key in usual if key in said and said[key] != usual[key])
+    numbers = tuple((key, mine[key]) for key in usual if key in mine and mine[key] != usual[key])
     warmup, delays = found.get(WARMUP, {}).get("over", 0.0), found.get(DELAYS)
     moves = by_steps and bool(warmup or name != CONSTANT)
     return Schedule(name, numbers, warmup, delays is not None, (delays or {}).get("most"), moves)

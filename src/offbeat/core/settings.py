@@ -58,9 +58,10 @@ def path(name: str, value: object) -> str | Path:
 
 
 def as_word(value: object) -> str:
-    """A value of JSON as the command line takes it."""
+    """A value of JSON as the command line takes it: a number with all of its digits, and without a +."""
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+        whole = value.is_integer() and abs(value) < 1e15
+        return str(int(value)) if whole else repr(float(value)).replace("e+", "e")
     return str(value)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from offbeat.core.system.named import Own
+from offbeat.core.words import headed, option
 from offbeat.results.scores import spread_text
 from offbeat.results.spread import spread
 from offbeat.results.trials import Halving, Tried, Tuning, params_text
@@ -24,8 +25,8 @@ def algorithm_asked(run: RunValues) -> str:
     if (named := Own.parse(said)) is not None:
         options = {name: value for name, value in named.options.items() if name not in tuning.best.params}
         return str(replace(named, options=options))
-    name, _, words = said.partition(":")
-    kept = [each for each in words.split("+") if each.partition("=")[0] not in tuning.best.params]
+    name, words = headed(said)
+    kept = [each for each in words if option(each)[0] not in tuning.best.params]
     return f"{name}:{'+'.join(kept)}".rstrip(":")
 
 
