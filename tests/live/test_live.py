@@ -374,6 +374,43 @@ def test_what_waits_to_be_sent_is_not_overtaken_when_a_receiver_is_lost_and_retu
     assert heard == {1: [0, 1, 2, 3], 3: [3]}
 
 
+def test_what_was_made_for_other_receivers_is_not_handed_over_after_what_is_newer(tmp_path: Path) -> None:
+    """Of one sender there may be two registers, for me and others: their versions come in the order in which
+    they were made, and none comes after a newer one.
+    """
+    board = Board.create(tmp_path / "board", 3)
+    mine, other = (Transport(tmp_path, board, i, 1, 8) for i in (0, 1))
+    mine.meet(1, 1)
+    other.meet(2, 1)
+
+    def publish(version: int, *to: int) -> None:
+        x = Vector((torch.zeros(1),), Stamp(1, version))
+        register = other.register(Model(x), to)
+        (placed,) = register.begin([x])
+        placed.parts  # noqa: B018
+        placed.stamp = x.stamp
+        register.finish(Model(placed), Tag(start=version - 0.5, end=float(version)))
+
+    def heard() -> list[int]:
+        stamps = [reader.vectors[0].stamp for reader in mine.poll((1,))]
+        return [stamp.version for stamp in stamps if stamp is not None]
+
+    publish(1, 0, 2)
+    assert heard() == [1]
+    publish(2, 0)
+    publish(3, 0, 2)
+    assert heard() == [2, 3]
+    publish(5, 0, 2)
+    assert heard() == [5]
+    publish(4, 0)  # as if this register had been looked at before it was there, and the other one after that
+    assert heard() == []
+    publish(6, 0)
+    assert heard() == [6]
+    mine.forget(1)
+    mine.meet(1, 1)  # another life, whose clock may be anything
+    assert mine.heard == {1: {}}
+
+
 def test_agent_0_may_die_while_it_proposes_the_model(tmp_path: Path) -> None:
     """Between the initial values and the description: its next life proposes again."""
     (tmp_path / "initial").write_bytes(b"half")

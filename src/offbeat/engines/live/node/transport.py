@@ -9,6 +9,7 @@ Files in the run's folder; `i` and `j` are agents, `a` and `b` their incarnation
 An agent that comes back starts with new files, so nothing of its former life can be mistaken for news.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,14 @@ class Reader:
         self.bind()
         self.transport.on_moved(self)
 
+    def made(self) -> float:
+        """When the newest version was made, in its sender's time."""
+        while True:
+            version = self.register.newest
+            _, words = self.register.read(version)
+            if self.register.whole(version):
+                return Tag.of(words).end
+
     def torn(self) -> bool:
         return not self.register.layout.copied and not self.register.whole(self.bound)
 
@@ -119,6 +128,7 @@ class Transport:
         self.mine: list[Register] = []
         self.alive: dict[int, int] = {}  # the others that are there, and their incarnations
         self.readers: dict[int, list[Reader]] = {}
+        self.heard: dict[int, dict[str, float]] = {}  # when what came last was made, by source and kind
         self.bells: dict[int, Bell] = {}
         self.outgoing: dict[int, Mailbox] = {}
         self.incoming: dict[int, Mailbox] = {}
@@ -135,11 +145,12 @@ class Transport:
         self.forget(agent)
         self.alive[agent] = incarnation
         self.bells[agent] = Bell(self.folder, agent)
-        self.readers[agent] = []
+        self.readers[agent], self.heard[agent] = [], {}
 
     def forget(self, agent: int) -> None:
         self.alive.pop(agent, None)
         self.readers.pop(agent, None)
+        self.heard.pop(agent, None)
         if agent in self.bells:
             self.bells.pop(agent).close()
         for boxes in (self.outgoing, self.incoming):
@@ -165,19 +176,27 @@ class Transport:
         return self.mine[-1]
 
     def poll(self, agents: tuple[int, ...]) -> Iterator[Reader]:
-        """The registers of these agents that have something new for me, moved on to it."""
+        """The registers of these agents that have something new for me, moved on to it.
+
+        Of one kind an agent may have several, for me and others: what it made last comes last.
+        """
         for j in agents:
             if j not in self.alive:
                 continue
-            readers, row = self.readers[j], self._rows[j]
+            readers, row, heard = self.readers[j], self._rows[j], self.heard[j]
             if row[Row.REGISTERS] != len(readers) and row[Row.INCARNATION] == self.alive[j]:
                 self._attach(j, row[Row.REGISTERS])
-            for reader in readers:
-                if self.me in reader.register.to and reader.register.newest > reader.delivered:
-                    reader.bind()
-                    reader.delivered = reader.bound
-                    if reader.tag.membership >= self.floor:
-                        yield reader
+            mine = [each for each in readers if self.me in each.register.to]
+            fresh = [each for each in mine if each.register.newest > each.delivered]
+            for reader in sorted(fresh, key=Reader.made) if len(fresh) > 1 else fresh:
+                kind = reader.register.layout.kind
+                if reader.made() < heard.get(kind, -math.inf):
+                    reader.delivered = reader.register.newest
+                    continue
+                reader.bind()
+                reader.delivered, heard[kind] = reader.bound, reader.tag.end
+                if reader.tag.membership >= self.floor:
+                    yield reader
 
     def _attach(self, j: int, count: int) -> None:
         readers = self.readers[j]
