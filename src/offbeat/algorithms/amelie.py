@@ -2,17 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from offbeat.algorithms.server import Gradient, Model
 from offbeat.core.agent import Agent
 from offbeat.core.forms import pin, total
 from offbeat.core.vector import Vector
-
-
-@dataclass(frozen=True)
-class Point:
-    """Down the tree: the model of step k, at which all take gradients until the next one comes."""
-
-    k: int
-    x: Vector
 
 
 @dataclass(frozen=True)
@@ -30,14 +23,6 @@ class Collect:
     k: int
 
 
-@dataclass(frozen=True)
-class Mean:
-    """Up the tree: sum_j g_j / s_j of the sender and of all below it."""
-
-    k: int
-    g: Vector
-
-
 @dataclass
 class Amelie(Agent):
     """All take gradients at one model, as many as they can, until there are enough of all; then a step.
@@ -46,7 +31,8 @@ class Amelie(Agent):
         as soon as n / sum_i (1 / s_i) >= S / n:   x^{k+1} = x^k - lr (1/n) sum_i g_i / s_i
 
     Paper -> code: k -> `round`; x^k -> `point`; g_i^k, s_i^k -> `g`, `s`; b_p -> `counts[p]`; b_i -> `Count`;
-    S / n -> `batch`; the pivot j* -> the root of the tree, `view.server`; next_{st,j*}(i) -> `view.parent`;
+    S / n -> `batch`; x^k goes down the tree as `Model`, sum_j g_j / s_j of an agent and all below it up, as
+    `Gradient`; the pivot j* -> the root of the tree, `view.server`; next_{st,j*}(i) -> `view.parent`;
     both trees are the same, that of the fewest hops.
 
     Attributes:
@@ -88,17 +74,17 @@ class Amelie(Agent):
             self.x, self.at = self.point, self.round
         self.compute(self.x)
 
-    def on_message(self, src: int, message: Point | Count | Collect | Mean) -> None:
+    def on_message(self, src: int, message: Model | Count | Collect | Gradient) -> None:
         """A new point from above, or what there is below; of a point that is over, nothing counts."""
         match message:
-            case Point(k, x):
+            case Model(k, x):
                 self.move(k, pin(x))
             case Count(k, b) if k == self.round:
                 self.counts[src] = b
                 self.report()
             case Collect(k) if k == self.round:
                 self.collect()
-            case Mean(k, g) if k == self.round:
+            case Gradient(k, g) if k == self.round:
                 self.sums[src] = g
                 self.gather()
 
@@ -122,7 +108,7 @@ class Amelie(Agent):
         if self.g is not None and len(self.sums) == len(self.view.children):
             mean = total([self.sums[p] for p in self.view.children], start=self.g / self.s)
             if self.view.parent is not None:
-                self.send(self.view.parent, Mean(self.round, mean))
+                self.send(self.view.parent, Gradient(self.round, mean))
             else:
                 self.move(self.round + 1, self.point - self.rule(mean / self.n))
 
@@ -130,4 +116,4 @@ class Amelie(Agent):
         """The point of step k, for everybody below too."""
         self.round, self.point, self.collecting = k, x, False
         self.g, self.s, self.counts, self.sums = None, 0, {}, {}
-        self.send(self.view.children, Point(k, x))
+        self.send(self.view.children, Model(k, x))
