@@ -48,8 +48,8 @@ def test_mean_and_deviation_or_interval(tmp_path: Path) -> None:
     said = {spread: run("table", FILES / "tuned.json", "--spread", spread) for spread in ("std", "ci")}
     runs = offbeat.load(FILES / "tuned.json").runs[:2]
     times = np.array([run.time_to_target for run in runs], dtype=float)
-    assert f"{times.mean():.4g} ± {times.std(ddof=1):.4g}" in said["std"]
-    assert f"{times.mean():.4g} ± {12.706205 * times.std(ddof=1) / 2**0.5:.4g}" in said["ci"]
+    assert f"{times.mean():.2f} ± {times.std(ddof=1):.2g}" in said["std"]
+    assert f"{times.mean():.1f} ± {12.706205 * times.std(ddof=1) / 2**0.5:.2g}" in said["ci"]
     assert "± the standard deviation of the sample" in said["std"] and "Student" in said["ci"]
 
 

@@ -147,7 +147,7 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
                 each.advance(now, progress)
             if all(each.ended is not None for each in active):
                 break
-        return [each.ended or each.result(None) for each in active]
+        return [each.ended or each.result() for each in active]
 
 
 # -- which engine ----------------------------------------------------------------------------------
@@ -225,22 +225,24 @@ class ActiveRun:
         steps = partial(getattr, engine, "steps")
         self.measured.add(now, engine.everybody(), engine.living, updates, sent / 1e6, steps)
         self.measured.seconds += time.perf_counter() - began
-        goal, diverged = setup.ends_at, not all(map(math.isfinite, (curve.loss[-1], curve.consensus[-1])))
+        goal, lost = setup.ends_at, not all(map(math.isfinite, (curve.loss[-1], curve.consensus[-1])))
         met = goal is not None and goal.met(curve.of(goal.metric)[-1])
         if progress is not None:
             progress(self.job.spec.name, now, now if met else setup.until, curve)
-        if diverged or met:
-            self.ended = self.result(now if diverged else None)
+        if lost or met:
+            self.ended = self.result(lost)
 
-    def result(self, diverged_at: float | None) -> Run:
-        """What has come out so far, as that of a run that has ended; how long it took is not known here."""
+    def result(self, lost: bool = False) -> Run:
+        """What has come out so far, as that of a run that has ended; how long it took is not known here.
+
+        lost: whether its loss is no longer finite
+        """
         job, setup, engine = self.job, self.job.setup, self.engine
         mine = job.spec.user_defined and not job.spec.named
         own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * mine]
         return run_of(
             setup, job.spec, job.lr, self.measured, engine.stacked(), engine.traced(), engine.counts(),
-            engine.carried, {"own": own}, diverged_at=diverged_at, wall_s=0.0,
-            error=engine.stalled() if diverged_at is None else None,
+            engine.carried, {"own": own}, wall_s=0.0, error=None if lost else engine.stalled(),
         )  # fmt: skip
 
 
@@ -285,7 +287,7 @@ def run_of(
     return Run(
         algorithm=spec.name, lr=lr, seed=setup.seed, settings=setup.settings | named | asked,
         measure=task.measure, curve=curve, final=final,
-        time_to_target=None if target is None else curve.first_met(target),
+        time_to_target=None if target is None else curve.first_met(target), diverged_at=curve.diverged_at(),
         updates=updates, messages=messages, megabytes=sent / 1e6, staleness=summary.staleness(),
         digest=summary.digest(*(part.numpy().tobytes() for part in models)), graph=setup.topology,
         models=models, trace=traced if isinstance(traced, Trace) else None, details=details,

@@ -7,7 +7,15 @@ from functools import partial
 from offbeat.core.errors import unknown
 from offbeat.results.headline import WORDS
 from offbeat.results.ranking import rankings
-from offbeat.results.scores import count_text, number_text, score, share_text, spread_of, times_text
+from offbeat.results.scores import (
+    count_text,
+    megabytes_text,
+    number_text,
+    score,
+    share_text,
+    spread_of,
+    times_text,
+)
 from offbeat.results.values import ComparisonValues, Group, RunValues, value_text
 from offbeat.results.wording import lost_again, target_name
 from offbeat.tasks.metrics import METRICS
@@ -45,13 +53,16 @@ def columns(
     comparison: ComparisonValues, band: str = "range", chosen: Sequence[str] | None = None
 ) -> list[Column]:
     """Those of the table: first what tells its rows apart, the algorithm and every setting that differs; then
-    the others that are chosen, in that order, or those that are usual.
+    the others that are chosen, in that order, or those that are usual,
+    but for such as are empty.
 
     Raises SettingError for a name that there is not.
     """
     telling, others = [*_telling(comparison)], [*_others(comparison, band)]
     if chosen is None:
-        return telling + [each for each in others if each.shown]
+        groups = comparison.groups().items()
+        there = [each for each in others if each.shown]
+        return telling + [each for each in there if any(each.cell(key, runs) for key, runs in groups)]
     known = {each.name: each for each in telling + others}
     for name in chosen:
         if name not in known:
@@ -103,11 +114,13 @@ def _others(comparison: ComparisonValues, band: str) -> Iterator[Column]:
     if any(run.target is not None for run in comparison.runs):
         yield from _of_target(comparison, band)
     yield from _scores(comparison, band)
-    for name, head, digits, about in (
-        ("updates", EFFORT, 0, "gradients applied"), ("messages", "messages", 0, ""),
-        ("megabytes", "MB", 1, "10^6 bytes sent"),
-    ):  # fmt: skip
-        yield Column(name, head, partial(_count, name, band, digits), about)
+    yield Column("updates", EFFORT, partial(_count, "updates", band), "gradients applied")
+    yield Column("messages", "messages", partial(_count, "messages", band))
+
+    def megabytes(key: Group, runs: Runs) -> str:
+        return megabytes_text(*spread_of([run.megabytes for run in runs], band))
+
+    yield Column("megabytes", "MB", megabytes, "10^6 bytes sent")
     about = "RMS distance of the agents' models from their average"
     yield Column("consensus", "consensus", partial(_number, "consensus", band, 3), about)
     about = "every agent writes within B iterations"
@@ -173,8 +186,8 @@ def _measured(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
     return _number(name, band, digits, key, runs) + some
 
 
-def _count(name: str, band: str, digits: int, key: Group, runs: Runs) -> str:
-    return count_text(*spread_of([getattr(run, name) for run in runs], band), digits)
+def _count(name: str, band: str, key: Group, runs: Runs) -> str:
+    return count_text(*spread_of([getattr(run, name) for run in runs], band))
 
 
 def _stopped(run: RunValues) -> bool:

@@ -1,4 +1,4 @@
-"""The comparison's table for other programs: CSV with numbers as they are, LaTeX with a caption and notes."""
+"""The comparison's table for other programs: CSV with numbers as they are, LaTeX with a legend."""
 
 import csv
 import io
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from offbeat.results.columns import cells, columns, setting_name
 from offbeat.results.headline import headline
-from offbeat.results.notes import notes
+from offbeat.results.notes import legend
 from offbeat.results.ranking import rankings
 from offbeat.results.scores import over_seeds
 from offbeat.results.summary import BANDS
@@ -97,7 +97,7 @@ def as_latex(
     caption: str | None = None,
     label: str = "tab:offbeat",
 ) -> str:
-    """The table as a `table` of LaTeX, for the package booktabs, with its notes below it.
+    """The table as a `table` of LaTeX, for the package booktabs, with what its columns mean below it.
 
     Args:
         chosen: the columns, see `offbeat.results.columns.columns`
@@ -109,7 +109,7 @@ def as_latex(
     heads, rows = cells(comparison, band, chosen)
     first, several = 1 + len(comparison.differing), len({run.seed for run in comparison.runs}) > 1
     usual = f"{headline(comparison)}. {f'{BANDS[band]} over the seeds.' * several}".strip()
-    said = [as_of_latex(note) for note in notes(comparison, band, chosen)]
+    said = [as_of_latex(note) for note in legend(comparison, band, chosen)]
     lines = ["% \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
     lines += [f"\\caption{{{as_of_latex(usual) if caption is None else caption}}}", f"\\label{{{label}}}"]
     lines += [f"\\begin{{tabular}}{{{'l' * first}{'r' * (len(heads) - first)}}}", "\\toprule"]

@@ -1,15 +1,15 @@
 """Whether it is known where a run of quadratics ends, and what has to be said of that below a table."""
 
-from collections.abc import Sequence
-
 from offbeat.algorithms import Algorithm, find, row_of
 from offbeat.core.settings import Settings
-from offbeat.results.values import RunValues
+from offbeat.results.values import ComparisonValues, Group, RunValues
 from offbeat.theory.limits import OUTER, known, why_unknown
 from offbeat.world.changing import CHANGING
 
 MOST = 500
 """Agents of a run whose limit is computed: it takes a linear system of as many equations."""
+
+ROWS = 4  # of a table that a note names, at most
 
 HOLDS = {
     "task", "agents", "topology", "weights", "case", "straggler", "slowdown", "partition", "skew",
@@ -39,23 +39,28 @@ def why_not(settings: Settings, spec: Algorithm | None) -> str:
     return f"with {' and '.join(said)}" if said else ""
 
 
-def of_limits(runs: Sequence[RunValues]) -> list[str]:
-    """Of which no limit is known, why; and of which it is not exact, how."""
-    whys: dict[str, list[str]] = {}
-    hows: dict[str, list[str]] = {}
-    for run in runs:
+def of_limits(comparison: ComparisonValues) -> list[str]:
+    """Of which rows no limit is known, why; and of which it is not exact, how."""
+    whys: dict[str, list[Group]] = {}
+    hows: dict[str, list[Group]] = {}
+    for key, (run, *_) in comparison.groups().items():
         if "to_limit" in run.curve.more:
             spec = _ours(run)
             if why := why_not(run.settings, spec):
-                whys.setdefault(why, []).append(run.algorithm)
+                whys.setdefault(why, []).append(key)
             elif spec is not None and (how := known(spec).how):
-                hows.setdefault(how, []).append(run.algorithm)
-    said = [f"No limit is known of {_names(names)}: {why}." for why, names in whys.items()]
-    return said + [f"The limit of {_names(names)}: {how}." for how, names in hows.items()]
+                hows.setdefault(how, []).append(key)
+    said = [f"No limit is known of {_names(comparison, keys)}: {why}." for why, keys in whys.items()]
+    return said + [f"The limit of {_names(comparison, keys)}: {how}." for how, keys in hows.items()]
 
 
-def _names(names: list[str]) -> str:
-    return ", ".join(dict.fromkeys(names))
+def _names(comparison: ComparisonValues, keys: list[Group]) -> str:
+    """The algorithms; of one of which it is not every row, those rows."""
+    named = dict.fromkeys(key.algorithm for key in keys)
+    others = {key.algorithm for key in comparison.groups() if key not in keys}
+    rows = [comparison.label(key) for key in keys if key.algorithm in others]
+    more = f"; and {len(rows) - ROWS} more rows" * (len(rows) > ROWS)
+    return "; ".join([*(name for name in named if name not in others), *rows[:ROWS]]) + more
 
 
 def _ours(run: RunValues) -> Algorithm | None:

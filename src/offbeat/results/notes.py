@@ -11,7 +11,7 @@ from offbeat.results.limits import of_limits
 from offbeat.results.ranking import rankings, seeds_text
 from offbeat.results.significance import who_is_first
 from offbeat.results.tuned import how_tuned, lr_tuned
-from offbeat.results.values import ComparisonValues, time_text, value_text
+from offbeat.results.values import FAR, ComparisonValues, time_text, value_text
 from offbeat.results.wording import error_of, judged_model, lost_again, rate_text
 from offbeat.tasks.metrics.evaluation import AVERAGE
 
@@ -48,14 +48,17 @@ def notes(
         if run.diverged_at is not None:
             which = f"{run.algorithm} with lr {run.lr:g}, seed {run.seed},"
             met = f" met its target at time {time_text(run.time_to_target)}, then" * lost_again(run)
-            said.append(f"{which}{met} diverged by time {run.diverged_at:g}; its run ended there.")
+            ended = run.curve.time[-1] <= run.diverged_at
+            far = f"from then on its loss was more than {FAR:,.0f} times that of the start"
+            how = "its run ended there" if ended else far
+            said.append(f"{which}{met} diverged by time {run.diverged_at:g}; {how}.")
         if run.error is not None:
             said.append(error_of(run))
     lossy = [run for run in runs if run.settings["loss"] and run.settings["agents"] > 1]
     if lossless := dict.fromkeys(run.algorithm for run in lossy if run.staleness.D is None):
         by, send = ", ".join(lossless), "sends" if len(lossless) == 1 else "send"
         said.append(f"Lost are messages of registers alone; what {by} {send} as mail always arrives.")
-    said += of_limits(runs)
+    said += of_limits(comparison)
     if any(run.settings["crash"] for run in runs):
         known = [(name, ALGORITHMS[name]) for name in names if name in ALGORITHMS]
         said += [f"{name} {row.note}." for name, row in known if "return" not in row.tolerates]
@@ -69,7 +72,7 @@ def notes(
         counts = ", ".join(f"{name} {made[name]} of {count}" for name, count in comparison.planned.items())
         counts = f" ({counts})" * bool(counts)
         said.append(f"Not all runs were made: these are those that were finished{counts}.")
-    return [*said, *_legend(comparison, band, chosen)]
+    return [*said, *legend(comparison, band, chosen)]
 
 
 def _without_effect(comparison: ComparisonValues) -> list[str]:
@@ -114,7 +117,9 @@ def _not_alike(comparison: ComparisonValues, band: str) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _legend(comparison: ComparisonValues, band: str, chosen: Sequence[str] | None) -> list[str]:
+def legend(
+    comparison: ComparisonValues, band: str = "range", chosen: Sequence[str] | None = None
+) -> list[str]:
     """What the heads of the columns mean, where one needs to be told."""
     told = [f"{each.head}: {each.about}" for each in columns(comparison, band, chosen) if each.about]
     return [f"{'; '.join(told)}."] if told else []

@@ -51,7 +51,7 @@ def _of_all(times: Sequence[float], band: str) -> str:
     middle, low, high = over_seeds(times, band)
     if band == "range":
         return spread_text((middle, low, high))
-    return time_text(middle) + f" ± {time_text(high - middle)}" * (low < high)
+    return with_spread(middle, _away(times, middle, high, band), time_text(middle))
 
 
 def score(runs: Sequence[RunValues], name: str, band: str) -> tuple[float, float]:
@@ -60,21 +60,55 @@ def score(runs: Sequence[RunValues], name: str, band: str) -> tuple[float, float
 
 
 def spread_of(values: Sequence[float], band: str) -> tuple[float, float]:
-    """The centre, and for a mean how far the band reaches from it; of no values both are not numbers."""
+    """The centre, and for a mean of several how far the band reaches from it; else that is not a number."""
     middle, _, high = over_seeds(values, band) if values else (nan, nan, nan)
-    return middle, 0.0 if band == "range" else high - middle
+    return middle, _away(values, middle, high, band)
+
+
+def _away(values: Sequence[float], middle: float, high: float, band: str) -> float:
+    if band == "range" or len(values) < 2:
+        return nan
+    return high - middle if high - middle > 1e-12 * abs(middle) else 0.0
+
+
+def with_spread(value: float, away: float, alone: str) -> str:
+    """ "1.22 ± 0.34": two digits of the spread, and so many decimals of the value.
+
+    alone: the value as it is without a spread
+    """
+    if not (math.isfinite(value) and math.isfinite(away)):
+        return alone
+    if away == 0:
+        return f"{alone} ± 0"
+    power = _power(away, 1)
+    largest = max(_power(value, 1), power)
+    if power >= -5 and largest < 7:
+        decimals = max(0, 1 - power)
+        return f"{value:,.{decimals}f} ± {away:,.{decimals}f}"
+    decimals = max(0, largest - power) + 1
+    return " ± ".join(f"{each / 10.0**largest:.{decimals}f}e{largest:+03d}" for each in (value, away))
+
+
+def _power(value: float, digits: int) -> int:
+    """That of ten in the value, rounded to one digit and so many decimals."""
+    return int(f"{value:.{digits}e}".partition("e")[2]) if value else -400
 
 
 def share_text(value: float, away: float) -> str:
-    return "-" if isnan(value) else f"{100 * value:.1f}{f' ± {100 * away:.1f}' * (away > 0)} %"
+    return "-" if isnan(value) else with_spread(100 * value, 100 * away, f"{100 * value:.1f}") + " %"
 
 
-def number_text(value: float, away: float, digits: int = 4) -> str:
-    return "-" if isnan(value) else f"{value:.{digits}g}{f' ± {away:.2g}' * (away > 0)}"
+def number_text(value: float, away: float = nan, digits: int = 4) -> str:
+    return "-" if isnan(value) else with_spread(value, away, f"{value:.{digits}g}")
 
 
-def count_text(value: float, away: float, digits: int = 0) -> str:
-    return f"{value:,.{digits}f}{f' ± {away:,.{digits}f}' * (away > 0)}"
+def count_text(value: float, away: float) -> str:
+    return with_spread(value, away, f"{value:,.0f}")
+
+
+def megabytes_text(value: float, away: float) -> str:
+    """With one decimal; below 10 with three digits."""
+    return with_spread(value, away, f"{value:,.1f}" if value >= 9.995 else f"{value:#.3g}" if value else "0")
 
 
 def spread_text(times: tuple[float | None, float | None, float | None]) -> str:

@@ -1,6 +1,7 @@
 """What comes out of an experiment, as plain values; `offbeat.results.run` has those that show themselves."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,9 @@ from offbeat.results.world import WorldValues
 from offbeat.world.topology import Topology, build
 
 VERSION = version("offbeat")
+
+
+FAR = 1000.0  # so many times the loss of the start, and a run has diverged
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,21 @@ class Curve:
     def columns(self) -> dict[str, list[Any]]:
         """All axes and metrics by name, as they are written."""
         return {name: getattr(self, name) for name in MEASURED} | self.more
+
+    def diverged_at(self) -> float | None:
+        """The evaluation at which the run diverged; None: it did not.
+
+        The last, if its loss or consensus is not finite: a run ends there. Or, of one that ended with a loss
+        more than `FAR` times that of the start (above 0) and no smaller than half-way, the one from which on
+        its loss was so large.
+        """
+        loss, last = self.loss, self.loss[-1]
+        if not (math.isfinite(last) and math.isfinite(self.consensus[-1])):
+            return self.time[-1]
+        far = FAR * loss[0]
+        if loss[0] <= 0 or last <= far or last < loss[len(loss) // 2]:
+            return None
+        return self.time[max((k + 1 for k, each in enumerate(loss) if each <= far), default=0)]
 
     def crossing(self, what: str, level: float) -> float | None:
         """When a value first met a level, interpolated linearly between two evaluations; None: at none.
@@ -110,7 +129,7 @@ class RunValues:
     Attributes:
         settings: everything needed to run it again (names as in `offbeat.simulate`)
         time_to_target: when the target was first met, between two evaluations; None if it was at none
-        diverged_at: the evaluation at which the loss was no longer finite; the run ended there
+        diverged_at: the evaluation at which it diverged, see `Curve.diverged_at`
         error: what went wrong with the algorithm: "no agent computes or will be woken from time ... on"
         final: at the end loss, accuracy, consensus; of the agents' own models accuracy_mean, accuracy_worst,
             and loss_worst where the task has no accuracy

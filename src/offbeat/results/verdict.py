@@ -75,7 +75,7 @@ class _Said:
 
     def _by_loss(self) -> str:
         ranked = self.ranked
-        losses = [(self.labels[key], number_text(ranked.values[key], 0.0)) for key in ranked.order]
+        losses = [(self.labels[key], number_text(ranked.values[key])) for key in ranked.order]
         lost = [self.labels[key] for key, value in ranked.values.items() if math.isinf(value)]
         if not losses:
             return "All diverged."

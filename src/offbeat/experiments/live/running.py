@@ -223,9 +223,8 @@ class LiveRun:
             for now, models, steps in taken:
                 megabytes = float(sent["bytes"][sent["end"] <= now].sum()) / 1e6
                 measured.add(now, models, everybody, steps, megabytes, partial(trace.updates, now))
-            curve, measured.seconds = measured.curve, time.perf_counter() - began
+            measured.seconds = time.perf_counter() - began
             return run_of(
                 setup, self.spec, program.lr, measured, models, trace, counts,
                 lambda sent: carried(trace.events, trace.transmissions), asked, wall_s=wall_s,
-                diverged_at=None if math.isfinite(curve.loss[-1]) else curve.time[-1],
             )  # fmt: skip
