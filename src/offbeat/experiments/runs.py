@@ -235,7 +235,8 @@ class ActiveRun:
     def result(self, lost: bool = False) -> Run:
         """What has come out so far, as that of a run that has ended; how long it took is not known here.
 
-        lost: whether its loss is no longer finite
+        Args:
+            lost: whether its loss is no longer finite
         """
         job, setup, engine = self.job, self.job.setup, self.engine
         mine = job.spec.user_defined and not job.spec.named

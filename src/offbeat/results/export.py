@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from offbeat.results.columns import cells, columns, setting_name
 from offbeat.results.headline import headline
-from offbeat.results.notes import legend
+from offbeat.results.notes import legend, of_seeds
 from offbeat.results.ranking import rankings
 from offbeat.results.scores import over_seeds
 from offbeat.results.summary import BANDS
@@ -109,12 +109,14 @@ def as_latex(
     heads, rows = cells(comparison, band, chosen)
     first, several = 1 + len(comparison.differing), len({run.seed for run in comparison.runs}) > 1
     usual = f"{headline(comparison)}. {f'{BANDS[band]} over the seeds.' * several}".strip()
-    said = [as_of_latex(note) for note in legend(comparison, band, chosen)]
+    seeds = [of_seeds(comparison, band)] * several
+    said = [as_of_latex(note) for note in seeds + legend(comparison, band, chosen)]
     lines = ["% \\usepackage{booktabs}", "\\begin{table}", "\\centering"]
     lines += [f"\\caption{{{as_of_latex(usual) if caption is None else caption}}}", f"\\label{{{label}}}"]
     lines += [f"\\begin{{tabular}}{{{'l' * first}{'r' * (len(heads) - first)}}}", "\\toprule"]
     lines += [_latex(heads), "\\midrule", *map(_latex, rows), "\\bottomrule", "\\end{tabular}"]
-    lines += ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\footnotesize", *said, "\\end{minipage}"]
+    if said:
+        lines += ["\\par\\medskip", "\\begin{minipage}{\\linewidth}\\footnotesize", *said, "\\end{minipage}"]
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 

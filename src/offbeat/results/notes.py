@@ -33,7 +33,7 @@ def notes(
         judged = "the average model" if plain else " or ".join(dict.fromkeys(map(judged_model, runs)))
         said.append(f"accuracy, loss: of {judged}; worst: accuracy of the worst agent's own model.")
     if len({run.seed for run in runs}) > 1:
-        said += [_of_seeds(comparison, band), *_not_alike(comparison, band), *who_is_first(comparison, band)]
+        said += [of_seeds(comparison, band), *_not_alike(comparison, band), *who_is_first(comparison, band)]
     if any(run.stopped_at is not None for run in runs):
         said.append(
             "A run that met its target ended at that evaluation: loss, updates and all else are of that time."
@@ -86,7 +86,7 @@ def _without_effect(comparison: ComparisonValues) -> list[str]:
     return [f"Without effect here: {named}."] if named else []
 
 
-def _of_seeds(comparison: ComparisonValues, band: str) -> str:
+def of_seeds(comparison: ComparisonValues, band: str) -> str:
     """What is shown of several seeds, and what becomes of those that never met the target."""
     what = {"std": "the standard deviation of the sample", "ci": "95 % confidence, by Student's t"}
     centre = "Medians over the seeds, for the time with [smallest - largest]"

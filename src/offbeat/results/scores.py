@@ -74,7 +74,8 @@ def _away(values: Sequence[float], middle: float, high: float, band: str) -> flo
 def with_spread(value: float, away: float, alone: str) -> str:
     """ "1.22 ± 0.34": two digits of the spread, and so many decimals of the value.
 
-    alone: the value as it is without a spread
+    Args:
+        alone: the value as it is without a spread
     """
     if not (math.isfinite(value) and math.isfinite(away)):
         return alone
