@@ -1,5 +1,6 @@
 """What is particular to the algorithms in which nobody waits, besides what every row is held to."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -11,6 +12,7 @@ from runs import LOCKSTEP, models, quadratic, started
 
 import offbeat
 from offbeat import ADSGD, Crash, Quadratic, SettingError, Vector, World
+from offbeat.algorithms import ALGORITHMS, find, with_local_steps
 from offbeat.core.vector import Parts
 from offbeat.theory import limit
 from offbeat.world.topology import Topology, build
@@ -18,7 +20,7 @@ from offbeat.world.topology import Topology, build
 STRAGGLERS = World(seed=3, slow_compute={4: 10.0}, slow_communication={2: 10.0, 4: 10.0})
 
 
-@pytest.mark.parametrize("options", ["", "theta=0.5"])
+@pytest.mark.parametrize("options", ["", "theta=0.5", "local_steps=3+theta=0.5"])
 def test_algorithm_3_goes_the_way_of_algorithm_2(options: str) -> None:
     away = quadratic(noise=0.5)
     object.__setattr__(away, "initial", lambda: (torch.full((3,), 2.0, dtype=torch.float64),))
@@ -179,5 +181,25 @@ def test_local_steps_of_all_algorithms_at_once() -> None:
     asked: dict[str, Any] = {"task": "quadratic", "until": 20, "local_steps": 4}
     runs = offbeat.compare("adsgd,adpsgd:wait", **asked).runs
     assert [run.algorithm for run in runs] == ["adsgd:local_steps=4", "adpsgd:local_steps=4+wait"]
-    with pytest.raises(SettingError, match="rfast makes no local steps; expected one of adsgd, adpsgd"):
-        offbeat.compare("adsgd,rfast", **asked)
+    for names, said in {
+        "adsgd,rfast": "rfast makes no local steps: what it tracks are .* Expected one of adsgd, adpsgd",
+        "adsgd:local_steps=2": "adsgd:local_steps=2 has local_steps=2, and --local-steps is 4; expected one",
+        "diloco:h=5": "diloco:h=5 has h=5, and --local-steps is 4",
+        "adsgd,adsgd:local_steps=4": "named twice: adsgd:local_steps=4, adsgd:local_steps=4",
+    }.items():
+        with pytest.raises(SettingError, match=said):
+            offbeat.compare(names, **asked)
+    with pytest.raises(SettingError, match="has local_steps=2, and --local-steps is 1"):
+        offbeat.compare("adsgd:local_steps=2", **asked | {"local_steps": 1})
+
+
+def test_local_steps_are_set_by_the_name_that_each_has_for_them() -> None:
+    for row in ALGORITHMS.values():
+        if row.local in row.options:
+            made = with_local_steps(find(row.name), 4)
+            assert getattr(made.prototype, row.local) == 4 and made is not row
+            assert find(made.name).name == made.name == with_local_steps(made, 4).name
+        else:
+            with pytest.raises(SettingError, match=f"makes no local steps: {re.escape(row.no_local)}"):
+                with_local_steps(row, 4)
+            assert with_local_steps(row, 1) is row and len(row.no_local) > 30

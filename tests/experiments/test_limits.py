@@ -83,6 +83,7 @@ class Mine(Agent):
         ("adsgd:local_steps=3", {}, "adsgd:local_steps=3: expected it without local_steps"),
         ("swift:every=2", {}, "swift:every=2: expected it without every"),
         ("diloco", {}, "diloco: it is of phi"),
+        ("ringmaster", {}, "ringmaster: its updates do not say whose gradients were ignored"),
         ("dsgd", {"topology": "one-peer-exponential"}, "dsgd: with a graph that changes"),
         ("adsgd", {"compress": "bf16"}, "adsgd: with compress"),
         (Mine, {}, "Mine: an algorithm of your own"),

@@ -46,21 +46,41 @@ def test_adsgd_in_lockstep_has_no_staleness() -> None:
     assert (staleness.B, staleness.D) == (1, 0)
 
 
-def reference_dsgd(w: np.ndarray, task: Quadratic, lr: float, rounds: int) -> np.ndarray:
-    x = np.zeros_like(task.b)
-    for _ in range(rounds):
-        x = w @ x - lr * task.h[:, None] * (x - task.b)
-    return x
+def reference_dsgd(w: np.ndarray, task: Quadratic, lr: float, gradients: int, h: int) -> np.ndarray:
+    """x <- W x - lr (the sum of h gradients, each at what those before it made of x)."""
+    x = y = np.zeros_like(task.b)
+    for k in range(1, gradients + 1):
+        y = y - lr * task.h[:, None] * (y - task.b)
+        if k % h == 0:
+            x = y = w @ x + (y - x)
+    return y
 
 
-def test_dsgd_is_the_matrix_recursion_whatever_the_delays() -> None:
+@pytest.mark.parametrize(("name", "h"), [("dsgd", 1), ("dsgd:local_steps=3", 3)])
+def test_dsgd_is_the_matrix_recursion_whatever_the_delays(name: str, h: int) -> None:
     task = quadratic()
-    sim = started("dsgd", task, UNEQUAL)
+    sim = started(name, task, UNEQUAL)
     sim.run(500)
-    rounds = min(sim.steps)
-    assert rounds > 10
-    reached = [reference_dsgd(sim.topology.dense_w(), task, 0.05, k)[i] for i, k in enumerate(sim.steps)]
+    assert min(sim.steps) > 10
+    reached = [reference_dsgd(sim.topology.dense_w(), task, 0.05, k, h)[i] for i, k in enumerate(sim.steps)]
     assert models(sim) == pytest.approx(np.array(reached), rel=1e-12, abs=1e-12)
+
+
+SAME_LOCAL_STEPS = [
+    ("allreduce:local_steps=3", "diloco:h=3+outer_lr=1+outer_momentum=0", UNEQUAL),
+    ("sgp:local_steps=3", "dpsgd:local_steps=3", UNEQUAL),
+    ("dsgd:local_steps=3", "dsgd:after+local_steps=3", LOCKSTEP),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "world"), SAME_LOCAL_STEPS)
+def test_with_local_steps_too_what_coincides_coincides(one: str, other: str, world: World) -> None:
+    """Local SGD is DiLoCo without outer momentum; and so on."""
+    sims = [started(name, quadratic(noise=0.1), world) for name in (one, other)]
+    for sim in sims:
+        sim.run(90)
+    assert sims[0].steps == sims[1].steps
+    assert models(sims[0]) == pytest.approx(models(sims[1]), rel=1e-10, abs=1e-10)
 
 
 @pytest.mark.parametrize("synchronous", ["allreduce", "spsgd"])

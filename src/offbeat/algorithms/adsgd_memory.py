@@ -34,6 +34,7 @@ class MemoryEfficientADSGD(Agent):
 
     Attributes:
         theta: as in `adsgd`, for two step sizes.
+        local_steps: as in `adsgd`; what they add waits in `own`, and goes with the next difference. Ours.
 
     A lost difference would stay in y_i for ever, so differences are mail, which is never lost; those that
     wait to be sent are summed. y_i cannot tell what a neighbour has put into it: when one is lost, y_i begins
@@ -47,6 +48,8 @@ class MemoryEfficientADSGD(Agent):
 
     sends_changes = (Change,)
     theta: float = 1.0
+    local_steps: int = 1
+    own: Vector | None = field(init=False, default=None)
     y: Vector = field(init=False, repr=False)
     counted: list[int] = field(init=False, default_factory=list)
     first: Vector | None = field(init=False, default=None)
@@ -71,14 +74,26 @@ class MemoryEfficientADSGD(Agent):
     def anew(self) -> None:
         """Make y_i from whole models, which the neighbours are asked for."""
         self.y, self.counted, self.unheard, self.first = zero(self.x), [], [], None
-        self.send(self.view.listeners, Whole(self.x, ask=1))
+        self.send(self.view.listeners, Whole(self.given, ask=1))
+
+    @property
+    def given(self) -> Vector:
+        """The model that neighbours know once all has come: without the local steps since."""
+        return self.x if self.own is None else self.x - self.own
+
+    def on_local_gradient(self, g: Vector) -> None:
+        """A step on its own, which the neighbours do not know yet."""
+        u = -self.theta * self.rule(g)
+        self.x, self.own = self.x + u, u if self.own is None else self.own + u
+        self.compute(self.x)
 
     def on_gradient(self, g: Vector) -> None:
         """Equation (5) by differences, then the next gradient at once."""
         own = 1.0 - sum(self.view.w[j] for j in self.counted)
         d = self.theta * ((own - 1.0) * self.x + self.y - self.rule(g))
         self.x = self.x + d
-        self.accumulate(self.view.listeners, Change(d))
+        self.accumulate(self.view.listeners, Change(d if self.own is None else self.own + d))
+        self.own = None
         self.compute(self.x)
 
     def on_message(self, src: int, message: Change | Whole) -> None:
@@ -92,7 +107,7 @@ class MemoryEfficientADSGD(Agent):
                 if src not in self.counted:
                     self.count(src, x)
                 if ask:
-                    self.send(src, Whole(self.x, ask=0))
+                    self.send(src, Whole(self.given, ask=0))
 
     def count(self, j: int, x: Vector) -> None:
         """From now on y_i has j's model, this one."""

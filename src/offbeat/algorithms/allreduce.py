@@ -31,9 +31,14 @@ class AllReduceSGD(Agent):
 
     The ring is 0, 1, ..., n-1 whatever the topology is: all-reduce does not know neighbours. It needs
     everybody: when an agent is lost the ring stands still, and cannot be joined again half-way.
+
+    Attributes:
+        local_steps: with more than one it is local SGD (arXiv:1805.09767): so many steps of one's own, then
+            the mean of all models, x <- (1/n) sum_i x_i, in place of that of all gradients.
     """
 
     beyond_graph = changing_graph = True
+    local_steps: int = 1
     pieces: list[Vector] = field(init=False, default_factory=list)
     mail: deque[Part] = field(init=False, default_factory=deque)
     hop: int = field(init=False, default=0)
@@ -44,12 +49,14 @@ class AllReduceSGD(Agent):
         return (self.me + 1) % self.n
 
     def on_gradient(self, g: Vector) -> None:
-        """Have the gradients averaged."""
-        self.average(g)
+        """Have the gradients averaged, or the models, if steps are made in between."""
+        if self.local_steps > 1:
+            self.x = self.x - self.rule(g)
+        self.average(g if self.local_steps == 1 else self.x)
 
     def averaged(self, mean: Vector) -> None:
-        """The mean over all agents is here: step."""
-        self.x = self.x - self.rule(mean)
+        """The mean over all agents is here: step, or go on from it."""
+        self.x = self.x - self.rule(mean) if self.local_steps == 1 else mean
         self.compute(self.x)
 
     def average(self, v: Vector) -> None:

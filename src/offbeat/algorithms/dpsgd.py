@@ -28,6 +28,9 @@ class DPSGD(Rounds):
 
     Paper -> code: k -> `round`; v_j^k -> `letters[k][j]`.
 
+    Attributes:
+        local_steps: gradients for each round, all but the last followed by a step alone. Ours.
+
     Differs from the paper: the order, as just said; W may change from round to round, as arXiv:2003.09422 has
     it; crashes, which it leaves open. Where arXiv:1710.06952 runs D-PSGD as a baseline, we have not seen in
     which order.
@@ -35,6 +38,7 @@ class DPSGD(Rounds):
 
     changing_graph = True
     sends_models = (Stepped,)
+    local_steps: int = 1
 
     def adapt(self, g: Vector) -> None:
         """Step, and give that away."""

@@ -123,16 +123,35 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     return replace(made, free_running=False, by_event=bends[0]) if bends else made
 
 
-def with_local_steps(spec: Algorithm, steps: int) -> Algorithm:
-    """An algorithm with so many gradients for each exchange. SettingError for one that does not know such."""
-    if steps == 1:
+def with_local_steps(spec: Algorithm, steps: int | None) -> Algorithm:
+    """An algorithm with so many gradients for each exchange, None: as many as it has.
+
+    Raises SettingError for one that makes no local steps, or has another number of them by its name.
+    """
+    if steps is None:
         return spec
-    if spec.named and (mine := Own.parse(spec.named)) is not None and "local_steps" in _init(spec.prototype):
-        return _loaded(replace(mine, options={**mine.options, "local_steps": steps}))
-    if "local_steps" not in spec.options:
-        able = ", ".join(name for name, row in ALGORITHMS.items() if "local_steps" in row.options)
-        raise SettingError(f"{spec.name} makes no local steps; expected one of {able}, or no --local-steps.")
-    return with_options(spec, {"local_steps": steps})
+    mine = Own.parse(spec.named) if spec.named else None
+    if mine is not None and spec.local in _init(spec.prototype):
+        _refuse_another(spec, mine.options.get(spec.local, steps), steps)
+        return _loaded(replace(mine, options={**mine.options, spec.local: steps}))
+    if spec.local not in spec.options:
+        if steps == 1 and not spec.user_defined:
+            return spec
+        able = ", ".join(name for name, row in ALGORITHMS.items() if row.local in row.options)
+        raise SettingError(
+            f"{spec.name} makes no local steps: {spec.no_local}. Expected one of {able}, or no --local-steps."
+        )
+    _, value, usual = spec.chosen()[spec.local]
+    _refuse_another(spec, steps if value == usual else value, steps)
+    return with_options(spec, {spec.local: steps})
+
+
+def _refuse_another(spec: Algorithm, named: object, steps: int) -> None:
+    if named != steps:
+        raise SettingError(
+            f"{spec.asked} has {spec.local}={named}, and --local-steps is {steps}; expected one of them, or "
+            "the same number in both."
+        )
 
 
 def check_codec(spec: Algorithm, codec: Codec | None) -> None:

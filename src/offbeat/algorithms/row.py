@@ -54,6 +54,8 @@ class Algorithm:
         sends: what an agent sends, and when
         bound: for which learning rates theory says that it converges, and who says so
         options: what may be set by name
+        local: which option says how many gradients there are for each exchange
+        no_local: why there is none, in an algorithm that makes no local steps
         scale_lr_by_n: whether the default learning rate is n times that of the others
         graph: whether the graph has to be undirected, and its weights symmetric too
         smallest: the smallest eigenvalue that W may have, as the option `theta` mixes it
@@ -81,6 +83,8 @@ class Algorithm:
     sends: str = ""
     bound: str = ""
     options: Mapping[str, Option] = field(default_factory=dict)
+    local: str = "local_steps"
+    no_local: str = "its class has no such number"
     scale_lr_by_n: bool = False
     graph: Literal["any", "undirected", "symmetric"] = "any"
     smallest: float = -1.0

@@ -17,6 +17,9 @@ class SGP(PushSum):
 
     Paper -> code: p_ji -> `here.a[j]`; what j gave in round k, (p_ij x_j, p_ij w_j) -> `letters[k][j]`.
 
+    Attributes:
+        local_steps: gradients for each exchange, all but the last followed by a step alone. Ours.
+
     Conserved by mixing: sum_i x_i and sum_i w_i, with what is under way.
 
     Differs from the paper: crashes and returns, as `core.push_sum` has them. Its graphs change from round to
@@ -24,6 +27,13 @@ class SGP(PushSum):
     """
 
     changing_graph = True
+    local_steps: int = 1
+
+    def on_local_gradient(self, g: Vector) -> None:
+        """A step of the sum, and what that makes of the model."""
+        self.x = self.x - self.rule(g)
+        self.z = self.x / self.w
+        self.compute(self.z)
 
     def adapt(self, g: Vector) -> None:
         """Step, and give shares of that."""

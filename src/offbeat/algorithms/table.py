@@ -1,5 +1,7 @@
 """The table: one row for each algorithm."""
 
+from dataclasses import replace
+
 from offbeat.algorithms.a2cid2 import A2CiD2
 from offbeat.algorithms.adpsgd import ADPSGD
 from offbeat.algorithms.adsgd import ADSGD
@@ -35,6 +37,8 @@ SERVER = "nothing: its server is the hub of the graph, or agent 0 where there is
 SERVED, WAITED_FOR = frozenset({"loss", "return", WORKER}), frozenset({"loss", "return"})
 STANDS = "mail is never lost; all stand still while the server is lost"
 AT_ANY_TIME = "the server makes a step whenever a gradient comes, also while its own script computes one"
+TRACKS = "what it tracks are the gradients at the models that were mixed, each of which counts once"
+SINGLE = "its server steps along each gradient, or along the mean of them"
 LOCAL = Option("", "makes {} steps for each exchange", low=1)
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -68,6 +72,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "tracked gradient only",
             scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4),
             sends="its model to all neighbours, and to each another sum of tracked gradients",
+            no_local=TRACKS,
         ),
         Algorithm(
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
@@ -75,7 +80,10 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost", vectors=(2.0, 0.5), keeps=(2, 1),
             sends="its model to all neighbours, once a round",
-            options={"after": Option("sends its model while it computes", "computes, then sends its model")},
+            options={
+                "after": Option("sends its model while it computes", "computes, then sends its model"),
+                "local_steps": LOCAL,
+            },
         ),
         Algorithm(
             "dpsgd", DPSGD(), "Decentralized parallel SGD, adapt then combine",
@@ -83,7 +91,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             waits_for="all neighbours of the same round",
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost", vectors=(2.0, 1.0), keeps=(2, 1),
-            sends="its stepped model to all neighbours, once a round",
+            sends="its stepped model to all neighbours, once a round", options={"local_steps": LOCAL},
         ),
         Algorithm(
             "dsgt", DSGT(), "Decentralized stochastic gradient tracking", "arXiv:1805.11454",
@@ -94,6 +102,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "back, who would be in it twice",
             vectors=(4.0, 2.0), keeps=(4, 2),
             sends="its stepped model and its tracker to all neighbours, once a round",
+            no_local=TRACKS,
         ),
         Algorithm(
             "d2", D2(), "D2, decentralized training over decentralized data", "arXiv:1803.07068",
@@ -107,6 +116,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             options={
                 "theta": Option("", "mixes with (1 - {0}) I + {0} W", low=0, high=1, above=True),
             },
+            no_local="what it corrects a step by is the gradient before it, at the model that was mixed",
         ),
         Algorithm(
             "qg-dsgdm", QGDSGDm(), "Decentralized SGD with quasi-global momentum", "arXiv:2102.04761",
@@ -115,6 +125,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="mail is never lost; with its momentum a step is 1 / (1 - beta) times as long in the end",
             vectors=(3.0, 1.0), keeps=(3, 1), sends="its stepped model to all neighbours, once a round",
             options={"beta": Option("", "has momentum {}", low=0, high=0.99)},
+            no_local="its momentum is made of how far one step and one mixing go",
         ),
         Algorithm(
             "sgp", SGP(), "Stochastic gradient push", "arXiv:1811.10792",
@@ -123,6 +134,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="mail is never lost; what an agent holds is lost with it, sum and weight alike",
             vectors=(3.0, 1.0), keeps=(3, 1),
             sends="shares of its sum and of its weight, once a round: equal ones in one transmission",
+            options={"local_steps": LOCAL},
         ),
         Algorithm(
             "osgp", OSGP(), "Overlap stochastic gradient push", "arXiv:1811.10792",
@@ -131,7 +143,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="mail is never lost; what an agent holds is lost with it, sum and weight alike",
             vectors=(3.0, 1.0), keeps=(4, 1),
             sends="shares of its sum and of its weight, every tau gradients, while it computes",
-            options={"tau": Option("", "exchanges every {} gradients", low=1)},
+            options={"tau": Option("", "exchanges every {} gradients", low=1)}, local="tau",
         ),
         Algorithm(
             "allreduce", AllReduceSGD(), "Parallel SGD, ring all-reduce",
@@ -140,13 +152,18 @@ ALGORITHMS: dict[str, Algorithm] = {
             vectors=(4.0, 0.0), keeps=(2, 0), sends="2 (n - 1) times 1/n of a model to the next on the ring",
             note="stands still when an agent is lost, and does not take one back: a ring with a hole has no "
             "sum",
+            options={"local_steps": LOCAL},
         ),
         Algorithm(
             "adsgd:memory-efficient", MemoryEfficientADSGD(), "Asynchronous decentralized SGD, Algorithm 3",
             "arXiv:2505.10322", needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost; when a neighbour is lost, the others are asked for whole models",
             vectors=(4.0, 0.0), keeps=(4, 0), sends="the change of its model to all neighbours, as mail",
-            bound="quadratics: as adsgd", free_running=True, options={"theta": THETA},
+            bound="quadratics: as adsgd", free_running=True,
+            options={
+                "theta": THETA,
+                "local_steps": replace(LOCAL, bends="it keeps what it has not given away yet"),
+            },
         ),
         Algorithm(
             "asbcd", ASBCD(), "Asynchronous stochastic block coordinate descent, Algorithm 1",
@@ -156,6 +173,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             keeps=(3, 0), sends="its block, 1/n of a model, to everybody, after every gradient",
             by_event="it gives pieces of its model, to agents that are no neighbours",
             bound="lr < 2 / ((2 D + 1) L), D the delay in updates (derived here)",
+            no_local="all work on one model, of which each step is given away",
         ),
         Algorithm(
             "swift", SWIFT(), "Shared wait-free transmission", "arXiv:2210.14026",
@@ -163,6 +181,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             keeps=(3, 1), sends="its model of before the step to all neighbours, at every gradient",
             free_running=True,
             options={"every": Option("", "mixes once in {} gradients", low=1)},
+            no_local="it gives its model away at every gradient; swift:every=4 mixes once in 4",
         ),
         Algorithm(
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
@@ -190,6 +209,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
             sends="its gradient to the server, which sends its model back", unscripted=AT_ANY_TIME,
+            no_local=SINGLE,
         ),
         Algorithm(
             "spsgd", SPSGD(), "Synchronous SGD at a parameter server",
@@ -199,6 +219,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             "server n and 1 more at most",
             vectors=(4.0, 0.0), bound="lr < 2 / L (textbook)",
             sends="its gradient to the server, which sends its model to all",
+            no_local=SINGLE,
         ),
         Algorithm(
             "rasgp", RASGP(), "Robust asynchronous stochastic gradient-push", "arXiv:1811.03982",
@@ -206,6 +227,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 2),
             by_event="how far it steps, and what it pushes, goes by numbers that it hears",
             sends="a running sum to all out-neighbours, at every gradient",
+            no_local="its running sums go by how many gradients each agent has taken",
         ),
         Algorithm(
             "kungurtsev", Kungurtsev(), "Asynchronous stochastic gradient tracking with one running sum",
@@ -215,9 +237,10 @@ ALGORITHMS: dict[str, Algorithm] = {
             "begin anew; its default learning rate is n times --lr, as that of rfast",
             scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3),
             sends="two models at once to all out-neighbours, at every gradient: its own, and a running sum",
+            no_local=TRACKS,
         ),
         Algorithm(
-            "easgd", EASGD(), "Elastic averaging SGD, asynchronous", "arXiv:1412.6651",
+            "easgd", EASGD(), "Elastic averaging SGD, asynchronous", "arXiv:1412.6651", local="every",
             waits_for="the server's answer", needs=SERVER, tolerates=SERVED,
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(4.0, 0.0), keeps=(4, 0),
             sends="its model to the server, which sends a difference back",
@@ -233,6 +256,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
             sends="its gradient to the server, which sends its model back", unscripted=AT_ANY_TIME,
             options={"r": Option("", "has its gradient ignored when it is {} steps late", low=1)},
+            no_local=SINGLE,
         ),
         Algorithm(
             "ringleader", Ringleader(), "Asynchronous SGD along a table of gradients", "arXiv:2509.22860",
@@ -243,6 +267,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             vectors=(5.0, 0.0),
             sends="its gradient to the server, which sends one agent the model at every step",
             unscripted=AT_ANY_TIME,
+            no_local=SINGLE,
         ),
         Algorithm(
             "amelie", Amelie(), "Amelie SGD, along a spanning tree", "arXiv:2405.16218",
@@ -257,9 +282,10 @@ ALGORITHMS: dict[str, Algorithm] = {
             options={
                 "batch": Option("", "waits until the harmonic mean of the agents' gradients is {}", low=1)
             },
+            no_local="all its gradients are at one model; amelie:batch=4 takes about 4 of each for a step",
         ),
         Algorithm(
-            "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105",
+            "diloco", DiLoCo(), "Distributed low-communication training", "arXiv:2311.08105", local="h",
             waits_for="everybody, at each h-th gradient",
             needs="nothing: its ring is 0..n-1 on any topology", tolerates=frozenset({"loss"}),
             vectors=(6.0, 0.0), keeps=(5, 0),
@@ -272,7 +298,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             },
         ),
         Algorithm(
-            "noloco", NoLoCo(), "Low-communication training in random pairs", "arXiv:2506.10911",
+            "noloco", NoLoCo(), "Low-communication training in random pairs", "arXiv:2506.10911", local="h",
             waits_for="one random agent, at each h-th gradient",
             needs="nothing: pairs are drawn among all, on any topology", tolerates=frozenset({"loss"}),
             vectors=(6.0, 0.0), keeps=(5, 0),
@@ -296,6 +322,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                     "", "moves its second model by {} of what parts it from another", low=0, example=1
                 ),
             },
+            no_local="its rates eta and alpha follow from one averaging at each gradient",
         ),
     )
 }  # fmt: skip

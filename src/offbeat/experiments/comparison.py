@@ -207,7 +207,7 @@ def plan(
     lr: LearningRates = 0.01,
     seed: int = 0,
     seeds: int = 1,
-    local_steps: int = 1,
+    local_steps: int | None = None,
     tune_by: str | None = None,
     tune_grid: Sequence[float] | None = None,
     tune_seeds: int | None = None,
@@ -217,7 +217,8 @@ def plan(
     **settings: Any,
 ) -> Plan:
     """Check everything about a comparison. Raises SettingError or DataError; nothing has run then."""
-    specs, left_out = [with_local_steps(spec, local_steps) for spec in _specs(algorithms)], dict[str, str]()
+    local_steps = None if local_steps is None else whole("local_steps", local_steps)
+    specs, left_out = _specs(algorithms, local_steps), dict[str, str]()
     seed, seeds = whole("seed", seed), whole("seeds", seeds)
     if not 1 <= seeds <= MOST_SEEDS:
         raise SettingError(f"There must be at least one seed, and at most {MOST_SEEDS}; got {seeds}.")
@@ -274,14 +275,16 @@ def _checked(made: Plan) -> Plan:
     return replace(made, traced=traced)
 
 
-def _specs(algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str) -> list[Algorithm]:
+def _specs(
+    algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str, local_steps: int | None
+) -> list[Algorithm]:
     """The algorithms, each with a name of its own; 'all' is the whole table."""
     if not isinstance(algorithms, Iterable):
         raise SettingError(f"Expected algorithms, a list or names with commas between; got {algorithms!r}.")
     named = separated(algorithms) if isinstance(algorithms, str) else list(algorithms)
     if named == [ALL]:
         named = [*ALGORITHMS]
-    specs = told_apart([find(each) for each in named])
+    specs = told_apart([with_local_steps(find(each), local_steps) for each in named])
     if not specs:
         raise SettingError("Name at least one algorithm.")
     names = [spec.name for spec in specs]

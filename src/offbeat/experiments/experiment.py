@@ -245,7 +245,7 @@ TUNE_GRID = (
 )
 
 
-LOCAL = "How many gradients for each exchange, of every algorithm: short for adsgd:local_steps=4."
+LOCAL = "How many gradients for each exchange, of every algorithm: short for adsgd:local_steps=4, diloco:h=4."
 TUNE = (
     "Tune hyperparameters together, by successive halving: 'lr=0.001:1:log,h=1:10:int'. Each is lr or a "
     "number that an algorithm of one's own takes; see docs/tuning.md."
@@ -265,7 +265,7 @@ class Selection:
 
     algorithms: Any = setting(",".join(USUAL), TASK, NAMED, NAMES)
     lr: Any = setting(None, LEARNING, LRS, LR)
-    local_steps: int = setting(1, LEARNING, LOCAL, brief=True)
+    local_steps: int | None = setting(None, LEARNING, LOCAL, brief=True)
     tune_by: str | None = setting(None, LEARNING, TUNE_BY, live=False)
     tune_grid: Any = setting(None, LEARNING, TUNE_GRID, NUMBERS, live=False)
     tune_seeds: int | None = setting(

@@ -26,7 +26,7 @@ def why_not(settings: Settings, spec: Algorithm | None) -> str:
     """Why no limit is known of a run with these settings; empty if one is. spec: None if it is not ours"""
     if spec is None or spec.user_defined:
         return "an algorithm of your own"
-    if why := why_unknown(spec) or (known(spec).how == OUTER and f"it is {OUTER}"):
+    if why := why_unknown(spec) or (known(spec).how == OUTER and f"it is {OUTER}") or known(spec).uncounted:
         return why
     if settings["agents"] > MOST:
         return f"more than {MOST} agents"

@@ -184,15 +184,18 @@ class Known:
         at: where that is
         options: those of the row with which it is so, whatever their values
         how: in which sense, if not exactly
+        uncounted: why what is counted of a run does not give the shares p_i; empty if it does
     """
 
     at: Callable[[At], np.ndarray]
     options: tuple[str, ...] = ()
     how: str = ""
+    uncounted: str = ""
 
 
 EXPECTED = "an expectation, about which models go on moving"
 NEARLY = "up to O(lr)"
+IGNORED = "its updates do not say whose gradients were ignored"
 OUTER = "of phi, which the agents' models are at outer steps alone"
 
 
@@ -222,7 +225,7 @@ LIMITS: dict[str, Known] = {
     "noloco": Known(local_pairs, ("outer_lr", "outer_momentum", "h"), how=OUTER),
     "a2cid2": Known(flowing_pairs, ("eta", "alpha"), how=EXPECTED),
     "easgd": Known(elastic, ("beta", "momentum"), how=EXPECTED),
-    "ringmaster": Known(weighted, how=EXPECTED),
+    "ringmaster": Known(weighted, how=EXPECTED, uncounted=IGNORED),
     "ringleader": Known(optimum),
 }
 """Row of the table of algorithms -> its limit. One that has none has no entry."""
@@ -260,7 +263,8 @@ def limit(
         topology: the graph and its weights
         lr: the learning rate, constant and the same for all
         frequencies: how often each agent makes an update, in any unit; default: all alike. Only what is
-            biased to the data of fast agents depends on it: its expectation is given
+            biased to the data of fast agents depends on it: its expectation is given. Of `ringmaster`, how
+            often its server takes a gradient of that agent, and does not ignore it
 
     Raises SettingError for an algorithm, or options of one, without a known limit, frequencies that are not n
     numbers above 0, and what the algorithm refuses: a directed graph, weights that are not symmetric.
