@@ -66,10 +66,15 @@ for _ in range(12):
 
 
 def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    return loaded(EXAMPLES / f"{name}.py")
+
+
+def loaded(file: Path) -> ModuleType:
+    """The module in this file."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[file.stem] = module
     spec.loader.exec_module(module)
     return module
