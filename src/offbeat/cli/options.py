@@ -63,6 +63,8 @@ def with_settings(
         default = None if default in (None, ()) else each.kind.record(default)
         shape = each.kind.option if default is not None else each.kind.option | None
         names = [f"--{name.replace('_', '-')}" for name in (each.name, each.also) if each.also]
+        if each.kind.option is bool and not names:  # so that there is no --no-NAME beside it
+            names = [f"--{each.name.replace('_', '-')}"]
         about = option(..., panels.get(each.scope, each.scope), helps.get(each.name, each.help), *names)
         return inspect.Parameter(each.name, KEYWORD, default=default, annotation=Annotated[shape, about])
 

@@ -247,8 +247,8 @@ TUNE_GRID = (
 
 LOCAL = "How many gradients for each exchange, of every algorithm: short for adsgd:local_steps=4, diloco:h=4."
 TUNE = (
-    "Tune hyperparameters together, by successive halving: 'lr=0.001:1:log,h=1:10:int'. Each is lr or a "
-    "number that an algorithm of one's own takes; see docs/tuning.md."
+    "Tune hyperparameters together, by successive halving: 'lr=0.001:1:log,h=1:10:int'. Each is lr, a number "
+    "of an algorithm (theta, local_steps, one of your own) or of the optimizer (momentum): docs/tuning.md."
 )
 TUNE_BUDGET = f"How many whole runs' worth of time --tune has for each algorithm; default: {BUDGET:g}."
 
