@@ -1,7 +1,9 @@
 """What cannot be read as a command line: told in one paragraph, as every other error."""
 
+from pathlib import Path
+
 import pytest
-from command_line import Call
+from command_line import QUICK, Call
 
 from offbeat.cli.commands import COMMANDS, loaded
 from offbeat.cli.tools import fitted
@@ -28,6 +30,33 @@ def test_what_typer_cannot_read_is_one_plain_paragraph(call: Call, words: str, s
     outcome = call(*words.split()).refused()
     assert outcome.err.startswith(f"Error: {said}") and outcome.err.count("\n") == 1
     assert "offbeat" in outcome.err and outcome.err.endswith(" --help'.\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_is_never_cut(call: Call, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "…" not in call(command, "--help").out
+
+
+def test_a_file_that_lacks_its_ending_is_named(call: Call) -> None:
+    Path("mine.py").write_text("")
+    for words in ("--algorithms mine:A", "--task mine:A", "--topology mine:A", "--metrics mine:A"):
+        said = call("compare", *words.split()).refused().said
+        assert "There is a mine.py: did you mean 'mine.py:A'?" in said
+
+
+def test_lists_take_several_names_and_say_what_they_know(call: Call) -> None:
+    both = call("list", "algorithms", "d2,sgp").out
+    assert "arXiv:1803.07068" in both and "push_sum" in both
+    assert "h_i / 2" in call("list", "tasks", "quadratic").out
+    assert "factor" in call("list", "schedules", "step").out
+    assert "Did you mean 'grid'?" in call("list", "topologies", "gird").refused().said
+
+
+def test_a_metric_that_was_not_measured_is_known_all_the_same(call: Call) -> None:
+    call(*QUICK, "--algorithms", "adsgd", "--json", "a.json")
+    said = call("plot", "a.json", "--metric", "gradient_norm", "--out", "a.html").refused().said
+    assert "'gradient_norm' was not measured in these runs; measured: loss" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,10 +10,10 @@ from offbeat.algorithms.row import Algorithm
 from offbeat.algorithms.table import ALGORITHMS
 from offbeat.core.agent import Agent
 from offbeat.core.compression import Codec
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import SettingError
 from offbeat.core.promises import check_class
 from offbeat.core.system import own
-from offbeat.core.system.named import Own, called
+from offbeat.core.system.named import Own, called, unknown_name
 from offbeat.core.words import headed, read, spelt
 
 FORMER = {"adpsgd": "wait", "dsgd": "after"}
@@ -98,7 +98,7 @@ def _named(wanted: str) -> Algorithm:
         raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
     row = row_of(wanted.lower())
     if row is None:
-        raise unknown("algorithm", name, ALGORITHMS)
+        raise unknown_name("algorithm", wanted.strip(), name, ALGORITHMS)
     if "overlap" in words and name in FORMER:
         instead = ":".join(filter(None, (name, "+".join(word for word in words if word != "overlap"))))
         raise SettingError(

@@ -3,6 +3,7 @@
 import inspect
 import json
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from rich.text import Text
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.cli.console import Out, say
 from offbeat.cli.options import numbers, option
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import unknown
 from offbeat.core.optimizers import OPTIMIZERS
 from offbeat.core.schedules import SCHEDULES
+from offbeat.core.system.named import separated
 from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.experiments.sayings import sayings
-from offbeat.tasks import PARTITIONS, TASKS, softmax
+from offbeat.tasks import PARTITIONS, TASKS, Logistic, Quadratic, softmax
 from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.training.export import export as written
 from offbeat.world.changing import CHANGING
@@ -29,8 +31,10 @@ from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
+TASKS_ARE: dict[str, type] = {"quadratic": Quadratic}  # the others are logistic regressions
 NAMED = (
-    "One of the algorithms: its equation, what its symbols are called here, how it differs from the paper."
+    "Names with commas between: all that is known of these. Of an algorithm its equation, what its symbols "
+    "are called here, how it differs from the paper."
 )
 KINDS = (
     "algorithms, topologies, weights, tasks, partitions, optimizers, schedules, metrics, worlds, cases or "
@@ -52,7 +56,9 @@ def list_(
 
       offbeat list topologies
 
-      offbeat list algorithms adsgd
+      offbeat list algorithms adsgd,d2
+
+      offbeat list tasks quadratic
     """
     tables = {
         "algorithms": {name: "\n".join(row.facts()) for name, row in ALGORITHMS.items()},
@@ -74,11 +80,8 @@ def list_(
         raise unknown("list", what, tables)
     out = Out()
     if name is not None:
-        if what != "algorithms":
-            raise SettingError(f"Names are of algorithms: expected 'offbeat list algorithms {name}'.")
-        row = find(name)
-        facts = [textwrap.fill(fact, out.width, subsequent_indent="    ") for fact in row.facts()]
-        out.print(Text("\n".join([*facts, "", fitted(inspect.getdoc(type(row.prototype)) or "", out.width)])))
+        told = [_told(str(what), each.strip(), tables[str(what)], out.width) for each in separated(name)]
+        out.print(Text("\n\n".join(told)))
         return
     for title, rows in tables.items():
         if what in (None, title):
@@ -88,6 +91,21 @@ def list_(
             for name, text in rows.items():
                 table.add_row(name, Text(text))
             out.print(table)
+
+
+def _told(what: str, name: str, rows: Mapping[str, str], width: int) -> str:
+    """What a list says of one of its names, and what its class says. Raises SettingError if there is none."""
+    if what == "algorithms":
+        row = find(name)
+        facts, more = row.facts(), inspect.getdoc(type(row.prototype))
+    else:
+        known = {key.partition(":")[0]: key for key in rows}
+        if (head := name.partition(":")[0]) not in known:
+            raise unknown(f"name in 'offbeat list {what}',", head, known)
+        facts = f"{known[head]}: {rows[known[head]]}".splitlines()
+        more = inspect.getdoc(TASKS_ARE.get(name, Logistic)) if what == "tasks" else None
+    lines = [textwrap.fill(fact, width, subsequent_indent="    ") for fact in facts]
+    return "\n".join([*lines, *(["", fitted(more, width)] if more else [])])
 
 
 def fitted(text: str, width: int) -> str:

@@ -141,6 +141,13 @@ def read(
         if value is None and not key[:1].isalpha():
             few = ", ".join(each if one.usual is False else f"{each}=..." for each, one in parameters.items())
             raise SettingError(f"Cannot read '{word}' behind the {what} '{name}'; expected {few}, + between.")
+        if value is not None and ":" in value:
+            first, *more = value.split(":")
+            others = zip((each for each in parameters if each != key), more, strict=False)
+            meant = "+".join([first if key == main else f"{key}={first}", *(f"{k}={v}" for k, v in others)])
+            raise SettingError(
+                f"Cannot read '{word}' behind the {what} '{name}'. Did you mean '{name}:{meant}'?"
+            )
         if key not in parameters:
             raise unknown(f"option of the {what} {name}", key, parameters)
         if key in found:

@@ -9,7 +9,7 @@ import numpy as np
 
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import Kind
-from offbeat.core.system.named import Own, separated
+from offbeat.core.system.named import Own, separated, unknown_name
 from offbeat.core.vector import Parts
 from offbeat.engines.activity import Activity, Link, traffic
 from offbeat.results.values import MEASURED, Curve, Details
@@ -57,7 +57,7 @@ def _one(value: Any) -> Sequence[str | Metric]:
     names = [each.strip() for each in separated(value)]
     for name in names:
         if Own.parse(name) is None and name not in METRICS and name not in OF_RUN:
-            raise unknown("metric", name, {**METRICS, **OF_RUN})
+            raise unknown_name("metric", name, name, {**METRICS, **OF_RUN})
     return names
 
 

@@ -67,7 +67,9 @@ class Job:
             raise unknown("executor", self.executor, HOW)
         largest = min(torch.finfo(part.dtype).max for part in self.setup.task.initial())
         if not 0 < self.lr < math.inf:
-            raise SettingError(f"A learning rate is a finite number > 0; got {self.lr} for {self.spec.name}.")
+            comma = " A comma separates rates: write 0.01, not 0,01." * (self.lr == 0)
+            expected = "A learning rate is a finite number > 0"
+            raise SettingError(f"{expected}; got {self.lr:g} for {self.spec.name}.{comma}")
         if self.lr > largest:
             most = f"more than a model's numbers can be, {largest:.3g}"
             raise SettingError(f"A learning rate of {self.lr:g} is {most}; expected a smaller one.")

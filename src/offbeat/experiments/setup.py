@@ -15,12 +15,12 @@ import torch
 from offbeat import tasks
 from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec
 from offbeat.core.compression import Codec, codec_of
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import SettingError
 from offbeat.core.optimizers import Steps, called
 from offbeat.core.promises import named
 from offbeat.core.settings import Settings, declared
 from offbeat.core.system import devices, machine
-from offbeat.core.system.named import Own
+from offbeat.core.system.named import Own, unknown_name
 from offbeat.core.system.own import pinned, refuse_changed
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
@@ -130,7 +130,7 @@ def _prepared(e: Experiment, seed: int, built: Task | None, code: Mapping[str, s
     n, until, said = agents_of(e, seed), e.until, e.target
     if isinstance(e.task, str) and Own.parse(e.task) is None:
         if e.task not in tasks.TASKS:
-            raise unknown("task", e.task, tasks.TASKS)
+            raise unknown_name("task", e.task, e.task, tasks.TASKS)
         usual = tasks.TASKS[e.task]
         until, said = usual.until if until is None else until, usual.target if said is None else said
     if until is None:

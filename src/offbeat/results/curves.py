@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from offbeat.core.errors import unknown
+from offbeat.core.errors import SettingError, unknown
 from offbeat.results.axes import LOGARITHMIC, OVER, SAID, metric_title, ticks, time_title
 from offbeat.results.drawing import Axis, Line, Panel
 from offbeat.results.figure import Asked, Figure
@@ -14,6 +14,7 @@ from offbeat.results.grouping import Labelled, panels_by
 from offbeat.results.looks import Look, looks
 from offbeat.results.summary import BANDS, Summary, seeds_of, summary
 from offbeat.results.values import ComparisonValues, RunValues
+from offbeat.tasks.metrics import METRICS
 
 POINTS = 400  # a line has about this many points at most
 LIFT = 3.0  # lines are drawn up to so many times the largest value of the runs that did not explode
@@ -29,6 +30,10 @@ def curves(comparison: ComparisonValues, asked: Asked) -> Figure:
     shown = [run for groups in panels.values() for runs in groups.values() for run in runs]
     if not shown:
         known = dict.fromkeys(name for run in comparison.runs for name in run.curve.names())
+        if metric in METRICS:
+            again = f"--metrics {metric} makes runs that have it"
+            what = f"The metric '{metric}' was not measured in these runs"
+            raise SettingError(f"{what}; measured: {', '.join(known)}. {again}.")
         raise unknown("metric", metric, known)
     if asked.log is None:
         positive = any(value > 0 for run in shown for value in run.curve.of(metric))

@@ -87,4 +87,9 @@ def _parsed(said: Any) -> tuple[str, str, float]:
     if isinstance(said, str) and (found := WRITTEN.fullmatch(said)):
         with suppress(ValueError):
             return found[1] or "", found[2] or "=", float(found[3])
-    raise SettingError(f"cannot read the target {said!r}; {EXPECTED}.")
+    advice = ""
+    if isinstance(said, str) and said.strip().endswith("%"):
+        with suppress(ValueError):
+            *name, percent = re.split(r"(?<=[=<>])", said.strip()[:-1])
+            advice = f" Write {''.join(name)}{float(percent) / 100:g}."
+    raise SettingError(f"cannot read the target {said!r}; {EXPECTED}.{advice}")

@@ -9,7 +9,8 @@ from itertools import count
 
 import networkx as nx
 
-from offbeat.core.errors import SettingError, unknown
+from offbeat.core.errors import SettingError
+from offbeat.core.system.named import unknown_name
 from offbeat.world.changing import CHANGING
 
 SHAPE = re.compile(r"(\d+)x(\d+)")
@@ -178,7 +179,7 @@ def named(text: str, n: int, seed: int) -> nx.Graph:
     """The graph of a name, with or without a parameter. Raises SettingError if these and n do not fit."""
     name, colon, parameter = text.partition(":")
     if name not in TOPOLOGIES:
-        raise unknown("topology", name, [*TOPOLOGIES, *CHANGING])
+        raise unknown_name("topology", text, name, [*TOPOLOGIES, *CHANGING])
     family = TOPOLOGIES[name]
     if colon and not (parameter and family.parameter):
         expected = family.parameter or f"nothing; use '{name}'"

@@ -2,12 +2,12 @@
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, unknown
 
 FORM = "expected FILE.py:NAME, or with options FILE.py:NAME(h=10)"
 BRACKETS = {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}
@@ -41,6 +41,21 @@ class Own:
     def elsewhere(self) -> "Own":
         """The same for a process with another current folder: the file's path is absolute."""
         return Own(str(Path(self.file).resolve()), self.name, self.options)
+
+
+def unknown_name(what: str, text: str, got: str, known: Iterable[str]) -> SettingError:
+    """The error for a name that is not in a table; if its file lacks only the ending, how it is written.
+
+    Args:
+        text: what was said; `got` is the name in it
+    """
+    file, _, name = text.partition(":")
+    if Path(f"{file}.py").is_file():
+        name = name or "NAME"
+        return SettingError(
+            f"Unknown {what} '{text}'. There is a {file}.py: did you mean '{file}.py:{name}'?"
+        )
+    return unknown(what, got, known)
 
 
 def elsewhere(text: str, suffixes: tuple[str, ...] = ()) -> str:
