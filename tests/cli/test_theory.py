@@ -46,7 +46,8 @@ def test_table_2(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table2, "ALGORITHMS", {"adsgd": ALGORITHMS["adsgd"]})
     found = json.loads(call("theory", "--table2", "--json").out)
     assert found["adsgd"]["4"]["counted"] == {"keeps": 6.0, "sent": 1.0, "carried": 4.0}
-    assert "expected no other option" in call("theory", "--table2", "--lr", "0.1").refused().said
+    for other in ("--lr", "--smoothness", "--sigma", "--start"):
+        assert "expected no other option" in call("theory", "--table2", other, "0.1").refused().said
 
 
 def recorded(algorithm: str) -> Trace:
@@ -70,6 +71,7 @@ def test_of_a_recorded_run_b_d_and_k_are_measured(call: Call) -> None:
     [
         ("--smoothness 0", "Expected for --smoothness a number from 1e-30 to 1e"),
         ("--smoothness nan", "got nan"),
+        ("--topology one-peer-exponential --smoothness -4", "Expected for --smoothness"),
         ("--delay -1", "Expected for --delay a number from 0"),
         ("--window 0", "Expected for --window a number from 1"),
         ("--horizon 0", "Expected for --horizon a number from 1"),

@@ -10,6 +10,7 @@ from runs import quadratic
 
 import offbeat
 from offbeat import Agent, Crash, Vector, World
+from offbeat.theory import limit
 from offbeat.world.changes import parse_change
 from offbeat.world.topology import build
 
@@ -110,6 +111,15 @@ def test_what_only_slows_or_loses_keeps_the_limit() -> None:
     world = World(loss=0.3, changes=(slower,), latency=2.0, slow_communication={3: 5.0})
     for run in made("adsgd", "dsgd", until=1500, world=world).runs:
         assert run.curve.of("to_limit")[-1] < 1e-9
+
+
+def test_of_a_learning_rate_of_any_size() -> None:
+    """Nothing is mixed then: everybody ends at the minimiser of its own f_i."""
+    task = quadratic(4)
+    with np.errstate(all="raise"):
+        for name in ("adsgd", "sgp", "dpsgd"):
+            assert np.isfinite(limit(name, task, build("ring", 4), 1e308)).all()
+        assert limit("adsgd", task, build("ring", 4), 1e308) == pytest.approx(task.b, abs=1e-12)
 
 
 def test_tasks_without_an_optimum_have_no_such_column() -> None:

@@ -202,6 +202,16 @@ def test_only_with_plain_sgd(name: str) -> None:
         reading(name, Momentum(0.1) if name in FREE else SGD(0.1))
 
 
+def test_what_repeats_itself_after_very_long_goes_event_by_event() -> None:
+    asked: dict[str, Any] = {"task": "quadratic", "until": 5, "agents": 3, "topology": "ring"}
+    names = [f"{name}=20000" for name in ("adsgd:local_steps", "swift:every")]
+    auto = offbeat.compare(names, **asked).runs
+    slow = offbeat.compare(names, executor="event-by-event", **asked).runs
+    assert [run.digest for run in auto] == [run.digest for run in slow]
+    with pytest.raises(SettingError, match=r"cannot be run by levels: .* not repeated itself after 10,000"):
+        offbeat.compare(names[:1], executor="levels", **asked)
+
+
 def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
     class Mine(type(ALGORITHMS["adsgd"].prototype)):  # type: ignore[misc]
         """As ADSGD, with a model of its own."""

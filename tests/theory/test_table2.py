@@ -9,7 +9,7 @@ import torch
 from offbeat import Agent, Vector
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.theory.measured import Names, counted, places
-from offbeat.theory.table2 import GRAPHS, TRAFFIC, row
+from offbeat.theory.table2 import GRAPHS, NO_FORMULA, TRAFFIC, row, traffic
 from offbeat.world.topology import build
 
 KNOWN = [name for name, spec in ALGORITHMS.items() if spec.keeps is not None or name in TRAFFIC]
@@ -32,6 +32,9 @@ def test_what_is_counted_is_what_the_formula_says(name: str, d: int) -> None:
 
 def test_formulas_are_of_rows() -> None:
     assert {*TRAFFIC} <= {*ALGORITHMS} and len(KNOWN) > 15
+    without = {name for name, row in ALGORITHMS.items() if row.keeps is None or name not in TRAFFIC}
+    assert without == {*NO_FORMULA}, "why is said"
+    assert traffic(find("adsgd:local_steps=4"), 9, 2) == (0.25, 0.5)
 
 
 def test_the_claims_of_the_paper() -> None:

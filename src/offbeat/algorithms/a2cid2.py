@@ -21,8 +21,8 @@ class A2CiD2(ADPSGD):
     exactly. Time is counted in gradient times: a running mean of this agent's own.
 
     Attributes:
-        eta: how fast the two flow into each other; below 0: 1 / (2 sqrt(chi_1 chi_2))
-        alpha: how far an averaging moves the second; below 0: sqrt(chi_1 / chi_2) / 2
+        eta: how fast the two flow into each other; if it is not said, 1 / (2 sqrt(chi_1 chi_2))
+        alpha: how far an averaging moves the second; if it is not said, sqrt(chi_1 / chi_2) / 2
 
     Differs from the paper: who averages with whom, and when, is as in `adpsgd`, with its displacements in
     place of a lock, so that the sum of x + xt is kept exactly; the paper's pairs are drawn by Poisson

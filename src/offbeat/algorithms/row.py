@@ -127,6 +127,11 @@ class Algorithm:
             for name, (option, _, usual) in sorted(self.chosen().items())
         }
 
+    @property
+    def gradients(self) -> int:
+        """How many there are for each exchange."""
+        return int(getattr(self.prototype, self.local)) if self.local in self.options else 1
+
     def facts(self) -> list[str]:
         """All that the row says, a line for each thing."""
         lines = [f"{self.title} ({self.paper})", self.sends and f"sends {self.sends}"]

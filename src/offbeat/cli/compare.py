@@ -11,7 +11,7 @@ import typer
 from offbeat.cli.console import complain
 from offbeat.cli.dry import DRY_RUN, say_ahead
 from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
-from offbeat.cli.outputs import Outputs, check_writable
+from offbeat.cli.outputs import Outputs, check_folder, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.settings import RUNNING, TASK
@@ -85,7 +85,8 @@ def compare(
           --crash 'agent 3 at 100 until 200'
       offbeat compare --algorithms 'adsgd,mine.py:Mine,mine.py:Mine(h=10)' --check
     """
-    check_writable(json, *(figure or []), report, None if traces is None else traces / "trace.npz")
+    check_writable(json, *(figure or []), report)
+    check_folder(traces)
     check_spread(spread)
     for path in figure or []:
         check_saved_as(path)
@@ -165,6 +166,7 @@ def _carry_out(
 
             def on_run(run: Run) -> Run:
                 if traces is not None and run.trace is not None:
+                    output.make(traces)
                     worlds = [str(run.settings[name]) for name in plan.over]
                     name = "-".join([run.algorithm, *worlds, f"lr{run.lr!r}", f"seed{run.seed}"])
                     output.save(traces / (as_file_name(name) + ".npz"), run.trace.save, name=False)

@@ -33,6 +33,15 @@ def check_writable(*paths: Path | None) -> None:
             raise SettingError(f"Cannot write {path}: {why}. {expected}") from None
 
 
+def check_folder(path: Path | None) -> None:
+    """Fail now rather than after the work: raise SettingError unless this folder is there or can be made."""
+    if path is not None:
+        there = next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
+        if not there.is_dir():
+            raise SettingError(f"Cannot write to the folder {path}: {there} is a file. Expected a folder.")
+        check_writable(there / "trace.npz")
+
+
 class Outputs:
     """Where the results of a command go. At its end `close` says what could not be written or shown.
 
@@ -63,6 +72,10 @@ class Outputs:
             if run.error is not None:
                 complain(error_of(run))
         self.save(report, lambda path: result.save_report(path, spread))
+
+    def make(self, folder: Path) -> None:
+        """A folder for what is saved."""
+        self._tried(f"make {folder}", lambda: folder.mkdir(parents=True, exist_ok=True))
 
     def save(self, path: Path | None, save: Callable[[Path], object], name: bool = True) -> None:
         """Write a file, if one is wanted. name: whether `close` names it"""

@@ -30,13 +30,13 @@ AGENTS, HORIZON = 9, 100_000
 MANY = f"How many; default: those of the trace, the graph's, or {AGENTS}."
 GIVEN = "What is taken as given"
 WHO = "Who hears whom: 'offbeat list topologies'. Default: that of the trace, or grid."
-SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance."
+SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance. Default: 1."
 DELAY = "D: no model that is mixed is older than so many updates of all agents together. Default: 0."
 WINDOW = "B: every agent writes at least once in so many updates. Default: one for each agent."
 HORIZONS = f"K: how many updates of all agents together; default: those of the trace, or {HORIZON:,}."
 RATE = "alpha: the learning rate; default: the one for the horizon."
-SIGMA = "The noise of gradients: E ||g_i - grad f_i||^2 <= sigma^2."
-START = "sum_i (f_i(x^0) - inf f_i): how far all agents' losses can fall."
+SIGMA = "The noise of gradients: E ||g_i - grad f_i||^2 <= sigma^2. Default: 0."
+START = "sum_i (f_i(x^0) - inf f_i): how far all agents' losses can fall. Default: 1."
 TABLE = (
     "Count on short runs what every algorithm keeps and sends, beside the formulas: table 2 of "
     "arXiv:2505.10322. Nothing else is said."
@@ -59,6 +59,10 @@ NOTES = (
     "keeps: model-sized vectors of an agent with as many neighbours as there are on average, and of the "
     "busiest; sends: models an update, a multicast counted once, and over all links. Counted: --table2.",
 )
+SHORT = (
+    "B = {} is below the number of agents, {}: only where some write at the same instant does each write "
+    "once in so few updates."
+)
 CHANGES = (
     "No one matrix has a spectrum here: what is known of learning rates, bounds and limits is of graphs that "
     "stand still. Algorithms that are not listed are defined on these only, or need no graph."
@@ -69,13 +73,13 @@ def theory(
     topology: str | None = option(None, GIVEN, WHO),
     agents: int | None = option(None, GIVEN, MANY),
     weights: str | None = option(None, GIVEN, WEIGHED),
-    smoothness: float = option(1.0, GIVEN, SMOOTHNESS),
+    smoothness: float | None = option(None, GIVEN, SMOOTHNESS),
     delay: int | None = option(None, GIVEN, DELAY),
     window: int | None = option(None, GIVEN, WINDOW),
     horizon: int | None = option(None, GIVEN, HORIZONS),
     lr: float | None = option(None, GIVEN, RATE),
-    sigma: float = option(0.0, GIVEN, SIGMA),
-    start: float = option(1.0, GIVEN, START),
+    sigma: float | None = option(None, GIVEN, SIGMA),
+    start: float | None = option(None, GIVEN, START),
     trace: Path | None = option(None, GIVEN, TRACE),
     table: bool = option(False, None, TABLE, "--table2"),
     as_json: bool = option(False, None, "Print it as JSON.", "--json"),
@@ -98,15 +102,18 @@ def theory(
       offbeat theory --trace adsgd-lr0.01-seed0.npz --smoothness 2
     """
     if table:
-        asked = (topology, agents, weights, delay, window, horizon, lr, trace)
+        numbers = (smoothness, delay, window, horizon, lr, sigma, start)
+        asked = (topology, agents, weights, trace, *numbers)
         _table2(as_json, alone=all(each is None for each in asked))
         return
+    L, sigma, start = (u if x is None else x for x, u in ((smoothness, 1.0), (sigma, 0.0), (start, 1.0)))
     graph, counts = _measured(trace, topology, agents, weights, delay, window, horizon)
+    _check(L, counts, lr, sigma, start)
     if graph.rounds is not None:
         _changing(graph, graph.rounds, as_json)
         return
     given = Given(graph.n, spectrum(graph), D=counts[0], B=counts[1], K=counts[2], read=counts[3])
-    given = _checked(replace(given, L=smoothness, sigma=sigma, start=start), lr)
+    given = replace(given, L=L, sigma=sigma, start=start)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
     if as_json:
         print(json_format.dumps(_record(graph, given, pair), indent=2, allow_nan=False))
@@ -116,7 +123,8 @@ def theory(
     out.print(Text(f"{said}, start = {given.start:g}, sigma = {given.sigma:g}", "bold"))
     for title, heads, rows in _sections(graph, given, pair):
         out.print(_table(title, heads, rows))
-    for note in [*NOTES, f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)]:
+    notes = [*NOTES, *[SHORT.format(given.B, given.n)] * (given.n > given.B)]
+    for note in [*notes, f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)]:
         out.print(Text(note, "dim"), end="\n" * bool(note))
 
 
@@ -211,18 +219,18 @@ def _by_links(spec: Algorithm, graph: Topology) -> float | None:
     return None if sends is None else sends[1]
 
 
-def _checked(given: Given, lr: float | None) -> Given:
+def _check(
+    L: float, counts: tuple[int, int, int, int | None], lr: float | None, sigma: float, start: float
+) -> None:
     """Raises SettingError for numbers that cannot be, or whose products no number could hold."""
     tiny, huge = 1e-30, 1e30
     numbers = [
-        ("--smoothness", given.L, tiny), ("--delay", given.D, 0), ("--window", given.B, 1),
-        ("--lr", lr, tiny), ("--horizon", given.K, 1), ("--sigma", given.sigma, 0),
-        ("--start", given.start, 0),
+        ("--smoothness", L, tiny), ("--delay", counts[0], 0), ("--window", counts[1], 1),
+        ("--lr", lr, tiny), ("--horizon", counts[2], 1), ("--sigma", sigma, 0), ("--start", start, 0),
     ]  # fmt: skip
     for name, value, least in numbers:
         if value is not None and not least <= value <= huge:
             raise SettingError(f"Expected for {name} a number from {least:g} to {huge:g}; got {value}.")
-    return given
 
 
 def _sections(graph: Topology, given: Given, pair: Pair) -> list[theory_table2.Section]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from offbeat.theory.table2 import GRAPHS, Row
+from offbeat.theory.table2 import GRAPHS, NO_FORMULA, Row
 
 Section = tuple[str, Sequence[str], list[tuple[str, ...]]]
 
@@ -11,6 +11,7 @@ NOTES = (
     "server with d workers; in brackets the formula. Kept: what a handler holds at most, its gradient and "
     "what it gives away with it (offbeat.theory.measured says exactly what counts). Sent: bytes of the trace "
     "over updates, in models. ADSGD saves: by how much its own number is smaller, for each d; -: it is not.",
+    "No formula: " + "; ".join(f"{name}, {why}" for name, why in NO_FORMULA.items()) + ".",
 )
 
 

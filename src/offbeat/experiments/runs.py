@@ -25,7 +25,7 @@ from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
-from offbeat.engines.sim.ahead.update_form import NotLinear, readings
+from offbeat.engines.sim.ahead.update_form import NotLinear, NotSoon, readings
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
@@ -193,6 +193,11 @@ def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
     n, views = setup.topology.n, setup.topology.views()
     try:
         read, rhythm = readings(job.spec.new, partial(setup.steps.rule, job.lr), views, (initial[:1],))
+    except NotSoon as why:
+        if job.executor == LEVELS:
+            expected = "Expected --executor auto, which goes event by event"
+            raise SettingError(f"{job.spec.name} cannot be run by levels: {why}. {expected}.") from None
+        raise NoTimetable from None
     except NotLinear as why:
         raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
     schedule = Schedule(views, setup.world, initial.nbytes, rhythm)

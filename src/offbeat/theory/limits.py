@@ -193,6 +193,8 @@ class Known:
     uncounted: str = ""
 
 
+LARGE = 1e100  # beyond it a limit is that of an infinite learning rate, to the last bit
+
 EXPECTED = "an expectation, about which models go on moving"
 NEARLY = "up to O(lr)"
 IGNORED = "its updates do not say whose gradients were ignored"
@@ -280,4 +282,4 @@ def limit(
     p = np.ones(task.agents) if frequencies is None else np.asarray(frequencies, dtype=float)
     if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
         raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")
-    return known(spec).at(At(spec, task, topology, lr, p / p.sum()))
+    return known(spec).at(At(spec, task, topology, min(lr, LARGE), p / p.sum()))

@@ -64,7 +64,8 @@ def counted(spec: Algorithm, topology: Topology) -> Counted:
     sim.run(WARM)
     sim.most = 0.0
     sim.run(END)
-    return Counted(sim.most, *_sent(_started(spec, topology, UNEVEN)))
+    equal = spec.gradients > 1  # between the two instants there is one whole period, then
+    return Counted(sim.most, *_sent(_started(spec, topology, LOCKSTEP if equal else UNEVEN)))
 
 
 def _started(spec: Algorithm, topology: Topology, world: World) -> "Watched":

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from offbeat.algorithms import ALGORITHMS
 from offbeat.theory.bounds import Given
 
 DERIVED, RECALLED, UNCERTAIN = "derived here", "recalled", "uncertain"
@@ -123,6 +124,11 @@ def tracking(given: Given) -> list[Rate]:
     return [Rate(10**power, what, UNCERTAIN, power)]
 
 
+def large_batches(given: Given) -> list[Rate]:
+    """As the table of algorithms has it: Theorem 8 of arXiv:2405.16218."""
+    return [Rate(1 / (2 * given.L), ALGORITHMS["amelie"].bound, "arXiv:2405.16218")]
+
+
 RATES: dict[str, Callable[[Given], list[Rate]]] = {
     "adsgd": contraction,
     "adsgd:memory-efficient": contraction,
@@ -138,5 +144,6 @@ RATES: dict[str, Callable[[Given], list[Rate]]] = {
     "adpsgd": pairs,
     "rfast": tracking,
     "kungurtsev": tracking,
+    "amelie": large_batches,
 }
 """Row of the table of algorithms -> what is known of its learning rate, with D, B and W of what is given."""

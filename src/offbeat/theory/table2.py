@@ -22,7 +22,7 @@ Traffic = tuple[float, float]
 
 
 def multicast(n: int, d: float) -> Traffic:
-    """One model to all neighbours."""
+    """One model to all neighbours; shares of one, where all get equal ones, as on a graph of one degree."""
     return 1.0, d
 
 
@@ -48,12 +48,17 @@ def block(n: int, d: float) -> Traffic:
 
 def served(n: int, d: float) -> Traffic:
     """Every worker's gradient to the server, and the model back; the server's own gradients are there."""
-    return 2 * d / (d + 1), 2 * d / (d + 1)
+    return 2 * (n - 1) / n, 2 * (n - 1) / n
 
 
 def gathered(n: int, d: float) -> Traffic:
     """Every worker's gradient to the server, and one model to all workers."""
-    return 1.0, 2 * d / (d + 1)
+    return 1.0, 2 * (n - 1) / n
+
+
+def paired(n: int, d: float) -> Traffic:
+    """Two models to the agent that it is paired with: everybody is, or all but one."""
+    return (2 * (n - n % 2) / n,) * 2
 
 
 def twice(n: int, d: float) -> Traffic:
@@ -80,8 +85,23 @@ TRAFFIC: dict[str, Callable[[int, float], Traffic]] = {
     "swift": multicast,
     "dgd-atc": multicast,
     "prox-dgd": multicast,
+    "sgp": multicast,
+    "osgp": multicast,
+    "easgd": served,
+    "ringmaster": served,
+    "diloco": around,
+    "noloco": paired,
+    "a2cid2": asked,
 }
-"""Row of the table of algorithms -> its traffic among n agents of which each has d neighbours."""
+"""Row of the table of algorithms -> its traffic among n agents with d neighbours each, by exchange."""
+
+NO_FORMULA = {
+    "spsgd": "what is kept: its server keeps the gradients of all, its workers two vectors",
+    "ringleader": "its server keeps up to 2 gradients of each agent; how many make a step depends on delays",
+    "amelie": "an agent keeps as much as there are below it in the tree; how many make a step depends on "
+    "delays",
+}
+"""Row of the table of algorithms -> why there is no formula of what it keeps or sends."""
 
 
 def memory(spec: Algorithm, d: float) -> float | None:
@@ -92,7 +112,10 @@ def memory(spec: Algorithm, d: float) -> float | None:
 def traffic(spec: Algorithm, n: int, d: float) -> Traffic | None:
     """Models sent an update; None where no formula is known."""
     row = row_of(spec.name)
-    return TRAFFIC[row.name](n, d) if row is not None and row.name in TRAFFIC else None
+    if row is None or row.name not in TRAFFIC:
+        return None
+    sends, carries = TRAFFIC[row.name](n, d)
+    return sends / spec.gradients, carries / spec.gradients
 
 
 @dataclass(frozen=True)

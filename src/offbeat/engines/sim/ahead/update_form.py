@@ -76,6 +76,10 @@ class NotLinear(Exception):
     """The algorithm with this rule does something else."""
 
 
+class NotSoon(NotLinear):
+    """What an agent does takes longer than MOST gradients to repeat itself: nothing is known of it."""
+
+
 class Reading:
     """One agent's forms: by gradient, repeating themselves; where mail comes, by how many have been heard.
 
@@ -142,7 +146,7 @@ class Reading:
                     return forms[:period]
             states.append(state)
             del states[2:]
-        raise NotLinear(f"what it does has not repeated itself after {MOST:,} gradients")
+        raise NotSoon(f"what an agent does has not repeated itself after {MOST:,} gradients")
 
     def _gradient(self) -> UpdateForm:
         """One gradient. What is given away is kept as `message`."""
