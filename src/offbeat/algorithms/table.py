@@ -314,8 +314,8 @@ ALGORITHMS: dict[str, Algorithm] = {
             "a2cid2", A2CiD2(), "Pairwise averaging with a continuous momentum", "arXiv:2306.08289",
             waits_for="the answer of one random neighbour", graph="undirected",
             needs="an undirected connected graph",
-            note="biased towards the data of fast agents; eta and alpha follow from the graph's spectrum if they "
-            "are not said", vectors=(4.0, 0.0), keeps=(4, 0),
+            note="biased towards the data of fast agents; eta and alpha follow from the graph's spectrum if "
+            "they are not said", vectors=(4.0, 0.0), keeps=(4, 0),
             sends="as adpsgd",
             options={
                 "eta": Option("", "mixes its two models at the rate {}", low=0, example=0.1),
