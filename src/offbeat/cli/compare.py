@@ -11,7 +11,7 @@ import typer
 from offbeat.cli.console import complain
 from offbeat.cli.dry import DRY_RUN, say_ahead
 from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
-from offbeat.cli.outputs import Outputs, check_folder, check_writable
+from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.settings import RUNNING, TASK
@@ -85,8 +85,7 @@ def compare(
           --crash 'agent 3 at 100 until 200'
       offbeat compare --algorithms 'adsgd,mine.py:Mine,mine.py:Mine(h=10)' --check
     """
-    check_writable(json, *(figure or []), report)
-    check_folder(traces)
+    check_writable(json, *(figure or []), report, folder=traces)
     check_spread(spread)
     for path in figure or []:
         check_saved_as(path)

@@ -16,8 +16,12 @@ from offbeat.results.table import as_table
 from offbeat.results.wording import error_of
 
 
-def check_writable(*paths: Path | None) -> None:
-    """Fail now rather than after the work: raise SettingError unless these files can be written."""
+def check_writable(*paths: Path | None, folder: Path | None = None) -> None:
+    """Fail now rather than after the work: raise SettingError unless these files can be written, and files in
+    this folder, which may have to be made.
+    """
+    if folder is not None:
+        _check_folder(folder)
     named = [path for path in paths if path is not None]
     if len({path.resolve() for path in named}) < len(named):
         raise SettingError(f"Two results would be written to the same file, {named[0]}; name another.")
@@ -33,13 +37,11 @@ def check_writable(*paths: Path | None) -> None:
             raise SettingError(f"Cannot write {path}: {why}. {expected}") from None
 
 
-def check_folder(path: Path | None) -> None:
-    """Fail now rather than after the work: raise SettingError unless this folder is there or can be made."""
-    if path is not None:
-        there = next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
-        if not there.is_dir():
-            raise SettingError(f"Cannot write to the folder {path}: {there} is a file. Expected a folder.")
-        check_writable(there / "trace.npz")
+def _check_folder(path: Path) -> None:
+    there = next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
+    if not there.is_dir():
+        raise SettingError(f"Cannot write to the folder {path}: {there} is a file. Expected a folder.")
+    check_writable(there / "trace.npz")
 
 
 class Outputs:
