@@ -14,6 +14,7 @@ import offbeat
 from offbeat import ADSGD, Crash, Quadratic, SettingError, Vector, World
 from offbeat.algorithms import ALGORITHMS, find, with_local_steps
 from offbeat.core.vector import Parts
+from offbeat.experiments.comparison import plan
 from offbeat.theory import limit
 from offbeat.world.topology import Topology, build
 
@@ -191,6 +192,12 @@ def test_local_steps_of_all_algorithms_at_once() -> None:
             offbeat.compare(names, **asked)
     with pytest.raises(SettingError, match="has local_steps=2, and --local-steps is 1"):
         offbeat.compare("adsgd:local_steps=2", **asked | {"local_steps": 1})
+
+
+def test_of_all_those_without_local_steps_are_left_out_and_it_is_said_why() -> None:
+    made = plan("all", task="quadratic", until=2, local_steps=2)
+    assert {"dsgd:local_steps=2", "diloco:h=2"} <= {spec.name for spec in made.specs}
+    assert "rfast makes no local steps: what it tracks" in made.left_out["rfast"]
 
 
 def test_local_steps_are_set_by_the_name_that_each_has_for_them() -> None:

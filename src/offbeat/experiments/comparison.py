@@ -233,7 +233,8 @@ def plan(
         e = replace(e, task=setups[0].task)  # moved to the device once, whatever the number of seeds
     setups += [prepare(e, s) for s in range(seed + 1, seed + seeds)]
     if algorithms in (ALL, [ALL]):
-        left_out = {spec.name: why for spec in specs if (why := why_not(setups[0], spec))}
+        left_out = _not_local(local_steps)
+        left_out |= {spec.name: why for spec in specs if (why := why_not(setups[0], spec))}
         specs = [spec for spec in specs if spec.name not in left_out]
     asked = {} if tune is None else parse_space(tune)
     spaces, rates = (
@@ -275,6 +276,12 @@ def _checked(made: Plan) -> Plan:
     return replace(made, traced=traced)
 
 
+def _not_local(steps: int | None) -> dict[str, str]:
+    """Of the whole table, who makes no local steps, and why, if so many are wanted."""
+    without = [row for row in ALGORITHMS.values() if row.local not in row.options and steps not in (None, 1)]
+    return {row.name: f"{row.name} makes no local steps: {row.no_local}." for row in without}
+
+
 def _specs(
     algorithms: Sequence[str | type[Agent] | Agent | Algorithm] | str, local_steps: int | None
 ) -> list[Algorithm]:
@@ -283,7 +290,7 @@ def _specs(
         raise SettingError(f"Expected algorithms, a list or names with commas between; got {algorithms!r}.")
     named = separated(algorithms) if isinstance(algorithms, str) else list(algorithms)
     if named == [ALL]:
-        named = [*ALGORITHMS]
+        named = [name for name in ALGORITHMS if name not in _not_local(local_steps)]
     specs = told_apart([with_local_steps(find(each), local_steps) for each in named])
     if not specs:
         raise SettingError("Name at least one algorithm.")
