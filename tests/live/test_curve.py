@@ -12,7 +12,7 @@ from warm import finished, needs_shared_memory
 import offbeat
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.snapshots import ModelSnapshots
-from offbeat.engines.live.shm.board import Board, Row, State
+from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
@@ -82,7 +82,7 @@ class Looked:
         (start,) = setup.task.initial()
         self.now, self.took, self.board = 0.0, took, Board.create(folder / "board", 2)
         self.board.words[4] = 10**9
-        self.launcher: Any = SimpleNamespace(board=self.board, shared=folder)
+        self.launcher: Any = SimpleNamespace(board=self.board, shared=folder, all_left=False)
         self.watcher = Watcher(setup, 1.0, ModelSnapshots(folder / "looks", all_alike(setup), anew=True))
         monkeypatch.setattr("time.monotonic_ns", lambda: 10**9 + round(1e9 * self.now))
 
@@ -112,7 +112,7 @@ def test_a_look_counts_for_one_evaluation_and_has_the_time_at_which_it_was_over(
     assert len(looked.at(8.0)) == 3
     assert looked.watcher.due(looked.launcher) == math.inf, "at 10 it ends: what it ends with is the last"
     assert len(looked.at(10.5)) == 3
-    looked.board.rows[:, Row.STATE] = State.LEFT
+    looked.launcher.all_left = True
     assert len(looked.at(10.6)) == 3
     assert looked.watcher.final
 

@@ -4,21 +4,26 @@ import json
 import os
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 from warm import Started, finished, needs_shared_memory, until
 
 from offbeat import Vector
+from offbeat.cli.commands import app
 from offbeat.core.agent import Agent
-from offbeat.core.errors import FINAL, ContractError, DiskError, SettingError
+from offbeat.core.errors import FINAL, MISSING, ContractError, DiskError, SettingError
 from offbeat.core.rules import SGD
+from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node import enter
 from offbeat.engines.live.node.driver import Driver
-from offbeat.engines.live.node.ending import Ending, Failure, take, tell
+from offbeat.engines.live.node.ending import FORGIVEN, Ending, Failure, take, tell
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
@@ -109,6 +114,48 @@ def test_what_cannot_heal_is_final_at_once() -> None:
     assert "its last words" in life(1, 20, 20, code=-11).why_final(None, True, False, 0, 0)
 
 
+def test_restarts_are_forgiven_for_healthy_time_and_who_has_none_left_is_left_out(tmp_path: Path) -> None:
+    """A clock that nobody waits for: its times are those of an agent's first and last step in a life."""
+    settings = RunSettings(agents=3, folder=tmp_path, program=ScriptProgram("ring"), max_restarts=1)
+    said: list[str] = []
+
+    def dies(launcher: Launcher, agent: int, healthy: float, code: int = -9) -> None:
+        row, life = launcher.board.rows[agent], launcher.restarts[agent] + 1
+        row[[Row.STEPS, Row.FIRST, Row.LAST]] = row[Row.STEPS] + 10, 10**9, int((1 + healthy) * 1e9)
+        output = SimpleNamespace(lines=[], keep=lambda text: None)
+        process = SimpleNamespace(returncode=code)
+        child: Any = SimpleNamespace(agent=agent, incarnation=life, process=process, output=output)
+        launcher._ended(child)
+        launcher.steps_before[agent] = int(row[Row.STEPS])
+
+    def begun(on_death: str, needed: tuple[int, ...] = ()) -> Launcher:
+        launcher = Launcher(replace(settings, on_death=on_death), [], needed=needed)
+        (shared := tmp_path / str(len([*tmp_path.iterdir()]))).mkdir()
+        launcher.shared, launcher.board, launcher.bells = shared, Board.create(shared / "board", 3), []
+        launcher.on_output = lambda agent, line: said.append(f"[{agent}] {line}")
+        launcher.board.begin()
+        return launcher
+
+    on = begun("continue")
+    for healthy in (FORGIVEN - 1, FORGIVEN + 1, 3 * FORGIVEN):
+        dies(on, 2, healthy)
+    assert (on.restarts, on.counted, on.missing) == ([0, 0, 3], [0, 0, 1], {})
+    assert said == ["[2] died (killed by SIGKILL); restart 1 of 1 in 0 s"] * 3
+    dies(on, 2, FORGIVEN - 1)
+    assert said[3:] == ["[2] died (killed by SIGKILL) and is left out; the others go on"]
+    assert str(on.missing[2]).startswith("Agent 2 is missing since 0.0 s, its step 40: the others went on")
+    dies(on, 1, 1.0, DiskError.exit_code)
+    assert "Agent 1 cannot write its results" in on.reason, "that is no fault of one agent"
+    last = begun("continue")
+    for agent in (0, 0, 1, 1, 2, 2):
+        dies(last, agent, 1.0)
+    assert [*last.missing] == [0, 1] and last.reason.startswith("Agent 2 died"), "nobody would be left"
+    for launcher in (begun("stop"), begun("continue", needed=(2,))):
+        dies(launcher, 2, 1.0)
+        dies(launcher, 2, 1.0)
+        assert not launcher.missing and "1 restarts of an agent had been allowed" in launcher.reason
+
+
 def test_an_error_is_told_without_our_own_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OFFBEAT_RUN", str(tmp_path))
     monkeypatch.setenv("OFFBEAT_RANK", "1")
@@ -152,6 +199,35 @@ def test_an_error_in_the_last_line_shows_one_traceback_and_costs_nothing(tmp_pat
     assert any("NameError" in path.read_text() for path in (tmp_path / "out").glob("agent-*.log"))
     assert replayed(Trace.load(tmp_path / "out" / "trace.npz")).same
     assert max(source.step for source in export(tmp_path / "out", allow_missing=True).sources) == 20
+
+
+def test_the_others_go_on_without_an_agent_that_dies_for_ever(tmp_path: Path) -> None:
+    """It is said at once, in the metrics and at the end; what is left replays."""
+    words = ("-n", "3", "--on-death", "continue", "--max-restarts", "0", "--fault", "kill agent 1 at step 20")
+    done = launch(tmp_path, "steps(60)", *words)
+    assert done.code == MISSING, done.complained
+    assert "[1] died (killed by SIGKILL) and is left out; the others go on" in done.said
+    assert "Agent 1 is missing since " in done.complained
+    assert "its step 20: the others went on without it." in done.complained
+    last = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-3:]]
+    assert [(row["state"], row["step"]) for row in last] == [("left", 60), ("missing", 20), ("left", 60)]
+    trace = Trace.load(tmp_path / "out" / "trace.npz")
+    assert trace.updates().tolist() == [60, 20, 60]
+    assert trace.settings["missing"][0].startswith("agent 1 from ")
+    assert replayed(trace).same
+
+
+@pytest.mark.parametrize("command", [["launch", "train.py"], ["live", "--task", "quadratic"]])
+def test_an_algorithm_that_needs_all_of_its_agents_cannot_leave_one_out(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = {"launch": "--algorithm", "live": "--algorithms"}[command[0]]
+    words = [command[0], "--on-death", "continue", name, "allreduce", *command[1:]]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, SettingError)
+    assert "--on-death continue: allreduce cannot go on without any one of its" in str(refused.exception)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_an_agent_that_fails_after_another_is_done_fails_the_run(tmp_path: Path) -> None:

@@ -393,7 +393,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
     Path("train.py").touch()
     asked = {"task": "quadratic", "agents": 4, "unit": 0.02, "until": 10.0, "seed": 0}
     asked |= {"algorithms": ["adsgd"], "lr": {}}
-    how = {"max_restarts": 3, "checkpoint_every": 5, "fault": []}
+    how = {"max_restarts": 3, "on_death": "stop", "checkpoint_every": 5, "fault": []}
     Path("out").mkdir()
     Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
     monkeypatch.setattr(outfolder, "refuse_unresumable", lambda *_: None)

@@ -307,6 +307,7 @@ HOW: dict[str, Any] = {
     "max_restarts": 3,
     "checkpoint_every": 0,
     "fault": ["slow agent 1 by 2"],
+    "on_death": "stop",
     "on_nan": "skip",
 }
 

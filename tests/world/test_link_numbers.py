@@ -230,7 +230,8 @@ def test_a_world_that_is_given_is_all_of_it() -> None:
 def test_what_real_processes_do_not_heed_is_refused_by_name(settings: dict[str, str], fragment: str) -> None:
     asked: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 10.0}
     asked |= {"algorithms": ["adsgd"], "lr": {"all": 0.01}, "seed": 0, "unit": 0.02}
-    how: dict[str, Any] = {"fault": [], "checkpoint_every": "60s", "max_restarts": 0, "on_nan": "skip"}
+    how: dict[str, Any] = {"fault": [], "checkpoint_every": "60s", "max_restarts": 0, "on_death": "stop"}
+    how["on_nan"] = "skip"
     assert len(Series.of(asked | {"sending": "unicast", "latency": 0.5}, how).runs) == 1
     with pytest.raises(SettingError, match=f"Real processes do not heed {fragment}, .* expected a world"):
         Series.of(asked | settings, how)

@@ -177,6 +177,16 @@ class Algorithm:
             return ()
         return (topology.hub or 0,) if WORKER in self.tolerates else tuple(range(topology.n))
 
+    def check_goes_on(self, topology: Topology) -> None:
+        """Raise SettingError if none of its agents can be left out."""
+        if len(self.needed(topology)) == topology.n:
+            why = f": {self.note}" if self.note else ""
+            raise SettingError(
+                f"--on-death continue: {self.name} cannot go on without any one of its agents{why}. Expected "
+                "--on-death stop, which ends the run then; or an algorithm that tolerates a crash: 'offbeat "
+                "list algorithms' says which."
+            )
+
     def check(self, topology: Topology) -> None:
         """Raise SettingError if the published algorithm is not for this graph."""
         if topology.rounds is not None:  # all of whose rows and columns sum to 1

@@ -12,7 +12,7 @@ from offbeat.cli.console import Out, complain, say
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.compression import NONE, codec_of
-from offbeat.core.errors import DiskError, OffbeatError, SettingError
+from offbeat.core.errors import MISSING, DiskError, OffbeatError, SettingError
 from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere
 from offbeat.core.system.own import pinned, together
@@ -22,7 +22,7 @@ from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.log import damage
-from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
+from offbeat.engines.live.settings import CONTINUE, CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace, folder_of
 from offbeat.experiments.experiment import COMPRESSED, WEIGHED
@@ -73,6 +73,8 @@ def launch(
     graph = build(topology, agents, seed, weights)
     spec.check(graph)
     spec.check_script()
+    if asked["on_death"] == CONTINUE:
+        spec.check_goes_on(graph)
     check_codec(spec, codec_of(compress))
     if not module and not Path(command[0]).is_file():
         raise SettingError(f"There is no script {command[0]}; expected a file, or a module with --module.")
@@ -95,8 +97,8 @@ def launch(
         start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
         launcher = Launcher(replace(settings, folder=folder), start, returns, needed)
         _run(launcher, tensorboard, profile, quiet)
-    if launcher.stopped_by:
-        raise typer.Exit(128 + launcher.stopped_by)
+    if ending := 128 + launcher.stopped_by if launcher.stopped_by else MISSING * bool(launcher.missing):
+        raise typer.Exit(ending)
 
 
 def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, quiet: bool) -> None:

@@ -10,6 +10,7 @@ from offbeat.algorithms import find, with_local_steps
 from offbeat.cli import options
 from offbeat.cli.console import Out, complain
 from offbeat.cli.outputs import Outputs, check_writable
+from offbeat.core.errors import MISSING
 from offbeat.core.settings import TASK, WORLD, declared
 from offbeat.core.system.named import Own, elsewhere, separated
 from offbeat.core.system.signals import terminable
@@ -95,8 +96,8 @@ def live(
         if outcome.interrupted and not quiet:
             complain(series.how_to_go_on(folder))
         output.close(*[folder.resolve()] * folder.exists())
-    if outcome.code:
-        raise typer.Exit(outcome.code)
+    if code := outcome.code or MISSING * outcome.missing:
+        raise typer.Exit(code)
 
 
 def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MISSING = 69  # exit code of a run that ended without one of its agents: EX_UNAVAILABLE of sysexits.h
 FINAL = 70  # exit code of an agent after an error that no restart can heal: EX_SOFTWARE of sysexits.h
 
 

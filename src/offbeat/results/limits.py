@@ -35,7 +35,7 @@ def why_not(settings: Settings, spec: Algorithm | None) -> str:
     said += ["cut"] * any(f"{event}".startswith("cut") for event in settings["event"])
     said += ["a graph that changes"] * (str(settings["topology"]).partition(":")[0] in CHANGING)
     said += ["loss by link"] * isinstance(settings["loss"], str)
-    said += ["faults"] * bool(settings.get("faults"))
+    said += [name for name in ("faults", "missing") if settings.get(name)]
     return f"with {' and '.join(said)}" if said else ""
 
 

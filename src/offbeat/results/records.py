@@ -67,7 +67,8 @@ def _settings(said: Mapping[str, Any], default: Settings) -> Settings:
         except SettingError as error:
             raise ValueError(f"{error}".rstrip(".")) from None
     found.departures()  # whether they can be told
-    _list(found["own"]), _list(found.get("faults", [])), _number(found.get("unit", 1.0))
+    _list(found["own"]), _list(found.get("faults", [])), _list(found.get("missing", []))
+    _number(found.get("unit", 1.0))
     return found
 
 

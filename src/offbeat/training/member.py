@@ -46,7 +46,7 @@ from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import model_of
-from offbeat.engines.live.settings import RunSettings, ScriptProgram
+from offbeat.engines.live.settings import CONTINUE, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.flat import FlatParameters
 from offbeat.training.progress import DataProgress
@@ -100,6 +100,8 @@ class Member:
         self.algorithm.check(self.topology)
         if here is not None:
             self.algorithm.check_script()
+            if settings.on_death == CONTINUE:
+                self.algorithm.check_goes_on(self.topology)
             check_codec(self.algorithm, self._codec)
         self._progress = DataProgress(self._rank, self._world, self.seed, alone=here is None)
         self._driver: Driver | None = None

@@ -19,19 +19,21 @@ from offbeat.engines.live.node.guard import IGNORE, POLICIES, SKIP
 from offbeat.engines.live.shm.board import MOST
 
 FORMAT = "run 1"
+DEATHS = STOP, CONTINUE = "stop", "continue"  # what --on-death takes
 
 KINDS: dict[str, set[type]] = {
     "agents": {int}, "seed": {int}, "folder": {str}, "algorithm": {str}, "unit": {int, float},
     "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
     "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str}, "compress": {str},
+    "on_death": {str}, "missing": {list},
 }  # fmt: skip
-"""The names in JSON, and what their values may be; `damaged` is said of a trace."""
-PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_nan")
+"""The names in JSON, and what their values may be; `damaged` and `missing` are said of a trace."""
+PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_death", "on_nan")
 """Settings that are in JSON what they are here."""
 EARLIER = {
     "folder": ".", "unit": 1.0, "faults": [], "checkpoint_every": 0, "resume": False, "max_restarts": 3,
-    "on_nan": IGNORE, "script": [], "format": FORMAT, "code": {},
+    "on_death": STOP, "on_nan": IGNORE, "script": [], "format": FORMAT, "code": {},
 }  # fmt: skip
 """What is meant by JSON of earlier versions where it does not say."""
 
@@ -80,7 +82,8 @@ CHECKPOINTS = (
     "Steps ('500') or seconds ('60s') between checkpoints, for --resume and offbeat export; 0: none."
 )
 FAULT = "A fault on purpose: 'kill agent 2 at step 100'; repeat it for more."
-RESTARTS = "How often one agent is started again; 0: the run ends when one dies."
+RESTARTS = "How often one agent is started again; one restart is forgiven for every 10 min of steps."
+ON_DEATH = "Once its restarts are used up: stop the run, or continue without that agent."
 ON_NAN = "What an agent does with an update that is not finite: skip it, stop the run, or ignore it."
 
 
@@ -135,12 +138,15 @@ class RunSettings:
     checkpoint_every: CheckpointPolicy = setting(CheckpointPolicy(), RUNNING, CHECKPOINTS, POLICY)
     resume: bool = False  # from what is saved in the folder
     max_restarts: int = setting(3, RUNNING, RESTARTS)
+    on_death: str = setting(STOP, RUNNING, ON_DEATH)
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
     code: Mapping[str, str] = field(default_factory=dict)  # file -> version, of the user's own
 
     def __post_init__(self) -> None:
         if self.on_nan not in POLICIES:
             raise SettingError(f"Got --on-nan {self.on_nan}; expected one of {', '.join(POLICIES)}.")
+        if self.on_death not in DEATHS:
+            raise SettingError(f"Got --on-death {self.on_death}; expected one of {', '.join(DEATHS)}.")
         if not 0 < self.agents <= MOST:
             raise SettingError(f"Expected 1 to {MOST:,} agents; got {self.agents:,}.")
         if self.max_restarts < 0:

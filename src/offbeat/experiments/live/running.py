@@ -28,7 +28,7 @@ from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings
-from offbeat.engines.live.shm.board import Board, Row, State
+from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.trace import Trace
 from offbeat.experiments.limits import limit_of
 from offbeat.experiments.measuring import Measurements
@@ -75,8 +75,7 @@ class Watcher:
         if not taken:
             self.snapshots.add(0.0, all_alike(self.setup), 0)
         began = self._now(board)
-        over = bool((board.rows[:, Row.STATE] == State.LEFT).all())
-        if over:
+        if launcher.all_left:
             self.final = self._models(launcher)
         elif self._next <= began:
             models = self._models(launcher)
@@ -213,11 +212,12 @@ class LiveRun:
             taken = [*(each for each in taken if each.time < end), left]
         setup, sent, program = self.setup, trace.transmissions, self.settings.program
         assert isinstance(program, ExperimentProgram)
-        faults = trace.settings.get("faults", [])
-        limit, everybody = limit_of(setup, self.spec, program.lr, faults=faults), range(setup.topology.n)
+        faults, missing = (trace.settings.get(name, []) for name in ("faults", "missing"))
+        limit = limit_of(setup, self.spec, program.lr, faults=[*faults, *missing])
+        everybody = range(setup.topology.n)
         measured = Measurements(setup.task, setup.asked, limit)
         counts = int(trace.updates().sum()), len(sent), float(sent["bytes"].sum())
-        asked = {"unit": self.settings.unit, "faults": faults}
+        asked = {"unit": self.settings.unit, "faults": faults} | ({"missing": missing} if missing else {})
         began = time.perf_counter()
         with devices.one_thread():
             for now, models, steps in taken:

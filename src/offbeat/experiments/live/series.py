@@ -22,7 +22,7 @@ from offbeat.engines.live.launcher.outfolder import SERIES, named, set_damaged_a
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.saving import refuse_other
-from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings
+from offbeat.engines.live.settings import CONTINUE, CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments import comparison
 from offbeat.experiments.live.running import LiveRun
 from offbeat.experiments.setup import Setup, refuse_processes
@@ -82,13 +82,15 @@ class Series:
         faults = tuple(parse_fault(text, agents) for text in how["fault"])
         policy = CheckpointPolicy.parse(how["checkpoint_every"])
         runs = []
+        for spec in plan.specs if how["on_death"] == CONTINUE else []:
+            spec.check_goes_on(plan.setups[0].topology)
         for spec, rates in zip(plan.specs, plan.lrs, strict=True):
             for rate in rates or []:
                 settings = RunSettings(
                     agents=agents, seed=seed, unit=unit, algorithm=spec.asked, fault=faults,
                     program=ExperimentProgram(e, rate), checkpoint_every=policy,
                     folder=Path(as_file_name(f"{spec.name}-lr{rate!r}")),
-                    max_restarts=how["max_restarts"], on_nan=how["on_nan"],
+                    max_restarts=how["max_restarts"], on_death=how["on_death"], on_nan=how["on_nan"],
                     code=together(plan.setups[0].settings["code"], spec.code),
                 )  # fmt: skip
                 said = plan.said.get((spec.name, rate))
@@ -169,7 +171,7 @@ class Series:
             if screen is not None and each.begun:
                 screen.print(f"{name} goes on from its checkpoints")
             try:
-                run, number = self._one(each, name, screen, outcome.remarks)
+                run, number = self._one(each, name, screen, outcome)
                 outcome.runs += [run] if run is not None else []
                 outcome.code = 128 + number if number else 0
                 if not number and not each.has_ended:
@@ -183,7 +185,7 @@ class Series:
         return outcome
 
     def _one(
-        self, each: LiveRun, name: str, screen: Screen | None, remarks: list[str]
+        self, each: LiveRun, name: str, screen: Screen | None, outcome: "Outcome"
     ) -> tuple[Run | None, int]:
         folder = each.folder
 
@@ -199,7 +201,8 @@ class Series:
             raise DiskError(f"Cannot make the folder {folder}: {error.strerror or error}.") from error
         with undone(folder, fresh), shown(screen, metrics := Metrics(folder)) as (on_output, watch):
             result = each.run(on_output, watch, on_progress)
-        remarks += metrics.remarks
+        outcome.remarks += metrics.remarks
+        outcome.missing = outcome.missing or bool(metrics.missing)
         return result
 
     @property
@@ -215,11 +218,18 @@ class Series:
 
 @dataclass
 class Outcome:
-    """What came out of a series. code: the exit code, if a signal ended it; error: or the error that did."""
+    """What came out of a series.
+
+    Attributes:
+        code: the exit code, if a signal ended it
+        error: or the error that did
+        missing: whether an agent was left out of a run
+    """
 
     runs: list[Run] = field(default_factory=list)
     code: int = 0
     error: Exception | None = None
+    missing: bool = False
     remarks: list[str] = field(default_factory=list)
 
     @property

@@ -12,10 +12,10 @@ from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
 from offbeat.engines.live.launcher.children import Child, Children, OnOutput
 from offbeat.engines.live.launcher.outfolder import Present
-from offbeat.engines.live.node.ending import Ending, take, words
+from offbeat.engines.live.node.ending import Ending, Missing, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.log import elapsed, merged
-from offbeat.engines.live.settings import RunSettings, ScriptProgram
+from offbeat.engines.live.settings import CONTINUE, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, Order, Row, State
 from offbeat.engines.live.shm.run_folder import make_run_folder, sweep
 from offbeat.engines.trace import Trace
@@ -50,6 +50,8 @@ class Launcher:
     def __post_init__(self) -> None:
         n = self.settings.agents
         self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
+        self.counted = [0] * n  # of the restarts, those that are not forgiven
+        self.missing: dict[int, Missing] = {}
         self.again: dict[int, float] = {}
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
@@ -100,8 +102,15 @@ class Launcher:
         """Whether there is something to make a trace of, after a run that failed."""
         return self.began and all(path.exists() for path in self.logs)
 
+    @property
+    def all_left(self) -> bool:
+        """Whether all who take part are done."""
+        states = self.board.rows[:, Row.STATE].tolist()
+        return all(state == State.LEFT for i, state in enumerate(states) if i not in self.missing)
+
     def trace(self) -> Trace:
-        return merged(self.logs, self.settings.record())
+        missing = [f"agent {i} from {each.since:g} s" for i, each in self.missing.items()]
+        return merged(self.logs, self.settings.record() | ({"missing": missing} if missing else {}))
 
     def _run(self) -> None:
         for i in range(self.board.n):
@@ -169,7 +178,7 @@ class Launcher:
                     self._change(i, incarnation)
                 elif state is State.LEFT and self.member[i] > 0:
                     self._change(i, -incarnation)
-                    if i in self.needed and self.board.order < Order.STOP and set(states) != {State.LEFT}:
+                    if i in self.needed and self.board.order < Order.STOP and not self.all_left:
                         if isinstance(
                             self.settings.program, ScriptProgram
                         ):  # else all end at one time anyway
@@ -178,8 +187,8 @@ class Launcher:
         if self.board.membership != before:
             self._ring()
         stopping = self.board.order is Order.STOP
-        awaited = list(self.children.running) if stopping else range(self.board.n)
-        if self.board.order < Order.END and all(states[i] is State.LEFT for i in awaited):
+        over = all(states[i] is State.LEFT for i in self.children.running) if stopping else self.all_left
+        if self.board.order < Order.END and over:
             self.watch(self)
             self._ask(Order.END)
 
@@ -206,7 +215,8 @@ class Launcher:
         made = int(row[Row.STEPS]) - self.steps_before[i] if row[Row.FIRST] else 0
         self.began = self.began or bool(made)
         lines = tuple(child.output.lines)
-        ending = Ending(i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines)
+        healthy = int(row[Row.LAST] - row[Row.FIRST]) / 1e9
+        ending = Ending(i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines, healthy)
         if failure is not None:
             child.output.keep(failure.text)
         elif row[Row.STATE] == State.LEFT:
@@ -221,21 +231,36 @@ class Launcher:
             self._ring()
         for path in [*self.shared.glob(f"register.{i}.*"), *self.shared.glob(f"mail.{i}.*")]:
             path.unlink(missing_ok=True)
-        allowed = self.settings.max_restarts
-        if self.board.order >= Order.STOP:
-            if code and not self.killing:
-                said = f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
-                self.reason = self.reason or said
-        elif why := ending.why_final(
-            self.endings.get(i), self.returns, i in self.needed, self.restarts[i], allowed
-        ):
-            self._stop(why)
-        else:
+        if self.board.order < Order.STOP:
+            self._go_on_after(ending)
+        elif code and not self.killing:
+            said = f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
+            self.reason = self.reason or said
+
+    def _go_on_after(self, ending: Ending) -> None:
+        """Start the agent again, leave it out, or end the run."""
+        i, allowed, before = ending.agent, self.settings.max_restarts, self.endings.get(ending.agent)
+        self.counted[i] = counted = ending.counted(self.counted[i])
+        why = ending.why_final(before, self.returns, i in self.needed, counted, allowed)
+        if not why:
             self.endings[i] = ending
-            wait = BACK_OFF[min(self.restarts[i], len(BACK_OFF) - 1)]
+            wait = BACK_OFF[min(counted, len(BACK_OFF) - 1)]
             self.restarts[i] += 1
+            self.counted[i] += 1
             self.again[i] = time.monotonic() + wait
-            self.on_output(i, f"died ({ending.how}); restart {self.restarts[i]} of {allowed} in {wait:g} s")
+            self.on_output(i, f"died ({ending.how}); restart {counted + 1} of {allowed} in {wait:g} s")
+        elif self._can_do_without(ending):
+            since = (time.monotonic_ns() - self.board.zero) / 1e9
+            self.missing[i] = Missing(i, round(since, 3), ending.steps, why)
+            self.on_output(i, f"died ({ending.how}) and is left out; the others go on")
+        else:
+            self._stop(why)
+
+    def _can_do_without(self, ending: Ending) -> bool:
+        """Whether the others, if there are any, are to go on without this agent for ever."""
+        alone = len(self.missing) + 1 == self.board.n
+        wanted = self.settings.on_death == CONTINUE and self.board.order is not Order.WAIT
+        return wanted and not (alone or ending.of_all or ending.agent in self.needed)
 
     def _overdue(self) -> None:
         """Whoever has not ended in time is killed; what is lost by that is said."""

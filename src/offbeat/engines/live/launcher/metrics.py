@@ -4,7 +4,7 @@ All of it is read from shared memory by the launcher, so no agent ever notices. 
 agent at one look; what is not known, or is no finite number, is null:
 
     time       seconds since the run's clock began; then the agent
-    state      starting, running, stopping, restarting, left or ended
+    state      starting, running, stopping, restarting, left, missing (for good) or ended
     step       steps in all its lives
     rate       steps per second since the last look
     loss       what the agent logged last, and `metric`
@@ -20,7 +20,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ import torch
 from offbeat.core.errors import SettingError
 from offbeat.core.system.devices import one_thread
 from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.node.ending import Missing
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.shm.board import Order, Row, State
 from offbeat.engines.live.shm.register import SLOTS
@@ -57,16 +58,18 @@ class Metrics:
     def __post_init__(self) -> None:
         self._writer = None if self.tensorboard is None else _writer(self.tensorboard)
         self._handle, self._models_at, self._over = -1, 0, False
+        self.missing: Mapping[int, Missing] = {}  # who was left out of the run
         self._last, self._before = 0, np.zeros((0, 3), dtype=np.int64)
 
     def __call__(self, launcher: Launcher) -> None:
         """Look, if a second has passed since the last time, or if all agents have left meanwhile."""
+        self.missing = launcher.missing
         if not (board := launcher.board).zero or self._over:
             return
         now, counted = time.monotonic_ns(), board.rows[:, COUNTED].copy()
         if not self._last:
             self._last, self._before = now, counted
-        self._over = bool((board.rows[:, Row.STATE] == State.LEFT).all())
+        self._over = launcher.all_left
         passed = (now - self._last) / 1e9
         if passed < EVERY and not self._over:
             return
@@ -82,7 +85,7 @@ class Metrics:
         """What is to be said of the run once it has ended."""
         counts = [f"agent {row['agent']}: {row['skipped']:,}" for row in self.rows if row["skipped"]]
         said = f"Updates that were not finite were skipped: {', '.join(counts)}." if counts else ""
-        return [*filter(None, (said, self.error))]
+        return [*filter(None, (said, self.error)), *map(str, self.missing.values())]
 
     def close(self) -> None:
         if self._handle >= 0:
@@ -135,7 +138,7 @@ def state_of(launcher: Launcher, i: int) -> str:
     if state == State.LEFT:
         return "left"
     if i not in launcher.children.running:
-        return "restarting" if i in launcher.again else "ended"
+        return "restarting" if i in launcher.again else "missing" if i in launcher.missing else "ended"
     if launcher.board.order >= Order.STOP:
         return "stopping"
     return "running" if state == State.RUNNING else "starting"

@@ -16,6 +16,7 @@ from traceback import StackSummary, TracebackException
 
 from offbeat.core.errors import FINAL, DiskError, OffbeatError
 
+FORGIVEN = 600.0  # seconds of steps in one life for which a restart of before is forgiven
 QUOTED, LONGEST = 12, 1 << 16  # lines of output that an error report quotes, and characters of a traceback
 
 
@@ -77,6 +78,7 @@ class Ending:
     made: int  # steps in this one
     failure: Failure | None  # what the process said, if anything
     lines: tuple[str, ...]  # what it printed last
+    healthy: float = 0.0  # seconds from its first to its last step in this life
 
     @property
     def how(self) -> str:
@@ -90,6 +92,19 @@ class Ending:
             return f" {lines[0]}"
         head = " It last said:" if self.failure is None else ""
         return f"{head}\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+
+    @property
+    def of_all(self) -> bool:
+        """Whether it says that the script or the machine is wrong, and not this agent alone."""
+        return self._at_once or self.code in (0, FINAL, DiskError.exit_code)
+
+    @property
+    def _at_once(self) -> bool:
+        return self.code > 0 and not self.made and self.life == 1
+
+    def counted(self, restarts: int) -> int:
+        """Of so many restarts of before, those that still count after this life."""
+        return max(0, restarts - int(self.healthy // FORGIVEN))
 
     def why_final(
         self, before: "Ending | None", returns: bool, needed: bool, restarts: int, allowed: int
@@ -109,7 +124,7 @@ class Ending:
             )
         if self.code == DiskError.exit_code:
             return f"{name} cannot write its results.{self.said}"
-        if self.code > 0 and not self.made and self.life == 1:
+        if self._at_once:
             how = f" ({words(self.code)})" if self.failure is None else ""
             return f"{name} failed before its first step{how}, so no restart can help.{self.said}"
         if self.code == FINAL:
@@ -120,12 +135,26 @@ class Ending:
                 return f"{name} failed {at} as it had failed before: no further restart can help.{self.said}"
         failed = f"died ({words(self.code)})" if self.failure is None else f"failed {at}"
         if not returns:
-            how = "cannot go on without it" if needed else "takes nobody back: here it ends with the first"
+            how = "cannot go on without it" if needed else "takes nobody back"
             return f"{name} {failed}, and the algorithm {how}.{self.said}"
         if restarts >= allowed:
             most = f"{allowed} restarts" if allowed else "no restart"
             return f"{name} {failed}; {most} of an agent had been allowed (--max-restarts).{self.said}"
         return ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """An agent that was left out of its run, and the others went on."""
+
+    agent: int
+    since: float  # seconds of the run
+    steps: int  # in all lives
+    why: str
+
+    def __str__(self) -> str:
+        when = f"since {self.since:,.1f} s, its step {self.steps:,}"
+        return f"Agent {self.agent} is missing {when}: the others went on without it. {self.why}"
 
 
 def words(code: int) -> str:
