@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from command_line import Call
 from runs import started
 
 from offbeat import World
 from offbeat.algorithms import ALGORITHMS
+from offbeat.core.errors import SettingError
 from offbeat.engines.trace import Trace
-from offbeat.theory import table2
+from offbeat.tasks import build
+from offbeat.theory import limit, table2
+from offbeat.world.topology import build as graph
 
 
 def test_it_reads_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +26,40 @@ def test_it_reads_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
     for said in ("lambda_2          0.7674", "10^-510", "adsgd:theta=0.0004762", "uncertain: recalled too"):
         assert said in outcome.out
     assert all(name in outcome.out for name in ALGORITHMS)
+
+
+def test_a_task_says_its_numbers(call: Call) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("quadratic", "digits"):
+        given = json.loads(call("theory", "--task", name, "--json").out)["given"]
+        task: Any = build(name, 9, 0)
+        worst, start = 0.0, 0.0
+        for i in range(9):  # gradients of f_i along random lines, in float64 but for rounding of float32
+            (x,) = task.initial()
+            every = [np.asarray(task.minibatches.shards[i])] if name == "digits" else [np.zeros(10)]
+            for _ in range(3):
+                y = x + 0.1 * torch.from_numpy(rng.normal(size=x.shape)).to(x.dtype)
+                a, b = (task.gradients([i], every, (m[None],))[0] for m in (x, y))
+                worst = max(worst, float((a - b).norm() / (x - y).norm()))
+        assert 0 < worst <= given["L"] * 1.0001 and given["sigma"] > 0 and given["start"] > start
+        if name == "quadratic":
+            assert worst == pytest.approx(given["L"]) == max(task.h)
+    given = json.loads(call("theory", "--task", "quadratic", "--smoothness", "7", "--json").out)["given"]
+    assert given["L"] == 7.0
+    Path("mine.py").write_text(
+        "import torch\n\nimport offbeat\n\n\ndef make(n):\n    x, y = torch.rand(60, 2), torch.rand(60, 1)\n"
+        "    f = torch.nn.functional.mse_loss\n"
+        "    return offbeat.ModuleTask(torch.nn.Linear(2, 1), f, train=(x, y), test=(x, y), agents=n)\n"
+    )
+    assert "a method `constants`" in call("theory", "--task", "mine.py:make").refused().said
+
+
+def test_a_limit_takes_names() -> None:
+    named = limit("adsgd", "quadratic", "torus:3x3", 0.05)
+    assert (named == limit("adsgd", build("quadratic", 9, 0), graph("torus", 9), 0.05)).all()  # type: ignore[arg-type]
+    for task, topology, said in (("digits", "grid", "quadratics"), ("quadratic", 3, "name of a graph")):
+        with pytest.raises(SettingError, match=said):
+            limit("adsgd", task, topology, 0.05)  # type: ignore[arg-type]
 
 
 def test_a_graph_that_says_its_size_has_it(call: Call) -> None:

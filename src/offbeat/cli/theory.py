@@ -18,7 +18,9 @@ from offbeat.cli.options import option
 from offbeat.core.errors import SettingError
 from offbeat.core.rounds import Rounds
 from offbeat.engines.trace import Trace
-from offbeat.experiments.experiment import WEIGHED
+from offbeat.experiments.experiment import WEIGHED, Experiment
+from offbeat.experiments.setup import prepare
+from offbeat.tasks.constants import Constants
 from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
 from offbeat.theory.rates import DERIVED, RATES
 from offbeat.theory.table2 import memory, table2, traffic
@@ -30,13 +32,15 @@ AGENTS, HORIZON = 9, 100_000
 MANY = f"How many; default: those of the trace, the graph's, or {AGENTS}."
 GIVEN = "What is taken as given"
 WHO = "Who hears whom: 'offbeat list topologies'. Default: that of the trace, or grid."
-SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance. Default: 1."
+OF_TASK = "Take L, sigma and start from this task, of seed 0: digits, mnist, quadratic; or mine.py:make_task."
+UNSAID = Constants(1.0, 0.0, 1.0)
+SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance; default: 1."
 DELAY = "D: no model that is mixed is older than so many updates of all agents together. Default: 0."
 WINDOW = "B: every agent writes at least once in so many updates. Default: one for each agent."
 HORIZONS = f"K: how many updates of all agents together; default: those of the trace, or {HORIZON:,}."
 RATE = "alpha: the learning rate; default: the one for the horizon."
-SIGMA = "The noise of gradients: E ||g_i - grad f_i||^2 <= sigma^2. Default: 0."
-START = "sum_i (f_i(x^0) - inf f_i): how far all agents' losses can fall. Default: 1."
+SIGMA = "The noise of gradients: E ||g_i - grad f_i||^2 <= sigma^2. Default: the task's, or 0."
+START = "sum_i (f_i(x^0) - inf f_i): how far all agents' losses can fall. Default: the task's, or 1."
 TABLE = (
     "Count on short runs what every algorithm keeps and sends, beside the formulas: table 2 of "
     "arXiv:2505.10322. Nothing else is said."
@@ -73,6 +77,7 @@ def theory(
     topology: str | None = option(None, GIVEN, WHO),
     agents: int | None = option(None, GIVEN, MANY),
     weights: str | None = option(None, GIVEN, WEIGHED),
+    task: str | None = option(None, GIVEN, OF_TASK),
     smoothness: float | None = option(None, GIVEN, SMOOTHNESS),
     delay: int | None = option(None, GIVEN, DELAY),
     window: int | None = option(None, GIVEN, WINDOW),
@@ -96,36 +101,54 @@ def theory(
 
       offbeat theory --topology ring --agents 16 --delay 20
 
+      offbeat theory --task digits --delay 40
+
       offbeat theory --smoothness 4 --delay 10 --lr 0.01 --horizon 1000000
 
       offbeat compare --task quadratic --traces .
       offbeat theory --trace adsgd-lr0.01-seed0.npz --smoothness 2
     """
+    numbers = (smoothness, sigma, start)
     if table:
-        numbers = (smoothness, delay, window, horizon, lr, sigma, start)
-        asked = (topology, agents, weights, trace, *numbers)
+        asked = (task, *numbers, topology, agents, weights, delay, window, horizon, lr, trace)
         _table2(as_json, alone=all(each is None for each in asked))
         return
-    L, sigma, start = (u if x is None else x for x, u in ((smoothness, 1.0), (sigma, 0.0), (start, 1.0)))
     graph, counts = _measured(trace, topology, agents, weights, delay, window, horizon)
-    _check(L, counts, lr, sigma, start)
+    *there, how = UNSAID if task is None else _of_task(task, graph)
+    L, noise, far = (usual if said is None else said for said, usual in zip(numbers, there, strict=True))
+    _check(L, counts, lr, noise, far)
     if graph.rounds is not None:
         _changing(graph, graph.rounds, as_json)
         return
     given = Given(graph.n, spectrum(graph), D=counts[0], B=counts[1], K=counts[2], read=counts[3])
-    given = replace(given, L=L, sigma=sigma, start=start)
+    given = replace(given, L=L, sigma=noise, start=far)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
     if as_json:
         print(json_format.dumps(_record(graph, given, pair), indent=2, allow_nan=False))
-        return
+    else:
+        _print(graph, given, pair, f"L, sigma and start of {task}, where not given: {how}." * bool(task))
+
+
+def _print(graph: Topology, given: Given, pair: Pair, of_task: str) -> None:
     out, unknown = Out(), [name for name in ALGORITHMS if name not in RATES]
     said = f"{given.n} agents on {graph.name}; L = {given.L:g}, D = {given.D}, B = {given.B}, K = {given.K:,}"
     out.print(Text(f"{said}, start = {given.start:g}, sigma = {given.sigma:g}", "bold"))
     for title, heads, rows in _sections(graph, given, pair):
         out.print(_table(title, heads, rows))
-    notes = [*NOTES, *[SHORT.format(given.B, given.n)] * (given.n > given.B)]
-    for note in [*notes, f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)]:
-        out.print(Text(note, "dim"), end="\n" * bool(note))
+    short = SHORT.format(given.B, given.n) * (given.n > given.B)
+    unsaid = f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)
+    for note in filter(None, [of_task, *NOTES, short, unsaid]):
+        out.print(Text(note, "dim"))
+
+
+def _of_task(task: str, graph: Topology) -> Constants:
+    """What the task, of seed 0 and its usual settings, says of itself. Raises SettingError if it does not."""
+    made = prepare(Experiment(task=task, topology=graph, until=1.0), 0).task
+    constants = getattr(made, "constants", None)
+    if constants is None:
+        give = "a method `constants` that returns an offbeat.tasks.Constants(L, sigma, start)"
+        raise SettingError(f"The task {made.name} does not say its L. Expected {give}; or give --smoothness.")
+    return Constants(*constants())
 
 
 def _table2(as_json: bool, alone: bool) -> None:

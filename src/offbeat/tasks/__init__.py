@@ -12,6 +12,7 @@ import torch
 
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.system.streams import Purpose, stream
+from offbeat.tasks.constants import Constants
 from offbeat.tasks.data import DataSet, load
 from offbeat.tasks.logistic import Logistic
 from offbeat.tasks.minibatches import Minibatches
@@ -80,4 +81,14 @@ def build(
     return Logistic(data_set, Minibatches(shards, batch), reg, objective=objective)
 
 
-__all__ = ["PARTITIONS", "TASKS", "Logistic", "Minibatches", "ModuleTask", "Quadratic", "TaskRow", "build"]
+__all__ = [
+    "PARTITIONS",
+    "TASKS",
+    "Constants",
+    "Logistic",
+    "Minibatches",
+    "ModuleTask",
+    "Quadratic",
+    "TaskRow",
+    "build",
+]

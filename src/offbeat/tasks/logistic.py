@@ -1,5 +1,6 @@
 """Multi-class logistic regression, non-convex regulariser: gradients in closed form, many agents at once."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
@@ -13,6 +14,7 @@ from offbeat.core.errors import SettingError
 from offbeat.core.system.kernel import Gradient
 from offbeat.core.vector import Parts
 from offbeat.tasks import softmax
+from offbeat.tasks.constants import Constants
 from offbeat.tasks.data import DataSet
 from offbeat.tasks.minibatches import Minibatches, label_counts
 from offbeat.tasks.objective import AGENTS, Weights, weights
@@ -76,6 +78,27 @@ class Logistic:
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> np.ndarray:
         return self.minibatches.draw(agent, rng, count)
+
+    def constants(self) -> Constants:
+        """Bounds from the data, derived here. With a = (features, 1) of the samples of agent i, all of which
+        minibatches of B are drawn from,
+
+            L_i <= lambda_max(mean a a^T) / 2 + 2 reg,   sigma_i^2 <= 2 mean ||a||^2 / B,   f_i(0) = log C
+
+        for diag(p) - p p^T is at most 1/2, |d^2/dx^2 x^2 / (1 + x^2)| at most 2, ||p - y||^2 at most 2, and
+        inf f_i is not below 0. All but B is scaled with the weight of agent i.
+        """
+        L, sigma, start = 0.0, 0.0, 0.0
+        scales = np.ones(self.agents) if self.weights.agents is None else self.weights.agents
+        for scale, shard in zip(scales, self.minibatches.shards, strict=True):
+            x = self.data.train_x[torch.from_numpy(np.asarray(shard))].double()
+            a = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype, device=x.device)], 1)
+            largest = float(torch.linalg.matrix_norm(a, 2)) ** 2 / len(a)
+            L = max(L, scale * (largest / 2 + 2 * self.reg))
+            squares = float(a.square().sum(1).mean())
+            sigma = max(sigma, scale * (2 * squares / self.minibatches.batch) ** 0.5)
+            start += scale * math.log(self.data.classes)
+        return Constants(float(L), float(sigma), float(start), "bounds from the data")
 
     def label_counts(self) -> tuple[list[str], np.ndarray]:
         return label_counts(self.minibatches.shards, self.data.train_y.cpu().numpy())

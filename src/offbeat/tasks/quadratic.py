@@ -11,6 +11,7 @@ from torch import Tensor
 
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Parts
+from offbeat.tasks.constants import Constants
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,11 @@ class Quadratic:
 
         with np.errstate(over="ignore", invalid="ignore"):  # a diverging run is reported, not warned about
             return np.asarray(f(models[0].cpu().numpy()) - f(self.optimum[None]))
+
+    def constants(self) -> Constants:
+        """Exact: L = max_i h_i, sigma^2 = d noise^2, start = sum_i h_i / 2 ||b_i||^2."""
+        start = float((self.h / 2 * (self.b**2).sum(1)).sum())
+        return Constants(float(self.h.max()), self.noise * self.b.shape[1] ** 0.5, start, "exact")
 
     @property
     def least_loss(self) -> float:

@@ -12,10 +12,13 @@ from typing import cast
 import numpy as np
 import torch
 
+from offbeat import tasks
 from offbeat.algorithms import A2CiD2, Algorithm, DiLoCo, find, row_of
 from offbeat.core.errors import SettingError
 from offbeat.tasks.quadratic import Quadratic
-from offbeat.world.topology import Topology
+from offbeat.world.topology import Topology, build, size_of
+
+AGENTS = 9  # where neither the task nor the graph says
 
 
 @dataclass(frozen=True)
@@ -252,26 +255,28 @@ def why_unknown(spec: Algorithm) -> str:
 
 def limit(
     algorithm: str | Algorithm,
-    task: Quadratic,
-    topology: Topology,
+    task: Quadratic | str,
+    topology: Topology | str,
     lr: float,
     frequencies: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> np.ndarray:
     """The models at which an algorithm ends on quadratics with exact gradients, [n, d].
 
     Args:
         algorithm: its name, with options, or its row
-        task: the quadratics f_i(x) = h_i / 2 ||x - b_i||^2
-        topology: the graph and its weights
+        task: the quadratics f_i(x) = h_i / 2 ||x - b_i||^2; or 'quadratic', those of `offbeat.compare`
+        topology: the graph and its weights, or its name
         lr: the learning rate, constant and the same for all
         frequencies: how often each agent makes an update, in any unit; default: all alike. Only what is
             biased to the data of fast agents depends on it: its expectation is given. Of `ringmaster`, how
             often its server takes a gradient of that agent, and does not ignore it
+        seed: of a task and a graph that are named
 
     Raises SettingError for an algorithm, or options of one, without a known limit, frequencies that are not n
     numbers above 0, and what the algorithm refuses: a directed graph, weights that are not symmetric.
     """
-    spec = find(algorithm)
+    spec, (task, topology) = find(algorithm), _built(task, topology, seed)
     if why := why_unknown(spec):
         raise SettingError(f"No limit is known of {spec.name}: {why}.")
     if topology.n != task.agents:
@@ -283,3 +288,19 @@ def limit(
     if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
         raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")
     return known(spec).at(At(spec, task, topology, min(lr, LARGE), p / p.sum()))
+    return known(spec).at(At(spec, task, topology, lr, p / p.sum()))
+
+
+def _built(task: Quadratic | str, topology: Topology | str, seed: int) -> tuple[Quadratic, Topology]:
+    """Both, built if they are named. Raises SettingError for what is neither."""
+    if not isinstance(task, Quadratic) and task != "quadratic":
+        raise SettingError(f"Limits are of quadratics: expected 'quadratic' or a Quadratic; got {task!r}.")
+    if not isinstance(topology, Topology | str):
+        got = type(topology).__name__
+        raise SettingError(f"Expected the name of a graph, or an offbeat.Topology; got a {got}.")
+    if isinstance(topology, str):
+        n = AGENTS if isinstance(task, str) else task.agents
+        topology = build(topology, size_of(topology, seed) or n, seed)
+    if isinstance(task, str):
+        task = cast(Quadratic, tasks.build("quadratic", topology.n, seed))
+    return task, topology
