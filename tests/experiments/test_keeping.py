@@ -13,7 +13,8 @@ from offbeat.experiments.study import study
 from offbeat.results.page import page
 from offbeat.results.run import Comparison, Run
 
-SMALL: dict[str, Any] = {"task": "quadratic", "until": 8.0, "agents": 4, "topology": "ring"}
+SHORT: dict[str, Any] = {"task": "quadratic", "until": 8.0, "eval_every": 2.0, "agents": 4}
+SMALL = SHORT | {"topology": "ring"}
 TUNED: dict[str, Any] = {"lr": "tuned", "tune_grid": [0.01, 0.1], "tune_seeds": 1}
 OVER = {"topology": ["ring", "complete"]}
 
@@ -37,11 +38,7 @@ def made(
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        SMALL | {"seeds": 2, "lr": [0.01, 0.1]},
-        SMALL | TUNED,
-        {"task": "quadratic", "until": 8.0, "agents": 4, "over": OVER, **TUNED},
-    ],
+    [SMALL | {"seeds": 2, "lr": [0.01, 0.1]}, SMALL | TUNED, SHORT | TUNED | {"over": OVER}],
     ids=["rates", "tuned", "worlds"],
 )
 def test_an_interrupted_one_goes_on_and_gives_the_same_bytes(

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
+from warm import finished
 
 import offbeat
 from offbeat.algorithms import find
@@ -300,7 +301,7 @@ def test_agents_of_a_live_run_load_it_and_its_folder_goes_on_with_that_version_a
 ) -> None:
     options = ["--task", TASK, "--topology", "mine.py:graph", "--agents", "2", "--unit", "5ms", "-q"]
     run_it = ["live", "--algorithms", "mine.py:Mine(h=2)", *options, "--until", "20", "--out", "out"]
-    say(*run_it, "--json", "a.json")
+    assert finished(folder, *run_it, "--json", "a.json").code == 0
     (run,) = json.loads((folder / "a.json").read_text())["runs"]
     mine = str(folder.resolve() / "mine.py")
     assert (run["algorithm"], run["settings"]["algorithm"]) == ("Mine(h=2)", f"{mine}:Mine(h=2)")

@@ -10,7 +10,7 @@ import offbeat
 from offbeat.core.errors import SettingError
 from offbeat.experiments.study import parse_over, study
 
-SMALL: dict[str, Any] = {"task": "quadratic", "until": 10.0}
+SMALL: dict[str, Any] = {"task": "quadratic", "until": 10.0, "eval_every": 5.0}
 
 
 def test_every_combination_is_what_it_is_alone() -> None:
@@ -63,7 +63,7 @@ def test_what_is_wrong_is_refused_before_anything_runs() -> None:
     "over", ["latency=0,0.2", "bandwidth=1,2", "loss=0,0.5", "compute=constant,exponential"]
 )
 def test_a_default_of_the_command_line_is_not_given(over: str, call: Call) -> None:
-    words = ["compare", "--task", "quadratic", "--algorithms", "adsgd", "--until", "3"]
+    words = ["compare", "--task", "quadratic", "--algorithms", "adsgd", "--until", "3", "--eval-every", "1"]
     assert call(*words, "--over", over, "--json", "a.json").code == 0
     name = over.partition("=")[0]
     assert len({str(run["settings"][name]) for run in read("a.json")["runs"]}) == 2
@@ -104,7 +104,7 @@ def test_who_fails_costs_no_others_runs(call: Call) -> None:
 
 def test_all_are_those_that_can_run_here(call: Call) -> None:
     words = ["compare", "--task", "quadratic", "--algorithms", "all", "--until", "2", "--json", "a.json"]
-    outcome = call(*words, "--topology", "torus:4x4")
+    outcome = call(*words, "--topology", "torus:4x4", "--eval-every", "1")
     assert "Left out: d2 diverges if its weights" in outcome.said
     assert {run["algorithm"] for run in read("a.json")["runs"]} == {*offbeat.ALGORITHMS} - {"d2"}
 

@@ -17,7 +17,7 @@ from command_line import Call
 from deadly import deadly_sweep
 from grids import SMALL, text_of
 from user_scripts import EXAMPLES
-from warm import Started, on_linux, session, start, until
+from warm import WARM_WORKERS, Started, on_linux, session, start, until
 
 from offbeat import tasks
 from offbeat.algorithms import USUAL, find
@@ -424,8 +424,26 @@ def test_failures_are_listed_and_the_exit_code_is_1(call: Call, monkeypatch: pyt
     assert "6 of 8 runs are done" in outcome.out
 
 
-SLOW = {"fixed": {"task": "quadratic", "until": 400, "algorithm": "adpsgd"}, "grid": {"seed": list(range(8))}}
-"""Eight runs of a quarter of a second each."""
+SLOW = {"fixed": {"task": "quadratic", "until": 20, "algorithm": "adpsgd"}, "grid": {"seed": list(range(8))}}
+"""Eight runs, in two batches."""
+
+HELD = f"""
+{WARM_WORKERS}
+import time
+from offbeat.experiments.sweep import running
+
+make, begun = running.run_batch, []
+
+def run_batch(batch, number=0):
+    begun.append(batch)
+    while len(begun) > 1:
+        time.sleep(60)
+    return make(batch, number)
+
+run_batch.__module__, run_batch.__qualname__ = make.__module__, make.__qualname__
+running.run_batch = run_batch
+"""
+"""A setup with which a worker makes one batch, and the next takes as long as nobody ends it."""
 
 
 @pytest.fixture(scope="module")
@@ -439,7 +457,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def begun(folder: Path) -> Started:
     """A sweep of which a run is finished."""
     (folder / "slow.toml").write_text(text_of(SLOW))
-    run = start(folder, "sweep", "slow.toml", "--workers", "1")
+    run = start(folder, "sweep", "slow.toml", "--workers", "1", setup=HELD)
     until(lambda: len(finished(folder)) > 0 or run.poll() is not None)
     assert run.poll() is None, run.complained
     return run

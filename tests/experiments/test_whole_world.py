@@ -15,7 +15,7 @@ from offbeat.world.changes import Slowdown
 from offbeat.world.per_link import PerLink
 
 WORLD = (
-    *("--task", "quadratic", "--agents", "9", "--until", "40", "--seeds", "2"),
+    *("--task", "quadratic", "--agents", "9", "--until", "40", "--eval-every", "20", "--seeds", "2"),
     *("--algorithms", "adsgd,rfast,dsgd", "--speeds", "lognormal:0.5", "--links", "gamma:0.3"),
     *("--latency", "rtt:rtt.npz mean 0.5", "--bandwidth", "file:bandwidth.csv", "--loss", "file:loss.csv"),
     *("--event", "cut {0,1,2} from the rest at 10 until 18", "--crash", "agent 8 at 20 until 30"),

@@ -21,7 +21,7 @@ import pytest
 from deadly import deadly_comparison, deadly_sweep
 from rich.console import Console
 from user_scripts import example
-from warm import Started, on_linux, plant, session, start, until
+from warm import WARM_WORKERS, Started, on_linux, plant, session, start, until
 
 import offbeat
 from offbeat.algorithms import USUAL
@@ -44,7 +44,7 @@ from offbeat.results.run import Comparison, Run
 from offbeat.results.values import Curve
 from offbeat.tasks.quadratic import random_quadratic
 
-QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined"}
+QUICK: dict[str, Any] = {"task": "quadratic", "until": 30.0, "case": "combined", "eval_every": 10.0}
 FIVE = list(USUAL)
 
 
@@ -126,7 +126,7 @@ def same(runs: list[Run], others: list[Run]) -> None:
 @pytest.mark.parametrize(
     ("settings", "keep_traces"),
     [
-        ({"seeds": 2, "lr": [0.01, 0.02], "eval_every": 1.0}, False),
+        ({"seeds": 2, "lr": [0.01, 0.02]}, False),
         (
             {"algorithms": "adsgd,dsgd", "seeds": 2, "lr": "tuned", "tune_grid": (0.1, 0.3), "target": 0.02},
             True,
@@ -197,7 +197,7 @@ def test_how_far_a_worker_is_can_be_seen(monkeypatch: pytest.MonkeyPatch, short:
     only_workers(monkeypatch)
     monkeypatch.setattr(scheduler, "TICK", 0.01)
     seen = list[tuple[str, float, Curve]]()
-    made = plan(["adpsgd", "rfast"], until=1000.0)
+    made = plan(["adpsgd", "rfast"], until=1000.0, eval_every=5.0)
     list(made.runs(lambda name, now, end, curve: seen.append((name, now, curve)), workers=2))
     on_the_way = [(name, now, curve) for name, now, curve in seen if now < 1000.0]
     assert {name for name, _, _ in on_the_way} == {"adpsgd", "rfast"}
@@ -487,11 +487,11 @@ def at_work(worker: int) -> bool:
         return False
 
 
-def begun(folder: Path) -> Started:
+def begun(folder: Path, setup: str = WARM_WORKERS) -> Started:
     """A comparison of which a run is finished, with a worker at work."""
-    command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "400", "--seeds", "200")
+    command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "200", "--seeds", "200")
     witness = plant(folder)
-    run = start(folder, *command, "--workers", "2", "--json", "out.json", setup=SHORT)
+    run = start(folder, *command, "--workers", "2", "--json", "out.json", setup=f"{SHORT}; {setup}")
     until(
         lambda: (
             run.poll() is not None
@@ -505,7 +505,7 @@ def begun(folder: Path) -> Started:
 
 @on_linux
 def test_no_worker_outlives_a_process_that_is_killed(tmp_path: Path) -> None:
-    run = begun(tmp_path)
+    run = begun(tmp_path, setup="")  # with the server that users have
     os.kill(workers_of(run.pid)[0], signal.SIGSTOP)  # it cannot notice by itself
     run.kill()
     assert run.wait() == -signal.SIGKILL

@@ -8,6 +8,7 @@ processes, signals, pipes, shared memory. What depends on a cold start is in `te
 import atexit
 import gc
 import json
+import multiprocessing.util
 import os
 import platform
 import signal
@@ -30,6 +31,9 @@ needs_shared_memory = pytest.mark.skipif(
     reason="needs Linux on x86-64 with /dev/shm",
 )
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+
+WARM_WORKERS = "import __main__; __main__.fork_the_server()"
+"""A setup with which the server of a command's workers is a fork too, instead of a cold interpreter."""
 
 PATIENCE = 60.0
 """Seconds that a test waits for what should happen in a moment; the machine may be busy."""
@@ -223,6 +227,20 @@ class Forked:
             os.kill(self.pid, number)
 
 
+def fork_the_server() -> None:
+    """What `multiprocessing` starts from now on, the server of workers above all, are forks."""
+
+    def spawned(_: bytes, command: Sequence[str], pass_fds: Sequence[int]) -> int:
+        def program() -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _close_all_but({0, 1, 2, *pass_fds})
+            exec(command[command.index("-c") + 1], {})
+
+        return forked(program)
+
+    vars(multiprocessing.util)["spawnv_passfds"] = spawned
+
+
 def forked(program: Callable[[], None]) -> int:
     """Run it in a child, and give it the exit code that Python would give it; returns the process."""
     sys.stdout.flush()
@@ -256,14 +274,18 @@ def _standard(output: int, error: int, keep: Sequence[int] = ()) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)
     os.dup2(error, 2)
+    _close_all_but({0, 1, 2, *keep})
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def _close_all_but(keep: set[int]) -> None:
     for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
-        if fd > 2 and fd not in keep:
+        if fd not in keep:
             try:
                 os.close(fd)
             except OSError:  # the listing itself
                 continue
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def serve() -> None:
@@ -294,8 +316,10 @@ if __name__ == "__main__":
     import torch
 
     import offbeat.cli.commands
+    import offbeat.cli.compare
     import offbeat.cli.launch
     import offbeat.cli.live
+    import offbeat.cli.sweep
     import offbeat.core.system.kernel
     import offbeat.engines.live.launcher.children
     import offbeat.experiments.live.program
