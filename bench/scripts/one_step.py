@@ -110,7 +110,7 @@ def measured(numbers: int, repeats: int, user: bool) -> dict[str, list[float]]:
                 agent.driver.performer.scope.linear = linear
                 times[name] = seconds(agent.step)
             copy = min(seconds(lambda: b.copy_(a)) for _ in range(3))
-            times["optimizer"] = seconds(agent.local._step)
+            times["optimizer"] = seconds(agent.local._steps[0])
             if k >= 0:
                 for name, value in times.items():
                     found[name].append(value / copy)

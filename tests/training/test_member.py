@@ -183,7 +183,7 @@ def test_loading_weights_into_a_wrapped_model_counts_as_part_of_the_step() -> No
 def test_a_model_and_its_optimizer_in_the_wrong_order_are_refused() -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(SettingError, match="got a SGD and a Linear"):
-        offbeat.join().wrap(torch.optim.SGD(model.parameters(), lr=0.1), model)  # type: ignore[arg-type]
+        offbeat.join().wrap(torch.optim.SGD(model.parameters(), lr=0.1), model)  # type: ignore[call-overload]
 
 
 def test_an_optimizer_that_evaluates_the_loss_itself_is_refused() -> None:

@@ -37,7 +37,7 @@ class AllReduceSGD(Agent):
             the mean of all models, x <- (1/n) sum_i x_i, in place of that of all gradients.
     """
 
-    beyond_graph = changing_graph = True
+    beyond_graph = changing_graph = one_model = True
     local_steps: int = 1
     pieces: list[Vector] = field(init=False, default_factory=list)
     mail: deque[Part] = field(init=False, default_factory=deque)

@@ -25,6 +25,7 @@ class DiLoCo(AllReduceSGD):
     where the paper takes hundreds; what is evaluated is x_i, so between two averagings the mean of all x_i.
     """
 
+    one_model = False
     h: int = 10
     outer_lr: float = 0.7
     outer_momentum: float = 0.9

@@ -163,6 +163,8 @@ class Agent:
         sends_changes: of the class: messages that are accumulated: part of one may arrive with a later one
         blocks: of the class: whether agents share out one model: each writes its own block and reads the
             others' when its gradient begins. How old these are is measured accordingly
+        one_model: of the class: whether all agents have one and the same model, which nothing but everybody's
+            making the same step keeps so
     """
 
     beyond_graph: ClassVar[bool] = False
@@ -171,6 +173,7 @@ class Agent:
     sends_models: ClassVar[tuple[type, ...]] = ()
     sends_changes: ClassVar[tuple[type, ...]] = ()
     blocks: ClassVar[bool] = False
+    one_model: ClassVar[bool] = False
 
     me: int = field(init=False, default=-1)
     n: int = field(init=False, default=0)

@@ -3,7 +3,7 @@
 A model on a GPU is mixed on the host: `Staging` takes it there and back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from operator import attrgetter, is_
@@ -17,12 +17,10 @@ from torch.utils.dlpack import from_dlpack
 
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.vector import Leased, Parts
+from offbeat.training.sharable import BEFORE, owners, shared, some
 
-FEW = 4  # names in a message
 ALIGNED = 64  # bytes, as torch aligns: elsewhere matrix products may round differently
 CPU = torch.device("cpu")
-BEFORE = "before wrapping the model"
-AVERAGING = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 _get: Callable[..., Any] = dict.get
 _needs = attrgetter("requires_grad")
 
@@ -96,12 +94,16 @@ class Staging:
 
 
 class FlatParameters:
-    """The flat buffers of a model, in which its trainable parameters lie. Raises SettingError if they cannot.
+    """The flat buffers of a model, in which its shared parameters lie: those that are trainable when it is
+    wrapped, and those that are trained `later`. Raises SettingError if they cannot.
 
     Attributes:
         parts: the buffers, 1-D, one per (dtype, device), in the order in which these first appear
-        placements: where each parameter lies; tied ones have one placement, frozen ones stay where they are
-        parameters: the trainable ones, in the order of `placements`
+        placements: where each parameter lies; tied ones have one placement, other frozen ones stay where they
+            are
+        parameters: the shared ones, in the order of `placements`
+        optimizers: each parameter is held by one of them at most
+        later: names of those that were frozen at first
         staging: the way to the host and back
 
     Parameters keep their identity, and their memory format unless it has gaps. Each begins at a multiple of
@@ -111,25 +113,32 @@ class FlatParameters:
     own and are never mixed; an exported model has their mean over the agents.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
-        _refuse_optimizer(model, optimizer, trained := _trainable(model))
-        self.model = model
+    def __init__(self, model: nn.Module, *optimizers: Optimizer, later: Iterable[nn.Parameter] = ()) -> None:
+        self._shared = shared(model, later)
+        self._owner = owners(model, optimizers, self._shared)
+        self.model, self.optimizers = model, optimizers
         self.placements: list[Placement] = []
-        self.parameters = list(trained.values())
+        self.parameters = [*self._shared.values()]
+        self.later = [name for name, p in self._shared.items() if not p.requires_grad]
         sizes: dict[tuple[torch.dtype, torch.device], int] = {}
-        for name, p in trained.items():
+        for name, p in self._shared.items():
             size = sizes.setdefault((p.dtype, p.device), 0)
-            part, step = list(sizes).index((p.dtype, p.device)), ALIGNED // p.element_size()
+            part = list(sizes).index((p.dtype, p.device))
             stride = tuple(torch.empty_like(p, device="meta").stride())  # its own, unless there are gaps
             self.placements.append(Placement(name, p, tuple(p.shape), stride, part, size))
-            sizes[p.dtype, p.device] = size + -(-p.numel() // step) * step
+            sizes[p.dtype, p.device] = size + _padded(p.numel(), p.element_size())
+        first, *_ = sizes
+        self._turns = slice(sizes[first], sizes[first] + len(optimizers)) if optimizers[1:] else slice(0)
+        if optimizers[1:]:
+            sizes[first] += _padded(len(optimizers), first[0].itemsize)
         kinds = sizes.items()
         self.parts: Parts = tuple(torch.zeros(n, dtype=dtype, device=on) for (dtype, on), n in kinds)
         for at in self.placements:
             at.p.data = at.own(self.parts).copy_(at.p.data)
         self.staging = Staging(self.parts)
+        mine = {id(p) for p in self.parameters}
         named = model.named_parameters(remove_duplicate=False)
-        self._called = {name: p for name, p in named if p.requires_grad}
+        self._called = {name: p for name, p in named if id(p) in mine}
         self._remember()
 
     @property
@@ -142,44 +151,79 @@ class FlatParameters:
         return rows
 
     def check(self) -> None:
-        """Raise BrokenViews if a parameter has left its buffer. Cheap: to be called every step."""
+        """Raise BrokenViews if a parameter has left its buffer, or is trained and not shared; SettingError if
+        no optimizer holds it, or two do. Cheap: to be called every step.
+        """
         if not (
             all(map(is_, map(_get, self._tables, self._keys), self._values))
             and sum(map(len, self._all_tables)) == len(self._keys)
             and list(map(Tensor.data_ptr, self.parameters)) == self._pointers
-            and list(map(_needs, self._everything)) == self._needed
+            and not any(map(_needs, self._left_out))
+            and list(map(_held, self.optimizers)) == self._counts
         ):
             self._take_back()
             self._examine()
+            self._owner = owners(self.model, self.optimizers, self._shared)
             self._remember()  # something harmless: a frozen part was added, say
 
-    def gradients(self) -> dict[str, Tensor]:
-        """The gradients that there are, where they lie; of a sparse one its values."""
-        grads = {at.name: at.p.grad.detach() for at in self.placements if at.p.grad is not None}
+    def of(self, which: int) -> list[Placement]:
+        """Where that lies which an optimizer holds."""
+        return [at for at in self.placements if self._owner.get(id(at.p)) == which]
+
+    def names(self, which: int) -> list[str]:
+        """Of the parameters that an optimizer holds."""
+        return [at.name for at in self.of(which)]
+
+    @property
+    def frozen(self) -> list[str]:
+        """Of the shared parameters, those that are not trained at present."""
+        return [at.name for at in self.placements if not at.p.requires_grad]
+
+    def gradients(self, which: int = 0) -> dict[str, Tensor]:
+        """The gradients that there are for an optimizer, where they lie; of a sparse one its values."""
+        grads = {at.name: at.p.grad.detach() for at in self.of(which) if at.p.grad is not None}
         return {name: g if g.layout is torch.strided else g.coalesce().values() for name, g in grads.items()}
 
     def zeros(self) -> Parts:
         return tuple(torch.zeros_like(part) for part in self.parts)
 
     @torch.no_grad()
-    def gradient(self) -> Parts:
-        """The gradients as flat tensors of their own, zeros where there is none. Sparse ones are refused."""
-        flat = self.zeros()
-        for at in self.placements:
-            if at.p.grad is not None:
-                if at.p.grad.layout is not torch.strided:
-                    raise SettingError(f"The gradient of '{at.name}' is sparse; expected dense ones.")
-                at.within(flat).copy_(at.p.grad)
+    def gradient(self, which: int = 0, last: Parts | None = None, skipped: bool = False) -> Parts:
+        """The gradients for an optimizer as flat tensors of their own, zeros where there is none, and all
+        where they are `skipped`. Sparse ones are refused. `last`: those of the other optimizers.
+        """
+        flat = self.zeros() if last is None else tuple(part.clone() for part in last)
+        for at in self.of(which):
+            if at.p.grad is None or skipped:
+                at.within(flat).zero_()
+                continue
+            if at.p.grad.layout is not torch.strided:
+                raise SettingError(f"The gradient of '{at.name}' is sparse; expected dense ones.")
+            at.within(flat).copy_(at.p.grad)
+        if self.optimizers[1:]:
+            flat[0][self._turns] = 0.0
+            flat[0][self._turns][which] = 1.0
         return flat
 
+    def turns(self, parts: Parts) -> list[float]:
+        """Of a mean of gradients: which share of them was for each of several optimizers."""
+        shares: list[float] = parts[0][self._turns].tolist()
+        return shares
+
     @torch.no_grad()
-    def set_gradient(self, parts: Parts) -> None:
+    def set_gradient(self, parts: Parts, which: int = 0) -> None:
+        """Have an optimizer step along these. A parameter that is frozen here gets what others have made of
+        its gradient, and none as long as that is zero: no optimizer is to let it decay.
+        """
         self._require_fit(parts)
-        for at in self.placements:
-            grad = at.p.grad
+        for at in self.of(which):
+            grad, new = at.p.grad, at.within(parts)
+            if not (at.p.requires_grad or new.any()):
+                at.p.grad = None
+                continue
             if grad is None or grad.layout is not torch.strided or grad.requires_grad:
                 grad = at.p.grad = torch.empty_like(at.p)
-            grad.copy_(at.within(parts))
+            grad.copy_(new)
 
     @torch.no_grad()
     def write(self, parts: Parts, told: bool = True) -> None:
@@ -213,8 +257,9 @@ class FlatParameters:
         rows = [(table, key, value) for table in tables for key, value in table.items()]
         self._all_tables, (self._tables, self._keys, self._values) = tables, zip(*rows, strict=True)
         self._pointers = [p.data_ptr() for p in self.parameters]
-        self._everything = [*self.parameters, *self.model.parameters()]
-        self._needed = list(map(_needs, self._everything))
+        sure = self._owner.keys() & {id(p) for p in self.parameters}
+        self._left_out = [p for p in self.model.parameters() if id(p) not in sure]
+        self._counts = list(map(_held, self.optimizers))
 
     @torch.no_grad()
     def _take_back(self) -> None:
@@ -236,7 +281,11 @@ class FlatParameters:
                 left = f"Parameter '{name}' left the shared buffer: it {broken[0]}"
                 raise BrokenViews(f"{left}. Expected: {broken[1]} {BEFORE}.")
         if new:
-            raise BrokenViews(f"{some(new)} became trainable. Expected: add or unfreeze parameters {BEFORE}.")
+            do = f"add or unfreeze parameters {BEFORE}, or name there what is frozen yet"
+            raise BrokenViews(
+                f"{some(new)} became trainable, and nobody would hear of it. Expected: {do}: "
+                "agent.wrap(model, optimizer, later=layer.parameters())."
+            )
 
 
 def _broken(
@@ -251,47 +300,16 @@ def _broken(
         return f"is on {now.device}, was on {view.device}", "call .to(device)"
     if now is not p:
         return "was replaced, as load_state_dict(assign=True) does", "load without assign, or replace"
-    if not p.requires_grad:
-        return "was frozen", "freeze parameters"
     if p.data_ptr() != view.data_ptr() or p.stride() != view.stride():
         return "was moved: .to(memory_format=...), flatten_parameters() or .data = ...", "do that"
     return None
 
 
-def some(names: list[str]) -> str:
-    """A few names, and how many more there are."""
-    more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
-    return ", ".join(f"'{name}'" for name in names[:FEW]) + more
+def _padded(count: int, size: int) -> int:
+    """So many numbers of so many bytes, up to where the next parameter may begin."""
+    step = ALIGNED // size
+    return -(-count // step) * step
 
 
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    for name, m in model.named_modules():
-        if kinds := AVERAGING.intersection(c.__name__ for c in type(m).__mro__):
-            what = f"{min(kinds)}, which averages on its own"
-            raise SettingError(f"The module '{name}' is {what}; expected a plain one.")
-        if getattr(m, "sparse", False) is True and any(p.requires_grad for p in m.parameters(recurse=False)):
-            raise SettingError(f"'{name}' has sparse gradients, which cannot be shared: set sparse=False.")
-    owner: dict[tuple[torch.device, int], str] = {}
-    for name, p in model.named_parameters():
-        if nn.parameter.is_lazy(p):
-            raise SettingError(f"The parameter '{name}' has no shape yet: run one batch {BEFORE}.")
-        plain = type(p.data) is Tensor and p.layout is torch.strided and not p.is_meta
-        if p.requires_grad and not (plain and p.is_floating_point()):
-            got = f"a {type(p.data).__name__} of {p.dtype}, {p.layout}, on {p.device}"
-            raise SettingError(f"The parameter '{name}' is {got}; expected a plain dense real one.")
-        if plain and p.numel() and (twin := owner.setdefault((p.device, p.data_ptr()), name)) != name:
-            raise SettingError(f"'{twin}' and '{name}' share memory, untied; tie them as one: a.w = b.w.")
-    if trained := {name: p for name, p in model.named_parameters() if p.requires_grad}:
-        return trained
-    raise SettingError("The model has no trainable parameters; expected some with requires_grad.")
-
-
-def _refuse_optimizer(model: nn.Module, optimizer: Optimizer, trained: dict[str, nn.Parameter]) -> None:
-    mine = {id(p) for p in model.parameters()}
-    held: dict[int, str] = {}
-    for g, group in enumerate(optimizer.param_groups):
-        held |= {id(p): f"group {g}, number {k}: {tuple(p.shape)}" for k, p in enumerate(group["params"])}
-    if missing := [name for name, p in trained.items() if id(p) not in held]:
-        raise SettingError(f"The optimizer does not hold {some(missing)}; give it these, or freeze them.")
-    if foreign := [what for key, what in held.items() if key not in mine]:
-        raise SettingError(f"The optimizer holds what is not the model's: {some(foreign)}. Make it last.")
+def _held(optimizer: Optimizer) -> int:
+    return sum(len(group["params"]) for group in optimizer.param_groups)

@@ -21,13 +21,25 @@ optimizer's step.
 
 A step that mixed precision skips is no event: the optimizer is not called then. Steps that accumulate
 gradients are as many events as there are calls of `step`.
+
+Several models or optimizers are one agent, with one vector x of all parameters:
+
+    g_opt, d_opt = agent.wrap([g, d], [torch.optim.Adam(g.parameters()), torch.optim.Adam(d.parameters())])
+
+A call of any `step` is one step of the algorithm. Its gradient is new in the parameters that this optimizer
+holds, and in all others what it was last; its u is zero in those others; and all parameters are mixed. With
+x = (x_1, ..., x_K) by optimizers, and a step of number k, ADSGD is
+
+    x_i,k <- sum_j w_ij x_j,k - (x_i,k - optimizer_k(x_i,k)),   x_i,p <- sum_j w_ij x_j,p for p other than k.
+
+So five calls of `d_opt.step()` and one of `g_opt.step()` are six steps, and agents may take theirs in any
+order. Not so where all have one and the same model, all-reduce: there everybody's order has to be the same.
 """
 
-import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +63,7 @@ from offbeat.engines.live.shm.board import Row
 from offbeat.training.flat import FlatParameters
 from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Saver
+from offbeat.training.sharable import some
 from offbeat.training.shard import Shard
 from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
 from offbeat.training.unshared import SAID, has_whole_loader
@@ -146,22 +159,51 @@ class Member:
         """
         return self._progress.epochs(n)
 
-    def wrap(self, model: nn.Module, optimizer: Optimizer) -> Optimizer:
+    @overload
+    def wrap(
+        self,
+        model: nn.Module | Sequence[nn.Module],
+        optimizer: Optimizer,
+        *,
+        later: Iterable[nn.Parameter] = (),
+    ) -> Optimizer: ...
+
+    @overload
+    def wrap(
+        self,
+        model: nn.Module | Sequence[nn.Module],
+        optimizer: Sequence[Optimizer],
+        *,
+        later: Iterable[nn.Parameter] = (),
+    ) -> list[Optimizer]: ...
+
+    def wrap(
+        self,
+        model: nn.Module | Sequence[nn.Module],
+        optimizer: Optimizer | Sequence[Optimizer],
+        *,
+        later: Iterable[nn.Parameter] = (),
+    ) -> Optimizer | list[Optimizer]:
         """Join the run with this model; its optimizer, returned, mixes in every `step`.
 
         All agents start from agent 0's parameters. Raises SettingError for a model or an optimizer that
-        cannot be shared (see `offbeat.training.flat`), and if the other agents have another model.
+        cannot be shared (see `offbeat.training.sharable`), and if the other agents have another model.
+
+        Args:
+            model: or several, which are called 0, 1, ... as in nn.ModuleList(models): in checkpoints, in what
+                is exported, in `average`
+            optimizer: or several, of which each has parameters of its own; returned as a list, too
+            later: parameters that are frozen now and trained later; any others that are frozen are nobody
+                else's business, and an error if they become trainable. They are sent and mixed from the
+                start. Whoever has them frozen takes what the others make of them.
         """
         if self._driver is not None:
-            raise SettingError("This agent has wrapped a model already; expected one, with one optimizer.")
-        if not (isinstance(model, nn.Module) and hasattr(optimizer, "param_groups")):
-            got = f"a {type(model).__name__} and a {type(optimizer).__name__}"
-            raise SettingError(f"Expected agent.wrap(model, optimizer), in this order; got {got}.")
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise SettingError("LBFGS evaluates the loss several times a step; expected one gradient a step.")
-        here, flat = self._here, FlatParameters(model, optimizer)
+            do = "expected one, with all its optimizers: agent.wrap([g, d], [opt_g, opt_d])"
+            raise SettingError(f"This agent has wrapped a model already; {do}.")
+        whole, optimizers = _listed(model, optimizer)
+        here, flat = self._here, FlatParameters(whole, *optimizers, later=later)
         initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
-        rule = OptimizerRule(flat, optimizer)
+        rule = OptimizerRule(flat, *optimizers)
         agent, random = self.algorithm.new(), python_stream(self.seed, Purpose.ALGORITHM, self._rank)
         view = self.topology.view(self._rank, frozenset(range(self._world)))
         agent.join(self._rank, self._world, initial, view, rule, random)
@@ -176,19 +218,18 @@ class Member:
             if here is None:
                 x = driver.start()
             else:
-                self._saver = Saver(here, self.algorithm, driver, model, flat, optimizer, self._progress)
+                self._saver = Saver(here, self.algorithm, driver, whole, flat, self._progress)
                 x = self._saver.enter(initial)
-                self._bypass = BypassDetector(optimizer, flat, driver, self._saver.statistics)
+                self._bypass = BypassDetector(flat, driver, self._saver.statistics)
         except Stopped:
             raise SystemExit(0) from None
         flat.write(x.parts)
         faults = Faults([]) if here is None else here.faults()
         step = TrainingStep(flat, rule, driver, faults, self._saver, self._bypass, self._look_for_unshared)
-        # A function: schedulers of torch look up its __func__.
-        bound = types.MethodType(lambda _, closure=None: step(closure), optimizer)
-        optimizer.step = bound  # type: ignore[method-assign]
+        for k, each in enumerate(optimizers):
+            each.step = step.of(k)  # type: ignore[method-assign]
         driver.attend()
-        return optimizer
+        return optimizers if isinstance(optimizer, Sequence) else optimizers[0]
 
     def _look_for_unshared(self) -> None:
         """Say it once in a run if the data were not shared out, where that is known."""
@@ -231,6 +272,9 @@ class Member:
         if self._driver is not None:
             if self._bypass is not None:
                 self._bypass.finish()
+                if never := [name for name in self._flat.later if name in self._flat.frozen]:
+                    said = f"later= named {some(never)}, still frozen at the end: this agent never trained it"
+                    self._driver.guard.tell(said)
             lost = "" if self._saver is None else self._saver.save()
             self._driver.leave()
             self._driver.close()
@@ -244,3 +288,23 @@ class Member:
             with suppress(OffbeatError):  # the script's own error is the one to tell
                 self._flat.check()
                 self._saver.save()
+
+
+def _listed(
+    model: nn.Module | Sequence[nn.Module], optimizer: Optimizer | Sequence[Optimizer]
+) -> tuple[nn.Module, list[Optimizer]]:
+    """The models as one, and the optimizers. Raises SettingError for anything else."""
+    models = [*model] if isinstance(model, Sequence) else [model]
+    optimizers = [*optimizer] if isinstance(optimizer, Sequence) else [optimizer]
+    right = all(isinstance(m, nn.Module) for m in models) and all(
+        hasattr(o, "param_groups") for o in optimizers
+    )
+    if not (models and optimizers and right):
+        got = " and ".join(f"a {type(each).__name__}" for each in (*models, *optimizers)) or "nothing"
+        how = "Expected agent.wrap(model, optimizer), in this order, or lists of them"
+        raise SettingError(f"{how}; got {got}.")
+    if len({*map(id, optimizers)}) < len(optimizers):
+        raise SettingError("One optimizer was given twice; expected each once.")
+    if any(isinstance(each, torch.optim.LBFGS) for each in optimizers):
+        raise SettingError("LBFGS evaluates the loss several times a step; expected one gradient a step.")
+    return nn.ModuleList(models) if isinstance(model, Sequence) else model, optimizers

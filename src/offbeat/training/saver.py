@@ -3,12 +3,12 @@
 It starts anew, goes on from a checkpoint, or comes back after a crash, with a neighbour's model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import ContractError, SettingError
@@ -19,8 +19,9 @@ from offbeat.engines.live.node.encode import encode
 from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose
 from offbeat.engines.live.node.guard import Statistics, not_finite
 from offbeat.engines.live.node.saving import Checkpoints
-from offbeat.training.flat import FlatParameters, some
+from offbeat.training.flat import FlatParameters
 from offbeat.training.progress import DataProgress
+from offbeat.training.sharable import some
 
 
 @dataclass
@@ -36,13 +37,15 @@ class Saver:
     driver: Driver
     model: nn.Module
     flat: FlatParameters
-    optimizer: Optimizer
     progress: DataProgress
 
     def __post_init__(self) -> None:
         settings, topology = self.here.settings, self.driver.topology.name
         run = {"algorithm": self.algorithm.asked, "agents": settings.agents, "topology": topology}
         run |= {} if (codec := settings.program.codec) is None else {"compress": str(codec)}
+        if len(optimizers := self.flat.optimizers) > 1:
+            run |= {"optimizers": [some(self.flat.names(k)) for k in range(len(optimizers))]}
+        self._groups = [len(optimizer.param_groups) for optimizer in optimizers]
         about = {**run, "seed": settings.seed, "model": self.flat.layout}
         self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every)
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
@@ -58,7 +61,7 @@ class Saver:
         step = self._step_to_restore(together=not returns)
         saved = {} if step is None else self.checkpoints.load(step)
         if saved:  # the agent gives the parameters
-            self.optimizer.load_state_dict(saved["optimizer"])
+            self._restore_optimizers(saved)
             self.model.load_state_dict(saved["rest"], strict=False)
             torch.set_rng_state(saved["torch"])
         self.progress.restore(saved.get("data"))
@@ -109,10 +112,34 @@ class Saver:
         shared = set(self.flat.named(self.flat.parts))
         return {
             "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
-            "optimizer": self.optimizer.state_dict(),
+            **self._of_optimizers(),
             "data": self.progress.kept,
             "torch": torch.get_rng_state(),
         }
+
+    def _of_optimizers(self) -> dict[str, Any]:
+        """What they keep, which groups of parameters they were given since, and what is frozen."""
+        called, optimizers = {id(p): name for name, p in self.model.named_parameters()}, self.flat.optimizers
+        added = [
+            [[called[id(p)] for p in group["params"]] for group in optimizer.param_groups[known:]]
+            for optimizer, known in zip(optimizers, self._groups, strict=True)
+        ]
+        states = [optimizer.state_dict() for optimizer in optimizers]
+        kept = {"optimizer": states if len(states) > 1 else states[0]}
+        return {**kept, "added": added, "frozen": self.flat.frozen}
+
+    def _restore_optimizers(self, saved: Mapping[str, Any]) -> None:
+        """Freeze and unfreeze as it was, give them the groups that they had, and what they kept."""
+        optimizers, called = self.flat.optimizers, dict(self.model.named_parameters())
+        if "frozen" in saved:
+            for at in self.flat.placements:
+                at.p.requires_grad_(at.name not in saved["frozen"])
+        for optimizer, groups in zip(optimizers, saved.get("added", [[]] * len(optimizers)), strict=True):
+            for names in groups:
+                optimizer.add_param_group({"params": [called[name] for name in names]})
+        states = saved["optimizer"] if len(optimizers) > 1 else [saved["optimizer"]]
+        for optimizer, state in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
 
     def step_made(self) -> None:
         """Remember where the data are, and save if it is time again."""

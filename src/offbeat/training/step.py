@@ -4,8 +4,9 @@ The gradient goes to the agent, whose local rule is the optimizer's own step; th
 with, mixed, goes into the parameters.
 """
 
+import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,52 +17,80 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from offbeat.core.errors import ContractError, SettingError
 from offbeat.core.forms import difference, zero
-from offbeat.core.vector import Vector, lazy, opaque
+from offbeat.core.rules import Kept
+from offbeat.core.vector import Parts, Vector, lazy, opaque
 from offbeat.engines.live.node.driver import Driver, Stopped
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.guard import Statistics, not_finite
 from offbeat.engines.live.shm.board import Order
-from offbeat.training.flat import FlatParameters, some
+from offbeat.training.flat import FlatParameters
 from offbeat.training.saver import Saver
+from offbeat.training.sharable import some
 
 STEPS, CHANGES = 20, 200
 """So many steps of other optimizers, or changes in place, without one of ours are no clipping of weights."""
 
-DO = "Only steps of the optimizer that `wrap` returned are mixed: make it before `wrap`, and step no other."
+TURN = 0.01  # a share of agents in low precision may be off by so much
+
+DO = "Only steps of what `wrap` returned are mixed: make optimizers before `wrap`, and step no others."
 SKIPPED = "If a GradScaler skipped them all, its gradients were never finite: look at this agent's data."
 
 
-class OptimizerRule:
-    """The user's optimizer as the local rule: u = x - optimizer(x), at the x of the gradient."""
+class OptimizerRule(Kept):
+    """The user's optimizer as the local rule: u = x - optimizer(x), at the x of the gradient.
+
+    Of several optimizers, each of its own parameters, the rule is the one whose `step` is called, `turn`:
+
+        g = (g_1, ..., g_K),   g_turn new, every other one as it was last     (0 before it was there)
+        u = x - optimizer_turn(x)                                             (0 but for what that one holds)
+
+    So trackers hold the sum of the newest gradients of all parameters, and means are those of the newest.
+    """
 
     driver: Driver  # to be set before the first step
 
-    def __init__(self, flat: FlatParameters, optimizer: Optimizer) -> None:
-        self.flat, self.optimizer = flat, optimizer
-        self._step: Callable[[], Any] = optimizer.step
+    def __init__(self, flat: FlatParameters, *optimizers: Optimizer) -> None:
+        self.flat, self.optimizers, self.turn = flat, optimizers, 0
+        self._steps: list[Callable[[], Any]] = [optimizer.step for optimizer in optimizers]
         self._g: Callable[[], Vector | None] = lambda: None
+        self._last: Parts | None = None  # of several optimizers, the newest gradients
         self._refused = False
 
-    def gradient(self) -> Vector:
-        """The gradient as it lies in the parameters, gathered only if the algorithm looks at it; zero if the
-        guard refuses it, and then the optimizer is not asked.
+    def gradient(self, which: int = 0) -> Vector:
+        """The gradient for an optimizer as it lies in the parameters, gathered only if the algorithm looks at
+        it; zero if the guard refuses it, and then the optimizer is not asked.
         """
-        guard, self._refused = self.driver.guard, False
+        guard, self._refused, self.turn = self.driver.guard, False, which
         if guard.on:
-            grads, step = self.flat.gradients(), self.driver.actor.steps + 1
+            grads, step = self.flat.gradients(which), self.driver.actor.steps + 1
             self._refused = guard.refuses(
                 grads.values(), step, lambda: f"the gradient ({some(not_finite(grads))})"
             )
-        make = self.flat.zeros if self._refused else self.flat.gradient
-        g = lazy(lambda: tuple(part.cpu() for part in make()))
+        g = lazy(self._gathered)
         self._g = weakref.ref(g)
         return g
+
+    def _gathered(self) -> Parts:
+        parts = self.flat.gradient(self.turn, self._last, self._refused)
+        if self.optimizers[1:]:
+            self._last = parts
+        return tuple(part.cpu() for part in parts)
 
     def keep(self) -> None:
         """After the step: if the algorithm keeps the gradient, gather it; the parameters' may change now."""
         g = self._g()
         if g is not None:
             g.parts  # noqa: B018  (reading evaluates)
+
+    def state(self) -> dict[str, Any]:
+        """The newest gradients, of several optimizers; what these keep is saved with them."""
+        if not self.optimizers[1:]:
+            return {}
+        return {"last": None if self._last is None else tuple(part.cpu() for part in self._last)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if (last := state.get("last")) is not None:
+            self._last = tuple(part.to(own.device) for part, own in zip(last, self.flat.parts, strict=True))
 
     def __call__(self, g: Vector) -> Vector:
         driver, x = self.driver, self.driver.snapshot
@@ -76,13 +105,26 @@ class OptimizerRule:
             step, what = driver.actor.steps + 1, "the tracked or averaged gradient"
             if driver.guard.refuses(g.parts, step, lambda: what):
                 return zero(x)
-            self.flat.set_gradient(g.parts)
+            if driver.agent.one_model and self.optimizers[1:]:
+                self._refuse_other_turns(g.parts)
+            self.flat.set_gradient(g.parts, self.turn)
         elif self._refused:
             return zero(x)
-        self._step()
+        self._steps[self.turn]()
         # If the agent has mixed since, then x is no version that enters the model.
         before = x if x is driver.agent.x else opaque(lambda: x.parts)
         return difference(before, opaque(self.flat.staging.down, of=(g,)))
+
+    def _refuse_other_turns(self, mean: Parts) -> None:
+        """Raise SettingError if the others have called another optimizer: no two would have one model then."""
+        shares = self.flat.turns(mean)
+        if abs(shares[self.turn] - 1.0) > TURN:
+            said = ", ".join(f"{share:.0%} of the agents number {k}" for k, share in enumerate(shares))
+            raise SettingError(
+                f"Agents call the steps of their optimizers in different orders: in this one {said}, and this "
+                f"agent number {self.turn}. Where all have one and the same model, expected the same order of "
+                "all; adsgd, say, takes any."
+            )
 
 
 class BypassDetector:
@@ -95,10 +137,8 @@ class BypassDetector:
     autograd's counters. Use it in a `with` around the agent's steps.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, flat: FlatParameters, driver: Driver, statistics: Statistics | None
-    ) -> None:
-        self.optimizer, self.flat, self.driver, self.statistics = optimizer, flat, driver, statistics
+    def __init__(self, flat: FlatParameters, driver: Driver, statistics: Statistics | None) -> None:
+        self.flat, self.driver, self.statistics = flat, driver, statistics
         self._ours = {id(p) for p in flat.parameters}
         self._some = [flat.parameters[0], flat.parameters[-1]]
         self._within = self._warned = False
@@ -137,7 +177,7 @@ class BypassDetector:
         if self._within or self._ours.isdisjoint(stepped):
             return
         self._others += 1
-        ours = optimizer is self.optimizer
+        ours = any(optimizer is each for each in self.flat.optimizers)
         whose = "the wrapped optimizer past its own step" if ours else "another optimizer"
         self._who = f"{whose} ({type(optimizer).__name__})"
         if self._others == STEPS:
@@ -174,8 +214,15 @@ class TrainingStep:
     bypass: BypassDetector | None
     after_first: Callable[[], None]
 
-    def __call__(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; returns the loss of the closure. Raises SystemExit if the run has been stopped."""
+    def of(self, which: int) -> types.MethodType:
+        """What takes the place of the method `step` of an optimizer."""
+        # A function: schedulers of torch look up its __func__.
+        return types.MethodType(lambda _, closure=None: self(which, closure), self.flat.optimizers[which])
+
+    def __call__(self, which: int, closure: Callable[[], Any] | None = None) -> Any:
+        """A step of one optimizer; returns the loss of the closure. Raises SystemExit if the run has been
+        stopped.
+        """
         with self.bypass or nullcontext():
             loss = None
             if closure is not None:
@@ -184,16 +231,16 @@ class TrainingStep:
             self.flat.check()
             if self.saver is not None:
                 self.saver.mend()
-            found = getattr(self.rule.optimizer, "found_inf", None)
+            found = getattr(self.flat.optimizers[which], "found_inf", None)
             if found is None or not found:  # GradScaler has a fused optimizer skip the step by itself
-                self._make()
+                self._make(which)
             return loss
 
-    def _make(self) -> None:
+    def _make(self, which: int) -> None:
         self.faults.before_step(self.driver.actor.steps)
         try:
             with self.driver.lock:
-                x = self.driver.step(self.rule.gradient())
+                x = self.driver.step(self.rule.gradient(which))
                 self.rule.keep()
                 # With the lock: mail may move the model on at any time, and recycle the memory of this one.
                 self.flat.write(x.parts, told=self.saver is not None)  # alone nothing is mixed
