@@ -116,14 +116,14 @@ class OptimizerRule(Kept):
         return difference(before, opaque(self.flat.staging.down, of=(g,)))
 
     def _refuse_other_turns(self, mean: Parts) -> None:
-        """Raise SettingError if the others have called another optimizer: no two would have one model then."""
+        """Raise SettingError if others have called another optimizer: no two would have one model then."""
         shares = self.flat.turns(mean)
         if abs(shares[self.turn] - 1.0) > TURN:
             said = ", ".join(f"{share:.0%} of the agents number {k}" for k, share in enumerate(shares))
             raise SettingError(
-                f"Agents call the steps of their optimizers in different orders: in this one {said}, and this "
-                f"agent number {self.turn}. Where all have one and the same model, expected the same order of "
-                "all; adsgd, say, takes any."
+                f"Agents call the steps of their optimizers in different orders: in this one {said}, and "
+                f"this agent number {self.turn}. Where all have one and the same model, expected the same "
+                "order of all; adsgd, say, takes any."
             )
 
 
