@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 from data_files import small_set, write
-from typer.main import get_command
 from warm import finished, needs_shared_memory
 
 import offbeat
-from offbeat.cli.commands import app
+from offbeat.cli.commands import COMMANDS
 from offbeat.core.system.devices import one_thread
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +181,7 @@ def test_the_demo_runs(place: Path) -> None:
 
 
 def test_commands_in_running_text_name_what_there_is() -> None:
-    known = get_command(app).commands  # type: ignore[attr-defined]
+    known = COMMANDS
     for page in PAGES:
         for name in re.findall(r"`offbeat ([a-z]+)", text(page)):
             assert name in known, f"{page}: offbeat {name}"

@@ -164,9 +164,9 @@ def test_late_agents_are_not_the_highest_indices() -> None:
 
 def test_dirichlet_is_fast_at_the_size_of_mnist() -> None:
     labels = np.random.default_rng(1).integers(0, 10, 60_000)
-    start = time.perf_counter()
+    start = time.process_time()
     dirichlet(labels, 1024, 0.1, np.random.default_rng(0))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("skew", [-0.1, 1.0000001, math.nan, math.inf])

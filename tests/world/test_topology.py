@@ -432,10 +432,10 @@ def test_graph_without_nodes_is_refused() -> None:
 
 @pytest.mark.parametrize(("name", "n"), [("ring", 10_000), ("torus", 4096), ("binary-tree", 10_000)])
 def test_large_topologies_are_built_within_seconds(name: str, n: int) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     t = build(name, n)
     views = t.views()
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert len(views) == n
     assert "spectral_gap" not in vars(t)
     assert t.w.nnz == n + 2 * t.graph.number_of_edges()
