@@ -489,7 +489,7 @@ def at_work(worker: int) -> bool:
 
 def begun(folder: Path, setup: str = WARM_WORKERS) -> Started:
     """A comparison of which a run is finished, with a worker at work."""
-    command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "200", "--seeds", "200")
+    command = ("compare", "--task", "quadratic", "--algorithms", "adpsgd", "--until", "40", "--seeds", "200")
     witness = plant(folder)
     run = start(folder, *command, "--workers", "2", "--json", "out.json", setup=f"{SHORT}; {setup}")
     until(
