@@ -20,6 +20,7 @@ from offbeat.engines.live.launcher import outfolder
 from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
+from offbeat.engines.live.launcher.stop_after import FORMS, StopAfter
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CONTINUE, CheckpointPolicy, RunSettings, ScriptProgram
@@ -38,6 +39,7 @@ DEFAULTS = {"checkpoint_every": CheckpointPolicy(seconds=60.0)}
 AGENTS = 2
 MANY = f"How many agents; default: the graph's, or {AGENTS}."
 SCRIPT = "Your script; what follows it are its own arguments."
+ENOUGH = f"When all end, counted over all agents and lives: {FORMS}."
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
 
 
@@ -52,6 +54,7 @@ def launch(
     algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}; or mine.py:Mine."),
     seed: int = option(0, WHAT, "Of the shares of the data and the random choices.", min=0),
     module: bool = option(False, WHAT, "SCRIPT is the name of a module.", "--module", "-m"),
+    stop_after: str | None = option(None, WHAT, ENOUGH),
     resume: bool = RESUME,
     out: Path | None = OUT,
     profile: Path | None = option(None, RUNNING, PROFILE),
@@ -84,6 +87,7 @@ def launch(
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
         asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}
         asked["code"] = together(code, spec.code)
+    asked["stop_after"] = None if stop_after is None else StopAfter.parse(stop_after)
     program = ScriptProgram(topology, tuple(command), weights, compress)
     settings = RunSettings(folder=Path(), program=program, **asked)
     check_writable(profile)
@@ -117,6 +121,9 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
             failed = RunFailed(f"{error}\n{outfolder.what_is_left(folder)}", error.exit_code)
     for remark in metrics.remarks:
         complain(remark)
+    if (rule := launcher.settings.stop_after) is not None and not (failed or launcher.stopped_by or quiet):
+        before = "" if launcher.enough else "before it had done enough "
+        complain(f"The run ended {before}(--stop-after {rule.text}).")
     with suppress(OffbeatError) if failed else nullcontext():  # the first error is the one to tell
         if failed is None or launcher.leaves_trace:
             row = row_of(launcher.settings.algorithm)  # a script may have named its own

@@ -213,6 +213,7 @@ class Member:
             driver = Driver(Performer(agent, None, Log(None), Clock()), self.topology)
         else:
             driver = here.driver(agent, self.topology, initial.nbytes, codec=self._codec)
+        driver.in_step = len(self.algorithm.needed(self.topology)) == self._world
         self._driver = rule.driver = driver
         try:
             if here is None:

@@ -1,5 +1,6 @@
 """Where an agent is in its data: in each of its loaders, and in its loop over the epochs."""
 
+import math
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from offbeat.training.shard import Position, Shard, length, shard
 
 T = TypeVar("T")
 
+LATE = 100  # steps that may be made for one batch (of several optimizers, say) once there is enough
 MOST = 64  # positions that are kept of loaders that are gone; a script may make others in every epoch
 
 
@@ -70,6 +72,7 @@ class DataProgress:
         self._loops = 0  # loops over `epochs` that were begun in this process
         self._at = self._first = (0, 0)  # which of them, and its epoch: now, and the one to go on with
         self._over = False  # whether the data of that epoch are
+        self.enough, self._late = False, 0  # whether the last step has been made; those made since
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
         """The share of a loader; the same one as long as it is the same loader."""
@@ -98,6 +101,8 @@ class DataProgress:
         start = n if loop < interrupted else where if loop == interrupted else 0
         try:
             for epoch in range(start, n):
+                if self.enough:
+                    break
                 self._at, self._over = (loop, epoch), False
                 yield epoch
                 if self._loops > loop + 1:
@@ -118,6 +123,27 @@ class DataProgress:
             self._over = not any(batch for *_, batch in new)
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
+
+    def finish(self) -> None:
+        """The last step has been made: the loops in which it was made end, as if there were no more."""
+        self.enough = True
+        for position in [known.position for known in self.known]:
+            position.ends = position.turn if position.active else 0
+
+    def late(self) -> bool:
+        """Whether a step after that is one for a batch that the loops had been given before."""
+        self._late += 1
+        loops = [known.position for known in self.known if known.position.active]
+        return self._late <= LATE and any(at.turn == at.ends for at in loops)
+
+    @property
+    def passed(self) -> float:
+        """How many epochs of its share this agent has been through, of the loader with most batches; NaN:
+        there is none.
+        """
+        places = [known.position for known in self.known if known.position.turn]
+        most = max(places, key=lambda at: at.epoch * (at.size or 1) + at.batch, default=None)
+        return math.nan if most is None else most.epoch + (most.batch / most.size if most.size else 0.0)
 
     def restore(self, state: Mapping[str, Any] | None) -> None:
         """Go on where a checkpoint was written, if there is one; loops that are going on do so too."""

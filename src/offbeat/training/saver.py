@@ -19,6 +19,7 @@ from offbeat.engines.live.node.encode import encode
 from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose
 from offbeat.engines.live.node.guard import Statistics, not_finite
 from offbeat.engines.live.node.saving import Checkpoints
+from offbeat.engines.live.shm.board import Row
 from offbeat.training.flat import FlatParameters
 from offbeat.training.progress import DataProgress
 from offbeat.training.sharable import some
@@ -144,10 +145,14 @@ class Saver:
     def step_made(self) -> None:
         """Remember where the data are, and save if it is time again."""
         self.progress.keep()
+        if self.driver.transport is not None:
+            self.driver.transport.float_row[Row.EPOCHS] = self.progress.passed
         if self._checks < 2:
             self._check()  # once more, as optimizers make their state in their first step
         if self.checkpoints.due(self.driver):
             self.save()
+        if self.driver.enough:
+            self.progress.finish()
 
     def save(self) -> str:
         """Write a checkpoint of the last step. Returns why it is not written, if it is not finite."""

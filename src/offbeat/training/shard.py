@@ -90,6 +90,7 @@ class Position:
         moves: how often it was put elsewhere
         turn: the number of loops so far
         active: of those that are going on
+        ends: which of them is to end, as the run has done enough
     """
 
     epoch: int = 0
@@ -99,6 +100,7 @@ class Position:
     moves: int = 0
     turn: int = 0
     active: int = 0
+    ends: int = 0
 
     def next(self) -> tuple[int, int]:
         """Epoch and batch of what comes next; known at the last batch already, where the size is."""
@@ -165,6 +167,8 @@ class Shard(Generic[T]):
                 for batch in share.batches(at.epoch, first):
                     at.batch += 1
                     yield batch
+                    if turn == at.ends:
+                        return
                     if turn != at.turn:
                         raise SettingError("A newer loop over this share took over: use a second loader.")
                     if moves != at.moves:

@@ -221,7 +221,7 @@ class TrainingStep:
 
     def __call__(self, which: int, closure: Callable[[], Any] | None = None) -> Any:
         """A step of one optimizer; returns the loss of the closure. Raises SystemExit if the run has been
-        stopped.
+        stopped, or this would be a step after the last one.
         """
         with self.bypass or nullcontext():
             loss = None
@@ -237,6 +237,8 @@ class TrainingStep:
             return loss
 
     def _make(self, which: int) -> None:
+        if self.saver is not None and self.saver.progress.enough and not self.saver.progress.late():
+            raise SystemExit(0)
         self.faults.before_step(self.driver.actor.steps)
         try:
             with self.driver.lock:

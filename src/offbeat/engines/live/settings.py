@@ -14,6 +14,7 @@ from offbeat.core.compression import NONE, Codec, codec_of
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.reading import refuse_newer, refuse_unknown
+from offbeat.engines.live.launcher.stop_after import StopAfter
 from offbeat.engines.live.node.faults import Fault, parse_fault
 from offbeat.engines.live.node.guard import IGNORE, POLICIES, SKIP
 from offbeat.engines.live.shm.board import MOST
@@ -26,7 +27,7 @@ KINDS: dict[str, set[type]] = {
     "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
     "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str}, "compress": {str},
-    "on_death": {str}, "missing": {list},
+    "on_death": {str}, "missing": {list}, "stop_after": {str},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged` and `missing` are said of a trace."""
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_death", "on_nan")
@@ -140,6 +141,7 @@ class RunSettings:
     max_restarts: int = setting(3, RUNNING, RESTARTS)
     on_death: str = setting(STOP, RUNNING, ON_DEATH)
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
+    stop_after: StopAfter | None = None  # when there is enough; None: its programs end by themselves
     code: Mapping[str, str] = field(default_factory=dict)  # file -> version, of the user's own
 
     def __post_init__(self) -> None:
@@ -163,6 +165,7 @@ class RunSettings:
         plain = {name: getattr(self, name) for name in PLAIN}
         faults, every = [fault.text for fault in self.fault], self.checkpoint_every.record()
         more = {"folder": str(self.folder), "faults": faults, "checkpoint_every": every}
+        more |= {"stop_after": self.stop_after.text} if self.stop_after is not None else {}
         code = {"code": {**self.code}} if self.code else {}
         return program | {"format": FORMAT} | plain | more | code
 
@@ -183,7 +186,8 @@ class RunSettings:
         try:
             faults = tuple(parse_fault(text, said["agents"]) for text in said["faults"])
             folder, every = Path(said["folder"]), CheckpointPolicy.parse(said["checkpoint_every"])
-            more = {"fault": faults, "checkpoint_every": every, "code": said["code"]}
+            enough = StopAfter.parse(said["stop_after"]) if "stop_after" in said else None
+            more = {"fault": faults, "checkpoint_every": every, "stop_after": enough, "code": said["code"]}
             return RunSettings(program=program, folder=folder, **more, **plain)
         except SettingError as error:
             raise ValueError(str(error)) from error

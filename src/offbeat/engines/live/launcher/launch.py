@@ -12,6 +12,7 @@ from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
 from offbeat.engines.live.launcher.children import Child, Children, OnOutput
 from offbeat.engines.live.launcher.outfolder import Present
+from offbeat.engines.live.launcher.stop_after import last_step
 from offbeat.engines.live.node.ending import Ending, Missing, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.log import elapsed, merged
@@ -22,8 +23,17 @@ from offbeat.engines.trace import Trace
 
 BACK_OFF = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before an agent's first, second, ... restart
 PATIENCE = 30.0  # seconds that an agent has to end when it is asked to
-TICK = 0.25  # seconds between looks at what nobody reports
-KEPT = [Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED, Row.SKIPPED]  # counted in all lives of an agent
+TICK, CLOSE = 0.25, 0.05  # seconds between looks at what nobody reports; at whether there is enough
+STUCK = 2.0  # seconds that all wait for each other until that is taken for certain
+TOLD = 100  # steps of every agent after which it is said what --stop-after lacks
+KEPT = [
+    Row.STEPS,
+    Row.WRITES,
+    Row.WAITED,
+    Row.MIXED,
+    Row.SKIPPED,
+    Row.EPOCHS,
+]  # counted in all lives of an agent
 
 
 class RunFailed(OffbeatError):
@@ -45,6 +55,7 @@ class Launcher:
     reason: str = ""  # why the run failed
     stopped_by: int = 0  # the signal that ended the run; 0: none did
     began: bool = False  # whether any agent is known to have made a step; at the end it is
+    enough: bool = False  # whether the run has done what it was to (--stop-after)
     elapsed: float = 0.0  # seconds that a run which is resumed had run before
 
     def __post_init__(self) -> None:
@@ -55,7 +66,8 @@ class Launcher:
         self.again: dict[int, float] = {}
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
-        self.killing = False
+        self.killing = self.told = False
+        self.stuck_at = math.inf
         self.deadline = math.inf
         self.logs = [log_path(self.settings.folder, i) for i in range(n)]
 
@@ -115,12 +127,13 @@ class Launcher:
     def _run(self) -> None:
         for i in range(self.board.n):
             self._start(i)
+        tick = TICK if self.settings.stop_after is None else min(TICK, CLOSE)
         while self.children.running or self.again:
             now = time.monotonic()
             for i in [i for i, at in self.again.items() if at <= now]:
                 del self.again[i]
                 self._start(i)
-            ended = self.children.wait(max(0.0, min(now + TICK, self.due(self), *self.again.values()) - now))
+            ended = self.children.wait(max(0.0, min(now + tick, self.due(self), *self.again.values()) - now))
             self._look_for_folders()
             for child in ended:
                 self._ended(child)
@@ -172,11 +185,12 @@ class Launcher:
                     self._change(i, restarts + 1)
                 self.board.begin(self.elapsed)
         else:
+            finishing = self.board.order is Order.FINISH
             for i, state in enumerate(states):
                 incarnation = self.restarts[i] + 1
                 if state is State.JOINED and self.member[i] != incarnation and i in self.children.running:
                     self._change(i, incarnation)
-                elif state is State.LEFT and self.member[i] > 0:
+                elif state is State.LEFT and self.member[i] > 0 and not (finishing and i in self.needed):
                     self._change(i, -incarnation)
                     if i in self.needed and self.board.order < Order.STOP and not self.all_left:
                         if isinstance(
@@ -191,6 +205,27 @@ class Launcher:
         if self.board.order < Order.END and over:
             self.watch(self)
             self._ask(Order.END)
+        else:
+            self._look_for_enough()
+
+    def _look_for_enough(self) -> None:
+        """End the run if it has done enough; by force, if what is left of it waits for who has ended."""
+        board, rule = self.board, self.settings.stop_after
+        if board.order is Order.RUN and rule is not None:
+            lacking = "" if self.told or board.rows[:, Row.STEPS].min() < TOLD else rule.lacking(board)
+            if lacking:
+                self.told = True
+                self.on_output(0, lacking)
+            self.enough = rule.reached(board, self.missing)
+            if self.enough:
+                board.finish(last_step(board))
+        elif board.order is Order.FINISH:
+            rows = board.rows[[*self.children.running]]
+            left = rows[:, Row.STATE] == State.LEFT
+            if self.again or not left.any() or not (left | (rows[:, Row.WAITING] > 0)).all():
+                self.stuck_at = time.monotonic() + STUCK
+            elif time.monotonic() > self.stuck_at:
+                self._stop()
 
     def _stop(self, reason: str = "") -> None:
         self.reason = self.reason or reason

@@ -139,7 +139,7 @@ def state_of(launcher: Launcher, i: int) -> str:
         return "left"
     if i not in launcher.children.running:
         return "restarting" if i in launcher.again else "missing" if i in launcher.missing else "ended"
-    if launcher.board.order >= Order.STOP:
+    if launcher.board.order >= Order.FINISH:
         return "stopping"
     return "running" if state == State.RUNNING else "starting"
 

@@ -41,6 +41,7 @@ class Driver:
         transport: how to reach the others; None: there are none
         snapshot: where the last gradient was taken
         deadline: when the run ends, in units
+        in_step: whether no agent can go on without all others
     """
 
     def __init__(self, performer: Performer, topology: Topology) -> None:
@@ -49,7 +50,7 @@ class Driver:
         self.log, self.clock, self.guard = performer.log, performer.clock, performer.guard
         self.lock = RLock()
         self.snapshot: Vector | None = None
-        self.deadline = math.inf
+        self.deadline, self.in_step = math.inf, False
         self._closed = self._orphaned = False
         self._thread: Thread | None = None
         self._failed: BaseException | None = None  # what ended the second thread
@@ -123,6 +124,14 @@ class Driver:
                     self.transport.bell.ring()
             return x
 
+    @property
+    def enough(self) -> bool:
+        """Whether the run has done enough, so that this agent has made its last step."""
+        board = None if self.transport is None else self.transport.board
+        if board is None or board.order is not Order.FINISH:
+            return False
+        return not self.in_step or self.actor.steps >= board.last_step
+
     def resume(self, state: Mapping[str, Any]) -> Vector:
         """The first event of an agent that goes on from a checkpoint: what `state` gave."""
         with self.lock:
@@ -145,6 +154,8 @@ class Driver:
         """Wait for the agent to ask for a gradient, handling whatever comes."""
         began = 0
         while self.actor.at is None:
+            if not began and self.transport is not None:
+                self.transport.row[Row.WAITING] = 1
             began = began or time.monotonic_ns()
             self._check_order()
             seconds = self._sleep()
@@ -159,6 +170,7 @@ class Driver:
             self._serve()
         if began and self.transport is not None:
             self.transport.row[Row.WAITED] += time.monotonic_ns() - began
+            self.transport.row[Row.WAITING] = 0
         self._started = self.clock.now()
         return self.actor.at
 

@@ -2,7 +2,8 @@
 
 One file of 8-byte words in shared memory:
 
-    head      magic, agents, order, how many changes of the membership there are, time zero (ns)
+    head      magic, agents, order, how many changes of the membership there are, time zero (ns),
+              the last step of agents that go in step
     changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left;
               only the launcher adds
     rows      one an agent, written by that agent alone (`Row`)
@@ -30,16 +31,18 @@ HEAD, CHANGES, ROW = 8, 16384, 32
 MOST = CHANGES // 2  # agents of a run at most: all of them come, and have to be able to go
 
 
-Order = IntEnum("Order", ["WAIT", "RUN", "STOP", "END"], start=0)
-"""What the launcher asks of everybody. STOP: save and end; END: all are done, answer no more mail."""
+Order = IntEnum("Order", ["WAIT", "RUN", "FINISH", "STOP", "END"], start=0)
+"""What the launcher asks of everybody. FINISH: end the loops that train; STOP: save and end; END: all are
+done, answer no more mail.
+"""
 
 State = IntEnum("State", ["ABSENT", "JOINED", "RUNNING", "LEFT"], start=0)
 """Where an agent is. JOINED: ready, waits for its membership; LEFT: done, but answers mail."""
 
 
 class Row(IntEnum):
-    """The words of a row: int64, but for LOSS, METRIC and AGE, which are float64, and NaN before anybody has
-    said them. Times are in ns of the system's monotonic clock.
+    """The words of a row: int64, but for LOSS, METRIC, AGE and EPOCHS, which are float64, and NaN before
+    anybody has said them. Times are in ns of the system's monotonic clock.
     """
 
     STATE = 0
@@ -58,9 +61,11 @@ class Row(IntEnum):
     MAILBOXES = 13  # how many it has made
     METRIC = 14
     SKIPPED = 15  # updates that were not finite, in all
+    EPOCHS = 16  # of its share of the data, in all
+    WAITING = 17  # 1 while it waits for others within a step
 
 
-FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE]
+FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE, Row.EPOCHS]
 
 Cells: TypeAlias = "memoryview[Any]"  # words of 8 bytes; storing one is a single store of the processor
 
@@ -91,7 +96,7 @@ class Board:
     @staticmethod
     def create(path: Path, n: int) -> "Board":
         """A board for n agents, none of which belongs to the run yet."""
-        head = np.array([MAGIC, n, Order.WAIT, 0, 0], dtype=np.int64).tobytes()
+        head = np.array([MAGIC, n, Order.WAIT, 0, 0, 0], dtype=np.int64).tobytes()
         board = Board(run_folder.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
         board.numbers[:, FLOAT_FIELDS] = np.nan
         return board
@@ -124,6 +129,16 @@ class Board:
         """Start everybody who waits, and the clock at so many seconds."""
         self.words[4] = time.monotonic_ns() - int(1e9 * elapsed)
         self.order = Order.RUN
+
+    @property
+    def last_step(self) -> int:
+        """After which agents that go in step end, once all are to FINISH."""
+        return self.words[5]
+
+    def finish(self, last_step: int) -> None:
+        """Have everybody end the loops that train."""
+        self.words[5] = last_step
+        self.order = Order.FINISH
 
     def change(self, agent: int, incarnation: int) -> None:
         """Tell everybody that an agent has joined (incarnation > 0) or is gone (< 0). The launcher's."""
