@@ -41,7 +41,7 @@ LIVE = {
     "offbeat.experiments.live.running",
     *(
         f"offbeat.engines.live.launcher.{name}"
-        for name in ("children", "doctor", "launch", "metrics", "screen", "selftest")
+        for name in ("children", "doctor", "launch", "metrics", "screen", "selftest", "stop_after")
     ),
 }
 
