@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -160,3 +161,25 @@ def test_targets_that_are_no_classes_are_split_uniformly_and_not_by_class() -> N
     assert {len(shard) for shard in regression().minibatches.shards} == {15}
     with pytest.raises(SettingError, match="the targets are none"):
         regression(partition="dirichlet:0.1")
+
+
+@pytest.mark.parametrize(
+    ("module", "loss", "targets", "said"),
+    [
+        (nn.Linear(4, 1), mse_loss, torch.zeros(20, 1), "inputs [2, 5] float32, targets [2, 1] float32"),
+        (nn.Linear(5, 1), mse_loss, torch.zeros(20), "outputs [2, 1]"),  # torch would broadcast, and warn
+        (nn.Linear(5, 3), cross_entropy, torch.full((20,), 7), "out of bounds"),
+        (nn.Linear(5, 3), lambda out, y: (out - y).square(), torch.zeros(20, 3), "one number"),
+        (nn.Linear(5, 3), lambda out, y: 1.0, torch.zeros(20, 3), "got 1.0"),
+    ],
+)
+def test_module_loss_and_data_that_do_not_fit_are_refused_with_their_shapes(
+    module: nn.Module, loss: Any, targets: torch.Tensor, said: str
+) -> None:
+    data = torch.zeros(20, 5), targets
+    good = (torch.zeros(20, 5), torch.zeros(20, 1)), nn.Linear(5, 1)
+    with pytest.raises(SettingError, match=re.escape(said)):
+        ModuleTask(module, loss, data, partition="iid")
+    if said == "outputs [2, 1]":
+        with pytest.raises(SettingError, match="of the test data"):
+            ModuleTask(good[1], loss, good[0], test=data)

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
@@ -99,6 +100,29 @@ class ModuleTask:
         self._convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
         self.parameters = {key: p.detach().clone() for key, p in module.named_parameters()}
         self.dtypes = list(dict.fromkeys(p.dtype for p in self.parameters.values()))
+        for which, data in (("training", train), ("test", test)):
+            if data is not None and len(data[0]):
+                self._try(which, *data)
+
+    @torch.no_grad()
+    def _try(self, which: str, x: Tensor, y: Tensor) -> None:
+        """The loss of two samples. Raises SettingError where module, loss and data do not fit together."""
+        x, y, out = x[:2], y[:2], None
+        shapes = f"inputs {[*x.shape]} {x.dtype}, targets {[*y.shape]} {y.dtype}".replace("torch.", "")
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", "Using a target size")  # which broadcasts, and is no loss
+                out = functional_call(self.module, dict(self.parameters), (x,))
+                value = self._loss(self.parameters)(out, y)
+        except Exception as error:
+            shapes += f", outputs {[*out.shape]}" if isinstance(out, Tensor) else ""
+            raise SettingError(
+                f"The loss of two samples of the {which} data cannot be computed: {error} With {shapes}. "
+                "Expected loss(module(inputs), targets) to work for them."
+            ) from error
+        if not (isinstance(value, Tensor) and value.numel() == 1):
+            got = f"values of shape {[*value.shape]}" if isinstance(value, Tensor) else repr(value)
+            raise SettingError(f"Expected a loss that is one number for a minibatch, its mean; got {got}.")
 
     @property
     def _labelled(self) -> bool:
