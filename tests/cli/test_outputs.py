@@ -1,6 +1,7 @@
 """Whatever fails while results are made, written or drawn costs none of the others."""
 
 import errno
+import re
 from collections.abc import Iterator, Sequence
 from io import StringIO
 from pathlib import Path
@@ -180,6 +181,15 @@ def test_nothing_that_is_shown_is_obeyed_by_the_terminal(what: Any) -> None:
     said = out.file.getvalue()
     assert "\\x1b[" in said and "b\\" in said  # a cell of a table is cut
     assert not CONTROLS.search(said)
+
+
+def test_in_a_pipe_no_line_is_padded_and_errors_are_the_first_line(call: Call) -> None:
+    made = call(*TWO, "--out", "kept", "--workers", "1")
+    assert made.code == 0 and "consensus" in made.out
+    assert not re.search(r"[ \t]$", made.out + made.err + str(offbeat.load("kept")), re.MULTILINE)
+    assert "\n\n" not in made.err and "\n\n\n" not in made.out
+    for words in ((*TWO, "--lr", "0.02", "--out", "kept"), (*QUICK, "--algorithms", "mine.py:Lazy(h=0)")):
+        assert call(*words).err.startswith("Error: ")
 
 
 def test_names_files_and_scripts_cannot_write_to_the_terminal_past_us(call: Call, tmp_path: Path) -> None:

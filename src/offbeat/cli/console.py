@@ -3,13 +3,13 @@
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from offbeat.results import WIDTH
+from offbeat.results import WIDTH, unpadded
 
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """What a terminal would obey or cannot show: controls but for tab and newline; bytes that are no text."""
@@ -34,6 +34,11 @@ class Out(Console):
                 text = CONTROLS.sub(lambda found: ascii(found[0])[1:-1], segment.text)
                 segment = Segment(text, segment.style)
             yield segment
+
+    def _render_buffer(self, buffer: Iterable[Segment]) -> str:
+        """What is written; blanks at the ends of lines are for terminals, whose tables they fill."""
+        text = super()._render_buffer(buffer)
+        return text if self.is_terminal else unpadded(text)
 
     def _check_buffer(self) -> None:
         """Write what is to be shown. Raises OSError where standard output cannot be written."""

@@ -73,7 +73,7 @@ class RunsShown:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.bar.live.stop()  # `bar.stop` would leave an empty line where no terminal shows the bar
 
     def on_notice(self, text: str) -> None:
         self.bar.console.print(Text(text))

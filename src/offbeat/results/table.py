@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from offbeat.results import WIDTH
+from offbeat.results import WIDTH, unpadded
 from offbeat.results.columns import EFFORT, cells
 from offbeat.results.headline import headline
 from offbeat.results.notes import notes
@@ -23,7 +23,7 @@ def as_text(comparison: ComparisonValues) -> str:
     file = io.TextIOWrapper(io.BytesIO(), getattr(sys.stdout, "encoding", None) or "utf-8", "replace")
     Console(file=file, width=WIDTH).print(as_table(comparison))
     file.seek(0)
-    return file.read().rstrip()
+    return unpadded(file.read()).rstrip()
 
 
 def as_table(
