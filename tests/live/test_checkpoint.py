@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -141,6 +141,7 @@ values = st.recursive(
         st.lists(inner, max_size=4),
         st.lists(inner, max_size=4).map(tuple),
         st.builds(deque, st.lists(inner, max_size=4), st.none() | st.integers(0, 5)),
+        st.dictionaries(st.integers(0, 9), st.integers(), max_size=3).map(Counter),
         st.dictionaries(keys, inner, max_size=3),
         st.builds(Letter, st.integers(), inner),
         st.builds(Model, inner),

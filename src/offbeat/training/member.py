@@ -39,7 +39,7 @@ order. Not so where all have one and the same model, all-reduce: there everybody
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +61,10 @@ from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import CONTINUE, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.flat import FlatParameters
+from offbeat.training.others import refuse_stateless
 from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Saver
-from offbeat.training.sharable import some
+from offbeat.training.sharable import listed, some
 from offbeat.training.shard import Shard
 from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
 from offbeat.training.unshared import SAID, has_whole_loader
@@ -134,6 +135,11 @@ class Member:
         return self._world
 
     @property
+    def is_first(self) -> bool:
+        """Whether it is agent 0, or alone: for what a script does once, such as a file."""
+        return self._rank == 0
+
+    @property
     def wrapped(self) -> bool:
         """Whether it has a model."""
         return self._driver is not None
@@ -142,6 +148,14 @@ class Member:
     def steps(self) -> int:
         """How many steps this agent has made, in all its lives."""
         return 0 if self._driver is None else self._driver.actor.steps
+
+    def __repr__(self) -> str:
+        alone = self._here is None
+        who = "alone" if alone else f"rank {self._rank} of {self._world}"
+        what = self.algorithm.name if alone else f"{self.algorithm.name} on {self.topology.name}"
+        return (
+            f"<offbeat agent: {who}, {what}, {self.steps:,} steps, {'' if self.wrapped else 'not '}wrapped>"
+        )
 
     def shard(self, loader: Iterable[T]) -> Shard[T]:
         """This agent's share of a loader; each `for` over it is an epoch. See `offbeat.training.shard.shard`.
@@ -200,7 +214,7 @@ class Member:
         if self._driver is not None:
             do = "expected one, with all its optimizers: agent.wrap([g, d], [opt_g, opt_d])"
             raise SettingError(f"This agent has wrapped a model already; {do}.")
-        whole, optimizers = _listed(model, optimizer)
+        whole, optimizers = listed(model, optimizer)
         here, flat = self._here, FlatParameters(whole, *optimizers, later=later)
         initial = Vector(tuple(part.detach().cpu().clone() for part in flat.parts))
         rule = OptimizerRule(flat, *optimizers)
@@ -231,6 +245,23 @@ class Member:
             each.step = step.of(k)  # type: ignore[method-assign]
         driver.attend()
         return optimizers if isinstance(optimizer, Sequence) else optimizers[0]
+
+    def save_also(self, **objects: Any) -> None:
+        """Save these with the agent, by name, and restore them when it is restarted or resumed: learning-rate
+        schedulers, gradient scalers, averaged models, whatever has `state_dict` and `load_state_dict`.
+
+            agent.save_also(scheduler=scheduler, scaler=scaler)
+
+        After `wrap` and before the first step; what a checkpoint has of them is restored here. A checkpoint
+        is then written as the next step begins, so it has what `scheduler.step()` did after the one before.
+        Alone, nothing is saved. Raises SettingError for what has no such state, or one that a checkpoint
+        cannot hold, which it names.
+        """
+        refuse_stateless(objects)
+        if self._driver is None:
+            raise SettingError("agent.save_also() came before agent.wrap(): wrap the model first.")
+        if self._saver is not None:
+            self._saver.save_also(objects)
 
     def _look_for_unshared(self) -> None:
         """Say it once in a run if the data were not shared out, where that is known."""
@@ -289,23 +320,3 @@ class Member:
             with suppress(OffbeatError):  # the script's own error is the one to tell
                 self._flat.check()
                 self._saver.save()
-
-
-def _listed(
-    model: nn.Module | Sequence[nn.Module], optimizer: Optimizer | Sequence[Optimizer]
-) -> tuple[nn.Module, list[Optimizer]]:
-    """The models as one, and the optimizers. Raises SettingError for anything else."""
-    models = [*model] if isinstance(model, Sequence) else [model]
-    optimizers = [*optimizer] if isinstance(optimizer, Sequence) else [optimizer]
-    right = all(isinstance(m, nn.Module) for m in models) and all(
-        hasattr(o, "param_groups") for o in optimizers
-    )
-    if not (models and optimizers and right):
-        got = " and ".join(f"a {type(each).__name__}" for each in (*models, *optimizers)) or "nothing"
-        how = "Expected agent.wrap(model, optimizer), in this order, or lists of them"
-        raise SettingError(f"{how}; got {got}.")
-    if len({*map(id, optimizers)}) < len(optimizers):
-        raise SettingError("One optimizer was given twice; expected each once.")
-    if any(isinstance(each, torch.optim.LBFGS) for each in optimizers):
-        raise SettingError("LBFGS evaluates the loss several times a step; expected one gradient a step.")
-    return nn.ModuleList(models) if isinstance(model, Sequence) else model, optimizers

@@ -5,10 +5,11 @@ It starts anew, goes on from a checkpoint, or comes back after a crash, with a n
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import ContractError, SettingError
@@ -21,8 +22,11 @@ from offbeat.engines.live.node.guard import Statistics, not_finite
 from offbeat.engines.live.node.saving import Checkpoints
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.flat import FlatParameters
+from offbeat.training.others import Others
 from offbeat.training.progress import DataProgress
 from offbeat.training.sharable import some
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Saver:
 
     Attributes:
         statistics: what keeps the model's buffers finite, unless they may be as they are
+        others: what is saved beside model and optimizers
     """
 
     here: AgentContext
@@ -50,7 +55,10 @@ class Saver:
         about = {**run, "seed": settings.seed, "model": self.flat.layout}
         self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every)
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
-        self._checks, self._known, self._usual = 0, set[str](), set[str]()
+        self._known, self._usual = set[str](), set[str]()
+        self.others = Others(self.flat.optimizers, {})
+        self._stepped = False  # whether a step was made in this life
+        self._waiting: dict[str, Any] | None = None  # of a checkpoint, what is as it was after its step
 
     def enter(self, initial: Vector) -> Vector:
         """Restore what there is to restore, join, and return where the first gradient is to be taken.
@@ -65,6 +73,7 @@ class Saver:
             self._restore_optimizers(saved)
             self.model.load_state_dict(saved["rest"], strict=False)
             torch.set_rng_state(saved["torch"])
+            self.others = Others(self.flat.optimizers, saved)
         self.progress.restore(saved.get("data"))
         self.mend()
         self._check()
@@ -96,14 +105,14 @@ class Saver:
 
     def _check(self) -> None:
         """Raise SettingError if something cannot be saved: now, and not after an hour of training."""
-        self._checks += 1
         try:
             with self.driver.lock:
                 _, tensors = encode({"agent": checkpoint.agent_state(self.driver.agent), **self._training()})
         except ContractError as error:
             raise SettingError(
                 f"No checkpoint of this training can be saved: {error} Keep it outside the optimizer's "
-                "groups and state, the model's get_extra_state, and the fields of an algorithm."
+                "groups and state, the model's get_extra_state, what save_also names, and the fields of an "
+                "algorithm."
             ) from None
         new = {name: tensor for name, tensor in tensors.items() if name not in self._known}
         self._known.update(new)
@@ -116,7 +125,24 @@ class Saver:
             **self._of_optimizers(),
             "data": self.progress.kept,
             "torch": torch.get_rng_state(),
+            "also": self.others.state(),
         }
+
+    def save_also(self, objects: Mapping[str, Any]) -> None:
+        """Save and restore these too, before the first step. Raises SettingError if that cannot be."""
+        if self._stepped:
+            raise SettingError("agent.save_also() came after a step: expected right after agent.wrap().")
+        if twice := [name for name in objects if name in self.others.objects]:
+            raise SettingError(f"agent.save_also() was given {some(twice)} twice; expected each name once.")
+        before = self.others.objects
+        self.others.objects = {**before, **objects}
+        try:
+            self._check()
+        except SettingError:
+            self.others.objects = before
+            raise
+        if new := self.others.restore([*objects]):
+            self.driver.guard.tell(f"the checkpoint has nothing of {some(new)}, which begins anew")
 
     def _of_optimizers(self) -> dict[str, Any]:
         """What they keep, which groups of parameters they were given since, and what is frozen."""
@@ -147,20 +173,41 @@ class Saver:
         self.progress.keep()
         if self.driver.transport is not None:
             self.driver.transport.float_row[Row.EPOCHS] = self.progress.passed
-        if self._checks < 2:
+        if not self._stepped:
+            self._stepped = True
             self._check()  # once more, as optimizers make their state in their first step
+            if left := [*self.others.given]:
+                said = f"the checkpoint has {some(left)}, which agent.save_also no longer names"
+                self.driver.guard.tell(said)
         if self.checkpoints.due(self.driver):
-            self.save()
+            if self.others.objects:
+                self._waiting = self._as_after_the_step()
+            else:
+                self.save()
         if self.driver.enough:
             self.progress.finish()
 
-    def save(self) -> str:
-        """Write a checkpoint of the last step. Returns why it is not written, if it is not finite."""
+    def _as_after_the_step(self) -> dict[str, Any]:
+        """What the script's next forward pass changes, and `save_also`'s objects have nothing to do with."""
+        training = self._training()
+        rest = {name: t.clone() if isinstance(t, Tensor) else t for name, t in training["rest"].items()}
+        return {"rest": rest, "data": training["data"], "torch": training["torch"]}
+
+    def step_begins(self) -> None:
+        """Write the checkpoint that waits for what the script does after a step, as a scheduler's."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self.save(waiting)
+
+    def save(self, waiting: Mapping[str, Any] = EMPTY) -> str:
+        """Write a checkpoint of the last step, `waiting` being as it was then. Returns why it is not written,
+        if it is not finite.
+        """
         at = self.driver.actor.at
         if at is None or not self.checkpoints.due(self.driver, final=True):
             return ""
         self.mend()
-        more = {"model": self.flat.named(at.parts), **self._training()}
+        more = {"model": self.flat.named(at.parts), **self._training(), **waiting}
         return self.checkpoints.save(self.driver, more, self._usual)
 
     def mend(self) -> None:

@@ -88,3 +88,23 @@ def owners(
     if twice:
         raise SettingError(f"Two optimizers hold {some(twice)}; expected each parameter in one of them.")
     return owner
+
+
+def listed(
+    model: nn.Module | Sequence[nn.Module], optimizer: Optimizer | Sequence[Optimizer]
+) -> tuple[nn.Module, list[Optimizer]]:
+    """The models as one, and the optimizers. Raises SettingError for anything else."""
+    models = [*model] if isinstance(model, Sequence) else [model]
+    optimizers = [*optimizer] if isinstance(optimizer, Sequence) else [optimizer]
+    right = all(isinstance(m, nn.Module) for m in models) and all(
+        hasattr(o, "param_groups") for o in optimizers
+    )
+    if not (models and optimizers and right):
+        got = " and ".join(f"a {type(each).__name__}" for each in (*models, *optimizers)) or "nothing"
+        how = "Expected agent.wrap(model, optimizer), in this order, or lists of them"
+        raise SettingError(f"{how}; got {got}.")
+    if len({*map(id, optimizers)}) < len(optimizers):
+        raise SettingError("One optimizer was given twice; expected each once.")
+    if any(isinstance(each, torch.optim.LBFGS) for each in optimizers):
+        raise SettingError("LBFGS evaluates the loss several times a step; expected one gradient a step.")
+    return nn.ModuleList(models) if isinstance(model, Sequence) else model, optimizers

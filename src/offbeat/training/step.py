@@ -239,6 +239,8 @@ class TrainingStep:
     def _make(self, which: int) -> None:
         if self.saver is not None and self.saver.progress.enough and not self.saver.progress.late():
             raise SystemExit(0)
+        if self.saver is not None:
+            self.saver.step_begins()
         self.faults.before_step(self.driver.actor.steps)
         try:
             with self.driver.lock:

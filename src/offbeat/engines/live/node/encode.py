@@ -1,8 +1,8 @@
 """Nested Python values as JSON and tensors, and back, bit by bit. Nothing is run or imported to read them.
 
 None, bool, int, finite floats, str and list are themselves in JSON; everything else is an object whose first
-key says what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, {"tensor": name}, {"message":
-"module:class", ...}.
+key says what it is: {"tuple": [...]}, {"dict": [[key, value], ...]}, which says so if it is a Counter,
+{"tensor": name}, {"message": "module:class", ...}.
 
 Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in which they are met, and
 {"same": number} stands for one that was met before: what was one object is one object afterwards.
@@ -11,7 +11,7 @@ Lists, deques, dicts, tensors, arrays and vectors are numbered in the order in w
 import math
 import struct
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any
@@ -32,10 +32,11 @@ NATIVE = {
 }  # fmt: skip
 """What every version of safetensors stores, and calls so; tensors of other types are stored as bytes."""
 HOLDS = (
-    "None, numbers, text, bytes, list, tuple, dict, deque, dense tensors, arrays, vectors, frozen dataclasses"
+    "None, numbers, text, bytes, list, tuple, dict, Counter, deque, dense tensors, arrays, vectors, frozen "
+    "dataclasses"
 )
 KEYS = frozenset((type(None), bool, int, str, bytes))
-SHARED = frozenset((list, dict, deque, Tensor, np.ndarray))
+SHARED = frozenset((list, dict, Counter, deque, Tensor, np.ndarray))
 
 
 def encode(value: object, where: str = "state") -> tuple[Any, dict[str, Tensor]]:
@@ -95,12 +96,13 @@ class _Writer:
             if kind is deque:
                 return {"deque": items, "longest": value.maxlen}
             return items if kind is list else {"tuple": items}
-        if kind is dict:
+        if kind is dict or kind is Counter:
             for key in value:
                 if not _plain(key):
                     raise _refused(key, f"A key of {at}", "None, numbers, strings and tuples of them as keys")
             pairs = value.items()
-            return {"dict": [[self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in pairs]}
+            items = [[self.tree(k, at, 0), self.tree(v, _below(at, k), depth + 1)] for k, v in pairs]
+            return {"dict": items} | ({"kind": "Counter"} if kind is Counter else {})
         if isinstance(value, Vector):
             parts = [self.tree(part, f"{at}.parts[{k}]", depth + 1) for k, part in enumerate(value.parts)]
             self.met[id(value)] = (len(self.met), value)
@@ -187,9 +189,11 @@ class _Reader:
         self._new(empty).extend(self.value(item) for item in items)
         return empty
 
-    def _dict(self, pairs: list[list[Any]], _: dict[str, Any]) -> Any:
-        new = self._new({})
-        new.update((self.value(key), self.value(value)) for key, value in pairs)
+    def _dict(self, pairs: list[list[Any]], tree: dict[str, Any]) -> Any:
+        new = self._new(Counter() if tree.get("kind") == "Counter" else {})
+        for key, value in pairs:
+            known = self.value(key)
+            new[known] = self.value(value)
         return new
 
     def _tensor(self, name: str, tree: dict[str, Any]) -> Tensor:
