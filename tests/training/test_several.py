@@ -2,6 +2,7 @@
 
 import copy
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import Guard
+from offbeat.training import child
 from offbeat.training.flat import BrokenViews, FlatParameters
 from offbeat.training.step import OptimizerRule
 
@@ -230,6 +232,34 @@ def test_a_run_goes_on_with_what_was_unfrozen_and_with_each_optimizers_state(
     pair = Adam(other.parameters(), lr=0.1), Adam(model[1].parameters(), lr=0.05)
     with pytest.raises(SettingError, match="optimizers"):
         agent.wrap([model, other], pair, later=model[0].parameters())
+
+
+FROM_BEFORE = """
+import torch
+from offbeat.training import member
+
+(agent,) = member.joined()
+g = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+d = torch.nn.Linear(2, 1)
+pair = agent.wrap([g, d], [torch.optim.SGD(each.parameters(), lr=0.1) for each in (g, d)])
+fake = g(torch.ones(2))
+d(fake.detach()).sum().backward()
+pair[1].step()
+d(fake).sum().backward()
+"""
+
+
+def test_a_graph_from_before_a_step_is_an_error_that_says_what_to_do(
+    in_a_run: Join, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_a_run()
+    monkeypatch.setattr(Driver, "leave", lambda driver: None)
+    (tmp_path / "train.py").write_text(FROM_BEFORE)
+    monkeypatch.setattr(sys, "argv", ["child", str(tmp_path / "train.py")])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit):
+        child.main()
+    assert "generate anew once the discriminator has stepped" in capsys.readouterr().err
 
 
 UNFREEZES = """

@@ -18,6 +18,11 @@ from offbeat.engines.live.node.ending import tell
 from offbeat.engines.live.node.enter import arrive
 from offbeat.training import member
 
+MIXED = (
+    "Note: a step of any optimizer that agent.wrap returned mixes all parameters, in place. What backward "
+    "goes through has to be made after it: generate anew once the discriminator has stepped, say."
+)
+
 
 def main() -> None:
     arrive()
@@ -38,6 +43,8 @@ def main() -> None:
                 joined.rescue()
         if not isinstance(error, Exception):
             raise
+        if "modified by an inplace operation" in str(error) and any(each.wrapped for each in member.joined()):
+            error.add_note(MIXED)
         code = tell(error, __file__)
     sys.exit(code)
 
