@@ -36,6 +36,7 @@ So five calls of `d_opt.step()` and one of `g_opt.step()` are six steps, and age
 order. Not so where all have one and the same model, all-reduce: there everybody's order has to be the same.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -60,6 +61,7 @@ from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.settings import CONTINUE, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
+from offbeat.training.alone import interactive, one_of_several
 from offbeat.training.flat import FlatParameters
 from offbeat.training.others import refuse_stateless
 from offbeat.training.progress import DataProgress
@@ -83,11 +85,19 @@ def join(algorithm: str | type[Agent] | Agent | None = None) -> "Member":
     Without a launcher the agent is alone, and trains as if offbeat were not there. `algorithm`: a name, or a
     class of your own, in place of what the launcher says.
 
-    Raises SettingError if the process has joined before, or the algorithm is unknown.
+    At a prompt or in a notebook a second call gives the same agent again, or one with the other algorithm in
+    its place. Raises SettingError if a script or an agent of a run has joined before, or the algorithm is
+    unknown. What to do is said where torchrun, mpirun or srun has started several of these processes.
     """
-    if _joined:
+    here = agent_context()
+    if _joined and (here is not None or not interactive()):
         raise SettingError("This process has joined already; expected one offbeat.join(), before wrapping.")
-    member = Member(agent_context(), algorithm)
+    if _joined and (algorithm is None or _joined[0].has(algorithm)):
+        return _joined[0]
+    member = Member(here, algorithm)
+    if here is None and not _joined and (advice := one_of_several()):
+        sys.stderr.write(f"offbeat: {advice}\n")
+    _joined.clear()
     _joined.append(member)
     return member
 
@@ -118,9 +128,15 @@ class Member:
                 self.algorithm.check_goes_on(self.topology)
             check_codec(self.algorithm, self._codec)
         self._progress = DataProgress(self._rank, self._world, self.seed, alone=here is None)
+        self._flat: FlatParameters
         self._driver: Driver | None = None
         self._saver: Saver | None = None
         self._bypass: BypassDetector | None = None
+
+    def has(self, algorithm: str | type[Agent] | Agent) -> bool:
+        """Whether that is its algorithm, and the same version of it."""
+        asked, mine = find(algorithm), self.algorithm
+        return asked.asked == mine.asked and type(asked.prototype) is type(mine.prototype)
 
     @property
     def rank(self) -> int:
@@ -200,7 +216,8 @@ class Member:
     ) -> Optimizer | list[Optimizer]:
         """Join the run with this model; its optimizer, returned, mixes in every `step`.
 
-        All agents start from agent 0's parameters. Raises SettingError for a model or an optimizer that
+        All agents start from agent 0's parameters. At a prompt or in a notebook, where there is no run, a
+        second call takes the place of the first. Raises SettingError for a model or an optimizer that
         cannot be shared (see `offbeat.training.sharable`), and if the other agents have another model.
 
         Args:
@@ -211,7 +228,10 @@ class Member:
                 else's business, and an error if they become trainable. They are sent and mixed from the
                 start. Whoever has them frozen takes what the others make of them.
         """
-        if self._driver is not None:
+        if self._driver is not None and self._here is None and interactive():
+            for each in self._flat.optimizers:  # they are no longer the agent's
+                vars(each).pop("step", None)
+        elif self._driver is not None:
             do = "expected one, with all its optimizers: agent.wrap([g, d], [opt_g, opt_d])"
             raise SettingError(f"This agent has wrapped a model already; {do}.")
         whole, optimizers = listed(model, optimizer)
