@@ -27,6 +27,7 @@ from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import run_batch, run_elsewhere, sweep
 from offbeat.experiments.workers import Processes
 from offbeat.results.again import command
+from offbeat.results.headline import headline
 from offbeat.results.page import page
 from offbeat.results.run import Comparison
 
@@ -216,6 +217,20 @@ def test_a_folder_with_blanks_and_a_comma_is_named_in_quotes_here_and_in_the_com
     assert (folder / "a.json").read_bytes() == (folder / "b.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("/home/me/mine.py:make_task(k='a/b')", "mine.py:make_task(k='a/b')"),
+        ('"/a b,c/mine.py:f"', "mine.py:f"), ("graphs/a.csv", "a.csv"), ("mine.py:graph", "mine.py:graph"),
+        ("erdos-renyi:0.3", "erdos-renyi:0.3"), ("a/b", "a/b"),
+    ],
+)  # fmt: skip
+def test_in_a_headline_what_is_ones_own_is_shown_without_its_folder(said: str, shown: str) -> None:
+    run = offbeat.simulate("adsgd", task="quadratic", agents=2, until=1)
+    run = replace(run, settings=run.settings | {"task": said, "topology": said})
+    assert headline(Comparison([run])).startswith(f"{shown}, case base, 2 agents on {shown}, ")
+
+
 def test_a_class_that_does_nothing_with_a_gradient_is_refused_before_anything_runs(folder: Path) -> None:
     (folder / "a.py").write_text("import offbeat\n\n\nclass Mine(offbeat.Agent): ...\n")
     with pytest.raises(ContractError, match=r"Mine must say what it does with a gradient: override on_grad"):
@@ -252,6 +267,8 @@ def test_a_sweep_takes_it_and_makes_its_runs_again_when_it_changes(folder: Path)
         for run in plan("mine.py:Mine", task=TASK, topology="mine.py:graph", agents=5, until=3).runs()
     ]
     assert runs == [rows[1]["digest"]]
+    for where in ("grid.parquet", "grid.parquet.runs"):  # called as `compare` calls them
+        assert [run.algorithm for run in offbeat.load(where).runs] == ["adsgd", "Mine", "Mine(h=10)"]
     assert "3 done, 0 to do" in say("sweep", "grid.toml", "--dry-run")
     (folder / "mine.py").write_text((folder / "mine.py").read_text() + "# another\n")
     assert "0 done, 3 to do" in say("sweep", "grid.toml", "--dry-run")

@@ -9,7 +9,9 @@ import json
 import os
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 from offbeat.algorithms import ALGORITHMS, row_of
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import Settings, declared
+from offbeat.core.system.named import Own, called
 from offbeat.core.system.own import of_versions
 from offbeat.core.system.reading import content, json_in, reading, refuse_newer
 from offbeat.engines.live.launcher.outfolder import SERIES
@@ -184,7 +187,18 @@ def _rows(folder: Path) -> Comparison:
         raise DataError(
             f"No run in {folder} of its files as they are now has ended; the sweep goes on with it."
         )
-    return Comparison([run for _, run in sorted(found, key=lambda each: _place(each[0]))])
+    return Comparison(_called([run for _, run in sorted(found, key=lambda each: _place(each[0]))]))
+
+
+def _called(runs: Sequence[Run]) -> list[Run]:
+    """The runs of a sweep, which names algorithms as it found them, with the names that `compare` gives: of
+    the user's own the name in its file; with its file where two would be called the same.
+    """
+    own = {name: Own.parse(name) for name in {run.algorithm for run in runs}}
+    short = {name: each.name + called(each.options) for name, each in own.items() if each is not None}
+    count = Counter([short.get(name, name) for name in own])
+    names = {name: said for name, said in short.items() if count[said] == 1 and row_of(said) is None}
+    return [replace(run, algorithm=names.get(run.algorithm, run.algorithm)) for run in runs]
 
 
 def _versions(path: Path) -> dict[str, str]:
@@ -218,7 +232,7 @@ def _in_file(path: Path) -> Comparison:
         text = content(path)
         head = text[:4]
         if head == PARQUET:
-            return Comparison([run_from(_record(row), usual()) for row in _parquet(path)])
+            return Comparison(_called([run_from(_record(row), usual()) for row in _parquet(path)]))
         if not text.strip():
             raise ValueError("it is empty")
         if head == ZIP:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from offbeat.core.system.named import without_folder
 from offbeat.results.differences import asked_for
 from offbeat.results.values import ComparisonValues, stragglers, value_text
 from offbeat.tasks.metrics.evaluation import JUDGED
@@ -28,13 +29,13 @@ def headline(comparison: ComparisonValues) -> str:
     who = f"agent{'s' * (len(slow) > 1)} {_and(slow)}" if len(slow) <= MANY else f"{len(slow)} agents"
     slower = f" ({who}, {s['slowdown']:g} times slower)" * bool(slow)
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-    agents = f"{s['agents']} agents on {s['topology']}" if s["agents"] > 1 else "1 agent"
+    agents = f"{s['agents']} agents on {without_folder(s['topology'])}" if s["agents"] > 1 else "1 agent"
     idle = s.idle()
     shares = _split(s) if s.get("partition") and "partition" not in idle else ""
     agents = agents if "topology" not in differing else f"{s['agents']} agents"
     until = f"to time {s['until']:g}" + " or the target" * (s.get("stop_at") == "target")
     said: dict[tuple[str, ...], str] = {
-        ("task",): s["task"], ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
+        ("task",): without_folder(s["task"]), ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
         ("agents",): agents, ("partition", "skew", "dirichlet"): shares,
         **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".strip() for k, v in s.departures().items()
            if k not in IN_ITS_WORDS and k not in idle and v != []},

@@ -65,6 +65,12 @@ def elsewhere(text: str, suffixes: tuple[str, ...] = ()) -> str:
     return str(Path(text).resolve()) if Path(text).suffix.lower() in suffixes else text
 
 
+def without_folder(text: str) -> str:
+    """As it is shown: '/home/me/mine.py:make_task' is 'mine.py:make_task', 'graphs/a.csv' is 'a.csv'."""
+    named = re.fullmatch(r'"?[^(]*/([^/(]+\.\w+(?::.*?)?)"?', text, re.DOTALL)
+    return named[1] if named else text
+
+
 def called(options: Mapping[str, Any]) -> str:
     """Options as they are written: "(h=10)", or nothing where there are none."""
     return f"({', '.join(f'{name}={value!r}' for name, value in options.items())})" if options else ""
