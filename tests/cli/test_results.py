@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 import offbeat
 from offbeat.cli.commands import app
 from offbeat.core.errors import OffbeatError
+from offbeat.engines.trace import Trace
 from offbeat.results.export import as_of_latex
 
 FILES = Path(__file__).parents[1] / "results" / "files"
@@ -101,7 +103,39 @@ def test_show_opens_results_live_folders_and_traces() -> None:
     assert "adsgd-lr0.1: ended; steps of agents: 0: 17, 1: 17, 2: 16" in said and "unit 20 ms" in said
     said = run("show", FILES / "live" / "adsgd-lr0.1" / "trace.npz")
     assert "a trace of 3 agents" in said and "50 writes" in said
+    assert (
+        "Run: adsgd, task quadratic on the graph ring, lr 0.1, seed 0, until 20.0; a unit of time is 0.02 s."
+        in said
+    )
+    assert "{" not in said and "None" not in said and "Last losses" not in said
     assert run("show", FILES / "live" / "adsgd-lr0.1").split() == said.split()
+
+
+def test_show_says_in_sentences_what_a_script_was_launched_with_and_its_last_losses(tmp_path: Path) -> None:
+    trace = Trace.load(FILES / "live" / "adsgd-lr0.1" / "trace.npz")
+    asked = {"script": ["my train.py", "--lr", "1"], "topology": "/home/me/a.csv", "algorithm": "adsgd"}
+    how = {
+        "format": "run 1",
+        "agents": 3,
+        "seed": 0,
+        "unit": 1.0,
+        "checkpoint_every": "60s",
+        "on_nan": "stop",
+    }
+    replace(trace, settings=asked | how).save(tmp_path / "trace.npz")
+    rows = [{"agent": 0, "loss": 0.5}, {"agent": 1, "loss": 0.25}, {"agent": 1, "loss": None}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = run("show", tmp_path / "trace.npz")
+    for line in (
+        "Run: adsgd on the graph a.csv, seed 0; a unit of time is 1 s.", "The script: 'my train.py' --lr 1",
+        "Not as usual: on_nan stop.", "Checkpoints: every 60s.",
+        "Last losses that agents logged: 0: 0.5, 1: 0.25, 2: -.",
+        "Steps of agents: 0: 17, 1: 17, 2: 16.",
+    ):  # fmt: skip
+        assert line in said, said
+    (tmp_path / "metrics.jsonl").write_text("[]\n")
+    with pytest.raises(OffbeatError, match=r"metrics\.jsonl cannot be read"):
+        run("show", tmp_path / "trace.npz")
 
 
 @pytest.mark.parametrize(

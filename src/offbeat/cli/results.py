@@ -11,6 +11,7 @@ from offbeat.cli.console import Out, say
 from offbeat.cli.options import QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.spread import SPREAD, check_spread
+from offbeat.cli.traced import sentences
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.files import as_file_name, write_atomically
@@ -160,7 +161,7 @@ def show(path: Path = typer.Argument(help="A file or folder of results, or a tra
             raise DataError(f"The run in {path} has not ended: it has no trace.npz yet.")
         path /= "trace.npz"
     if is_trace(path):
-        out.print(_trace(path))
+        out.print(sentences(path))
         return
     if is_live(path):
         out.print(_agents(path))
@@ -198,21 +199,3 @@ def _agents(folder: Path) -> Group:
             steps = "; steps of agents: " + ", ".join(f"{k}: {n:,}" for k, n in enumerate(counts))
         lines.append(Text(f"{each.name}: {ended}{steps}"))
     return Group(*lines, Text())
-
-
-def _trace(path: Path) -> Group:
-    trace = Trace.load(path)
-    stale = trace.staleness()
-    end = float(trace.events["time"].max()) if len(trace.events) else 0.0
-    settings = ", ".join(
-        f"{name} {value}" for name, value in trace.settings.items() if value not in (None, [])
-    )
-    steps = ", ".join(f"{k}: {n:,}" for k, n in enumerate(trace.updates().tolist()))
-    lines = [
-        f"{path}: a trace of {trace.agents} agents to time {end:g}",
-        settings,
-        f"steps of agents: {steps}",
-        f"{len(trace.events):,} events, {len(trace.writes):,} writes, {len(trace.transmissions):,} "
-        f"transmissions, {trace.transmissions['bytes'].sum() / 1e6:,.1f} MB; B {stale.B}, D {stale.D}",
-    ]
-    return Group(Text(lines[0], style="bold"), *(Text(line) for line in lines[1:] if line))

@@ -19,7 +19,7 @@ from typing import Any
 from offbeat.algorithms import ALGORITHMS, row_of
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.settings import Settings, declared
-from offbeat.core.system.named import Own, called
+from offbeat.core.system.named import Own
 from offbeat.core.system.own import of_versions
 from offbeat.core.system.reading import content, json_in, reading, refuse_newer
 from offbeat.engines.live.launcher.outfolder import SERIES
@@ -195,7 +195,7 @@ def _called(runs: Sequence[Run]) -> list[Run]:
     the user's own the name in its file; with its file where two would be called the same.
     """
     own = {name: Own.parse(name) for name in {run.algorithm for run in runs}}
-    short = {name: each.name + called(each.options) for name, each in own.items() if each is not None}
+    short = {name: each.short for name, each in own.items() if each is not None}
     count = Counter([short.get(name, name) for name in own])
     names = {name: said for name, said in short.items() if count[said] == 1 and row_of(said) is None}
     return [replace(run, algorithm=names.get(run.algorithm, run.algorithm)) for run in runs]

@@ -34,8 +34,13 @@ class Own:
             raise SettingError(f"'{text}' does not say what is meant in {file}; {FORM}.")
         return Own(file, named[1], _options(text, named[2] or "()"))
 
+    @property
+    def short(self) -> str:
+        """Without its file: 'Mine(h=10)'."""
+        return self.name + called(self.options)
+
     def __str__(self) -> str:
-        said = f"{self.file}:{self.name}{called(self.options)}"
+        said = f"{self.file}:{self.short}"
         return f'"{said}"' if "," in self.file else said  # so that `separated` leaves it whole
 
     def elsewhere(self) -> "Own":

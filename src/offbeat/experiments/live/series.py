@@ -22,7 +22,7 @@ from offbeat.engines.live.launcher.outfolder import SERIES, named, set_damaged_a
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.saving import refuse_other
-from offbeat.engines.live.settings import CONTINUE, CheckpointPolicy, ExperimentProgram, RunSettings
+from offbeat.engines.live.settings import CONTINUE, STOP, CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments import comparison
 from offbeat.experiments.live.running import LiveRun
 from offbeat.experiments.setup import Setup, refuse_processes
@@ -65,6 +65,7 @@ class Series:
     @staticmethod
     def of(asked: Mapping[str, Any], how: Mapping[str, Any]) -> "Series":
         """All runs that are asked for. Raises SettingError or DataError; nothing has run then."""
+        how = {"on_death": STOP, **how}  # which folders of earlier versions do not say
         unit, agents, seed = asked["unit"], asked["agents"], asked["seed"]
         e = {name: value for name, value in asked.items() if name not in ("algorithms", "lr", "seed", "unit")}
         until = e["until"] = 30.0 / unit if e["until"] is None else e["until"]

@@ -39,6 +39,7 @@ from offbeat.engines.live.shm.register import SLOTS
 EVERY, SHORTEST = 1.0, 0.1  # seconds between looks, and that give a rate
 CONSENSUS_EVERY, SPARED = 5 * 10**9, 50  # ns between looks at models, which take one part in SPARED at most
 LARGEST = 256_000_000  # bytes of all models together, beyond which they are not copied
+LINES = "metrics.jsonl"
 SCALARS = ("loss", "rate", "age", "waited", "metric")
 COUNTED = [Row.STEPS, Row.WAITED, Row.MIXED]
 
@@ -103,7 +104,7 @@ class Metrics:
 
     def _append(self, lines: bytes) -> None:
         """Write whole lines: a part, where there is no more room, is taken back."""
-        path = self.folder / "metrics.jsonl"
+        path = self.folder / LINES
         try:
             if self._handle < 0:
                 self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
