@@ -28,6 +28,11 @@ def test_it_reads_at_80_columns(call: Call, monkeypatch: pytest.MonkeyPatch) -> 
     assert all(name in outcome.out for name in ALGORITHMS)
 
 
+def test_titles_of_small_tables_are_whole_lines(call: Call) -> None:
+    lines = call("theory", "--topology", "one-peer-exponential", "--agents", "8").out.splitlines()
+    assert "An agent, in models: what it keeps, and sends an update by all links" in lines
+
+
 def test_a_task_says_its_numbers(call: Call) -> None:
     rng = np.random.default_rng(0)
     for name in ("quadratic", "digits"):

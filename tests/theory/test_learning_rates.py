@@ -23,6 +23,11 @@ def test_the_spectrum_of_the_grid_is_the_known_one() -> None:
     assert (GRID.own, GRID.least) == pytest.approx((0.2, 0.2))
 
 
+def test_a_row_says_for_which_rates_it_converges_if_and_only_if_theory_has_the_number() -> None:
+    """The words stand in the table of algorithms, the numbers in `offbeat.theory.rates`."""
+    assert {name for name, row in ALGORITHMS.items() if row.bound} == RATES.keys()
+
+
 @pytest.mark.parametrize("n", [4, 8, 16, 32])
 def test_random_pairs_on_a_ring_and_on_a_complete_graph(n: int) -> None:
     assert spectrum(build("ring", n)).pairs == pytest.approx(1 - (1 - math.cos(2 * math.pi / n)) / n)

@@ -64,6 +64,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                 "atomic": Option("", "asks on one side of the graph only, so that every averaging is atomic"),
                 "local_steps": LOCAL,
             },
+            bound="C_1 > 0, C_2 >= 0, C_3 <= 1 of its paper (recalled, constants uncertain)",
         ),
         Algorithm(
             "rfast", RFAST(), "Robust fully asynchronous gradient tracking", "arXiv:2307.11617",
@@ -73,6 +74,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4),
             sends="its model to all neighbours, and to each another sum of tracked gradients",
             no_local=TRACKS,
+            bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",
         ),
         Algorithm(
             "dsgd", DSGD(), "Decentralized SGD", "arXiv:1705.09056",
@@ -84,6 +86,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                 "after": Option("sends its model while it computes", "computes, then sends its model"),
                 "local_steps": LOCAL,
             },
+            bound="lr < (1 + lambda_n) / L, exact gradients (derived here)",
         ),
         Algorithm(
             "dpsgd", DPSGD(), "Decentralized parallel SGD, adapt then combine",
@@ -92,6 +95,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             needs="an undirected connected graph, symmetric weights", graph="symmetric",
             note="mail is never lost", vectors=(2.0, 1.0), keeps=(2, 1),
             sends="its stepped model to all neighbours, once a round", options={"local_steps": LOCAL},
+            bound="quadratics: lr h_i < 2 (derived here)",
         ),
         Algorithm(
             "dsgt", DSGT(), "Decentralized stochastic gradient tracking", "arXiv:1805.11454",
@@ -153,6 +157,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note="stands still when an agent is lost, and does not take one back: a ring with a hole has no "
             "sum",
             options={"local_steps": LOCAL},
+            bound="lr < 2 / L, exact gradients (textbook)",
         ),
         Algorithm(
             "adsgd:memory-efficient", MemoryEfficientADSGD(), "Asynchronous decentralized SGD, Algorithm 3",
@@ -182,6 +187,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             free_running=True,
             options={"every": Option("", "mixes once in {} gradients", low=1)},
             no_local="it gives its model away at every gradient; swift:every=4 mixes once in 4",
+            bound="quadratics: as adsgd",
         ),
         Algorithm(
             "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
@@ -189,6 +195,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             vectors=(3.0, 0.5), keeps=(3, 1), sends="its stepped model to all neighbours, at every gradient",
             free_running=True,
             options={"local_steps": LOCAL},
+            bound="quadratics: lr h_i < 2, whatever the delays (derived here)",
         ),
         Algorithm(
             "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",
@@ -203,6 +210,7 @@ ALGORITHMS: dict[str, Algorithm] = {
                 ),
                 "local_steps": LOCAL,
             },
+            bound="quadratics: as adsgd",
         ),
         Algorithm(
             "apsgd", APSGD(), "Asynchronous SGD at a parameter server", "arXiv:1506.08272",
@@ -210,6 +218,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             note=f"biased towards the data of fast agents; {STANDS}", vectors=(3.0, 0.0), keeps=(3, 0),
             sends="its gradient to the server, which sends its model back", unscripted=AT_ANY_TIME,
             no_local=SINGLE,
+            bound="L lr + 2 (L T lr)^2 <= 1, T the delay in updates (recalled)",
         ),
         Algorithm(
             "spsgd", SPSGD(), "Synchronous SGD at a parameter server",
@@ -238,6 +247,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3),
             sends="two models at once to all out-neighbours, at every gradient: its own, and a running sum",
             no_local=TRACKS,
+            bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",
         ),
         Algorithm(
             "easgd", EASGD(), "Elastic averaging SGD, asynchronous", "arXiv:1412.6651", local="every",

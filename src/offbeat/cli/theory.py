@@ -1,30 +1,22 @@
-"""The command line of what theory says ahead of any run."""
+"""The command line of what theory says ahead of any run: what is taken as given."""
 
 import json as json_format
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
-from offbeat.algorithms import ALGORITHMS, Algorithm
 from offbeat.cli import theory_table2
 from offbeat.cli.console import Out
 from offbeat.cli.options import option
+from offbeat.cli.theory_shown import as_table, record, show, show_changing
 from offbeat.core.errors import SettingError
-from offbeat.core.rounds import Rounds
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import WEIGHED, Experiment
 from offbeat.experiments.setup import prepare
 from offbeat.tasks.constants import Constants
-from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
-from offbeat.theory.rates import DERIVED, RATES
-from offbeat.theory.table2 import memory, table2, traffic
-from offbeat.world.changing import Graphs
+from offbeat.theory.bounds import Given, pair_of_horizon, pair_of_rate, spectrum
+from offbeat.theory.table2 import table2
 from offbeat.world.topology import Topology, build, size_of
 
 AGENTS, HORIZON = 9, 100_000
@@ -46,31 +38,6 @@ TABLE = (
     "arXiv:2505.10322. Nothing else is said."
 )
 TRACE = "A trace.npz of a run, or a live run's folder: B, D and K are measured in it."
-
-SOURCE = {
-    "lambda_2": "how slowly mixing goes",
-    "lambda_n": "the least eigenvalue",
-    "1 - lambda_2": "in (ii) and (iii), below",
-    "1 - max |lambda|": "spectral gap",
-    "least w_ii": "what an agent keeps of its own model",
-    "rho": "lambda_2 of the mean of averaging random pairs",
-}
-
-NOTES = (
-    "derived here: worked out in offbeat.theory, whose tests hold runs to it. recalled: general knowledge of "
-    "a publication that was not read again, and not its statement; uncertain: recalled too, its constants "
-    "may be off, an order of magnitude at most. No delay of computing is in what has no B.",
-    "keeps: model-sized vectors of an agent with as many neighbours as there are on average, and of the "
-    "busiest; sends: models an update, a multicast counted once, and over all links. Counted: --table2.",
-)
-SHORT = (
-    "B = {} is below the number of agents, {}: only where some write at the same instant does each write "
-    "once in so few updates."
-)
-CHANGES = (
-    "No one matrix has a spectrum here: what is known of learning rates, bounds and limits is of graphs that "
-    "stand still. Algorithms that are not listed are defined on these only, or need no graph."
-)
 
 
 def theory(
@@ -118,27 +85,15 @@ def theory(
     L, noise, far = (usual if said is None else said for said, usual in zip(numbers, there, strict=True))
     _check(L, counts, lr, noise, far)
     if graph.rounds is not None:
-        _changing(graph, graph.rounds, as_json)
+        show_changing(graph, graph.rounds, as_json)
         return
     given = Given(graph.n, spectrum(graph), D=counts[0], B=counts[1], K=counts[2], read=counts[3])
     given = replace(given, L=L, sigma=noise, start=far)
     pair = pair_of_horizon(given) if lr is None else pair_of_rate(given, lr)
     if as_json:
-        print(json_format.dumps(_record(graph, given, pair), indent=2, allow_nan=False))
+        print(json_format.dumps(record(graph, given, pair), indent=2, allow_nan=False))
     else:
-        _print(graph, given, pair, f"L, sigma and start of {task}, where not given: {how}." * bool(task))
-
-
-def _print(graph: Topology, given: Given, pair: Pair, of_task: str) -> None:
-    out, unknown = Out(), [name for name in ALGORITHMS if name not in RATES]
-    said = f"{given.n} agents on {graph.name}; L = {given.L:g}, D = {given.D}, B = {given.B}, K = {given.K:,}"
-    out.print(Text(f"{said}, start = {given.start:g}, sigma = {given.sigma:g}", "bold"))
-    for title, heads, rows in _sections(graph, given, pair):
-        out.print(_table(title, heads, rows))
-    short = SHORT.format(given.B, given.n) * (given.n > given.B)
-    unsaid = f"No learning rate is known here of {', '.join(unknown)}." * bool(unknown)
-    for note in filter(None, [of_task, *NOTES, short, unsaid]):
-        out.print(Text(note, "dim"))
+        show(graph, given, pair, f"L, sigma and start of {task}, where not given: {how}." * bool(task))
 
 
 def _of_task(task: str, graph: Topology) -> Constants:
@@ -162,7 +117,7 @@ def _table2(as_json: bool, alone: bool) -> None:
         return
     out = Out()
     for section in theory_table2.sections(found):
-        out.print(_table(*section))
+        out.print(as_table(*section))
     for note in theory_table2.NOTES:
         out.print(Text(note, "dim"))
 
@@ -202,46 +157,6 @@ def _measured(
     return graph, (D, B, K, read)
 
 
-def _changing(graph: Topology, rounds: Graphs, as_json: bool) -> None:
-    """What is known of a graph that changes: how it averages, and what its algorithms keep and send."""
-    left, after = rounds.left()
-    taken = [name for name, spec in ALGORITHMS.items() if isinstance(spec.prototype, Rounds)]
-    specs = {name: ALGORITHMS[name] for name in taken if ALGORITHMS[name].prototype.changing_graph}
-    if as_json:
-        kept = {
-            name: {"keeps": memory(spec, graph.degree), "sends": _by_links(spec, graph)}
-            for name, spec in specs.items()
-        }
-        said = {"topology": graph.name, "n": graph.n, "period": rounds.period, "degree": graph.degree}
-        print(
-            json_format.dumps(
-                {"given": said, "left": {"factor": left, "of": after}, "agents": kept}, indent=2
-            )
-        )
-        return
-    out = Out()
-    out.print(Text(f"{graph.n} agents on {graph.name}, which changes from round to round", "bold"))
-    period = "none: each is drawn" if rounds.period is None else f"{rounds.period}"
-    out.print(_table("Rounds", ("", "", ""), [
-        ("period", period, "rounds until they begin again"),
-        ("neighbours", f"{graph.degree:.3g}", "to whom an agent sends in a round, on average"),
-        ("left", f"{left:.4g}", f"at most, {after}: 0 is an exact average"),
-    ]))  # fmt: skip
-    rows = []
-    for name, spec in specs.items():
-        numbers = memory(spec, graph.degree), _by_links(spec, graph)
-        rows.append((name, *("-" if number is None else f"{number:.3g}" for number in numbers)))
-    title = "An agent, in models: what it keeps, and sends an update by all links"
-    out.print(_table(title, ("algorithm", "keeps", "sends"), rows))
-    out.print(Text(CHANGES, "dim"))
-
-
-def _by_links(spec: Algorithm, graph: Topology) -> float | None:
-    """Models an update over all links, of which some rounds may have none."""
-    sends = traffic(spec, graph.n, graph.degree)
-    return None if sends is None else sends[1]
-
-
 def _check(
     L: float, counts: tuple[int, int, int, int | None], lr: float | None, sigma: float, start: float
 ) -> None:
@@ -254,93 +169,3 @@ def _check(
     for name, value, least in numbers:
         if value is not None and not least <= value <= huge:
             raise SettingError(f"Expected for {name} a number from {least:g} to {huge:g}; got {value}.")
-
-
-def _sections(graph: Topology, given: Given, pair: Pair) -> list[theory_table2.Section]:
-    weights: list[tuple[str, ...]] = [
-        (name, f"{value:.4g}", SOURCE[name]) for name, value in _weights(given).items()
-    ]
-    rates: list[tuple[str, ...]] = [
-        (name, rate.text, rate.what, rate.source)
-        for name in ALGORITHMS
-        for rate in (RATES[name](given) if name in RATES else [])
-    ]
-    return [
-        ("Weights, computed from W", ("", "", ""), weights),
-        ("Learning rates: at most", ("algorithm", "lr", "what converges", "who says so"), rates),
-        ("ADSGD with two step sizes", ("", "", "", "who says so"), _steps(given, pair)),
-        ("What that is sure of, as means over the K updates", ("", "at most", "", "who says so"),
-         _sure(given, pair)),
-        ("An agent, in models: what it keeps, and sends an update",
-         ("algorithm", "keeps", "busiest", "sends", "by all links"), _agents(graph)),
-    ]  # fmt: skip
-
-
-def _weights(given: Given) -> dict[str, float]:
-    w = given.w
-    values = (w.second, w.last, 1 - w.second, w.gap, w.own, w.pairs)
-    return dict(zip(SOURCE, values, strict=True))
-
-
-def _steps(given: Given, pair: Pair) -> list[tuple[str, ...]]:
-    condition = "(S): gamma <= 1 / ((2D + 1)(L + (1 - lambda_n) / alpha))"
-    plain = "meets" if Pair(pair.alpha, pair.alpha).admissible(given) else "does not meet"
-    return [
-        ("alpha", f"{pair.alpha:.4g}", "the learning rate: --lr", ""),
-        ("gamma", f"{pair.gamma:.4g}", f"the step; {condition}: no B", DERIVED),
-        ("theta", f"{pair.theta:.4g}", f"gamma / alpha, as 'adsgd:theta={pair.theta:.4g}'", ""),
-        ("theta = 1", "", f"plain adsgd {plain} (S), which suffices and is not necessary", DERIVED),
-    ]
-
-
-def _sure(given: Given, pair: Pair) -> list[tuple[str, ...]]:
-    sure = bounds(given, pair)
-    error = math.sqrt(sure.consensus / given.n)
-    return [
-        ("(i)", f"{sure.auxiliary:.4g}", "||grad L_alpha||^2 at the agents' models", DERIVED),
-        ("(ii)", f"{sure.consensus:.4g}", "sum_i ||x_i - mean x||^2", DERIVED),
-        ("consensus", f"{error:.4g}", "root of (ii) / n, as 'compare' measures it", DERIVED),
-        ("(iii)", f"{sure.average:.4g}", "||grad f||^2 at the mean model, f = sum_i f_i", DERIVED),
-        ("(iii) again", f"{sure.sharper:.4g}", "the same by way of alpha^2", DERIVED),
-        ("rate", "K^(-1/3)", "of (iii), if alpha ~ K^(-1/3) and gamma ~ K^(-2/3)", "arXiv:2505.10322"),
-    ]
-
-
-def _agents(graph: Topology) -> list[tuple[str, ...]]:
-    most = max(len(graph.peers(i)) for i in range(graph.n))
-    rows: list[tuple[str, ...]] = []
-    for name, spec in ALGORITHMS.items():
-        keeps = ["-" if (m := memory(spec, d)) is None else f"{m:.3g}" for d in (graph.degree, most)]
-        sends = traffic(spec, graph.n, graph.degree)
-        rows.append((name, *keeps, *(("-", "-") if sends is None else (f"{each:.3g}" for each in sends))))
-    return rows
-
-
-def _record(graph: Topology, given: Given, pair: Pair) -> dict[str, Any]:
-    """Everything as JSON; a learning rate that is no number any more has its power of ten."""
-    listed = {
-        name: [asdict(rate) for rate in RATES[name](given)] if name in RATES else [] for name in ALGORITHMS
-    }
-    kept = {
-        name: {"keeps": memory(spec, graph.degree), "sends": traffic(spec, graph.n, graph.degree)}
-        for name, spec in ALGORITHMS.items()
-    }
-    numbers = {key: value for key, value in asdict(given).items() if key != "w"}
-    return {
-        "given": {"topology": graph.name, **numbers}, "weights": _weights(given), "rates": listed,
-        "pair": {**asdict(pair), "theta": pair.theta}, "bounds": asdict(bounds(given, pair)), "agents": kept,
-    }  # fmt: skip
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """The first column and numbers are never broken; text is."""
-    words = 2 if len(heads) < 5 else len(heads)
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD if any(heads) else None,
-        pad_edge=False, padding=(0, 1), collapse_padding=True, show_header=any(heads),
-    )  # fmt: skip
-    for index, head in enumerate(heads):
-        table.add_column(head, justify="right" if 0 < index < words else "left", no_wrap=index < words)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
