@@ -956,8 +956,8 @@ def whole(text: str) -> None:
 def test_a_trace_that_cannot_be_written_costs_no_result(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder goes away after the first of two runs: the table and the other results are there all the
-    same.
+    """A file takes the folder's place after the first of two runs: the table and the other results are there
+    all the same.
     """
     folder = tmp_path / "traces"
     folder.mkdir()
@@ -966,6 +966,7 @@ def test_a_trace_that_cannot_be_written_costs_no_result(
     def once(trace: offbeat.Trace, path: Path) -> None:
         save(trace, path)
         shutil.rmtree(folder)
+        folder.write_text("in the way")
 
     monkeypatch.setattr(offbeat.Trace, "save", once)
     outcome = call(*QUICK, "--algorithms", "adsgd,dsgd", "--traces", folder, "--json", "out.json")
