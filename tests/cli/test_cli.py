@@ -453,6 +453,15 @@ def test_standard_output_is_the_table_and_what_was_written(call: Call) -> None:
     assert {path.suffix for path in Path.cwd().iterdir()} == {".json", ".html", ""}
 
 
+def test_the_numbers_as_csv_are_those_that_table_has(call: Call) -> None:
+    made = call(*QUICK, "--seeds", "2", "--spread", "std", "--csv", "a.csv", "--json", "a.json")
+    assert made.code == 0 and "Written: " in made.out
+    assert call("table", "a.json", "--spread", "std", "--csv", "b.csv").code == 0
+    assert len(Path("a.csv").read_text().splitlines()) == 1 + len(USUAL)
+    assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
+    assert "same file" in call(*QUICK, "--json", "a.json", "--csv", "a.json").refused().said
+
+
 def test_quiet_means_quiet(call: Call) -> None:
     assert call(*QUICK, "--quiet", "--json", "out.json") == Outcome(0, "", "")
     assert len(read("out.json")["runs"]) == len(USUAL)

@@ -10,13 +10,13 @@ import typer
 
 from offbeat.cli.console import complain
 from offbeat.cli.dry import DRY_RUN, say_ahead
-from offbeat.cli.options import JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
+from offbeat.cli.options import CSV, JSON, QUIET, REPORT, numbers, option, parse_lrs, with_settings
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.settings import RUNNING, TASK
 from offbeat.core.system import machine
-from offbeat.core.system.files import as_file_name
+from offbeat.core.system.files import as_file_name, write_atomically
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
@@ -25,6 +25,7 @@ from offbeat.experiments.keeping import finished
 from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.study import Study, parse_over, study
 from offbeat.experiments.workers import possible, start_server, wanted
+from offbeat.results.export import as_csv
 from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table
@@ -61,6 +62,7 @@ def compare(
     workers: int | None = option(None, RUNNING, WORKERS),
     out: Path | None = option(None, RUNNING, OUT, metavar="FOLDER"),
     json: Path | None = JSON,
+    csv: Path | None = CSV,
     figure: list[Path] | None = option(None, RUNNING, FIGURE),
     spread: str = option("range", RUNNING, SPREAD),
     report: Path | None = REPORT,
@@ -85,7 +87,7 @@ def compare(
           --crash 'agent 3 at 100 until 200'
       offbeat compare --algorithms 'adsgd,mine.py:Mine,mine.py:Mine(h=10)' --check
     """
-    check_writable(json, *(figure or []), report, folder=traces)
+    check_writable(json, csv, *(figure or []), report, folder=traces)
     check_spread(spread)
     for path in figure or []:
         check_saved_as(path)
@@ -104,6 +106,8 @@ def compare(
     output = Outputs(quiet)
     result, code = _carry_out(plan, workers, traces, out, _announced(plan, report, traces), output)
     output.results(result, json, report, spread)
+    if result.runs:
+        output.save(csv, lambda path: write_atomically(path, as_csv(result, spread).encode()))
     for path in figure or [] if result.runs else []:
         output.save(
             path, lambda path: result.main_figure(band=spread, by=next(iter(plan.over), None)).save(path)

@@ -21,6 +21,7 @@ def option(default: Any, panel: str | None, help: str, *names: str, **more: Any)
 
 
 JSON = option(None, RUNNING, "Write all results to this file.")
+CSV = option(None, RUNNING, "Write the numbers to this file, a row for each group.")
 REPORT = option(None, RUNNING, "Write a self-contained page with figures to this file.")
 QUIET = option(False, RUNNING, "Print nothing but errors.", "--quiet", "-q")
 RESUME = option(False, RUNNING, "Go on with what is in --out, from its checkpoints.", "--resume")

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from offbeat.cli.console import Out, say
-from offbeat.cli.options import QUIET, option
+from offbeat.cli.options import CSV, QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.cli.traced import sentences
@@ -50,7 +50,7 @@ def table(
     columns: str | None = option(None, None, COLUMNS),
     caption: str | None = option(None, RUNNING, "Of the LaTeX table, in LaTeX; default: what was run."),
     label: str = option("tab:offbeat", RUNNING, "Of the LaTeX table, for \\ref."),
-    csv: Path | None = option(None, RUNNING, "Write the numbers to this file, a row for each group."),
+    csv: Path | None = CSV,
     latex: Path | None = option(None, RUNNING, "Write the table to this file, for LaTeX with booktabs."),
     quiet: bool = QUIET,
 ) -> None:

@@ -15,7 +15,7 @@ INSTEAD = {
     ("live", "--crash"): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed "
     "at a step: --fault 'kill agent 1 at step 20'.",
     **{(command, name): OF_TABLE for command in ("compare", "live", "sweep")
-       for name in ("--csv", "--latex", "--columns")},
+       for name in ("--csv", "--latex", "--columns") if (command, name) != ("compare", "--csv")},
 }  # fmt: skip
 """Of options of other commands: (command, option) -> what there is instead."""
 
