@@ -16,7 +16,7 @@ from offbeat.cli.progress import RunsShown
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.core.settings import RUNNING, TASK
 from offbeat.core.system import machine
-from offbeat.core.system.files import as_file_name, write_atomically
+from offbeat.core.system.files import as_file_name
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
 from offbeat.experiments.experiment import AGENTS, Experiment, Selection
@@ -25,7 +25,6 @@ from offbeat.experiments.keeping import finished
 from offbeat.experiments.memory import WORTH_SAYING
 from offbeat.experiments.study import Study, parse_over, study
 from offbeat.experiments.workers import possible, start_server, wanted
-from offbeat.results.export import as_csv
 from offbeat.results.figure import check_saved_as
 from offbeat.results.run import Comparison, Run
 from offbeat.results.table import tuning_table
@@ -105,9 +104,7 @@ def compare(
         return
     output = Outputs(quiet)
     result, code = _carry_out(plan, workers, traces, out, _announced(plan, report, traces), output)
-    output.results(result, json, report, spread)
-    if result.runs:
-        output.save(csv, lambda path: write_atomically(path, as_csv(result, spread).encode()))
+    output.results(result, json, report, spread, csv)
     for path in figure or [] if result.runs else []:
         output.save(
             path, lambda path: result.main_figure(band=spread, by=next(iter(plan.over), None)).save(path)

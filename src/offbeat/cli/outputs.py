@@ -10,7 +10,8 @@ from rich.text import Text
 
 from offbeat.cli.console import Out, complain
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.core.system.files import refuse_irregular
+from offbeat.core.system.files import refuse_irregular, write_atomically
+from offbeat.results.export import as_csv
 from offbeat.results.run import Comparison
 from offbeat.results.table import as_table
 from offbeat.results.wording import error_of
@@ -59,8 +60,9 @@ class Outputs:
         self.failures: list[str] = []
 
     def results(
-        self, result: Comparison, json: Path | None, report: Path | None, spread: str = "range"
-    ) -> None:
+        self, result: Comparison, json: Path | None, report: Path | None, spread: str = "range",
+        csv: Path | None = None,
+    ) -> None:  # fmt: skip
         """The numbers, the table, the page: first what can least be missed. Without any run nothing is
         written: what is there from before is worth more.
         """
@@ -69,6 +71,7 @@ class Outputs:
                 complain("No run was finished, so no results are written.")
             return
         self.save(json, result.save_json)
+        self.save(csv, lambda path: write_atomically(path, as_csv(result, spread).encode()))
         self.show(lambda width: as_table(result, width, spread))
         for run in result.runs if self.quiet else []:
             if run.error is not None:
