@@ -105,8 +105,8 @@ def compare(
     output = Outputs(quiet)
     result, code = _carry_out(plan, workers, traces, out, _announced(plan, report, traces), output)
     output.results(result, json, report, spread, csv)
+    by = next(iter(plan.over), None)
     for path in figure or [] if result.runs else []:
-        by = next(iter(plan.over), None)
         output.save(path, lambda path: result.main_figure(band=spread, by=by).save(path))
     if out is not None and result.interrupted and output.error is None and (kept := finished(out)):
         complain(f"Kept in {out}: {kept:,} runs, with those of tuning. The same command goes on with them.")
