@@ -53,6 +53,7 @@ SHORTER = {
     "offbeat sweep examples/mnist-evaluation.toml": "--dry-run",  # 75 runs
     "offbeat sweep examples/scaling.toml": "--dry-run",  # 18 runs, ten seconds
     "offbeat live --task digits": "--until 5",
+    "offbeat live --task quadratic": "--until 5",
     "offbeat live --task mnist": "--until 5 --data DIR",  # or it would be downloaded
 }
 """How a command begins -> what is added, for it would take minutes."""
