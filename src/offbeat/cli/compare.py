@@ -109,7 +109,7 @@ def compare(
     for path in figure or [] if result.runs else []:
         output.save(path, lambda path: result.main_figure(band=spread, by=by).save(path))
     if out is not None and result.interrupted and output.error is None and (kept := finished(out)):
-        complain(f"Kept in {out}: {kept:,} runs, with those of tuning. The same command goes on with them.")
+        complain(f"Kept in {out}, with those of tuning: {kept:,} of the runs. The same command goes on.")
     if show_tuning and result.runs:
         output.show(lambda width: tuning_table(result))
     output.close()
