@@ -877,7 +877,7 @@ def test_interrupted_while_a_learning_rate_is_tuned(call: Call, monkeypatch: pyt
     outcome = call(*command)
     kept = len([*Path("kept").rglob("*.run")])
     assert outcome.code == 130 and kept >= 3
-    assert f"Kept in kept, with those of tuning: {kept} of the runs. The same command goes on." in outcome.said
+    assert f"Kept in kept, with those of tuning: {kept} of the runs. The same command goes" in outcome.said
     assert not Path("out.json").exists()
     monkeypatch.setattr(keeping.Kept, "write", real)
     again = call(*command)

@@ -179,6 +179,17 @@ def test_a_run_that_explodes_does_not_set_the_scale() -> None:
     assert len(only(alone).y.ticks) <= 10
 
 
+def test_the_marks_of_a_logarithmic_axis_are_over_all_that_is_drawn() -> None:
+    """Also where curves that have hardly begun to fall are far above the target: marks of them lay on top of
+    each other.
+    """
+    made = offbeat.compare("adsgd", task="quadratic", until=20, target=0.01, seeds=2)
+    panel = only(made.figure(log="y"))
+    (line,) = panel.lines
+    assert min(line.y) > 10 * panel.level[0] == 0.1
+    assert min(panel.y.ticks) <= 0.01 and max(panel.y.ticks) >= max(line.high)
+
+
 def test_bands_that_are_not_positive_are_cut_on_a_logarithmic_axis() -> None:
     made = Comparison(
         [

@@ -159,10 +159,7 @@ def _same_axes(panels: Sequence[Panel], asked: Asked) -> list[Panel]:
 
 def _upward(panels: Sequence[Panel]) -> tuple[float, float] | None:
     """From the smallest value of all panels to the largest, with a twentieth more on both sides."""
-    lines = [line for panel in panels for line in panel.lines]
-    found = [value for line in lines for values in (line.y, line.low, line.high) for value in values]
-    found += [panel.level[0] for panel in panels if panel.level is not None]
-    if not found:
+    if not (found := _drawn(panels)):
         return None
     low, high = min(found), max(found)
     if panels[0].y.log:
@@ -172,13 +169,19 @@ def _upward(panels: Sequence[Panel]) -> tuple[float, float] | None:
     return low - more, high + more
 
 
+def _drawn(panels: Sequence[Panel]) -> list[float]:
+    """All values of lines, bands and levels."""
+    lines = [line for panel in panels for line in panel.lines]
+    found = [value for line in lines for values in (line.y, line.low, line.high) for value in values]
+    return found + [panel.level[0] for panel in panels if panel.level is not None]
+
+
 def _with_ticks(panel: Panel, beside: Sequence[Panel], asked: Asked) -> Panel:
     """With the marks of logarithmic axes over all that is drawn beside it."""
     if asked.log_x and panel.x.limits:
         panel = replace(panel, x=replace(panel.x, ticks=ticks(panel.x.limits)))
     if asked.log_y:
-        values = [value for each in beside for line in each.lines for value in line.y]
-        panel = replace(panel, y=replace(panel.y, ticks=ticks(values)))
+        panel = replace(panel, y=replace(panel.y, ticks=ticks(_drawn(beside))))
     return panel
 
 
