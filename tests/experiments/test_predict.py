@@ -239,6 +239,9 @@ def test_bad_input_is_refused() -> None:
         predict(run.trace)
     with pytest.raises(DataError, match="Agent 0 computed 0 gradients; at least 5"):
         predict(replace(trace, events=trace.events[:0]))
+    odd = {**trace.settings, "experiment": {**trace.settings["experiment"], "until": {"a": 1}}}
+    with pytest.raises(SettingError, match="'until' must be a number"):
+        predict(replace(trace, settings=odd))
     for changes, match in (
         ({"algorithm": "adsdg"}, "Did you mean 'adsgd'"),
         ({"topology": "rign"}, "Did you mean 'ring'"),

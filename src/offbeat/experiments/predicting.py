@@ -168,6 +168,7 @@ def predict(
     code = s.get("code", {})
     with pinned(code, code):
         before, spec = find(s["algorithm"]), find(s["algorithm"] if algorithm is None else algorithm)
+    parts = prepare(Experiment(**e), s["seed"]).task.initial() if e else ()  # first: it checks the settings
     start, end = _window(trace, e.get("until"))
     out = [(max(a, start), min(b, end)) for a, b in pauses(trace) if a < end and b > start]
     paused = sum(b - a for a, b in out)
@@ -178,7 +179,6 @@ def predict(
     recorded = _summary(trace, start, end, s["unit"], (before.name, graph, e.get("case", AS_IT_WAS)), out)
     if reached is not None:
         recorded = replace(recorded, runs=(reached,), known=True)
-    parts = prepare(Experiment(**e), s["seed"]).task.initial() if e else ()
     fitted = fit(trace, sum(part.nbytes for part in parts) or None)
     scale = 1.0 if e else float(np.median([c.mean() + o.mean() for c, o in fitted.compute]))
     replica, n = Replica(s, fitted, scale), trace.agents
