@@ -50,9 +50,11 @@ class AllReduceSGD(Agent):
 
     def on_gradient(self, g: Vector) -> None:
         """Have the gradients averaged, or the models, if steps are made in between."""
-        if self.local_steps > 1:
+        if self.local_steps == 1:
+            self.average(g)
+        else:
             self.x = self.x - self.rule(g)
-        self.average(g if self.local_steps == 1 else self.x)
+            self.average(self.x)
 
     def averaged(self, mean: Vector) -> None:
         """The mean over all agents is here: step, or go on from it."""

@@ -138,9 +138,7 @@ def with_local_steps(spec: Algorithm, steps: int | None) -> Algorithm:
         if steps == 1 and not spec.user_defined:
             return spec
         able = ", ".join(name for name, row in ALGORITHMS.items() if row.local in row.options)
-        raise SettingError(
-            f"{spec.name} makes no local steps: {spec.no_local}. Expected one of {able}, or no --local-steps."
-        )
+        raise SettingError(f"{spec.makes_none} Expected one of {able}, or no --local-steps.")
     _, value, usual = spec.chosen()[spec.local]
     _refuse_another(spec, steps if value == usual else value, steps)
     return with_options(spec, {spec.local: steps})

@@ -128,6 +128,11 @@ class Algorithm:
         }
 
     @property
+    def makes_none(self) -> str:
+        """That it makes no local steps, and why."""
+        return f"{self.name} makes no local steps: {self.no_local}."
+
+    @property
     def gradients(self) -> int:
         """How many there are for each exchange."""
         return int(getattr(self.prototype, self.local)) if self.local in self.options else 1

@@ -64,13 +64,11 @@ def _asked(settings: Mapping[str, Any]) -> list[str]:
     said = [f"Run: {what}{unit}."]
     if "script" in known:
         said.append(f"The script: {shlex.join(map(str, known['script']))}")
-    settings_of = {**declared(Experiment), **declared(RunSettings)}
+    settings_of, whole = {**declared(Experiment), **declared(RunSettings)}, usual() | known
     others = [
         f"{name} {value_text(value)}"
         for name, value in known.items()
-        if value is not None
-        and name in settings_of.keys() - UNSAID
-        and not settings_of[name].is_usual(usual() | known)
+        if value is not None and name in settings_of.keys() - UNSAID and not settings_of[name].is_usual(whole)
     ]
     said += [f"Not as usual: {', '.join(others)}."] * bool(others)
     said += [f"Checkpoints: every {known['checkpoint_every']}."] * bool(known.get("checkpoint_every"))

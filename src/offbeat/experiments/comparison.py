@@ -279,7 +279,7 @@ def _checked(made: Plan) -> Plan:
 def _not_local(steps: int | None) -> dict[str, str]:
     """Of the whole table, who makes no local steps, and why, if so many are wanted."""
     without = [row for row in ALGORITHMS.values() if row.local not in row.options and steps not in (None, 1)]
-    return {row.name: f"{row.name} makes no local steps: {row.no_local}." for row in without}
+    return {row.name: row.makes_none for row in without}
 
 
 def _specs(
@@ -290,7 +290,8 @@ def _specs(
         raise SettingError(f"Expected algorithms, a list or names with commas between; got {algorithms!r}.")
     named = separated(algorithms) if isinstance(algorithms, str) else list(algorithms)
     if named == [ALL]:
-        named = [name for name in ALGORITHMS if name not in _not_local(local_steps)]
+        without = _not_local(local_steps)
+        named = [name for name in ALGORITHMS if name not in without]
     specs = told_apart([with_local_steps(find(each), local_steps) for each in named])
     if not specs:
         raise SettingError("Name at least one algorithm.")

@@ -232,25 +232,22 @@ class ActiveRun:
         steps = partial(getattr, engine, "steps")
         self.measured.add(now, engine.everybody(), engine.living, updates, sent / 1e6, steps)
         self.measured.seconds += time.perf_counter() - began
-        goal, lost = setup.ends_at, not all(map(math.isfinite, (curve.loss[-1], curve.consensus[-1])))
+        goal = setup.ends_at
         met = goal is not None and goal.met(curve.of(goal.metric)[-1])
         if progress is not None:
             progress(self.job.spec.name, now, now if met else setup.until, curve)
-        if lost or met:
-            self.ended = self.result(lost)
+        if curve.lost or met:
+            self.ended = self.result()
 
-    def result(self, lost: bool = False) -> Run:
-        """What has come out so far, as that of a run that has ended; how long it took is not known here.
-
-        Args:
-            lost: whether its loss is no longer finite
-        """
+    def result(self) -> Run:
+        """What has come out so far, as that of a run that has ended; how long it took is not known here."""
         job, setup, engine = self.job, self.job.setup, self.engine
         mine = job.spec.user_defined and not job.spec.named
         own = [*setup.settings["own"], *[f"the algorithm {job.spec.name}"] * mine]
         return run_of(
             setup, job.spec, job.lr, self.measured, engine.stacked(), engine.traced(), engine.counts(),
-            engine.carried, {"own": own}, wall_s=0.0, error=None if lost else engine.stalled(),
+            engine.carried, {"own": own}, wall_s=0.0,
+            error=None if self.measured.curve.lost else engine.stalled(),
         )  # fmt: skip
 
 

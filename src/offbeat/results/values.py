@@ -64,15 +64,19 @@ class Curve:
         """All axes and metrics by name, as they are written."""
         return {name: getattr(self, name) for name in MEASURED} | self.more
 
+    @property
+    def lost(self) -> bool:
+        """Whether loss or consensus is no longer finite: a run ends there."""
+        return not (math.isfinite(self.loss[-1]) and math.isfinite(self.consensus[-1]))
+
     def diverged_at(self) -> float | None:
         """The evaluation at which the run diverged; None: it did not.
 
-        The last, if its loss or consensus is not finite: a run ends there. Or, of one that ended with a loss
-        more than `FAR` times that of the start (above 0) and no smaller than half-way, the one from which on
-        its loss was so large.
+        The last, if it is lost there. Or, of one that ended with a loss more than `FAR` times that of the
+        start (above 0) and no smaller than half-way, the one from which on its loss was so large.
         """
         loss, last = self.loss, self.loss[-1]
-        if not (math.isfinite(last) and math.isfinite(self.consensus[-1])):
+        if self.lost:
             return self.time[-1]
         far = FAR * loss[0]
         if loss[0] <= 0 or last <= far or last < loss[len(loss) // 2]:

@@ -288,7 +288,6 @@ def limit(
     if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
         raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")
     return known(spec).at(At(spec, task, topology, min(lr, LARGE), p / p.sum()))
-    return known(spec).at(At(spec, task, topology, lr, p / p.sum()))
 
 
 def _built(task: Quadratic | str, topology: Topology | str, seed: int) -> tuple[Quadratic, Topology]:

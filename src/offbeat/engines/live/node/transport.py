@@ -190,7 +190,7 @@ class Transport:
             fresh = [each for each in mine if each.register.newest > each.delivered]
             for reader in sorted(fresh, key=Reader.made) if len(fresh) > 1 else fresh:
                 kind = reader.register.layout.kind
-                if reader.made() < heard.get(kind, -math.inf):
+                if len(mine) > 1 and reader.made() < heard.get(kind, -math.inf):  # of one none is older
                     reader.delivered = reader.register.newest
                     continue
                 reader.bind()
