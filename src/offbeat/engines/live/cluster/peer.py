@@ -1,0 +1,78 @@
+"""What the gateway of one machine may ask of that of another; the rest of the room keeps to these words.
+
+A gateway answers for the agents that live on its machine, from the files of its run folder. Bytes are headers
+of numbers (`struct`, little-endian), JSON, or the memory of a register or a mailbox as it lies there. A call
+may fail or hang, as links do: whoever calls gives up in time and asks again, and no answer is needed twice
+for the state to be right, since every question says what has been seen.
+"""
+
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+Raw: TypeAlias = "bytes | memoryview | np.ndarray[Any, np.dtype[np.uint8]]"
+"""Bytes; large ones as an array, so that a transport may hand them on without a copy."""
+
+Version: TypeAlias = "tuple[int, bytes, Raw]"
+"""Of a register: which version, the words before its vectors (tag, numbers, stamps), the vectors."""
+
+
+class Peer(Protocol):
+    """The gateway of another machine. `Exchange` is one for agents of its own; a Ray actor, through `Handle`.
+
+    Whatever a call raises, `Exception` and its subclasses, means: not now.
+    """
+
+    async def clock(self) -> int:
+        """Now, in ns of that machine's monotonic clock."""
+
+    async def rows(self, seen: int) -> bytes:
+        """The board's rows of the agents that live there; at once if what matters (`rows.KEYS`) is not what
+        the answer said whose checksum was `seen`, else at the next beat. 0: nothing has been seen.
+        """
+
+    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
+        """What agent 0 has joined with: the JSON, and the register of the model where all start, as its text,
+        words and vectors; None before that, or where it does not live there.
+        """
+
+    async def register(self, agent: int, incarnation: int, k: int) -> bytes:
+        """The text of a register: whom it is for and its layout, as JSON. Empty if there is none."""
+
+    async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
+        """The newest version of a register, as soon as that is above `seen`; None after a second."""
+
+    async def take_mail(self, head: bytes, letters: Raw) -> int:
+        """Whole letters for one mailbox, whose names and place `head` says (`post.HEAD`). Returns how far the
+        mailbox is filled now, in bytes since it was made, whatever of these letters came before: so what is
+        sent twice is taken once. Waits for room, at most a second.
+        """
+
+
+class Handle:
+    """A `Peer` whose methods are remote ones: `handle.method.remote(...)` gives what can be awaited."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def clock(self) -> int:
+        return int(await self._handle.clock.remote())
+
+    async def rows(self, seen: int) -> bytes:
+        answer: bytes = await self._handle.rows.remote(seen)
+        return answer
+
+    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
+        answer: tuple[bytes, bytes, bytes, Raw] | None = await self._handle.proposal.remote()
+        return answer
+
+    async def register(self, agent: int, incarnation: int, k: int) -> bytes:
+        answer: bytes = await self._handle.register.remote(agent, incarnation, k)
+        return answer
+
+    async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
+        answer: Version | None = await self._handle.newest.remote(agent, incarnation, k, seen)
+        return answer
+
+    async def take_mail(self, head: bytes, letters: Raw) -> int:
+        return int(await self._handle.take_mail.remote(head, letters))
