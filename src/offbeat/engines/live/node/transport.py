@@ -122,8 +122,7 @@ class Transport:
         self.bell = Bell(folder, me)
         self.launcher = Bell(folder, LAUNCHER)
         self.row, self.float_row = board.row(me), board.float_row(me)
-        self._made = board.column(Row.MAILBOXES)
-        self._rows = [board.row(j) for j in range(board.n)]
+        self._look_at_all()
         self.row[Row.INCARNATION] = incarnation
         self.mine: list[Register] = []
         self.alive: dict[int, int] = {}  # the others that are there, and their incarnations
@@ -132,7 +131,12 @@ class Transport:
         self.bells: dict[int, Bell] = {}
         self.outgoing: dict[int, Mailbox] = {}
         self.incoming: dict[int, Mailbox] = {}
-        self.boxes = [0] * board.n
+        self.boxes = [0] * len(self._rows)
+
+    def _look_at_all(self) -> None:
+        """At the rows of all agents that have belonged to the run by now."""
+        self._made = self.board.column(Row.MAILBOXES)
+        self._rows = [self.board.row(j) for j in range(len(self._made))]
 
     def wait(self, timeout: float | None) -> bool:
         """Until the bell rings, or so many seconds. Returns whether the launcher is gone."""
@@ -142,6 +146,10 @@ class Transport:
         return bool(readable(self.lifeline, timeout))
 
     def meet(self, agent: int, incarnation: int) -> None:
+        """This agent belongs to the run from now on, perhaps as a new one."""
+        if agent >= len(self._rows):
+            self._look_at_all()
+            self.boxes += [0] * (len(self._rows) - len(self.boxes))
         self.forget(agent)
         self.alive[agent] = incarnation
         self.bells[agent] = Bell(self.folder, agent)

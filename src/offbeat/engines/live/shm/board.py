@@ -3,10 +3,10 @@
 One file of 8-byte words in shared memory:
 
     head      magic, agents, order, how many changes of the membership there are, time zero (ns),
-              the last step of agents that go in step
+              the last step of agents that go in step, rows
     changes   (agent, incarnation): joined or came back; (agent, -incarnation): died or left;
               only the launcher adds
-    rows      one an agent, written by that agent alone (`Row`)
+    rows      one an agent, written by that agent alone (`Row`), and empty ones for agents that may join
 
 A *bell* is a named pipe: whoever waits for something waits for his bell, and is woken by one byte.
 """
@@ -26,9 +26,10 @@ from offbeat.core.system.signals import readable
 from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.wire import SharedMemoryError
 
-MAGIC = 0x6F6666626F617232
+MAGIC = 0x6F6666626F617233
 HEAD, CHANGES, ROW = 8, 16384, 32
 MOST = CHANGES // 2  # agents of a run at most: all of them come, and have to be able to go
+ROOM = 64  # agents that may join a run while it goes on
 
 
 Order = IntEnum("Order", ["WAIT", "RUN", "FINISH", "STOP", "END"], start=0)
@@ -63,24 +64,47 @@ class Row(IntEnum):
     SKIPPED = 15  # updates that were not finite, in all
     EPOCHS = 16  # of its share of the data, in all
     WAITING = 17  # 1 while it waits for others within a step
+    LEAVES = 18  # the launcher's: LEAVE, and once all have been told that the agent is gone LET_GO
 
 
+LEAVE, LET_GO = 1, 2  # what an agent alone is asked to do: end in order; end its process
 FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE, Row.EPOCHS]
 
 Cells: TypeAlias = "memoryview[Any]"  # words of 8 bytes; storing one is a single store of the processor
 
 
 class Board:
-    """The board of a run; the launcher creates it, agents attach to it."""
+    """The board of a run; the launcher creates it, agents attach to it.
+
+    Attributes:
+        capacity: how many agents may belong to the run
+        all_rows: as `rows`, and of those who may join, [capacity, ROW]
+    """
 
     def __init__(self, mapped: Any) -> None:
         self.words = memoryview(mapped).cast("q")
-        self.n = self.words[1]
-        end = HEAD + 2 * CHANGES
+        self.capacity, end = self.words[6], HEAD + 2 * CHANGES
         self.changes = self.words[HEAD:end]
-        self.rows = np.frombuffer(mapped, np.int64, self.n * ROW, 8 * end).reshape(self.n, ROW)
-        self.numbers = self.rows.view(np.float64)
+        if not 0 < self.n <= self.capacity:
+            raise ValueError(f"it is of {self.n} agents, and has {self.capacity} rows")
+        count = self.capacity * ROW
+        self.all_rows = np.frombuffer(mapped, np.int64, count, 8 * end).reshape(self.capacity, ROW)
         self._rows, self._numbers = self.words[end:], memoryview(mapped).cast("d")[end:]
+
+    @property
+    def n(self) -> int:
+        """How many agents have belonged to the run so far; the launcher lets more in."""
+        return self.words[1]
+
+    @property
+    def rows(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The rows of these agents, [n, ROW]."""
+        return self.all_rows[: self.n]
+
+    @property
+    def numbers(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The same rows, read as float64."""
+        return self.rows.view(np.float64)
 
     def row(self, agent: int) -> Cells:
         """An agent's row, number by number; an eighth of what `rows` costs."""
@@ -95,11 +119,16 @@ class Board:
 
     @staticmethod
     def create(path: Path, n: int) -> "Board":
-        """A board for n agents, none of which belongs to the run yet."""
-        head = np.array([MAGIC, n, Order.WAIT, 0, 0, 0], dtype=np.int64).tobytes()
-        board = Board(run_folder.create(path, 8 * (HEAD + 2 * CHANGES + n * ROW), head))
-        board.numbers[:, FLOAT_FIELDS] = np.nan
+        """A board for n agents, none of which belongs to the run yet, with room for more."""
+        capacity = min(n + ROOM, MOST)
+        head = np.array([MAGIC, n, Order.WAIT, 0, 0, 0, capacity], dtype=np.int64).tobytes()
+        board = Board(run_folder.create(path, 8 * (HEAD + 2 * CHANGES + capacity * ROW), head))
+        board.all_rows.view(np.float64)[:, FLOAT_FIELDS] = np.nan
         return board
+
+    def grow(self, n: int) -> None:
+        """From now on there are n agents. The launcher's, before it tells of those that are new."""
+        self.words[1] = n
 
     @staticmethod
     def attach(path: Path) -> "Board":
