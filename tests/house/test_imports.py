@@ -45,6 +45,8 @@ LIVE = {
     ),
 }
 
+CLUSTER = ("asking", "clocks", "exchange", "mirror", "post")
+
 COMMANDS = (
     "commands",
     "compare",
@@ -71,7 +73,12 @@ ONLY = {
         "offbeat.engines.sim.replay",
         "offbeat.core.system.streams",
     },
-    "time": {"offbeat.cli.progress", "offbeat.experiments.runs", *LIVE},
+    "time": {
+        "offbeat.cli.progress",
+        "offbeat.experiments.runs",
+        *LIVE,
+        *(f"offbeat.engines.live.cluster.{name}" for name in CLUSTER),
+    },
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
         "offbeat.core.system.signals",
@@ -81,7 +88,7 @@ ONLY = {
     },
     "multiprocessing": {"offbeat.experiments.workers"},
     "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
-    "asyncio": set(),
+    "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in CLUSTER},
     "socket": set(),
     "subprocess": {
         "offbeat.engines.live.launcher.children",

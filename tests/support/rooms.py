@@ -19,7 +19,7 @@ ROOMS = {
     "engines": "core core.system",
     "engines.sim": "core core.system world tasks engines",
     "engines.live": "core core.system world engines",
-    "engines.live.cluster": "",
+    "engines.live.cluster": "core core.system engines.live",
     "theory": "core world tasks algorithms engines engines.sim",
     "results": "core core.system world tasks.metrics algorithms engines theory",
     "training": "core core.system world algorithms engines engines.live",

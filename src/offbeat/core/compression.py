@@ -43,6 +43,9 @@ class Codec(Protocol):
     def unpack(self, first: Tensor, second: Tensor, length: int) -> Tensor:
         """What arrives of a tensor of this length; its numbers may be of another type yet."""
 
+    def fits(self, first: Tensor, second: Tensor, length: int) -> bool:
+        """Whether these can be what was sent of a tensor of this length."""
+
 
 @dataclass(frozen=True)
 class BF16:
@@ -59,6 +62,9 @@ class BF16:
 
     def unpack(self, first: Tensor, second: Tensor, length: int) -> Tensor:
         return first
+
+    def fits(self, first: Tensor, second: Tensor, length: int) -> bool:
+        return len(first) == length and first.dtype == torch.bfloat16 and not len(second)
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,10 @@ class Int8:
 
     def unpack(self, first: Tensor, second: Tensor, length: int) -> Tensor:
         return first.to(second.dtype) * second
+
+    def fits(self, first: Tensor, second: Tensor, length: int) -> bool:
+        one_scale = len(second) == min(1, length) and second.is_floating_point()
+        return len(first) == length and first.dtype == torch.int8 and one_scale
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,13 @@ class TopK:
         if len(second) == length:
             return second
         return second.new_zeros(length).index_put_((first.long(),), second)
+
+    def fits(self, first: Tensor, second: Tensor, length: int) -> bool:
+        if len(second) == length and not len(first):
+            return True
+        if len(first) != len(second) or first.is_floating_point() or not len(first):
+            return False
+        return int(first.min()) >= 0 and int(first.max()) < length
 
 
 CODECS: dict[str, Codec] = {"bf16": BF16(), "int8": Int8()}
@@ -152,6 +169,14 @@ class Packed:
     @property
     def nbytes(self) -> int:
         return sum([part.nbytes for part in self.parts])
+
+    def fits(self) -> bool:
+        """Whether it can be unpacked: it may have come from anywhere."""
+        first, second = self.parts[::2], self.parts[1::2]
+        if not len(first) == len(second) == len(self.shape):
+            return False
+        sent = zip(self.shape, first, second, strict=True)
+        return all(self.codec.fits(a, b, length) for (_, length), a, b in sent)
 
     def unpacked(self) -> Parts:
         """What arrives, in memory of its own."""

@@ -10,10 +10,10 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-Raw: TypeAlias = "bytes | memoryview | np.ndarray[Any, np.dtype[np.uint8]]"
+Raw: TypeAlias = bytes | memoryview | np.ndarray[Any, np.dtype[np.uint8]]
 """Bytes; large ones as an array, so that a transport may hand them on without a copy."""
 
-Version: TypeAlias = "tuple[int, bytes, Raw]"
+Version: TypeAlias = tuple[int, bytes, Raw]
 """Of a register: which version, the words before its vectors (tag, numbers, stamps), the vectors."""
 
 

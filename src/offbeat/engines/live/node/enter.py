@@ -33,6 +33,7 @@ from offbeat.world.world import World
 
 STARTED = "OFFBEAT_PID"  # the environment variable that says which process the launcher started
 MODEL = "model.json"  # in the run's shared folder: what agent 0 has joined with
+INITIAL = "initial"  # and the register of the model where all start
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def propose(
     whom the others stand still.
     """
     if context.me == 0 and not (context.shared / MODEL).exists():
-        (context.shared / "initial").unlink(missing_ok=True)  # of an earlier life that died between the two
-        register = Register.create(context.shared / "initial", Layout.of(Snapshot(initial)))
+        (context.shared / INITIAL).unlink(missing_ok=True)  # of an earlier life that died between the two
+        register = Register.create(context.shared / INITIAL, Layout.of(Snapshot(initial)))
         with Scope():
             (placed,) = register.begin([initial])
         register.finish(Snapshot(placed), Tag())
@@ -149,7 +150,7 @@ def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
     what = f"Agent {context.me} has joined with something else than agent 0"
     what += "; expected the same of all. They differ in"
     refuse_other(theirs["about"], mine, what, ("agent 0", f"agent {context.me}"))
-    _, (x,), _ = Register.attach(context.shared / "initial").copy()
+    _, (x,), _ = Register.attach(context.shared / INITIAL).copy()
     return Vector(x.parts)
 
 

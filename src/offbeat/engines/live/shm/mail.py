@@ -5,6 +5,9 @@ ever took; each is changed by one side only, after the bytes themselves. A messa
 with its sender (`put` says so), who is never blocked.
 
     message   length of all that follows, length of the layout, layout, (aligned) words, (aligned) vectors
+
+To another machine letters cross as they lie here, into a queue of the same size there. What was ever put into
+that one is what was ever taken from this one, in bytes; so both sides know how far they are, killed or not.
 """
 
 import struct
@@ -17,9 +20,9 @@ import torch
 
 from offbeat.core.agent import Message
 from offbeat.core.compression import Packed
-from offbeat.core.vector import Vector
+from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.shm import run_folder
-from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, aligned, lying, read_layout
+from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, Words, aligned, lying, read_layout
 
 MAGIC = 0x6F66666D61696C32  # "offmail2"
 HEAD = struct.Struct("<QQQQQ")  # magic, bytes of the ring, written, taken, whether the sender waits for room
@@ -58,7 +61,7 @@ class Mailbox:
         layout = Layout.of(message, packed)
         words_at = aligned(PREFIX.size + len(layout.text))
         vectors_at = words_at + aligned(layout.words.size)
-        total, most = vectors_at + layout.offsets[-1], self.capacity
+        total, most = letter_size(layout), self.capacity
         if total > most:
             raise SharedMemoryError(f"A message of {total} bytes was sent; the mailbox holds {most}.")
         written = self._head[WRITTEN]
@@ -82,15 +85,47 @@ class Mailbox:
         taken = self._head[TAKEN]
         if self._head[WRITTEN] == taken:
             return None
-        total, length = PREFIX.unpack(self._copy_out(taken, PREFIX.size).tobytes())
+        total, _ = PREFIX.unpack(self._copy_out(taken, PREFIX.size).tobytes())
         body = self._copy_out(taken, total)
         self._head[TAKEN] = taken + total
-        layout = read_layout(body[PREFIX.size : PREFIX.size + length].tobytes())
-        words_at = aligned(PREFIX.size + length)
-        words = layout.words.unpack_from(body.data, words_at)
-        parts = layout.parts(body, words_at + aligned(layout.words.size))
+        layout, words, parts = opened(body)
         vectors = [Vector(arrived) for arrived in layout.unpacked(parts)]
         return layout.message(words, vectors), Tag.of(words)
+
+    @property
+    def written(self) -> int:
+        return int(self._head[WRITTEN])
+
+    @property
+    def taken(self) -> int:
+        return int(self._head[TAKEN])
+
+    def waiting(self, most: int) -> Bytes:
+        """A copy of whole letters, from the first one that was not taken: as many as take `most` bytes, but
+        at least one if there is one.
+        """
+        first, end = self.taken, self.written
+        at = first
+        while at < end:
+            total, _ = PREFIX.unpack(self._copy_out(at, PREFIX.size).tobytes())
+            if at > first and at + total - first > most:
+                break
+            at += total
+        return self._copy_out(first, at - first)
+
+    def take_until(self, taken: int) -> None:
+        """These are somewhere else now."""
+        self._head[TAKEN] = taken
+
+    def put_raw(self, letter: Bytes) -> bool:
+        """Add a letter as it lay in another queue, if there is room for it."""
+        written = self.written
+        if len(letter) > self.capacity - (written - self.taken):
+            self._head[WANTED] = 1
+            return False
+        self._copy_in(written, letter)
+        self._head[WRITTEN] = written + len(letter)
+        return True
 
     def wanted(self) -> bool:
         """Whether the sender has been waiting for room; asked after something was taken."""
@@ -110,3 +145,18 @@ class Mailbox:
         out[:first] = self._ring[at : at + first]
         out[first:] = self._ring[: count - first]
         return out
+
+
+def letter_size(layout: Layout) -> int:
+    return aligned(PREFIX.size + len(layout.text)) + aligned(layout.words.size) + layout.offsets[-1]
+
+
+def opened(letter: Bytes) -> tuple[Layout, Words, list[Parts]]:
+    """What is in a letter: its layout, words, and vectors in place. Raises SharedMemoryError, or what
+    `struct` and torch raise, where it is none.
+    """
+    _, length = PREFIX.unpack_from(letter.data)
+    layout = read_layout(letter[PREFIX.size : PREFIX.size + length].tobytes())
+    words_at = aligned(PREFIX.size + length)
+    words = layout.words.unpack_from(letter.data, words_at)
+    return layout, words, layout.parts(letter, words_at + aligned(layout.words.size))

@@ -100,9 +100,12 @@ def sweep() -> list[Path]:
     return found
 
 
-def create(path: Path, size: int, head: bytes) -> mmap.mmap:
+def create(path: Path, size: int, head: bytes, reserved: int | None = None) -> mmap.mmap:
     """A new file of `size` bytes that begins with `head`; it gets its name when it is complete, so whoever
     finds it can use it. Raises SharedMemoryError where it does not fit.
+
+    Args:
+        reserved: so many bytes of it are there at once, the others when they are reserved; None: all
     """
     require_ordered_stores()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -111,7 +114,8 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
     except OSError as error:
         raise SharedMemoryError(f"Cannot create shared memory: {failed(error)}") from error
     try:
-        os.posix_fallocate(handle, 0, size)
+        _allocate(handle, path, size if reserved is None else reserved)
+        os.ftruncate(handle, size)
         memory = mmap.mmap(handle, size)
         memory[: len(head)] = head
         os.link(temporary, path)
@@ -119,17 +123,37 @@ def create(path: Path, size: int, head: bytes) -> mmap.mmap:
         said = f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}"
         if isinstance(error, FileExistsError):
             said = f"Cannot create shared memory {path}: it exists. Is another run using it?"
-        elif error.errno == errno.ENOSPC:
+        raise SharedMemoryError(said) from error
+    finally:
+        os.close(handle)
+        temporary.unlink()
+    return memory
+
+
+def reserve(path: Path, size: int) -> None:
+    """Take the memory of a file of which not all is there. Raises SharedMemoryError where it does not fit."""
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError as error:
+        raise SharedMemoryError(f"Cannot attach to shared memory: {failed(error)}") from error
+    try:
+        _allocate(handle, path, size)
+    finally:
+        os.close(handle)
+
+
+def _allocate(handle: int, path: Path, size: int) -> None:
+    try:
+        os.posix_fallocate(handle, 0, size)
+    except OSError as error:
+        said = f"Cannot create shared memory of {size / 1e6:.1f} MB: {failed(error)}"
+        if error.errno == errno.ENOSPC:
             left = shutil.disk_usage(path.parent).free / 1e6
             said = (
                 f"Shared memory is too small: {size / 1e6:.1f} MB were asked for, {left:.1f} MB are left in "
                 f"{path.parent} ({error.strerror}). In a container: docker run --shm-size=2g."
             )
         raise SharedMemoryError(said) from error
-    finally:
-        os.close(handle)
-        temporary.unlink()
-    return memory
 
 
 def attach(path: Path, magic: int, what: str) -> mmap.mmap:

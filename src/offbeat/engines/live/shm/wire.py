@@ -166,6 +166,8 @@ def _shape(parts: Any) -> Shape:
     shape = tuple((str(dtype), int(length)) for dtype, length in parts)
     if any(not isinstance(getattr(torch, dtype, None), torch.dtype) for dtype, _ in shape):
         raise ValueError("an unknown dtype")
+    if any(length < 0 for _, length in shape):
+        raise ValueError("a vector of less than nothing")
     return shape
 
 
