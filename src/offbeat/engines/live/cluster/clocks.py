@@ -1,8 +1,8 @@
 """How far the monotonic clock of another machine is ahead of this one's.
 
 A question that takes 2 d there and back, and is answered with the time t, was answered some time within these
-2 d; so t less the middle of them is off by at most d (Cristian, 1989). Of several the quickest counts. With it
-every board gets its own zero, so that all agents' times are those of one clock, to within d and to what the
+2 d; so t less the middle of them is off by at most d (Cristian, 1989). Of several the quickest counts. So
+every board gets a zero of its own, and all agents' times are those of one clock, to within d and to what the
 clocks drift afterwards. Ages and the times in the trace are as good as that; no order is taken from them.
 """
 
