@@ -7,7 +7,7 @@ import pytest
 from runs import quadratic, started, vector
 
 from offbeat import Quadratic, World
-from offbeat.core.pairs import partner
+from offbeat.core.pairs import partners
 from offbeat.theory import limit
 from offbeat.world.topology import build
 
@@ -16,10 +16,10 @@ from offbeat.world.topology import build
 def test_all_draw_the_same_pairs_and_all_pairs_come_equally_often(n: int) -> None:
     seen = Counter[tuple[int, int]]()
     for k in range(2000):
-        other = [partner(k, i, n) for i in range(n)]
-        assert all(j is None or (j != i and other[j] == i) for i, j in enumerate(other))
-        assert other.count(None) == n % 2
-        seen.update((i, j) for i, j in enumerate(other) if j is not None)
+        other = partners(k, n)
+        assert all(other[j] == i for i, j in enumerate(other))
+        assert sum(i == j for i, j in enumerate(other)) == n % 2
+        seen.update((i, j) for i, j in enumerate(other) if j != i)
     assert len(seen) == n * (n - 1)
     share = 1 / (n - 1 + n % 2) if n > 1 else 0
     assert all(abs(count / 2000 - share) < 0.05 for count in seen.values())
@@ -32,7 +32,7 @@ def rounds_of(task: Quadratic, count: int, lr: float, h: int, beta: float, outer
     m = np.zeros_like(seen[0])
     for k in range(1, count + 1):
         phi, d = seen[-1], s * (task.b - seen[-1])
-        other = [i if (j := partner(k, i, n)) is None else j for i in range(n)]
+        other = [*partners(k, n)]
         m = beta * m + outer * ((d + d[other]) / 2 + (phi + phi[other]) / 2 - phi)
         seen.append(phi + m)
     return np.array(seen)

@@ -32,9 +32,9 @@ from safetensors.torch import save as safetensors_bytes
 import offbeat
 from offbeat import SGD, Agent, Crash
 from offbeat.algorithms.adsgd import Model
-from offbeat.algorithms.allreduce import Part
 from offbeat.algorithms.dsgd import Letter
 from offbeat.core.errors import ContractError, DataError, DiskError, SettingError
+from offbeat.core.ring import Part
 from offbeat.core.rules import AdamW, Nesterov, NewRule, Scheduled
 from offbeat.core.schedules import Schedule
 from offbeat.core.vector import Scope, Stamp, Vector

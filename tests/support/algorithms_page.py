@@ -12,7 +12,7 @@ from offbeat.algorithms import ALGORITHMS, Algorithm
 PAGE = Path(__file__).parents[2] / "docs" / "algorithms.md"
 HEAD = """# The algorithms
 
-Of each: what its row in `src/offbeat/algorithms/table.py` says, and its docstring. On the command line:
+Of each: what its row in `src/offbeat/algorithms/table/` says, and its docstring. On the command line:
 `offbeat list algorithms`, and `offbeat list algorithms adsgd` for one. Options stand behind a colon:
 `--algorithms adsgd:theta=0.5,adpsgd:atomic+wait`. This page is written by `make docs`.
 """

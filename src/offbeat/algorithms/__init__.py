@@ -1,7 +1,8 @@
 """The algorithms: one file each, one row each in `table.ALGORITHMS`.
 
 A file reads next to its paper, and imports the contract alone: `core.agent`, `core.vector`, `core.errors`,
-`core.forms`, `core.rounds`, `core.newest`, `core.pairs`, `core.push_sum`.
+`core.forms`, and of the mechanisms that it has in common with others: `core.newest`, `core.summed`,
+`core.rounds`, `core.push_sum`, `core.pairs`, `core.server`, `core.ring`, `core.tree`.
 What a row says is in `row`, which imports `world` too, to say which graphs an algorithm accepts; `finding`
 has an algorithm for a name, a class, or a file of the user's.
 """

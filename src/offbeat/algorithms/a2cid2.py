@@ -83,7 +83,8 @@ class A2CiD2(ADPSGD):
         super().move(d)
         self.tilde = self.tilde + 2 * self.rates(self.view)[1] * d
 
-    def step(self, u: Vector) -> None:
+    def step(self, g: Vector) -> None:
         """A gradient's displacement, for both."""
-        super().step(u)
-        self.tilde = self.tilde - u
+        self.flow()
+        u = self.rule(g)
+        self.x, self.tilde = self.x - u, self.tilde - u

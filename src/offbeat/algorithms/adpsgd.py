@@ -1,15 +1,15 @@
 """Asynchronous decentralized parallel SGD. arXiv:1710.06952."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from offbeat.core.agent import Agent, View
+from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
-from offbeat.core.pairs import Ask, Moved
+from offbeat.core.pairs import Ask, Meeting, Moved
 from offbeat.core.vector import Vector
 
 
 @dataclass
-class ADPSGD(Agent):
+class ADPSGD(Meeting):
     """Average with one random neighbour, then step along a gradient taken before the averaging.
 
         x_i, x_j <- (x_i + x_j) / 2,   then   x_i <- x_i - lr g_i(xhat_i)
@@ -35,8 +35,6 @@ class ADPSGD(Agent):
     wait: bool = False
     atomic: bool = False
     local_steps: int = 1
-    g: Vector | None = field(init=False, default=None)
-    asked: int | None = field(init=False, default=None)
 
     def check(self) -> None:
         """`atomic` needs a two-coloured graph."""
@@ -47,28 +45,22 @@ class ADPSGD(Agent):
                 "with an even number of agents, or plain adpsgd."
             )
 
-    def start(self) -> None:
-        self.begin()
-
     def begin(self) -> None:
         """The next gradient, and the question beside it."""
-        self.g = None
         self.compute(self.x)
         if not self.wait:
-            self.ask()
+            self.ask_one()
 
-    def ask(self) -> None:
+    def ask_one(self) -> None:
         """Choose a neighbour at random and offer it my model."""
         if self.view.listeners and not (self.atomic and self.view.side == 1):
-            self.asked = self.rng.choice(self.view.listeners)
-            self.send(self.asked, Ask(self.x))
+            self.ask(self.rng.choice(self.view.listeners))
 
     def on_gradient(self, g: Vector) -> None:
         """The gradient at xhat_i is there."""
-        self.g = g
         if self.wait:
-            self.ask()
-        self.finish()
+            self.ask_one()
+        super().on_gradient(g)
 
     def on_message(self, src: int, message: Ask | Moved) -> None:
         """A question is answered at once; an answer completes the averaging."""
@@ -96,20 +88,9 @@ class ADPSGD(Agent):
             self.asked = None
         self.finish()
 
-    def finish(self) -> None:
-        """Step, once the averaging is done and the gradient is there."""
-        if self.g is not None and self.asked is None:
-            self.flow()
-            self.step(self.rule(self.g))
-            self.begin()
-
     def flow(self) -> None:
         """What goes on between events, up to now: nothing here, something in `a2cid2`."""
 
     def move(self, d: Vector) -> None:
         """Averaging moves the model by d; in `a2cid2` a second one too."""
         self.x = self.x + d
-
-    def step(self, u: Vector) -> None:
-        """The step along a gradient."""
-        self.x = self.x - u

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.algorithms.allreduce import AllReduceSGD
 from offbeat.core.forms import zero
+from offbeat.core.ring import Ring
 from offbeat.core.vector import Vector
 
 
 @dataclass
-class DiLoCo(AllReduceSGD):
+class DiLoCo(Ring):
     """H steps on one's own, then one common step along the mean of what they changed.
 
         x_i <- x_i - lr g_i(x_i),   H times from x_i = phi
@@ -25,7 +25,6 @@ class DiLoCo(AllReduceSGD):
     where the paper takes hundreds; what is evaluated is x_i, so between two averagings the mean of all x_i.
     """
 
-    one_model = False
     h: int = 10
     outer_lr: float = 0.7
     outer_momentum: float = 0.9

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.core.agent import Agent
 from offbeat.core.forms import zero
-from offbeat.core.pairs import Ask, Moved
+from offbeat.core.pairs import Ask, Meeting, Moved
 from offbeat.core.vector import Vector
 
 
 @dataclass
-class EASGD(Agent):
+class EASGD(Meeting):
     """Step alone, and be drawn to a centre as much as the centre is drawn to you.
 
         x_i <- x_i - alpha (x_i - c) - lr g_i(x_i),   c <- c + alpha (x_i - c),   alpha = beta / n
@@ -40,8 +39,6 @@ class EASGD(Agent):
     momentum: float = 0.0
     centre: Vector = field(init=False, repr=False)
     v: Vector | None = field(init=False, default=None)
-    g: Vector | None = field(init=False, default=None)
-    asked: bool = field(init=False, default=False)
     gradients: int = field(init=False, default=0)
 
     def start(self) -> None:
@@ -58,19 +55,17 @@ class EASGD(Agent):
 
     def resume(self) -> None:
         """A question that was under way, or its answer, is gone: ask again."""
-        if self.asked:
-            self.send(self.view.server, Ask(self.x))
+        if self.asked is not None:
+            self.ask(self.asked)
 
     def begin(self) -> None:
         """The next gradient, and the exchange beside it."""
-        self.g = None
         self.compute(self.x if self.v is None else self.x - self.momentum * self.v)
         if self.gradients % self.every == 0:
             if self.me == self.view.server:
                 self.x = self.x - self.drawn(self.x)
             else:
-                self.asked = True
-                self.send(self.view.server, Ask(self.x))
+                self.ask(self.view.server)
         self.gradients += 1
 
     def drawn(self, x: Vector) -> Vector:
@@ -79,26 +74,18 @@ class EASGD(Agent):
         self.centre = self.centre + d
         return d
 
-    def on_gradient(self, g: Vector) -> None:
-        """The gradient is there."""
-        self.g = g
-        self.finish()
-
     def on_message(self, src: int, message: Ask | Moved) -> None:
         """A question for the server, or its answer."""
         match message:
             case Ask(x):
                 self.send(src, Moved(self.drawn(x)))
             case Moved(d):
-                self.x, self.asked = self.x - d, False
+                self.x, self.asked = self.x - d, None
                 self.finish()
 
-    def finish(self) -> None:
-        """Step, once the exchange is done and the gradient is there."""
-        if self.g is None or self.asked:
-            return
-        u = self.rule(self.g)
+    def step(self, g: Vector) -> None:
+        """Along the gradient, or along v_i."""
+        u = self.rule(g)
         if self.momentum:
             u = self.v = u if self.v is None else self.momentum * self.v + u
         self.x = self.x - u
-        self.begin()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from offbeat.algorithms.diloco import DiLoCo
-from offbeat.core.pairs import partner
+from offbeat.core.pairs import partners
 from offbeat.core.vector import Vector
 
 
@@ -28,7 +28,7 @@ class NoLoCo(DiLoCo):
     of its momentum.
 
     Paper -> code, by its authors' program: step_params -> `phi`; p - p_old -> `d`; momentum -> `m`;
-    number_of_local_steps -> `h`. j is `partner(k, i, n)`, k -> outer steps made.
+    number_of_local_steps -> `h`. j is `partners(k, n)[i]`, k -> outer steps made.
 
     Attributes:
         h: steps of its own between two exchanges
@@ -49,11 +49,12 @@ class NoLoCo(DiLoCo):
     def average(self, v: Vector) -> None:
         """Offer to this round's partner what was added to phi: -v."""
         k = self.made // self.h
-        j, self.d = partner(k, self.me, self.n), -v
-        if j is None:
-            self.offers[k] = Offer(k, self.phi, self.d)
+        j, self.d = partners(k, self.n)[self.me], -v
+        offer = Offer(k, self.phi, self.d)
+        if j == self.me:  # left over
+            self.offers[k] = offer
         else:
-            self.send(j, Offer(k, self.phi, self.d))
+            self.send(j, offer)
         self.meet()
 
     def on_message(self, src: int, message: Offer) -> None:  # type: ignore[override]

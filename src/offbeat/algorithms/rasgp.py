@@ -8,20 +8,18 @@ from offbeat.core.vector import Vector
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """All mass that the sender ever pushed to each of its out-neighbours, and its slot."""
-
-    x: Vector
-    y: float
-    slot: int
-
-
-@dataclass(frozen=True)
 class Opened:
     """What of the sender's running sums does not count for this receiver: it was pushed before they met."""
 
     x: Vector
     y: float
+
+
+@dataclass(frozen=True)
+class Pushed(Opened):
+    """All mass that the sender ever pushed to each of its out-neighbours, and its slot."""
+
+    slot: int
 
 
 @dataclass
@@ -38,14 +36,13 @@ class RASGP(Agent):
     Conserved by communication: sum_i (x_i, y_i) + sum over links (phi_i - rho_ji), at every instant, whatever
     is lost or late; only gradients change the first of the two.
 
-    Differs from the paper, whose slots are those of a clock that all share. Ours are counted: an agent's slot
-    is one more than its last, or that of whoever is further ahead among those it has heard; so all make up
-    for the slots of the fastest, and the sum of step sizes is the same for all, up to what is under way. The
-    paper's steps diminish; here they are those of the local rule, and with a constant lr the limit is the
-    minimiser up to O(lr). Ours: who has got no mass since it last pushed pushes none, for y_i would run out
-    where slots are much shorter than messages are late. Ours: what a lost agent holds, and what is on its way
-    to and from it, is lost, x and y together, which moves no ratio; who returns begins with y = 1 and the
-    slot of the others, and is told what of the running sums is not for it.
+    Differs from the paper, whose slots are those of a clock that all share. Ours are counted: one more than
+    the last, or that of whoever is further ahead among those heard; so all make up for the slots of the
+    fastest, and the step sizes of all have one sum, up to what is under way. The paper's steps diminish; ours
+    are the local rule's, and with a constant lr the limit is the minimiser up to O(lr). Ours: who has got no
+    mass since it last pushed pushes none, as y_i would run out where messages are many slots late; what a
+    lost agent holds, and what is on its way to and from it, is lost, x and y alike, which moves no ratio; who
+    returns begins with y = 1 and the others' slot, and is told what of the running sums is not for it.
     """
 
     y: float = field(init=False, default=1.0)
@@ -58,37 +55,31 @@ class RASGP(Agent):
 
     @property
     def model(self) -> Vector:
-        """z, the ratio."""
         return self.z
 
     def start(self) -> None:
-        """Nothing has been pushed."""
+        """Nothing has been pushed; the first gradient is at the model that is given."""
+        self.z, self.phi = self.x, zero(self.x)
         self.used = {j: Opened(zero(self.x), 0.0) for j in self.view.w if j != self.me}
-        self.begin()
+        self.compute(self.z)
 
     def rejoin(self) -> None:
         """After a crash: nothing counts before it is said from where on."""
-        self.begin()
+        self.start()
+        self.used = {}
         self.send(self.view.listeners, Opened(self.phi, self.phi_y))
-
-    def begin(self) -> None:
-        """The first gradient, at the model that is given."""
-        self.z, self.phi = self.x, zero(self.x)
-        self.compute(self.z)
 
     def on_message(self, src: int, message: Pushed | Opened) -> None:
         """The newest sums, or from where on they count."""
-        match message:
-            case Pushed():
-                self.got[src] = message
-            case Opened():
-                self.used[src] = message
+        if isinstance(message, Pushed):
+            self.got[src] = message
+        else:
+            self.used[src] = message
 
     def on_gradient(self, g: Vector) -> None:
         """Step, push, take in what has come; the next gradient is taken at the new ratio."""
         slot = max([self.round + 1, *(m.slot for m in self.got.values())])
-        self.x = self.x - (slot - self.round) * self.rule(g)
-        self.round = slot
+        self.x, self.round = self.x - (slot - self.round) * self.rule(g), slot
         fresh = [j for j, m in self.got.items() if j in self.used and m.y > self.used[j].y]
         if fresh or self.owing:
             self.owing = False

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.algorithms.server import Gradient, Model, Served
 from offbeat.core.forms import total
+from offbeat.core.server import Gradient, Model, Served
 from offbeat.core.vector import Vector
 
 Table = dict[int, tuple[Vector, int]]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from offbeat.algorithms.server import Served
+from offbeat.core.server import Served
 from offbeat.core.vector import Vector
 
 

@@ -37,6 +37,10 @@ class Option(Bounds):
     unscripted: str = ""
 
 
+LOCAL = Option("", "makes {} steps for each exchange", low=1)
+TRACKS = "what it tracks are the gradients at the models that were mixed, each of which counts once"
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """One row of the table.

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from offbeat.algorithms.server import Served
 from offbeat.core.forms import total
+from offbeat.core.server import Served
 from offbeat.core.vector import Vector
 
 

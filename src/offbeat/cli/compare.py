@@ -14,12 +14,12 @@ from offbeat.cli.options import CSV, JSON, QUIET, REPORT, numbers, option, parse
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.cli.spread import SPREAD, check_spread
-from offbeat.core.settings import RUNNING, TASK
+from offbeat.core.settings import RUNNING, TASK, USUAL_AGENTS
 from offbeat.core.system import machine
 from offbeat.core.system.files import as_file_name
 from offbeat.core.system.named import separated
 from offbeat.core.system.signals import exit_code, terminable
-from offbeat.experiments.experiment import AGENTS, Experiment, Selection
+from offbeat.experiments.experiment import Experiment, Selection
 from offbeat.experiments.halving import tuned_how
 from offbeat.experiments.keeping import finished
 from offbeat.experiments.memory import WORTH_SAYING
@@ -130,7 +130,7 @@ def _is_long(asked: Mapping[str, Any]) -> bool:
     """Whether workers will probably be wanted, to get ready while data are loaded. Nothing is checked yet."""
     task, until, runs = asked["task"], asked["until"], len(separated(asked["algorithms"])) * asked["seeds"]
     until = until if until is not None else TASKS[task].until if task in TASKS else 0.0
-    return bool((asked["agents"] or AGENTS) * until * (runs - 1) >= LONG and possible())
+    return bool((asked["agents"] or USUAL_AGENTS) * until * (runs - 1) >= LONG and possible())
 
 
 def _announced(

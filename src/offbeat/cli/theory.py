@@ -11,6 +11,7 @@ from offbeat.cli.console import Out
 from offbeat.cli.options import option
 from offbeat.cli.theory_shown import as_table, record, show, show_changing
 from offbeat.core.errors import SettingError
+from offbeat.core.settings import USUAL_AGENTS
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import WEIGHED, Experiment
 from offbeat.experiments.setup import prepare
@@ -19,9 +20,8 @@ from offbeat.theory.bounds import Given, pair_of_horizon, pair_of_rate, spectrum
 from offbeat.theory.table2 import table2
 from offbeat.world.topology import Topology, build, size_of
 
-AGENTS, HORIZON = 9, 100_000
-
-MANY = f"How many; default: those of the trace, the graph's, or {AGENTS}."
+HORIZON = 100_000
+MANY = f"How many; default: those of the trace, the graph's, or {USUAL_AGENTS}."
 GIVEN = "What is taken as given"
 WHO = "Who hears whom: 'offbeat list topologies'. Default: that of the trace, or grid."
 OF_TASK = "Take L, sigma and start from this task, of seed 0: digits, mnist, quadratic; or mine.py:make_task."
@@ -130,7 +130,7 @@ def _measured(
     read = None
     if path is None:
         topology = topology or "grid"
-        n = (size_of(topology) or AGENTS) if agents is None else agents
+        n = (size_of(topology) or USUAL_AGENTS) if agents is None else agents
         graph = build(topology, n, weights=weights)
         counts = (0, graph.n, HORIZON)
     else:

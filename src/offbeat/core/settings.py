@@ -21,6 +21,8 @@ from offbeat.core.errors import SettingError
 # The scopes of settings, as they head the options of the command line.
 SCOPES = TASK, WORLD, LEARNING, RUNNING = "What is compared", "The world", "Learning", "Running and output"
 
+USUAL_AGENTS = 9  # how many there are when nothing says
+
 
 def whole(name: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):

@@ -16,7 +16,7 @@ import networkx as nx
 from offbeat.algorithms import USUAL
 from offbeat.core.compression import NONE
 from offbeat.core.rules import NewRule
-from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, WORLD, declared, setting
+from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, USUAL_AGENTS, WORLD, declared, setting
 from offbeat.experiments.kinds import (
     BYZANTINES,
     CHANGES,
@@ -52,7 +52,6 @@ from offbeat.world.weights import WEIGHTS
 from offbeat.world.world import CASES, NETWORKS, SENDING, Crash, World
 
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
-AGENTS = 9  # how many there are when nothing says
 
 SPLIT = "How data are split, as in 'dirichlet:0.1': 'offbeat list partitions'. Default: 'skew:1'."
 SKEW = "Short for --partition skew:S: the fraction that is split by sorted label."
@@ -60,6 +59,7 @@ OBJECTIVE = (
     "What unequal shards minimise: the mean over 'agents', or over 'samples', for which gradients are scaled "
     "by an agent's share of the data."
 )
+MANY = f"How many; default: the task's, the graph's, or {USUAL_AGENTS}."
 WHO = (
     "Who hears whom: 'offbeat list topologies'. Some take a number: 'random-regular:4'. A file of "
     "your own: .gml, .graphml, .edgelist, .csv (from,to[,weight]), or mine.py:graph."
@@ -171,7 +171,7 @@ class Experiment:
     """
 
     task: str | Task = setting("digits", TASK, WHAT, NAMED_TASK)
-    agents: int | None = setting(None, TASK, f"How many; default: the task's, the graph's, or {AGENTS}.")
+    agents: int | None = setting(None, TASK, MANY)
     topology: str | nx.Graph | Topology = setting("grid", TASK, WHO, GRAPH)
     weights: str | None = setting(None, TASK, WEIGHED, one_of(WEIGHTS), brief=True)
     case: str = setting("base", WORLD, f"One of {', '.join(CASES)}.")

@@ -18,7 +18,7 @@ from offbeat.core.compression import Codec, codec_of
 from offbeat.core.errors import SettingError
 from offbeat.core.optimizers import Steps, called
 from offbeat.core.promises import named
-from offbeat.core.settings import Settings, declared
+from offbeat.core.settings import USUAL_AGENTS, Settings, declared
 from offbeat.core.system import devices, machine
 from offbeat.core.system.named import Own, unknown_name
 from offbeat.core.system.own import pinned, refuse_changed
@@ -26,7 +26,7 @@ from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.experiments import splits
 from offbeat.experiments.ends import eval_times_of, target_of
-from offbeat.experiments.experiment import AGENTS, Experiment
+from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.measuring import Asked, asked
 from offbeat.experiments.own import files_of, own_metrics, own_task
 from offbeat.experiments.worlds import (
@@ -182,7 +182,7 @@ def why_not(setup: Setup, spec: Algorithm) -> str:
     return ""
 
 
-def agents_of(e: Experiment, seed: int, usual: int = AGENTS) -> int:
+def agents_of(e: Experiment, seed: int, usual: int = USUAL_AGENTS) -> int:
     """As many as are said, by the setting, the task or the graph. SettingError if these differ."""
     task, graph = own_task(e, None, seed) if isinstance(e.task, str) else e.task, e.topology
     if isinstance(graph, str):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from offbeat.core.errors import SettingError
+from offbeat.core.settings import USUAL_AGENTS
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
 from offbeat.tasks.minibatches import Minibatches, Shards, label_counts
@@ -66,7 +67,7 @@ class ModuleTask:
         loss: Loss,
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor] | None = None,
-        agents: int = 9,
+        agents: int = USUAL_AGENTS,
         batch: int = 32,
         reg: float = 0.0,
         skew: float | None = None,

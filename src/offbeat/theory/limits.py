@@ -15,10 +15,9 @@ import torch
 from offbeat import tasks
 from offbeat.algorithms import A2CiD2, Algorithm, DiLoCo, find, row_of
 from offbeat.core.errors import SettingError
+from offbeat.core.settings import USUAL_AGENTS
 from offbeat.tasks.quadratic import Quadratic
 from offbeat.world.topology import Topology, build, size_of
-
-AGENTS = 9  # where neither the task nor the graph says
 
 
 @dataclass(frozen=True)
@@ -298,7 +297,7 @@ def _built(task: Quadratic | str, topology: Topology | str, seed: int) -> tuple[
         got = type(topology).__name__
         raise SettingError(f"Expected the name of a graph, or an offbeat.Topology; got a {got}.")
     if isinstance(topology, str):
-        n = AGENTS if isinstance(task, str) else task.agents
+        n = USUAL_AGENTS if isinstance(task, str) else task.agents
         topology = build(topology, size_of(topology, seed) or n, seed)
     if isinstance(task, str):
         task = cast(Quadratic, tasks.build("quadratic", topology.n, seed))

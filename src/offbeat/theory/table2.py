@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, row_of
-from offbeat.algorithms.server import Served
 from offbeat.core.errors import SettingError
+from offbeat.core.server import Served
 from offbeat.theory.measured import Counted, counted
 from offbeat.world.topology import build
 

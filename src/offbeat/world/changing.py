@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -18,6 +17,7 @@ from scipy import sparse
 
 from offbeat.core.agent import View
 from offbeat.core.errors import SettingError
+from offbeat.core.pairs import paired
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.world.finite_time import base
 
@@ -117,11 +117,7 @@ def folded(i: int, line: dict[int, float], living: Set[int]) -> dict[int, float]
 @lru_cache(maxsize=256)
 def _partners(n: int, seed: int, k: int) -> tuple[int, ...]:
     """By agent: who it is paired with in round k; with itself, if n is odd and it is left over."""
-    order = stream(seed, Purpose.MATCHING, k).permutation(n).tolist()
-    partner = [*range(n)]
-    for i, j in list(pairwise(order))[::2]:
-        partner[i], partner[j] = j, i
-    return tuple(partner)
+    return paired(stream(seed, Purpose.MATCHING, k).permutation(n).tolist())
 
 
 @dataclass(frozen=True)
