@@ -7,12 +7,12 @@ and every schedule comes out the same.
 import asyncio
 import selectors
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -25,6 +25,7 @@ from offbeat.engines.live.shm.board import ROW, Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
 
 LENGTH, NO_TAG = 64, Tag()
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,26 @@ def at_once(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
         runner.run(main())
 
 
-async def until(holds: Callable[[], object], seconds: float = 60.0) -> float:
+async def until(holds: Callable[[], object], seconds: float = 60.0, look: float = 0.001) -> float:
     """How long it took; fails if it never does."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while not holds():
         assert loop.time() < began + seconds, "it never happened"
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(look)
     return loop.time() - began
+
+
+async def coming(look: Callable[[], Iterable[Item]], count: int = 1) -> list[Item]:
+    """So many things, as one look after the other finds them."""
+    found: list[Item] = []
+
+    def enough() -> bool:
+        found.extend(look())
+        return len(found) >= count
+
+    await until(enough)
+    return found
 
 
 class Between(Peer):
@@ -160,7 +173,7 @@ class Machine:
         for task in running:
             task.cancel()
         for result in await asyncio.gather(*running, return_exceptions=True):
-            assert result is None or isinstance(result, asyncio.CancelledError), result
+            assert not isinstance(result, Exception), result
 
     async def answer(self, name: str, *args: Any) -> Any:
         if self.exchange is None:

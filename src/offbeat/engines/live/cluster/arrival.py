@@ -92,7 +92,7 @@ class Arrivals:
             raise ValueError(f"{len(words)} and {len(raw):,} bytes came; expected {sizes}")
         self.words(layout, layout.words.unpack(words))
         if layout.packing:
-            self.packed(layout, layout.parts(raw.copy() if not raw.flags.writeable else raw, 0))
+            self.packed(layout, layout.parts(raw.copy(), 0))  # torch wants what it could write to
         return raw
 
     def words(self, layout: Layout, words: Words) -> None:
@@ -120,13 +120,13 @@ class Arrivals:
             if not PREFIX.size <= total <= len(raw) - at:
                 raise ValueError(f"a letter of {total:,} bytes; {len(raw) - at:,} came")
             letter = raw[at : at + total]
-            layout, words, parts = opened(letter)
+            layout, words, start = opened(letter)
             self.layout(layout)
             if (size := letter_size(layout)) != total:
                 raise ValueError(f"a letter of {total:,} bytes; its layout says {size:,}")
             self.words(layout, words)
             if layout.packing:
-                self.packed(layout, parts)
+                self.packed(layout, layout.parts(letter.copy(), start))
             at += total
             found.append(letter)
         return found

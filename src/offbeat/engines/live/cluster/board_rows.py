@@ -17,9 +17,10 @@ from offbeat.engines.live.shm.board import ROW, Board, Row, State
 KEYS = [Row.STATE, Row.INCARNATION, Row.REGISTERS, Row.MODEL]
 """What matters: whoever waits for rows is told of a change of these at once."""
 
-FIRST = [Row.REGISTERS, Row.MODEL, Row.INCARNATION, Row.MAILBOXES, Row.STATE]
-"""Words that are written on their own."""
+OWN = [Row.REGISTERS, Row.MODEL, Row.INCARNATION, Row.MAILBOXES, Row.STATE, Row.LEAVES]
+"""Words that are written on their own, or, the launcher's, not at all."""
 
+OTHERS = [k for k in range(ROW) if k not in OWN]
 TIMES = [Row.FIRST, Row.LAST]
 HEAD = struct.Struct("<qqq")  # the board's zero, checksum of what matters, rows
 MOST = 10_000  # registers of an agent
@@ -73,5 +74,4 @@ def _check(agent: int, row: Words) -> None:
 def write(board: Board, agent: int, row: Words) -> None:
     """All but what is written on its own."""
     mine = board.rows[agent]
-    others = [k for k in range(ROW) if k not in FIRST]
-    mine[others] = row[others]
+    mine[OTHERS] = row[OTHERS]

@@ -55,7 +55,7 @@ class Exchange:
         self.links: dict[int, Link] = {}
         self.mirrors: dict[tuple[int, int], Mirror] = {}
         self.outgoing: dict[Name, Outgoing] = {}
-        self.arrivals, self.shown, self.bells = Arrivals(board.n), Shown(folder), Bells(folder, board.n)
+        self.arrivals, self.shown, self.bells = Arrivals(len(hosts)), Shown(folder), Bells(folder)
         self.incoming = Incoming(folder, board, self.bells, self.arrivals, self.here)
         self._tasks: dict[Any, asyncio.Task[None]] = {}
         self._made: dict[int, tuple[int, int]] = {}  # by agent here: its life, and mailboxes that it has made
@@ -66,10 +66,12 @@ class Exchange:
         self.links[machine] = Link(peer)
 
     def place(self, agent: int, machine: int) -> None:
-        """The agent's next life is on that machine. To be called on every machine after its board says that
-        the agent is gone, and before that life begins.
+        """The agent's next life is on that machine; it may be a new agent, the next one. To be called on
+        every machine after its board says that the agent is gone, or that there is one more, and before
+        that life begins.
         """
-        self.hosts[agent] = machine
+        self.hosts[agent : agent + 1] = [machine]
+        self.arrivals.agents = len(self.hosts)
         self.bells.place(agent, machine != self.machine)
         if machine == self.machine:
             self._forget(agent)
@@ -99,7 +101,7 @@ class Exchange:
         return time.monotonic_ns()
 
     async def rows(self, seen: int) -> bytes:
-        mine = [i for i in range(self.board.n) if self.here(i)]
+        mine = [i for i in range(len(self.hosts)) if self.here(i)]
         for _ in range(LOOKS):
             if board_rows.checksum(self.board, mine) != seen:
                 break
@@ -131,7 +133,7 @@ class Exchange:
 
     async def run(self) -> None:
         """Until it is cancelled. Raises what no part of it should meet."""
-        for i in (i for i in range(self.board.n) if not self.here(i)):
+        for i in (i for i in range(len(self.hosts)) if not self.here(i)):
             self.bells.place(i, elsewhere=True)
             self.incoming.count(i)
         try:
@@ -224,8 +226,8 @@ class Exchange:
         link = self.links[machine]
         if (found := await link.ask(link.peer.proposal())) is None:
             return
-        said, text, words, vectors = found
         with arriving("What agent 0 has joined with"):
+            said, text, words, vectors = found
             to, layout = self.arrivals.text(text)
             raw, about = self.arrivals.version(layout, words, vectors), json.loads(said)
             if not isinstance(about["about"]["algorithm"], str) or not isinstance(about["needed"], list):
@@ -258,7 +260,7 @@ class Exchange:
 
     def _mailboxes(self) -> list[Name]:
         """Those of agents here for agents elsewhere that may have something to send."""
-        for i in filter(self.here, range(self.board.n)):
+        for i in filter(self.here, range(len(self.hosts))):
             row = self.board.row(i)
             made = row[Row.INCARNATION], row[Row.MAILBOXES]
             if self._made.get(i) != made:

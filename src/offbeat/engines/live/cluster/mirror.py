@@ -117,8 +117,8 @@ class Mirror:
 
     async def take(self, answer: Version) -> None:
         """Write what has come. Raises Refused, and leaves the register as it is, if it does not fit."""
-        version, words, vectors = answer
         with arriving(f"A version of {self.name}"):
+            version, words, vectors = answer
             raw = self.arrivals.version(self.register.layout, words, vectors)
             if not self.seen < version < 1 << 62:
                 raise ValueError(f"version {version}; expected one above {self.seen}")

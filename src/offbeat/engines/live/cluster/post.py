@@ -50,17 +50,22 @@ class Name(NamedTuple):
 class Bells:
     """The bells of a run folder. Those of agents elsewhere ring for whoever listens here."""
 
-    def __init__(self, folder: Path, agents: int) -> None:
-        self._bells = [Bell(folder, i) for i in range(agents)]
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._bells = folder, dict[int, Bell]()
         self._heard: set[int] = set()
         self._events: dict[int, set[asyncio.Event]] = defaultdict(set)
 
+    def _bell(self, agent: int) -> Bell:
+        if agent not in self._bells:
+            self._bells[agent] = Bell(self.folder, agent)
+        return self._bells[agent]
+
     def ring(self, agent: int) -> None:
-        self._bells[agent].ring()
+        self._bell(agent).ring()
 
     def place(self, agent: int, elsewhere: bool) -> None:
         """An agent lives elsewhere, or here: then nobody but itself hears its bell."""
-        loop, bell = asyncio.get_running_loop(), self._bells[agent]
+        loop, bell = asyncio.get_running_loop(), self._bell(agent)
         if elsewhere and agent not in self._heard:
             loop.add_reader(bell.handle, self._rung, agent)
             self._heard.add(agent)
@@ -86,8 +91,9 @@ class Bells:
     def close(self) -> None:
         for agent in [*self._heard]:
             self.place(agent, elsewhere=False)
-        for bell in self._bells:
+        for bell in self._bells.values():
             bell.close()
+        self._bells.clear()
 
 
 async def rung(event: asyncio.Event, seconds: float) -> bool:
@@ -148,7 +154,7 @@ class Incoming:
         with arriving("Mail"):
             *names, capacity, before = HEAD.unpack(head)
             name, raw = Name(*names), np.frombuffer(letters, dtype=np.uint8)
-            n = self.board.n
+            n = self.arrivals.agents
             if not (0 <= name.source < n and 0 <= name.to < n and name.life > 0 and name.its_life > 0):
                 raise ValueError(f"it is for {name}; there are {n} agents")
             if not (0 < capacity <= LARGEST and before >= 0):

@@ -20,7 +20,7 @@ import torch
 
 from offbeat.core.agent import Message
 from offbeat.core.compression import Packed
-from offbeat.core.vector import Parts, Vector
+from offbeat.core.vector import Vector
 from offbeat.engines.live.shm import run_folder
 from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, Words, aligned, lying, read_layout
 
@@ -88,8 +88,8 @@ class Mailbox:
         total, _ = PREFIX.unpack(self._copy_out(taken, PREFIX.size).tobytes())
         body = self._copy_out(taken, total)
         self._head[TAKEN] = taken + total
-        layout, words, parts = opened(body)
-        vectors = [Vector(arrived) for arrived in layout.unpacked(parts)]
+        layout, words, start = opened(body)
+        vectors = [Vector(arrived) for arrived in layout.unpacked(layout.parts(body, start))]
         return layout.message(words, vectors), Tag.of(words)
 
     @property
@@ -151,12 +151,11 @@ def letter_size(layout: Layout) -> int:
     return aligned(PREFIX.size + len(layout.text)) + aligned(layout.words.size) + layout.offsets[-1]
 
 
-def opened(letter: Bytes) -> tuple[Layout, Words, list[Parts]]:
-    """What is in a letter: its layout, words, and vectors in place. Raises SharedMemoryError, or what
-    `struct` and torch raise, where it is none.
+def opened(letter: Bytes) -> tuple[Layout, Words, int]:
+    """What is in a letter: its layout, its words, and where its vectors begin. Raises SharedMemoryError, or
+    what `struct` raises, where it is none.
     """
     _, length = PREFIX.unpack_from(letter.data)
     layout = read_layout(letter[PREFIX.size : PREFIX.size + length].tobytes())
     words_at = aligned(PREFIX.size + length)
-    words = layout.words.unpack_from(letter.data, words_at)
-    return layout, words, layout.parts(letter, words_at + aligned(layout.words.size))
+    return layout, layout.words.unpack_from(letter.data, words_at), words_at + aligned(layout.words.size)
