@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 
 from offbeat.core.errors import DataError, SettingError
-from offbeat.training.shard import Position, Shard, length, shard
+from offbeat.training.orders import length
+from offbeat.training.position import Position
+from offbeat.training.shard import Shard, shard
 
 T = TypeVar("T")
 

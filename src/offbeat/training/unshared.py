@@ -9,7 +9,7 @@ from types import FrameType
 
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from offbeat.training.shard import KNOWN
+from offbeat.training.orders import KNOWN
 
 SAID = (
     "NO DATA ARE SHARED OUT: there is a DataLoader, agent.shard was not called, and neither agent.rank nor "

@@ -1,0 +1,42 @@
+"""Where the loops over a loader are."""
+
+from dataclasses import dataclass
+
+
+@dataclass(eq=False)
+class Position:
+    """Where the loops over a loader are: before batch `batch` of epoch `epoch`, both counted from 0.
+
+    Attributes:
+        size: the number of batches in an epoch, if that is known
+        begun: whether a loop of this process is, or was, in that epoch; the next one begins another
+        moves: how often it was put elsewhere
+        turn: the number of loops so far
+        active: of those that are going on
+        ends: which of them is to end, as the run has done enough
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    size: int | None = None
+    begun: bool = False
+    moves: int = 0
+    turn: int = 0
+    active: int = 0
+    ends: int = 0
+
+    def next(self) -> tuple[int, int]:
+        """Epoch and batch of what comes next; known at the last batch already, where the size is."""
+        return (self.epoch + 1, 0) if self.batch and self.batch == self.size else (self.epoch, self.batch)
+
+    def move(self, epoch: int, batch: int) -> None:
+        """Go elsewhere: the next loop, and one that is going on, go on there."""
+        self.epoch, self.batch, self.begun, self.moves = epoch, batch, False, self.moves + 1
+
+    def open(self) -> None:
+        """A loop begins, or goes on after a move."""
+        self.epoch, self.batch = (self.epoch + 1, 0) if self.begun else self.next()
+        self.begun = True
+
+    def close(self) -> None:
+        self.epoch, self.batch, self.begun = self.epoch + 1, 0, False
