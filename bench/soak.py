@@ -45,7 +45,7 @@ class Samples:
             return
         self.last = now
         sys.stderr.write(f"\r{now:4.0f} s, {int(launcher.board.rows[:, 3].sum()):,} steps ")
-        pids = {f"agent {i}": child.process.pid for i, child in launcher.children.running.items()}
+        pids = {f"agent {i}": child.pid for i, child in launcher.children.running.items()}
         for name, pid in {**pids, "launcher": os.getpid()}.items():
             with suppress(OSError):
                 pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])

@@ -55,7 +55,7 @@ class Samples:
         if (
             not launcher.board.zero
             or len(running) < launcher.board.n
-            or not self.add([running[i].process.pid for i in range(launcher.board.n)])
+            or not self.add([running[i].pid for i in range(launcher.board.n)])
         ):
             return
         for i in range(launcher.board.n):

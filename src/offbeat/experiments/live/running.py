@@ -95,6 +95,7 @@ class Watcher:
         return times[index] if index < len(times) else math.inf
 
     def _models(self, launcher: Launcher) -> Parts:
+        launcher.children.see_models()
         for i in range(self.setup.topology.n):
             if (found := model_of(launcher.shared, launcher.board, i)) is not None:
                 self._seen[i] = found[0].parts

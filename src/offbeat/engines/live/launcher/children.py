@@ -3,6 +3,7 @@
 A carriage return begins a line anew, as on a terminal: of a progress bar, its newest state counts.
 """
 
+import math
 import os
 import selectors
 import signal
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 READING = 0.05  # seconds that output is read before anything else: an agent may print without pause
 POLLED = 0.05  # seconds between looks at processes of which the kernel does not report the end
@@ -107,6 +109,53 @@ class Child:
     started: float
     output: Output
 
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def code(self) -> int:
+        """Its exit code once it has ended, negative for a signal."""
+        return self.process.returncode
+
+
+class Printed(Protocol):
+    """What a process has printed, wherever that is read."""
+
+    lines: deque[str]
+    newest: str
+
+    def keep(self, text: str) -> None: ...
+
+
+class Life(Protocol):
+    """One process of one agent, wherever it is: what a launcher asks of a `Child`."""
+
+    agent: int
+    incarnation: int
+    started: float
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def code(self) -> int: ...
+    @property
+    def output(self) -> Printed: ...
+
+
+class Processes(Protocol):
+    """The processes of a run, wherever they are: what a launcher asks of `Children`."""
+
+    @property
+    def running(self) -> MutableMapping[int, Any]: ...  # agent -> its `Life`
+    def start(
+        self, agent: int, incarnation: int, command: Sequence[str], more: Mapping[str, str], output: Path
+    ) -> Life: ...
+    def wait(self, timeout: float) -> Sequence[Life]: ...
+    def signal(self, number: signal.Signals, agents: Sequence[int] | None = None) -> None: ...
+    def see_models(self, most: float = math.inf) -> None: ...
+    def close(self) -> None: ...
+
 
 class Children:
     """All processes; `wait` returns when one has ended, or the bell rings, or the time is over."""
@@ -179,6 +228,9 @@ class Children:
             if agent in self.running:
                 with suppress(ProcessLookupError):
                     self.running[agent].process.send_signal(number)
+
+    def see_models(self, most: float = math.inf) -> None:
+        """Have the newest models of all in the run's folder, unless one has more bytes: here they are."""
 
     def close(self) -> None:
         self.signal(signal.SIGKILL)

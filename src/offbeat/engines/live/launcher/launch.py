@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
-from offbeat.engines.live.launcher.children import Child, Children, OnOutput
+from offbeat.engines.live.launcher.children import Children, Life, OnOutput, Processes
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.stop_after import last_step
 from offbeat.engines.live.node.ending import Ending, Missing, take, words
@@ -57,6 +57,7 @@ class Launcher:
     began: bool = False  # whether any agent is known to have made a step; at the end it is
     enough: bool = False  # whether the run has done what it was to (--stop-after)
     elapsed: float = 0.0  # seconds that a run which is resumed had run before
+    processes: "Callable[[Launcher, int, OnOutput], Processes] | None" = None  # None: of this machine
 
     def __post_init__(self) -> None:
         n = self.settings.agents
@@ -93,7 +94,7 @@ class Launcher:
                 self.board = Board.create(self.shared / "board", n)
                 bells = [Bell(self.shared, i) for i in (*range(n), LAUNCHER)]
                 *self.bells, mine = [kept.enter_context(closing(bell)) for bell in bells]
-                self.children = Children(mine.handle, on_output)
+                self.children: Processes = (self.processes or _here)(self, mine.handle, on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:
                         self._run()
@@ -126,7 +127,8 @@ class Launcher:
 
     def _run(self) -> None:
         for i in range(self.board.n):
-            self._start(i)
+            if i not in self.children.running:
+                self._start(i)
         tick = TICK if self.settings.stop_after is None else min(TICK, CLOSE)
         while self.children.running or self.again:
             now = time.monotonic()
@@ -158,7 +160,7 @@ class Launcher:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         output = self.settings.folder / f"agent-{i}.log"
-        row[Row.PID] = self.children.start(i, incarnation, self.command, environment, output).process.pid
+        row[Row.PID] = self.children.start(i, incarnation, self.command, environment, output).pid
 
     def _look_for_folders(self) -> None:
         """What is taken away ends the run: nothing of it would be seen, or kept, any more."""
@@ -244,8 +246,8 @@ class Launcher:
         self.member[i] = incarnation
         self.board.change(i, incarnation)
 
-    def _ended(self, child: Child) -> None:
-        i, code, row = child.agent, child.process.returncode, self.board.rows[child.agent]
+    def _ended(self, child: Life) -> None:
+        i, code, row = child.agent, child.code, self.board.rows[child.agent]
         failure = take(self.shared, i)
         made = int(row[Row.STEPS]) - self.steps_before[i] if row[Row.FIRST] else 0
         self.began = self.began or bool(made)
@@ -316,3 +318,7 @@ class Launcher:
             self._kill()
         self.stopped_by = number
         self._stop()
+
+
+def _here(launcher: Launcher, bell: int, on_output: OnOutput) -> Children:
+    return Children(bell, on_output)

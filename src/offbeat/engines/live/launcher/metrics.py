@@ -148,6 +148,7 @@ def state_of(launcher: Launcher, i: int) -> str:
 def consensus_of(launcher: Launcher) -> float | None:
     """The number of that name; None before two agents have a model, and where these are too large to copy."""
     shared, board = launcher.shared, launcher.board
+    launcher.children.see_models(LARGEST / board.n)
     largest = max((path.stat().st_size for path in shared.glob("register.*")), default=0)
     if board.n * largest / SLOTS > LARGEST:
         return None
