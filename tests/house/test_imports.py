@@ -9,7 +9,8 @@ from rooms import ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
         ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray"),
-        ("experiments", "optuna"), ("results", "scipy"), ("world", "mixingmatrix")}  # fmt: skip
+        ("engines.live.cluster", "ray"), ("experiments", "optuna"), ("results", "scipy"),
+        ("world", "mixingmatrix")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
 
 TABLE = ("row", "table", "finding")
@@ -47,7 +48,7 @@ LIVE = {
     ),
 }
 
-CLUSTER = ("asking", "clocks", "exchange", "mirror", "post")
+CLUSTER = ("asking", "clocks", "exchange", "gateway", "mirror", "post", "remote")
 
 COMMANDS = (
     "commands",
@@ -79,11 +80,12 @@ ONLY = {
         "offbeat.cli.progress",
         "offbeat.experiments.runs",
         *LIVE,
-        *(f"offbeat.engines.live.cluster.{name}" for name in CLUSTER),
+        *(f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "keeper")),
     },
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
         "offbeat.core.system.signals",
+        "offbeat.engines.live.cluster.remote",
         "offbeat.engines.live.node.driver",
         "offbeat.experiments.scheduler",
         "offbeat.experiments.workers",
@@ -91,13 +93,14 @@ ONLY = {
     "multiprocessing": {"offbeat.experiments.workers"},
     "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
     "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in CLUSTER},
-    "socket": set(),
+    "socket": {"offbeat.engines.live.cluster.starting"},
     "subprocess": {
         "offbeat.engines.live.launcher.children",
         "offbeat.engines.live.node.faults",
         "offbeat.core.system.native",
+        "offbeat.engines.live.cluster.gateway",
     },
-    "secrets": {"offbeat.engines.live.shm.run_folder"},
+    "secrets": {"offbeat.engines.live.cluster.starting", "offbeat.engines.live.shm.run_folder"},
     "uuid": set(),
 }
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in

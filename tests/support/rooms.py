@@ -28,8 +28,8 @@ ROOMS = {
         "results"
     ),
     "cli": (
-        "core core.system world tasks tasks.metrics algorithms engines engines.live theory results training "
-        "experiments"
+        "core core.system world tasks tasks.metrics algorithms engines engines.live engines.live.cluster "
+        "theory results training experiments"
     ),
 }
 """Room -> the rooms that it may import; a module is in the innermost of these. `offbeat/__init__.py` may

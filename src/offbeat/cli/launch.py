@@ -9,13 +9,15 @@ import typer
 
 from offbeat.algorithms import ALGORITHMS, check_codec, find, row_of
 from offbeat.cli.console import Out, complain, say
+from offbeat.cli.machines import machines, wanted_of
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.compression import NONE, codec_of
-from offbeat.core.errors import MISSING, DiskError, OffbeatError, SettingError
+from offbeat.core.errors import MISSING, DiskError, OffbeatError
 from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere
 from offbeat.core.system.own import pinned, together
+from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher import outfolder
 from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
@@ -43,7 +45,7 @@ ENOUGH = f"When all end, counted over all agents and lives: {FORMS}."
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
 
 
-@with_settings(RunSettings, live=True, last=True, panels=PANELS, defaults=DEFAULTS)
+@with_settings(RunSettings, Wanted, live=True, last=True, panels=PANELS, defaults=DEFAULTS)
 def launch(
     asked: dict[str, Any],
     command: list[str] = typer.Argument(metavar="SCRIPT", help=SCRIPT),
@@ -70,6 +72,7 @@ def launch(
 
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
+    wanted = wanted_of(asked, command[0], module)
     spec, topology = find(elsewhere(algorithm)), elsewhere(topology, SUFFIXES)
     agents = agents or size_of(topology, seed) or AGENTS
     refuse_processes(agents)
@@ -79,8 +82,6 @@ def launch(
     if asked["on_death"] == CONTINUE:
         spec.check_goes_on(graph)
     check_codec(spec, codec_of(compress))
-    if not module and not Path(command[0]).is_file():
-        raise SettingError(f"There is no script {command[0]}; expected a file, or a module with --module.")
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
     asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
@@ -91,15 +92,16 @@ def launch(
     program = ScriptProgram(topology, tuple(command), weights, compress)
     settings = RunSettings(folder=Path(), program=program, **asked)
     check_writable(profile)
-    with outfolder.out_folder(out, Path(command[0]).stem) as made:
+    with outfolder.out_folder(out, Path(command[0]).stem) as made, machines(wanted, graph, quiet) as there:
         folder = made.resolve()
         if resume:
             outfolder.refuse_unresumable(out, agents, together=not returns)
             outfolder.set_damaged_aside(folder, complain)
         else:
             outfolder.refuse_used(folder)
-        start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *command]
-        launcher = Launcher(replace(settings, folder=folder), start, returns, needed)
+        script = [Path(command[0]).name, *command[1:]] if wanted.ships and not module else command
+        start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *script]
+        launcher = Launcher(replace(settings, folder=folder), start, returns, needed, **there)
         _run(launcher, tensorboard, profile, quiet)
     if ending := 128 + launcher.stopped_by if launcher.stopped_by else MISSING * bool(launcher.missing):
         raise typer.Exit(ending)

@@ -1,0 +1,215 @@
+"""The gateway of a machine: what the launcher, wherever it is, says to it, and what the launcher sees of it.
+
+Whatever has to be known again after its death lies in the run folder of the machine's keeper, to which a new
+gateway attaches: agents do not notice. What is said is the whole state, so it may be said twice; what is seen
+is asked for by how much of it is known already.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from offbeat.core.errors import OffbeatError
+from offbeat.engines.live.cluster import keeper
+from offbeat.engines.live.cluster.exchange import Exchange
+from offbeat.engines.live.cluster.keeper import Plan
+from offbeat.engines.live.cluster.peer import Peer
+from offbeat.engines.live.node.enter import log_path
+from offbeat.engines.live.shm.board import Board, Order
+
+HOSTS = "hosts.json"  # in the run folder: where every agent lives, and how the machines are called
+BEAT = 0.1  # seconds between looks at what the launcher is to hear
+PATIENCE = 0.5  # seconds until it is told that there is nothing new
+AT_ONCE = 1 << 20  # bytes of a file that cross at once
+MODELS_EVERY = (
+    1.0  # seconds between copies of models that nobody here mixes: returning agents begin from them
+)
+
+
+class GatewayError(OffbeatError):
+    """A machine cannot take part; the message says why."""
+
+
+class Gateway(Exchange):
+    """See the module. It begins to work at once, in the loop that runs."""
+
+    def __init__(self, plan: Plan, hosts: Sequence[int], peer_of: Callable[[str], Peer]) -> None:
+        self.plan, self.peer_of = plan, peer_of
+        folder = keeper.find(plan.run, plan.machine) or _kept(plan)
+        keeper.touch(folder)
+        super().__init__(folder, Board.attach(folder / "board"), plan.machine, hosts, self._notice)
+        self.models_every = MODELS_EVERY
+        self.notices: list[str] = []
+        self.names: list[str] = []
+        with suppress(OSError):  # not told yet
+            known = json.loads((folder / HOSTS).read_text())
+            self._reach(known["names"])
+            self._settle(known["hosts"])
+        self._heard = 0
+        loop = asyncio.get_running_loop()
+        self.working = [loop.create_task(self.run()), loop.create_task(self._beat())]
+
+    # -- what the launcher says ------------------------------------------------------------------------
+
+    async def tell(self, said: str) -> int:
+        """All that the launcher wants: where agents live, which lives are to begin, the order, who belongs to
+        the run. Returns how many changes of the membership are known here now.
+        """
+        now, board = json.loads(said), self.board
+        self._reach(now["names"])
+        if now["order"] >= Order.STOP:
+            board.order = Order(now["order"])
+        elif now["order"] != Order.WAIT:
+            await self.agreed()
+        if board.n < now["agents"]:
+            board.grow(now["agents"])
+        if now["zero"]:
+            board.words[4] = now["zero"]
+        for agent, incarnation in now["changes"][board.membership :]:
+            board.change(agent, incarnation)
+        board.words[5] = now["last_step"]
+        if board.order < now["order"]:
+            board.order = Order(now["order"])
+        self._settle(now["hosts"])
+        lives = self._kept()["lives"]
+        for start in now["starts"]:
+            if lives.get(str(start["agent"]), 0) < start["incarnation"]:
+                keeper.ask(self.folder, what="start", **start)
+        for i in range(board.n):
+            self.bells.ring(i)
+        return board.membership
+
+    async def signal(self, number: int, agents: list[int] | None) -> None:
+        keeper.ask(self.folder, what="signal", number=number, agents=agents)
+
+    async def end(self) -> None:
+        """Have nothing left on this machine; returns when that is so."""
+        keeper.ask(self.folder, what="end")
+        while self.folder.exists():
+            await asyncio.sleep(0.01)
+
+    # -- what it sees ----------------------------------------------------------------------------------
+
+    async def state(self) -> dict[str, Any]:
+        """All that a launcher who has not been there before needs to know."""
+        board = self.board
+        return {
+            "plan": asdict(self.plan), "hosts": self.hosts, "names": self.names, "order": int(board.order),
+            "zero": board.zero, "last_step": board.last_step, "agents": board.n,
+            "changes": board.since(0), **self._kept(),
+        }  # fmt: skip
+
+    async def look(self, heard: int, sizes: Mapping[int, tuple[int, int]]) -> tuple[str, list[bytes]]:
+        """What is new, once there is something, or after a while: JSON, and the bytes by which the logs and
+        the outputs of agents have grown, of which the launcher has so much.
+        """
+        for _ in range(round(PATIENCE / BEAT)):
+            said, grown = self._news(heard, sizes)
+            if said["ended"] or said["notices"] or grown:
+                break
+            await asyncio.sleep(BEAT)
+        if heard > self._heard:
+            self._heard = heard
+            keeper.ask(self.folder, what="heard", number=heard)
+        return json.dumps(said), grown
+
+    async def files(self) -> list[tuple[str, int]]:
+        """What the agents have written here: names below the folder of results, and sizes."""
+        top = self.plan.results
+        found = [Path(at) / name for at, _, names in os.walk(top) for name in names]  # no links followed
+        return [(str(path.relative_to(top)), path.stat().st_size) for path in sorted(found)]
+
+    async def read(self, name: str, at: int) -> bytes:
+        """A part of a file of results."""
+        with (self._result(name)).open("rb") as file:
+            file.seek(at)
+            return file.read(AT_ONCE)
+
+    async def write(self, name: str, at: int, content: bytes) -> None:
+        """Write a part of a file of results: what an agent that begins here is to go on with."""
+        path = self._result(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if at else "wb") as file:
+            file.seek(at)
+            file.write(content)
+
+    # -- within ----------------------------------------------------------------------------------------
+
+    def _reach(self, names: Sequence[str]) -> None:
+        """Know how the machines are called."""
+        self.names = [*names]
+        for machine, name in enumerate(names):
+            if machine != self.machine and machine not in self.links:
+                self.connect(machine, self.peer_of(name))
+
+    def _settle(self, hosts: Sequence[int]) -> None:
+        """Know where agents live; after a restart too."""
+        for i, machine in enumerate(hosts):
+            if self.hosts[i] != machine:
+                self.place(i, machine)
+        keeper.replace(self.folder / HOSTS, json.dumps({"hosts": self.hosts, "names": self.names}).encode())
+
+    def _kept(self) -> dict[str, Any]:
+        kept: dict[str, Any] = json.loads((self.folder / keeper.STATE).read_bytes())
+        return kept
+
+    def _news(self, heard: int, sizes: Mapping[int, tuple[int, int]]) -> tuple[dict[str, Any], list[bytes]]:
+        """First what was written, then who has ended: an ending that is told comes after it."""
+        grown: list[bytes] = []
+        files, newest = [], {}
+        for agent, (logged, printed) in sizes.items():
+            if more := _more(log_path(self.plan.results, agent), logged):
+                files.append((agent, 0, logged))
+                grown.append(more)
+            whole, _, rest = _more(self._output(agent), printed).rpartition(b"\n")
+            if whole:
+                files.append((agent, 1, printed))
+                grown.append(whole + b"\n")
+            newest[agent] = rest.decode(errors="replace")
+        ended = [each for each in self._kept()["ended"] if each["number"] > heard]
+        notices, self.notices = self.notices, []
+        return {"ended": ended, "files": files, "newest": newest, "notices": notices}, grown
+
+    def _output(self, agent: int) -> Path:
+        return self.plan.results / f"agent-{agent}.log"
+
+    def _result(self, name: str) -> Path:
+        path = (self.plan.results / name).resolve()
+        if not path.is_relative_to(self.plan.results.resolve()):
+            raise GatewayError(f"{name} is no file of this run's results.")
+        return path
+
+    def _notice(self, what: str) -> None:
+        self.notices.append(what)
+
+    async def _beat(self) -> None:
+        while True:
+            keeper.touch(self.folder)
+            await asyncio.sleep(BEAT)
+
+
+def _more(path: Path, known: int) -> bytes:
+    """What a file has beyond so many bytes, or a part of that."""
+    try:
+        with path.open("rb") as file:
+            file.seek(known)
+            return file.read(AT_ONCE)
+    except FileNotFoundError:
+        return b""
+
+
+def _kept(plan: Plan) -> Path:
+    """Start this machine's keeper: its run folder. Raises GatewayError if that cannot be."""
+    command = [sys.executable, "-P", "-m", "offbeat.engines.live.cluster.keeper", json.dumps(asdict(plan))]
+    made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    folder = keeper.find(plan.run, plan.machine)
+    if made.returncode or folder is None:
+        raise GatewayError(made.stderr.strip() or "the process that keeps the agents did not start")
+    return folder

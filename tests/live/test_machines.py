@@ -1,0 +1,74 @@
+"""Runs over several nodes of a Ray cluster on this machine: real gateways, real agents."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raylets import Raylets, raylets
+from warm import needs_shared_memory
+
+from offbeat.engines.live.cluster.keeper import PLAN
+from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
+from offbeat.engines.trace import Trace
+from offbeat.experiments.replaying import replayed
+
+pytest.importorskip("ray")
+pytestmark = needs_shared_memory
+
+SCRIPT = """
+import sys, time, torch, offbeat
+
+agent = offbeat.join()
+x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+model = torch.nn.Module()
+model.x = x
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+while agent.steps < int(sys.argv[1]):
+    optimizer.zero_grad()
+    (x - agent.rank).square().sum().backward()
+    optimizer.step()
+    time.sleep(0.005)
+print("at", x.tolist())
+"""
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Raylets]:
+    with raylets(2) as cluster:
+        yield cluster
+
+
+def launch(nodes: Raylets, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "train.py").write_text(SCRIPT)
+    command = [sys.executable, "-m", "offbeat", "launch", "--ray", nodes.address, *arguments]
+    return subprocess.run(command, cwd=folder, env=nodes.env, capture_output=True, text=True, timeout=300)
+
+
+def left() -> list[Path]:
+    """What is there of runs over several machines: run folders, and results that nobody fetched."""
+    results = Path(tempfile.gettempdir()).glob(f"offbeat-{os.getuid()}-*")
+    return [*(path.parent for path in SHARED.glob(f"{PREFIX}*/{PLAN}")), *results]
+
+
+def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Raylets, tmp_path: Path) -> None:
+    """And nothing else: the trace replays to the bit, in which agents mixed models across the machines."""
+    ended = launch(nodes, tmp_path, "-n", "4", "--place", "spread", "train.py", "60")
+    assert ended.returncode == 0, ended.stderr
+    assert "4 of 4 edges cross machines" in ended.stderr
+    assert ended.stdout.count("at [") == 4
+    folder = tmp_path / "offbeat-runs" / "train-0"
+    trace = Trace.load(folder / "trace.npz")
+    assert replayed(trace, folder).same
+    sources = {(int(trace.writes["agent"][row["write"]]), int(row["source"])) for row in trace.mixed}
+    assert {(0, 1), (1, 0), (2, 3), (3, 0)} <= sources
+    assert left() == []
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last: dict[int, Any] = {line["agent"]: line for line in lines}
+    assert {line["step"] for line in last.values()} == {60}
+    assert last[0]["consensus"] is not None
