@@ -31,6 +31,7 @@ PAGES = (
     "docs/metrics.md",
     "docs/optimizers.md",
     "docs/performance.md",
+    "docs/recipes.md",
     "docs/scaling.md",
     "docs/theory.md",
     "docs/tuning.md",
@@ -59,6 +60,7 @@ SHORTER = {
 """How a command begins -> what is added, for it would take minutes."""
 
 ELSEWHERE = {
+    "offbeat launch -n 4 examples/recipes/with_lightning.py": "needs Lightning: test_recipes runs it",
     "offbeat doctor": "test_doctor runs it; its self-test needs fresh processes",
     "offbeat table scaling.parquet --speedup": "of the sweep above it, which is only planned here",
     "offbeat compare --task digits --algorithms all --until 30 --device cuda": "needs a GPU",

@@ -37,7 +37,7 @@ for epoch in agent.epochs(int(sys.argv[1])):
         (model(x) - y).square().mean().backward()
         optimizer.step()
         by_batch.step()
-        time.sleep(0.004)
+        time.sleep(0.008)
     by_epoch.step()
 lr = optimizer.param_groups[0]["lr"]
 print(f"{agent.rank}: {by_batch.last_epoch} batches, {by_epoch.last_epoch} epochs, lr {lr:.6f}")
@@ -54,6 +54,9 @@ def test_schedulers_go_on_where_they_were_after_a_death_and_on_resume(tmp_path: 
     assert "[1] died" in done.said
     for i in range(2):
         assert f"{i}: 24 batches, 2 epochs, lr 0.002500" in done.said
+    part = finished(tmp_path, *words, "--resume", "--stop-after", "54", "train.py", "3")
+    assert part.code == 0, part.complained
+    assert "2 epochs" not in part.said, "what follows the loop is run, though the third is not over"
     more = finished(tmp_path, *words, "--resume", "train.py", "3")
     assert more.code == 0, more.complained
     for i in range(2):

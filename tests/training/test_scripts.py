@@ -5,6 +5,7 @@ model.
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,6 @@ OURS = {
 """A loop that counts steps makes as many as it wants in all lives; another one repeats those since its
 checkpoint."""
 
-THEIRS = {
-    "with_accelerate": Case(60, 15, again=3),
-    "with_lightning": Case(60, 15, again=3),
-    "with_trainer": Case(38, 15, again=3),
-}
-
 
 def check(folder: Path, name: str, case: Case) -> None:
     """Train with two agents, one of which is killed; what is exported is better than what was begun with."""
@@ -84,22 +79,15 @@ def test_a_script_trains_survives_a_kill_and_gives_a_better_model(name: str, tmp
     check(tmp_path, name, OURS[name])
 
 
-@needs_shared_memory
-@pytest.mark.ecosystem
-@pytest.mark.parametrize("name", THEIRS)
-@pytest.mark.filterwarnings("ignore")  # theirs
-def test_a_script_of_a_framework_does_so_too(name: str, tmp_path: Path) -> None:
-    check(tmp_path, name, THEIRS[name])
-
-
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_offbeat_takes_five_marked_lines_and_no_others(path: Path) -> None:
+def test_offbeat_takes_few_marked_lines_and_no_others(path: Path) -> None:
+    """At most five, but for recipes that save more, and keep files."""
     lines = path.read_text().splitlines()
-    marked = {k for k, line in enumerate(lines, 1) if line.endswith("  # offbeat")}
+    marked = {k for k, line in enumerate(lines, 1) if re.search("  # offbeat(: .*)?$", line)}
     names = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name | ast.alias))
     used = {node.lineno for node in names if (node.id if isinstance(node, ast.Name) else node.name) in USED}
     assert used == marked
-    assert 1 < len(marked) <= 5
+    assert 1 < len(marked) <= (11 if path.parent == RECIPES else 5)
 
 
 USED = ("offbeat", "agent")

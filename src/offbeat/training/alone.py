@@ -7,7 +7,7 @@ from collections.abc import Mapping
 STARTERS = {
     "WORLD_SIZE": ("torchrun", "RANK"),
     "OMPI_COMM_WORLD_SIZE": ("mpirun", "OMPI_COMM_WORLD_RANK"),
-    "PMI_SIZE": ("mpirun", "PMI_RANK"),
+    "PMI_SIZE": ("mpirun or srun", "PMI_RANK"),
     "SLURM_STEP_NUM_TASKS": ("srun", "SLURM_PROCID"),  # SLURM_NTASKS is in a batch script too, one process
 }
 """What others tell each process that they start: how many there are -> who says it, and which one it is."""

@@ -156,6 +156,11 @@ class Member:
         return self._rank == 0
 
     @property
+    def folder(self) -> Path:
+        """A folder for this agent's own files, in that of the run, made if need be; alone the current one."""
+        return Path.cwd() if self._here is None else self._here.own_folder()
+
+    @property
     def wrapped(self) -> bool:
         """Whether it has a model."""
         return self._driver is not None

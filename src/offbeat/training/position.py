@@ -1,5 +1,6 @@
 """Where the loops over a loader are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -14,6 +15,7 @@ class Position:
         turn: the number of loops so far
         active: of those that are going on
         ends: which of them is to end, as the run has done enough
+        on_early_end: called if it then ends within its epoch, before what the script does after an epoch
     """
 
     epoch: int = 0
@@ -24,6 +26,7 @@ class Position:
     turn: int = 0
     active: int = 0
     ends: int = 0
+    on_early_end: Callable[[], object] = lambda: None
 
     def next(self) -> tuple[int, int]:
         """Epoch and batch of what comes next; known at the last batch already, where the size is."""

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -126,11 +126,14 @@ class DataProgress:
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
 
-    def finish(self) -> None:
-        """The last step has been made: the loops in which it was made end, as if there were no more."""
+    def finish(self, save: Callable[[], object]) -> None:
+        """The last step has been made: the loops in which it was made end, as if there were no more. `save`
+        what there is when one does so within its epoch: the script will take it for a whole one.
+        """
         self.enough = True
         for position in [known.position for known in self.known]:
             position.ends = position.turn if position.active else 0
+            position.on_early_end = save
 
     def late(self) -> bool:
         """Whether a step after that is one for a batch that the loops had been given before."""

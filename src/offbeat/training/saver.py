@@ -185,7 +185,7 @@ class Saver:
             else:
                 self.save()
         if self.driver.enough:
-            self.progress.finish()
+            self.progress.finish(self.save)
 
     def _as_after_the_step(self) -> dict[str, Any]:
         """What the script's next forward pass changes, and `save_also`'s objects have nothing to do with."""

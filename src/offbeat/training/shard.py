@@ -109,6 +109,8 @@ class Shard(Generic[T]):
                     at.batch += 1
                     yield batch
                     if turn == at.ends:
+                        if at.next()[1]:
+                            at.on_early_end()
                         return
                     if turn != at.turn:
                         raise SettingError("A newer loop over this share took over: use a second loader.")

@@ -5,6 +5,7 @@ A carriage return begins a line anew, as on a terminal: of a progress bar, its n
 
 import math
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -23,6 +24,15 @@ CHUNK, LONGEST = 1 << 10, 1 << 14  # bytes that are read at once, and of a line:
 REMEMBERED = 40  # lines of an agent's output that an error report may quote
 
 OnOutput = Callable[[int, str], None]
+
+RANKS = re.compile(
+    r"(LOCAL_|GROUP_|ROLE_|NODE_)?(RANK|WORLD_SIZE)|TORCHELASTIC_.*|(OMPI|MV2)_COMM_WORLD_.*|PMIX?_.*"
+    r"|MPI_LOCAL(RANKID|NRANKS)|JSM_NAMESPACE_.*"
+    r"|SLURM_(NTASKS|NTASKS_PER_NODE|NPROCS|PROCID|LOCALID|STEP_NUM_TASKS)"
+)
+"""What torchrun, mpirun, jsrun and srun call the number of a process, and of all. A launcher may have such a
+one; what its agents inherited of it, Accelerate and Lightning would take for theirs, and wait for the others.
+"""
 
 
 class Output:
@@ -173,11 +183,13 @@ class Children:
     ) -> Child:
         """Start an agent's process, in a session of its own: Ctrl-C is for the launcher.
 
-        It imports nothing from the current folder, which may be anybody's; `more` joins its environment.
+        It imports nothing from the current folder, which may be anybody's; `more` joins its environment, and
+        takes the place of what numbers this process among others (RANKS).
         """
+        inherited = {name: value for name, value in os.environ.items() if not RANKS.fullmatch(name)}
         process = subprocess.Popen(
             [sys.executable, "-P", *command],
-            env={**os.environ, **more, "OFFBEAT_LIFELINE": str(self.lifeline)},
+            env={**inherited, **more, "OFFBEAT_LIFELINE": str(self.lifeline)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

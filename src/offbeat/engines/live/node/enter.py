@@ -50,6 +50,12 @@ class AgentContext:
     def checkpoints(self) -> Path:
         return checkpoint.agent_folder(self.settings.folder, self.me)
 
+    def own_folder(self) -> Path:
+        """For files of the user's, in the run's folder, whose name is the run's; made if need be."""
+        folder = self.settings.folder / f"agent-{self.me}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
     def driver(
         self,
         agent: Agent,
