@@ -92,7 +92,7 @@ class Exchange:
 
     async def agreed(self) -> None:
         """Until it is known here what agent 0 has joined with: before that nobody is to be let in."""
-        while not (self.folder / MODEL).exists():
+        while not (self.board.membership or self.board.row(0)[Row.STATE]):
             await asyncio.sleep(BEAT / LOOKS)
 
     # -- what others ask: `Peer` -----------------------------------------------------------------------
@@ -176,7 +176,6 @@ class Exchange:
                 answer = await link.beat(link.peer.rows(seen))
                 with arriving(f"What machine {machine} says of its agents"):
                     seen, found = board_rows.unpacked(answer, there, self.board.zero)
-                await self._propose(machine)
                 for agent, row in found.items():
                     await self._show(agent, row)
             except (NoAnswer, OffbeatError) as error:
@@ -199,6 +198,8 @@ class Exchange:
             self.mirrors[agent, k] = Mirror(self.folder, agent, life, k, text, self.arrivals)
             mine[Row.REGISTERS] = max(mine[Row.REGISTERS], k + 1)
         mine[Row.MODEL] = min(int(row[Row.MODEL]), mine[Row.REGISTERS])
+        if agent == 0 and row[Row.STATE] and not mine[Row.STATE]:
+            await self._propose()
         mine[Row.STATE] = int(row[Row.STATE])
 
     def _renew(self, agent: int, life: int) -> None:
@@ -219,12 +220,10 @@ class Exchange:
                 path.unlink(missing_ok=True)
         self.incoming.forget(agent, life)
 
-    async def _propose(self, machine: int) -> None:
-        """Where agent 0 lives elsewhere, fetch what it has joined with, once."""
-        if self.hosts[0] != machine or (self.folder / MODEL).exists():
-            return
-        link = self.links[machine]
-        if (found := await link.ask(link.peer.proposal())) is None:
+    async def _propose(self) -> None:
+        """Agent 0, elsewhere, has joined: fetch with what, if it says so and nobody has said it before."""
+        link = self._link(0)
+        if (self.folder / MODEL).exists() or (found := await link.ask(link.peer.proposal())) is None:
             return
         with arriving("What agent 0 has joined with"):
             said, text, words, vectors = found
