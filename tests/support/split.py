@@ -208,7 +208,7 @@ class Split(Children):
         for child in ended:
             folder = self.folders[self.hosts[child.agent]]
             with suppress(OSError):
-                os.rename(folder / f"failure.{child.agent}", self.folders[-1] / f"failure.{child.agent}")
+                (folder / f"failure.{child.agent}").rename(self.folders[-1] / f"failure.{child.agent}")
             self.boards[-1].rows[child.agent] = self.boards[self.hosts[child.agent]].rows[child.agent]
             if self.boards[-1].row(child.agent)[Row.STATE] != 3:
                 for what in ("register", "mail"):
