@@ -22,7 +22,7 @@ from offbeat.algorithms import find
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, engines
 from offbeat.experiments.setup import prepare
-from offbeat.tasks.data import DataSet
+from offbeat.tasks.dataset import DataSet
 from offbeat.tasks.task import Task
 
 LOGISTIC, CONVOLUTIONS = "logistic regression", "convolutions"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from offbeat.tasks import Logistic, Minibatches, softmax
-from offbeat.tasks.data import DataSet
+from offbeat.tasks.dataset import DataSet
 
 COUNT, FEATURES, CLASSES, BATCH = 60_000, 784, 10, 32
 WIDTHS = (1, 9, 256)

@@ -42,7 +42,7 @@ from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.runs import Job, engines, simulator
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.tasks import softmax
-from offbeat.tasks.data import DataSet
+from offbeat.tasks.dataset import DataSet
 from offbeat.tasks.task import Task
 
 FEATURES, CLASSES, SAMPLES, BATCH, REG = 784, 10, 60_000, 32, 0.001

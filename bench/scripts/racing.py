@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from offbeat.results.values import Curve
-from offbeat.tasks.data import DataSet, load
+from offbeat.tasks.data import load
+from offbeat.tasks.dataset import DataSet
 from offbeat.tasks.partition import split
 
 WAIT, TARGET, EVERY = 0.015, 0.89, 0.1

@@ -184,8 +184,8 @@ def test_the_key_is_of_what_is_run_and_not_of_how_it_is_written(tmp_path: Path) 
 def test_hundreds_of_worlds_are_checked_with_one_task_each(monkeypatch: pytest.MonkeyPatch) -> None:
     built, build = list[Task](), tasks.build
 
-    def noted(*given: Any) -> Task:
-        built.append(build(*given))
+    def noted(*given: Any, **more: Any) -> Task:
+        built.append(build(*given, **more))
         return built[-1]
 
     monkeypatch.setattr(tasks, "build", noted)

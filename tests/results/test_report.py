@@ -82,6 +82,7 @@ CHANGED: dict[str, Any] = {
     "eval_every": 0.5, "loss": 0.1, "crash": ["agent 3 at 10"], "compute": "constant",
     "communication": "constant", "data": "elsewhere", "executor": "batched", "device": "cuda",
     "optimizer": "momentum", "schedule": "cosine", "weights": "uniform", "compress": "int8",
+    "model": "mlp", "width": 7, "augment": "flip", "eval_samples": 5,
     "unit": 0.02, "faults": ["kill agent 2 at step 9"], "a setting of tomorrow": 3,
 }  # fmt: skip
 
@@ -100,7 +101,8 @@ def test_the_headline_names_whatever_is_not_as_it_is_by_default(digits: Comparis
     assert plain == f"{world}, to time 60, seed 0; time to 30 %"
     assert said(compute="gamma", communication="lognormal 1") == plain
     for name, value in CHANGED.items():
-        assert said(**{name: value}) != plain, name
+        of_network = {"model": "lenet"} if name in ("width", "augment", "eval_samples") else {}
+        assert said(**of_network, **{name: value}) != said(**of_network), name
     many = [f"agent {k} slows by 5 at 10" for k in range(7)]
     assert ", agent 0 slows by 5 at 10 and 6 more, " in said(event=many)
     some = said(

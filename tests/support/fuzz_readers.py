@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from checkpoints import save
+from data_files import PLAY, cifar_set, write_cifar
 
 from offbeat.algorithms import find
 from offbeat.core.vector import Vector
@@ -43,7 +45,9 @@ from offbeat.experiments.runs import Job, run_one
 from offbeat.experiments.setup import prepare
 from offbeat.experiments.sweep.grid import points, read_grid
 from offbeat.experiments.sweep.store import Store
+from offbeat.tasks import cifar
 from offbeat.tasks.data import STEMS, load
+from offbeat.tasks.text import read_text
 from offbeat.training.export import export
 from offbeat.world.delays import parse
 
@@ -482,6 +486,21 @@ def read_data(path: Path) -> object:
     return plain([found.train_x, found.train_y, found.test_x, found.test_y])
 
 
+def make_cifar(folder: Path, packed: bool) -> None:
+    write_cifar(folder, cifar_set(count=1), packed)
+
+
+def read_cifar(path: Path) -> object:
+    with patch.object(cifar, "cache_folder", lambda: path.parent / "cache"):
+        found = cifar.images(path.parent)
+    return plain([found.train_x, found.train_y, found.test_x, found.test_y])
+
+
+def read_play(path: Path) -> object:
+    found = read_text(path.parent)
+    return plain([found.train_x, found.test_y, found.symbols])
+
+
 def craft_gz(path: Path, rng: Random) -> str:
     zeros = bytes((0, 0, 8, 3)) + rng.choice((6, 300_000)).to_bytes(4, "big") + bytes((0, 0, 0, 28)) * 2
     path.write_bytes(
@@ -538,6 +557,9 @@ READERS = [
            partial(read_delays, column=":rtt"), craft=craft_text),
     Reader("data", STEMS[0], partial(make_data, zipped=False), read_data),
     Reader("data.gz", STEMS[0] + ".gz", partial(make_data, zipped=True), read_data, True, craft=craft_gz),
+    Reader("cifar", cifar.FILES[1], partial(make_cifar, packed=False), read_cifar, weight=1),
+    Reader("cifar.xz", cifar.FILES[1] + ".xz", partial(make_cifar, packed=True), read_cifar, True, weight=2),
+    Reader("play", "input.txt", text("input.txt", PLAY), read_play, craft=craft_text, weight=2),
     Reader("board", "board", lambda folder: Board.create(folder / "board", 3),
            lambda path: Board.attach(path).n, weight=1),
     Reader("register", "register.0", make_register, read_register, named=False, weight=1),

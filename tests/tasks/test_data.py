@@ -5,22 +5,22 @@ import hashlib
 import io
 import os
 import pwd
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from data_files import idx, small_set, write
+from mirrors import Mirrors, served
 from rich.console import Console
 
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import native
-from offbeat.tasks import data
-from offbeat.tasks.data import STEMS, VARIABLE, load
+from offbeat.tasks import data, fetching
+from offbeat.tasks.data import STEMS, load
+from offbeat.tasks.fetching import VARIABLE
 
 REAL = Path(os.environ.get("OFFBEAT_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 needs_real = pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason=f"no real data in {REAL}")
@@ -29,7 +29,7 @@ needs_real = pytest.mark.skipif(not (REAL / "mnist").is_dir(), reason=f"no real 
 @pytest.fixture(autouse=True)
 def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the user's data directory, cache or proxy."""
-    monkeypatch.delenv(data.VARIABLE, raising=False)
+    monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     for variable in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(variable, "127.0.0.1")
@@ -145,7 +145,7 @@ def test_variable_names_the_directory_and_the_argument_overrules_it(
 ) -> None:
     write(tmp_path / "a", small_set(train=5))
     write(tmp_path / "b", small_set(train=8))
-    monkeypatch.setenv(data.VARIABLE, str(tmp_path / "a"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "a"))
     assert len(load("mnist").train_y) == 5
     assert len(load("mnist", tmp_path / "b").train_y) == 8
 
@@ -153,8 +153,8 @@ def test_variable_names_the_directory_and_the_argument_overrules_it(
 def test_missing_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingError, match="given as argument"):
         load("mnist", tmp_path / "none")
-    monkeypatch.setenv(data.VARIABLE, str(tmp_path / "none"))
-    with pytest.raises(SettingError, match=data.VARIABLE):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(SettingError, match=VARIABLE):
         load("mnist")
 
 
@@ -223,51 +223,15 @@ def test_every_truncation_is_noticed(tmp_path: Path, packed: bool) -> None:
 # Fetching files.
 
 
-class Mirrors:
-    """A server on the loopback interface that counts what it is asked; a path it lacks is a 404."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.asked: list[str] = []
-        mirrors = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                mirrors.asked.append(self.path)
-                body = mirrors.files.get(self.path)
-                self.send_response(404 if body is None else 200)
-                self.send_header("Content-Length", str(len(body or b"")))
-                self.end_headers()
-                self.wfile.write(body or b"")
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def url(self, mirror: str) -> str:
-        """The base URL of a mirror."""
-        return f"http://127.0.0.1:{self.server.server_port}/{mirror}/"
-
-    def offer(self, mirror: str, content: dict[str, bytes]) -> None:
-        """Serve these files, gzip-compressed, at that mirror."""
-        self.files |= {f"/{mirror}/{stem}.gz": gzip.compress(raw, mtime=0) for stem, raw in content.items()}
-
-
 @pytest.fixture
 def mirrors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirrors]:
     """Two mirrors, "a" and "b", with nothing on them yet, and the checksums of `small_set()` for MNIST."""
-    web = Mirrors()
-    thread = threading.Thread(target=web.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
     zipped = (gzip.compress(raw, mtime=0) for raw in small_set().values())
     one, two, three, four = (hashlib.sha256(raw).hexdigest() for raw in zipped)
-    source = data.Source("MNIST", ("mnist",), (web.url("a"), web.url("b")), (one, two, three, four), "")
-    monkeypatch.setitem(data.SOURCES, "mnist", source)
-    yield web
-    web.server.shutdown()
-    thread.join()
-    web.server.server_close()
+    with served() as web:
+        source = data.Source("MNIST", ("mnist",), (web.url("a"), web.url("b")), (one, two, three, four), "")
+        monkeypatch.setitem(data.SOURCES, "mnist", source)
+        yield web
 
 
 def cached(tmp_path: Path) -> list[str]:
@@ -359,7 +323,7 @@ def test_progress_is_drawn_on_a_terminal_and_the_screen_given_back(
         consoles.append(Console(file=screen, force_terminal=True, width=100))
         return consoles[-1]
 
-    monkeypatch.setattr(data, "Console", console)
+    monkeypatch.setattr(fetching, "Console", console)
     mirrors.offer("a", {stem: small_set()[stem] for stem in STEMS[:3]})
     with pytest.raises(DataError):
         load("mnist")

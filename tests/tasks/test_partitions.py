@@ -17,14 +17,17 @@ from torch.nn.functional import cross_entropy
 import offbeat
 from offbeat.core.errors import SettingError
 from offbeat.tasks import Logistic, Minibatches, build
-from offbeat.tasks.data import DataSet
+from offbeat.tasks.dataset import DataSet
 from offbeat.tasks.minibatches import Shards
 from offbeat.tasks.objective import weights
 from offbeat.tasks.partition import PARTITIONS, spelt, split
 from offbeat.tasks.partition.equal import by_label, dirichlet
 
 LABELS = np.random.default_rng(7).permutation(np.arange(600) % 10)
-EXAMPLES = ("skew:0.5", "dirichlet:0.1", "class-shares:0.5", "classes:2", "shards:2", "quantity:0.5", "iid")
+EXAMPLES = (
+    *("skew:0.5", "dirichlet:0.1", "class-shares:0.5", "classes:2", "shards:2", "quantity:0.5", "iid"),
+    "contiguous",
+)
 
 
 def shards_of(text: str, labels: np.ndarray = LABELS, n: int = 6, seed: int = 0, **more: object) -> Shards:

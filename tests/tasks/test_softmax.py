@@ -18,7 +18,8 @@ from torch import Tensor
 from offbeat.core.errors import SettingError
 from offbeat.core.system import native
 from offbeat.tasks import Logistic, Minibatches, softmax
-from offbeat.tasks.data import DataSet, load
+from offbeat.tasks.data import load
+from offbeat.tasks.dataset import DataSet
 
 REG = 0.01
 FLOATS, BYTES, SIXTEENTHS = 0, 255, 16

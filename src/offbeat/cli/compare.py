@@ -137,6 +137,7 @@ def _announced(
     plan: Study, report: Path | None, traces: Path | None, worth_saying: float = WORTH_SAYING
 ) -> list[str]:
     said = [text for each in plan.plans for text in measured(each.setups[0].world)]
+    said += dict.fromkeys(filter(None, (getattr(each.setups[0].task, "remark", "") for each in plan.plans)))
     said += [f"Left out: {why}" for why in plan.left_out]
     said += dict.fromkeys(text for each in plan.plans for text in tuned_how(each.specs, each.ladders))
     if plan.memory > worth_saying:

@@ -20,8 +20,9 @@ from offbeat.core.schedules import SCHEDULES
 from offbeat.core.system.named import separated
 from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.experiments.sayings import sayings
-from offbeat.tasks import PARTITIONS, TASKS, Logistic, Quadratic, softmax
+from offbeat.tasks import MODELS, PARTITIONS, TASKS, Logistic, Quadratic, softmax
 from offbeat.tasks.metrics import METRICS, OF_RUN
+from offbeat.tasks.trained import NetworkTask
 from offbeat.training.export import export as written
 from offbeat.world.changing import CHANGING
 from offbeat.world.delays import FAMILIES
@@ -31,14 +32,18 @@ from offbeat.world.world import CASES
 
 STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
-TASKS_ARE: dict[str, type] = {"quadratic": Quadratic}  # the others are logistic regressions
+TASKS_ARE: dict[str, type] = {
+    "quadratic": Quadratic,
+    "cifar10": NetworkTask,
+    "shakespeare": NetworkTask,
+}  # the others are logistic regressions
 NAMED = (
     "Names with commas between: all that is known of these. Of an algorithm its equation, what its symbols "
     "are called here, how it differs from the paper."
 )
 KINDS = (
-    "algorithms, topologies, weights, tasks, partitions, optimizers, schedules, metrics, worlds, cases or "
-    "delays; default: all."
+    "algorithms, topologies, weights, tasks, models, partitions, optimizers, schedules, metrics, worlds, "
+    "cases or delays; default: all."
 )
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
@@ -49,8 +54,8 @@ SWEEP = "Remove what was left in shared memory by runs that were killed."
 def list_(
     what: str | None = typer.Argument(None, help=KINDS), name: str | None = typer.Argument(None, help=NAMED)
 ) -> None:
-    """Say which algorithms, graphs, weights, tasks, partitions, optimizers, schedules, metrics, worlds, cases
-    and delays there are.
+    """Say which algorithms, graphs, weights, tasks, models, partitions, optimizers, schedules, metrics,
+    worlds, cases and delays there are.
 
     Examples:
 
@@ -68,6 +73,7 @@ def list_(
         },
         "weights": {name: row.about for name, row in WEIGHTS.items()},
         "tasks": {t.name: f"{t.title}; to time {t.until:g}, target {t.target:g}" for t in TASKS.values()},
+        "models": MODELS,
         "partitions": {row.written(name): row.about for name, row in PARTITIONS.items()},
         "optimizers": {row.written(name): row.facts() for name, row in OPTIMIZERS.items()},
         "schedules": {row.written(name): row.facts() for name, row in SCHEDULES.items()},

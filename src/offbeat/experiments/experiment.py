@@ -40,11 +40,12 @@ from offbeat.experiments.kinds import (
 )  # fmt: skip
 from offbeat.experiments.measuring import METRIC_NAMES
 from offbeat.experiments.tuning import BUDGET, GRID, SEEDS
-from offbeat.tasks import TASKS
+from offbeat.tasks import LINEAR, MODELS, REG, TASKS
 from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.tasks.objective import AGENTS as AGENTS_ALIKE
 from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
+from offbeat.tasks.trained import AUGMENTATIONS
 from offbeat.world.changes import Byzantine, Change
 from offbeat.world.delays import Delay, parse
 from offbeat.world.topology import Topology
@@ -53,7 +54,10 @@ from offbeat.world.world import CASES, NETWORKS, SENDING, Crash, World
 
 EVALUATIONS = 200  # how often a run is evaluated when `eval_every` does not say
 
-SPLIT = "How data are split, as in 'dirichlet:0.1': 'offbeat list partitions'. Default: 'skew:1'."
+SPLIT = (
+    "How data are split, as in 'dirichlet:0.1': 'offbeat list partitions'. Default: 'skew:1'; of shakespeare "
+    "'natural:role'."
+)
 SKEW = "Short for --partition skew:S: the fraction that is split by sorted label."
 OBJECTIVE = (
     "What unequal shards minimise: the mean over 'agents', or over 'samples', for which gradients are scaled "
@@ -68,8 +72,17 @@ WEIGHED = (
     f"Of the mixing: {', '.join(WEIGHTS)} ('offbeat list weights'). Default: metropolis; of a directed graph "
     "uniform; of a graph that has its own, these."
 )
+MODEL = f"What is trained on the data: {', '.join(MODELS)}; 'offbeat list models'. Default: the task's."
+WIDTH = "Channels or units of a network, for smaller ones; default: its own ('offbeat list models')."
+AUGMENT = (
+    f"How images are varied, for networks: {', '.join(AUGMENTATIONS)}; drawn from the agent's own stream."
+)
+JUDGED_ON = (
+    "Of how many training samples the loss of a network is measured, and of how many test samples its "
+    "accuracy; default: all."
+)
 WHAT = f"What is trained: {', '.join(TASKS)}; your own: mine.py:make_task."
-DATA = "Folder with (Fashion-)MNIST's IDX files; default: OFFBEAT_DATA, or they are downloaded."
+DATA = "Folder with the files of data sets (docs/data.md); default: OFFBEAT_DATA, or they are downloaded."
 COMPUTE = (
     "How long gradients take, mean 1: 'gamma CV', 'lognormal CV', 'exponential', 'constant', 'file PATH', "
     "'file PATH:COLUMN'."
@@ -81,6 +94,9 @@ TARGETS = (
 SPEED = (
     "How fast agents compute, 2 is twice as fast: 'lognormal:CV' or 'gamma:CV' (mean 1, drawn once for each "
     "seed), '1,1,2,10', 'file:PATH', 'file:PATH:COLUMN'. Default: all alike."
+)
+REGULARISER = (
+    f"lambda in lambda * sum x^2 / (1 + x^2); default: {REG:g} of logistic regression, 0 of networks."
 )
 LINK = "How fast agents send, likewise."
 OPTIMIZERS = (
@@ -150,6 +166,26 @@ def _drawn(settings: Mapping[str, Any]) -> bool:
     return _sampled(settings) and f"the task {settings['task']}" not in settings["own"]
 
 
+def _ours(settings: Mapping[str, Any]) -> bool:
+    return _drawn(settings) and settings["task"] in TASKS
+
+
+def _of_network(settings: Mapping[str, Any]) -> bool:
+    return _ours(settings) and settings.get("model") not in (None, LINEAR)
+
+
+def _usual_model(settings: Mapping[str, Any]) -> str | None:
+    return TASKS[settings["task"]].model if _ours(settings) else None
+
+
+def _usual_partition(settings: Mapping[str, Any]) -> str:
+    return TASKS[settings["task"]].partition if _ours(settings) else DEFAULT
+
+
+def _usual_reg(settings: Mapping[str, Any]) -> float:
+    return 0.0 if _of_network(settings) else REG
+
+
 def _slow(settings: Mapping[str, Any]) -> bool:
     return bool(settings["case"] != "base")
 
@@ -171,6 +207,10 @@ class Experiment:
     """
 
     task: str | Task = setting("digits", TASK, WHAT, NAMED_TASK)
+    model: str | None = setting(
+        None, TASK, MODEL, one_of(MODELS), usual=_usual_model, needs=_drawn, brief=True
+    )
+    width: int | None = setting(None, TASK, WIDTH, needs=_of_network, brief=True)
     agents: int | None = setting(None, TASK, MANY)
     topology: str | nx.Graph | Topology = setting("grid", TASK, WHO, GRAPH)
     weights: str | None = setting(None, TASK, WEIGHED, one_of(WEIGHTS), brief=True)
@@ -179,16 +219,16 @@ class Experiment:
         None, WORLD, "The slow agents, as in 3 or 3,7; default: the graph's centre.", STRAGGLERS, needs=_slow
     )
     slowdown: float = setting(10.0, WORLD, "How many times slower.", needs=_slow)
-    partition: str | None = setting(
-        None, TASK, SPLIT, PARTITION, usual=lambda settings: DEFAULT, needs=_sampled
-    )
+    partition: str | None = setting(None, TASK, SPLIT, PARTITION, usual=_usual_partition, needs=_sampled)
     skew: float = setting(1.0, TASK, SKEW, needs=lambda settings: False)
     dirichlet: float | None = setting(
         None, TASK, "Short for --partition dirichlet:ALPHA.", needs=lambda settings: False
     )
     objective: str = setting(AGENTS_ALIKE, TASK, OBJECTIVE, brief=True)
     batch: int = setting(32, LEARNING, "Samples in a minibatch.", needs=_drawn)
-    reg: float = setting(0.001, LEARNING, "lambda in lambda * sum x^2 / (1 + x^2).", needs=_drawn)
+    reg: float | None = setting(None, LEARNING, REGULARISER, usual=_usual_reg, needs=_drawn)
+    augment: str = setting("none", LEARNING, AUGMENT, one_of(AUGMENTATIONS), needs=_of_network, brief=True)
+    eval_samples: int | None = setting(None, LEARNING, JUDGED_ON, needs=_of_network, brief=True)
     optimizer: str | NewRule = setting("sgd", LEARNING, OPTIMIZERS, OPTIMIZER, brief=True)
     schedule: str = setting("constant", LEARNING, SCHEDULES, SCHEDULE, brief=True)
     until: float | None = setting(None, LEARNING, "Simulated time at which a run ends; default: the task's.")

@@ -21,12 +21,15 @@ from offbeat.core.system.streams import Purpose, stream
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.measuring import metric_of
 from offbeat.experiments.worlds import world_files
+from offbeat.tasks import REG
 from offbeat.tasks.metrics import Metric
 from offbeat.tasks.metrics.evaluation import Evaluation
 from offbeat.tasks.task import Task
 from offbeat.world.graph_files import file_of
 
-SAMPLING = ("batch", "reg", "data")  # settings that would change nothing, unless named
+OF_NETWORK = ("model", "width", "augment", "eval_samples")  # settings of the tasks that are networks here
+"""One's own function has its own defaults for these: it gets those that are given."""
+SAMPLING = ("batch", "reg", "data", *OF_NETWORK)  # settings that would change nothing, unless named
 OFFERED = ("n", "agents", "seed", *SAMPLING, "device")
 TASK = (
     "a function that returns a task, as offbeat.ModuleTask, of what it names of "
@@ -79,15 +82,17 @@ def own_task(e: Experiment, n: int | None, seed: int) -> Task | None:
     if not ready and callable(value):
         takes = own.parameters(value)[0]
     for name in SAMPLING:
-        if name not in takes and getattr(e, name) != declared(Experiment)[name].default:
-            do = f"Expected '{name}' among its parameters, or no --{name}"
-            raise SettingError(f"{named} does not name '{name}', so --{name} would change nothing. {do}.")
+        if name not in takes and _given(e, name):
+            option = f"--{name.replace('_', '-')}"
+            do = f"Expected '{name}' among its parameters, or no {option}"
+            raise SettingError(f"{named} does not name '{name}', so {option} would change nothing. {do}.")
     if n is None and {"n", "agents"} & {*takes}:
         return None
     if ready and not named.options:
         return _checked(named, value, n, seed)
     offered = {"n": n, "agents": n, "seed": seed, "device": e.device}
-    offered |= {name: getattr(e, name) for name in SAMPLING}
+    offered |= {"batch": e.batch, "reg": REG if e.reg is None else e.reg, "data": e.data}
+    offered |= {name: getattr(e, name) for name in OF_NETWORK if _given(e, name)}
     given = {name: value for name, value in offered.items() if name in takes}
     key = f"{named} {own.version(named.file)} {given}"
     if key not in _built:
@@ -95,6 +100,16 @@ def own_task(e: Experiment, n: int | None, seed: int) -> Task | None:
             del _built[next(iter(_built))]
         _built[key] = _checked(named, own.made(named, offered, TASK), n, seed)
     return _built[key]
+
+
+def _given(e: Experiment, name: str) -> bool:
+    return bool(getattr(e, name) != declared(Experiment)[name].default)
+
+
+def refuse_ignored(e: Experiment, what: str, names: Sequence[str]) -> None:
+    """Raise SettingError if one of these settings is given for a task that would not heed it."""
+    if given := [name for name in names if _given(e, name)]:
+        raise SettingError(f"Got '{given[0]}' for {what}, of which it says nothing; expected none.")
 
 
 def _checked(named: Own, task: Any, n: int | None, seed: int) -> Task:

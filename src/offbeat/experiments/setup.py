@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import torch
@@ -28,7 +29,7 @@ from offbeat.experiments import splits
 from offbeat.experiments.ends import eval_times_of, target_of
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.measuring import Asked, asked
-from offbeat.experiments.own import files_of, own_metrics, own_task
+from offbeat.experiments.own import OF_NETWORK, files_of, own_metrics, own_task, refuse_ignored
 from offbeat.experiments.worlds import (
     check_times,
     recorded,
@@ -41,7 +42,6 @@ from offbeat.experiments.worlds import (
 from offbeat.results.differences import TUNED
 from offbeat.results.targets import Target
 from offbeat.results.world import WorldValues
-from offbeat.tasks.partition import DEFAULT
 from offbeat.tasks.task import Task
 from offbeat.world.delays import Delay
 from offbeat.world.graphs import edges
@@ -206,8 +206,13 @@ def _task(e: Experiment, n: int, seed: int, device: torch.device, built: Task | 
         return built
     own = own_task(e, n, seed) if isinstance(e.task, str) else e.task
     if own is None:
-        data, partition = None if e.data is None else Path(e.data), splits.partition_of(e) or DEFAULT
-        return tasks.build(str(e.task), n, seed, e.batch, e.reg, partition, e.objective, data, device)
+        data, partition = None if e.data is None else Path(e.data), splits.partition_of(e)
+        of_network = {name: getattr(e, name) for name in OF_NETWORK}
+        return tasks.build(
+            str(e.task), n, seed, e.batch, e.reg, partition, e.objective, data, device, **of_network
+        )
+    if not isinstance(e.task, str):
+        refuse_ignored(e, f"the task {own.name}", OF_NETWORK)
     task, found = splits.resplit(e, own, seed), _devices(own)
     if found == {device}:
         return task
@@ -243,7 +248,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
         "agents": topology.n, "topology": topology.name,
         "straggler": stragglers or None,
         "target": target and target.said(task.measure), "until": setup.until,
-        "eval_every": setup.eval_times[1], **splits.recorded(e),
+        "eval_every": setup.eval_times[1], **splits.recorded(e), **_trained(e),
     }  # fmt: skip
     if e.world is not None:
         own += [f"the world's {name}" for name in wordless(e.world, topology.n)]
@@ -253,6 +258,13 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
         value = found[name] if name in found else getattr(e, name)
         values[name] = None if value is None else each.kind.record(value)
     return Settings(values | {"own": own, "code": code}, (Experiment,))
+
+
+def _trained(e: Experiment) -> dict[str, Any]:
+    """The settings of the network and of its regulariser, with what is usual of the task."""
+    if not isinstance(e.task, str) or e.task not in tasks.TASKS:
+        return {"reg": tasks.REG if e.reg is None else e.reg}
+    return {"model": tasks.model_of(e.task, e.model), "reg": tasks.reg_of(e.task, e.model, e.reg)}
 
 
 def _refuse_impossible(e: Experiment, n: int) -> None:

@@ -6,7 +6,7 @@ from offbeat.core.errors import SettingError
 from offbeat.experiments.experiment import Experiment
 from offbeat.tasks import TASKS
 from offbeat.tasks.objective import AGENTS
-from offbeat.tasks.partition import DEFAULT, parsed, spelt
+from offbeat.tasks.partition import parsed, spelt
 from offbeat.tasks.task import Task
 
 UNSPLIT = "quadratic"  # a task without samples
@@ -50,6 +50,7 @@ def recorded(e: Experiment) -> dict[str, Any]:
     asked = partition_of(e)
     if task == UNSPLIT or (asked is None and task not in TASKS):
         return {"partition": asked, "skew": e.skew if task == UNSPLIT else None, "dirichlet": e.dirichlet}
-    name, parameter = parsed(asked or DEFAULT)
+    asked = asked or TASKS[str(task)].partition
+    name, parameter = parsed(asked)
     shorthands = {short: parameter if name == short else None for short in ("skew", "dirichlet")}
-    return {"partition": asked or DEFAULT, **shorthands}
+    return {"partition": asked, **shorthands}

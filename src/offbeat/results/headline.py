@@ -9,7 +9,19 @@ from offbeat.results.values import ComparisonValues, stragglers, value_text
 from offbeat.tasks.metrics.evaluation import JUDGED
 
 IN_ITS_WORDS = {  # settings that the headline, or the head of a column, says in words of their own
-    *("task", "agents", "topology", "case", "straggler", "slowdown", "until", "target", "stop_at"),
+    *(
+        "task",
+        "model",
+        "width",
+        "agents",
+        "topology",
+        "case",
+        "straggler",
+        "slowdown",
+        "until",
+        "target",
+        "stop_at",
+    ),
     *("partition", "skew", "dirichlet", "algorithm", "lr", "lr_said", "seed", "own", "code"),
 }
 MANY = 5  # stragglers, or values of a setting that differs, that are named; more are only counted
@@ -17,6 +29,7 @@ WORDS = {  # what a setting is called in the headline, where it is not by its na
     "batch": "batches of", "reg": "lambda", "eval_every": "evaluated every", "loss": "message loss",
     "compute": "computing", "communication": "sending", "crash": "crash of", "faults": "fault",
     "links": "speeds of links", "sending": "", "event": "", "byzantine": "Byzantine:",
+    "augment": "images varied by", "eval_samples": "judged on samples:",
     "metrics": "measuring", "judge": "judged by", "per_agent": "every agent measured",
 }  # fmt: skip
 
@@ -35,7 +48,8 @@ def headline(comparison: ComparisonValues) -> str:
     agents = agents if "topology" not in differing else f"{s['agents']} agents"
     until = f"to time {s['until']:g}" + " or the target" * (s.get("stop_at") == "target")
     said: dict[tuple[str, ...], str] = {
-        ("task",): without_folder(s["task"]), ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
+        ("task",): without_folder(s["task"]), ("model", "width"): _network(s),
+        ("case", "straggler", "slowdown"): f"case {s['case']}{slower}",
         ("agents",): agents, ("partition", "skew", "dirichlet"): shares,
         **{(k,): f"{WORDS.get(k, k)} {_said(k, v)}".strip() for k, v in s.departures().items()
            if k not in IN_ITS_WORDS and k not in idle and v != []},
@@ -43,6 +57,12 @@ def headline(comparison: ComparisonValues) -> str:
     }  # fmt: skip
     common = [words for names, words in said.items() if words and not differing.keys() & {*names}]
     return "; ".join([", ".join(common), *_varied(differing)])
+
+
+def _network(s: Mapping[str, Any]) -> str:
+    """The network that is trained, and its width where that is not its usual one."""
+    name, width = s.get("model"), s.get("width")
+    return f"{name}{f' of width {width}' if width else ''}" if name else ""
 
 
 def _varied(differing: Mapping[str, Sequence[object]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The data sets: where their files are looked for, how they are fetched, checked and read.
+"""The data sets of images by name; those of MNIST: where their files are looked for, fetched, checked, read.
 
 MNIST and Fashion-MNIST are four IDX files each: two zero bytes, the element type, the number of dimensions,
 each as a big-endian 32-bit number, then the elements in row-major order.
@@ -8,26 +8,21 @@ import gzip
 import hashlib
 import io
 import math
-import os
 import struct
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import pooch
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from torch import Tensor
 
-from offbeat.core.errors import DataError, SettingError, unknown
+from offbeat.core.errors import DataError, unknown
 from offbeat.core.system.reading import MOST_TIMES, SMALL, check_inflated, content, reading
+from offbeat.tasks import cifar
+from offbeat.tasks.dataset import DataSet, Images
+from offbeat.tasks.fetching import directory, download
 
-VARIABLE = "OFFBEAT_DATA"  # the environment variable that names the data directory when no argument does
 CLASSES, IMAGE = 10, (28, 28)
 STEMS = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 """The file names, without '.gz': training images and labels, test images and labels."""
@@ -76,39 +71,37 @@ SOURCES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class DataSet:
-    """N images of D pixels for training and some for testing."""
-
-    name: str
-    train_x: Tensor  # float32 [N, D], every pixel in [0, 1]
-    train_y: Tensor  # int64 [N], every label in [0, classes)
-    test_x: Tensor  # the same for the test images
-    test_y: Tensor
-    classes: int
-
-    def to(self, device: torch.device | str) -> Self:
-        x, y, test_x, test_y = (t.to(device) for t in (self.train_x, self.train_y, self.test_x, self.test_y))
-        return replace(self, train_x=x, train_y=y, test_x=test_x, test_y=test_y)
+NAMES = ("digits", *SOURCES, "cifar10")
 
 
 def load(name: str, data: Path | None = None) -> DataSet:
-    """The data set "digits", "mnist" or "fashion-mnist", in new tensors that the caller may change.
+    """The images of a data set as rows of numbers, features / 16 of the digits, pixels / 255 of the others,
+    in new tensors that the caller may change. Where from, and what is raised: see `images`.
+    """
+    return images(name, data).flat()
 
-    "digits" comes with scikit-learn: 8x8 images, features / 16, of which those at 4, 9, 14, ... are for
-    testing; `data` plays no part. The others are 28x28, pixels / 255. Their files are taken from the
-    directory `data`, else from the one that `OFFBEAT_DATA` names, else from the user's cache, to which they
-    are downloaded once. In a directory D that is named, they are looked for in D/mnist, D/fashion_mnist or
-    D/fashion-mnist, and in D itself if it has none of these; nothing is downloaded.
+
+def images(name: str, data: Path | None = None) -> Images:
+    """The data set "digits", "mnist", "fashion-mnist" or "cifar10", as bytes.
+
+    "digits" comes with scikit-learn: 8x8 images, of which those at 4, 9, 14, ... are for testing; `data`
+    plays no part. The files of the others are taken from the directory `data`, else from the one that
+    `OFFBEAT_DATA` names, else from the user's cache, to which they are downloaded once. In a directory D that
+    is named, they are looked for in D/mnist, D/fashion_mnist or D/fashion-mnist, D/cifar10 (and others:
+    `offbeat.tasks.cifar`), and in D itself if it has none of these; nothing is downloaded.
 
     Raises SettingError if the name is unknown or the directory does not exist; DataError if a file is
     missing, cannot be downloaded, or is not exactly what it should be.
     """
     if name == "digits":
         return _digits()
-    if name not in SOURCES:
-        raise unknown("data set", name, ["digits", *SOURCES])
-    root = _directory(data)
+    if name not in NAMES:
+        raise unknown("data set", name, NAMES)
+    root = directory(data)
+    return cifar.images(root) if name == "cifar10" else _mnist(name, root)
+
+
+def _mnist(name: str, root: Path | None) -> Images:
     paths = _download(name) if root is None else _find(name, root)
     train, test = _pair(paths[0], paths[1]), _pair(paths[2], paths[3])
     digest, mine = hashlib.sha256(test[1].to(torch.uint8).numpy().tobytes()).hexdigest(), SOURCES[name]
@@ -118,43 +111,17 @@ def load(name: str, data: Path | None = None) -> DataSet:
                 f"{paths[3]} holds the labels of {source.title}; expected those of {mine.title}, whose files "
                 "have the same names. Keep each set in a folder of its own."
             )
-    return DataSet(name, *train, *test, CLASSES)
+    return Images(name, *train, *test, CLASSES)
 
 
-def _digits() -> DataSet:
+def _digits() -> Images:
     from sklearn.datasets import load_digits  # takes a second, and nothing else here needs it
 
     bunch = load_digits()
-    x = torch.from_numpy((bunch.data / 16).astype(np.float32))
+    x = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
     y = torch.from_numpy(bunch.target.astype(np.int64))
     test = torch.arange(len(y)) % 5 == 4
-    return DataSet("digits", x[~test], y[~test], x[test], y[test], CLASSES)
-
-
-def _directory(data: Path | None) -> Path | None:
-    """The data directory that was named, by the argument or else by the variable; None if none was."""
-    given = data or os.environ.get(VARIABLE)
-    if not given:
-        return None
-    root = _expanded(given, f"the data directory '{given}'")
-    if not root.is_dir():
-        origin = "given as argument" if data else f"from the environment variable {VARIABLE}"
-        raise SettingError(
-            f"The data directory '{root}' ({origin}) is no directory. Name one that holds the files, or none "
-            "to have them downloaded."
-        )
-    return root
-
-
-def _expanded(path: str | Path, what: str) -> Path:
-    """Without ~. In a container, a user may have neither a name nor a home: then a SettingError."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise SettingError(
-            f"Cannot tell where {what} is: this user has no home directory, and HOME is not set. Set HOME, "
-            f"or name the directory with the data in full, by --data or {VARIABLE}."
-        ) from None
+    return Images("digits", x[~test], y[~test], x[test], y[test], CLASSES, scale=16)
 
 
 def _variants(stem: str) -> list[str]:
@@ -183,56 +150,11 @@ def _find(name: str, root: Path) -> list[Path]:
     )
 
 
-class _Bar:
-    """The progress bar that pooch drives, drawn by rich on stderr; not drawn where that is no terminal."""
-
-    total = 0  # bytes of the whole file; set by pooch, which writes 0 for unknown
-
-    def __init__(self, label: str) -> None:
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task(label, total=None)
-
-    def update(self, n: int) -> None:
-        self._progress.start()
-        self._progress.update(self._task, advance=n, total=self.total or None)
-
-    def reset(self) -> None:
-        """Go back to no bytes, as pooch does before it tells the true number at the end."""
-        self._progress.reset(self._task)
-
-    def close(self) -> None:
-        if self._progress.live.is_started:
-            self._progress.stop()
-
-
-def _fetch(url: str, sha256: str, cache: Path) -> Path:
-    """The file of that URL in `cache`, downloaded unless it is there; ValueError if its SHA-256 differs."""
-    file = url.rpartition("/")[2]
-    pooch.get_logger().setLevel("WARNING")  # the bar says enough
-    with closing(_Bar(file)) as bar:
-        loader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)
-        return Path(pooch.retrieve(url, f"sha256:{sha256}", file, cache, downloader=loader))
-
-
 def _download(name: str) -> list[Path]:
-    """The four files in the user's cache, from the first mirror that delivers; DataError if none does."""
+    """The four files in the user's cache; DataError if no mirror delivers them."""
     source = SOURCES[name]
-    cache = _expanded(pooch.os_cache("offbeat"), "the cache for downloads") / name
-    tried = []
-    for mirror in source.mirrors:
-        try:
-            return [_fetch(f"{mirror}{s}.gz", h, cache) for s, h in zip(STEMS, source.sha256, strict=True)]
-        except (OSError, ValueError) as error:
-            # requests raises OSErrors; pooch a ValueError for a wrong checksum, and deletes the file. Files
-            # that did pass stay in the cache and are not fetched again.
-            tried.append(f"{mirror} ({shorten(str(error), 300)})")
-    raise DataError(
-        f"{source.title} could not be downloaded. Tried {'; '.join(tried)}. To supply the files by hand, put "
-        f"{', '.join(stem + '.gz' for stem in STEMS)} into DIR/{source.folders[0]} and pass --data DIR or "
-        f"set {VARIABLE}=DIR."
-    )
+    files = [(f"{stem}.gz", sha256) for stem, sha256 in zip(STEMS, source.sha256, strict=True)]
+    return download(source.title, source.folders[0], source.mirrors, files, name)
 
 
 def _bad(path: Path, got: str, expected: str) -> DataError:
@@ -265,11 +187,10 @@ def _idx(path: Path, item: tuple[int, ...]) -> npt.NDArray[np.uint8]:
 
 
 def _pair(images: Path, labels: Path) -> tuple[Tensor, Tensor]:
-    """Pixels / 255, float32 [N, 784], and labels, int64 [N]; DataError unless they belong together."""
+    """Pixels, uint8 [N, 1, 28, 28], and labels, int64 [N]; DataError unless they belong together."""
     x, y = _idx(images, IMAGE), _idx(labels, ())
     if len(x) != len(y):
         raise _bad(labels, f"has {len(y)} labels", f"{len(x)}, one for each image of {images}")
     if y.max() >= CLASSES:
         raise _bad(labels, f"holds the label {y.max()}", f"labels from 0 to {CLASSES - 1}")
-    pixels = np.divide(x.reshape(len(x), -1), np.float32(255), dtype=np.float32)
-    return torch.from_numpy(pixels), torch.from_numpy(y.astype(np.int64))
+    return torch.from_numpy(x.copy()).unsqueeze(1), torch.from_numpy(y.astype(np.int64))

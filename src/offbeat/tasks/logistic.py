@@ -15,7 +15,7 @@ from offbeat.core.system.kernel import Gradient
 from offbeat.core.vector import Parts
 from offbeat.tasks import softmax
 from offbeat.tasks.constants import Constants
-from offbeat.tasks.data import DataSet
+from offbeat.tasks.dataset import DataSet
 from offbeat.tasks.minibatches import Minibatches, label_counts
 from offbeat.tasks.objective import AGENTS, Weights, weights
 
@@ -63,6 +63,11 @@ class Logistic:
     @property
     def agents(self) -> int:
         return len(self.minibatches.shards)
+
+    @property
+    def remark(self) -> str:
+        """What somebody should know who reports results on these data; empty: nothing."""
+        return self.data.remark
 
     @property
     def epoch(self) -> float:

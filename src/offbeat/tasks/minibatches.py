@@ -18,11 +18,15 @@ Shards = Sequence[Indices] | Indices
 class Minibatches:
     """Which samples a minibatch has: `batch` of the agent's own, drawn with replacement.
 
+    Attributes:
+        views: in how many ways a sample can be shown; of several each is drawn too, all alike
+
     Raises SettingError for an empty shard and for a batch without samples.
     """
 
     shards: Shards
     batch: int
+    views: int = 1
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -37,9 +41,14 @@ class Minibatches:
         return sum(map(len, self.shards)) / self.batch
 
     def draw(self, agent: int, rng: np.random.Generator, count: int) -> Indices:
-        """The agent's next `count` minibatches as indices, [count, batch]."""
-        shard = self.shards[agent]
-        return np.asarray(shard[rng.integers(len(shard), size=(count, self.batch))])
+        """The agent's next `count` minibatches as indices, [count, batch]; with views times their number,
+        plus which.
+        """
+        shard = np.asarray(self.shards[agent])
+        drawn = rng.integers(len(shard) * self.views, size=(count, self.batch))
+        if self.views == 1:
+            return np.asarray(shard[drawn])
+        return np.asarray(shard[drawn // self.views] * self.views + drawn % self.views)
 
 
 MOST_CLASSES = 1000  # more are not counted

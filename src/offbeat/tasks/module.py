@@ -15,7 +15,7 @@ from offbeat.core.errors import SettingError
 from offbeat.core.settings import USUAL_AGENTS
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
-from offbeat.tasks.minibatches import Minibatches, Shards, label_counts
+from offbeat.tasks.minibatches import Indices, Minibatches, Shards, label_counts
 from offbeat.tasks.objective import AGENTS, weights
 from offbeat.tasks.partition import Columns, split
 
@@ -23,6 +23,7 @@ Loss = Callable[
     ..., Tensor
 ]  # of output and target, and of the parameters by name if it takes three arguments
 
+Held = Sequence[tuple[float, Indices | None]]  # parts of the data that make an objective, with their weights
 
 CHUNK = 1024  # samples that are evaluated in one call
 
@@ -98,7 +99,7 @@ class ModuleTask:
             shards = self._shards(_only(partition, skew, alpha), agents, seed)
         self._hold(shards, batch, objective)
         self.vectorized = vectorized
-        self._convolves = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
+        self._by_row = any(isinstance(part, nn.modules.conv._ConvNd) for part in module.modules())
         self.parameters = {key: p.detach().clone() for key, p in module.named_parameters()}
         self.dtypes = list(dict.fromkeys(p.dtype for p in self.parameters.values()))
         for which, data in (("training", train), ("test", test)):
@@ -210,13 +211,23 @@ class ModuleTask:
         """torch.func.grad of the objective, for all rows."""
         device = models[0].device
         index = torch.from_numpy(np.stack(samples)).to(device)
-        x, y = self.train[0][index], self.train[1][index]
+        x, y = self._chosen(index)
         each: Callable[[Parts, Tensor, Tensor], Parts] = grad(self._objective)
-        by_module = not self._convolves or device.type != "cpu"
-        if by_module if self.vectorized is None else self.vectorized:
+        together = not self._by_row or device.type != "cpu"
+        if together if self.vectorized is None else self.vectorized:
             return self.weights.scaled(agents, tuple(vmap(each)(models, x, y)))
         rows = [each(tuple(part[r] for part in models), x[r], y[r]) for r in range(len(samples))]
         return self.weights.scaled(agents, tuple(torch.stack(parts) for parts in zip(*rows, strict=True)))
+
+    def _chosen(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of these samples, [m, batch, ...] each."""
+        return self.train[0][index], self.train[1][index]
+
+    def _held(self) -> Held:
+        """The samples whose mean losses make f: weight and indices of each part; None: all."""
+        if self.weights.shares is None:
+            return [(1.0, None)]
+        return [*zip(self.weights.shares.tolist(), map(np.asarray, self.minibatches.shards), strict=True)]
 
     def full_gradients(self, models: Parts) -> Parts:
         """The gradients of what `losses` evaluates, [m, P] per part: the mean over chunks of the data."""
@@ -224,15 +235,14 @@ class ModuleTask:
         return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
 
     def _full(self, model: Parts) -> Parts:
-        """The sum over all shards, or over all training data where samples count the same."""
-        x, shares, each = self.train[0], self.weights.shares, grad(self._objective)
-        parts = [np.arange(len(x))] if shares is None else [*map(np.asarray, self.minibatches.shards)]
-        total = [torch.zeros_like(part) for part in model]
-        for share, indices in zip([1.0] if shares is None else shares.tolist(), parts, strict=True):
-            for some in torch.split(torch.from_numpy(indices).to(x.device), CHUNK):
+        """The sum over the parts of the data that are judged."""
+        x, each, total = self.train[0], grad(self._objective), [torch.zeros_like(part) for part in model]
+        for weight, part in self._held():
+            indices = torch.arange(len(x)) if part is None else torch.from_numpy(part)
+            for some in torch.split(indices.to(x.device), CHUNK):
                 gradients = each(model, x[some], self.train[1][some])
-                for part, g in zip(total, gradients, strict=True):
-                    part += g * (share * len(some) / len(indices))
+                for sum_, g in zip(total, gradients, strict=True):
+                    sum_ += g * (weight * len(some) / len(indices))
         return tuple(total)
 
     @property
@@ -257,14 +267,13 @@ class ModuleTask:
         return np.array(values)
 
     def _all(self, model: Parts) -> float:
-        """The loss without regularisers: the mean over all training data, or with the agents' shares."""
-        x, y = self.train
-        loss = self._loss(self._named(model))
-        if self.weights.shares is None:
-            return self._mean(model, x, y, loss)
-        own = [torch.from_numpy(np.asarray(shard)).to(x.device) for shard in self.minibatches.shards]
-        means = [self._mean(model, x[shard], y[shard], loss) for shard in own]
-        return float(self.weights.shares @ means)
+        """The loss without regularisers, of the training data that are judged."""
+        (x, y), loss, means = self.train, self._loss(self._named(model)), list[float]()
+        weights, parts = zip(*self._held(), strict=True)
+        for part in parts:
+            some = slice(None) if part is None else torch.from_numpy(part).to(x.device)
+            means.append(self._mean(model, x[some], y[some], loss))
+        return float(np.array(weights) @ means)
 
     @torch.no_grad()
     def own_metrics(self, models: Parts) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy, one_hot
 from offbeat.core.errors import SettingError
 from offbeat.core.system import native
 from offbeat.core.system.kernel import Gradient
-from offbeat.tasks.data import DataSet
+from offbeat.tasks.dataset import DataSet
 
 FLAGS = ("-ffp-contract=fast", "-std=gnu11", "-Wno-psabi")
 LANES, LINE = 16, 64  # a row of pixels is padded: floats to whole vectors, bytes to whole lines of caches

@@ -15,6 +15,7 @@ A task may have more, which is found by name and asked for only where it is need
 - `own_metrics(models)`: name -> [m], measured at every evaluation; with `metrics`, their names
 - `split(partition, objective, seed)`: the same task with its data split in another way (partition None: as
   they are), for the settings of these names
+- `remark`: what somebody should know who reports results on its data
 - `label_counts()`: names of classes and how many samples of each every agent has, [n, C], or no names and
   [n, 1]: who holds what, in the results
 """

@@ -24,7 +24,7 @@ from offbeat.experiments.tuning import taken
 from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
 
-GENERATION = 8  # part of every key; grows when settings give other results, or rows have other columns
+GENERATION = 9  # part of every key; grows when settings give other results, or rows have other columns
 LARGEST = 10_000_000  # bytes of a TOML file
 
 MOST_POINTS = 100_000
@@ -198,7 +198,8 @@ def _checked(drafts: Sequence[_Draft], built: dict[tuple[Any, ...], Task]) -> di
     draft, e = drafts[0], drafts[0].experiment
     try:
         split = e.partition, e.skew, e.dirichlet, e.objective
-        same = (e.task, e.agents, e.batch, e.reg, *split, e.data, e.device)
+        network = e.model, e.width, e.augment, e.eval_samples
+        same = (e.task, e.agents, e.batch, e.reg, *split, *network, e.data, e.device)
         setup = prepare(e, draft.seed, built.pop(same, None))
         built[same] = setup.task
         if len(built) > TASKS_KEPT:

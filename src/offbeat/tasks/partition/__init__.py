@@ -107,6 +107,10 @@ PARTITIONS = {
         "ALPHA, above 0", _number, labelled=False,
     ),
     "iid": Row(_iid, "uniform samples; equal shards, the same as skew:0", labelled=False),
+    "contiguous": Row(
+        lambda samples, n, _, rng: equal.contiguous(samples.total, n, rng),
+        "consecutive pieces of the data in their order; equal shards", labelled=False,
+    ),
     "natural": Row(
         _natural, "by a column of the data: who has the same value stays together; unequal shards", "COLUMN",
         labelled=False,

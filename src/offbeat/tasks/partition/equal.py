@@ -76,6 +76,15 @@ def dirichlet(labels: Labels, n: int, alpha: float, rng: np.random.Generator) ->
     return shards
 
 
+def contiguous(total: int, n: int, rng: np.random.Generator) -> Rows:
+    """Cut the data, in their order, into n consecutive pieces; of the N mod n left over nobody has any.
+
+    Raises SettingError unless 1 <= n <= N.
+    """
+    shuffled(total, n, rng)  # refuses numbers of agents that cannot be
+    return np.arange(total // n * n).reshape(n, -1)
+
+
 def sorted_shards(labels: Labels, n: int, k: int, rng: np.random.Generator) -> Rows:
     """Sort by label, cut into n k pieces of equal size, and deal k of them to each agent at random.
 
