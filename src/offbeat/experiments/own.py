@@ -90,7 +90,7 @@ def own_task(e: Experiment, n: int | None, seed: int) -> Task | None:
         return None
     if ready and not named.options:
         return _checked(named, value, n, seed)
-    offered = {"n": n, "agents": n, "seed": seed, "device": e.device}
+    offered: dict[str, Any] = {"n": n, "agents": n, "seed": seed, "device": e.device}
     offered |= {"batch": e.batch, "reg": REG if e.reg is None else e.reg, "data": e.data}
     offered |= {name: getattr(e, name) for name in OF_NETWORK if _given(e, name)}
     given = {name: value for name, value in offered.items() if name in takes}
