@@ -64,4 +64,4 @@ class Wanted:
 
     @property
     def ships(self) -> bool:
-        return not (self.no_ship or self.folder is None or self.local is not None)
+        return not (self.ray is None or self.no_ship or self.folder is None or self.local is not None)
