@@ -28,9 +28,9 @@ class MemoryEfficientADSGD(Summed):
         local_steps: as in `adsgd`; what they add is `kept` back, and goes with the next difference. Ours.
 
     A lost difference would stay in y_i for ever, so differences are mail, which is never lost; those that
-    wait to be sent are summed. y_i cannot tell what a neighbour has put into it: when one is lost, y_i begins
-    anew, from whole models, which the others are asked for; who returns asks too. Until its whole model
-    comes, a neighbour counts as the agent itself.
+    wait to be sent are summed. y_i cannot tell what a neighbour has put into it: when one is lost, or a
+    weight changes as the graph grows, y_i begins anew, from whole models, which the others are asked for;
+    who returns asks too. Until its whole model comes, a neighbour counts as the agent itself.
 
     Differs from the paper, which leaves losses, crashes and returns open: as just said (`core.summed`). Until
     a neighbour is heard for the first time it counts as the agent itself, as in `adsgd`; the model from which

@@ -186,6 +186,30 @@ class Algorithm:
             return ()
         return (topology.hub or 0,) if WORKER in self.tolerates else tuple(range(topology.n))
 
+    @property
+    def closed(self) -> str:
+        """Why nobody can join a run of it that goes on; empty: an agent can, as it can come back."""
+        if self.prototype.blocks:
+            return f"{self.name} has one model of all agents, of which each has a block"
+        if "return" in self.tolerates and self.tolerates & {"crash", WORKER}:
+            return ""
+        why = (
+            "takes nobody back" if "crash" in self.tolerates else "cannot go on without any one of its agents"
+        )
+        return f"{self.name} {why}" + (f": {self.note}" if self.note else "")
+
+    def check_newcomers(self, before: Topology, grown: Topology) -> None:
+        """Raise SettingError if no agent can join while a run goes on, of which the graph grows like this."""
+        if self.closed:
+            takes = "Expected an algorithm that takes agents back, as adsgd"
+            raise SettingError(f"Nobody can join this run: {self.closed}. {takes}.")
+        if self.needed(before) != self.needed(grown):
+            (old,), (new,) = self.needed(before), self.needed(grown)
+            raise SettingError(
+                f"Agent {old} is the server; with these neighbours of the newcomers it would be agent {new}. "
+                f"Expected some that leave agent {old} the neighbour of all others."
+            )
+
     def check_goes_on(self, topology: Topology) -> None:
         """Raise SettingError if none of its agents can be left out."""
         if len(self.needed(topology)) == topology.n:

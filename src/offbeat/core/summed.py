@@ -19,9 +19,10 @@ class Whole:
 class Summed(Agent):
     """y_i = sum_j w_ij x_ij over the neighbours j that count; each of the others counts as the agent itself.
 
-    A sum cannot tell what a neighbour has put into it: when one is lost that counts, the sum begins anew,
-    from whole models, which the others are asked for; who returns asks too. Whoever answers counts, and so
-    does, at the start, whoever's first difference comes: all begin with one model.
+    A sum cannot tell what a neighbour has put into it: when one is lost that counts, or its weight changes as
+    the graph grows, the sum begins anew, from whole models, which the others are asked for; who returns asks
+    too. Whoever answers counts, and so does, at the start, whoever's first difference comes: all begin with
+    one model.
 
     A subclass sends differences as mail, and adds those of whoever counts.
 
@@ -77,8 +78,8 @@ class Summed(Agent):
             self.send(src, Whole(self.given, ask=0))
 
     def on_view(self, view: View) -> None:
-        """Without who was lost y_i begins anew; who returned asks."""
-        self.view = view
+        """Without who was lost, and with other weights, y_i begins anew; who returned asks."""
+        before, self.view = self.view.w, view
         self.unheard = {j: first for j, first in self.unheard.items() if j in view.w}
-        if any(j not in view.w for j in self.counted):
+        if any(view.w.get(j) != before.get(j) for j in self.counted):
             self.anew()

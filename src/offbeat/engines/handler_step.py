@@ -152,7 +152,7 @@ class Actor:
             elif isinstance(effect, Send | Publish | Accumulate):
                 message, key = effect.message, (type(effect), type(effect.message), effect.to)
                 if key not in self._allowed:
-                    promises.check_sent(self.agent, effect, self._neighbours)
+                    promises.check_sent(self.agent, effect, {*self._neighbours, *self.agent.view.peers})
                     self._allowed.add(key)
                 inside = [*vectors(message).values()]
                 if len(inside) < len(message.__dataclass_fields__):

@@ -26,6 +26,7 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
 from offbeat.tasks.task import Task
+from offbeat.world.growth import Growing
 from offbeat.world.topology import build
 
 
@@ -55,8 +56,9 @@ def replayed(
         raise DataError("The trace is empty: no agent did anything in it, so there is nothing to compare.")
     with devices.one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
         s = RunSettings.of(trace.settings, "The trace")
-        if s.agents != trace.agents or len(np.unique(trace.events["agent"])) != trace.agents:
-            raise ValueError(f"it is of {trace.agents} agents, not all of which began; it says {s.agents}")
+        began = np.unique(trace.events["agent"])
+        if s.count != trace.agents or (began < s.agents).sum() != s.agents:
+            raise ValueError(f"it is of {trace.agents} agents, not all of which began; it says {s.count}")
         with pinned(s.code, s.code):
             replay = _replay(trace, s)
         again = replay.run(progress)
@@ -79,11 +81,12 @@ def replayed(
 def _replay(trace: Trace, s: RunSettings) -> Replay:
     new, rng = find(s.algorithm).new, partial(python_stream, s.seed, Purpose.ALGORITHM)
     if isinstance(s.program, ScriptProgram):
-        initial = (torch.zeros(s.agents),)  # one for each agent: all-reduce cuts them into so many pieces
-        graph = build(s.program.topology, s.agents, s.seed, s.program.weights)
+        initial = (torch.zeros(s.count),)  # one for each agent: all-reduce cuts them into so many pieces
+        weights = s.program.weights
+        growing = Growing(build(s.program.topology, s.agents, s.seed, weights), s.seed, weights)
         return Replay(
-            trace, graph, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial),
-            codec=s.program.codec,
+            trace, growing.first, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial),
+            codec=s.program.codec, grown=lambda n: growing.after(s.grown[: n - s.agents]),
         )  # fmt: skip
     setup = prepare(Experiment(**s.program.experiment), s.seed)
     rule = partial(setup.steps.rule, s.program.lr)

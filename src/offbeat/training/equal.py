@@ -31,19 +31,30 @@ class Indexed(Generic[T]):
     """The share of a map-style loader: its own samples, and no others are loaded."""
 
     def __init__(self, loader: DataLoader[T], rank: int, world: int, seed: int) -> None:
-        self.rank, self.seed, self.generator = rank, seed, torch.Generator()
+        self.agent, self.seed, self.generator = rank, seed, torch.Generator()
         self.samples = Samples(loader, rank, world, seed)
         self.loader = copy_with(loader, generator=self.generator, **{self.samples.slot: self.samples})
 
     def batches(self, epoch: int, skip: int) -> Iterator[T]:
         """Those of an epoch, from number `skip` on. Raises SettingError if other samples are loaded."""
         self.samples.epoch, self.samples.skip, self.samples.asked = epoch, skip, False
-        seed_with(self.generator, epoch_stream(self.seed, epoch, self.rank, 1))
+        seed_with(self.generator, epoch_stream(self.seed, epoch, self.agent, 1))
         for batch in self.loader:
             if not self.samples.asked:
                 what = f"This {type(self.loader).__name__} goes past its sampler"
                 raise SettingError(f"{what}, so its samples cannot be split: pass another.")
             yield batch
+
+    def take(self, rank: int, world: int) -> None:
+        self.samples.take(rank, world)
+
+    @property
+    def rank(self) -> int:
+        return self.samples.rank
+
+    @property
+    def world(self) -> int:
+        return self.samples.world
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -63,6 +74,10 @@ class Strided(Generic[T]):
             self.loader = copy_with(loader, generator=self.generator)
         elif not isinstance(loader, DataLoader):
             length(loader, world)
+
+    def take(self, rank: int, world: int) -> None:
+        if (total := length(self.loader, 0)) is None or total >= world:
+            self.rank, self.world = rank, world
 
     def batches(self, epoch: int, skip: int) -> Iterator[T]:
         set_epoch(self.seed, epoch, self.loader)
@@ -95,6 +110,13 @@ class Samples:
         if (total := length(self.sampler, world)) is not None and len(self) == 0:
             share = f"{total} samples over {world} agents are less than one batch of {self.size} each"
             raise SettingError(f"{share}, and drop_last drops those: use smaller batches or drop_last=False.")
+
+    def take(self, rank: int, world: int) -> None:
+        """From now on this share, unless it would be empty."""
+        before, self.rank, self.world = (self.rank, self.world), rank, world
+        total = length(self.sampler, 0)
+        if total is not None and (total < world or not len(self)):
+            self.rank, self.world = before
 
     def __iter__(self) -> Iterator[Any]:
         """What the loader asks its sampler for: indices, or lists of them where it batches."""

@@ -70,6 +70,7 @@ from offbeat.training.sharable import listed, some
 from offbeat.training.shard import Shard
 from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
 from offbeat.training.unshared import SAID, has_whole_loader
+from offbeat.world.growth import Growing
 from offbeat.world.topology import Topology, build
 
 T = TypeVar("T")
@@ -113,15 +114,19 @@ class Member:
         self._here = here
         settings = ALONE if here is None else here.settings
         self._rank = 0 if here is None else here.me
-        self._world, self.seed = settings.agents, settings.seed
+        self.seed = settings.seed
         self._codec = settings.program.codec
         self._asked_who = False  # whether the script knows which agent it is, or of how many
         with pinned(settings.code, settings.code):
             self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
-            self.topology: Topology = build(
-                settings.program.topology, self._world, self.seed, settings.program.weights
-            )
+            weights = settings.program.weights
+            first = build(settings.program.topology, settings.agents, self.seed, weights)
+        self._growing = Growing(first, self.seed, weights)
+        self.topology: Topology = self._growing.after(() if here is None else here.grown)
+        self._world = self.topology.n
         self.algorithm.check(self.topology)
+        if here is not None and here.joins:
+            self.algorithm.check_newcomers(first, self.topology)
         if here is not None:
             self.algorithm.check_script()
             if settings.on_death == CONTINUE:
@@ -146,9 +151,9 @@ class Member:
 
     @property
     def world(self) -> int:
-        """How many agents there are."""
+        """How many agents there are; more, once others have joined."""
         self._asked_who = True
-        return self._world
+        return self._world if self._driver is None else self._driver.topology.n
 
     @property
     def is_first(self) -> bool:
@@ -172,7 +177,7 @@ class Member:
 
     def __repr__(self) -> str:
         alone = self._here is None
-        who = "alone" if alone else f"rank {self._rank} of {self._world}"
+        who = "alone" if alone else f"rank {self._rank} of {(self._driver or self).topology.n}"
         what = self.algorithm.name if alone else f"{self.algorithm.name} on {self.topology.name}"
         return (
             f"<offbeat agent: {who}, {what}, {self.steps:,} steps, {'' if self.wrapped else 'not '}wrapped>"
@@ -251,7 +256,9 @@ class Member:
         if here is None:
             driver = Driver(Performer(agent, None, Log(None), Clock()), self.topology)
         else:
-            driver = here.driver(agent, self.topology, initial.nbytes, codec=self._codec)
+            driver = here.driver(
+                agent, self.topology, initial.nbytes, codec=self._codec, growing=self._growing
+            )
         driver.in_step = len(self.algorithm.needed(self.topology)) == self._world
         self._driver = rule.driver = driver
         try:
@@ -315,7 +322,7 @@ class Member:
         with driver.lock:
             models = [driver.actor.model.parts]
             if (transport := driver.transport) is not None:
-                others = [j for j in range(self._world) if j != self._rank]
+                others = [j for j in range(driver.topology.n) if j != self._rank]
                 found = [model_of(transport.folder, transport.board, j) for j in others]
                 models += [each[0].parts for each in found if each is not None]
             mean = tuple(torch.stack(list(parts)).mean(0) for parts in zip(*models, strict=True))

@@ -16,6 +16,7 @@ class Position:
         active: of those that are going on
         ends: which of them is to end, as the run has done enough
         on_early_end: called if it then ends within its epoch, before what the script does after an epoch
+        of: which share of how many an epoch that has begun is of: (rank, world); nothing: it is not known
     """
 
     epoch: int = 0
@@ -27,14 +28,16 @@ class Position:
     active: int = 0
     ends: int = 0
     on_early_end: Callable[[], object] = lambda: None
+    of: tuple[int, ...] = ()
 
     def next(self) -> tuple[int, int]:
         """Epoch and batch of what comes next; known at the last batch already, where the size is."""
         return (self.epoch + 1, 0) if self.batch and self.batch == self.size else (self.epoch, self.batch)
 
-    def move(self, epoch: int, batch: int) -> None:
+    def move(self, epoch: int, batch: int, of: tuple[int, ...] = ()) -> None:
         """Go elsewhere: the next loop, and one that is going on, go on there."""
         self.epoch, self.batch, self.begun, self.moves = epoch, batch, False, self.moves + 1
+        self.of = of
 
     def open(self) -> None:
         """A loop begins, or goes on after a move."""

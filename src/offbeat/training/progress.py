@@ -68,6 +68,9 @@ class DataProgress:
 
     def __init__(self, rank: int, world: int, seed: int, alone: bool = False) -> None:
         self.rank, self.world, self.seed, self.alone = rank, world, seed, alone
+        self.place: Callable[[], tuple[int, int]] = lambda: (rank, world)
+        """Which one this agent is now of those that share the data, and how many these are."""
+        self._epoch = 0  # in which a new loader begins
         self.known: list[KnownLoader] = []
         self.kept: dict[str, Any] = {}
         """How things were at the last step: what a checkpoint holds, whatever has been handed out since."""
@@ -83,12 +86,12 @@ class DataProgress:
                 return made
         kind = _kind(loader)
         free = [known for known in self.known if known.kind == kind and known.free()]
-        known = [*free, KnownLoader(kind, Position())][0]
+        known = [*free, KnownLoader(kind, Position(self._epoch))][0]
         if not free:
             oldest = [old for old in self.known if old.free()][: max(0, len(self.known) - MOST)]
             self.known = [*(old for old in self.known if old not in oldest), known]
         share = Shard(loader, None) if self.alone else shard(loader, self.rank, self.world, self.seed)
-        share.position = known.position
+        share.position, share.place = known.position, self.place
         known.hold(loader, share)
         return share
 
@@ -120,9 +123,9 @@ class DataProgress:
         training data, also if others have been evaluated meanwhile.
         """
         places, before = self._positions(), self.kept["places"]
-        new = [place for place in places if place not in before and any(place[1:])]
+        new = [place for place in places if place not in before and any(place[1:3])]
         if new:
-            self._over = not any(batch for *_, batch in new)
+            self._over = not any(place[2] for place in new)
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch + self._over, "places": places}
 
@@ -155,27 +158,40 @@ class DataProgress:
         if state is not None:
             self._at, places = _read(state)
             self._first, waiting = self._at, [*self.known]
-            for kind, epoch, batch in places:
+            for kind, epoch, batch, *of in places:
                 known = next((known for known in waiting if known.kind == kind), None)
                 if known is None:
                     self.known.append(known := KnownLoader(kind, Position()))
                 else:
                     waiting.remove(known)
-                known.position.move(epoch, batch)
+                known.position.move(epoch, batch, tuple(of))
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch, "places": self._positions()}
 
+    def come(self, passed: float) -> None:
+        """The agent comes to a run that goes on, to one that has been through so many epochs (NaN: nobody
+        knows): it begins with the same one.
+        """
+        self._epoch = 0 if math.isnan(passed) else int(passed)
+        self._at = self._first = (0, self._epoch)
+        for known in self.known:
+            known.position.move(self._epoch, 0)
+        self.restore(None)
+
     def _positions(self) -> list[list[Any]]:
-        return [[known.kind, *known.position.next()] for known in self.known]
+        """Of each loader kind, epoch and batch; within an epoch also which share of how many it is of."""
+        places = [(known.kind, known.position.of, *known.position.next()) for known in self.known]
+        return [[kind, epoch, batch, *(of if batch else ())] for kind, of, epoch, batch in places]
 
 
-def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[tuple[str, int, int]]]:
+def _read(state: Mapping[str, Any]) -> tuple[tuple[int, int], list[Any]]:
     """What `keep` wrote. Raises DataError for anything else."""
     match state:
         case {"loop": int(loop), "epoch": int(epoch), "places": [*places]}:
             types = [[*map(type, place)] for place in places if isinstance(place, list)]
             numbers = [loop, epoch, *(n for _, *pair in places for n in pair)] if types else [loop, epoch]
-            if types == [[str, int, int]] * len(places) and min(numbers) >= 0:
+            known = all(each in ([str, int, int], [str, int, int, int, int]) for each in types)
+            if known and len(types) == len(places) and min(numbers) >= 0:
                 return (loop, epoch), places
     raise DataError(f"Got the place {state!r:.200} in the data; expected one that this version has saved.")
 

@@ -80,12 +80,20 @@ class Saver:
         if self.driver.guard.on and (wrong := not_finite(self.flat.named(self.flat.parts))):
             what = f"The model is not finite to begin with: {some(wrong)}"
             raise SettingError(f"{what}. --on-nan ignore lets it through.")
-        propose(here, about, initial, returns, self.algorithm.needed(self.driver.topology))
+        needed, closed = self.algorithm.needed(self.driver.topology), self.algorithm.closed
+        propose(here, about, initial, returns, needed, closed)
+        if here.joins:
+            agree(here, about)  # whoever has another model is not let in
         self.driver.join()
+        self.progress.place = lambda: self.driver.place
         initial = agree(here, about)
         if saved and here.incarnation == 1:
             return self.driver.resume(saved)
-        return begin(self.driver, here, initial)
+        x = begin(self.driver, here, initial)
+        if here.joins and not saved:
+            assert self.driver.transport is not None
+            self.progress.come(float(self.driver.transport.board.float_row(self.driver.donor)[Row.EPOCHS]))
+        return x
 
     def _step_to_restore(self, together: bool) -> int | None:
         """That of the checkpoint to go on from, if there is one. Raises SettingError if there has to be."""
@@ -93,7 +101,7 @@ class Saver:
         if here.incarnation > 1:
             checkpoint.set_aside(here.checkpoints, print)  # where all resume, the launcher did so
             return checkpoint.newest(here.checkpoints, settings.agents, together=False)
-        if not settings.resume:
+        if not settings.resume or here.joins:
             return None
         step = checkpoint.newest(here.checkpoints, settings.agents, together)
         if step is None:

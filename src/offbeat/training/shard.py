@@ -5,7 +5,7 @@ each takes every world-th sample of it: the shares are disjoint, whenever each a
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -43,6 +43,12 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> "Shard[T
       batch.
     - Any other iterable: elements rank, rank + world, ... A generator lasts for one epoch.
 
+    Where agents join a run while it goes on, or are asked to leave it (`offbeat join`, `offbeat leave`),
+    every agent takes in each epoch that it begins the share of as many agents as there are then: of those who
+    have not left, by rising number, agent k of m takes every m-th item from the k-th on. An epoch that it has
+    begun stays what it is. So in the epoch in which somebody comes some samples may be seen twice, or by
+    nobody; in later ones shares are disjoint again. Whose new share would be empty keeps the one it has.
+
     Batch size, collate_fn, workers and so on remain the loader's; batches always come in order. Worker seeds
     derive from (seed, rank, epoch). What a loop sees after a restart is in docs/live.md. Raises SettingError
     for a `DistributedSampler`, for something not iterable, and where the share of an agent would be empty.
@@ -70,6 +76,7 @@ class Shard(Generic[T]):
 
     def __init__(self, loader: Iterable[T], share: Indexed[T] | Strided[T] | None) -> None:
         self._loader, self._share, self.position, self.used = loader, share, Position(), False
+        self.place: Callable[[], tuple[int, int]] | None = None
 
     @property
     def epoch(self) -> int:
@@ -94,16 +101,30 @@ class Shard(Generic[T]):
     def is_of(self, loader: object) -> bool:
         return self._loader is loader
 
+    def _open(self, share: Indexed[T] | Strided[T]) -> None:
+        """Go on with an epoch, whose share stays what it is; or begin one, with the share of as many agents
+        as there are now.
+        """
+        at = self.position
+        if at.batch and at.of:
+            share.take(*at.of)
+        at.size = length(self, 0)
+        at.open()
+        if self.place is not None and not at.batch:
+            share.take(*self.place())
+            at.size = length(self, 0)
+        at.of = share.rank, share.world
+
     def _hand_out(self, share: Indexed[T] | Strided[T]) -> Iterator[T]:
         if self.used and isinstance(self._loader, Iterator):
             kind = type(self._loader).__name__
             raise SettingError(f"A {kind} lasts for one epoch; for more, pass a list, a loader.")
         at, self.used = self.position, True
-        at.size, at.active = length(self, 0), at.active + 1
+        at.active += 1
         turn = at.turn = at.turn + 1
         try:
             while True:
-                at.open()
+                self._open(share)
                 first, moves = at.batch, at.moves
                 for batch in share.batches(at.epoch, first):
                     at.batch += 1

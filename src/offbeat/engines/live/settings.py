@@ -15,9 +15,11 @@ from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.reading import refuse_newer, refuse_unknown
 from offbeat.engines.live.launcher.stop_after import StopAfter
+from offbeat.engines.live.members import grown_of
 from offbeat.engines.live.node.faults import Fault, parse_fault
 from offbeat.engines.live.node.guard import IGNORE, POLICIES, SKIP
 from offbeat.engines.live.shm.board import MOST
+from offbeat.world.growth import Newcomer
 
 FORMAT = "run 1"
 DEATHS = STOP, CONTINUE = "stop", "continue"  # what --on-death takes
@@ -27,9 +29,9 @@ KINDS: dict[str, set[type]] = {
     "faults": {list}, "checkpoint_every": {int, str}, "resume": {bool}, "max_restarts": {int},
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
     "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str}, "compress": {str},
-    "on_death": {str}, "missing": {list}, "stop_after": {str},
+    "on_death": {str}, "missing": {list}, "stop_after": {str}, "grown": {list}, "left": {list},
 }  # fmt: skip
-"""The names in JSON, and what their values may be; `damaged` and `missing` are said of a trace."""
+"""The names in JSON, and what their values may be; `damaged`, `missing` and `left` are said of a trace."""
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_death", "on_nan")
 """Settings that are in JSON what they are here."""
 EARLIER = {
@@ -143,18 +145,24 @@ class RunSettings:
     on_nan: str = setting(SKIP, LEARNING, ON_NAN)
     stop_after: StopAfter | None = None  # when there is enough; None: its programs end by themselves
     code: Mapping[str, str] = field(default_factory=dict)  # file -> version, of the user's own
+    grown: tuple[Newcomer, ...] = ()  # who has joined while it went on
 
     def __post_init__(self) -> None:
         if self.on_nan not in POLICIES:
             raise SettingError(f"Got --on-nan {self.on_nan}; expected one of {', '.join(POLICIES)}.")
         if self.on_death not in DEATHS:
             raise SettingError(f"Got --on-death {self.on_death}; expected one of {', '.join(DEATHS)}.")
-        if not 0 < self.agents <= MOST:
-            raise SettingError(f"Expected 1 to {MOST:,} agents; got {self.agents:,}.")
+        if not 0 < self.agents <= self.count <= MOST:
+            raise SettingError(f"Expected 1 to {MOST:,} agents; got {self.count:,}.")
         if self.max_restarts < 0:
             raise SettingError(f"Expected --max-restarts of 0 or more; got {self.max_restarts}.")
         if not 0 < self.unit < math.inf:
             raise SettingError(f"A unit of time takes more than 0 s; got {self.unit}.")
+
+    @property
+    def count(self) -> int:
+        """How many agents there are, with those who have joined."""
+        return self.agents + len(self.grown)
 
     def record(self) -> dict[str, Any]:
         program: dict[str, Any] = {**vars(self.program)}
@@ -166,7 +174,8 @@ class RunSettings:
         faults, every = [fault.text for fault in self.fault], self.checkpoint_every.record()
         more = {"folder": str(self.folder), "faults": faults, "checkpoint_every": every}
         more |= {"stop_after": self.stop_after.text} if self.stop_after is not None else {}
-        code = {"code": {**self.code}} if self.code else {}
+        code: dict[str, Any] = {"code": {**self.code}} if self.code else {}
+        code |= {"grown": [each.record() for each in self.grown]} if self.grown else {}
         return program | {"format": FORMAT} | plain | more | code
 
     @staticmethod
@@ -184,10 +193,11 @@ class RunSettings:
             program = ScriptProgram(said["topology"], script, weights, said.get("compress", NONE))
         plain = {name: said[name] for name in PLAIN}
         try:
-            faults = tuple(parse_fault(text, said["agents"]) for text in said["faults"])
+            grown = grown_of(said.get("grown", []), said["agents"])
+            faults = tuple(parse_fault(text, said["agents"] + len(grown)) for text in said["faults"])
             folder, every = Path(said["folder"]), CheckpointPolicy.parse(said["checkpoint_every"])
             enough = StopAfter.parse(said["stop_after"]) if "stop_after" in said else None
             more = {"fault": faults, "checkpoint_every": every, "stop_after": enough, "code": said["code"]}
-            return RunSettings(program=program, folder=folder, **more, **plain)
+            return RunSettings(program=program, folder=folder, grown=grown, **more, **plain)
         except SettingError as error:
             raise ValueError(str(error)) from error

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any, NamedTuple
 
-from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish
+from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish, View
 from offbeat.core.compression import Codec
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
@@ -47,6 +47,7 @@ class Replayed:
     """What the replay keeps of one agent."""
 
     actor: Actor
+    n: int  # how many agents it knows of
     alive: frozenset[int]
     asked: int = 0
     resumed: int = 0  # how often it went on from a checkpoint
@@ -65,7 +66,8 @@ class Replayed:
 
 class Replay(Engine):
     """Runs a trace again. `rng` gives an agent's random stream in a life; `skips`: whether updates that are
-    not finite were skipped (see `handler_step.SkipNotFinite`); `codec`: what compressed messages.
+    not finite were skipped (see `handler_step.SkipNotFinite`); `codec`: what compressed messages; `grown`:
+    the topology of so many agents, more than there were at first.
     """
 
     blames = ContractError
@@ -81,32 +83,42 @@ class Replay(Engine):
         gradient: Gradient,
         skips: bool = False,
         codec: Codec | None = None,
+        grown: Callable[[int], Topology] | None = None,
     ) -> None:
-        self.trace, self.topology, self.rng, self.gradient = trace, topology, rng, gradient
+        self.first, self.grown = topology, grown
+        self.trace, self.rng, self.gradient = trace, rng, gradient
         self.new_agent, self.new_rule, self.guard = new_agent, new_rule, SkipNotFinite() if skips else None
         self.compression = Compression.of(codec, new_agent())
-        self.recorder, self.scope = Recorder(topology.n, blocks=trace.blocks), Scope()
-        everyone = range(topology.n)
-        self.everybody = frozenset(everyone)
-        agents = [self._agent(i, Vector(initial), self.everybody, 0) for i in everyone]
+        self.recorder, self.scope = Recorder(trace.agents, blocks=trace.blocks), Scope()
+        everyone, at_first = range(trace.agents), frozenset(range(topology.n))
+        known = [(max(topology.n, i + 1), at_first | {i}) for i in everyone]
+        agents = [self._agent(i, *known[i], Vector(initial), 0) for i in everyone]
         actors = [Actor(agent, self, self.recorder.event, self.guard) for agent in agents]
-        self.agents = [Replayed(actor, self.everybody) for actor in actors]
+        self.agents = [Replayed(actor, *each) for actor, each in zip(actors, known, strict=True)]
         writes = [trace.writes[trace.writes["agent"] == i] for i in everyone]
         self.write_times = [iter(rows["time"].tolist()) for rows in writes]
         returns = events.rows_of(trace.events, events.Rejoined)
         self.wanted = {*zip(returns["donor"].tolist(), returns["version"].tolist(), strict=True)}
         self.donated = {(i, 0): (Vector(initial), 0) for i in everyone}  # of these: model and round
 
-    def _agent(self, i: int, x: Vector, alive: frozenset[int], asked: int) -> Agent:
-        """Agent i, as it was after so many gradients that it had asked for in former incarnations."""
-        agent, view = self.new_agent(), self.topology.view(i, alive)
+    def _agent(self, i: int, n: int, alive: frozenset[int], x: Vector, asked: int) -> Agent:
+        """Agent i of n, as it was after so many gradients that it had asked for in former incarnations."""
+        agent, view = self.new_agent(), self._topology(n).view(i, alive)
         with self.scope:
-            agent.join(i, self.topology.n, x, view, self.new_rule(), self.rng(i, asked))
+            agent.join(i, n, x, view, self.new_rule(), self.rng(i, asked))
         return agent
+
+    def _topology(self, n: int) -> Topology:
+        return self.first if n == self.first.n or self.grown is None else self.grown(n)
+
+    def _view(self, i: int, each: Replayed, peer: int) -> View:
+        """What agent i sees once it knows of this peer, which may be new; and of those before it."""
+        each.n = each.actor.agent.n = max(each.n, peer + 1)
+        return self._topology(each.n).view(i, each.alive)
 
     def run(self, progress: Callable[[int], None] | None = None) -> Trace:
         """The trace of the replay. Raises DataError where the agents do something else than was recorded."""
-        rows, everyone = self.trace.events, range(self.topology.n)
+        rows, everyone = self.trace.events, range(self.trace.agents)
         queues = [deque(events.records(rows[rows["agent"] == i])) for i in everyone]
 
         def due(i: int) -> float:
@@ -176,22 +188,23 @@ class Replay(Engine):
                 return (heappop(each.alarms)[2],)
             case events.ViewChanged(peer=peer, back=True):
                 each.alive, each.known[peer] = each.alive | {peer}, event.incarnation
-                return (self.topology.view(event.agent, each.alive),)
+                return (self._view(event.agent, each, peer),)
             case events.ViewChanged(peer=peer):
                 each.alive -= {peer}
                 for key in [key for key in each.bound if key[0] == peer]:
                     del each.bound[key]  # nothing of a lost peer arrives
-                return (self.topology.view(event.agent, each.alive),)
+                return (self._view(event.agent, each, peer),)
             case events.Rejoined():
                 self._rejoin(event, each)
             case events.Resumed():
                 self._resume(event, each)
             case events.Crashed():
-                each.alive = self.everybody
+                each.alive = frozenset(range(each.n))
             case events.LossKnown(peer=peer):
-                each.alive -= {peer}
+                each.alive, each.n = each.alive - {peer}, max(each.n, peer + 1)
             case events.PeerMet(peer=peer):  # which may have been dead before
                 each.alive, each.known[peer] = each.alive | {peer}, event.incarnation
+                each.n = max(each.n, peer + 1)
             case events.Saved():
                 actor = each.actor
                 state = actor.agent, actor.model, actor.steps, actor.at, each.asked, each.alarms
@@ -212,7 +225,8 @@ class Replay(Engine):
         """The agent begins a new incarnation with the donor's model and round."""
         actor, (model, round_) = each.actor, self.donated[event.donor, event.version]
         x = Vector(model.parts, model.stamp)
-        actor.agent, actor.model, actor.at = self._agent(event.agent, x, each.alive, event.asked), x, None
+        agent = self._agent(event.agent, each.n, each.alive, x, event.asked)
+        actor.agent, actor.model, actor.at = agent, x, None
         actor.agent.round = round_
         each.asked, each.incarnation, each.alarms = event.asked, event.incarnation, []
 
@@ -224,8 +238,8 @@ class Replay(Engine):
             raise DataError(f"Agent {i} went on from its version {event.version}; {known}.")
         saved = copy.deepcopy(each.saved[event.version])
         actor.agent, actor.model, actor.steps, actor.at, each.asked, each.alarms = saved
-        actor.agent.view = self.topology.view(i, self.everybody)
-        each.resumed, each.alive = each.resumed + 1, self.everybody
+        each.resumed, each.alive = each.resumed + 1, frozenset(range(each.n))
+        actor.agent.view = self._view(i, each, i)
         each.incarnation = 1  # the launcher counts anew
         for kept in (each.known, each.mail, each.kept, each.published, each.bound):
             kept.clear()

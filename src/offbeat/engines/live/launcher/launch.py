@@ -8,9 +8,12 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
 from offbeat.engines.live.launcher.children import Children, Life, OnOutput, Processes
+from offbeat.engines.live.launcher.joining import Door
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.stop_after import last_step
 from offbeat.engines.live.node.ending import Ending, Missing, take, words
@@ -60,10 +63,11 @@ class Launcher:
     processes: "Callable[[Launcher, int, OnOutput], Processes] | None" = None  # None: of this machine
 
     def __post_init__(self) -> None:
-        n = self.settings.agents
+        n = self.settings.count
         self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
         self.counted = [0] * n  # of the restarts, those that are not forgiven
         self.missing: dict[int, Missing] = {}
+        self.door = Door(self)
         self.again: dict[int, float] = {}
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
@@ -82,7 +86,7 @@ class Launcher:
         monotonic clock. Raises RunFailed, SharedMemoryError; whatever happens, nothing is left in shared
         memory.
         """
-        settings, n = self.settings, self.settings.agents
+        settings, n = self.settings, self.settings.count
         self.on_output, self.watch, self.due = on_output, watch, due
         self.elapsed = elapsed(self.logs) * settings.unit if settings.resume else 0.0
         sweep()
@@ -90,6 +94,7 @@ class Launcher:
         self.shared = room.path
         try:
             with ExitStack() as kept:
+                self.kept = kept
                 self.present = kept.enter_context(closing(Present([self.shared, settings.folder], self.logs)))
                 self.board = Board.create(self.shared / "board", n)
                 bells = [Bell(self.shared, i) for i in (*range(n), LAUNCHER)]
@@ -116,6 +121,11 @@ class Launcher:
         return self.began and all(path.exists() for path in self.logs)
 
     @property
+    def seconds(self) -> float:
+        """The run's time."""
+        return round((time.monotonic_ns() - self.board.zero) / 1e9, 3)
+
+    @property
     def all_left(self) -> bool:
         """Whether all who take part are done."""
         states = self.board.rows[:, Row.STATE].tolist()
@@ -123,7 +133,10 @@ class Launcher:
 
     def trace(self) -> Trace:
         missing = [f"agent {i} from {each.since:g} s" for i, each in self.missing.items()]
-        return merged(self.logs, self.settings.record() | ({"missing": missing} if missing else {}))
+        left = [f"agent {i} at {seconds:g} s" for i, seconds in self.door.left.items()]
+        more = {"missing": missing, "left": left}
+        said = self.settings.record() | {name: those for name, those in more.items() if those}
+        return merged(self.logs, said)
 
     def _run(self) -> None:
         for i in range(self.board.n):
@@ -139,6 +152,7 @@ class Launcher:
             self._look_for_folders()
             for child in ended:
                 self._ended(child)
+            self.door.look()
             self._look()
             self.watch(self)
             if self.board.order >= Order.STOP:
@@ -147,12 +161,23 @@ class Launcher:
                     self._overdue()
         self._look_for_folders()
 
+    def begin_with(self, i: int) -> None:
+        """Start an agent that did not belong to the run, the next one by number."""
+        for counts in (self.restarts, self.member, self.steps_before, self.counted):
+            counts.append(0)
+        self._start(i)
+
+    def forget(self, i: int) -> None:
+        """The last agent was started, and is not to belong to the run."""
+        for counts in (self.restarts, self.member, self.steps_before, self.counted):
+            counts.pop()
+
     def _start(self, i: int) -> None:
-        row = self.board.rows[i]
+        row = self.board.all_rows[i]
         self.steps_before[i] = int(row[Row.STEPS])
         kept = row[KEPT].copy()
         row[:] = 0
-        self.board.numbers[i, FLOAT_FIELDS] = math.nan
+        row.view(np.float64)[FLOAT_FIELDS] = math.nan
         row[KEPT] = kept
         incarnation = self.restarts[i] + 1
         environment = {
@@ -181,19 +206,21 @@ class Launcher:
             if all(state is State.JOINED for state in states):
                 joined = joined_with(self.shared)
                 if joined is not None:  # a script may have named its own algorithm
-                    algorithm, self.returns, self.needed = joined
+                    algorithm, self.returns, self.needed, _ = joined
                     self.settings = replace(self.settings, algorithm=algorithm)
                 for i, restarts in enumerate(self.restarts):
-                    self._change(i, restarts + 1)
+                    self.change(i, restarts + 1)
                 self.board.begin(self.elapsed)
         else:
             finishing = self.board.order is Order.FINISH
             for i, state in enumerate(states):
                 incarnation = self.restarts[i] + 1
                 if state is State.JOINED and self.member[i] != incarnation and i in self.children.running:
-                    self._change(i, incarnation)
+                    self.change(i, incarnation)
+                elif self.door.leaves(i):
+                    continue  # the door sees it off
                 elif state is State.LEFT and self.member[i] > 0 and not (finishing and i in self.needed):
-                    self._change(i, -incarnation)
+                    self.change(i, -incarnation)
                     if i in self.needed and self.board.order < Order.STOP and not self.all_left:
                         if isinstance(
                             self.settings.program, ScriptProgram
@@ -201,9 +228,10 @@ class Launcher:
                             self.on_output(i, "is done; the algorithm cannot go on without it, so all stop")
                         self._stop()
         if self.board.membership != before:
-            self._ring()
+            self.ring()
         stopping = self.board.order is Order.STOP
-        over = all(states[i] is State.LEFT for i in self.children.running) if stopping else self.all_left
+        left = self.board.all_rows[[*self.children.running], Row.STATE] == State.LEFT
+        over = left.all() if stopping else self.all_left
         if self.board.order < Order.END and over:
             self.watch(self)
             self._ask(Order.END)
@@ -218,11 +246,11 @@ class Launcher:
             if lacking:
                 self.told = True
                 self.on_output(0, lacking)
-            self.enough = rule.reached(board, self.missing)
+            self.enough = rule.reached(board, self.missing, self.door.left)
             if self.enough:
                 board.finish(last_step(board))
         elif board.order is Order.FINISH:
-            rows = board.rows[[*self.children.running]]
+            rows = board.all_rows[[*self.children.running]]
             left = rows[:, Row.STATE] == State.LEFT
             if self.again or not left.any() or not (left | (rows[:, Row.WAITING] > 0)).all():
                 self.stuck_at = time.monotonic() + STUCK
@@ -236,17 +264,19 @@ class Launcher:
 
     def _ask(self, order: Order) -> None:
         self.board.order, self.deadline = order, time.monotonic() + PATIENCE
-        self._ring()
+        self.ring()
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
         for bell in self.bells:
             bell.ring()
 
-    def _change(self, i: int, incarnation: int) -> None:
+    def change(self, i: int, incarnation: int) -> None:
         self.member[i] = incarnation
         self.board.change(i, incarnation)
 
     def _ended(self, child: Life) -> None:
+        if self.door.ended(child):
+            return
         i, code, row = child.agent, child.code, self.board.rows[child.agent]
         failure = take(self.shared, i)
         made = int(row[Row.STEPS]) - self.steps_before[i] if row[Row.FIRST] else 0
@@ -264,8 +294,8 @@ class Launcher:
             return
         row[Row.STATE] = State.ABSENT
         if self.member[i] > 0:
-            self._change(i, -self.member[i])
-            self._ring()
+            self.change(i, -self.member[i])
+            self.ring()
         for path in [*self.shared.glob(f"register.{i}.*"), *self.shared.glob(f"mail.{i}.*")]:
             path.unlink(missing_ok=True)
         if self.board.order < Order.STOP:
@@ -287,21 +317,22 @@ class Launcher:
             self.again[i] = time.monotonic() + wait
             self.on_output(i, f"died ({ending.how}); restart {counted + 1} of {allowed} in {wait:g} s")
         elif self._can_do_without(ending):
-            since = (time.monotonic_ns() - self.board.zero) / 1e9
-            self.missing[i] = Missing(i, round(since, 3), ending.steps, why)
+            self.missing[i] = Missing(i, self.seconds, ending.steps, why)
             self.on_output(i, f"died ({ending.how}) and is left out; the others go on")
         else:
             self._stop(why)
 
     def _can_do_without(self, ending: Ending) -> bool:
         """Whether the others, if there are any, are to go on without this agent for ever."""
-        alone = len(self.missing) + 1 == self.board.n
+        alone = len(self.missing) + len(self.door.left) + 1 == self.board.n
+        if ending.agent >= self.settings.agents and not ending.steps:
+            return not alone  # the run went on before it came
         wanted = self.settings.on_death == CONTINUE and self.board.order is not Order.WAIT
         return wanted and not (alone or ending.of_all or ending.agent in self.needed)
 
     def _overdue(self) -> None:
         """Whoever has not ended in time is killed; what is lost by that is said."""
-        late = [i for i in self.children.running if self.board.rows[i, Row.STATE] != State.LEFT]
+        late = [i for i in self.children.running if self.board.all_rows[i, Row.STATE] != State.LEFT]
         if late and not self.killing:
             self.reason = self.reason or (
                 f"{PATIENCE:g} s after they had been asked to end, these agents had not, and were killed: "

@@ -70,6 +70,8 @@ class Metrics:
         now, counted = time.monotonic_ns(), board.rows[:, COUNTED].copy()
         if not self._last:
             self._last, self._before = now, counted
+        new = len(counted) - len(self._before)  # agents that have joined since
+        self._before = np.pad(self._before, ((0, new), (0, 0)))
         self._over = launcher.all_left
         passed = (now - self._last) / 1e9
         if passed < EVERY and not self._over:

@@ -8,6 +8,7 @@ from pathlib import Path
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.files import LOCK, held
 from offbeat.engines.events import GradientDone, rows_of
+from offbeat.engines.live.members import MEMBERS
 from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, newest, set_aside, step_name
 from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.node.log import read
@@ -16,7 +17,7 @@ RUNS = Path("offbeat-runs")
 
 SERIES = "live.json"  # what `offbeat live` was asked for; the folders of its runs lie beside it
 OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
-        "checkpoints/agent-*/*.safetensors", LOCK)  # fmt: skip
+        MEMBERS, "checkpoints/agent-*/*.safetensors", LOCK)  # fmt: skip
 """What we write into it."""
 
 
@@ -171,6 +172,10 @@ class Present:
         there = {path for path in self._files if path.exists()}
         lost, self._seen = self._seen - there, self._seen | there
         return min(lost, default=None)
+
+    def watch(self, path: Path) -> None:
+        """One file more."""
+        self._files.append(path)
 
     def close(self) -> None:
         for handle in self._folders.values():

@@ -44,15 +44,17 @@ class StopAfter:
             raise SettingError(f"--stop-after {text}: expected more than 0, and less than for ever.")
         return StopAfter(what, amount, text.strip())
 
-    def reached(self, board: Board, missing: Collection[int]) -> bool:
-        """Whether that is so now, `missing` agents no longer being there."""
+    def reached(self, board: Board, missing: Collection[int], left: Collection[int] = ()) -> bool:
+        """Whether that is so now; `missing` are no longer there, `left` have gone as they were asked to."""
         if self.what == "steps":
             return int(board.rows[:, Row.STEPS].sum()) >= self.amount
         if self.what == "seconds":
             return (time.monotonic_ns() - board.zero) / 1e9 >= self.amount
         if self.what == "epochs":
-            return math.fsum(board.numbers[:, Row.EPOCHS]) / board.n >= self.amount
-        losses = [float(board.numbers[i, Row.LOSS]) for i in range(board.n) if i not in missing]
+            epochs = [float(board.numbers[i, Row.EPOCHS]) for i in range(board.n) if i not in left]
+            return math.fsum(epochs) / len(epochs) >= self.amount
+        gone = {*missing, *left}
+        losses = [float(board.numbers[i, Row.LOSS]) for i in range(board.n) if i not in gone]
         return math.fsum(losses) <= self.amount * len(losses)  # NaN, where one has logged none, is no less
 
     def lacking(self, board: Board) -> str:

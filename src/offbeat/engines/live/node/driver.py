@@ -20,11 +20,13 @@ from offbeat.core.errors import ContractError, DiskError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.vector import Vector
 from offbeat.engines import events
+from offbeat.engines.live.members import Members
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.performer import Performer, digest
-from offbeat.engines.live.shm.board import Order, Row, State
+from offbeat.engines.live.shm.board import LET_GO, Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import vectors
+from offbeat.world.growth import Growing
 from offbeat.world.topology import Topology
 
 LONGEST = 0.05  # seconds: nobody sleeps longer while something waits to be sent
@@ -42,10 +44,16 @@ class Driver:
         snapshot: where the last gradient was taken
         deadline: when the run ends, in units
         in_step: whether no agent can go on without all others
+        topology: the graph as far as this agent knows it; `growing`: how it grows, if it can
+        late: whether this agent comes to a run that goes on
+        donor: whose model it came, or returned, with
     """
 
-    def __init__(self, performer: Performer, topology: Topology) -> None:
+    def __init__(
+        self, performer: Performer, topology: Topology, growing: Growing | None = None, late: bool = False
+    ) -> None:
         self.performer, self.topology, self.transport = performer, topology, performer.transport
+        self.growing, self.late, self.members, self.donor = growing, late, Members(), -1
         self.agent, self.actor, self.me = performer.agent, performer.actor, performer.me
         self.log, self.clock, self.guard = performer.log, performer.clock, performer.guard
         self.lock = RLock()
@@ -72,10 +80,11 @@ class Driver:
             raise Stopped  # let in only to be let out; there may be no clock
         self.clock.zero = board.zero
         before = board.since(0)
-        transport.membership = max(before.index(mine) + 1, board.n)  # the first n let everybody in
+        begun = self.topology.n  # with which the run began, or this agent comes
+        transport.membership = max(before.index(mine) + 1, begun)  # the first of them let everybody in
         for agent, incarnation in before[: transport.membership]:
             self._change(agent, incarnation)
-        transport.floor = transport.membership if transport.incarnation > 1 else 0
+        transport.floor = transport.membership if transport.incarnation > 1 or self.late else 0
         self.agent.view = self.topology.view(self.me, self.alive)
         transport.row[Row.STATE] = State.RUNNING
 
@@ -88,11 +97,12 @@ class Driver:
     def rejoin(self, x: Vector, round_: int, donor: int, asked: int) -> Vector:
         """The first event of an agent that has come back, with a neighbour's model and round."""
         with self.lock:
-            alive, lives = self.alive, {} if self.transport is None else self.transport.alive
+            self.donor, alive = donor, self.alive
+            lives = {} if self.transport is None else self.transport.alive
             for j in range(self.topology.n):
                 if j not in alive:
                     self.log.rows.event(events.LossKnown(self.clock.now(), self.me, j))
-                elif lives.get(j, 1) > 1:
+                elif lives.get(j, 1) > 1 or (j in lives and j >= self._first):
                     self.log.rows.event(events.PeerMet(self.clock.now(), self.me, j, lives[j]))
             self.agent.x = self.actor.model = x
             self.agent.round = round_
@@ -126,16 +136,21 @@ class Driver:
 
     @property
     def enough(self) -> bool:
-        """Whether the run has done enough, so that this agent has made its last step."""
-        board = None if self.transport is None else self.transport.board
-        if board is None or board.order is not Order.FINISH:
+        """Whether the run has done enough, or this agent is to leave it: it has made its last step."""
+        if self.transport is None:
             return False
+        board = self.transport.board
+        if board.order is not Order.FINISH:
+            return bool(self.transport.row[Row.LEAVES])
         return not self.in_step or self.actor.steps >= board.last_step
 
     def resume(self, state: Mapping[str, Any]) -> Vector:
         """The first event of an agent that goes on from a checkpoint: what `state` gave."""
         with self.lock:
             checkpoint.restore_agent(self.agent, state["agent"])
+            for j in range(self._first, self.topology.n):
+                if j != self.me:
+                    self.log.rows.event(events.PeerMet(self.clock.now(), self.me, j, 1))
             self.actor.model, self.actor.at = self.agent.model, state["at"]
             self.actor.version, self.actor.steps = self.log.rows.written, state["steps"]
             self.performer.handle(events.Resumed(self.clock.now(), self.me, state["version"]))
@@ -204,9 +219,9 @@ class Driver:
             changes = [] if self._over() else self.transport.board.since(self.transport.membership)
             for agent, incarnation in changes:
                 self.transport.membership += 1
-                self._change(agent, incarnation)
+                new = self._change(agent, incarnation)
                 view = self.topology.view(self.me, self.alive)
-                if agent != self.me and view != self.agent.view:
+                if agent != self.me and (new or view != self.agent.view):
                     back, life = incarnation > 0, abs(incarnation)
                     event = events.ViewChanged(self.clock.now(), self.me, agent, back, life)
                     self.performer.handle(event, view)
@@ -217,14 +232,36 @@ class Driver:
             self.performer.handle(events.AlarmRang(self.clock.now(), self.me), name)
         self.performer.advance(self.clock.now())
 
-    def _change(self, agent: int, incarnation: int) -> None:
-        """An agent belongs to the run from now on (incarnation > 0), or no longer."""
+    def _change(self, agent: int, incarnation: int) -> bool:
+        """An agent belongs to the run from now on (incarnation > 0), or no longer. Returns whether the graph
+        has grown by it.
+        """
         assert self.transport is not None
+        new = agent >= self.topology.n
+        if self.growing is not None and (new or incarnation < 0):
+            self.members = Members.of(self.transport.folder, self._first)
+        if self.growing is not None and new:
+            self.topology = self.growing.after(self.members.grown[: agent + 1 - self._first])
+            self.agent.n = self.topology.n
         if agent != self.me and incarnation > 0:
             self.transport.meet(agent, incarnation)
         elif agent != self.me:
             self.transport.forget(agent)
             self.performer.backlog.pop(agent, None)
+        return new
+
+    @property
+    def _first(self) -> int:
+        """How many agents there were before any joined."""
+        return self.topology.n if self.growing is None else self.growing.first.n
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which one this agent is of all that take part, and how many these are: who died too, as it comes
+        back, but nobody who has left.
+        """
+        there = [j for j in range(self.topology.n) if j == self.me or j not in self.members.left]
+        return there.index(self.me), len(there)
 
     def _read_registers(self) -> None:
         if self.transport is None:
@@ -274,7 +311,10 @@ class Driver:
             return
         self.transport.row[Row.STATE] = State.LEFT
         self.transport.launcher.ring()
-        while self.transport.board.order < Order.END and not self.transport.orphaned(LONGEST):
+        board, row = self.transport.board, self.transport.row
+        while board.order < Order.END and row[Row.LEAVES] != LET_GO:
+            if self.transport.orphaned(LONGEST):
+                break
             self._refuse_failed()
 
     def close(self) -> None:

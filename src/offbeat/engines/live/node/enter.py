@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from offbeat.core.agent import Agent
 from offbeat.core.compression import Codec
@@ -16,6 +16,7 @@ from offbeat.core.system.signals import end_with_parent
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.events import GradientDone, rows_of
+from offbeat.engines.live.members import Members
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.faults import Faults
@@ -28,6 +29,7 @@ from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
 from offbeat.engines.outbox import Compression, Outbox
+from offbeat.world.growth import Growing, Newcomer
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
@@ -47,6 +49,18 @@ class AgentContext:
     settings: RunSettings
 
     @property
+    def joins(self) -> bool:
+        """Whether this agent has come, or comes, while the run goes on."""
+        return self.me >= self.settings.count
+
+    @property
+    def grown(self) -> tuple[Newcomer, ...]:
+        """Who had joined when this agent began, or joins before it or with it."""
+        if not self.joins:
+            return self.settings.grown
+        return Members.of(self.shared, self.settings.agents).grown[: self.me + 1 - self.settings.agents]
+
+    @property
     def checkpoints(self) -> Path:
         return checkpoint.agent_folder(self.settings.folder, self.me)
 
@@ -63,8 +77,11 @@ class AgentContext:
         size: int,
         world: World | None = None,
         codec: Codec | None = None,
+        growing: Growing | None = None,
     ) -> Driver:
-        """Not joined yet. `size`: bytes of the model; `world`: emulate its delays; `codec`: compress so."""
+        """Not joined yet. `size`: bytes of the model; `world`: emulate its delays; `codec`: compress so;
+        `growing`: how the graph grows, if it can.
+        """
         board, compression = Board.attach(self.shared / "board"), Compression.of(codec, agent)
         transport = Transport(self.shared, board, self.me, self.incarnation, size)
         transport.lifeline = [self.lifeline]
@@ -72,7 +89,7 @@ class AgentContext:
             transport.link = Link(world, self.me, size, self.incarnation, Outbox(compression))
         s, path = self.settings, log_path(self.settings.folder, self.me)
         performer = Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan, compression)
-        return Driver(performer, topology)
+        return Driver(performer, topology, growing, self.joins)
 
     def faults(self) -> Faults:
         mine = [fault for fault in self.settings.fault if fault.agent == self.me]
@@ -125,9 +142,10 @@ def propose(
     initial: Vector,
     returns: bool = True,
     needed: Sequence[int] = (),
+    closed: str = "",
 ) -> None:
-    """Agent 0 says which model this is, where all start from, whether who died may come back, and without
-    whom the others stand still.
+    """Agent 0 says which model this is, where all start from, whether who died may come back, without whom
+    the others stand still, and why nobody can join, if so.
     """
     if context.me == 0 and not (context.shared / MODEL).exists():
         (context.shared / INITIAL).unlink(missing_ok=True)  # of an earlier life that died between the two
@@ -135,17 +153,25 @@ def propose(
         with Scope():
             (placed,) = register.begin([initial])
         register.finish(Snapshot(placed), Tag())
-        said = {"about": dict(about), "returns": returns, "needed": list(needed)}
+        said = {"about": dict(about), "returns": returns, "needed": list(needed), "closed": closed}
         write_atomically(context.shared / MODEL, json.dumps(said).encode())
 
 
-def joined_with(shared: Path) -> tuple[str, bool, frozenset[int]] | None:
-    """The algorithm that agent 0 has joined with, whether it takes an agent back, and without whom all others
-    stand still; None: not known.
-    """
+class Joined(NamedTuple):
+    """What agent 0 has joined with: see `propose`."""
+
+    algorithm: str
+    returns: bool
+    needed: frozenset[int]
+    closed: str
+
+
+def joined_with(shared: Path) -> Joined | None:
+    """The algorithm that agent 0 has joined with, and what that allows; None: not known."""
     try:
         said = json.loads((shared / MODEL).read_text())
-        return str(said["about"]["algorithm"]), bool(said["returns"]), frozenset(said["needed"])
+        name, returns, needed = str(said["about"]["algorithm"]), bool(said["returns"]), said["needed"]
+        return Joined(name, returns, frozenset(needed), str(said["closed"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -161,14 +187,16 @@ def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:
 
 
 def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
-    """Once joined: start, or return with the model of a neighbour; if none is left, of one that is done."""
-    if context.incarnation == 1:
+    """Once joined: start; or come, or return, with the model of a neighbour, of one that is done if none is
+    left.
+    """
+    if context.incarnation == 1 and not context.joins:
         driver.agent.x = driver.actor.model = initial
         return driver.start()
     assert driver.transport is not None
     transport, neighbours, asked = driver.transport, driver.agent.view.peers, context.asked()
     driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
-    everybody = dict.fromkeys([*neighbours, *sorted(transport.alive), *range(context.settings.agents)])
+    everybody = dict.fromkeys([*neighbours, *sorted(transport.alive), *range(transport.board.n)])
     for donor in [j for j in everybody if j != context.me]:
         if (found := model_of(transport.folder, transport.board, donor)) is not None:
             return driver.rejoin(found[0], found[1].round, donor, asked)

@@ -85,10 +85,26 @@ def dead() -> Iterator[Shared]:
     """The folders of runs whose launcher is gone, each locked until the next is asked for."""
     for path in sorted(SHARED.glob(f"{PREFIX}*")) if SHARED.is_dir() else []:
         with suppress(OSError):
-            about = path.lstat()
-            ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o077
-            if ours and (lock := take(path, sure=True)) is not None:
+            if _ours(path) and (lock := take(path, sure=True)) is not None:
                 yield Shared(path, lock)
+
+
+def living() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of runs of this user's that go on, and what they say of themselves."""
+    for path in sorted(SHARED.glob(f"{PREFIX}*")) if SHARED.is_dir() else []:
+        with suppress(OSError, ValueError):
+            if not _ours(path):
+                continue
+            if (lock := take(path, sure=True)) is not None:
+                lock.release()
+            elif isinstance(said := json.loads((path / "run.json").read_text()), dict):
+                yield path, said
+
+
+def _ours(path: Path) -> bool:
+    """Whether it is a folder of this user's, closed to all others."""
+    about = path.lstat()
+    return stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid() and not about.st_mode & 0o077
 
 
 def sweep() -> list[Path]:
