@@ -1,13 +1,20 @@
 """Agents that join a run while it goes on, and agents that are asked to leave it."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
-from warm import needs_shared_memory
+from warm import Started, finished, needs_shared_memory, start, until
 
-from offbeat.core.errors import DataError
+from offbeat.core.errors import DataError, SettingError
+from offbeat.engines.events import Rejoined, Resumed, ViewChanged, rows_of
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import MOST, ROOM, Board, Row
+from offbeat.engines.trace import Trace
+from offbeat.experiments.predicting import predict
+from offbeat.experiments.replaying import replayed
+from offbeat.training.export import export
 
 pytestmark = needs_shared_memory
 
@@ -28,3 +35,108 @@ def test_a_board_has_room_and_whoever_meets_a_newcomer_sees_its_row(tmp_path: Pa
     board.words[1] = board.capacity + 1
     with pytest.raises(DataError, match="it is of 67 agents, and has 66 rows"):
         Board.attach(tmp_path / "board")
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import torch
+import offbeat
+
+agent = offbeat.join()
+if agent.rank >= int(sys.argv[1]):
+    raise ValueError("no room for me")
+torch.manual_seed(0)
+x = torch.randn(42, 4)
+model = torch.nn.Linear(4, 1)
+optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+data = torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True))
+loader = torch.utils.data.DataLoader(data, batch_size=1, shuffle=True)
+for epoch in agent.epochs(10**6):
+    seen = []
+    for a, b in agent.shard(loader):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.mse_loss(model(a), b)
+        loss.backward()
+        optimizer.step()
+        agent.log(loss=loss)
+        seen.append(int((x == a).all(1).nonzero()))
+        time.sleep(0.002)
+    print(f"epoch {epoch} of {agent.world}:", *seen)
+    Path(f"epoch-{agent.rank}-{agent.world}").touch()
+    if Path("done").exists():
+        break
+print("over")
+"""
+"""Runs until a file is there. Agents from a given rank on fail. Of each epoch it says what it has seen."""
+
+
+def asked(folder: Path, name: str, *arguments: str) -> Started:
+    """A command beside the run, in a folder of its own."""
+    (folder / name).mkdir()
+    return start(folder / name, *arguments)
+
+
+def test_agents_join_and_leave_and_the_run_is_replayed_and_resumed(tmp_path: Path) -> None:
+    out, command = tmp_path / "out", ["launch", "-n", "4", "--out", "out", "--checkpoint-every", "20"]
+    run = start(tmp_path, *command, "train.py", "6", script=SCRIPT)
+    until(lambda: (tmp_path / "epoch-3-4").exists())
+    (shared,) = run.shared
+    (shared / "ask.broken").write_text('{"what": "join", "agen')
+    (shared / "ask.1").mkdir()
+    both = [asked(tmp_path, f"join-{k}", "join", "../out") for k in range(2)]
+    assert [each.wait() for each in both] == [0, 0], [each.complained for each in both]
+    said = sorted(each.said for each in both)
+    assert re.fullmatch(r"Agent 4 joined after [\d.]+ s, its neighbours are 0, 2\.\n", said[0])
+    assert re.fullmatch(r"Agent 5 joined after [\d.]+ s, its neighbours are 1, 3\.\n", said[1])
+    assert '"done": false' in (shared / "answer.broken").read_text()
+    until(lambda: all((tmp_path / f"epoch-{i}-6").exists() for i in range(6)))
+    refused = asked(tmp_path, "failing", "join", "../out", "--neighbours", "0,1")
+    leaver = asked(tmp_path, "leave", "leave", "../out", "--agent", "1")
+    assert leaver.wait() == 0, leaver.complained
+    assert re.fullmatch(r"Agent 1 left after its step \d+; the others go on\.\n", leaver.said)
+    assert refused.wait() == 2
+    assert "new agent 6 failed before it could join" in refused.complained
+    assert "no room for me" in refused.complained
+    alone = asked(tmp_path, "again", "leave", "../out", "--agent", "1")
+    assert alone.wait() == 2 and "Agent 1 takes no part any more" in alone.complained
+    (tmp_path / "done").touch()
+    assert run.wait() == 0, run.said + run.complained
+    over = asked(tmp_path, "over", "join", "../out")
+    assert over.wait() == 2 and "has ended: nobody can join" in over.complained
+
+    trace = Trace.load(out)
+    assert trace.agents == 6 and trace.settings["grown"] == [[[0, 2], [0, 2]], [[1, 3], [1, 3]]]
+    assert trace.settings["left"][0].startswith("agent 1 at ")
+    assert replayed(trace, out).same
+    mixed_by = trace.writes["agent"][trace.mixed["write"][trace.mixed["source"] == 4]]
+    assert {*mixed_by.tolist()} == {0, 2}, "the newcomer's model is mixed by its neighbours"
+    came = rows_of(trace.events, Rejoined)
+    assert came["agent"].tolist() == [4, 5] and {*came["donor"].tolist()} <= {0, 1, 2, 3}
+    told = rows_of(trace.events, ViewChanged)
+    assert {*told["agent"][told["peer"] == 4].tolist()} >= {0, 1, 2, 3}, "everybody is told"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["agent"] == 5 and {line["agent"] for line in lines} == {*range(6)}
+    assert max(line["loss"] for line in lines[-6:]) < 0.01, "and the loss goes on falling"
+    check_shares(run.said)
+    assert len(export(out).sources) == 6
+    with pytest.raises(SettingError, match="2 agents joined this run while it went on"):
+        predict(trace)
+
+    done = finished(tmp_path, *command, "--resume", "train.py", "6")
+    assert done.code == 0, done.said + done.complained
+    whole = Trace.load(out)
+    assert {*rows_of(whole.events, Resumed)["agent"].tolist()} == {*range(6)}
+    assert whole.settings["grown"] == trace.settings["grown"] and replayed(whole, out).same
+
+
+def check_shares(said: str) -> None:
+    """In an epoch that all begin with as many others, nobody sees what another sees."""
+    epochs: dict[tuple[int, int], list[list[int]]] = {}
+    for line in said.splitlines():
+        if match := re.fullmatch(r"\[\d+\] epoch (\d+) of (\d+): ([\d ]+)", line):
+            epochs.setdefault((int(match[1]), int(match[2])), []).append([*map(int, match[3].split())])
+    sizes = {len(seen) for (_, world), each in epochs.items() for seen in each if world == 4}
+    assert 42 // 4 in sizes
+    full = [each for (_, world), each in epochs.items() if world == 6 and len(each) == 6]
+    assert any(sorted(sum(each, [])) == [*range(42)] for each in full), "six shares of seven samples"

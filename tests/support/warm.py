@@ -317,6 +317,7 @@ if __name__ == "__main__":
 
     import offbeat.cli.commands
     import offbeat.cli.compare
+    import offbeat.cli.joining
     import offbeat.cli.launch
     import offbeat.cli.live
     import offbeat.cli.sweep
@@ -341,6 +342,7 @@ if __name__ == "__main__":
         "launch": ["there"],
         "export": ["there"],
         "replay": ["there"],
+        "join": ["there"],
     }.items():
         offbeat.cli.commands.loaded(name).make_context(name, [*arguments])  # and the first command line
     offbeat.cli.commands.Commands(name="offbeat")

@@ -162,6 +162,11 @@ def predict(
     _refuse_caseless(case, straggler, slowdown)
     s = trace.settings
     e = s.get("experiment", {})
+    if s.get("grown"):
+        raise SettingError(
+            f"{len(s['grown'])} agents joined this run while it went on, and predictions are of runs of as many "
+            "agents from start to end; expected the trace of such a run."
+        )
     if missing := [name for name in NEEDED if name not in s | e]:
         expected = "expected the trace of 'offbeat live' or 'launch'"
         raise DataError(f"The trace does not say its {missing[0]}; {expected}.")

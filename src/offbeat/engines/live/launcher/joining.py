@@ -233,7 +233,7 @@ class Door:
             raise SettingError(
                 f"Without agent {i} the others would be in {len(shown)} parts that hear nothing of each "
                 f"other: {' | '.join(shown)}. Expected another agent; or first let one join that is a "
-                "neighbour of both (offbeat join --neighbours)."
+                "neighbour of each part (offbeat join --neighbours)."
             )
 
     def _see_off(self, i: int, how: str) -> None:
