@@ -44,7 +44,17 @@ LIVE = {
     "offbeat.experiments.live.running",
     *(
         f"offbeat.engines.live.launcher.{name}"
-        for name in ("children", "doctor", "launch", "metrics", "screen", "selftest", "stop_after")
+        for name in (
+            "children",
+            "doctor",
+            "joining",
+            "launch",
+            "metrics",
+            "requests",
+            "screen",
+            "selftest",
+            "stop_after",
+        )
     ),
 }
 
@@ -53,6 +63,7 @@ CLUSTER = ("asking", "clocks", "exchange", "gateway", "mirror", "post", "remote"
 COMMANDS = (
     "commands",
     "compare",
+    "joining",
     "launch",
     "live",
     "new",

@@ -164,8 +164,8 @@ def predict(
     e = s.get("experiment", {})
     if s.get("grown"):
         raise SettingError(
-            f"{len(s['grown'])} agents joined this run while it went on, and predictions are of runs of as many "
-            "agents from start to end; expected the trace of such a run."
+            f"{len(s['grown'])} agents joined this run while it went on, and predictions are of runs with as "
+            "many agents from start to end; expected the trace of such a run."
         )
     if missing := [name for name in NEEDED if name not in s | e]:
         expected = "expected the trace of 'offbeat live' or 'launch'"

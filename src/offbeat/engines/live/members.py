@@ -17,7 +17,12 @@ MEMBERS = "members.json"
 
 @dataclass(frozen=True)
 class Members:
-    """grown: agent by agent, after those that the run began with; left: who was asked to, and has left."""
+    """Who has come, and gone.
+
+    Attributes:
+        grown: agent by agent, after those that the run began with
+        left: who was asked to leave, and has
+    """
 
     grown: tuple[Newcomer, ...] = ()
     left: tuple[int, ...] = ()

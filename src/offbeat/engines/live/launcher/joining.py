@@ -8,27 +8,60 @@ of them fails before, none is, and the run goes on as if nobody had asked.
 import signal
 import time
 from collections import deque
-from contextlib import closing
+from collections.abc import Collection
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import networkx as nx
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system.own import pinned
-from offbeat.engines.live.launcher.children import Child
+from offbeat.engines.live.launcher.children import Child, Children, OnOutput
+from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.requests import Request, answer, requests
 from offbeat.engines.live.members import Members
-from offbeat.engines.live.node.ending import Ending, take
+from offbeat.engines.live.node.ending import Ending, Missing, take
 from offbeat.engines.live.node.enter import joined_with, log_path
-from offbeat.engines.live.settings import ScriptProgram
-from offbeat.engines.live.shm.board import LEAVE, LET_GO, Bell, Order, Row, State
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
+from offbeat.engines.live.shm.board import LEAVE, LET_GO, Bell, Board, Order, Row, State
 from offbeat.world.growth import Growing, Newcomer, stated
 from offbeat.world.topology import build
 
-if TYPE_CHECKING:
-    from offbeat.engines.live.launcher.launch import Launcher
+
+class Run(Protocol):
+    """What a door knows of its launcher."""
+
+    settings: RunSettings
+    shared: Path
+    board: Board
+    bells: list[Bell]
+    children: Children
+    present: Present
+    kept: ExitStack
+    logs: list[Path]
+    on_output: OnOutput
+    needed: Collection[int]
+    member: list[int]
+    missing: dict[int, Missing]
+    again: dict[int, float]
+
+    @property
+    def seconds(self) -> float:
+        """The run's time."""
+
+    def begin_with(self, i: int) -> None:
+        """Start an agent that does not belong to the run yet."""
+
+    def forget(self, i: int) -> None:
+        """It is not to belong to the run."""
+
+    def change(self, i: int, incarnation: int) -> None:
+        """Tell everybody who has come or gone."""
+
+    def ring(self) -> None:
+        """Wake everybody."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +86,7 @@ class Door:
         left: who has left because it was asked to, and when, in seconds of the run
     """
 
-    def __init__(self, launcher: "Launcher") -> None:
+    def __init__(self, launcher: Run) -> None:
         self.launcher = launcher
         self.joining: Joining | None = None
         self.left: dict[int, float] = {}

@@ -10,7 +10,6 @@ taken out before it is worked on, and one after another.
 import json
 import os
 import pwd
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -61,7 +60,7 @@ def ask(run: Path, request: Request) -> str:
     OffbeatError if the run ends meanwhile.
     """
     shared = shared_of(run)
-    token = f"{os.getpid()}-{secrets.token_hex(4)}"
+    token = f"{os.getpid()}-{time.monotonic_ns()}"
     temporary = shared / f".{ASK}{token}"
     try:
         temporary.write_text(json.dumps(asdict(request)))
