@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -78,9 +79,24 @@ def asked(folder: Path, name: str, *arguments: str) -> Started:
     return start(folder / name, *arguments)
 
 
-def test_agents_join_and_leave_and_the_run_is_replayed(tmp_path: Path) -> None:
+@pytest.fixture
+def begun(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Starts a run, which is killed if a test fails before its end."""
+    runs: list[Started] = []
+
+    def begin(*words: str) -> Started:
+        runs.append(start(tmp_path, *words, "train.py", "6", script=SCRIPT))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.poll() is None:
+            run.kill()
+
+
+def test_agents_join_and_leave_and_the_run_is_replayed(tmp_path: Path, begun: Callable[..., Started]) -> None:
     out, command = tmp_path / "out", ["launch", "-n", "4", "--out", "out", "--checkpoint-every", "20"]
-    run = start(tmp_path, *command, "train.py", "6", script=SCRIPT)
+    run = begun(*command)
     until(lambda: (tmp_path / "epoch-3-4").exists())
     (shared,) = run.shared
     (shared / "ask.broken").write_text('{"what": "join", "agen')

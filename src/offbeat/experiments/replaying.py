@@ -26,8 +26,6 @@ from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
 from offbeat.tasks.task import Task
-from offbeat.world.growth import Growing
-from offbeat.world.topology import build
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,7 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
     new, rng = find(s.algorithm).new, partial(python_stream, s.seed, Purpose.ALGORITHM)
     if isinstance(s.program, ScriptProgram):
         initial = (torch.zeros(s.count),)  # one for each agent: all-reduce cuts them into so many pieces
-        weights = s.program.weights
-        growing = Growing(build(s.program.topology, s.agents, s.seed, weights), s.seed, weights)
+        growing = s.growing()
         return Replay(
             trace, growing.first, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial),
             codec=s.program.codec, grown=lambda n: growing.after(s.grown[: n - s.agents]),

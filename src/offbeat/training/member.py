@@ -70,8 +70,7 @@ from offbeat.training.sharable import listed, some
 from offbeat.training.shard import Shard
 from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
 from offbeat.training.unshared import SAID, has_whole_loader
-from offbeat.world.growth import Growing
-from offbeat.world.topology import Topology, build
+from offbeat.world.topology import Topology
 
 T = TypeVar("T")
 
@@ -113,22 +112,19 @@ class Member:
     def __init__(self, here: AgentContext | None, algorithm: str | type[Agent] | Agent | None = None) -> None:
         self._here = here
         settings = ALONE if here is None else here.settings
-        self._rank = 0 if here is None else here.me
-        self.seed = settings.seed
+        self._rank, self.seed = 0 if here is None else here.me, settings.seed
         self._codec = settings.program.codec
         self._asked_who = False  # whether the script knows which agent it is, or of how many
         with pinned(settings.code, settings.code):
             self.algorithm: Algorithm = find(settings.algorithm if algorithm is None else algorithm)
-            weights = settings.program.weights
-            first = build(settings.program.topology, settings.agents, self.seed, weights)
-        self._growing = Growing(first, self.seed, weights)
+        self._growing = settings.growing()
         self.topology: Topology = self._growing.after(() if here is None else here.grown)
         self._world = self.topology.n
         self.algorithm.check(self.topology)
-        if here is not None and here.joins:
-            self.algorithm.check_newcomers(first, self.topology)
         if here is not None:
             self.algorithm.check_script()
+            if here.joins:
+                self.algorithm.check_newcomers(self._growing.first, self.topology)
             if settings.on_death == CONTINUE:
                 self.algorithm.check_goes_on(self.topology)
             check_codec(self.algorithm, self._codec)
@@ -256,9 +252,8 @@ class Member:
         if here is None:
             driver = Driver(Performer(agent, None, Log(None), Clock()), self.topology)
         else:
-            driver = here.driver(
-                agent, self.topology, initial.nbytes, codec=self._codec, growing=self._growing
-            )
+            size, growing = initial.nbytes, self._growing
+            driver = here.driver(agent, self.topology, size, codec=self._codec, growing=growing)
         driver.in_step = len(self.algorithm.needed(self.topology)) == self._world
         self._driver = rule.driver = driver
         try:

@@ -13,13 +13,15 @@ from typing import Any
 from offbeat.core.compression import NONE, Codec, codec_of
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
+from offbeat.core.system.own import pinned
 from offbeat.core.system.reading import refuse_newer, refuse_unknown
 from offbeat.engines.live.launcher.stop_after import StopAfter
 from offbeat.engines.live.members import grown_of
 from offbeat.engines.live.node.faults import Fault, parse_fault
 from offbeat.engines.live.node.guard import IGNORE, POLICIES, SKIP
 from offbeat.engines.live.shm.board import MOST
-from offbeat.world.growth import Newcomer
+from offbeat.world.growth import Growing, Newcomer
+from offbeat.world.topology import build
 
 FORMAT = "run 1"
 DEATHS = STOP, CONTINUE = "stop", "continue"  # what --on-death takes
@@ -163,6 +165,12 @@ class RunSettings:
     def count(self) -> int:
         """How many agents there are, with those who have joined."""
         return self.agents + len(self.grown)
+
+    def growing(self) -> Growing:
+        """The graph of the agents that there are at first, and how it grows. Raises SettingError."""
+        with pinned(self.code, self.code):
+            first = build(self.program.topology, self.agents, self.seed, self.program.weights)
+        return Growing(first, self.seed, self.program.weights)
 
     def record(self) -> dict[str, Any]:
         program: dict[str, Any] = {**vars(self.program)}

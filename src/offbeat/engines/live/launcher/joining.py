@@ -17,8 +17,7 @@ from typing import Protocol
 import networkx as nx
 
 from offbeat.core.errors import SettingError
-from offbeat.core.system.own import pinned
-from offbeat.engines.live.launcher.children import Child, Children, OnOutput
+from offbeat.engines.live.launcher.children import Life, OnOutput, Processes
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.requests import Request, answer, requests
 from offbeat.engines.live.members import Members
@@ -27,7 +26,6 @@ from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import LEAVE, LET_GO, Bell, Board, Order, Row, State
 from offbeat.world.growth import Growing, Newcomer, stated
-from offbeat.world.topology import build
 
 
 class Run(Protocol):
@@ -37,25 +35,27 @@ class Run(Protocol):
     shared: Path
     board: Board
     bells: list[Bell]
-    children: Children
+    children: Processes
     present: Present
     kept: ExitStack
     logs: list[Path]
     on_output: OnOutput
     needed: Collection[int]
     member: list[int]
+    counts: list[list[int]]  # agent by agent
     missing: dict[int, Missing]
     again: dict[int, float]
+
+    @property
+    def here(self) -> bool:
+        """Whether all agents are on this machine."""
 
     @property
     def seconds(self) -> float:
         """The run's time."""
 
-    def begin_with(self, i: int) -> None:
-        """Start an agent that does not belong to the run yet."""
-
-    def forget(self, i: int) -> None:
-        """It is not to belong to the run."""
+    def start(self, i: int) -> None:
+        """Start the process of an agent."""
 
     def change(self, i: int, incarnation: int) -> None:
         """Tell everybody who has come or gone."""
@@ -111,6 +111,7 @@ class Door:
             while self._asked and self.joining is None and not beside:
                 token, request = self._asked.popleft()
                 try:
+                    self._refuse_elsewhere()
                     (self._join if request.what == "join" else self._leave)(token, request)
                 except SettingError as error:
                     answer(launcher.shared, token, False, str(error))
@@ -119,7 +120,7 @@ class Door:
         """Whether an agent has been asked to leave, and has not been seen off."""
         return i in self._leaving
 
-    def ended(self, child: Child) -> bool:
+    def ended(self, child: Life) -> bool:
         """Whether this process was a newcomer's that had not been let in, or that of an agent that leaves."""
         i, launcher = child.agent, self.launcher
         if i in self._leaving and launcher.board.row(i)[Row.STATE] != State.LEFT:
@@ -132,7 +133,7 @@ class Door:
             return i in self.left
         joining, failure = self.joining, take(launcher.shared, i)
         if joining is not None:
-            lines, code = tuple(child.output.lines), child.process.returncode
+            lines, code = tuple(child.output.lines), child.code
             said = Ending(i, code, 1, 0, 0, failure, lines).said or f" It ended with exit code {code}."
             self._give_up(f"The new agent {i} failed before it could join; the run goes on without it.{said}")
         return True
@@ -140,6 +141,20 @@ class Door:
     @property
     def _starting(self) -> range:
         return range(0) if self.joining is None else self.joining.agents
+
+    def _refuse_elsewhere(self) -> None:
+        """Raise SettingError for runs that take nobody in, and let nobody out."""
+        program = self.launcher.settings.program
+        if not isinstance(program, ScriptProgram):
+            raise SettingError(
+                "This is a run of 'offbeat live', whose world and data are for as many agents as it has: "
+                "nobody can join or leave it. Expected a run of 'offbeat launch'."
+            )
+        if not self.launcher.here:
+            raise SettingError(
+                "The agents of this run are on several machines (--ray): nobody can join or leave it. "
+                "Expected a run of 'offbeat launch' on one machine."
+            )
 
     # -- in --------------------------------------------------------------------------------------------
 
@@ -160,29 +175,22 @@ class Door:
         Members(tuple(grown), tuple(self.left)).write(launcher.shared)
         self.joining = Joining(token, n, tuple(grown[-many:]), time.monotonic())
         for i in self.joining.agents:
-            launcher.begin_with(i)
+            for counts in launcher.counts:
+                counts.append(0)
+            launcher.start(i)
 
     def _graph(self) -> Growing:
         """How this run's graph grows. Raises SettingError if nobody can join it."""
-        s, joined = self.launcher.settings, joined_with(self.launcher.shared)
-        if not isinstance(s.program, ScriptProgram) or joined is None:
-            raise SettingError(
-                "Nobody can join a run of 'offbeat live': its world and its data are for as many agents as "
-                "it has. Expected a run of 'offbeat launch'."
-            )
-        if joined.closed:
+        joined = joined_with(self.launcher.shared)
+        if joined is not None and joined.closed:
             takes = "Expected an algorithm that takes agents back, as adsgd"
             raise SettingError(f"Nobody can join this run: {joined.closed}. {takes}.")
-        growing = self._built(s.program)
+        growing = self._built()
         growing.refuse()
         return growing
 
-    def _built(self, program: ScriptProgram) -> Growing:
-        if self._growing is None:
-            s = self.launcher.settings
-            with pinned(s.code, s.code):
-                first = build(program.topology, s.agents, s.seed, program.weights)
-            self._growing = Growing(first, s.seed, program.weights)
+    def _built(self) -> Growing:
+        self._growing = self._growing or self.launcher.settings.growing()
         return self._growing
 
     def _present(self) -> list[int]:
@@ -223,7 +231,8 @@ class Door:
         self.joining = None
         launcher.children.signal(signal.SIGKILL, [*joining.agents])
         for i in joining.agents:
-            launcher.forget(i)
+            for counts in launcher.counts:
+                counts.pop()
             path = log_path(launcher.settings.folder, i)
             if path.exists() and not path.stat().st_size:
                 path.unlink()
@@ -256,10 +265,7 @@ class Door:
 
     def _refuse_parted(self, i: int, others: list[int]) -> None:
         """Raise SettingError if there would be two runs of it."""
-        s = self.launcher.settings
-        if not isinstance(s.program, ScriptProgram):
-            raise SettingError("Nobody can leave a run of 'offbeat live': Ctrl-C ends it, --resume goes on.")
-        left = self._built(s.program).after(s.grown).graph.subgraph(others)
+        left = self._built().after(self.launcher.settings.grown).graph.subgraph(others)
         parts = (nx.strongly_connected_components if left.is_directed() else nx.connected_components)(left)
         shown = [", ".join(map(str, sorted(part))) for part in parts]
         if len(shown) > 1:

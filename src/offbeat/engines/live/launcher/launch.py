@@ -66,6 +66,7 @@ class Launcher:
         n = self.settings.count
         self.restarts, self.member, self.steps_before = [0] * n, [0] * n, [0] * n
         self.counted = [0] * n  # of the restarts, those that are not forgiven
+        self.counts = [self.restarts, self.member, self.steps_before, self.counted]  # agent by agent
         self.missing: dict[int, Missing] = {}
         self.door = Door(self)
         self.again: dict[int, float] = {}
@@ -121,6 +122,11 @@ class Launcher:
         return self.began and all(path.exists() for path in self.logs)
 
     @property
+    def here(self) -> bool:
+        """Whether all agents are on this machine."""
+        return self.processes is None
+
+    @property
     def seconds(self) -> float:
         """The run's time."""
         return round((time.monotonic_ns() - self.board.zero) / 1e9, 3)
@@ -141,13 +147,13 @@ class Launcher:
     def _run(self) -> None:
         for i in range(self.board.n):
             if i not in self.children.running:
-                self._start(i)
+                self.start(i)
         tick = TICK if self.settings.stop_after is None else min(TICK, CLOSE)
         while self.children.running or self.again:
             now = time.monotonic()
             for i in [i for i, at in self.again.items() if at <= now]:
                 del self.again[i]
-                self._start(i)
+                self.start(i)
             ended = self.children.wait(max(0.0, min(now + tick, self.due(self), *self.again.values()) - now))
             self._look_for_folders()
             for child in ended:
@@ -161,18 +167,7 @@ class Launcher:
                     self._overdue()
         self._look_for_folders()
 
-    def begin_with(self, i: int) -> None:
-        """Start an agent that did not belong to the run, the next one by number."""
-        for counts in (self.restarts, self.member, self.steps_before, self.counted):
-            counts.append(0)
-        self._start(i)
-
-    def forget(self, i: int) -> None:
-        """The last agent was started, and is not to belong to the run."""
-        for counts in (self.restarts, self.member, self.steps_before, self.counted):
-            counts.pop()
-
-    def _start(self, i: int) -> None:
+    def start(self, i: int) -> None:
         row = self.board.all_rows[i]
         self.steps_before[i] = int(row[Row.STEPS])
         kept = row[KEPT].copy()
