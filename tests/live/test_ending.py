@@ -123,8 +123,7 @@ def test_restarts_are_forgiven_for_healthy_time_and_who_has_none_left_is_left_ou
         row, life = launcher.board.rows[agent], launcher.restarts[agent] + 1
         row[[Row.STEPS, Row.FIRST, Row.LAST]] = row[Row.STEPS] + 10, 10**9, int((1 + healthy) * 1e9)
         output = SimpleNamespace(lines=[], keep=lambda text: None)
-        process = SimpleNamespace(returncode=code)
-        child: Any = SimpleNamespace(agent=agent, incarnation=life, process=process, output=output)
+        child: Any = SimpleNamespace(agent=agent, incarnation=life, code=code, output=output)
         launcher._ended(child)
         launcher.steps_before[agent] = int(row[Row.STEPS])
 
