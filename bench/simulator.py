@@ -1,4 +1,4 @@
-"""How fast the simulator is: ADSGD on logistic regression, as ratios within one run on one thread.
+"""How fast the simulator is: ADSGD and R-FAST on logistic regression, as ratios within one run on one thread.
 
     make bench                                  all cases, in a few minutes
     python bench/simulator.py --only "9 agents"
@@ -6,7 +6,7 @@
 784 features, 10 classes, minibatches of 32 out of 60,000 samples of random bytes; gamma and lognormal delays
 of mean 1. Every repeat measures, one after the other:
 
-    naive     an nn.Module, autograd and a torch.optim.SGD for every agent, and a heap of events
+    naive     an nn.Module and autograd for every agent, and a heap of events; the algorithm by hand
     offbeat   everything from the checked settings to the last update: timetable, forms, pool, arithmetic
     floor     the gradients alone, in calls as wide as the runs' own; no mixing, no time, nothing drawn
     timing    of offbeat, what is not arithmetic: the timetable
@@ -33,9 +33,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from offbeat import Quadratic, tasks
+from offbeat import SGD, Quadratic, View, tasks
 from offbeat.algorithms import find
 from offbeat.core.system.streams import Purpose, stream
+from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.experiment import Experiment
@@ -51,7 +52,7 @@ FEATURES, CLASSES, SAMPLES, BATCH, REG = 784, 10, 60_000, 32, 0.001
 @dataclass(frozen=True)
 class Case:
     """updates: of offbeat in one measurement, all replicas together; naive: of the naive loop; goals: over
-    both.
+    both, if there is one.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Case:
     naive: int
     goals: tuple[float, float]
     replicas: int = 1
+    algorithm: str = "adsgd"
 
 
 CASES = (
@@ -69,6 +71,10 @@ CASES = (
     Case("128 agents", 128, "ring", 40_000, 3_000, (10, 0.6)),
     Case("1,024 agents", 1024, "ring", 80_000, 4_000, (10, 0.6)),
     Case("10,000 agents", 10_000, "ring", 200_000, 12_000, (5, 0.5)),
+    Case("rfast, 9 agents", 9, "grid", 20_000, 2_000, (12, 0.0), 1, "rfast"),
+    Case("rfast, 128 agents", 128, "ring", 20_000, 2_000, (10, 0.0), 1, "rfast"),
+    Case("rfast, 1,024 agents", 1024, "ring", 40_000, 3_000, (10, 0.0), 1, "rfast"),
+    Case("rfast, 10,000 agents", 10_000, "ring", 100_000, 12_000, (10, 0.0), 1, "rfast"),
 )
 GENERIC = {"adsgd": 1024, "rfast": 1024, "adpsgd": 1024, "dsgd": 1024, "allreduce": 9}
 """Of the simulator with its heap: how many agents."""
@@ -93,10 +99,10 @@ def prepared(case: Case, samples: DataSet, seed: int) -> Setup:
     return prepare(Experiment(task=task, topology=case.topology, until=until, eval_every=until), seed)
 
 
-def ours(worlds: Sequence[Setup]) -> float:
+def ours(worlds: Sequence[Setup], algorithm: str) -> float:
     """Updates per second."""
     began = time.perf_counter()
-    made = engines([Job(p, find("adsgd"), 0.01) for p in worlds])
+    made = engines([Job(p, find(algorithm), 0.01) for p in worlds])
     for each in made:
         each.start()
         each.run(worlds[0].until)
@@ -105,11 +111,16 @@ def ours(worlds: Sequence[Setup]) -> float:
     return sum(each.counts()[0] for each in made) / seconds
 
 
-def timing(worlds: Sequence[Setup]) -> float:
+def schedule(p: Setup, algorithm: str) -> Schedule:
+    """What is known of a run before any arithmetic."""
+    size = 4 * CLASSES * (FEATURES + 1)
+    return Schedule(readings(find(algorithm).new, lambda: SGD(0.01), p.topology.views()), p.world, size)
+
+
+def timing(worlds: Sequence[Setup], algorithm: str) -> float:
     """Updates per second of the timetable alone."""
     began = time.perf_counter()
-    size = 4 * CLASSES * (FEATURES + 1)
-    made = [Schedule(p.topology.views(), p.world, size).segment(p.until, more=False) for p in worlds]
+    made = [schedule(p, algorithm).segment(p.until, more=False) for p in worlds]
     return sum(len(table.time) for table in made) / (time.perf_counter() - began)
 
 
@@ -130,41 +141,105 @@ def floor(task: tasks.Logistic, agents: int, replicas: int, gradients: int) -> f
     return calls * wide / (time.perf_counter() - began)
 
 
-def naive(p: Setup, updates: int) -> float:
+Models = list[torch.Tensor]
+
+
+class NaiveADSGD:
+    """As one writes it first, on the parameters of a module."""
+
+    def __init__(self, module: nn.Module, view: View, lr: float) -> None:
+        self.parameters, self.view = [*module.parameters()], view
+        self.optimizer, self.heard = torch.optim.SGD(self.parameters, lr), dict[int, Models]()
+
+    def hear(self, source: int, message: Models) -> None:
+        self.heard[source] = message
+
+    def step(self) -> list[tuple[Sequence[int], Models]]:
+        """Mix and step; what is sent to whom."""
+        heard, mine = self.heard, self.parameters
+        for k, q in enumerate(mine):
+            mixed = [w * (heard[j][k] if j in heard else q) for j, w in self.view.w.items()]
+            q.copy_(sum(mixed, start=torch.zeros(())))
+        self.optimizer.step()
+        return [(self.view.listeners, [q.clone() for q in mine])]
+
+
+class NaiveRFAST:
+    """R-FAST likewise: running sums to each neighbour by itself, and the model to all."""
+
+    def __init__(self, module: nn.Module, view: View, lr: float) -> None:
+        self.parameters, self.view, self.lr = [*module.parameters()], view, lr
+        (self.me,) = set(view.w) - set(view.peers)
+        self.z, self.g, self.heard = self.zero(), self.zero(), dict[int, Models]()
+        self.given, self.got, self.used = ({j: self.zero() for j in view.peers} for _ in range(3))
+
+    def zero(self) -> Models:
+        return [torch.zeros_like(q) for q in self.parameters]
+
+    def hear(self, source: int, message: Models) -> None:
+        if len(message) > len(self.parameters):
+            self.heard[source] = message[:-1]
+        else:
+            self.got[source] = message
+
+    def step(self) -> list[tuple[Sequence[int], Models]]:
+        """One iteration; what is sent to whom. The model is told from a sum by its mark at the end."""
+        view, sent = self.view, list[tuple[Sequence[int], Models]]()
+        fresh: Models = [q.grad.clone() for q in self.parameters if q.grad is not None]
+        half = [z - old + new for z, old, new in zip(self.z, self.g, fresh, strict=True)]
+        for j, rho in self.got.items():
+            half = [h + r - u for h, r, u in zip(half, rho, self.used[j], strict=True)]
+            self.used[j] = rho
+        self.g = fresh
+        for j, a in view.a.items():
+            if j != self.me:
+                self.given[j] = [r + a * h for r, h in zip(self.given[j], half, strict=True)]
+                sent.append(((j,), self.given[j]))
+        self.z = [view.a[self.me] * h for h in half]
+        v = [q - self.lr * z for q, z in zip(self.parameters, self.z, strict=True)]
+        for k, q in enumerate(self.parameters):
+            mixed = [w * (self.heard[j][k] if j in self.heard else v[k]) for j, w in view.w.items()]
+            q.copy_(sum(mixed, start=torch.zeros(())))
+        return [*sent, (view.listeners, [*v, torch.zeros(0)])]
+
+
+NAIVE: dict[str, type[NaiveADSGD] | type[NaiveRFAST]] = {"adsgd": NaiveADSGD, "rfast": NaiveRFAST}
+
+
+def naive(p: Setup, updates: int, algorithm: str) -> float:
     """Updates per second of a loop such as one writes first."""
     assert isinstance(p.task, tasks.Logistic)
     samples, shards, n = p.task.data, p.task.minibatches.shards, p.topology.n
-    rng, w = np.random.default_rng(0), p.topology.views()
-    modules = [nn.Linear(FEATURES, CLASSES) for _ in range(n)]
-    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in modules]
-    heard: list[dict[int, list[torch.Tensor]]] = [{} for _ in range(n)]
-    events: list[
-        tuple[float, int, int, list[torch.Tensor] | None]
-    ] = []  # with a model: it arrives at the listeners
+    rng, modules = np.random.default_rng(0), [nn.Linear(FEATURES, CLASSES) for _ in range(n)]
+    agents = [NAIVE[algorithm](m, view, 0.01) for m, view in zip(modules, p.topology.views(), strict=True)]
+    events: list[tuple[float, int, int, Any]] = []  # with a message: it arrives at its receivers
+    waiting: list[list[tuple[Sequence[int], Models]]] = [[] for _ in agents]  # to be sent, one at a time
     for i in range(n):
         heapq.heappush(events, (rng.gamma(16, 1 / 16), len(events), i, None))
     done, number = 0, n
     began = time.perf_counter()
     while done < updates:
-        now, _, i, model = heapq.heappop(events)
-        if model is not None:
-            for j in w[i].listeners:
-                heard[j][i] = model
-            continue
-        index = torch.from_numpy(shards[i][rng.integers(len(shards[i]), size=BATCH)])
-        optimizers[i].zero_grad()
-        loss = nn.functional.cross_entropy(modules[i](samples.train_x[index]), samples.train_y[index])
-        penalty = sum((q.square() / (1 + q.square())).sum() for q in modules[i].parameters())
-        torch.autograd.backward(loss + REG * penalty)
-        with torch.no_grad():
-            for k, q in enumerate(modules[i].parameters()):
-                mixed = [w_ij * (heard[i][j][k] if j in heard[i] else q) for j, w_ij in w[i].w.items()]
-                q.copy_(sum(mixed, start=torch.zeros(())))
-        optimizers[i].step()
-        sent = [q.detach().clone() for q in modules[i].parameters()]
-        heapq.heappush(events, (now + rng.lognormal(-0.35, 0.83), number, i, sent))
-        heapq.heappush(events, (now + rng.gamma(16, 1 / 16), number + 1, i, None))
-        done, number = done + 1, number + 2
+        now, _, i, message = heapq.heappop(events)
+        if message is not None:
+            for j in message[0]:
+                agents[j].hear(i, message[1])
+            waiting[i].pop(0)
+        else:
+            index = torch.from_numpy(shards[i][rng.integers(len(shards[i]), size=BATCH)])
+            modules[i].zero_grad()
+            loss = nn.functional.cross_entropy(modules[i](samples.train_x[index]), samples.train_y[index])
+            penalty = sum((q.square() / (1 + q.square())).sum() for q in modules[i].parameters())
+            torch.autograd.backward(loss + REG * penalty)
+            with torch.no_grad():
+                sent = agents[i].step()
+            idle, waiting[i] = not waiting[i], [*waiting[i][:1], *sent]
+            heapq.heappush(events, (now + rng.gamma(16, 1 / 16), number, i, None))
+            done, number = done + 1, number + 1
+            if not idle:
+                continue
+        if waiting[i]:
+            heapq.heappush(events, (now + rng.lognormal(-0.35, 0.83), number, i, waiting[i][0]))
+            number += 1
     return done / (time.perf_counter() - began)
 
 
@@ -183,7 +258,7 @@ def scheduled(case: Case, samples: DataSet) -> float:
     """Events per second of the timetable."""
     p = prepared(case, samples, 0)
     began = time.perf_counter()
-    table = Schedule(p.topology.views(), p.world, 8).segment(p.until, more=False)
+    table = schedule(p, "adsgd").segment(p.until, more=False)
     seconds = time.perf_counter() - began
     return (p.topology.n + len(table.time) + len(table.heard[0]) + len(table.sent[0])) / seconds
 
@@ -196,10 +271,10 @@ def measured(case: Case, samples: DataSet, repeats: int) -> dict[str, list[float
     floor(task, 1, 1, 1)  # compiles
     found: dict[str, list[float]] = {name: [] for name in ("naive", "offbeat", "floor", "timing")}
     for _ in range(repeats):
-        found["offbeat"].append(ours(worlds))
+        found["offbeat"].append(ours(worlds, case.algorithm))
         found["floor"].append(floor(task, case.agents, case.replicas, case.updates // 2))
-        found["naive"].append(naive(worlds[0], case.naive))
-        found["timing"].append(timing(worlds))
+        found["naive"].append(naive(worlds[0], case.naive, case.algorithm))
+        found["timing"].append(timing(worlds, case.algorithm))
     return found
 
 
@@ -227,7 +302,10 @@ def told(case: Case, found: dict[str, list[float]], gigabytes: float) -> str:
     return " | ".join([
         f"| {case.name}, {case.topology}", shown([1e6 / x for x in found["naive"]], ".0f"),
         shown([1e6 / x for x in found["offbeat"]], ".1f"), shown([1e6 / x for x in found["floor"]], ".1f"),
-        f"**{shown(speed, '.1f')}** (goal {case.goals[0]:g})", f"**{shown(share)}** (goal {case.goals[1]:g})",
+        *[
+            f"**{shown(values, digits)}**" + (f" (goal {goal:g})" if goal else "")
+            for values, digits, goal in zip((speed, share), (".1f", ".2f"), case.goals, strict=True)
+        ],
         f"{100 * median(over(found['offbeat'], found['timing'])):.0f} %", f"{gigabytes:.2f} |",
     ])  # fmt: skip
 
@@ -248,15 +326,12 @@ def main() -> None:
     samples = data()
     if options.peak:
         (case,) = [case for case in CASES if case.name == options.peak]
-        ours([prepared(case, samples, seed) for seed in range(case.replicas)])
+        ours([prepared(case, samples, seed) for seed in range(case.replicas)], case.algorithm)
         (line,) = [s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM")]
         print(int(line.split()[1]) / 1e6)  # the kernel hands ru_maxrss down from parent to child
         return
     results: dict[str, Any] = {}
-    print(
-        "| ADSGD, 784 x 10 | naive, us an update | offbeat | floor | over naive | over the floor | timing | "
-        "GB |"
-    )
+    print("| 784 x 10 | naive, us an update | offbeat | floor | over naive | over the floor | timing | GB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for case in CASES:
         if not options.only or case.name in options.only:

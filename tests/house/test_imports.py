@@ -77,7 +77,7 @@ COMMANDS = (
 )
 
 ONLY = {
-    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.update_form"},
+    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.reading"},
     "random": {
         "offbeat.core.pairs",
         "offbeat.core.agent",

@@ -7,32 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from setups import FREE, GRAPHS, SIZE, TABLES, WORLDS, prepared, same, schedule_of
+from setups import FREE, GRAPHS, TABLES, WORLDS, prepared, same, schedule_of
 from worlds import LINKED
 
 import offbeat
-from offbeat import SGD, Momentum, SettingError, World
+from offbeat import SGD, SettingError, World
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.rules import Rule
 from offbeat.engines.sim.ahead import levels
 from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.reading import GRADIENT, HEARD, MODEL, STATE, NotLinear, Reading
+from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.ahead.timetable import Timetable
-from offbeat.engines.sim.ahead.update_form import (
-    GRADIENT,
-    HEARD,
-    MADE,
-    OWN,
-    SUM,
-    NotLinear,
-    Reading,
-    Rhythm,
-    readings,
-)
 from offbeat.engines.sim.executors import WIDEST
 from offbeat.experiments.runs import Job, run_many, run_one, simulator
 from offbeat.experiments.setup import Setup
@@ -40,11 +30,10 @@ from offbeat.world.topology import build
 from offbeat.world.world import Crash
 
 
-def timetable(p: Setup, name: str = "adsgd") -> tuple[Timetable, str] | None:
-    """The timetable of the whole run in one segment, if there is one, and the kind of its messages."""
+def timetable(p: Setup, name: str = "adsgd") -> Timetable | None:
+    """The timetable of the whole run in one segment, if there is one."""
     try:
-        schedule = schedule_of(p, name)
-        return schedule.segment(p.until, more=False), schedule.rhythm.kind
+        return schedule_of(p, name).segment(p.until, more=False)
     except NoTimetable:
         return None
 
@@ -60,14 +49,13 @@ def test_the_timetable_is_what_the_simulator_records(
     """All tables, byte by byte, at the end and at any time before."""
     p = prepared(topology=graph, agents=n)
     p = replace(p, world=world, until=until)
-    sim, found = simulator(Job(p, find(name), 0.01)), timetable(p, name)
-    assume(found is not None)  # a delay may be so short that the clock stands still
-    assert found is not None
-    table, kind = found
+    sim, table = simulator(Job(p, find(name), 0.01)), timetable(p, name)
+    assume(table is not None)  # a delay may be so short that the clock stands still
+    assert table is not None
     sim.start()
     for now in (0.0, until / 3, until):
         sim.run(now)
-        ours, theirs = table.trace(-1.0, now, kind, SIZE), sim.recorder.trace()
+        ours, theirs = table.trace(-1.0, now), sim.recorder.trace()
         for each in TABLES:
             assert getattr(ours, each).tobytes() == getattr(theirs, each).tobytes(), each
         assert ours.kinds == theirs.kinds
@@ -82,11 +70,15 @@ OTHER_WORLDS: list[dict[str, Any]] = [
 ]
 
 
+RULES = ("momentum", "nesterov:0.5")
+
+
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
         *((name, {"case": "combined", "task": "digits"}) for name in FREE),
-        *((name, w) for name in ("adsgd", "adsgd:memory-efficient", "swift") for w in OTHER_WORLDS),
+        *((name, w) for name in ("adsgd", "adsgd:memory-efficient", "rfast") for w in OTHER_WORLDS),
+        *((name, {"optimizer": rule, "case": "combined"}) for name in ("adsgd", "rfast") for rule in RULES),
     ],
 )
 def test_all_executors_give_the_same_run(name: str, changed: dict[str, Any]) -> None:
@@ -149,60 +141,60 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
     for name, why in [("rasgp", "numbers that it hears"), ("prox-dgd:l1=0.1", "no linear form")]:
         with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
             offbeat.compare(name, **common)
-    with pytest.raises(SettingError, match="keeps a state"):
-        offbeat.compare("adsgd", optimizer="momentum", **common)
     with pytest.raises(SettingError, match="agents crash"):
         offbeat.compare("adsgd", crash=Crash(1, 2.0, 3.0), **common)
 
 
 def reading(name: str, rule: Rule, graph: str = "ring") -> Reading:
-    view = build(graph, 5).view(2, frozenset(range(5)))
-    return Reading(find(name).new, rule, 2, 5, view, (torch.zeros(1),))
+    """That of agent 2 of five."""
+    found, _ = readings(find(name).new, lambda: rule, build(graph, 5).views())
+    return found[2]
 
 
 def test_the_forms_are_read_off_the_class() -> None:
     """On a ring: w_ij are thirds. What stands first is added first."""
     w = 1 / 3
-    row = pytest.approx([w, w, w, -0.25])
     adsgd, atc, swift = (reading(name, SGD(0.25)) for name in ("adsgd", "dgd-atc", "swift:every=2"))
-    ((terms,),) = [form.forms for form in adsgd.forms]
-    assert [what[:2] for what in terms] == [(HEARD, 0), (OWN, 0), (HEARD, 2), (GRADIENT, 0)]
-    assert [c for _, _, c in terms] == row and adsgd.forms[0].unheard == (OWN, 0)
-    assert adsgd.rhythm == Rhythm(kind="Model")
-    ((step, mixed),) = [form.forms for form in atc.forms]
-    assert step == ((OWN, 0, 1.0), (GRADIENT, 0, -0.25)) and atc.forms[0].unheard == (MADE, 0)
-    assert [what[:2] for what in mixed] == [(HEARD, 0), (MADE, 0), (HEARD, 2)]
-    assert swift.rhythm == Rhythm(before=True, mixing=(False, True), kind="Before")
-    assert [form.forms[0] for form in swift.forms] == [((OWN, 0, 1.0),)] * 2
+    alone = adsgd.gradient(adsgd.start)
+    both = adsgd.gradient(adsgd.hear(adsgd.hear(alone.then, 0).then, 1).then)
+    (terms,) = both.cells
+    assert [what[:2] for what in terms] == [(HEARD, 0), (STATE, MODEL), (HEARD, 1), (GRADIENT, 0)]
+    assert [c for _, _, c in terms] == pytest.approx([w, w, w, -0.25])
+    assert [what[:2] for what in alone.cells[0][:3]] == [(STATE, MODEL)] * 3
+    assert both.mixed == (0, 1) and alone.mixed == () and adsgd.steady(both.then)
+    step, mixed = atc.gradient(atc.start).cells[:2]
+    assert step == ((STATE, MODEL, 1.0), (GRADIENT, 0, -0.25)) and len(mixed) == 3
+    assert [slot.before for slot in swift.slots] == [True] and swift.every == 1
 
 
-def test_the_forms_of_differences_change_as_neighbours_are_heard() -> None:
-    """The weight of the own model is that of all who have not been heard."""
-    three = reading("adsgd:memory-efficient", SGD(0.25))
-    three.hear(3)
-    three.hear(1)
-    first = [form.forms[0] for form in three.forms]
-    assert [terms[0] for terms in first] == [(OWN, 0, 0.0), (OWN, 0, pytest.approx(-1 / 3)),
-                                             (OWN, 0, pytest.approx(-2 / 3))]  # fmt: skip
-    assert three.weights == pytest.approx([1 / 3, 0, 1 / 3])
-    assert three.rhythm == Rhythm(mail=True, mixing=(False,), kind="Change")
-    assert all(terms[1:] == ((SUM, 0, 1.0), (GRADIENT, 0, -0.25)) for terms in first)
+def test_sums_and_shares_are_vectors_of_the_state() -> None:
+    """R-FAST keeps x, z, g; what was given and used, by neighbour. What is fresh is another form."""
+    rfast = reading("rfast", SGD(0.25))
+    assert [slot.kind for slot in rfast.slots] == ["Given", "Given", "Stepped"] and len(rfast.inputs) == 4
+    assert rfast.initial == [False, False, True, True, True, True]
+    state = rfast.gradient(rfast.start).then
+    told = [state]
+    for k in range(4):
+        told.append(rfast.hear(told[-1], k).then)
+    fresh = rfast.gradient(told[-1])
+    assert len(fresh.cells[0]) == 5 and len(rfast.gradient(fresh.then).cells[0]) == 3
+    again = rfast.hear(rfast.hear(fresh.then, 2).then, 0)
+    assert again.idle and len(rfast.gradient(again.then).cells[0]) == 7
 
 
 @pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if not row.free_running])
-def test_only_what_is_free_running_has_a_form(name: str) -> None:
-    """Were another algorithm declared free-running, it would be found out."""
+def test_what_is_not_free_running_is_found_out(name: str) -> None:
     with pytest.raises(NotLinear):
         reading(name, SGD(0.1), "complete")
 
 
-@pytest.mark.parametrize("name", [*FREE, "prox-dgd:l1=0.3"])
-def test_only_with_plain_sgd(name: str) -> None:
-    with pytest.raises(NotLinear):
-        reading(name, Momentum(0.1) if name in FREE else SGD(0.1))
+@pytest.mark.parametrize("chosen", [{"optimizer": "adamw"}, {"schedule": "cosine"}])
+def test_only_with_rules_that_make_linear_forms(chosen: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="adsgd cannot be run by levels"):
+        offbeat.compare("adsgd", task="quadratic", until=5.0, executor="levels", **chosen)
 
 
-def test_what_repeats_itself_after_very_long_goes_event_by_event() -> None:
+def test_what_does_not_repeat_itself_goes_event_by_event() -> None:
     asked: dict[str, Any] = {"task": "quadratic", "until": 5, "agents": 3, "topology": "ring"}
     names = [f"{name}=20000" for name in ("adsgd:local_steps", "swift:every")]
     auto = offbeat.compare(names, **asked).runs
@@ -237,9 +229,9 @@ def test_the_pool_holds_what_lives_and_one_window() -> None:
     p = prepared(task="digits", topology="ring", agents=300, until=12.0)
     views = p.topology.views()
     (start,) = p.task.initial()
-    read, _ = readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), views, (start[:1],))
+    schedule = Schedule(readings(ALGORITHMS["adsgd"].new, lambda: SGD(0.1), views), p.world, 4)
     draws = [lambda count: np.zeros((count, 32), dtype=np.int64)] * 300
-    side = ScheduledRun(Schedule(views, p.world, 4), [p.until], read, draws, True)
+    side = ScheduledRun(schedule, [p.until], draws, True)
     made = levels.Levels([side], p.task, (start,))
     made.run(p.until)
     assert len(side.table.time) > 3000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from setups import FREE, GRAPHS, SIZE, TABLES, WORLDS, prepared, same, schedule_of
+from setups import FREE, GRAPHS, TABLES, WORLDS, prepared, same, schedule_of
 from warm import finished, on_linux
 from worlds import LINKED
 
@@ -17,7 +17,6 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.engines import recorder
 from offbeat.engines.events import EVENT, MIXED, TRANSMISSION, WRITE, RegisterRead, rows_of
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import TraceSummary, joined
@@ -42,7 +41,7 @@ def parts(p: Setup, ends: list[float], name: str = "adsgd") -> tuple[list[Trace]
     schedule, since, made, summary = schedule_of(p, name), -1.0, list[Trace](), TraceSummary(p.topology.n)
     for end in ends:
         table = schedule.segment(end, more=end < ends[-1])
-        made.append(table.trace(since, end, schedule.rhythm.kind, SIZE))
+        made.append(table.trace(since, end))
         summary.add(made[-1])
         summary.forget(table.oldest)
         since = end
@@ -173,7 +172,7 @@ def late() -> Setup:
     """A world in which, after some segments, two things happen that no timetable can order."""
     for seed in range(200):
         p = replace(rough(seed, 64), until=30.0, eval_times=[0.0, 10.0, 20.0, 30.0])
-        schedule, known = Schedule(p.topology.views(), p.world, SIZE), 0.0
+        schedule, known = schedule_of(p), 0.0
         try:
             for known in range(3, 33, 3):
                 schedule.segment(float(known), more=True)

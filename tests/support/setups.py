@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from offbeat import SGD, World
 from offbeat.algorithms import find
+from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
-from offbeat.engines.sim.ahead.update_form import readings
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.results.run import Run
@@ -18,7 +18,8 @@ SIZE = 8 * 10
 
 FREE = (
     "adsgd", "adsgd:theta=0.5", "adsgd:local_steps=3", "adsgd:memory-efficient", "swift", "swift:every=3",
-    "dgd-atc", "dgd-atc:local_steps=2",
+    "dgd-atc", "dgd-atc:local_steps=2", "rfast", "kungurtsev",
+    "adsgd:memory-efficient+local_steps=3",
 )  # fmt: skip
 """Free-running algorithms of all kinds."""
 
@@ -32,10 +33,7 @@ def prepared(seed: int = 0, **changed: Any) -> Setup:
 
 def schedule_of(p: Setup, name: str = "adsgd", size: int = SIZE) -> Schedule:
     """The timetables of a run. Raises NoTimetable."""
-    views = p.topology.views()
-    (start,) = p.task.initial()
-    _, rhythm = readings(find(name).new, lambda: SGD(0.05), views, (start[:1],))
-    return Schedule(views, p.world, size, rhythm)
+    return Schedule(readings(find(name).new, lambda: SGD(0.05), p.topology.views()), p.world, size)
 
 
 def same(a: Run, b: Run) -> bool:

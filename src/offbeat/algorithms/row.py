@@ -66,7 +66,7 @@ class Algorithm:
         vectors: models that an agent of a simulation holds, and those for each neighbour: for its memory
         free_running: whether it never waits, gives one vector to all its listeners at every gradient or at
             every h-th, and makes linear forms alone: then what happens when is known before any arithmetic
-            (`offbeat.engines.sim.ahead.update_form`)
+            (`offbeat.engines.sim.ahead.reading`)
         by_event: why that is not so, where it is not
         unscripted: why it cannot run in a user's script (`offbeat launch`); empty: it can
         user_defined: whether it is the user's own, and not in the table

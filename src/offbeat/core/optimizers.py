@@ -148,9 +148,7 @@ class Steps:
 
     @property
     def why_not_linear(self) -> str:
-        """Why u is not always lr g; empty if it is."""
-        if not isinstance(self.by, Optimizer) or self.by.name != "sgd":
-            return "its local rule keeps a state"
+        """Why no two steps are the same linear form, as far as that is known; empty if it is not."""
         return "" if self.schedule.constant else "its learning rate follows a schedule"
 
     @property

@@ -23,9 +23,10 @@ from offbeat.core.vector import Parts
 from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
+from offbeat.engines.sim.ahead.reading import NotLinear
+from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
-from offbeat.engines.sim.ahead.update_form import NotLinear, NotSoon, readings
 from offbeat.engines.sim.checks import Checker
 from offbeat.engines.sim.executors import EXECUTORS, Executor
 from offbeat.engines.sim.simulator import Simulator
@@ -190,19 +191,17 @@ def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
     if not job.by_levels:
         raise NoTimetable
     setup, (initial,) = job.setup, job.setup.task.initial()
-    n, views = setup.topology.n, setup.topology.views()
+    n, seed = setup.topology.n, setup.world.seed
+    draws = [partial(setup.task.draw, i, stream(seed, Purpose.DATA, i)) for i in range(n)]
     try:
-        read, rhythm = readings(job.spec.new, partial(setup.steps.rule, job.lr), views, (initial[:1],))
-    except NotSoon as why:
+        found = readings(job.spec.new, partial(setup.steps.rule, job.lr), setup.topology.views())
+        schedule = Schedule(found, setup.world, initial.nbytes)
+        return ScheduledRun(schedule, ends, draws, job.keep_trace)
+    except NotLinear as why:
         if job.executor == LEVELS:
             expected = "Expected --executor auto, which goes event by event"
             raise SettingError(f"{job.spec.name} cannot be run by levels: {why}. {expected}.") from None
         raise NoTimetable from None
-    except NotLinear as why:
-        raise SettingError(f"{job.spec.name} is declared free-running, but {why}.") from None
-    schedule = Schedule(views, setup.world, initial.nbytes, rhythm)
-    draws = [partial(setup.task.draw, i, stream(setup.world.seed, Purpose.DATA, i)) for i in range(n)]
-    return ScheduledRun(schedule, ends, read, draws, job.keep_trace)
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Rows of those that wait for nobody: what has come by the time when a gradient is done enters then."""
 
-from dataclasses import replace
 
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
@@ -31,7 +30,7 @@ ROWS = (
         bound="quadratics: as adsgd", free_running=True,
         options={
             "theta": THETA,
-            "local_steps": replace(LOCAL, bends="it keeps what it has not given away yet"),
+            "local_steps": LOCAL,
         },
     ),
     Algorithm(
@@ -81,7 +80,7 @@ ROWS = (
         needs="a strongly connected graph, row- and column-stochastic weights",
         note="its default learning rate is n times --lr, our choice: a model is moved by a share of the "
         "tracked gradient only",
-        scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4),
+        scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4), free_running=True,
         sends="its model to all neighbours, and to each another sum of tracked gradients",
         no_local=TRACKS,
         bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",
@@ -92,7 +91,7 @@ ROWS = (
         needs="a strongly connected graph, row-stochastic weights; its shares are 1 / (out-degree + 1)",
         note="goes on without who is lost; takes nobody back, for whom the running sum would have to "
         "begin anew; its default learning rate is n times --lr, as that of rfast",
-        scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3),
+        scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3), free_running=True,
         sends="two models at once to all out-neighbours, at every gradient: its own, and a running sum",
         no_local=TRACKS,
         bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offbeat.engines.sim.ahead.timetable import Floats, Ints
+from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints
 
 
 class NoTimetable(Exception):
@@ -17,10 +17,11 @@ class NoTimetable(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Instants:
-    """Gradients and transmissions of a segment, agent by agent, and their places among all instants.
+    """Gradients and transmissions of a segment, and their places among all instants.
 
-    Gradients: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions: `sent[i]` is agent i's
-    first; its old ones, those of the segments before that can still be heard, come before its new ones.
+    Gradients agent by agent: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions queue by
+    queue: `sent[q]` is queue q's first; its old ones, those of the segments before that can still be heard,
+    come before its new ones.
     """
 
     begin: Ints
@@ -30,21 +31,19 @@ class Instants:
     began: Floats
     applied: Ints
     sent: Ints
+    queue: Ints
     sender: Ints
     start: Floats
     end: Floats
     version: Ints
     name: Ints
     freed: Ints
-    there: list[Floats]
-    """When each sender's transmissions are with each of its listeners; empty if that is when they end."""
-
-    def arrivals(self, what: Ints, source: Ints, place: Ints) -> Floats:
-        """When what passes the edges is there: of each its sender, and which of that one's listeners."""
-        if not self.there:
-            return self.end[what]
-        columns = [self.there[i][:, k] for i, k in zip(source.tolist(), place.tolist(), strict=True)]
-        return np.concatenate([np.zeros(0), *columns])
+    first: Ints
+    """Where the receivers of each transmission begin, in the two that follow."""
+    there: Floats
+    """When it is there, receiver by receiver; empty if that is when it ends."""
+    passes: Bools
+    """Whether it comes there; empty if everything does."""
 
     def made(self) -> Ints:
         """The gradient with which each transmission's version was made; -1 if that was before."""
@@ -55,9 +54,11 @@ class Instants:
         """The transmissions in the order in which they leave."""
         order = np.argsort(self.start, kind="stable")
         if (np.diff(self.start[order]) == 0).any():  # as what they leave upon: a gradient, or an arrival
-            made = self.made()
+            made, by_sender = self.made(), np.lexsort((self.start, self.sender))
+            freed = np.empty_like(self.freed)
+            freed[by_sender] = np.roll(self.freed[by_sender], 1)
             upon = np.append(self.time, -1.0)[made] == self.start
-            event = np.where(upon, np.append(self.applied, -1)[made], np.roll(self.freed, 1))
+            event = np.where(upon, np.append(self.applied, -1)[made], freed)
             order = np.lexsort((event, self.start))
         return order
 

@@ -21,7 +21,7 @@ from offbeat.core.system import devices, kernel
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.scheduled import Samples, ScheduledRun
-from offbeat.engines.sim.ahead.tape import MODEL, THE_GRADIENT, Side, Templates, lay
+from offbeat.engines.sim.ahead.tape import CARRIED, THE_GRADIENT, Side, Templates, lay
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
 from offbeat.engines.sim.executors import WIDEST
 from offbeat.tasks.task import Task
@@ -48,23 +48,23 @@ class Levels:
         self._samples = Samples([draw for each in runs for draw in each.draws])
         # rows: what all start from, zero, then those of gradients, then those of values
         self.pool = torch.stack((start, torch.zeros_like(start)))
-        self._asked = np.array([[0, 1, 0, 0]])  # rows of what is named by -1, -2, ..., by role
-        self._many = [0] * len(runs)  # of these, but for the first, those of each run
+        # rows of what is named by -1, -2, ...
+        self._asked = np.concatenate([np.arange(CARRIED), *[each.schedule.players.initial for each in runs]])
+        self._kept = [np.zeros(1, dtype=np.int64) for _ in runs]
         self._take()
 
     def _take(self) -> None:
         """Lay the runs' timetables side by side."""
-        readings = [reading for each in self.runs for reading in each.readings]
-        forms, weights = ([getattr(r, name) for r in readings] for name in ("forms", "weights"))
-        templates = Templates([f for each in forms for f in each], self.runs[0].rhythm.mail)
-        many, begin = np.array([len(each) for each in forms]), begin_of(np.array([len(f) for f in forms]))
-        at, low = begin_of(np.array([len(each) for each in weights])), pairwise(self._agents.tolist())
+        players = [each.schedule.players for each in self.runs]
+        many = begin_of(np.array([len(each.templates) for each in players])).tolist()
+        templates = Templates(
+            [template for each in players for template in each.templates],
+            [fields for each in players for fields in each.fields],
+        )
         sides = [
-            Side(each.table, begin[a:b], many[a:b], at[a:b])
-            for each, (a, b) in zip(self.runs, low, strict=True)
+            Side(*each) for each in zip([run.table for run in self.runs], many, self._kept, strict=False)
         ]
-        flat = np.array([w for each in weights for w in each])
-        self._tape = lay(sides, self._many, templates, flat)
+        self._tape = lay(sides, templates)
         self.time = self._tape.time
         self._samples.follow(self._tape.agent)
         self._prepare_pool()
@@ -74,7 +74,7 @@ class Levels:
         """Find out how long each value lives, and make room for those that live at a time."""
         tape, total, values = self._tape, len(self.time), int(self._tape.begin[-1])
         rows, place = np.unique(self._asked, return_inverse=True)
-        self._carried = values + place.reshape(self._asked.shape)  # values of before come behind these
+        self._carried = values + place  # values of before come behind these
         self._gradient = values + len(rows)  # the gradient of whatever write it is comes behind these
         self._slot = np.concatenate([np.zeros(values, dtype=np.int64), rows, [0]])
         self._source = tape.source = self._numbered(tape.source)
@@ -96,8 +96,7 @@ class Levels:
         self._window_size = min(max(int(self._agents[-1]), WINDOW[0]), WINDOW[1], max(total, 1))
         new = np.append(0, born)
         widest = int((new[self._window_size :] - new[: -self._window_size]).max(initial=0))
-        newest = self._carried[self._before_all(), MODEL]
-        self._newest = newest
+        self._newest = self._numbered(tape.start)
         self.rows = max(2 + self._widest + alive + widest, len(self.pool))
         if self.rows > len(self.pool):  # what there is stays where it is
             if self.runs[0].more:  # the next segment may need more; what is not touched takes no memory
@@ -115,18 +114,9 @@ class Levels:
         """Values by their place in `_slot`."""
         numbers, before, gradient = values.copy(), values < 0, values == THE_GRADIENT
         before &= ~gradient
-        numbers[before] = self._carried.ravel()[-1 - values[before]]
+        numbers[before] = self._carried[-1 - values[before]]
         numbers[gradient] = self._gradient
         return numbers
-
-    def _before_all(self) -> Ints:
-        """Of each agent the newest write of the segment before, as a row of `_carried`."""
-        if not any(self._many):
-            return np.zeros(int(self._agents[-1]), dtype=np.int64)
-        begin = begin_of(np.array(self._many)).tolist()
-        return np.concatenate(
-            [1 + a + np.arange(each.table.n) for a, each in zip(begin, self.runs, strict=False)]
-        )
 
     def run(self, until: float) -> None:
         """All writes up to that time. Raises NoTimetable where only the simulator can tell how it goes on."""
@@ -142,8 +132,8 @@ class Levels:
     def _continue(self) -> None:
         """Go into the next segment: of the pool's rows keep those of what it may take."""
         rows = self._slot[self._numbered(self._tape.after)]
-        self._asked = np.concatenate([[[0, 1, 0, 0]], rows])
-        self._many = [len(each.table.after) - 1 for each in self.runs]
+        self._asked = np.concatenate([np.arange(CARRIED), rows])
+        self._kept = [begin_of(each.table.kept[1]) for each in self.runs]
         for name in ("time", "_tape", "_source", "_owner", "_there", "_slot", "_ends", "_last"):
             delattr(self, name)  # before those of the next segment are there
         for each in self.runs:

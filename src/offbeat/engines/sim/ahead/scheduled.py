@@ -11,7 +11,6 @@ from offbeat.core.system.streams import CHUNK
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.timetable import Ints
-from offbeat.engines.sim.ahead.update_form import Reading, Rhythm
 from offbeat.engines.trace import Trace, TraceSummary, joined
 
 if TYPE_CHECKING:
@@ -31,12 +30,15 @@ class ScheduledRun:
     levels: Levels  # that make it
     number: int  # of the runs there
 
-    def __init__(
-        self, schedule: Schedule, ends: Sequence[float], readings: Sequence[Reading], draws: Draws, keep: bool
-    ) -> None:
-        self.readings, self.draws, self._keep_trace = readings, draws, keep
-        self._schedule, self._ends, self.now = schedule, [*ends], 0.0
-        self._writes, self._messages = np.zeros(schedule.n, dtype=np.int64), 0  # in the segments before
+    def __init__(self, schedule: Schedule, ends: Sequence[float], draws: Draws, keep: bool) -> None:
+        self.draws, self._keep_trace = draws, keep
+        self.schedule, self._ends, self.now = schedule, [*ends], 0.0
+        # in the segments before: by agent; in all; by queue
+        self._writes, self._messages, self._sent = (
+            np.zeros(schedule.n, dtype=np.int64),
+            0,
+            np.zeros(len(schedule.calendars.bytes), dtype=np.int64),
+        )
         self._recorded, self._parts, self._summary = -1.0, list[Trace](), TraceSummary(schedule.n)
         self.enter()
 
@@ -47,14 +49,7 @@ class ScheduledRun:
     def enter(self) -> None:
         """Go into the next segment. Raises NoTimetable where only the simulator can tell how it goes on."""
         end = self._ends.pop(0)
-        self.table = self._schedule.segment(end, self.more)
-        if self.table.mail is not None:
-            for i, j in self.table.mail.firsts.tolist():
-                self.readings[i].hear(j)
-
-    @property
-    def rhythm(self) -> Rhythm:
-        return self._schedule.rhythm
+        self.table = self.schedule.segment(end, self.more)
 
     def leave(self) -> None:
         """Record this segment to its end, and drop it."""
@@ -63,6 +58,7 @@ class ScheduledRun:
         self._summary.forget(table.oldest)
         self._writes += table.steps(table.high)
         self._messages += table.messages(table.high)
+        self._sent += table.carried(table.high)
         del self.table
 
     def start(self) -> None:
@@ -75,7 +71,7 @@ class ScheduledRun:
     @property
     def living(self) -> range:
         """All agents: none crashes."""
-        return range(self._schedule.n)
+        return range(self.schedule.n)
 
     def stacked(self) -> Parts:
         return self.levels.stacked(self.number)
@@ -93,11 +89,11 @@ class ScheduledRun:
     def counts(self) -> tuple[int, int, int]:
         messages = self._messages + self.table.messages(self.now)
         writes = int(self._writes.sum()) + self.table.writes(self.now)
-        return writes, messages, messages * self._schedule.size
+        return writes, messages, int((self._sent + self.table.carried(self.now)).sum())
 
     def carried(self, sent: np.ndarray) -> dict[tuple[int, int], int]:
-        """Bytes by link: all that an agent has `sent` went to all its listeners."""
-        return self._schedule.carried(sent)
+        """Bytes by link: sender, receiver; `sent` is not needed here."""
+        return self.schedule.carried(self._sent + self.table.carried(self.now))
 
     def traced(self) -> Trace | TraceSummary:
         self._record(self.now)
@@ -108,7 +104,7 @@ class ScheduledRun:
 
     def _record(self, until: float) -> None:
         if until > self._recorded:
-            part = self.table.trace(self._recorded, until, self.rhythm.kind, self._schedule.size)
+            part = self.table.trace(self._recorded, until)
             self._recorded = until
             if self._keep_trace:
                 self._parts.append(part)

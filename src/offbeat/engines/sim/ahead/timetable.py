@@ -3,7 +3,7 @@ gives the trace that `Simulator` records of the same run, row by row.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,31 +20,21 @@ from offbeat.engines.events import (
 )
 from offbeat.engines.trace import Trace
 
+if TYPE_CHECKING:
+    from offbeat.engines.sim.ahead.playing import Played
+
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True, eq=False)
-class Mail:
-    """Of a timetable where differences are mailed: what else is known of them, and of writes."""
-
-    place: Ints  # of each that is taken in, the sender's place in the receiver's row of W
-    first: Bools  # whether it is the first from there
-    counted: Ints  # at each write, how many neighbours have been heard
-    alone: Bools  # whether what is given at it is not added to what still waits
-    firsts: Ints  # who has heard whom for the first time, as they come: [., 2]
-
-
-@dataclass(frozen=True, eq=False)
 class Timetable:
     """What happens after `low` and up to `high` in a run of n agents, without values.
 
-    Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. What a write takes
-    over from before is named by -1, -2, ...: -1 is what all start from, and -1 - c is `after[c]` of the
-    segment before. It mixes the models `terms[first[w] : first[w + 1]]`, in the order of its agent's row of
-    W; for whoever has not been heard there is the write itself. Of mail, it takes in what has come since the
-    agent's write before, as it came.
+    Writes are in the order of time; write w is version `version[w]` of agent `agent[w]`. Content that a
+    transmission carries is named by the write that made it, and where in that its vectors begin; -2 - i is
+    agent i's newest of the segment before, and -2 - n - c is `kept[c]` of that.
     """
 
     n: int
@@ -55,17 +45,18 @@ class Timetable:
     began: Floats  # and when it was begun
     agent: Ints
     version: Ints
-    first: Ints
-    terms: Ints
-    own: Ints  # the agent's write before
-    sent: tuple[Floats, Floats, Ints, Ints]
-    """Start, end, agent, version of the transmissions that are heard, by when they leave."""
+    sent: tuple[Floats, Floats, Ints, Ints, Ints, Ints]
+    """Start, end, agent, version, kind, queue of the transmissions that are heard, by when they leave."""
     heard: tuple[Ints, Ints, Floats, Ints]
     """What is handed over, in that order: the write before which it is, transmission, arrival, to whom."""
-    mixed: tuple[Ints, Ints, Ints]  # write, neighbour, version
-    after: Ints  # what the next segment may mix: -1, the newest write of each agent, and others
+    played: "Played"  # what its agents make of it
+    name: Ints  # of each transmission its content: the write; they are in another order than in `sent`
+    content: Ints  # and where it begins
+    kept: Ints  # what else the next segment may mix: of which transmissions the content, how many vectors
     oldest: Ints  # of each agent the oldest version that a later segment may mix, [n]
-    mail: Mail | None = None
+    kinds: tuple[tuple[str, float], ...]  # of messages: their names, and when the first of each left
+    bytes: Ints  # of a transmission, by queue
+    mail: bool
 
     def writes(self, until: float) -> int:
         """Gradients applied by then, in this segment."""
@@ -80,31 +71,36 @@ class Timetable:
         before, now = np.searchsorted(self.sent[0], [self.low, until], side="right").tolist()
         return int(now - before)
 
-    def trace(self, since: float, until: float, kind: str, size: int) -> Trace:
-        """What `Simulator` records after `since` and up to `until`. kind: of the message; size: its bytes."""
+    def carried(self, until: float) -> Ints:
+        """The bytes of the transmissions begun by then, in this segment, by queue."""
+        low, high = np.searchsorted(self.sent[0], [self.low, until], side="right")
+        return np.bincount(self.sent[5][low:high], minlength=len(self.bytes)) * self.bytes
+
+    def trace(self, since: float, until: float) -> Trace:
+        """What `Simulator` records after `since` and up to `until`."""
         low, high = self.writes(since), self.writes(until)
         time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high]
         sent = slice(*np.searchsorted(self.sent[0], [since, until], side="right").tolist())
-        start, end, sender, _ = (column[sent] for column in self.sent)
-        rows = slice(*np.searchsorted(self.mixed[0], [low, high]).tolist())
-        write, source, version = (column[rows] for column in self.mixed)
+        start, end, sender, _, kind, queue = (column[sent] for column in self.sent)
+        rows = slice(*np.searchsorted(self.played.mixed[0], [low, high]).tolist())
+        write, source, version = (column[rows] for column in self.played.mixed)
         return Trace(
-            self.n, (kind,) * (len(start) > 0), self._events(since, until),
+            self.n, tuple([name for name, at in self.kinds if at <= until]), self._events(since, until),
             _table(WRITE, time=time, agent=agent, step=step),
             _table(MIXED, write=write + self.done, source=source, version=version),
-            _table(TRANSMISSION, start=start, end=end, agent=sender, bytes=np.full(len(start), size)),
+            _table(TRANSMISSION, start=start, end=end, agent=sender, kind=kind, bytes=self.bytes[queue]),
         )  # fmt: skip
 
     def _events(self, since: float, until: float) -> np.ndarray[Any, Any]:
         """Everybody starts; a register is read just before a gradient, mail when it comes."""
         low, high = self.writes(since), self.writes(until)
         into, what, end, receiver = self.heard
-        if self.mail is None:
+        if not self.mail:
             rows = slice(*np.searchsorted(into, [low, high]).tolist())
         else:
             rows = slice(*np.searchsorted(end, [since, until], side="right").tolist())
         into, what, end, receiver = into[rows], what[rows], end[rows], receiver[rows]
-        start, _, source, version = (column[what] for column in self.sent)
+        start, _, source, version, number, _ = (column[what] for column in self.sent)
         begin = self.n if since < 0 else 0
         events = np.zeros(begin + high - low + len(into), dtype=EVENT)
         events["source"] = events["kind"] = events["version"] = events["start"] = events["end"] = -1
@@ -114,10 +110,10 @@ class Timetable:
         time, agent, step = self.time[low:high], self.agent[low:high], self.version[low:high] - 1
         done = {"time": time, "agent": agent, "step": step, "start": self.began[low:high], "end": time}
         fill(events, applied, GradientDone, **done)
-        kind, then = (RegisterRead, self.time[into]) if self.mail is None else (MailReceived, end)
+        kind, then = (MailReceived, end) if self.mail else (RegisterRead, self.time[into])
         fill(
             events, begin + np.arange(len(into)) + into - low, kind, time=then, agent=receiver, source=source,
-            kind=0, version=version, start=start, end=end,
+            kind=number, version=version, start=start, end=end,
         )  # fmt: skip
         return events
 
