@@ -1,6 +1,5 @@
 """Rows of those that wait for nobody: what has come by the time when a gradient is done enters then."""
 
-
 from offbeat.algorithms.adsgd import ADSGD
 from offbeat.algorithms.adsgd_memory import MemoryEfficientADSGD
 from offbeat.algorithms.asbcd import ASBCD

@@ -115,7 +115,8 @@ class Laid:
             self.agents.append(own)
             before.append(self._here(p.before, codes, step))
             ends.append(self._here(p.ends, codes, step))
-            content = np.where(side.table.name >= 0, np.append(p.last, -1)[np.maximum(side.table.name, -1)], side.table.name)
+            name = side.table.name
+            content = np.where(name >= 0, np.append(p.last, -1)[np.maximum(name, -1)], name)
             names.append(self._here(content, codes, step))
         self.before = np.concatenate(before)[order]
         self.first = np.concatenate(
