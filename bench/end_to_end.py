@@ -56,7 +56,7 @@ def main() -> None:
     for _ in range(options.repeats):
         seconds, updates = command(options.data.resolve(), options.until, options.workers)
         ours.append(seconds)
-        loops.append(sum(updates.values()) / naive(world, LOOP))
+        loops.append(sum(updates.values()) / naive(world, LOOP, "adsgd"))
     print(f"updates: {', '.join(f'{name} {count:,}' for name, count in updates.items())}")
     print(
         f"the command: {shown(ours, '.1f')} s; the loop: {shown(loops, '.1f')} s, {LOOP:,} updates of it "
