@@ -77,7 +77,7 @@ COMMANDS = (
 )
 
 ONLY = {
-    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.reading"},
+    "pickle": {"offbeat.engines.sim.checks", "offbeat.engines.sim.ahead.placeholders"},
     "random": {
         "offbeat.core.pairs",
         "offbeat.core.agent",

@@ -18,7 +18,8 @@ from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.rules import Rule
 from offbeat.engines.sim.ahead import levels
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.reading import GRADIENT, HEARD, MODEL, STATE, NotLinear, Reading
+from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, STATE, NotLinear
+from offbeat.engines.sim.ahead.reading import MODEL, Reading
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun

@@ -23,7 +23,7 @@ from offbeat.core.vector import Parts
 from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
-from offbeat.engines.sim.ahead.reading import NotLinear
+from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun

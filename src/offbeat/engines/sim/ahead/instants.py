@@ -19,9 +19,9 @@ class NoTimetable(Exception):
 class Instants:
     """Gradients and transmissions of a segment, and their places among all instants.
 
-    Gradients agent by agent: `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions queue by
-    queue: `sent[q]` is queue q's first; its old ones, those of the segments before that can still be heard,
-    come before its new ones.
+    Gradients stand agent by agent, `begin[i]` is agent i's first, version `before[i]` + 1. Transmissions
+    stand queue by queue, `sent[q]` is queue q's first; its old ones, those of the segments before that can
+    still be heard, come before its new ones.
     """
 
     begin: Ints

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offbeat.engines.sim.ahead.reading import NotLinear, Reading, Template
+from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.reading import Reading, Template
 from offbeat.engines.sim.ahead.rhythm import Rhythm
 from offbeat.engines.sim.ahead.timetable import Bools, Floats, Ints, begin_of, ranges
 

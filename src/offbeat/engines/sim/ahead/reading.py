@@ -11,34 +11,35 @@ whatever it hears; all that it makes are linear forms; it looks at no number of 
 draws nothing. Anything else raises `NotLinear`.
 """
 
-import io
-import pickle
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import torch
 
 from offbeat.core.agent import Accumulate, Agent, Compute, Effect, Message, Publish, View
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
+from offbeat.engines.sim.ahead.placeholders import (
+    GRADIENT,
+    HEARD,
+    MADE,
+    STATE,
+    UNKNOWN,
+    UNSEEN,
+    ZERO,
+    Made,
+    NotLinear,
+    Restored,
+    Source,
+    Terms,
+    frozen,
+    late_bound,
+)
 
-GRADIENT, STATE, HEARD, MADE, ZERO = range(5)
-"""What a term is of: the gradient; a vector of the state before; one of what was heard; the result of one of
-the template's other cells; zero."""
-
-Source = tuple[int, int]  # what, which of these
-Terms = tuple[tuple[int, int, float], ...]  # the same with its coefficient: from left to right
 MODEL, ASKED, GIVEN = range(3)
 """The vectors of a state: the model, where the gradient is taken, from here on what was given last, slot by
 slot; then those in the agent's fields."""
 MOST = 10_000  # states of one agent after which nothing is known of it
-
-
-class NotLinear(Exception):
-    """The algorithm with this rule does something else than what is read here."""
 
 
 class NotSoon(NotLinear):
@@ -175,7 +176,7 @@ class Reading:
     def listen(self, inputs: list[tuple[int, Message, bool]]) -> None:
         """What may be heard: of each from whom, what, and whether it is mail."""
         self.inputs = inputs
-        self._late = [[_late() for _ in vectors(message)] for _, message, _ in inputs]
+        self._late = [[late_bound() for _ in vectors(message)] for _, message, _ in inputs]
 
     @property
     def fields(self) -> list[tuple[int, int]]:
@@ -262,7 +263,7 @@ class Reading:
         self, agent: Agent, names: dict[int, Source], effects: list[Effect], given: list[Vector]
     ) -> Template:
         """The template of what a handler has just made, and the state that it leads to."""
-        made, model = _Made(names), agent.model
+        made, model = Made(names), agent.model
         mixed = tuple(sorted({self.fields[k][0] for k in made.heard(model)})) if given or effects else ()
         asked = [e.x for e in effects if isinstance(e, Compute)]
         cells = [made.cell(model), made.cell(asked[0]) if asked else made.alias((STATE, ASKED))]
@@ -285,12 +286,7 @@ class Reading:
                 cells.append(made.cell(v))
             return "v", order[id(v)], 0
 
-        file = io.BytesIO()
-        try:
-            _Fields(file, agent, name).dump(vars(agent))
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise NotLinear(f"its fields cannot be pickled ({error})") from None
-        fields = file.getvalue()
+        fields = frozen(agent, name)
         if len(self._states) > MOST:
             raise NotSoon(f"what an agent does has not repeated itself after {MOST:,} states")
         then = self._states.setdefault(fields, State(fields, len(cells)))
@@ -326,113 +322,7 @@ class Reading:
         while len(self._places) < state.many:
             self._places.append(Vector(UNKNOWN))
         agent = object.__new__(type(self._new()))
-        agent.__dict__.update(_Restored(state.fields, agent, self._place[2], self._places, self._late).load())
+        agent.__dict__.update(Restored(state.fields, agent, self._place[2], self._places, self._late).load())
         names = {id(self._places[k]): (STATE, k) for k in range(state.many)}
         names |= {id(self._late[k][f]): (HEARD, at) for at, (k, f) in enumerate(self.fields)}
         return agent, names
-
-
-class _Made:
-    """The forms that vectors are of, in the order in which they have to be made."""
-
-    def __init__(self, known: dict[int, Source]) -> None:
-        self._known, self.forms, self._aliases = dict(known), list[Terms](), dict[Source, int]()
-
-    def cell(self, v: Vector) -> int:
-        """The number of its form; what is no form becomes one, of itself."""
-        return self.alias(self._of(v))
-
-    def alias(self, source: Source) -> int:
-        what, which = source
-        if what == MADE:
-            return which
-        if source not in self._aliases:
-            self.forms.append(((what, which, 1.0),))
-            self._aliases[source] = len(self.forms) - 1
-        return self._aliases[source]
-
-    def _of(self, v: Vector) -> Source:
-        if id(v) not in self._known:
-            if v._parts == NOTHING and not v._terms:
-                return ZERO, 0
-            if not v._terms:
-                raise NotLinear("what it makes is not a linear form of what it has and the gradient")
-            self.forms.append(tuple([(*self._of(u), c) for c, u in v._terms]))
-            self._known[id(v)] = MADE, len(self.forms) - 1
-        return self._known[id(v)]
-
-    def heard(self, v: Vector) -> set[int]:
-        """What of that which was heard enters it, through others too: whose versions are mixed."""
-        if (source := self._known.get(id(v))) is not None:
-            return {source[1]} if source[0] == HEARD else set()
-        return set().union(*[self.heard(u) for u in v._made_of()])
-
-
-class _Unknown:
-    """In place of a tensor: numbers that nobody knows yet."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotLinear("it looks at the numbers of a vector")
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if function is torch.zeros_like:
-            return NOTHING[0]
-        raise NotLinear("it does something else with vectors than to add and to scale them")
-
-
-class _Unseen:
-    """In place of an agent's random stream, and of its clock."""
-
-    def __getattr__(self, name: str) -> Any:
-        return self._refuse()
-
-    def _refuse(self, *_: Any) -> Any:
-        raise NotLinear("it draws random numbers, or looks at the time")
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __lt__ = __gt__ = __le__ = __ge__ = __float__ = __bool__ = _refuse
-
-
-UNKNOWN: Any = (_Unknown(),)
-NOTHING: Any = (_Unknown(),)  # the parts of a vector that is zero
-UNSEEN: Any = _Unseen()
-
-
-def _late() -> Vector:
-    v = Vector(UNKNOWN)
-    v.late = True
-    return v
-
-
-class _Fields(pickle.Pickler):
-    """Fields of an agent, with names for vectors."""
-
-    def __init__(
-        self, file: io.BytesIO, agent: Agent, name: Callable[[Vector], tuple[str, int, int]]
-    ) -> None:
-        super().__init__(file)
-        self._agent, self._name = agent, name
-
-    def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
-        if isinstance(obj, Vector):
-            return self._name(obj)
-        names = ((self._agent, "agent"), (self._agent.view, "view"), (UNSEEN, "unseen"))
-        return next(((name, 0, 0) for known, name in names if obj is known), None)
-
-
-class _Restored(pickle.Unpickler):
-    """The inverse."""
-
-    def __init__(
-        self, fields: bytes, agent: Agent, view: View, places: list[Vector], late: list[list[Vector]]
-    ) -> None:
-        super().__init__(io.BytesIO(fields))
-        self._known: dict[str, Any] = {"agent": agent, "view": view, "unseen": UNSEEN}
-        self._vectors, self._late = places, late
-
-    def persistent_load(self, pid: tuple[str, int, int]) -> Any:
-        name, k, f = pid
-        return self._vectors[k] if name == "v" else self._late[k][f] if name == "late" else self._known[name]

@@ -8,7 +8,8 @@ import numpy as np
 
 from offbeat.core.agent import Agent, Message, View
 from offbeat.core.rules import Rule
-from offbeat.engines.sim.ahead.reading import NotLinear, Reading, Slot
+from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.reading import Reading, Slot
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of
 
 Inputs = list[tuple[int, Message, bool]]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offbeat.engines.sim.ahead.reading import ASKED, HEARD, MADE, MODEL, STATE, ZERO, Template
+from offbeat.engines.sim.ahead.placeholders import HEARD, MADE, STATE, ZERO
+from offbeat.engines.sim.ahead.reading import ASKED, MODEL, Template
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
 
 THE_GRADIENT = -(1 << 62)  # as a value: the gradient of the write itself
@@ -31,7 +32,7 @@ class Templates:
     """
 
     def __init__(self, templates: Sequence[Template], fields: Sequence[Sequence[tuple[int, int]]]) -> None:
-        """fields: for each template of what may be heard its input, and which vector of that."""
+        """Of each template `fields` says, for what may be heard, its input, and which vector of that."""
         self.cells = begin_of(np.array([len(each.cells) for each in templates], dtype=np.int64))
         flat = [terms for each in templates for terms in each.cells]
         self.terms = begin_of(np.array([len(terms) for terms in flat], dtype=np.int64))

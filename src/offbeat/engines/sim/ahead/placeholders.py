@@ -1,0 +1,142 @@
+"""In place of what a reading does not know: numbers, the time; and what handlers make of vectors without.
+
+Fields of an agent are pickled with names for its vectors, so that they are the same bytes where the agent is
+in the same state, whatever its vectors are.
+"""
+
+import io
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from offbeat.core.agent import Agent, View
+from offbeat.core.vector import Vector
+
+GRADIENT, STATE, HEARD, MADE, ZERO = range(5)
+"""What a term is of: the gradient; a vector of the state before; one of what was heard; the result of one of
+the template's other cells; zero."""
+
+Source = tuple[int, int]  # what, which of these
+Terms = tuple[tuple[int, int, float], ...]  # the same with its coefficient: from left to right
+
+
+class NotLinear(Exception):
+    """The algorithm with this rule does something else than what is read here."""
+
+
+class Made:
+    """The forms that vectors are of, in the order in which they have to be made."""
+
+    def __init__(self, known: dict[int, Source]) -> None:
+        self._known, self.forms, self._aliases = dict(known), list[Terms](), dict[Source, int]()
+
+    def cell(self, v: Vector) -> int:
+        """The number of its form; what is no form becomes one, of itself."""
+        return self.alias(self._of(v))
+
+    def alias(self, source: Source) -> int:
+        what, which = source
+        if what == MADE:
+            return which
+        if source not in self._aliases:
+            self.forms.append(((what, which, 1.0),))
+            self._aliases[source] = len(self.forms) - 1
+        return self._aliases[source]
+
+    def _of(self, v: Vector) -> Source:
+        if id(v) not in self._known:
+            if v._parts == NOTHING and not v._terms:
+                return ZERO, 0
+            if not v._terms:
+                raise NotLinear("what it makes is not a linear form of what it has and the gradient")
+            self.forms.append(tuple([(*self._of(u), c) for c, u in v._terms]))
+            self._known[id(v)] = MADE, len(self.forms) - 1
+        return self._known[id(v)]
+
+    def heard(self, v: Vector) -> set[int]:
+        """What of that which was heard enters it, through others too: whose versions are mixed."""
+        if (source := self._known.get(id(v))) is not None:
+            return {source[1]} if source[0] == HEARD else set()
+        return set().union(*[self.heard(u) for u in v._made_of()])
+
+
+class _Unknown:
+    """In place of a tensor: numbers that nobody knows yet."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotLinear("it looks at the numbers of a vector")
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.zeros_like:
+            return NOTHING[0]
+        raise NotLinear("it does something else with vectors than to add and to scale them")
+
+
+class _Unseen:
+    """In place of an agent's random stream, and of its clock."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse()
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NotLinear("it draws random numbers, or looks at the time")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __lt__ = __gt__ = __le__ = __ge__ = __float__ = __bool__ = _refuse
+
+
+UNKNOWN: Any = (_Unknown(),)
+NOTHING: Any = (_Unknown(),)  # the parts of a vector that is zero
+UNSEEN: Any = _Unseen()
+
+
+def late_bound() -> Vector:
+    v = Vector(UNKNOWN)
+    v.late = True
+    return v
+
+
+class Fields(pickle.Pickler):
+    """Writes the fields of an agent, with names for vectors."""
+
+    def __init__(
+        self, file: io.BytesIO, agent: Agent, name: Callable[[Vector], tuple[str, int, int]]
+    ) -> None:
+        super().__init__(file)
+        self._agent, self._name = agent, name
+
+    def persistent_id(self, obj: Any) -> tuple[str, int, int] | None:
+        if isinstance(obj, Vector):
+            return self._name(obj)
+        names = ((self._agent, "agent"), (self._agent.view, "view"), (UNSEEN, "unseen"))
+        return next(((name, 0, 0) for known, name in names if obj is known), None)
+
+
+def frozen(agent: Agent, name: Callable[[Vector], tuple[str, int, int]]) -> bytes:
+    """The fields of an agent. Raises NotLinear if they cannot be pickled."""
+    file = io.BytesIO()
+    try:
+        Fields(file, agent, name).dump(vars(agent))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise NotLinear(f"its fields cannot be pickled ({error})") from None
+    return file.getvalue()
+
+
+class Restored(pickle.Unpickler):
+    """The inverse."""
+
+    def __init__(
+        self, fields: bytes, agent: Agent, view: View, places: list[Vector], late: list[list[Vector]]
+    ) -> None:
+        super().__init__(io.BytesIO(fields))
+        self._known: dict[str, Any] = {"agent": agent, "view": view, "unseen": UNSEEN}
+        self._vectors, self._late = places, late
+
+    def persistent_load(self, pid: tuple[str, int, int]) -> Any:
+        name, k, f = pid
+        return self._vectors[k] if name == "v" else self._late[k][f] if name == "late" else self._known[name]
