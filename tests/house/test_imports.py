@@ -58,7 +58,7 @@ LIVE = {
     ),
 }
 
-CLUSTER = ("asking", "clocks", "exchange", "gateway", "mirror", "post", "remote")
+CLUSTER = ("asking", "clocks", "exchange", "gateway", "mirror", "peer", "post", "remote")
 
 COMMANDS = (
     "commands",

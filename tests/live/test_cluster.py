@@ -14,6 +14,7 @@ from warm import needs_shared_memory
 from offbeat.core.compression import Int8, Packed
 from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.live.cluster.clocks import offset
+from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.shm.board import Row, State
 from offbeat.engines.live.shm.register import Register
@@ -112,6 +113,23 @@ def test_a_cut_link_leaves_all_as_it_was_and_mixing_goes_on_soon_after_it_is_bac
                 assert [value for _, value, *_ in await reading(second, 0)] == [11.0]
                 mail = await coming(lambda: taken(second), 10)
             assert mail == [(0, float(k)) for k in range(2, 12)]
+
+    at_once(main)
+
+
+def test_a_link_is_cut_on_purpose_on_both_sides() -> None:
+    async def main() -> None:
+        async with machines(0, 1) as there:
+            first, second = there[0].agent(0), there[1].agent(1)
+            second.meet(0, 1)
+            assert there[1].exchange is not None
+            there[1].exchange.faults = [parse_fault("cut machine 0 from 0 s to 9999 s", 2)]
+            publish(first, Model(vector(1.0)), (1,))
+            await asyncio.sleep(10.0)
+            assert sum(there[1].links[0].asked.values()) == 0 and there[1].exchange.links[0].error
+            there[1].exchange.faults = [parse_fault("cut machine 2 from 0 s to 9999 s", 2)]
+            async with asyncio.timeout(2.0):
+                assert [value for _, value, *_ in await reading(second, 0)] == [1.0]
 
     at_once(main)
 

@@ -11,6 +11,8 @@ def test_the_forms_that_errors_name_can_be_read() -> None:
         Fault("kill", 2, 100),
         Fault("stop", 1, 50, 5.0),
         Fault("slow", 3, 0, 10.0),
+        Fault("kill", -1, 100, machine=1),
+        Fault("cut", -1, 0, machine=1, between=(10.0, 20.0)),
     ]
     assert parse_fault("Slow agent 0 by 2.5 from step 7", 1) == Fault("slow", 0, 7, 2.5)
 
@@ -28,11 +30,20 @@ def test_the_forms_that_errors_name_can_be_read() -> None:
         ("slow agent 1 by " + "9" * 400, "at most 1,000,000"),
         ("kill agent 1 at step " + "9" * 5000, "Cannot read"),
         ("", "Cannot read"),
+        ("cut machine 1 from 20 s to 10 s", "the first one before the other"),
+        ("cut machine 1 from 1.2.3 s to 10 s", "the first one before the other"),
+        ("cut machine 1", "Cannot read"),
+        ("kill machine 2 at step 5", "no machine 2; they are 0 to 1"),
     ],
 )
 def test_anything_else_is_refused(text: str, said: str) -> None:
     with pytest.raises(SettingError, match=said):
-        parse_fault(text, 4)
+        parse_fault(text, 4, machines=2)
+
+
+def test_where_all_agents_are_on_this_machine_no_other_can_fail() -> None:
+    with pytest.raises(SettingError, match="no machine 0; --ray runs agents on several"):
+        parse_fault("kill machine 0", 4, machines=0)
 
 
 def test_slowness_pads_in_proportion(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,8 @@ def launch(
         spec.check_goes_on(graph)
     check_codec(spec, codec_of(compress))
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
-    asked["fault"] = tuple(parse_fault(text, agents) for text in asked["fault"])
+    machines_ = 0 if wanted.ray is None else wanted.local
+    asked["fault"] = tuple(parse_fault(text, agents, machines_) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
         asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}

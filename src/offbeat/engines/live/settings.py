@@ -86,7 +86,9 @@ FAULTS = Kind(list[str], "list string", _as_is, _as_is)  # kinds of values; `Run
 CHECKPOINTS = (
     "Steps ('500') or seconds ('60s') between checkpoints, for --resume and offbeat export; 0: none."
 )
-FAULT = "A fault on purpose: 'kill agent 2 at step 100'; repeat it for more."
+FAULT = (
+    "A fault on purpose: 'kill agent 2 at step 100', 'cut machine 1 from 10 s to 20 s'; repeat it for more."
+)
 RESTARTS = "How often one agent is started again; one restart is forgiven for every 10 min of steps."
 ON_DEATH = "Once its restarts are used up: stop the run, or continue without that agent."
 ON_NAN = "What an agent does with an update that is not finite: skip it, stop the run, or ignore it."

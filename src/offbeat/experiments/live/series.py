@@ -80,7 +80,7 @@ class Series:
             heeded = "speeds, latency, bandwidth and loss by link, unicast, slowdowns and cuts"
             what = f"Real processes do not heed {' and '.join(only)}, which 'offbeat compare' simulates"
             raise SettingError(f"{what}; expected a world without. They heed {heeded}.")
-        faults = tuple(parse_fault(text, agents) for text in how["fault"])
+        faults = tuple(parse_fault(text, agents, machines=0) for text in how["fault"])
         policy = CheckpointPolicy.parse(how["checkpoint_every"])
         runs = []
         for spec in plan.specs if how["on_death"] == CONTINUE else []:

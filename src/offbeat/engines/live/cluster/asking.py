@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -31,9 +31,11 @@ class Link:
         error: what the last question met that got no answer
         received: bytes of registers that came from there
         sent: bytes of letters that have arrived there
+        cut: whether no answer counts, on purpose
     """
 
     peer: Peer
+    cut: Callable[[], bool] = lambda: False
     heard: float = 0.0
     silent: int = 0
     error: str = ""
@@ -41,21 +43,21 @@ class Link:
     sent: int = 0
     _asking: set["asyncio.Future[Any]"] = field(default_factory=set)
 
-    async def ask(self, answer: Awaitable[Answer], nbytes: int = 0) -> Answer:
+    async def ask(self, answer: Coroutine[Any, Any, Answer], nbytes: int = 0) -> Answer:
         """What comes of a question that may wait for something. Raises NoAnswer, also when the link was cut
         and is back: a call from before that may hang for long.
         """
-        call = asyncio.ensure_future(answer)
+        call = self._begun(answer)
         self._asking.add(call)
         try:
             return await self._in_time(call, LONG + nbytes / SLOWEST)
         finally:
             self._asking.discard(call)
 
-    async def beat(self, answer: Awaitable[Answer]) -> Answer:
+    async def beat(self, answer: Coroutine[Any, Any, Answer]) -> Answer:
         """The same for the question that is asked all the time, by which a cut link is known."""
         try:
-            found = await self._in_time(asyncio.ensure_future(answer), BEATS)
+            found = await self._in_time(self._begun(answer), BEATS)
         except NoAnswer:
             self.silent += 1
             raise
@@ -65,10 +67,19 @@ class Link:
         self.silent = 0
         return found
 
+    def _begun(self, answer: Coroutine[Any, Any, Answer]) -> "asyncio.Future[Answer]":
+        if not self.cut():
+            return asyncio.ensure_future(answer)
+        answer.close()
+        self.error = "the link is cut, on purpose"
+        raise NoAnswer(self.error)
+
     async def _in_time(self, call: "asyncio.Future[Answer]", seconds: float) -> Answer:
         try:
             async with asyncio.timeout(seconds):
                 found = await call
+            if self.cut():
+                raise ConnectionError("the link is cut, on purpose")
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

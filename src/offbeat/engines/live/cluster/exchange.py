@@ -8,6 +8,7 @@ on the same one, it goes on. The order and the membership are the launcher's to 
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -19,13 +20,15 @@ from offbeat.engines.live.cluster import board_rows
 from offbeat.engines.live.cluster.arrival import Arrivals, arriving
 from offbeat.engines.live.cluster.asking import AGAIN, Link, NoAnswer
 from offbeat.engines.live.cluster.mirror import Mirror, Shown
-from offbeat.engines.live.cluster.peer import Peer, Raw, Version
+from offbeat.engines.live.cluster.peer import Peer, Raw, Version, in_pieces
 from offbeat.engines.live.cluster.post import Bells, Incoming, Name, Outgoing, rung
 from offbeat.engines.live.node.enter import INITIAL, MODEL
+from offbeat.engines.live.node.faults import Fault
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.register import Register
 
-BEAT, LOOKS = 0.05, 5  # seconds between answers with rows, in which so often something may be new
+BEAT, LOOKS = 0.1, 10  # seconds between answers with rows, in which so often something may be new
+SOON = 0.05  # seconds until a new mailbox is seen
 MOST_SAID = 50  # notices
 SPARED = 20  # a model that nobody mixes is asked for so many times more seldom than it takes to cross
 
@@ -48,9 +51,10 @@ class Exchange:
         machine: int,
         hosts: Sequence[int],
         on_notice: Callable[[str], None] = lambda what: None,
+        faults: Sequence[Fault] = (),
     ) -> None:
         self.folder, self.board, self.machine, self.hosts = folder, board, machine, [*hosts]
-        self.on_notice = on_notice
+        self.on_notice, self.faults = on_notice, faults
         self.models_every: float | None = None
         self.links: dict[int, Link] = {}
         self.mirrors: dict[tuple[int, int], Mirror] = {}
@@ -63,7 +67,7 @@ class Exchange:
 
     def connect(self, machine: int, peer: Peer) -> None:
         """This is the gateway of that machine, from now on."""
-        self.links[machine] = Link(peer)
+        self.links[machine] = Link(peer, lambda: self._cut(machine))
 
     def place(self, agent: int, machine: int) -> None:
         """The agent's next life is on that machine; it may be a new agent, the next one. To be called on
@@ -82,6 +86,16 @@ class Exchange:
             raise NoAnswer
         return link
 
+    def _cut(self, machine: int) -> bool:
+        """Whether it and this one are to hear nothing of each other now, by a fault on purpose."""
+        if not self.board.zero:
+            return False
+        now = (time.monotonic_ns() - self.board.zero) / 1e9
+        cuts = [
+            each for each in self.faults if each.kind == "cut" and each.machine in (machine, self.machine)
+        ]
+        return any(start <= now < end for start, end in (each.between for each in cuts))
+
     def here(self, agent: int) -> bool:
         return self.hosts[agent] == self.machine
 
@@ -89,6 +103,18 @@ class Exchange:
     def waiting(self) -> int:
         """Bytes of mail that have not arrived for certain."""
         return sum(out.waiting for out in self.outgoing.values())
+
+    async def traffic(self) -> str:
+        """What has crossed so far, as JSON: bytes by machine, versions by register, bytes of waiting mail."""
+        links = {
+            k: {"received": link.received, "sent": link.sent, "silent": link.silent, "error": link.error}
+            for k, link in self.links.items()
+        }
+        kept = [
+            {"agent": i, "register": k, "bytes": mirror.nbytes, "versions": mirror.transfers}
+            for (i, k), mirror in self.mirrors.items()
+        ]
+        return json.dumps({"pid": os.getpid(), "links": links, "registers": kept, "waiting": self.waiting})
 
     async def agreed(self) -> None:
         """Until it is known here what agent 0 has joined with: before that nobody is to be let in."""
@@ -122,6 +148,9 @@ class Exchange:
     async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
         return await self.shown.newest(self._shown(agent, incarnation, k), seen)
 
+    async def pieces(self, count: int, *question: int) -> tuple[Any, ...]:
+        return await in_pieces(self, count, *question)
+
     async def take_mail(self, head: bytes, letters: Raw) -> int:
         return await self.incoming.take(head, letters)
 
@@ -147,7 +176,7 @@ class Exchange:
                 for key, mirror in self.mirrors.items():
                     if self._pause(mirror) is not None:
                         self._begin(mirror, self._mirror, key, mirror)
-                await asyncio.sleep(BEAT)
+                await asyncio.sleep(SOON)
         finally:
             for task in self._tasks.values():
                 task.cancel()

@@ -8,6 +8,7 @@ is asked for by how much of it is known already.
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,8 @@ from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Peer
 from offbeat.engines.live.node.enter import log_path
-from offbeat.engines.live.shm.board import Board, Order
+from offbeat.engines.live.node.faults import parse_fault
+from offbeat.engines.live.shm.board import Board, Order, Row
 
 HOSTS = "hosts.json"  # in the run folder: where every agent lives, and how the machines are called
 BEAT = 0.1  # seconds between looks at what the launcher is to hear
@@ -44,7 +46,8 @@ class Gateway(Exchange):
         self.plan, self.peer_of = plan, peer_of
         folder = keeper.find(plan.run, plan.machine) or _kept(plan)
         keeper.touch(folder)
-        super().__init__(folder, Board.attach(folder / "board"), plan.machine, hosts, self._notice)
+        faults = [parse_fault(text, len(hosts)) for text in plan.settings["faults"]]
+        super().__init__(folder, Board.attach(folder / "board"), plan.machine, hosts, self._notice, faults)
         self.models_every = MODELS_EVERY
         self.notices: list[str] = []
         self.names: list[str] = []
@@ -192,7 +195,21 @@ class Gateway(Exchange):
     async def _beat(self) -> None:
         while True:
             keeper.touch(self.folder)
+            steps = max(
+                (self.board.row(i)[Row.STEPS] for i in filter(self.here, range(self.board.n))), default=0
+            )
+            for fault in self.faults if self.board.zero else ():
+                if fault.kind == "kill" and fault.machine == self.machine and steps >= fault.step:
+                    self._fail()
             await asyncio.sleep(BEAT)
+
+    def _fail(self) -> None:
+        """As when the machine loses its power: nothing of it is left, its node of the cluster neither."""
+        kept = self._kept()
+        agents = [pid for _, pid, _ in kept["running"].values()]
+        for pid in (kept["pid"], *agents, os.getppid(), os.getpid()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _more(path: Path, known: int) -> bytes:

@@ -215,7 +215,12 @@ class Keeper:
 
     def _tell(self) -> None:
         running = {i: [c.incarnation, c.pid, c.started] for i, c in self.children.running.items()}
-        said = {"lives": self.lives, "running": running, "ended": [asdict(each) for each in self.ended]}
+        said = {
+            "pid": os.getpid(),
+            "lives": self.lives,
+            "running": running,
+            "ended": [asdict(each) for each in self.ended],
+        }
         replace(self.folder / STATE, json.dumps(said).encode())
         with closing(Bell(self.folder, -1)) as bell:
             bell.ring()

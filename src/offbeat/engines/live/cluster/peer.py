@@ -6,12 +6,16 @@ may fail or hang, as links do: whoever calls gives up in time and asks again, an
 for the state to be right, since every question says what has been seen.
 """
 
+import asyncio
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 Raw: TypeAlias = bytes | memoryview | np.ndarray[Any, np.dtype[np.uint8]]
 """Bytes; large ones as an array, so that a transport may hand them on without a copy."""
+
+PIECE = 90_000  # bytes that Ray puts into its answer: its limit is 100 KiB
+INLINE = 4_000_000  # of all pieces of an answer
 
 Version: TypeAlias = tuple[int, bytes, Raw]
 """Of a register: which version, the words before its vectors (tag, numbers, stamps), the vectors."""
@@ -50,10 +54,15 @@ class Peer(Protocol):
 
 
 class Handle:
-    """A `Peer` whose methods are remote ones: `handle.method.remote(...)` gives what can be awaited."""
+    """A `Peer` whose methods are remote ones, of a Ray actor: `handle.method.remote(...)` can be awaited.
+
+    Ray puts into its answer what is small, and has larger values fetched, which takes several ways there and
+    back. So a version of up to `INLINE` bytes comes as several small values.
+    """
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._pieces: dict[tuple[int, int, int], int] = {}  # of each register's versions, once one has come
 
     async def clock(self) -> int:
         return int(await self._handle.clock.remote())
@@ -71,8 +80,25 @@ class Handle:
         return answer
 
     async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
-        answer: Version | None = await self._handle.newest.remote(agent, incarnation, k, seen)
-        return answer
+        name = agent, incarnation, k
+        if (count := self._pieces.get(name, 1)) == 1:
+            answer: Version | None = await self._handle.newest.remote(*name, seen)
+            if answer is not None and PIECE < (size := len(answer[2])) <= INLINE:
+                self._pieces[name] = -(-size // PIECE)
+            return answer
+        remote = self._handle.pieces.options(num_returns=1 + count)
+        head, *parts = await asyncio.gather(*remote.remote(count, *name, seen))
+        return None if head is None else (*head, b"".join(parts))
 
     async def take_mail(self, head: bytes, letters: Raw) -> int:
         return int(await self._handle.take_mail.remote(head, letters))
+
+
+async def in_pieces(peer: Peer, count: int, *question: int) -> tuple[Any, ...]:
+    """The answer of `newest` as so many pieces, after its version and words; None if there is none."""
+    answer = await peer.newest(*question)
+    if answer is None:
+        return None, *[b""] * count
+    *head, raw = answer
+    size = -(-len(raw) // count)
+    return tuple(head), *[bytes(raw[k * size : (k + 1) * size]) for k in range(count)]

@@ -27,6 +27,7 @@ from offbeat.engines.live.cluster.remote import RemoteChildren
 from offbeat.engines.live.cluster.wanted import KNOWN, Wanted
 from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.node.faults import check_machine
 
 NAMESPACE = "offbeat"
 BEGINS, ENDS = 120.0, 10.0  # seconds that gateways have to be there, and to end what they began
@@ -100,6 +101,8 @@ class Cluster:
 
     def run(self, launcher: Launcher, hosts: Sequence[int], on_output: OnOutput) -> RemoteChildren:
         """The processes of a run on these machines, none of which has started yet."""
+        for fault in launcher.settings.fault:
+            check_machine(fault, len(self.machines))
         fleet = RayFleet(self, launcher, [*hosts])
         fleet.begin()
         return RemoteChildren(fleet, launcher, on_output)
