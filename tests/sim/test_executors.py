@@ -13,6 +13,7 @@ from torch import nn
 from offbeat import Crash, ModuleTask, World, tasks
 from offbeat.algorithms import find
 from offbeat.core.system.streams import Purpose, stream
+from offbeat.engines.sim.recording import EXECUTORS, ORACLE
 from offbeat.tasks.data import load
 from offbeat.tasks.task import Task
 
@@ -34,11 +35,11 @@ def width_independent(task: Task) -> bool:
 
 def agree(task: Task, algorithm: str, world: World, until: float, topology: str = "grid") -> None:
     runs = [
-        started(algorithm, task, world, topology, how=how, lr=0.05) for how in ("event-by-event", "batched")
+        started(algorithm, task, world, topology, how=how, lr=0.05, check=how == ORACLE) for how in EXECUTORS
     ]
     for sim in runs:
         sim.run(until)
-    oracle, batched = runs
+    batched, oracle = runs
     assert oracle.recorder.trace().digest() == batched.recorder.trace().digest()
     for a, b in zip(oracle.stacked(), batched.stacked(), strict=True):
         if width_independent(task):

@@ -16,6 +16,7 @@ import offbeat
 from offbeat import SGD, SettingError, World
 from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.rules import Rule
+from offbeat.engines.sim import executors
 from offbeat.engines.sim.ahead import levels
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, STATE, NotLinear
@@ -220,7 +221,7 @@ def test_windows_and_widths_change_nothing(seed: int, window: int, widest: int, 
     wanted = run_one(Job(p, find(name), 0.05, "event-by-event"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(levels, "WINDOW", (window, window))
-        patched.setattr(levels, "WIDEST", widest)
+        patched.setattr(executors, "WIDEST", widest)
         patched.setattr(levels, "NARROW", widest)
         assert same(run_one(Job(p, find(name), 0.05, "levels")), wanted)
 

@@ -16,8 +16,7 @@ import offbeat
 from offbeat import SettingError, tasks
 from offbeat.core.system import devices, kernel, machine
 from offbeat.core.vector import Scope, Vector
-from offbeat.engines.sim.ahead import levels
-from offbeat.engines.sim.executors import WIDEST
+from offbeat.engines.sim.executors import WIDEST, widest
 from offbeat.experiments import comparison
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
@@ -122,11 +121,11 @@ def test_chunks_there_are_as_wide_as_memory_says(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = torch.zeros(650)
-    assert levels._widest(model, 5000) == WIDEST
-    assert levels._widest(model.to(device), 5000) == 5000, "a level has one write of an agent"
-    assert levels._widest(torch.zeros(1 << 20).to(device), 5000) == 64
+    assert widest((model,), 5000) == WIDEST
+    assert widest((model.to(device),), 5000) == 5000, "a level has one write of an agent"
+    assert widest((torch.zeros(1 << 20).to(device),), 5000) == 64
     monkeypatch.setattr(devices, "CHUNK", 3 * 650 * 4 + 1)
-    assert levels._widest(model.to(device), 5000) == 3
+    assert widest((model.to(device),), 5000) == 3
     on_both(NAME, "adsgd", task="digits", until=4, executor="levels")
     monkeypatch.setattr(devices, "CHUNK", 1)
     on_both(NAME, "adsgd", task="digits", until=2, executor="levels")

@@ -15,7 +15,7 @@ from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose
 from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import EXECUTORS, Executor
+from offbeat.engines.sim.recording import EXECUTORS
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.tasks.task import Task
 from offbeat.world.topology import Topology, build
@@ -71,7 +71,7 @@ def started(
         build(topology, task.agents),
         task,
         world or World(),
-        Executor(task, EXECUTORS[how]),
+        EXECUTORS[how](task),
         returns="return" in row.tolerates,
         checker=Checker(pickle_every=100) if check else None,
         **options,

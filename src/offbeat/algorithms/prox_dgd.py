@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from offbeat.core.errors import SettingError
 from offbeat.core.forms import mix
 from offbeat.core.newest import Newest
-from offbeat.core.vector import Vector, opaque
+from offbeat.core.vector import Vector, applied
 
 
 @dataclass(frozen=True)
@@ -65,4 +65,4 @@ class ProxDGD(Newest):
 
 def shrunk(v: Vector, by: float) -> Vector:
     """sign(v) max(|v| - by, 0), number by number."""
-    return opaque(lambda: tuple(part - part.clamp(-by, by) for part in v.parts), of=(v,))
+    return applied(lambda parts: tuple(part - part.clamp(-by, by) for part in parts), v, of=(v,))

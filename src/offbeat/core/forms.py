@@ -1,11 +1,11 @@
 """What algorithms build from vectors, besides sums and multiples: mixtures, pins, pieces."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from offbeat.core.vector import Parts, Vector, form, opaque
+from offbeat.core.vector import Parts, Vector, applied, form
 
 
 def mix(w: Mapping[int, float], heard: Mapping[int, Vector], own: Vector) -> Vector:
@@ -45,23 +45,38 @@ def total(vectors: Iterable[Vector], start: Vector) -> Vector:
     return start
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Piece `c` of `n`."""
+
+    n: int
+    c: int
+
+    def range(self, length: int) -> tuple[int, int]:
+        """Where it begins in so many numbers, and where it ends."""
+        size, longer = divmod(length, self.n)
+        low = self.c * size + min(self.c, longer)
+        return low, low + size + (self.c < longer)
+
+    def __call__(self, parts: Parts) -> Parts:
+        return tuple([part[slice(*self.range(part.numel()))] for part in parts])
+
+
 def split(v: Vector, n: int) -> list[Vector]:
     """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
-
-    def cut(part: Tensor, c: int) -> Tensor:  # `part.tensor_split(n)[c]`, without the others
-        length, longer = divmod(part.numel(), n)
-        return part.narrow(0, c * length + min(c, longer), length + (c < longer))
-
-    def piece(c: int) -> Vector:
-        return opaque(lambda: tuple(cut(part, c) for part in v.parts))
-
-    return [piece(c) for c in range(n)]
+    whole, made = v.lengths, []
+    for piece in [Piece(n, c) for c in range(n)]:
+        ends = map(piece.range, whole)
+        made.append(applied(piece, v, lengths=tuple([high - low for low, high in ends])))
+    return made
 
 
 def concat(pieces: list[Vector], of: tuple[Vector, ...] = ()) -> Vector:
     """The inverse of `split`; the versions of the pieces in `of` count as mixed."""
+    lengths = tuple(map(sum, zip(*[piece.lengths for piece in pieces], strict=True)))
+    return applied(joined, *pieces, of=of, lengths=lengths)
 
-    def joined() -> Parts:
-        return tuple(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True))
 
-    return opaque(joined, of)
+def joined(*pieces: Parts) -> Parts:
+    """One after the other."""
+    return tuple([torch.cat(parts) for parts in zip(*pieces, strict=True)])

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import pin
 from offbeat.core.schedules import Schedule
-from offbeat.core.vector import Parts, Vector, opaque
+from offbeat.core.vector import Parts, Vector, applied
 
 Rule = Callable[[Vector], Vector]  # g -> u, the displacement in x <- x - u
 NewRule = Callable[[float], Rule]  # of a learning rate
@@ -122,22 +122,22 @@ class AdamW(Kept):
     def _second(self, g: Vector, before: Vector | None) -> Vector:
         """v, the mean of squares."""
 
-        def value() -> Parts:
-            squares = [(1.0 - self.beta2) * part.square() for part in g.parts]
+        def value(g: Parts, before: Parts | None = None) -> Parts:
+            squares = [(1.0 - self.beta2) * part.square() for part in g]
             if before is None:
                 return tuple(squares)
-            return tuple(self.beta2 * old + new for old, new in zip(before.parts, squares, strict=True))
+            return tuple(self.beta2 * old + new for old, new in zip(before, squares, strict=True))
 
-        return opaque(value, of=(g,))
+        return applied(value, *([g] if before is None else [g, before]), of=(g,))
 
     def _displacement(self, m: Vector, v: Vector, t: int) -> Vector:
-        first, second = 1.0 - self.beta1**t, 1.0 - self.beta2**t
+        first, second, lr = 1.0 - self.beta1**t, 1.0 - self.beta2**t, self.lr
 
-        def value() -> Parts:
-            pairs = zip(m.parts, v.parts, strict=True)
-            return tuple(self.lr * (a / first) / ((b / second).sqrt() + self.eps) for a, b in pairs)
+        def value(m: Parts, v: Parts) -> Parts:
+            pairs = zip(m, v, strict=True)
+            return tuple(lr * (a / first) / ((b / second).sqrt() + self.eps) for a, b in pairs)
 
-        return opaque(value, of=(m, v))
+        return applied(value, m, v, of=(m, v))
 
 
 @dataclass

@@ -10,13 +10,15 @@ nothing is computed until the handler that built it ends. The rules:
    term of its own, evaluated once, however many forms share it.
 3. When a handler ends, every vector that is still referred to becomes a plain value: the engine settles its
    `Scope`, which knows of all that were built in it.
-4. What is not linear (slices, an adaptive step) is an `opaque` node: evaluated once, like a form.
+4. What is not linear (slices, an adaptive step) is an `opaque` node: evaluated once, like a form. If it is
+   `applied`, a function of the values of vectors that it names, an engine may put it off, as it may a form.
 5. Values never change. `+=` rebinds the name, as it does for numbers.
 
 One exception to the last rule is on purpose: a vector that came out of a register is *late bound*, it stands
 for the newest version that was handed over, and moves on with the register. `pin(v)` keeps the bytes of this
 moment. Outside of every scope, in a test or an interactive session, a form is evaluated when it is read.
 
+An engine that puts evaluation off has a `Later` in the place of a value: whoever reads that has it computed.
 For engines whose memory is shared or recycled: `into` says where a form is to be evaluated; parts that are
 `Leased` will be overwritten one day, so an alias of them is a copy; and `settle` evaluates again what had
 mixed a version that was overwritten meanwhile.
@@ -28,7 +30,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -54,17 +56,42 @@ class Stamp(NamedTuple):
     version: int
 
 
+class Later(Protocol):
+    """A value that is computed when its parts are asked for, or whenever its engine likes.
+
+    Attributes:
+        lengths: numbers in each part
+    """
+
+    lengths: tuple[int, ...]
+    nbytes: int
+
+    def read(self) -> Parts:
+        """The parts: one object, whenever it is called."""
+
+
+class Applied(NamedTuple):
+    """A function of the values of vectors, and how many numbers are in each part of what it gives."""
+
+    function: Callable[..., Parts]
+    vectors: tuple[Vector, ...]
+    lengths: tuple[int, ...]
+
+    def __call__(self) -> Parts:
+        return self.function(*[v.parts for v in self.vectors])
+
+
 class Vector:
     """A tuple of flat tensors, or a linear form over other vectors that will become one."""
 
     __slots__ = ("__weakref__", "_done", "_make", "_of", "_open", "_out", "_parts", "_terms", "late", "stamp")
 
     def __init__(
-        self, parts: Parts | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()
+        self, parts: Parts | Later | None = None, stamp: Stamp | None = None, terms: tuple[Term, ...] = ()
     ) -> None:
         self._parts = parts
         self._terms = terms
-        self._make: Callable[[], Parts] | None = None
+        self._make: Callable[[], Parts] | Applied | None = None
         self._out: Parts | None = None
         self._of: tuple[Vector, ...] = ()  # what it was made from, where that is no form
         self._done = False  # evaluated for good, whatever its registers do until the handler's end
@@ -101,13 +128,39 @@ class Vector:
     @property
     def parts(self) -> Parts:
         """The tensors. Reading them forces the evaluation of whatever they depend on."""
-        if self._parts is None:
-            self._parts = self._make() if self._make is not None else _combine(self._terms, self._out)
-        return self._parts
+        parts = self._parts
+        if parts is None:
+            parts = self._make() if self._make is not None else _combine(self._terms, self._out)
+            self._parts = parts
+        return parts if isinstance(parts, tuple) else parts.read()
 
     @property
     def nbytes(self) -> int:
+        there = self._parts
+        if there is not None and not isinstance(there, tuple):
+            return there.nbytes
         return sum([part.nbytes for part in self.parts])
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many numbers are in each part; of a form nothing is evaluated for it."""
+        there = self._parts
+        if there is None and self._terms:
+            return self._terms[0][1].lengths
+        if there is None and isinstance(self._make, Applied):
+            return self._make.lengths
+        if there is not None and not isinstance(there, tuple):
+            return there.lengths
+        return tuple([part.numel() for part in self.parts])
+
+    def value(self) -> Parts | Later:
+        """The value, which may be computed later. For engines only."""
+        there = self._parts
+        return self.parts if there is None or isinstance(there, tuple) else there
+
+    def fixed(self) -> Vector:
+        """Another of this value, that does not move on with a register. For engines only."""
+        return Vector(self.value(), self.stamp)
 
     def norm(self) -> float:
         """The Euclidean norm over the whole tuple."""
@@ -129,7 +182,7 @@ class Vector:
 
     def move(self, other: Vector) -> None:
         """Rebind a late-bound vector to a newer version. For engines only."""
-        self._parts, self.stamp = other.parts, other.stamp
+        self._parts, self.stamp = other.value(), other.stamp
 
     def become(self, other: Vector) -> None:
         """Take another's value, as a copy, in place of its own. For engines only."""
@@ -145,7 +198,7 @@ class Vector:
     def move_out(self, leased: Iterable[Parts]) -> None:
         """Take a copy if its value lies in one of these. For engines only."""
         if self._parts is not None and any(self._parts is parts for parts in leased):
-            self._parts = tuple(part.clone() for part in self._parts)
+            self._parts = tuple(part.clone() for part in self.parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copying and pickling materialise: the value travels, the form does not."""
@@ -154,7 +207,7 @@ class Vector:
     def __repr__(self) -> str:
         if self._parts is None:
             return f"Vector({len(self._terms)} terms, not evaluated yet)"
-        return f"Vector({', '.join(f'{p.dtype}[{p.numel()}]' for p in self._parts)})"
+        return f"Vector({', '.join(f'{p.dtype}[{p.numel()}]' for p in self.parts)})"
 
 
 def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
@@ -183,6 +236,25 @@ def opaque(make: Callable[[], Parts], of: tuple[Vector, ...] = ()) -> Vector:
     """
     v = form(())
     v._make, v._of = make, of
+    return v
+
+
+def applied(
+    function: Callable[..., Parts],
+    *vectors: Vector,
+    of: tuple[Vector, ...] = (),
+    lengths: tuple[int, ...] | None = None,
+) -> Vector:
+    """An opaque vector that is a function of the parts of these, and of nothing else.
+
+    Args:
+        of: the vectors whose versions count as mixed
+        lengths: how many numbers are in each part of it; None: as many as in the first vector
+    """
+    if lengths is None:
+        lengths = vectors[0].lengths
+    v = form(())
+    v._make, v._of = Applied(function, vectors, lengths), of
     return v
 
 
@@ -276,20 +348,26 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
         for total, *parts in zip(out, *values, strict=True):
             linear(total, [*zip(coefficients, parts, strict=True)])
         return out
+    return combined([c for c, _ in terms], first, *[_raw(v) for _, v in rest])
+
+
+def combined(coefficients: Sequence[float], *values: Parts) -> Parts:
+    """sum_k c_k v_k from left to right, by part, as torch adds."""
+    (c0, *scales), (first, *rest) = coefficients, values
     if rest and c0 == 1.0:  # the same bits in one operation instead of two
-        c1, v1 = rest.pop(0)
-        sums = tuple([torch.add(a, b, alpha=c1) for a, b in zip(first, _raw(v1), strict=True)])
+        c1, v1 = scales.pop(0), rest.pop(0)
+        sums = tuple([torch.add(a, b, alpha=c1) for a, b in zip(first, v1, strict=True)])
     else:
         sums = tuple([part * c0 for part in first])
-    for c, v in rest:
-        for total, part in zip(sums, _raw(v), strict=True):
+    for c, v in zip(scales, rest, strict=True):
+        for total, part in zip(sums, v, strict=True):
             total.add_(part, alpha=c)
     return sums
 
 
 def _raw(v: Vector) -> Parts:
     """The parts as they lie in memory; a late-bound vector may give others to who asks for `parts`."""
-    return v._parts if v._parts is not None else v.parts
+    return v._parts if isinstance(v._parts, tuple) else v.parts
 
 
 def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:

@@ -173,4 +173,4 @@ class Actor:
 
 def _fixed(v: Vector) -> Vector:
     """A vector that is given away: its value now, if it moves on with a register."""
-    return Vector(v.parts, v.stamp) if v.late else v
+    return v.fixed() if v.late else v

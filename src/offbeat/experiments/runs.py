@@ -28,7 +28,7 @@ from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import EXECUTORS, Executor
+from offbeat.engines.sim.recording import EXECUTORS, ORACLE
 from offbeat.engines.sim.simulator import Simulator
 from offbeat.engines.trace import Trace, TraceSummary
 from offbeat.experiments.limits import limit_of
@@ -179,8 +179,8 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | Sched
 def simulator(job: Job) -> Simulator:
     """The simulator of one run, ready to start; batched, unless the job names another of its executors."""
     setup, spec = job.setup, job.spec
-    how = job.executor if job.executor in EXECUTORS else "batched"
-    world = (setup.topology, setup.task, setup.world, Executor(setup.task, EXECUTORS[how]))
+    how = job.executor if job.executor in EXECUTORS else ORACLE if job.check else "batched"
+    world = (setup.topology, setup.task, setup.world, EXECUTORS[how](setup.task))
     rule, checker = partial(setup.steps.rule, job.lr), Checker() if job.check else None
     returns, keep = "return" in spec.tolerates, job.keep_trace
     return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)

@@ -72,7 +72,7 @@ def _started(spec: Algorithm, topology: Topology, world: World) -> "Watched":
     n = topology.n
     task = Quadratic(np.random.default_rng(0).normal(size=(n, 4 * n)), np.ones(n))
     lr = 0.01
-    sim = Watched(spec.new, lambda: SGD(lr), topology, task, world, Remembering(task, together=False))
+    sim = Watched(spec.new, lambda: SGD(lr), topology, task, world, Remembering(task))
     sim.start()
     return sim
 

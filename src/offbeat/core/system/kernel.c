@@ -92,18 +92,19 @@ LINEAR(linear_float, float, fmaf)
 LINEAR(linear_double, double, fma)
 
 /* Row out[r] of a pool [., n] becomes the form over its rows slot[first[r]], ..., slot[first[r + 1] - 1], one
-   form after the other; none reads what it writes. `v` and `narrow` have room for the terms of the longest form. */
+   form after the other; none reads what it writes. With `low` and `high` only these numbers of each are made.
+   `v` and `narrow` have room for the terms of the longest form. */
 #define ROWS(name, linear, T)                                                                                \
     void name(T *pool, size_t n, const int64_t *out, const int64_t *first, const int64_t *slot,              \
-              const double *c, size_t m, const T **v, T *narrow)                                             \
+              const double *c, const int64_t *low, const int64_t *high, size_t m, const T **v, T *narrow)    \
     {                                                                                                        \
         for (size_t r = 0; r < m; r++) {                                                                     \
-            size_t terms = 0;                                                                                \
+            size_t terms = 0, at = low ? (size_t)low[r] : 0, end = low ? (size_t)high[r] : n;                \
             for (int64_t k = first[r]; k < first[r + 1]; k++, terms++) {                                     \
-                v[terms] = pool + (size_t)slot[k] * n;                                                       \
+                v[terms] = pool + (size_t)slot[k] * n + at;                                                  \
                 narrow[terms] = (T)c[k];                                                                     \
             }                                                                                                \
-            linear(pool + (size_t)out[r] * n, n, v, narrow, terms, SIZE_MAX);                                \
+            linear(pool + (size_t)out[r] * n + at, end - at, v, narrow, terms, SIZE_MAX);                    \
         }                                                                                                    \
     }
 
@@ -115,20 +116,23 @@ typedef int gradients(const void *task, const float *pool, size_t rows, const in
                       size_t out_rows, const int64_t *to, size_t m, const int64_t *index, size_t batch,
                       float reg);
 
-/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch`, and then
-   the forms from `made[k]` to `made[k + 1]`. A chunk's gradients are still in the caches when they are mixed. */
+/* Chunk after chunk, from `bounds[k]` to `bounds[k + 1]`: the gradients, into the rows `scratch` (or, if they
+   are `apart`, each into a row of its own there), and then the forms from `made[k]` to `made[k + 1]`. A chunk's gradients are still in the caches when they are mixed. */
 int steps_float(gradients *evaluate, const void *task, float reg, float *pool, size_t rows, size_t n,
-                const int64_t *from, const int64_t *scratch, const int64_t *index, size_t batch,
+                const int64_t *from, const int64_t *scratch, int apart, const int64_t *index, size_t batch,
                 const int64_t *bounds, const int64_t *made, size_t chunks, const int64_t *out, const int64_t *first,
-                const int64_t *slot, const double *c, const float **v, float *narrow)
+                const int64_t *slot, const double *c, const int64_t *low, const int64_t *high, const float **v,
+                float *narrow)
 {
     for (size_t k = 0; k < chunks; k++) {
         const size_t at = (size_t)bounds[k], m = (size_t)bounds[k + 1] - at;
         const int64_t *samples = index + at * batch;
-        const int code = evaluate(task, pool, rows, from + at, pool, rows, scratch, m, samples, batch, reg);
+        const int code = evaluate(task, pool, rows, from + at, pool, rows, scratch + (apart ? at : 0), m, samples, batch, reg);
         if (code)
             return code;
-        rows_float(pool, n, out + made[k], first + made[k], slot, c, (size_t)(made[k + 1] - made[k]), v, narrow);
+        const size_t at_form = (size_t)made[k], count = (size_t)made[k + 1] - at_form;
+        const int64_t *from_low = low ? low + at_form : low, *to_high = high ? high + at_form : high;
+        rows_float(pool, n, out + at_form, first + at_form, slot, c, from_low, to_high, count, v, narrow);
     }
     return 0;
 }

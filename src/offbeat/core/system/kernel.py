@@ -35,17 +35,31 @@ CTYPES = {torch.float32: (ctypes.c_float, "float"), torch.float64: (ctypes.c_dou
 
 @dataclass(frozen=True)
 class Forms:
-    """Linear forms over a pool: its row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1]."""
+    """Linear forms over a pool: its row out[r] is to be sum_k c_k v_k over first[r] <= k < first[r + 1]; of
+    it the numbers from low[r] to high[r], if these are given.
+    """
 
     out: Ints  # [m]; none is written twice, and none is read by its own form, or by one before that
     first: Ints  # [m + 1]
     slots: Ints  # the row of v_k, for each term
     coefficients: Floats  # c_k
+    low: Ints | None = None
+    high: Ints | None = None
 
     @property
-    def addresses(self) -> tuple[int, ...]:
-        """Of out, first, slots and coefficients, in this order, as the compiled functions take them."""
-        return tuple(each.ctypes.data for each in (self.out, self.first, self.slots, self.coefficients))
+    def arrays(self) -> tuple[np.ndarray[Any, Any] | None, ...]:
+        """All of them, in the order in which the compiled functions take them."""
+        return self.out, self.first, self.slots, self.coefficients, self.low, self.high
+
+    @property
+    def addresses(self) -> tuple[int | None, ...]:
+        return tuple([None if each is None else each.ctypes.data for each in self.arrays])
+
+    def range(self, form: int) -> slice:
+        """Which numbers of its row a form makes."""
+        return (
+            slice(None) if self.low is None or self.high is None else slice(self.low[form], self.high[form])
+        )
 
     def room(self, dtype: torch.dtype) -> tuple[Any, Any]:
         """For the terms of the longest form: addresses, and coefficients of that dtype."""
@@ -53,7 +67,9 @@ class Forms:
         return (ctypes.c_void_p * longest)(), (CTYPES[dtype][0] * longest)()
 
     def part(self, low: int, high: int) -> "Forms":
-        return replace(self, out=self.out[low:high], first=self.first[low : high + 1])
+        of = slice(low, high)
+        ends = [None if each is None else each[of] for each in (self.low, self.high)]
+        return replace(self, out=self.out[of], first=self.first[low : high + 1], low=ends[0], high=ends[1])
 
     def waves(self) -> "list[Forms]":
         """The same in parts, each of which reads of what is written here only what parts before it write."""
@@ -98,15 +114,20 @@ def rows(pool: Tensor, forms: Forms) -> None:
     On the CPU the bits are those of `linear`, row by row; on a GPU all rows are evaluated together, and may
     differ by rounding.
     """
-    if pool.device.type != "cpu":
+    on_cpu = pool.device.type == "cpu"
+    if not on_cpu and forms.low is None:
         for each in forms.waves():
             _rows_together(pool, each)
         return
-    compiled = _load()[0].get(("rows", pool.dtype))
+    compiled = _load()[0].get(("rows", pool.dtype)) if on_cpu else None
     if compiled is None:
-        for to, (low, high) in zip(forms.out.tolist(), pairwise(forms.first.tolist()), strict=True):
-            terms = zip(forms.coefficients[low:high], forms.slots[low:high], strict=True)
-            plain(pool[to], [(c, pool[s]) for c, s in terms])
+        ends = pairwise(forms.first.tolist())
+        for form, (to, (low, high)) in enumerate(zip(forms.out.tolist(), ends, strict=True)):
+            terms, of = (
+                zip(forms.coefficients[low:high], forms.slots[low:high], strict=True),
+                forms.range(form),
+            )
+            plain(pool[to, of], [(c, pool[s, of]) for c, s in terms])
         return
     _refuse_gaps(pool, forms)
     compiled(pool.data_ptr(), pool.shape[1], *forms.addresses, len(forms.out), *forms.room(pool.dtype))
@@ -155,6 +176,7 @@ class Program:
     made: Ints  # likewise among the forms
     scratch: Ints  # the rows to which a chunk's gradients go, which its forms may read
     forms: Forms
+    apart: bool = False  # whether every gradient has a row of its own there, [m]
 
 
 def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
@@ -167,15 +189,15 @@ def steps(gradient: Gradient, pool: Tensor, program: Program) -> bool:
     _refuse_gaps(pool, p.forms, *arrays)
     models, scratch, index, bounds, made = (a.ctypes.data for a in arrays)
     task = gradient.address, gradient.task, gradient.reg, pool.data_ptr(), *pool.shape
-    chunks = models, scratch, index, p.index.shape[1], bounds, made, len(p.bounds) - 1
+    chunks = models, scratch, p.apart, index, p.index.shape[1], bounds, made, len(p.bounds) - 1
     if code := compiled(*task, *chunks, *p.forms.addresses, *p.forms.room(pool.dtype)):
         gradient.refuse(code)
     return True
 
 
 def _refuse_gaps(pool: Tensor, forms: Forms, *others: np.ndarray[Any, Any]) -> None:
-    arrays = forms.out, forms.first, forms.slots, forms.coefficients, *others
-    if not pool.is_contiguous() or not all(a.flags.c_contiguous for a in arrays):
+    arrays = *forms.arrays, *others
+    if not pool.is_contiguous() or not all(a is None or a.flags.c_contiguous for a in arrays):
         raise SettingError("A pool of models and the arrays that say what to do with it must be contiguous.")
 
 
@@ -238,12 +260,13 @@ def _checked(loaded: ctypes.CDLL) -> dict[tuple[str, torch.dtype], Function]:
     pointer, size, source = ctypes.c_void_p, ctypes.c_size_t, torch.Generator("cpu").manual_seed(0)
     steps = loaded["steps_float"]
     task: list[Any] = [pointer, pointer, ctypes.c_float, pointer, size, size]
-    steps.argtypes = [*task, *[pointer] * 3, size, pointer, pointer, size, *[pointer] * 6]
+    rest: list[Any] = [ctypes.c_int, pointer, size, pointer, pointer, size, *[pointer] * 8]
+    steps.argtypes = [*task, pointer, pointer, *rest]
     functions: dict[tuple[str, torch.dtype], Function] = {("steps", torch.float32): steps}
     for dtype, (_, named) in CTYPES.items():
         function, rows = loaded[f"linear_{named}"], loaded[f"rows_{named}"]
         function.argtypes, function.restype = [pointer, size, pointer, pointer, size, size], None
-        rows.argtypes, rows.restype = [pointer, size, *[pointer] * 4, size, pointer, pointer], None
+        rows.argtypes, rows.restype = [pointer, size, *[pointer] * 6, size, pointer, pointer], None
         functions |= {("linear", dtype): function, ("rows", dtype): rows}
         for length in (*range(1, 34), 1000, 1031):
             ours, theirs, *v = torch.randn((5, length), generator=source, dtype=dtype, device="cpu")

@@ -3,34 +3,36 @@ its minibatch comes from the agent's own stream. So it may be evaluated any time
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
 
-from offbeat.core.vector import Parts, Vector
+from offbeat.core.system import devices
+from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.tasks.task import Task
 
 WIDEST = 256
 """Gradients in one call, at most: wider batches leave the caches."""
 
 
-EXECUTORS = {"batched": True, "event-by-event": False}
-"""Whether gradients are evaluated together."""
-
-
 class Executor:
-    """When a gradient is due that is not known yet, evaluates all that have been started, in one call; or
-    only that one, if they are not evaluated together: this is the oracle, with which the other must agree.
+    """The oracle, with which every other executor must agree: one gradient when it is due, what handlers
+    build as soon as they end.
+
+    Attributes:
+        scope: of what handlers build
+        open: gradients that have been started, by agent; known: those that are there
     """
 
-    def __init__(self, task: Task, together: bool) -> None:
-        self.task, self.together = task, together
-        self.open: dict[int, tuple[Parts, np.ndarray]] = {}
-        self.known: dict[int, tuple[Parts, int]] = {}
+    def __init__(self, task: Task) -> None:
+        self.task, self.scope = task, Scope()
+        self.open: dict[int, tuple[Any, np.ndarray]] = {}
+        self.known: dict[int, Any] = {}
 
     def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
         """The agent starts a gradient at x on this minibatch."""
-        self.open[agent] = (x.parts, sample)
+        self.open[agent] = x.parts, sample
 
     def cancel(self, agent: int) -> None:
         """The agent died."""
@@ -39,27 +41,26 @@ class Executor:
 
     def resolve(self, agent: int) -> Vector:
         """The agent's gradient is due."""
-        if agent not in self.known:
-            due = list(self.open) if self.together else [agent]
-            for at in range(0, len(due), WIDEST):
-                some = {i: self.open.pop(i) for i in due[at : at + WIDEST]}
-                gradients = _gradients(self.task, some)
-                self.known |= {i: (gradients, row) for row, i in enumerate(some)}
-        gradients, row = self.known.pop(agent)
-        # one by one: a thousand at once wake the garbage collector
-        return Vector(tuple([g[row] for g in gradients]))
+        parts, sample = self.open.pop(agent)
+        return evaluate(self.task, agent, Vector(parts), sample)
+
+    def stacked(self, models: Iterable[Vector]) -> Parts:
+        """Models as rows, [m, P]."""
+        return stacked(x.parts for x in models)
 
 
 def evaluate(task: Task, agent: int, x: Vector, sample: np.ndarray) -> Vector:
-    return Vector(tuple(g[0] for g in _gradients(task, {agent: (x.parts, sample)})))
-
-
-def _gradients(task: Task, requests: dict[int, tuple[Parts, np.ndarray]]) -> Parts:
-    """[m, P], in the order of the requests."""
-    models = stacked(x for x, _ in requests.values())
-    return task.gradients(list(requests), [sample for _, sample in requests.values()], models)
+    made = task.gradients([agent], [sample], tuple([part[None] for part in x.parts]))
+    return Vector(tuple([part[0] for part in made]))
 
 
 def stacked(models: Iterable[Parts]) -> Parts:
     """Models as rows, [m, P]."""
     return tuple(torch.stack(rows) for rows in zip(*models, strict=True))
+
+
+def widest(model: Parts, agents: int) -> int:
+    """Gradients in one call of torch: a level has one write of an agent, and wide calls fill a GPU."""
+    if all(part.device.type == "cpu" for part in model):
+        return WIDEST
+    return max(1, min(agents, devices.CHUNK // max(1, sum([part.nbytes for part in model]))))

@@ -10,13 +10,13 @@ from offbeat.core.compression import Codec
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream
-from offbeat.core.vector import Parts, Scope, Vector
+from offbeat.core.vector import Parts, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed
 from offbeat.engines.outbox import Compression, Medium, Transmission
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.checks import Checker
-from offbeat.engines.sim.executors import Executor, stacked
+from offbeat.engines.sim.executors import Executor
 from offbeat.engines.sim.heap import ALARM, FAULT, GRADIENT, Heap
 from offbeat.engines.sim.links import Links
 from offbeat.engines.trace import Trace, TraceSummary
@@ -53,7 +53,7 @@ class Simulator(Engine):
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
         self.new_agent, self.new_rule, self.returns, self.checker = new_agent, new_rule, returns, checker
         self.recorder = Recorder(n, keep_trace, type(new_agent()).blocks)
-        self.heap, self.scope, self.alive = Heap(n), Scope(), frozenset(range(n))
+        self.heap, self.scope, self.alive = Heap(n), executor.scope, frozenset(range(n))
         initial = task.initial()
         size = sum(part.nbytes for part in initial)
         mail = partial(self._deliver, events.MailReceived)
@@ -120,11 +120,11 @@ class Simulator(Engine):
 
     def stacked(self) -> Parts:
         """The models of those, [m, P]."""
-        return stacked(self.actors[i].model.parts for i in self.living)
+        return self.executor.stacked(self.actors[i].model for i in self.living)
 
     def everybody(self) -> Parts:
         """All agents' models, [n, P]; of one that is down its last."""
-        return stacked(actor.model.parts for actor in self.actors)
+        return self.executor.stacked(actor.model for actor in self.actors)
 
     # -- the handler step --------------------------------------------------------------------------
 

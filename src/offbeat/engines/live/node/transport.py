@@ -41,7 +41,8 @@ class Bound(Vector):
     def parts(self) -> Parts:
         """A copy, whole; the vector moves on if its version was overwritten."""
         while True:
-            copied = tuple(part.clone() for part in self._parts or ())
+            there = self._parts if isinstance(self._parts, tuple) else ()
+            copied = tuple(part.clone() for part in there)
             if not self.reader.torn():
                 return copied
             self.reader.move_on()

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offbeat.core.system import devices, kernel
+from offbeat.core.system import kernel
 from offbeat.core.vector import Parts
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.scheduled import Samples, ScheduledRun
 from offbeat.engines.sim.ahead.tape import CARRIED, THE_GRADIENT, Side, Templates, lay
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of, ranges
-from offbeat.engines.sim.executors import WIDEST
+from offbeat.engines.sim.executors import widest
 from offbeat.tasks.task import Task
 
 WINDOW = 384, 2048
@@ -44,7 +44,7 @@ class Levels:
         native = getattr(task, "native", None)
         self._native: kernel.Gradient | None = None if native is None else native()
         self._agents = begin_of(np.array([each.table.n for each in runs]))
-        self._widest = NARROW if self._native is not None else _widest(start, int(self._agents[-1]))
+        self._widest = NARROW if self._native is not None else widest(initial, int(self._agents[-1]))
         self._samples = Samples([draw for each in runs for draw in each.draws])
         # rows: what all start from, zero, then those of gradients, then those of values
         self.pool = torch.stack((start, torch.zeros_like(start)))
@@ -205,13 +205,6 @@ class Levels:
                     highest = level[source_] + 1
             level[write], at = highest, end
         return np.array(level, dtype=np.int64)
-
-
-def _widest(model: Tensor, agents: int) -> int:
-    """Gradients in one call of torch: a level has one write of an agent, and wide calls fill a GPU."""
-    if model.device.type == "cpu":
-        return WIDEST
-    return max(1, min(agents, devices.CHUNK // max(1, model.nbytes)))
 
 
 def _empty(rows: int, like: Tensor) -> Tensor:

@@ -1,0 +1,189 @@
+"""What handlers make in a simulation: written down while the heap runs, and computed later, much at once.
+
+Timing never depends on values. So forms, gradients, and functions of values are only recorded, in the order
+in which the oracle would compute them, each with the places of the values that it takes; they are computed
+(`pools`) when there are enough of them, or when somebody reads a value. A piece of a model is its row, and a
+range in it.
+"""
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import numpy as np
+
+from offbeat.core.forms import Piece, joined
+from offbeat.core.vector import Applied, Parts, Scope, Torn, Vector, combined
+from offbeat.engines.sim.executors import Executor
+from offbeat.engines.sim.pools import NOWHERE, Function, Pools, Recorded, Records
+from offbeat.tasks.task import Task
+
+LONGEST = 8192
+"""Records that are computed together, at most, where nobody asks for a value before."""
+
+
+class Tape(Executor):
+    """The executor that records."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.scope, self.records, self.pools = RecordingScope(self), Records(), Pools(task, self.compute)
+        self.lengths = self.pools.lengths
+        self.nbytes = self.pools.bytes_of(self.lengths)
+        self._constants = weakref.WeakValueDictionary[int, Recorded]()
+
+    # -- what is recorded --------------------------------------------------------------------------
+
+    def request(self, agent: int, x: Vector, sample: np.ndarray) -> None:
+        self.open[agent] = self.value(x), sample
+
+    def resolve(self, agent: int) -> Vector:
+        if len(self.records.made) >= LONGEST:
+            self.compute()
+        if agent in self.open:
+            self._gradient(agent)
+        return Vector(self.known.pop(agent))
+
+    def _gradient(self, agent: int) -> None:
+        model, sample = self.open.pop(agent)
+        self.records.gradients.append(len(self.records.made))
+        self.records.asked.append((model.place, agent, sample))
+        self.known[agent] = self._new(self.lengths, self.nbytes)
+
+    def record(self, v: Vector) -> None:
+        """A vector that a handler has built: a form, or opaque."""
+        if (make := v._make) is not None:
+            if isinstance(make, Applied):
+                v._parts = self._applied(make)
+            else:
+                v.parts  # noqa: B018  (what it reads may move on)
+            return
+        terms, lengths = v._terms, self.lengths
+        if len(terms) == 1 and terms[0][0] == 1.0:
+            v._parts = self.value(terms[0][1])
+            return
+        boxes = []
+        for _, u in terms:
+            box = u._parts if type(u._parts) is Recorded else self.value(u)
+            if box.lengths is not lengths:
+                self._of_pieces(v, terms)
+                return
+            boxes.append(box)
+        records = self.records
+        for (c, _), box in zip(terms, boxes, strict=True):
+            records.source.append(box.place)
+            records.scale.append(c)
+        records.forms.append(len(records.made))
+        records.first.append(len(records.source))
+        v._parts = self._new(lengths, self.nbytes)
+
+    def _of_pieces(self, v: Vector, terms: Sequence[tuple[float, Vector]]) -> None:
+        """A form of what is not as long as a model."""
+        takes = [self.value(u) for _, u in terms]
+        wholes = [box.whole for box in takes if box.whole is not None and box.piece == takes[0].piece]
+        if len(wholes) == len(takes):
+            self._form(
+                [(c, whole.place) for (c, _), whole in zip(terms, wholes, strict=True)], takes[0].piece
+            )
+            v._parts = self._piece(self._new(self.lengths, self.nbytes), takes[0].piece, takes[0].lengths)
+        elif len({box.lengths for box in takes}) == 1:
+            v._parts = self._apart(partial(combined, [c for c, _ in terms]), (*takes,), takes[0].lengths)
+        else:
+            v.parts  # noqa: B018  (torch says whether these can be added)
+
+    def _form(self, terms: Iterable[tuple[float, int]], piece: Piece) -> None:
+        """A form that makes a piece of the next record."""
+        for c, place in terms:
+            self.records.source.append(place)
+            self.records.scale.append(c)
+        self.records.pieces[len(self.records.forms)] = piece
+        self.records.forms.append(len(self.records.made))
+        self.records.first.append(len(self.records.source))
+
+    def _piece(self, whole: Recorded, piece: Piece, lengths: tuple[int, ...]) -> Recorded:
+        box = Recorded(self.pools, NOWHERE, lengths, self.pools.bytes_of(lengths))
+        box.whole, box.piece = whole, piece
+        return box
+
+    def _applied(self, make: Applied) -> Recorded:
+        """A function of values; a piece of a model takes no time, and neither does a model of pieces."""
+        takes = tuple([self.value(u) for u in make.vectors])
+        if isinstance(make.function, Piece) and takes[0].lengths is self.lengths:
+            return self._piece(takes[0], make.function, make.lengths)
+        n = len(takes)
+        if make.function is joined and all(b.whole and b.piece == Piece(n, c) for c, b in enumerate(takes)):
+            for box in takes:
+                assert box.whole is not None
+                self._form([(1.0, box.whole.place)], box.piece)
+            return self._new(self.lengths, self.nbytes)
+        return self._apart(make.function, takes, make.lengths)
+
+    def _apart(self, function: Function, takes: tuple[Recorded, ...], lengths: tuple[int, ...]) -> Recorded:
+        has_row = lengths == self.lengths
+        self.records.apart[len(self.records.made)] = function, takes, has_row
+        if has_row:
+            return self._new(self.lengths, self.nbytes)
+        return self._new(lengths, self.pools.bytes_of(lengths))
+
+    def _new(self, lengths: tuple[int, ...], nbytes: int) -> Recorded:
+        box = Recorded(self.pools, ~len(self.records.made), lengths, nbytes)
+        self.records.made.append(weakref.ref(box))
+        return box
+
+    def value(self, v: Vector) -> Recorded:
+        """What stands for the value of this vector."""
+        there = v.value()
+        if isinstance(there, tuple):
+            there = v._parts = self._constant(there)
+        assert isinstance(there, Recorded)
+        return there
+
+    def _constant(self, there: Parts) -> Recorded:
+        """What stands for tensors."""
+        box = self._constants.get(id(there))
+        if box is None:
+            box = self._constants[id(there)] = self.pools.constant(there)
+        return box
+
+    # -- what is computed --------------------------------------------------------------------------
+
+    def compute(self) -> None:
+        """Make all values that are recorded; where that is done together, of gradients that are open too."""
+        if self.pools.native is None:
+            for agent in [*self.open]:
+                self._gradient(agent)
+        if self.records.made:
+            records, self.records = self.records, Records()
+            self.pools.make(records)
+
+    def stacked(self, models: Iterable[Vector]) -> Parts:
+        boxes = [self.value(v) for v in models]
+        self.compute()
+        if any(box.place == NOWHERE for box in boxes):
+            return super().stacked([Vector(box) for box in boxes])
+        return self.pools.gathered(np.array([box.place for box in boxes]))
+
+
+class RecordingScope(Scope):
+    """Has what handlers build recorded."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self.tape = tape
+
+    def settle(self, torn: Torn | None = None) -> None:
+        for ref in self.born:
+            v = ref()
+            if v is None:
+                continue
+            if v._parts is None:
+                self.tape.record(v)
+            v._terms = ()
+            if v._open or v._make is not None:
+                v._of, v._make, v._open = (), None, False
+        self.born.clear()
+
+
+ORACLE = "event-by-event"
+EXECUTORS: dict[str, Callable[[Task], Executor]] = {"batched": Tape, ORACLE: Executor}
+"""How gradients, and what handlers build, are evaluated."""
