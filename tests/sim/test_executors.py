@@ -1,5 +1,6 @@
 """The batched executor against the oracle: the same trace always, the same bits where gradients allow it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from runs import ALL, quadratic, started
 from torch import nn
 
-from offbeat import Crash, ModuleTask, World, tasks
+from offbeat import SGD, AdamW, Crash, ModuleTask, Momentum, World, tasks
 from offbeat.algorithms import find
+from offbeat.core.rules import Rule
 from offbeat.core.system.streams import Purpose, stream
+from offbeat.engines.sim import recording
 from offbeat.engines.sim.recording import EXECUTORS, ORACLE
 from offbeat.tasks.data import load
 from offbeat.tasks.task import Task
@@ -33,9 +36,11 @@ def width_independent(task: Task) -> bool:
     return all(torch.equal(part[i], alone[i][p][0]) for p, part in enumerate(together) for i in range(9))
 
 
-def agree(task: Task, algorithm: str, world: World, until: float, topology: str = "grid") -> None:
+def agree(
+    task: Task, algorithm: str, world: World, until: float, rule: Callable[[float], Rule] = SGD
+) -> None:
     runs = [
-        started(algorithm, task, world, topology, how=how, lr=0.05, check=how == ORACLE) for how in EXECUTORS
+        started(algorithm, task, world, how=how, lr=0.05, check=how == ORACLE, rule=rule) for how in EXECUTORS
     ]
     for sim in runs:
         sim.run(until)
@@ -48,13 +53,22 @@ def agree(task: Task, algorithm: str, world: World, until: float, topology: str 
             assert torch.allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=8)
-@given(st.integers(0, 1000), st.sampled_from(ALL), st.booleans())
-def test_batched_equals_event_by_event_on_quadratics(seed: int, algorithm: str, faults: bool) -> None:
+@settings(max_examples=12)
+@given(
+    st.integers(0, 1000), st.sampled_from([*ALL, "a2cid2", "asbcd", "diloco"]), st.booleans(),
+    st.sampled_from([SGD, Momentum, AdamW]), st.sampled_from([1, 7, 300]),
+)  # fmt: skip
+def test_batched_equals_event_by_event_on_quadratics(
+    seed: int, algorithm: str, faults: bool, rule: Callable[[float], Rule], longest: int
+) -> None:
+    """However many records are computed at a time."""
     world = World(seed=seed, slow_compute={4: 10.0}, slow_communication={4: 10.0})
     if faults and "crash" in find(algorithm).tolerates:
         world = replace(world, loss=0.2, crashes=(Crash(1, 8.3, 20.1), Crash(4, 13.7)))
-    agree(quadratic(noise=0.5), algorithm, world, 24)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(recording, "LONGEST", longest)
+        patched.setattr(recording, "PER_AGENT", 0)
+        agree(quadratic(noise=0.5), algorithm, world, 24, rule)
 
 
 @pytest.mark.parametrize("algorithm", ALL)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -64,11 +65,14 @@ class Piece:
 
 def split(v: Vector, n: int) -> list[Vector]:
     """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
-    whole, made = v.lengths, []
-    for piece in [Piece(n, c) for c in range(n)]:
-        ends = map(piece.range, whole)
-        made.append(applied(piece, v, lengths=tuple([high - low for low, high in ends])))
-    return made
+    return [applied(piece, v, lengths=lengths) for piece, lengths in _cuts(n, v.lengths)]
+
+
+@lru_cache(8)
+def _cuts(n: int, whole: tuple[int, ...]) -> list[tuple[Piece, tuple[int, ...]]]:
+    """All pieces, and how long each is."""
+    pieces = [Piece(n, c) for c in range(n)]
+    return [(p, tuple([high - low for low, high in map(p.range, whole)])) for p in pieces]
 
 
 def concat(pieces: list[Vector], of: tuple[Vector, ...] = ()) -> Vector:

@@ -101,10 +101,13 @@ class Rounds(Agent):
 
     def finish(self) -> None:
         """The barrier: all letters of this round and the gradient."""
-        heard = self.letters.get(self.round, {})
-        awaited = [j for j in self.here.w if self.round >= self.since.get(j, self.round + 1)]
-        if not self.done or any(j not in heard for j in awaited):
+        if not self.done:
             return
-        self.combine(self.letters.pop(self.round))
+        k, since = self.round, self.since
+        heard = self.letters.get(k, {})
+        for j in self.here.w:
+            if j not in heard and k >= since.get(j, k + 1):
+                return
+        self.combine(self.letters.pop(k))
         self.done, self.round = False, self.round + 1
         self.begin()

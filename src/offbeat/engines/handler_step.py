@@ -26,17 +26,19 @@ from offbeat.core.vector import Scope, Stamp, Vector, finite
 from offbeat.engines.events import HANDLERS, Event, GradientDone, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 
+GIVEN = Send, Publish, Accumulate
 Mixed = Sequence[Stamp] | None
 """The versions of others that entered what was written; None if nothing was."""
 
 
 class Engine(Protocol):
     """What every engine does in its own way. Errors that it blames are the algorithm's; `scope` knows what a
-    handler builds.
+    handler builds; `idle`: whether it wants to know of handlers after which there is nothing to do.
     """
 
     blames: type[Exception]
     scope: Scope
+    idle: bool
 
     def settle(self, actor: Actor, effects: Sequence[Effect], wrote: bool) -> None:
         """Have what the handler built evaluated."""
@@ -95,39 +97,43 @@ class Actor:
 
     def handle(self, event: Event, *args: Any) -> None:
         """Call the agent's handler for this event, and do all that follows. Raises ContractError."""
-        agent, handler = self.agent, HANDLERS[type(event)]
-        local = agent.local_steps > 1 and isinstance(event, GradientDone)
+        agent, kind, idle = self.agent, type(event), self._engine.idle
+        handler = HANDLERS[kind]
         agent.now = event.time
         try:
+            local = kind is GradientDone and agent.local_steps > 1
             returned = getattr(agent, "take" if local else handler)(*args)
             if returned is not None:
                 promises.returned_nothing(returned)
-            if isinstance(event, ViewChanged):
+            if kind is ViewChanged:
                 promises.check_view(agent, args[0])
-            self._finish(event, agent.drain() if agent.effects else [])
+            if idle or agent.effects or self._engine.scope.born or agent.model is not self.model:
+                self._finish(event, agent.drain() if agent.effects else [])
+            else:
+                self._record(event)
         except self._engine.blames as error:
             promises.raise_blamed(error, agent, handler, event.time)
             raise
 
     def _finish(self, event: Event, effects: list[Effect]) -> None:
         engine, model, former = self._engine, self.agent.model, self.model
-        wrote, refused = model is not former, False
-        entered: list[Vector] = []
+        wrote, refused, entered = model is not former, False, list[Vector]()
         if wrote:
             promises.checked_model(model)
-            entered = [v for v in (model, *model.sources()) if v.stamp is not None]
+            entered = model.sources()
             self.version += 1
-            self.steps += not isinstance(event, Rejoined) and Compute in map(type, effects)
+            self.steps += type(event) is not Rejoined and Compute in map(type, effects)
             if model.stamp is None:
                 model.stamp = Stamp(self.me, self.version)
+            elif model.stamp.agent != self.me:
+                entered.append(model)
         late = self._stamped(effects) if effects else False
         engine.settle(self, effects, wrote)
         if wrote and self._guard is not None and self._guard.restores(model, former, self.steps):
-            refused, effects = True, [effect for effect in effects if not isinstance(effect, Publish)]
+            refused, effects = True, [effect for effect in effects if type(effect) is not Publish]
         self._record(event)
         self.model = model
-        stamps = {v.stamp for v in entered if v.stamp is not None and v.stamp.agent != self.me}
-        engine.record(self, effects, sorted(stamps) if wrote else None, refused)
+        engine.record(self, effects, self._versions(entered) if wrote else None, refused)
         for effect in effects:
             if isinstance(effect, Compute):
                 self.at = _fixed(effect.x)
@@ -140,6 +146,11 @@ class Actor:
                     message = replace(message, **{name: _fixed(v) for name, v in vectors(message).items()})
                 engine.give(self, type(effect), effect.to, message)
 
+    def _versions(self, entered: list[Vector]) -> Sequence[Stamp]:
+        """Those of others, each once."""
+        me = self.me
+        return sorted({v.stamp for v in entered if v.stamp is not None and v.stamp[0] != me})
+
     def _stamped(self, effects: list[Effect]) -> bool:
         """Stamp what is given away without a stamp, with this version. Returns whether some is late bound.
 
@@ -148,15 +159,17 @@ class Actor:
         late, stamp, waiting = False, Stamp(self.me, self.version), 0 if self.at is None else 1
         for effect in effects:
             if isinstance(effect, Compute):
-                waiting, inside = waiting + 1, [promises.checked_compute(effect)]
-            elif isinstance(effect, Send | Publish | Accumulate):
+                waiting += 1
+                inside: Iterable[Vector] = (promises.checked_compute(effect),)
+            elif isinstance(effect, GIVEN):
                 message, key = effect.message, (type(effect), type(effect.message), effect.to)
                 if key not in self._allowed:
                     promises.check_sent(self.agent, effect, {*self._neighbours, *self.agent.view.peers})
                     self._allowed.add(key)
-                inside = [*vectors(message).values()]
-                if len(inside) < len(message.__dataclass_fields__):
+                found = vectors(message)
+                if len(found) < len(message.__dataclass_fields__):
                     promises.check_numbers(message)
+                inside = found.values()
             elif isinstance(effect, Alarm):
                 continue
             else:

@@ -48,8 +48,10 @@ class Transmission:
     @property
     def size(self) -> int:
         """Bytes of its vectors as they are sent; scalars are free."""
-        packed = self.packed or {}
-        return sum([packed.get(name, v).nbytes for name, v in vectors(self.message).items()])
+        given = vectors(self.message)
+        if self.packed:
+            return sum([self.packed.get(name, v).nbytes for name, v in given.items()])
+        return sum([v.nbytes for v in given.values()])
 
 
 Place = tuple[Medium, Register, tuple[int, ...], tuple[int, ...]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.engines.events import EVENT, LAYOUTS, TABLES, Event
+from offbeat.engines.events import EVENT, LAYOUTS, MIXED, TABLES, Event
 from offbeat.engines.trace import Trace, TraceSummary
 
 PART = 65_536
@@ -33,7 +33,7 @@ class Rows:
         return len(self.packed) // self.dtype.itemsize
 
 
-_pack = packing(EVENT).pack
+_pack, _pack_mixed = packing(EVENT).pack, packing(MIXED).pack
 _ROWS = {kind: (layout.order, layout.rest) for kind, layout in LAYOUTS.items()}
 
 
@@ -45,13 +45,18 @@ class Recorder:
 
     def __init__(self, agents: int, keep: bool = True, blocks: bool = False) -> None:
         self.agents, self.blocks, self.kinds, self.written = agents, blocks, dict[str, int](), 0
+        self._numbers = dict[type, int]()
         self.summary = None if keep else TraceSummary(agents, blocks)
         self.tables = [Rows(dtype) for dtype in TABLES.values()]
         self.events, self.writes, self.mixed, self.transmissions = self.tables
+        self._part = PART  # by when so many were written, rows are given up
 
     def kind(self, message: object) -> int:
         """The number of a message type; new types get the next one."""
-        return self.kinds.setdefault(type(message).__name__, len(self.kinds))
+        kind = type(message)
+        if kind not in self._numbers:
+            self._numbers[kind] = self.kinds.setdefault(kind.__name__, len(self.kinds))
+        return self._numbers[kind]
 
     def event(self, record: Event) -> None:
         order, rest = _ROWS[type(record)]
@@ -60,10 +65,11 @@ class Recorder:
     def write(self, time: float, agent: int, step: int, mixed: Iterable[tuple[int, int]]) -> None:
         """An agent wrote its model, into which these versions (agent, version) of others entered."""
         self.writes.append(time, agent, step)
+        write, packed = self.written, self.mixed.packed
         for source, version in mixed:
-            self.mixed.append(self.written, source, version)
-        self.written += 1
-        if self.summary is not None and len(self.writes) >= PART:
+            packed += _pack_mixed(write, source, version)
+        self.written = write + 1
+        if self.summary is not None and self.written >= self._part:
             self.traced()
 
     def traced(self) -> Trace | TraceSummary:
@@ -76,6 +82,7 @@ class Recorder:
         return self.summary
 
     def clear(self) -> None:
+        self._part = self.written + PART
         for rows in self.tables:
             rows.packed.clear()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from offbeat.core.errors import SettingError
 from offbeat.core.system import devices, machine
 from offbeat.engines.recorder import PART
+from offbeat.engines.sim.recording import LONGEST, PER_AGENT
 from offbeat.experiments import runs
 from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, check_algorithm, refuse
@@ -21,6 +22,7 @@ WIDE = 4  # by levels on a GPU: tensors as wide as a chunk, of models, gradients
 FINAL = 2.0  # models an agent that a run on a GPU leaves on the host: the final one, its bytes for the digest
 ARRIVED = 3.0  # event by event: models an agent more, where what arrives of messages is not what was sent
 POINT, WORLD = 200, 3_000  # bytes of an evaluation in a curve, and of an agent in a world that is ready
+RECORD = 450  # bytes of a record of the batched executor
 AGENT = 40_000  # bytes for an agent's random streams and what they have drawn ahead
 
 
@@ -53,7 +55,8 @@ def need(job: Job, beside: int = 1) -> Need:
         here = updates if job.keep_trace else min(updates, PART)
         trace = here * (HEAP[0] + HEAP[1] * (1 + degree)) + (updates - here) * DROPPED
     # two copies of the models more are made for the evaluation
-    return Need(beside * (models + 2 * n) * size, beside * trace, beside * n * AGENT)
+    records = 0 if job.by_levels else RECORD * (LONGEST + PER_AGENT * n)
+    return Need(beside * (models + 2 * n) * size, beside * trace, beside * n * AGENT + records)
 
 
 def needed(waiting: Sequence[Job]) -> float:

@@ -103,6 +103,7 @@ class Watched(Simulator):
     """Counts what agents hold, handler by handler. most: of any agent so far."""
 
     executor: Remembering
+    idle = True
     most = 0.0
     mail: Message | None = None
 

@@ -142,21 +142,21 @@ class Links:
 
     def _arrive(self, sender: int, item: Transmission, receivers: Receivers, free: bool) -> None:
         """It is with these receivers; perhaps the server is free again, too."""
-        now, incarnation, cuts = self.heap.now, self.heap.incarnation, self.senders[sender].cuts
-        register = item.register if item.medium is Publish else None
-        self._draw_loss(item)
+        now, incarnation, message = self.heap.now, self.heap.incarnation, item.message
         here = item if item.end == now else replace(item, end=now)
-        for j, receiver in receivers:
-            if not 0 < receiver == incarnation[j]:
-                continue
-            if register is None:
-                self.deliver(j, here, item.message)
-            elif not (item.missed and j in item.missed) and not (
-                cuts and self.senders[sender].parted(j, now)
-            ):
-                arrived = self.arrived[j]
-                arrived.pop(register, None)  # the newest is handed over last
-                arrived[register] = here
+        if item.medium is not Publish:
+            for j, receiver in receivers:
+                if 0 < receiver == incarnation[j]:
+                    self.deliver(j, here, message)
+        else:
+            self._draw_loss(item)
+            missed, cuts, register = item.missed or (), self.senders[sender].cuts, item.register
+            for j, receiver in receivers:
+                lost = j in missed or (cuts and self.senders[sender].parted(j, now))
+                if 0 < receiver == incarnation[j] and not lost:
+                    arrived = self.arrived[j]
+                    arrived.pop(register, None)  # the newest is handed over last
+                    arrived[register] = here
         if free:
             self._free(sender)
 

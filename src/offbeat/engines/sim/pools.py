@@ -72,7 +72,7 @@ class Records:
     first: list[int] = field(default_factory=lambda: [0])
     source: list[int] = field(default_factory=list)
     scale: list[float] = field(default_factory=list)
-    pieces: dict[int, Piece] = field(default_factory=dict)
+    pieces: list[tuple[int, Piece]] = field(default_factory=list)
     gradients: list[int] = field(default_factory=list)
     asked: list[tuple[int, int, np.ndarray]] = field(default_factory=list)
     apart: dict[int, tuple[Function, tuple[Recorded, ...], bool]] = field(default_factory=dict)
@@ -252,7 +252,9 @@ class Pools:
         if not r.pieces:
             return forms
         ends = np.tile([0, length], (len(by), 1))
-        ends[[*r.pieces]] = [piece.range(length) for piece in r.pieces.values()]
+        number, pieces = zip(*r.pieces, strict=True)
+        ranges = {id(piece): piece.range(length) for piece in pieces}
+        ends[list(number)] = [ranges[id(piece)] for piece in pieces]
         low, high = np.ascontiguousarray(ends[by].T)
         return replace(forms, low=low, high=high)
 

@@ -18,8 +18,8 @@ from offbeat.engines.sim.executors import Executor
 from offbeat.engines.sim.pools import NOWHERE, Function, Pools, Recorded, Records
 from offbeat.tasks.task import Task
 
-LONGEST = 8192
-"""Records that are computed together, at most, where nobody asks for a value before."""
+LONGEST, PER_AGENT = 2048, 4
+"""Records that are computed together where nobody asks for a value before: so many, and so many an agent."""
 
 
 class Tape(Executor):
@@ -30,6 +30,7 @@ class Tape(Executor):
         self.scope, self.records, self.pools = RecordingScope(self), Records(), Pools(task, self.compute)
         self.lengths = self.pools.lengths
         self.nbytes = self.pools.bytes_of(self.lengths)
+        self._longest = LONGEST + PER_AGENT * task.agents
         self._constants = weakref.WeakValueDictionary[int, Recorded]()
 
     # -- what is recorded --------------------------------------------------------------------------
@@ -38,7 +39,7 @@ class Tape(Executor):
         self.open[agent] = self.value(x), sample
 
     def resolve(self, agent: int) -> Vector:
-        if len(self.records.made) >= LONGEST:
+        if len(self.records.made) >= self._longest:
             self.compute()
         if agent in self.open:
             self._gradient(agent)
@@ -80,7 +81,7 @@ class Tape(Executor):
     def _of_pieces(self, v: Vector, terms: Sequence[tuple[float, Vector]]) -> None:
         """A form of what is not as long as a model."""
         takes = [self.value(u) for _, u in terms]
-        wholes = [box.whole for box in takes if box.whole is not None and box.piece == takes[0].piece]
+        wholes = [box.whole for box in takes if box.whole is not None and box.piece is takes[0].piece]
         if len(wholes) == len(takes):
             self._form(
                 [(c, whole.place) for (c, _), whole in zip(terms, wholes, strict=True)], takes[0].piece
@@ -93,12 +94,13 @@ class Tape(Executor):
 
     def _form(self, terms: Iterable[tuple[float, int]], piece: Piece) -> None:
         """A form that makes a piece of the next record."""
+        records = self.records
         for c, place in terms:
-            self.records.source.append(place)
-            self.records.scale.append(c)
-        self.records.pieces[len(self.records.forms)] = piece
-        self.records.forms.append(len(self.records.made))
-        self.records.first.append(len(self.records.source))
+            records.source.append(place)
+            records.scale.append(c)
+        records.pieces.append((len(records.forms), piece))
+        records.forms.append(len(records.made))
+        records.first.append(len(records.source))
 
     def _piece(self, whole: Recorded, piece: Piece, lengths: tuple[int, ...]) -> Recorded:
         box = Recorded(self.pools, NOWHERE, lengths, self.pools.bytes_of(lengths))
@@ -110,12 +112,13 @@ class Tape(Executor):
         takes = tuple([self.value(u) for u in make.vectors])
         if isinstance(make.function, Piece) and takes[0].lengths is self.lengths:
             return self._piece(takes[0], make.function, make.lengths)
-        n = len(takes)
-        if make.function is joined and all(b.whole and b.piece == Piece(n, c) for c, b in enumerate(takes)):
-            for box in takes:
-                assert box.whole is not None
-                self._form([(1.0, box.whole.place)], box.piece)
-            return self._new(self.lengths, self.nbytes)
+        wholes = [box.whole for box in takes if box.whole is not None]
+        if make.function is joined and len(wholes) == len(takes):
+            pieces = [(box.piece.n, box.piece.c) for box in takes]
+            if pieces == [(len(takes), c) for c in range(len(takes))]:
+                for box, whole in zip(takes, wholes, strict=True):
+                    self._form([(1.0, whole.place)], box.piece)
+                return self._new(self.lengths, self.nbytes)
         return self._apart(make.function, takes, make.lengths)
 
     def _apart(self, function: Function, takes: tuple[Recorded, ...], lengths: tuple[int, ...]) -> Recorded:

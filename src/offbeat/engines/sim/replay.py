@@ -71,6 +71,7 @@ class Replay(Engine):
     """
 
     blames = ContractError
+    idle = False
 
     def __init__(
         self,

@@ -84,6 +84,7 @@ class Performer:
         backlog: receiver -> mail for which there is no room in its mailbox yet
     """
 
+    idle = True  # what is placed and shown goes by every handler
     blames: type[Exception] = ContractError  # of others the traceback says enough; it may be the optimizer's
 
     def __init__(
