@@ -34,6 +34,7 @@ class Simulator(Engine):
     """
 
     blames = Exception
+    idle = False
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Simulator(Engine):
         world.check(n)
         self.topology, self.task, self.world, self.executor = topology, task, world, executor
         self.new_agent, self.new_rule, self.returns, self.checker = new_agent, new_rule, returns, checker
-        self.idle = checker is not None
+        self.idle = self.idle or checker is not None
         self.recorder = Recorder(n, keep_trace, type(new_agent()).blocks)
         self.heap, self.scope, self.alive = Heap(n), executor.scope, frozenset(range(n))
         initial = task.initial()
