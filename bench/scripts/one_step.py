@@ -21,9 +21,10 @@ from paced import Wide
 
 from offbeat.algorithms.adsgd import ADSGD, Model
 from offbeat.core.rules import SGD
+from offbeat.core.sums import plain
 from offbeat.core.system import kernel
 from offbeat.core.system.streams import Purpose, python_stream
-from offbeat.core.vector import Linear, Scope, Stamp, Vector, plain
+from offbeat.core.vector import Linear, Scope, Stamp, Vector
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offbeat.core.forms import concat, difference, mix, pin, split, total, zero
+from offbeat.core.sums import plain
 from offbeat.core.system import kernel
-from offbeat.core.vector import Leased, Linear, Parts, Scope, Stamp, Vector, opaque, plain
+from offbeat.core.vector import Leased, Linear, Parts, Scope, Stamp, Vector, opaque
 
 numbers = st.floats(-10, 10, allow_nan=False, width=32)
 

@@ -20,7 +20,8 @@ from offbeat.algorithms import find
 from offbeat.algorithms.adsgd import Model
 from offbeat.core.errors import SettingError
 from offbeat.core.rules import SGD
-from offbeat.core.vector import Vector, finite
+from offbeat.core.sums import finite
+from offbeat.core.vector import Vector
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import (

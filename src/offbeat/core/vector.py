@@ -26,21 +26,22 @@ mixed a version that was overwritten meanwhile.
 
 from __future__ import annotations
 
-import math
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from offbeat.core.sums import combined, plain
+
 Parts = tuple[Tensor, ...]
-Term = tuple[float, "Vector"]
 Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
 """out <- sum_k c_k v_k from left to right; the same bits as `plain` gives."""
 
-BLOCK = 1 << 20  # numbers that `plain` works on at a time: so few that the sum stays in the caches
+Term = tuple[float, "Vector"]
 
 
 class Leased(tuple[Tensor, ...]):
@@ -56,16 +57,14 @@ class Stamp(NamedTuple):
     version: int
 
 
-class Later(Protocol):
-    """A value that is computed when its parts are asked for, or whenever its engine likes.
+class Later(ABC):
+    """A value that is computed when its parts are asked for, or whenever its engine likes."""
 
-    Attributes:
-        lengths: numbers in each part
-    """
-
-    lengths: tuple[int, ...]
+    __slots__ = ("lengths", "nbytes")
+    lengths: tuple[int, ...]  # numbers in each part
     nbytes: int
 
+    @abstractmethod
     def read(self) -> Parts:
         """The parts: one object, whenever it is called."""
 
@@ -136,21 +135,17 @@ class Vector:
 
     @property
     def nbytes(self) -> int:
-        there = self._parts
-        if there is not None and not isinstance(there, tuple):
-            return there.nbytes
-        return sum([part.nbytes for part in self.parts])
+        there = self.value()
+        return sum([part.nbytes for part in there]) if isinstance(there, tuple) else there.nbytes
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """How many numbers are in each part; of a form nothing is evaluated for it."""
-        there = self._parts
-        if there is None and self._terms:
+        if self._parts is None and self._terms:
             return self._terms[0][1].lengths
-        if there is None and isinstance(self._make, Applied):
-            return self._make.lengths
-        if there is not None and not isinstance(there, tuple):
-            return there.lengths
+        known = self._make if self._parts is None else self._parts
+        if isinstance(known, Applied | Later):
+            return known.lengths
         return tuple([part.numel() for part in self.parts])
 
     def value(self) -> Parts | Later:
@@ -251,10 +246,8 @@ def applied(
         of: the vectors whose versions count as mixed
         lengths: how many numbers are in each part of it; None: as many as in the first vector
     """
-    if lengths is None:
-        lengths = vectors[0].lengths
     v = form(())
-    v._make, v._of = Applied(function, vectors, lengths), of
+    v._make, v._of = Applied(function, vectors, vectors[0].lengths if lengths is None else lengths), of
     return v
 
 
@@ -351,45 +344,6 @@ def _combine(terms: tuple[Term, ...], out: Parts | None = None) -> Parts:
     return combined([c for c, _ in terms], first, *[_raw(v) for _, v in rest])
 
 
-def combined(coefficients: Sequence[float], *values: Parts) -> Parts:
-    """sum_k c_k v_k from left to right, by part, as torch adds."""
-    (c0, *scales), (first, *rest) = coefficients, values
-    if rest and c0 == 1.0:  # the same bits in one operation instead of two
-        c1, v1 = scales.pop(0), rest.pop(0)
-        sums = tuple([torch.add(a, b, alpha=c1) for a, b in zip(first, v1, strict=True)])
-    else:
-        sums = tuple([part * c0 for part in first])
-    for c, v in zip(scales, rest, strict=True):
-        for total, part in zip(sums, v, strict=True):
-            total.add_(part, alpha=c)
-    return sums
-
-
 def _raw(v: Vector) -> Parts:
     """The parts as they lie in memory; a late-bound vector may give others to who asks for `parts`."""
     return v._parts if isinstance(v._parts, tuple) else v.parts
-
-
-def plain(out: Tensor, terms: Sequence[tuple[float, Tensor]]) -> None:
-    """In torch, one operation a term and block. `out` is none of the later terms."""
-    (c0, v0), *rest = terms
-    for at in range(0, out.numel(), BLOCK):
-        block = slice(at, at + BLOCK)
-        total = out[block]
-        torch.mul(v0[block], c0, out=total)
-        for c, v in rest:
-            total.add_(v[block], alpha=c)
-
-
-def finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite.
-
-    One sum a tensor, in which NaN and infinity show. A sum may also overflow: then the extremes decide.
-    """
-    few = [t for t in tensors if t.numel()]
-    sums: dict[torch.device, list[Tensor]] = {}
-    for t in few:
-        sums.setdefault(t.device, []).append(t.sum(dtype=torch.promote_types(t.dtype, torch.float32)).float())
-    if all(math.isfinite(torch.stack(each).sum().item()) for each in sums.values()):
-        return True
-    return all(math.isfinite(extreme.item()) for t in few for extreme in t.aminmax())

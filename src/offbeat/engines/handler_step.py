@@ -22,7 +22,8 @@ from offbeat.core import promises
 from offbeat.core.agent import Accumulate, Agent, Alarm, Compute, Effect, Message, Publish, Send
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import zero
-from offbeat.core.vector import Scope, Stamp, Vector, finite
+from offbeat.core.sums import finite
+from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.events import HANDLERS, Event, GradientDone, Rejoined, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from offbeat.core.errors import SettingError
+from offbeat.core.sums import plain
 from offbeat.core.system import native
-from offbeat.core.vector import plain
 
 THRESHOLD = 1_000_000  # bytes of the result below which torch does it: its operations stay in the caches
 STREAM = 4_000_000  # bytes from which the result is written around the caches, if it is not read as well

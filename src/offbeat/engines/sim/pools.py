@@ -19,7 +19,7 @@ import torch
 from offbeat.core.forms import Piece
 from offbeat.core.system import kernel
 from offbeat.core.system.kernel import Ints
-from offbeat.core.vector import Parts
+from offbeat.core.vector import Later, Parts
 from offbeat.engines.sim.executors import widest
 from offbeat.tasks.task import Task
 
@@ -28,8 +28,8 @@ NOWHERE = NEVER = 1 << 62  # the place of what is in no row; the last use of wha
 Function = Callable[..., Parts]
 
 
-class Recorded:
-    """A value that is recorded, or was: a `Later` of `offbeat.core.vector`. `compute`: makes all records.
+class Recorded(Later):
+    """A value that is recorded, or was.
 
     Attributes:
         place: its row in the pools; until it is made -1 - its number among the records
@@ -37,7 +37,7 @@ class Recorded:
         whole: what it is a piece of, the piece named `piece`; then it has no place of its own
     """
 
-    __slots__ = ("__weakref__", "_pools", "lengths", "nbytes", "own", "piece", "place", "whole")
+    __slots__ = ("__weakref__", "_pools", "own", "piece", "place", "whole")
 
     def __init__(self, pools: "Pools", place: int, lengths: tuple[int, ...], nbytes: int) -> None:
         self._pools, self.place, self.lengths, self.nbytes = pools, place, lengths, nbytes

@@ -13,7 +13,8 @@ from functools import partial
 import numpy as np
 
 from offbeat.core.forms import Piece, joined
-from offbeat.core.vector import Applied, Parts, Scope, Torn, Vector, combined
+from offbeat.core.sums import combined
+from offbeat.core.vector import Applied, Parts, Scope, Torn, Vector
 from offbeat.engines.sim.executors import Executor
 from offbeat.engines.sim.pools import NOWHERE, Function, Pools, Recorded, Records
 from offbeat.tasks.task import Task

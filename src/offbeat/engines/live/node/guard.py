@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from offbeat.core.errors import OffbeatError
-from offbeat.core.vector import finite
+from offbeat.core.sums import finite
 from offbeat.engines.handler_step import SkipNotFinite
 from offbeat.engines.live.shm.board import Cells, Row
 
