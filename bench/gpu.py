@@ -1,4 +1,4 @@
-"""How fast the simulator is on a GPU, beside the CPU of the same machine: microseconds an update of ADSGD.
+"""How fast the simulator is on a GPU, beside the CPU of the same machine: microseconds an update.
 
     python bench/gpu.py                       all cases, in about four minutes
     python bench/gpu.py --only convolutions
@@ -71,9 +71,10 @@ def row(name: str, task: Task, counts: tuple[int, int], options: argparse.Namesp
 
 def logistic_rows(options: argparse.Namespace) -> None:
     samples: DataSet = data()
-    for agents, cpu, gpu in ((9, 20_000, 10_000), (128, 40_000, 40_000), (1024, 80_000, 160_000)):
-        row(f"{LOGISTIC}, {agents:,} agents", logistic(samples, agents, 0), (cpu, gpu), options, "adsgd")
-    row(f"{LOGISTIC}, 128 agents", logistic(samples, 128, 0), (4000, 2000), options, "rfast")
+    sizes = {9: (20_000, 10_000), 128: (40_000, 40_000), 1024: (80_000, 160_000)}
+    for algorithm in ("adsgd", "rfast"):
+        for agents, counts in sizes.items():
+            row(f"{LOGISTIC}, {agents:,} agents", logistic(samples, agents, 0), counts, options, algorithm)
 
 
 def convolution_rows(options: argparse.Namespace) -> None:
