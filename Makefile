@@ -5,6 +5,7 @@
 # make check   lint, format and types          make fix     what of that can be mended automatically
 # make bench   how fast the simulator is        make docs    the picture of the rooms, the page of the algorithms, and the API in build/docs
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
+# make bench-cluster   how fast runs over two nodes of a Ray cluster on this machine are
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
 # make fuzz    two thousand damaged or hostile files, for every reader; CASE=1234 shows one again
 # make fuzz-worlds   2,000 random worlds: every executor against the oracle; tests/support/fuzz_worlds.py --world N: one again
@@ -17,7 +18,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-ecosystem check fix bench bench-live drill soak fuzz fuzz-worlds docs clean
+.PHONY: demo test test-ecosystem check fix bench bench-live bench-cluster drill soak fuzz fuzz-worlds docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -50,6 +51,9 @@ bench: $(READY)
 
 bench-live: $(READY)
 	$(BIN)/python bench/live.py $(if $(DATA),--data $(DATA))
+
+bench-cluster: $(READY)
+	$(BIN)/python bench/cluster.py
 
 drill: $(READY)
 	OFFBEAT_DRILL=50 $(BIN)/python -m pytest tests/live/test_processes.py -k killed_at_random -rA

@@ -2,6 +2,7 @@
 
 import asyncio
 import struct
+import tracemalloc
 from random import Random
 
 import pytest
@@ -228,6 +229,31 @@ def test_models_that_nobody_mixes_come_where_somebody_looks_at_all_and_their_pro
             assert abs((await offset(there[1].links[0])).ns) < 10**9
 
     at_once(main)
+
+
+def test_no_more_than_two_copies_of_a_version_are_held() -> None:
+    """By both gateways together, beside the registers themselves; nothing once it has arrived."""
+    numbers = 1_000_000
+
+    async def main() -> None:
+        async with machines(0, 1) as there:
+            first, second = there[0].agent(0), there[1].agent(1)
+            second.meet(0, 1)
+            model = vector(1.0, length=numbers)
+            publish(first, Model(model), (1,))
+            await reading(second, 0)
+            tracemalloc.start()
+            try:
+                for version in range(5):
+                    publish(first, Model(model), (1,), Tag(version))
+                    await reading(second, 0)
+                await asyncio.sleep(0.2)
+                left, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert 0.9 < peak / (8 * numbers) < 1.5 and left < 0.1 * 8 * numbers
+
+    asyncio.run(main())
 
 
 # -- mail ------------------------------------------------------------------------------------------

@@ -281,8 +281,9 @@ class Exchange:
                 if answer is not None:
                     await mirror.take(answer)
                     link.received += mirror.nbytes
+                took, answer = time.monotonic() - began if answer else 0.0, None  # or it would be held on
                 if pause:
-                    await asyncio.sleep(max(pause, SPARED * (time.monotonic() - began) * bool(answer)))
+                    await asyncio.sleep(max(pause, SPARED * took))
             except (NoAnswer, OffbeatError) as error:
                 await self._later(error)
 

@@ -135,5 +135,5 @@ class Mirror:
     def _write(self, words: bytes, vectors: Bytes) -> None:
         """Unless a gateway before this one has written it: then nobody is told of it again."""
         register = self.register
-        if not register.newest or register.words(register.newest) != words:
+        if self.transfers or not register.newest or register.words(register.newest) != words:
             register.put(words, vectors)

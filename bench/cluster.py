@@ -1,0 +1,273 @@
+"""How fast runs over several machines are: two nodes of a Ray cluster on this machine, beside the goals.
+
+    make bench-cluster           all rows, in about five minutes on two cores
+    python bench/cluster.py --only large --quick
+
+Four agents in a ring, two on each node. Computation is a wait. As in `bench/live.py`, what is compared takes
+turns within one run, phase by phase. Ages are of models read from the other node, less those of models read
+from the same one in the same run: what the way across adds. `build/bench-cluster.json` has all values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "scripts"))
+import measuring as m
+from live import Line, least, most, rates
+
+from offbeat.cli.machines import machines
+from offbeat.engines.events import RegisterRead, rows_of
+from offbeat.engines.live.cluster.wanted import Wanted
+from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.node.faults import parse_fault
+from offbeat.engines.live.settings import RunSettings, ScriptProgram
+from offbeat.engines.trace import Trace
+from offbeat.world.topology import build
+
+MEGABYTE, FORTY = 262_144, 10_000_000
+"""float32 numbers of the two models."""
+
+N, SLOW = 4, 3
+CUT = 10.0
+"""Seconds that the link is down."""
+
+
+@dataclass
+class Traffic:
+    """What gateways say of themselves every second: called by the launcher.
+
+    said: by machine, (when, what `Exchange.traffic` says); private: each gateway's private memory, in bytes
+    """
+
+    said: dict[int, list[tuple[float, Any]]] = field(default_factory=dict)
+    private: dict[int, list[int]] = field(default_factory=dict)
+    last: float = 0.0
+
+    def __call__(self, launcher: Launcher) -> None:
+        """Ask, if it is time."""
+        if time.monotonic() - self.last < 1.0:
+            return
+        import ray
+
+        self.last = time.monotonic()
+        for machine, handle in enumerate(launcher.children.fleet.handles):  # type: ignore[attr-defined]
+            said = json.loads(ray.get(handle.traffic.remote()))
+            self.said.setdefault(machine, []).append((time.monotonic(), said))
+            self.private.setdefault(machine, []).append(m.anonymous(said["pid"]))
+
+    def mirrored(self, machine: int) -> float:
+        """Megabytes a second that came to this machine, from its second sample on."""
+        said = self.said[machine]
+        rows = [(at, sum(link["received"] for link in each["links"].values())) for at, each in said]
+        (began, first), *_, (ended, last) = [row for row in rows if row[1]]
+        return float((last - first) / 1e6 / (ended - began))
+
+
+@dataclass
+class Ran:
+    """A run: what agents recorded of their steps, the trace, what the gateways said, where agents lived."""
+
+    steps: dict[int, m.Steps]
+    trace: Trace
+    traffic: Traffic
+    hosts: list[int]
+    letters: str
+    length: float
+
+    @property
+    def zero(self) -> float:
+        """When the run's clock began, in seconds of the monotonic clock."""
+        first = self.trace.writes["time"][self.trace.writes["agent"] == 0][0]
+        return float(self.steps[0]["ended"][0] - first)
+
+    def cycles(self, guard: float = 0.5) -> list[m.Cycle]:
+        """Phases, as `measuring.phases_of` cuts them."""
+        return m.phases_of(self.steps, self.letters, self.length, guard)
+
+    def reads(self, across: bool) -> np.ndarray:
+        """What was read from the registers of agents of the other node, or of the same one."""
+        reads, hosts = rows_of(self.trace.events, RegisterRead), np.array(self.hosts)
+        found: np.ndarray = reads[(hosts[reads["agent"]] != hosts[reads["source"]]) == across]
+        return found
+
+
+@cache
+def ran(
+    numbers: int,
+    wait: float,
+    phases: str,
+    length: float,
+    seconds: float,
+    fault: str = "",
+    graph: str = "ring",
+) -> Ran:
+    """Four agents over two nodes, of which the second may be cut off."""
+    m.tell(f"{4 * numbers / 1e6:.0f} MB, {1e3 * wait:.0f} ms, {graph}: {seconds:.0f} s {fault}")
+    faults = (parse_fault(fault, N),) if fault else ()
+    traffic, wanted, topology = (
+        Traffic(),
+        Wanted(ray="local:2", place="pack", per_machine=2),
+        build(graph, N, 0),
+    )
+    with m.folder() as where, machines(wanted, topology, quiet=True) as there:
+        pace = m.write_pace(
+            where, numbers=numbers, wait=wait, phases=phases, length=length, seconds=seconds, slow=SLOW,
+            world=N,
+        )  # fmt: skip
+        program = ScriptProgram(graph, (str(m.PACED), "offbeat", pace))
+        settings = RunSettings(agents=N, folder=where, program=program, fault=faults)
+        launcher = Launcher(settings, ["-m", "offbeat.training.child", *program.command], **there)
+        launcher.run(lambda agent, line: m.tell(f"[{agent}] {line}"), traffic)
+        hosts = [*launcher.children.fleet.hosts]  # type: ignore[attr-defined]
+        return Ran(m.steps_of(where), launcher.trace(), traffic, hosts, phases, length)
+
+
+def small(quick: bool) -> Ran:
+    return ran(MEGABYTE, 0.02, "mps", 3.0, 24.0 if quick else 62.0)
+
+
+def large(quick: bool) -> Ran:
+    return ran(FORTY, 0.2, "m", 1.0, 20.0 if quick else 40.0)
+
+
+def ratio(run: Ran, phase: str, other: str) -> list[float]:
+    """In percent, cycle by cycle."""
+    return [100 * rates(cycle, phase) / rates(cycle, other) for cycle in run.cycles()]
+
+
+def ages(run: Ran) -> list[float]:
+    """Milliseconds that models of the other node are older when they are read than those of the same node, by
+    reader, in the median of all its reads.
+    """
+    reads = [run.reads(across) for across in (True, False)]
+    found = []
+    for i in range(N):
+        far, near = (float(np.median((r["time"] - r["end"])[r["agent"] == i])) for r in reads)
+        found.append(1e3 * (far - near))
+    return found
+
+
+@cache
+def near(quick: bool) -> list[float]:
+    """The rate over that without communication, in percent, where all agents are on one machine."""
+    m.tell("the same on one machine, without a cluster")
+    with m.folder() as where:
+        pace = m.write_pace(
+            where, numbers=MEGABYTE, wait=0.02, phases="mp", length=3.0, seconds=14.0 if quick else 26.0,
+            slow=SLOW, world=N,
+        )  # fmt: skip
+        m.launch(where, m.PACED, ["offbeat", pace], N)
+        cycles = m.phases_of(m.steps_of(where), "mp", 3.0, 0.5)
+    return [100 * rates(cycle, "m") / rates(cycle, "p") for cycle in cycles]
+
+
+def steady(quick: bool) -> list[Line]:
+    """Rates."""
+    run, name = small(quick), "1 MB, 20 ms, ring of 4 over two nodes"
+    return [
+        least(f"rate over that without communication, {name}", ratio(run, "m", "p"), 95, "%"),
+        Line("the same on one machine, without a cluster", near(quick), "%", digits=".1f"),
+        least("healthy agents' rate with one of 4 ten times slower", ratio(run, "s", "m"), 97, "%"),
+        most("age of a remote model beyond that of a near one, 1 MB", ages(run), 15, "ms", ".1f"),
+    ]
+
+
+def cut(quick: bool) -> list[Line]:
+    """A link that is down."""
+    start, end = 6.0, 6.0 + CUT
+    fault = f"cut machine 1 from {start:g} s to {end:g} s"
+    run = ran(MEGABYTE, 0.02, "m", 1.0, end + 6.0, fault)
+    shares, back = [], []
+    for i, rows in run.steps.items():
+        at = rows["ended"] - run.zero
+        down = (at > start + 0.5) & (at < end)
+        up = ((at > 1.0) & (at < start)) | (at > end + 2.0)
+        shares.append(100 * np.median(np.diff(rows["ended"][up])) / np.median(np.diff(rows["ended"][down])))
+        far = run.reads(across=True)
+        fresh = far[(far["agent"] == i) & (far["end"] > end)]["time"]
+        back.append(float(fresh.min(initial=float("inf"))) - end)
+    still = run.reads(across=True)["time"]
+    crossed = int(((still > start + 0.5) & (still < end)).sum())
+    return [
+        least(f"rate while the link is down for {CUT:g} s over that before and after", shares, 97, "%"),
+        most("seconds until a model made after its return is mixed", back, 2, "s"),
+        most("models of the other node that were read meanwhile", [crossed], 0, digits=".0f"),
+    ]
+
+
+def big(quick: bool) -> list[Line]:
+    """Large models."""
+    run = large(quick)
+    made = [1 / m.rate(rows) for rows in run.steps.values()]
+    size = 4 * FORTY / 1e6
+    asked = [2 * size / median(made)] * 2  # two agents of the other node publish at that rate
+    own = [run.traffic.private[k] for k in (0, 1)]
+    kept = [sum(each["bytes"] for each in run.traffic.said[k][-1][1]["registers"]) for k in (0, 1)]
+    grown = [(max(rows) - rows[0]) / max(1, size_) for rows, size_ in zip(own, kept, strict=True)]
+    return [
+        most("age of a remote model beyond that of a near one, 40 MB", ages(run), 150, "ms", ".0f"),
+        least(
+            "mirrored to a node, 40 MB", [run.traffic.mirrored(k) for k in (0, 1)], 400, "MB/s", ".0f",
+            f"{asked[0]:.0f} MB/s were published there",
+        ),
+        most("gateway's private memory beyond that at its start, in mirrored models", grown, 2),
+    ]  # fmt: skip
+
+
+def transfers(quick: bool) -> list[Line]:
+    """How often a version crosses that two agents of the other node mix."""
+    run = ran(MEGABYTE, 0.05, "m", 1.0, 8.0, graph="complete")
+    crossed = np.zeros(N)
+    for rows in run.traffic.said.values():
+        for each in rows[-1][1]["registers"]:
+            crossed[each["agent"]] += each["versions"]
+    made = [int((run.trace.writes["agent"] == i).sum()) for i in range(N)]
+    times = [float(n) / k for n, k in zip(crossed, made, strict=True)]
+    return [most("transfers of a version that two agents of the other node mix", times, 1)]
+
+
+ROWS: dict[str, Callable[[bool], list[Line]]] = {
+    "steady": steady, "cut": cut, "large": big, "transfers": transfers,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="shorter runs")
+    parser.add_argument("--only", choices=ROWS, action="append", help="one row; repeat it for more")
+    parser.add_argument("--json", type=Path, default=Path("build/bench-cluster.json"))
+    options = parser.parse_args()
+    about = {"cpus": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
+    found: dict[str, Any] = {"machine": about}
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n")
+    print("| | median [smallest - largest] | goal | met | |\n|---|---|---|---|---|", flush=True)
+    for name in options.only or ROWS:
+        lines = ROWS[name](options.quick)
+        found[name] = {"load": os.getloadavg()[0], "lines": [asdict(line) for line in lines]}
+        for line in lines:
+            print("| " + " | ".join(line.cells) + " |", flush=True)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    m.tell(f"Written: {options.json}")
+
+
+if __name__ == "__main__":
+    main()
