@@ -13,8 +13,7 @@ import pytest
 from raylets import Raylets, raylets
 from warm import needs_shared_memory
 
-from offbeat.engines.live.cluster.keeper import PLAN
-from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
+from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 

@@ -78,6 +78,8 @@ def test_it_counts_over_all_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert reached("loss:0.5") and not reached("loss:0.49")
     board.numbers[:, Row.EPOCHS] = 0.5, 1.5, 4.0
     assert reached("2epochs") and not reached("2.01epochs"), "the mean of shares is what was seen of the data"
+    board.numbers[:2, Row.DEALT] = 1.25, 0.5
+    assert reached("1.75epochs") and not reached("1.8epochs"), "of dealt batches those of all are counted"
     now[0] -= 90 * 10**9
     assert last_step(board) == 30 + 2 + np.ceil(LATE * 30 / 10), "nobody has got there before it is known"
 

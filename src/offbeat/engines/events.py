@@ -138,9 +138,19 @@ class PeerMet(NamedTuple):
     incarnation: int
 
 
+class BatchTaken(NamedTuple):
+    """Live only: a step was made with this batch of an epoch of a loader, where who comes first gets one."""
+
+    time: float
+    agent: int
+    loader: int
+    epoch: int
+    number: int
+
+
 Event = (
     Started | Rejoined | GradientDone | Heard | AlarmRang | ViewChanged | Crashed | LossKnown | Saved
-    | Resumed | PeerMet
+    | Resumed | PeerMet | BatchTaken
 )  # fmt: skip
 
 KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
@@ -157,6 +167,7 @@ KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
     Saved: ("saved", "", {}),
     Resumed: ("resume", "resume", {}),
     PeerMet: ("met", "", {"peer": "source", "incarnation": "version"}),
+    BatchTaken: ("batch", "", {"loader": "start", "epoch": "end", "number": "version"}),
 }
 """Every kind's name, the handler that it calls, and the columns of fields that are not called as these."""
 

@@ -30,6 +30,8 @@ T = TypeVar("T")
 class Indexed(Generic[T]):
     """The share of a map-style loader: its own samples, and no others are loaded."""
 
+    may_be_empty = False
+
     def __init__(self, loader: DataLoader[T], rank: int, world: int, seed: int) -> None:
         self.agent, self.seed, self.generator = rank, seed, torch.Generator()
         self.samples = Samples(loader, rank, world, seed)
@@ -66,6 +68,8 @@ class Strided(Generic[T]):
     The end of a stream is not known before it is there. So where nothing follows the batches to skip, the
     last of them comes again: no epoch is handed out without a batch. `len` may raise TypeError.
     """
+
+    may_be_empty = False
 
     def __init__(self, loader: Iterable[T], rank: int, world: int, seed: int) -> None:
         self.rank, self.world, self.seed, self.generator = rank, world, seed, torch.Generator()
@@ -108,7 +112,8 @@ class Samples:
         self.size, self.drop_last = inner.batch_size, inner.drop_last
         self.sampler: Any = outer if self.size is None else inner.sampler
         if (total := length(self.sampler, world)) is not None and len(self) == 0:
-            share = f"{total} samples over {world} agents are less than one batch of {self.size} each"
+            each = f" over {world} agents" if world > 1 else ""
+            share = f"{total} samples{each} are less than one batch of {self.size}{' each' * (world > 1)}"
             raise SettingError(f"{share}, and drop_last drops those: use smaller batches or drop_last=False.")
 
     def take(self, rank: int, world: int) -> None:

@@ -63,11 +63,12 @@ from offbeat.engines.live.settings import CONTINUE, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.alone import interactive, one_of_several
 from offbeat.training.flat import FlatParameters
+from offbeat.training.hand import Table
 from offbeat.training.others import refuse_stateless
 from offbeat.training.progress import DataProgress
 from offbeat.training.saver import Saver
 from offbeat.training.sharable import listed, some
-from offbeat.training.shard import Shard
+from offbeat.training.shard import EQUAL, Shard
 from offbeat.training.step import BypassDetector, OptimizerRule, TrainingStep
 from offbeat.training.unshared import SAID, has_whole_loader
 from offbeat.world.topology import Topology
@@ -128,7 +129,7 @@ class Member:
             if settings.on_death == CONTINUE:
                 self.algorithm.check_goes_on(self.topology)
             check_codec(self.algorithm, self._codec)
-        self._progress = DataProgress(self._rank, self._world, self.seed, alone=here is None)
+        self._progress = DataProgress(self._rank, self._world, self.seed, here is None, Table.of(here))
         self._flat: FlatParameters
         self._driver: Driver | None = None
         self._saver: Saver | None = None
@@ -179,13 +180,13 @@ class Member:
             f"<offbeat agent: {who}, {what}, {self.steps:,} steps, {'' if self.wrapped else 'not '}wrapped>"
         )
 
-    def shard(self, loader: Iterable[T]) -> Shard[T]:
-        """This agent's share of a loader; each `for` over it is an epoch. See `offbeat.training.shard.shard`.
-
-        Alone, all that the loader hands out, to the bit. A loader that is made anew in every epoch goes on
-        with the next epoch. "Restarts and your loops" in docs/live.md says what a loop sees after a restart.
+    def shard(self, loader: Iterable[T], share: str = EQUAL) -> Shard[T]:
+        """This agent's share of a loader; each `for` over it is an epoch. With share "speed" or "random" whoever
+        comes first gets the next batch. See `offbeat.training.shard.shard`, and "Restarts and your loops" in
+        docs/live.md for what a loop sees after a restart. A loader that is made anew in every epoch goes on
+        with the next epoch. Alone, all that the loader hands out, to the bit.
         """
-        return self._progress.shard(loader)
+        return self._progress.shard(loader, share)
 
     def epochs(self, n: int) -> Iterable[int]:
         """The epochs that are left of n: `range(n)`; after a restart, from the interrupted one on.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import ContractError, SettingError
 from offbeat.core.vector import Vector
+from offbeat.engines.events import BatchTaken
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.encode import encode
@@ -75,6 +76,8 @@ class Saver:
             torch.set_rng_state(saved["torch"])
             self.others = Others(self.flat.optimizers, saved)
         self.progress.restore(saved.get("data"))
+        if here.incarnation > 1 and self.driver.transport is not None:
+            self.progress.lived(self.driver.transport.float_row[Row.DEALT])
         self.mend()
         self._check()
         if self.driver.guard.on and (wrong := not_finite(self.flat.named(self.flat.parts))):
@@ -86,6 +89,7 @@ class Saver:
             agree(here, about)  # whoever has another model is not let in
         self.driver.join()
         self.progress.place = lambda: self.driver.place
+        self.progress.joined(lambda: self.driver.alive)
         initial = agree(here, about)
         if saved and here.incarnation == 1:
             return self.driver.resume(saved)
@@ -131,7 +135,7 @@ class Saver:
         return {
             "rest": {name: t for name, t in self.model.state_dict().items() if name not in shared},
             **self._of_optimizers(),
-            "data": self.progress.kept,
+            "data": self.progress.state(),
             "torch": torch.get_rng_state(),
             "also": self.others.state(),
         }
@@ -178,9 +182,16 @@ class Saver:
 
     def step_made(self) -> None:
         """Remember where the data are, and save if it is time again."""
-        self.progress.keep()
+        dealt = self.progress.keep()
+        if dealt:
+            with self.driver.lock:
+                for loader, epoch, number in dealt:
+                    self.driver.log.rows.event(
+                        BatchTaken(self.driver.clock.now(), self.driver.me, loader, epoch, number)
+                    )
         if self.driver.transport is not None:
             self.driver.transport.float_row[Row.EPOCHS] = self.progress.passed
+            self.driver.transport.float_row[Row.DEALT] = self.progress.share
         if not self._stepped:
             self._stepped = True
             self._check()  # once more, as optimizers make their state in their first step

@@ -1,7 +1,8 @@
-"""Each agent's own share of a torch DataLoader, or of any other iterable of batches, without communication.
+"""Each agent's own share of a torch DataLoader, or of any other iterable of batches.
 
-The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents;
-each takes every world-th sample of it: the shares are disjoint, whenever each agent gets there.
+The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents.
+Equal shares need no communication: each takes every world-th sample of it, whenever it gets there. By speed,
+each takes the next batch of it that nobody has.
 """
 
 import copy
@@ -11,18 +12,48 @@ from typing import Any, Generic, TypeVar
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data.distributed import DistributedSampler
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, unknown
+from offbeat.training.dealt import DealtSamples, DealtStream, Drawn, Picked
 from offbeat.training.equal import Indexed, Strided
+from offbeat.training.hand import Hand
 from offbeat.training.orders import iterates, length, parts_of
 from offbeat.training.position import Position
 
 T = TypeVar("T")
 
+SHARES = EQUAL, SPEED, RANDOM = "equal", "speed", "random"
 
-def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> "Shard[T]":
+Share = Indexed[T] | Strided[T] | DealtSamples[T] | DealtStream[T]
+
+
+def check_share(share: str) -> None:
+    """Raise SettingError if there is no such."""
+    if share not in SHARES:
+        raise unknown("share", str(share), SHARES)
+
+
+def shard(
+    loader: Iterable[T], rank: int, world: int, seed: int = 0, share: str = EQUAL, hand: Hand | None = None
+) -> "Shard[T]":
     """The share of agent `rank` of `world` in a loader. Give all agents equal loaders and the same seed.
 
-    What a share is depends on what orders the loader:
+    `share` says which batches are whose; the last two need a `hand`, in which agents say what they have.
+
+    - "equal": all get as many, so in each epoch the slow end later. What follows below is of these.
+    - "speed": the batches of the whole epoch, in its order, go one by one to whichever agent comes for the
+      next. So every sample is seen once an epoch by all together, whatever their speeds, and when nothing is
+      left nobody has more to do than the batch that it is at: they end within one step of the slowest. What
+      workers have loaded ahead for one agent goes to another that has nothing left. An agent that comes too
+      late gets no batch of an epoch: its loop is empty.
+    - "random": as many batches of an epoch, by speed too, but each is drawn at random from all data, from the
+      agent's own stream, without a sample twice in it. So every agent sees the same distribution however
+      fast it is, and some samples more often than others. It takes a DataLoader over a map-style data set
+      whose sampler is one of torch's.
+
+    By speed, samplers of others, streams and subclasses of DataLoader are read whole by every agent, as
+    below, and each keeps the batches that it comes for. `len` is then a TypeError.
+
+    What an equal share is depends on what orders the loader:
 
     - Sequential, shuffled, `SubsetRandomSampler`: samples rank, rank + world, ... of the epoch's order. All
       shares have floor(N / world) samples, so up to world - 1 are left out of an epoch: the last ones of the
@@ -61,9 +92,29 @@ def shard(loader: Iterable[T], rank: int, world: int, seed: int = 0) -> "Shard[T
         raise SettingError(f"Cannot shard a {type(loader).__name__}: pass a DataLoader or another iterable.")
     if any(isinstance(part, DistributedSampler) for part in parts_of(loader)):
         raise SettingError("Got a DistributedSampler, but offbeat shards by itself: pass a plain loader.")
+    check_share(share)
+    if share != EQUAL and hand is None:
+        raise SettingError(
+            f"share='{share}' is for agents of one run: expected agent.shard(loader, '{share}')."
+        )
+    if hand is not None and hand.table.spread:
+        raise SettingError(
+            f"share='{share}' is for agents of one machine, which say in its memory what they have; this run "
+            "is over several. Expected share='equal'; --stop-after ends such a run for all at once."
+        )
     if not isinstance(loader, DataLoader) or iterates(loader) or isinstance(loader.dataset, IterableDataset):
+        if share == RANDOM:
+            raise SettingError(
+                f"share='random' draws samples by index, which a {type(loader).__name__} without a map-style "
+                "data set and a sampler has not. Expected a DataLoader that shuffles, or share='speed'."
+            )
+        if hand is not None and share == SPEED:
+            return Shard(loader, DealtStream(loader, hand, seed))
         return Shard(loader, Strided(loader, rank, world, seed))
-    return Shard(copy.copy(loader), Indexed(loader, rank, world, seed))
+    if hand is None or share == EQUAL:
+        return Shard(copy.copy(loader), Indexed(loader, rank, world, seed))
+    samples = Picked(loader, seed) if share == SPEED else Drawn(loader, seed, rank)
+    return Shard(copy.copy(loader), DealtSamples(loader, samples, hand, seed))
 
 
 class Shard(Generic[T]):
@@ -74,7 +125,7 @@ class Shard(Generic[T]):
     share. Without a `share` it hands out what the loader does, to the bit.
     """
 
-    def __init__(self, loader: Iterable[T], share: Indexed[T] | Strided[T] | None) -> None:
+    def __init__(self, loader: Iterable[T], share: Share[T] | None) -> None:
         self._loader, self._share, self.position, self.used = loader, share, Position(), False
         self.place: Callable[[], tuple[int, int]] | None = None
 
@@ -101,7 +152,7 @@ class Shard(Generic[T]):
     def is_of(self, loader: object) -> bool:
         return self._loader is loader
 
-    def _open(self, share: Indexed[T] | Strided[T]) -> None:
+    def _open(self, share: Share[T]) -> None:
         """Go on with an epoch, whose share stays what it is; or begin one, with the share of as many agents
         as there are now.
         """
@@ -115,7 +166,7 @@ class Shard(Generic[T]):
             at.size = length(self, 0)
         at.of = share.rank, share.world
 
-    def _hand_out(self, share: Indexed[T] | Strided[T]) -> Iterator[T]:
+    def _hand_out(self, share: Share[T]) -> Iterator[T]:
         if self.used and isinstance(self._loader, Iterator):
             kind = type(self._loader).__name__
             raise SettingError(f"A {kind} lasts for one epoch; for more, pass a list, a loader.")
@@ -140,7 +191,7 @@ class Shard(Generic[T]):
                 else:
                     handed_out = at.batch - first
                     at.close()
-                    if handed_out:
+                    if handed_out or share.may_be_empty:
                         return
                     if not first:
                         raise SettingError("An epoch has no batch for this agent: pass more data.")

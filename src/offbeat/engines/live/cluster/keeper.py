@@ -32,10 +32,10 @@ from offbeat.engines.live.node import log
 from offbeat.engines.live.node.ending import take
 from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.shm.board import Bell, Board, Order, Row, State
-from offbeat.engines.live.shm.run_folder import PREFIX, SHARED, Shared, make_run_folder, sweep
+from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED, Shared, make_run_folder, sweep
 
 KEEPER = -2  # whose bell is the keeper's
-STATE, TOUCHED, PLAN = "keeper.json", "gateway", "plan.json"
+STATE, TOUCHED = "keeper.json", "gateway"
 RAYS = ("PYTHONBREAKPOINT", "SPT_NOENV", "PYTHONPATH")  # which Ray sets for its workers
 TICK, PATIENCE = 0.25, 30.0  # seconds between looks; that agents have to save when no gateway comes any more
 

@@ -36,6 +36,7 @@ KEPT = [
     Row.MIXED,
     Row.SKIPPED,
     Row.EPOCHS,
+    Row.DEALT,
 ]  # counted in all lives of an agent
 
 

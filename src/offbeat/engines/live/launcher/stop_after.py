@@ -51,6 +51,9 @@ class StopAfter:
         if self.what == "seconds":
             return (time.monotonic_ns() - board.zero) / 1e9 >= self.amount
         if self.what == "epochs":
+            dealt = [share for share in map(float, board.numbers[:, Row.DEALT]) if not math.isnan(share)]
+            if dealt:  # what all have taken, also who has left
+                return math.fsum(dealt) >= self.amount
             epochs = [float(board.numbers[i, Row.EPOCHS]) for i in range(board.n) if i not in left]
             return math.fsum(epochs) / len(epochs) >= self.amount
         gone = {*missing, *left}

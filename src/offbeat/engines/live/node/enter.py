@@ -27,6 +27,7 @@ from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.run_folder import PLAN
 from offbeat.engines.live.shm.wire import Layout, Tag
 from offbeat.engines.outbox import Compression, Outbox
 from offbeat.world.growth import Growing, Newcomer
@@ -59,6 +60,11 @@ class AgentContext:
         if not self.joins:
             return self.settings.grown
         return Members.of(self.shared, self.settings.agents).grown[: self.me + 1 - self.settings.agents]
+
+    @property
+    def spread(self) -> bool:
+        """Whether the run is over several machines, of which this is one."""
+        return (self.shared / PLAN).exists()
 
     @property
     def checkpoints(self) -> Path:

@@ -42,8 +42,8 @@ State = IntEnum("State", ["ABSENT", "JOINED", "RUNNING", "LEFT"], start=0)
 
 
 class Row(IntEnum):
-    """The words of a row: int64, but for LOSS, METRIC, AGE and EPOCHS, which are float64, and NaN before
-    anybody has said them. Times are in ns of the system's monotonic clock.
+    """The words of a row: int64, but for LOSS, METRIC, AGE, EPOCHS and DEALT, which are float64, and NaN
+    before anybody has said them. Times are in ns of the system's monotonic clock.
     """
 
     STATE = 0
@@ -65,10 +65,11 @@ class Row(IntEnum):
     EPOCHS = 16  # of its share of the data, in all
     WAITING = 17  # 1 while it waits for others within a step
     LEAVES = 18  # the launcher's: LEAVE, and once all have been told that the agent is gone LET_GO
+    DEALT = 19  # epochs of all data that its own steps make up, in all, where batches are dealt by speed
 
 
 LEAVE, LET_GO = 1, 2  # what an agent alone is asked to do: end in order; end its process
-FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE, Row.EPOCHS]
+FLOAT_FIELDS = [Row.LOSS, Row.METRIC, Row.AGE, Row.EPOCHS, Row.DEALT]
 
 Cells: TypeAlias = "memoryview[Any]"  # words of 8 bytes; storing one is a single store of the processor
 

@@ -26,6 +26,7 @@ from offbeat.engines.live.shm.wire import ALIGN, SharedMemoryError
 
 SHARED = Path("/dev/shm")
 PREFIX = f"offbeat-run-{os.getuid()}-"
+PLAN = "plan.json"  # in the folder of a machine that is one of several: what its part of the run is
 ATTEMPTS = 100
 
 
