@@ -181,9 +181,9 @@ class Member:
         )
 
     def shard(self, loader: Iterable[T], share: str = EQUAL) -> Shard[T]:
-        """This agent's share of a loader; each `for` over it is an epoch. With share "speed" or "random" whoever
-        comes first gets the next batch. See `offbeat.training.shard.shard`, and "Restarts and your loops" in
-        docs/live.md for what a loop sees after a restart. A loader that is made anew in every epoch goes on
+        """This agent's share of a loader, see `offbeat.training.shard.shard`; each `for` over it is an epoch.
+        With share "speed" or "random" whoever comes first gets the next batch. "Restarts and your loops" in
+        docs/live.md says what a loop sees after a restart. A loader that is made anew in every epoch goes on
         with the next epoch. Alone, all that the loader hands out, to the bit.
         """
         return self._progress.shard(loader, share)

@@ -29,15 +29,7 @@ PATIENCE = 30.0  # seconds that an agent has to end when it is asked to
 TICK, CLOSE = 0.25, 0.05  # seconds between looks at what nobody reports; at whether there is enough
 STUCK = 2.0  # seconds that all wait for each other until that is taken for certain
 TOLD = 100  # steps of every agent after which it is said what --stop-after lacks
-KEPT = [
-    Row.STEPS,
-    Row.WRITES,
-    Row.WAITED,
-    Row.MIXED,
-    Row.SKIPPED,
-    Row.EPOCHS,
-    Row.DEALT,
-]  # counted in all lives of an agent
+KEPT = [Row.STEPS, Row.WRITES, Row.WAITED, Row.MIXED, Row.SKIPPED, Row.EPOCHS, Row.DEALT]  # in all lives
 
 
 class RunFailed(OffbeatError):
