@@ -1,8 +1,21 @@
 """Each agent's own share of a torch DataLoader, or of any other iterable of batches.
 
 The order of an epoch comes from a random stream that is named by (seed, epoch) and the same on all agents.
-Equal shares need no communication: each takes every world-th sample of it, whenever it gets there. By speed,
-each takes the next batch of it that nobody has.
+Which batches of it are whose:
+
+- "equal": all get as many, so in each epoch the slow end later. `shard` says which, by kind of loader.
+- "speed": the batches of the whole epoch, in its order, go one by one to whichever agent comes for the
+  next. So every sample is seen once an epoch by all together, whatever their speeds, and when nothing is
+  left nobody has more to do than the batch that it is at: they end within one step of the slowest. What
+  workers have loaded ahead for one agent goes to another that has nothing left. An agent that comes too
+  late gets no batch of an epoch: its loop is empty.
+- "random": as many batches of an epoch, by speed too, but each is drawn at random from all data, from the
+  agent's own stream, without a sample twice in it. So every agent sees the same distribution however
+  fast it is, and some samples more often than others. It takes a DataLoader over a map-style data set
+  whose sampler is one of torch's.
+
+By speed, samplers of others, streams and subclasses of DataLoader are read whole by every agent, and each
+keeps the batches that it comes for. `len` is then a TypeError. Agents join and leave as they like.
 """
 
 import copy
@@ -37,21 +50,7 @@ def shard(
 ) -> "Shard[T]":
     """The share of agent `rank` of `world` in a loader. Give all agents equal loaders and the same seed.
 
-    `share` says which batches are whose; the last two need a `hand`, in which agents say what they have.
-
-    - "equal": all get as many, so in each epoch the slow end later. What follows below is of these.
-    - "speed": the batches of the whole epoch, in its order, go one by one to whichever agent comes for the
-      next. So every sample is seen once an epoch by all together, whatever their speeds, and when nothing is
-      left nobody has more to do than the batch that it is at: they end within one step of the slowest. What
-      workers have loaded ahead for one agent goes to another that has nothing left. An agent that comes too
-      late gets no batch of an epoch: its loop is empty.
-    - "random": as many batches of an epoch, by speed too, but each is drawn at random from all data, from the
-      agent's own stream, without a sample twice in it. So every agent sees the same distribution however
-      fast it is, and some samples more often than others. It takes a DataLoader over a map-style data set
-      whose sampler is one of torch's.
-
-    By speed, samplers of others, streams and subclasses of DataLoader are read whole by every agent, as
-    below, and each keeps the batches that it comes for. `len` is then a TypeError.
+    `share` is one of those at the head of this module; by speed agents need a `hand`, to say what they have.
 
     What an equal share is depends on what orders the loader:
 
@@ -84,6 +83,24 @@ def shard(
     derive from (seed, rank, epoch). What a loop sees after a restart is in docs/live.md. Raises SettingError
     for a `DistributedSampler`, for something not iterable, and where the share of an agent would be empty.
     """
+    _check(loader, rank, world, seed, share, hand)
+    if not isinstance(loader, DataLoader) or iterates(loader) or isinstance(loader.dataset, IterableDataset):
+        if share == RANDOM:
+            raise SettingError(
+                f"share='random' draws samples by index, which a {type(loader).__name__} without a map-style "
+                "data set and a sampler has not. Expected a DataLoader that shuffles, or share='speed'."
+            )
+        if hand is not None and share == SPEED:
+            return Shard(loader, DealtStream(loader, hand, seed))
+        return Shard(loader, Strided(loader, rank, world, seed))
+    if hand is None or share == EQUAL:
+        return Shard(copy.copy(loader), Indexed(loader, rank, world, seed))
+    samples = Picked(loader, seed) if share == SPEED else Drawn(loader, seed, rank)
+    return Shard(copy.copy(loader), DealtSamples(loader, samples, hand, seed))
+
+
+def _check(loader: object, rank: int, world: int, seed: int, share: str, hand: Hand | None) -> None:
+    """Raise SettingError for what no share can be made of."""
     if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
         raise SettingError(f"Got rank {rank!r} of {world!r} agents; ranks are the integers 0 to agents - 1.")
     if not (isinstance(seed, int) and seed >= 0):
@@ -102,19 +119,6 @@ def shard(
             f"share='{share}' is for agents of one machine, which say in its memory what they have; this run "
             "is over several. Expected share='equal'; --stop-after ends such a run for all at once."
         )
-    if not isinstance(loader, DataLoader) or iterates(loader) or isinstance(loader.dataset, IterableDataset):
-        if share == RANDOM:
-            raise SettingError(
-                f"share='random' draws samples by index, which a {type(loader).__name__} without a map-style "
-                "data set and a sampler has not. Expected a DataLoader that shuffles, or share='speed'."
-            )
-        if hand is not None and share == SPEED:
-            return Shard(loader, DealtStream(loader, hand, seed))
-        return Shard(loader, Strided(loader, rank, world, seed))
-    if hand is None or share == EQUAL:
-        return Shard(copy.copy(loader), Indexed(loader, rank, world, seed))
-    samples = Picked(loader, seed) if share == SPEED else Drawn(loader, seed, rank)
-    return Shard(copy.copy(loader), DealtSamples(loader, samples, hand, seed))
 
 
 class Shard(Generic[T]):
