@@ -102,7 +102,7 @@ def tracked_by_mlflow(out: Path, steps: int) -> None:
     assert {run.data.tags["group"] for run in runs.values()} == {"out"}
     for run in runs.values():
         losses = client.get_metric_history(run.info.run_id, "held-out loss")
-        assert losses[-1].step == steps and losses[-1].value < 1.0
+        assert losses[-1].step >= steps and losses[-1].value < 1.0
 
 
 TRACKED = {"with_wandb": tracked_by_wandb, "with_mlflow": tracked_by_mlflow}

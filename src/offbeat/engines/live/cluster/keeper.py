@@ -68,8 +68,9 @@ class Plan:
 
     @property
     def results(self) -> Path:
-        """Where this machine's agents write their logs and checkpoints."""
-        return Path(gettempdir()) / f"offbeat-{os.getuid()}-{self.run}-{self.machine}"
+        """Where this machine's agents write their logs and checkpoints; called as the launcher's folder."""
+        own = Path(gettempdir()) / f"offbeat-{os.getuid()}-{self.run}-{self.machine}"
+        return own / Path(self.out).name
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,8 @@ def main() -> None:
     try:
         _enter(plan)
         sweep()
-        plan.results.mkdir(mode=0o700)
+        plan.results.parent.mkdir(mode=0o700)
+        plan.results.mkdir()
         room = make_run_folder({**plan.settings, "folder": str(plan.results)})
         keeper = Keeper(plan, room)
     except (OffbeatError, OSError) as error:
@@ -275,7 +277,7 @@ def main() -> None:
     finally:
         room.remove()
         if not keeper.deadline:  # else nobody has come for what is there
-            shutil.rmtree(plan.results, ignore_errors=True)
+            shutil.rmtree(plan.results.parent, ignore_errors=True)
 
 
 if __name__ == "__main__":
