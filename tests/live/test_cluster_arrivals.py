@@ -77,7 +77,6 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "a model's version": ("newest", words_with(5, "<q", -5), "there are 2 agents"),
     "rows cut off": ("rows", lambda rows: rows[:-8], "are not 1 rows"),
     "no rows": ("rows", lambda rows: b"", ""),
-    "another's row": ("rows", lambda rows: rows[:24] + struct.pack("<q", 1) + rows[32:], "not live there"),
     "registers": (
         "rows", lambda rows: rows[:32] + struct.pack("<6q", 2, 1, 1, 0, 0, -3) + rows[80:], "REGISTERS -3",
     ),

@@ -206,23 +206,22 @@ class Exchange:
                 with arriving(f"What machine {machine} says of its agents"):
                     seen, found = board_rows.unpacked(answer, there, self.board.zero)
                 for agent, row in found.items():
-                    await self._show(agent, row)
+                    await self._show(machine, agent, row)
             except (NoAnswer, OffbeatError) as error:
                 seen = 0
                 await self._later(error)
 
-    async def _show(self, agent: int, row: board_rows.Words) -> None:
+    async def _show(self, machine: int, agent: int, row: board_rows.Words) -> None:
         """Write a row, the files before the numbers that make agents look for them."""
-        mine, life = self.board.row(agent), int(row[Row.INCARNATION])
-        if self.here(agent):
+        mine, life, link = self.board.row(agent), int(row[Row.INCARNATION]), self.links[machine]
+        if self.hosts[agent] != machine:
             return
         if mine[Row.INCARNATION] != life:
             self._renew(agent, life)
         board_rows.write(self.board, agent, row)
-        link = self._link(agent)
         for k in range(sum(key[0] == agent for key in self.mirrors), int(row[Row.REGISTERS])):
             text = await link.ask(link.peer.register(agent, life, k))
-            if not text or self.here(agent):
+            if not text or self.hosts[agent] != machine:
                 return
             self.mirrors[agent, k] = Mirror(self.folder, agent, life, k, text, self.arrivals)
             mine[Row.REGISTERS] = max(mine[Row.REGISTERS], k + 1)
