@@ -7,10 +7,10 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from warm import Started, needs_shared_memory, start, until
+from warm import Started, finished, needs_shared_memory, start, until
 
 from offbeat.core.errors import DataError, SettingError
-from offbeat.engines.events import Rejoined, ViewChanged, rows_of
+from offbeat.engines.events import Regrouped, Rejoined, Resumed, ViewChanged, rows_of
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import MOST, ROOM, Board, Row
 from offbeat.engines.trace import Trace
@@ -94,7 +94,9 @@ def begun(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             run.kill()
 
 
-def test_agents_join_and_leave_and_the_run_is_replayed(tmp_path: Path, begun: Callable[..., Started]) -> None:
+def test_agents_join_and_leave_and_the_run_is_replayed_and_resumed(
+    tmp_path: Path, begun: Callable[..., Started]
+) -> None:
     out, command = tmp_path / "out", ["launch", "-n", "4", "--out", "out", "--checkpoint-every", "20"]
     run = begun(*command)
     until(lambda: (tmp_path / "epoch-3-4").exists())
@@ -140,6 +142,12 @@ def test_agents_join_and_leave_and_the_run_is_replayed(tmp_path: Path, begun: Ca
     with pytest.raises(SettingError, match="2 agents joined this run while it went on"):
         predict(trace)
 
+    done = finished(tmp_path, *command, "--resume", "train.py", "6")
+    assert done.code == 0, done.said + done.complained
+    whole = Trace.load(out)
+    assert {*rows_of(whole.events, Resumed)["agent"].tolist()} == {*range(6)}
+    assert whole.settings["grown"] == trace.settings["grown"] and replayed(whole, out).same
+
 
 def check_shares(said: str) -> None:
     """In an epoch that all begin with as many others, nobody sees what another sees."""
@@ -152,3 +160,38 @@ def check_shares(said: str) -> None:
     full = [each for (_, world), each in epochs.items() if world == 6 and len(each) == 6]
     whole = [sorted(chain.from_iterable(each)) for each in full]
     assert [*range(42)] in whole, "six shares of seven samples"
+
+
+def test_a_run_goes_on_with_other_agents_and_on_another_graph(tmp_path: Path) -> None:
+    """A new agent, then one fewer than at first; R-FAST, whose books with each neighbour are closed."""
+    out, command = tmp_path / "out", ["launch", "--algorithm", "rfast", "--checkpoint-every", "9"]
+    (tmp_path / "done").touch()  # an epoch in each stage
+    run = finished(tmp_path, *command, "-n", "3", "--out", "out", "train.py", "9", script=SCRIPT)
+    assert run.code == 0, run.said + run.complained
+    more = ["--resume", "--out", "out"]
+    larger = finished(tmp_path, *command, "-n", "4", "--topology", "complete", *more, "train.py", "9")
+    assert larger.code == 0, larger.said + larger.complained
+    assert "had 3 agents on ring; it goes on with 4 agents on complete. From their own" in larger.complained
+    assert "New: agent 3, from the checkpoint of agent 0, of step 14." in larger.complained
+    assert (
+        "stays the share of 3 that it was; from its next one on it takes its share of 4" in larger.complained
+    )
+    shares = re.findall(r"\] epoch 1 of 4: ([\d ]+)", larger.said)
+    seen = [*map(int, " ".join(shares).split())]
+    assert len(shares) == 4 and len({*seen}) == len(seen) == 4 * (42 // 4)
+    smaller = finished(tmp_path, *command, "-n", "2", *more, "train.py", "9")
+    assert smaller.code == 0, smaller.said + smaller.complained
+    assert "with 2 agents on complete" in smaller.complained
+    assert "No longer: agents 2, 3;" in smaller.complained
+    trace = Trace.load(out)
+    assert trace.agents == 4 and [each["agents"] for each in trace.settings["earlier"]] == [3, 4]
+    assert rows_of(trace.events, Regrouped)["agent"].tolist().count(0) == 2
+    assert rows_of(trace.events, Rejoined)[["agent", "donor", "version"]].tolist() == [(3, 0, 14)]
+    assert replayed(trace, out).same
+    assert [source.agent for source in export(out).sources] == [0, 1]
+    with pytest.raises(SettingError, match="went on from its checkpoints with other agents"):
+        predict(trace)
+    refused = finished(tmp_path, "launch", "--algorithm", "allreduce", "-n", "3", *more, "train.py", "9")
+    assert refused.code == 2
+    assert "allreduce cannot go on without any one of its agents" in refused.complained
+    assert "Expected -n 2 --topology complete, as before" in refused.complained

@@ -305,9 +305,10 @@ def test_a_resumption_of_another_model_or_world_is_refused_with_the_difference_a
     assert other.code == 1
     assert "checkpoint is of another run" in other.complained
     assert "model.0.weight: saved 'torch.float32 [8, 4]', now 'torch.float32 [9, 4]'" in other.complained
-    more = finished(tmp_path, "launch", "-n", "3", "--out", "out", "--resume", "train.py", script=short)
+    words = ["launch", "-n", "3", "--out", "out", "--algorithm", "allreduce", "--resume"]
+    more = finished(tmp_path, *words, "train.py", script=short)
     assert more.code == 2
-    assert "out holds a run of 2 agents; got --agents 3" in more.complained
+    assert "allreduce cannot go on without any one" in more.complained
     nowhere = finished(tmp_path, *command[:-1], "uot", "--resume", "train.py")
     assert nowhere.code == 2
     assert "uot holds no run of offbeat launch that could go on" in nowhere.complained

@@ -210,6 +210,18 @@ class Algorithm:
                 f"Expected some that leave agent {old} the neighbour of all others."
             )
 
+    def check_moved(self, before: tuple[int, str, str | None]) -> None:
+        """Raise SettingError if a run of it cannot go on on another graph than that of these agents, topology
+        and weights.
+        """
+        if self.closed:
+            agents, topology, weights = before
+            same = f"-n {agents} --topology {topology}" + (f" --weights {weights}" if weights else "")
+            raise SettingError(
+                f"--resume with other agents or another graph: {self.closed}, so nobody can come or go "
+                f"between its checkpoints either. Expected {same}, as before; or a new run, another --out."
+            )
+
     def check_goes_on(self, topology: Topology) -> None:
         """Raise SettingError if none of its agents can be left out."""
         if len(self.needed(topology)) == topology.n:

@@ -18,11 +18,12 @@ from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere
 from offbeat.core.system.own import pinned, together
 from offbeat.engines.live.cluster.wanted import Wanted
-from offbeat.engines.live.launcher import outfolder
+from offbeat.engines.live.launcher import outfolder, resuming
 from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen, shown
 from offbeat.engines.live.launcher.stop_after import FORMS, StopAfter
+from offbeat.engines.live.members import Stage
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CONTINUE, CheckpointPolicy, RunSettings, ScriptProgram
@@ -33,13 +34,15 @@ from offbeat.experiments.replaying import replayed
 from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
 from offbeat.world.graph_files import SUFFIXES, file_of
+from offbeat.world.growth import Growing
 from offbeat.world.topology import build, size_of
 
 WHAT, PANELS = "What is run", dict.fromkeys(SCOPES, "How")
 DEFAULTS = {"checkpoint_every": CheckpointPolicy(seconds=60.0)}
 
 AGENTS = 2
-MANY = f"How many agents; default: the graph's, or {AGENTS}."
+MANY = f"How many agents; default: the graph's, or {AGENTS}; with --resume as many as there were."
+GRAPH = "Who hears whom; see 'offbeat list topologies'; default: ring; with --resume that of the run."
 SCRIPT = "Your script; what follows it are its own arguments."
 ENOUGH = f"When all end, counted over all agents and lives: {FORMS}."
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
@@ -50,7 +53,7 @@ def launch(
     asked: dict[str, Any],
     command: list[str] = typer.Argument(metavar="SCRIPT", help=SCRIPT),
     agents: int | None = option(None, WHAT, MANY, "--agents", "-n", min=1, max=MOST),
-    topology: str = option("ring", WHAT, "Who hears whom; see 'offbeat list topologies'."),
+    topology: str | None = option(None, WHAT, GRAPH),
     weights: str | None = option(None, WHAT, WEIGHED),
     compress: str = option(NONE, WHAT, COMPRESSED),
     algorithm: str = option("adsgd", WHAT, f"One of {', '.join(ALGORITHMS)}; or mine.py:Mine."),
@@ -73,10 +76,18 @@ def launch(
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
     wanted = wanted_of(asked, command[0], module)
-    spec, topology = find(elsewhere(algorithm)), elsewhere(topology, SUFFIXES)
-    agents = agents or size_of(topology, seed) or AGENTS
-    refuse_processes(agents)
-    graph = build(topology, agents, seed, weights)
+    spec, topology = find(elsewhere(algorithm)), None if topology is None else elsewhere(topology, SUFFIXES)
+    before = resuming.stages_before(outfolder.named(out)) if resume else ()
+    if before:
+        stage = resuming.next_stage(before[-1], agents, topology, weights, seed)
+        if moved := stage.graph != before[-1].graph:
+            spec.check_moved(before[-1].graph)
+    else:
+        topology = topology or "ring"
+        stage, moved = Stage(agents or size_of(topology, seed) or AGENTS, topology, weights), False
+    agents, topology, weights = stage.graph
+    refuse_processes(stage.count)
+    graph = Growing(build(topology, agents, seed, weights), seed, weights).after(stage.grown)
     spec.check(graph)
     spec.check_script()
     if asked["on_death"] == CONTINUE:
@@ -84,10 +95,11 @@ def launch(
     check_codec(spec, codec_of(compress))
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
     machines_ = 0 if wanted.ray is None else wanted.local
-    asked["fault"] = tuple(parse_fault(text, agents, machines_) for text in asked["fault"])
+    asked["fault"] = tuple(parse_fault(text, stage.count, machines_) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
         asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}
+        asked |= {"grown": stage.grown, "earlier": before}
         asked["code"] = together(code, spec.code)
     asked["stop_after"] = None if stop_after is None else StopAfter.parse(stop_after)
     program = ScriptProgram(topology, tuple(command), weights, compress)
@@ -96,8 +108,10 @@ def launch(
     with outfolder.out_folder(out, Path(command[0]).stem) as made, machines(wanted, graph, quiet) as there:
         folder = made.resolve()
         if resume:
-            outfolder.refuse_unresumable(out, agents, together=not returns)
+            resuming.refuse_unresumable(made, before[-1], stage, together=not returns)
             outfolder.set_damaged_aside(folder, complain)
+            for line in resuming.sayings(folder, before[-1], stage, graph) if moved and not quiet else []:
+                complain(line)
         else:
             outfolder.refuse_used(folder)
         script = [Path(command[0]).name, *command[1:]] if wanted.ships and not module else command

@@ -215,6 +215,14 @@ class Agent:
         self.on_view(View({self.me: 1.0}, {self.me: 1.0}, (), view.side, server=view.server))
         self.on_view(view)
 
+    def resume_on(self, view: View) -> None:
+        """The first event of an agent whose fields came out of a checkpoint of a run on another graph: that
+        of `self.view`. Default: every peer there is lost, and `resume` on the new one.
+        """
+        self.on_view(View({self.me: 1.0}, {self.me: 1.0}, (), view.side, server=view.server))
+        self.view = view
+        self.resume()
+
     def on_gradient(self, g: Vector) -> None:
         """The answer to the outstanding `compute`."""
         name = type(self).__name__

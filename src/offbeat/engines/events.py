@@ -148,9 +148,17 @@ class BatchTaken(NamedTuple):
     number: int
 
 
+class Regrouped(NamedTuple):
+    """Live only: the agent goes on from the checkpoint with this version of its model, on another graph."""
+
+    time: float
+    agent: int
+    version: int
+
+
 Event = (
     Started | Rejoined | GradientDone | Heard | AlarmRang | ViewChanged | Crashed | LossKnown | Saved
-    | Resumed | PeerMet | BatchTaken
+    | Resumed | PeerMet | BatchTaken | Regrouped
 )  # fmt: skip
 
 KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
@@ -168,6 +176,7 @@ KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
     Resumed: ("resume", "resume", {}),
     PeerMet: ("met", "", {"peer": "source", "incarnation": "version"}),
     BatchTaken: ("batch", "", {"loader": "start", "epoch": "end", "number": "version"}),
+    Regrouped: ("regroup", "resume_on", {}),
 }
 """Every kind's name, the handler that it calls, and the columns of fields that are not called as these."""
 

@@ -162,6 +162,11 @@ def predict(
     _refuse_caseless(case, straggler, slowdown)
     s = trace.settings
     e = s.get("experiment", {})
+    if (first := s.get("earlier", [None])[0]) and any(first[k] != s.get(k) for k in ("agents", "topology")):
+        raise SettingError(
+            "This run went on from its checkpoints with other agents, or on another graph, and predictions "
+            "are of runs with the same from start to end; expected the trace of such a run."
+        )
     if s.get("grown"):
         raise SettingError(
             f"{len(s['grown'])} agents joined this run while it went on, and predictions are of runs with as "

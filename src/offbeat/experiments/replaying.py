@@ -21,7 +21,7 @@ from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.performer import digest
 from offbeat.engines.live.settings import ExperimentProgram, RunSettings, ScriptProgram
 from offbeat.engines.sim.executors import evaluate
-from offbeat.engines.sim.replay import Gradient, Replay
+from offbeat.engines.sim.replay import Gradient, Graphs, Replay
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.setup import prepare
@@ -55,7 +55,7 @@ def replayed(
     with devices.one_thread(), reading("The trace", "that of a live run, whole, as it was written"):
         s = RunSettings.of(trace.settings, "The trace")
         began = np.unique(trace.events["agent"])
-        if s.count != trace.agents or (began < s.agents).sum() != s.agents:
+        if max(stage.count for stage in s.stages) != trace.agents or (began < s.agents).sum() != s.agents:
             raise ValueError(f"it is of {trace.agents} agents, not all of which began; it says {s.count}")
         with pinned(s.code, s.code):
             replay = _replay(trace, s)
@@ -80,16 +80,22 @@ def _replay(trace: Trace, s: RunSettings) -> Replay:
     new, rng = find(s.algorithm).new, partial(python_stream, s.seed, Purpose.ALGORITHM)
     if isinstance(s.program, ScriptProgram):
         initial = (torch.zeros(s.count),)  # one for each agent: all-reduce cuts them into so many pieces
-        growing = s.growing()
+        stages = [_graphs(s, k) for k in range(len(s.stages))]
         return Replay(
-            trace, growing.first, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial),
-            codec=s.program.codec, grown=lambda n: growing.after(s.grown[: n - s.agents]),
+            trace, stages[0].first, new, lambda: SGD(1.0), rng, initial, lambda i, k, x: Vector(initial),
+            codec=s.program.codec, stages=stages,
         )  # fmt: skip
     setup = prepare(Experiment(**s.program.experiment), s.seed)
     rule = partial(setup.steps.rule, s.program.lr)
     start, gradient = setup.task.initial(), _gradients(setup.task, s.seed)
     skips, codec = s.on_nan == SKIP, setup.codec
     return Replay(trace, setup.topology, new, rule, rng, start, gradient, skips, codec)
+
+
+def _graphs(s: RunSettings, k: int) -> Graphs:
+    """Those of a stage."""
+    stage, growing = s.stages[k], s.growing(k)
+    return Graphs(growing.first, lambda n: growing.after(stage.grown[: n - stage.agents]), stage.until)
 
 
 def _gradients(task: Task, seed: int) -> Gradient:

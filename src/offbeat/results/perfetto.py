@@ -30,7 +30,7 @@ from offbeat.engines.trace import Trace
 TRACKS = ("compute", "mix", "transmissions", "received", "events")
 INSTANTS = (
     events.Crashed, events.LossKnown, events.Rejoined, events.ViewChanged, events.MailReceived,
-    events.RegisterMoved, events.Saved, events.Resumed,
+    events.RegisterMoved, events.Saved, events.Resumed, events.Regrouped,
 )  # fmt: skip
 ARROWS = 100_000  # the most arrows that are drawn; the page slows down with more
 SHOWN = {"algorithm", "topology", "seed"}
@@ -139,7 +139,10 @@ def _mixed(drawing: _Drawing, trace: Trace) -> dict[tuple[int, int], tuple[int, 
 
 def _began(trace: Trace) -> dict[int, float]:
     """For every write that a gradient led to, when that gradient was there."""
-    ends = (events.GradientDone, events.Crashed, events.LossKnown, events.Rejoined, events.Resumed)
+    ends = (
+        events.GradientDone, events.Crashed, events.LossKnown, events.Rejoined, events.Resumed,
+        events.Regrouped,
+    )  # fmt: skip
     happened = [(e.time, 0, e) for e in events.records(trace.events) if isinstance(e, ends)]
     wrote = [(w[0], 1, (place, *w)) for place, w in enumerate(trace.writes.tolist())]
     open_: list[dict[int, float]] = [{} for _ in range(trace.agents)]

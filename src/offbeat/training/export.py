@@ -10,7 +10,7 @@ for bit.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,6 +26,7 @@ from torch import Tensor
 from offbeat.core.errors import DataError, OffbeatError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.vector import Vector
+from offbeat.engines.live.members import stages_of
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, path_of
 from offbeat.engines.live.node.encode import decode
@@ -130,8 +131,9 @@ def export(
         raise SettingError(f"{path} exists; --force replaces it, --out names another file.")
     exported = _chosen(path, folder, agents, step, allow_missing)
     first, *others = exported.sources
+    free = {"agents", "topology"} if stages_of(folder)[1:] else set[str]()  # those of each one's last stage
     for other in others:
-        _refuse_unlike(first, other)
+        _refuse_unlike(first, other, free)
     mean = {name: _combined([s.tensors[name] for s in exported.sources]) for name in first.tensors}
     metadata = {
         "format": "pt",
@@ -171,7 +173,8 @@ def _chosen(
     read, first = cache(partial(_read, folder)), min(found)
     known = _agents_said(read(first, found[first][0]).about)
     n = max(known, *(i + 1 for i in (*steps, *_numbered(folder, ".trace"))))
-    wanted = range(n) if agents is None else sorted(set(agents))
+    stages = stages_of(folder)
+    wanted = range(stages[-1].count if stages else n) if agents is None else sorted(set(agents))
     if not wanted or not 0 <= wanted[0] <= wanted[-1] < n:
         asked, some = ", ".join(map(str, wanted)) or "none", f"some of 0 to {n - 1}, which {folder} has"
         raise SettingError(f"Agents {asked} were asked for; expected {some}.")
@@ -289,13 +292,16 @@ def _model(state: Mapping[str, Any]) -> dict[str, Any]:
 # -- their mean ------------------------------------------------------------------------------------
 
 
-def _refuse_unlike(first: SavedModel, other: SavedModel) -> None:
-    """Raise SettingError, with the differences, if these are not two copies of one model, of one run."""
+def _refuse_unlike(first: SavedModel, other: SavedModel, free: Set[str]) -> None:
+    """Raise SettingError, with the differences, if these are not two copies of one model, of one run, which
+    may differ in what is `free`.
+    """
     one, two = ({name: _kind(t) for name, t in s.tensors.items()} for s in (first, other))
     names = (f"of agent {first.agent}:", f"of agent {other.agent}:")
     what = f"The checkpoints of agents {first.agent} and {other.agent}"
     refuse_other(one, two, f"{what} are of unlike models, which have no mean (--agents exports some):", names)
-    refuse_other(first.about, other.about, f"{what} are of two runs:", names)
+    saved, now = ({k: v for k, v in s.about.items() if k not in free} for s in (first, other))
+    refuse_other(saved, now, f"{what} are of two runs:", names)
 
 
 def _kind(tensor: Tensor) -> str:

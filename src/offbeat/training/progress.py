@@ -213,12 +213,12 @@ class DataProgress:
         loop, epoch = self._at
         self.kept = {"loop": loop, "epoch": epoch, "places": self._positions()}
 
-    def come(self, passed: float) -> None:
-        """The agent comes to a run that goes on, to one that has been through so many epochs (NaN: nobody
-        knows): it begins with the same one.
+    def come(self, loop: int, epoch: float) -> None:
+        """The agent comes to a run, with the model of one that is in that loop over `epochs`, in that epoch
+        (NaN: nobody knows), with which it begins.
         """
-        self._epoch = 0 if math.isnan(passed) else int(passed)
-        self._at = self._first = (0, self._epoch)
+        self._epoch = 0 if math.isnan(epoch) else int(epoch)
+        self._at = self._first = (loop, self._epoch)
         for known in self.known:
             known.position.move(self._epoch, 0)
         self.restore(None)

@@ -4,7 +4,7 @@ It starts anew, goes on from a checkpoint, or comes back after a crash, with a n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import ContractError, SettingError
-from offbeat.core.vector import Vector
+from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import BatchTaken
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.encode import encode
-from offbeat.engines.live.node.enter import AgentContext, agree, begin, propose
+from offbeat.engines.live.node.enter import AgentContext, agree, begin, begin_with, propose
 from offbeat.engines.live.node.guard import Statistics, not_finite
-from offbeat.engines.live.node.saving import Checkpoints
+from offbeat.engines.live.node.saving import Checkpoints, donor_of
 from offbeat.engines.live.shm.board import Row
 from offbeat.training.flat import FlatParameters
 from offbeat.training.others import Others
@@ -54,7 +54,8 @@ class Saver:
             run |= {"optimizers": [some(self.flat.names(k)) for k in range(len(optimizers))]}
         self._groups = [len(optimizer.param_groups) for optimizer in optimizers]
         about = {**run, "seed": settings.seed, "model": self.flat.layout}
-        self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every)
+        free = {"agents", "topology"} if settings.earlier else set[str]()
+        self.checkpoints = Checkpoints(self.here.checkpoints, about, settings.checkpoint_every, free)
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
         self._known, self._usual = set[str](), set[str]()
         self.others = Others(self.flat.optimizers, {})
@@ -70,6 +71,8 @@ class Saver:
         here, returns, about = self.here, "return" in self.algorithm.tolerates, self.checkpoints.about
         step = self._step_to_restore(together=not returns)
         saved = {} if step is None else self.checkpoints.load(step)
+        new = step is None and here.incarnation == 1 and here.settings.resume and not here.joins
+        donor, given = self._from_another() if new else (-1, EMPTY)
         if saved:  # the agent gives the parameters
             self._restore_optimizers(saved)
             self.model.load_state_dict(saved["rest"], strict=False)
@@ -92,12 +95,32 @@ class Saver:
         self.progress.joined(lambda: self.driver.alive)
         initial = agree(here, about)
         if saved and here.incarnation == 1:
-            return self.driver.resume(saved)
+            return self.driver.resume(saved, here.graph_of(saved))
+        if donor >= 0:
+            return self._as_another(donor, given)
         x = begin(self.driver, here, initial)
         if here.joins and not saved:
             assert self.driver.transport is not None
-            self.progress.come(float(self.driver.transport.board.float_row(self.driver.donor)[Row.EPOCHS]))
+            self.progress.come(0, self.driver.transport.board.float_row(self.driver.donor)[Row.EPOCHS])
         return x
+
+    def _from_another(self) -> tuple[int, Mapping[str, Any]]:
+        """Of an agent that the run did not have before it goes on: from whose checkpoint it starts, and what
+        is in it.
+        """
+        folder, driver = self.here.settings.folder, self.driver
+        donor = donor_of(folder, driver.me, driver.topology)
+        other = replace(self.checkpoints, folder=checkpoint.agent_folder(folder, donor))
+        return donor, other.load(checkpoint.latest(other.folder)[0])
+
+    def _as_another(self, donor: int, given: Mapping[str, Any]) -> Vector:
+        """Start with the model and the round of what is given, and in the epoch in which that was saved."""
+        agent = self.algorithm.new()
+        vars(agent).update({name: v for name, v in given["agent"].items() if name not in ("rng", "rule")})
+        data, asked = given["data"], self.here.asked()
+        self.progress.come(data["loop"], data["epoch"])
+        x = Vector(agent.model.parts, Stamp(donor, given["version"]))
+        return begin_with(self.driver, self.here, x, agent.round, donor, asked)
 
     def _step_to_restore(self, together: bool) -> int | None:
         """That of the checkpoint to go on from, if there is one. Raises SettingError if there has to be."""
@@ -108,7 +131,7 @@ class Saver:
         if not settings.resume or here.joins:
             return None
         step = checkpoint.newest(here.checkpoints, settings.agents, together)
-        if step is None:
+        if step is None and (self.algorithm.closed or not settings.earlier):
             raise SettingError(
                 f"The run in {settings.folder} cannot go on: agent {here.me} has no checkpoint"
                 f"{' of a step that all have' * together}. Start a new one, with another --out."

@@ -16,7 +16,7 @@ from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.own import pinned
 from offbeat.core.system.reading import refuse_newer, refuse_unknown
 from offbeat.engines.live.launcher.stop_after import StopAfter
-from offbeat.engines.live.members import grown_of
+from offbeat.engines.live.members import Stage, grown_of
 from offbeat.engines.live.node.faults import Fault, parse_fault
 from offbeat.engines.live.node.guard import IGNORE, POLICIES, SKIP
 from offbeat.engines.live.shm.board import MOST
@@ -32,6 +32,7 @@ KINDS: dict[str, set[type]] = {
     "on_nan": {str}, "topology": {str}, "script": {list}, "experiment": {dict}, "lr": {int, float},
     "format": {str}, "damaged": {list}, "code": {dict}, "weights": {str}, "compress": {str},
     "on_death": {str}, "missing": {list}, "stop_after": {str}, "grown": {list}, "left": {list},
+    "earlier": {list},
 }  # fmt: skip
 """The names in JSON, and what their values may be; `damaged`, `missing` and `left` are said of a trace."""
 PLAIN = ("agents", "algorithm", "seed", "unit", "resume", "max_restarts", "on_death", "on_nan")
@@ -150,6 +151,7 @@ class RunSettings:
     stop_after: StopAfter | None = None  # when there is enough; None: its programs end by themselves
     code: Mapping[str, str] = field(default_factory=dict)  # file -> version, of the user's own
     grown: tuple[Newcomer, ...] = ()  # who has joined while it went on
+    earlier: tuple[Stage, ...] = ()  # from whose checkpoints it goes on, one after another
 
     def __post_init__(self) -> None:
         if self.on_nan not in POLICIES:
@@ -168,11 +170,17 @@ class RunSettings:
         """How many agents there are, with those who have joined."""
         return self.agents + len(self.grown)
 
-    def growing(self) -> Growing:
-        """The graph of the agents that there are at first, and how it grows. Raises SettingError."""
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages of the run, this one the last."""
+        program = self.program
+        return (*self.earlier, Stage(self.agents, program.topology, program.weights, self.grown))
+
+    def growing(self, which: int = -1) -> Growing:
+        """The graph with which a stage began, and how it grows. Raises SettingError."""
+        agents, topology, weights = self.stages[which].graph
         with pinned(self.code, self.code):
-            first = build(self.program.topology, self.agents, self.seed, self.program.weights)
-        return Growing(first, self.seed, self.program.weights)
+            return Growing(build(topology, agents, self.seed, weights), self.seed, weights)
 
     def record(self) -> dict[str, Any]:
         program: dict[str, Any] = {**vars(self.program)}
@@ -186,6 +194,7 @@ class RunSettings:
         more |= {"stop_after": self.stop_after.text} if self.stop_after is not None else {}
         code: dict[str, Any] = {"code": {**self.code}} if self.code else {}
         code |= {"grown": [each.record() for each in self.grown]} if self.grown else {}
+        code |= {"earlier": [each.record() for each in self.earlier]} if self.earlier else {}
         return program | {"format": FORMAT} | plain | more | code
 
     @staticmethod
@@ -208,6 +217,7 @@ class RunSettings:
             folder, every = Path(said["folder"]), CheckpointPolicy.parse(said["checkpoint_every"])
             enough = StopAfter.parse(said["stop_after"]) if "stop_after" in said else None
             more = {"fault": faults, "checkpoint_every": every, "stop_after": enough, "code": said["code"]}
-            return RunSettings(program=program, folder=folder, grown=grown, **more, **plain)
+            more |= {"grown": grown, "earlier": tuple(map(Stage.of, said.get("earlier", [])))}
+            return RunSettings(program=program, folder=folder, **more, **plain)
         except SettingError as error:
             raise ValueError(str(error)) from error

@@ -42,11 +42,24 @@ class Letter(NamedTuple):
 MailOf = tuple[int, int, int]  # incarnation, receiver, incarnation of the receiver
 
 
+@dataclass(frozen=True)
+class Graphs:
+    """The graph of a stage of the run, until a time: at first, and of so many agents, as more join."""
+
+    first: Topology
+    grown: Callable[[int], Topology]
+    until: float = math.inf
+
+    def of(self, n: int) -> Topology:
+        return self.first if n == self.first.n else self.grown(n)
+
+
 @dataclass
 class Replayed:
     """What the replay keeps of one agent."""
 
     actor: Actor
+    stage: int
     n: int  # how many agents it knows of
     alive: frozenset[int]
     asked: int = 0
@@ -62,12 +75,13 @@ class Replayed:
     bound: dict[tuple[int, str], LateBound] = field(default_factory=lambda: defaultdict(LateBound))
     """What it holds of others' registers, by source and message type."""
     saved: dict[int, tuple[Any, ...]] = field(default_factory=dict)  # with each version
+    saved_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # in which stage, of how many agents
 
 
 class Replay(Engine):
     """Runs a trace again. `rng` gives an agent's random stream in a life; `skips`: whether updates that are
-    not finite were skipped (see `handler_step.SkipNotFinite`); `codec`: what compressed messages; `grown`:
-    the topology of so many agents, more than there were at first.
+    not finite were skipped (see `handler_step.SkipNotFinite`); `codec`: what compressed messages; `stages`:
+    the graphs of a run that has grown, or that went on from its checkpoints, perhaps on another graph.
     """
 
     blames = ContractError
@@ -84,38 +98,42 @@ class Replay(Engine):
         gradient: Gradient,
         skips: bool = False,
         codec: Codec | None = None,
-        grown: Callable[[int], Topology] | None = None,
+        stages: Sequence[Graphs] = (),
     ) -> None:
-        self.first, self.grown = topology, grown
+        self.stages = stages or [Graphs(topology, lambda n: topology)]
         self.trace, self.rng, self.gradient = trace, rng, gradient
         self.new_agent, self.new_rule, self.guard = new_agent, new_rule, SkipNotFinite() if skips else None
         self.compression = Compression.of(codec, new_agent())
         self.recorder, self.scope = Recorder(trace.agents, blocks=trace.blocks), Scope()
-        everyone, at_first = range(trace.agents), frozenset(range(topology.n))
-        known = [(max(topology.n, i + 1), at_first | {i}) for i in everyone]
+        everyone, of, at = range(trace.agents), trace.events["agent"], trace.events["time"]
+        known = [self._known(i, float(at[of == i].min(initial=math.inf))) for i in everyone]
         agents = [self._agent(i, *known[i], Vector(initial), 0) for i in everyone]
         actors = [Actor(agent, self, self.recorder.event, self.guard) for agent in agents]
-        self.agents = [Replayed(actor, *each) for actor, each in zip(actors, known, strict=True)]
+        both = zip(actors, known, strict=True)
+        self.agents = [Replayed(actor, *each, resumed=each[0]) for actor, each in both]
         writes = [trace.writes[trace.writes["agent"] == i] for i in everyone]
         self.write_times = [iter(rows["time"].tolist()) for rows in writes]
         returns = events.rows_of(trace.events, events.Rejoined)
         self.wanted = {*zip(returns["donor"].tolist(), returns["version"].tolist(), strict=True)}
         self.donated = {(i, 0): (Vector(initial), 0) for i in everyone}  # of these: model and round
 
-    def _agent(self, i: int, n: int, alive: frozenset[int], x: Vector, asked: int) -> Agent:
+    def _known(self, i: int, time: float) -> tuple[int, int, frozenset[int]]:
+        """Of an agent that begins then, or goes on: stage, how many it knows of, and who lives."""
+        stage = sum(each.until < time for each in self.stages[:-1])
+        n = self.stages[stage].first.n
+        return stage, max(n, i + 1), frozenset(range(n)) | {i}
+
+    def _agent(self, i: int, stage: int, n: int, alive: frozenset[int], x: Vector, asked: int) -> Agent:
         """Agent i of n, as it was after so many gradients that it had asked for in former incarnations."""
-        agent, view = self.new_agent(), self._topology(n).view(i, alive)
+        agent, view = self.new_agent(), self.stages[stage].of(n).view(i, alive)
         with self.scope:
             agent.join(i, n, x, view, self.new_rule(), self.rng(i, asked))
         return agent
 
-    def _topology(self, n: int) -> Topology:
-        return self.first if n == self.first.n or self.grown is None else self.grown(n)
-
     def _view(self, i: int, each: Replayed, peer: int) -> View:
         """What agent i sees once it knows of this peer, which may be new; and of those before it."""
         each.n = each.actor.agent.n = max(each.n, peer + 1)
-        return self._topology(each.n).view(i, each.alive)
+        return self.stages[each.stage].of(each.n).view(i, each.alive)
 
     def run(self, progress: Callable[[int], None] | None = None) -> Trace:
         """The trace of the replay. Raises DataError where the agents do something else than was recorded."""
@@ -174,6 +192,12 @@ class Replay(Engine):
 
     def _changes(self, event: events.Event, each: Replayed) -> tuple[Any, ...]:
         """What an event changes here before its handler is called, and the arguments of that."""
+        known = self._known(event.agent, event.time)
+        if known[0] != each.stage:
+            each.stage, each.n, each.alive = known
+            each.resumed, each.incarnation = each.stage, 1  # the launcher counts anew
+            for kept in (each.known, each.mail, each.kept, each.published, each.bound):
+                kept.clear()
         match event:
             case events.GradientDone():
                 return (self._gradient(event, each),)
@@ -199,6 +223,12 @@ class Replay(Engine):
                 self._rejoin(event, each)
             case events.Resumed():
                 self._resume(event, each)
+            case events.Regrouped():
+                self._resume(event, each)
+                view, actor = self._view(event.agent, each, event.agent), each.actor
+                stage, n = each.saved_on[event.version]
+                actor.agent.view = self.stages[stage].of(n).view(event.agent, range(n))
+                return (view,)
             case events.Crashed():
                 each.alive = frozenset(range(each.n))
             case events.LossKnown(peer=peer):
@@ -210,6 +240,7 @@ class Replay(Engine):
                 actor = each.actor
                 state = actor.agent, actor.model, actor.steps, actor.at, each.asked, each.alarms
                 each.saved[event.version] = copy.deepcopy(state)
+                each.saved_on[event.version] = each.stage, each.n
         return ()
 
     def _gradient(self, event: events.GradientDone, each: Replayed) -> Vector:
@@ -226,12 +257,12 @@ class Replay(Engine):
         """The agent begins a new incarnation with the donor's model and round."""
         actor, (model, round_) = each.actor, self.donated[event.donor, event.version]
         x = Vector(model.parts, model.stamp)
-        agent = self._agent(event.agent, each.n, each.alive, x, event.asked)
+        agent = self._agent(event.agent, each.stage, each.n, each.alive, x, event.asked)
         actor.agent, actor.model, actor.at = agent, x, None
         actor.agent.round = round_
         each.asked, each.incarnation, each.alarms = event.asked, event.incarnation, []
 
-    def _resume(self, event: events.Resumed, each: Replayed) -> None:
+    def _resume(self, event: events.Resumed | events.Regrouped, each: Replayed) -> None:
         """The agent is what it was when it was saved; nothing that it sent since then arrives."""
         i, actor = event.agent, each.actor
         if event.version not in each.saved:
@@ -239,7 +270,7 @@ class Replay(Engine):
             raise DataError(f"Agent {i} went on from its version {event.version}; {known}.")
         saved = copy.deepcopy(each.saved[event.version])
         actor.agent, actor.model, actor.steps, actor.at, each.asked, each.alarms = saved
-        each.resumed, each.alive = each.resumed + 1, frozenset(range(each.n))
+        each.resumed, each.alive = each.stage or each.resumed + 1, frozenset(range(each.n))
         actor.agent.view = self._view(i, each, i)
         each.incarnation = 1  # the launcher counts anew
         for kept in (each.known, each.mail, each.kept, each.published, each.bound):

@@ -20,7 +20,7 @@ from offbeat.core.errors import SettingError
 from offbeat.engines.live.launcher.children import Life, OnOutput, Processes
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.requests import Request, answer, requests
-from offbeat.engines.live.members import Members
+from offbeat.engines.live.members import Members, keep_stages
 from offbeat.engines.live.node.ending import Ending, Missing, take
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
@@ -210,8 +210,10 @@ class Door:
         launcher.settings = replace(launcher.settings, grown=(*launcher.settings.grown, *joining.newcomers))
         self._keep()
         for i in joining.agents:
-            launcher.logs.append(log_path(launcher.settings.folder, i))
-            launcher.present.watch(launcher.logs[-1])
+            path = log_path(launcher.settings.folder, i)
+            if path not in launcher.logs:  # of a number that a stage of before had
+                launcher.logs.append(path)
+            launcher.present.watch(path)
             launcher.bells.append(launcher.kept.enter_context(closing(Bell(launcher.shared, i))))
         launcher.board.grow(joining.first + len(joining.newcomers))
         for i in joining.agents:
@@ -290,9 +292,9 @@ class Door:
 
     def _keep(self) -> None:
         """In the run's shared folder, for its agents, and with its results."""
-        members = Members(self.launcher.settings.grown, tuple(self.left))
-        for folder in (self.launcher.shared, Path(self.launcher.settings.folder)):
-            members.write(folder)
+        settings = self.launcher.settings
+        Members(settings.grown, tuple(self.left)).write(self.launcher.shared)
+        keep_stages(settings.folder, settings.stages)
 
     def _close(self) -> None:
         """The run ends."""

@@ -16,6 +16,7 @@ from offbeat.engines.live.launcher.children import Children, Life, OnOutput, Pro
 from offbeat.engines.live.launcher.joining import Door
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.stop_after import last_step
+from offbeat.engines.live.members import keep_stages
 from offbeat.engines.live.node.ending import Ending, Missing, take, words
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.log import elapsed, merged
@@ -68,7 +69,8 @@ class Launcher:
         self.killing = self.told = False
         self.stuck_at = math.inf
         self.deadline = math.inf
-        self.logs = [log_path(self.settings.folder, i) for i in range(n)]
+        most = max(stage.count for stage in self.settings.stages)
+        self.logs = [log_path(self.settings.folder, i) for i in range(most)]
 
     def run(
         self,
@@ -198,6 +200,8 @@ class Launcher:
                     self.settings = replace(self.settings, algorithm=algorithm)
                 for i, restarts in enumerate(self.restarts):
                     self.change(i, restarts + 1)
+                if isinstance(self.settings.program, ScriptProgram):
+                    keep_stages(self.settings.folder, self.settings.stages)
                 self.board.begin(self.elapsed)
         else:
             finishing = self.board.order is Order.FINISH

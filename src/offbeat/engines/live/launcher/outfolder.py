@@ -8,7 +8,7 @@ from pathlib import Path
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.files import LOCK, held
 from offbeat.engines.events import GradientDone, rows_of
-from offbeat.engines.live.members import MEMBERS
+from offbeat.engines.live.members import STAGES
 from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, newest, set_aside, step_name
 from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.node.log import read
@@ -17,7 +17,7 @@ RUNS = Path("offbeat-runs")
 
 SERIES = "live.json"  # what `offbeat live` was asked for; the folders of its runs lie beside it
 OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
-        MEMBERS, "checkpoints/agent-*/*.safetensors", LOCK)  # fmt: skip
+        STAGES, "checkpoints/agent-*/*.safetensors", LOCK)  # fmt: skip
 """What we write into it."""
 
 
@@ -104,23 +104,6 @@ def set_damaged_aside(folder: Path, on_notice: Callable[[str], None]) -> None:
     """Before a run goes on: take what is damaged out of the way of all agents, and say it."""
     for each in sorted((folder / "checkpoints").glob("agent-*")):
         set_aside(each, on_notice)
-
-
-def refuse_unresumable(out: Path | None, agents: int, together: bool) -> None:
-    """Raise SettingError unless the folder holds a run of offbeat launch that can go on."""
-    folder = named(out)
-    had = len([*folder.glob("agent-*.trace")])
-    if not had:
-        why = (
-            f"{folder} holds no run of offbeat launch that could go on: there is no agent-0.trace. Expected "
-            "the --out of an earlier run; without --resume a new one starts there."
-        )
-    elif had != agents:
-        why = f"{folder} holds a run of {had} agents; got --agents {agents}. Expected as many as it has."
-    else:
-        why = why_not_resumable(folder, agents, together, "Start a new one, with another --out.")
-    if why:
-        raise SettingError(why)
 
 
 def why_not_resumable(folder: Path, agents: int, together: bool, do: str = "") -> str:

@@ -47,6 +47,7 @@ class Driver:
         topology: the graph as far as this agent knows it; `growing`: how it grows, if it can
         late: whether this agent comes to a run that goes on
         donor: whose model it came, or returned, with
+        stage: how often the run had gone on from its checkpoints
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Driver:
     ) -> None:
         self.performer, self.topology, self.transport = performer, topology, performer.transport
         self.growing, self.late, self.members, self.donor = growing, late, Members(), -1
+        self.stage = 0
         self.agent, self.actor, self.me = performer.agent, performer.actor, performer.me
         self.log, self.clock, self.guard = performer.log, performer.clock, performer.guard
         self.lock = RLock()
@@ -144,8 +146,10 @@ class Driver:
             return bool(self.transport.row[Row.LEAVES])
         return not self.in_step or self.actor.steps >= board.last_step
 
-    def resume(self, state: Mapping[str, Any]) -> Vector:
-        """The first event of an agent that goes on from a checkpoint: what `state` gave."""
+    def resume(self, state: Mapping[str, Any], before: Topology | None = None) -> Vector:
+        """The first event of an agent that goes on from a checkpoint, what `state` gave; before: on which
+        graph that was, if on another.
+        """
         with self.lock:
             checkpoint.restore_agent(self.agent, state["agent"])
             for j in range(self._first, self.topology.n):
@@ -153,7 +157,12 @@ class Driver:
                     self.log.rows.event(events.PeerMet(self.clock.now(), self.me, j, 1))
             self.actor.model, self.actor.at = self.agent.model, state["at"]
             self.actor.version, self.actor.steps = self.log.rows.written, state["steps"]
-            self.performer.handle(events.Resumed(self.clock.now(), self.me, state["version"]))
+            now, version = self.clock.now(), state["version"]
+            if before is None:
+                self.performer.handle(events.Resumed(now, self.me, version))
+            else:
+                view, self.agent.view = self.agent.view, before.view(self.me, range(before.n))
+                self.performer.handle(events.Regrouped(now, self.me, version), view)
             return self._next()
 
     def state(self) -> dict[str, Any]:
@@ -163,7 +172,7 @@ class Driver:
         self.log.rows.event(events.Saved(self.clock.now(), self.me, actor.version))
         self.log.flush()
         counts = {"version": actor.version, "steps": actor.steps, "time": self.clock.now()}
-        return {"agent": agent, "at": actor.at, **counts}
+        return {"agent": agent, "at": actor.at, "graph": [self.stage, self.topology.n], **counts}
 
     def _next(self) -> Vector:
         """Wait for the agent to ask for a gradient, handling whatever comes."""

@@ -95,7 +95,16 @@ class AgentContext:
             transport.link = Link(world, self.me, size, self.incarnation, Outbox(compression))
         s, path = self.settings, log_path(self.settings.folder, self.me)
         performer = Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan, compression)
-        return Driver(performer, topology, growing, self.joins)
+        driver = Driver(performer, topology, growing, self.joins)
+        driver.stage = len(s.earlier)
+        return driver
+
+    def graph_of(self, state: Mapping[str, Any]) -> Topology | None:
+        """On which graph a checkpoint was saved; None: on that of now, which may have grown since."""
+        stages, (which, n) = self.settings.stages, state.get("graph", (0, 0))
+        if stages[which].graph == stages[-1].graph:
+            return None
+        return self.settings.growing(which).after(stages[which].grown[: max(0, n - stages[which].agents)])
 
     def faults(self) -> Faults:
         mine = [fault for fault in self.settings.fault if fault.agent == self.me]
@@ -201,9 +210,16 @@ def begin(driver: Driver, context: AgentContext, initial: Vector) -> Vector:
         return driver.start()
     assert driver.transport is not None
     transport, neighbours, asked = driver.transport, driver.agent.view.peers, context.asked()
-    driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
     everybody = dict.fromkeys([*neighbours, *sorted(transport.alive), *range(transport.board.n)])
     for donor in [j for j in everybody if j != context.me]:
         if (found := model_of(transport.folder, transport.board, donor)) is not None:
-            return driver.rejoin(found[0], found[1].round, donor, asked)
-    return driver.rejoin(initial, 0, context.me, asked)
+            return begin_with(driver, context, found[0], found[1].round, donor, asked)
+    return begin_with(driver, context, initial, 0, context.me, asked)
+
+
+def begin_with(
+    driver: Driver, context: AgentContext, x: Vector, round_: int, donor: int, asked: int
+) -> Vector:
+    """Come, or return, with this model of the donor's, after so many gradients."""
+    driver.agent.rng = python_stream(context.settings.seed, Purpose.ALGORITHM, context.me, life=asked)
+    return driver.rejoin(x, round_, donor, asked)

@@ -13,6 +13,7 @@ from offbeat.engines.live.node.checkpoint import About
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.settings import CheckpointPolicy
+from offbeat.world.topology import Topology
 
 SHOWN = 8  # so many differences
 WIDE = 80  # entries of what is wider are compared one by one
@@ -21,11 +22,12 @@ OTHER_RUN = "This checkpoint is of another run:"
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one agent, in its folder; `about`: of which run."""
+    """The checkpoints of one agent, in its folder; `about`: of which run; `free`: what of that may differ."""
 
     folder: Path
     about: About
     policy: CheckpointPolicy
+    free: Set[str] = frozenset()
     saved_at: float = field(default_factory=time.monotonic)
     saved_step: int = -1
 
@@ -56,8 +58,21 @@ class Checkpoints:
     def load(self, step: int) -> Mapping[str, Any]:
         """The state of a step; damaged ones are set aside. Raises SettingError if it is of another run."""
         about, state = checkpoint.load(checkpoint.path_of(self.folder, step), checked=True)
-        refuse_other(about, self.about)
+        saved, now = ({k: v for k, v in each.items() if k not in self.free} for each in (about, self.about))
+        refuse_other(saved, now)
         return dict(state)
+
+
+def donor_of(folder: Path, agent: int, topology: Topology) -> int:
+    """From whose newest checkpoint an agent starts that has none: of its neighbours, or else of all, the one
+    with most steps. Raises SettingError if nobody has one.
+    """
+    there = [(j, checkpoint.latest(checkpoint.agent_folder(folder, j))) for j in range(topology.n)]
+    steps = {j: found[0] for j, found in there if found and j != agent}
+    some = [j for j in topology.peers(agent) if j in steps] or [*steps]
+    if not some:
+        raise SettingError(f"Nobody has a checkpoint in {folder}, so agent {agent} cannot start from one.")
+    return max(some, key=lambda j: (steps[j], -j))
 
 
 def refuse_other(
