@@ -65,6 +65,7 @@ ELSEWHERE = {
     "offbeat launch -n 4 examples/recipes/with_lightning.py": "needs Lightning: test_recipes runs it",
     "offbeat join offbeat-runs/train-0 --agents 2": "of a run that goes on; test_joining has one",
     "offbeat leave offbeat-runs/train-0 --agent 3": "likewise",
+    "offbeat launch --resume --out offbeat-runs/train-0 -n 6 --topology exponential train.py": "likewise",
     "offbeat doctor": "test_doctor runs it; its self-test needs fresh processes",
     "offbeat table scaling.parquet --speedup": "of the sweep above it, which is only planned here",
     "offbeat compare --task digits --algorithms all --until 30 --device cuda": "needs a GPU",

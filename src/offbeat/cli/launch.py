@@ -1,5 +1,6 @@
 """The command line of a user's own script: launch; and of the trace of any live run: replay."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +8,13 @@ from typing import Any
 
 import typer
 
-from offbeat.algorithms import ALGORITHMS, check_codec, find, row_of
+from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec, find, row_of
 from offbeat.cli.console import Out, complain, say
 from offbeat.cli.machines import machines, wanted_of
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.compression import NONE, codec_of
-from offbeat.core.errors import MISSING, DiskError, OffbeatError
+from offbeat.core.errors import MISSING, DiskError, OffbeatError, SettingError
 from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere
 from offbeat.core.system.own import pinned, together
@@ -35,7 +36,7 @@ from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
 from offbeat.world.graph_files import SUFFIXES, file_of
 from offbeat.world.growth import Growing
-from offbeat.world.topology import build, size_of
+from offbeat.world.topology import Topology, build, size_of
 
 WHAT, PANELS = "What is run", dict.fromkeys(SCOPES, "How")
 DEFAULTS = {"checkpoint_every": CheckpointPolicy(seconds=60.0)}
@@ -76,41 +77,29 @@ def launch(
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
     wanted = wanted_of(asked, command[0], module)
-    spec, topology = find(elsewhere(algorithm)), None if topology is None else elsewhere(topology, SUFFIXES)
-    before = resuming.stages_before(outfolder.named(out)) if resume else ()
-    if before:
-        stage = resuming.next_stage(before[-1], agents, topology, weights, seed)
-        if moved := stage.graph != before[-1].graph:
-            spec.check_moved(before[-1].graph)
-    else:
-        topology = topology or "ring"
-        stage, moved = Stage(agents or size_of(topology, seed) or AGENTS, topology, weights), False
+    spec, before = find(elsewhere(algorithm)), resuming.stages_before(outfolder.named(out)) if resume else ()
+    stage = _stage(spec, before, agents, topology, weights, seed, wanted.ray is not None)
     agents, topology, weights = stage.graph
     refuse_processes(stage.count)
     graph = Growing(build(topology, agents, seed, weights), seed, weights).after(stage.grown)
-    spec.check(graph)
-    spec.check_script()
-    if asked["on_death"] == CONTINUE:
-        spec.check_goes_on(graph)
-    check_codec(spec, codec_of(compress))
+    _check(spec, graph, asked["on_death"], compress)
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
     machines_ = 0 if wanted.ray is None else wanted.local
     asked["fault"] = tuple(parse_fault(text, stage.count, machines_) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
-        asked |= {"agents": agents, "algorithm": spec.asked, "seed": seed, "resume": resume}
-        asked |= {"grown": stage.grown, "earlier": before}
-        asked["code"] = together(code, spec.code)
+        asked |= {"agents": agents, "grown": stage.grown, "earlier": before, "resume": resume}
+        asked |= {"algorithm": spec.asked, "seed": seed, "code": together(code, spec.code)}
     asked["stop_after"] = None if stop_after is None else StopAfter.parse(stop_after)
     program = ScriptProgram(topology, tuple(command), weights, compress)
     settings = RunSettings(folder=Path(), program=program, **asked)
     check_writable(profile)
     with outfolder.out_folder(out, Path(command[0]).stem) as made, machines(wanted, graph, quiet) as there:
         folder = made.resolve()
-        if resume:
-            resuming.refuse_unresumable(made, before[-1], stage, together=not returns)
+        if before:
             outfolder.set_damaged_aside(folder, complain)
-            for line in resuming.sayings(folder, before[-1], stage, graph) if moved and not quiet else []:
+            resuming.refuse_unresumable(made, before[-1], stage, together=not returns)
+            for line in resuming.sayings(folder, before[-1], stage, graph) if not quiet else []:
                 complain(line)
         else:
             outfolder.refuse_used(folder)
@@ -120,6 +109,42 @@ def launch(
         _run(launcher, tensorboard, profile, quiet)
     if ending := 128 + launcher.stopped_by if launcher.stopped_by else MISSING * bool(launcher.missing):
         raise typer.Exit(ending)
+
+
+def _stage(
+    spec: Algorithm,
+    before: Sequence[Stage],
+    agents: int | None,
+    topology: str | None,
+    weights: str | None,
+    seed: int,
+    elsewhere_too: bool,
+) -> Stage:
+    """With which agents, on which graph it is to go on, or to begin; elsewhere_too: on several machines.
+    Raises SettingError.
+    """
+    topology = None if topology is None else elsewhere(topology, SUFFIXES)
+    if not before:
+        topology = topology or "ring"
+        return Stage(agents or size_of(topology, seed) or AGENTS, topology, weights)
+    stage = resuming.next_stage(before[-1], agents, topology, weights, seed)
+    if stage.graph != before[-1].graph:
+        spec.check_moved(before[-1].graph)
+        if elsewhere_too:
+            raise SettingError(
+                "--resume with other agents or another graph is for a run on one machine: a new agent reads "
+                "another one's checkpoint. Expected no --ray, or what the run had."
+            )
+    return stage
+
+
+def _check(spec: Algorithm, graph: Topology, on_death: str, compress: str) -> None:
+    """Raise SettingError for what does not go together."""
+    spec.check(graph)
+    spec.check_script()
+    if on_death == CONTINUE:
+        spec.check_goes_on(graph)
+    check_codec(spec, codec_of(compress))
 
 
 def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, quiet: bool) -> None:

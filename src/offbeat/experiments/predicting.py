@@ -162,16 +162,7 @@ def predict(
     _refuse_caseless(case, straggler, slowdown)
     s = trace.settings
     e = s.get("experiment", {})
-    if (first := s.get("earlier", [None])[0]) and any(first[k] != s.get(k) for k in ("agents", "topology")):
-        raise SettingError(
-            "This run went on from its checkpoints with other agents, or on another graph, and predictions "
-            "are of runs with the same from start to end; expected the trace of such a run."
-        )
-    if s.get("grown"):
-        raise SettingError(
-            f"{len(s['grown'])} agents joined this run while it went on, and predictions are of runs with as "
-            "many agents from start to end; expected the trace of such a run."
-        )
+    _refuse_others(s)
     if missing := [name for name in NEEDED if name not in s | e]:
         expected = "expected the trace of 'offbeat live' or 'launch'"
         raise DataError(f"The trace does not say its {missing[0]}; {expected}.")
@@ -199,6 +190,20 @@ def predict(
     again = replica.summary(before, rate, None, topology=graph, until=end - start - paused)
     made = int(trace.updates().sum())
     return Prediction(s["unit"], (start, end), made, fitted, paused, recorded, again, predicted)
+
+
+def _refuse_others(s: Mapping[str, Any]) -> None:
+    """Raise SettingError for a run of now more, now fewer agents."""
+    if (first := s.get("earlier", [None])[0]) and any(first[k] != s.get(k) for k in ("agents", "topology")):
+        raise SettingError(
+            "This run went on from its checkpoints with other agents, or on another graph, and predictions "
+            "are of runs with the same from start to end; expected the trace of such a run."
+        )
+    if s.get("grown"):
+        raise SettingError(
+            f"{len(s['grown'])} agents joined this run while it went on, and predictions are of runs with as "
+            "many agents from start to end; expected the trace of such a run."
+        )
 
 
 def _refuse_caseless(case: str | None, straggler: object, slowdown: float) -> None:

@@ -71,7 +71,11 @@ def refuse_unresumable(folder: Path, last: Stage, now: Stage, together: bool) ->
 
 
 def sayings(folder: Path, last: Stage, now: Stage, graph: Topology) -> list[str]:
-    """What it means that a run goes on with other agents, or on another graph, before it does."""
+    """What it means that a run goes on with other agents, or on another graph, before it does; nothing where
+    neither is so.
+    """
+    if now.graph == last.graph:
+        return []
     steps = {i: found[0] for i in range(now.count) if (found := latest(agent_folder(folder, i)))}
     said = [f"This run had {_called(last)}; it goes on with {_called(now)}."]
     of = ", ".join(f"{step:,}" for step in steps.values())
