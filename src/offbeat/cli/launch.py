@@ -76,13 +76,13 @@ def launch(
 
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
-    wanted = wanted_of(asked, command[0], module)
     spec, before = find(elsewhere(algorithm)), resuming.stages_before(outfolder.named(out)) if resume else ()
-    stage = _stage(spec, before, agents, topology, weights, seed, wanted.ray is not None)
+    stage = _stage(spec, before, agents, topology, weights, seed, asked["ray"] is not None)
     agents, topology, weights = stage.graph
     refuse_processes(stage.count)
     graph = Growing(build(topology, agents, seed, weights), seed, weights).after(stage.grown)
     _check(spec, graph, asked["on_death"], compress)
+    wanted = wanted_of(asked, command[0], module)
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
     machines_ = 0 if wanted.ray is None else wanted.local
     asked["fault"] = tuple(parse_fault(text, stage.count, machines_) for text in asked["fault"])
