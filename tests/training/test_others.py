@@ -154,8 +154,10 @@ def test_an_agent_says_who_it_is(in_a_run: Join) -> None:
     assert agent.is_first and not agent._asked_who, "that is no question about the data"
 
 
-def test_alone_nothing_is_saved(nobody_joined: None) -> None:
+def test_alone_nothing_is_saved(nobody_joined: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     agent, model = offbeat.join("dsgd"), nn.Linear(2, 2)
+    assert agent.folder == tmp_path / "agent-0" and agent.folder.is_dir(), "its files are all there"
     assert repr(agent) == "<offbeat agent: alone, dsgd, 0 steps, not wrapped>" and agent.is_first
     optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.1))
     agent.save_also(scheduler=lr_scheduler.StepLR(optimizer, 3), odd=Odd())

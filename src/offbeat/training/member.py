@@ -53,7 +53,7 @@ from offbeat.core.system.own import pinned
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.driver import Driver, Stopped
-from offbeat.engines.live.node.enter import AgentContext, agent_context
+from offbeat.engines.live.node.enter import AgentContext, agent_context, own_folder
 from offbeat.engines.live.node.faults import Faults
 from offbeat.engines.live.node.guard import NotFinite
 from offbeat.engines.live.node.log import Log
@@ -159,8 +159,8 @@ class Member:
 
     @property
     def folder(self) -> Path:
-        """A folder for this agent's own files, in that of the run, made if need be; alone the current one."""
-        return Path.cwd() if self._here is None else self._here.own_folder()
+        """A folder for this agent's own files, in that of the run, alone in the current one."""
+        return own_folder(Path.cwd() if self._here is None else self._here.settings.folder, self._rank)
 
     @property
     def wrapped(self) -> bool:

@@ -70,12 +70,6 @@ class AgentContext:
     def checkpoints(self) -> Path:
         return checkpoint.agent_folder(self.settings.folder, self.me)
 
-    def own_folder(self) -> Path:
-        """For files of the user's, in the run's folder, whose name is the run's; made if need be."""
-        folder = self.settings.folder / f"agent-{self.me}"
-        folder.mkdir(exist_ok=True)
-        return folder
-
     def driver(
         self,
         agent: Agent,
@@ -145,6 +139,13 @@ def arrive() -> None:
     os.environ[STARTED] = str(os.getpid())
     if (lifeline := os.environ.get("OFFBEAT_LIFELINE")) is not None:
         end_with_parent(int(lifeline))
+
+
+def own_folder(folder: Path, agent: int) -> Path:
+    """For the user's files of an agent, in the run's folder, whose name is the run's; made if need be."""
+    own = folder / f"agent-{agent}"
+    own.mkdir(exist_ok=True)
+    return own
 
 
 def log_path(folder: Path, agent: int) -> Path:
