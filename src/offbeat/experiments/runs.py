@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ import torch
 from offbeat.algorithms import Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.promises import unchanged
+from offbeat.core.ring import Ring
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
 from offbeat.core.vector import Parts
@@ -25,6 +26,7 @@ from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import readings
+from offbeat.engines.sim.ahead.ring import RingRun
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.engines.sim.ahead.scheduled import ScheduledRun
 from offbeat.engines.sim.checks import Checker
@@ -98,6 +100,14 @@ class Job:
         return self.executor in (AUTO, LEVELS) and not self.check and not self.why_not_by_levels
 
     @property
+    def as_ring(self) -> bool:
+        """Whether it may be made as a ring of sums, which has a timetable of its own."""
+        agent, own = self.spec.prototype, self.spec.user_defined
+        plain = self.executor == AUTO and not self.check and self.setup.codec is None
+        known = plain and not own and not why_no_timetable(self.setup.world)
+        return known and isinstance(agent, Ring) and agent.local_steps == 1
+
+    @property
     def beside(self) -> int:
         """How many runs like it are made side by side, at most; one if it is long and keeps its trace."""
         long = self.keep_trace and len(time_segments(self.setup, 1)) > 1
@@ -156,7 +166,7 @@ def _made(jobs: Sequence[Job], most: int, progress: Progress | None) -> Sequence
 # -- which engine ----------------------------------------------------------------------------------
 
 
-def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun]:
+def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | ScheduledRun | RingRun]:
     """The engines of the first job, and of those that can be made beside it: by levels at most so many."""
     first = jobs[0]
     if first.executor in EXECUTORS:
@@ -170,6 +180,11 @@ def engines(jobs: Sequence[Job], most: int = 1024) -> Sequence[Simulator | Sched
             break
     if runs:
         return Levels(runs, first.setup.task, first.setup.task.initial()).runs
+    if first.as_ring and most:
+        try:
+            return [_ring(first)]
+        except NoTimetable:
+            pass
     if first.executor == LEVELS:
         why = f"{first.spec.name} cannot be run by levels here: the order of what happens at the same instant"
         raise SettingError(f"{why} is the simulator's to say. Expected --executor auto, which sees to that.")
@@ -184,6 +199,12 @@ def simulator(job: Job) -> Simulator:
     rule, checker = partial(setup.steps.rule, job.lr), Checker() if job.check else None
     returns, keep = "return" in spec.tolerates, job.keep_trace
     return Simulator(spec.new, rule, *world, returns, checker, keep, setup.codec)
+
+
+def _ring(job: Job) -> RingRun:
+    setup, new = job.setup, cast(Callable[[], Ring], job.spec.new)
+    rule = partial(setup.steps.rule, job.lr)
+    return RingRun(new, rule, setup.topology, setup.task, setup.world, job.keep_trace)
 
 
 def _scheduled(job: Job, ends: Sequence[float]) -> ScheduledRun:
@@ -209,7 +230,7 @@ class ActiveRun:
     """A run that is being made. ended: what came out, if that was before its time."""
 
     job: Job
-    engine: Simulator | ScheduledRun
+    engine: Simulator | ScheduledRun | RingRun
     measured: Measurements = field(init=False)
     ended: Run | None = None
 
