@@ -19,7 +19,8 @@ from offbeat.core.rules import Rule
 from offbeat.engines.sim import executors
 from offbeat.engines.sim.ahead import levels
 from offbeat.engines.sim.ahead.instants import NoTimetable
-from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, STATE, NotLinear
+from offbeat.engines.sim.ahead.placeholders import GRADIENT, HEARD, STATE
+from offbeat.engines.sim.ahead.probing import why_not_read
 from offbeat.engines.sim.ahead.reading import MODEL, Reading
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
@@ -72,7 +73,10 @@ OTHER_WORLDS: list[dict[str, Any]] = [
 ]
 
 
-RULES = ("momentum", "nesterov:0.5")
+STEPS = (
+    {"optimizer": "momentum", "schedule": "warmup:3+cosine"},
+    {"optimizer": "nesterov:0.5", "schedule": "step:2+by=steps"},
+)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ RULES = ("momentum", "nesterov:0.5")
     [
         *((name, {"case": "combined", "task": "digits"}) for name in FREE),
         *((name, w) for name in ("adsgd", "adsgd:memory-efficient", "rfast") for w in OTHER_WORLDS),
-        *((name, {"optimizer": rule, "case": "combined"}) for name in ("adsgd", "rfast") for rule in RULES),
+        *((name, steps | {"case": "combined"}) for name in ("adsgd", "rfast") for steps in STEPS),
     ],
 )
 def test_all_executors_give_the_same_run(name: str, changed: dict[str, Any]) -> None:
@@ -137,10 +141,10 @@ def test_where_the_order_of_handlers_matters_the_simulator_decides(chosen: dict[
 def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
     common: dict[str, Any] = {"task": "quadratic", "until": 5.0, "executor": "levels"}
     with pytest.raises(
-        SettingError, match="dsgd cannot be run by levels: what it does depends on what it hears"
+        SettingError, match="dsgd cannot be run by levels: it does more than to ask for a gradient"
     ):
         offbeat.compare("adsgd,dsgd", **common)
-    for name, why in [("rasgp", "numbers that it hears"), ("prox-dgd:l1=0.1", "no linear form")]:
+    for name, why in [("rasgp", "gives numbers away"), ("prox-dgd:l1=0.1", "not a linear form")]:
         with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
             offbeat.compare(name, **common)
     with pytest.raises(SettingError, match="agents crash"):
@@ -184,13 +188,21 @@ def test_sums_and_shares_are_vectors_of_the_state() -> None:
     assert again.idle and len(rfast.gradient(again.then).cells[0]) == 7
 
 
-@pytest.mark.parametrize("name", [name for name, row in ALGORITHMS.items() if not row.free_running])
-def test_what_is_not_free_running_is_found_out(name: str) -> None:
-    with pytest.raises(NotLinear):
-        reading(name, SGD(0.1), "complete")
+def test_what_is_free_running_is_found_out() -> None:
+    """No row of the table says so."""
+    found = [name for name, row in ALGORITHMS.items() if not why_not_read(row.new, lambda: SGD(0.1))]
+    assert sorted(found) == [
+        "adsgd",
+        "adsgd:memory-efficient",
+        "dgd-atc",
+        "kungurtsev",
+        "prox-dgd",
+        "rfast",
+        "swift",
+    ]
 
 
-@pytest.mark.parametrize("chosen", [{"optimizer": "adamw"}, {"schedule": "cosine"}])
+@pytest.mark.parametrize("chosen", [{"optimizer": "adamw"}, {"optimizer": "adamw", "schedule": "cosine"}])
 def test_only_with_rules_that_make_linear_forms(chosen: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="adsgd cannot be run by levels"):
         offbeat.compare("adsgd", task="quadratic", until=5.0, executor="levels", **chosen)
@@ -202,15 +214,15 @@ def test_what_does_not_repeat_itself_goes_event_by_event() -> None:
     auto = offbeat.compare(names, **asked).runs
     slow = offbeat.compare(names, executor="event-by-event", **asked).runs
     assert [run.digest for run in auto] == [run.digest for run in slow]
-    with pytest.raises(SettingError, match=r"cannot be run by levels: .* not repeated itself after 10,000"):
+    with pytest.raises(SettingError, match=r"cannot be run by levels: .* not repeated itself after 2,000"):
         offbeat.compare(names[:1], executor="levels", **asked)
 
 
-def test_an_algorithm_of_the_users_is_not_taken_to_be_free_running() -> None:
+def test_an_algorithm_of_the_users_goes_event_by_event() -> None:
     class Mine(type(ALGORITHMS["adsgd"].prototype)):  # type: ignore[misc]
         """As ADSGD, with a model of its own."""
 
-    assert not find(Mine).free_running
+    assert not Job(prepared(), find(Mine), 0.1).by_levels
 
 
 @settings(max_examples=12, deadline=None)

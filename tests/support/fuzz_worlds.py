@@ -32,7 +32,7 @@ from offbeat.world.changes import Byzantine, Change, Cut, Slowdown
 from offbeat.world.per_link import PerLink
 
 ALGORITHMS = ("adsgd", "adsgd", "adsgd", "adpsgd", "adpsgd:wait", "adpsgd:atomic", "adpsgd:atomic+wait",
-              "rfast", "dsgd", "dsgd:after", "allreduce")  # fmt: skip
+              "rfast", "rfast", "kungurtsev", "dsgd", "dsgd:after", "allreduce")  # fmt: skip
 TOPOLOGIES = ("ring", "grid", "complete", "star", "exponential", "chain", "binary-tree", "erdos-renyi",
               "erdos-renyi:0.7", "random-regular:2", "random-regular")  # fmt: skip
 DELAYS = ("gamma", "gamma 1.5", "lognormal 0.3", "lognormal 3", "exponential", "constant",
@@ -203,7 +203,7 @@ def mismatches(number: int) -> list[str]:
         "batched, checked", run_one(Job(w.p, w.row, w.lr, "batched", check=True, keep_trace=False))
     )
     said += differs("auto", run_one(Job(w.p, w.row, w.lr, "auto")))
-    if w.row.free_running:
+    if Job(w.p, w.row, w.lr).by_levels:
         with patch.object(runs, "SEGMENT", 40):
             said += differs("in segments", run_one(Job(w.p, w.row, w.lr, "auto", keep_trace=False)))
         other = replace(w.p, eval_times=w.p.eval_times)

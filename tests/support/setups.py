@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from offbeat import SGD, World
 from offbeat.algorithms import find
+from offbeat.engines.sim.ahead.instants import NoTimetable
+from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.schedule import Schedule
 from offbeat.experiments.experiment import Experiment
@@ -33,7 +35,10 @@ def prepared(seed: int = 0, **changed: Any) -> Setup:
 
 def schedule_of(p: Setup, name: str = "adsgd", size: int = SIZE) -> Schedule:
     """The timetables of a run. Raises NoTimetable."""
-    return Schedule(readings(find(name).new, lambda: SGD(0.05), p.topology.views()), p.world, size)
+    try:
+        return Schedule(readings(find(name).new, lambda: SGD(0.05), p.topology.views()), p.world, size)
+    except NotLinear:  # sums by unicast
+        raise NoTimetable from None
 
 
 def same(a: Run, b: Run) -> bool:

@@ -36,5 +36,5 @@ WORLDS = st.builds(
     changes=st.lists(CHANGES, max_size=3).map(tuple),
 )  # fmt: skip
 GRAPHS = st.sampled_from(["ring", "grid", "complete", "star"])
-LINKED = WORLDS.map(lambda world: replace(world, sending="multicast", network="serial"))
+LINKED = WORLDS.map(lambda world: replace(world, network="serial"))
 """Those of them in which what happens when is known beforehand."""

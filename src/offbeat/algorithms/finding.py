@@ -118,9 +118,7 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     for name, value in chosen.items():
         if not isinstance(value, bool):
             base.parameters[name].read(base.name, name, value)
-    made = replace(row, name=spelt(base.name, has, base.parameters), prototype=type(row.prototype)(**has))
-    bends = [row.options[name].bends for name in chosen if row.options[name].bends and row.free_running]
-    return replace(made, free_running=False, by_event=bends[0]) if bends else made
+    return replace(row, name=spelt(base.name, has, base.parameters), prototype=type(row.prototype)(**has))
 
 
 def with_local_steps(spec: Algorithm, steps: int | None) -> Algorithm:

@@ -27,13 +27,11 @@ class Option(Bounds):
     Attributes:
         usual: what an agent does without it; continues "an agent ...", as `chosen` does
         chosen: what it does with it; `{}` is its number
-        bends: why what is free-running is that no more with it; empty if it is
         unscripted: why what has it cannot run in a user's script
     """
 
     usual: str
     chosen: str
-    bends: str = ""
     unscripted: str = ""
 
 
@@ -64,10 +62,6 @@ class Algorithm:
         graph: whether the graph has to be undirected, and its weights symmetric too
         smallest: the smallest eigenvalue that W may have, as the option `theta` mixes it
         vectors: models that an agent of a simulation holds, and those for each neighbour: for its memory
-        free_running: whether it never waits, gives one vector to all its listeners at every gradient or at
-            every h-th, and makes linear forms alone: then what happens when is known before any arithmetic
-            (`offbeat.engines.sim.ahead.reading`)
-        by_event: why that is not so, where it is not
         unscripted: why it cannot run in a user's script (`offbeat launch`); empty: it can
         user_defined: whether it is the user's own, and not in the table
         named: FILE.py:NAME(options), if it was named so, or a name of the table with options that were tuned:
@@ -93,8 +87,6 @@ class Algorithm:
     graph: Literal["any", "undirected", "symmetric"] = "any"
     smallest: float = -1.0
     vectors: tuple[float, float] = (5.0, 3.0)
-    free_running: bool = False
-    by_event: str = "what it does depends on what it hears"
     unscripted: str = ""
     user_defined: bool = False
     named: str = ""

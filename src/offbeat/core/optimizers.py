@@ -147,11 +147,6 @@ class Steps:
         return rule if self.schedule.constant else Scheduled(rule, self.schedule)
 
     @property
-    def why_not_linear(self) -> str:
-        """Why no two steps are the same linear form, as far as that is known; empty if it is not."""
-        return "" if self.schedule.constant else "its learning rate follows a schedule"
-
-    @property
     def numbers(self) -> Parameters:
         """What may be tuned of it."""
         return OPTIMIZERS[self.by.name].parameters if isinstance(self.by, Optimizer) else {}

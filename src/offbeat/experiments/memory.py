@@ -13,7 +13,12 @@ from offbeat.experiments.setup import Setup, check_algorithm, refuse
 
 WORTH_SAYING = 500_000_000  # bytes from which a command says how much it needs
 
-LEVELS = 500, 200  # by levels: bytes of the timetable and of what is made, for an update and a model mixed
+LEVELS = (
+    500,
+    200,
+    120,
+)  # by levels: bytes of the timetable and of what is made, for an update, each model that
+# it mixes, and each vector that is kept for a neighbour
 KEPT = 120, 90  # by levels: bytes of the trace that is held, for an update, and for each model mixed
 HEAP = 130, 110  # event by event: bytes of the trace that is held, for an update, and for each message
 DROPPED = 12  # event by event: bytes for an update where the trace is not held, to measure the staleness
@@ -45,8 +50,12 @@ def need(job: Job, beside: int = 1) -> Need:
     n, size, updates, degree = setup.topology.n, _bytes(setup), setup.updates, setup.topology.degree
     each, edge = job.spec.vectors
     if job.by_levels:
-        models = each * n + (WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0)
-        table, kept = LEVELS[0] + LEVELS[1] * degree, (KEPT[0] + KEPT[1] * degree) * job.keep_trace
+        models = (each + setup.steps.vectors + edge * degree) * n
+        models += WIDE * min(n, devices.CHUNK / size) if on_gpu else 0.0
+        table, kept = (
+            LEVELS[0] + (LEVELS[1] + LEVELS[2] * edge) * degree,
+            (KEPT[0] + KEPT[1] * degree) * job.keep_trace,
+        )
         here = min(updates, runs.SEGMENT / (1 + degree) / beside)
         trace = here * table + (updates - here) * kept
     else:

@@ -6,8 +6,8 @@ Runs are made one after another, or side by side where they can share their arit
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, partial
 from itertools import takewhile
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ import torch
 
 from offbeat.algorithms import Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
+from offbeat.core.optimizers import Optimizer, Steps
 from offbeat.core.promises import unchanged
 from offbeat.core.ring import Ring
 from offbeat.core.system import devices
@@ -25,6 +26,7 @@ from offbeat.engines.activity import Link
 from offbeat.engines.sim.ahead.instants import NoTimetable
 from offbeat.engines.sim.ahead.levels import Levels
 from offbeat.engines.sim.ahead.placeholders import NotLinear
+from offbeat.engines.sim.ahead.probing import why_not_read
 from offbeat.engines.sim.ahead.rhythm import readings
 from offbeat.engines.sim.ahead.ring import RingRun
 from offbeat.engines.sim.ahead.schedule import Schedule
@@ -83,9 +85,9 @@ class Job:
     @property
     def why_not_by_levels(self) -> str:
         """Why there is no timetable for this algorithm in this world; empty if there may be one."""
-        if not self.spec.free_running:
-            return self.spec.by_event
-        if why := self.setup.steps.why_not_linear:
+        if self.spec.user_defined:
+            return "what a class of the user's own does at its events is not looked into"
+        if why := _why_not_read(self.spec, self.setup.steps):
             return why
         if why := why_no_timetable(self.setup.world):
             return why
@@ -119,6 +121,19 @@ class Job:
         task, other, like = first.setup.task, self.setup.task, getattr(first.setup.task, "like", None)
         alike = task is other or (like is not None and bool(like(other)))
         return alike and self.setup.eval_times == first.setup.eval_times and self.beside > 1
+
+
+def _why_not_read(spec: Algorithm, steps: Steps) -> str:
+    """Why it cannot be known what the agents of a row of the table do at each event; empty if it can be."""
+    if not isinstance(steps.by, Optimizer):
+        return why_not_read(spec.new, partial(steps.rule, 1.0))
+    made = {each.name: getattr(spec.prototype, each.name) for each in fields(spec.prototype) if each.init}
+    return _probed(type(spec.prototype), tuple(made.items()), steps)
+
+
+@cache
+def _probed(kind: Any, options: tuple[tuple[str, Any], ...], steps: Steps) -> str:
+    return why_not_read(partial(kind, **dict(options)), partial(steps.rule, 1.0))
 
 
 def time_segments(setup: Setup, beside: int) -> Sequence[float]:

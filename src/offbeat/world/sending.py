@@ -105,6 +105,5 @@ def why_no_timetable(world: World) -> str:
         "agents crash": world.crashes,
         "what is sent is changed": world.byzantine,
         "flows share the network": world.network != "serial",
-        "each receiver is sent its own copy": world.sending != "multicast",
     }
     return next((why for why, there in reasons.items() if there), "")

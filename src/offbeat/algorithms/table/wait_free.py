@@ -17,7 +17,7 @@ ROWS = (
     Algorithm(
         "adsgd", ADSGD(), "Asynchronous decentralized SGD, Algorithm 2", "arXiv:2505.10322",
         needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
-        keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
+        keeps=(2, 1), sends="its model to all neighbours, after every gradient",
         bound="quadratics: lr h_i < 2 w_ii, whatever the delays (derived here)",
         options={"theta": THETA, "local_steps": LOCAL},
     ),
@@ -26,7 +26,7 @@ ROWS = (
         "arXiv:2505.10322", needs="an undirected connected graph, symmetric weights", graph="symmetric",
         note="mail is never lost; when a neighbour is lost, the others are asked for whole models",
         vectors=(4.0, 0.0), keeps=(4, 0), sends="the change of its model to all neighbours, as mail",
-        bound="quadratics: as adsgd", free_running=True,
+        bound="quadratics: as adsgd",
         options={
             "theta": THETA,
             "local_steps": LOCAL,
@@ -38,7 +38,6 @@ ROWS = (
         needs="nothing: everybody hears everybody on any topology",
         note="minimises the objective only if all agents hold the same data", vectors=(4.0, 0.0),
         keeps=(3, 0), sends="its block, 1/n of a model, to everybody, after every gradient",
-        by_event="it gives pieces of its model, to agents that are no neighbours",
         bound="lr < 2 / ((2 D + 1) L), D the delay in updates (derived here)",
         no_local="all work on one model, of which each step is given away",
     ),
@@ -46,7 +45,6 @@ ROWS = (
         "swift", SWIFT(), "Shared wait-free transmission", "arXiv:2210.14026",
         needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.0),
         keeps=(3, 1), sends="its model of before the step to all neighbours, at every gradient",
-        free_running=True,
         options={"every": Option("", "mixes once in {} gradients", low=1)},
         no_local="it gives its model away at every gradient; swift:every=4 mixes once in 4",
         bound="quadratics: as adsgd",
@@ -55,18 +53,16 @@ ROWS = (
         "dgd-atc", DGDATC(), "Asynchronous decentralized gradient descent, adapt then combine",
         "arXiv:2312.06508", needs="an undirected connected graph, symmetric weights", graph="symmetric",
         vectors=(3.0, 0.5), keeps=(3, 1), sends="its stepped model to all neighbours, at every gradient",
-        free_running=True,
         options={"local_steps": LOCAL},
         bound="quadratics: lr h_i < 2, whatever the delays (derived here)",
     ),
     Algorithm(
         "prox-dgd", ProxDGD(), "Asynchronous proximal decentralized gradient descent", "arXiv:2312.06508",
         needs="an undirected connected graph, symmetric weights", graph="symmetric", vectors=(2.5, 0.5),
-        keeps=(2, 1), sends="its model to all neighbours, after every gradient", free_running=True,
+        keeps=(2, 1), sends="its model to all neighbours, after every gradient",
         options={
             "l1": Option(
                 "", "adds {} sum |x|, by its proximal step", low=0,
-                bends="what its proximal step makes is no linear form",
                 unscripted="its proximal step is as long as the learning rate, which a script's "
                 "optimizer does not tell",
             ),
@@ -79,7 +75,7 @@ ROWS = (
         needs="a strongly connected graph, row- and column-stochastic weights",
         note="its default learning rate is n times --lr, our choice: a model is moved by a share of the "
         "tracked gradient only",
-        scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4), free_running=True,
+        scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4),
         sends="its model to all neighbours, and to each another sum of tracked gradients",
         no_local=TRACKS,
         bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",
@@ -90,7 +86,7 @@ ROWS = (
         needs="a strongly connected graph, row-stochastic weights; its shares are 1 / (out-degree + 1)",
         note="goes on without who is lost; takes nobody back, for whom the running sum would have to "
         "begin anew; its default learning rate is n times --lr, as that of rfast",
-        scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3), free_running=True,
+        scale_lr_by_n=True, vectors=(5.0, 3.0), keeps=(6, 3),
         sends="two models at once to all out-neighbours, at every gradient: its own, and a running sum",
         no_local=TRACKS,
         bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",
@@ -99,7 +95,6 @@ ROWS = (
         "rasgp", RASGP(), "Robust asynchronous stochastic gradient-push", "arXiv:1811.03982",
         needs="a strongly connected graph; weights are its own, 1 / (out-degree + 1)",
         note="what a lost agent holds is lost with it", vectors=(4.0, 2.0), keeps=(4, 2),
-        by_event="how far it steps, and what it pushes, goes by numbers that it hears",
         sends="a running sum to all out-neighbours, at every gradient",
         no_local="its running sums go by how many gradients each agent has taken",
     ),

@@ -7,19 +7,21 @@ in the same state, whatever its vectors are.
 import io
 import pickle
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.vector import Vector
+from offbeat.core.rules import Rule, bind
+from offbeat.core.vector import Vector, form
 
 GRADIENT, STATE, HEARD, MADE, ZERO = range(5)
 """What a term is of: the gradient; a vector of the state before; one of what was heard; the result of one of
 the template's other cells; zero."""
 
 Source = tuple[int, int]  # what, which of these
-Terms = tuple[tuple[int, int, float], ...]  # the same with its coefficient: from left to right
+Terms = tuple[tuple[int, int, Any], ...]  # with its coefficient, a number or a `Share`: from left to right
 
 
 class NotLinear(Exception):
@@ -60,6 +62,51 @@ class Made:
         if (source := self._known.get(id(v))) is not None:
             return {source[1]} if source[0] == HEARD else set()
         return set().union(*[self.heard(u) for u in v._made_of()])
+
+
+class Share:
+    """The share of the learning rate that a schedule has at a gradient, times numbers that are known: a
+    coefficient that follows from the time, or from how many steps the agent has made.
+    """
+
+    def __init__(self, factors: tuple[float, ...] = ()) -> None:
+        self.factors = factors
+
+    def __mul__(self, other: Any) -> Any:
+        if isinstance(other, Vector):
+            return form(other._on_the_right(self))  # type: ignore[arg-type]  # it stands for a number
+        if not isinstance(other, int | float):
+            raise NotLinear("a share of the learning rate enters twice")
+        return Share((*self.factors, float(other)))
+
+    __rmul__ = __mul__
+
+    def _refuse(self, *_: Any) -> Any:
+        raise NotLinear("it does more with its learning rate than to multiply by it")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __truediv__ = __rtruediv__ = __neg__ = __float__ = _refuse
+    __lt__ = __gt__ = __le__ = __ge__ = __bool__ = _refuse
+
+
+@dataclass
+class SharedRule:
+    """u = s rule(g), in place of a rule that follows a schedule.
+
+    Attributes:
+        calls: of all such rules, how often they were called
+    """
+
+    rule: Rule
+    calls: ClassVar[int] = 0
+
+    def bind(self, agent: Agent) -> None:
+        """The agent is that of the rule."""
+        bind(self.rule, agent)
+
+    def __call__(self, g: Vector) -> Vector:
+        SharedRule.calls += 1
+        u: Vector = Share() * self.rule(g)
+        return u
 
 
 class _Unknown:

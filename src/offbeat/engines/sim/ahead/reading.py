@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from offbeat.core.agent import Accumulate, Agent, Compute, Effect, Message, Publish, View
-from offbeat.core.rules import Rule
+from offbeat.core.rules import Rule, Scheduled
+from offbeat.core.schedules import Schedule
 from offbeat.core.vector import Scope, Vector
 from offbeat.engines.outbox import vectors
 from offbeat.engines.sim.ahead.placeholders import (
@@ -30,6 +31,7 @@ from offbeat.engines.sim.ahead.placeholders import (
     Made,
     NotLinear,
     Restored,
+    SharedRule,
     Source,
     Terms,
     frozen,
@@ -39,7 +41,7 @@ from offbeat.engines.sim.ahead.placeholders import (
 MODEL, ASKED, GIVEN = range(3)
 """The vectors of a state: the model, where the gradient is taken, from here on what was given last, slot by
 slot; then those in the agent's fields."""
-MOST = 10_000  # states of one agent after which nothing is known of it
+MOST = 2_000  # states of one agent after which nothing is known of it
 
 
 class NotSoon(NotLinear):
@@ -118,6 +120,7 @@ class Reading:
     Attributes:
         slots: what it gives, in this order; every: at each so many-th gradient
         inputs: what it may hear: from whom, and which message; `listen` says so
+        schedule: what its learning rate follows, if it does
         initial: whether each vector of the first state is zero; else it is the model that all start from
     """
 
@@ -125,6 +128,7 @@ class Reading:
         self, new_agent: Callable[[], Agent], new_rule: Callable[[], Rule], me: int, n: int, view: View
     ) -> None:
         self._new, self._rule, self._place = new_agent, new_rule, (me, n, view)
+        self.schedule: Schedule | None = None
         self.slots, self.inputs = tuple[Slot, ...](), list[tuple[int, Message, bool]]()
         self._places, self._late = list[Vector](), list[list[Vector]]()
         self._begin()
@@ -143,7 +147,7 @@ class Reading:
         self._states, self.templates = dict[bytes, State](), list[Template]()
         me, n, view = self._place
         agent, x = self._new(), Vector(UNKNOWN)
-        agent.join(me, n, x, view, self._rule(), UNSEEN)
+        agent.join(me, n, x, view, self._stepping(), UNSEEN)
         agent.now = UNSEEN
         with self._handler():
             agent.start()
@@ -158,6 +162,14 @@ class Reading:
             raise NotLinear("it starts with other vectors than its model and zero")
         self.initial = [cell == ((ZERO, 0, 1.0),) for cell in sources]
         self.start, self.templates = first.then, []
+
+    def _stepping(self) -> Rule:
+        """The local rule; without its schedule, which says how much of the learning rate there is when."""
+        rule = self._rule()
+        if not isinstance(rule, Scheduled):
+            return rule
+        self.schedule = rule.schedule
+        return SharedRule(rule.rule)
 
     def _alone(self) -> list[bool]:
         """Whether it gives something, gradient after gradient, until it repeats itself; hearing nobody."""
@@ -189,9 +201,11 @@ class Reading:
         """What the agent makes of a gradient."""
         if state.done is None:
             agent, names = self._restored(state)
-            g = Vector(UNKNOWN)
+            g, calls = Vector(UNKNOWN), SharedRule.calls
             with self._handler():
                 agent.take(g)
+                if self.schedule is not None and SharedRule.calls != calls + 1:
+                    raise NotLinear("it asks its local rule for no step at a gradient, or for two")
                 effects = agent.drain()
                 given = self._given(effects)
                 if names.get(id(agent.model)) is not None:
@@ -207,10 +221,10 @@ class Reading:
             fresh = [Vector(UNKNOWN) for _ in self._late[which]] if mail else self._late[which]
             at = 0 if mail else self.fields.index((which, 0))  # mail has an input of its own
             names |= {id(v): (HEARD, at + f) for f, v in enumerate(fresh)}
-            model = agent.model
+            model, calls = agent.model, SharedRule.calls
             with self._handler():
                 agent.on_message(src, replace(message, **dict(zip(vectors(message), fresh, strict=True))))
-                if agent.drain() or agent.model is not model:
+                if agent.drain() or agent.model is not model or SharedRule.calls != calls:
                     raise NotLinear("it does more than to take note of what it hears")
                 state.told[which] = self._read(agent, names, [], [])
         return state.told[which]
@@ -236,11 +250,11 @@ class Reading:
         gives = [e for e in effects if isinstance(e, Publish | Accumulate) and e.to]
         others = [e for e in effects if not isinstance(e, Publish | Accumulate)]
         if [*map(type, others)] != [Compute]:
-            raise NotLinear("it does not give something away and ask for the next gradient, and no more")
+            raise NotLinear("at a gradient it does not just give something away and ask for the next")
         for effect in gives:
             inside = vectors(effect.message)
             if not inside or len(inside) < len(effect.message.__dataclass_fields__):
-                raise NotLinear("it gives numbers away that change")
+                raise NotLinear("it gives numbers away, too")
         keys = [(type(e.message), e.to, isinstance(e, Accumulate)) for e in gives]
         if not self.slots:
             self._slots(gives)

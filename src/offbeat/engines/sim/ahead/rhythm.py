@@ -8,6 +8,7 @@ import numpy as np
 
 from offbeat.core.agent import Agent, Message, View
 from offbeat.core.rules import Rule
+from offbeat.core.schedules import Schedule
 from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.reading import Reading, Slot
 from offbeat.engines.sim.ahead.timetable import Ints, begin_of
@@ -28,6 +29,7 @@ class Rhythm:
             which of its inputs that is; who gives, which of its slots, the receiver's place among those of
             the slot
         width: how many inputs each agent has
+        schedule: what the learning rate follows, if it does
     """
 
     every: int
@@ -40,6 +42,7 @@ class Rhythm:
     slot: Ints
     place: Ints
     width: Ints
+    schedule: Schedule | None
 
 
 def readings(
@@ -51,7 +54,8 @@ def readings(
     slots = [[(slot, alike.moved(i, slot.to)) for slot in each.slots] for i, each in enumerate(alone)]
     flat = [slot for each in {id(reading): reading for reading in alone}.values() for slot in each.slots]
     every = {reading.every for reading in alone if reading.slots} or {1}
-    if len(every) > 1 or len({(slot.sums, slot.before) for slot in flat}) > 1:
+    several = any(slot.sums for slot in flat) and any(len(each) > 1 for each in slots)
+    if several or len(every) > 1 or len({(slot.sums, slot.before) for slot in flat}) > 1:
         raise NotLinear("it gives its neighbours things of several sorts")
     kinds = [*dict.fromkeys(slot.kind for slot in flat)]
     edges = np.array(
@@ -76,6 +80,7 @@ def readings(
     return made, Rhythm(
         every.pop(), first is not None and first.sums, first is not None and first.before, slots, receiver,
         np.arange(len(receiver)) - begin[receiver], sender, slot, place, width,
+        alone[0].schedule,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from offbeat.engines.sim.ahead.calendars import Calendars
 from offbeat.engines.sim.ahead.instants import Instants, NoTimetable, apart, as_it_comes, inverse, order_of
+from offbeat.engines.sim.ahead.placeholders import NotLinear
 from offbeat.engines.sim.ahead.playing import Players, Taken
 from offbeat.engines.sim.ahead.reading import Reading
 from offbeat.engines.sim.ahead.rhythm import Rhythm
@@ -38,6 +39,8 @@ class Schedule:
         if why_no_timetable(world):
             raise NoTimetable
         readings, self.rhythm = found
+        if self.rhythm.mail and world.sending == "unicast":
+            raise NotLinear("what is summed while it waits goes to each receiver by itself")
         self.n, self.now, r = len(readings), -1.0, self.rhythm
         self.players, self.calendars = Players(readings, r), Calendars(r, world, size)
         self.lossy = world.lossy and not r.mail
@@ -90,8 +93,15 @@ class Schedule:
             self.n, low, until, done, *writes, sent,
             (write, inverse(left)[what], when, whom), played, name, self.calendars.first[at.queue], kept,
             np.maximum(oldest - self.rhythm.before, 0), tuple(self._kinds), self.calendars.bytes,
-            self.rhythm.mail,
+            self.rhythm.mail, self._share(writes[0], writes[3]),
         )  # fmt: skip
+
+    def _share(self, time: Floats, version: Ints) -> Floats:
+        """How much of the learning rate there is at each write."""
+        if (schedule := self.rhythm.schedule) is None:
+            return np.ones(len(time))
+        at, usual = (version if schedule.by_steps else time), schedule.of_delay(0, self.n)
+        return np.array([schedule.at(float(t)) * usual for t in at.tolist()], dtype=np.float64)
 
     def carried(self, sent: Ints) -> dict[tuple[int, int], int]:
         """Bytes by link, sender and receiver, where each queue has sent so much."""

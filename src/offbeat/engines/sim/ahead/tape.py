@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offbeat.engines.sim.ahead.placeholders import HEARD, MADE, STATE, ZERO
+from offbeat.engines.sim.ahead.placeholders import HEARD, MADE, STATE, ZERO, Share
 from offbeat.engines.sim.ahead.reading import ASKED, MODEL, Template
 from offbeat.engines.sim.ahead.timetable import Floats, Ints, Timetable, begin_of, ranges
 
@@ -28,6 +28,7 @@ class Templates:
     Attributes:
         cells: where a template's cells begin, among all; terms: where a cell's terms begin
         what, which, scale: of the terms
+        shared, factors: whether a term's coefficient is the learning rate's share, times these in turn
         outs: where its vectors begin; out: of each of them its cell
     """
 
@@ -38,7 +39,13 @@ class Templates:
         self.terms = begin_of(np.array([len(terms) for terms in flat], dtype=np.int64))
         columns = [*zip(*(term for terms in flat for term in terms), strict=True)] or [(), (), ()]
         self.what, self.which = np.array(columns[0], dtype=np.int8), np.array(columns[1], dtype=np.int32)
-        self.scale = np.array(columns[2], dtype=np.float64)
+        shares = [c.factors if isinstance(c, Share) else None for c in columns[2]]
+        self.shared = np.array([each is not None for each in shares], dtype=np.bool_)
+        self.scale = np.array([1.0 if isinstance(c, Share) else c for c in columns[2]], dtype=np.float64)
+        longest = max([len(each) for each in shares if each], default=0)
+        self.factors = [
+            np.array([each[k] if each and k < len(each) else 1.0 for each in shares]) for k in range(longest)
+        ]
         owner = np.repeat(np.arange(len(templates)), np.diff(self.terms[self.cells]))
         heard = np.flatnonzero(self.what == HEARD)
         pairs = [fields[t][k] for t, k in zip(owner[heard].tolist(), self.which[heard].tolist(), strict=True)]
@@ -175,6 +182,12 @@ def lay(sides: Sequence[Side], templates: Templates) -> Tape:
     taken = laid.terms[laid.first[owner[heard]] + which[heard]]
     source[heard] = laid.given(taken, t.field[term[heard]].astype(np.int64))
     scale = t.scale[term]
+    if t.shared.any():
+        share = np.concatenate([table.share for table in tables])[laid.order]
+        now = t.shared[term]
+        scale[now] = share[laid.write[owner[now]]]
+        for each in t.factors:
+            scale[now] *= each[term[now]]
     del what, which, owner, value, term  # there are millions
     begin = laid.begin[np.searchsorted(laid.write, np.arange(len(laid.order) + 1))]
     agents = _begins(table.n for table in tables)

@@ -57,6 +57,7 @@ class Timetable:
     kinds: tuple[tuple[str, float], ...]  # of messages: their names, and when the first of each left
     bytes: Ints  # of a transmission, by queue
     mail: bool
+    share: Floats  # of each write, how much of the learning rate there is
 
     def writes(self, until: float) -> int:
         """Gradients applied by then, in this segment."""
