@@ -1,1 +1,15 @@
-"""Runs whose timing is known before any arithmetic: timetables (`schedule`), and dependency levels."""
+"""Runs whose timing is known before any arithmetic.
+
+Where agents wait for nobody, what happens when follows from random streams alone. In the order in which a run
+goes through them, a segment of time at a time:
+
+    reading, placeholders   what an algorithm's class does at its events: states, and templates of linear forms
+    rhythm, probing         what agents give one another, found out from that; whether a class can be read
+    calendars               each agent's gradients and transmissions
+    schedule, instants      all of them in order: which transmission is the newest at which gradient
+    playing                 which template each step of an agent is
+    timetable               what comes out, and the trace of it
+    tape                    the values that all steps make, and what enters them
+    levels                  the arithmetic, in calls as wide as can be
+    scheduled               such a run as an engine
+"""
