@@ -1,9 +1,9 @@
 """Runs whose timing is known before any arithmetic.
 
-Where agents wait for nobody, what happens when follows from random streams alone. In the order in which a run
-goes through them, a segment of time at a time:
+Where agents wait for nobody, what happens when follows from random streams alone. In the order in which a
+run goes through them, a segment of time at a time:
 
-    reading, placeholders   what an algorithm's class does at its events: states, and templates of linear forms
+    reading, placeholders   what an algorithm's class does at its events: states, templates of linear forms
     rhythm, probing         what agents give one another, found out from that; whether a class can be read
     calendars               each agent's gradients and transmissions
     schedule, instants      all of them in order: which transmission is the newest at which gradient
