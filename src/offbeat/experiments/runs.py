@@ -128,7 +128,8 @@ def _why_not_read(spec: Algorithm, steps: Steps) -> str:
     if not isinstance(steps.by, Optimizer):
         return why_not_read(spec.new, partial(steps.rule, 1.0))
     made = {each.name: getattr(spec.prototype, each.name) for each in fields(spec.prototype) if each.init}
-    return _probed(type(spec.prototype), tuple(made.items()), steps)
+    kind: Any = type(spec.prototype)
+    return _probed(kind, tuple(made.items()), steps)
 
 
 @cache
