@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 import measuring as m
 from live import Line, least, most, rates
 
-from offbeat.cli.machines import machines
 from offbeat.engines.events import RegisterRead, rows_of
+from offbeat.engines.live.cluster.starting import Cluster, cluster
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.faults import parse_fault
@@ -106,43 +106,50 @@ class Ran:
         return found
 
 
-@cache
-def ran(
-    numbers: int,
-    wait: float,
-    phases: str,
-    length: float,
-    seconds: float,
-    fault: str = "",
-    graph: str = "ring",
-) -> Ran:
-    """Four agents over two nodes, of which the second may be cut off."""
-    m.tell(f"{4 * numbers / 1e6:.0f} MB, {1e3 * wait:.0f} ms, {graph}: {seconds:.0f} s {fault}")
-    faults = (parse_fault(fault, N),) if fault else ()
-    traffic, wanted, topology = (
-        Traffic(),
-        Wanted(ray="local:2", place="pack", per_machine=2),
-        build(graph, N, 0),
-    )
-    with m.folder() as where, machines(wanted, topology, quiet=True) as there:
-        pace = m.write_pace(
-            where, numbers=numbers, wait=wait, phases=phases, length=length, seconds=seconds, slow=SLOW,
-            world=N,
-        )  # fmt: skip
-        program = ScriptProgram(graph, (str(m.PACED), "offbeat", pace))
-        settings = RunSettings(agents=N, folder=where, program=program, fault=faults)
-        launcher = Launcher(settings, ["-m", "offbeat.training.child", *program.command], **there)
-        launcher.run(lambda agent, line: m.tell(f"[{agent}] {line}"), traffic)
-        hosts = [*launcher.children.fleet.hosts]  # type: ignore[attr-defined]
-        return Ran(m.steps_of(where), launcher.trace(), traffic, hosts, phases, length)
+@dataclass
+class Bench:
+    """The cluster, and the runs that several rows share."""
+
+    found: Cluster
+    quick: bool
+    made: dict[tuple[object, ...], Ran] = field(default_factory=dict)
+
+    def ran(
+        self, numbers: int, wait: float, phases: str, length: float, seconds: float, fault: str = "",
+        graph: str = "ring",
+    ) -> Ran:  # fmt: skip
+        """Four agents over two nodes, of which the second may be cut off."""
+        asked = numbers, wait, phases, length, seconds, fault, graph
+        if asked in self.made:
+            return self.made[asked]
+        m.tell(f"{4 * numbers / 1e6:.0f} MB, {1e3 * wait:.0f} ms, {graph}: {seconds:.0f} s {fault}")
+        faults = (parse_fault(fault, N),) if fault else ()
+        traffic, hosts = Traffic(), self.found.hosts(build(graph, N, 0).graph)
+        with m.folder() as where:
+            pace = m.write_pace(
+                where, numbers=numbers, wait=wait, phases=phases, length=length, seconds=seconds, slow=SLOW,
+                world=N,
+            )  # fmt: skip
+            program = ScriptProgram(graph, (str(m.PACED), "offbeat", pace))
+            settings = RunSettings(agents=N, folder=where, program=program, fault=faults)
+            command = ["-m", "offbeat.training.child", *program.command]
+            launcher = Launcher(
+                settings,
+                command,
+                processes=lambda launcher, bell, said: self.found.run(launcher, hosts, said),
+            )
+            launcher.run(lambda agent, line: m.tell(f"[{agent}] {line}"), traffic)
+            run = Ran(m.steps_of(where), launcher.trace(), traffic, hosts, phases, length)
+        self.made[asked] = run
+        return run
 
 
-def small(quick: bool) -> Ran:
-    return ran(MEGABYTE, 0.02, "mps", 3.0, 24.0 if quick else 62.0)
+def small(bench: Bench) -> Ran:
+    return bench.ran(MEGABYTE, 0.02, "mps", 3.0, 24.0 if bench.quick else 62.0)
 
 
-def large(quick: bool) -> Ran:
-    return ran(FORTY, 0.2, "m", 1.0, 20.0 if quick else 40.0)
+def large(bench: Bench) -> Ran:
+    return bench.ran(FORTY, 0.2, "m", 1.0, 20.0 if bench.quick else 40.0)
 
 
 def ratio(run: Ran, phase: str, other: str) -> list[float]:
@@ -176,28 +183,29 @@ def near(quick: bool) -> list[float]:
     return [100 * rates(cycle, "m") / rates(cycle, "p") for cycle in cycles]
 
 
-def steady(quick: bool) -> list[Line]:
+def steady(bench: Bench) -> list[Line]:
     """Rates."""
-    run, name = small(quick), "1 MB, 20 ms, ring of 4 over two nodes"
+    run, name = small(bench), "1 MB, 20 ms, ring of 4 over two nodes"
     return [
         least(f"rate over that without communication, {name}", ratio(run, "m", "p"), 95, "%"),
-        Line("the same on one machine, without a cluster", near(quick), "%", digits=".1f"),
+        Line("the same on one machine, without a cluster", near(bench.quick), "%", digits=".1f"),
         least("healthy agents' rate with one of 4 ten times slower", ratio(run, "s", "m"), 97, "%"),
         most("age of a remote model beyond that of a near one, 1 MB", ages(run), 15, "ms", ".1f"),
     ]
 
 
-def cut(quick: bool) -> list[Line]:
+def cut(bench: Bench) -> list[Line]:
     """A link that is down."""
     start, end = 6.0, 6.0 + CUT
     fault = f"cut machine 1 from {start:g} s to {end:g} s"
-    run = ran(MEGABYTE, 0.02, "m", 1.0, end + 6.0, fault)
+    run = bench.ran(MEGABYTE, 0.02, "m", 1.0, end + 6.0, fault)
     shares, back = [], []
     for i, rows in run.steps.items():
         at = rows["ended"] - run.zero
         down = (at > start + 0.5) & (at < end)
         up = ((at > 1.0) & (at < start)) | (at > end + 2.0)
-        shares.append(100 * np.median(np.diff(rows["ended"][up])) / np.median(np.diff(rows["ended"][down])))
+        before, meanwhile = (float(np.median(np.diff(rows["ended"][part]))) for part in (up, down))
+        shares.append(100 * before / meanwhile)
         far = run.reads(across=True)
         fresh = far[(far["agent"] == i) & (far["end"] > end)]["time"]
         back.append(float(fresh.min(initial=float("inf"))) - end)
@@ -210,9 +218,9 @@ def cut(quick: bool) -> list[Line]:
     ]
 
 
-def big(quick: bool) -> list[Line]:
+def big(bench: Bench) -> list[Line]:
     """Large models."""
-    run = large(quick)
+    run = large(bench)
     made = [1 / m.rate(rows) for rows in run.steps.values()]
     size = 4 * FORTY / 1e6
     asked = [2 * size / median(made)] * 2  # two agents of the other node publish at that rate
@@ -229,9 +237,9 @@ def big(quick: bool) -> list[Line]:
     ]  # fmt: skip
 
 
-def transfers(quick: bool) -> list[Line]:
+def transfers(bench: Bench) -> list[Line]:
     """How often a version crosses that two agents of the other node mix."""
-    run = ran(MEGABYTE, 0.05, "m", 1.0, 8.0, graph="complete")
+    run = bench.ran(MEGABYTE, 0.05, "m", 1.0, 8.0, graph="complete")
     crossed = np.zeros(N)
     for rows in run.traffic.said.values():
         for each in rows[-1][1]["registers"]:
@@ -241,7 +249,7 @@ def transfers(quick: bool) -> list[Line]:
     return [most("transfers of a version that two agents of the other node mix", times, 1)]
 
 
-ROWS: dict[str, Callable[[bool], list[Line]]] = {
+ROWS: dict[str, Callable[[Bench], list[Line]]] = {
     "steady": steady, "cut": cut, "large": big, "transfers": transfers,
 }  # fmt: skip
 
@@ -259,13 +267,15 @@ def main() -> None:
     found: dict[str, Any] = {"machine": about}
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n")
     print("| | median [smallest - largest] | goal | met | |\n|---|---|---|---|---|", flush=True)
-    for name in options.only or ROWS:
-        lines = ROWS[name](options.quick)
-        found[name] = {"load": os.getloadavg()[0], "lines": [asdict(line) for line in lines]}
-        for line in lines:
-            print("| " + " | ".join(line.cells) + " |", flush=True)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    with cluster(Wanted(ray="local:2", place="pack", per_machine=2), N) as nodes:
+        bench = Bench(nodes, options.quick)
+        for name in options.only or ROWS:
+            lines = ROWS[name](bench)
+            found[name] = {"load": os.getloadavg()[0], "lines": [asdict(line) for line in lines]}
+            for line in lines:
+                print("| " + " | ".join(line.cells) + " |", flush=True)
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
     m.tell(f"Written: {options.json}")
 
 

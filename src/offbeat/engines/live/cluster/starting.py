@@ -271,7 +271,8 @@ def _connected(address: str, ship: Path | None) -> Iterator[Any]:
 @contextmanager
 def _started(nodes: int, agents: int) -> Iterator[str]:
     """A cluster of so many nodes on this machine, which wants a token that nobody else has; its address."""
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))  # before Ray is imported
+    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported, which then knows one token for ever
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ.setdefault("RAY_worker_niceness", "0")  # else gateways, and agents, give way to all others
     _import()
     from ray.cluster_utils import Cluster as Nodes
