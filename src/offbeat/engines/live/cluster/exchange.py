@@ -52,9 +52,10 @@ class Exchange:
         hosts: Sequence[int],
         on_notice: Callable[[str], None] = lambda what: None,
         faults: Sequence[Fault] = (),
+        unit: float = 1.0,
     ) -> None:
         self.folder, self.board, self.machine, self.hosts = folder, board, machine, [*hosts]
-        self.on_notice, self.faults = on_notice, faults
+        self.on_notice, self.faults, self.unit = on_notice, faults, unit
         self.models_every: float | None = None
         self.links: dict[int, Link] = {}
         self.mirrors: dict[tuple[int, int], Mirror] = {}
@@ -86,11 +87,15 @@ class Exchange:
             raise NoAnswer
         return link
 
+    def _now(self) -> float:
+        """Seconds of the run's clock."""
+        return (time.monotonic_ns() - self.board.zero) / 1e9
+
     def _cut(self, machine: int) -> bool:
         """Whether it and this one are to hear nothing of each other now, by a fault on purpose."""
         if not self.board.zero:
             return False
-        now = (time.monotonic_ns() - self.board.zero) / 1e9
+        now = self._now()
         cuts = [
             each for each in self.faults if each.kind == "cut" and each.machine in (machine, self.machine)
         ]
@@ -111,7 +116,13 @@ class Exchange:
             for k, link in self.links.items()
         }
         kept = [
-            {"agent": i, "register": k, "bytes": mirror.nbytes, "versions": mirror.transfers}
+            {
+                "agent": i,
+                "register": k,
+                "bytes": mirror.nbytes,
+                "versions": mirror.transfers,
+                "late": mirror.late,
+            }
             for (i, k), mirror in self.mirrors.items()
         ]
         return json.dumps({"pid": os.getpid(), "links": links, "registers": kept, "waiting": self.waiting})
@@ -279,6 +290,7 @@ class Exchange:
                 answer = await link.ask(link.peer.newest(agent, life, k, mirror.seen), mirror.nbytes)
                 if answer is not None:
                     await mirror.take(answer)
+                    mirror.late = self._now() - mirror.made * self.unit
                     link.received += mirror.nbytes
                 took, answer = time.monotonic() - began if answer else 0.0, None  # or it would be held on
                 if pause:

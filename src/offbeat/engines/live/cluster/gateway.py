@@ -47,7 +47,8 @@ class Gateway(Exchange):
         folder = keeper.find(plan.run, plan.machine) or _kept(plan)
         keeper.touch(folder)
         faults = [parse_fault(text, len(hosts)) for text in plan.settings["faults"]]
-        super().__init__(folder, Board.attach(folder / "board"), plan.machine, hosts, self._notice, faults)
+        board, unit = Board.attach(folder / "board"), plan.settings["unit"]
+        super().__init__(folder, board, plan.machine, hosts, self._notice, faults, unit)
         self.models_every = MODELS_EVERY
         self.notices: list[str] = []
         self.names: list[str] = []

@@ -94,6 +94,7 @@ class Mirror:
         seen: the version at its publisher that is the newest here
         transfers: how many versions have crossed
         made: when that version was made, in the run's clock
+        late: seconds after that it was here
     """
 
     def __init__(self, folder: Path, agent: int, incarnation: int, k: int, text: bytes, arrivals: Arrivals):
@@ -108,7 +109,7 @@ class Mirror:
                     raise ValueError("it has another layout than before")
             else:
                 self.register = Register.create(self.path, layout, to, empty=True)
-        self.to, self.seen, self.transfers, self.made = to, 0, 0, 0.0
+        self.to, self.seen, self.transfers, self.made, self.late = to, 0, 0, 0.0, 0.0
         self._reserved = False
 
     @property
