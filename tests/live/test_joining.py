@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 from warm import Started, finished, needs_shared_memory, start, until
 
+from offbeat.algorithms import ALGORITHMS
 from offbeat.core.errors import DataError, SettingError
 from offbeat.engines.events import Regrouped, Rejoined, Resumed, ViewChanged, rows_of
+from offbeat.engines.live.launcher.requests import Request, ask
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import MOST, ROOM, Board, Row
 from offbeat.engines.trace import Trace
 from offbeat.experiments.predicting import predict
 from offbeat.experiments.replaying import replayed
 from offbeat.training.export import export
+from offbeat.world.growth import Growing, Newcomer
+from offbeat.world.topology import build
 
 pytestmark = needs_shared_memory
 
@@ -195,3 +199,28 @@ def test_a_run_goes_on_with_other_agents_and_on_another_graph(tmp_path: Path) ->
     assert refused.code == 2
     assert "allreduce cannot go on without any one of its agents" in refused.complained
     assert "Expected -n 2 --topology complete, as before" in refused.complained
+
+
+def test_which_algorithms_take_newcomers() -> None:
+    closed = {name for name, row in ALGORITHMS.items() if row.closed}
+    assert closed == {
+        "dsgt", "d2", "kungurtsev", "allreduce", "diloco", "noloco", "amelie", "spsgd", "ringleader", "asbcd",
+    }  # fmt: skip
+    chain, easgd = Growing(build("chain", 3)), ALGORITHMS["easgd"]
+    longer = chain.after([Newcomer((2,), (2,))])
+    with pytest.raises(SettingError, match=r"Agent 1 is the server; .* it would be agent 0"):
+        easgd.check_newcomers(chain.first, longer)
+    easgd.check_newcomers(chain.first, chain.after([Newcomer((1,), (1,))]))
+    with pytest.raises(SettingError, match="Nobody can join this run: dsgt takes nobody back"):
+        ALGORITHMS["dsgt"].check_newcomers(chain.first, longer)
+
+
+def test_runs_of_others_and_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Request("leave", agent=0)
+    with pytest.raises(SettingError, match="No run goes on in"):
+        ask(tmp_path, wanted)
+    with pytest.raises(SettingError, match="There is no folder"):
+        ask(tmp_path / "nowhere", wanted)
+    monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(SettingError, match="belongs to"):
+        ask(tmp_path, wanted)

@@ -25,6 +25,7 @@ from data_files import PLAY, cifar_set, write_cifar
 from offbeat.algorithms import find
 from offbeat.core.vector import Vector
 from offbeat.engines.events import TABLES, RegisterRead
+from offbeat.engines.live.members import Members, Stage, keep_stages, stages_of
 from offbeat.engines.live.node import checkpoint, log
 from offbeat.engines.live.node.enter import agent_context
 from offbeat.engines.live.node.faults import parse_fault
@@ -50,6 +51,7 @@ from offbeat.tasks.data import STEMS, load
 from offbeat.tasks.text import read_text
 from offbeat.training.export import export
 from offbeat.world.delays import parse
+from offbeat.world.growth import Newcomer
 
 Craft = Callable[[Path, Random], str]
 
@@ -541,6 +543,12 @@ READERS = [
     Reader("log", "agent-0.trace", make_log, read_log, True, craft=craft_log, weight=6),
     Reader("run.json", "run.json", text("run.json", json.dumps(RUN)), read_place, named=False,
            craft=craft_json, weight=2),
+    Reader("stages.json", "stages.json",
+           lambda folder: keep_stages(folder, [Stage(3, "ring", None, (Newcomer((0,), (1, 2)),), 2.5)]),
+           lambda path: stages_of(path.parent), craft=craft_json, weight=1),
+    Reader("members.json", "members.json",
+           lambda folder: Members((Newcomer((0,), (1,)),), (2,)).write(folder),
+           lambda path: Members.of(path.parent, 3), craft=craft_json, weight=1),
     Reader("live.json", "live.json", lambda folder: Series.of(LIVE, HOW).keep_asked(folder), read_live,
            named=False, craft=craft_json),
     Reader("looks", "looks", make_looks, read_looks, True, weight=2),
@@ -558,7 +566,8 @@ READERS = [
     Reader("data", STEMS[0], partial(make_data, zipped=False), read_data),
     Reader("data.gz", STEMS[0] + ".gz", partial(make_data, zipped=True), read_data, True, craft=craft_gz),
     Reader("cifar", cifar.FILES[1], partial(make_cifar, packed=False), read_cifar, weight=1),
-    Reader("cifar.xz", cifar.FILES[1] + ".xz", partial(make_cifar, packed=True), read_cifar, True, weight=2),
+    Reader("cifar.xz", cifar.FILES[1] + ".xz", partial(make_cifar, packed=True), read_cifar, True,
+           named=False, weight=2),  # where it cannot be followed, the file without .xz is named
     Reader("play", "input.txt", text("input.txt", PLAY), read_play, craft=craft_text, weight=2),
     Reader("board", "board", lambda folder: Board.create(folder / "board", 3),
            lambda path: Board.attach(path).n, weight=1),
