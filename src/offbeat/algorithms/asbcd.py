@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from offbeat.core.agent import Agent, View
-from offbeat.core.forms import concat, split
+from offbeat.core.forms import concat, piece
 from offbeat.core.vector import Vector
 
 
@@ -20,7 +20,7 @@ class ASBCD(Agent):
 
         x_i <- x_i - lr [g_i(xhat_i)]_i,   xhat_i = (newest x_1, ..., newest x_n) when the gradient began
 
-    Paper -> code: block i of the model -> piece i of `split(x, n)`, n pieces of almost one length; xhat_i ->
+    Paper -> code: block i of the model -> `piece(x, n, i)`, one of n pieces of almost one length; xhat_i ->
     `x`, put together from the own block and those heard by the time when the gradient before it is done.
 
     Everybody hears everybody, whatever the graph is. The block of an agent that crashed stays as it was until
@@ -41,12 +41,11 @@ class ASBCD(Agent):
 
     def on_gradient(self, g: Vector) -> None:
         """Improve the own block, and read the others as they are now: xhat of the next gradient."""
-        blocks = split(self.x, self.n)
-        blocks[self.me] = blocks[self.me] - split(self.rule(g), self.n)[self.me]
-        self.publish([j for j in range(self.n) if j != self.me], Block(blocks[self.me]))
-        for j, block in self.heard.items():
-            blocks[j] = block
-        self.x = concat(blocks, of=tuple(self.heard.values()))
+        n, blocks = self.n, dict(self.heard)
+        blocks[self.me] = piece(self.x, n, self.me) - piece(self.rule(g), n, self.me)
+        self.publish([j for j in range(n) if j != self.me], Block(blocks[self.me]))
+        all_blocks = [blocks[j] if j in blocks else piece(self.x, n, j) for j in range(n)]
+        self.x = concat(all_blocks, of=tuple(self.heard.values()))
         self.heard = {}
         self.compute(self.x)
 

@@ -65,7 +65,13 @@ class Piece:
 
 def split(v: Vector, n: int) -> list[Vector]:
     """`v` cut into n consecutive pieces, as equal as possible; some are empty if n exceeds its length."""
-    return [applied(piece, v, lengths=lengths) for piece, lengths in _cuts(n, v.lengths)]
+    return [applied(cut, v, lengths=lengths) for cut, lengths in _cuts(n, v.lengths)]
+
+
+def piece(v: Vector, n: int, c: int) -> Vector:
+    """Piece `c` of those of `split(v, n)`, alone."""
+    cut, lengths = _cuts(n, v.lengths)[c]
+    return applied(cut, v, lengths=lengths)
 
 
 @lru_cache(8)

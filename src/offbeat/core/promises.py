@@ -21,6 +21,7 @@ from offbeat.core.errors import ContractError, OffbeatError
 from offbeat.core.vector import Vector
 
 Given = Send | Publish | Accumulate
+GIVABLE = (Vector, int, float)
 # What a class must not have: its agents, and its runs one after another, would share it.
 MUTABLE = (list, dict, set, bytearray, deque, Tensor, np.ndarray, Vector, Random, np.random.Generator)
 
@@ -117,7 +118,7 @@ def check_numbers(message: Message) -> None:
     """Raise ContractError unless every field is a vector or a number."""
     for name in message.__dataclass_fields__:
         value = getattr(message, name)
-        if not isinstance(value, Vector | int | float):
+        if not isinstance(value, GIVABLE):
             kind, got = type(message).__name__, type(value).__name__
             raise ContractError(f"{kind}.{name} is a {got}; expected a vector or a number (promise d).")
 

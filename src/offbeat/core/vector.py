@@ -135,7 +135,7 @@ class Vector:
 
     @property
     def nbytes(self) -> int:
-        there = self.value()
+        there = self.value()  # (no look at its class: that of an abstract one takes long)
         return sum([part.nbytes for part in there]) if isinstance(there, tuple) else there.nbytes
 
     @property
@@ -143,10 +143,10 @@ class Vector:
         """How many numbers are in each part; of a form nothing is evaluated for it."""
         if self._parts is None and self._terms:
             return self._terms[0][1].lengths
-        known = self._make if self._parts is None else self._parts
-        if isinstance(known, Applied | Later):
-            return known.lengths
-        return tuple([part.numel() for part in self.parts])
+        if self._parts is None and isinstance(self._make, Applied):
+            return self._make.lengths
+        there = self.value()
+        return tuple([p.numel() for p in there]) if isinstance(there, tuple) else there.lengths
 
     def value(self) -> Parts | Later:
         """The value, which may be computed later. For engines only."""

@@ -89,9 +89,10 @@ class Links:
     # -- transmissions -----------------------------------------------------------------------------
 
     def _transmit(self, item: Transmission) -> None:
-        i, size = item.sender, item.size
+        i, given = item.sender, vectors(item.message)
+        size = item.size if item.packed else sum([v.nbytes for v in given.values()])
         item.kind, item.start = self.recorder.kind(item.message), self.heap.now
-        for v in vectors(item.message).values():
+        for v in given.values():
             if item.version < 0 and v.stamp is not None:
                 item.version = v.stamp.version
         for j in item.to:

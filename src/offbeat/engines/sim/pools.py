@@ -120,9 +120,13 @@ class Pools:
         self._pools = tuple([part.new_empty((0, part.numel())) for part in initial])
         self._held: list[weakref.ref[Recorded] | None] = []  # of each row, the value that is there
         self._free: list[int] = []
+        self._bytes: dict[tuple[int, ...], int] = {}
 
     def bytes_of(self, lengths: tuple[int, ...]) -> int:
-        return sum([count * dtype.itemsize for count, dtype in zip(lengths, self._dtypes, strict=True)])
+        if lengths not in self._bytes:
+            counts = zip(lengths, self._dtypes, strict=True)
+            self._bytes[lengths] = sum([count * dtype.itemsize for count, dtype in counts])
+        return self._bytes[lengths]
 
     def constant(self, parts: Parts) -> Recorded:
         """What stands for tensors: a row, if they are like a model."""

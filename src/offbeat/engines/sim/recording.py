@@ -110,8 +110,8 @@ class Tape(Executor):
 
     def _applied(self, make: Applied) -> Recorded:
         """A function of values; a piece of a model takes no time, and neither does a model of pieces."""
-        takes = tuple([self.value(u) for u in make.vectors])
-        if isinstance(make.function, Piece) and takes[0].lengths is self.lengths:
+        takes = tuple([u._parts if type(u._parts) is Recorded else self.value(u) for u in make.vectors])
+        if type(make.function) is Piece and takes[0].lengths is self.lengths:
             return self._piece(takes[0], make.function, make.lengths)
         wholes = [box.whole for box in takes if box.whole is not None]
         if make.function is joined and len(wholes) == len(takes):
