@@ -25,7 +25,8 @@ PRINTING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, err
 """What goes wrong while standard output is written; where it is a file, the error names it."""
 
 COMMANDS = {
-    "compare": "compare", "sweep": "sweep", "live": "live", "launch": "launch", "join": "joining",
+    "compare": "compare", "sweep": "sweep", "reproduce": "reproduce",
+    "live": "live", "launch": "launch", "join": "joining",
     "leave": "joining", "replay": "launch",
     "table": "results", "plot": "results", "show": "results", "merge": "results",
     "predict": "predict", "theory": "theory", "export": "tools", "list": "tools", "new": "new",

@@ -182,8 +182,8 @@ def _usual_partition(settings: Mapping[str, Any]) -> str:
     return TASKS[settings["task"]].partition if _ours(settings) else DEFAULT
 
 
-def _usual_reg(settings: Mapping[str, Any]) -> float:
-    return 0.0 if _of_network(settings) else REG
+def _usual_reg(settings: Mapping[str, Any]) -> float | None:
+    return None if not _ours(settings) else 0.0 if _of_network(settings) else REG
 
 
 def _slow(settings: Mapping[str, Any]) -> bool:

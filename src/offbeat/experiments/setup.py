@@ -263,7 +263,7 @@ def _settings(e: Experiment, setup: Setup, stragglers: tuple[int, ...], code: Ma
 def _trained(e: Experiment) -> dict[str, Any]:
     """The settings of the network and of its regulariser, with what is usual of the task."""
     if not isinstance(e.task, str) or e.task not in tasks.TASKS:
-        return {"reg": tasks.REG if e.reg is None else e.reg}
+        return {}
     return {"model": tasks.model_of(e.task, e.model), "reg": tasks.reg_of(e.task, e.model, e.reg)}
 
 

@@ -27,7 +27,7 @@ from offbeat.tasks.metrics.evaluation import AVERAGE
 def page(comparison: ComparisonValues, band: str = "range") -> str:
     """The page. band: what is shown of seeds, see `offbeat.results.summary.BANDS`."""
     if not comparison.runs:
-        return _document("No run was finished", "<h1>No run was finished</h1>", Shelf())
+        return document("No run was finished", "<h1>No run was finished</h1>", Shelf())
     shelf = Shelf(panels_of(comparison), band)
     title, unit = headline(comparison), comparison.runs[0].settings.get("unit")
     count = max(1, len({group.world for group in comparison.groups()}))
@@ -48,10 +48,11 @@ def page(comparison: ComparisonValues, band: str = "range") -> str:
         "<h2>What the agents did</h2>", *agents(comparison, shelf),
         "<h2>Run it again</h2>", *again(comparison, band),
     ]  # fmt: skip
-    return _document(title, "\n".join(body), shelf)
+    return document(title, "\n".join(body), shelf)
 
 
-def _document(title: str, body: str, shelf: Shelf) -> str:
+def document(title: str, body: str, shelf: Shelf) -> str:
+    """A whole page of this HTML, with the figures of the shelf."""
     figures = ",".join(f'"{name}":{figure.to_json()}' for name, figure in shelf.figures.items())
     skeleton = Template(resources.files("offbeat.results").joinpath("page.html").read_text("utf-8"))
     return skeleton.substitute(

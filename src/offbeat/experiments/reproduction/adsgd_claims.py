@@ -1,0 +1,211 @@
+"""What runs say to the claims of arXiv:2505.10322 (ADSGD)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from offbeat.algorithms import find
+from offbeat.experiments.reproduction.evidence import Evidence, by_rate, opposite, others, sooner, verdict
+from offbeat.results.reproduction import ELSEWHERE, Finding
+from offbeat.results.run import Comparison
+from offbeat.results.speedup import speedups
+from offbeat.theory.table2 import GRAPHS, row
+
+CASES = {
+    "base": "base", "slow-comm": "slow sending", "comp-straggler": "computing straggler",
+    "comm-straggler": "sending straggler", "combined": "both",
+}  # fmt: skip
+STRAGGLERS = ("comp-straggler", "comm-straggler", "combined")
+
+
+def sorted_data(evidence: Evidence) -> Evidence:
+    """The runs with all data sorted by label, which the claims of the main text are about."""
+    return evidence.where(partition="skew:1")
+
+
+def _savings(evidence: Evidence, rivals: Sequence[str], low: float, high: float = 1.0) -> Finding:
+    """Whether ADSGD saves that share of the time of each of these in each case."""
+    found = {
+        (case, rival): evidence.where(case=case, algorithm="adsgd").saved_over(
+            evidence.where(case=case, algorithm=rival)
+        )
+        for case in evidence.values("case")
+        for rival in rivals
+    }
+    words = "; ".join(f"{CASES[case]}, over {rival}: {saving}" for (case, rival), saving in found.items())
+    return Finding(verdict(saving.within(low, high) for saving in found.values()), words)
+
+
+def sooner_than_asynchronous(evidence: Evidence) -> list[Finding]:
+    def found(some: Evidence, reading: str) -> Finding:
+        made = _savings(some, others(some), 0.5)
+        return Finding(made.verdict, made.measured, reading)
+
+    return by_rate(sorted_data(evidence), "rfast", found)
+
+
+def sending_straggler(evidence: Evidence) -> list[Finding]:
+    def found(some: Evidence, reading: str) -> Finding:
+        one, other = (some.where(case="comm-straggler", algorithm=name) for name in ("adsgd", "rfast"))
+        saving = one.saved_over(other)
+        words = f"saves {saving}: adsgd {one}, rfast {other}"
+        return Finding(verdict([saving.within(0.86)] * bool(other.runs)), words, reading)
+
+    return by_rate(sorted_data(evidence), "rfast", found)
+
+
+def slow_sending(evidence: Evidence) -> list[Finding]:
+    def found(some: Evidence, reading: str) -> Finding:
+        slow = some.where(case="slow-comm", algorithm="rfast")
+        diverged = sum(run.diverged_at is not None for run in slow.runs)
+        ours = some.where(case="slow-comm", algorithm="adsgd")
+        known = slow.never < len(slow.runs) or diverged or ours.never < len(ours.runs)
+        holds = [slow.never == len(slow.runs) and not diverged if known else None] * bool(slow.runs)
+        return Finding(
+            verdict(holds), f"{slow}; {diverged} of {len(slow.runs)} diverged; adsgd {ours}", reading
+        )
+
+    return by_rate(sorted_data(evidence), "rfast", found)
+
+
+def sooner_than_synchronous(evidence: Evidence) -> list[Finding]:
+    return [_savings(sorted_data(evidence), ["dsgd"], 0.28, 0.75)]
+
+
+def biased(evidence: Evidence) -> list[Finding]:
+    runs = {case: sorted_data(evidence).where(case=case, algorithm="adpsgd") for case in STRAGGLERS}
+    some = {case: each for case, each in runs.items() if each.runs}
+    words = "; ".join(f"{CASES[case]}: {each}" for case, each in some.items())
+    return [Finding(verdict(each.never == len(each.runs) for each in some.values()), words)]
+
+
+def only_adsgd_beats_the_baselines(evidence: Evidence) -> list[Finding]:
+    def found(some: Evidence, reading: str) -> Finding:
+        holds, words = list[bool | None](), list[str]()
+        for case in (case for case in ("base", "slow-comm") if case in some.values("case")):
+            here = {name: some.where(case=case, algorithm=name) for name in some.values("algorithm")}
+            baseline = min((here[name] for name in ("dsgd", "allreduce")), key=lambda each: each.middle)
+            holds.append(sooner(here["adsgd"], baseline))
+            holds += [opposite(sooner(here[name], baseline)) for name in others(some)]
+            words.append(f"{CASES[case]}: " + ", ".join(f"{name} {each}" for name, each in here.items()))
+        return Finding(verdict(holds), "; ".join(words), reading)
+
+    return by_rate(sorted_data(evidence), "rfast", found)
+
+
+def stragglers(evidence: Evidence) -> list[Finding]:
+    def found(some: Evidence, reading: str) -> Finding:
+        sending = {n: some.where(case="comm-straggler", algorithm=n) for n in some.values("algorithm")}
+        computing = {n: some.where(case="comp-straggler", algorithm=n) for n in sending}
+        holds = [sooner(sending["dsgd"], sending[name]) for name in others(some)]
+        holds += [sooner(computing[name], computing["dsgd"]) for name in ["adsgd", *others(some)]]
+        words = (
+            f"{CASES[case]}: " + ", ".join(f"{name} {each}" for name, each in here.items())
+            for case, here in (("comm-straggler", sending), ("comp-straggler", computing))
+        )
+        return Finding(verdict(holds), "; ".join(words), reading)
+
+    return by_rate(sorted_data(evidence), "rfast", found)
+
+
+def larger_where_more_alike(evidence: Evidence) -> list[Finding]:
+    """What ADSGD saves over each other one, the more uniform the data."""
+    made = []
+    skews = sorted(evidence.values("partition"), key=lambda text: float(text.partition(":")[2]))
+    for rival in (name for name in evidence.values("algorithm") if name != "adsgd"):
+
+        def found(some: Evidence, reading: str, rival: str = rival) -> Finding:
+            holds, words = list[bool | None](), list[str]()
+            for case in some.values("case"):
+                here = [some.where(case=case, partition=skew) for skew in skews]
+                pairs = [(each.where(algorithm="adsgd"), each.where(algorithm=rival)) for each in here]
+                savings = [one.saved_over(other) for one, other in pairs]
+                known = all(saving.values and not saving.least for saving in savings)
+                middles = [round(saving.middle, 2) for saving in savings]
+                holds.append(middles == sorted(middles, reverse=True) if known else None)
+                words.append(f"{CASES[case]}: {', '.join(map(str, savings))}")
+            said = f"at {', '.join(skews)}: {'; '.join(words)}"
+            return Finding(verdict(holds if len(skews) > 1 else []), said, f"over {reading}")
+
+        made += by_rate(evidence, rival, found)
+    return made
+
+
+# -- counted ---------------------------------------------------------------------------------------
+
+
+def _saved_of(what: str, one: str, other: str) -> tuple[list[float], str]:
+    """The share that one saves of what another has, with 2, 4 and 8 neighbours, and the numbers in words."""
+    shares, words = list[float](), list[str]()
+    for d in GRAPHS:
+        mine, its = (row(find(name), d).counted for name in (one, other))
+        if mine is not None and its is not None:
+            a, b = getattr(mine, what), getattr(its, what)
+            shares.append(1 - a / b)
+            words.append(f"d = {d}: {a:g} and {b:g}, saves {100 * (1 - a / b):.0f} %")
+    return shares, "; ".join(words)
+
+
+def less_traffic(evidence: Evidence) -> list[Finding]:
+    shares, words = _saved_of("carried", "adsgd", "rfast")
+    said = f"models an update over all links, of adsgd and rfast: {words}"
+    return [Finding(verdict(abs(share - 0.5) < 0.005 for share in shares), said, "over all links")]
+
+
+def less_memory(evidence: Evidence) -> list[Finding]:
+    made = []
+    for form in ("adsgd", "adsgd:memory-efficient"):
+        shares, words = _saved_of("keeps", form, "rfast")
+        made.append(
+            Finding(verdict(share >= 0.65 for share in shares), f"models kept: {words}; in tens", form)
+        )
+    return made
+
+
+def four_models(evidence: Evidence) -> list[Finding]:
+    counts = {d: row(find("adsgd:memory-efficient"), d).counted for d in GRAPHS}
+    kept = {d: each.keeps for d, each in counts.items() if each is not None}
+    words = ", ".join(f"d = {d}: {value:g}" for d, value in kept.items())
+    return [Finding(verdict(value == 4 for value in kept.values()), f"models kept: {words}")]
+
+
+def elsewhere(part: str) -> Sequence[Finding]:
+    return [Finding(ELSEWHERE, f"offbeat reproduce adsgd --part {part}")]
+
+
+def speed_up(evidence: Evidence) -> list[Finding]:
+    """Of ADSGD, for each way to choose the learning rate, and each partition: near-linear is half of it."""
+    made, adsgd = [], evidence.where(algorithm="adsgd")
+    for partition in adsgd.values("partition"):
+        for said in adsgd.values("lr_said"):
+            runs = adsgd.where(partition=partition, lr_said=said).runs
+            if len(Evidence(runs).values("agents")) < 2:
+                continue
+            rows = [each for each in speedups(Comparison(runs)) if each.gains is not None]
+            words = ", ".join(f"{each.agents}: {each.gains[0]:.2g}x" for each in rows if each.gains)
+            most = max(Evidence(runs).values("agents"))
+            holds = [(each.efficiency or 0.0) >= 0.5 for each in rows]
+            reached = "" if words else f"{Evidence(runs).where(agents=most)} with {most} agents"
+            reading = f"{partition}, learning rate {said or 'the same for all n'}"
+            made.append(Finding(verdict(holds), f"speed-up of the median {words}{reached}", reading))
+    return made
+
+
+def falling(evidence: Evidence) -> list[Finding]:
+    """How the mean squared gradient norm over a run falls with its number of updates K, log-log: a bound of
+    O(K^-p) holds where it falls with p or faster.
+    """
+    made = []
+    for name, power in (("asbcd", 1 / 2), ("adsgd", 1 / 3)):
+        runs = evidence.where(algorithm=name).runs
+        norms = {run.updates: float(np.mean(run.curve.of("gradient_norm")[1:])) for run in runs}
+        if len(norms) < 2:
+            continue
+        slope = float(np.polyfit(np.log([*norms]), np.log([*norms.values()]), 1)[0])
+        words = ", ".join(f"K = {k:,}: {norm:.3g}" for k, norm in sorted(norms.items()))
+        made.append(
+            Finding(
+                verdict([slope <= -power]), f"falls with K^{slope:.2f}: {words}", f"{name}, power {power:.2f}"
+            )
+        )
+    return made

@@ -1,0 +1,184 @@
+"""How a part is made: what it will cost, its sweep, the answers of its runs, its page and figures."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from offbeat.algorithms import find
+from offbeat.core.system.files import write_atomically
+from offbeat.experiments.reproduction.adpsgd import ADPSGD
+from offbeat.experiments.reproduction.adsgd import ADSGD
+from offbeat.experiments.reproduction.cifar import CIFAR
+from offbeat.experiments.reproduction.evidence import Evidence
+from offbeat.experiments.reproduction.part import Paper, Part, Picture
+from offbeat.experiments.runs import Job, run_one
+from offbeat.experiments.setup import prepare
+from offbeat.experiments.sweep.grid import Point, points
+from offbeat.experiments.sweep.store import Store
+from offbeat.results.reproduction import Answer, Drawn, Reproduction, as_html, as_markdown
+from offbeat.results.run import Comparison, Run
+
+PAPERS = {paper.name: paper for paper in (ADSGD, ADPSGD, CIFAR)}
+PRINTED = (".svg", ".pdf")
+QUICKLY = (
+    "A quick run is of a smaller problem (scikit-learn's 8x8 digits in place of MNIST and CIFAR-10) with "
+    "fewer seeds: it shows that all of it works, and its verdicts are about that problem."
+)
+PIECE = 100  # a run is timed by one of so many parts of it
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part takes, of its runs that are still to be made.
+
+    Attributes:
+        runs: how many of all
+        gradients: about how many, if no agent waits and no run ends before its time
+        seconds: of one core, by a piece of a run of each algorithm
+    """
+
+    runs: int
+    total: int
+    gradients: float
+    seconds: float
+
+    def text(self, workers: int) -> str:
+        """In words."""
+        if not self.runs:
+            return f"All {self.total:,} runs are done."
+        hours = f"{_span(self.seconds)} of one core, {_span(self.seconds / workers)} with {workers} at a time"
+        return (
+            f"{self.runs:,} of {self.total:,} runs to do: at most about {self.gradients:.2g} gradients, "
+            f"{hours}, by a piece of a run of each algorithm. A run that meets its target ends there; Ctrl-C "
+            "keeps what is finished, and the same command goes on."
+        )
+
+
+def _span(seconds: float) -> str:
+    return (
+        f"{seconds / 3600:.1f} h"
+        if seconds >= 5400
+        else f"{seconds / 60:.0f} min"
+        if seconds >= 90
+        else f"{seconds:.0f} s"
+    )
+
+
+@dataclass(frozen=True)
+class Making:
+    """One part, to be made in a folder.
+
+    Attributes:
+        fixed: settings that are given for all of its runs: data, device
+    """
+
+    paper: Paper
+    part: Part
+    folder: Path
+    quick: bool = False
+    data: Path | None = None
+    device: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its files, without an ending."""
+        return f"{self.paper.name}-{self.part.name}" + "-quick" * self.quick
+
+    @property
+    def table(self) -> Path:
+        """The Parquet file of its runs."""
+        return self.folder / f"{self.name}.parquet"
+
+    @property
+    def command(self) -> str:
+        """What makes it again."""
+        words = ["offbeat", "reproduce", self.paper.name, "--part", self.part.name, *["--quick"] * self.quick]
+        words += ["--device", self.device] if self.device else []
+        return shlex.join(words) + " --data DIR" * (self.data is not None)
+
+    def points(self) -> list[Point]:
+        """Its runs, each checked; the files that they name are written. Raises SettingError or DataError."""
+        for name, text in self.part.files.items():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / name, text.encode())
+        data = None if self.data is None else str(self.data)
+        grids = self.part.grids(self.quick, data=data, device=self.device)
+        return [each for grid in grids for each in points(_placed(grid, self.folder))]
+
+    def cost(self, every: Sequence[Point]) -> Cost:
+        """What the runs that are not done will take: a short piece of one of each algorithm is made."""
+        store, seconds, gradients = Store(self.table), dict[Any, float](), 0.0
+        missing, total = [point for point in every if not store.has(point)], 0.0
+        for point in missing:
+            setup = prepare(point.experiment, point.seed)
+            gradients += setup.updates
+            key = point.algorithm, setup.settings["model"], setup.topology.n, setup.updates
+            if key not in seconds:
+                seconds[key] = _seconds(point)
+            total += seconds[key]
+        return Cost(len(missing), len(every), gradients, total)
+
+    def write(self, runs: Sequence[Run], every: Sequence[Point]) -> list[Path]:
+        """The page, for a browser and for a site, and the figures; the files."""
+        made, written = self._made(runs, len(every)), list[Path]()
+        endings = PRINTED if find_spec("matplotlib") is not None else ()
+        for each in made.drawn:
+            for ending in endings:
+                written.append(self.folder / (each.name + ending))
+                each.figure.save(written[-1])
+        pages = {".html": as_html(made), ".md": as_markdown(made, next(iter(endings), ""))}
+        if made.comparison is not None:
+            table = Comparison(runs)
+            pages |= {".csv": table.to_csv(), ".tex": table.to_latex(label=f"tab:{self.name}")}
+        for ending, text in pages.items():
+            written.append(self.folder / (self.name + ending))
+            write_atomically(written[-1], text.encode())
+        return written
+
+    def _made(self, runs: Sequence[Run], planned: int) -> Reproduction:
+        evidence, part = Evidence(runs), self.part
+        about = [*part.about, *[QUICKLY] * self.quick]
+        if len(runs) < planned:
+            about.append(f"Of {planned} runs {len(runs)} are done; what is said here is of these.")
+        answers = [Answer(each.name, each.says, each.found(evidence), each.choice) for each in part.claims]
+        drawn = [each for picture in part.pictures if (each := self._drawn(picture, evidence)) is not None]
+        comparison = Comparison(runs) if runs else None
+        return Reproduction(
+            part.title + ", quick" * self.quick, about, answers, drawn, comparison, self.command
+        )
+
+    def _drawn(self, picture: Picture, evidence: Evidence) -> Drawn | None:
+        """None where there is no run for it."""
+        some = evidence.where(**picture.only or {}).runs
+        if not some:
+            return None
+        by = picture.by if picture.by and len(Evidence(some).values(picture.by)) > 1 else None
+        figure = Comparison(some).figure(
+            picture.metric, picture.x, by=by, log=picture.log, width=6.9 if by else 3.3
+        )
+        return Drawn(f"{self.name}-{picture.name}", picture.caption, figure)
+
+
+def _placed(grid: Any, folder: Path) -> Any:
+    """The grid with this folder where it names one."""
+    if isinstance(grid, dict):
+        return {key: _placed(value, folder) for key, value in grid.items()}
+    if isinstance(grid, list):
+        return [_placed(value, folder) for value in grid]
+    return grid.replace("{folder}", str(folder)) if isinstance(grid, str) else grid
+
+
+def _seconds(point: Point) -> float:
+    """How long this run takes on one core, if it does not end before its time: from a piece of it."""
+    setup = prepare(point.experiment, point.seed)
+    piece = setup.shortened(setup.until / PIECE)
+    job = Job(piece, find(point.algorithm), point.lr, point.experiment.executor, keep_trace=False)
+    began = time.process_time()
+    run = run_one(job)
+    took, judged = time.process_time() - began, run.eval_s / max(1, len(run.curve.time))
+    evaluations = len(setup.eval_times)
+    return max(0.0, took - run.eval_s) * PIECE + judged * evaluations

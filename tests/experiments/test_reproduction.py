@@ -1,0 +1,170 @@
+"""Papers' evaluations made again: the grid, what it will cost, the verdicts, the pages."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import offbeat
+from offbeat.core.errors import SettingError
+from offbeat.experiments.loading import load
+from offbeat.experiments.reproduction import adsgd
+from offbeat.experiments.reproduction import adsgd_claims as claims
+from offbeat.experiments.reproduction.evidence import Evidence, by_rate, verdict
+from offbeat.experiments.reproduction.part import Part
+from offbeat.experiments.reproduction.running import PAPERS, Making
+from offbeat.experiments.sweep.grid import points
+from offbeat.experiments.sweep.running import sweep
+from offbeat.results.reproduction import CONFIRMED, NOT, UNDECIDED, UNTESTABLE, VERDICTS, Finding
+from offbeat.results.run import Run
+from offbeat.world.world import CASES
+
+EVERY = [part for paper in PAPERS.values() for part in paper.parts.values()]
+
+
+@pytest.fixture(scope="module")
+def one() -> Run:
+    return offbeat.simulate("adsgd", task="digits", until=1, eval_every=1, target=0.9, skew=1.0)
+
+
+def made(one: Run, algorithm: str, times: list[float | None], lr: float = 0.01, **settings: Any) -> list[Run]:
+    """Runs that met their target at these times, one a seed."""
+    said = one.settings | {"until": 100.0, "case": "base", "algorithm": algorithm, "lr": lr} | settings
+    return [
+        replace(one, algorithm=algorithm, lr=lr, seed=seed, settings=said | {"seed": seed}, time_to_target=t)
+        for seed, t in enumerate(times)
+    ]
+
+
+def test_savings_are_paired_by_seed_and_never_is_at_least(one: Run) -> None:
+    ours = Evidence(made(one, "adsgd", [10, 20, None]))
+    saving = ours.saved_over(Evidence(made(one, "dsgd", [20, None, 50])))
+    assert saving.values == [0.5, 0.8, -math.inf]
+    assert saving.least
+    assert str(saving) == "at least 50 % [-inf to 80]"
+    assert str(ours) == "20 [10 - never]"
+    assert str(Evidence(made(one, "rfast", [None, None]))) == "never by 100"
+    both = Evidence(made(one, "adsgd", [None])).saved_over(Evidence(made(one, "dsgd", [None])))
+    assert str(both) == "neither met the target"
+    assert both.within(0.5) is None
+    assert saving.within(0.5) is True
+    assert saving.within(0.28, 0.75) is None, "it may be more"
+    assert saving.within(0.6) is None, "it may be so much"
+    assert verdict([]) == UNTESTABLE
+    assert verdict([True, None]) == UNDECIDED
+    assert verdict([False, None]) == NOT
+
+
+def test_each_learning_rate_is_a_reading(one: Run) -> None:
+    runs = [*made(one, "adsgd", [10]), *made(one, "rfast", [15], lr=0.09), *made(one, "rfast", [90], lr=0.04)]
+    found = by_rate(
+        Evidence(runs), "rfast", lambda some, reading: Finding(CONFIRMED, str(len(some.runs)), reading)
+    )
+    assert [(each.reading, each.measured) for each in found] == [
+        ("rfast at 0.09", "2"),
+        ("rfast at 0.04", "2"),
+    ]
+
+
+def paper(one: Run, rfast: float, dsgd: float, adpsgd: float | None) -> Evidence:
+    """Runs as the claims would have them where `adsgd` takes 10 in every case."""
+    times: dict[str, list[float | None]] = {
+        "adsgd": [10.0],
+        "rfast": [rfast],
+        "dsgd": [dsgd],
+        "adpsgd": [adpsgd],
+        "allreduce": [40.0],
+    }
+    return Evidence([
+        run for case in CASES for name, each in times.items()
+        for run in made(one, name, each, 0.09 if name == "rfast" else 0.01, case=case)
+    ])  # fmt: skip
+
+
+def test_verdicts_follow_the_numbers(one: Run) -> None:
+    good, bad = paper(one, 90.0, 20.0, None), paper(one, 15.0, 90.0, 11.0)
+    for claim, there in (
+        (claims.sooner_than_asynchronous, NOT), (claims.sending_straggler, NOT),
+        (claims.sooner_than_synchronous, NOT),
+        (claims.biased, NOT), (claims.only_adsgd_beats_the_baselines, NOT),
+    ):  # fmt: skip
+        assert [each.verdict for each in claim(good)] == [CONFIRMED], claim
+        assert [each.verdict for each in claim(bad)] == [there], claim
+        (nothing,) = claim(Evidence(made(one, "rfast", []))) or [Finding(UNTESTABLE, "")]
+        assert nothing.verdict == UNTESTABLE
+    assert [each.verdict for each in claims.slow_sending(paper(one, 90.0, 1.0, 1.0))] == [NOT]
+
+
+def test_what_is_counted_confirms_the_traffic_and_the_four_models() -> None:
+    assert [each.verdict for each in claims.less_traffic(Evidence([]))] == [CONFIRMED]
+    (four,) = claims.four_models(Evidence([]))
+    assert four.verdict == CONFIRMED
+    assert four.measured == "models kept: d = 2: 4, d = 4: 4, d = 8: 4"
+
+
+@pytest.mark.parametrize("part", EVERY, ids=lambda part: part.name)
+def test_every_quick_grid_can_run_and_is_a_small_one(part: Part) -> None:
+    every = [each for grid in part.grids(True) for each in points(grid)]
+    assert len(every) <= 60
+    assert len({point.key for point in every}) == len(every)
+    assert [each.name for each in part.claims]
+
+
+def test_the_whole_grid_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
+    (grid,) = adsgd.LR.grids(False, data="folder", device=None)
+    assert grid["fixed"]["data"] == "folder"
+    assert "device" not in grid["fixed"]
+    count = math.prod(map(len, grid["grid"].values()))
+    assert count == 5 * 3 * 5 * 5
+    assert set(grid["grid"]["case"]) == {*CASES}
+    named = [each.name for each in adsgd.LR.claims]
+    assert sorted(named, key=lambda name: int(name[1:])) == [
+        *(f"A{k}" for k in range(1, 11)),
+        "A17",
+        "A18",
+        "A19",
+    ]
+
+
+def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
+    small = replace(adsgd.LR, quick={
+        "fixed": {"task": "digits", "until": 40, "eval_every": 10, "target": 0.3, "skew": 1.0, "seed": 0},
+        "grid": {"case": ["base", "comm-straggler"], "algorithm": ["adsgd", "rfast", "dsgd"]},
+    })  # fmt: skip
+    making = Making(PAPERS["adsgd"], small, tmp_path, quick=True)
+    every = making.points()
+    assert len(every) == 2 * (1 + 2 + 1), "two learning rates of rfast"
+    cost = making.cost(every)
+    assert (cost.runs, cost.total) == (8, 8)
+    assert cost.seconds > 0
+    assert "8 of 8 runs to do: at most about" in cost.text(2)
+    assert sweep(every[:3], making.table, workers=1) == []
+    assert making.cost(every).runs == 5
+    assert sweep(every, making.table, workers=1) == []
+    assert making.cost(every).text(2) == "All 8 runs are done."
+    runs = load(making.table).runs
+    written = making.write(runs, every)
+    names = {path.name for path in written}
+    assert {"adsgd-lr-quick.html", "adsgd-lr-quick.md", "adsgd-lr-quick-time.pdf"} <= names
+    text = (tmp_path / "adsgd-lr-quick.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| A")]
+    assert {row[0] for row in rows} == {f"| {each.name}" for each in small.claims}
+    assert {row[3] for row in rows} <= {*VERDICTS}
+    assert "rfast at 0.09" in text
+    assert "rfast at 0.04" in text
+    assert "    offbeat reproduce adsgd --part lr --quick\n" in text
+    page = (tmp_path / "adsgd-lr-quick.html").read_text()
+    assert "A quick run takes scikit-learn" in page
+    first = {path: path.read_bytes() for path in written}
+    assert {path: path.read_bytes() for path in making.write(runs, every)} == first, "the same bytes"
+    making.write(runs[:2], every)
+    assert "Of 8 runs 2 are done" in (tmp_path / "adsgd-lr-quick.md").read_text()
+
+
+def test_an_unknown_device_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="expected 'cpu'"):
+        Making(PAPERS["adsgd"], adsgd.LR, tmp_path, True, device="tpu").points()
