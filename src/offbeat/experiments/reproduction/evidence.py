@@ -116,8 +116,8 @@ def others(evidence: Evidence) -> list[str]:
 
 
 def sooner(one: Evidence, other: Evidence) -> bool | None:
-    """Whether these are at the target sooner, in the median; None: neither is."""
-    if math.isinf(one.middle) and math.isinf(other.middle):
+    """Whether these are at the target sooner, in the median; None: neither is, or one has no runs."""
+    if not (one.runs and other.runs) or (math.isinf(one.middle) and math.isinf(other.middle)):
         return None
     return one.middle < other.middle
 
