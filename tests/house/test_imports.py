@@ -69,6 +69,7 @@ COMMANDS = (
     "new",
     "options",
     "predict",
+    "reproduce",
     "results",
     "sweep",
     "theory",

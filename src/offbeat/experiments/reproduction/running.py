@@ -70,11 +70,7 @@ def _span(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Making:
-    """One part, to be made in a folder.
-
-    Attributes:
-        fixed: settings that are given for all of its runs: data, device
-    """
+    """One part, to be made in a folder; data and device are given for all of its runs."""
 
     paper: Paper
     part: Part
