@@ -1,7 +1,6 @@
 """How a part is made: what it will cost, its sweep, the answers of its runs, its page and figures."""
 
 import shlex
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -173,8 +172,8 @@ def _seconds(point: Point) -> float:
     setup = prepare(point.experiment, point.seed)
     piece = setup.shortened(setup.until / PIECE)
     job = Job(piece, find(point.algorithm), point.lr, point.experiment.executor, keep_trace=False)
-    began = time.process_time()
     run = run_one(job)
-    took, judged = time.process_time() - began, run.eval_s / max(1, len(run.curve.time))
-    evaluations = len(setup.eval_times)
-    return max(0.0, took - run.eval_s) * PIECE + judged * evaluations
+    judged = run.eval_s / max(1, len(run.curve.time))  # of one model, its loss and its accuracy
+    at_the_end = setup.topology.n * judged / 2  # the accuracy of every agent's own
+    worked = max(0.0, run.wall_s - run.eval_s - at_the_end)
+    return worked * PIECE + judged * len(setup.eval_times) + at_the_end
