@@ -225,7 +225,7 @@ def test_what_makes_no_sense_is_refused_in_one_paragraph(call: Call, arguments: 
         ("compar", "compare"),
         (
             "list nonsense",
-            "Unknown list 'nonsense'. Known: algorithms, topologies, weights, tasks, partitions, ",
+            "Unknown list 'nonsense'. Known: algorithms, topologies, weights, tasks, models, partitions, ",
         ),
         ("list algorithm", "Did you mean 'algorithms'?"),
         ("list tasks cases", "cases"),

@@ -45,7 +45,10 @@ AGENTS = 2
 MANY = f"How many agents; default: the graph's, or {AGENTS}; with --resume as many as there were."
 GRAPH = "Who hears whom; see 'offbeat list topologies'; default: ring; with --resume that of the run."
 SCRIPT = "Your script; what follows it are its own arguments."
-ENOUGH = f"When all end, counted over all agents and lives: {FORMS}."
+ENOUGH = (
+    f"When all end, counted over all agents and lives: {FORMS}. For an end of the script's own that uneven "
+    "speeds allow: agent.shard(loader, share='speed')."
+)
 PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.gz)."
 
 
