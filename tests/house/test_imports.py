@@ -92,7 +92,7 @@ ONLY = {
         "offbeat.cli.progress",
         "offbeat.experiments.runs",
         *LIVE,
-        *(f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "keeper")),
+        *(f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "attaching", "keeper", "lives")),
     },
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
@@ -105,7 +105,7 @@ ONLY = {
     "multiprocessing": {"offbeat.experiments.workers"},
     "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
     "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in CLUSTER},
-    "socket": {"offbeat.engines.live.cluster.starting"},
+    "socket": {"offbeat.engines.live.cluster.fleet", "offbeat.engines.live.cluster.starting"},
     "subprocess": {
         "offbeat.engines.live.launcher.children",
         "offbeat.engines.live.node.faults",

@@ -10,7 +10,7 @@ import typer
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec, find, row_of
 from offbeat.cli.console import Out, complain, say
-from offbeat.cli.machines import machines, wanted_of
+from offbeat.cli.machines import attached, machines, wanted_of
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.compression import NONE, codec_of
@@ -55,7 +55,7 @@ PROFILE = "Write what every agent did when, for ui.perfetto.dev (.json or .json.
 @with_settings(RunSettings, Wanted, live=True, last=True, panels=PANELS, defaults=DEFAULTS)
 def launch(
     asked: dict[str, Any],
-    command: list[str] = typer.Argument(metavar="SCRIPT", help=SCRIPT),
+    command: list[str] | None = typer.Argument(None, metavar="SCRIPT", help=SCRIPT, show_default=False),
     agents: int | None = option(None, WHAT, MANY, "--agents", "-n", min=1, max=MOST),
     topology: str | None = option(None, WHAT, GRAPH),
     weights: str | None = option(None, WHAT, WEIGHED),
@@ -79,13 +79,16 @@ def launch(
 
       offbeat launch -n 4 --topology ring --algorithm adsgd train.py --epochs 3
     """
+    if not command:
+        _attach(wanted_of(asked, command), out, tensorboard, profile, quiet)
+        return
     spec, before = find(elsewhere(algorithm)), resuming.stages_before(outfolder.named(out)) if resume else ()
     stage = _stage(spec, before, agents, topology, weights, seed, asked["ray"] is not None)
     agents, topology, weights = stage.graph
     refuse_processes(stage.count)
     graph = Growing(build(topology, agents, seed, weights), seed, weights).after(stage.grown)
     _check(spec, graph, asked["on_death"], compress)
-    wanted = wanted_of(asked, command[0], module)
+    wanted = wanted_of(asked, command, module)
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
     machines_ = 0 if wanted.ray is None else wanted.local
     asked["fault"] = tuple(parse_fault(text, stage.count, machines_) for text in asked["fault"])
@@ -99,17 +102,39 @@ def launch(
     check_writable(profile)
     with outfolder.out_folder(out, Path(command[0]).stem) as made, machines(wanted, graph, quiet) as there:
         folder = made.resolve()
-        if before:
-            outfolder.set_damaged_aside(folder, complain)
-            resuming.refuse_unresumable(made, before[-1], stage, together=not returns)
-            for line in resuming.sayings(folder, before[-1], stage, graph) if not quiet else []:
-                complain(line)
-        else:
-            outfolder.refuse_used(folder)
+        _go_on(made, before, stage, graph, not returns, quiet)
         script = [Path(command[0]).name, *command[1:]] if wanted.ships and not module else command
         start = ["-m", "offbeat.training.child", *(["-m"] if module else []), *script]
         launcher = Launcher(replace(settings, folder=folder), start, returns, needed, **there)
         _run(launcher, tensorboard, profile, quiet)
+    _exit(launcher)
+
+
+def _go_on(
+    folder: Path, before: Sequence[Stage], stage: Stage, graph: Topology, together: bool, quiet: bool
+) -> None:
+    """Raise SettingError for a folder in which this run cannot go on, or begin; say with what it does."""
+    if not before:
+        outfolder.refuse_used(folder.resolve())
+        return
+    outfolder.set_damaged_aside(folder.resolve(), complain)
+    resuming.refuse_unresumable(folder, before[-1], stage, together=together)
+    for line in resuming.sayings(folder.resolve(), before[-1], stage, graph) if not quiet else []:
+        complain(line)
+
+
+def _attach(
+    wanted: Wanted, out: Path | None, tensorboard: Path | None, profile: Path | None, quiet: bool
+) -> None:
+    """Be the launcher of a run on a cluster whose own has died."""
+    with attached(wanted) as found, outfolder.out_folder(out or Path(found.plan.out), "") as made:
+        settings = replace(found.settings, folder=made.resolve())
+        launcher = Launcher(settings, found.plan.command, processes=found.children)
+        _run(launcher, tensorboard, profile, quiet)
+    _exit(launcher)
+
+
+def _exit(launcher: Launcher) -> None:
     if ending := 128 + launcher.stopped_by if launcher.stopped_by else MISSING * bool(launcher.missing):
         raise typer.Exit(ending)
 

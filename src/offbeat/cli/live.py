@@ -9,11 +9,13 @@ import typer
 from offbeat.algorithms import find, with_local_steps
 from offbeat.cli import options
 from offbeat.cli.console import Out, complain
+from offbeat.cli.machines import machines, wanted_of
 from offbeat.cli.outputs import Outputs, check_writable
-from offbeat.core.errors import MISSING
+from offbeat.core.errors import MISSING, SettingError
 from offbeat.core.settings import TASK, WORLD, declared
 from offbeat.core.system.named import Own, elsewhere, separated
 from offbeat.core.system.signals import terminable
+from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.outfolder import out_folder, refuse_used
 from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings
@@ -40,7 +42,7 @@ AGENTS, DEFAULTS = 4, {"topology": "ring", "algorithms": "adsgd"}
 
 
 @options.with_settings(
-    Selection, Experiment, RunSettings, live=True, panels=PANELS, helps=HELPS, defaults=DEFAULTS
+    Selection, Experiment, RunSettings, Wanted, live=True, panels=PANELS, helps=HELPS, defaults=DEFAULTS
 )
 def live(
     asked: dict[str, Any],
@@ -69,6 +71,9 @@ def live(
       offbeat live --resume --out offbeat-runs/digits-0
     """
     check_writable(json, report)
+    wanted = wanted_of(asked)
+    if wanted.attach is not None:
+        raise SettingError("--attach is of offbeat launch: expected it there.")
     asked, how = _said(asked, unit)
     if resume:
         given = {name for name in [*asked, *how] if _is_given(ctx, name)}
@@ -76,10 +81,11 @@ def live(
     else:
         series = Series.of(asked, how)
     own = Own.parse(series.asked["task"])
-    with out_folder(out, series.asked["task"] if own is None else own.name) as folder:
+    name, graph = series.asked["task"] if own is None else own.name, series.setup.topology
+    with out_folder(out, name) as folder, machines(wanted, graph, quiet) as there:
         if not resume:
             refuse_used(folder)
-        series = series.within(folder)
+        series = series.within(folder, **there)
         ended = series.ended(complain)
         series.keep_asked(folder)
         for line in [] if quiet else measured(series.setup.world):

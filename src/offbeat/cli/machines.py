@@ -1,6 +1,6 @@
 """The machines of a run, on the command line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,26 @@ from offbeat.cli.console import complain
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import declared
 from offbeat.engines.live.cluster import placement
-from offbeat.engines.live.cluster.starting import cluster
+from offbeat.engines.live.cluster.starting import Found, cluster
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.children import OnOutput, Processes
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.world.topology import Topology
 
 
-def wanted_of(asked: dict[str, Any], script: str = "", module: bool = False) -> Wanted:
-    """What is asked for of a cluster, taken out of the settings: where there is a script, its folder travels.
-    Raises SettingError.
+def wanted_of(asked: dict[str, Any], command: Sequence[str] | None = None, module: bool = False) -> Wanted:
+    """What is asked for of a cluster, taken out of the settings: the folder of a script travels. Raises
+    SettingError, also where there should be a script, and is none.
     """
-    if script and not (module or Path(script).is_file()):
-        raise SettingError(f"There is no script {script}; expected a file, or a module with --module.")
-    folder = Path.cwd() if module else Path(script).resolve().parent if script else None
-    return Wanted(**{name: asked.pop(name) for name in declared(Wanted)}, folder=folder)
+    given = {name: asked.pop(name) for name in declared(Wanted)}
+    if not command:
+        return Wanted(**given)
+    if given["attach"] is not None:
+        raise SettingError("--attach goes on with a run that has its script: expected none beside it.")
+    if not (module or Path(command[0]).is_file()):
+        what = f"There is no script {command[0]}"
+        raise SettingError(f"{what}; expected a file, or a module with --module.")
+    return Wanted(**given, folder=Path.cwd() if module else Path(command[0]).resolve().parent)
 
 
 @contextmanager
@@ -42,3 +47,12 @@ def machines(wanted: Wanted, graph: Topology, quiet: bool) -> Iterator[dict[str,
             return found.run(launcher, hosts, on_output)
 
         yield {"processes": processes}
+
+
+@contextmanager
+def attached(wanted: Wanted) -> Iterator[Found]:
+    """A run that goes on without a launcher. Raises SettingError if none was named."""
+    if wanted.attach is None:
+        raise SettingError("There is no script: expected offbeat launch, its options, then SCRIPT.")
+    with cluster(wanted, 1) as found:
+        yield found.find(wanted.attach)

@@ -22,7 +22,7 @@ from offbeat.core.system.reading import json_in, reading
 from offbeat.core.vector import Parts
 from offbeat.engines.activity import carried
 from offbeat.engines.live.launcher.children import OnOutput
-from offbeat.engines.live.launcher.launch import Launcher, RunFailed
+from offbeat.engines.live.launcher.launch import Launcher, RunFailed, StartProcesses
 from offbeat.engines.live.launcher.outfolder import begun, why_not_resumable
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.node.snapshots import ModelSnapshot, ModelSnapshots
@@ -114,6 +114,7 @@ class LiveRun:
     setup: Setup
     spec: Algorithm
     settings: RunSettings
+    processes: StartProcesses | None = None  # of a run on other machines
 
     @property
     def folder(self) -> Path:
@@ -157,7 +158,8 @@ class LiveRun:
 
         command = ["-m", "offbeat.experiments.live.program"]
         spec, graph = self.spec, self.setup.topology
-        launcher = Launcher(settings, command, "return" in spec.tolerates, spec.needed(graph))
+        returns, needed = "return" in spec.tolerates, spec.needed(graph)
+        launcher = Launcher(settings, command, returns, needed, processes=self.processes)
         try:
             launcher.run(on_output, look, watcher.due)
             trace = replace(launcher.trace(), blocks=self.spec.prototype.blocks)

@@ -17,6 +17,7 @@ from offbeat.core.system.files import as_file_name, write_atomically
 from offbeat.core.system.own import pinned, together
 from offbeat.core.system.reading import json_in, reading, refuse_newer, refuse_unknown
 from offbeat.core.system.signals import exit_code
+from offbeat.engines.live.launcher.launch import StartProcesses
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.outfolder import SERIES, named, set_damaged_aside, undone
 from offbeat.engines.live.launcher.screen import Screen, shown
@@ -143,8 +144,12 @@ class Series:
         except OSError as error:
             raise DiskError(f"Cannot write {path}: {error.strerror or error}.") from error
 
-    def within(self, folder: Path) -> "Series":
-        runs = [replace(run, settings=replace(run.settings, folder=folder / run.folder)) for run in self.runs]
+    def within(self, folder: Path, processes: StartProcesses | None = None) -> "Series":
+        """In this folder; `processes`: what a launcher starts them with, where not on this machine."""
+        runs = [
+            replace(run, settings=replace(run.settings, folder=folder / run.folder), processes=processes)
+            for run in self.runs
+        ]
         return replace(self, runs=runs)
 
     def ended(self, on_notice: Callable[[str], None]) -> dict[Path, Run]:

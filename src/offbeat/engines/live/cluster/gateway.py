@@ -7,10 +7,12 @@ is asked for by how much of it is known already.
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,7 +24,8 @@ from offbeat.engines.live.cluster import keeper
 from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Peer
-from offbeat.engines.live.node.enter import log_path
+from offbeat.engines.live.node.checkpoint import CHECKPOINTS
+from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.shm.board import Board, Order, Row
 
@@ -35,6 +38,9 @@ MODELS_EVERY = (
 )
 
 
+ENDED = "the process that its agents hang on has ended, and they with it"
+
+
 class GatewayError(OffbeatError):
     """A machine cannot take part; the message says why."""
 
@@ -42,9 +48,15 @@ class GatewayError(OffbeatError):
 class Gateway(Exchange):
     """See the module. It begins to work at once, in the loop that runs."""
 
-    def __init__(self, plan: Plan, hosts: Sequence[int], peer_of: Callable[[str], Peer]) -> None:
+    def __init__(
+        self, plan: Plan, hosts: Sequence[int], peer_of: Callable[[str], Peer], again: bool = False
+    ) -> None:
+        """Attach to this machine's keeper, or begin one, unless a gateway has been here before (`again`)."""
         self.plan, self.peer_of = plan, peer_of
-        folder = keeper.find(plan.run, plan.machine) or _kept(plan)
+        folder = keeper.find(plan.run, plan.machine) or (None if again else _kept(plan))
+        if folder is None:
+            raise GatewayError(ENDED)
+        (folder / keeper.TOUCHED).write_text(str(os.getpid()))
         keeper.touch(folder)
         faults = [parse_fault(text, len(hosts)) for text in plan.settings["faults"]]
         board, unit = Board.attach(folder / "board"), plan.settings["unit"]
@@ -56,7 +68,7 @@ class Gateway(Exchange):
             known = json.loads((folder / HOSTS).read_text())
             self._reach(known["names"])
             self._settle(known["hosts"])
-        self._heard = 0
+        self._heard, self._looked = 0, -math.inf  # of the launcher: how far, and when last
         loop = asyncio.get_running_loop()
         self.working = [loop.create_task(self.run()), loop.create_task(self._beat())]
 
@@ -107,18 +119,22 @@ class Gateway(Exchange):
         return {
             "plan": asdict(self.plan), "hosts": self.hosts, "names": self.names, "order": int(board.order),
             "zero": board.zero, "last_step": board.last_step, "agents": board.n,
-            "changes": board.since(0), **self._kept(),
+            "changes": board.since(0), "rows": board.rows.tolist(), "joined": joined_with(self.folder),
+            "looked": time.monotonic() - self._looked, **self._kept(),
         }  # fmt: skip
 
     async def look(self, heard: int, sizes: Mapping[int, tuple[int, int]]) -> tuple[str, list[bytes]]:
         """What is new, once there is something, or after a while: JSON, and the bytes by which the logs and
         the outputs of agents have grown, of which the launcher has so much.
         """
+        if keeper.gone(self.folder):
+            raise GatewayError(ENDED)
         for _ in range(round(PATIENCE / BEAT)):
             said, grown = self._news(heard, sizes)
             if said["ended"] or said["notices"] or grown:
                 break
             await asyncio.sleep(BEAT)
+        self._looked = time.monotonic()
         if heard > self._heard:
             self._heard = heard
             keeper.ask(self.folder, what="heard", number=heard)
@@ -127,7 +143,7 @@ class Gateway(Exchange):
     async def files(self) -> list[tuple[str, int]]:
         """What the agents have written here: names below the folder of results, and sizes."""
         top = self.plan.results
-        found = [Path(at) / name for at, _, names in os.walk(top) for name in names]  # no links followed
+        found = [Path(at) / name for at, _, names in os.walk(top) for name in names if name[0] != "."]
         return [(str(path.relative_to(top)), path.stat().st_size) for path in sorted(found)]
 
     async def read(self, name: str, at: int) -> bytes:
@@ -138,6 +154,8 @@ class Gateway(Exchange):
 
     async def write(self, name: str, at: int, content: bytes) -> None:
         """Write a part of a file of results: what an agent that begins here is to go on with."""
+        if self.plan.shared and name.startswith(CHECKPOINTS):
+            return  # it is there
         path = self._result(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("r+b" if at else "wb") as file:

@@ -9,7 +9,8 @@ gateway talks to it by files in the run folder, which outlive both:
     gateway         touched by the gateway at every beat
 
 When no gateway has touched it for `grace` seconds, nobody will come: the agents are told to save and end, and
-so ends the keeper. Where it belongs to a process of this machine (`owner`), it ends with that.
+so ends the keeper; what they have written stays where it is. Where it belongs to a process of this machine
+(`owner`), it ends with that.
 """
 
 import json
@@ -26,9 +27,11 @@ from tempfile import gettempdir
 from typing import Any
 
 from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system import files
 from offbeat.core.system.signals import handled, readable
 from offbeat.engines.live.launcher.children import Child, Children, pidfd
 from offbeat.engines.live.node import log
+from offbeat.engines.live.node.checkpoint import CHECKPOINTS
 from offbeat.engines.live.node.ending import take
 from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.shm.board import Bell, Board, Order, Row, State
@@ -36,6 +39,9 @@ from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED, Shared, ma
 
 KEEPER = -2  # whose bell is the keeper's
 STATE, TOUCHED = "keeper.json", "gateway"
+MARK = "cluster.json"  # in the launcher's folder: the name of the run
+LEFT = ".left"  # in the folder of a run for whose results nobody has come
+RESULTS = f"offbeat-{os.getuid()}-"  # how such folders begin
 RAYS = ("PYTHONBREAKPOINT", "SPT_NOENV", "PYTHONPATH")  # which Ray sets for its workers
 TICK, PATIENCE = 0.25, 30.0  # seconds between looks; that agents have to save when no gateway comes any more
 
@@ -47,10 +53,13 @@ class Plan:
     Attributes:
         run: the name of the run
         machine: which machine this is, from 0
+        agents: how many there are
         settings: the run's, as `RunSettings.record` has them
         out: the launcher's folder; where this machine sees it too, checkpoints go there
         folder: the working folder of the agents; empty: where the gateway is
         needs: files without which no agent can begin
+        command: what Python runs for an agent
+        node: what Ray calls the machine
         grace: seconds without a gateway after which the agents are told to end
         owner: a process of this machine with which all ends; 0: none
         environment: what the agents' environment has besides
@@ -58,10 +67,13 @@ class Plan:
 
     run: str
     machine: int
+    agents: int
     settings: Mapping[str, Any]
     out: str
     folder: str = ""
     needs: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    node: str = ""
     grace: float = 60.0
     owner: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -69,8 +81,19 @@ class Plan:
     @property
     def results(self) -> Path:
         """Where this machine's agents write their logs and checkpoints; called as the launcher's folder."""
-        own = Path(gettempdir()) / f"offbeat-{os.getuid()}-{self.run}-{self.machine}"
-        return own / Path(self.out).name
+        return self.own / Path(self.out).name
+
+    @property
+    def own(self) -> Path:
+        """The folder of this run and machine, on its disk."""
+        return Path(gettempdir()) / f"{RESULTS}{self.run}-{self.machine}"
+
+    @property
+    def shared(self) -> bool:
+        """Whether this machine sees the launcher's folder, as where it is on a file server."""
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            return bool(json.loads((Path(self.out) / MARK).read_text())["run"] == self.run)
+        return False
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,17 @@ def find(run: str, machine: int) -> Path | None:
     return None
 
 
+def gone(folder: Path) -> bool:
+    """Whether the keeper whose run folder this is has ended, however: it holds the folder's lock."""
+    try:
+        lock = files.take(folder)
+    except OSError:
+        return True
+    if lock is not None:
+        lock.release()
+    return lock is not None
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write a file of the run folder so that whoever reads it finds all of it or nothing."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -129,7 +163,7 @@ class Keeper:
 
     def __init__(self, plan: Plan, room: Shared) -> None:
         self.plan, self.folder = plan, room.path
-        self.board = Board.create(self.folder / "board", plan.settings["agents"])
+        self.board = Board.create(self.folder / "board", plan.agents)
         self.bell = Bell(self.folder, KEEPER)
         self.children = Children(self.bell.handle, lambda agent, line: None)
         self.lives: dict[int, int] = {}
@@ -231,6 +265,17 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _sweep() -> None:
+    """Remove what keepers left that were killed."""
+    sweep()
+    for path in Path(gettempdir()).glob(f"{RESULTS}*"):
+        with suppress(OSError):
+            ours = path.is_dir() and path.lstat().st_uid == os.getuid() and not (path / LEFT).exists()
+            if ours and (lock := files.take(path)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release()
+
+
 def _enter(plan: Plan) -> None:
     """Be where the agents are to be, in an environment without what Ray keeps there for its own workers."""
     for name in [name for name in os.environ if name.startswith("RAY_") or name in RAYS]:
@@ -263,9 +308,13 @@ def main() -> None:
         os.dup2(null, handle)
     try:
         _enter(plan)
-        sweep()
-        plan.results.parent.mkdir(mode=0o700)
+        _sweep()
+        plan.own.mkdir(mode=0o700)
         plan.results.mkdir()
+        held = files.take(plan.own)
+        if plan.shared:
+            (Path(plan.out) / CHECKPOINTS).mkdir(exist_ok=True)
+            (plan.results / CHECKPOINTS).symlink_to(Path(plan.out) / CHECKPOINTS)
         room = make_run_folder({**plan.settings, "folder": str(plan.results)})
         keeper = Keeper(plan, room)
     except (OffbeatError, OSError) as error:
@@ -276,8 +325,12 @@ def main() -> None:
         keeper.run()
     finally:
         room.remove()
-        if not keeper.deadline:  # else nobody has come for what is there
-            shutil.rmtree(plan.results.parent, ignore_errors=True)
+        if keeper.deadline:
+            (plan.own / LEFT).touch()
+        else:
+            shutil.rmtree(plan.own, ignore_errors=True)
+        if held is not None:
+            held.release()
 
 
 if __name__ == "__main__":

@@ -14,19 +14,20 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 from offbeat.core.errors import OffbeatError
 from offbeat.engines.live.cluster.asking import NoAnswer
+from offbeat.engines.live.cluster.attaching import adopt, newest
 from offbeat.engines.live.cluster.clocks import offset
 from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.keeper import Ended
-from offbeat.engines.live.cluster.peer import Peer
+from offbeat.engines.live.cluster.lives import Fleet, RemoteLife
 from offbeat.engines.live.cluster.results import Grown, bring, fetch
 from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
@@ -35,58 +36,30 @@ from offbeat.engines.live.shm.board import Row
 
 AGAIN = 0.1  # seconds before a gateway is asked again that gave no answer
 MODELS = 5.0  # seconds that copies of all models may take
+BURIED = 5.0  # seconds between looks at whether a machine that is lost is back
+UNSEEN = 2.0  # seconds of an agent's life that may not have been seen here, at most
 ENDS = 20.0  # seconds that a machine has to end what is left there
-
-
-class Fleet(Protocol):
-    """The machines of a run, and how to reach them."""
-
-    names: list[str]  # of the gateways
-    hosts: list[int]  # where every agent lives
-
-    def peer(self, machine: int) -> Peer: ...
-    def ask(self, machine: int, what: str, *args: Any) -> Awaitable[Any]:
-        """What the method of this name of that machine's gateway gives. Raises whatever it met."""
-
-    def lost(self, machine: int, error: Exception, silent: float) -> str:
-        """Why the machine counts as lost, which has given no answer for so many seconds; empty: it does not
-        yet.
-        """
-
-    def elsewhere(self, agent: int, lost: Sequence[int]) -> int:
-        """Where an agent whose machine is lost is to live. Raises OffbeatError if there is no room."""
-
-    def called(self, machine: int) -> str:
-        """A machine in words."""
-
-    def end(self) -> None:
-        """Nobody needs the gateways any more."""
-
-
-@dataclass
-class RemoteLife:
-    """One process of one agent on another machine: a `Life`."""
-
-    agent: int
-    incarnation: int
-    machine: int
-    output: Grown
-    started: float = field(default_factory=time.monotonic)
-    pid: int = 0
-    code: int = 0
 
 
 class RemoteChildren:
     """See the module. Made when the machines' gateways are there."""
 
-    def __init__(self, fleet: Fleet, launcher: Launcher, on_output: OnOutput) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        launcher: Launcher,
+        on_output: OnOutput,
+        states: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> None:
+        """With the `states` of the gateways of a run that goes on already: be its launcher's."""
         self.fleet, self.launcher, self.on_output = fleet, launcher, on_output
-        folder, n = launcher.settings.folder, launcher.settings.agents
+        folder, n = launcher.settings.folder, launcher.board.n
         self.running: dict[int, RemoteLife] = {}
         self.grown = {i: Grown(i, folder) for i in range(n)}
         self.lost: dict[int, str] = {}
         self._starts: dict[int, dict[str, Any]] = {}
         self._waiting: list[tuple[int, Ended]] = []  # until what they have written has come
+        self._written: list[int | None] = [None] * n  # on which machine what an agent has written is
         self._heard = [0] * len(fleet.names)
         self._offsets = [0] * len(fleet.names)
         self._said: dict[str, Any] = {}
@@ -96,6 +69,10 @@ class RemoteChildren:
         self._over = asyncio.Event()
         hosts, launcher_board = fleet.hosts, launcher.board
         self.exchange = Exchange(launcher.shared, launcher_board, -1, hosts, self._notice)
+        self._known = None if not states else newest(states)
+        for i, (machine, incarnation) in adopt(launcher, states).items() if states else ():
+            self.running[i] = RemoteLife(i, incarnation, machine, self.grown[i])
+            self._written[i] = machine
         self._thread = threading.Thread(target=self._run, name="offbeat cluster", daemon=True)
         self._thread.start()
 
@@ -109,14 +86,9 @@ class RemoteChildren:
         if machine in self.lost:
             machine = self.fleet.hosts[agent] = self.fleet.elsewhere(agent, [*self.lost])
             self.on_output(agent, f"goes on on {self.fleet.called(machine)}")
-        life = RemoteLife(agent, incarnation, machine, self.grown[agent])
-        row = self.launcher.board.rows[agent].tolist()
-        about = {"agent": agent, "incarnation": incarnation, "command": [*command], "more": {**more}}
-        self.running[agent] = life
-        if any(self.grown[agent].sizes):
-            work = bring(partial(self.fleet.ask, machine), self.launcher.settings.folder, self.grown[agent])
-            self._wait(work, ENDS)
-        self._starts[agent] = {**about, "row": row}
+        life = self.running[agent] = RemoteLife(agent, incarnation, machine, self.grown[agent])
+        start = {"agent": agent, "incarnation": incarnation, "command": [*command], "more": {**more}}
+        self._do(self._begin(life, start | {"row": self.launcher.board.rows[agent].tolist()}))
         return life
 
     def wait(self, timeout: float) -> list[RemoteLife]:
@@ -193,15 +165,19 @@ class RemoteChildren:
         del self.running[life.agent]
         return life
 
-    def _lose(self, machine: int, why: str) -> list[RemoteLife]:
-        """All agents of a machine are lost at once."""
+    def _lose(self, machine: int, why: str, silent: float) -> list[RemoteLife]:
+        """All agents of a machine are lost at once; of their logs there is left what has come."""
         self.lost[machine] = why
+        board = self.launcher.board
+        elapsed = max(1.0, (time.monotonic_ns() - board.zero) / 1e9)
         gone = [life for life in self.running.values() if life.machine == machine]
         for life in gone:
             life.code = -signal.SIGKILL
             what = f"its machine is lost: {self.fleet.called(machine)}, {why}"
             failure = Failure(what, ("machine", str(machine), str(time.monotonic())), what)
             self._gone(life, vars(failure))
+            row = board.row(life.agent)  # versions that others may have seen are not used again
+            row[Row.WRITES] += math.ceil(row[Row.WRITES] / elapsed * (silent + UNSEEN)) + 1
         return gone
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Future[Any]":
@@ -230,17 +206,22 @@ class RemoteChildren:
         machines = range(len(self.fleet.names))
         for machine in machines:
             peer = self.fleet.peer(machine)
-            self._offsets[machine] = (await offset(peer)).ns
+            with suppress(Exception):  # a machine that is lost
+                self._offsets[machine] = (await offset(peer)).ns
             self.exchange.connect(machine, peer)
+        if self._known is not None:
+            ahead = self._offsets[self._known["plan"]["machine"]]
+            self.launcher.board.words[4] = self._known["zero"] - ahead if self._known["zero"] else 0
         over = asyncio.create_task(self._over.wait())
-        tasks = [asyncio.create_task(self.exchange.run()), over]
-        tasks += [asyncio.create_task(work(m)) for m in machines for work in (self._tell, self._look)]
-        done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in left:
+        tasks: set[asyncio.Task[Any]] = {asyncio.create_task(self.exchange.run())}
+        tasks |= {asyncio.create_task(work(m)) for m in machines for work in (self._tell, self._look)}
+        while not over.done():
+            done, tasks = await asyncio.wait({over, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # what none of them should meet
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-        for task in done - {over}:
-            task.result()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _tell(self, machine: int) -> None:
         changed = self._changed[machine]
@@ -269,7 +250,8 @@ class RemoteChildren:
             except Exception as error:
                 why = self.fleet.lost(machine, error, time.monotonic() - answered)
                 if why:
-                    self._news.put(("lost", (machine, why)))
+                    self._news.put(("lost", (machine, why, time.monotonic() - answered)))
+                    await self._bury(machine)
                     return
                 await asyncio.sleep(AGAIN)
                 continue
@@ -288,8 +270,8 @@ class RemoteChildren:
         for (agent, kind, at), more in zip(said["files"], grown, strict=True):
             for line in self.grown[agent].take(kind, at, more):
                 self._news.put(("line", (agent, line)))
-        for agent, newest in said["newest"].items():
-            self.grown[int(agent)].newest = newest
+        for agent, line in said["newest"].items():
+            self.grown[int(agent)].newest = line
         for machine_, ended in [*self._waiting]:
             logged, printed = self.grown[ended.agent].sizes
             if logged >= ended.logged and printed >= ended.silent[0]:
@@ -297,6 +279,24 @@ class RemoteChildren:
                     os.truncate(self.grown[ended.agent].log, ended.logged)
                 self._waiting.remove((machine_, ended))
                 self._news.put(("ended", (machine_, ended)))
+
+    async def _begin(self, life: RemoteLife, start: dict[str, Any]) -> None:
+        """Have an agent begin once all that it goes on with is there."""
+        agent, machine, folder = life.agent, life.machine, self.launcher.settings.folder
+        while self.running.get(agent) is life and agent not in self._starts:
+            try:
+                if self._written[agent] != machine and any(self.grown[agent].sizes):
+                    await bring(partial(self.fleet.ask, machine), folder, self.grown[agent])
+                self._written[agent] = machine
+                self._starts[agent] = start
+            except Exception:
+                await asyncio.sleep(AGAIN)
+
+    async def _bury(self, machine: int) -> None:
+        """Should a machine that is lost come back, end what it still does of the run."""
+        while not self._over.is_set():
+            await self._try(machine, "end")
+            await asyncio.sleep(BURIED)
 
     async def _try(self, machine: int, what: str, *args: Any) -> Any:
         with suppress(Exception):

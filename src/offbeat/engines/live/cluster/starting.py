@@ -1,4 +1,4 @@
-"""A run's machines: nodes of a Ray cluster that runs, or one that is started on this machine for the run.
+"""A cluster for a run: one that runs, or one that is started on this machine for the run.
 
 Ray starts the gateways, starts them again when they die, keeps strangers out, and carries what they say.
 """
@@ -10,47 +10,29 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 
-from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.errors import SettingError
+from offbeat.core.system.files import write_atomically
+from offbeat.core.system.reading import json_in, reading
 from offbeat.engines.live.cluster import placement
-from offbeat.engines.live.cluster.gateway import Gateway
-from offbeat.engines.live.cluster.keeper import Plan
-from offbeat.engines.live.cluster.peer import Handle, Peer
+from offbeat.engines.live.cluster.attaching import newest
+from offbeat.engines.live.cluster.fleet import ENDS, NAMESPACE, Machine, Named, RayFleet, name_of, why
+from offbeat.engines.live.cluster.keeper import MARK, Plan
 from offbeat.engines.live.cluster.remote import RemoteChildren
 from offbeat.engines.live.cluster.wanted import KNOWN, Wanted
 from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.faults import check_machine
+from offbeat.engines.live.settings import RunSettings
 
-NAMESPACE = "offbeat"
-BEGINS, ENDS = 120.0, 10.0  # seconds that gateways have to be there, and to end what they began
-GONE = ("ActorDiedError", "ActorUnschedulableError", "ValueError")  # of a gateway that Ray will not restart
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A node of the cluster."""
-
-    node: str
-    name: str
-    address: str
-    port: int
-    cpus: float
-    gpus: float
-
-    def room(self, wanted: Wanted) -> int:
-        """For how many agents."""
-        by = [each for each in (wanted.per_machine,) if each is not None]
-        by += [int(self.cpus / wanted.cpus)] if wanted.cpus else []
-        by += [int(self.gpus / wanted.gpus)] if wanted.gpus else []
-        return min(by, default=max(1, int(self.cpus)))
+QUIET = 2.0  # seconds since a launcher was heard of, after which it counts as dead
 
 
 @contextmanager
@@ -103,131 +85,68 @@ class Cluster:
         """The processes of a run on these machines, none of which has started yet."""
         for fault in launcher.settings.fault:
             check_machine(fault, len(self.machines))
-        fleet = RayFleet(self, launcher, [*hosts])
+        run = f"{launcher.settings.folder.name}-{secrets.token_hex(4)}"
+        fleet = RayFleet(self.ray, self.wanted, self.machines, launcher, [*hosts], run, self.owner)
+        write_atomically(launcher.settings.folder / MARK, json.dumps({"run": run}).encode())
         fleet.begin()
+        on_output(0, f"this is run {run}: should this launcher die, --attach {run} goes on with it")
         return RemoteChildren(fleet, launcher, on_output)
 
-
-class _Actor(Gateway):
-    """A gateway as a Ray actor."""
-
-    def __init__(self, plan: str, hosts: list[int]) -> None:
-        super().__init__(Plan(**json.loads(plan)), hosts, _by_name)
-
-
-class _Named:
-    """The actor of this name, looked up when it is asked: it may not be there yet."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, method: str) -> Any:
-        import ray
-
-        return getattr(ray.get_actor(self._name, NAMESPACE), method)
-
-
-def _by_name(name: str) -> Peer:
-    return Handle(_Named(name))
+    def find(self, run: str) -> "Found":
+        """A run that goes on, whose launcher has died, by its name or folder. Raises SettingError if there is
+        none.
+        """
+        if (mark := Path(run) / MARK).exists():
+            with reading(mark, "the name of a run"):
+                run = str(json_in(mark)["run"])
+        actors = [each["name"] for each in self.ray.util.list_named_actors(all_namespaces=True)]
+        runs = {name.rpartition(".")[0] for name in actors}
+        if run not in runs:
+            some = f"these go on: {', '.join(sorted(runs))}" if runs else "none goes on"
+            raise SettingError(f"There is no run {run} on this cluster; {some}.")
+        states = {}
+        for name in [name for name in actors if name.rpartition(".")[0] == run]:
+            try:
+                answer = self.ray.get(Named(name).state.remote(), timeout=ENDS)
+                states[int(name.rpartition(".")[2])] = answer
+            except Exception as error:
+                raise SettingError(f"The gateway {name} does not answer: {why(error)}") from None
+        if min(state["looked"] for state in states.values()) < QUIET:
+            raise SettingError(f"Run {run} has a launcher, which was heard of just now: expected a dead one.")
+        return Found(self, run, states)
 
 
 @dataclass
-class RayFleet:
-    """The machines of a run: see `remote.Fleet`."""
+class Found:
+    """A run that goes on, and what its gateways know of it."""
 
     cluster: Cluster
-    launcher: Launcher
-    hosts: list[int]
-    names: list[str] = field(default_factory=list)
+    run: str
+    states: dict[int, Any]
 
     def __post_init__(self) -> None:
-        self.run = f"{self.launcher.settings.folder.name}-{secrets.token_hex(4)}"
-        self.machines = self.cluster.machines
-        self.names = [f"{self.run}.{machine}" for machine in range(len(self.machines))]
-        self.handles: list[Any] = []
+        self.known = newest(self.states)
+        self.plan = Plan(**self.known["plan"])
 
-    def begin(self) -> None:
-        """Start the gateways. Raises OffbeatError for a machine that cannot take part."""
-        ray = self.cluster.ray
-        try:
-            self.handles = [self._gateway(machine) for machine in range(len(self.machines))]
-            for machine, handle in enumerate(self.handles):
-                try:
-                    ray.get(handle.clock.remote(), timeout=BEGINS)
-                except Exception as error:
-                    raise SettingError(f"{self.called(machine)}: {_why(error)}") from None
-        except BaseException:
-            with suppress(Exception):
-                ray.get([handle.end.remote() for handle in self.handles], timeout=ENDS)
-            self.end()
-            raise
+    @property
+    def settings(self) -> RunSettings:
+        with reading(Path(self.plan.out), "the settings of a run"):
+            return RunSettings.of(self.plan.settings, self.plan.out)
 
-    def end(self) -> None:
-        for handle in self.handles:
-            with suppress(Exception):
-                self.cluster.ray.kill(handle)
-
-    def _gateway(self, machine: int) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        wanted, mine = self.cluster.wanted, self.hosts.count(machine)
-        s, owner = self.launcher.settings, self.cluster.owner
-        folder, grace = "" if wanted.ships else str(Path.cwd()), wanted.partition_grace
-        plan = Plan(self.run, machine, s.record(), str(s.folder), folder, grace=grace, owner=owner)
-        options = {
-            "name": self.names[machine], "namespace": NAMESPACE, "lifetime": "detached",
-            "max_restarts": -1, "max_concurrency": 10_000,
-            "num_cpus": (wanted.cpus or 0) * mine, "num_gpus": (wanted.gpus or 0) * mine,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(self.machines[machine].node, soft=False),
-        }  # fmt: skip
-        actor = self.cluster.ray.remote(_Actor).options(**options)
-        return actor.remote(json.dumps(asdict(plan)), self.hosts)
-
-    def peer(self, machine: int) -> Peer:
-        return Handle(self.handles[machine])
-
-    def ask(self, machine: int, what: str, *args: Any) -> Awaitable[Any]:
-        answer: Awaitable[Any] = getattr(self.handles[machine], what).remote(*args)
-        return answer
-
-    def lost(self, machine: int, error: Exception, silent: float) -> str:
-        at = self.machines[machine]
-        if type(error).__name__ in GONE:
-            return "of which Ray says that it is gone"
-        try:
-            socket.create_connection((at.address, at.port), timeout=0.5).close()
-        except ConnectionRefusedError:
-            return "on which no Ray runs any more"
-        except OSError:
-            pass
-        return (
-            f"which has not answered for {silent:.0f} s"
-            if silent > self.cluster.wanted.partition_grace
-            else ""
+    def children(self, launcher: Launcher, bell: int, on_output: OnOutput) -> RemoteChildren:
+        """The processes of the run."""
+        nodes = {machine.node: machine for machine in self.cluster.machines}
+        count = len(self.known["names"]) or len(self.states)
+        machines = []
+        for k in range(count):
+            node = Plan(**self.states[k]["plan"]).node if k in self.states else ""
+            machines.append(nodes.get(node, Machine("", "lost", "", 0, 0.0, 0.0)))
+        handles = [Named(name_of(self.run, k)) for k in range(count)]
+        hosts, wanted = [*self.known["hosts"]], replace(self.cluster.wanted, partition_grace=self.plan.grace)
+        fleet = RayFleet(
+            self.cluster.ray, wanted, machines, launcher, hosts, self.run, self.plan.owner, handles
         )
-
-    def elsewhere(self, agent: int, lost: Sequence[int]) -> int:
-        left = [machine for machine in range(len(self.machines)) if machine not in lost]
-        wanted = self.cluster.wanted
-        free = {m: self.machines[m].room(wanted) - self.hosts.count(m) for m in left}
-        best = max(left, key=lambda m: (free[m], -m), default=None)
-        if best is None or (wanted.strict and free[best] <= 0):
-            raise OffbeatError(
-                f"Agent {agent} lived on a machine that is lost, and no other has room for it."
-            )
-        return best
-
-    def called(self, machine: int) -> str:
-        return f"machine {machine} ({self.machines[machine].name})"
-
-
-def _why(error: Exception) -> str:
-    """What went wrong on a machine, in a sentence."""
-    text = str(error).strip()
-    if "No module named 'offbeat" in text:
-        return "there is no offbeat. Expected the same version on every machine: pip install 'offbeat[ray]'."
-    ours = re.findall(r"(?:Error|Refused): (.+)", text)
-    return ours[-1] if ours else text.splitlines()[-1] if text else type(error).__name__
+        return RemoteChildren(fleet, launcher, on_output, self.states)
 
 
 def _import() -> Any:
@@ -262,6 +181,10 @@ def _connected(address: str, ship: Path | None) -> Iterator[Any]:
         )
     except Exception as error:
         raise SettingError(f"Cannot use Ray at '{address}': {error} Expected {KNOWN}.") from None
+    with suppress(ImportError):  # what Ray reports of workers and nodes, with their logs, is in its own files
+        from ray._private import worker
+
+        worker.print_to_stdstream = lambda *_, **__: None
     try:
         yield ray
     finally:

@@ -13,6 +13,7 @@ LOCAL = re.compile(r"local:(\d+)")
 KNOWN = "'auto', HOST:PORT of a cluster that runs, or 'local:2': so many nodes on this machine"
 RAY = "Run on a Ray cluster: 'auto', HOST:PORT, or 'local:2', which starts two nodes on this machine."
 PLACE = "On a cluster: neighbours on one machine (graph), agents in turn (spread), machine by machine (pack)."
+ATTACH = "On a cluster: go on with this run, whose launcher has died."
 GRACE = "On a cluster: seconds without an answer after which a machine is lost."
 
 
@@ -31,6 +32,7 @@ class Wanted:
     gpus: float | None = setting(None, RUNNING, "On a cluster: GPUs that an agent takes, 0.5 say.")
     no_ship: bool = setting(False, RUNNING, "On a cluster: every machine has the script's folder already.")
     partition_grace: float = setting(60.0, RUNNING, GRACE)
+    attach: str | None = setting(None, RUNNING, ATTACH)
     folder: Path | None = None
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Launcher:
     began: bool = False  # whether any agent is known to have made a step; at the end it is
     enough: bool = False  # whether the run has done what it was to (--stop-after)
     elapsed: float = 0.0  # seconds that a run which is resumed had run before
-    processes: "Callable[[Launcher, int, OnOutput], Processes] | None" = None  # None: of this machine
+    processes: "StartProcesses | None" = None  # None: of this machine
 
     def __post_init__(self) -> None:
         n = self.settings.count
@@ -66,7 +67,7 @@ class Launcher:
         self.again: dict[int, float] = {}
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
-        self.killing = self.told = False
+        self.killing = self.told = self.attached = False
         self.stuck_at = math.inf
         self.deadline = math.inf
         most = max(stage.count for stage in self.settings.stages)
@@ -95,7 +96,8 @@ class Launcher:
                 self.board = Board.create(self.shared / "board", n)
                 bells = [Bell(self.shared, i) for i in (*range(n), LAUNCHER)]
                 *self.bells, mine = [kept.enter_context(closing(bell)) for bell in bells]
-                self.children: Processes = (self.processes or _here)(self, mine.handle, on_output)
+                made = Children if self.processes is None else partial(self.processes, self)
+                self.children: Processes = made(mine.handle, on_output)
                 with handled(self._interrupted, signal.SIGINT), closing(self.children):
                     try:
                         self._run()
@@ -141,7 +143,7 @@ class Launcher:
 
     def _run(self) -> None:
         for i in range(self.board.n):
-            if i not in self.children.running:
+            if not self.attached:  # to a run that goes on already
                 self.start(i)
         tick = TICK if self.settings.stop_after is None else min(TICK, CLOSE)
         while self.children.running or self.again:
@@ -343,5 +345,5 @@ class Launcher:
         self._stop()
 
 
-def _here(launcher: Launcher, bell: int, on_output: OnOutput) -> Children:
-    return Children(bell, on_output)
+StartProcesses = Callable[[Launcher, int, OnOutput], Processes]
+"""Of a launcher, its bell, and what hears of output, the processes that it is to start."""

@@ -17,7 +17,7 @@ RUNS = Path("offbeat-runs")
 
 SERIES = "live.json"  # what `offbeat live` was asked for; the folders of its runs lie beside it
 OURS = ("agent-*.trace", "agent-*.log", "agent-*.json", "metrics.jsonl", "trace.npz", "looks", SERIES,
-        STAGES, "checkpoints/agent-*/*.safetensors", LOCK)  # fmt: skip
+        STAGES, "checkpoints/agent-*/*.safetensors", "cluster.json", LOCK)  # fmt: skip
 """What we write into it."""
 
 

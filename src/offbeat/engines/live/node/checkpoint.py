@@ -42,6 +42,7 @@ EXPECTED = "a whole checkpoint of a live run"
 SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": "([0-9a-f]{8})"', re.DOTALL)
 """How a file with a checksum begins."""
 CHUNK = 1 << 20
+CHECKPOINTS = "checkpoints"  # the folder of all agents' own
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
 About = Mapping[str, Any]  # which run something is of
 KEPT = 2  # how many of the newest checkpoints stay
@@ -59,7 +60,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def agent_folder(folder: Path, agent: int) -> Path:
-    return folder / "checkpoints" / f"agent-{agent}"
+    return folder / CHECKPOINTS / f"agent-{agent}"
 
 
 def _temporary(folder: Path, step: int) -> Path:

@@ -25,7 +25,7 @@ from offbeat.engines.live.node.performer import Clock, Performer, Snapshot
 from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.settings import RunSettings
-from offbeat.engines.live.shm.board import Board
+from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import PLAN
 from offbeat.engines.live.shm.wire import Layout, Tag
@@ -87,8 +87,9 @@ class AgentContext:
         transport.lifeline = [self.lifeline]
         if world is not None:
             transport.link = Link(world, self.me, size, self.incarnation, Outbox(compression))
-        s, path = self.settings, log_path(self.settings.folder, self.me)
-        performer = Performer(agent, transport, log.Log(path), Clock(s.unit), s.on_nan, compression)
+        s, written = self.settings, board.row(self.me)[Row.WRITES]
+        kept = log.Log(log_path(s.folder, self.me), written)
+        performer = Performer(agent, transport, kept, Clock(s.unit), s.on_nan, compression)
         driver = Driver(performer, topology, growing, self.joins)
         driver.stage = len(s.earlier)
         return driver

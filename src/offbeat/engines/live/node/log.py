@@ -5,7 +5,8 @@ broken one, at its end. An agent that comes back goes on in the same file. `merg
 
 Each frame has a checksum, and says how many writes and kinds came before it. So damage in the middle costs
 the frames that it hit and no others. Writes that are lost get a row at the time of what is known next, so
-versions keep their numbers; the trace says that it is `damaged`.
+versions keep their numbers; the trace says that it is `damaged`. So does one of an agent whose machine was
+lost with the end of its log: the numbers that it may have used are not used again.
 """
 
 import os
@@ -42,7 +43,8 @@ class Log:
         steps: that the agent had made in its earlier lives
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, written: int = 0) -> None:
+        """Count writes from `written` on, if there may have been so many, and the file lacks the last."""
         self.path, self.rows, self.steps, self._handle = path, Recorder(1), 0, -1
         self._flushed = 0, 0  # kinds and writes in the file
         if path is not None:
@@ -50,8 +52,8 @@ class Log:
             _cut(path, before)
             self.steps = int(before.writes["step"].max(initial=0))
             self.rows.kinds = {kind: number for number, kind in enumerate(before.kinds)}
-            self.rows.written = len(before.writes)
-            self._flushed = len(before.kinds), len(before.writes)
+            self.rows.written = max(written, len(before.writes))
+            self._flushed = len(before.kinds), self.rows.written
             self._handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
 
     def flush(self) -> None:
@@ -117,7 +119,7 @@ def read(path: Path) -> Logged:
         kinds: list[str] = []
         writes = lost = end = 0
         for frame in _frames(whole):
-            lost += frame.start - end
+            lost += frame.start - end or WRITE.itemsize * max(0, frame.writes_before - writes)
             packed["writes"] += _unknown(frame.writes_before - writes, whole, frame, packed["writes"])
             kinds += [f"lost-{k}" for k in range(len(kinds), frame.kinds_before)]
             at, end = frame.start + HEAD, frame.end

@@ -1,0 +1,60 @@
+"""A new launcher for a run whose own has died: what it has to know is with the gateways and their keepers."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from offbeat.engines.live.cluster.keeper import Ended
+from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.shm.board import Order, Row, State
+
+Known = Mapping[str, Any]
+"""What `Gateway.state` gives."""
+
+
+def newest(states: Mapping[int, Known]) -> Known:
+    """That of the machine which was told most."""
+    return max(states.values(), key=lambda state: (len(state["changes"]), state["order"]))
+
+
+def adopt(launcher: Launcher, states: Mapping[int, Known]) -> dict[int, tuple[int, int]]:
+    """Have the launcher know what that one knew. Returns the agents whose processes run, or have ended and
+    nobody was told, with their machine and incarnation.
+    """
+    known, board = newest(states), launcher.board
+    board.grow(known["agents"])
+    for agent, incarnation in known["changes"]:
+        board.change(agent, incarnation)
+        launcher.member[agent] = incarnation
+        launcher.restarts[agent] = abs(incarnation) - 1
+    if known["joined"] is not None:
+        algorithm, launcher.returns, needed = known["joined"]
+        launcher.needed = frozenset(needed)
+        launcher.settings = replace(launcher.settings, algorithm=algorithm)
+    board.words[5], board.order = known["last_step"], Order(known["order"])
+    there: dict[int, tuple[int, int]] = {}
+    for machine, state in states.items():
+        for agent, host in enumerate(state["hosts"]):
+            if host == machine:
+                board.rows[agent] = state["rows"][agent]
+        ended = [Ended(**each) for each in state["ended"]]
+        told = {each.agent: each.incarnation for each in ended}
+        runs = {int(agent): about[0] for agent, about in state["running"].items()}
+        there |= {agent: (machine, incarnation) for agent, incarnation in (told | runs).items()}
+    for agent, (_, incarnation) in there.items():
+        launcher.restarts[agent] = incarnation - 1
+    for agent in range(board.n):
+        if agent not in there and board.row(agent)[Row.STATE] != State.LEFT:
+            _missed(launcher, agent)
+    launcher.attached = True
+    return there
+
+
+def _missed(launcher: Launcher, agent: int) -> None:
+    """An agent whose end the launcher had heard of, or which was lost with its machine: it comes back."""
+    if launcher.member[agent] > 0:
+        launcher.board.change(agent, -launcher.member[agent])
+        launcher.member[agent] = -launcher.member[agent]
+    launcher.restarts[agent] += 1
+    launcher.again[agent] = time.monotonic()
