@@ -67,6 +67,7 @@ ELSEWHERE = {
     "offbeat leave offbeat-runs/train-0 --agent 3": "likewise",
     "offbeat launch --resume --out offbeat-runs/train-0 -n 6 --topology exponential train.py": "likewise",
     "offbeat reproduce": "minutes; test_reproduction makes a part",
+    "offbeat launch --ray": "needs nodes of a cluster: test_machines has some",
     "offbeat doctor": "test_doctor runs it; its self-test needs fresh processes",
     "offbeat table scaling.parquet --speedup": "of the sweep above it, which is only planned here",
     "offbeat compare --task digits --algorithms all --until 30 --device cuda": "needs a GPU",

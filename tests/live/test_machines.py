@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
 import pytest
 from raylets import Raylets, raylets
 from warm import needs_shared_memory
 
+from offbeat.core.errors import SettingError
+from offbeat.engines.live.cluster.placement import across, place, said
 from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
@@ -71,3 +74,20 @@ def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Rayl
     last: dict[int, Any] = {line["agent"]: line for line in lines}
     assert {line["step"] for line in last.values()} == {60}
     assert last[0]["consensus"] is not None
+
+
+def test_neighbours_live_together_and_what_crosses_is_said() -> None:
+    ring, grid = nx.cycle_graph(8), nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4))
+    assert len(across(ring, place("graph", ring, [4, 4], strict=False))) == 2
+    assert len(across(ring, place("spread", ring, [4, 4], strict=False))) == 8
+    assert place("pack", ring, [6, 6], strict=False) == [0] * 6 + [1] * 2
+    hosts = place("graph", grid, [8, 8], strict=True)
+    assert (hosts.count(0), len(across(grid, hosts))) == (8, 4)
+    shuffled = nx.relabel_nodes(ring, dict(enumerate([3, 6, 0, 5, 1, 7, 2, 4])))
+    assert len(across(shuffled, place("graph", shuffled, [4, 4], strict=False))) == 2
+    assert said(ring, [0, 0, 0, 0, 1, 1, 1, 1], ["A", "B"]) == [
+        "A: agents 0-3", "B: agents 4-7", "2 of 8 edges cross machines: 0-7, 3-4",
+    ]  # fmt: skip
+    with pytest.raises(SettingError, match="room for 6"):
+        place("graph", ring, [3, 3], strict=True)
+    assert sorted(place("graph", ring, [1, 1], strict=False)) == [0] * 4 + [1] * 4, "else nothing is counted"
