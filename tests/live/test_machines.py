@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ import pytest
 from raylets import Raylets, raylets
 from warm import needs_shared_memory
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.engines.live.cluster.gateway import HOSTS
+from offbeat.engines.live.cluster.keeper import TOUCHED
 from offbeat.engines.live.cluster.placement import across, place, said
+from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
@@ -91,3 +98,62 @@ def test_neighbours_live_together_and_what_crosses_is_said() -> None:
     with pytest.raises(SettingError, match="room for 6"):
         place("graph", ring, [3, 3], strict=True)
     assert sorted(place("graph", ring, [1, 1], strict=False)) == [0] * 4 + [1] * 4, "else nothing is counted"
+
+
+def folders(run: str) -> dict[int, Path]:
+    """The run folders of a run's machines."""
+    found: dict[int, Path] = {}
+    for path in SHARED.glob(f"{PREFIX}*/{PLAN}"):
+        with suppress(OSError):
+            plan = json.loads(path.read_text())
+            found |= {plan["machine"]: path.parent} if plan["run"] == run else {}
+    return found
+
+
+def steps(run: str) -> list[int]:
+    """Of each agent, on the board of its own machine."""
+    found: dict[int, int] = {}
+    for machine, folder in folders(run).items():
+        with suppress(OSError, OffbeatError):
+            hosts = json.loads((folder / HOSTS).read_text())["hosts"]
+            rows = Board.attach(folder / "board").rows
+            found |= {i: int(rows[i, Row.STEPS]) for i, host in enumerate(hosts) if host == machine}
+    return [found[i] for i in sorted(found)]
+
+
+def until(what: Callable[[], Any], seconds: float = 200.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def test_a_killed_gateway_and_a_killed_launcher_stop_nobody(nodes: Raylets, tmp_path: Path) -> None:
+    """A new launcher goes on with the run, and ends it in order; what is left replays to the bit."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    offbeat, said = [sys.executable, "-m", "offbeat", "launch", "--ray", nodes.address], tmp_path / "said"
+    about: dict[str, Any] = {"cwd": tmp_path, "env": nodes.env, "stderr": subprocess.STDOUT}
+    with said.open("w") as out:
+        command = [*offbeat, "-n", "2", "--place", "spread", "train.py", "1000000"]
+        first = subprocess.Popen(command, stdout=out, **about)
+    run = until(lambda: re.search(r"this is run (\S+):", said.read_text()))[1]
+    until(lambda: min(steps(run), default=0) > 5)
+    gateway = folders(run)[1] / TOUCHED
+    pid, before = int(gateway.read_text()), steps(run)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: int(gateway.read_text() or pid) != pid)
+    assert all(now > then for now, then in zip(steps(run), before, strict=True))
+    first.kill()
+    first.wait()
+    before = steps(run)
+    until(lambda: all(now > then for now, then in zip(steps(run), before, strict=True)))
+    with said.open("w") as out:
+        command = [*offbeat, "--attach", run]
+        second = subprocess.Popen(command, stdout=out, **about)
+    until(lambda: "2 running" in said.read_text() or second.poll() is not None)
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=200) == 130, said.read_text()
+    folder = tmp_path / "offbeat-runs" / "train-0"
+    assert replayed(Trace.load(folder / "trace.npz"), folder).same
+    assert left() == []

@@ -115,11 +115,12 @@ class Gateway(Exchange):
 
     async def state(self) -> dict[str, Any]:
         """All that a launcher who has not been there before needs to know."""
-        board = self.board
+        board, joined = self.board, joined_with(self.folder)
         return {
             "plan": asdict(self.plan), "hosts": self.hosts, "names": self.names, "order": int(board.order),
             "zero": board.zero, "last_step": board.last_step, "agents": board.n,
-            "changes": board.since(0), "rows": board.rows.tolist(), "joined": joined_with(self.folder),
+            "changes": board.since(0), "rows": board.rows.tolist(),
+            "joined": None if joined is None else [joined[0], joined[1], sorted(joined[2])],
             "looked": time.monotonic() - self._looked, **self._kept(),
         }  # fmt: skip
 
