@@ -42,7 +42,7 @@ PAGES = (
 SHORTER = {
     "offbeat compare --task mnist": "--until 2 --eval-every 1",
     "offbeat compare --algorithms adsgd,dsgd --partition": "--until 2",
-    "offbeat compare --algorithms": "--until 2 --seeds 1",
+    "offbeat compare --algorithms": "--until 2 --eval-every 1 --seeds 1",
     "offbeat compare --skew 0 --target": "--until 4 --seeds 1 --tune-grid 0.3",
     "offbeat compare --task digits --algorithms all": "--until 1 --agents 3",  # minutes
     "offbeat compare --task quadratic --topology complete": "--until 2 --seeds 1",

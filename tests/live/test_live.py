@@ -207,7 +207,8 @@ def test_an_agent_that_is_gone_counts_as_it_was_last_seen(
         lambda shared, board, i: (seen[i], Tag()) if i in seen else None,
     )
     board = Board.create(tmp_path / "board", 2)
-    launcher: Any = SimpleNamespace(board=board, shared=tmp_path, all_left=False)
+    children = SimpleNamespace(see_models=lambda: None)
+    launcher: Any = SimpleNamespace(board=board, shared=tmp_path, all_left=False, children=children)
     board.begin(elapsed=3.0)
     board.rows[:, Row.STEPS] = 5, 6
     first = Watcher(p, 1.0, ModelSnapshots(tmp_path / "looks", all_alike(p), anew=True))
