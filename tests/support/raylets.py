@@ -47,6 +47,7 @@ def raylets(nodes: int) -> Iterator[Raylets]:
     finally:
         process.stdin.close()
         process.wait(timeout=60)
+        process.stdout.close()
 
 
 def main() -> None:
