@@ -183,7 +183,8 @@ def _usual_partition(settings: Mapping[str, Any]) -> str:
 
 
 def _usual_reg(settings: Mapping[str, Any]) -> float | None:
-    return None if not _ours(settings) else 0.0 if _of_network(settings) else REG
+    by_file = settings["task"] not in TASKS and f"the task {settings['task']}" not in settings["own"]
+    return None if by_file else 0.0 if _of_network(settings) else REG
 
 
 def _slow(settings: Mapping[str, Any]) -> bool:
