@@ -265,7 +265,19 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _sweep() -> None:
+def make_results(plan: Plan) -> files.Lock | None:
+    """Make the folder of this run and machine, whose lock is held before the folder has its name: whoever
+    tidies up never finds it without.
+    """
+    coming = plan.own.with_name(f".{plan.own.name}")
+    coming.mkdir(mode=0o700)
+    held = files.take(coming)
+    (coming / plan.results.name).mkdir()
+    coming.rename(plan.own)
+    return held
+
+
+def tidy() -> None:
     """Remove what keepers left that were killed."""
     sweep()
     for path in Path(gettempdir()).glob(f"{RESULTS}*"):
@@ -308,10 +320,8 @@ def main() -> None:
         os.dup2(null, handle)
     try:
         _enter(plan)
-        _sweep()
-        plan.own.mkdir(mode=0o700)
-        plan.results.mkdir()
-        held = files.take(plan.own)
+        tidy()
+        held = make_results(plan)
         if plan.shared:
             (Path(plan.out) / CHECKPOINTS).mkdir(exist_ok=True)
             (plan.results / CHECKPOINTS).symlink_to(Path(plan.out) / CHECKPOINTS)
@@ -324,11 +334,11 @@ def main() -> None:
     try:
         keeper.run()
     finally:
-        room.remove()
         if keeper.deadline:
             (plan.own / LEFT).touch()
         else:
             shutil.rmtree(plan.own, ignore_errors=True)
+        room.remove()  # last: without it, there is nothing left of the run here
         if held is not None:
             held.release()
 
