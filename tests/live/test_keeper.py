@@ -17,7 +17,7 @@ pytestmark = needs_shared_memory
 def test_a_keeper_tidies_up_after_the_dead_and_never_after_one_that_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two nodes of one machine begin at once: one looks for what is left just before the other has its lock."""
+    """Two nodes of one machine begin at once: one looks for what is left before the other has its lock."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead, missed, begins = (Plan("run", k, 3, {}, "/runs/R") for k in range(3))
     for plan in (dead, missed):
