@@ -56,6 +56,8 @@ torch.manual_seed(0)
 x = torch.randn(42, 4)
 model = torch.nn.Linear(4, 1)
 optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
+scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
+agent.save_also(scheduler=scheduler)
 data = torch.utils.data.TensorDataset(x, x.sum(1, keepdim=True))
 loader = torch.utils.data.DataLoader(data, batch_size=1, shuffle=True)
 for epoch in agent.epochs(10**6):
@@ -69,6 +71,8 @@ for epoch in agent.epochs(10**6):
         seen.append(int((x == a).all(1).nonzero()))
         time.sleep(0.002)
     print(f"epoch {epoch} of {agent.world}:", *seen)
+    print(f"rate {optimizer.param_groups[0]['lr'] / 0.05:.4f} after {scheduler.last_epoch} of {epoch}")
+    scheduler.step()
     Path(f"epoch-{agent.rank}-{agent.world}").touch()
     if Path("done").exists():
         break
@@ -142,6 +146,10 @@ def test_agents_join_and_leave_and_the_run_is_replayed_and_resumed(
     assert lines[-1]["agent"] == 5 and {line["agent"] for line in lines} == {*range(6)}
     assert max(line["loss"] for line in lines[-6:]) < 0.01, "and the loss goes on falling"
     check_shares(run.said)
+    taken = re.findall(r"\[([45])\] .* 'scheduler' is as in the checkpoint of agent (\d), of step", run.said)
+    assert [*map(int, dict(taken))] in ([4, 5], [5, 4]) and {donor for _, donor in taken} <= {*"0123"}
+    for rate, after, epoch in re.findall(r"\[[45]\] rate ([\d.]+) after (\d+) of (\d+)", run.said):
+        assert rate == f"{0.99 ** int(after):.4f}" and 0 <= int(epoch) - int(after) <= 4, run.said
     assert len(export(out).sources) == 6
     with pytest.raises(SettingError, match="2 agents joined this run while it went on"):
         predict(trace)
@@ -182,6 +190,7 @@ def test_a_run_goes_on_with_other_agents_and_on_another_graph(tmp_path: Path) ->
     )
     shares = re.findall(r"\] epoch 1 of 4: ([\d ]+)", larger.said)
     seen = [*map(int, " ".join(shares).split())]
+    assert larger.said.count("] rate 0.9900 after 1 of 1") == 4, "the newcomer's scheduler is the donor's"
     assert len(shares) == 4 and len({*seen}) == len(seen) == 4 * (42 // 4)
     smaller = finished(tmp_path, *command, "-n", "2", *more, "train.py", "9")
     assert smaller.code == 0, smaller.said + smaller.complained

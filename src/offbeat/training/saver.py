@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from offbeat.algorithms import Algorithm
-from offbeat.core.errors import ContractError, SettingError
+from offbeat.core.errors import ContractError, DataError, SettingError
 from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import BatchTaken
 from offbeat.engines.live.node import checkpoint
@@ -59,6 +59,7 @@ class Saver:
         self.statistics = Statistics(self.model) if self.driver.guard.on else None
         self._known, self._usual = set[str](), set[str]()
         self.others = Others(self.flat.optimizers, {})
+        self._came = False  # whether it came into a run that goes on, without a checkpoint of its own
         self._stepped = False  # whether a step was made in this life
         self._waiting: dict[str, Any] | None = None  # of a checkpoint, what is as it was after its step
 
@@ -72,7 +73,7 @@ class Saver:
         step = self._step_to_restore(together=not returns)
         saved = {} if step is None else self.checkpoints.load(step)
         new = step is None and here.incarnation == 1 and here.settings.resume and not here.joins
-        donor, given = self._from_another() if new else (-1, EMPTY)
+        donor, given = self._from_another(-1) if new else (-1, EMPTY)
         if saved:  # the agent gives the parameters
             self._restore_optimizers(saved)
             self.model.load_state_dict(saved["rest"], strict=False)
@@ -97,21 +98,39 @@ class Saver:
         if saved and here.incarnation == 1:
             return self.driver.resume(saved, here.graph_of(saved))
         if donor >= 0:
+            self.others = self._others_of(donor, given)
             return self._as_another(donor, given)
         x = begin(self.driver, here, initial)
+        self._came = not saved and (here.joins or here.incarnation > 1)
         if here.joins and not saved:
             assert self.driver.transport is not None
             self.progress.come(0, self.driver.transport.board.float_row(self.driver.donor)[Row.EPOCHS])
         return x
 
-    def _from_another(self) -> tuple[int, Mapping[str, Any]]:
-        """Of an agent that the run did not have before it goes on: from whose checkpoint it starts, and what
-        is in it.
+    def _from_another(self, first: int) -> tuple[int, Mapping[str, Any]]:
+        """Of an agent without a checkpoint: whose it takes, that of `first` if there is one, and what is in
+        it. Raises SettingError if nobody has one.
         """
         folder, driver = self.here.settings.folder, self.driver
-        donor = donor_of(folder, driver.me, driver.topology)
+        there = first >= 0 and checkpoint.latest(checkpoint.agent_folder(folder, first))
+        donor = first if there else donor_of(folder, driver.me, driver.topology)
         other = replace(self.checkpoints, folder=checkpoint.agent_folder(folder, donor))
         return donor, other.load(checkpoint.latest(other.folder)[0])
+
+    def _others_of(self, donor: int, given: Mapping[str, Any]) -> Others:
+        """What another agent's checkpoint has of the objects beside model and optimizers."""
+        at = f"of step {given['steps']:,}, in epoch {given['data']['epoch']}"
+        return Others(self.flat.optimizers, EMPTY, given, f"the checkpoint of agent {donor}, {at}")
+
+    def _others_of_run(self) -> Others:
+        """The same for an agent that came into a run that goes on, and has no checkpoint of its own."""
+        try:
+            if self.here.joins:
+                return self._others_of(*self._from_another(self.driver.donor))
+            why = "this agent had no checkpoint when it died, so it"
+        except (SettingError, DataError) as error:
+            why = f"no neighbour's checkpoint ({error})"
+        return Others(self.flat.optimizers, EMPTY, source=why)
 
     def _as_another(self, donor: int, given: Mapping[str, Any]) -> Vector:
         """Start with the model and the round of what is given, and in the epoch in which that was saved."""
@@ -169,6 +188,8 @@ class Saver:
             raise SettingError("agent.save_also() came after a step: expected right after agent.wrap().")
         if twice := [name for name in objects if name in self.others.objects]:
             raise SettingError(f"agent.save_also() was given {some(twice)} twice; expected each name once.")
+        if self._came and not self.others.objects:
+            self.others = self._others_of_run()
         before = self.others.objects
         self.others.objects = {**before, **objects}
         try:
@@ -176,8 +197,8 @@ class Saver:
         except SettingError:
             self.others.objects = before
             raise
-        if new := self.others.restore([*objects]):
-            self.driver.guard.tell(f"the checkpoint has nothing of {some(new)}, which begins anew")
+        for said in self.others.restore([*objects]):
+            self.driver.guard.tell(said)
 
     def _of_optimizers(self) -> dict[str, Any]:
         """What they keep, which groups of parameters they were given since, and what is frozen."""
@@ -219,7 +240,7 @@ class Saver:
             self._stepped = True
             self._check()  # once more, as optimizers make their state in their first step
             if left := [*self.others.given]:
-                said = f"the checkpoint has {some(left)}, which agent.save_also no longer names"
+                said = f"{self.others.source} has {some(left)}, which agent.save_also no longer names"
                 self.driver.guard.tell(said)
         if self.checkpoints.due(self.driver):
             if self.others.objects:
