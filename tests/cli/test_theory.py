@@ -15,7 +15,7 @@ from offbeat.algorithms import ALGORITHMS
 from offbeat.core.errors import SettingError
 from offbeat.engines.trace import Trace
 from offbeat.tasks import build
-from offbeat.theory import limit, table2
+from offbeat.theory import LIMITS, limit, table2
 from offbeat.world.topology import build as graph
 
 
@@ -67,6 +67,23 @@ def test_a_limit_takes_names() -> None:
             limit("adsgd", task, topology, 0.05)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_is_of_a_learning_rate(name: str) -> None:
+    task, on = build("quadratic", 8, 0), "ring"
+    wrong = {
+        "x": "Cannot read the learning rate 'x'",
+        "nan": "got nan",
+        -1: "got -1",
+        0: "write 0.01, not 0,01",
+    }
+    for lr, said in (wrong | {np.inf: "got inf", None: "Cannot read"}).items():
+        with pytest.raises(SettingError, match=said):
+            limit(name, task, on, lr)  # type: ignore[arg-type]
+    if LIMITS[name].most is not None:
+        with pytest.raises(SettingError, match=rf"^No run of {name} on these quadratics ends .* below \d"):
+            limit(name, task, on, 1e300)  # type: ignore[arg-type]
+
+
 def test_a_graph_that_says_its_size_has_it(call: Call) -> None:
     assert json.loads(call("theory", "--topology", "torus:4x4", "--json").out)["given"]["n"] == 16
 
@@ -107,8 +124,8 @@ def test_of_a_recorded_run_b_d_and_k_are_measured(call: Call) -> None:
     found = json.loads(call("theory", "--topology", "ring", "--trace", "trace.npz", "--json").out)["given"]
     assert (found["B"], found["D"]) == (trace.staleness().B, trace.staleness().D)
     assert found["K"] == trace.iterations()[-1] + 1 and found["topology"] == "ring"
-    given = json.loads(call("theory", "--trace", "trace.npz", "--window", "7", "--json").out)["given"]
-    assert (given["B"], given["D"]) == (7, trace.staleness().D)
+    given = json.loads(call("theory", "--trace", "trace.npz", "--window", "12", "--json").out)["given"]
+    assert (given["B"], given["D"]) == (12, trace.staleness().D)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +135,18 @@ def test_of_a_recorded_run_b_d_and_k_are_measured(call: Call) -> None:
         ("--smoothness nan", "got nan"),
         ("--topology one-peer-exponential --smoothness -4", "Expected for --smoothness"),
         ("--delay -1", "Expected for --delay a number from 0"),
+        ("--window 3", "Expected at least 9, one for each agent"),
+        ("--task cifar10", "Expected one of digits, mnist, fashion-mnist, quadratic,"),
+        ("--task shakespeare", "which trains a network"),
+        ("--agents 0", "Theory is of 2 to 2,000 agents, for it takes all eigenvalues of W; got 0."),
+        ("--agents 100000", "got 100,000. Expected a smaller graph"),
         ("--window 0", "Expected for --window a number from 1"),
         ("--horizon 0", "Expected for --horizon a number from 1"),
         ("--lr 0", "Expected for --lr"),
         ("--sigma inf", "Expected for --sigma"),
         ("--start -1", "Expected for --start"),
-        ("--agents 1 --topology ring", "Mixing takes 2 agents or more"),
-        ("--agents 3000 --topology ring", "of 2,000 agents at most; got 3,000"),
+        ("--agents 1 --topology ring", "Theory is of 2 to 2,000 agents"),
+        ("--agents 3000 --topology ring", "got 3,000. Expected a smaller"),
         ("--agents 7", "7 agents make no grid"),
         ("--topology gird", "Did you mean 'grid'?"),
         ("--topology one-way.graphml", "needs w_ij = w_ji"),

@@ -10,7 +10,8 @@ from runs import quadratic
 
 import offbeat
 from offbeat import Agent, Crash, Vector, World
-from offbeat.theory import limit
+from offbeat.algorithms import find
+from offbeat.theory.limits import At, settling
 from offbeat.world.changes import parse_change
 from offbeat.world.topology import build
 
@@ -116,10 +117,14 @@ def test_what_only_slows_or_loses_keeps_the_limit() -> None:
 def test_of_a_learning_rate_of_any_size() -> None:
     """Nothing is mixed then: everybody ends at the minimiser of its own f_i."""
     task = quadratic(4)
+
+    def at(name: str, lr: float) -> At:
+        return At(find(name), task, build("ring", 4), lr, np.full(4, 0.25))
+
     with np.errstate(all="raise"):
         for name in ("adsgd", "sgp", "dpsgd"):
-            assert np.isfinite(limit(name, task, build("ring", 4), 1e308)).all()
-        assert limit("adsgd", task, build("ring", 4), 1e308) == pytest.approx(task.b, abs=1e-12)
+            assert np.isfinite(settling(at(name, 1e308))).all()
+        assert settling(at("adsgd", 1e308)) == pytest.approx(task.b, abs=1e-12)
 
 
 def test_tasks_without_an_optimum_have_no_such_column() -> None:

@@ -11,10 +11,10 @@ from warm import finished, needs_shared_memory
 import offbeat
 from offbeat import Comparison, SettingError
 from offbeat.cli.options import parse_lrs
+from offbeat.core.rates import Rate
 from offbeat.experiments.sweep.grid import points
 from offbeat.experiments.sweep.running import sweep
 from offbeat.results.again import command
-from offbeat.results.rates import Rate
 
 QUICK: dict[str, Any] = {"task": "quadratic", "agents": 4, "topology": "ring", "until": 5.0}
 

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
-from runs import LOCKSTEP, models, started
+from runs import LOCKSTEP, models, quadratic, started
 
 from offbeat import Quadratic, World
-from offbeat.algorithms import ALGORITHMS
+from offbeat.algorithms import ALGORITHMS, find
 from offbeat.core.errors import SettingError
-from offbeat.theory import limit
+from offbeat.theory import LIMITS, limit
 from offbeat.theory.bounds import Given, Pair, bounds, pair_of_horizon, pair_of_rate, spectrum
+from offbeat.theory.limits import At, descended, in_rounds
 from offbeat.theory.rates import DERIVED, RATES, UNCERTAIN
 from offbeat.world.topology import build
 
@@ -97,6 +98,24 @@ def test_rates_that_are_sharp(name: str, n: int) -> None:
         sim.run(200)
         ends.append(np.abs(models(sim)).max())
     assert ends[0] < 10 and ends[1] > 1e4
+
+
+@pytest.mark.parametrize("name", [name for name in LIMITS if LIMITS[name].most])
+def test_no_run_ends_at_or_beyond_what_a_limit_refuses(name: str) -> None:
+    """With delays and curvatures that differ; and below what is sharp a run in rounds ends there."""
+    task, ring = quadratic(4), build("ring", 4)
+    most = LIMITS[name].most
+    assert most is not None
+    bound = most(At(find(name), task, ring, 1.0, np.full(4, 0.25)))
+    sim = started(name, task, STRAGGLER, "ring", lr=1.3 * bound, check=False)
+    sim.run(400)
+    assert not np.abs(models(sim)).max() < 100
+    with pytest.raises(SettingError, match="ends with a learning rate"):
+        limit(name, task, ring, bound)
+    if most in (in_rounds, descended):
+        sim = started(name, task, LOCKSTEP, "ring", lr=0.95 * bound, check=False)
+        sim.run(400)
+        assert models(sim) == pytest.approx(limit(name, task, ring, 0.95 * bound), abs=1e-6)
 
 
 def test_every_name_is_that_of_a_row_or_of_one_to_come() -> None:

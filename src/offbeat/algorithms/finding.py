@@ -93,12 +93,14 @@ def told_apart(rows: Sequence[Algorithm]) -> list[Algorithm]:
 
 
 def _named(wanted: str) -> Algorithm:
-    name, words = headed(wanted.lower())
+    name, words = headed(wanted)
+    name = name.lower()
     if not name or words == [""]:
         raise SettingError(f"A name is missing in '{wanted}'; expected names like 'adsgd' or 'dsgd:after'.")
     row = row_of(wanted.lower())
     if row is None:
         raise unknown_name("algorithm", wanted.strip(), name, ALGORITHMS)
+    words = [_key_lower(word) for word in words]
     if "overlap" in words and name in FORMER:
         instead = ":".join(filter(None, (name, "+".join(word for word in words if word != "overlap"))))
         raise SettingError(
@@ -107,6 +109,12 @@ def _named(wanted: str) -> Algorithm:
         )
     mine = [word for word in words if f"{name}:{word}" != row.name]
     return with_options(row, read("algorithm", row.name, mine, row.parameters))
+
+
+def _key_lower(word: str) -> str:
+    """'Theta=0.5' is 'theta=0.5'; a value stays as it was typed, for messages."""
+    key, *value = word.partition("=")
+    return "".join([key.lower(), *value])
 
 
 def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import typer
 
 from offbeat.core.errors import SettingError
+from offbeat.core.rates import Rate
 from offbeat.core.settings import RUNNING, SCOPES, Setting, declared
-from offbeat.results.rates import Rate
 
 Number = TypeVar("Number", int, float)
 

@@ -15,8 +15,9 @@ from offbeat.core.settings import USUAL_AGENTS
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import WEIGHED, Experiment
 from offbeat.experiments.setup import prepare
+from offbeat.tasks import TASKS
 from offbeat.tasks.constants import Constants
-from offbeat.theory.bounds import Given, pair_of_horizon, pair_of_rate, spectrum
+from offbeat.theory.bounds import Given, check_agents, pair_of_horizon, pair_of_rate, spectrum
 from offbeat.theory.table2 import table2
 from offbeat.world.topology import Topology, build, size_of
 
@@ -24,7 +25,7 @@ HORIZON = 100_000
 MANY = f"How many; default: those of the trace, the graph's, or {USUAL_AGENTS}."
 GIVEN = "What is taken as given"
 WHO = "Who hears whom: 'offbeat list topologies'. Default: that of the trace, or grid."
-OF_TASK = "Take L, sigma and start from this task, of seed 0: digits, mnist, quadratic; or mine.py:make_task."
+OF_TASK = "L, sigma, start: of this task, of seed 0: digits, mnist, fashion-mnist, quadratic; or mine.py:f."
 UNSAID = Constants(1.0, 0.0, 1.0)
 SMOOTHNESS = "L: of every agent's f_i, no gradient changes by more than L times the distance; default: 1."
 DELAY = "D: no model that is mixed is older than so many updates of all agents together. Default: 0."
@@ -81,7 +82,14 @@ def theory(
         _table2(as_json, alone=all(each is None for each in asked))
         return
     graph, counts = _measured(trace, topology, agents, weights, delay, window, horizon)
+    if task is not None:
+        _refuse_without_constants(task)
     *there, how = UNSAID if task is None else _of_task(task, graph)
+    if window is not None and 0 < window < graph.n:
+        raise SettingError(
+            f"--window {window} is too small: every agent writes at least once in so many updates of all "
+            f"agents together. Expected at least {graph.n}, one for each agent."
+        )
     L, noise, far = (usual if said is None else said for said, usual in zip(numbers, there, strict=True))
     _check(L, counts, lr, noise, far)
     if graph.rounds is not None:
@@ -94,6 +102,16 @@ def theory(
         print(json_format.dumps(record(graph, given, pair), indent=2, allow_nan=False))
     else:
         show(graph, given, pair, f"L, sigma and start of {task}, where not given: {how}." * bool(task))
+
+
+def _refuse_without_constants(task: str) -> None:
+    """Before any data are looked for. Raises SettingError for a task of the table that is a network's."""
+    if task in TASKS and TASKS[task].model is not None:
+        able = ", ".join(name for name, row in TASKS.items() if row.model is None)
+        raise SettingError(
+            f"No L is known of {task}, which trains a network. Expected one of {able}, a task of your own "
+            "that says it, mine.py:make_task; or give --smoothness instead of --task."
+        )
 
 
 def _of_task(task: str, graph: Topology) -> Constants:
@@ -131,6 +149,7 @@ def _measured(
     if path is None:
         topology = topology or "grid"
         n = (size_of(topology) or USUAL_AGENTS) if agents is None else agents
+        check_agents(n)
         graph = build(topology, n, weights=weights)
         counts = (0, graph.n, HORIZON)
     else:

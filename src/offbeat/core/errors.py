@@ -67,6 +67,11 @@ def failed(error: OSError) -> str:
     return f"{where}{why}. {ADVICE.get(error.errno or 0, '')}".rstrip()
 
 
+def agents(n: int) -> str:
+    """So many of them, in a sentence: '1 agent', '2,000 agents'."""
+    return f"{n:,} agent{'s' * (n != 1)}"
+
+
 def unknown(what: str, got: str, known: Iterable[str]) -> SettingError:
     """The error for a name that is not in a table, with the nearest name that is."""
     names = list(known)

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.settings import as_word
 
+WHOLE = re.compile(r"\s*[+-]?\d[\d_]*(\.0*)?\s*")
+"""A whole number as it is written: as the options of the command line take one, so not as 1e3."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
@@ -41,6 +44,8 @@ class Bounds:
 
     def value(self, said: str | float, usual: float) -> float:
         """What was said, as a value of the type of `usual`. Raises ValueError for what it does not take."""
+        if isinstance(usual, int) and isinstance(said, str) and not WHOLE.fullmatch(said):
+            raise ValueError
         number = _number(said)
         if not math.isfinite(number) or not self.low <= number <= self.high:
             raise ValueError
@@ -131,7 +136,7 @@ def read(
 
     Raises SettingError for others; `what` has such names, "optimizer".
     """
-    found = dict[str, float]()
+    found, words = dict[str, float](), list(words)
     for word in words:
         key, value = option(word)
         if value is None and main and not found:
@@ -139,15 +144,9 @@ def read(
         if not parameters:
             raise SettingError(f"The {what} {name} has no options; got '{word}'.")
         if value is None and not key[:1].isalpha():
-            few = ", ".join(each if one.usual is False else f"{each}=..." for each, one in parameters.items())
-            raise SettingError(f"Cannot read '{word}' behind the {what} '{name}'; expected {few}, + between.")
+            raise _unreadable(what, name, word, parameters)
         if value is not None and ":" in value:
-            first, *more = value.split(":")
-            others = zip((each for each in parameters if each != key), more, strict=False)
-            meant = "+".join([first if key == main else f"{key}={first}", *(f"{k}={v}" for k, v in others)])
-            raise SettingError(
-                f"Cannot read '{word}' behind the {what} '{name}'. Did you mean '{name}:{meant}'?"
-            )
+            raise _unreadable(what, name, word, parameters, _meant(words, what, name, parameters, main))
         if key not in parameters:
             raise unknown(f"option of the {what} {name}", key, parameters)
         if key in found:
@@ -157,6 +156,30 @@ def read(
         if each.asked and key not in found:
             raise SettingError(f"The {what} {name} needs {each.about}, as in '{name}:{as_word(each.shown)}'.")
     return found
+
+
+def _unreadable(what: str, name: str, word: str, parameters: Parameters, meant: str = "") -> SettingError:
+    few = ", ".join(each if one.usual is False else f"{each}=..." for each, one in parameters.items())
+    hint = f". Did you mean '{meant}'?" if meant else f"; expected {few}, + between."
+    return SettingError(f"Cannot read '{word}' behind the {what} '{name}'{hint}")
+
+
+def _meant(words: list[str], what: str, name: str, parameters: Parameters, main: str) -> str:
+    """What is read, where these words with : between numbers are not; empty if nothing near them is."""
+    pieces = [piece.strip() for word in words for piece in word.split(":")]
+    keys = {option(piece)[0] for piece in pieces}
+    free = (each for each, one in parameters.items() if each not in {*keys, main} and one.usual is not False)
+    for k, piece in enumerate(pieces):
+        if piece[:1].isalpha() or (k == 0 and main):
+            continue
+        if (key := next(free, None)) is None:
+            return ""
+        pieces[k] = f"{key}={piece}"
+    try:
+        read(what, name, pieces, parameters, main)
+    except SettingError:
+        return ""
+    return f"{name}{'+' if ':' in name else ':'}{'+'.join(pieces)}"
 
 
 def spelt(name: str, said: Mapping[str, float], parameters: Parameters, main: str = "") -> str:

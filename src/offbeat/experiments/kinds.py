@@ -10,10 +10,10 @@ from typing import Any
 from offbeat.core import optimizers
 from offbeat.core.compression import NONE, codec_of
 from offbeat.core.errors import SettingError, unknown
+from offbeat.core.rates import Rate
 from offbeat.core.schedules import Schedule
 from offbeat.core.settings import Kind, finite, text, whole
 from offbeat.results import targets
-from offbeat.results.rates import Rate
 from offbeat.tasks.partition import spelt
 from offbeat.world.changes import Byzantine, Change, parse_byzantine, parse_change
 from offbeat.world.delays import Delay, parse

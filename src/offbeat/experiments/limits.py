@@ -9,8 +9,7 @@ from offbeat.algorithms import Algorithm
 from offbeat.experiments.setup import Setup
 from offbeat.results.limits import why_not
 from offbeat.tasks.quadratic import Quadratic
-from offbeat.theory import limit
-from offbeat.theory.limits import EXPECTED, known
+from offbeat.theory.limits import EXPECTED, At, known, settling
 
 
 def limit_of(
@@ -26,6 +25,7 @@ def limit_of(
 
     @lru_cache(maxsize=1)  # the same at every evaluation, or another at each
     def at(steps: tuple[int, ...]) -> np.ndarray:
-        return limit(spec, task, setup.topology, lr, steps)
+        p = np.asarray(steps, dtype=float)
+        return settling(At(spec, task, setup.topology, lr, p / p.sum()))
 
     return lambda steps: at(tuple(np.maximum(steps, 1).tolist()) if how == EXPECTED else (1,) * task.agents)

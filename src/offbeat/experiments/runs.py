@@ -18,6 +18,7 @@ from offbeat.algorithms import Algorithm, check_codec
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.optimizers import Optimizer, Steps
 from offbeat.core.promises import unchanged
+from offbeat.core.rates import above_zero
 from offbeat.core.ring import Ring
 from offbeat.core.system import devices
 from offbeat.core.system.streams import Purpose, stream
@@ -71,11 +72,7 @@ class Job:
         if self.executor not in HOW:
             raise unknown("executor", self.executor, HOW)
         largest = min(torch.finfo(part.dtype).max for part in self.setup.task.initial())
-        if not 0 < self.lr < math.inf:
-            comma = " A comma separates rates: write 0.01, not 0,01." * (self.lr == 0)
-            expected = "A learning rate is a finite number > 0"
-            raise SettingError(f"{expected}; got {self.lr:g} for {self.spec.name}.{comma}")
-        if self.lr > largest:
+        if above_zero(self.lr, self.spec.name) > largest:
             most = f"more than a model's numbers can be, {largest:.3g}"
             raise SettingError(f"A learning rate of {self.lr:g} is {most}; expected a smaller one.")
         self.spec.check(self.setup.topology)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from offbeat.algorithms import Algorithm
 from offbeat.core.errors import SettingError, unknown
-from offbeat.results.rates import EXPECTED, Rate
+from offbeat.core.rates import EXPECTED, Rate
 from offbeat.results.run import Run
 from offbeat.results.spread import spread
 from offbeat.results.targets import Target

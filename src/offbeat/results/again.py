@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from offbeat.algorithms import row_of
+from offbeat.core.rates import Rate
 from offbeat.core.settings import as_word
 from offbeat.results.differences import World, asked_for
 from offbeat.results.markup import escaped, linked, table
-from offbeat.results.rates import Rate
 from offbeat.results.trials import Halving
 from offbeat.results.tuned import algorithm_asked, how_tuned, lr_tuned, tried, tuned
 from offbeat.results.values import VERSION, ComparisonValues, stragglers, time_text

@@ -7,10 +7,11 @@ from pathlib import Path
 from textwrap import shorten
 
 import pooch
+import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from offbeat.core.errors import DataError, SettingError
+from offbeat.core.errors import DataError, SettingError, failed
 
 VARIABLE = "OFFBEAT_DATA"  # the environment variable that names the data directory when no argument does
 
@@ -94,11 +95,29 @@ def download(
         except (OSError, ValueError) as error:
             # requests raises OSErrors; pooch a ValueError for a wrong checksum, and deletes the file. Files
             # that did pass stay in the cache and are not fetched again.
-            tried.append(f"{mirror} ({shorten(str(error), 300)})")
+            tried.append(f"{mirror} ({_why(error)})")
     raise DataError(
         f"{title} could not be downloaded. Tried {'; '.join(tried)}. To supply the files by hand, put "
         f"{', '.join(name for name, _ in files)} into DIR/{folder} and pass --data DIR or set {VARIABLE}=DIR."
     )
+
+
+def _why(error: OSError | ValueError) -> str:
+    """What went wrong with a mirror, in plain words: requests and urllib3 say it at great length."""
+    answer = getattr(error, "response", None)
+    if answer is not None:
+        return f"it answered {answer.status_code} {answer.reason}".rstrip()
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not trusted here"
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "the proxy that is set here does not reach it"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection; is there a network?"
+    if isinstance(error, requests.RequestException):
+        return "the transfer broke off"
+    return failed(error) if isinstance(error, OSError) and error.errno else shorten(str(error), 300)
 
 
 def cache_folder() -> Path:

@@ -45,13 +45,20 @@ class Spectrum:
         return 1.0 - max(abs(self.second), abs(self.last))
 
 
+def check_agents(n: int) -> None:
+    """Raise SettingError for one agent, or more than 2,000."""
+    if not 2 <= n <= MOST:
+        alone = " One agent alone mixes nothing: it is SGD, which converges for lr < 2 / L." * (n == 1)
+        many = " Expected a smaller graph of the same kind." * (n > MOST)
+        raise SettingError(
+            f"Theory is of 2 to {MOST:,} agents, for it takes all eigenvalues of W; got {n:,}.{alone}{many} "
+            "Give --agents N, or a topology of such a size."
+        )
+
+
 def spectrum(topology: Topology) -> Spectrum:
     """Of the graph's W. Raises SettingError for one agent, more than 2,000, and a W that is not symmetric."""
-    if topology.n < 2:
-        alone = "One agent alone mixes nothing: it is SGD, which converges for lr < 2 / L."
-        raise SettingError(f"Mixing takes 2 agents or more; got {topology.n}. {alone}")
-    if topology.n > MOST:
-        raise SettingError(f"All eigenvalues are found of {MOST:,} agents at most; got {topology.n:,}.")
+    check_agents(topology.n)
     if topology.graph.is_directed() or not topology.symmetric:
         raise SettingError(
             f"The weights of '{topology.name}' are not symmetric, and what is known here needs w_ij = w_ji; "

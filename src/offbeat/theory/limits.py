@@ -6,7 +6,7 @@ p_i is the share of all updates that agent i makes. Everything here is derived h
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from offbeat import tasks
 from offbeat.algorithms import A2CiD2, Algorithm, DiLoCo, find, row_of
 from offbeat.core.errors import SettingError
+from offbeat.core.rates import Rate, above_zero
 from offbeat.core.settings import USUAL_AGENTS
 from offbeat.tasks.quadratic import Quadratic
 from offbeat.world.topology import Topology, build, size_of
@@ -70,10 +71,14 @@ def pushed_meanwhile(at: At) -> np.ndarray:
 
 
 def flows(at: At) -> np.ndarray:
-    """(I - A) V; v solves (I - A + 1 1^T / n) v = 1, for A is column-stochastic."""
+    """(I - A) V."""
+    return np.asarray((np.eye(len(at.p)) - at.a) @ np.diag(masses(at)))
+
+
+def masses(at: At) -> np.ndarray:
+    """v, [n], which solves (I - A + 1 1^T / n) v = 1, for A is column-stochastic."""
     n = len(at.p)
-    v = solved(np.eye(n) - at.a + np.full((n, n), 1 / n), np.ones((n, 1)))
-    return np.asarray((np.eye(n) - at.a) @ np.diag(v[:, 0]))
+    return solved(np.eye(n) - at.a + np.full((n, n), 1 / n), np.ones((n, 1)))[:, 0]
 
 
 def blocks(at: At) -> np.ndarray:
@@ -173,6 +178,33 @@ def asked(at: At) -> np.ndarray:
     return pairs
 
 
+def no_step_nearer(at: At) -> float:
+    """theta lr h_i >= 2 of every agent: what mixing takes off, at most, a step puts on.
+
+    Of distances to the limit, old models' among them, let M be the largest so far, that of x_i as it is. Its
+    next update makes it (theta lr h_i - theta w_ii - (1 - theta)) M - theta (1 - w_ii) M >= M or more, and no
+    other agent's changes it: whatever delays and speeds are, M never falls. In rounds that mix what was
+    stepped, W (lr H - I) >= W entry by entry, whose largest eigenvalue is 1.
+    """
+    return 2 / (getattr(at.spec.prototype, "theta", 1.0) * float(at.task.h.min()))
+
+
+def in_rounds(at: At) -> float:
+    """The least eigenvalue of H^-1 (I + W): below it, and only there, all of W - lr H are within (-1, 1)."""
+    root = np.diag(1 / np.sqrt(at.task.h))
+    return float(np.linalg.eigvalsh(root @ (np.eye(len(at.p)) + at.w) @ root)[0])
+
+
+def descended(at: At) -> float:
+    """2 / mean h: gradient descent on the mean of the f_i."""
+    return 2 / float(at.task.h.mean())
+
+
+def no_push_nearer(at: At) -> float:
+    """lr h_i >= 2 v_i of every agent: A (lr H V^-1 - I) >= A entry by entry, as in `no_step_nearer`."""
+    return float((2 * masses(at) / at.task.h).max())
+
+
 def solved(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The x of a x = b: by torch, whose bits do not depend on the number of cores in `devices.one_thread`."""
     return np.asarray(torch.linalg.solve(torch.from_numpy(a), torch.from_numpy(b)))
@@ -186,12 +218,15 @@ class Known:
         at: where that is
         options: those of the row with which it is so, whatever their values
         how: in which sense, if not exactly
+        most: the learning rate at which, and beyond which, no run ends there, whatever its delays; None: not
+            known
         uncounted: why what is counted of a run does not give the shares p_i; empty if it does
     """
 
     at: Callable[[At], np.ndarray]
     options: tuple[str, ...] = ()
     how: str = ""
+    most: Callable[[At], float] | None = None
     uncounted: str = ""
 
 
@@ -204,26 +239,26 @@ OUTER = "of phi, which the agents' models are at outer steps alone"
 
 
 LIMITS: dict[str, Known] = {
-    "adsgd": Known(mixing, ("theta",)),
+    "adsgd": Known(mixing, ("theta",), most=no_step_nearer),
     "adpsgd": Known(averaged_pairs, ("wait", "atomic"), how=EXPECTED),
     "rfast": Known(optimum),
     "kungurtsev": Known(optimum),
-    "dsgd": Known(mixing, ("after",)),
-    "dpsgd": Known(adapted_first),
+    "dsgd": Known(mixing, ("after",), most=in_rounds),
+    "dpsgd": Known(adapted_first, most=no_step_nearer),
     "dsgt": Known(optimum),
     "d2": Known(optimum, ("theta",)),
     "qg-dsgdm": Known(adapted_first, ("beta",)),
-    "sgp": Known(pushed),
+    "sgp": Known(pushed, most=no_push_nearer),
     "osgp": Known(pushed_meanwhile),
-    "allreduce": Known(optimum),
+    "allreduce": Known(optimum, most=descended),
     "amelie": Known(optimum, ("batch",)),
-    "adsgd:memory-efficient": Known(mixing, ("theta",)),
+    "adsgd:memory-efficient": Known(mixing, ("theta",), most=no_step_nearer),
     "asbcd": Known(blocks),
-    "swift": Known(mixing),
+    "swift": Known(mixing, most=no_step_nearer),
     "dgd-atc": Known(adapted_first),
-    "prox-dgd": Known(mixing),
+    "prox-dgd": Known(mixing, most=no_step_nearer),
     "apsgd": Known(weighted, how=EXPECTED),
-    "spsgd": Known(optimum),
+    "spsgd": Known(optimum, most=descended),
     "rasgp": Known(optimum, how=NEARLY),
     "diloco": Known(local_steps, ("outer_lr", "outer_momentum", "h"), how=OUTER),
     "noloco": Known(local_pairs, ("outer_lr", "outer_momentum", "h"), how=OUTER),
@@ -256,7 +291,7 @@ def limit(
     algorithm: str | Algorithm,
     task: Quadratic | str,
     topology: Topology | str,
-    lr: float,
+    lr: float | str,
     frequencies: Sequence[float] | None = None,
     seed: int = 0,
 ) -> np.ndarray:
@@ -266,13 +301,15 @@ def limit(
         algorithm: its name, with options, or its row
         task: the quadratics f_i(x) = h_i / 2 ||x - b_i||^2; or 'quadratic', those of `offbeat.compare`
         topology: the graph and its weights, or its name
-        lr: the learning rate, constant and the same for all
+        lr: the learning rate, constant and the same for all: a number, or '0.01n' with n agents
         frequencies: how often each agent makes an update, in any unit; default: all alike. Only what is
             biased to the data of fast agents depends on it: its expectation is given. Of `ringmaster`, how
             often its server takes a gradient of that agent, and does not ignore it
         seed: of a task and a graph that are named
 
-    Raises SettingError for an algorithm, or options of one, without a known limit, frequencies that are not n
+    Raises SettingError for an algorithm, or options of one, without a known limit, what is no learning rate,
+    one with which no run ends there (`Known.most`; where that is not known, whether one does is not checked),
+    frequencies that are not n
     numbers above 0, and what the algorithm refuses: a directed graph, weights that are not symmetric.
     """
     spec, (task, topology) = find(algorithm), _built(task, topology, seed)
@@ -286,7 +323,20 @@ def limit(
     p = np.ones(task.agents) if frequencies is None else np.asarray(frequencies, dtype=float)
     if p.shape != (task.agents,) or not (np.isfinite(p).all() and (p > 0).all()):
         raise SettingError(f"Expected {task.agents} frequencies above 0; got {frequencies!r}.")
-    return known(spec).at(At(spec, task, topology, min(lr, LARGE), p / p.sum()))
+    rate = above_zero(Rate.of(lr, also="").at(topology.n), spec.name)
+    at = At(spec, task, topology, rate, p / p.sum())
+    most = known(spec).most
+    if most is not None and rate >= (bound := most(at)):
+        raise SettingError(
+            f"No run of {spec.name} on these quadratics ends with a learning rate of {rate:g}: all need "
+            f"one below {bound:.4g}, with any delays. Expected a smaller one: 'offbeat theory' has safe ones."
+        )
+    return settling(at)
+
+
+def settling(at: At) -> np.ndarray:
+    """The limit, also with a learning rate with which no run comes to it: then how far away one is."""
+    return known(at.spec).at(replace(at, lr=min(at.lr, LARGE)))
 
 
 def _built(task: Quadratic | str, topology: Topology | str, seed: int) -> tuple[Quadratic, Topology]:

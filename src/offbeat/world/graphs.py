@@ -9,7 +9,7 @@ from itertools import count
 
 import networkx as nx
 
-from offbeat.core.errors import SettingError
+from offbeat.core.errors import SettingError, agents
 from offbeat.core.system.named import unknown_name
 from offbeat.world.changing import CHANGING
 
@@ -64,14 +64,15 @@ def _lattice(n: int, shape: str, wrap: bool) -> nx.Graph:
             thin = ", both 3 or more" if wrap else ""
             advice = f" Or give it {rows * columns} agents." if rows * columns and not wrap else ""
             expected = f"expected {_SHAPE}, with product {n}{thin}"
-            raise SettingError(f"'{what}:{shape}' on {n} agents: {expected}.{advice}")
+            raise SettingError(f"'{what}:{shape}' on {agents(n)}: {expected}.{advice}")
     elif rows := rows_of(n):
         columns = n // rows
     else:
         near = [*[m for m in range(1, n) if rows_of(m)][-1:], next(m for m in count(n + 1) if rows_of(m))]
         raise SettingError(
-            f"{n} agents make no {what}: it needs {least} or more rows and as many columns. The nearest "
-            f"numbers that fit: {' and '.join(map(str, near))}. A 'chain' or a 'ring' takes any number."
+            f"{agents(n)} make{'s' * (n == 1)} no {what}: it needs {least} or more rows and as many columns. "
+            f"The nearest numbers that fit: {' and '.join(map(str, near))}. "
+            "A 'chain' or a 'ring' takes any number."
         )
     graph = nx.grid_2d_graph(rows, columns, periodic=wrap)
     return _placed(graph, lambda k: (float(k % columns), float(-(k // columns))))
@@ -90,7 +91,7 @@ def _draw(what: str, seed: int, draw: Callable[[random.Random], nx.Graph]) -> nx
 def _random_regular(n: int, seed: int, degree: str) -> nx.Graph:
     """Every agent has d neighbours. Dense graphs are drawn as complements of sparse ones, which is fast."""
     d = int(degree or 3) if re.fullmatch(r"\d*", degree) else 0
-    what = f"'random-regular:{degree or d}' on {n} agents"
+    what = f"'random-regular:{degree or d}' on {agents(n)}"
     if not 1 <= d < n:
         raise SettingError(f"{what}: expected a degree from 1 to {n - 1}; with few agents, use 'complete'.")
     if n * d % 2:
@@ -102,7 +103,7 @@ def _random_regular(n: int, seed: int, degree: str) -> nx.Graph:
 
 
 def _erdos_renyi(n: int, seed: int, probability: str) -> nx.Graph:
-    what = f"'erdos-renyi:{probability}' on {n} agents"
+    what = f"'erdos-renyi:{probability}' on {agents(n)}"
     try:
         p = float(probability) if probability else min(1.0, 2 * math.log(n) / n)
     except ValueError:

@@ -13,6 +13,7 @@ from typing import Any
 
 from offbeat.algorithms import Algorithm, find
 from offbeat.core.errors import DataError, SettingError, unknown
+from offbeat.core.rates import Rate
 from offbeat.core.settings import REAL, Kind, declared, text
 from offbeat.core.system.own import together
 from offbeat.core.system.reading import content, reading
@@ -21,7 +22,6 @@ from offbeat.experiments.memory import check_run
 from offbeat.experiments.runs import Job
 from offbeat.experiments.setup import Setup, prepare
 from offbeat.experiments.tuning import taken
-from offbeat.results.rates import Rate
 from offbeat.tasks.task import Task
 
 GENERATION = 9  # part of every key; grows when settings give other results, or rows have other columns

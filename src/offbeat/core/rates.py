@@ -23,8 +23,11 @@ class Rate:
     power: float = 0.0
 
     @staticmethod
-    def of(said: Any) -> "Rate":
-        """A number, or text: '0.01', '0.01n', '0.01*sqrt(n)', '0.01n*n'. Raises SettingError."""
+    def of(said: Any, also: str = "; or 'tuned'") -> "Rate":
+        """A number, or text: '0.01', '0.01n', '0.01*sqrt(n)', '0.01n*n'. Raises SettingError.
+
+        also: what else is expected where it is said
+        """
         if isinstance(said, Real) and not isinstance(said, bool):
             return Rate(float(said))
         if isinstance(said, str):
@@ -34,7 +37,7 @@ class Rate:
             with suppress(ValueError):
                 factors = FACTOR.findall(found[2])
                 return Rate(float(found[1]), sum(0.5 if each == "sqrt(n)" else 1.0 for each in factors))
-        raise SettingError(f"Cannot read the learning rate {said!r}; expected {EXPECTED}; or 'tuned'.")
+        raise SettingError(f"Cannot read the learning rate {said!r}; expected {EXPECTED}{also}.")
 
     @property
     def coupled(self) -> bool:
@@ -54,3 +57,11 @@ class Rate:
 
     def times_n(self, times: int = 1) -> "Rate":
         return replace(self, power=self.power + times)
+
+
+def above_zero(lr: float, whose: str) -> float:
+    """The learning rate of `whose` algorithm, as it is. Raises SettingError unless it is finite and > 0."""
+    if not 0 < lr < math.inf:
+        comma = " A comma separates rates: write 0.01, not 0,01." * (lr == 0)
+        raise SettingError(f"A learning rate is a finite number > 0; got {lr:g} for {whose}.{comma}")
+    return lr
