@@ -85,11 +85,6 @@ def theory(
     if task is not None:
         _refuse_without_constants(task)
     *there, how = UNSAID if task is None else _of_task(task, graph)
-    if window is not None and 0 < window < graph.n:
-        raise SettingError(
-            f"--window {window} is too small: every agent writes at least once in so many updates of all "
-            f"agents together. Expected at least {graph.n}, one for each agent."
-        )
     L, noise, far = (usual if said is None else said for said, usual in zip(numbers, there, strict=True))
     _check(L, counts, lr, noise, far)
     if graph.rounds is not None:
@@ -172,6 +167,11 @@ def _measured(
         counts = (staleness.D or 0, staleness.B, k)
         read = staleness.D if trace.blocks and delay is None and window is None else None
     asked = (delay, window, horizon)
+    if window is not None and 0 < window < graph.n:
+        raise SettingError(
+            f"--window {window} is too small: every agent writes at least once in so many updates of all "
+            f"agents together. Expected at least {graph.n}, one for each agent."
+        )
     D, B, K = (there if wanted is None else wanted for wanted, there in zip(asked, counts, strict=True))
     return graph, (D, B, K, read)
 

@@ -26,7 +26,9 @@ class Rate:
     def of(said: Any, also: str = "; or 'tuned'") -> "Rate":
         """A number, or text: '0.01', '0.01n', '0.01*sqrt(n)', '0.01n*n'. Raises SettingError.
 
-        also: what else is expected where it is said
+        Args:
+            said: what was given
+            also: what else is expected there, in words
         """
         if isinstance(said, Real) and not isinstance(said, bool):
             return Rate(float(said))

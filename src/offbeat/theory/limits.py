@@ -181,10 +181,9 @@ def asked(at: At) -> np.ndarray:
 def no_step_nearer(at: At) -> float:
     """theta lr h_i >= 2 of every agent: what mixing takes off, at most, a step puts on.
 
-    Of distances to the limit, old models' among them, let M be the largest so far, that of x_i as it is. Its
-    next update makes it (theta lr h_i - theta w_ii - (1 - theta)) M - theta (1 - w_ii) M >= M or more, and no
-    other agent's changes it: whatever delays and speeds are, M never falls. In rounds that mix what was
-    stepped, W (lr H - I) >= W entry by entry, whose largest eigenvalue is 1.
+    Of distances to the limit, old models' too, let M be the largest so far, that of x_i as it is. Its next
+    update makes it (theta lr h_i - theta w_ii - (1 - theta)) M - theta (1 - w_ii) M >= M, and no other changes
+    it. In rounds that mix what was stepped, W (lr H - I) >= W entry by entry, whose largest eigenvalue is 1.
     """
     return 2 / (getattr(at.spec.prototype, "theta", 1.0) * float(at.task.h.min()))
 
@@ -218,8 +217,7 @@ class Known:
         at: where that is
         options: those of the row with which it is so, whatever their values
         how: in which sense, if not exactly
-        most: the learning rate at which, and beyond which, no run ends there, whatever its delays; None: not
-            known
+        most: the learning rate from which on no run ends there, whatever its delays; None: not known
         uncounted: why what is counted of a run does not give the shares p_i; empty if it does
     """
 
@@ -272,9 +270,7 @@ LIMITS: dict[str, Known] = {
 
 def known(spec: Algorithm) -> Known:
     """Of an algorithm of which `why_unknown` says nothing."""
-    row = row_of(spec.name)
-    assert row is not None
-    return LIMITS[row.name]
+    return LIMITS[cast(Algorithm, row_of(spec.name)).name]
 
 
 def why_unknown(spec: Algorithm) -> str:
