@@ -181,9 +181,9 @@ def asked(at: At) -> np.ndarray:
 def no_step_nearer(at: At) -> float:
     """theta lr h_i >= 2 of every agent: what mixing takes off, at most, a step puts on.
 
-    Of distances to the limit, old models' too, let M be the largest so far, that of x_i as it is. Its next
-    update makes it (theta lr h_i - theta w_ii - (1 - theta)) M - theta (1 - w_ii) M >= M, and no other changes
-    it. In rounds that mix what was stepped, W (lr H - I) >= W entry by entry, whose largest eigenvalue is 1.
+    Of distances to the limit, old models' too, let M be the largest so far, that of x_i as it is. Its
+    next update makes it (theta lr h_i - theta w_ii - (1 - theta)) M - theta (1 - w_ii) M >= M, and no other
+    changes it. In rounds that mix what was stepped, W (lr H - I) >= W entry by entry, of eigenvalue 1.
     """
     return 2 / (getattr(at.spec.prototype, "theta", 1.0) * float(at.task.h.min()))
 
