@@ -84,6 +84,16 @@ def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Rayl
     assert last[0]["consensus"] is not None
 
 
+def test_who_has_no_token_is_told_so_at_once(nodes: Raylets, tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    stranger = Raylets(nodes.address, {k: v for k, v in nodes.env.items() if "AUTH" not in k}, nodes.process)
+    ended = launch(stranger, tmp_path, "train.py")
+    assert ended.returncode == 2
+    begins, error = ended.stderr.splitlines()
+    assert begins == f"Connecting to Ray at {nodes.address}."
+    assert "lets in only who has its token. Expected RAY_AUTH_MODE=token" in error
+
+
 def test_neighbours_live_together_and_what_crosses_is_said() -> None:
     ring, grid = nx.cycle_graph(8), nx.convert_node_labels_to_integers(nx.grid_2d_graph(4, 4))
     assert len(across(ring, place("graph", ring, [4, 4], strict=False))) == 2

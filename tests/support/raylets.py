@@ -55,7 +55,9 @@ def main() -> None:
 
     said, sys.stdout = sys.stdout, sys.stderr
     folder = tempfile.mkdtemp(prefix="raylets-")
-    about: dict[str, Any] = {"include_dashboard": False, "temp_dir": folder, "num_cpus": 8}
+    os.environ["RAY_TMPDIR"] = folder  # where Ray notes which cluster is this machine's
+    about: dict[str, Any] = {"include_dashboard": False, "temp_dir": f"{folder}/ray", "num_cpus": 8}
+    Path(folder, "ray").mkdir()
     cluster = Cluster(True, head_node_args=about)
     nodes = [cluster.add_node(num_cpus=8) for _ in range(int(sys.argv[1]) - 1)]
     print(cluster.address, file=said, flush=True)

@@ -10,7 +10,7 @@ import typer
 
 from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec, find, row_of
 from offbeat.cli.console import Out, complain, say
-from offbeat.cli.machines import attached, machines, wanted_of
+from offbeat.cli.machines import attached, check_fits, machines, wanted_of
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.compression import NONE, codec_of
@@ -32,7 +32,6 @@ from offbeat.engines.live.shm.board import MOST
 from offbeat.engines.trace import Trace, folder_of
 from offbeat.experiments.experiment import COMPRESSED, WEIGHED
 from offbeat.experiments.replaying import replayed
-from offbeat.experiments.setup import refuse_processes
 from offbeat.results.perfetto import save_perfetto
 from offbeat.world.graph_files import SUFFIXES, file_of
 from offbeat.world.growth import Growing
@@ -85,13 +84,12 @@ def launch(
     spec, before = find(elsewhere(algorithm)), resuming.stages_before(outfolder.named(out)) if resume else ()
     stage = _stage(spec, before, agents, topology, weights, seed, asked["ray"] is not None)
     agents, topology, weights = stage.graph
-    refuse_processes(stage.count)
+    wanted = wanted_of(asked, command, module)
+    check_fits(wanted, stage.count, asked["fault"])
     graph = Growing(build(topology, agents, seed, weights), seed, weights).after(stage.grown)
     _check(spec, graph, asked["on_death"], compress)
-    wanted = wanted_of(asked, command, module)
     returns, needed = "return" in spec.tolerates, spec.needed(graph)
-    machines_ = 0 if wanted.ray is None else wanted.local
-    asked["fault"] = tuple(parse_fault(text, stage.count, machines_) for text in asked["fault"])
+    asked["fault"] = tuple(parse_fault(text, stage.count) for text in asked["fault"])
     asked["checkpoint_every"] = CheckpointPolicy.parse(asked["checkpoint_every"])
     with pinned([file] if (file := file_of(topology)) is not None else []) as code:
         asked |= {"agents": agents, "grown": stage.grown, "earlier": before, "resume": resume}

@@ -9,7 +9,7 @@ import typer
 from offbeat.algorithms import find, with_local_steps
 from offbeat.cli import options
 from offbeat.cli.console import Out, complain
-from offbeat.cli.machines import machines, wanted_of
+from offbeat.cli.machines import check_fits, machines, wanted_of
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.core.errors import MISSING, SettingError
 from offbeat.core.settings import TASK, WORLD, declared
@@ -78,7 +78,9 @@ def live(
     if resume:
         given = {name for name in [*asked, *how] if _is_given(ctx, name)}
         series = Series.resumed(out, asked, how, given)
+        check_fits(wanted, series.asked["agents"], series.how["fault"])
     else:
+        check_fits(wanted, asked["agents"], how["fault"])
         series = Series.of(asked, how)
     own = Own.parse(series.asked["task"])
     name, graph = series.asked["task"] if own is None else own.name, series.setup.topology

@@ -13,6 +13,8 @@ from offbeat.engines.live.cluster.starting import Found, cluster
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.children import OnOutput, Processes
 from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.node.faults import parse_fault
+from offbeat.experiments.setup import refuse_processes
 from offbeat.world.topology import Topology
 
 
@@ -31,22 +33,42 @@ def wanted_of(asked: dict[str, Any], command: Sequence[str] | None = None, modul
     return Wanted(**given, folder=Path.cwd() if module else Path(command[0]).resolve().parent)
 
 
+def check_fits(wanted: Wanted, agents: int, faults: Sequence[str]) -> None:
+    """Raise SettingError for more agents, or other faults, than there can be there; on a cluster that runs
+    already, the memory of this machine says nothing.
+    """
+    wanted.refuse_more(agents)
+    if wanted.ray is None or wanted.local is not None:
+        refuse_processes(agents)
+    for text in faults:
+        parse_fault(text, agents, 0 if wanted.ray is None else wanted.local)
+
+
 @contextmanager
 def machines(wanted: Wanted, graph: Topology, quiet: bool) -> Iterator[dict[str, Any]]:
     """What a `Launcher` needs to run its agents there; nothing where that is this machine."""
     if wanted.ray is None:
         yield {}
         return
+    if not quiet:
+        complain(_begins(wanted))
     with cluster(wanted, graph.n) as found:
         hosts = found.hosts(graph.graph)
         called = [f"Machine {k} ({machine.name})" for k, machine in enumerate(found.machines)]
         for line in [] if quiet else placement.said(graph.graph, hosts, called):
             complain(line)
+        if not quiet:
+            complain(f"Starting a gateway on each of {len(found.machines)} machines.")
 
         def processes(launcher: Launcher, bell: int, on_output: OnOutput) -> Processes:
             return found.run(launcher, hosts, on_output)
 
         yield {"processes": processes}
+
+
+def _begins(wanted: Wanted) -> str:
+    nodes = f"{wanted.local} Ray node{'s' * (wanted.local != 1)} on this machine"
+    return f"Connecting to Ray at {wanted.ray}." if wanted.local is None else f"Starting {nodes}."
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.live.settings import CONTINUE, STOP, CheckpointPolicy, ExperimentProgram, RunSettings
 from offbeat.experiments import comparison
 from offbeat.experiments.live.running import LiveRun
-from offbeat.experiments.setup import Setup, refuse_processes
+from offbeat.experiments.setup import Setup
 from offbeat.experiments.worlds import BY_LINK
 from offbeat.results.run import Comparison, Run
 
@@ -70,7 +70,6 @@ class Series:
         unit, agents, seed = asked["unit"], asked["agents"], asked["seed"]
         e = {name: value for name, value in asked.items() if name not in ("algorithms", "lr", "seed", "unit")}
         until = e["until"] = 30.0 / unit if e["until"] is None else e["until"]
-        refuse_processes(agents)
         if not until * unit <= YEAR:
             raise SettingError(f"Until time {until:g}, {until * unit:.3g} s, it would run for years.")
         lr = {"" if name == ALL else name: rates for name, rates in asked["lr"].items()}
@@ -81,7 +80,7 @@ class Series:
             heeded = "speeds, latency, bandwidth and loss by link, unicast, slowdowns and cuts"
             what = f"Real processes do not heed {' and '.join(only)}, which 'offbeat compare' simulates"
             raise SettingError(f"{what}; expected a world without. They heed {heeded}.")
-        faults = tuple(parse_fault(text, agents, machines=0) for text in how["fault"])
+        faults = tuple(parse_fault(text, agents) for text in how["fault"])
         policy = CheckpointPolicy.parse(how["checkpoint_every"])
         runs = []
         for spec in plan.specs if how["on_death"] == CONTINUE else []:

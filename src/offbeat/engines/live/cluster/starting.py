@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -171,10 +172,45 @@ def _checked(address: str) -> str:
     return address
 
 
+def _refuse_stranger(address: str) -> None:
+    """Raise SettingError where the cluster wants another token; Ray would go on asking for 20 s."""
+    try:
+        from ray import _raylet
+        from ray._private.services import canonicalize_bootstrap_address
+        from ray.exceptions import AuthenticationError
+
+        ask: Any = vars(_raylet)["GcsClient"]
+    except (ImportError, LookupError):
+        return  # another Ray, which says so later
+    try:
+        with _silenced():
+            ask(address=canonicalize_bootstrap_address(address))
+    except AuthenticationError:
+        do = "Expected RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        raise SettingError(f"The cluster at --ray {address} lets in only who has its token. {do}.") from None
+    except Exception:
+        return  # `init` says what it is
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """What Ray's C++ writes to standard error is not shown."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
 @contextmanager
 def _connected(address: str, ship: Path | None) -> Iterator[Any]:
     ray = _import()
     environment = {} if ship is None else {"runtime_env": {"working_dir": str(ship)}}
+    _refuse_stranger(address)
     try:
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="error", **environment
@@ -200,17 +236,21 @@ def _started(nodes: int, agents: int) -> Iterator[str]:
     _import()
     from ray.cluster_utils import Cluster as Nodes
 
-    if nodes < 1:
-        raise SettingError(f"Got --ray local:{nodes}; expected 1 node or more.")
     folder = tempfile.mkdtemp(prefix="offbeat-ray-")
+    temporary = Path(folder, "ray")  # there Ray notes which cluster is this machine's: that is another one's
+    temporary.mkdir()
+    before, os.environ["RAY_TMPDIR"] = os.environ.get("RAY_TMPDIR"), folder
     cores = max(os.cpu_count() or 1, -(-agents // nodes))
     made = None
     try:
-        made = Nodes(True, head_node_args={"num_cpus": cores, "include_dashboard": False, "temp_dir": folder})
+        about = {"num_cpus": cores, "include_dashboard": False, "temp_dir": str(temporary)}
+        made = Nodes(True, head_node_args=about)
         for _ in range(nodes - 1):
             made.add_node(num_cpus=cores)
         yield made.address
     finally:
         if made is not None:
             made.shutdown()
+        del os.environ["RAY_TMPDIR"]
+        os.environ |= {} if before is None else {"RAY_TMPDIR": before}
         shutil.rmtree(folder, ignore_errors=True)

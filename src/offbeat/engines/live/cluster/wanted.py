@@ -43,6 +43,8 @@ class Wanted:
         if self.place not in PLACES:
             known = ", ".join(PLACES)
             raise SettingError(f"Got --place {self.place}; expected one of {known}.")
+        if self.ray is not None and self.local == 0:
+            raise SettingError(f"Got --ray {self.ray}; expected 1 node or more.")
         for name in ("per_machine", "cpus", "gpus", "partition_grace"):
             if not (getattr(self, name) is None or 0 < getattr(self, name) < math.inf):
                 got = f"--{name.replace('_', '-')} {getattr(self, name)}"
@@ -63,6 +65,14 @@ class Wanted:
         """How many nodes are to be started on this machine; None: there is a cluster."""
         match = LOCAL.fullmatch(self.address)
         return None if match is None else int(match[1])
+
+    def refuse_more(self, agents: int) -> None:
+        """Raise SettingError for more agents than there can be room for on nodes that are to be started."""
+        if self.ray is None or self.local is None or self.per_machine is None:
+            return
+        if (room := self.local * self.per_machine) < agents:
+            do = "Expected fewer agents, more nodes, or more on each (--per-machine)."
+            raise SettingError(f"{agents} agents were asked for; --ray {self.ray} has room for {room}. {do}")
 
     @property
     def ships(self) -> bool:
