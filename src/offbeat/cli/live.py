@@ -75,15 +75,10 @@ def live(
     if wanted.attach is not None:
         raise SettingError("--attach is of offbeat launch: expected it there.")
     asked, how = _said(asked, unit)
-    if resume:
-        given = {name for name in [*asked, *how] if _is_given(ctx, name)}
-        series = Series.resumed(out, asked, how, given)
-        check_fits(wanted, series.asked["agents"], series.how["fault"])
-    else:
-        check_fits(wanted, asked["agents"], how["fault"])
-        series = Series.of(asked, how)
-    own = Own.parse(series.asked["task"])
-    name, graph = series.asked["task"] if own is None else own.name, series.setup.topology
+    given = {name for name in [*asked, *how] if _is_given(ctx, name)}
+    series = _series(wanted, asked, how, (out, given) if resume else None)
+    own, graph = Own.parse(series.asked["task"]), series.setup.topology
+    name = series.asked["task"] if own is None else own.name
     with out_folder(out, name) as folder, machines(wanted, graph, quiet) as there:
         if not resume:
             refuse_used(folder)
@@ -130,6 +125,19 @@ def _said(asked: dict[str, Any], unit: str) -> tuple[dict[str, Any], dict[str, A
     asked["task"], asked["topology"] = elsewhere(asked["task"]), elsewhere(asked["topology"], SUFFIXES)
     asked["lr"] = {name or ALL: rates for name, rates in options.parse_lrs(asked["lr"] or []).items()}
     return asked, how
+
+
+def _series(
+    wanted: Wanted, asked: dict[str, Any], how: dict[str, Any], before: tuple[Path | None, set[str]] | None
+) -> Series:
+    """The runs that are asked for, or, with a folder and what is said anew, those that go on there."""
+    if before is None:
+        check_fits(wanted, asked["agents"], how["fault"])
+        return Series.of(asked, how)
+    out, given = before
+    series = Series.resumed(out, asked, how, given)
+    check_fits(wanted, series.asked["agents"], series.how["fault"])
+    return series
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
