@@ -577,21 +577,21 @@ def test_where_traces_do_not_fit_the_runs_go_on_without(call: Call, monkeypatch:
         "--until",
         "400",
         "--algorithms",
-        "dsgd,rfast",
+        "dsgd,dpsgd",
         "--report",
         "out.html",
     )
     call(*command, "--json", "held.json")
     assert "No timeline" not in Path("out.html").read_text("utf-8")
     monkeypatch.setattr(memory, "PART", 100)
-    monkeypatch.setattr(machine, "available", lambda: 1e6)
+    monkeypatch.setattr(machine, "available", lambda: 3e6)
     outcome = call(*command, "--json", "dropped.json")
     assert outcome.said.startswith(
-        "The traces of dsgd, rfast would take too much memory, so they are not held"
+        "The traces of dsgd, dpsgd would take too much memory, so they are not held"
     )
     assert outcome.said.count("too much memory") == 1
     text = Path("out.html").read_text("utf-8")
-    assert "No timeline of dsgd, rfast: the trace was not held" in text and "Who computed" not in text
+    assert "No timeline of dsgd, dpsgd: the trace was not held" in text and "Who computed" not in text
     assert digests("dropped.json") == digests("held.json")
     refused = call(*command, "--traces", ".").refused()
     assert "A run of dsgd with 9 agents until time 400 needs about" in refused.said

@@ -82,7 +82,10 @@ class Looked:
         (start,) = setup.task.initial()
         self.now, self.took, self.board = 0.0, took, Board.create(folder / "board", 2)
         self.board.words[4] = 10**9
-        self.launcher: Any = SimpleNamespace(board=self.board, shared=folder, all_left=False)
+        children = SimpleNamespace(see_models=lambda: None)
+        self.launcher: Any = SimpleNamespace(
+            board=self.board, shared=folder, all_left=False, children=children
+        )
         self.watcher = Watcher(setup, 1.0, ModelSnapshots(folder / "looks", all_alike(setup), anew=True))
         monkeypatch.setattr("time.monotonic_ns", lambda: 10**9 + round(1e9 * self.now))
 

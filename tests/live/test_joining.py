@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,7 @@ for epoch in agent.epochs(10**6):
     print(f"rate {optimizer.param_groups[0]['lr'] / 0.05:.4f} after {scheduler.last_epoch} of {epoch}")
     scheduler.step()
     Path(f"epoch-{agent.rank}-{agent.world}").touch()
+    Path(f"{epoch}-of-{agent.world}-{agent.rank}").touch()
     if Path("done").exists():
         break
 print("over")
@@ -117,7 +118,7 @@ def test_agents_join_and_leave_and_the_run_is_replayed_and_resumed(
     assert re.fullmatch(r"Agent 4 joined after [\d.]+ s, its neighbours are 0, 2\.\n", said[0])
     assert re.fullmatch(r"Agent 5 joined after [\d.]+ s, its neighbours are 1, 3\.\n", said[1])
     assert '"done": false' in (shared / "answer.broken").read_text()
-    until(lambda: all((tmp_path / f"epoch-{i}-6").exists() for i in range(6)))
+    until(lambda: shared_by_six(tmp_path))
     refused = asked(tmp_path, "failing", "join", "../out", "--neighbours", "0,1")
     leaver = asked(tmp_path, "leave", "leave", "../out", "--agent", "1")
     assert leaver.wait() == 0, leaver.complained
@@ -159,6 +160,15 @@ def test_agents_join_and_leave_and_the_run_is_replayed_and_resumed(
     whole = Trace.load(out)
     assert {*rows_of(whole.events, Resumed)["agent"].tolist()} == {*range(6)}
     assert whole.settings["grown"] == trace.settings["grown"] and replayed(whole, out).same
+
+
+def shared_by_six(folder: Path) -> bool:
+    """Whether there is an epoch that six agents began, and ended, as six."""
+    ended = [int(path.name.partition("-")[0]) for path in folder.glob("*-of-6-0")]
+    both = [
+        all((folder / f"{e}-of-6-{i}").exists() for i in range(6)) for e in range(max(ended, default=0) + 1)
+    ]
+    return any(before and now for before, now in pairwise(both))
 
 
 def check_shares(said: str) -> None:

@@ -26,8 +26,9 @@ from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system import files
 from offbeat.core.system.signals import readable
 from offbeat.engines.events import Rejoined, rows_of
-from offbeat.engines.live.launcher import children, outfolder
+from offbeat.engines.live.launcher import children, resuming
 from offbeat.engines.live.launcher.outfolder import Present
+from offbeat.engines.live.members import Stage
 from offbeat.engines.live.node.log import merged
 from offbeat.engines.live.shm.run_folder import PREFIX, SHARED
 from offbeat.engines.trace import Trace
@@ -396,7 +397,8 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused_to_another(
     how = {"max_restarts": 3, "on_death": "stop", "checkpoint_every": 5, "fault": []}
     Path("out").mkdir()
     Path("out/live.json").write_text(json.dumps({"asked": asked, "how": how}))
-    monkeypatch.setattr(outfolder, "refuse_unresumable", lambda *_: None)
+    monkeypatch.setattr(resuming, "stages_before", lambda folder: (Stage(4, "ring"),))
+    monkeypatch.setattr(resuming, "refuse_unresumable", lambda *_, **how: None)
     lock = files.take(tmp_path / "out")
     assert lock is not None
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}

@@ -144,7 +144,10 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
         SettingError, match="dsgd cannot be run by levels: it does more than to ask for a gradient"
     ):
         offbeat.compare("adsgd,dsgd", **common)
-    for name, why in [("rasgp", "gives numbers away"), ("prox-dgd:l1=0.1", "not a linear form")]:
+    for name, why in [
+        ("rasgp", "gives numbers away"),
+        ("prox-dgd:l1=0.1", "looks at the numbers of a vector"),
+    ]:
         with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
             offbeat.compare(name, **common)
     with pytest.raises(SettingError, match="agents crash"):

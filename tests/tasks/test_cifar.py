@@ -122,10 +122,10 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (REAL / "cifar10").is_dir(), reason=f"no real data in {REAL}")
 def test_real_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one of the real files: what is commonly said of the moments of all holds for a sixth."""
-    monkeypatch.setattr(cifar, "FILES", ("test_batch.bin", "test_batch.bin"))
+    """Of two of the real files: what is commonly said of the moments of all holds for a sixth."""
+    monkeypatch.setattr(cifar, "FILES", ("data_batch_1.bin", "test_batch.bin"))
     got = images("cifar10", REAL)
-    assert got.train_y.bincount().tolist() == [1000] * 10
+    assert got.test_y.bincount().tolist() == [1000] * 10
     mean, deviation = moments(got)
     assert mean.tolist() == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.005)
     assert deviation.tolist() == pytest.approx([0.2470, 0.2435, 0.2616], abs=0.005)
