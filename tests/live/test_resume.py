@@ -14,7 +14,7 @@ from warm import Started, finished, needs_shared_memory, start, until
 
 from offbeat.core.errors import SettingError
 from offbeat.engines.events import Resumed, rows_of
-from offbeat.engines.live.launcher.outfolder import begun
+from offbeat.engines.live.launcher.outfolder import begun, refuse_used
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.settings import CheckpointPolicy
 from offbeat.engines.trace import Trace
@@ -354,3 +354,18 @@ def test_how_often_is_read_before_anything_starts(tmp_path: Path) -> None:
     for text in ("often", "-1", "-1s", "0s", ""):
         with pytest.raises(SettingError, match=r"expected|Cannot read"):
             CheckpointPolicy.parse(text)
+
+
+def test_no_run_lies_in_another(tmp_path: Path) -> None:
+    run, free = tmp_path / "run", tmp_path / "free"
+    saved = run / "checkpoints" / "agent-0" / "step-000000004.safetensors"
+    for path in (saved, run / "agent-0.trace", free / "tb" / "events", free / "agent-0" / "mine", free / "log"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for inner in ("checkpoints", "checkpoints/agent-0", "agent-1", "a/new/one"):
+        with pytest.raises(SettingError, match=f"lies in {run}, the folder of a run"):
+            refuse_used(run / inner)
+    refuse_used(free)
+    saved.parent.rename(free / "moved")
+    with pytest.raises(SettingError, match="checkpoints of another run .moved/step-000000004.safetensors"):
+        refuse_used(free)

@@ -84,9 +84,18 @@ def _of_a_step(path: Path) -> bool:
 
 
 def refuse_used(folder: Path) -> None:
-    """Raise SettingError if the folder holds a run already, or several."""
+    """Raise SettingError if the folder holds a run already, or several, or checkpoints, or lies in that of a
+    run: two runs would lie in each other. Files of others may be there: a log, TensorBoard's.
+    """
     if any(any(folder.glob(pattern)) for pattern in (SERIES, "agent-*.trace", "*/agent-*.trace")):
         raise SettingError(f"{folder} holds a run already: --resume goes on with it; or name another --out.")
+    for above in folder.parents:
+        if any(any(above.glob(pattern)) for pattern in (SERIES, "agent-*.trace")):
+            of = f"{folder} lies in {above}, the folder of a run"
+            raise SettingError(f"{of}. To go on with it: --resume --out {above}; else name another --out.")
+    for saved in (path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}step-*{ENDING}")):
+        do = "name another --out, or remove what is no longer needed"
+        raise SettingError(f"{folder} holds checkpoints of another run ({saved.relative_to(folder)}): {do}.")
 
 
 def named(out: Path | None) -> Path:
