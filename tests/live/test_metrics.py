@@ -15,7 +15,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fcntl import ioctl
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ from offbeat.engines.live.launcher import screen as screen_module
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen
-from offbeat.engines.live.settings import ExperimentProgram, RunSettings, ScriptProgram
+from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Layout, Tag
@@ -466,6 +466,34 @@ def test_a_stopped_terminal_stops_nothing(launcher: Launcher, clock: Clock, tmp_
         clock.sleep(0.3)
         terminal.read()
     terminal.file.close()
+
+
+def test_who_has_not_joined_for_long_and_whom_ctrl_c_waits_for_is_said_once(
+    launcher: Launcher, clock: Clock, tmp_path: Path
+) -> None:
+    metrics, out, board = Metrics(tmp_path), io.StringIO(), launcher.board
+    board.order, board.rows[:, Row.STATE] = Order.WAIT, State.ABSENT
+    board.rows[1, Row.STATE] = State.JOINED
+    with Screen(Console(file=io.StringIO()), Console(file=out, width=300)) as screen:
+        for _ in range(59):
+            clock.sleep(1.0)
+            screen.update(launcher, metrics)
+        assert out.getvalue() == ""
+        for _ in range(70):
+            clock.sleep(1.0)
+            screen.update(launcher, metrics)
+        said = out.getvalue()
+        assert said.startswith("agents 0, 2, 3 have not called offbeat.join() and agent.wrap(...) yet")
+        assert said.count("\n") == 1
+        board.order, board.rows[:, Row.STATE] = Order.STOP, [State.LEFT, *[State.RUNNING] * 3]
+        launcher.stopped_by = 2
+        launcher.settings = replace(launcher.settings, checkpoint_every=CheckpointPolicy(9))
+        for _ in range(20):
+            clock.sleep(1.0)
+            screen.update(launcher, metrics)
+        asked = out.getvalue().removeprefix(said)
+        assert asked.startswith("Interrupted: agents 1, 2, 3 are to end with their step and save")
+        assert "30 s" in asked and "A second Ctrl-C ends" in asked and asked.count("\n") == 1
 
 
 # -- a real run ------------------------------------------------------------------------------------

@@ -359,7 +359,13 @@ def test_how_often_is_read_before_anything_starts(tmp_path: Path) -> None:
 def test_no_run_lies_in_another(tmp_path: Path) -> None:
     run, free = tmp_path / "run", tmp_path / "free"
     saved = run / "checkpoints" / "agent-0" / "step-000000004.safetensors"
-    for path in (saved, run / "agent-0.trace", free / "tb" / "events", free / "agent-0" / "mine", free / "log"):
+    for path in (
+        saved,
+        run / "agent-0.trace",
+        free / "tb" / "events",
+        free / "agent-0" / "mine",
+        free / "log",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     for inner in ("checkpoints", "checkpoints/agent-0", "agent-1", "a/new/one"):
@@ -367,5 +373,5 @@ def test_no_run_lies_in_another(tmp_path: Path) -> None:
             refuse_used(run / inner)
     refuse_used(free)
     saved.parent.rename(free / "moved")
-    with pytest.raises(SettingError, match="checkpoints of another run .moved/step-000000004.safetensors"):
+    with pytest.raises(SettingError, match=r"another run \(moved/step-000000004\.saf"):
         refuse_used(free)

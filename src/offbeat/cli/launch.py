@@ -28,7 +28,7 @@ from offbeat.engines.live.members import Stage
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.settings import CONTINUE, CheckpointPolicy, RunSettings, ScriptProgram
-from offbeat.engines.live.shm.board import MOST
+from offbeat.engines.live.shm.board import MOST, Row
 from offbeat.engines.trace import Trace, folder_of
 from offbeat.experiments.experiment import COMPRESSED, WEIGHED
 from offbeat.experiments.replaying import replayed
@@ -187,6 +187,8 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
             if not launcher.began:
                 raise
             failed = RunFailed(f"{error}\n{outfolder.what_is_left(folder)}", error.exit_code)
+    if launcher.stopped_by and not (failed or quiet):
+        complain(outfolder.how_to_go_on(folder, int(launcher.board.rows[:, Row.STEPS].sum())))
     for remark in metrics.remarks:
         complain(remark)
     if (rule := launcher.settings.stop_after) is not None and not (failed or launcher.stopped_by or quiet):

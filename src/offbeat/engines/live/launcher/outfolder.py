@@ -138,6 +138,13 @@ def what_is_left(folder: Path) -> str:
     return f"{saved} Once what went wrong is mended, the same command with --resume --out {folder} goes on."
 
 
+def how_to_go_on(folder: Path, steps: int) -> str:
+    """What is there after Ctrl-C, when all agents together have made so many steps, and what goes on."""
+    if _checkpointed(folder):
+        return f"Interrupted at {steps:,} steps. The same command with --resume --out {folder} goes on."
+    return f"Interrupted at {steps:,} steps, and it cannot go on: no agent had saved a checkpoint yet."
+
+
 def _checkpointed(folder: Path) -> bool:
     return any((folder / "checkpoints").glob("agent-*/step-*"))
 

@@ -3,7 +3,7 @@
 import select
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from typing import Self
@@ -14,12 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from offbeat.engines.live.launcher.children import OnOutput
+from offbeat.engines.live.launcher.launch import PATIENCE as ENDS_WITHIN
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics, state_of
-from offbeat.engines.live.shm.board import Row
+from offbeat.engines.live.settings import ScriptProgram
+from offbeat.engines.live.shm.board import Order, Row, State
 
 DRAWN_EVERY, SAID_EVERY = 0.25, 10.0  # seconds between drawings, and between lines where there is no terminal
 HELD = 10_000  # lines of output that wait for the next drawing, at most
+ABSENT = 60.0  # seconds from its start after which it is said that an agent has not joined
 PATIENCE, STEPS = 5.0, 10.0  # slow is who has made no step for so many seconds and so many mean steps
 
 COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, "waited": 7, "restarts": 8,
@@ -43,6 +46,7 @@ class Screen:
         self._drawn, self._entered = 0.0, time.monotonic()
         self._said = self._entered
         self._paces: dict[int, tuple[int, int, int]] = {}
+        self._absent_said = self._stopping_said = False
 
     def __enter__(self) -> Self:
         if self._on_terminal(self.console) and not self.console.is_dumb_terminal:
@@ -69,6 +73,7 @@ class Screen:
     def update(self, launcher: Launcher, metrics: Metrics) -> None:
         """Draw, if it is time to. A terminal that has been stopped (Ctrl-S) stops nothing but this."""
         self._last, now, live = (launcher, metrics), time.monotonic(), self._live
+        self._say_what_is_waited_for(launcher, now)
         if live is None and now - self._said >= SAID_EVERY:
             self._said = now
             for line in _unfinished(launcher, range(launcher.board.n)):
@@ -79,6 +84,31 @@ class Screen:
             self._show_held()
             drawn = self._drawing(launcher, metrics)
             self._try(self.console, lambda: live.update(drawn, refresh=True))
+
+    def _say_what_is_waited_for(self, launcher: Launcher, now: float) -> None:
+        """Once: who has not joined for long, as a script does that never will; and whom Ctrl-C waits for."""
+        board, running = launcher.board, launcher.children.running
+        states, settings = board.rows[:, Row.STATE].tolist(), launcher.settings
+        starting = board.order is Order.WAIT and isinstance(settings.program, ScriptProgram)
+        if starting and not self._absent_said:
+            absent = [i for i, state in enumerate(states) if i in running and state == State.ABSENT]
+            if late := [i for i in absent if now - running[i].started >= ABSENT]:
+                self._absent_said = True
+                self.print(
+                    f"{_agents(late, 'has', 'have')} not called offbeat.join() and agent.wrap(...) yet, "
+                    f"{ABSENT:.0f} s after the start; no agent makes a step with the others before all have. "
+                    f"A script that never does is trained {board.n} times, each time alone: Ctrl-C, and "
+                    "'offbeat launch --help' shows where the calls go."
+                )
+        left = [i for i in running if i < board.n and states[i] != State.LEFT]
+        if launcher.stopped_by and left and not self._stopping_said:
+            self._stopping_said = True
+            save = " and save" if settings.checkpoint_every else ""
+            who = _agents(left, "is to end with its step", "are to end with their step")
+            self.print(
+                f"Interrupted: {who}{save}; who has not within {ENDS_WITHIN:.0f} s is killed. "
+                "A second Ctrl-C ends all now."
+            )
 
     def summary(self, launcher: Launcher, metrics: Metrics) -> str:
         board = launcher.board
@@ -183,6 +213,10 @@ def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[OnOutput, C
         yield on_output, watch
     finally:
         metrics.close()
+
+
+def _agents(some: Sequence[int], one: str, several: str) -> str:
+    return f"agent{'s' * (len(some) > 1)} {', '.join(map(str, some))} {several if len(some) > 1 else one}"
 
 
 def _labelled(agent: int, line: str) -> Text:
