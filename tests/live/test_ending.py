@@ -221,12 +221,13 @@ def test_an_algorithm_that_needs_all_of_its_agents_cannot_leave_one_out(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
     name = {"launch": "--algorithm", "live": "--algorithms"}[command[0]]
     words = [command[0], "--on-death", "continue", name, "allreduce", *command[1:]]
     refused = CliRunner().invoke(app, words)
     assert isinstance(refused.exception, SettingError)
     assert "--on-death continue: allreduce cannot go on without any one of its" in str(refused.exception)
-    assert not [*tmp_path.iterdir()]
+    assert [*tmp_path.iterdir()] == [tmp_path / "train.py"]
 
 
 def test_an_agent_that_fails_after_another_is_done_fails_the_run(tmp_path: Path) -> None:
