@@ -83,6 +83,7 @@ ELSEWHERE = {
     "python train.py": "the reader's own script: test_python_blocks_run runs it",
     "python -m offbeat": "another way to say offbeat",
     "pip install offbeat[ray]": "needs a network",
+    "pip install 'offbeat[ray]'": "needs a network",
     "pip install offbeat[figures]": "needs a network",
     "pip install 'offbeat[tune]'": "needs a network",
     "pip install 'offbeat[weights]'": "needs a network",

@@ -72,7 +72,7 @@ def test_a_users_script_trains_with_it_and_can_be_replayed(name: str, tmp_path: 
     assert run.code == 0, run.said + run.complained
     trace = Trace.load(tmp_path / "out" / "trace.npz")
     assert replayed(trace).same
-    needed = find(name).tolerates.isdisjoint({"crash", "crash of a worker"})
+    needed = "crash" not in find(name).tolerates  # a server, where workers may crash
     assert ("is done; the algorithm cannot go on without it" in run.complained + run.said) <= needed
     least = trace.updates().min()
     assert least == 12 or (needed and least > 0)
