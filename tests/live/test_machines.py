@@ -66,7 +66,7 @@ def left(run: str) -> list[Path]:
 
 def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Raylets, tmp_path: Path) -> None:
     """And nothing else: the trace replays to the bit, in which agents mixed models across the machines."""
-    ended = launch(nodes, tmp_path, "-n", "2", "--place", "spread", "train.py", "60")
+    ended = launch(nodes, tmp_path, "-n", "2", "--place", "spread", "train.py", "200")
     assert ended.returncode == 0, ended.stderr
     assert "1 of 1 edges cross machines" in ended.stderr
     assert ended.stdout.count("at [") == 2
@@ -80,8 +80,8 @@ def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Rayl
     assert left(found[1]) == []
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last: dict[int, Any] = {line["agent"]: line for line in lines}
-    assert {line["step"] for line in last.values()} == {60}
-    assert last[0]["consensus"] is not None
+    assert {line["step"] for line in last.values()} == {200}
+    assert any(line["consensus"] is not None for line in lines)
 
 
 def test_who_has_no_token_is_told_so_at_once(nodes: Raylets, tmp_path: Path) -> None:
