@@ -19,7 +19,7 @@ import torch
 from offbeat.core.compression import Packed
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.live.cluster.exchange import Exchange
-from offbeat.engines.live.cluster.peer import Peer, Raw, Version
+from offbeat.engines.live.cluster.peer import Asked
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import ROW, Board, Row, State
 from offbeat.engines.live.shm.wire import Tag
@@ -91,7 +91,7 @@ async def coming(look: Callable[[], Iterable[Item]], count: int = 1) -> list[Ite
     return found
 
 
-class Between(Peer):
+class Between(Asked):
     """A link to a machine, which can be cut. It is none if its gateway is not there.
 
     Attributes:
@@ -108,13 +108,13 @@ class Between(Peer):
         self.loses: Callable[[], bool] = lambda: False
         self.alter: Callable[[str, Any], Any] = lambda name, answer: answer
 
-    async def _ask(self, name: str, *args: Any) -> Any:
-        self.asked[name] += 1
+    async def _ask(self, what: str, *args: Any) -> Any:
+        self.asked[what] += 1
         await self._way()
-        answer = await self.machine.answer(name, *args)
+        answer = await self.machine.answer(what, *args)
         await self._way()
-        self.asked[f"{name} answered"] += answer is not None
-        return self.alter(name, answer)
+        self.asked[f"{what} answered"] += answer is not None
+        return self.alter(what, answer)
 
     async def _way(self) -> None:
         await asyncio.sleep(self.delay())
@@ -122,28 +122,6 @@ class Between(Peer):
             await asyncio.Event().wait()
         if self.cut or self.loses():
             raise ConnectionError("no way there")
-
-    async def clock(self) -> int:
-        return int(await self._ask("clock"))
-
-    async def rows(self, seen: int) -> bytes:
-        answer: bytes = await self._ask("rows", seen)
-        return answer
-
-    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
-        answer: tuple[bytes, bytes, bytes, Raw] | None = await self._ask("proposal")
-        return answer
-
-    async def register(self, agent: int, incarnation: int, k: int) -> bytes:
-        answer: bytes = await self._ask("register", agent, incarnation, k)
-        return answer
-
-    async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
-        answer: Version | None = await self._ask("newest", agent, incarnation, k, seen)
-        return answer
-
-    async def take_mail(self, head: bytes, letters: Raw) -> int:
-        return int(await self._ask("take_mail", head, letters))
 
 
 class Machine:

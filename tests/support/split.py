@@ -20,7 +20,7 @@ from warm import forked
 from offbeat.core.system.signals import end_with_parent
 from offbeat.engines.live.cluster.board_rows import checksum
 from offbeat.engines.live.cluster.exchange import Exchange
-from offbeat.engines.live.cluster.peer import Peer, Raw, Version
+from offbeat.engines.live.cluster.peer import Asked
 from offbeat.engines.live.launcher import launch
 from offbeat.engines.live.launcher.children import Child, Children, OnOutput
 from offbeat.engines.live.launcher.launch import KEPT
@@ -44,19 +44,19 @@ def install(
     vars(launch)["Children"] = lambda bell, on_output: Split(bell, on_output, hosts, cut, kills, skew)
 
 
-class Client(Peer):
+class Client(Asked):
     """The gateway behind a socket: a connection for each question."""
 
     def __init__(self, path: Path, board: Board, cut: Times) -> None:
         self.path, self.board, self.cut = path, board, cut
 
-    async def _ask(self, *question: Any) -> Any:
+    async def _ask(self, what: str, *args: Any) -> Any:
         now = (time.monotonic_ns() - self.board.zero) / 1e9
         if self.board.zero and any(start <= now < end for start, end in self.cut):
             raise ConnectionError("cut")
         reader, writer = await asyncio.open_unix_connection(str(self.path))
         try:
-            writer.write(pickle.dumps(question))
+            writer.write(pickle.dumps((what, *args)))
             writer.write_eof()
             answer = pickle.loads(await reader.read())
         finally:
@@ -64,28 +64,6 @@ class Client(Peer):
         if isinstance(answer, Exception):
             raise answer
         return answer
-
-    async def clock(self) -> int:
-        return int(await self._ask("clock"))
-
-    async def rows(self, seen: int) -> bytes:
-        answer: bytes = await self._ask("rows", seen)
-        return answer
-
-    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
-        answer: tuple[bytes, bytes, bytes, Raw] | None = await self._ask("proposal")
-        return answer
-
-    async def register(self, agent: int, incarnation: int, k: int) -> bytes:
-        answer: bytes = await self._ask("register", agent, incarnation, k)
-        return answer
-
-    async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
-        answer: Version | None = await self._ask("newest", agent, incarnation, k, seen)
-        return answer
-
-    async def take_mail(self, head: bytes, letters: Raw) -> int:
-        return int(await self._ask("take_mail", head, letters))
 
 
 class Gateway:

@@ -7,6 +7,7 @@ for the state to be right, since every question says what has been seen.
 """
 
 import asyncio
+from abc import abstractmethod
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -53,8 +54,38 @@ class Peer(Protocol):
         """
 
 
-class Handle:
-    """A `Peer` whose methods are remote ones, of a Ray actor: `handle.method.remote(...)` can be awaited.
+class Asked(Peer):
+    """A `Peer` to which every question goes in one way."""
+
+    @abstractmethod
+    async def _ask(self, what: str, *args: Any) -> Any:
+        """What its method of this name answers."""
+
+    async def clock(self) -> int:
+        return int(await self._ask("clock"))
+
+    async def rows(self, seen: int) -> bytes:
+        answer: bytes = await self._ask("rows", seen)
+        return answer
+
+    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
+        answer: tuple[bytes, bytes, bytes, Raw] | None = await self._ask("proposal")
+        return answer
+
+    async def register(self, agent: int, incarnation: int, k: int) -> bytes:
+        answer: bytes = await self._ask("register", agent, incarnation, k)
+        return answer
+
+    async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
+        answer: Version | None = await self._ask("newest", agent, incarnation, k, seen)
+        return answer
+
+    async def take_mail(self, head: bytes, letters: Raw) -> int:
+        return int(await self._ask("take_mail", head, letters))
+
+
+class Handle(Asked):
+    """One whose methods are remote ones, of a Ray actor: `handle.method.remote(...)` can be awaited.
 
     Ray puts into its answer what is small, and has larger values fetched, which takes several ways there and
     back. So a version of up to `INLINE` bytes comes as several small values.
@@ -64,34 +95,19 @@ class Handle:
         self._handle = handle
         self._pieces: dict[tuple[int, int, int], int] = {}  # of each register's versions, once one has come
 
-    async def clock(self) -> int:
-        return int(await self._handle.clock.remote())
-
-    async def rows(self, seen: int) -> bytes:
-        answer: bytes = await self._handle.rows.remote(seen)
-        return answer
-
-    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
-        answer: tuple[bytes, bytes, bytes, Raw] | None = await self._handle.proposal.remote()
-        return answer
-
-    async def register(self, agent: int, incarnation: int, k: int) -> bytes:
-        answer: bytes = await self._handle.register.remote(agent, incarnation, k)
-        return answer
+    async def _ask(self, what: str, *args: Any) -> Any:
+        return await getattr(self._handle, what).remote(*args)
 
     async def newest(self, agent: int, incarnation: int, k: int, seen: int) -> Version | None:
         name = agent, incarnation, k
         if (count := self._pieces.get(name, 1)) == 1:
-            answer: Version | None = await self._handle.newest.remote(*name, seen)
+            answer = await super().newest(*name, seen)
             if answer is not None and PIECE < (size := len(answer[2])) <= INLINE:
                 self._pieces[name] = -(-size // PIECE)
             return answer
         remote = self._handle.pieces.options(num_returns=1 + count)
         head, *parts = await asyncio.gather(*remote.remote(count, *name, seen))
         return None if head is None else (*head, b"".join(parts))
-
-    async def take_mail(self, head: bytes, letters: Raw) -> int:
-        return int(await self._handle.take_mail.remote(head, letters))
 
 
 async def in_pieces(peer: Peer, count: int, *question: int) -> tuple[Any, ...]:
