@@ -27,7 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 import measuring as m
-from live import Line, least, most, rates
+from live import HEAD, Line, least, most, ratios, tell
 
 from offbeat.engines.events import RegisterRead, rows_of
 from offbeat.engines.live.cluster.starting import Cluster, cluster
@@ -147,11 +147,6 @@ def small(bench: Bench) -> Ran:
     return bench.ran(MEGABYTE, 0.02, "mps", 3.0, 24.0 if bench.quick else 62.0)
 
 
-def ratio(run: Ran, phase: str, other: str) -> list[float]:
-    """In percent, cycle by cycle."""
-    return [100 * rates(cycle, phase) / rates(cycle, other) for cycle in run.cycles()]
-
-
 def ages(run: Ran) -> list[float]:
     """Milliseconds that models of the other node are older when they are read than those of the same node, by
     reader, in the median of all its reads.
@@ -175,16 +170,16 @@ def near(quick: bool) -> list[float]:
         )  # fmt: skip
         m.launch(where, m.PACED, ["offbeat", pace], N)
         cycles = m.phases_of(m.steps_of(where), "mp", 3.0, 0.5)
-    return [100 * rates(cycle, "m") / rates(cycle, "p") for cycle in cycles]
+    return ratios(cycles, "m", "p")
 
 
 def steady(bench: Bench) -> list[Line]:
     """Rates."""
     run, name = small(bench), "1 MB, 20 ms, ring of 4 over two nodes"
     return [
-        least(f"rate over that without communication, {name}", ratio(run, "m", "p"), 95, "%"),
+        least(f"rate over that without communication, {name}", ratios(run.cycles(), "m", "p"), 95, "%"),
         Line("the same on one machine, without a cluster", near(bench.quick), "%", digits=".1f"),
-        least("healthy agents' rate with one of 4 ten times slower", ratio(run, "s", "m"), 97, "%"),
+        least("healthy agents' rate with one of 4 ten times slower", ratios(run.cycles(), "s", "m"), 97, "%"),
         most("age of a remote model beyond that of a near one, 1 MB", ages(run), 15, "ms", ".1f"),
     ]
 
@@ -260,16 +255,13 @@ def main() -> None:
     about = {"cpus": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
     found: dict[str, Any] = {"machine": about}
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n")
-    print("| | median [smallest - largest] | goal | met | |\n|---|---|---|---|---|", flush=True)
+    print(HEAD, flush=True)
     with cluster(Wanted(ray="local:2", place="pack", per_machine=2), N) as nodes:
         bench = Bench(nodes, options.quick)
         for name in options.only or ROWS:
             lines = ROWS[name](bench)
             found[name] = {"load": os.getloadavg()[0], "lines": [asdict(line) for line in lines]}
-            for line in lines:
-                print("| " + " | ".join(line.cells) + " |", flush=True)
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(found, indent=1) + "\n")
+            tell(lines, found, options.json)
     m.tell(f"Written: {options.json}")
 
 

@@ -19,7 +19,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -136,9 +136,9 @@ def rates(cycle: m.Cycle, phase: str) -> float:
     return float(np.mean([m.rate(rows) for i, rows in cycle[phase].items() if i != SLOW]))
 
 
-def ratio(ran: Ran, phase: str, other: str) -> list[float]:
+def ratios(cycles: Sequence[m.Cycle], phase: str, other: str) -> list[float]:
     """In percent, cycle by cycle."""
-    return [100 * rates(cycle, phase) / rates(cycle, other) for cycle in ran.cycles]
+    return [100 * rates(cycle, phase) / rates(cycle, other) for cycle in cycles]
 
 
 def added(ran: Ran) -> list[float]:
@@ -163,8 +163,8 @@ def straggler(bench: Bench) -> list[Line]:
     name = "healthy agents' rate with one of 4 ten times slower, 1 MB, 20 ms"
     ddp = paced("ddp", MEGABYTE, 0.02, "ms", 4.0, 20.0 if bench.quick else 28.0)
     return [
-        least(name, ratio(small(bench), "s", "m"), 98, "%"),
-        Line("the same with DDP and gloo", ratio(ddp, "s", "m"), "%", digits=".1f"),
+        least(name, ratios(small(bench).cycles, "s", "m"), 98, "%"),
+        Line("the same with DDP and gloo", ratios(ddp.cycles, "s", "m"), "%", digits=".1f"),
     ]
 
 
@@ -195,12 +195,17 @@ def big(bench: Bench) -> list[Line]:
     alone = [rates(c, "p") for c in ran.cycles]
     share = [100 * rates(c, "m") / median(alone) for c in ddp.cycles]
     return [
-        least(f"rate over that without communication, {name}", ratio(ran, "m", "p"), 65, "%"),
+        least(f"rate over that without communication, {name}", ratios(ran.cycles, "m", "p"), 65, "%"),
         Line("the same with DDP and gloo", share, "%", digits=".1f"),
         Line("without communication", alone, "steps/s", digits=".1f"),
         Line("time added to a step", added(ran), "ms", digits=".1f"),
-        least(f"healthy agents' rate with one of 4 ten times slower, {name}", ratio(ran, "s", "m"), 98, "%"),
-        Line("the same with DDP and gloo", ratio(ddp, "s", "m"), "%", digits=".1f"),
+        least(
+            f"healthy agents' rate with one of 4 ten times slower, {name}",
+            ratios(ran.cycles, "s", "m"),
+            98,
+            "%",
+        ),
+        Line("the same with DDP and gloo", ratios(ddp.cycles, "s", "m"), "%", digits=".1f"),
     ]
 
 
@@ -299,6 +304,17 @@ ROWS: dict[str, Callable[[Bench], list[Line]]] = {
 }  # fmt: skip
 
 
+HEAD = "| | median [smallest - largest] | goal | met | |\n|---|---|---|---|---|"
+
+
+def tell(lines: Sequence[Line], found: Mapping[str, Any], to: Path) -> None:
+    """Print these lines of the table, and write what has been found so far."""
+    for line in lines:
+        print("| " + " | ".join(line.cells) + " |", flush=True)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(
@@ -319,16 +335,13 @@ def main() -> None:
     print(
         f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}, {kernel.name()}\n"
     )
-    print("| | median [smallest - largest] | goal | met | |\n|---|---|---|---|---|", flush=True)
+    print(HEAD, flush=True)
     for name, row in ROWS.items():
         if options.only and name not in options.only:
             continue
         lines = row(bench)
         found[name] = [asdict(line) for line in lines]
-        for line in lines:
-            print("| " + " | ".join(line.cells) + " |", flush=True)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
+        tell(lines, found, options.json)
     m.tell(f"Written: {options.json}, after {time.monotonic() - began:.0f} s")
 
 
