@@ -49,186 +49,168 @@ def taken(transport: Transport) -> list[tuple[int, float]]:
 # -- registers -------------------------------------------------------------------------------------
 
 
-def test_what_is_published_on_one_machine_is_mixed_on_another_as_it_is() -> None:
+@at_once
+async def test_what_is_published_on_one_machine_is_mixed_on_another_as_it_is() -> None:
     """One transfer for all readers of a machine, none to a machine that has none."""
-
-    async def main() -> None:
-        async with machines(0, 1, 1, 2) as there:
-            first, others = there[0].agent(0), [there[1].agent(1), there[1].agent(2)]
-            tag = Tag(5, 3, 1.25, 1.5)
-            publish(first, Model(vector(7.0, length=10_000)), (1, 2), tag)
-            for each in others:
-                each.meet(0, 1)
-            assert [await reading(each, 0) for each in others] == [[(0, 7.0, Stamp(0, 7), tag)]] * 2
-            asked = [there[k].links[0].asked["newest answered"] for k in (1, 2)]
-            await until(lambda: (there[2].board.rows[0] == there[0].board.rows[0]).all())
-            assert (asked, there[2].links[0].asked["newest"]) == ([1, 0], 0)
-            taken = [(machine.folder / "register.0.1.0").stat().st_blocks for machine in there]
-            assert taken[0] == taken[1] > 10 * taken[2], "what nobody mixes takes no memory"
-
-    at_once(main)
+    async with machines(0, 1, 1, 2) as there:
+        first, others = there[0].agent(0), [there[1].agent(1), there[1].agent(2)]
+        tag = Tag(5, 3, 1.25, 1.5)
+        publish(first, Model(vector(7.0, length=10_000)), (1, 2), tag)
+        for each in others:
+            each.meet(0, 1)
+        assert [await reading(each, 0) for each in others] == [[(0, 7.0, Stamp(0, 7), tag)]] * 2
+        asked = [there[k].links[0].asked["newest answered"] for k in (1, 2)]
+        await until(lambda: (there[2].board.rows[0] == there[0].board.rows[0]).all())
+        assert (asked, there[2].links[0].asked["newest"]) == ([1, 0], 0)
+        taken = [(machine.folder / "register.0.1.0").stat().st_blocks for machine in there]
+        assert taken[0] == taken[1] > 10 * taken[2], "what nobody mixes takes no memory"
 
 
-def test_the_newest_wins_however_slow_the_link_is_and_each_version_crosses_once() -> None:
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            second.meet(0, 1)
-            there[1].links[0].delay = lambda: 0.03
-            seen: list[float] = []
-            for version in range(1, 101):
-                publish(first, Model(vector(float(version))), (1,))
-                await asyncio.sleep(0.01)
-                seen += [value for _, value, *_ in read(second, 0)]
-            while seen[-1] < 100.0:
-                seen += [value for _, value, *_ in await reading(second, 0)]
-            assert seen == sorted({*seen})
-            assert 10 < len(seen) == there[1].links[0].asked["newest answered"] < 30
-            assert there[1].links[0].asked["newest"] - len(seen) <= 3
-
-    at_once(main)
+@at_once
+async def test_the_newest_wins_however_slow_the_link_is_and_each_version_crosses_once() -> None:
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        second.meet(0, 1)
+        there[1].links[0].delay = lambda: 0.03
+        seen: list[float] = []
+        for version in range(1, 101):
+            publish(first, Model(vector(float(version))), (1,))
+            await asyncio.sleep(0.01)
+            seen += [value for _, value, *_ in read(second, 0)]
+        while seen[-1] < 100.0:
+            seen += [value for _, value, *_ in await reading(second, 0)]
+        assert seen == sorted({*seen})
+        assert 10 < len(seen) == there[1].links[0].asked["newest answered"] < 30
+        assert there[1].links[0].asked["newest"] - len(seen) <= 3
 
 
 @pytest.mark.parametrize("how", ["fails", "hangs"])
-def test_a_cut_link_leaves_all_as_it_was_and_mixing_goes_on_soon_after_it_is_back(how: str) -> None:
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            first.meet(1, 1)
-            second.meet(0, 1)
-            publish(first, Model(vector(1.0)), (1,))
+@at_once
+async def test_a_cut_link_leaves_all_as_it_was_and_mixing_goes_on_soon_after_it_is_back(how: str) -> None:
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        first.meet(1, 1)
+        second.meet(0, 1)
+        publish(first, Model(vector(1.0)), (1,))
+        assert [value for _, value, *_ in await reading(second, 0)] == [1.0]
+        for machine in there:
+            for link in machine.links.values():
+                link.cut = how
+        for k in range(2, 12):
+            publish(first, Model(vector(float(k))), (1,))
+            assert first.post(1, Model(vector(float(k))), Tag())
+            await asyncio.sleep(1.0)
+        assert not read(second, 0) and not taken(second)
+        assert there[1].board.row(0)[Row.STATE] == State.RUNNING, "a cut link is not a death"
+        for machine in there:
+            for link in machine.links.values():
+                link.cut = ""
+        async with asyncio.timeout(2.0):
+            assert [value for _, value, *_ in await reading(second, 0)] == [11.0]
+            mail = await coming(lambda: taken(second), 10)
+        assert mail == [(0, float(k)) for k in range(2, 12)]
+
+
+@at_once
+async def test_a_link_is_cut_on_purpose_on_both_sides() -> None:
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        second.meet(0, 1)
+        assert there[1].exchange is not None
+        there[1].exchange.faults = [parse_fault("cut machine 0 from 0 s to 9999 s", 2)]
+        publish(first, Model(vector(1.0)), (1,))
+        await asyncio.sleep(10.0)
+        assert sum(there[1].links[0].asked.values()) == 0 and there[1].exchange.links[0].error
+        there[1].exchange.faults = [parse_fault("cut machine 2 from 0 s to 9999 s", 2)]
+        async with asyncio.timeout(2.0):
             assert [value for _, value, *_ in await reading(second, 0)] == [1.0]
-            for machine in there:
-                for link in machine.links.values():
-                    link.cut = how
-            for k in range(2, 12):
-                publish(first, Model(vector(float(k))), (1,))
-                assert first.post(1, Model(vector(float(k))), Tag())
-                await asyncio.sleep(1.0)
-            assert not read(second, 0) and not taken(second)
-            assert there[1].board.row(0)[Row.STATE] == State.RUNNING, "a cut link is not a death"
-            for machine in there:
-                for link in machine.links.values():
-                    link.cut = ""
-            async with asyncio.timeout(2.0):
-                assert [value for _, value, *_ in await reading(second, 0)] == [11.0]
-                mail = await coming(lambda: taken(second), 10)
-            assert mail == [(0, float(k)) for k in range(2, 12)]
-
-    at_once(main)
 
 
-def test_a_link_is_cut_on_purpose_on_both_sides() -> None:
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            second.meet(0, 1)
-            assert there[1].exchange is not None
-            there[1].exchange.faults = [parse_fault("cut machine 0 from 0 s to 9999 s", 2)]
-            publish(first, Model(vector(1.0)), (1,))
-            await asyncio.sleep(10.0)
-            assert sum(there[1].links[0].asked.values()) == 0 and there[1].exchange.links[0].error
-            there[1].exchange.faults = [parse_fault("cut machine 2 from 0 s to 9999 s", 2)]
-            async with asyncio.timeout(2.0):
-                assert [value for _, value, *_ in await reading(second, 0)] == [1.0]
-
-    at_once(main)
+@at_once
+async def test_numbers_beside_a_vector_and_compressed_ones_cross_too() -> None:
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        second.meet(0, 1)
+        model = Model(vector(3.0))
+        packed = Packed.of(model.x, Int8())
+        publish(first, Numbered(17, vector(5.0)), (1,))
+        compressed(first, model, (1,), packed)
+        found = await coming(lambda: [reader.message for reader in second.poll((0,))], 2)
+        numbered, arrived = sorted(found, key=lambda each: isinstance(each, Model))
+        assert (numbered.k, float(numbered.x.parts[0][0])) == (17, 5.0)
+        assert (arrived.x.parts[0] == packed.unpacked()[0]).all()
 
 
-def test_numbers_beside_a_vector_and_compressed_ones_cross_too() -> None:
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            second.meet(0, 1)
-            model = Model(vector(3.0))
-            packed = Packed.of(model.x, Int8())
-            publish(first, Numbered(17, vector(5.0)), (1,))
-            compressed(first, model, (1,), packed)
-            found = await coming(lambda: [reader.message for reader in second.poll((0,))], 2)
-            numbered, arrived = sorted(found, key=lambda each: isinstance(each, Model))
-            assert (numbered.k, float(numbered.x.parts[0][0])) == (17, 5.0)
-            assert (arrived.x.parts[0] == packed.unpacked()[0]).all()
-
-    at_once(main)
-
-
-def test_who_comes_back_is_known_by_its_new_life_and_of_the_one_before_nothing_is_left() -> None:
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            first.meet(1, 1)
-            second.meet(0, 1)
-            publish(first, Model(vector(1.0)), (1,))
-            assert first.post(1, Model(vector(1.0)), Tag())
-            await reading(second, 0)
-            for path in [*there[0].folder.glob("register.0.*"), *there[0].folder.glob("mail.0.*")]:
-                path.unlink()  # as its launcher does
-            again = there[0].agent(0, life=2)
-            again.meet(1, 1)
-            publish(again, Model(vector(2.0)), (1,))
-            assert again.post(1, Model(vector(2.0)), Tag())
-            await until(lambda: there[1].board.row(0)[Row.INCARNATION] == 2)
-            second.meet(0, 2)
-            assert [value for _, value, *_ in await reading(second, 0)] == [2.0]
-            assert await coming(lambda: taken(second)) == [(0, 2.0)], "and not what its earlier life had sent"
-            assert not [*there[1].folder.glob("*.0.1.*")]
-
-    at_once(main)
+@at_once
+async def test_who_comes_back_is_known_by_its_new_life_and_of_the_one_before_nothing_is_left() -> None:
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        first.meet(1, 1)
+        second.meet(0, 1)
+        publish(first, Model(vector(1.0)), (1,))
+        assert first.post(1, Model(vector(1.0)), Tag())
+        await reading(second, 0)
+        for path in [*there[0].folder.glob("register.0.*"), *there[0].folder.glob("mail.0.*")]:
+            path.unlink()  # as its launcher does
+        again = there[0].agent(0, life=2)
+        again.meet(1, 1)
+        publish(again, Model(vector(2.0)), (1,))
+        assert again.post(1, Model(vector(2.0)), Tag())
+        await until(lambda: there[1].board.row(0)[Row.INCARNATION] == 2)
+        second.meet(0, 2)
+        assert [value for _, value, *_ in await reading(second, 0)] == [2.0]
+        assert await coming(lambda: taken(second)) == [(0, 2.0)], "and not what its earlier life had sent"
+        assert not [*there[1].folder.glob("*.0.1.*")]
 
 
-def test_an_agent_may_go_on_on_another_machine() -> None:
-    async def main() -> None:
-        async with machines(0, 1, 2) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            second.meet(0, 1)
-            publish(first, Model(vector(1.0)), (1, 2))
-            await reading(second, 0)
-            await there[0].kill()
-            for machine in there[1:]:
-                assert machine.exchange is not None
-                machine.exchange.place(0, 2)
-            again, second.membership = there[2].agent(0, life=2), 1
-            publish(again, Model(vector(2.0)), (1, 2))
-            second.meet(0, 2)
-            assert [value for _, value, *_ in await reading(second, 0)] == [2.0]
-            second.post(0, Model(vector(9.0)), Tag())
-            again.meet(1, 1)
-            assert await coming(lambda: taken(again)) == [(1, 9.0)]
-
-    at_once(main)
+@at_once
+async def test_an_agent_may_go_on_on_another_machine() -> None:
+    async with machines(0, 1, 2) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        second.meet(0, 1)
+        publish(first, Model(vector(1.0)), (1, 2))
+        await reading(second, 0)
+        await there[0].kill()
+        for machine in there[1:]:
+            assert machine.exchange is not None
+            machine.exchange.place(0, 2)
+        again, second.membership = there[2].agent(0, life=2), 1
+        publish(again, Model(vector(2.0)), (1, 2))
+        second.meet(0, 2)
+        assert [value for _, value, *_ in await reading(second, 0)] == [2.0]
+        second.post(0, Model(vector(9.0)), Tag())
+        again.meet(1, 1)
+        assert await coming(lambda: taken(again)) == [(1, 9.0)]
 
 
-def test_models_that_nobody_mixes_come_where_somebody_looks_at_all_and_their_proposal() -> None:
+@at_once
+async def test_models_that_nobody_mixes_come_where_somebody_looks_at_all_and_their_proposal() -> None:
     """A launcher's machine has no agents."""
-
-    async def main() -> None:
-        async with machines(0, 1, count=3) as there:
-            first = there[0].agent(0)
-            first.row[Row.STATE] = State.ABSENT
-            looks = there[2].exchange
-            assert looks is not None
-            looks.models_every = 1.0
-            publish(first, Model(vector(4.0)), ())
-            first.row[Row.MODEL] = 1
-            await until(lambda: (found := model_of(there[2].folder, there[2].board, 0)) and found[0].stamp)
-            found = model_of(there[2].folder, there[2].board, 0)
-            assert found is not None and (found[0].parts[0] == 4.0).all()
-            assert not (there[2].folder / "model.json").exists()
-            layout = Layout.of(Model(vector(0.0)))
-            Register.create(there[0].folder / "initial", layout).put(
-                struct.pack("<qqddqq", 0, 0, 0.0, 0.0, -1, -1), vector(2.0).parts[0].numpy().view("u1")
-            )
-            said = b'{"about": {"algorithm": "adsgd"}, "returns": true, "needed": []}'
-            (there[0].folder / "model.json").write_bytes(said)
-            first.row[Row.STATE] = State.JOINED
-            for machine in there:
-                assert machine.exchange is not None
-                await asyncio.wait_for(machine.exchange.agreed(), 5.0)
-                _, (x,), _ = Register.attach(machine.folder / "initial").copy()
-                assert (x.parts[0] == 2.0).all()
-            assert abs((await offset(there[1].links[0])).ns) < 10**9
-
-    at_once(main)
+    async with machines(0, 1, count=3) as there:
+        first = there[0].agent(0)
+        first.row[Row.STATE] = State.ABSENT
+        looks = there[2].exchange
+        assert looks is not None
+        looks.models_every = 1.0
+        publish(first, Model(vector(4.0)), ())
+        first.row[Row.MODEL] = 1
+        await until(lambda: (found := model_of(there[2].folder, there[2].board, 0)) and found[0].stamp)
+        found = model_of(there[2].folder, there[2].board, 0)
+        assert found is not None and (found[0].parts[0] == 4.0).all()
+        assert not (there[2].folder / "model.json").exists()
+        layout = Layout.of(Model(vector(0.0)))
+        Register.create(there[0].folder / "initial", layout).put(
+            struct.pack("<qqddqq", 0, 0, 0.0, 0.0, -1, -1), vector(2.0).parts[0].numpy().view("u1")
+        )
+        said = b'{"about": {"algorithm": "adsgd"}, "returns": true, "needed": []}'
+        (there[0].folder / "model.json").write_bytes(said)
+        first.row[Row.STATE] = State.JOINED
+        for machine in there:
+            assert machine.exchange is not None
+            await asyncio.wait_for(machine.exchange.agreed(), 5.0)
+            _, (x,), _ = Register.attach(machine.folder / "initial").copy()
+            assert (x.parts[0] == 2.0).all()
+        assert abs((await offset(there[1].links[0])).ns) < 10**9
 
 
 def test_no_more_than_two_copies_of_a_version_are_held() -> None:
@@ -296,48 +278,45 @@ class Carrier:
 
 @given(st.integers(0, 1 << 32))
 @settings(max_examples=3)
-def test_every_letter_arrives_once_and_in_order_and_no_mass_is_lost(seed: int) -> None:
+@at_once
+async def test_every_letter_arrives_once_and_in_order_and_no_mass_is_lost(seed: int) -> None:
     """Whatever links are cut or slow, questions and answers lost, gateways killed and started again."""
-
-    async def main() -> None:
-        random = Random(seed)
-        async with machines(*HOSTS) as there:
-            agents = [Carrier(there[host], i, random) for i, host in enumerate(HOSTS)]
-            links = [link for machine in there for link in machine.links.values()]
-            for link in links:
-                link.delay = lambda: random.choice((0.0, 0.001, 0.03))
-                link.loses = lambda: random.random() < 0.1
-            for _ in range(60):
-                machine, link, one = random.choice(there), random.choice(links), random.choice(agents)
-                match random.randrange(8):
-                    case 0 if machine.exchange is not None:
-                        await machine.kill()
-                    case 0 | 1 if machine.exchange is None:
-                        machine.start()
-                    case 2:
-                        link.cut = random.choice(("fails", "hangs"))
-                    case 3 | 4:
-                        link.cut = ""
-                    case _:
-                        to = random.choice([j for j in range(len(HOSTS)) if agents[j] is not one])
-                        one.give(to, random.randrange(1, 1000))
-                await asyncio.sleep(random.choice((0.0, 0.01, 0.3)))
-                for each in random.sample(agents, 2):  # the others are slow
-                    each.serve()
-            for link in links:
-                link.cut, link.loses = "", lambda: False
-            for machine in there:
-                if machine.exchange is None:
+    random = Random(seed)
+    async with machines(*HOSTS) as there:
+        agents = [Carrier(there[host], i, random) for i, host in enumerate(HOSTS)]
+        links = [link for machine in there for link in machine.links.values()]
+        for link in links:
+            link.delay = lambda: random.choice((0.0, 0.001, 0.03))
+            link.loses = lambda: random.random() < 0.1
+        for _ in range(60):
+            machine, link, one = random.choice(there), random.choice(links), random.choice(agents)
+            match random.randrange(8):
+                case 0 if machine.exchange is not None:
+                    await machine.kill()
+                case 0 | 1 if machine.exchange is None:
                     machine.start()
+                case 2:
+                    link.cut = random.choice(("fails", "hangs"))
+                case 3 | 4:
+                    link.cut = ""
+                case _:
+                    to = random.choice([j for j in range(len(HOSTS)) if agents[j] is not one])
+                    one.give(to, random.randrange(1, 1000))
+            await asyncio.sleep(random.choice((0.0, 0.01, 0.3)))
+            for each in random.sample(agents, 2):  # the others are slow
+                each.serve()
+        for link in links:
+            link.cut, link.loses = "", lambda: False
+        for machine in there:
+            if machine.exchange is None:
+                machine.start()
 
-            def settled() -> bool:
-                for each in agents:
-                    each.serve()
-                said = [[each.said[j] for each in agents] for j in range(len(HOSTS))]
-                waiting = sum(machine.exchange.waiting for machine in there if machine.exchange is not None)
-                return said == [each.heard for each in agents] and not waiting
+        def settled() -> bool:
+            for each in agents:
+                each.serve()
+            said = [[each.said[j] for each in agents] for j in range(len(HOSTS))]
+            waiting = sum(machine.exchange.waiting for machine in there if machine.exchange is not None)
+            return said == [each.heard for each in agents] and not waiting
 
-            await until(settled, 300.0, look=0.1)
-            assert sum(each.mass for each in agents) == len(HOSTS) << 20
-
-    at_once(main)
+        await until(settled, 300.0, look=0.1)
+        assert sum(each.mass for each in agents) == len(HOSTS) << 20

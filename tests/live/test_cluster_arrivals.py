@@ -86,33 +86,30 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_damaged_answer_is_refused_and_what_is_right_is_taken_afterwards(what: str) -> None:
+@at_once
+async def test_a_damaged_answer_is_refused_and_what_is_right_is_taken_afterwards(what: str) -> None:
     name, change, why = WRONG[what]
-
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            first, second = there[0].agent(0), there[1].agent(1)
-            first.meet(1, 1)
-            second.meet(0, 1)
-            asker = there[0].links[1] if name == "take_mail" else there[1].links[0]
-            saying = there[0] if name == "take_mail" else there[1]
-            asker.alter = lambda said, answer: change(answer) if said == name and answer else answer
-            publish(first, Model(vector(7.0)), (1,))
-            assert first.post(1, Model(vector(8.0)), Tag())
-            await until(lambda: saying.said)
-            assert why in saying.said[0] and ("refused" in saying.said[0] or name == "rows")
-            assert "Nothing of it was used" in saying.said[0]
-            await asyncio.sleep(1.0)
-            assert name == "take_mail" or [*second.poll((0,))] == []
-            assert len(saying.said) == 1, "said once"
-            asker.alter = lambda said, answer: answer
-            found = await coming(lambda: second.poll((0,)))
-            assert (found[0].vectors[0].parts[0] == 7.0).all()
-            mail = await coming(second.receive)
-            await asyncio.sleep(1.0)
-            assert len([*mail, *second.receive()]) == 1
-
-    at_once(main)
+    async with machines(0, 1) as there:
+        first, second = there[0].agent(0), there[1].agent(1)
+        first.meet(1, 1)
+        second.meet(0, 1)
+        asker = there[0].links[1] if name == "take_mail" else there[1].links[0]
+        saying = there[0] if name == "take_mail" else there[1]
+        asker.alter = lambda said, answer: change(answer) if said == name and answer else answer
+        publish(first, Model(vector(7.0)), (1,))
+        assert first.post(1, Model(vector(8.0)), Tag())
+        await until(lambda: saying.said)
+        assert why in saying.said[0] and ("refused" in saying.said[0] or name == "rows")
+        assert "Nothing of it was used" in saying.said[0]
+        await asyncio.sleep(1.0)
+        assert name == "take_mail" or [*second.poll((0,))] == []
+        assert len(saying.said) == 1, "said once"
+        asker.alter = lambda said, answer: answer
+        found = await coming(lambda: second.poll((0,)))
+        assert (found[0].vectors[0].parts[0] == 7.0).all()
+        mail = await coming(second.receive)
+        await asyncio.sleep(1.0)
+        assert len([*mail, *second.receive()]) == 1
 
 
 Change = Callable[[bytearray], object]
@@ -159,34 +156,31 @@ LETTERS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("what", [*HEADS, *LETTERS])
-def test_damaged_mail_is_refused_whole_and_the_mailbox_is_as_before(what: str, tmp_path: Path) -> None:
+@at_once
+async def test_damaged_mail_is_refused_whole_and_the_mailbox_is_as_before(what: str, tmp_path: Path) -> None:
     box = Mailbox.create(tmp_path / "box", 1 << 16)
     assert box.put(Model(vector(1.0)), Tag())
     right = bytes(box.waiting(1 << 16))
-
-    async def main() -> None:
-        async with machines(0, 1) as there:
-            there[0].agent(0)
-            second, exchange = there[1].agent(1), there[1].exchange
-            second.meet(0, 1)
-            assert exchange is not None
-            head, letters, why = HEAD.pack(0, 1, 1, 1, 8192, 0), bytearray(right), ""
-            if what in HEADS:
-                head, why = HEADS[what]
-            else:
-                change, why = LETTERS[what]
-                change(letters)
-                letters = bytearray(right) + letters
-            await until(lambda: there[1].board.row(0)[Row.INCARNATION] == 1)
-            with pytest.raises(Refused, match=re.escape(why)):
-                await exchange.take_mail(head, bytes(letters))
-            assert [*second.receive()] == []
-            if "small" not in what:
-                head = HEAD.pack(0, 1, 1, 1, 8192, 0)
-                assert [await exchange.take_mail(head, right) for _ in range(2)] == [len(right)] * 2
-                assert [float(message.x.parts[0][0]) for _, message, _ in second.receive()] == [1.0]
-
-    at_once(main)
+    async with machines(0, 1) as there:
+        there[0].agent(0)
+        second, exchange = there[1].agent(1), there[1].exchange
+        second.meet(0, 1)
+        assert exchange is not None
+        head, letters, why = HEAD.pack(0, 1, 1, 1, 8192, 0), bytearray(right), ""
+        if what in HEADS:
+            head, why = HEADS[what]
+        else:
+            change, why = LETTERS[what]
+            change(letters)
+            letters = bytearray(right) + letters
+        await until(lambda: there[1].board.row(0)[Row.INCARNATION] == 1)
+        with pytest.raises(Refused, match=re.escape(why)):
+            await exchange.take_mail(head, bytes(letters))
+        assert [*second.receive()] == []
+        if "small" not in what:
+            head = HEAD.pack(0, 1, 1, 1, 8192, 0)
+            assert [await exchange.take_mail(head, right) for _ in range(2)] == [len(right)] * 2
+            assert [float(message.x.parts[0][0]) for _, message, _ in second.receive()] == [1.0]
 
 
 def test_a_type_of_message_has_the_same_fields_as_before() -> None:

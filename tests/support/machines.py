@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -26,6 +27,7 @@ from offbeat.engines.live.shm.wire import Tag
 
 LENGTH, NO_TAG = 64, Tag()
 Item = TypeVar("Item")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,15 @@ class Instant(asyncio.SelectorEventLoop):
         return self.now
 
 
-def at_once(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run this in a loop of that kind."""
-    with asyncio.Runner(loop_factory=Instant) as runner:
-        runner.run(main())
+def at_once(test: Callable[Arguments, Coroutine[Any, Any, None]]) -> Callable[Arguments, None]:
+    """A test that runs in a loop of that kind."""
+
+    @wraps(test)
+    def run(*args: Arguments.args, **more: Arguments.kwargs) -> None:
+        with asyncio.Runner(loop_factory=Instant) as runner:
+            runner.run(test(*args, **more))
+
+    return run
 
 
 async def until(holds: Callable[[], object], seconds: float = 60.0, look: float = 0.001) -> float:
