@@ -12,7 +12,7 @@ from offbeat.cli.commands import loaded
 
 SLURM, KUBERNETES = (EXAMPLES / "clusters" / name for name in ("slurm.sbatch", "rayjob.yaml"))
 STUBS = {
-    "scontrol": "printf 'node-1\\nnode-2\\n'",
+    "scontrol": "printf 'node-%s\\n' {1..20000}",  # more than a pipe holds: one that is closed early is seen
     "srun": 'while [[ "${1:-}" == --* ]]; do shift; done; exec "$@"',
     "hostname": "echo 10.0.0.1 fe80::1",
     "ray": 'if [[ "$1" == symmetric-run ]]; then printf "%s\\n" "$@"; fi',
