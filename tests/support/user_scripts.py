@@ -1,9 +1,14 @@
 """Scripts as users write them: those of examples/, and one that goes on until a killed agent is back."""
 
 import importlib.util
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+from safetensors.torch import load_file
+from warm import finished
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -67,6 +72,19 @@ for _ in range(12):
 
 def example(name: str) -> ModuleType:
     return loaded(EXAMPLES / f"{name}.py")
+
+
+def gives_a_better_model(folder: Path, script: Path) -> None:
+    """The export of the run in `folder`/out has at most nine tenths of the loss at the start."""
+    exported = finished(folder, "export", "out")
+    assert exported.code == 0, exported.complained
+    names: dict[str, Any] = runpy.run_path(str(script))
+    model = names["build"]()
+    before = names["held_out_loss"](model)
+    model.load_state_dict(load_file(folder / "out" / "model.safetensors"))
+    after = names["held_out_loss"](model)
+    print(script.stem, before, after)
+    assert after < 0.9 * before
 
 
 def loaded(file: Path) -> ModuleType:

@@ -5,14 +5,11 @@ loss falls; what numbers this process among others does not reach its agents.
 from __future__ import annotations
 
 import re
-import runpy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors.torch import load_file
-from user_scripts import EXAMPLES
+from user_scripts import EXAMPLES, gives_a_better_model
 from warm import finished, needs_shared_memory
 
 from offbeat.engines.trace import Trace
@@ -69,15 +66,7 @@ def test_a_recipe_goes_on_after_a_death_and_an_end(name: str, tmp_path: Path) ->
     said += again.said
     for i in range(2):
         assert re.search(rf"\[{i}\] .*{re.escape(recipe.rate)}", said), said
-    exported = finished(tmp_path, "export", "out")
-    assert exported.code == 0, exported.complained
-    script: dict[str, Any] = runpy.run_path(str(path))
-    model = script["build"]()
-    before = script["held_out_loss"](model)
-    model.load_state_dict(load_file(tmp_path / "out" / "model.safetensors"))
-    after = script["held_out_loss"](model)
-    print(name, before, after)
-    assert after < 0.9 * before
+    gives_a_better_model(tmp_path, path)
     if name in TRACKED:
         TRACKED[name](tmp_path / "out", recipe.steps)
 

@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import ast
 import re
-import runpy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from user_scripts import gives_a_better_model
 from warm import finished, needs_shared_memory
 
 from offbeat.engines.trace import Trace
@@ -62,15 +60,7 @@ def check(folder: Path, name: str, case: Case) -> None:
     if case.replayed:
         replay = finished(folder, "replay", "out")
         assert "Schedule and mixed versions: the same." in replay.said, replay.complained
-    exported = finished(folder, "export", "out")
-    assert exported.code == 0, exported.complained
-    script: dict[str, Any] = runpy.run_path(str(path))
-    model = script["build"]()
-    before = script["held_out_loss"](model)
-    model.load_state_dict(load_file(folder / "out" / "model.safetensors"))
-    after = script["held_out_loss"](model)
-    print(name, before, after)
-    assert after < 0.9 * before
+    gives_a_better_model(folder, path)
 
 
 @needs_shared_memory
