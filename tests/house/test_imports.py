@@ -52,6 +52,7 @@ LIVE = {
             "metrics",
             "requests",
             "screen",
+            "view",
             "selftest",
             "stop_after",
         )

@@ -24,15 +24,18 @@ from typing import Any, TextIO
 
 import pytest
 import torch
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from offbeat.core.errors import SettingError
 from offbeat.core.vector import Scope, Stamp, Vector
 from offbeat.engines.live.launcher import metrics as metrics_module
 from offbeat.engines.live.launcher import screen as screen_module
+from offbeat.engines.live.launcher import view as view_module
+from offbeat.engines.live.launcher.children import MachineSeen
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.metrics import Metrics
 from offbeat.engines.live.launcher.screen import Screen
+from offbeat.engines.live.launcher.view import View
 from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
 from offbeat.engines.live.shm.register import Register
@@ -71,7 +74,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (metrics_module, screen_module):
+    for module in (metrics_module, screen_module, view_module):
         monkeypatch.setattr(module, "time", made)
     return made
 
@@ -88,7 +91,7 @@ def launcher(clock: Clock, tmp_path: Path) -> Iterator[Launcher]:
         running = {
             i: SimpleNamespace(started=clock.monotonic(), output=SimpleNamespace(newest="")) for i in range(n)
         }
-        children: Any = SimpleNamespace(running=running, see_models=lambda most: None)
+        children: Any = SimpleNamespace(running=running, links={}, see_models=lambda most: None)
         made.children = children
         made.board.begin()
         made.board.words[4] = clock.ns
@@ -340,19 +343,19 @@ def test_an_agent_whose_steps_stop_is_called_out(launcher: Launcher, clock: Cloc
     metrics = running(launcher, clock, tmp_path)
     screen = Screen(Console(file=io.StringIO()), Console(file=io.StringIO()))
     rows = launcher.board.rows
-    assert screen.describe(launcher, 0) == screen.describe(launcher, 1) == "running"
+    assert screen.view.state(launcher, 0) == screen.view.state(launcher, 1) == "running"
     for _ in range(3):
         clock.sleep(4.0)
         rows[1, Row.STEPS] += 1
         rows[1, Row.LAST] = clock.ns
-        assert screen.describe(launcher, 1) == "running"
-    assert screen.describe(launcher, 0) == "no step for 12 s"
+        assert screen.view.state(launcher, 1) == "running"
+    assert screen.view.state(launcher, 0) == "no step for 12 s"
     clock.sleep(12.0)
-    assert screen.describe(launcher, 1) == "running", "12 s is not long for steps of 4 s"
+    assert screen.view.state(launcher, 1) == "running", "12 s is not long for steps of 4 s"
     clock.sleep(30.0)
-    assert screen.describe(launcher, 1) == "no step for 42 s"
+    assert screen.view.state(launcher, 1) == "no step for 42 s"
     rows[1, Row.STATE] = State.LEFT
-    assert screen.describe(launcher, 1) == "left"
+    assert screen.view.state(launcher, 1) == "left"
     assert metrics.error == ""
 
 
@@ -427,11 +430,44 @@ def test_a_progress_bar_is_shown_before_its_line_ends(
 def test_the_summary_begins_with_which_run_this_is(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
     terminal, metrics = Terminal(100, 30), running(launcher, clock, tmp_path)
     with Screen(terminal.console, terminal.console) as screen:
-        screen.about = "adsgd (1 of 2), time 20 of 100"
+        screen.view.about = "adsgd (1 of 2), time 20 of 100"
         screen.update(launcher, metrics)
         last = [line for line in screen_lines(terminal.read()) if line.strip()][-1]
         assert last.startswith("adsgd (1 of 2), time 20 of 100; 2 s: 4 running, 4,080 steps")
     terminal.file.close()
+
+
+def test_before_all_have_joined_it_is_said_how_long_that_has_taken(launcher: Launcher, clock: Clock) -> None:
+    launcher.board.words[4] = 0
+    view = View()
+    clock.sleep(7.0)
+    assert view.line(launcher, Metrics(Path())) == "7 s since the start, no step yet: 4 running"
+
+
+def test_of_several_machines_it_is_shown_where_agents_are_and_how_the_links_are(
+    launcher: Launcher, clock: Clock, tmp_path: Path
+) -> None:
+    """Of the table's columns, `age` has no room any more; a machine that is silent is in the line for all."""
+    metrics, view, size = running(launcher, clock, tmp_path), View(), ConsoleDimensions(80, 30)
+    launcher.processes = lambda *_: launcher.children
+    children: Any = launcher.children
+    children.machine = lambda agent: agent // 2
+
+    def shown(age: float, received: int) -> list[str]:
+        children.links = {1: MachineSeen("machine 1 (oak)", age, received)}
+        console = Console(file=io.StringIO(), width=80)
+        with console.capture() as captured:
+            console.print(view.drawing(launcher, metrics, size))
+        return [line.rstrip() for line in captured.get().splitlines()]
+
+    first = shown(0.04, 5_000_000)
+    assert [line.split()[:3] for line in first[:5]] == [
+        ["agent", "machine", "state"], *([str(i), str(i // 2), "running"] for i in range(4))
+    ]  # fmt: skip
+    assert first[5] == "machine 1 (oak): heard 40 ms ago, 0.0 MB/s from there"
+    clock.sleep(2.0)
+    assert shown(0.04, 65_000_000)[5] == "machine 1 (oak): heard 40 ms ago, 30.0 MB/s from there"
+    assert "4 running, machine 1 (oak) silent for 7 s, 4,080 steps" in shown(7.0, 65_000_000)[-1]
 
 
 def test_a_closed_stderr(launcher: Launcher, clock: Clock, tmp_path: Path) -> None:
@@ -517,7 +553,7 @@ def test_a_real_run(tmp_path: Path) -> None:
     left = len([*Path("/proc/self/fd").iterdir()]) - files
     assert left <= 1, "a series of runs must not use them up; the board is the launcher's as long as it lives"
     assert metrics.error == out.getvalue() == ""
-    assert all(" steps" in line for line in err.getvalue().splitlines())
+    assert all(" step" in line for line in err.getvalue().splitlines())
     got = lines(tmp_path)
     assert [row["agent"] for row in got] == [0, 1] * (len(got) // 2) and len(got) >= 4
     assert all(row["waited"] == 0 and row["restarts"] == 0 for row in got), "this algorithm does not wait"

@@ -532,12 +532,14 @@ def test_an_early_exit_without_an_error_is_a_leaver(tmp_path: Path) -> None:
     done = launch(tmp_path, "-n", "3", "--algorithm", "dsgd", "train.py", script=script)
     assert done.code == 0, done.said + done.complained
     assert Trace.load(tmp_path / "out" / "trace.npz").updates().tolist() == [20, 40, 60]
+    assert re.search(r"^3 agents made 120 steps in [\d.]+ s, [\d,.]+ a second\.$", done.complained, re.M)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["-n", "2", "nowhere.py"], "There is no script nowhere.py"),
+        (["-n", "2", "."], ". is a folder; expected a script"),
         (["-n", "0", "train.py"], "Cannot read --agents"),
         (["-n", "9" * 20, "train.py"], "Cannot read --agents"),
         (["--seed", "-1", "train.py"], "Cannot read --seed -1"),

@@ -207,6 +207,20 @@ def test_what_is_no_trace_is_refused_plainly(tmp_path: Path) -> None:
         Trace.load(path)
 
 
+@pytest.mark.parametrize(
+    ("logs", "said"),
+    [
+        (0, "is not the folder of a live run"),
+        (1, "has not ended: the same command with --resume goes on with it"),
+    ],
+)
+def test_of_a_folder_without_a_trace_it_is_said_why(tmp_path: Path, logs: int, said: str) -> None:
+    for i in range(logs):
+        (tmp_path / f"agent-{i}.trace").touch()
+    with pytest.raises(DataError, match=rf"There is no file .*trace\.npz; expected a trace.* {said}\."):
+        Trace.load(tmp_path)
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     sim = started("rfast", world=World(crashes=(Crash(2, 5.0, 9.0),)))
     sim.run(20)

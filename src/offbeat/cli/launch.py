@@ -189,6 +189,8 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
             failed = RunFailed(f"{error}\n{outfolder.what_is_left(folder)}", error.exit_code)
     if launcher.stopped_by and not (failed or quiet):
         complain(outfolder.how_to_go_on(folder, int(launcher.board.rows[:, Row.STEPS].sum())))
+    elif not (failed or quiet):
+        complain(_said_at_the_end(launcher))
     for remark in metrics.remarks:
         complain(remark)
     if (rule := launcher.settings.stop_after) is not None and not (failed or launcher.stopped_by or quiet):
@@ -201,6 +203,14 @@ def _run(launcher: Launcher, tensorboard: Path | None, profile: Path | None, qui
             _keep(replace(launcher.trace(), blocks=blocks), folder, profile, quiet)
     if failed is not None:
         raise failed
+
+
+def _said_at_the_end(launcher: Launcher) -> str:
+    """How many steps there are, in all lives, and how fast they were made."""
+    rows, board = launcher.board.rows, launcher.board
+    steps, seconds = int(rows[:, Row.STEPS].sum()), max(0, int(rows[:, Row.LAST].max()) - board.zero) / 1e9
+    rate = f", {steps / seconds:,.1f} a second" if steps and seconds else ""
+    return f"{board.n} agents made {steps:,} steps in {seconds:,.1f} s{rate}."
 
 
 def _keep(trace: Trace, folder: Path, profile: Path | None, quiet: bool) -> None:

@@ -28,8 +28,9 @@ def wanted_of(asked: dict[str, Any], command: Sequence[str] | None = None, modul
     if given["attach"] is not None:
         raise SettingError("--attach goes on with a run that has its script: expected none beside it.")
     if not (module or Path(command[0]).is_file()):
-        what = f"There is no script {command[0]}"
-        raise SettingError(f"{what}; expected a file, or a module with --module.")
+        folder = Path(command[0]).is_dir()
+        what = f"{command[0]} is a folder" if folder else f"There is no script {command[0]}"
+        raise SettingError(f"{what}; expected a script, a file, or a module with --module.")
     return Wanted(**given, folder=Path.cwd() if module else Path(command[0]).resolve().parent)
 
 

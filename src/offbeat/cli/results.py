@@ -12,7 +12,7 @@ from offbeat.cli.options import CSV, QUIET, option
 from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.spread import SPREAD, check_spread
 from offbeat.cli.traced import sentences
-from offbeat.core.errors import DataError, SettingError
+from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING
 from offbeat.core.system.files import as_file_name, write_atomically
 from offbeat.core.system.named import separated
@@ -156,11 +156,7 @@ def show(path: Path = typer.Argument(help="A file or folder of results, or a tra
       offbeat show offbeat-runs/digits-0
     """
     out = Out()
-    if (path / "agent-0.trace").is_file():
-        if not (path / "trace.npz").is_file():
-            raise DataError(f"The run in {path} has not ended: it has no trace.npz yet.")
-        path /= "trace.npz"
-    if is_trace(path):
+    if (path / "agent-0.trace").is_file() or is_trace(path):
         out.print(sentences(path))
         return
     if is_live(path):

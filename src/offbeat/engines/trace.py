@@ -230,8 +230,13 @@ class Trace:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> "Trace":
         """Read a trace back, of a file or of a run's folder. Raises DataError if there is none."""
-        path = Path(path, "trace.npz") if Path(path).is_dir() else path
-        with reading(path, "a trace, a .npz that offbeat wrote"):
+        folder, do = Path(path), ""
+        if folder.is_dir():
+            path = folder / "trace.npz"
+            do = f"{folder} is not the folder of a live run."
+            if any(folder.glob("agent-*.trace")):
+                do = f"The run in {folder} has not ended: the same command with --resume goes on with it."
+        with reading(path, "a trace, a .npz that offbeat wrote", do):
             z = arrays(path)
             refuse_newer(path, str(z.get("format", FORMAT)), FORMAT)
             settings = json.loads(str(z["settings"])) if "settings" in z else {}

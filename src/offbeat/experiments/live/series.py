@@ -196,7 +196,7 @@ class Series:
 
         def on_progress(now: float) -> None:
             if screen is not None:
-                screen.about = f"{name}, time {now:,.0f} of {self.setup.until:,.0f}"
+                screen.view.about = f"{name}, time {now:,.0f} of {self.setup.until:,.0f}"
 
         on_progress(0.0)
         fresh = [] if folder.exists() else [folder]

@@ -29,7 +29,7 @@ from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.keeper import Ended
 from offbeat.engines.live.cluster.lives import Fleet, RemoteLife
 from offbeat.engines.live.cluster.results import Grown, bring, fetch
-from offbeat.engines.live.launcher.children import OnOutput
+from offbeat.engines.live.launcher.children import MachineSeen, OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.ending import Failure
 from offbeat.engines.live.shm.board import Row
@@ -106,6 +106,16 @@ class RemoteChildren:
         whom = None if agents is None else [*agents]
         for machine in self._machines():
             self._do(self._try(machine, "signal", int(number), whom))
+
+    @property
+    def links(self) -> Mapping[int, MachineSeen]:
+        """What is seen of each machine, but for those that are lost and those that never answered."""
+        now, links = time.monotonic(), self.exchange.links
+        known = {m: links[m] for m in self._machines() if m in links and links[m].heard}
+        return {m: MachineSeen(self.fleet.called(m), now - at.heard, at.received) for m, at in known.items()}
+
+    def machine(self, agent: int) -> int:
+        return self.fleet.hosts[agent]
 
     def see_models(self, most: float = math.inf) -> None:
         self._wait(self._models(most), MODELS)

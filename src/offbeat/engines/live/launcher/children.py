@@ -165,6 +165,24 @@ class Processes(Protocol):
     def signal(self, number: signal.Signals, agents: Sequence[int] | None = None) -> None: ...
     def see_models(self, most: float = math.inf) -> None: ...
     def close(self) -> None: ...
+    @property
+    def links(self) -> Mapping[int, "MachineSeen"]: ...  # machine -> what is seen of it; none on one machine
+    def machine(self, agent: int) -> int: ...  # where an agent lives
+
+
+@dataclass(frozen=True)
+class MachineSeen:
+    """What a launcher sees of another machine.
+
+    Attributes:
+        name: with its number
+        age: seconds since its last answer
+        received: bytes of models that have come from there
+    """
+
+    name: str
+    age: float
+    received: int
 
 
 class Children:
@@ -175,6 +193,7 @@ class Children:
         self.selector.register(bell, selectors.EVENT_READ, None)
         self.on_output = on_output
         self.running: dict[int, Child] = {}
+        self.links: Mapping[int, MachineSeen] = {}
         # Every child holds the reading end: it becomes readable when this process is gone, however it went.
         self.lifeline, self._held = os.pipe()
 
@@ -240,6 +259,9 @@ class Children:
             if agent in self.running:
                 with suppress(ProcessLookupError):
                     self.running[agent].process.send_signal(number)
+
+    def machine(self, agent: int) -> int:
+        return 0
 
     def see_models(self, most: float = math.inf) -> None:
         """Have the newest models of all in the run's folder, unless one has more bytes: here they are."""

@@ -2,32 +2,26 @@
 
 import select
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import accumulate
 from typing import Self
 
-from rich.console import Console, Group, JustifyMethod
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import PATIENCE as ENDS_WITHIN
 from offbeat.engines.live.launcher.launch import Launcher
-from offbeat.engines.live.launcher.metrics import Metrics, state_of
+from offbeat.engines.live.launcher.metrics import Metrics
+from offbeat.engines.live.launcher.view import View, labelled, unfinished
 from offbeat.engines.live.settings import ScriptProgram
 from offbeat.engines.live.shm.board import Order, Row, State
 
 DRAWN_EVERY, SAID_EVERY = 0.25, 10.0  # seconds between drawings, and between lines where there is no terminal
 HELD = 10_000  # lines of output that wait for the next drawing, at most
 ABSENT = 60.0  # seconds from its start after which it is said that an agent has not joined
-PATIENCE, STEPS = 5.0, 10.0  # slow is who has made no step for so many seconds and so many mean steps
-
-COLUMNS = {"agent": 5, "state": 18, "steps": 9, "rate": 7, "loss": 9, "age": 7, "waited": 7, "restarts": 8,
-           "skipped": 7}  # fmt: skip
-"""What a line shows, and how wide that is; a narrow terminal shows the first few."""
 
 
 class Screen:
@@ -38,14 +32,12 @@ class Screen:
 
     def __init__(self, console: Console, out: Console) -> None:
         self.console, self.out = console, out
-        self.about = ""  # which of several runs this is, and how far; the summary begins with it
+        self.view = View()
         self._live: Live | None = None
         self._held: deque[Text] = deque(maxlen=HELD)
         self._lost = 0  # lines for which there was no room
         self._last: tuple[Launcher, Metrics] | None = None
-        self._drawn, self._entered = 0.0, time.monotonic()
-        self._said = self._entered
-        self._paces: dict[int, tuple[int, int, int]] = {}
+        self._drawn, self._said = 0.0, time.monotonic()
         self._absent_said = self._stopping_said = False
 
     def __enter__(self) -> Self:
@@ -59,7 +51,7 @@ class Screen:
         if live is not None:
             self._show_held()
             if self._last is not None:
-                live.update(self._drawing(*self._last))
+                live.update(self.view.drawing(*self._last, self.console.size))
             self._try(self.console, live.stop)
 
     def print(self, line: str | Text) -> None:
@@ -76,13 +68,13 @@ class Screen:
         self._say_what_is_waited_for(launcher, now)
         if live is None and now - self._said >= SAID_EVERY:
             self._said = now
-            for line in _unfinished(launcher, range(launcher.board.n)):
+            for line in unfinished(launcher, range(launcher.board.n)):
                 self.print(line)
-            self._print(self.console, self.summary(launcher, metrics))
+            self._print(self.console, self.view.line(launcher, metrics))
         elif live is not None and now - self._drawn >= DRAWN_EVERY and self._writable():
             self._drawn = now
             self._show_held()
-            drawn = self._drawing(launcher, metrics)
+            drawn = self.view.drawing(launcher, metrics, self.console.size)
             self._try(self.console, lambda: live.update(drawn, refresh=True))
 
     def _say_what_is_waited_for(self, launcher: Launcher, now: float) -> None:
@@ -109,62 +101,6 @@ class Screen:
                 f"Interrupted: {who}{save}; who has not within {ENDS_WITHIN:.0f} s is killed. "
                 "A second Ctrl-C ends all now."
             )
-
-    def summary(self, launcher: Launcher, metrics: Metrics) -> str:
-        board = launcher.board
-        seconds = (time.monotonic_ns() - board.zero) / 1e9 if board.zero else time.monotonic() - self._entered
-        states = Counter(state_of(launcher, i) for i in range(board.n))
-        counts = ", ".join(f"{count} {state}" for state, count in states.items())
-        steps, skipped = (int(board.rows[:, row].sum()) for row in (Row.STEPS, Row.SKIPPED))
-        said = f"{self.about}; " if self.about else ""
-        said += f"{seconds:,.0f} s: {counts}, {steps:,} steps"
-        said += f", {skipped:,} skipped (not finite)" if skipped else ""
-        rates = [row["rate"] for row in metrics.rows if row["rate"] is not None]
-        return f"{said}, {sum(rates):,.1f}/s" if rates else said
-
-    def describe(self, launcher: Launcher, i: int) -> str:
-        """Where an agent is, in a few words."""
-        state, row, now = state_of(launcher, i), launcher.board.rows[i], time.monotonic_ns()
-        if state == "restarting":
-            return f"restarting in {max(0.0, launcher.again[i] - now / 1e9):.0f} s"
-        if state != "running":
-            return state
-        first, last, steps = (int(row[k]) for k in (Row.FIRST, Row.LAST, Row.STEPS))
-        entered = max(launcher.board.zero, int(launcher.children.running[i].started * 1e9))
-        if i not in self._paces or self._paces[i][0] != first:
-            self._paces[i] = first, steps, last  # a new life
-        _, steps_then, then = self._paces[i]
-        mean = (last - then) / (steps - steps_then) if steps > steps_then else first - entered
-        silent = (now - (last or entered)) / 1e9
-        return f"no step for {silent:.0f} s" if silent > max(PATIENCE, STEPS * mean / 1e9) else state
-
-    def _drawing(self, launcher: Launcher, metrics: Metrics) -> Group:
-        width, height = self.console.size
-        ends = accumulate(wide + 2 for wide in COLUMNS.values())
-        names = [name for name, end in zip(COLUMNS, ends, strict=True) if end <= width] or ["agent"]
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        for name in names:
-            justify: JustifyMethod = "left" if name in ("agent", "state") else "right"
-            table.add_column(name, justify=justify, no_wrap=True, min_width=min(4, width))
-        n, room = launcher.board.n, max(0, height - 3)
-        states = [self.describe(launcher, i) for i in range(n)]
-        shown = sorted(sorted(range(n), key=lambda i: states[i] == "running")[:room])
-        for i in shown:
-            row, rows = metrics.rows[i] if i < len(metrics.rows) else {}, launcher.board.rows[i]
-            loss, rate = row.get("loss"), row.get("rate")
-            cells = {
-                "agent": str(i), "state": states[i], "steps": f"{int(rows[Row.STEPS]):,}",
-                "rate": "-" if rate is None else f"{rate:.1f}/s",
-                "loss": "-" if loss is None else f"{loss:.4g}", "age": _seconds(row.get("age")),
-                "waited": _seconds(row.get("waited")), "restarts": str(launcher.restarts[i]),
-                "skipped": str(int(rows[Row.SKIPPED])),
-            }  # fmt: skip
-            table.add_row(*(Text(cells[name], overflow="ellipsis") for name in names))
-        unfinished = _unfinished(launcher, shown)[: max(0, room - len(shown))]
-        for line in unfinished:
-            line.no_wrap, line.overflow = True, "ellipsis"
-        below = self.summary(launcher, metrics) + (f" ({n - room} agents not shown)" if n > room else "")
-        return Group(*([table] if room else []), *unfinished, Text(below, no_wrap=True, overflow="ellipsis"))
 
     def _show_held(self) -> None:
         if self._held:
@@ -202,7 +138,7 @@ def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[OnOutput, C
 
     def on_output(agent: int, line: str) -> None:
         if screen is not None:
-            screen.print(_labelled(agent, line))
+            screen.print(labelled(agent, line))
 
     def watch(launcher: Launcher) -> None:
         metrics(launcher)
@@ -217,20 +153,3 @@ def shown(screen: Screen | None, metrics: Metrics) -> Iterator[tuple[OnOutput, C
 
 def _agents(some: Sequence[int], one: str, several: str) -> str:
     return f"agent{'s' * (len(some) > 1)} {', '.join(map(str, some))} {several if len(some) > 1 else one}"
-
-
-def _labelled(agent: int, line: str) -> Text:
-    return Text.assemble((f"[{agent}] ", f"color({agent % 6 + 1})"), line)
-
-
-def _unfinished(launcher: Launcher, agents: Iterable[int]) -> list[Text]:
-    """Of each of these agents the line of output that has not ended yet, a progress bar mostly."""
-    running = launcher.children.running
-    newest = [(i, running[i].output.newest) for i in agents if i in running]
-    return [_labelled(i, line) for i, line in newest if line.strip()]
-
-
-def _seconds(x: float | None) -> str:
-    if x is None:
-        return "-"
-    return f"{1000 * x:.0f} ms" if x < 1 else f"{x:.1f} s" if x < 120 else f"{x / 60:.0f} min"
