@@ -510,10 +510,3 @@ def test_without_ray_it_says_what_to_install(call: Call, monkeypatch: pytest.Mon
     assert [path.name for path in Path().iterdir()] == ["tiny.toml"], (
         "a sweep that is refused leaves nothing behind"
     )
-
-
-def test_a_ray_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    assert sweep(points(SMALL), tmp_path / "here.parquet") == []
-    assert sweep(points(SMALL), tmp_path / "there.parquet", ray="local", workers=2) == []
-    assert (tmp_path / "there.parquet").read_bytes() == (tmp_path / "here.parquet").read_bytes()

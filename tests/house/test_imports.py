@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from rooms import ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
-        ("core.system", "fcntl"), ("experiments", "pyarrow"), ("experiments", "ray"),
+        ("core.system", "fcntl"), ("core.system", "ray"), ("experiments", "pyarrow"),
         ("engines.live.cluster", "ray"), ("experiments", "optuna"), ("results", "scipy"),
         ("world", "mixingmatrix")}  # fmt: skip
 """What is imported inside a function, because it is slow or optional."""
@@ -59,11 +59,12 @@ LIVE = {
     ),
 }
 
-CLUSTER = ("asking", "clocks", "exchange", "gateway", "mirror", "peer", "post", "remote")
+CLUSTER = ("asking", "checkup", "clocks", "exchange", "gateway", "mirror", "peer", "post", "remote")
 
 COMMANDS = (
     "commands",
     "compare",
+    "doctor",
     "joining",
     "launch",
     "live",
@@ -91,6 +92,7 @@ ONLY = {
     },
     "time": {
         "offbeat.cli.progress",
+        "offbeat.core.system.there",
         "offbeat.experiments.runs",
         *LIVE,
         *(f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "attaching", "keeper", "lives")),
@@ -106,14 +108,24 @@ ONLY = {
     "multiprocessing": {"offbeat.experiments.workers"},
     "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
     "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in CLUSTER},
-    "socket": {"offbeat.engines.live.cluster.fleet", "offbeat.engines.live.cluster.starting"},
+    "socket": {
+        "offbeat.engines.live.cluster.fleet",
+        "offbeat.core.system.ray_cluster",
+        "offbeat.core.system.ray_tls",
+    },
+    "ssl": {"offbeat.core.system.ray_tls"},
     "subprocess": {
         "offbeat.engines.live.launcher.children",
         "offbeat.engines.live.node.faults",
         "offbeat.core.system.native",
+        "offbeat.core.system.ray_cluster",
         "offbeat.engines.live.cluster.gateway",
     },
-    "secrets": {"offbeat.engines.live.cluster.starting", "offbeat.engines.live.shm.run_folder"},
+    "secrets": {
+        "offbeat.core.system.ray_cluster",
+        "offbeat.engines.live.cluster.starting",
+        "offbeat.engines.live.shm.run_folder",
+    },
     "uuid": set(),
 }
 """What few modules may import: clocks, randomness that is not a stream of the run, code that comes in

@@ -3,22 +3,27 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import pytest
+from certificates import certificates
 from raylets import Raylets, raylets
 from warm import needs_shared_memory
 
 from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.system.ray_tls import USE
 from offbeat.engines.live.cluster.gateway import HOSTS
 from offbeat.engines.live.cluster.keeper import TOUCHED
 from offbeat.engines.live.cluster.placement import across, place, said
@@ -26,8 +31,10 @@ from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
+from offbeat.experiments.sweep import running
+from offbeat.experiments.sweep.grid import read_grid
 
-pytest.importorskip("ray")
+ray: Any = pytest.importorskip("ray")
 pytestmark = needs_shared_memory
 
 SCRIPT = """
@@ -48,8 +55,12 @@ print("at", x.tolist())
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Raylets]:
-    with raylets(2) as cluster:
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raylets]:
+    """They encrypt, where there are certificates."""
+    tls: dict[str, str] = {}
+    if shutil.which("openssl") is not None:
+        tls = certificates(tmp_path_factory.mktemp("tls") / "made", ray.util.get_node_ip_address())
+    with raylets(2, tls) as cluster:
         yield cluster
 
 
@@ -84,14 +95,123 @@ def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Rayl
     assert any(line["consensus"] is not None for line in lines)
 
 
-def test_who_has_no_token_is_told_so_at_once(nodes: Raylets, tmp_path: Path) -> None:
-    (tmp_path / "train.py").touch()
-    stranger = Raylets(nodes.address, {k: v for k, v in nodes.env.items() if "AUTH" not in k}, nodes.process)
-    ended = launch(stranger, tmp_path, "train.py")
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ("RAY_AUTH", "lets in only who has its token. Expected RAY_AUTH_MODE=token"),
+        (USE, "answers over TLS alone. Expected RAY_USE_TLS=1"),
+    ],
+)
+def test_strangers_are_told_so_at_once(nodes: Raylets, tmp_path: Path, lacks: str, said: str) -> None:
+    """Ray goes on asking for 20 s without its token, and for ever without TLS."""
+    env = {name: value for name, value in nodes.env.items() if not name.startswith(lacks)}
+    if lacks == USE and USE not in nodes.env:
+        pytest.skip("needs the openssl command")
+    ended = launch(replace(nodes, env=env), tmp_path, "train.py")
     assert ended.returncode == 2
     begins, error = ended.stderr.splitlines()
     assert begins == f"Connecting to Ray at {nodes.address}."
-    assert "lets in only who has its token. Expected RAY_AUTH_MODE=token" in error
+    assert said in error
+
+
+@contextmanager
+def foreign(nodes: Raylets, folder: Path) -> Iterator[None]:
+    """Another node, of an environment with Ray, another torch and no offbeat."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (packages,) = folder.glob("lib/python3*/site-packages")
+    (packages / "ours.pth").write_text(f"{Path(ray.__file__).parents[1]}\n")
+    (packages / "torch-1.0.dist-info").mkdir()
+    (packages / "torch-1.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 1.0\n")
+    env = {name: value for name, value in nodes.env.items() if name != "PYTHONPATH"}
+    start = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--block",
+        "--num-cpus",
+        "1",
+    ]
+    about: dict[str, Any] = {
+        "cwd": folder,
+        "env": env,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+    }
+    with subprocess.Popen([*start, "--address", nodes.address], **about, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if "Ray runtime started" in line:
+                    break
+            yield
+        finally:
+            process.terminate()
+            process.stdout.read()
+
+
+def test_a_machine_with_other_versions_is_named(nodes: Raylets, tmp_path: Path) -> None:
+    """By a launch, which is refused, and by the doctor, who looks at all the rest, too."""
+    differs = f"(vm) has torch 1.0 (here {version('torch')}), no offbeat".partition(") ")[2]
+    with foreign(nodes, tmp_path / "env"):
+        ended = launch(nodes, tmp_path, "train.py")
+        command = [sys.executable, "-m", "offbeat", "doctor", "--ray", nodes.address, "--json"]
+        looked = subprocess.run(command, env=nodes.env, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2
+    error = ended.stderr.splitlines()[-1]
+    assert re.fullmatch(
+        r"Error: Machines differ: machine \d \(\S+\) " + re.escape(differs) + r"\. Expected .*", error
+    )
+    assert looked.returncode == 1, looked.stderr
+    checks = {check["name"]: check for check in json.loads(looked.stdout)["checks"]}
+    assert {name for name, check in checks.items() if check["status"] == "FAILED"} == {"versions"}
+    assert differs in checks["versions"]["found"]
+    assert checks["token"]["found"] == "who has no token is refused"
+    assert checks["encryption"]["found"] == (
+        "TLS" if USE in nodes.env else "none; all nodes are on one machine"
+    )
+    assert "8 cores and 0 GPUs" in checks["room"]["found"]
+    assert len(re.findall(r" s to \d+\.\d+ ms", checks["clocks"]["found"])) == 3
+    assert {"link 0-1", "link 0-2", "link 1-2"} <= checks.keys()
+    tested = [check for name, check in checks.items() if name.startswith("self-test")]
+    assert all("exchanged models" in check["found"] for check in tested)
+
+
+WHERE = """
+import os
+
+def travelled(evaluation):
+    return float("working_dir" in os.getcwd())
+"""
+GRID = """
+[fixed]
+task = "quadratic"
+agents = 4
+until = 20
+metrics = "mine.py:travelled"
+lr = 0.05
+[grid]
+algorithm = ["adsgd", "dsgd"]
+seed = [0, 1]
+"""
+
+
+def test_a_sweep_gives_the_same_results_and_its_folder_travels(
+    nodes: Raylets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(WHERE)
+    (tmp_path / "grid.toml").write_text(GRID)
+    sweep = [sys.executable, "-m", "offbeat", "sweep", "grid.toml", "--ray", nodes.address, "--workers", "2"]
+    ended = subprocess.run(sweep, env=nodes.env, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert running.sweep(read_grid(Path("grid.toml")), Path("here.parquet"), workers=1) == []
+    there, here = (pandas.read_parquet(name) for name in ("grid.parquet", "here.parquet"))
+    own = [name for name in there.columns if "travelled" in name and name != "metrics"]
+    assert [*there["final_travelled"]] == [1.0] * 4
+    assert [*here["final_travelled"]] == [0.0] * 4
+    assert there.drop(columns=own).equals(here.drop(columns=own))
 
 
 def test_neighbours_live_together_and_what_crosses_is_said() -> None:

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 
@@ -34,8 +35,10 @@ class Raylets:
 
 
 @contextmanager
-def raylets(nodes: int) -> Iterator[Raylets]:
-    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+def raylets(nodes: int, tls: Mapping[str, str] = MappingProxyType({})) -> Iterator[Raylets]:
+    """A cluster of so many nodes. tls: what is in the environment for that, if they encrypt."""
+    env = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **tls}
+    env["RAY_worker_niceness"] = "0"  # else gateways give way to all else that runs here
     command = [sys.executable, str(Path(__file__)), str(nodes)]
     process = subprocess.Popen(
         command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

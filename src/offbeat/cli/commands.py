@@ -30,7 +30,7 @@ COMMANDS = {
     "leave": "joining", "replay": "launch",
     "table": "results", "plot": "results", "show": "results", "merge": "results",
     "predict": "predict", "theory": "theory", "export": "tools", "list": "tools", "new": "new",
-    "doctor": "tools",
+    "doctor": "doctor",
 }  # fmt: skip
 """Command -> the module of this room that it is in, where its function has its name, or that and `_`."""
 

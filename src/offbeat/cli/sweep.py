@@ -11,7 +11,9 @@ from offbeat.cli.outputs import Outputs, check_writable
 from offbeat.cli.progress import RunsShown
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING
+from offbeat.core.system.ray_cluster import local
 from offbeat.core.system.signals import exit_code, terminable
+from offbeat.engines.live.cluster.wanted import RAY
 from offbeat.experiments.loading import load
 from offbeat.experiments.sweep import running
 from offbeat.experiments.sweep.grid import Point, read_grid
@@ -20,8 +22,8 @@ from offbeat.experiments.sweep.store import Store
 from offbeat.results.speedup import speedup_table
 
 OUT = "The Parquet file; default: the name of the grid, in this folder."
+NO_SHIP = "On a cluster: every machine has this folder already."
 SPEEDUP = "Show at the end what more agents gain: speed-up and efficiency, to be had from a list of agents."
-RAY = "Run on a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, 'local'."
 
 
 def sweep(
@@ -29,6 +31,7 @@ def sweep(
     out: Path | None = option(None, RUNNING, OUT),
     workers: int | None = option(None, RUNNING, "How many runs at once; default: one for each core."),
     ray: str | None = option(None, RUNNING, RAY, metavar="ADDRESS"),
+    no_ship: bool = option(False, RUNNING, NO_SHIP, "--no-ship"),
     speedup: bool = option(False, RUNNING, SPEEDUP, "--speedup"),
     dry_run: bool = DRY_RUN,
     quiet: bool = QUIET,
@@ -58,18 +61,22 @@ def sweep(
     The file has one row for a run: settings, results, digest, and the curve as lists. 'loss' is the setting;
     what was trained has 'final_loss'. The same grid gives the same bytes.
 
-    With --ray, every machine of the cluster needs offbeat (pip install 'offbeat\[ray]') and the files that
-    the grid names, your own code among them, under the same paths: a folder that all share, or a copy.
+    With --ray, every machine of the cluster needs the same offbeat (pip install 'offbeat\[ray]'). This folder
+    travels, your own code and what else the grid names in it, but for what .gitignore names; with --no-ship
+    every machine has it under the same path. Data are each machine's own, under the path that the grid names.
     """
     path = out or Path(f"{grid.stem}.parquet")
     if path.resolve() == grid.resolve():
         raise SettingError(f"The results would be written over the grid, {grid}; name another --out.")
     check_writable(path)
+    if no_ship and ray is None:
+        raise SettingError("--no-ship is of a sweep on a cluster. Expected --ray ADDRESS beside it.")
+    ship = None if no_ship or ray is None or local(ray) is not None else Path.cwd()
     points = read_grid(grid)
     if speedup and len({point.settings["agents"] for point in points}) < 2:
         raise SettingError("A speed-up needs several numbers of agents: [grid] agents = [4, 8, 16].")
     if not dry_run:
-        _run(points, path, workers, ray, quiet, speedup)
+        _run(points, path, workers, ray, ship, quiet, speedup)
     elif not quiet:
         store = Store(path)
         missing = [point.named for point in points if not store.has(point)]
@@ -77,13 +84,19 @@ def sweep(
 
 
 def _run(
-    points: list[Point], path: Path, workers: int | None, ray: str | None, quiet: bool, speedup: bool
+    points: list[Point],
+    path: Path,
+    workers: int | None,
+    ray: str | None,
+    ship: Path | None,
+    quiet: bool,
+    speedup: bool,
 ) -> None:
     """Sweep, say how it went, and exit with the code for it."""
     failures, code, output = list[Outcome](), 0, Outputs(quiet)
     with terminable(), RunsShown(len(points), quiet) as shown:
         try:
-            running.sweep(points, path, workers, ray, shown.on_sweep, failures.append, shown.on_notice)
+            running.sweep(points, path, workers, ray, shown.on_sweep, failures.append, shown.on_notice, ship)
         except KeyboardInterrupt as interrupt:
             code = exit_code(interrupt)
         except Exception as error:  # whatever it is, it costs no run that is finished

@@ -1,14 +1,12 @@
-"""The command line of what runs nothing: list; and of what goes with live runs: export, doctor."""
+"""The command line of what runs nothing: list; and of what goes with live runs: export."""
 
 import inspect
-import json
 import textwrap
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from offbeat.algorithms import ALGORITHMS, find
@@ -18,9 +16,8 @@ from offbeat.core.errors import unknown
 from offbeat.core.optimizers import OPTIMIZERS
 from offbeat.core.schedules import SCHEDULES
 from offbeat.core.system.named import separated
-from offbeat.engines.live.launcher.doctor import FAILED, examine
 from offbeat.experiments.sayings import sayings
-from offbeat.tasks import MODELS, PARTITIONS, TASKS, Logistic, Quadratic, softmax
+from offbeat.tasks import MODELS, PARTITIONS, TASKS, Logistic, Quadratic
 from offbeat.tasks.metrics import METRICS, OF_RUN
 from offbeat.tasks.trained import NetworkTask
 from offbeat.training.export import export as written
@@ -29,8 +26,6 @@ from offbeat.world.delays import FAMILIES
 from offbeat.world.graphs import TOPOLOGIES
 from offbeat.world.weights import WEIGHTS
 from offbeat.world.world import CASES
-
-STYLES = {"ok": "green", "warning": "yellow", FAILED: "bold red"}
 
 TASKS_ARE: dict[str, type] = {
     "quadratic": Quadratic,
@@ -48,7 +43,6 @@ KINDS = (
 FOLDER = "The results of 'offbeat launch': the folder with checkpoints/."
 AGENTS = "The mean of these agents only, '0,1,3', or one agent's model, '2'."
 STEP = "Of this step; default: each agent's newest checkpoint."
-SWEEP = "Remove what was left in shared memory by runs that were killed."
 
 
 def list_(
@@ -166,37 +160,3 @@ def export(
         else f"parts = {load}  # the task's model: 'x.0', 'x.1', ..."
     )
     say(f"To load: {how}")
-
-
-def doctor(
-    as_json: bool = option(False, None, "Print it as JSON.", "--json"),
-    sweep: bool = option(False, None, SWEEP, "--sweep"),
-) -> None:
-    """Check this machine for live runs: what was found, what is expected, what to do.
-
-    It takes a few seconds: at the end two processes really exchange models. The exit code is 1 if a check
-    FAILED.
-    """
-    checks = examine(sweep, {"softmax regression": softmax.name})
-    failed = any(check.status == FAILED for check in checks.values())
-    if as_json:
-        listed = [{"name": name, **asdict(check)} for name, check in checks.items()]
-        print(json.dumps({"ok": not failed, "checks": listed}, indent=2))
-    else:
-        columns = (
-            Column("check", no_wrap=True),
-            Column(no_wrap=True),
-            "found",
-            Column("expected", style="dim"),
-        )
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-        for name, check in checks.items():
-            table.add_row(
-                Text(name), Text(check.status, STYLES[check.status]), Text(check.found), Text(check.expected)
-            )
-        Out().print(table)
-        for name, check in checks.items():
-            if check.status != "ok":
-                say(Text.assemble((name, STYLES[check.status]), f": {check.do}."))
-    if failed:
-        raise typer.Exit(1)

@@ -8,15 +8,17 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import forkserver, get_all_start_methods, get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system.machine import cores
+from offbeat.core.system.ray_cluster import cluster, refuse_differences
 from offbeat.core.system.signals import HANG_UP
 
 Result = TypeVar("Result")
@@ -152,25 +154,23 @@ def tell(number: int, *three: float) -> None:
 
 
 class Ray:
-    """Tasks of a Ray cluster, one core each; see `Processes`. SettingError without Ray or a cluster."""
+    """Tasks of a Ray cluster, one core each; see `Processes`. SettingError without Ray or a cluster.
+
+    Args:
+        ship: a folder that travels to all machines, where the tasks are made
+    """
 
     died: tuple[type[Exception], ...]
 
-    def __init__(self, address: str, width: int | None) -> None:
-        try:
-            import ray
-        except ImportError:
-            raise SettingError("--ray needs Ray: pip install 'offbeat[ray]' installs it.") from None
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level="error")
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            known = "'auto', 'local', HOST:PORT or ray://HOST:PORT of a cluster that runs"
-            raise SettingError(f"Cannot use Ray at '{address}': {error} Expected {known}.") from None
-        self.ray: Any = ray
-        lost = ray.exceptions
+    def __init__(self, address: str, width: int | None, ship: Path | None = None) -> None:
+        with ExitStack() as stack:
+            self.ray: Any = stack.enter_context(cluster(address, ship, width or 1))
+            refuse_differences(self.ray)
+            self._open = stack.pop_all()
+        lost = self.ray.exceptions
         self.died = lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError
-        self.width = width or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self.task = ray.remote(num_cpus=1, max_retries=0)(_called)
+        self.width = width or max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+        self.task = self.ray.remote(num_cpus=1, max_retries=0)(_called)
 
     def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
         future: Future[Result] = self.task.remote(work, *arguments).future()
@@ -180,7 +180,7 @@ class Ray:
         """Ray has started new workers already."""
 
     def close(self) -> None:
-        self.ray.shutdown()
+        self._open.close()
 
 
 def _called(work: Callable[..., Result], *arguments: Any) -> Result:

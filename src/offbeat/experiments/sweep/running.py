@@ -50,6 +50,7 @@ def sweep(
     on_progress: Callable[[SweepProgress], None] = lambda progress: None,
     on_failure: Callable[[Outcome], None] = lambda outcome: None,
     on_notice: Callable[[str], None] = lambda text: None,
+    ship: Path | None = None,
 ) -> list[Outcome]:
     """Make the runs that are not done, write the Parquet file of all that are; returns those that failed.
 
@@ -59,6 +60,7 @@ def sweep(
         on_progress: called at the beginning and whenever something changes
         on_failure: called with every run that failed, at once
         on_notice: told what the user should know: that a worker was killed
+        ship: this folder, if it travels to all machines of the cluster; None: they have it under its path
 
     Ctrl-C (KeyboardInterrupt), or an error that is not a run's, abandons what is running, writes the Parquet
     file of what there is, and is raised again. Raises SettingError if another sweep writes the same file,
@@ -74,8 +76,11 @@ def sweep(
         on_progress(account.now)
         try:
             if missing:
-                pool = Processes(min(wanted(workers), len(missing))) if ray is None else Ray(ray, workers)
-                work = run_batch if ray is None else partial(run_elsewhere, str(Path.cwd()))
+                pool = (
+                    Processes(min(wanted(workers), len(missing))) if ray is None else Ray(ray, workers, ship)
+                )
+                elsewhere = partial(run_elsewhere, None if ship else str(Path.cwd()))
+                work = run_batch if ray is None else elsewhere
                 with closing(Scheduler(pool, work, account.arrived, account.failed, on_notice)) as made:
                     made.add(_batches(missing))
                     for _ in made:
@@ -159,14 +164,14 @@ def run_batch(batch: Batch[Point], number: int = 0) -> list[Outcome]:
         return [run_batch(Batch((point,)), number)[0] for point in points]  # whose fault it is shows alone
 
 
-def run_elsewhere(folder: str, batch: Batch[Point], number: int = 0) -> list[Outcome]:
-    """The same on any machine of a cluster, in the folder in which the sweep was begun, if that is there: so
-    that paths mean what they mean here. What fails says on which machine.
+def run_elsewhere(folder: str | None, batch: Batch[Point], number: int = 0) -> list[Outcome]:
+    """The same on any machine of a cluster, in the folder in which the sweep was begun, if that is there;
+    None: where it has travelled to. So paths mean what they mean here. What fails says on which machine.
     """
     where = platform.node()
-    if Path(folder).is_dir():
+    if folder is not None and Path(folder).is_dir():
         os.chdir(folder)
-    else:
+    elif folder is not None:
         where += f", which has no folder {folder}"
     outcomes = run_batch(batch, number)
     return [

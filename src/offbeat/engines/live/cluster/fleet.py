@@ -1,24 +1,22 @@
 """The machines of a run as nodes of a Ray cluster: a gateway on each, an actor that Ray starts again."""
 
 import json
-import platform
 import re
 import socket
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import OffbeatError, SettingError
-from offbeat.engines.live.cluster.gateway import Gateway, GatewayError
+from offbeat.core.system.ray_cluster import NAMESPACE, Node
+from offbeat.engines.live.cluster.gateway import Gateway
 from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Handle, Peer
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.launch import Launcher
 
-NAMESPACE = "offbeat"
 SCRIPTS = "offbeat.training.child"  # the module whose first argument is a script
 BEGINS, ENDS = 120.0, 10.0  # seconds that gateways have to be there, and to end what they began
 GONE = ("ActorDiedError", "ActorUnschedulableError", "ValueError")  # of a gateway that Ray will not restart
@@ -29,27 +27,8 @@ def name_of(run: str, machine: int) -> str:
     return f"{run}.{machine}"
 
 
-def found() -> dict[str, str]:
-    """What has to be the same on every machine."""
-    versions = {"Python": platform.python_version()}
-    for name in ("torch", "offbeat"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "from its source"
-    return versions
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A node of the cluster."""
-
-    node: str
-    name: str
-    address: str
-    port: int
-    cpus: float
-    gpus: float
+class Machine(Node):
+    """A node of the cluster, for agents."""
 
     def room(self, wanted: Wanted) -> int:
         """For how many agents."""
@@ -62,13 +41,9 @@ class Machine:
 class _Actor(Gateway):
     """A gateway as a Ray actor."""
 
-    def __init__(self, plan: str, hosts: list[int], versions: dict[str, str]) -> None:
+    def __init__(self, plan: str, hosts: list[int]) -> None:
         import ray
 
-        if other := [
-            f"{name} {v}, here {versions[name]}" for name, v in found().items() if v != versions[name]
-        ]:
-            raise GatewayError(f"it has {'; '.join(other)}. Expected the same versions on every machine.")
         again = ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(Plan(**json.loads(plan)), hosts, by_name, again)
 
@@ -148,7 +123,7 @@ class RayFleet:
             "scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False),
         }  # fmt: skip
         actor = self.ray.remote(_Actor).options(**options)
-        return actor.remote(json.dumps(asdict(plan)), self.hosts, found())
+        return actor.remote(json.dumps(asdict(plan)), self.hosts)
 
     def peer(self, machine: int) -> Peer:
         return Handle(self.handles[machine])
@@ -189,7 +164,5 @@ class RayFleet:
 def why(error: Exception) -> str:
     """What went wrong on a machine, in a sentence."""
     text = str(error).strip()
-    if "No module named 'offbeat" in text:
-        return "there is no offbeat. Expected the same version on every machine: pip install 'offbeat[ray]'."
     ours = re.findall(r"(?:Error|Refused): (.+)", text)
     return ours[-1] if ours else text.splitlines()[-1] if text else type(error).__name__

@@ -1,16 +1,14 @@
 """What is asked for of a cluster: the settings of a run over several machines, beside those of any run."""
 
 import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import RUNNING, declared, setting
+from offbeat.core.system.ray_cluster import local
 from offbeat.engines.live.cluster.placement import GRAPH, PLACES
 
-LOCAL = re.compile(r"local:(\d+)")
-KNOWN = "'auto', HOST:PORT of a cluster that runs, or 'local:2': so many nodes on this machine"
 RAY = "Run on a Ray cluster: 'auto', HOST:PORT, or 'local:2', which starts two nodes on this machine."
 PLACE = "On a cluster: neighbours on one machine (graph), agents in turn (spread), machine by machine (pack)."
 ATTACH = "On a cluster: go on with this run, whose launcher has died."
@@ -43,8 +41,8 @@ class Wanted:
         if self.place not in PLACES:
             known = ", ".join(PLACES)
             raise SettingError(f"Got --place {self.place}; expected one of {known}.")
-        if self.ray is not None and self.local == 0:
-            raise SettingError(f"Got --ray {self.ray}; expected 1 node or more.")
+        if self.ray is not None:
+            local(self.ray)
         for name in ("per_machine", "cpus", "gpus", "partition_grace"):
             if not (getattr(self, name) is None or 0 < getattr(self, name) < math.inf):
                 got = f"--{name.replace('_', '-')} {getattr(self, name)}"
@@ -63,8 +61,7 @@ class Wanted:
     @property
     def local(self) -> int | None:
         """How many nodes are to be started on this machine; None: there is a cluster."""
-        match = LOCAL.fullmatch(self.address)
-        return None if match is None else int(match[1])
+        return local(self.address)
 
     def refuse_more(self, agents: int) -> None:
         """Raise SettingError for more agents than there can be room for on nodes that are to be started."""

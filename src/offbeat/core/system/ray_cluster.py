@@ -1,0 +1,247 @@
+"""A Ray cluster to work on: one that runs, or one that is started on this machine and ends with the work.
+
+    with cluster("10.0.0.1:6379", Path("folder/that/travels")) as ray:
+        ray.nodes()
+
+What would have Ray wait for ever, or end in pages of its own words, is looked at before and said in a
+sentence: an address at which nobody is, a token or a certificate that is missing, versions that differ.
+"""
+
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offbeat.core.errors import SettingError
+from offbeat.core.system import ray_tls, there
+from offbeat.core.system.signals import terminable
+
+LOCAL = re.compile(r"local:(\d+)")
+KNOWN = "'auto', HOST:PORT of a cluster that runs, or 'local:2': so many nodes on this machine"
+NAMESPACE = "offbeat"
+TOKEN = "Expected RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+ANSWERS = 120.0  # seconds that a machine has to begin to answer
+SAME = "Expected the same versions on every machine: pip install 'offbeat[ray]'"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of a cluster: a machine, but on trial."""
+
+    node: str
+    name: str
+    address: str
+    port: int
+    cpus: float
+    gpus: float
+
+
+def local(address: str) -> int | None:
+    """How many nodes are to be started on this machine; None: there is a cluster. Raises SettingError."""
+    match = LOCAL.fullmatch(address)
+    if match is not None and int(match[1]) == 0:
+        raise SettingError(f"Got --ray {address}; expected 1 node or more.")
+    return None if match is None else int(match[1])
+
+
+@contextmanager
+def cluster(address: str, ship: Path | None = None, least: int = 1) -> Iterator[Any]:
+    """Ray, connected with the cluster at this address.
+
+    Args:
+        ship: a folder that travels to all machines, where what runs there begins
+        least: cores that a cluster shall count that is started here
+
+    Raises SettingError where there is no Ray, or no such cluster, or it lets nobody in.
+    """
+    nodes = local(address)
+    with ExitStack() as stack:
+        stack.enter_context(terminable())
+        here = _checked(address) if nodes is None else stack.enter_context(_started(nodes, least))
+        ray = stack.enter_context(_connected(here, ship if nodes is None else None))
+        stack.enter_context(terminable())  # again: Ray has signals end the process on the spot
+        yield ray
+
+
+def nodes_of(ray: Any) -> list[Node]:
+    """The nodes of the cluster that are alive, its head first."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    nodes.sort(key=lambda node: ("node:__internal_head__" not in node["Resources"], node["NodeID"]))
+    return [
+        Node(
+            node["NodeID"], node["NodeManagerHostname"], node["NodeManagerAddress"],
+            node["NodeManagerPort"], *(node["Resources"].get(kind, 0.0) for kind in ("CPU", "GPU")),
+        )
+        for node in nodes
+    ]  # fmt: skip
+
+
+def answering(ray: Any, nodes: Sequence[Node]) -> list[Any]:
+    """An actor of `there.Answering` on each of them: needs no offbeat there, and ends with this process."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
+
+    ray.cloudpickle.register_pickle_by_value(there)
+    actor = ray.remote(there.Answering)
+    where = [On(at.node, soft=False) for at in nodes]
+    return [actor.options(num_cpus=0, scheduling_strategy=at).remote() for at in where]
+
+
+def refuse_differences(ray: Any) -> None:
+    """Raise SettingError where what has to be the same on every machine is not."""
+    nodes, here, wrong = nodes_of(ray), there.versions(), list[str]()
+    actors = answering(ray, nodes)
+    asked = [actor.versions.remote() for actor in actors]
+    for k, (node, answer) in enumerate(zip(nodes, asked, strict=True)):
+        try:
+            other = differences(ray.get(answer, timeout=ANSWERS), here)
+        except Exception as error:
+            other = f"gives no answer: {in_a_line(error)}"
+        wrong += [f"machine {k} ({node.name}) {other}"] if other else []
+    if wrong:
+        raise SettingError(f"Machines differ: {'; '.join(wrong)}. {SAME}.")
+
+
+def differences(versions: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """What of another machine's versions is not as it is here, in words; empty: nothing."""
+    other = {name: found for name, found in versions.items() if found != here[name]}
+    told = [
+        f"no {name}" if found == there.MISSING else f"{name} {found} (here {here[name]})"
+        for name, found in other.items()
+    ]
+    return f"has {', '.join(told)}" if told else ""
+
+
+def lets_strangers_in(address: str) -> bool:
+    """Whether the cluster at this address answers a process without a token."""
+    open_to = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    with tempfile.TemporaryDirectory() as home:  # where there is no token either
+        code = f"from {__name__} import _refuse_stranger; _refuse_stranger({address!r})"
+        command, environment = [sys.executable, "-P", "-c", code], {**open_to, "HOME": home}
+        return not subprocess.run(command, env=environment, capture_output=True).returncode
+
+
+def in_a_line(error: BaseException) -> str:
+    """What Ray says, without its line breaks and its colours."""
+    text = " ".join(re.sub("\x1b\\[[0-9;]*m", "", str(error)).split())
+    return text or type(error).__name__
+
+
+def _import() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise SettingError("--ray needs Ray: pip install 'offbeat[ray]' installs it.") from None
+    return ray
+
+
+def _checked(address: str) -> str:
+    """An address at which somebody answers. Raises SettingError."""
+    match = re.fullmatch(r"(?:ray:)?([\w.\-]+|\[[0-9a-f:]+\]):(\d+)", address)
+    if address == "auto":
+        return address
+    if match is None or address.startswith(("local", "ray:")):
+        raise SettingError(f"Got --ray {address}; expected {KNOWN}.")
+    try:
+        socket.create_connection((match[1].strip("[]"), int(match[2])), timeout=5.0).close()
+    except (OSError, OverflowError) as error:
+        raise SettingError(f"Nobody answers at --ray {address} ({error}); expected {KNOWN}.") from None
+    return address
+
+
+def _refuse_stranger(address: str) -> None:
+    """Raise SettingError where the cluster wants another token, or link; Ray would go on asking."""
+    try:
+        from ray import _raylet
+        from ray._private.services import canonicalize_bootstrap_address
+        from ray.exceptions import AuthenticationError
+
+        ask: Any = vars(_raylet)["GcsClient"]
+        at = canonicalize_bootstrap_address(address)
+    except (ImportError, LookupError):
+        return  # another Ray, which says so later
+    except ConnectionError:
+        return  # `init` says what it is
+    if at is not None and (host := at.rpartition(":"))[2].isdecimal():
+        ray_tls.refuse_other(address, host[0].strip("[]"), int(host[2]))
+    try:
+        with _silenced():
+            ask(address=at)
+    except AuthenticationError:
+        who = "lets in only who has its token"
+        raise SettingError(f"The cluster at --ray {address} {who}. {TOKEN}.") from None
+    except Exception:
+        return  # likewise
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """What Ray's C++ writes to standard error is not shown."""
+    sys.stderr.flush()
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+@contextmanager
+def _connected(address: str, ship: Path | None) -> Iterator[Any]:
+    ray = _import()
+    environment = {} if ship is None else {"runtime_env": {"working_dir": str(ship)}}
+    _refuse_stranger(address)
+    try:
+        ray.init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="error", **environment
+        )
+    except Exception as error:
+        raise SettingError(f"Cannot use Ray at '{address}': {in_a_line(error)} Expected {KNOWN}.") from None
+    with suppress(ImportError):  # what Ray reports of workers and nodes, with their logs, is in its own files
+        from ray._private import worker
+
+        worker.print_to_stdstream = lambda *_, **__: None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _started(nodes: int, least: int) -> Iterator[str]:
+    """A cluster of so many nodes on this machine, which wants a token that nobody else has; its address."""
+    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported, which then knows one token for ever
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else gateways, and agents, give way to all others
+    os.environ.pop(ray_tls.USE, None)  # nothing of it leaves this machine
+    _import()
+    from ray.cluster_utils import Cluster as Nodes
+
+    folder = tempfile.mkdtemp(prefix="offbeat-ray-")
+    temporary = Path(folder, "ray")  # there Ray notes which cluster is this machine's: that is another one's
+    temporary.mkdir()
+    before, os.environ["RAY_TMPDIR"] = os.environ.get("RAY_TMPDIR"), folder
+    cores = max(os.cpu_count() or 1, -(-least // nodes))
+    made = None
+    try:
+        about = {"num_cpus": cores, "include_dashboard": False, "temp_dir": str(temporary)}
+        made = Nodes(True, head_node_args=about)
+        for _ in range(nodes - 1):
+            made.add_node(num_cpus=cores)
+        yield made.address
+    finally:
+        if made is not None:
+            made.shutdown()
+        del os.environ["RAY_TMPDIR"]
+        os.environ |= {} if before is None else {"RAY_TMPDIR": before}
+        shutil.rmtree(folder, ignore_errors=True)
