@@ -47,6 +47,7 @@ LIVE = {
         for name in (
             "children",
             "doctor",
+            "homeless",
             "joining",
             "launch",
             "metrics",
@@ -59,7 +60,7 @@ LIVE = {
     ),
 }
 
-CLUSTER = ("asking", "checkup", "clocks", "exchange", "gateway", "mirror", "peer", "post", "remote")
+CLUSTER = ("asking", "checkup", "clocks", "exchange", "gateway", "mirror", "peer", "post", "talking")
 
 COMMANDS = (
     "commands",
@@ -95,19 +96,22 @@ ONLY = {
         "offbeat.core.system.there",
         "offbeat.experiments.runs",
         *LIVE,
-        *(f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "attaching", "keeper", "lives")),
+        *(
+            f"offbeat.engines.live.cluster.{name}"
+            for name in (*CLUSTER, "attaching", "keeper", "lives", "remote")
+        ),
     },
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
         "offbeat.core.system.signals",
-        "offbeat.engines.live.cluster.remote",
+        "offbeat.engines.live.cluster.talking",
         "offbeat.engines.live.node.driver",
         "offbeat.experiments.scheduler",
         "offbeat.experiments.workers",
     },
     "multiprocessing": {"offbeat.experiments.workers"},
     "concurrent": {"offbeat.experiments.scheduler", "offbeat.experiments.workers"},
-    "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in CLUSTER},
+    "asyncio": {f"offbeat.engines.live.cluster.{name}" for name in (*CLUSTER, "fleet")},
     "socket": {
         "offbeat.engines.live.cluster.fleet",
         "offbeat.core.system.ray_cluster",

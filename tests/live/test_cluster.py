@@ -184,6 +184,28 @@ async def test_an_agent_may_go_on_on_another_machine() -> None:
 
 
 @at_once
+async def test_an_agent_may_come_that_nobody_knew_and_is_seen_before_it_belongs_to_the_run() -> None:
+    async with machines(0, 1) as there:
+        first = there[0].agent(0)
+        for machine in there:
+            assert machine.exchange is not None
+            machine.exchange.place(2, 1)
+        newcomer = there[1].agent(2)
+        newcomer.row[Row.STATE] = State.JOINED
+        await until(lambda: there[0].board.row(2)[Row.STATE] == State.JOINED)
+        assert there[0].board.rows.shape[0] == 2
+        for machine in there:
+            machine.board.grow(3)
+        first.meet(2, 1)
+        newcomer.meet(0, 1)
+        publish(newcomer, Model(vector(5.0)), (0,))
+        assert [value for _, value, *_ in await reading(first, 2)] == [5.0]
+        assert newcomer.post(0, Model(vector(6.0)), Tag()) and first.post(2, Model(vector(7.0)), Tag())
+        assert await coming(lambda: taken(first)) == [(2, 6.0)]
+        assert await coming(lambda: taken(newcomer)) == [(0, 7.0)]
+
+
+@at_once
 async def test_models_that_nobody_mixes_come_where_somebody_looks_at_all_and_their_proposal() -> None:
     """A launcher's machine has no agents."""
     async with machines(0, 1, count=3) as there:

@@ -275,6 +275,37 @@ def test_a_process_that_an_agent_starts_does_not_join(
         enter.agent_context()
 
 
+NO_ROOM = """
+import offbeat.engines.live.launcher.children as children
+
+start, refusals = children.Children.start, [{refusals}]
+
+def full(self, agent, incarnation, *rest):
+    if incarnation > 1 and refusals[0]:
+        refusals[0] -= 1
+        raise children.NoRoom(f"No machine has room for agent {{agent}}.")
+    return start(self, agent, incarnation, *rest)
+
+children.Children.start = full
+"""
+
+
+@pytest.mark.parametrize(("refusals", "steps"), [(1, 800), (-1, 100)])
+def test_an_agent_for_which_there_is_no_room_waits_for_some_and_nobody_for_it(
+    tmp_path: Path, refusals: int, steps: int
+) -> None:
+    words = ["launch", "-n", "2", "--out", "out", "--fault", "kill agent 1 at step 20", "train.py"]
+    script = SCRIPT.format(algorithm="") + f"steps({steps})"
+    run = finished(tmp_path, *words, script=script, setup=NO_ROOM.format(refusals=refusals))
+    assert "[1] waits: No machine has room for agent 1. It goes on as soon as a machine joins" in run.said
+    made = Trace.load(tmp_path / "out").updates().tolist()
+    if refusals > 0:
+        assert run.code == 0 and made == [steps, steps]
+    else:
+        assert run.code == 1 and made[0] == steps > made[1]
+        assert "No machine has room for agent 1. All others are done, so nobody waits" in run.complained
+
+
 # -- the second thread -----------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Runs over several nodes of a Ray cluster on this machine: real gateways, real agents."""
 
+import asyncio
 import json
 import os
 import re
@@ -26,13 +27,17 @@ from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.ray_tls import USE
 from offbeat.engines.live.cluster.gateway import HOSTS
 from offbeat.engines.live.cluster.keeper import TOUCHED
-from offbeat.engines.live.cluster.placement import across, place, said
+from offbeat.engines.live.cluster.placement import across, place, place_one, said
+from offbeat.engines.live.cluster.results import Grown, bring
+from offbeat.engines.live.node.checkpoint import agent_folder, latest, newest, path_of
+from offbeat.engines.live.node.saving import donor_of
 from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.sweep import running
 from offbeat.experiments.sweep.grid import read_grid
+from offbeat.world.topology import build
 
 ray: Any = pytest.importorskip("ray")
 pytestmark = needs_shared_memory
@@ -75,23 +80,52 @@ def left(run: str) -> list[Path]:
     return [*folders(run).values(), *Path(tempfile.gettempdir()).glob(f"offbeat-{os.getuid()}-{run}-*")]
 
 
-def test_a_run_over_two_machines_leaves_what_one_on_one_machine_does(nodes: Raylets, tmp_path: Path) -> None:
+def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one_machine_does(
+    nodes: Raylets, tmp_path: Path
+) -> None:
     """And nothing else: the trace replays to the bit, in which agents mixed models across the machines."""
-    ended = launch(nodes, tmp_path, "-n", "2", "--place", "spread", "train.py", "200")
-    assert ended.returncode == 0, ended.stderr
-    assert "1 of 1 edges cross machines" in ended.stderr
-    assert ended.stdout.count("at [") == 2
-    folder = tmp_path / "offbeat-runs" / "train-0"
+    (tmp_path / "train.py").write_text(SCRIPT)
+    said, folder = tmp_path / "said", tmp_path / "offbeat-runs" / "train-0"
+    about: dict[str, Any] = {"cwd": tmp_path, "env": nodes.env, "stderr": subprocess.STDOUT}
+    offbeat, placed = [sys.executable, "-m", "offbeat"], ["--place", "spread", "--per-machine", "1"]
+    with said.open("w") as out:
+        command = [*offbeat, "launch", "--ray", nodes.address, "-n", "2", *placed, "train.py", "1000000"]
+        run = subprocess.Popen(command, stdout=out, **about)
+    name = until(lambda: re.search(r"this is run (\S+):", said.read_text()))[1]
+    until(lambda: min(steps(name), default=0) > 5)
+    assert "1 of 1 edges cross machines" in said.read_text()
+
+    def ask(*words: str) -> tuple[int, str]:
+        """On a machine of the run, where nobody knows the launcher's folder."""
+        done = subprocess.run([*offbeat, *words], cwd="/", env=nodes.env, capture_output=True, text=True)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    code, text = ask("join", name)
+    assert code == 2 and "No machine has room for agent 2 (machine 0 (" in text, text
+    nodes.do("add")
+    until(lambda: re.search(r"Machine 2 \(.*\) has joined the run", said.read_text()))
+    code, text = ask("join", name)
+    assert code == 0 and re.fullmatch(r"Agent 2 joined after [\d.]+ s, its neighbours are 0, 1\.", text), text
+    assert re.search(r"begins on machine 2 \(", said.read_text())
+    until(lambda: len(steps(name)) == 3 and steps(name)[2] > 50)
+    code, text = ask("leave", str(folder), "--agent", "1")
+    assert code == 0 and re.fullmatch(r"Agent 1 left after its step [\d,]+; the others go on\.", text), text
+    before = steps(name)
+    until(lambda: all(now > then + 20 for now, then in zip(steps(name)[::2], before[::2], strict=True)))
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=200) == 130, said.read_text()
+
     trace = Trace.load(folder / "trace.npz")
     assert replayed(trace, folder).same
+    assert trace.settings["grown"] == [[[0, 1], [0, 1]]] and trace.settings["left"][0].startswith(
+        "agent 1 at "
+    )
     sources = {(int(trace.writes["agent"][row["write"]]), int(row["source"])) for row in trace.mixed}
-    assert {(0, 1), (1, 0)} <= sources
-    found = re.search(r"this is run (\S+):", ended.stdout)
-    assert found is not None
-    assert left(found[1]) == []
+    assert {(0, 1), (1, 0), (0, 2), (2, 0)} <= sources, "the newcomer's model is mixed, as it mixes others'"
+    assert left(name) == []
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last: dict[int, Any] = {line["agent"]: line for line in lines}
-    assert {line["step"] for line in last.values()} == {200}
+    assert last.keys() == {0, 1, 2} and min(line["step"] for line in last.values()) > 50
     assert any(line["consensus"] is not None for line in lines)
 
 
@@ -229,6 +263,45 @@ def test_neighbours_live_together_and_what_crosses_is_said() -> None:
     with pytest.raises(SettingError, match="room for 6"):
         place("graph", ring, [3, 3], strict=True)
     assert sorted(place("graph", ring, [1, 1], strict=False)) == [0] * 4 + [1] * 4, "else nothing is counted"
+
+
+def test_who_comes_later_is_placed_by_the_same_rules() -> None:
+    there, room = {0: 0, 1: 0, 2: 1, 3: 1}, {0: 4, 1: 4}
+    assert [place_one("graph", around, there, room) for around in ({0, 1}, {2, 3}, {0, 2})] == [0, 1, 0]
+    assert place_one("graph", {2, 3}, there | {4: 1}, room) == 0, "as many to each"
+    assert place_one("spread", {0, 1}, there, {**room, 2: 1}) == 2
+    assert place_one("pack", {2, 3}, there, room) == 0 and place_one("pack", {0}, there, {0: 2, 1: 4}) == 1
+    assert place_one("graph", {0}, there, {0: 2, 1: 2, 3: 1}) == 3, "machine 2 is lost"
+    assert place_one("graph", {0}, there | {4: 0}, {0: 1, 1: 2}) == 1, "all are full: in proportion"
+
+
+def test_an_agent_finds_on_any_machine_what_it_goes_on_with(tmp_path: Path) -> None:
+    """Its own checkpoints, or that of the agent with which a new one starts, and who has saved what."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    for agent, step in [(0, 10), (0, 20), (1, 10), (2, 30)]:
+        path = path_of(agent_folder(here, agent), step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{agent} at {step}")
+    (here / "agent-1.trace").write_text("its log")
+
+    async def ask(what: str, *args: Any) -> Any:
+        name, at, content = args or ("", 0, b"")
+        if what == "files":
+            return []
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        assert what == "write" and at == ((there / name).stat().st_size if at else 0)
+        with (there / name).open("ab" if at else "wb") as file:
+            return file.write(content)
+
+    asyncio.run(bring(ask, here, Grown(1, here), -1, 3))
+    assert (there / "agent-1.trace").read_text() == "its log"
+    found = [latest(agent_folder(there, i)) for i in range(4)]
+    assert found == [[], [10], [], []] and newest(agent_folder(there, 1), 2, together=True) == 10
+    assert newest(agent_folder(there, 1), 3, together=True) is None, "agent 2 has another step, elsewhere"
+    asyncio.run(bring(ask, here, Grown(3, here), donor := donor_of(here, 3, build("ring", 4)), 3))
+    assert donor == donor_of(there, 3, build("ring", 4)) == 2
+    assert path_of(agent_folder(there, 2), 30).read_text() == "2 at 30"
 
 
 def folders(run: str) -> dict[int, Path]:

@@ -9,7 +9,10 @@ from offbeat.cli.options import numbers, option
 from offbeat.engines.live.launcher.requests import Request, ask
 from offbeat.engines.live.shm.board import ROOM
 
-RUN = "The results folder (--out) of an 'offbeat launch' that goes on; from any terminal of this machine."
+RUN = (
+    "The results folder (--out) of an 'offbeat launch' that goes on; of a run on several machines, on any of "
+    "them, also the name that its launcher said."
+)
 MANY = f"How many; a run takes up to {ROOM} more than it began with."
 WHOM = "Whom each of them hears and is heard by, '0,3'; default: by the graph's own rule."
 WHO = "The agent that is to leave."

@@ -14,7 +14,7 @@ from offbeat.cli.machines import attached, check_fits, machines, wanted_of
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
 from offbeat.core.compression import NONE, codec_of
-from offbeat.core.errors import MISSING, DiskError, OffbeatError, SettingError
+from offbeat.core.errors import MISSING, DiskError, OffbeatError
 from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere
 from offbeat.core.system.own import pinned, together
@@ -82,7 +82,7 @@ def launch(
         _attach(wanted_of(asked, command), out, tensorboard, profile, quiet)
         return
     spec, before = find(elsewhere(algorithm)), resuming.stages_before(outfolder.named(out)) if resume else ()
-    stage = _stage(spec, before, agents, topology, weights, seed, asked["ray"] is not None)
+    stage = _stage(spec, before, agents, topology, weights, seed)
     agents, topology, weights = stage.graph
     wanted = wanted_of(asked, command, module)
     check_fits(wanted, stage.count, asked["fault"])
@@ -144,11 +144,8 @@ def _stage(
     topology: str | None,
     weights: str | None,
     seed: int,
-    elsewhere_too: bool,
 ) -> Stage:
-    """With which agents, on which graph it is to go on, or to begin; elsewhere_too: on several machines.
-    Raises SettingError.
-    """
+    """With which agents, on which graph it is to go on, or to begin. Raises SettingError."""
     topology = None if topology is None else elsewhere(topology, SUFFIXES)
     if not before:
         topology = topology or "ring"
@@ -156,11 +153,6 @@ def _stage(
     stage = resuming.next_stage(before[-1], agents, topology, weights, seed)
     if stage.graph != before[-1].graph:
         spec.check_moved(before[-1].graph)
-        if elsewhere_too:
-            raise SettingError(
-                "--resume with other agents or another graph is for a run on one machine: a new agent reads "
-                "another one's checkpoint. Expected no --ray, or what the run had."
-            )
     return stage
 
 

@@ -18,7 +18,7 @@ import torch
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system.machine import cores
-from offbeat.core.system.ray_cluster import cluster, refuse_differences
+from offbeat.core.system.ray_cluster import cluster, nodes_of, refuse_differences
 from offbeat.core.system.signals import HANG_UP
 
 Result = TypeVar("Result")
@@ -165,7 +165,7 @@ class Ray:
     def __init__(self, address: str, width: int | None, ship: Path | None = None) -> None:
         with ExitStack() as stack:
             self.ray: Any = stack.enter_context(cluster(address, ship, width or 1))
-            refuse_differences(self.ray)
+            refuse_differences(self.ray, nodes_of(self.ray))
             self._open = stack.pop_all()
         lost = self.ray.exceptions
         self.died = lost.WorkerCrashedError, lost.NodeDiedError, lost.OutOfMemoryError

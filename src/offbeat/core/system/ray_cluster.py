@@ -95,12 +95,14 @@ def answering(ray: Any, nodes: Sequence[Node]) -> list[Any]:
     return [actor.options(num_cpus=0, scheduling_strategy=at).remote() for at in where]
 
 
-def refuse_differences(ray: Any) -> None:
-    """Raise SettingError where what has to be the same on every machine is not."""
-    nodes, here, wrong = nodes_of(ray), there.versions(), list[str]()
+def refuse_differences(ray: Any, nodes: Sequence[Node], first: int = 0) -> None:
+    """Raise SettingError where what has to be the same on every machine is not, on these, from number `first`
+    on, and here.
+    """
+    here, wrong = there.versions(), list[str]()
     actors = answering(ray, nodes)
     asked = [actor.versions.remote() for actor in actors]
-    for k, (node, answer) in enumerate(zip(nodes, asked, strict=True)):
+    for k, (node, answer) in enumerate(zip(nodes, asked, strict=True), start=first):
         try:
             other = differences(ray.get(answer, timeout=ANSWERS), here)
         except Exception as error:

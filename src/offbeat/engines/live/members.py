@@ -32,8 +32,15 @@ class Members:
     left: tuple[int, ...] = ()
 
     def write(self, folder: Path) -> None:
-        said = {"grown": [each.record() for each in self.grown], "left": [*self.left]}
-        write_atomically(folder / MEMBERS, json.dumps(said).encode())
+        write_atomically(folder / MEMBERS, self.text().encode())
+
+    def text(self) -> str:
+        return json.dumps({"grown": [each.record() for each in self.grown], "left": [*self.left]})
+
+    @staticmethod
+    def read(said: Any, agents: int) -> "Members":
+        """Of JSON, and a run that began with so many agents. Raises ValueError, LookupError, TypeError."""
+        return Members(grown_of(said["grown"], agents), tuple(map(int, said["left"])))
 
     @staticmethod
     def of(folder: Path, agents: int) -> "Members":
@@ -42,8 +49,7 @@ class Members:
         if not path.exists():
             return Members()
         with reading(path, "who has come to a run, and left it"):
-            said = json_in(path)
-            return Members(grown_of(said["grown"], agents), tuple(map(int, said["left"])))
+            return Members.read(json_in(path), agents)
 
 
 def grown_of(records: object, agents: int) -> tuple[Newcomer, ...]:

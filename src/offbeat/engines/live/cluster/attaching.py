@@ -1,5 +1,6 @@
 """A new launcher for a run whose own has died: what it has to know is with the gateways and their keepers."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,6 +8,8 @@ from typing import Any
 
 from offbeat.engines.live.cluster.keeper import Ended
 from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.members import Members
+from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Order, Row, State
 
 Known = Mapping[str, Any]
@@ -16,6 +19,16 @@ Known = Mapping[str, Any]
 def newest(states: Mapping[int, Known]) -> Known:
     """That of the machine which was told most."""
     return max(states.values(), key=lambda state: (len(state["changes"]), state["order"]))
+
+
+def members_of(known: Known, begun: RunSettings) -> Members:
+    """Who has come to the run, and left it; of those who were about to come nobody is let in any more.
+    Raises ValueError, LookupError, TypeError for what is none.
+    """
+    if not known["members"]:
+        return Members(begun.grown)
+    members = Members.read(json.loads(known["members"]), begun.agents)
+    return replace(members, grown=members.grown[: known["agents"] - begun.agents])
 
 
 def adopt(launcher: Launcher, states: Mapping[int, Known]) -> dict[int, tuple[int, int]]:
@@ -33,19 +46,25 @@ def adopt(launcher: Launcher, states: Mapping[int, Known]) -> dict[int, tuple[in
         launcher.needed = frozenset(needed)
         launcher.settings = replace(launcher.settings, algorithm=algorithm)
     board.words[5], board.order = known["last_step"], Order(known["order"])
+    members = members_of(known, launcher.settings)
+    members.write(launcher.shared)
     there: dict[int, tuple[int, int]] = {}
     for machine, state in states.items():
         for agent, host in enumerate(state["hosts"]):
-            if host == machine:
+            if host == machine and agent < board.n:
                 board.rows[agent] = state["rows"][agent]
         ended = [Ended(**each) for each in state["ended"]]
         told = {each.agent: each.incarnation for each in ended}
         runs = {int(agent): about[0] for agent, about in state["running"].items()}
         there |= {agent: (machine, incarnation) for agent, incarnation in (told | runs).items()}
+    there = {agent: life for agent, life in there.items() if agent < board.n}
     for agent, (_, incarnation) in there.items():
         launcher.restarts[agent] = incarnation - 1
+    launcher.door.adopt(members)
     for agent in range(board.n):
-        if agent not in there and board.row(agent)[Row.STATE] != State.LEFT:
+        if agent in members.left:  # perhaps on a machine that was lost since
+            board.row(agent)[Row.STATE] = State.LEFT
+        elif agent not in there and board.row(agent)[Row.STATE] != State.LEFT:
             _missed(launcher, agent)
     launcher.attached = True
     return there

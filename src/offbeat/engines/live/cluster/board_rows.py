@@ -30,12 +30,12 @@ Words = np.ndarray[Any, np.dtype[np.int64]]
 
 def checksum(board: Board, agents: Sequence[int]) -> int:
     """Of what matters of these agents; never 0."""
-    return zlib.crc32(board.rows[[*agents]][:, KEYS].tobytes()) or 1
+    return zlib.crc32(board.all_rows[[*agents]][:, KEYS].tobytes()) or 1
 
 
 def packed(board: Board, agents: Sequence[int]) -> bytes:
     """The rows of these agents: the answer of `Peer.rows`."""
-    found = board.rows[[*agents]]
+    found = board.all_rows[[*agents]]
     said = zlib.crc32(found[:, KEYS].tobytes()) or 1
     numbered = np.column_stack([np.array([*agents], dtype=np.int64), found])
     return HEAD.pack(board.zero, said, len(agents)) + numbered.tobytes()
@@ -72,5 +72,5 @@ def _check(agent: int, row: Words) -> None:
 
 def write(board: Board, agent: int, row: Words) -> None:
     """All but what is written on its own."""
-    mine = board.rows[agent]
+    mine = board.all_rows[agent]
     mine[OTHERS] = row[OTHERS]

@@ -71,9 +71,9 @@ class Exchange:
         self.links[machine] = Link(peer, lambda: self._cut(machine))
 
     def place(self, agent: int, machine: int) -> None:
-        """The agent's next life is on that machine; it may be a new agent, the next one. To be called on
-        every machine after its board says that the agent is gone, or that there is one more, and before
-        that life begins.
+        """The agent's next life is on that machine; it may be a new agent, the next one, of which the boards
+        know nothing yet. To be called on every machine after its board says that the agent is gone, and
+        before that life begins.
         """
         self.hosts[agent : agent + 1] = [machine]
         self.arrivals.agents = len(self.hosts)

@@ -24,20 +24,23 @@ from offbeat.engines.live.cluster import keeper
 from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Peer
+from offbeat.engines.live.launcher import requests
+from offbeat.engines.live.members import MEMBERS
 from offbeat.engines.live.node.checkpoint import CHECKPOINTS
 from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.faults import parse_fault
-from offbeat.engines.live.shm.board import Board, Order, Row
+from offbeat.engines.live.shm.board import LET_GO, Board, Order, Row
 
 HOSTS = "hosts.json"  # in the run folder: where every agent lives, and how the machines are called
 BEAT = 0.1  # seconds between looks at what the launcher is to hear
 PATIENCE = 0.5  # seconds until it is told that there is nothing new
 AT_ONCE = 1 << 20  # bytes of a file that cross at once
-MODELS_EVERY = (
-    1.0  # seconds between copies of models that nobody here mixes: returning agents begin from them
+MODELS_EVERY = 1.0  # seconds between copies of models that nobody here mixes: who comes begins from them
+QUIET = 10.0  # seconds without a launcher after which nobody will answer who asks for something
+NO_LAUNCHER = (
+    "The launcher of run {run} has not been heard of here for a while, and only it lets agents in, and out. "
+    "If it has died, 'offbeat launch --ray ADDRESS --attach {run}' goes on with the run; then ask again."
 )
-
-
 ENDED = "the process that its agents hang on has ended, and they with it"
 
 
@@ -69,6 +72,7 @@ class Gateway(Exchange):
             self._reach(known["names"])
             self._settle(known["hosts"])
         self._heard, self._looked = 0, -math.inf  # of the launcher: how far, and when last
+        self._began = time.monotonic()
         loop = asyncio.get_running_loop()
         self.working = [loop.create_task(self.run()), loop.create_task(self._beat())]
 
@@ -76,10 +80,12 @@ class Gateway(Exchange):
 
     async def tell(self, said: str) -> int:
         """All that the launcher wants: where agents live, which lives are to begin, the order, who belongs to
-        the run. Returns how many changes of the membership are known here now.
+        the run, has joined it, is to leave it. Returns how many changes of the membership are known here now.
         """
         now, board = json.loads(said), self.board
         self._reach(now["names"])
+        if now["members"]:  # before anybody is told of a change who then looks there
+            keeper.replace(self.folder / MEMBERS, now["members"].encode())
         if now["order"] >= Order.STOP:
             board.order = Order(now["order"])
         elif now["order"] != Order.WAIT:
@@ -94,9 +100,11 @@ class Gateway(Exchange):
         if board.order < now["order"]:
             board.order = Order(now["order"])
         self._settle(now["hosts"])
-        lives = self._kept()["lives"]
+        for agent, what in now["leaves"].items():
+            self._leave(int(agent), what)
+        known = self._kept()["starts"]
         for start in now["starts"]:
-            if lives.get(str(start["agent"]), 0) < start["incarnation"]:
+            if known.get(str(start["agent"]), 0) < start["number"]:
                 keeper.ask(self.folder, what="start", **start)
         for i in range(board.n):
             self.bells.ring(i)
@@ -104,6 +112,11 @@ class Gateway(Exchange):
 
     async def signal(self, number: int, agents: list[int] | None) -> None:
         keeper.ask(self.folder, what="signal", number=number, agents=agents)
+
+    async def answer(self, token: str, done: bool, said: str) -> None:
+        """What became of a request of this machine."""
+        (self.folder / f"{requests.ASK}{token}").unlink(missing_ok=True)
+        requests.answer(self.folder, token, done, said)
 
     async def end(self) -> None:
         """Have nothing left on this machine; returns when that is so."""
@@ -119,7 +132,8 @@ class Gateway(Exchange):
         return {
             "plan": asdict(self.plan), "hosts": self.hosts, "names": self.names, "order": int(board.order),
             "zero": board.zero, "last_step": board.last_step, "agents": board.n,
-            "changes": board.since(0), "rows": board.rows.tolist(),
+            "changes": board.since(0), "rows": board.all_rows[: len(self.hosts)].tolist(),
+            "members": self._members(), "asked": [token for token, _ in self._asked()],
             "joined": None if joined is None else [joined[0], joined[1], sorted(joined[2])],
             "looked": time.monotonic() - self._looked, **self._kept(),
         }  # fmt: skip
@@ -175,7 +189,7 @@ class Gateway(Exchange):
     def _settle(self, hosts: Sequence[int]) -> None:
         """Know where agents live; after a restart too."""
         for i, machine in enumerate(hosts):
-            if self.hosts[i] != machine:
+            if self.hosts[i : i + 1] != [machine]:
                 self.place(i, machine)
         keeper.replace(self.folder / HOSTS, json.dumps({"hosts": self.hosts, "names": self.names}).encode())
 
@@ -198,7 +212,24 @@ class Gateway(Exchange):
             newest[agent] = rest.decode(errors="replace")
         ended = [each for each in self._kept()["ended"] if each["number"] > heard]
         notices, self.notices = self.notices, []
-        return {"ended": ended, "files": files, "newest": newest, "notices": notices}, grown
+        asked = [[token, asdict(request)] for token, request in self._asked()]
+        news = {"ended": ended, "files": files, "newest": newest, "notices": notices, "asked": asked}
+        return news, grown
+
+    def _asked(self) -> list[tuple[str, requests.Request]]:
+        """What is asked for on this machine, and not answered yet."""
+        return [*requests.requests(self.folder, keep=True)]
+
+    def _members(self) -> str:
+        path = self.folder / MEMBERS
+        return path.read_text() if path.exists() else ""
+
+    def _leave(self, agent: int, what: int) -> None:
+        """An agent here is to leave; or has, and all others know."""
+        if self.here(agent):
+            row = self.board.row(agent)
+            row[Row.LEAVES] = what
+            row[Row.MODEL] *= what != LET_GO
 
     def _output(self, agent: int) -> Path:
         return self.plan.results / f"agent-{agent}.log"
@@ -215,6 +246,9 @@ class Gateway(Exchange):
     async def _beat(self) -> None:
         while True:
             keeper.touch(self.folder)
+            if time.monotonic() - max(self._looked, self._began) > QUIET:
+                for token, _ in self._asked():
+                    await self.answer(token, False, NO_LAUNCHER.format(run=self.plan.run))
             steps = max(
                 (self.board.row(i)[Row.STEPS] for i in filter(self.here, range(self.board.n))), default=0
             )

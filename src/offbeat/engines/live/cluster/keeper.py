@@ -3,7 +3,7 @@
 It is nobody's child, so neither the gateway's end nor Ray's takes the agents with it. Who runs the machine's
 gateway talks to it by files in the run folder, which outlive both:
 
-    ask.TIME        what is asked, JSON; taken in order. "start" an agent's next life, "signal" agents,
+    do.TIME         what is asked, JSON; taken in order. "start" an agent's next life, "signal" agents,
                     "heard" of endings up to a number, "end" it all
     keeper.json     what there is to know, replaced whole: which lives run, which have ended
     gateway         touched by the gateway at every beat
@@ -147,7 +147,7 @@ def replace(path: Path, content: bytes) -> None:
 
 def ask(folder: Path, **what: Any) -> None:
     """Ask something of the keeper whose run folder this is; what is asked twice is done once."""
-    replace(folder / f"ask.{time.monotonic_ns():020d}", json.dumps(what).encode())
+    replace(folder / f"do.{time.monotonic_ns():020d}", json.dumps(what).encode())
     with closing(Bell(folder, KEEPER)) as bell:
         bell.ring()
 
@@ -166,7 +166,7 @@ class Keeper:
         self.board = Board.create(self.folder / "board", plan.agents)
         self.bell = Bell(self.folder, KEEPER)
         self.children = Children(self.bell.handle, lambda agent, line: None)
-        self.lives: dict[int, int] = {}
+        self.starts: dict[int, int] = {}  # agent -> the number of its newest start
         self.ended: list[Ended] = []
         self.numbers, self.over, self.deadline = 0, False, 0.0
         touch(self.folder)
@@ -179,15 +179,15 @@ class Keeper:
             while not self.over:
                 for child in self.children.wait(TICK):
                     self._ended(child)
-                for path in sorted(self.folder.glob("ask.*")):
+                for path in sorted(self.folder.glob("do.*")):
                     self._do(json.loads(path.read_bytes()))
                     path.unlink()
                 self._look(owner)
 
     def _do(self, asked: Mapping[str, Any]) -> None:
         match asked["what"]:
-            case "start" if asked["incarnation"] > self.lives.get(asked["agent"], 0):
-                self._start(**{name: value for name, value in asked.items() if name != "what"})
+            case "start" if asked["number"] > self.starts.get(asked["agent"], 0):
+                self._start(asked, asked["agent"])
             case "signal":
                 self.children.signal(signal.Signals(asked["number"]), asked["agents"])
             case "heard":
@@ -196,20 +196,19 @@ class Keeper:
                 self.over = True
         self._tell()
 
-    def _start(
-        self, agent: int, incarnation: int, command: list[str], more: dict[str, str], row: list[int]
-    ) -> None:
-        self.lives[agent] = incarnation
-        self.board.rows[agent] = row
-        environment = {**more, **self.plan.environment, "OFFBEAT_RUN": str(self.folder)}
+    def _start(self, asked: Mapping[str, Any], agent: int) -> None:
+        self.starts[agent], mine = asked["number"], self.board.row(agent)
+        leaves = mine[Row.LEAVES]  # which comes by another way
+        self.board.all_rows[agent], mine[Row.LEAVES] = asked["row"], leaves
+        environment = {**asked["more"], **self.plan.environment, "OFFBEAT_RUN": str(self.folder)}
         output = self.plan.results / f"agent-{agent}.log"
-        child = self.children.start(agent, incarnation, command, environment, output)
-        self.board.row(agent)[Row.PID] = child.pid
+        child = self.children.start(agent, asked["incarnation"], asked["command"], environment, output)
+        mine[Row.PID] = child.pid
 
     def _ended(self, child: Child) -> None:
         i, row, printed = (
             child.agent,
-            self.board.rows[child.agent],
+            self.board.all_rows[child.agent],
             self.plan.results / f"agent-{child.agent}.log",
         )
         failure, path, size = take(self.folder, i), log_path(self.plan.results, i), _size(printed)
@@ -252,7 +251,7 @@ class Keeper:
         running = {i: [c.incarnation, c.pid, c.started] for i, c in self.children.running.items()}
         said = {
             "pid": os.getpid(),
-            "lives": self.lives,
+            "starts": self.starts,
             "running": running,
             "ended": [asdict(each) for each in self.ended],
         }

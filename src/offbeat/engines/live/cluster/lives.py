@@ -1,7 +1,7 @@
 """What a launcher needs of machines, whatever reaches them; and of a process there."""
 
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,8 +24,13 @@ class Fleet(Protocol):
         yet.
         """
 
-    def elsewhere(self, agent: int, lost: Sequence[int]) -> int:
-        """Where an agent whose machine is lost is to live. Raises OffbeatError if there is no room."""
+    def place(self, agent: int, lost: Collection[int]) -> int:
+        """Where an agent is to live that comes, or whose machine is lost. Raises NoRoom."""
+
+    async def more(self) -> int | None:
+        """A machine that has come since the run began, whose gateway begins now; None: there is none. Raises
+        OffbeatError for one that cannot take part, once.
+        """
 
     def called(self, machine: int) -> str:
         """A machine in words."""

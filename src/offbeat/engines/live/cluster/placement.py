@@ -1,6 +1,6 @@
 """Which agent lives on which machine, and which edges of the graph cross from one to another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import networkx as nx
 
@@ -40,6 +40,25 @@ def place(how: str, graph: nx.Graph, room: Sequence[int], strict: bool) -> list[
     searched = [*nx.bfs_tree(graph.to_undirected(as_view=True), 0)]
     near = dict(zip(searched, blocks, strict=True))
     return _improved(graph, min(blocks, [near[i] for i in range(n)], key=lambda p: len(across(graph, p))))
+
+
+def place_one(how: str, around: Collection[int], hosts: Mapping[int, int], room: Mapping[int, int]) -> int:
+    """The machine of an agent that comes when others are there, by the same rules: with pack the first that
+    has room; else of those that have room, and fewest agents, the one with most of its neighbours.
+
+    Args:
+        around: the agent's neighbours
+        hosts: where the others live
+        room: for how many each machine has room; where all are full, one takes more in proportion
+    """
+    count = {machine: [*hosts.values()].count(machine) for machine in room}
+    free = [machine for machine in room if count[machine] < room[machine]]
+    if not free:
+        return min(room, key=lambda machine: (count[machine] / max(1, room[machine]), machine))
+    if how == PACK:
+        return free[0]
+    fewest = [machine for machine in free if count[machine] == min(count[m] for m in free)]
+    return max(fewest, key=lambda machine: sum(hosts.get(j) == machine for j in around))
 
 
 def across(graph: nx.Graph, hosts: Sequence[int]) -> list[tuple[int, int]]:

@@ -3,13 +3,14 @@
 And back, for an agent that begins anew on another machine: its log goes on where it was.
 """
 
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from offbeat.engines.live.launcher.children import REMEMBERED
-from offbeat.engines.live.node.checkpoint import agent_folder
+from offbeat.engines.live.node.checkpoint import CHECKPOINTS, SAVED, agent_folder, latest, path_of, saved_by
 from offbeat.engines.live.node.enter import log_path
 
 AT_ONCE = 1 << 23  # bytes that cross at once
@@ -51,10 +52,14 @@ class Grown:
         return shown
 
 
-async def bring(ask: Ask, folder: Path, grown: Grown) -> None:
-    """Have on that machine what an agent that begins there goes on with."""
+async def bring(ask: Ask, folder: Path, grown: Grown, donor: int, agents: int) -> None:
+    """Have on that machine what an agent that begins there goes on with: what it had written itself; the
+    newest checkpoint of the donor, if it is to start from another's; and what all agents have saved.
+    """
     there = dict(await ask("files"))
     checkpoints = sorted(agent_folder(folder, grown.agent).glob("step-*"))
+    if donor >= 0:
+        checkpoints.append(path_of(agent_folder(folder, donor), latest(agent_folder(folder, donor))[0]))
     for path in [grown.log, grown.output, *checkpoints]:
         name = str(path.relative_to(folder))
         if path.exists() and there.get(name) != path.stat().st_size:
@@ -65,6 +70,8 @@ async def bring(ask: Ask, folder: Path, grown: Grown) -> None:
                     at += len(more)
                     if not more:
                         break
+    saved = saved_by(folder / CHECKPOINTS, agents)
+    await ask("write", f"{CHECKPOINTS}/{SAVED}", 0, json.dumps(saved).encode())
 
 
 async def fetch(ask: Ask, folder: Path, agents: Collection[int]) -> None:

@@ -19,8 +19,17 @@ from offbeat.core.system import ray_cluster
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
 from offbeat.engines.live.cluster import placement
-from offbeat.engines.live.cluster.attaching import newest
-from offbeat.engines.live.cluster.fleet import ENDS, Machine, Named, RayFleet, name_of, why
+from offbeat.engines.live.cluster.attaching import members_of, newest
+from offbeat.engines.live.cluster.fleet import (
+    ENDS,
+    Machine,
+    Named,
+    RayFleet,
+    machines_of,
+    name_of,
+    plan_of,
+    why,
+)
 from offbeat.engines.live.cluster.keeper import MARK, Plan
 from offbeat.engines.live.cluster.remote import RemoteChildren
 from offbeat.engines.live.cluster.wanted import Wanted
@@ -52,7 +61,7 @@ class Cluster:
     owner: int = 0
 
     def __post_init__(self) -> None:
-        self.machines = [Machine(**vars(node)) for node in ray_cluster.nodes_of(self.ray)]
+        self.machines = machines_of(self.ray)
 
     def hosts(self, graph: nx.Graph) -> list[int]:
         """The machine of every agent. Raises SettingError where there is too little room."""
@@ -71,9 +80,10 @@ class Cluster:
         """The processes of a run on these machines, none of which has started yet."""
         for fault in launcher.settings.fault:
             check_machine(fault, len(self.machines))
-        ray_cluster.refuse_differences(self.ray)
+        ray_cluster.refuse_differences(self.ray, self.machines)
         run = f"{launcher.settings.folder.name}-{secrets.token_hex(4)}"
-        fleet = RayFleet(self.ray, self.wanted, self.machines, launcher, [*hosts], run, self.owner)
+        plan = plan_of(launcher, run, self.wanted, self.owner)
+        fleet = RayFleet(self.ray, self.wanted, [*self.machines], launcher, [*hosts], run, plan)
         write_atomically(launcher.settings.folder / MARK, json.dumps({"run": run}).encode())
         fleet.begin()
         on_output(0, f"this is run {run}: should this launcher die, --attach {run} goes on with it")
@@ -118,19 +128,19 @@ class Found:
     @property
     def settings(self) -> RunSettings:
         with reading(Path(self.plan.out), "the settings of a run"):
-            return RunSettings.of(self.plan.settings, self.plan.out)
+            begun = RunSettings.of(self.plan.settings, self.plan.out)
+            return replace(begun, grown=members_of(self.known, begun).grown)
 
     def children(self, launcher: Launcher, bell: int, on_output: OnOutput) -> RemoteChildren:
         """The processes of the run."""
         nodes = {machine.node: machine for machine in self.cluster.machines}
-        count = len(self.known["names"]) or len(self.states)
+        count = max(len(self.known["names"]), *(k + 1 for k in self.states))
         machines = []
         for k in range(count):
             node = Plan(**self.states[k]["plan"]).node if k in self.states else ""
             machines.append(nodes.get(node, Machine("", "lost", "", 0, 0.0, 0.0)))
         handles = [Named(name_of(self.run, k)) for k in range(count)]
-        hosts, wanted = [*self.known["hosts"]], replace(self.cluster.wanted, partition_grace=self.plan.grace)
-        fleet = RayFleet(
-            self.cluster.ray, wanted, machines, launcher, hosts, self.run, self.plan.owner, handles
-        )
+        hosts = self.known["hosts"][: self.known["agents"]]  # nobody is let in who was about to come
+        wanted = replace(self.cluster.wanted, partition_grace=self.plan.grace)
+        fleet = RayFleet(self.cluster.ray, wanted, machines, launcher, hosts, self.run, self.plan, handles)
         return RemoteChildren(fleet, launcher, on_output, self.states)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from offbeat.core.errors import OffbeatError
+
 READING = 0.05  # seconds that output is read before anything else: an agent may print without pause
 POLLED = 0.05  # seconds between looks at processes of which the kernel does not report the end
 CHUNK, LONGEST = 1 << 10, 1 << 14  # bytes that are read at once, and of a line: a longer one is broken
@@ -129,6 +131,10 @@ class Child:
         return self.process.returncode
 
 
+class NoRoom(OffbeatError):
+    """There is no machine on which an agent could be started now; the message says why."""
+
+
 class Printed(Protocol):
     """What a process has printed, wherever that is read."""
 
@@ -160,7 +166,9 @@ class Processes(Protocol):
     def running(self) -> MutableMapping[int, Any]: ...  # agent -> its `Life`
     def start(
         self, agent: int, incarnation: int, command: Sequence[str], more: Mapping[str, str], output: Path
-    ) -> Life: ...
+    ) -> Life:
+        """Start an agent's process. Raises NoRoom where that cannot be now."""
+
     def wait(self, timeout: float) -> Sequence[Life]: ...
     def signal(self, number: signal.Signals, agents: Sequence[int] | None = None) -> None: ...
     def see_models(self, most: float = math.inf) -> None: ...

@@ -17,7 +17,7 @@ from typing import Protocol
 import networkx as nx
 
 from offbeat.core.errors import SettingError
-from offbeat.engines.live.launcher.children import Life, OnOutput, Processes
+from offbeat.engines.live.launcher.children import Life, NoRoom, OnOutput, Processes
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.requests import Request, answer, requests
 from offbeat.engines.live.members import Members, keep_stages
@@ -26,6 +26,8 @@ from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import LEAVE, LET_GO, Bell, Board, Order, Row, State
 from offbeat.world.growth import Growing, Newcomer, stated
+
+NOBODY = "nobody"  # asks any more: the token of a request of which a former launcher knew
 
 
 class Run(Protocol):
@@ -45,10 +47,6 @@ class Run(Protocol):
     counts: list[list[int]]  # agent by agent
     missing: dict[int, Missing]
     again: dict[int, float]
-
-    @property
-    def here(self) -> bool:
-        """Whether all agents are on this machine."""
 
     @property
     def seconds(self) -> float:
@@ -108,13 +106,25 @@ class Door:
             if ready and all(ready):
                 self._let_in()
             beside = [i for i in launcher.children.running if i >= launcher.board.n]
+            if self.joining is None and beside:  # one may have begun after all had been given up
+                launcher.children.signal(signal.SIGKILL, beside)
             while self._asked and self.joining is None and not beside:
                 token, request = self._asked.popleft()
                 try:
-                    self._refuse_elsewhere()
+                    self._refuse_experiment()
                     (self._join if request.what == "join" else self._leave)(token, request)
                 except SettingError as error:
                     answer(launcher.shared, token, False, str(error))
+
+    def adopt(self, members: Members) -> None:
+        """Go on for a launcher that has died, once its board is known here."""
+        board = self.launcher.board
+        for i in range(board.n):
+            ended = max(0.0, (int(board.row(i)[Row.LAST]) - board.zero) / 1e9) if board.zero else 0.0
+            if i in members.left:
+                self.left[i] = round(ended, 3)
+            elif board.row(i)[Row.LEAVES] == LEAVE:
+                self._leaving[i] = NOBODY
 
     def leaves(self, i: int) -> bool:
         """Whether an agent has been asked to leave, and has not been seen off."""
@@ -138,22 +148,29 @@ class Door:
             self._give_up(f"The new agent {i} failed before it could join; the run goes on without it.{said}")
         return True
 
+    def around(self, i: int) -> Collection[int]:
+        """Whom an agent hears, and is heard by; of one that is to be let in too."""
+        coming = () if self.joining is None else self.joining.newcomers
+        grown = (*self.launcher.settings.grown, *coming)
+        return {*nx.all_neighbors(self._built().after(grown).graph, i)} - {i}
+
+    @property
+    def present(self) -> list[int]:
+        """Who has come, or is to be let in, and has not gone for good."""
+        gone, last = {*self.left, *self.launcher.missing}, self._starting
+        return [i for i in range(max(self.launcher.board.n, last.stop)) if i not in gone]
+
     @property
     def _starting(self) -> range:
         return range(0) if self.joining is None else self.joining.agents
 
-    def _refuse_elsewhere(self) -> None:
+    def _refuse_experiment(self) -> None:
         """Raise SettingError for runs that take nobody in, and let nobody out."""
         program = self.launcher.settings.program
         if not isinstance(program, ScriptProgram):
             raise SettingError(
                 "This is a run of 'offbeat live', whose world and data are for as many agents as it has: "
                 "nobody can join or leave it. Expected a run of 'offbeat launch'."
-            )
-        if not self.launcher.here:
-            raise SettingError(
-                "The agents of this run are on several machines (--ray): nobody can join or leave it. "
-                "Expected a run of 'offbeat launch' on one machine."
             )
 
     # -- in --------------------------------------------------------------------------------------------
@@ -174,10 +191,13 @@ class Door:
         growing.after(grown)
         Members(tuple(grown), tuple(self.left)).write(launcher.shared)
         self.joining = Joining(token, n, tuple(grown[-many:]), time.monotonic())
-        for i in self.joining.agents:
-            for counts in launcher.counts:
-                counts.append(0)
-            launcher.start(i)
+        for counts in launcher.counts:
+            counts += [0] * many
+        try:
+            for i in self.joining.agents:
+                launcher.start(i)
+        except NoRoom as error:
+            self._give_up(f"{error} The run goes on as it was.")
 
     def _graph(self) -> Growing:
         """How this run's graph grows. Raises SettingError if nobody can join it."""

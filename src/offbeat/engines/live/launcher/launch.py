@@ -14,6 +14,7 @@ import numpy as np
 from offbeat.core.errors import OffbeatError
 from offbeat.core.system.signals import handled
 from offbeat.engines.live.launcher.children import Children, Life, OnOutput, Processes
+from offbeat.engines.live.launcher.homeless import Homeless
 from offbeat.engines.live.launcher.joining import Door
 from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.stop_after import last_step
@@ -65,11 +66,11 @@ class Launcher:
         self.missing: dict[int, Missing] = {}
         self.door = Door(self)
         self.again: dict[int, float] = {}
+        self.homeless = Homeless(self)
         self.endings: dict[int, Ending] = {}
         self.exits: dict[int, Ending] = {}
         self.killing = self.told = self.attached = False
-        self.stuck_at = math.inf
-        self.deadline = math.inf
+        self.stuck_at = self.deadline = math.inf
         most = max(stage.count for stage in self.settings.stages)
         self.logs = [log_path(self.settings.folder, i) for i in range(most)]
 
@@ -149,8 +150,7 @@ class Launcher:
         while self.children.running or self.again:
             now = time.monotonic()
             for i in [i for i, at in self.again.items() if at <= now]:
-                del self.again[i]
-                self.start(i)
+                self.homeless.start(i)
             ended = self.children.wait(max(0.0, min(now + tick, self.due(self), *self.again.values()) - now))
             self._look_for_folders()
             for child in ended:
@@ -216,9 +216,7 @@ class Launcher:
                 elif state is State.LEFT and self.member[i] > 0 and not (finishing and i in self.needed):
                     self.change(i, -incarnation)
                     if i in self.needed and self.board.order < Order.STOP and not self.all_left:
-                        if isinstance(
-                            self.settings.program, ScriptProgram
-                        ):  # else all end at one time anyway
+                        if isinstance(self.settings.program, ScriptProgram):  # else all end at once anyway
                             self.on_output(i, "is done; the algorithm cannot go on without it, so all stop")
                         self._stop()
         if self.board.membership != before:
@@ -226,6 +224,8 @@ class Launcher:
         stopping = self.board.order is Order.STOP
         left = self.board.all_rows[[*self.children.running], Row.STATE] == State.LEFT
         over = left.all() if stopping else self.all_left
+        if (why := self.homeless.end(states)) is not None:
+            self._stop(why)
         if self.board.order < Order.END and over:
             self.watch(self)
             self._ask(Order.END)

@@ -1,4 +1,5 @@
-"""What another process of this user asks of a run that goes on: small files in the run's shared folder.
+"""What another process of this user asks of a run that goes on: small files in the run's shared folder, or in
+that of a machine of a run over several, whose gateway hands them to the launcher's.
 
     ask.TOKEN        the request, as JSON, put there in one piece; the launcher's bell is rung
     answer.TOKEN     whether it was done, and what became of it
@@ -20,7 +21,7 @@ from typing import Any
 
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.engines.live.shm.board import LAUNCHER, Bell
-from offbeat.engines.live.shm.run_folder import living
+from offbeat.engines.live.shm.run_folder import PLAN, living
 
 ASK, ANSWER = "ask.", "answer."
 LARGEST = 1 << 16  # bytes of a request
@@ -61,13 +62,11 @@ def ask(run: Path, request: Request) -> str:
     """
     shared = shared_of(run)
     token = f"{os.getpid()}-{time.monotonic_ns()}"
-    temporary = shared / f".{ASK}{token}"
     try:
-        temporary.write_text(json.dumps(asdict(request)))
-        temporary.replace(shared / f"{ASK}{token}")
+        put(shared, token, request)
         with closing(Bell(shared, LAUNCHER)) as bell:
             bell.ring()
-        while (said := _answer(shared / f"{ANSWER}{token}")) is None:
+        while (said := take_answer(shared, token)) is None:
             if not any(path == shared for path, _ in living()):
                 raise FileNotFoundError
             time.sleep(LOOK)
@@ -80,14 +79,23 @@ def ask(run: Path, request: Request) -> str:
 
 
 def shared_of(run: Path) -> Path:
-    """The shared folder of the run whose results are in this one, and which goes on. Raises SettingError."""
+    """The shared folder of the run whose results are in this one, and which goes on; or of this machine's
+    part of a run of this name, or whose results are there on another one. Raises SettingError.
+    """
     expected = "expected the results folder (--out) of an 'offbeat launch' that goes on"
-    if not run.is_dir():
-        raise SettingError(f"There is no folder {run}; {expected}.")
-    folder, owner = run.resolve(), run.stat().st_uid
-    for path, settings in living():
+    folder, there = run.resolve(), [*living()]
+    for path, settings in there:
         if settings.get("folder") == str(folder):
             return path
+    for path, _ in there:
+        with suppress(OSError, ValueError, LookupError, TypeError):
+            plan = json.loads((path / PLAN).read_text())
+            if plan["run"] == str(run) or plan["out"] == str(folder):
+                return path
+    if not run.is_dir():
+        name = "or, on any machine of a run on a cluster, the name that its launcher said"
+        raise SettingError(f"There is no folder {run}; {expected}, {name}.")
+    owner = run.stat().st_uid
     if owner != os.getuid():
         with suppress(KeyError):
             who = pwd.getpwuid(owner).pw_name
@@ -101,7 +109,15 @@ def shared_of(run: Path) -> Path:
     raise SettingError(f"No run goes on in {run}; {expected}.")
 
 
-def _answer(path: Path) -> tuple[bool, str] | None:
+def put(shared: Path, token: str, request: Request) -> None:
+    temporary = shared / f".{ASK}{token}"
+    temporary.write_text(json.dumps(asdict(request)))
+    temporary.replace(shared / f"{ASK}{token}")
+
+
+def take_answer(shared: Path, token: str) -> tuple[bool, str] | None:
+    """Whether what was asked for was done, and what became of it; None: there is no answer yet."""
+    path = shared / f"{ANSWER}{token}"
     with suppress(FileNotFoundError):
         said = json.loads(path.read_text())
         path.unlink(missing_ok=True)
@@ -112,8 +128,10 @@ def _answer(path: Path) -> tuple[bool, str] | None:
 # -- who is asked ----------------------------------------------------------------------------------
 
 
-def requests(shared: Path) -> Iterator[tuple[str, Request]]:
-    """The requests that have come, which are taken out, by their tokens; what is none is answered so."""
+def requests(shared: Path, keep: bool = False) -> Iterator[tuple[str, Request]]:
+    """The requests that have come, which are taken out (unless they are to be kept until they are answered),
+    by their tokens; what is none is answered so.
+    """
     try:
         names = sorted(path.name for path in shared.glob(f"{ASK}*"))
     except OSError:  # the folder was taken away, which the launcher notices
@@ -124,12 +142,17 @@ def requests(shared: Path) -> Iterator[tuple[str, Request]]:
             said = json.loads(_content(shared / name))
             request = Request.of(said)
         except (OSError, ValueError, RecursionError) as error:
+            _take_out(shared / name)
             answer(shared, token, False, f"The launcher could not read the request: {error}.")
         else:
+            if not keep:
+                _take_out(shared / name)
             yield token, request
-        finally:
-            with suppress(OSError):
-                (shared / name).unlink()
+
+
+def _take_out(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
 
 
 def _content(path: Path) -> bytes:

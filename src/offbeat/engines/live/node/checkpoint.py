@@ -32,7 +32,7 @@ from torch import Tensor
 from offbeat.core.agent import Agent
 from offbeat.core.errors import ContractError, DataError, DiskError
 from offbeat.core.rules import restore, state_of
-from offbeat.core.system.reading import opened, reading, refuse_newer
+from offbeat.core.system.reading import json_in, opened, reading, refuse_newer
 from offbeat.engines.live.node.encode import NATIVE, decode, encode, name_of
 from offbeat.engines.live.node.guard import NotFinite, not_finite
 
@@ -43,6 +43,7 @@ SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": 
 """How a file with a checksum begins."""
 CHUNK = 1 << 20
 CHECKPOINTS = "checkpoints"  # the folder of all agents' own
+SAVED = ".saved.json"  # in it, where not all of them are: which steps each agent has saved
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
 About = Mapping[str, Any]  # which run something is of
 KEPT = 2  # how many of the newest checkpoints stay
@@ -142,11 +143,21 @@ def latest(folder: Path) -> list[int]:
     return sorted((int(step[1]) for step in found if step), reverse=True)
 
 
+def saved_by(folder: Path, agents: int) -> list[list[int]]:
+    """The steps of which each agent has a checkpoint, in the folder of all: as it lies there, or, on one of
+    several machines, as it was said when the run went on.
+    """
+    if not (folder / SAVED).exists():
+        return [latest(folder / f"agent-{j}") for j in range(agents)]
+    with reading(folder / SAVED, "which checkpoints there are"):
+        return [[*map(int, steps)] for steps in json_in(folder / SAVED)][:agents]
+
+
 def newest(folder: Path, agents: int, together: bool) -> int | None:
     """The step to go on from, if any: the newest in this agent's folder; `together`: that all agents have."""
     mine = latest(folder)
     if together:
-        others = [latest(folder.parent / f"agent-{j}") for j in range(agents)]
+        others = saved_by(folder.parent, agents)
         mine = [step for step in mine if all(step in steps for steps in others)]
     return mine[0] if mine else None
 
