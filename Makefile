@@ -7,6 +7,8 @@
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
 # make bench-cluster   how fast runs over two nodes of a Ray cluster on this machine are
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
+# make drill-cluster   twenty kills over two nodes of a Ray cluster: agents, gateways, launchers, machines, the head;
+#                      SEED=1 are others; KILL=7 shows one again
 # make fuzz    two thousand damaged or hostile files, for every reader; CASE=1234 shows one again
 # make fuzz-worlds   2,000 random worlds: every executor against the oracle; tests/support/fuzz_worlds.py --world N: one again
 # make clean   remove everything that make made
@@ -18,7 +20,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-ecosystem check fix bench bench-live bench-cluster drill soak fuzz fuzz-worlds docs clean
+.PHONY: demo test test-ecosystem check fix bench bench-live bench-cluster drill drill-cluster soak fuzz fuzz-worlds docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -57,6 +59,9 @@ bench-cluster: $(READY)
 
 drill: $(READY)
 	OFFBEAT_DRILL=50 $(BIN)/python -m pytest tests/live/test_processes.py -k killed_at_random -rA
+
+drill-cluster: $(READY)
+	$(BIN)/python tests/support/cluster_drill.py $(if $(SEED),--seed $(SEED)) $(if $(KILL),--kill $(KILL))
 
 soak: $(READY)
 	$(BIN)/python bench/soak.py

@@ -1,5 +1,6 @@
 """The machines of a run, on the command line."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,12 @@ from typing import Any
 from offbeat.cli.console import complain
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import declared
+from offbeat.core.system.signals import exit_code
 from offbeat.engines.live.cluster import placement
 from offbeat.engines.live.cluster.starting import Found, cluster
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.children import OnOutput, Processes
-from offbeat.engines.live.launcher.launch import Launcher
+from offbeat.engines.live.launcher.launch import Launcher, RunFailed
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.experiments.setup import refuse_processes
 from offbeat.world.topology import Topology
@@ -53,7 +55,7 @@ def machines(wanted: Wanted, graph: Topology, quiet: bool) -> Iterator[dict[str,
         return
     if not quiet:
         complain(_begins(wanted))
-    with cluster(wanted, graph.n) as found:
+    with _ending(), cluster(wanted, graph.n) as found:
         hosts = found.hosts(graph.graph)
         called = [f"Machine {k} ({machine.name})" for k, machine in enumerate(found.machines)]
         for line in [] if quiet else placement.said(graph.graph, hosts, called):
@@ -77,5 +79,16 @@ def attached(wanted: Wanted) -> Iterator[Found]:
     """A run that goes on without a launcher. Raises SettingError if none was named."""
     if wanted.attach is None:
         raise SettingError("There is no script: expected offbeat launch, its options, then SCRIPT.")
-    with cluster(wanted, 1) as found:
+    with _ending(), cluster(wanted, 1) as found:
         yield found.find(wanted.attach)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """A signal ends the command in order, also before the agents begin and after them."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        code = exit_code(interrupt)
+        said = f"Interrupted by {signal.Signals(code - 128).name} while machines were made ready, or left."
+        raise RunFailed(said, code) from None

@@ -9,8 +9,6 @@ sentence: an address at which nobody is, a token or a certificate that is missin
 
 import os
 import re
-import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from typing import Any
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system import ray_tls, there
+from offbeat.core.system.ray_nodes import started, whole
 from offbeat.core.system.signals import terminable
 
 LOCAL = re.compile(r"local:(\d+)")
@@ -66,10 +65,8 @@ def cluster(address: str, ship: Path | None = None, least: int = 1) -> Iterator[
     nodes = local(address)
     with ExitStack() as stack:
         stack.enter_context(terminable())
-        here = _checked(address) if nodes is None else stack.enter_context(_started(nodes, least))
-        ray = stack.enter_context(_connected(here, ship if nodes is None else None))
-        stack.enter_context(terminable())  # again: Ray has signals end the process on the spot
-        yield ray
+        here = _checked(address) if nodes is None else stack.enter_context(started(_import, nodes, least))
+        yield stack.enter_context(_connected(here, ship if nodes is None else None))
 
 
 def nodes_of(ray: Any) -> list[Node]:
@@ -202,48 +199,18 @@ def _silenced() -> Iterator[None]:
 def _connected(address: str, ship: Path | None) -> Iterator[Any]:
     ray = _import()
     environment = {} if ship is None else {"runtime_env": {"working_dir": str(ship)}}
+    about = {"address": address, "namespace": NAMESPACE, "log_to_driver": False, "logging_level": "error"}
     _refuse_stranger(address)
     try:
-        ray.init(
-            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="error", **environment
-        )
-    except Exception as error:
-        raise SettingError(f"Cannot use Ray at '{address}': {in_a_line(error)} Expected {KNOWN}.") from None
-    with suppress(ImportError):  # what Ray reports of workers and nodes, with their logs, is in its own files
-        from ray._private import worker
+        try:
+            whole(lambda: ray.init(**about, **environment))
+        except Exception as error:
+            said = f"Cannot use Ray at '{address}': {in_a_line(error)}"
+            raise SettingError(f"{said} Expected {KNOWN}.") from None
+        with suppress(ImportError):  # what Ray says of workers and nodes is in its own files
+            from ray._private import worker
 
-        worker.print_to_stdstream = lambda *_, **__: None
-    try:
+            worker.print_to_stdstream = lambda *_, **__: None
         yield ray
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _started(nodes: int, least: int) -> Iterator[str]:
-    """A cluster of so many nodes on this machine, which wants a token that nobody else has; its address."""
-    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported, which then knows one token for ever
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_worker_niceness", "0")  # else gateways, and agents, give way to all others
-    os.environ.pop(ray_tls.USE, None)  # nothing of it leaves this machine
-    _import()
-    from ray.cluster_utils import Cluster as Nodes
-
-    folder = tempfile.mkdtemp(prefix="offbeat-ray-")
-    temporary = Path(folder, "ray")  # there Ray notes which cluster is this machine's: that is another one's
-    temporary.mkdir()
-    before, os.environ["RAY_TMPDIR"] = os.environ.get("RAY_TMPDIR"), folder
-    cores = max(os.cpu_count() or 1, -(-least // nodes))
-    made = None
-    try:
-        about = {"num_cpus": cores, "include_dashboard": False, "temp_dir": str(temporary)}
-        made = Nodes(True, head_node_args=about)
-        for _ in range(nodes - 1):
-            made.add_node(num_cpus=cores)
-        yield made.address
-    finally:
-        if made is not None:
-            made.shutdown()
-        del os.environ["RAY_TMPDIR"]
-        os.environ |= {} if before is None else {"RAY_TMPDIR": before}
-        shutil.rmtree(folder, ignore_errors=True)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import OffbeatError
+from offbeat.core.system.signals import readable
 from offbeat.engines.live.cluster import keeper
 from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Peer
 from offbeat.engines.live.launcher import requests
+from offbeat.engines.live.launcher.children import pidfd
 from offbeat.engines.live.members import MEMBERS
 from offbeat.engines.live.node.checkpoint import CHECKPOINTS
 from offbeat.engines.live.node.enter import joined_with, log_path
@@ -36,6 +39,7 @@ BEAT = 0.1  # seconds between looks at what the launcher is to hear
 PATIENCE = 0.5  # seconds until it is told that there is nothing new
 AT_ONCE = 1 << 20  # bytes of a file that cross at once
 MODELS_EVERY = 1.0  # seconds between copies of models that nobody here mixes: who comes begins from them
+DIES = 1.0  # seconds that a process takes to be gone that was killed, at most
 QUIET = 10.0  # seconds without a launcher after which nobody will answer who asks for something
 NO_LAUNCHER = (
     "The launcher of run {run} has not been heard of here for a while, and only it lets agents in, and out. "
@@ -260,10 +264,21 @@ class Gateway(Exchange):
     def _fail(self) -> None:
         """As when the machine loses its power: nothing of it is left, its node of the cluster neither."""
         kept = self._kept()
-        agents = [pid for _, pid, _ in kept["running"].values()]
-        for pid in (kept["pid"], *agents, os.getppid(), os.getpid()):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        pids = [kept["pid"], *(pid for _, pid, _ in kept["running"].values())]
+        for handle in filter(None, map(_killed, pids)):
+            readable([handle], DIES)
+        for folder in (self.plan.own, self.folder):  # else the next run on this machine would remove them
+            shutil.rmtree(folder, ignore_errors=True)
+        for pid in (os.getppid(), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _killed(pid: int) -> int | None:
+    """Kill a process; a file that can be read when it has ended."""
+    handle = pidfd(pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return handle
 
 
 def _more(path: Path, known: int) -> bytes:

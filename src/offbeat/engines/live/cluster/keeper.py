@@ -333,10 +333,11 @@ def main() -> None:
     try:
         keeper.run()
     finally:
-        if keeper.deadline:
+        if keeper.deadline and keeper.lives:
             (plan.own / LEFT).touch()
         else:
             shutil.rmtree(plan.own, ignore_errors=True)
+        tidy()  # of other nodes of this machine
         room.remove()  # last: without it, there is nothing left of the run here
         if held is not None:
             held.release()

@@ -30,7 +30,7 @@ from offbeat.engines.live.cluster.fleet import (
     plan_of,
     why,
 )
-from offbeat.engines.live.cluster.keeper import MARK, Plan
+from offbeat.engines.live.cluster.keeper import MARK, Plan, tidy
 from offbeat.engines.live.cluster.remote import RemoteChildren
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.children import OnOutput
@@ -48,8 +48,11 @@ def cluster(wanted: Wanted, agents: int) -> Iterator["Cluster"]:
     Raises SettingError where there is no Ray, or no such cluster, or it lets nobody in.
     """
     owner = 0 if wanted.local is None else os.getpid()
-    with ray_cluster.cluster(wanted.address, wanted.folder if wanted.ships else None, agents) as ray:
-        yield Cluster(ray, wanted, owner)
+    try:
+        with ray_cluster.cluster(wanted.address, wanted.folder if wanted.ships else None, agents) as ray:
+            yield Cluster(ray, wanted, owner)
+    finally:
+        tidy()  # of nodes of this machine that were lost
 
 
 @dataclass

@@ -1,0 +1,118 @@
+"""Nodes of a Ray cluster on this machine, started for some work: they end with it, and leave nothing.
+
+Ray has SIGTERM end a process in ways of its own: where a node was started without a word, after half a
+minute; where it is connected with a stack of C++, and with nothing tidied up. So what Ray does in starting is
+done to its end (`whole`), and signals stay this process's. What a launcher left that was killed, the next
+removes.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypeVar
+
+from offbeat.core.system import files, ray_tls
+
+PREFIX = f"offbeat-ray-{os.getuid()}-"  # how the folders of such nodes begin
+OURS = 0.01  # seconds between looks at whether Ray has taken a signal
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
+    """A cluster of so many nodes on this machine, which wants a token that nobody else has; its address.
+
+    Args:
+        ray: imports Ray; raises SettingError where there is none
+        least: cores that it shall count
+    """
+    os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported, which then knows one token for ever
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else gateways, and agents, give way to all others
+    os.environ.pop(ray_tls.USE, None)  # nothing of it leaves this machine
+    ray()
+    from ray.cluster_utils import Cluster as Nodes
+
+    cores = max(os.cpu_count() or 1, -(-least // nodes))
+    with _folder() as folder:
+        temporary = folder / "ray"  # there Ray notes which cluster is this machine's: that is another one's
+        temporary.mkdir()
+        before, os.environ["RAY_TMPDIR"] = os.environ.get("RAY_TMPDIR"), str(folder)
+        made = Nodes()
+        try:
+            whole(lambda: made.add_node(num_cpus=cores, include_dashboard=False, temp_dir=str(temporary)))
+            for _ in range(nodes - 1):
+                whole(lambda: made.add_node(num_cpus=cores))
+            yield made.address
+        finally:
+            made.shutdown()
+            del os.environ["RAY_TMPDIR"]
+            os.environ |= {} if before is None else {"RAY_TMPDIR": before}
+
+
+def whole(work: Callable[[], Result]) -> Result:
+    """Have Ray do this in another thread, to its end: what has half begun nobody could end. An interrupt is
+    raised after that; one more is, at once. Signals call meanwhile, and afterwards, whom they called before.
+    """
+    outcome: Future[Result] = Future()
+    with _no_handlers():
+        Thread(target=_do, args=(work, outcome), name="offbeat begins", daemon=True).start()
+        try:
+            while not outcome.done():
+                wait([outcome], OURS)
+                for number in SIGNALS:  # of a thread Ray has none in Python, but it has one in C++
+                    signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
+        except KeyboardInterrupt:
+            wait([outcome])
+            raise
+    return outcome.result()
+
+
+def _do(work: Callable[[], Result], outcome: "Future[Result]") -> None:
+    try:
+        outcome.set_result(work())
+    except BaseException as error:
+        outcome.set_exception(error)
+
+
+@contextmanager
+def _no_handlers() -> Iterator[None]:
+    """Ray sets no handler of SIGTERM: in a thread that cannot be, and is an error."""
+    from ray._private import utils
+
+    before, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for Ray's files, whose lock this process holds; those of dead ones are removed before."""
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.getuid() and (lock := files.take(path)) is not None:
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release()
+    coming = Path(tempfile.mkdtemp(prefix=f".{PREFIX}"))
+    try:
+        held = files.take(coming)
+        folder = coming.rename(coming.with_name(coming.name[1:]))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            if held is not None:
+                held.release()
+    finally:
+        shutil.rmtree(coming, ignore_errors=True)

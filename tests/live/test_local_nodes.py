@@ -1,0 +1,53 @@
+"""`--ray local:2`: nodes that are started for a run end with it, and leave nothing, whatever ends it."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from warm import Started, needs_shared_memory, start, until
+
+pytestmark = needs_shared_memory
+
+
+def begun(folder: Path, temporary: Path) -> Started:
+    """A launcher whose first node begins."""
+    for each in (folder, temporary):
+        each.mkdir(exist_ok=True)
+    setup = f"import nodes_of_ray, tempfile; nodes_of_ray.install(); tempfile.tempdir = {str(temporary)!r}"
+    run = start(folder, "launch", "--ray", "local:2", "train.py", script="", setup=setup)
+    until(lambda: (folder / "stdout").exists() and "a node begins" in run.said)
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_nodes_begin_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """What has half begun is ended once it is there: before that nobody could."""
+    run = begun(tmp_path / "run", tmp_path / "temporary")
+    run.kill(number)
+    (run.folder / "on").touch()
+    assert run.wait() == 128 + number
+    assert run.said.splitlines() == ["a node begins", "a node is there", "ends 1"]
+    begins, error = (run.folder / "stderr").read_text().splitlines()
+    assert begins == "Starting 2 Ray nodes on this machine."
+    assert error == f"Error: Interrupted by {number.name} while machines were made ready, or left."
+    assert not [*(tmp_path / "temporary").iterdir()]
+    assert not (run.folder / "offbeat-runs").exists()
+
+
+def test_what_a_killed_launcher_left_of_its_nodes_the_next_removes(tmp_path: Path) -> None:
+    """And not what belongs to one that runs."""
+    temporary = tmp_path / "temporary"
+    runs, of = [], list[Path]()
+    for k in range(3):
+        runs.append(begun(tmp_path / f"run-{k}", temporary))
+        of += {*temporary.iterdir()} - {*of}
+        if k == 1:
+            runs[k].kill()
+            runs[k].wait()
+    first, killed, third = of
+    assert {*temporary.iterdir()} == {first, third} and killed.name.startswith("offbeat-ray-")
+    for run in (runs[0], runs[2]):
+        run.kill(signal.SIGTERM)
+        (run.folder / "on").touch()
+        assert run.wait() == 143
+    assert not [*temporary.iterdir()]

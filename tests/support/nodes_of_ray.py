@@ -1,0 +1,52 @@
+"""A Ray that starts nodes as the real one does, as far as signals and files go, and nothing else.
+
+Its nodes write into the folder that they were given until they are ended; while one begins, SIGTERM is Ray's,
+which then ends the process at once. A node says "begins" and waits for the file "on" in the current folder.
+"""
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+def _end(number: int, _: Any) -> None:
+    print("Ray ends the process", flush=True)
+    sys.exit(1)
+
+
+utils = SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
+
+
+class Cluster:
+    """Of `ray.cluster_utils`."""
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
+
+    @property
+    def address(self) -> str:
+        return "127.0.0.1:1"
+
+    def add_node(self, temp_dir: str = "", **_: Any) -> None:
+        utils.set_sigterm_handler(_end)
+        print("a node begins", flush=True)
+        while not Path("on").exists():
+            time.sleep(0.005)
+        self.nodes.append(temp_dir)
+        print("a node is there", flush=True)
+
+    def shutdown(self) -> None:
+        print(f"ends {len(self.nodes)}", flush=True)
+
+
+def install() -> None:
+    """Be the Ray of this process."""
+    package, private, nodes = ModuleType("ray"), ModuleType("ray._private"), ModuleType("ray.cluster_utils")
+    package.__dict__.update(_private=private, shutdown=lambda: None, __path__=[])
+    private.__dict__.update(utils=utils, threads=threading)
+    nodes.__dict__.update(Cluster=Cluster)
+    sys.modules |= {"ray": package, "ray._private": private, "ray.cluster_utils": nodes}
