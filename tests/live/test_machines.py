@@ -2,16 +2,13 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,19 +17,16 @@ from typing import Any
 import networkx as nx
 import pytest
 from certificates import certificates
+from cluster_drill import Drilled, drill, schedule, until
 from raylets import Raylets, raylets
 from warm import needs_shared_memory
 
-from offbeat.core.errors import OffbeatError, SettingError
+from offbeat.core.errors import SettingError
 from offbeat.core.system.ray_tls import USE
-from offbeat.engines.live.cluster.gateway import HOSTS
-from offbeat.engines.live.cluster.keeper import TOUCHED
 from offbeat.engines.live.cluster.placement import across, place, place_one, said
 from offbeat.engines.live.cluster.results import Grown, bring
 from offbeat.engines.live.node.checkpoint import agent_folder, latest, newest, path_of
 from offbeat.engines.live.node.saving import donor_of
-from offbeat.engines.live.shm.board import Board, Row
-from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.experiments.sweep import running
@@ -75,11 +69,6 @@ def launch(nodes: Raylets, folder: Path, *arguments: str) -> "subprocess.Complet
     return subprocess.run(command, cwd=folder, env=nodes.env, capture_output=True, text=True, timeout=300)
 
 
-def left(run: str) -> list[Path]:
-    """What is there of a run: run folders, and results that nobody fetched."""
-    return [*folders(run).values(), *Path(tempfile.gettempdir()).glob(f"offbeat-{os.getuid()}-{run}-*")]
-
-
 def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one_machine_does(
     nodes: Raylets, tmp_path: Path
 ) -> None:
@@ -92,7 +81,8 @@ def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one
         command = [*offbeat, "launch", "--ray", nodes.address, "-n", "2", *placed, "train.py", "1000000"]
         run = subprocess.Popen(command, stdout=out, **about)
     name = until(lambda: re.search(r"this is run (\S+):", said.read_text()))[1]
-    until(lambda: min(steps(name), default=0) > 5)
+    there = Drilled(nodes, tmp_path, 2, "adsgd", name)
+    until(lambda: min(there.steps.values(), default=0) > 5)
     assert "1 of 1 edges cross machines" in said.read_text()
 
     def ask(*words: str) -> tuple[int, str]:
@@ -107,11 +97,11 @@ def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one
     code, text = ask("join", name)
     assert code == 0 and re.fullmatch(r"Agent 2 joined after [\d.]+ s, its neighbours are 0, 1\.", text), text
     assert re.search(r"begins on machine 2 \(", said.read_text())
-    until(lambda: len(steps(name)) == 3 and steps(name)[2] > 50)
+    until(lambda: there.steps.get(2, 0) > 50)
     code, text = ask("leave", str(folder), "--agent", "1")
     assert code == 0 and re.fullmatch(r"Agent 1 left after its step [\d,]+; the others go on\.", text), text
-    before = steps(name)
-    until(lambda: all(now > then + 20 for now, then in zip(steps(name)[::2], before[::2], strict=True)))
+    before = there.steps
+    until(lambda: all(there.steps.get(i, 0) > before[i] + 20 for i in (0, 2)))
     run.send_signal(signal.SIGINT)
     assert run.wait(timeout=200) == 130, said.read_text()
 
@@ -122,7 +112,7 @@ def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one
     )
     sources = {(int(trace.writes["agent"][row["write"]]), int(row["source"])) for row in trace.mixed}
     assert {(0, 1), (1, 0), (0, 2), (2, 0)} <= sources, "the newcomer's model is mixed, as it mixes others'"
-    assert left(name) == []
+    until(lambda: not there.left)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last: dict[int, Any] = {line["agent"]: line for line in lines}
     assert last.keys() == {0, 1, 2} and min(line["step"] for line in last.values()) > 50
@@ -304,60 +294,9 @@ def test_an_agent_finds_on_any_machine_what_it_goes_on_with(tmp_path: Path) -> N
     assert path_of(agent_folder(there, 2), 30).read_text() == "2 at 30"
 
 
-def folders(run: str) -> dict[int, Path]:
-    """The run folders of a run's machines."""
-    found: dict[int, Path] = {}
-    for path in SHARED.glob(f"{PREFIX}*/{PLAN}"):
-        with suppress(OSError):
-            plan = json.loads(path.read_text())
-            found |= {plan["machine"]: path.parent} if plan["run"] == run else {}
-    return found
-
-
-def steps(run: str) -> list[int]:
-    """Of each agent, on the board of its own machine."""
-    found: dict[int, int] = {}
-    for machine, folder in folders(run).items():
-        with suppress(OSError, OffbeatError):
-            hosts = json.loads((folder / HOSTS).read_text())["hosts"]
-            rows = Board.attach(folder / "board").rows
-            found |= {i: int(rows[i, Row.STEPS]) for i, host in enumerate(hosts) if host == machine}
-    return [found[i] for i in sorted(found)]
-
-
-def until(what: Callable[[], Any], seconds: float = 200.0) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
-def test_a_killed_gateway_and_a_killed_launcher_stop_nobody(nodes: Raylets, tmp_path: Path) -> None:
-    """A new launcher goes on with the run, and ends it in order; what is left replays to the bit."""
-    (tmp_path / "train.py").write_text(SCRIPT)
-    offbeat, said = [sys.executable, "-m", "offbeat", "launch", "--ray", nodes.address], tmp_path / "said"
-    about: dict[str, Any] = {"cwd": tmp_path, "env": nodes.env, "stderr": subprocess.STDOUT}
-    with said.open("w") as out:
-        command = [*offbeat, "-n", "2", "--place", "spread", "train.py", "1000000"]
-        first = subprocess.Popen(command, stdout=out, **about)
-    run = until(lambda: re.search(r"this is run (\S+):", said.read_text()))[1]
-    until(lambda: min(steps(run), default=0) > 5)
-    gateway = folders(run)[1] / TOUCHED
-    pid, before = int(gateway.read_text()), steps(run)
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: int(gateway.read_text() or pid) != pid)
-    assert all(now > then for now, then in zip(steps(run), before, strict=True))
-    first.kill()
-    first.wait()
-    before = steps(run)
-    until(lambda: all(now > then for now, then in zip(steps(run), before, strict=True)))
-    with said.open("w") as out:
-        command = [*offbeat, "--attach", run]
-        second = subprocess.Popen(command, stdout=out, **about)
-    until(lambda: "2 running" in said.read_text() or second.poll() is not None)
-    second.send_signal(signal.SIGINT)
-    assert second.wait(timeout=200) == 130, said.read_text()
-    folder = tmp_path / "offbeat-runs" / "train-0"
-    assert replayed(Trace.load(folder / "trace.npz"), folder).same
-    assert left(run) == []
+def test_after_each_of_three_kills_the_run_goes_on_and_nothing_is_left_of_it(
+    nodes: Raylets, tmp_path: Path
+) -> None:
+    """A gateway, a launcher, a machine: of the twenty that `make drill-cluster` has."""
+    _, kills = schedule(0)[0]
+    drill(nodes, tmp_path, "adsgd", [each for each in kills if each.what != "agent"], agents=2)

@@ -5,8 +5,8 @@
 Five runs of four agents meet four kills each, one after another: an agent, a gateway and the launcher in some
 order, then a machine (all of its processes, or its keeper) or the cluster's head. After each all agents make
 steps again, and what is made on one machine comes to the other. At the end the trace replays to the bit
-(unless it says that it is damaged, which only the death of a machine may do), and nothing is left: no process,
-shared memory, folder or actor. `--kill 7` repeats the run that this one is of, up to it.
+(unless it says that it is damaged, which only the death of a machine may do), and nothing is left: no
+process, shared memory, folder or actor. `--kill 7` repeats the run that this one is of, up to it.
 """
 
 import argparse
@@ -127,7 +127,7 @@ class Drilled:
             str(self.done),
         )
         self.name = until(lambda: re.search(r"this is run (\S+):", self.said) or self._ended())[1]
-        until(lambda: len(self.steps) == self.agents and min(self.steps) > 5)
+        until(lambda: len(self.steps) == self.agents and min(self.steps.values()) > 5)
 
     @property
     def done(self) -> Path:
@@ -147,8 +147,9 @@ class Drilled:
             )
         self.launchers.append(started)
 
-    def _ended(self) -> None:
+    def _ended(self) -> bool:
         assert self.launchers[-1].poll() is None, self.said
+        return False
 
     @property
     def shared(self) -> dict[int, Path]:
@@ -169,8 +170,8 @@ class Drilled:
                 yield machine, folder, hosts, Board.attach(folder / "board")
 
     @property
-    def steps(self) -> list[int]:
-        """Of each agent, on the board of its own machine."""
+    def steps(self) -> dict[int, int]:
+        """Of each agent whose process lives, on the board of its own machine."""
         found: dict[int, int] = {}
         for machine, _, hosts, board in self._boards():
             found |= {
@@ -178,7 +179,7 @@ class Drilled:
                 for i, host in enumerate(hosts)
                 if host == machine and _lives(int(board.rows[i, Row.PID]))
             }
-        return [found[i] for i in sorted(found)]
+        return found
 
     @property
     def mirrored(self) -> dict[tuple[int, str], int]:
@@ -197,20 +198,20 @@ class Drilled:
         """Until all agents have made steps from now on, and machines see what others have made; seconds."""
         began = time.monotonic()
         before = until(lambda: self._all() or self._ended())
-        until(lambda: self._all() and all(b >= a + ON for a, b in zip(before, self.steps, strict=True)))
+        until(lambda: (now := self._all()) and all(now.get(i, 0) >= before[i] + ON for i in before))
         seen = self.mirrored
         until(lambda: all(now > seen.get(name, 0) for name, now in self.mirrored.items()))
         return time.monotonic() - began
 
-    def _all(self) -> list[int]:
-        return found if len(found := self.steps) == self.agents else []
+    def _all(self) -> dict[int, int]:
+        return found if len(found := self.steps) == self.agents else {}
 
     # -- kills -----------------------------------------------------------------------------------------
 
     def kill(self, kill: Kill) -> None:
         """Have it happen; what has to be done about it, by hand, too."""
-        begin = self.steps[0]
-        until(lambda: (found := self.steps) and found[0] >= begin + kill.wait)
+        begin = until(lambda: self.steps.get(0))
+        until(lambda: self.steps.get(0, 0) >= begin + kill.wait)
         getattr(self, f"_{kill.what}")(kill.victim)
 
     def _agent(self, victim: int) -> None:

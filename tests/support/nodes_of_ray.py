@@ -6,7 +6,6 @@ which then ends the process at once. A node says "begins" and waits for the file
 
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -47,6 +46,6 @@ def install() -> None:
     """Be the Ray of this process."""
     package, private, nodes = ModuleType("ray"), ModuleType("ray._private"), ModuleType("ray.cluster_utils")
     package.__dict__.update(_private=private, shutdown=lambda: None, __path__=[])
-    private.__dict__.update(utils=utils, threads=threading)
+    private.__dict__.update(utils=utils)
     nodes.__dict__.update(Cluster=Cluster)
     sys.modules |= {"ray": package, "ray._private": private, "ray.cluster_utils": nodes}

@@ -23,6 +23,7 @@ from offbeat.engines.live.launcher.launch import Launcher
 
 SCRIPTS = "offbeat.training.child"  # the module whose first argument is a script
 BEGINS, ENDS = 120.0, 10.0  # seconds that gateways have to be there, and to end what they began
+MORE = "Its Ray's logs say more: /tmp/ray/session_latest/logs."
 GONE = ("ActorDiedError", "ActorUnschedulableError", "ValueError")  # of a gateway that Ray will not restart
 
 
@@ -119,9 +120,9 @@ class RayFleet:
             raise
 
     def end(self) -> None:
-        for handle in self.handles:
+        for name in self.names:
             with suppress(Exception):
-                self.ray.kill(handle)
+                self.ray.kill(self.ray.get_actor(name, NAMESPACE))
 
     def _gateway(self, number: int, machine: Machine) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -206,5 +207,7 @@ class RayFleet:
 def why(error: Exception) -> str:
     """What went wrong on a machine, in a sentence."""
     text = str(error).strip()
+    if type(error).__name__ == "GetTimeoutError":
+        return f"no gateway was there after {BEGINS:g} s. Is it busy, or the link to it slow? {MORE}"
     ours = re.findall(r"(?:Error|Refused): (.+)", text)
     return ours[-1] if ours else text.splitlines()[-1] if text else type(error).__name__

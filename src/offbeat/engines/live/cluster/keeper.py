@@ -333,7 +333,7 @@ def main() -> None:
     try:
         keeper.run()
     finally:
-        if keeper.deadline and keeper.lives:
+        if keeper.deadline and keeper.starts:
             (plan.own / LEFT).touch()
         else:
             shutil.rmtree(plan.own, ignore_errors=True)
