@@ -64,15 +64,17 @@ def whole(work: Callable[[], Result]) -> Result:
     raised after that; one more is, at once. Signals call meanwhile, and afterwards, whom they called before.
     """
     outcome: Future[Result] = Future()
+    thread = Thread(target=_do, args=(work, outcome), name="offbeat begins", daemon=True)
     with _no_handlers():
-        Thread(target=_do, args=(work, outcome), name="offbeat begins", daemon=True).start()
         try:
+            thread.start()
             while not outcome.done():
                 wait([outcome], OURS)
                 for number in SIGNALS:  # of a thread Ray has none in Python, but it has one in C++
                     signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
         except KeyboardInterrupt:
-            wait([outcome])
+            if thread.ident is not None:  # it has begun
+                wait([outcome])
             raise
     return outcome.result()
 
