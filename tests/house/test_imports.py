@@ -103,6 +103,7 @@ ONLY = {
     },
     "typer": {f"offbeat.cli.{name}" for name in COMMANDS},
     "threading": {
+        "offbeat.core.system.ray_nodes",
         "offbeat.core.system.signals",
         "offbeat.engines.live.cluster.talking",
         "offbeat.engines.live.node.driver",
@@ -126,7 +127,7 @@ ONLY = {
         "offbeat.engines.live.cluster.gateway",
     },
     "secrets": {
-        "offbeat.core.system.ray_cluster",
+        "offbeat.core.system.ray_nodes",
         "offbeat.engines.live.cluster.starting",
         "offbeat.engines.live.shm.run_folder",
     },

@@ -12,10 +12,9 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from offbeat.core.system import files, ray_tls
@@ -63,27 +62,36 @@ def whole(work: Callable[[], Result]) -> Result:
     """Have Ray do this in another thread, to its end: what has half begun nobody could end. An interrupt is
     raised after that; one more is, at once. Signals call meanwhile, and afterwards, whom they called before.
     """
-    outcome: Future[Result] = Future()
-    thread = Thread(target=_do, args=(work, outcome), name="offbeat begins", daemon=True)
+    made, errors, over = list[Result](), list[BaseException](), Event()
+
+    def do() -> None:
+        try:
+            made.append(work())
+        except BaseException as error:
+            errors.append(error)
+        over.set()
+
+    thread = Thread(target=do, name="offbeat begins", daemon=True)
     with _no_handlers():
         try:
             thread.start()
-            while not outcome.done():
-                wait([outcome], OURS)
-                for number in SIGNALS:  # of a thread Ray has none in Python, but it has one in C++
-                    signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
+            while not over.wait(OURS):
+                _take_back()
         except KeyboardInterrupt:
             if thread.ident is not None:  # it has begun
-                wait([outcome])
+                over.wait()
             raise
-    return outcome.result()
+        finally:
+            _take_back()
+    for error in errors:
+        raise error
+    return made[0]
 
 
-def _do(work: Callable[[], Result], outcome: "Future[Result]") -> None:
-    try:
-        outcome.set_result(work())
-    except BaseException as error:
-        outcome.set_exception(error)
+def _take_back() -> None:
+    """Have signals call whom they called: of a thread Ray sets no handler in Python, but one in C++."""
+    for number in SIGNALS:
+        signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
 
 
 @contextmanager
