@@ -3,7 +3,7 @@
 # make test    sets everything up and runs the whole suite
 # make test-ecosystem   training scripts of Transformers, Accelerate and Lightning, which it installs
 # make check   lint, format and types          make fix     what of that can be mended automatically
-# make bench   how fast the simulator is        make docs    the picture of the rooms, the page of the algorithms, and the API in build/docs
+# make bench   how fast the simulator is        make docs    the site in build/docs, with Sphinx, which it installs; generated pages and pictures
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
 # make bench-cluster   how fast runs over two nodes of a Ray cluster on this machine are
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
@@ -19,6 +19,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DOCS := .venv/docs
 
 .PHONY: demo test test-ecosystem check fix bench bench-live bench-cluster drill drill-cluster soak fuzz fuzz-worlds docs clean
 
@@ -72,12 +73,13 @@ fuzz: $(READY)
 fuzz-worlds: $(READY)
 	$(BIN)/python tests/support/fuzz_worlds.py 2000
 
-docs: $(READY)
-	$(BIN)/pdoc --docformat google --output-directory build/docs \
-		$$(cd src && find offbeat -name '*.py' ! -name __main__.py | sed 's|/__init__.py$$||; s|\.py$$||; s|/|.|g' | sort)
-	$(BIN)/python tests/support/picture.py build/docs
+docs: $(DOCS)
+	$(BIN)/python tests/support/picture.py
+	$(BIN)/python tests/support/concept_pictures.py
 	$(BIN)/python tests/support/algorithms_page.py
-	@echo "Written: build/docs/index.html, build/docs/design.html"
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs \
+		--doctree-dir build/doctrees . build/docs
+	@echo "Written: build/docs/index.html"
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -90,3 +92,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[dev]'
 	@touch $(READY)
+
+$(DOCS): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[docs]'
+	@touch $(DOCS)

@@ -51,7 +51,7 @@ def outside(node: Documented, lines: list[str]) -> list[str]:
 
 
 def section(lines: list[str]) -> list[str]:
-    """The lines of a section: all that are indented, as pdoc has it; so an example that follows it, too."""
+    """The lines of a section: all that are indented; so an example that follows it, too."""
     body = list(dropwhile(lambda line: line not in SECTIONS, lines))[1:]
     return list(takewhile(lambda line: not line or line.startswith(" "), body))
 
@@ -67,7 +67,7 @@ def wrong(node: Documented, lines: list[str]) -> list[str]:
 
 
 def test_what_is_said_of_arguments_and_attributes_stands_in_sections() -> None:
-    """In Google's style, "Args:" and "Attributes:", by four spaces: pdoc and Sphinx show anything else
+    """In Google's style, "Args:" and "Attributes:", by four spaces: Sphinx shows anything else
     as one paragraph. What a section names is there; an example stands before it.
     """
     every = [(m.name, *found) for m in modules() for found in documented(m.tree)]

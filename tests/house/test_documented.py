@@ -27,6 +27,8 @@ PAGES = (
     "docs/choosing.md",
     "docs/cluster.md",
     "docs/compression.md",
+    "docs/concepts.md",
+    "docs/cookbook.md",
     "docs/design.md",
     "docs/figures.md",
     "docs/live.md",
@@ -39,6 +41,9 @@ PAGES = (
     "docs/tuning.md",
     "docs/world.md",
 )
+
+TOUR = "docs/tour.md"
+"""Its commands go on from one another, so that they are run in their order."""
 
 SHORTER = {
     "offbeat compare --task mnist": "--until 2 --eval-every 1",
@@ -196,9 +201,23 @@ def test_the_demo_runs(place: Path) -> None:
 
 def test_commands_in_running_text_name_what_there_is() -> None:
     known = COMMANDS
-    for page in PAGES:
+    for page in (*PAGES, TOUR):
         for name in re.findall(r"`offbeat ([a-z]+)", text(page)):
             assert name in known, f"{page}: offbeat {name}"
+
+
+def test_the_tour_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = [command for command in commands(TOUR) if command not in ALL]
+    assert len(new) >= 4
+    for command in new:
+        short = "--until 61 --seeds 1" * ("--until" in command)
+        run = finished(tmp_path, *shlex.split(f"{command} {short}")[1:])
+        assert run.code == 0 and run.said.strip(), run.complained
+    assert (tmp_path / "tour.svg").exists() and (tmp_path / "tour.csv").exists()
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(TOUR, "python"):
+        exec(block, {})
+    assert (tmp_path / "tour.pdf").exists() and (tmp_path / "tour.html").exists()
 
 
 # -- Python ----------------------------------------------------------------------------------------
@@ -263,3 +282,33 @@ def test_python_blocks_about_figures_and_metrics_run(monkeypatch: pytest.MonkeyP
         for block in [*blocks("docs/figures.md", "python"), *blocks("docs/metrics.md", "python")]:
             exec(block.replace("until=800", "until=20").replace("seeds=5", "seeds=2"), names)
     assert len([*tmp_path.glob("*.pdf")]) == 6 and (tmp_path / "accuracy.svg").exists()
+
+
+def test_python_blocks_of_the_concepts_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    """Their numbers stand in the text, and in the pictures."""
+    waits, ages = blocks("docs/concepts.md", "python")
+    names: dict[str, Any] = {}
+    exec(waits, names)
+    counts = [int(line.split()[1]) for line in capsys.readouterr().out.splitlines()]
+    assert f"# {str(counts)[1:-1]}\n" in waits
+    assert all(f"{count} gradients applied" in text("docs/waiting.svg") for count in counts)
+    exec(ages, names)
+    for line in capsys.readouterr().out.splitlines():
+        assert f"# {line}" in ages
+    now, then = names["trace"].selected()
+    used = [
+        (source, int(k - s))
+        for (_, source, _), k, s in zip(names["trace"].mixed.tolist(), now, then, strict=True)
+        if k == 17
+    ]
+    assert used == [(0, 4), (2, 2)]
+
+
+def test_python_blocks_of_the_cookbook_run() -> None:
+    names: dict[str, Any] = {}
+    exec(PRELUDE, names)
+    with one_thread():
+        for block in blocks("docs/cookbook.md", "python"):
+            exec(block, names)
+    held = offbeat.simulate("adsgd", task=names["task"], topology="ring", until=1).holdings
+    assert held is not None and sorted(held.sizes) == sorted(names["site"].bincount().tolist())

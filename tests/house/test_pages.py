@@ -6,8 +6,11 @@ from importlib import import_module
 
 import pytest
 from algorithms_page import PAGE, page
+from concept_pictures import drawn
 from picture import PICTURE, picture
 from rooms import PATHS, SOURCE
+
+import offbeat
 
 ROOT = SOURCE.parent
 PAGES = [
@@ -78,3 +81,32 @@ def test_the_picture_of_the_rooms_is_of_today() -> None:
 def test_the_page_of_the_algorithms_is_of_today() -> None:
     """`make docs` writes it again."""
     assert PAGE.read_text("utf-8") == page()
+
+
+def test_the_pictures_of_the_concepts_are_of_today() -> None:
+    """`make docs` draws them again."""
+    assert {path.name: text for path, text in drawn().items() if path.read_text("utf-8") != text} == {}
+
+
+def test_the_site_leads_to_every_page() -> None:
+    """By the lists of docs/index.md and docs/api/index.rst; `make docs` fails on what is in none, too."""
+    pages = re.findall(
+        r"^```{toctree}\n(.*?)^```", (ROOT / "docs/index.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    listed = {line for block in pages for line in block.splitlines()}
+    assert {path.stem for path in ROOT.glob("docs/*.md")} - {"index"} <= listed
+    assert {f"   {path.stem}" for path in ROOT.glob("docs/api/*.rst")} - {"   index"} <= {
+        *(ROOT / "docs/api/index.rst").read_text("utf-8").splitlines()
+    }
+
+
+def test_every_public_name_is_in_the_api_reference() -> None:
+    text = "".join(path.read_text("utf-8") for path in ROOT.glob("docs/api/*.rst"))
+    named = {
+        name.rsplit(".", 1)[-1]
+        for name in re.findall(r"^\.\. (?:auto\w+|data):: ([\w.]+)", text, re.MULTILINE)
+    }
+    rooms = {name for name in offbeat.__all__ if f"offbeat.{name}" in PATHS}
+    assert {*offbeat.__all__} - rooms - {"__version__"} <= named
+    dotted = re.findall(r"^\.\. auto\w+:: (offbeat\.[\w.]+)", text, re.MULTILINE)
+    assert [name for name in dotted if not known(name)] == []

@@ -4,12 +4,8 @@ python tests/support/picture.py      # draws it again; `make docs` does so too
 """
 
 import ast
-import re
-import shutil
-import sys
 from html import escape
 from itertools import combinations, pairwise, permutations
-from pathlib import Path
 from textwrap import wrap
 
 import networkx as nx
@@ -132,24 +128,6 @@ def picture() -> str:
     return "\n".join([opening, f"<style>{STYLE}</style>", f"<defs>{head}</defs>", *drawn, "</svg>\n"])
 
 
-def pages(folder: Path) -> None:
-    """The pages of docs/ as HTML, with what they show, beside the API reference."""
-    from pdoc.render_helpers import to_html
-
-    for path in PICTURE.parent.iterdir():
-        if path.suffix != ".md":
-            shutil.copy(path, folder)
-            continue
-        body = re.sub(r'href="(\w+)\.md', r'href="\1.html', to_html(path.read_text("utf-8")))
-        style = "body { max-width: 62em; margin: 2em auto; font-family: sans-serif } img { max-width: 100% }"
-        head = (
-            f'<!doctype html><meta charset="utf-8"><title>offbeat: {path.stem}</title><style>{style}</style>'
-        )
-        (folder / f"{path.stem}.html").write_text(head + body, "utf-8")
-
-
 if __name__ == "__main__":
     PICTURE.write_text(picture(), "utf-8")
     print(f"Written: {PICTURE}")
-    for folder in sys.argv[1:]:
-        pages(Path(folder))

@@ -5,21 +5,21 @@ simulator and a runtime of real processes drive the same class.
 
 What the engine promises
 ------------------------
- 1. `start` comes first, once. An agent that returns after a crash gets `rejoin` in its place.
- 2. Handlers are never re-entered and never overlap.
- 3. `self.now` does not decrease.
- 4. `send` is mail: each pair delivers in order, exactly once, while both live.
- 5. `publish` is a register, one per (message type, receivers): the newest wins, any may be skipped or lost,
-    none ever goes back. Registers are read at one moment: what is new is handed to `on_message` just before
-    `on_gradient`, one version of each. What came out of a register is late bound: kept in a field, it moves
-    on with the register. `pin(v)` keeps the value.
- 6. `accumulate` is exactly once: what has not left yet is summed into one message, and then it is mail.
- 7. `on_gradient(g)` answers the one outstanding `compute(x)`, with the gradient *at that x*, on a fresh
-    minibatch from the agent's own stream.
- 8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the diagonal.
-    Nothing of a lost peer arrives then; a returned one starts with a neighbour's newest model and `round`.
- 9. `self.rng` is this agent's own; delays, losses and data come from other streams, so that another algorithm
-    in the same world meets the same delays.
+1. `start` comes first, once. An agent that returns after a crash gets `rejoin` in its place.
+2. Handlers are never re-entered and never overlap.
+3. `self.now` does not decrease.
+4. `send` is mail: each pair delivers in order, exactly once, while both live.
+5. `publish` is a register, one per (message type, receivers): the newest wins, any may be skipped or lost,
+   none ever goes back. Registers are read at one moment: what is new is handed to `on_message` just before
+   `on_gradient`, one version of each. What came out of a register is late bound: kept in a field, it moves
+   on with the register. `pin(v)` keeps the value.
+6. `accumulate` is exactly once: what has not left yet is summed into one message, and then it is mail.
+7. `on_gradient(g)` answers the one outstanding `compute(x)`, with the gradient *at that x*, on a fresh
+   minibatch from the agent's own stream.
+8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the diagonal.
+   Nothing of a lost peer arrives then; a returned one starts with a neighbour's newest model and `round`.
+9. `self.rng` is this agent's own; delays, losses and data come from other streams, so that another algorithm
+   in the same world meets the same delays.
 
 What the agent promises
 -----------------------
