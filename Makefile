@@ -5,7 +5,7 @@
 # make check   lint, format and types          make fix     what of that can be mended automatically
 # make bench   how fast the simulator is        make docs    the site in build/docs, with Sphinx, which it installs; generated pages and pictures
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
-# make bench-cluster   how fast runs over two nodes of a Ray cluster on this machine are
+# make bench-cluster   how fast runs over two nodes of a Ray cluster on this machine are, as root over a link of their own, beside DDP
 # make drill   fifty runs of which agents are killed at random     make soak    sixteen agents, five minutes, flat out
 # make drill-cluster   twenty kills over two nodes of a Ray cluster: agents, gateways, launchers, machines, the head;
 #                      SEED=1 are others; KILL=7 shows one again

@@ -1,7 +1,10 @@
 """How fast runs over several machines are: two nodes of a Ray cluster on this machine, beside the goals.
 
-    make bench-cluster           all rows, in about five minutes on two cores
+    make bench-cluster           all rows, in about six minutes on two cores
     python bench/cluster.py --only large --quick
+
+Each node is in a network namespace of its own, and between the two there is a link (`scripts/namespaces.py`),
+where this machine lets us; else both have the loopback interface, which is said.
 
 Four agents in a ring, two on each node. Computation is a wait. As in `bench/live.py`, what is compared takes
 turns within one run, phase by phase. Ages are of models read from the other node, less those of models read
@@ -14,12 +17,14 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -27,7 +32,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "scripts"))
 import measuring as m
-from live import HEAD, Line, least, most, ratios, tell
+import namespaces
+from live import HEAD, Line, least, most, rates, ratios, tell
 
 from offbeat.engines.events import RegisterRead, rows_of
 from offbeat.engines.live.cluster.starting import Cluster, cluster
@@ -111,6 +117,7 @@ class Bench:
 
     found: Cluster
     quick: bool
+    apart: bool  # whether the nodes are in namespaces of their own
     made: dict[tuple[object, ...], Ran] = field(default_factory=dict)
 
     def ran(
@@ -184,6 +191,30 @@ def steady(bench: Bench) -> list[Line]:
     ]
 
 
+def ddp(bench: Bench) -> list[Line]:
+    """DDP, over the same link."""
+    m.tell("the same with DDP and gloo")
+    with m.folder() as where:
+        pace = m.write_pace(
+            where, numbers=MEGABYTE, wait=0.02, phases="ms", length=4.0,
+            seconds=20.0 if bench.quick else 36.0, slow=SLOW, world=N,
+        )  # fmt: skip
+
+        def begun(rank: int, command: list[str]) -> list[str]:
+            return namespaces.within(HOSTS[rank], command) if bench.apart else command
+
+        m.processes(m.PACED, ["ddp", pace], N, begun=begun, link=namespaces.LINK if bench.apart else "lo")
+        cycles = m.phases_of(m.steps_of(where), "ms", 4.0, 0.5)
+    alone = median(rates(cycle, "p") for cycle in small(bench).cycles())
+    over = "the link of two namespaces" if bench.apart else "the loopback interface"
+    return [
+        Line(f"DDP and gloo over {over}: its rate over ours without communication",
+             [100 * rates(cycle, "m") / alone for cycle in cycles], "%", digits=".1f"),
+        Line("DDP: healthy agents' rate with one of 4 ten times slower", ratios(cycles, "s", "m"), "%",
+             digits=".1f"),
+    ]  # fmt: skip
+
+
 def cut(bench: Bench) -> list[Line]:
     """A link that is down."""
     start, end = 6.0, 6.0 + CUT
@@ -239,8 +270,15 @@ def transfers(bench: Bench) -> list[Line]:
 
 
 ROWS: dict[str, Callable[[Bench], list[Line]]] = {
-    "steady": steady, "cut": cut, "large": large, "transfers": transfers,
+    "steady": steady, "ddp": ddp, "cut": cut, "large": large, "transfers": transfers,
 }  # fmt: skip
+
+
+def apart() -> None:
+    """This program again, with a cluster whose nodes are in namespaces of their own, in the first of them."""
+    with namespaces.nodes() as (address, env):
+        again = [sys.executable, *sys.argv, "--ray", address]
+        raise SystemExit(subprocess.run(namespaces.within(0, again), env=env).returncode)
 
 
 def main() -> None:
@@ -250,14 +288,19 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="shorter runs")
     parser.add_argument("--only", choices=ROWS, action="append", help="one row; repeat it for more")
+    parser.add_argument("--ray", help=argparse.SUPPRESS)  # the cluster, where this runs in a namespace
     parser.add_argument("--json", type=Path, default=Path("build/bench-cluster.json"))
     options = parser.parse_args()
+    if options.ray is None and namespaces.possible():
+        apart()
+    over = "the loopback interface" if options.ray is None else "a link between two network namespaces"
     about = {"cpus": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
-    found: dict[str, Any] = {"machine": about}
-    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n")
+    found: dict[str, Any] = {"machine": about | {"over": over}}
+    print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}; {over}\n")
     print(HEAD, flush=True)
-    with cluster(Wanted(ray="local:2", place="pack", per_machine=2), N) as nodes:
-        bench = Bench(nodes, options.quick)
+    wanted = Wanted(ray=options.ray or "local:2", place="pack", per_machine=2, no_ship=True)
+    with cluster(wanted, N) as nodes:
+        bench = Bench(nodes, options.quick, apart=options.ray is not None)
         for name in options.only or ROWS:
             lines = ROWS[name](bench)
             found[name] = {"load": os.getloadavg()[0], "lines": [asdict(line) for line in lines]}

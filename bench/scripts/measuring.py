@@ -154,14 +154,25 @@ def launch(
 
 
 def processes(
-    script: Path, arguments: Sequence[str], n: int, watch: Callable[[list[int]], object] = lambda pids: None
+    script: Path,
+    arguments: Sequence[str],
+    n: int,
+    watch: Callable[[list[int]], object] = lambda pids: None,
+    begun: Callable[[int, list[str]], list[str]] = lambda rank, command: command,
+    link: str = "lo",
 ) -> None:
     """n plain processes of a script, which get RANK from the environment; `watch` gets their ids now and
     then.
+
+    Args:
+        begun: of a rank and its command, the one that begins that where it is to run
+        link: the network interface between them
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": link}
     command = [sys.executable, str(script), *arguments]
-    running = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in range(n)]
+    running = [
+        subprocess.Popen(begun(rank, command), env={**environment, "RANK": str(rank)}) for rank in range(n)
+    ]
     try:
         while any(process.poll() is None for process in running):
             watch([process.pid for process in running])

@@ -56,9 +56,9 @@ class Started:
             self.code = _ask({"poll": self.pid})
         return self.code
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = PATIENCE) -> int:
         """Its exit code, once it has ended."""
-        until(lambda: self.poll() is not None, PATIENCE)
+        until(lambda: self.poll() is not None, seconds)
         assert self.code is not None
         return self.code
 
@@ -94,11 +94,13 @@ def start(folder: Path, *arguments: str, script: str | None = None, setup: str =
     return Started(_ask({"arguments": arguments, "folder": str(folder), "setup": setup}), folder)
 
 
-def finished(folder: Path, *arguments: str, script: str | None = None, setup: str = "") -> Started:
+def finished(
+    folder: Path, *arguments: str, script: str | None = None, setup: str = "", seconds: float = PATIENCE
+) -> Started:
     """The same, and wait for its end; nothing may be left."""
     run = start(folder, *arguments, script=script, setup=setup)
     try:
-        run.wait()
+        run.wait(seconds)
     finally:
         if run.poll() is None:
             run.kill()
