@@ -100,6 +100,17 @@ def test_both_encrypt_or_neither(made: list[dict[str, str]], monkeypatch: pytest
         assert "does not answer over TLS, and RAY_USE_TLS is set" in refused(port, mine, monkeypatch)
 
 
+def test_who_answers_and_is_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray's own page in the browser, at another port than its head."""
+
+    def page(link: socket.socket) -> None:
+        link.recv(1000)
+        link.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with listening(page) as port:
+        assert "is not the head of a Ray cluster. Expected HOST:PORT as" in refused(port, {}, monkeypatch)
+
+
 def test_a_certificate_names_the_address(made: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(over_tls(made[0])) as port:
         said = refused(port, made[0], monkeypatch, "localhost")

@@ -30,6 +30,9 @@ NAMESPACE = "offbeat"
 TOKEN = "Expected RAY_AUTH_MODE=token, and its token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
 ANSWERS = 120.0  # seconds that a machine has to begin to answer
 SAME = "Expected the same versions on every machine: pip install 'offbeat[ray]'"
+FITS = "Expected less in the folder that travels, or in .gitignore what is to stay; or --no-ship"
+INSTEAD = {"Version mismatch": SAME, "maximum size": FITS}
+"""Words of Ray's -> what to do."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +208,9 @@ def _connected(address: str, ship: Path | None) -> Iterator[Any]:
         try:
             whole(lambda: ray.init(**about, **environment))
         except Exception as error:
-            said = f"Cannot use Ray at '{address}': {in_a_line(error)}"
-            raise SettingError(f"{said} Expected {KNOWN}.") from None
+            text = in_a_line(error)
+            do = next((do for words, do in INSTEAD.items() if words in text), f"Expected {KNOWN}")
+            raise SettingError(f"Cannot use Ray at '{address}': {text.rstrip('.')}. {do}.") from None
         with suppress(ImportError):  # what Ray says of workers and nodes is in its own files
             from ray._private import worker
 

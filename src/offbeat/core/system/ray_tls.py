@@ -12,6 +12,8 @@ from offbeat.core.errors import SettingError
 
 USE, FILES = "RAY_USE_TLS", ("RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
 EXPECTED = f"Expected {USE}=1, and {', '.join(FILES)} with the paths of files of its authority"
+SETTINGS = b"\4"  # the type of HTTP/2's first frame, behind its length of 3 bytes
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0" + SETTINGS + bytes(5)
 SECONDS = 5.0  # for an answer
 
 
@@ -28,7 +30,7 @@ def encrypted(host: str, port: int) -> bool:
         _greeted(context, host, port)
     except ssl.SSLError as error:
         return "ALERT" in str(error.reason)  # an answer in TLS, which misses our certificate
-    except ConnectionError:
+    except (ConnectionResetError, BrokenPipeError):
         return False
     return True
 
@@ -50,6 +52,9 @@ def refuse_other(address: str, host: str, port: int) -> None:
     if wanted() and not there:
         do = f"Expected {USE} unset, or a cluster that was started with it"
         raise SettingError(f"{cluster} does not answer over TLS, and {USE} is set. {do}.")
+    if not there and not _speaks_http2(host, port):
+        do = "Expected HOST:PORT as 'ray start --head' says it, with port 6379 unless another was named"
+        raise SettingError(f"Who answers at --ray {address} is not the head of a Ray cluster. {do}.")
     if there:
         try:
             taken = _greeted(_own_context(), host, port)
@@ -60,6 +65,16 @@ def refuse_other(address: str, host: str, port: int) -> None:
             taken = b""
         if not taken:
             raise SettingError(f"{cluster} does not take the certificate {os.environ[FILES[0]]}. {EXPECTED}.")
+
+
+def _speaks_http2(host: str, port: int) -> bool:
+    """Whether who listens there answers so when greeted: all of Ray does, by gRPC, but not its web pages."""
+    try:
+        with socket.create_connection((host, port), SECONDS) as link:
+            link.sendall(GREETING)
+            return link.recv(4, socket.MSG_WAITALL)[3:] == SETTINGS
+    except OSError:
+        return True  # he may be busy
 
 
 def _own_context() -> ssl.SSLContext:
