@@ -107,6 +107,9 @@ def test_what_cannot_heal_is_final_at_once() -> None:
         (life(1, 20, 20, code=0), "ended at step 20 without having left the run"),
     ):
         assert said in ending.why_final(None, True, False, 0, 3)
+    elsewhere = replace(life(1, 20, 0, failed=failure()), machine=3)
+    said = elsewhere.why_final(None, True, False, 0, 3)
+    assert said.startswith("Agent 0 (on machine 3) failed before its first step")
     crashed = life(1, 20, 20, code=-11)
     said = "Agent 0 died (killed by SIGSEGV), and the algorithm "
     assert crashed.why_final(None, False, True, 0, 3).startswith(f"{said}cannot go on without it")

@@ -110,7 +110,7 @@ class Launcher:
             raise RunFailed(self.reason)
         if self.exits:
             first, more = self.exits[min(self.exits)], len(self.exits) - 1
-            who = f"Agent {first.agent}, and {more} others," if more else f"Agent {first.agent}"
+            who = f"{first.name}, and {more} others," if more else first.name
             how = f"an exit code, {first.code}, at step {first.steps}.{first.said}"
             raise RunFailed(f"{who} ended the script with {how}", first.code)
 
@@ -277,7 +277,10 @@ class Launcher:
         self.began = self.began or bool(made)
         lines = tuple(child.output.lines)
         healthy = int(row[Row.LAST] - row[Row.FIRST]) / 1e9
-        ending = Ending(i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines, healthy)
+        machine = None if self.here else self.children.machine(i)
+        ending = Ending(
+            i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines, healthy, machine
+        )
         if failure is not None:
             child.output.keep(failure.text)
         elif row[Row.STATE] == State.LEFT:
@@ -295,7 +298,7 @@ class Launcher:
         if self.board.order < Order.STOP:
             self._go_on_after(ending)
         elif code and not self.killing:
-            said = f"Agent {i} failed as the run was ending ({words(code)}).{ending.said}"
+            said = f"{ending.name} failed as the run was ending ({words(code)}).{ending.said}"
             self.reason = self.reason or said
 
     def _go_on_after(self, ending: Ending) -> None:

@@ -79,6 +79,12 @@ class Ending:
     failure: Failure | None  # what the process said, if anything
     lines: tuple[str, ...]  # what it printed last
     healthy: float = 0.0  # seconds from its first to its last step in this life
+    machine: int | None = None  # on which it was, of several
+
+    @property
+    def name(self) -> str:
+        where = "" if self.machine is None else f" (on machine {self.machine})"
+        return f"Agent {self.agent}{where}"
 
     @property
     def how(self) -> str:
@@ -115,7 +121,7 @@ class Ending:
             returns: whether the algorithm takes an agent back
             needed: whether the others stand still without it
         """
-        name, at = f"Agent {self.agent}", f"at step {self.steps}"
+        name, at = self.name, f"at step {self.steps}"
         if self.code == 0:
             return (
                 f"{name} ended {at} without having left the run. Expected a script that calls "
