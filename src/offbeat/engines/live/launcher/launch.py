@@ -277,10 +277,8 @@ class Launcher:
         self.began = self.began or bool(made)
         lines = tuple(child.output.lines)
         healthy = int(row[Row.LAST] - row[Row.FIRST]) / 1e9
-        machine = None if self.here else self.children.machine(i)
-        ending = Ending(
-            i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines, healthy, machine
-        )
+        at = None if self.here else self.children.machine(i)
+        ending = Ending(i, code, child.incarnation, int(row[Row.STEPS]), made, failure, lines, healthy, at)
         if failure is not None:
             child.output.keep(failure.text)
         elif row[Row.STATE] == State.LEFT:
