@@ -146,7 +146,8 @@ def test_what_cannot_be_run_by_levels_is_refused_first() -> None:
         offbeat.compare("adsgd,dsgd", **common)
     for name, why in [
         ("rasgp", "gives numbers away"),
-        ("prox-dgd:l1=0.1", "looks at the numbers of a vector"),
+        ("prox-dgd:l1=0.1", "makes a function of its numbers"),
+        ("asbcd", "cuts a vector into pieces"),
     ]:
         with pytest.raises(SettingError, match=f"{name} cannot be run by levels: .*{why}"):
             offbeat.compare(name, **common)

@@ -72,10 +72,10 @@ class A2CiD2(ADPSGD):
     def flow(self) -> None:
         """The flow since the last event: the exponential of a 2 x 2 matrix."""
         eta, _ = self.rates(self.view)
-        if eta and self.unit:
+        if eta and self.unit and self.now > self.since:
             c = (1 - math.exp(-2 * eta * (self.now - self.since) / self.unit)) / 2
-            gap = self.tilde - self.x
-            self.x, self.tilde = self.x + c * gap, self.tilde - c * gap
+            d = c * (self.tilde - self.x)
+            self.x, self.tilde = self.x + d, self.tilde - d
         self.since = self.now
 
     def move(self, d: Vector) -> None:

@@ -292,4 +292,6 @@ class Agent:
 def _receivers(to: int | Iterable[int]) -> tuple[int, ...]:
     if type(to) is tuple:
         return to
+    if type(to) is int:
+        return (to,)
     return tuple(map(index, to)) if isinstance(to, Iterable) else (index(to),)

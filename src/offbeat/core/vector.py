@@ -30,6 +30,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar, Token
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +43,7 @@ Linear = Callable[[Tensor, Sequence[tuple[float, Tensor]]], None]
 """out <- sum_k c_k v_k from left to right; the same bits as `plain` gives."""
 
 Term = tuple[float, "Vector"]
+_VECTOR: Callable[[Term], Vector] = itemgetter(1)
 
 
 class Leased(tuple[Tensor, ...]):
@@ -115,9 +117,6 @@ class Vector:
     def __neg__(self) -> Vector:
         return self * -1.0
 
-    def _on_the_left(self) -> tuple[Term, ...]:
-        return ((1.0, self),) if self._done or not self._terms else self._terms
-
     def _on_the_right(self, scale: float) -> tuple[Term, ...]:
         terms = self._terms
         if not self._done and (len(terms) == 1 or (self._open and terms)):
@@ -163,16 +162,17 @@ class Vector:
 
     def _made_of(self) -> list[Vector]:
         """What it is computed from, as far as it says."""
-        return [*[v for _, v in self._terms], *self._of]
+        return [*map(_VECTOR, self._terms), *self._of]
 
     def sources(self) -> list[Vector]:
         """The vectors with a stamp that enter this form: whose versions were mixed."""
-        found: list[Vector] = []
-        for v in self._made_of():
-            if v.stamp is not None:
-                found.append(v)
-            elif v._terms or v._of:
-                found += v.sources()
+        found, forms = list[Vector](), [self]
+        for each in forms:
+            for v in (*map(_VECTOR, each._terms), *each._of):
+                if v.stamp is not None:
+                    found.append(v)
+                elif v._terms or v._of:
+                    forms.append(v)
         return found
 
     def move(self, other: Vector) -> None:
@@ -207,7 +207,8 @@ class Vector:
 
 def _joined(left: Vector, right: Vector, scale: float) -> tuple[Term, ...]:
     """The terms of left + scale * right; what an open form repeats is read once, with both coefficients."""
-    terms = (*left._on_the_left(), *right._on_the_right(scale))
+    own = ((1.0, left),) if left._done or not left._terms else left._terms
+    terms = (*own, *right._on_the_right(scale))
     if not right._open:
         return terms
     merged: dict[int, Term] = {}

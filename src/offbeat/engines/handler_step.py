@@ -150,6 +150,8 @@ class Actor:
     def _versions(self, entered: list[Vector]) -> Sequence[Stamp]:
         """Those of others, each once."""
         me = self.me
+        if not entered:
+            return ()
         return sorted({v.stamp for v in entered if v.stamp is not None and v.stamp[0] != me})
 
     def _stamped(self, effects: list[Effect]) -> bool:

@@ -118,14 +118,17 @@ class Outbox:
         if item.packed is not None:  # its content is fixed
             self.queue.append(item)
             return
-        if (older := self.waiting.get(item.place)) is not None:
-            newest_wins = item.medium is Publish
-            older.message = item.message if newest_wins else added(older.message, item.message)
-            return
-        if item.medium is not Publish and (self.waiting or self.kept):
+        medium = item.medium
+        if medium is not Send:
+            place = item.place
+            if (older := self.waiting.get(place)) is not None:
+                newest_wins = medium is Publish
+                older.message = item.message if newest_wins else added(older.message, item.message)
+                return
+        if medium is not Publish and (self.waiting or self.kept):
             self._close(item)
-        if item.medium is not Send:
-            self.waiting[item.place] = item
+        if medium is not Send:
+            self.waiting[place] = item
         self.queue.append(item)
 
     def _close(self, item: Transmission) -> None:
@@ -155,7 +158,7 @@ class Outbox:
         return item
 
     def take(self) -> Transmission | None:
-        item = self.head()
+        item = self.head() if self.queue else None
         if item is not None:
             self.queue.popleft()
             if item.medium is not Send and self.waiting.get(item.place) is item:

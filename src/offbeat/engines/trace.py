@@ -109,21 +109,23 @@ class TraceSummary:
         """
         if self._held is None:
             return part.mixed
-        held, rows, source = self._held, list[np.ndarray](), np.arange(self.agents)
+        held, n = self._held, self.agents
         returned = rows_of(part.events, Rejoined)[["time", "agent", "donor"]].tolist()
         donors = {(time, agent): donor for time, agent, donor in returned}
         writes, mixed = part.writes[["time", "agent"]].tolist(), part.mixed
-        first = np.searchsorted(mixed["write"] - self.writes, np.arange(len(part.writes) + 1))
+        source, version = mixed["source"].astype(np.int64), mixed["version"]
+        first = np.searchsorted(mixed["write"] - self.writes, np.arange(len(writes) + 1)).tolist()
+        seen, uses = np.empty((len(writes), n), dtype=np.int64), np.arange(n) != part.writes["agent"][:, None]
         for write, (time, i) in enumerate(writes):
             if (donor := donors.pop((time, i), None)) is not None:
-                held[i] = held[donor]
-            else:
-                row = np.empty(self.agents, MIXED)
-                row["write"], row["source"], row["version"] = self.writes + write, source, held[i]
-                rows.append(row[source != i])
-            new = mixed[first[write] : first[write + 1]]
-            held[i, new["source"]] = new["version"]
-        return np.concatenate([np.empty(0, MIXED), *rows])
+                held[i], uses[write] = held[donor], False
+            seen[write] = held[i]
+            new = slice(first[write], first[write + 1])
+            held[i][source[new]] = version[new]
+        rows = np.empty(int(uses.sum()), MIXED)
+        reader, rows["source"] = np.nonzero(uses)
+        rows["write"], rows["version"] = self.writes + reader, seen[uses]
+        return rows
 
     def selected(self, part: "Trace") -> tuple[np.ndarray, np.ndarray]:
         """For every row of what is `used` in the next part: k, and s_ij^k."""

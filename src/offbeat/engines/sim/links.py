@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from offbeat.core.agent import Message, Publish
+from offbeat.core.agent import Accumulate, Message, Publish
 from offbeat.core.system.streams import BufferedStream, Purpose, uniform
 from offbeat.core.vector import Scope
 from offbeat.engines.outbox import Compression, LateBound, Medium, Outbox, Register, Transmission, vectors
@@ -63,10 +63,10 @@ class Links:
     def _give(self, item: Transmission) -> None:
         outbox = self.outbox[item.sender]
         outbox.put(item)
-        if outbox.busy:
-            self.scope.settle()  # accumulated messages may have been added up
-        else:
+        if not outbox.busy:
             self._free(item.sender)
+        elif item.medium is Accumulate:
+            self.scope.settle()  # it may have been added to what waits
 
     def read(self, i: int) -> Iterator[tuple[Transmission, Message]]:
         """What is new in the registers that agent i reads, its vectors moved on to it."""

@@ -257,7 +257,7 @@ class Pools:
             return forms
         ends = np.tile([0, length], (len(by), 1))
         number, pieces = zip(*r.pieces, strict=True)
-        ranges = {id(piece): piece.range(length) for piece in pieces}
+        ranges = {key: piece.range(length) for key, piece in {id(each): each for each in pieces}.items()}
         ends[list(number)] = [ranges[id(piece)] for piece in pieces]
         low, high = np.ascontiguousarray(ends[by].T)
         return replace(forms, low=low, high=high)

@@ -77,7 +77,8 @@ class Tape(Executor):
             records.scale.append(c)
         records.forms.append(len(records.made))
         records.first.append(len(records.source))
-        v._parts = self._new(lengths, self.nbytes)
+        v._parts = box = Recorded(self.pools, ~len(records.made), lengths, self.nbytes)
+        records.made.append(weakref.ref(box))
 
     def _of_pieces(self, v: Vector, terms: Sequence[tuple[float, Vector]]) -> None:
         """A form of what is not as long as a model."""
@@ -118,7 +119,7 @@ class Tape(Executor):
             pieces = [(box.piece.n, box.piece.c) for box in takes]
             if pieces == [(len(takes), c) for c in range(len(takes))]:
                 for box, whole in zip(takes, wholes, strict=True):
-                    self._form([(1.0, whole.place)], box.piece)
+                    self._form(((1.0, whole.place),), box.piece)
                 return self._new(self.lengths, self.nbytes)
         return self._apart(make.function, takes, make.lengths)
 

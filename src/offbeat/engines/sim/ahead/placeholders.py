@@ -115,6 +115,9 @@ class _Unknown:
     def __getattr__(self, name: str) -> Any:
         raise NotLinear("it looks at the numbers of a vector")
 
+    def numel(self) -> int:
+        raise NotLinear("it cuts a vector into pieces, or makes a function of its numbers")
+
     @classmethod
     def __torch_function__(
         cls, function: Any, types: Iterable[type], args: Any = (), kwargs: Any = None
