@@ -30,7 +30,7 @@ from raylets import Raylets, raylets
 
 from offbeat.core.errors import OffbeatError
 from offbeat.engines.live.cluster.gateway import HOSTS
-from offbeat.engines.live.cluster.keeper import RESULTS, STATE, TOUCHED
+from offbeat.engines.live.cluster.keeper import RESULTS, STATE, TOUCHED, gone
 from offbeat.engines.live.node.log import damage
 from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.register import Register
@@ -166,6 +166,8 @@ class Drilled:
         """Of each machine that has a keeper: its folder, where it thinks that agents live, its board."""
         for machine, folder in self.shared.items():
             with suppress(OSError, OffbeatError, ValueError):
+                if gone(folder):
+                    continue  # what is left of a machine that was killed
                 hosts = json.loads((folder / HOSTS).read_text())["hosts"]
                 yield machine, folder, hosts, Board.attach(folder / "board")
 
@@ -185,7 +187,7 @@ class Drilled:
     def mirrored(self) -> dict[tuple[int, str], int]:
         """The newest version of each register that a machine mirrors of another that lives."""
         found = {}
-        there = {*self.shared}
+        there = {machine for machine, *_ in self._boards()}
         for machine, folder, hosts, board in self._boards():
             for i, host in enumerate(hosts):
                 life = int(board.rows[i, Row.INCARNATION])
