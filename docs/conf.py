@@ -84,8 +84,9 @@ def _one_name_each(lines: list[str]) -> Iterator[str]:
 
 
 def _docstring(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    # Of a property napoleon takes what is before a colon in the first line for a type.
-    lines[:] = ["", *as_rst(lines)] if what in ("property", "attribute") else as_rst(lines)
+    if what in ("property", "attribute"):  # napoleon takes what is before its first colon for a type
+        lines[:1] = lines[0].replace(": ", ":\n", 1).split("\n")
+    lines[:] = as_rst(lines)
 
 
 def _signature(
