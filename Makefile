@@ -2,6 +2,7 @@
 #              each at its own best; two tables and two pages
 # make test    sets everything up and runs the whole suite
 # make test-ecosystem   training scripts of Transformers, Accelerate and Lightning, which it installs
+# make test-cluster     all tests on a Ray cluster, also those that take long
 # make check   lint, format and types          make fix     what of that can be mended automatically
 # make bench   how fast the simulator is        make docs    the site in build/docs, with Sphinx, which it installs; generated pages and pictures
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race
@@ -21,7 +22,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DOCS := .venv/docs
 
-.PHONY: demo test test-ecosystem check fix bench bench-live bench-cluster drill drill-cluster soak fuzz fuzz-worlds docs clean
+.PHONY: demo test test-ecosystem test-cluster check fix bench bench-live bench-cluster drill drill-cluster soak fuzz fuzz-worlds docs clean
 
 demo: $(READY)
 	mkdir -p build
@@ -39,6 +40,9 @@ test-ecosystem: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) --editable '.[ecosystem]'
 	$(BIN)/python -m pytest -m ecosystem
+
+test-cluster: $(READY)
+	$(BIN)/python -m pytest -m '' tests/live/test_machines.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -174,6 +174,7 @@ def foreign(nodes: Raylets, folder: Path) -> Iterator[None]:
             process.stdout.read()
 
 
+@pytest.mark.cluster
 def test_a_machine_with_other_versions_is_named(nodes: Raylets, tmp_path: Path) -> None:
     """By a launch, which is refused, and by the doctor, who looks at all the rest, too."""
     differs = f"(vm) has torch 1.0 (here {version('torch')}), no offbeat".partition(") ")[2]
@@ -195,7 +196,8 @@ def test_a_machine_with_other_versions_is_named(nodes: Raylets, tmp_path: Path) 
         "TLS" if USE in nodes.env else "none; all nodes are on one machine"
     )
     assert "8 cores and 0 GPUs" in checks["room"]["found"]
-    assert len(re.findall(r" s to \d+\.\d+ ms", checks["clocks"]["found"])) == 3
+    nodes_there = checks["room"]["found"].count(" cores and ")
+    assert len(re.findall(r" s to \d+\.\d+ ms", checks["clocks"]["found"])) == nodes_there >= 3
     assert {"link 0-1", "link 0-2", "link 1-2"} <= checks.keys()
     tested = [check for name, check in checks.items() if name.startswith("self-test")]
     assert all("exchanged models" in check["found"] for check in tested)
@@ -220,6 +222,7 @@ seed = [0, 1]
 """
 
 
+@pytest.mark.cluster
 def test_a_sweep_gives_the_same_results_and_its_folder_travels(
     nodes: Raylets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
