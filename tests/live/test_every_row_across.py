@@ -44,11 +44,7 @@ FAULTS = "cut=[(0.1, 0.3)], kills=[(0.05, 0), (0.4, 1)]"
 """The link is down a while, both gateways are killed, and a clock is wrong by twelve steps."""
 
 
-SUMMED = {"adsgd:memory-efficient"}
-"""A row that is not run here: its replay has other models than its run now and then: not explained."""
-
-
-@pytest.mark.parametrize("row", [row for row in ALGORITHMS if row not in SUMMED])
+@pytest.mark.parametrize("row", ALGORITHMS)
 def test_over_two_machines_it_ends_where_it_should_and_replays_to_the_bit(row: str, tmp_path: Path) -> None:
     name, (lr, near) = OFTEN.get(row, row), BOUNDED.get(row, (ENTRIES[row].lr, NEAR))
     setup = SPLIT.format(hosts=HOSTS, near=near, faults="cut=[]" if row in BOUNDED else FAULTS)

@@ -156,9 +156,21 @@ class Regrouped(NamedTuple):
     version: int
 
 
+class SumAdded(NamedTuple):
+    """Live only: what left the agent as one was added, as one, to what waits for this receiver, which is up
+    to this version.
+    """
+
+    time: float
+    agent: int
+    receiver: int
+    kind: int
+    version: int
+
+
 Event = (
     Started | Rejoined | GradientDone | Heard | AlarmRang | ViewChanged | Crashed | LossKnown | Saved
-    | Resumed | PeerMet | BatchTaken | Regrouped
+    | Resumed | PeerMet | BatchTaken | Regrouped | SumAdded
 )  # fmt: skip
 
 KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
@@ -177,6 +189,7 @@ KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
     PeerMet: ("met", "", {"peer": "source", "incarnation": "version"}),
     BatchTaken: ("batch", "", {"loader": "start", "epoch": "end", "number": "version"}),
     Regrouped: ("regroup", "resume_on", {}),
+    SumAdded: ("added", "", {"receiver": "source"}),
 }
 """Every kind's name, the handler that it calls, and the columns of fields that are not called as these."""
 

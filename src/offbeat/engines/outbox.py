@@ -1,8 +1,10 @@
 """What an agent has to send: one server, first come first served. What a reader holds of a register."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial, reduce
+from itertools import pairwise
 
 from offbeat.core.agent import Accumulate, Agent, Message, Publish, Send
 from offbeat.core.compression import Codec, Packed, rest
@@ -176,6 +178,11 @@ def vectors(message: Message) -> dict[str, Vector]:
     return found
 
 
+def version_of(message: Message) -> int:
+    """Of whose sender's model a message is: the first that one of its vectors is stamped with; -1: none."""
+    return next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
+
+
 class LateBound:
     """What the reader of a register holds: a message whose vectors move on to every newer version."""
 
@@ -203,3 +210,15 @@ def added(older: Message, newer: Message) -> Message:
         sums[name] = before[name] + v
         sums[name].stamp = v.stamp
     return replace(newer, **sums)
+
+
+def total(messages: Sequence[Message], ends: Callable[[Message], bool]) -> Message:
+    """All of them as one, added in this order. `ends`: whether what begins behind this one is a sum of its
+    own, which is added to those before it as one.
+    """
+    sums = [[messages[0]]]
+    for older, newer in pairwise(messages):
+        if ends(older):
+            sums.append([])
+        sums[-1].append(newer)
+    return reduce(added, map(partial(reduce, added), sums))

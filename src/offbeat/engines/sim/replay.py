@@ -21,7 +21,7 @@ from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed, SkipNotFinite
-from offbeat.engines.outbox import Compression, LateBound, Medium, added, vectors
+from offbeat.engines.outbox import Compression, LateBound, Medium, added, total, version_of
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.executors import stacked
 from offbeat.engines.trace import Trace, in_order
@@ -116,6 +116,8 @@ class Replay(Engine):
         returns = events.rows_of(trace.events, events.Rejoined)
         self.wanted = {*zip(returns["donor"].tolist(), returns["version"].tolist(), strict=True)}
         self.donated = {(i, 0): (Vector(initial), 0) for i in everyone}  # of these: model and round
+        ends = events.rows_of(trace.events, events.SumAdded)[["agent", "receiver", "kind", "version"]]
+        self.sums_end = {*ends.tolist()}  # of whose mail to whom, by kind: with which versions sums ended
 
     def _known(self, i: int, time: float) -> tuple[int, int, frozenset[int]]:
         """Of an agent that begins then, or goes on: stage, how many it knows of, and who lives."""
@@ -285,10 +287,12 @@ class Replay(Engine):
         if (left := self._left_of(event)) is not None:
             del source.kept[kept]
             return left
-        message, _, summed = letters.popleft()
-        while summed and letters and letters[0].summed and letters[0].version <= event.version:
-            message = added(message, letters.popleft().message)
-        if not summed or self.compression is None:
+        taken = [letters.popleft()]
+        while taken[0].summed and letters and letters[0].summed and letters[0].version <= event.version:
+            taken.append(letters.popleft())
+        of = event.source, event.agent, event.kind
+        message = total([each.message for each in taken], lambda m: (*of, version_of(m)) in self.sums_end)
+        if not taken[0].summed or self.compression is None:
             return message
         if kept in source.kept:
             message = added(source.kept.pop(kept)[1], message)
@@ -329,9 +333,7 @@ class Replay(Engine):
         heappush(alarms, (actor.agent.now + after, len(alarms), name))
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        each = self.agents[actor.me]
-        stamps = (v.stamp for v in vectors(message).values() if v.stamp is not None)
-        version = next((stamp.version for stamp in stamps), -1)
+        each, version = self.agents[actor.me], version_of(message)
         if medium is not Accumulate and self.compression is not None:
             message, _, _ = self.compression.fixed(medium, message)
         for j in to:

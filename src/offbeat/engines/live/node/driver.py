@@ -25,7 +25,7 @@ from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.performer import Performer, digest
 from offbeat.engines.live.shm.board import LET_GO, Order, Row, State
 from offbeat.engines.live.shm.wire import Tag
-from offbeat.engines.outbox import vectors
+from offbeat.engines.outbox import version_of
 from offbeat.world.growth import Growing
 from offbeat.world.topology import Topology
 
@@ -286,8 +286,7 @@ class Driver:
     def _deliver(
         self, kind: type[events.MailReceived | events.RegisterRead], source: int, message: Message, tag: Tag
     ) -> None:
-        version = next((v.stamp.version for v in vectors(message).values() if v.stamp is not None), -1)
-        number = self.log.rows.kind(message)
+        number, version = self.log.rows.kind(message), version_of(message)
         event = kind(self.clock.now(), self.me, source, number, version, tag.start, tag.end)
         self.performer.handle(event, source, message)
 

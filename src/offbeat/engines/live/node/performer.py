@@ -14,7 +14,7 @@ from offbeat.core.errors import ContractError
 from offbeat.core.forms import pin
 from offbeat.core.system import kernel
 from offbeat.core.vector import Scope, Vector
-from offbeat.engines.events import Event, RegisterMoved
+from offbeat.engines.events import Event, RegisterMoved, SumAdded
 from offbeat.engines.handler_step import Actor, Mixed
 from offbeat.engines.live.node.guard import IGNORE, Guard
 from offbeat.engines.live.node.log import Log
@@ -22,7 +22,7 @@ from offbeat.engines.live.node.transport import Bound, Reader, Transport
 from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.wire import Tag
-from offbeat.engines.outbox import Compression, Medium, Outbox, Transmission, vectors
+from offbeat.engines.outbox import Compression, Medium, Outbox, Transmission, vectors, version_of
 
 
 def digest(x: Vector) -> str:
@@ -225,9 +225,20 @@ class Performer:
             return
         for j, incarnation in zip(item.to, item.incarnations, strict=True):
             if j in to:
-                with Scope():
-                    mine = replace(item, to=(j,), incarnations=(incarnation,))
-                    self.backlog.setdefault(j, Outbox()).put(mine)
+                self._post(j, replace(item, to=(j,), incarnations=(incarnation,)))
+
+    def _post(self, to: int, item: Transmission) -> None:
+        """Mail that has left, for one receiver. What is added to what waits for it is, behind a link, a sum
+        of its own perhaps: where it begins is logged, since numbers added in another order are others.
+        """
+        box = self.backlog.setdefault(to, Outbox())
+        older = box.waiting.get(item.place) if item.packed is None and self.link is not None else None
+        if older is not None:
+            kind, version = self.log.rows.kind(older.message), version_of(older.message)
+            self.log.rows.event(SumAdded(self.clock.now(), self.me, to, kind, version))
+            self.log.flush()  # it may be read before this agent's next event
+        with Scope():
+            box.put(item)
 
     def _mail(self, item: Transmission, to: int) -> bool:
         """Put a letter into a mailbox; False if there is no room yet."""
