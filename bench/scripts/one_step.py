@@ -30,9 +30,10 @@ from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import Board, Row
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import make_run_folder
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 from offbeat.training.flat import FlatParameters
 from offbeat.training.step import OptimizerRule
 from offbeat.world.topology import build
@@ -60,7 +61,7 @@ class Alone:
             0, len(EVERYBODY), x, topology.view(0, EVERYBODY), rule, python_stream(0, Purpose.ALGORITHM, 0)
         )
         self.others = [
-            Register.create(shared / f"register.{j}.1.0", Layout.of(Model(x)), (0,)) for j in range(1, 5)
+            Register.create(shared / f"register.{j}.1.0", layout_of(Model(x)), (0,)) for j in range(1, 5)
         ]
         board.rows[1:, Row.REGISTERS] = board.rows[1:, Row.INCARNATION] = 1
         for i in EVERYBODY:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offbeat import SettingError, Vector
-from offbeat.core.compression import BF16, DIGITS, Codec, Int8, Packed, TopK, codec_of, rest
+from offbeat.core.codecs import BF16, Codec, Int8, TopK, codec_of
+from offbeat.core.compression import DIGITS, Packed, pack, rest
 
 TYPES = torch.float32, torch.float64
 parts = st.builds(
@@ -47,7 +48,7 @@ def test_what_has_arrived_is_compressed_without_loss(part: torch.Tensor, codec: 
 
 @given(parts)
 def test_int8_is_off_by_half_a_scale_at_most(part: torch.Tensor) -> None:
-    _, scale = Int8().pack(part)
+    _, scale = pack(Int8(), part)
     arrived = sent(part, Int8())
     if len(part):
         largest, tiny = float(part.abs().max()), torch.finfo(part.dtype)
@@ -67,7 +68,7 @@ def test_the_largest_arrive_as_they_are_and_no_others(part: torch.Tensor, share:
     arrived, count = sent(part, TopK(share)), max(1, math.ceil(share * len(part) - 1e-9))
     there = arrived != 0
     assert torch.equal(arrived[there], part[there])
-    if len(TopK(share).pack(part)[0]):
+    if len(pack(TopK(share), part)[0]):
         largest = part.abs().sort(descending=True).values
         assert torch.equal(arrived.abs().sort(descending=True).values[:count], largest[:count])
         assert int(there.sum()) <= count

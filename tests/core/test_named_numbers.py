@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from offbeat import SettingError
 from offbeat.algorithms import ALGORITHMS, find
-from offbeat.core.compression import SHARE, codec_of
+from offbeat.core.codecs import SHARE, codec_of
 from offbeat.core.optimizers import OPTIMIZERS, Optimizer
 from offbeat.core.schedules import SCHEDULES, Schedule
 from offbeat.core.words import Parameter, Parameters, headed, option, parts, spelt

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from graphlib import TopologicalSorter
 
+import pytest
 from rooms import ROOMS, ROOT, SOURCE, Module, modules, ours, room_of
 
 LAZY = {("tasks", "sklearn"), ("results", "pandas"), ("results", "offbeat"), ("engines.live", "torch"),
@@ -236,5 +237,14 @@ def test_importing_the_package_leaves_the_slow_and_the_optional_alone() -> None:
     """scikit-learn, plotly and the command line cost a second or more; pandas need not be there at all."""
     slow = ("pandas", "plotly", "pyarrow", "sklearn", "typer")
     code = f"import sys, offbeat; print([n for n in {slow} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["actor", "gateway", "keeper"])
+def test_a_gateway_and_a_keeper_begin_without_torch(name: str) -> None:
+    """While a gateway begins anew the registers of its machine stand still; these take seconds."""
+    slow = ("torch", "networkx", "scipy", "offbeat.world")
+    code = f"import sys, offbeat.engines.live.cluster.{name}; print([n for n in {slow} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

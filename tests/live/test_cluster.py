@@ -12,14 +12,16 @@ from hypothesis import strategies as st
 from machines import Machine, Model, Numbered, at_once, coming, compressed, machines, publish, until, vector
 from warm import needs_shared_memory
 
-from offbeat.core.compression import Int8, Packed
+from offbeat.core.codecs import Int8
+from offbeat.core.compression import Packed
 from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.live.cluster.clocks import offset
 from offbeat.engines.live.node.faults import parse_fault
 from offbeat.engines.live.node.transport import Transport, model_of
 from offbeat.engines.live.shm.board import Row, State
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 
 pytestmark = needs_shared_memory
 
@@ -220,7 +222,7 @@ async def test_models_that_nobody_mixes_come_where_somebody_looks_at_all_and_the
         found = model_of(there[2].folder, there[2].board, 0)
         assert found is not None and (found[0].parts[0] == 4.0).all()
         assert not (there[2].folder / "model.json").exists()
-        layout = Layout.of(Model(vector(0.0)))
+        layout = layout_of(Model(vector(0.0)))
         Register.create(there[0].folder / "initial", layout).put(
             struct.pack("<qqddqq", 0, 0, 0.0, 0.0, -1, -1), vector(2.0).parts[0].numpy().view("u1")
         )

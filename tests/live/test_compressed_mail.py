@@ -8,12 +8,15 @@ import torch
 from recorded import exact_replay
 from warm import finished, needs_shared_memory
 
-from offbeat.core.compression import Codec, Int8, Packed, TopK
+from offbeat.core.codecs import Codec, Int8, TopK
+from offbeat.core.compression import Packed
 from offbeat.core.vector import Stamp, Vector
 from offbeat.engines.events import Rejoined, rows_of
-from offbeat.engines.live.shm.mail import HEAD, WRITTEN, Mailbox
+from offbeat.engines.live.shm.layout import Tag
+from offbeat.engines.live.shm.letters import HEAD, WRITTEN
+from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 
 pytestmark = needs_shared_memory
 
@@ -32,7 +35,7 @@ def message() -> Model:
 def test_a_register_is_as_small_as_what_is_sent(tmp_path: Path) -> None:
     given = message()
     packed = {"x": Packed.of(given.x, Int8())}
-    mine = Register.create(tmp_path / "r", Layout.of(given, packed), (1,))
+    mine = Register.create(tmp_path / "r", layout_of(given, packed), (1,))
     mine.write(given, Tag(start=1.0, end=2.0), packed)
     assert (tmp_path / "r").stat().st_size < 3 * LENGTH + 2000
     version, (x,), words = Register.attach(tmp_path / "r").copy()

@@ -13,7 +13,7 @@ import offbeat
 from offbeat.core.vector import Vector
 from offbeat.engines.live.node.snapshots import ModelSnapshots
 from offbeat.engines.live.shm.board import Board, Row
-from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.trace import Trace
 from offbeat.experiments.experiment import Experiment
 from offbeat.experiments.live import running

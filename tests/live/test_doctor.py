@@ -26,8 +26,9 @@ from offbeat.engines.live.launcher import children, doctor, selftest
 from offbeat.engines.live.launcher.doctor import Check, examine
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.shm import run_folder
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 
 Patch = pytest.MonkeyPatch
 
@@ -395,7 +396,7 @@ def test_a_process_of_the_self_test_notices_a_torn_model(tmp_path: Path, monkeyp
     monkeypatch.setenv("OFFBEAT_RANK", "0")
     torn = torch.cat([torch.full((9_999,), 7.0), torch.full((1,), 8.0)])
     sample = Snapshot(Vector((torn,)))
-    theirs = Register.create(tmp_path / "register.1", Layout.of(sample))
+    theirs = Register.create(tmp_path / "register.1", layout_of(sample))
     with Scope():
         (placed,) = theirs.begin([sample.x])
     theirs.finish(Snapshot(placed), Tag())

@@ -29,7 +29,7 @@ from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
-from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.training.export import export

@@ -39,7 +39,7 @@ from offbeat.engines.live.node.performer import Clock, Performer
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import CheckpointPolicy, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row
-from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.tasks.quadratic import Quadratic
 from offbeat.world.topology import build
 

@@ -48,7 +48,7 @@ from offbeat.engines.live.node.snapshots import ModelSnapshots
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Row, State
-from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.sim.executors import evaluate
 from offbeat.engines.sim.replay import Replay
 from offbeat.engines.trace import Trace

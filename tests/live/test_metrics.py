@@ -38,8 +38,9 @@ from offbeat.engines.live.launcher.screen import Screen
 from offbeat.engines.live.launcher.view import View
 from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import Board, Order, Row, State
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux"
@@ -107,7 +108,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def publish(launcher: Launcher, agent: int, *parts: torch.Tensor) -> None:
-    register = Register.create(launcher.shared / f"register.{agent}.1.0", Layout.of(Model(Vector(parts))))
+    register = Register.create(launcher.shared / f"register.{agent}.1.0", layout_of(Model(Vector(parts))))
     with Scope():
         (placed,) = register.begin([Vector(parts, Stamp(agent, 1))])
     register.finish(Model(placed), Tag())

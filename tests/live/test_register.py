@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from offbeat.core.vector import Leased, Parts, Scope, Stamp, Vector
 from offbeat.engines.live.node.driver import Driver
+from offbeat.engines.live.shm.layout import DTYPES, Layout, SharedMemoryError, Tag, read_layout
 from offbeat.engines.live.shm.mail import Mailbox
-from offbeat.engines.live.shm.register import SLOTS, Register
-from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag, read_layout
+from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.slots import SLOTS
+from offbeat.engines.live.shm.wire import layout_of, message_of, stamps
 from offbeat.experiments.live.program import copied
 
 SHAPE = ((torch.float32, 50_000), (torch.float64, 3))
@@ -56,7 +58,7 @@ def filled(value: float) -> Parts:
     return tuple(torch.full((length,), value, dtype=dtype) for dtype, length in SHAPE)
 
 
-LAYOUT = Layout.of(Model(Vector(filled(0.0))))
+LAYOUT = layout_of(Model(Vector(filled(0.0))))
 
 
 def publish(register: Register, value: float) -> int:
@@ -84,7 +86,7 @@ def test_what_is_published_is_read_in_place(path: Path) -> None:
     assert [part.dtype for part in parts] == [torch.float32, torch.float64]
     assert all((part == 7.0).all() for part in parts)
     assert Tag.of(words).round == 7
-    assert reader.layout.stamps(words) == [Stamp(0, 7)]
+    assert stamps(reader.layout, words) == [Stamp(0, 7)]
     assert reader.read(1)[0][0][0].data_ptr() == parts[0].data_ptr(), "no copy is made"
 
 
@@ -292,7 +294,18 @@ def test_mail_between_processes(path: Path) -> None:
 def test_only_message_types_that_are_loaded_are_made(path: Path) -> None:
     for kind in ("os:system", "nowhere:Model", f"{__name__}:nothing", "builtins:dict"):
         with pytest.raises(SharedMemoryError, match="no frozen dataclass"):
-            Layout(kind, (), ()).message((0, 0, 0.0, 0.0), [])
+            message_of(Layout(kind, (), ()), (0, 0, 0.0, 0.0), [])
     for text in (b"{}", b"[1]", b'["a:b", [], [["x", [["os", 3]]]]]', b"\xff"):
         with pytest.raises(SharedMemoryError, match="Not a message"):
             read_layout(text)
+
+
+def test_what_numbers_may_be_is_known_without_torch_as_torch_has_it() -> None:
+    assert {name: getattr(torch, name).itemsize for name in DTYPES} == DTYPES
+    for name in DTYPES:
+        layout = layout_of(Model(Vector((torch.zeros(3, dtype=getattr(torch, name)),))))
+        assert read_layout(layout.text) == layout
+    with pytest.raises(
+        SharedMemoryError, match=r"Model.x is of float8_e5m2; expected numbers of one of float64"
+    ):
+        layout_of(Model(Vector((torch.zeros(3, dtype=torch.float8_e5m2),))))

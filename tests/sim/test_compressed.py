@@ -19,7 +19,7 @@ from offbeat import SGD, Agent, Crash, SettingError, Vector, World
 from offbeat.algorithms import ALGORITHMS, MemoryEfficientADSGD, find
 from offbeat.algorithms.adsgd_memory import Change
 from offbeat.core.agent import Accumulate
-from offbeat.core.compression import codec_of
+from offbeat.core.codecs import codec_of
 from offbeat.core.system.devices import one_thread
 from offbeat.core.system.streams import Purpose, python_stream
 from offbeat.engines.outbox import Transmission

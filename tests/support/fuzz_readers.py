@@ -35,7 +35,7 @@ from offbeat.engines.live.settings import CheckpointPolicy, ExperimentProgram, R
 from offbeat.engines.live.shm.board import Board
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Layout
+from offbeat.engines.live.shm.wire import layout_of
 from offbeat.engines.trace import Trace
 from offbeat.experiments import predicting
 from offbeat.experiments.experiment import Experiment
@@ -515,7 +515,7 @@ def craft_gz(path: Path, rng: Random) -> str:
 
 
 def make_register(folder: Path) -> None:
-    Register.create(folder / "register.0", Layout.of(Snapshot(Vector((torch.zeros(4),)))), [1])
+    Register.create(folder / "register.0", layout_of(Snapshot(Vector((torch.zeros(4),)))), [1])
 
 
 def read_register(path: Path) -> object:

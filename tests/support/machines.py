@@ -23,7 +23,7 @@ from offbeat.engines.live.cluster.exchange import Exchange
 from offbeat.engines.live.cluster.peer import Asked
 from offbeat.engines.live.node.transport import Transport
 from offbeat.engines.live.shm.board import ROW, Board, Row, State
-from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.live.shm.layout import Tag
 
 LENGTH, NO_TAG = 64, Tag()
 Item = TypeVar("Item")

@@ -9,7 +9,7 @@ from typing import Any
 from offbeat.algorithms.row import Algorithm
 from offbeat.algorithms.table import ALGORITHMS
 from offbeat.core.agent import Agent
-from offbeat.core.compression import Codec
+from offbeat.core.codecs import Codec
 from offbeat.core.errors import SettingError
 from offbeat.core.promises import check_class
 from offbeat.core.system import own

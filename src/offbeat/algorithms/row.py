@@ -8,7 +8,7 @@ from typing import Literal, cast
 import numpy as np
 
 from offbeat.core.agent import Agent
-from offbeat.core.compression import Codec
+from offbeat.core.codecs import Codec
 from offbeat.core.errors import SettingError
 from offbeat.core.rounds import Rounds
 from offbeat.core.settings import as_word

@@ -13,7 +13,7 @@ from offbeat.cli.console import Out, complain, say
 from offbeat.cli.machines import attached, check_fits, machines, wanted_of
 from offbeat.cli.options import OUT, QUIET, RESUME, option, with_settings
 from offbeat.cli.outputs import check_writable
-from offbeat.core.compression import NONE, codec_of
+from offbeat.core.codecs import NONE, codec_of
 from offbeat.core.errors import MISSING, DiskError, OffbeatError
 from offbeat.core.settings import RUNNING, SCOPES
 from offbeat.core.system.named import elsewhere

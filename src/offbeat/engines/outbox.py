@@ -7,7 +7,8 @@ from functools import partial, reduce
 from itertools import pairwise
 
 from offbeat.core.agent import Accumulate, Agent, Message, Publish, Send
-from offbeat.core.compression import Codec, Packed, rest
+from offbeat.core.codecs import Codec
+from offbeat.core.compression import Packed, rest
 from offbeat.core.vector import Vector
 
 Register = tuple[int, type, tuple[int, ...]]

@@ -14,7 +14,7 @@ from typing import Any
 import networkx as nx
 
 from offbeat.algorithms import USUAL
-from offbeat.core.compression import NONE
+from offbeat.core.codecs import NONE
 from offbeat.core.rules import NewRule
 from offbeat.core.settings import LEARNING, PATH, RUNNING, TASK, USUAL_AGENTS, WORLD, declared, setting
 from offbeat.experiments.kinds import (

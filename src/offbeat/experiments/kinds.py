@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any
 
 from offbeat.core import optimizers
-from offbeat.core.compression import NONE, codec_of
+from offbeat.core.codecs import NONE, codec_of
 from offbeat.core.errors import SettingError, unknown
 from offbeat.core.rates import Rate
 from offbeat.core.schedules import Schedule

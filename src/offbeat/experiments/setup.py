@@ -15,7 +15,7 @@ import torch
 
 from offbeat import tasks
 from offbeat.algorithms import ALGORITHMS, Algorithm, check_codec
-from offbeat.core.compression import Codec, codec_of
+from offbeat.core.codecs import Codec, codec_of
 from offbeat.core.errors import SettingError
 from offbeat.core.optimizers import Steps, called
 from offbeat.core.promises import named

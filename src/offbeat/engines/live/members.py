@@ -14,9 +14,10 @@ from typing import Any
 
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
+from offbeat.engines.live.places import MEMBERS
 from offbeat.world.growth import Newcomer
 
-MEMBERS, STAGES = "members.json", "stages.json"
+STAGES = "stages.json"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from offbeat.core.compression import NONE, Codec, codec_of
+from offbeat.core.codecs import NONE, Codec, codec_of
 from offbeat.core.errors import SettingError
 from offbeat.core.settings import LEARNING, RUNNING, WORLD, Kind, setting
 from offbeat.core.system.own import pinned

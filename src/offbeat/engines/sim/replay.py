@@ -15,7 +15,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish, View
-from offbeat.core.compression import Codec
+from offbeat.core.codecs import Codec
 from offbeat.core.errors import ContractError, DataError
 from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Scope, Vector

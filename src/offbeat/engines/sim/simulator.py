@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from offbeat.core.agent import Agent, Effect, Message
-from offbeat.core.compression import Codec
+from offbeat.core.codecs import Codec
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
 from offbeat.core.system.streams import BufferedStream, Purpose, python_stream

@@ -15,22 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from offbeat.core.compression import Packed, codec_of
+from offbeat.core.codecs import codec_of, fits
 from offbeat.core.errors import OffbeatError
-from offbeat.core.vector import Parts
 from offbeat.engines.live.cluster.peer import Raw
 from offbeat.engines.live.shm.board import CHANGES
-from offbeat.engines.live.shm.mail import PREFIX, letter_size, opened
-from offbeat.engines.live.shm.register import read_text
-from offbeat.engines.live.shm.wire import Layout, Tag, Words
+from offbeat.engines.live.shm.layout import Layout, Tag, Words
+from offbeat.engines.live.shm.letters import PREFIX, letter_size, opened
+from offbeat.engines.live.shm.slots import read_text
 
 LARGEST = 1 << 38  # bytes of a vector that anybody may announce
 MOST = 1 << 62  # versions, as in a trace
 KIND = re.compile(r"[\w.]+:[\w.<>]+")
-DTYPES = {
-    "float64", "float32", "float16", "bfloat16", "complex64", "complex128",
-    "int64", "int32", "int16", "int8", "uint8", "bool",
-}  # fmt: skip
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -70,11 +65,8 @@ class Arrivals:
         return to, layout
 
     def layout(self, layout: Layout) -> None:
-        shapes = [shape for _, shape in layout.vectors] + [shape for *_, shape in layout.packing]
         if not KIND.fullmatch(layout.kind):
             raise ValueError(f"{layout.kind!r:.80} is no name of a message type")
-        if odd := {dtype for shape in shapes for dtype, _ in shape} - DTYPES:
-            raise ValueError(f"numbers of the type {', '.join(sorted(odd))} are no vector's")
         if layout.offsets[-1] > LARGEST:
             raise ValueError(f"a vector of {layout.offsets[-1]:,} bytes")
         names = [name for name, _ in layout.numbers] + [name for name, _ in layout.vectors]
@@ -83,6 +75,11 @@ class Arrivals:
         fields = layout.numbers, [name for name, _ in layout.vectors]
         if (known := self.kinds.setdefault(layout.kind, fields)) != fields:
             raise ValueError(f"a {layout.kind} has the fields {fields}; expected {known}")
+        sent = dict(layout.vectors)
+        for name, said, shape in layout.packing:
+            codec = codec_of(said)
+            if codec is None or name not in sent or not fits(codec, shape, sent[name]):
+                raise ValueError(f"its {name} cannot have been compressed by {said}")
 
     def version(self, layout: Layout, words: bytes, vectors: Raw) -> Bytes:
         """The vectors of a version of a register as an array."""
@@ -91,24 +88,29 @@ class Arrivals:
             sizes = f"{layout.words.size} and {layout.offsets[-1]:,}"
             raise ValueError(f"{len(words)} and {len(raw):,} bytes came; expected {sizes}")
         self.words(layout, layout.words.unpack(words))
-        if layout.packing:
-            self.packed(layout, layout.parts(raw.copy(), 0))  # torch wants what it could write to
+        self.places(layout, raw)
         return raw
 
     def words(self, layout: Layout, words: Words) -> None:
         tag = Tag.of(words)
         if not (0 <= tag.membership <= CHANGES and math.isfinite(tag.start) and math.isfinite(tag.end)):
             raise ValueError(f"its tag is {tag}")
-        for stamp in filter(None, layout.stamps(words)):
-            if not (stamp.agent < self.agents and 0 <= stamp.version < MOST):
-                raise ValueError(f"a vector is of {stamp}; there are {self.agents} agents")
+        for agent, version in filter(None, layout.origins(words)):
+            if not (agent < self.agents and 0 <= version < MOST):
+                what = f"version {version} of the model of agent {agent}"
+                raise ValueError(f"a vector is {what}; there are {self.agents} agents")
 
-    def packed(self, layout: Layout, parts: list[Parts]) -> None:
-        lying = {name: each for (name, _), each in zip(layout.vectors, parts, strict=True)}
+    def places(self, layout: Layout, vectors: Bytes) -> None:
+        """Where the numbers of a vector belong of which not all were sent."""
+        offsets = iter(layout.offsets)
+        at = {name: [next(offsets) for _ in sent] for name, sent in layout.vectors}
+        sent = dict(layout.vectors)
         for name, said, shape in layout.packing:
-            codec = codec_of(said)
-            if codec is None or name not in lying or not Packed(codec, shape, lying[name]).fits():
-                raise ValueError(f"its {name} cannot have been compressed by {said}")
+            first = zip(sent[name][::2], at[name][::2], shape, strict=True)
+            for (dtype, count), start, (_, length) in first if _placed(said) else ():
+                found = np.frombuffer(vectors, dtype, count, start)
+                if count and not 0 <= found.min() <= found.max() < length:
+                    raise ValueError(f"its {name} has numbers at places beyond {length:,}")
 
     def letters(self, raw: Bytes) -> list[Bytes]:
         """The letters that lie there one after another, all of them checked."""
@@ -125,8 +127,12 @@ class Arrivals:
             if (size := letter_size(layout)) != total:
                 raise ValueError(f"a letter of {total:,} bytes; its layout says {size:,}")
             self.words(layout, words)
-            if layout.packing:
-                self.packed(layout, layout.parts(letter.copy(), start))
+            self.places(layout, letter[start:])
             at += total
             found.append(letter)
         return found
+
+
+def _placed(said: str) -> bool:
+    codec = codec_of(said)
+    return codec is not None and codec.places

@@ -22,10 +22,10 @@ from offbeat.engines.live.cluster.asking import AGAIN, Link, NoAnswer
 from offbeat.engines.live.cluster.mirror import Mirror, Shown
 from offbeat.engines.live.cluster.peer import Peer, Raw, Version, in_pieces
 from offbeat.engines.live.cluster.post import Bells, Incoming, Name, Outgoing, rung
-from offbeat.engines.live.node.enter import INITIAL, MODEL
 from offbeat.engines.live.node.faults import Fault
+from offbeat.engines.live.places import INITIAL, MODEL
 from offbeat.engines.live.shm.board import Board, Row, State
-from offbeat.engines.live.shm.register import Register
+from offbeat.engines.live.shm.slots import Slots
 
 BEAT, LOOKS = 0.1, 10  # seconds between answers with rows, in which so often something may be new
 SOON = 0.05  # seconds until a new mailbox is seen
@@ -148,7 +148,7 @@ class Exchange:
     async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
         if not self.here(0) or not (self.folder / MODEL).exists():
             return None
-        register = Register.attach(self.folder / INITIAL)
+        register = Slots.attach(self.folder / INITIAL)
         raw = register.raw()
         return None if raw is None else ((self.folder / MODEL).read_bytes(), register.text, *raw[1:])
 
@@ -165,7 +165,7 @@ class Exchange:
     async def take_mail(self, head: bytes, letters: Raw) -> int:
         return await self.incoming.take(head, letters)
 
-    def _shown(self, agent: int, incarnation: int, k: int) -> Register | None:
+    def _shown(self, agent: int, incarnation: int, k: int) -> Slots | None:
         now = self.here(agent) and self.board.row(agent)[Row.INCARNATION] == incarnation
         return self.shown.register(agent, incarnation, k) if now else None
 
@@ -271,7 +271,7 @@ class Exchange:
             if not isinstance(about["about"]["algorithm"], str) or not isinstance(about["needed"], list):
                 raise ValueError("it does not say which algorithm")
             (self.folder / INITIAL).unlink(missing_ok=True)  # a gateway before this one was killed here
-            Register.create(self.folder / INITIAL, layout, to).put(words, raw)
+            Slots.create(self.folder / INITIAL, layout, to).put(words, raw)
             write_atomically(self.folder / MODEL, said)
 
     def _pause(self, mirror: Mirror) -> float | None:

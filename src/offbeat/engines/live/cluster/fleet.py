@@ -13,7 +13,7 @@ from typing import Any
 
 from offbeat.core.errors import OffbeatError, SettingError
 from offbeat.core.system.ray_cluster import NAMESPACE, Node, nodes_of, refuse_differences
-from offbeat.engines.live.cluster.gateway import Gateway
+from offbeat.engines.live.cluster.actor import Actor, name_of
 from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Handle, Peer
 from offbeat.engines.live.cluster.placement import place_one
@@ -25,11 +25,6 @@ SCRIPTS = "offbeat.training.child"  # the module whose first argument is a scrip
 BEGINS, ENDS = 120.0, 10.0  # seconds that gateways have to be there, and to end what they began
 MORE = "Its Ray's logs say more: /tmp/ray/session_latest/logs."
 GONE = ("ActorDiedError", "ActorUnschedulableError", "ValueError")  # of a gateway that Ray will not restart
-
-
-def name_of(run: str, machine: int) -> str:
-    """Of the actor that is this machine's gateway."""
-    return f"{run}.{machine}"
 
 
 class Machine(Node):
@@ -58,32 +53,6 @@ def plan_of(launcher: Launcher, run: str, wanted: Wanted, owner: int) -> Plan:
     return Plan(
         run, 0, s.count, s.record(), str(s.folder), folder, needs, command, grace=grace, owner=owner
     )  # fmt: skip
-
-
-class _Actor(Gateway):
-    """A gateway as a Ray actor."""
-
-    def __init__(self, plan: str, hosts: list[int]) -> None:
-        import ray
-
-        again = ray.get_runtime_context().was_current_actor_reconstructed
-        super().__init__(Plan(**json.loads(plan)), hosts, by_name, again)
-
-
-class Named:
-    """The actor of this name, looked up when it is asked: it may not be there yet."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __getattr__(self, method: str) -> Any:
-        import ray
-
-        return getattr(ray.get_actor(self._name, NAMESPACE), method)
-
-
-def by_name(name: str) -> Peer:
-    return Handle(Named(name))
 
 
 @dataclass
@@ -135,7 +104,7 @@ class RayFleet:
             "num_cpus": (wanted.cpus or 0) * mine, "num_gpus": (wanted.gpus or 0) * mine,
             "scheduling_strategy": NodeAffinitySchedulingStrategy(machine.node, soft=False),
         }  # fmt: skip
-        actor = self.ray.remote(_Actor).options(**options)
+        actor = self.ray.remote(Actor).options(**options)
         return actor.remote(json.dumps(asdict(plan)), self.hosts)
 
     def peer(self, machine: int) -> Peer:

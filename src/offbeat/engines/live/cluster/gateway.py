@@ -28,10 +28,8 @@ from offbeat.engines.live.cluster.keeper import Plan
 from offbeat.engines.live.cluster.peer import Peer
 from offbeat.engines.live.launcher import requests
 from offbeat.engines.live.launcher.children import pidfd
-from offbeat.engines.live.members import MEMBERS
-from offbeat.engines.live.node.checkpoint import CHECKPOINTS
-from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.faults import parse_fault
+from offbeat.engines.live.places import CHECKPOINTS, MEMBERS, joined_with, log_path
 from offbeat.engines.live.shm.board import LET_GO, Board, Order, Row
 
 HOSTS = "hosts.json"  # in the run folder: where every agent lives, and how the machines are called

@@ -31,9 +31,8 @@ from offbeat.core.system import files
 from offbeat.core.system.signals import handled, readable
 from offbeat.engines.live.launcher.children import Child, Children, pidfd
 from offbeat.engines.live.node import log
-from offbeat.engines.live.node.checkpoint import CHECKPOINTS
 from offbeat.engines.live.node.ending import take
-from offbeat.engines.live.node.enter import log_path
+from offbeat.engines.live.places import CHECKPOINTS, log_path
 from offbeat.engines.live.shm.board import Bell, Board, Order, Row, State
 from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED, Shared, make_run_folder, sweep
 

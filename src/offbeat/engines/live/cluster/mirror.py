@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from offbeat.engines.live.cluster.arrival import Arrivals, Bytes, arriving
 from offbeat.engines.live.cluster.peer import Version
-from offbeat.engines.live.node.transport import register_path
-from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import SharedMemoryError, Tag
+from offbeat.engines.live.places import register_path
+from offbeat.engines.live.shm.layout import SharedMemoryError, Tag
+from offbeat.engines.live.shm.slots import Slots
 
 LOOK = 0.002  # seconds between looks at registers that somebody waits for
 PATIENCE = 1.0  # seconds until who waits is told that there is nothing
@@ -38,15 +38,15 @@ class Shown:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._attached: dict[tuple[int, int, int], Register] = {}
-        self._waiting: list[tuple[Register, int, asyncio.Future[None]]] = []
+        self._attached: dict[tuple[int, int, int], Slots] = {}
+        self._waiting: list[tuple[Slots, int, asyncio.Future[None]]] = []
 
-    def register(self, agent: int, incarnation: int, k: int) -> Register | None:
+    def register(self, agent: int, incarnation: int, k: int) -> Slots | None:
         """This register; None if there is none."""
         name = agent, incarnation, k
         if name not in self._attached:
             try:
-                self._attached[name] = Register.attach(register_path(self.folder, *name))
+                self._attached[name] = Slots.attach(register_path(self.folder, *name))
             except SharedMemoryError:
                 return None
         return self._attached[name]
@@ -56,7 +56,7 @@ class Shown:
         for name in [name for name in self._attached if name[0] == agent and name[1] != incarnation]:
             del self._attached[name]
 
-    async def newest(self, register: Register | None, seen: int) -> Version | None:
+    async def newest(self, register: Slots | None, seen: int) -> Version | None:
         """A copy of the newest version once it is above `seen`; None after a while."""
         if register is None:
             await asyncio.sleep(PATIENCE)
@@ -104,11 +104,11 @@ class Mirror:
         with arriving(self.name):
             to, layout = arrivals.text(text)
             if self.path.exists():  # a gateway before this one made it
-                self.register = Register.attach(self.path)
+                self.register = Slots.attach(self.path)
                 if self.register.text != text:
                     raise ValueError("it has another layout than before")
             else:
-                self.register = Register.create(self.path, layout, to, empty=True)
+                self.register = Slots.create(self.path, layout, to, empty=True)
         self.to, self.seen, self.transfers, self.made, self.late = to, 0, 0, 0.0, 0.0
         self._reserved = False
 

@@ -21,7 +21,7 @@ import numpy as np
 from offbeat.engines.live.cluster.arrival import Arrivals, arriving
 from offbeat.engines.live.cluster.peer import Raw
 from offbeat.engines.live.shm.board import Bell, Board, Row
-from offbeat.engines.live.shm.mail import Mailbox
+from offbeat.engines.live.shm.letters import Letters
 
 HEAD = struct.Struct("<6q")  # `Name`, the mailbox's capacity, and how much was sent before these letters
 AT_ONCE = 1 << 20  # bytes of letters that cross together; a longer one crosses alone
@@ -110,7 +110,7 @@ class Outgoing:
 
     def __init__(self, folder: Path, name: Name) -> None:
         self.name, self.path = name, name.path(folder)
-        self.box = Mailbox.attach(self.path)
+        self.box = Letters.attach(self.path)
 
     @property
     def waiting(self) -> int:
@@ -145,7 +145,7 @@ class Incoming:
         self, folder: Path, board: Board, bells: Bells, arrivals: Arrivals, here: Callable[[int], bool]
     ) -> None:
         self.folder, self.board, self.bells, self.arrivals, self.here = folder, board, bells, arrivals, here
-        self.boxes: dict[Name, Mailbox] = {}
+        self.boxes: dict[Name, Letters] = {}
         self.dropped = 0
         self._taking: dict[Name, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -177,7 +177,7 @@ class Incoming:
             await self._put(name, box, left)
             return box.written
 
-    async def _put(self, name: Name, box: Mailbox, letters: list[Bytes]) -> None:
+    async def _put(self, name: Name, box: Letters, letters: list[Bytes]) -> None:
         """As many of them as there is room for; if there is none, for a while."""
         loop = asyncio.get_running_loop()
         until, queue = loop.time() + PATIENCE, deque(letters)
@@ -193,11 +193,11 @@ class Incoming:
         if len(queue) < len(letters):
             self.bells.ring(name.to)
 
-    def _box(self, name: Name, capacity: int) -> Mailbox:
+    def _box(self, name: Name, capacity: int) -> Letters:
         if name not in self.boxes:
             path = name.path(self.folder)
             made = not path.exists()  # else a gateway before this one made it
-            self.boxes[name] = Mailbox.create(path, capacity) if made else Mailbox.attach(path)
+            self.boxes[name] = Letters.create(path, capacity) if made else Letters.attach(path)
             self.count(name.source)
         box = self.boxes[name]
         if box.capacity != capacity:

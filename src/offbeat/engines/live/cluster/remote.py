@@ -24,10 +24,10 @@ from offbeat.engines.live.cluster.talking import ENDS, Talk
 from offbeat.engines.live.launcher.children import MachineSeen, OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.launcher.requests import Request, put, take_answer
-from offbeat.engines.live.members import MEMBERS
 from offbeat.engines.live.node.checkpoint import agent_folder, latest
 from offbeat.engines.live.node.ending import Failure
 from offbeat.engines.live.node.saving import donor_of
+from offbeat.engines.live.places import MEMBERS
 from offbeat.engines.live.shm.board import Row
 
 MODELS = 5.0  # seconds that copies of all models may take

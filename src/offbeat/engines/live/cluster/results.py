@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.engines.live.launcher.children import REMEMBERED
-from offbeat.engines.live.node.checkpoint import CHECKPOINTS, SAVED, agent_folder, latest, path_of, saved_by
-from offbeat.engines.live.node.enter import log_path
+from offbeat.engines.live.node.checkpoint import SAVED, agent_folder, latest, path_of, saved_by
+from offbeat.engines.live.places import CHECKPOINTS, log_path
 
 AT_ONCE = 1 << 23  # bytes that cross at once
 GROWING = (".trace", ".log")  # files that are written on and on: of these only the rest comes

@@ -19,17 +19,9 @@ from offbeat.core.system import ray_cluster
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
 from offbeat.engines.live.cluster import placement
+from offbeat.engines.live.cluster.actor import Named, name_of
 from offbeat.engines.live.cluster.attaching import members_of, newest
-from offbeat.engines.live.cluster.fleet import (
-    ENDS,
-    Machine,
-    Named,
-    RayFleet,
-    machines_of,
-    name_of,
-    plan_of,
-    why,
-)
+from offbeat.engines.live.cluster.fleet import ENDS, Machine, RayFleet, machines_of, plan_of, why
 from offbeat.engines.live.cluster.keeper import MARK, Plan, tidy
 from offbeat.engines.live.cluster.remote import RemoteChildren
 from offbeat.engines.live.cluster.wanted import Wanted

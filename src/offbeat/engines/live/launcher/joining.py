@@ -22,7 +22,7 @@ from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.requests import Request, answer, requests
 from offbeat.engines.live.members import Members, keep_stages
 from offbeat.engines.live.node.ending import Ending, Missing, take
-from offbeat.engines.live.node.enter import joined_with, log_path
+from offbeat.engines.live.places import joined_with, log_path
 from offbeat.engines.live.settings import RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import LEAVE, LET_GO, Bell, Board, Order, Row, State
 from offbeat.world.growth import Growing, Newcomer, stated

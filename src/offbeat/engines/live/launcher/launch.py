@@ -20,8 +20,8 @@ from offbeat.engines.live.launcher.outfolder import Present
 from offbeat.engines.live.launcher.stop_after import last_step
 from offbeat.engines.live.members import keep_stages
 from offbeat.engines.live.node.ending import Ending, Missing, take, words
-from offbeat.engines.live.node.enter import joined_with, log_path
 from offbeat.engines.live.node.log import elapsed, merged
+from offbeat.engines.live.places import joined_with, log_path
 from offbeat.engines.live.settings import CONTINUE, RunSettings, ScriptProgram
 from offbeat.engines.live.shm.board import FLOAT_FIELDS, LAUNCHER, Bell, Board, Order, Row, State
 from offbeat.engines.live.shm.run_folder import make_run_folder, sweep

@@ -34,7 +34,7 @@ from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.ending import Missing
 from offbeat.engines.live.node.transport import model_of
 from offbeat.engines.live.shm.board import Order, Row, State
-from offbeat.engines.live.shm.register import SLOTS
+from offbeat.engines.live.shm.slots import SLOTS
 
 EVERY, SHORTEST = 1.0, 0.1  # seconds between looks, and that give a rate
 CONSENSUS_EVERY, SPARED = 5 * 10**9, 50  # ns between looks at models, which take one part in SPARED at most

@@ -10,8 +10,8 @@ from offbeat.core.system.files import LOCK, held
 from offbeat.engines.events import GradientDone, rows_of
 from offbeat.engines.live.members import STAGES
 from offbeat.engines.live.node.checkpoint import ENDING, agent_folder, newest, set_aside, step_name
-from offbeat.engines.live.node.enter import log_path
 from offbeat.engines.live.node.log import read
+from offbeat.engines.live.places import log_path
 
 RUNS = Path("offbeat-runs")
 

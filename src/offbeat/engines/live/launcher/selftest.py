@@ -13,9 +13,10 @@ from offbeat.core.vector import Scope, Vector
 from offbeat.engines.live.launcher.children import Children
 from offbeat.engines.live.node.performer import Snapshot
 from offbeat.engines.live.shm.board import LAUNCHER, Bell
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import make_run_folder
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 
 READS, LENGTH, PATIENCE = 300, 10_000, 60.0  # reads of each process, numbers in a model, seconds at most
 
@@ -46,7 +47,7 @@ def exchange() -> None:
     """What each of the two does: write models of equal numbers, and read whole ones of the other."""
     folder, me = Path(os.environ["OFFBEAT_RUN"]), int(os.environ["OFFBEAT_RANK"])
     sample = Snapshot(Vector((torch.zeros(LENGTH),)))
-    mine, theirs = Register.create(folder / f"register.{me}", Layout.of(sample)), None
+    mine, theirs = Register.create(folder / f"register.{me}", layout_of(sample)), None
     seen, version, end = 0, 0, time.monotonic() + PATIENCE
     while seen < READS or version < 4 * READS:
         if time.monotonic() > end:

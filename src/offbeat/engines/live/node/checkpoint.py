@@ -35,6 +35,7 @@ from offbeat.core.rules import restore, state_of
 from offbeat.core.system.reading import json_in, opened, reading, refuse_newer
 from offbeat.engines.live.node.encode import NATIVE, decode, encode, name_of
 from offbeat.engines.live.node.guard import NotFinite, not_finite
+from offbeat.engines.live.places import CHECKPOINTS
 
 FORMAT, EARLIER = "checkpoint 2", "checkpoint 1"  # in the metadata; the earlier one had no checksum
 ENDING, TEMPORARY, DAMAGED = ".safetensors", ".checkpoint-", ".damaged"
@@ -42,8 +43,7 @@ EXPECTED = "a whole checkpoint of a live run"
 SUM = re.compile(rb'.{8}\{"__metadata__": \{"offbeat": "checkpoint \d+", "sum": "([0-9a-f]{8})"', re.DOTALL)
 """How a file with a checksum begins."""
 CHUNK = 1 << 20
-CHECKPOINTS = "checkpoints"  # the folder of all agents' own
-SAVED = ".saved.json"  # in it, where not all of them are: which steps each agent has saved
+SAVED = ".saved.json"  # beside them, where some lack: which steps each agent has saved
 STEP = re.compile(r"step-(\d{9,})\.safetensors")
 About = Mapping[str, Any]  # which run something is of
 KEPT = 2  # how many of the newest checkpoints stay

@@ -24,7 +24,7 @@ from offbeat.engines.live.members import Members
 from offbeat.engines.live.node import checkpoint
 from offbeat.engines.live.node.performer import Performer, digest
 from offbeat.engines.live.shm.board import LET_GO, Order, Row, State
-from offbeat.engines.live.shm.wire import Tag
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.outbox import version_of
 from offbeat.world.growth import Growing
 from offbeat.world.topology import Topology

@@ -5,10 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from offbeat.core.agent import Agent
-from offbeat.core.compression import Codec
+from offbeat.core.codecs import Codec
 from offbeat.core.errors import DataError, SettingError
 from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
@@ -24,19 +24,19 @@ from offbeat.engines.live.node.link import Link
 from offbeat.engines.live.node.performer import Clock, Performer, Snapshot
 from offbeat.engines.live.node.saving import refuse_other
 from offbeat.engines.live.node.transport import Transport, model_of
+from offbeat.engines.live.places import INITIAL, MODEL, log_path
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board, Row
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import PLAN
-from offbeat.engines.live.shm.wire import Layout, Tag
+from offbeat.engines.live.shm.wire import layout_of
 from offbeat.engines.outbox import Compression, Outbox
 from offbeat.world.growth import Growing, Newcomer
 from offbeat.world.topology import Topology
 from offbeat.world.world import World
 
 STARTED = "OFFBEAT_PID"  # the environment variable that says which process the launcher started
-MODEL = "model.json"  # in the run's shared folder: what agent 0 has joined with
-INITIAL = "initial"  # and the register of the model where all start
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,6 @@ def own_folder(folder: Path, agent: int) -> Path:
     return own
 
 
-def log_path(folder: Path, agent: int) -> Path:
-    return folder / f"agent-{agent}.trace"
-
-
 def propose(
     context: AgentContext,
     about: Mapping[str, Any],
@@ -166,31 +162,12 @@ def propose(
     """
     if context.me == 0 and not (context.shared / MODEL).exists():
         (context.shared / INITIAL).unlink(missing_ok=True)  # of an earlier life that died between the two
-        register = Register.create(context.shared / INITIAL, Layout.of(Snapshot(initial)))
+        register = Register.create(context.shared / INITIAL, layout_of(Snapshot(initial)))
         with Scope():
             (placed,) = register.begin([initial])
         register.finish(Snapshot(placed), Tag())
         said = {"about": dict(about), "returns": returns, "needed": list(needed), "closed": closed}
         write_atomically(context.shared / MODEL, json.dumps(said).encode())
-
-
-class Joined(NamedTuple):
-    """What agent 0 has joined with: see `propose`."""
-
-    algorithm: str
-    returns: bool
-    needed: frozenset[int]
-    closed: str
-
-
-def joined_with(shared: Path) -> Joined | None:
-    """The algorithm that agent 0 has joined with, and what that allows; None: not known."""
-    try:
-        said = json.loads((shared / MODEL).read_text())
-        name, returns, needed = str(said["about"]["algorithm"]), bool(said["returns"]), said["needed"]
-        return Joined(name, returns, frozenset(needed), str(said["closed"]))
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def agree(context: AgentContext, about: Mapping[str, Any]) -> Vector:

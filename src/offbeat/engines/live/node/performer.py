@@ -20,8 +20,8 @@ from offbeat.engines.live.node.guard import IGNORE, Guard
 from offbeat.engines.live.node.log import Log
 from offbeat.engines.live.node.transport import Bound, Reader, Transport
 from offbeat.engines.live.shm.board import Row
+from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Tag
 from offbeat.engines.outbox import Compression, Medium, Outbox, Transmission, vectors, version_of
 
 

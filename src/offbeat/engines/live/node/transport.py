@@ -19,10 +19,12 @@ from offbeat.core.compression import Packed
 from offbeat.core.system.signals import readable
 from offbeat.core.vector import Parts, Vector
 from offbeat.engines.live.node.link import Link
+from offbeat.engines.live.places import register_path
 from offbeat.engines.live.shm.board import LAUNCHER, Bell, Board, Row
+from offbeat.engines.live.shm.layout import SharedMemoryError, Tag
 from offbeat.engines.live.shm.mail import Mailbox
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.live.shm.wire import Layout, SharedMemoryError, Tag
+from offbeat.engines.live.shm.wire import layout_of, message_of, stamps, unpacked
 from offbeat.engines.outbox import vectors
 
 SLACK = 1 << 16  # bytes of a mailbox beside room for two messages
@@ -78,14 +80,14 @@ class Reader:
             if register.whole(version):
                 break
         if register.layout.packing:
-            parts = register.layout.unpacked(parts)
+            parts = unpacked(register.layout, parts)
         for v, each in zip(self.vectors, parts, strict=True):
             v.bind(each)
         self.bound, self.tag = version, Tag.of(words)
         if self.message is None or register.layout.numbers:
-            self.message = register.layout.message(words, self.vectors)
+            self.message = message_of(register.layout, words, self.vectors)
         else:
-            for v, stamp in zip(self.vectors, register.layout.stamps(words), strict=True):
+            for v, stamp in zip(self.vectors, stamps(register.layout, words), strict=True):
                 v.stamp = stamp
 
     def move_on(self) -> None:
@@ -180,7 +182,7 @@ class Transport:
             ):
                 return register
         path = register_path(self.folder, self.me, self.incarnation, len(self.mine))
-        self.mine.append(Register.create(path, Layout.of(message, packed), to))
+        self.mine.append(Register.create(path, layout_of(message, packed), to))
         self.row[Row.REGISTERS] = len(self.mine)
         return self.mine[-1]
 
@@ -245,10 +247,6 @@ class Transport:
                 if box.wanted():
                     self.bells[j].ring()
                 yield j, *mail
-
-
-def register_path(folder: Path, agent: int, incarnation: int, k: int) -> Path:
-    return folder / f"register.{agent}.{incarnation}.{k}"
 
 
 def model_of(folder: Path, board: Board, agent: int) -> tuple[Vector, Tag] | None:

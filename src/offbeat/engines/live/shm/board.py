@@ -24,7 +24,7 @@ import numpy as np
 from offbeat.core.system.reading import reading
 from offbeat.core.system.signals import readable
 from offbeat.engines.live.shm import run_folder
-from offbeat.engines.live.shm.wire import SharedMemoryError
+from offbeat.engines.live.shm.layout import SharedMemoryError
 
 MAGIC = 0x6F6666626F617233
 HEAD, CHANGES, ROW = 8, 16384, 32

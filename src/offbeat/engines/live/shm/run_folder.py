@@ -22,7 +22,7 @@ from typing import Any
 
 from offbeat.core.errors import failed
 from offbeat.core.system.files import Lock, take
-from offbeat.engines.live.shm.wire import ALIGN, SharedMemoryError
+from offbeat.engines.live.shm.layout import ALIGN, SharedMemoryError
 
 SHARED = Path("/dev/shm")
 PREFIX = f"offbeat-run-{os.getuid()}-"
