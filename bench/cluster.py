@@ -1,6 +1,6 @@
 """How fast runs over several machines are: two nodes of a Ray cluster on this machine, beside the goals.
 
-    make bench-cluster           all rows, in about six minutes on two cores
+    make bench-cluster           all rows, in about seven minutes on two cores
     python bench/cluster.py --only large --quick
 
 Each node is in a network namespace of its own, and between the two there is a link (`scripts/namespaces.py`),
@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -36,6 +37,7 @@ import namespaces
 from live import HEAD, Line, least, most, rates, ratios, tell
 
 from offbeat.engines.events import RegisterRead, rows_of
+from offbeat.engines.live.cluster import keeper
 from offbeat.engines.live.cluster.starting import Cluster, cluster
 from offbeat.engines.live.cluster.wanted import Wanted
 from offbeat.engines.live.launcher.launch import Launcher
@@ -50,6 +52,8 @@ HOSTS = 0, 0, 1, 1
 N, SLOW = len(HOSTS), 3
 CUT = 10.0
 """Seconds that the link is down."""
+APART = 9.0
+"""Seconds from one kill of a gateway to the next."""
 
 
 @dataclass
@@ -84,8 +88,27 @@ class Traffic:
 
 
 @dataclass
+class Killer:
+    """Kills the gateway of the second machine so many times, and remembers when: called by the launcher."""
+
+    most: int
+    at: list[float] = field(default_factory=list)
+
+    def __call__(self, launcher: Launcher) -> None:
+        """Kill, if it is time."""
+        since = self.at[-1] if self.at else launcher.board.zero / 1e9
+        if since and len(self.at) < self.most and time.monotonic() > since + APART:
+            place = keeper.find(launcher.children.fleet.run, 1)  # type: ignore[attr-defined]
+            assert place is not None
+            self.at.append(time.monotonic())
+            os.kill(int((place / keeper.TOUCHED).read_text()), signal.SIGKILL)
+
+
+@dataclass
 class Ran:
-    """A run: what agents recorded of their steps, the trace, what the gateways said, where agents lived."""
+    """A run: what agents recorded of their steps, the trace, what the gateways said, where agents lived; and
+    when a gateway was killed.
+    """
 
     steps: dict[int, m.Steps]
     trace: Trace
@@ -93,6 +116,7 @@ class Ran:
     hosts: list[int]
     letters: str
     length: float
+    killed: list[float]
 
     @property
     def zero(self) -> float:
@@ -122,15 +146,15 @@ class Bench:
 
     def ran(
         self, numbers: int, wait: float, phases: str, length: float, seconds: float, fault: str = "",
-        graph: str = "ring", hosts: tuple[int, ...] = HOSTS,
+        graph: str = "ring", hosts: tuple[int, ...] = HOSTS, kills: int = 0,
     ) -> Ran:  # fmt: skip
-        """Agents over two nodes, of which the second may be cut off."""
-        asked = numbers, wait, phases, length, seconds, fault, graph, hosts
+        """Agents over two nodes, of which the second may be cut off, or its gateway killed."""
+        asked = numbers, wait, phases, length, seconds, fault, graph, hosts, kills
         if asked in self.made:
             return self.made[asked]
         m.tell(f"{4 * numbers / 1e6:.0f} MB, {1e3 * wait:.0f} ms, {graph}: {seconds:.0f} s {fault}")
         faults = (parse_fault(fault, N),) if fault else ()
-        traffic, n = Traffic(), len(hosts)
+        traffic, killer, n = Traffic(), Killer(kills), len(hosts)
         with m.folder() as where:
             pace = m.write_pace(
                 where, numbers=numbers, wait=wait, phases=phases, length=length, seconds=seconds, slow=SLOW,
@@ -144,8 +168,8 @@ class Bench:
                 command,
                 processes=lambda launcher, bell, said: self.found.run(launcher, hosts, said),
             )
-            launcher.run(lambda agent, line: m.tell(f"[{agent}] {line}"), traffic)
-            run = Ran(m.steps_of(where), launcher.trace(), traffic, [*hosts], phases, length)
+            launcher.run(lambda agent, line: m.tell(f"[{agent}] {line}"), killer if kills else traffic)
+            run = Ran(m.steps_of(where), launcher.trace(), traffic, [*hosts], phases, length, killer.at)
         self.made[asked] = run
         return run
 
@@ -239,6 +263,34 @@ def cut(bench: Bench) -> list[Line]:
     ]
 
 
+def longest(run: Ran, start: float, end: float) -> float:
+    """Of all agents' steps between two times of the monotonic clock, in usual ones of the agent."""
+    found = []
+    for rows in run.steps.values():
+        took, ended = np.diff(rows["ended"]), rows["ended"][1:]
+        found.append(float(took[(ended > start) & (ended < end)].max() / np.median(took)))
+    return max(found)
+
+
+def gateway(bench: Bench) -> list[Line]:
+    """A gateway that is killed."""
+    kills = 1 if bench.quick else 4
+    run = bench.ran(MEGABYTE, 0.02, "m", 1.0, APART * (kills + 1) + 2.0, kills=kills)
+    far, back = run.reads(across=True), []
+    for killed in run.killed:
+        at = killed - run.zero
+        fresh = [far[(far["agent"] == i) & (far["end"] > at)]["time"] for i in run.steps]
+        back.append(max(float(times.min(initial=float("inf"))) for times in fresh) - at)
+    width, name = APART - 3.0, "longest step of an agent in"
+    calm = [longest(run, killed - width, killed) for killed in run.killed]
+    after = [longest(run, killed, killed + width) for killed in run.killed]
+    return [
+        most(f"{name} {width:g} s after the kill of a gateway, in usual ones", after, 2),
+        Line(f"{name} {width:g} s before it", calm),
+        most("seconds until all mix models across that were made after it", back, 3, "s"),
+    ]
+
+
 def large(bench: Bench) -> list[Line]:
     """Large models: an agent on each node, calm and then as fast as it can."""
     seconds = 20.0 if bench.quick else 40.0
@@ -270,7 +322,7 @@ def transfers(bench: Bench) -> list[Line]:
 
 
 ROWS: dict[str, Callable[[Bench], list[Line]]] = {
-    "steady": steady, "ddp": ddp, "cut": cut, "large": large, "transfers": transfers,
+    "steady": steady, "ddp": ddp, "cut": cut, "gateway": gateway, "large": large, "transfers": transfers,
 }  # fmt: skip
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from warm import Started, needs_shared_memory, start, until
 
+from offbeat.engines.live.cluster.fleet import why
+
 pytestmark = needs_shared_memory
 
 
@@ -32,6 +34,28 @@ def test_a_signal_while_nodes_begin_leaves_nothing(tmp_path: Path, number: signa
     assert error == f"Error: Interrupted by {number.name} while machines were made ready, or left."
     assert not [*(tmp_path / "temporary").iterdir()]
     assert not (run.folder / "offbeat-runs").exists()
+
+
+def test_a_node_that_does_not_come_is_a_paragraph_and_leaves_nothing(tmp_path: Path) -> None:
+    """As where all cores are busy: Ray gives it half a minute."""
+    run = begun(tmp_path / "run", tmp_path / "temporary")
+    for name in ("late", "on"):
+        (run.folder / name).touch()
+    assert run.wait() == 2
+    assert run.said.splitlines() == ["a node begins", "ends 0"]
+    _, error = (run.folder / "stderr").read_text().splitlines()
+    assert error.startswith(
+        "Error: Ray could not start node 1 of 2 on this machine: The current node timed out during startup. "
+        "This could happen for reasons. Is it busy, or short of memory?"
+    )
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+def test_a_gateway_that_does_not_come_is_said_with_where_logs_are_then() -> None:
+    there, here = why(TimeoutError(), 10.0), why(TimeoutError(), local=2)
+    assert there.startswith("no gateway was there after 10 s.") and "on that machine in /tmp/ray" in there
+    assert here.startswith("no gateway was there after 120 s.") and "logs end with it" in here
+    assert why(ValueError("Refused: no room")) == "no room"
 
 
 def test_what_a_killed_launcher_left_of_its_nodes_the_next_removes(tmp_path: Path) -> None:

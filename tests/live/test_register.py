@@ -305,7 +305,5 @@ def test_what_numbers_may_be_is_known_without_torch_as_torch_has_it() -> None:
     for name in DTYPES:
         layout = layout_of(Model(Vector((torch.zeros(3, dtype=getattr(torch, name)),))))
         assert read_layout(layout.text) == layout
-    with pytest.raises(
-        SharedMemoryError, match=r"Model.x is of float8_e5m2; expected numbers of one of float64"
-    ):
+    with pytest.raises(SharedMemoryError, match="is of float8_e5m2; expected numbers"):
         layout_of(Model(Vector((torch.zeros(3, dtype=torch.float8_e5m2),))))

@@ -1,7 +1,8 @@
 """A Ray that starts nodes as the real one does, as far as signals and files go, and nothing else.
 
 Its nodes write into the folder that they were given until they are ended; while one begins, SIGTERM is Ray's,
-which then ends the process at once. A node says "begins" and waits for the file "on" in the current folder.
+which then ends the process at once. A node says "begins" and waits for the file "on" in the current folder;
+where there is one, "late", it does not come.
 """
 
 import signal
@@ -35,6 +36,8 @@ class Cluster:
         print("a node begins", flush=True)
         while not Path("on").exists():
             time.sleep(0.005)
+        if Path("late").exists():
+            raise Exception("The current node timed out during startup. This could\nhappen for reasons.")
         self.nodes.append(temp_dir)
         print("a node is there", flush=True)
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system import ray_tls, there
-from offbeat.core.system.ray_nodes import started, whole
+from offbeat.core.system.ray_nodes import in_a_line, started, whole
 from offbeat.core.system.signals import terminable
 
 LOCAL = re.compile(r"local:(\d+)")
@@ -129,12 +129,6 @@ def lets_strangers_in(address: str) -> bool:
         code = f"from {__name__} import _refuse_stranger; _refuse_stranger({address!r})"
         command, environment = [sys.executable, "-P", "-c", code], {**open_to, "HOME": home}
         return not subprocess.run(command, env=environment, capture_output=True).returncode
-
-
-def in_a_line(error: BaseException) -> str:
-    """What Ray says, without its line breaks and its colours."""
-    text = " ".join(re.sub("\x1b\\[[0-9;]*m", "", str(error)).split())
-    return text or type(error).__name__
 
 
 def _import() -> Any:

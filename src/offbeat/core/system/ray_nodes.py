@@ -7,6 +7,7 @@ removes.
 """
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, TypeVar
 
+from offbeat.core.errors import SettingError
 from offbeat.core.system import files, ray_tls
 
 PREFIX = f"offbeat-ray-{os.getuid()}-"  # how the folders of such nodes begin
@@ -33,6 +35,8 @@ def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
     Args:
         ray: imports Ray; raises SettingError where there is none
         least: cores that it shall count
+
+    Raises SettingError where Ray cannot start one.
     """
     os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported, which then knows one token for ever
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -48,14 +52,29 @@ def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
         before, os.environ["RAY_TMPDIR"] = os.environ.get("RAY_TMPDIR"), str(folder)
         made = Nodes()
         try:
-            whole(lambda: made.add_node(num_cpus=cores, include_dashboard=False, temp_dir=str(temporary)))
-            for _ in range(nodes - 1):
-                whole(lambda: made.add_node(num_cpus=cores))
+            head = {"include_dashboard": False, "temp_dir": str(temporary)}
+            for number in range(nodes):
+                _start(made, number, nodes, num_cpus=cores, **({} if number else head))
             yield made.address
         finally:
             made.shutdown()
             del os.environ["RAY_TMPDIR"]
             os.environ |= {} if before is None else {"RAY_TMPDIR": before}
+
+
+def _start(made: Any, number: int, nodes: int, **about: Any) -> None:
+    try:
+        whole(lambda: made.add_node(**about))
+    except Exception as error:
+        what = f"Ray could not start node {number + 1} of {nodes} on this machine: {in_a_line(error)}"
+        do = "Is it busy, or short of memory? Try again when it is less so, or with fewer nodes"
+        raise SettingError(f"{what.rstrip('.')}. {do}.") from None
+
+
+def in_a_line(error: BaseException) -> str:
+    """What Ray says, without its line breaks and its colours."""
+    text = " ".join(re.sub("\x1b\\[[0-9;]*m", "", str(error)).split())
+    return text or type(error).__name__
 
 
 def whole(work: Callable[[], Result]) -> Result:

@@ -16,6 +16,7 @@ from typing import Any
 
 from offbeat.core.system import ray_cluster, ray_tls, there
 from offbeat.core.system.ray_cluster import Node
+from offbeat.core.system.ray_nodes import in_a_line
 from offbeat.engines.live.cluster.clocks import Offset, offset
 from offbeat.engines.live.cluster.peer import Handle
 from offbeat.engines.live.cluster.placement import some
@@ -69,7 +70,7 @@ class Examination:
             try:
                 self.found.append(self.ray.get(one, timeout=ray_cluster.ANSWERS))
             except Exception as error:
-                self.found.append(ray_cluster.in_a_line(error))
+                self.found.append(in_a_line(error))
         return same_versions([node.name for node in self.nodes], self.found, there.versions())
 
     def token(self) -> Check:
@@ -135,7 +136,7 @@ class Examination:
         try:
             short, long = self.ray.get(reads, timeout=SECONDS)
         except Exception as error:
-            return f"machine {reader} had no answer from machine {source}: {ray_cluster.in_a_line(error)}"
+            return f"machine {reader} had no answer from machine {source}: {in_a_line(error)}"
         return median(short) / 1e6, PIECE / 1e6 / (median(long) / 1e9)
 
     def _answer(self, one: Any) -> dict[str, Check]:
@@ -143,7 +144,7 @@ class Examination:
             answer: dict[str, Check] = self.ray.get(one)
         except Exception as error:
             do = "see Ray's logs on that machine"
-            return {"checks": Check(FAILED, ray_cluster.in_a_line(error), "that they can be made", do)}
+            return {"checks": Check(FAILED, in_a_line(error), "that they can be made", do)}
         return answer
 
     def _called(self, machine: int) -> str:

@@ -23,7 +23,9 @@ from offbeat.engines.live.launcher.launch import Launcher
 
 SCRIPTS = "offbeat.training.child"  # the module whose first argument is a script
 BEGINS, ENDS = 120.0, 10.0  # seconds that gateways have to be there, and to end what they began
-MORE = "Its Ray's logs say more: /tmp/ray/session_latest/logs."
+LOGS = "/tmp/ray/session_latest/logs, or below the --temp-dir that 'ray start' was given"
+MORE = f"Its Ray's logs say more: on that machine in {LOGS}."
+LOST = f"Its Ray's logs end with it; those of nodes that 'ray start' starts stay, in {LOGS}."
 GONE = ("ActorDiedError", "ActorUnschedulableError", "ValueError")  # of a gateway that Ray will not restart
 
 
@@ -81,7 +83,8 @@ class RayFleet:
                 try:
                     ray.get(handle.clock.remote(), timeout=BEGINS)
                 except Exception as error:
-                    raise SettingError(f"{self.called(machine)}: {why(error)}") from None
+                    said = why(error, local=self.wanted.local)
+                    raise SettingError(f"{self.called(machine)}: {said}") from None
         except BaseException:
             with suppress(Exception):
                 ray.get([handle.end.remote() for handle in self.handles], timeout=ENDS)
@@ -173,10 +176,16 @@ class RayFleet:
         return f"machine {machine} ({self.machines[machine].name})"
 
 
-def why(error: Exception) -> str:
-    """What went wrong on a machine, in a sentence."""
+def why(error: Exception, seconds: float = BEGINS, local: int | None = None) -> str:
+    """What went wrong on a machine, in a sentence.
+
+    Args:
+        seconds: for how long its gateway was waited for
+        local: how many nodes end with this process; None: they stay, and their logs
+    """
     text = str(error).strip()
-    if type(error).__name__ == "GetTimeoutError":
-        return f"no gateway was there after {BEGINS:g} s. Is it busy, or the link to it slow? {MORE}"
+    if isinstance(error, TimeoutError):
+        more = MORE if local is None else LOST
+        return f"no gateway was there after {seconds:g} s. Is it busy, or the link to it slow? {more}"
     ours = re.findall(r"(?:Error|Refused): (.+)", text)
     return ours[-1] if ours else text.splitlines()[-1] if text else type(error).__name__

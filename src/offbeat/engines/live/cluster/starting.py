@@ -102,7 +102,7 @@ class Cluster:
                 answer = self.ray.get(Named(name).state.remote(), timeout=ENDS)
                 states[int(name.rpartition(".")[2])] = answer
             except Exception as error:
-                raise SettingError(f"The gateway {name} does not answer: {why(error)}") from None
+                raise SettingError(f"The gateway {name} does not answer: {why(error, ENDS)}") from None
         if min(state["looked"] for state in states.values()) < QUIET:
             raise SettingError(f"Run {run} has a launcher, which was heard of just now: expected a dead one.")
         return Found(self, run, states)
