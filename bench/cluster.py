@@ -284,9 +284,10 @@ def gateway(bench: Bench) -> list[Line]:
     width, name = APART - 3.0, "longest step of an agent in"
     calm = [longest(run, killed - width, killed) for killed in run.killed]
     after = [longest(run, killed, killed + width) for killed in run.killed]
+    beyond = [a - b for a, b in zip(after, calm, strict=True)]
     return [
-        most(f"{name} {width:g} s after the kill of a gateway, in usual ones", after, 2),
-        Line(f"{name} {width:g} s before it", calm),
+        most(f"{name} {width:g} s after the kill of a gateway, less that before, in usual ones", beyond, 1),
+        Line(f"{name} {width:g} s before it, in usual ones", calm),
         most("seconds until all mix models across that were made after it", back, 3, "s"),
     ]
 
