@@ -37,7 +37,9 @@ class Cluster:
         while not Path("on").exists():
             time.sleep(0.005)
         if Path("late").exists():
-            raise Exception("The current node timed out during startup. This could\nhappen for reasons.")
+            raise Exception(
+                "The current node timed out during startup. This could\nhappen for reasons." + " more" * 100
+            )
         self.nodes.append(temp_dir)
         print("a node is there", flush=True)
 

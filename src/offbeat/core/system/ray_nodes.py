@@ -6,6 +6,7 @@ done to its end (`whole`), and signals stay this process's. What a launcher left
 removes.
 """
 
+import logging
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ from offbeat.core.errors import SettingError
 from offbeat.core.system import files, ray_tls
 
 PREFIX = f"offbeat-ray-{os.getuid()}-"  # how the folders of such nodes begin
+SAID = 300  # characters of what Ray says of a node that does not start
 OURS = 0.01  # seconds between looks at whether Ray has taken a signal
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
@@ -43,6 +46,7 @@ def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # else gateways, and agents, give way to all others
     os.environ.pop(ray_tls.USE, None)  # nothing of it leaves this machine
     ray()
+    logging.getLogger("ray").setLevel(logging.ERROR)  # each look at a node that has not come yet is a line
     from ray.cluster_utils import Cluster as Nodes
 
     cores = max(os.cpu_count() or 1, -(-least // nodes))
@@ -66,7 +70,8 @@ def _start(made: Any, number: int, nodes: int, **about: Any) -> None:
     try:
         whole(lambda: made.add_node(**about))
     except Exception as error:
-        what = f"Ray could not start node {number + 1} of {nodes} on this machine: {in_a_line(error)}"
+        said = shorten(in_a_line(error), SAID, placeholder=" (...)")  # it may hold a traceback
+        what = f"Ray could not start node {number + 1} of {nodes} on this machine: {said}"
         do = "Is it busy, or short of memory? Try again when it is less so, or with fewer nodes"
         raise SettingError(f"{what.rstrip('.')}. {do}.") from None
 
