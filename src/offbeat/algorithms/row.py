@@ -16,6 +16,7 @@ from offbeat.core.words import Bounds, Parameter, Parameters
 from offbeat.world.topology import Topology
 
 WORKER = "crash of a worker"
+NO_BOUND = "no learning rate is known here with which it surely converges"
 CHANGING = "dsgd, dpsgd, dsgt, qg-dsgdm, sgp, osgp"  # what goes by rounds on a graph that changes with them
 
 
@@ -54,7 +55,7 @@ class Algorithm:
         keeps: vectors as long as a model that an agent holds, its gradient among them, and those for each
             neighbour: Table 2 of arXiv:2505.10322, where that has the algorithm
         sends: what an agent sends, and when
-        bound: for which learning rates theory says that it converges, and who says so
+        bound: for which learning rates theory says that it converges, and who says so; empty: none is known
         options: what may be set by name
         local: which option says how many gradients there are for each exchange
         no_local: why there is none, in an algorithm that makes no local steps
@@ -149,7 +150,8 @@ class Algorithm:
         models, changes = bool(self.prototype.sends_models), bool(self.prototype.sends_changes)
         lines += ["the models that it sends may be compressed: bf16, int8"] * models
         lines += ["what it accumulates may be compressed: bf16, int8, top-k"] * changes
-        lines += [self.bound and f"converges for {self.bound}", self.form and f"{self.name} {self.form}"]
+        lines += [f"converges for {self.bound}" if self.bound else NO_BOUND]
+        lines += [self.form and f"{self.name} {self.form}"]
         for name, (option, value, usual) in self.chosen().items():
             flag, place = isinstance(value, bool), name.upper()
             if value != usual:

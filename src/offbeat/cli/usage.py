@@ -11,7 +11,9 @@ USAGE = PARENTS["ClickException"]
 """What all these errors are; typer gives it no public name."""
 
 OF_TABLE = "'offbeat table' has it, of results that --json or --out kept."
+OF_OPTIMIZER = "It is the optimizer's: --optimizer momentum:0.9, or nesterov:0.9 ('offbeat list optimizers')."
 INSTEAD = {
+    **{(command, "--momentum"): OF_OPTIMIZER for command in ("compare", "live")},
     ("live", "--crash"): "Crashes at a time are simulated, by 'offbeat compare'; real processes are killed "
     "at a step: --fault 'kill agent 1 at step 20'.",
     **{(command, name): OF_TABLE for command in ("compare", "live", "sweep")

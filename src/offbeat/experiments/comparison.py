@@ -292,10 +292,10 @@ def _specs(
     if named == [ALL]:
         without = _not_local(local_steps)
         named = [name for name in ALGORITHMS if name not in without]
-    if any(isinstance(each, str) and each.strip().lower().startswith(f"{ALL}:") for each in named):
+    if any(isinstance(each, str) and each.strip().lower().partition(":")[0] == ALL for each in named):
         raise SettingError(
-            f"'{ALL}' takes no options: it is the whole table. Expected '{ALL}' alone, or options behind the "
-            "name of each algorithm that takes them, as in 'adsgd:theta=0.5'."
+            f"'{ALL}' is the whole table: it takes no options, and no other name beside it. Expected '{ALL}' "
+            "alone, or names, with options behind those that take them, as in 'adsgd:theta=0.5'."
         )
     specs = told_apart([with_local_steps(find(each), local_steps) for each in named])
     if not specs:
