@@ -36,6 +36,16 @@ def test_a_signal_while_nodes_begin_leaves_nothing(tmp_path: Path, number: signa
     assert not (run.folder / "offbeat-runs").exists()
 
 
+def test_a_node_goes_on_while_others_begin(tmp_path: Path) -> None:
+    """Though it ends with the thread that has started it, as the kernel has it. Nobody is at its address."""
+    run = begun(tmp_path / "run", tmp_path / "temporary")
+    (run.folder / "on").touch()
+    assert run.wait() == 2
+    assert run.said.splitlines() == ["a node begins", "a node is there"] * 2 + ["ends 2"]
+    assert "Cannot use Ray at '127.0.0.1:1'" in run.complained or "127.0.0.1:1" in run.complained
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
 def test_a_node_that_does_not_come_is_a_paragraph_and_leaves_nothing(tmp_path: Path) -> None:
     """As where all cores are busy: Ray gives it half a minute."""
     run = begun(tmp_path / "run", tmp_path / "temporary")

@@ -1,11 +1,13 @@
 """A Ray that starts nodes as the real one does, as far as signals and files go, and nothing else.
 
-Its nodes write into the folder that they were given until they are ended; while one begins, SIGTERM is Ray's,
+Its nodes are processes that end with the thread that started them; while one begins, SIGTERM is Ray's,
 which then ends the process at once. A node says "begins" and waits for the file "on" in the current folder;
 where there is one, "late", it does not come.
 """
 
+import ctypes
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,6 +20,13 @@ def _end(number: int, _: Any) -> None:
     sys.exit(1)
 
 
+PRCTL, PR_SET_PDEATHSIG = ctypes.CDLL(None).prctl, 1
+
+
+def _share_fate() -> None:
+    PRCTL(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 utils = SimpleNamespace(set_sigterm_handler=lambda handler: signal.signal(signal.SIGTERM, handler))
 
 
@@ -25,13 +34,13 @@ class Cluster:
     """Of `ray.cluster_utils`."""
 
     def __init__(self) -> None:
-        self.nodes: list[str] = []
+        self.nodes = list[subprocess.Popen[bytes]]()
 
     @property
     def address(self) -> str:
         return "127.0.0.1:1"
 
-    def add_node(self, temp_dir: str = "", **_: Any) -> None:
+    def add_node(self, **_: Any) -> None:
         utils.set_sigterm_handler(_end)
         print("a node begins", flush=True)
         while not Path("on").exists():
@@ -40,11 +49,14 @@ class Cluster:
             raise Exception(
                 "The current node timed out during startup. This could\nhappen for reasons." + " more" * 100
             )
-        self.nodes.append(temp_dir)
+        self.nodes.append(subprocess.Popen(["sleep", "100"], preexec_fn=_share_fate))
         print("a node is there", flush=True)
 
     def shutdown(self) -> None:
-        print(f"ends {len(self.nodes)}", flush=True)
+        print(f"ends {sum(node.poll() is None for node in self.nodes)}", flush=True)
+        for node in self.nodes:
+            node.kill()
+            node.wait()
 
 
 def install() -> None:

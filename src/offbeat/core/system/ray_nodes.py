@@ -54,21 +54,22 @@ def started(ray: Callable[[], Any], nodes: int, least: int) -> Iterator[str]:
         temporary = folder / "ray"  # there Ray notes which cluster is this machine's: that is another one's
         temporary.mkdir()
         before, os.environ["RAY_TMPDIR"] = os.environ.get("RAY_TMPDIR"), str(folder)
-        made = Nodes()
+        made, over = Nodes(), Event()
         try:
             head = {"include_dashboard": False, "temp_dir": str(temporary)}
             for number in range(nodes):
-                _start(made, number, nodes, num_cpus=cores, **({} if number else head))
+                _start(made, over, number, nodes, num_cpus=cores, **({} if number else head))
             yield made.address
         finally:
             made.shutdown()
+            over.set()
             del os.environ["RAY_TMPDIR"]
             os.environ |= {} if before is None else {"RAY_TMPDIR": before}
 
 
-def _start(made: Any, number: int, nodes: int, **about: Any) -> None:
+def _start(made: Any, over: Event, number: int, nodes: int, **about: Any) -> None:
     try:
-        whole(lambda: made.add_node(**about))
+        whole(lambda: made.add_node(**about), over)
     except Exception as error:
         said = shorten(in_a_line(error), SAID, placeholder=" (...)")  # it may hold a traceback
         what = f"Ray could not start node {number + 1} of {nodes} on this machine: {said}"
@@ -82,9 +83,13 @@ def in_a_line(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def whole(work: Callable[[], Result]) -> Result:
+def whole(work: Callable[[], Result], until: Event | None = None) -> Result:
     """Have Ray do this in another thread, to its end: what has half begun nobody could end. An interrupt is
     raised after that; one more is, at once. Signals call meanwhile, and afterwards, whom they called before.
+
+    Args:
+        until: when the thread may end. Ray has its processes end with who started them, and the kernel
+            counts as that the thread, not the process (`man 2const PR_SET_PDEATHSIG`)
     """
     made, errors, over = list[Result](), list[BaseException](), Event()
 
@@ -94,6 +99,8 @@ def whole(work: Callable[[], Result]) -> Result:
         except BaseException as error:
             errors.append(error)
         over.set()
+        if until is not None:
+            until.wait()
 
     thread = Thread(target=do, name="offbeat begins", daemon=True)
     with _no_handlers():
