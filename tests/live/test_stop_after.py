@@ -80,6 +80,9 @@ def test_it_counts_over_all_agents(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert reached("2epochs") and not reached("2.01epochs"), "the mean of shares is what was seen of the data"
     board.numbers[:2, Row.DEALT] = 1.25, 0.5
     assert reached("1.75epochs") and not reached("1.8epochs"), "of dealt batches those of all are counted"
+    began, board.words[4] = board.zero, 0
+    assert not reached("1s") and not reached("1"), "who has attached does not know yet when the run began"
+    board.words[4] = began
     now[0] -= 90 * 10**9
     assert last_step(board) == 30 + 2 + np.ceil(LATE * 30 / 10), "nobody has got there before it is known"
 

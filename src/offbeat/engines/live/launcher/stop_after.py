@@ -45,7 +45,11 @@ class StopAfter:
         return StopAfter(what, amount, text.strip())
 
     def reached(self, board: Board, missing: Collection[int], left: Collection[int] = ()) -> bool:
-        """Whether that is so now; `missing` are no longer there, `left` have gone as they were asked to."""
+        """Whether that is so now; `missing` are no longer there, `left` have gone as they were asked to. A
+        launcher that attaches itself to a run has to hear first when that began.
+        """
+        if not board.zero:
+            return False
         if self.what == "steps":
             return int(board.rows[:, Row.STEPS].sum()) >= self.amount
         if self.what == "seconds":
