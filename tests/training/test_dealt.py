@@ -21,6 +21,7 @@ from warm import finished, needs_shared_memory
 
 from offbeat.core.errors import DataError, SettingError
 from offbeat.engines.events import BatchTaken, rows_of
+from offbeat.engines.live.shm.part import Places
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 from offbeat.training.hand import Table
@@ -269,9 +270,14 @@ def test_refused_before_work_and_said_what_to_do(tmp_path: Path) -> None:
     next(one.run(1))
     with pytest.raises(SettingError, match="Agent 0 shares out 5 batches an epoch where agent 1 has 4"):
         next(two.run(1))
-    apart = DataProgress(0, 2, 7, table=Table(tmp_path, 0, 2, spread=True))
-    with pytest.raises(SettingError, match="agents of one machine"):
-        apart.shard(batched(9, 2)(), "speed")
+    apart = DataProgress(0, 2, 7, table=Table(tmp_path, 0, 2, places=Places(0, (0, 1))))
+    for each in (DataLoader(Stream(9)), [1, 2, 3], Forever(Numbers(9))):
+        with pytest.raises(SettingError, match="over several machines takes batches in any order"):
+            apart.shard(each, "speed")
+    state = {"loop": 0, "epoch": 0, "places": [["x by speed", 1, 2]]}
+    hand = {"epoch": 0, "taken": 1, "size": 5, "done": torch.tensor([1])}
+    with pytest.raises(SettingError, match="cannot be resumed"):
+        apart.restore({**state, "hands": [hand]})
     with pytest.raises(SettingError, match="agents of one run"):
         DataProgress(0, 2, 7).shard(batched(9, 2)(), "speed")
     with pytest.raises(DataError, match="shares"):

@@ -12,9 +12,9 @@ from torch.utils.data import WeightedRandomSampler as WeightedSampler
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system.streams import WORLD
+from offbeat.engines.live.shm.ledger import Epoch
 from offbeat.training.equal import Samples
 from offbeat.training.hand import Hand
-from offbeat.training.ledger import Epoch
 from offbeat.training.orders import KNOWN, copy_with, epoch_stream, iterates, length, seed_with, set_epoch
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ class DealtSamples(Dealt[T]):
         if samples.ended is not None:
             log.ends_at(samples.ended)
         while left := self.hand.left(log):
-            if log.begin(number := left[0]):
+            if log.begin(number := left[0], last=True):
                 samples.wanted = iter([number])
                 yield number, next(iter(self._here))
 
@@ -117,7 +117,7 @@ class Picked(Samples):
     """The order of all agents' batches, of which those are loaded that are wanted.
 
     Attributes:
-        wanted: their numbers, rising
+        wanted: their numbers; each that is below the one before costs another look through the order
         picked: those that are being loaded
         ended: how many there are, once that has turned out to be fewer than thought
     """
@@ -132,6 +132,8 @@ class Picked(Samples):
         self.picked.clear()
         items, at = enumerate(super().__iter__()), -1
         for number in self.wanted:
+            if number <= at:  # another machine has lent it
+                items, at = enumerate(super().__iter__()), -1
             for at, item in items:
                 if at == number:
                     self.picked.append(number)

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from offbeat.core.errors import DataError
+from offbeat.core.errors import DataError, SettingError
 from offbeat.engines.live.node.enter import AgentContext
-from offbeat.training.ledger import Epoch, Ledger
+from offbeat.engines.live.shm.ledger import Epoch, Ledger
+from offbeat.engines.live.shm.part import Part, Places
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Table:
         returned: whether it has been there in an earlier life, which died
         alive: who is in the run at present; to be set once the agent has joined
         joined: whether it has, so that all have said what they have saved
-        spread: whether the run is over several machines, which have no memory in common
+        places: in a run over several machines, which one this is: they have no memory in common
     """
 
     folder: Path
@@ -31,7 +33,7 @@ class Table:
     returned: bool = False
     alive: Callable[[], Collection[int]] | None = None
     joined: bool = False
-    spread: bool = False
+    places: Places | None = None
 
     @staticmethod
     def of(here: AgentContext | None) -> "Table | None":
@@ -39,7 +41,7 @@ class Table:
         if here is None:
             return None
         returned = here.incarnation > 1
-        return Table(here.shared, here.me, here.settings.agents, returned, spread=here.spread)
+        return Table(here.shared, here.me, here.settings.agents, returned, places=here.places)
 
 
 @dataclass(eq=False)
@@ -63,7 +65,9 @@ class Hand:
     waiting: list[tuple[int, Epoch, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.table.folder, self.name, self.table.me)
+        places = self.table.places
+        make = Epoch if places is None else partial(Part, places=places)
+        self.ledger = Ledger[Epoch](self.table.folder, self.name, self.table.me, make)
         self._open: tuple[int, Epoch] | None = None
 
     def open(self, epoch: int, size: int | None) -> Epoch | None:
@@ -83,7 +87,7 @@ class Hand:
         if self.table.alive is not None:
             alive = self.table.alive()
             log.free([agent for agent in log.agents if agent not in alive])
-        return log.left()
+        return log.left() or log.leave()
 
     def settle(self) -> list[tuple[int, int]]:
         """A step has been made with all that was handed out: epoch and number of each."""
@@ -129,6 +133,12 @@ class Hand:
             }:
                 self.epoch, self.taken, self.done = epoch, taken, done.tolist()
                 self.size = size if size > 0 else None
+                if not self.table.returned and self.table.places is not None:
+                    raise SettingError(
+                        "A run over several machines whose batches go to whoever comes for one cannot be "
+                        "resumed: of what each agent had done only its own machine knows. Expected "
+                        "share='equal', which goes on where it was, or a run on one machine."
+                    )
                 if not self.table.returned:
                     self.ledger.resume(epoch, self.done)
             case _:

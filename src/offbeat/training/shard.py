@@ -90,6 +90,13 @@ def shard(
                 f"share='random' draws samples by index, which a {type(loader).__name__} without a map-style "
                 "data set and a sampler has not. Expected a DataLoader that shuffles, or share='speed'."
             )
+        if hand is not None and hand.table.places is not None and share == SPEED:
+            raise SettingError(
+                "share='speed' over several machines takes batches in any order, and a "
+                f"{type(loader).__name__} without a map-style data set and a sampler delivers them in one. "
+                "Expected a plain DataLoader over a data set with indices, or share='equal'; --stop-after "
+                "ends a run for all at once."
+            )
         if hand is not None and share == SPEED:
             return Shard(loader, DealtStream(loader, hand, seed))
         return Shard(loader, Strided(loader, rank, world, seed))
@@ -113,11 +120,6 @@ def _check(loader: object, rank: int, world: int, seed: int, share: str, hand: H
     if share != EQUAL and hand is None:
         raise SettingError(
             f"share='{share}' is for agents of one run: expected agent.shard(loader, '{share}')."
-        )
-    if hand is not None and hand.table.spread:
-        raise SettingError(
-            f"share='{share}' is for agents of one machine, which say in its memory what they have; this run "
-            "is over several. Expected share='equal'; --stop-after ends such a run for all at once."
         )
 
 

@@ -19,12 +19,15 @@ from offbeat.core.system.files import write_atomically
 from offbeat.engines.live.cluster import board_rows
 from offbeat.engines.live.cluster.arrival import Arrivals, arriving
 from offbeat.engines.live.cluster.asking import AGAIN, Link, NoAnswer
+from offbeat.engines.live.cluster.dealing import Dealing
 from offbeat.engines.live.cluster.mirror import Mirror, Shown
 from offbeat.engines.live.cluster.peer import Peer, Raw, Version, in_pieces
 from offbeat.engines.live.cluster.post import Bells, Incoming, Name, Outgoing, rung
+from offbeat.engines.live.cluster.working import Working
 from offbeat.engines.live.node.faults import Fault
 from offbeat.engines.live.places import INITIAL, MODEL
 from offbeat.engines.live.shm.board import Board, Row, State
+from offbeat.engines.live.shm.part import Places
 from offbeat.engines.live.shm.slots import Slots
 
 BEAT, LOOKS = 0.1, 10  # seconds between answers with rows, in which so often something may be new
@@ -53,7 +56,9 @@ class Exchange:
         on_notice: Callable[[str], None] = lambda what: None,
         faults: Sequence[Fault] = (),
         unit: float = 1.0,
+        first: Sequence[int] = (),
     ) -> None:
+        """`first`: the machine of each agent when the run began, if some have moved or come since."""
         self.folder, self.board, self.machine, self.hosts = folder, board, machine, [*hosts]
         self.on_notice, self.faults, self.unit = on_notice, faults, unit
         self.models_every: float | None = None
@@ -65,6 +70,8 @@ class Exchange:
         self._tasks: dict[Any, asyncio.Task[None]] = {}
         self._made: dict[int, tuple[int, int]] = {}  # by agent here: its life, and mailboxes that it has made
         self._said: set[str] = set()
+        places, working = Places(machine, (*(first or hosts),)), Working(board, self.hosts)
+        self.dealing = Dealing(folder, places, working.now, asyncio.get_running_loop().time, on_notice)
 
     def connect(self, machine: int, peer: Peer) -> None:
         """This is the gateway of that machine, from now on."""
@@ -116,14 +123,8 @@ class Exchange:
             for k, link in self.links.items()
         }
         kept = [
-            {
-                "agent": i,
-                "register": k,
-                "bytes": mirror.nbytes,
-                "versions": mirror.transfers,
-                "late": mirror.late,
-            }
-            for (i, k), mirror in self.mirrors.items()
+            {"agent": i, "register": k, "bytes": m.nbytes, "versions": m.transfers, "late": m.late}
+            for (i, k), m in self.mirrors.items()
         ]
         return json.dumps({"pid": os.getpid(), "links": links, "registers": kept, "waiting": self.waiting})
 
@@ -165,6 +166,9 @@ class Exchange:
     async def take_mail(self, head: bytes, letters: Raw) -> int:
         return await self.incoming.take(head, letters)
 
+    async def deal(self, question: bytes) -> bytes:
+        return self.dealing.answer(question)
+
     def _shown(self, agent: int, incarnation: int, k: int) -> Slots | None:
         now = self.here(agent) and self.board.row(agent)[Row.INCARNATION] == incarnation
         return self.shown.register(agent, incarnation, k) if now else None
@@ -182,6 +186,8 @@ class Exchange:
                     self._tasks.pop(of).result()
                 for machine in self.links:
                     self._begin(machine, self._rows, machine)
+                    self._begin(("deal", machine), self._deal, machine)
+                self.dealing.look()
                 for name in self._mailboxes():
                     self._begin(name, self._mail, name)
                 for key, mirror in self.mirrors.items():
@@ -273,6 +279,14 @@ class Exchange:
             (self.folder / INITIAL).unlink(missing_ok=True)  # a gateway before this one was killed here
             Slots.create(self.folder / INITIAL, layout, to).put(words, raw)
             write_atomically(self.folder / MODEL, said)
+
+    async def _deal(self, machine: int) -> None:
+        while True:
+            try:
+                await self.dealing.ask(machine, self.links[machine])
+                await asyncio.sleep(SOON)
+            except (NoAnswer, OffbeatError) as error:
+                await self._later(error)
 
     def _pause(self, mirror: Mirror) -> float | None:
         """Seconds between two versions of a register; None: it is not wanted."""

@@ -65,7 +65,7 @@ class Gateway(Exchange):
         keeper.touch(folder)
         faults = [parse_fault(text, len(hosts)) for text in plan.settings["faults"]]
         board, unit = Board.attach(folder / "board"), plan.settings["unit"]
-        super().__init__(folder, board, plan.machine, hosts, self._notice, faults, unit)
+        super().__init__(folder, board, plan.machine, hosts, self._notice, faults, unit, plan.hosts)
         self.models_every = MODELS_EVERY
         self.notices: list[str] = []
         self.names: list[str] = []

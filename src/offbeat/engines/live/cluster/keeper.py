@@ -62,6 +62,7 @@ class Plan:
         grace: seconds without a gateway after which the agents are told to end
         owner: a process of this machine with which all ends; 0: none
         environment: what the agents' environment has besides
+        hosts: the machine of each agent when the run began
     """
 
     run: str
@@ -76,6 +77,7 @@ class Plan:
     grace: float = 60.0
     owner: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    hosts: tuple[int, ...] = ()
 
     @property
     def results(self) -> Path:

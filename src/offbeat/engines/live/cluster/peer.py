@@ -53,6 +53,11 @@ class Peer(Protocol):
         sent twice is taken once. Waits for room, at most a second.
         """
 
+    async def deal(self, question: bytes) -> bytes:
+        """What that machine says of its part of an epoch whose batches go to whoever comes for one: see
+        `dealing`.
+        """
+
 
 class Asked(Peer):
     """A `Peer` to which every question goes in one way."""
@@ -82,6 +87,10 @@ class Asked(Peer):
 
     async def take_mail(self, head: bytes, letters: Raw) -> int:
         return int(await self._ask("take_mail", head, letters))
+
+    async def deal(self, question: bytes) -> bytes:
+        answer: bytes = await self._ask("deal", question)
+        return answer
 
 
 class Handle(Asked):

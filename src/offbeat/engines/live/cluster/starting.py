@@ -77,7 +77,7 @@ class Cluster:
             check_machine(fault, len(self.machines))
         ray_cluster.refuse_differences(self.ray, self.machines)
         run = f"{launcher.settings.folder.name}-{secrets.token_hex(4)}"
-        plan = plan_of(launcher, run, self.wanted, self.owner)
+        plan = replace(plan_of(launcher, run, self.wanted, self.owner), hosts=(*hosts,))
         fleet = RayFleet(self.ray, self.wanted, [*self.machines], launcher, [*hosts], run, plan)
         write_atomically(launcher.settings.folder / MARK, json.dumps({"run": run}).encode())
         fleet.begin()

@@ -28,6 +28,7 @@ from offbeat.engines.live.places import INITIAL, MODEL, log_path
 from offbeat.engines.live.settings import RunSettings
 from offbeat.engines.live.shm.board import Board, Row
 from offbeat.engines.live.shm.layout import Tag
+from offbeat.engines.live.shm.part import Places
 from offbeat.engines.live.shm.register import Register
 from offbeat.engines.live.shm.run_folder import PLAN
 from offbeat.engines.live.shm.wire import layout_of
@@ -62,9 +63,13 @@ class AgentContext:
         return Members.of(self.shared, self.settings.agents).grown[: self.me + 1 - self.settings.agents]
 
     @property
-    def spread(self) -> bool:
-        """Whether the run is over several machines, of which this is one."""
-        return (self.shared / PLAN).exists()
+    def places(self) -> Places | None:
+        """Which machine this is, in a run over several."""
+        if not (path := self.shared / PLAN).exists():
+            return None
+        with reading(path, "this machine's part of a run"):
+            plan = json_in(path)
+            return Places(plan["machine"], (*plan["hosts"],))
 
     @property
     def checkpoints(self) -> Path:

@@ -15,47 +15,12 @@ What is claimed is loaded ahead, by workers say; whoever finds nothing left to c
 has only claimed.
 """
 
-import os
-import struct
-from collections.abc import Collection, Iterator, Sequence
-from enum import IntEnum
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from offbeat.core.errors import SettingError
-
-RECORD = struct.Struct("<iiqqq")  # what, agent, number, of; 32 bytes, so none lies across two pages
-AT_ONCE = 1024  # records that are read at once
-
-Said = IntEnum("Said", ["OPEN", "END", "CLAIM", "BEGIN", "DONE", "FREE", "FLOOR", "OVER"])
-
-
-class Log:
-    """A file of records that several processes append to."""
-
-    def __init__(self, path: Path, me: int) -> None:
-        self.path, self.me, self._heard = path, me, 0
-        self._handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-
-    def say(self, what: Said, number: int = 0, of: int = 0) -> int:
-        """Append a record; returns its place in the file."""
-        os.write(self._handle, RECORD.pack(what, self.me, number, of, 0))
-        return os.lseek(self._handle, 0, os.SEEK_CUR) // RECORD.size - 1
-
-    def hear(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """What has been said since: place, what, by whom, number, of."""
-        while said := os.pread(self._handle, AT_ONCE * RECORD.size, self._heard * RECORD.size):
-            for what, agent, number, of, _ in RECORD.iter_unpack(said):
-                self._heard += 1
-                yield self._heard - 1, what, agent, number, of
-            if len(said) < AT_ONCE * RECORD.size:
-                return
-
-    def close(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
-
-    __del__ = close
+from offbeat.engines.live.shm.said import Log, Said
 
 
 class Epoch:
@@ -77,27 +42,32 @@ class Epoch:
         self._hear()
         if self._other is not None:
             agent, theirs = self._other
+            who = f"Agent {agent}" if agent >= 0 else "Another machine"
             raise SettingError(
-                f"Agent {agent} shares out {theirs} batches an epoch where agent {me} has {size}: expected "
+                f"{who} shares out {theirs} batches an epoch where agent {me} has {size}: expected "
                 "the same loaders on all agents, shared out in the same order."
             )
 
     def _hear(self) -> None:
         for place, what, agent, number, of in self._log.hear():
-            match what:
-                case Said.OPEN:
-                    self._other = (agent, number) if self.size not in (None, number) else self._other
-                case Said.END:
-                    self.size = number if self.size is None else min(self.size, number)
-                case Said.CLAIM:
-                    self._last = self.claimed if agent == self._log.me else self._last
-                    self.claimed += 1
-                case Said.BEGIN:
-                    self._owner.setdefault(number, (agent, place))
-                case Said.DONE if self._owner.get(number, (-1,))[0] == agent:
-                    self._done.add(number)
-                case Said.FREE if number not in self._done and self._owner.get(number, (-1, -1))[1] == of:
-                    del self._owner[number]
+            self._take(place, what, agent, number, of)
+
+    def _take(self, place: int, what: int, agent: int, number: int, of: int) -> None:
+        """A record."""
+        match what:
+            case Said.OPEN:
+                self._other = (agent, number) if self.size not in (None, number) else self._other
+            case Said.END:
+                self.size = number if self.size is None else min(self.size, number)
+            case Said.CLAIM:
+                self._last = self.claimed if agent == self._log.me else self._last
+                self.claimed += 1
+            case Said.BEGIN:
+                self._owner.setdefault(number, (agent, place))
+            case Said.DONE if self._owner.get(number, (-1,))[0] == agent:
+                self._done.add(number)
+            case Said.FREE if number not in self._done and self._owner.get(number, (-1, -1))[1] == of:
+                del self._owner[number]
 
     def claim(self) -> int | None:
         """A number that nobody has, to load it; None: all have been claimed."""
@@ -110,8 +80,8 @@ class Epoch:
                 return self._last
         return None
 
-    def begin(self, number: int) -> bool:
-        """Whether it is this agent that trains with it."""
+    def begin(self, number: int, last: bool = False) -> bool:
+        """Whether it is this agent that trains with it; `last`: it is one of those that are `left`."""
         place = self._log.say(Said.BEGIN, number)
         self._hear()
         return self._owner[number][1] == place
@@ -139,6 +109,10 @@ class Epoch:
         if self.size is None or self.claimed < self.size:
             return []
         return [number for number in reversed(range(self.size)) if number not in self._owner]
+
+    def leave(self) -> list[int]:
+        """This agent has found nothing left: what there is nevertheless."""
+        return []
 
     def free(self, gone: Collection[int]) -> None:
         """What these agents have begun, and made no step with, is nobody's: they are no longer there."""
@@ -177,21 +151,24 @@ class Epoch:
         self._log.path.unlink(missing_ok=True)
 
 
-class Ledger:
+E = TypeVar("E", bound=Epoch)
+
+
+class Ledger(Generic[E]):
     """The epochs of one loader, in files that are called so.
 
     Attributes:
         floor: epochs below it are over
     """
 
-    def __init__(self, folder: Path, name: str, me: int) -> None:
-        self.folder, self.name, self.me, self.floor = folder, name, me, 0
+    def __init__(self, folder: Path, name: str, me: int, make: Callable[[Path, int, int | None], E]) -> None:
+        self.folder, self.name, self.me, self.floor, self._make = folder, name, me, 0, make
         self._over = set[int]()
         self._log = Log(folder / name, me)
 
-    def epoch(self, number: int, size: int | None) -> Epoch | None:
+    def epoch(self, number: int, size: int | None) -> E | None:
         """That epoch, or None, if it is over for everybody."""
-        epoch = Epoch(self.path(number), self.me, size)
+        epoch = self._make(self.path(number), self.me, size)
         for _, what, _, e, _ in self._log.hear():  # after the file was opened: it may have been made anew
             if what == Said.FLOOR:
                 self.floor = max(self.floor, e)
@@ -206,7 +183,7 @@ class Ledger:
     def path(self, epoch: int) -> Path:
         return self.folder / f"{self.name}.{epoch}"
 
-    def settle(self, number: int, epoch: Epoch) -> None:
+    def settle(self, number: int, epoch: E) -> None:
         """Remove an epoch that is over."""
         if epoch.over:
             self._log.say(Said.OVER, number)
@@ -215,4 +192,4 @@ class Ledger:
     def resume(self, epoch: int, done: Sequence[int]) -> None:
         """All go on in the newest epoch that any of them has saved; there, this agent has done these."""
         self._log.say(Said.FLOOR, epoch)
-        Epoch(self.path(epoch), self.me).mark(done)
+        self._make(self.path(epoch), self.me, None).mark(done)
