@@ -100,13 +100,8 @@ class Exchange:
 
     def _cut(self, machine: int) -> bool:
         """Whether it and this one are to hear nothing of each other now, by a fault on purpose."""
-        if not self.board.zero:
-            return False
-        now = self._now()
-        cuts = [
-            each for each in self.faults if each.kind == "cut" and each.machine in (machine, self.machine)
-        ]
-        return any(start <= now < end for start, end in (each.between for each in cuts))
+        now, both = self._now(), (machine, self.machine)
+        return bool(self.board.zero) and any(each.cuts(k, now) for each in self.faults for k in both)
 
     def here(self, agent: int) -> bool:
         return self.hosts[agent] == self.machine

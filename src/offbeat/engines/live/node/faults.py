@@ -44,6 +44,11 @@ class Fault:
     machine: int = -1
     between: tuple[float, float] = (0.0, 0.0)
 
+    def cuts(self, machine: int, now: float) -> bool:
+        """Whether a machine hears nothing of others at that second of the run."""
+        start, end = self.between
+        return self.kind == "cut" and self.machine == machine and start <= now < end
+
 
 def parse_fault(text: str, agents: int, machines: int | None = None) -> Fault:
     """A fault from text, as in `FORMS`; without a step, at the beginning. Raises SettingError.
