@@ -331,11 +331,31 @@ def test_one_agent_four_times_slower_trains_no_step_alone(tmp_path: Path) -> Non
     assert max(Counter(dealt["agent"][after]).values(), default=0) <= 2, "the step that it was at, at most"
 
 
+GATED = SCRIPT.replace(
+    "model =",
+    """
+import os, pathlib
+back = pathlib.Path("back")
+if os.environ["OFFBEAT_INCARNATION"] == "2":
+    back.touch()
+model =""",
+    1,
+).replace(
+    "        optimizer.zero_grad()",
+    """
+        while agent.rank != 1 and agent.steps >= 10 and not back.exists():
+            time.sleep(0.01)
+        optimizer.zero_grad()""",
+)
+"""The others stay at their step 10 until agent 1 has its second life, whoever is quick: so it gets to where
+it is killed, and the run goes on until it is back."""
+
+
 @needs_shared_memory
 def test_through_a_kill_an_end_by_epochs_and_a_new_start_every_sample_is_seen_once(tmp_path: Path) -> None:
     words = ["launch", "-n", "3", "--out", "out", "--checkpoint-every", "4"]
     more = ["--stop-after", "2epochs", "--fault", "kill agent 1 at step 14"]
-    first = finished(tmp_path, *words, *more, "train.py", script=SCRIPT)
+    first = finished(tmp_path, *words, *more, "train.py", script=GATED)
     assert first.code == 0 and "restart 1 of 3" in first.said, first.complained
     before = first.said
     taken = sum(counts.total() for counts in saw(before).values()) // 2
