@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,7 +17,8 @@ from machines import Machine, at_once, machines, until
 from torch.utils.data import DataLoader
 from warm import needs_shared_memory
 
-from offbeat.engines.live.shm.board import Row, State
+from offbeat.engines.live.cluster.exchange import Exchange
+from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.part import Places
 from offbeat.training.hand import Table
 from offbeat.training.progress import DataProgress
@@ -230,6 +232,17 @@ async def test_the_part_of_a_machine_that_is_lost_goes_to_the_next() -> None:
         assert {*counts(agents)} == {*once(2, 60)}
         assert counts(agents).total() <= 120 + 12
         assert any("Machine 1 is lost" in said for said in there[0].said)
+
+
+def test_a_launcher_which_is_no_machine_has_an_exchange_before_any_loop_runs(tmp_path: Path) -> None:
+    board = Board.create(tmp_path / "board", 2)
+    exchange = Exchange(tmp_path, board, -1, [0, 1])
+
+    async def looks() -> list[Any]:
+        exchange.dealing.look()
+        return [*exchange.dealing.questions(0)]
+
+    assert not asyncio.run(looks())
 
 
 @at_once

@@ -71,7 +71,9 @@ class Exchange:
         self._made: dict[int, tuple[int, int]] = {}  # by agent here: its life, and mailboxes that it has made
         self._said: set[str] = set()
         places, working = Places(machine, (*(first or hosts),)), Working(board, self.hosts)
-        self.dealing = Dealing(folder, places, working.now, asyncio.get_running_loop().time, on_notice)
+        self.dealing = Dealing(
+            folder, places, working.now, lambda: asyncio.get_running_loop().time(), on_notice
+        )
 
     def connect(self, machine: int, peer: Peer) -> None:
         """This is the gateway of that machine, from now on."""
