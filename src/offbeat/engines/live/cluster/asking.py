@@ -17,6 +17,11 @@ CUT = 2  # beats in a row without an answer after which a link was cut
 Answer = TypeVar("Answer")
 
 
+def seconds() -> float:
+    """The time of the loop that runs."""
+    return asyncio.get_running_loop().time()
+
+
 class NoAnswer(Exception):
     """A question that got no answer, for whatever reason."""
 

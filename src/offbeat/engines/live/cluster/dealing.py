@@ -5,8 +5,9 @@ waits for another machine. The gateways look at these files. Where few numbers a
 others for some: who has more than its agents will have done by then lends from the far end, so that all end
 together. What is lent stands in both files before anybody begins it, and is asked for until that is known.
 
-While a link is cut each machine goes on with its own part, and nothing is done twice. A machine that is lost
-leaves its part to the next one that has agents, but for what had been heard to be done.
+While a link is cut each machine goes on with its own part, and nothing is done twice but what was lent and
+not confirmed. A machine that is lost leaves its part to the next one that has agents, but for what had been
+heard to be done.
 """
 
 import json

@@ -18,7 +18,7 @@ from offbeat.core.errors import OffbeatError
 from offbeat.core.system.files import write_atomically
 from offbeat.engines.live.cluster import board_rows
 from offbeat.engines.live.cluster.arrival import Arrivals, arriving
-from offbeat.engines.live.cluster.asking import AGAIN, Link, NoAnswer
+from offbeat.engines.live.cluster.asking import AGAIN, Link, NoAnswer, seconds
 from offbeat.engines.live.cluster.dealing import Dealing
 from offbeat.engines.live.cluster.mirror import Mirror, Shown
 from offbeat.engines.live.cluster.peer import Peer, Raw, Version, in_pieces
@@ -71,9 +71,7 @@ class Exchange:
         self._made: dict[int, tuple[int, int]] = {}  # by agent here: its life, and mailboxes that it has made
         self._said: set[str] = set()
         places, working = Places(machine, (*(first or hosts),)), Working(board, self.hosts)
-        self.dealing = Dealing(
-            folder, places, working.now, lambda: asyncio.get_running_loop().time(), on_notice
-        )
+        self.dealing = Dealing(folder, places, working.now, seconds, on_notice)
 
     def connect(self, machine: int, peer: Peer) -> None:
         """This is the gateway of that machine, from now on."""

@@ -13,7 +13,8 @@ it. Agents see their machine's file alone, and wait for nobody. The gateways, be
     LEAVE          an agent here has found nothing left: whatever is granted later is refused
 
 So a number that is lent is begun twice only if it takes longer to say so than all agents here have other
-batches, and it is lost never: until m has it for certain, the lender's agents do not leave the epoch without.
+batches, and it is lost only with m: until m has it for certain, the lender's agents do not leave the epoch
+without. What m had for certain, and has not done when it is lost, nobody does.
 """
 
 from collections.abc import Iterable
