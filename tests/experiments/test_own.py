@@ -305,10 +305,18 @@ def test_a_machine_of_a_cluster_works_in_the_folder_of_the_sweep_or_says_which_m
     assert f"(On {platform.node()}.)" in changed.failure
 
 
+@pytest.mark.cluster
 def test_a_ray_cluster_runs_it_and_gives_the_same_bytes(folder: Path) -> None:
     pytest.importorskip("ray")
+    lines = "".join(f"{name} = {value!r}\n" for name, value in OWN.items())
+    asked = ON_A_CLUSTER["grid"]
+    (folder / "grid.toml").write_text(
+        f"[fixed]\n{lines}[grid]\n" + "".join(f"{name} = {value!r}\n" for name, value in asked.items())
+    )
     assert sweep(points(ON_A_CLUSTER), folder / "here.parquet", workers=1) == []
-    assert sweep(points(ON_A_CLUSTER), folder / "there.parquet", ray="local", workers=2) == []
+    words = ["sweep", "grid.toml", "--out", "there.parquet", "--ray", "local:1", "--workers", "2"]
+    done = finished(folder, *words)
+    assert done.code == 0, done.said + done.complained
     assert (folder / "there.parquet").read_bytes() == (folder / "here.parquet").read_bytes()
 
 

@@ -87,6 +87,7 @@ ELSEWHERE = {
     "python bench/": "minutes of measuring",
     "python train.py": "the reader's own script: test_python_blocks_run runs it",
     "python -m offbeat": "another way to say offbeat",
+    "python -c": "needs Ray: test_imports has what it shows",
     "pip install offbeat[ray]": "needs a network",
     "pip install 'offbeat[ray]'": "needs a network",
     "pip install offbeat[figures]": "needs a network",

@@ -101,7 +101,7 @@ async def test_a_slow_machine_has_less_to_do_and_all_end_together(share: str) ->
         assert not there[0].said + there[1].said
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     hosts=st.lists(st.integers(0, 2), min_size=2, max_size=5).map(sorted),
     takes=st.lists(st.floats(0.02, 0.5), min_size=5, max_size=5),
@@ -124,7 +124,7 @@ def test_without_faults_each_batch_once(
     run()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     takes=st.lists(st.floats(0.01, 0.3), min_size=4, max_size=4),
     batches=st.integers(1, 120),
