@@ -2,7 +2,7 @@
 #              each at its own best; two tables and two pages
 # make test    sets everything up and runs the whole suite
 # make test-ecosystem   training scripts of Transformers, Accelerate and Lightning, which it installs
-# make test-cluster     those tests on a Ray cluster that take long
+# make test-cluster     those tests of several machines that take long
 # make check   lint, format and types          make fix     what of that can be mended automatically
 # make bench   how fast the simulator is        make docs    the site in build/docs, with Sphinx, which it installs; generated pages and pictures
 # make bench-live   how fast live runs are, with torch's DDP beside them; DATA=folder with MNIST adds the race

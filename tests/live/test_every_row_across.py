@@ -44,7 +44,13 @@ FAULTS = "cut=[(0.1, 0.3)], kills=[(0.05, 0), (0.4, 1)]"
 """The link is down a while, both gateways are killed, and a clock is wrong by twelve steps."""
 
 
-@pytest.mark.parametrize("row", ALGORITHMS)
+ALWAYS = "adsgd", "adsgd:memory-efficient", "rfast", "dsgd", "adpsgd", "allreduce"
+"""One for each way to exchange something; the others take minutes."""
+
+ROWS = [pytest.param(row, marks=() if row in ALWAYS else pytest.mark.cluster) for row in ALGORITHMS]
+
+
+@pytest.mark.parametrize("row", ROWS)
 def test_over_two_machines_it_ends_where_it_should_and_replays_to_the_bit(row: str, tmp_path: Path) -> None:
     name, (lr, near) = OFTEN.get(row, row), BOUNDED.get(row, (ENTRIES[row].lr, NEAR))
     setup = SPLIT.format(hosts=HOSTS, near=near, faults="cut=[]" if row in BOUNDED else FAULTS)

@@ -69,6 +69,7 @@ def launch(nodes: Raylets, folder: Path, *arguments: str) -> "subprocess.Complet
     return subprocess.run(command, cwd=folder, env=nodes.env, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.cluster
 def test_agents_join_and_leave_a_run_over_machines_and_it_leaves_what_one_on_one_machine_does(
     nodes: Raylets, tmp_path: Path
 ) -> None:
