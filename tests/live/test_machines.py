@@ -298,6 +298,7 @@ def test_an_agent_finds_on_any_machine_what_it_goes_on_with(tmp_path: Path) -> N
     assert path_of(agent_folder(there, 2), 30).read_text() == "2 at 30"
 
 
+@pytest.mark.cluster
 def test_after_each_of_three_kills_the_run_goes_on_and_nothing_is_left_of_it(
     nodes: Raylets, tmp_path: Path
 ) -> None:
