@@ -17,7 +17,7 @@ from typing import Any
 import networkx as nx
 import pytest
 from certificates import certificates
-from cluster_drill import Drilled, drill, schedule, until
+from cluster_drill import Drilled, drill, schedule, script, until
 from raylets import Raylets, raylets
 from warm import needs_shared_memory
 
@@ -36,21 +36,7 @@ from offbeat.world.topology import build
 ray: Any = pytest.importorskip("ray")
 pytestmark = needs_shared_memory
 
-SCRIPT = """
-import sys, time, torch, offbeat
-
-agent = offbeat.join()
-x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
-model = torch.nn.Module()
-model.x = x
-optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
-while agent.steps < int(sys.argv[1]):
-    optimizer.zero_grad()
-    (x - agent.rank).square().sum().backward()
-    optimizer.step()
-    time.sleep(0.005)
-print("at", x.tolist())
-"""
+SCRIPT = script("agent.steps < int(sys.argv[1])", 0.005)
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from offbeat.engines.live.shm.run_folder import PLAN, PREFIX, SHARED
 from offbeat.engines.trace import Trace
 from offbeat.experiments.replaying import replayed
 
-SCRIPT = """
+_SCRIPT = """
 import sys, time, torch, offbeat
 from pathlib import Path
 
@@ -47,12 +47,21 @@ x = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
 model = torch.nn.Module()
 model.x = x
 optimizer = agent.wrap(model, torch.optim.SGD(model.parameters(), lr=0.05))
-while not Path(sys.argv[1]).exists():
+while {goes_on}:
     optimizer.zero_grad()
     (x - agent.rank).square().sum().backward()
     optimizer.step()
-    time.sleep(0.02)
+    time.sleep({pause})
+print("at", x.tolist())
 """
+
+
+def script(goes_on: str, pause: float) -> str:
+    """Of an agent that is drawn to its rank, as long as that is so; seconds between its steps."""
+    return _SCRIPT.format(goes_on=goes_on, pause=pause)
+
+
+SCRIPT = script("not Path(sys.argv[1]).exists()", 0.02)
 
 ALGORITHMS = "adsgd", "dsgd", "adpsgd", "rfast"
 FIRST, LAST = ("agent", "gateway", "launcher"), ("machine", "head", "keeper")
