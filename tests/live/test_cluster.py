@@ -222,19 +222,45 @@ async def test_models_that_nobody_mixes_come_where_somebody_looks_at_all_and_the
         found = model_of(there[2].folder, there[2].board, 0)
         assert found is not None and (found[0].parts[0] == 4.0).all()
         assert not (there[2].folder / "model.json").exists()
-        layout = layout_of(Model(vector(0.0)))
-        Register.create(there[0].folder / "initial", layout).put(
-            struct.pack("<qqddqq", 0, 0, 0.0, 0.0, -1, -1), vector(2.0).parts[0].numpy().view("u1")
-        )
-        said = b'{"about": {"algorithm": "adsgd"}, "returns": true, "needed": []}'
-        (there[0].folder / "model.json").write_bytes(said)
-        first.row[Row.STATE] = State.JOINED
+        propose(first)
         for machine in there:
-            assert machine.exchange is not None
-            await asyncio.wait_for(machine.exchange.agreed(), 5.0)
-            _, (x,), _ = Register.attach(machine.folder / "initial").copy()
-            assert (x.parts[0] == 2.0).all()
+            await agreed(machine)
         assert abs((await offset(there[1].links[0])).ns) < 10**9
+
+
+def propose(first: Transport) -> None:
+    """Agent 0 joins, and says with what: with a model of twos."""
+    layout = layout_of(Model(vector(0.0)))
+    Register.create(first.folder / "initial", layout).put(
+        struct.pack("<qqddqq", 0, 0, 0.0, 0.0, -1, -1), vector(2.0).parts[0].numpy().view("u1")
+    )
+    said = b'{"about": {"algorithm": "adsgd"}, "returns": true, "needed": []}'
+    (first.folder / "model.json").write_bytes(said)
+    first.row[Row.STATE] = State.JOINED
+
+
+async def agreed(machine: Machine) -> None:
+    """That is known there."""
+    assert machine.exchange is not None
+    await asyncio.wait_for(machine.exchange.agreed(), 5.0)
+    _, (x,), _ = Register.attach(machine.folder / "initial").copy()
+    assert (x.parts[0] == 2.0).all()
+
+
+@at_once
+async def test_a_machine_that_comes_late_learns_what_was_agreed_from_any_other() -> None:
+    """Agent 0's is lost, and agent 0 is to live on the one that comes."""
+    async with machines(0, 1, count=3) as there:
+        await there[2].kill()
+        propose(there[0].agent(0))
+        there[1].agent(1)
+        await agreed(there[1])
+        await there[0].kill()
+        there[2].hosts = [2, 1]
+        there[2].start()
+        assert there[1].exchange is not None
+        there[1].exchange.place(0, 2)
+        await agreed(there[2])
 
 
 def test_no_more_than_two_copies_of_a_version_are_held() -> None:

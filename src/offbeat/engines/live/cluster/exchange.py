@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from offbeat.core.errors import OffbeatError
-from offbeat.core.system.files import write_atomically
 from offbeat.engines.live.cluster import board_rows
+from offbeat.engines.live.cluster.agreement import Agreement
 from offbeat.engines.live.cluster.arrival import Arrivals, arriving
 from offbeat.engines.live.cluster.asking import AGAIN, Link, NoAnswer, seconds
 from offbeat.engines.live.cluster.dealing import Dealing
 from offbeat.engines.live.cluster.mirror import Mirror, Shown
-from offbeat.engines.live.cluster.peer import Peer, Raw, Version, in_pieces
+from offbeat.engines.live.cluster.peer import Peer, Proposal, Raw, Version, in_pieces
 from offbeat.engines.live.cluster.post import Bells, Incoming, Name, Outgoing, rung
 from offbeat.engines.live.cluster.working import Working
 from offbeat.engines.live.node.faults import Fault
-from offbeat.engines.live.places import INITIAL, MODEL
 from offbeat.engines.live.shm.board import Board, Row, State
 from offbeat.engines.live.shm.part import Places
 from offbeat.engines.live.shm.slots import Slots
@@ -33,6 +32,7 @@ from offbeat.engines.live.shm.slots import Slots
 BEAT, LOOKS = 0.1, 10  # seconds between answers with rows, in which so often something may be new
 SOON = 0.05  # seconds until a new mailbox is seen
 MOST_SAID = 50  # notices
+FIRST = 300_000_000  # bytes that are waited for where the size of the model that all start from is not known
 SPARED = 20  # a model that nobody mixes is asked for so many times more seldom than it takes to cross
 
 
@@ -62,7 +62,7 @@ class Exchange:
         self.folder, self.board, self.machine, self.hosts = folder, board, machine, [*hosts]
         self.on_notice, self.faults, self.unit = on_notice, faults, unit
         self.models_every: float | None = None
-        self.links: dict[int, Link] = {}
+        self.agreement, self.links = Agreement(folder), dict[int, Link]()
         self.mirrors: dict[tuple[int, int], Mirror] = {}
         self.outgoing: dict[Name, Outgoing] = {}
         self.arrivals, self.shown, self.bells = Arrivals(len(hosts)), Shown(folder), Bells(folder)
@@ -125,7 +125,7 @@ class Exchange:
 
     async def agreed(self) -> None:
         """Until it is known here what agent 0 has joined with: before that nobody is to be let in."""
-        while not (self.board.membership or self.board.row(0)[Row.STATE]):
+        while not self.agreement.known:
             await asyncio.sleep(BEAT / LOOKS)
 
     # -- what others ask: `Peer` -----------------------------------------------------------------------
@@ -141,12 +141,8 @@ class Exchange:
             await asyncio.sleep(BEAT / LOOKS)
         return board_rows.packed(self.board, mine)
 
-    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
-        if not self.here(0) or not (self.folder / MODEL).exists():
-            return None
-        register = Slots.attach(self.folder / INITIAL)
-        raw = register.raw()
-        return None if raw is None else ((self.folder / MODEL).read_bytes(), register.text, *raw[1:])
+    async def proposal(self) -> Proposal | None:
+        return self.agreement.shown()
 
     async def register(self, agent: int, incarnation: int, k: int) -> bytes:
         found = self._shown(agent, incarnation, k)
@@ -238,8 +234,8 @@ class Exchange:
             self.mirrors[agent, k] = Mirror(self.folder, agent, life, k, text, self.arrivals)
             mine[Row.REGISTERS] = max(mine[Row.REGISTERS], k + 1)
         mine[Row.MODEL] = min(int(row[Row.MODEL]), mine[Row.REGISTERS])
-        if agent == 0 and row[Row.STATE] and not mine[Row.STATE]:
-            await self._propose()
+        if row[Row.STATE] and not self.agreement.known:
+            self.agreement.keep(await link.ask(link.peer.proposal(), FIRST), self.arrivals)
         mine[Row.STATE] = int(row[Row.STATE])
 
     def _renew(self, agent: int, life: int) -> None:
@@ -259,21 +255,6 @@ class Exchange:
             if int(path.name.split(".")[2]) != life:
                 path.unlink(missing_ok=True)
         self.incoming.forget(agent, life)
-
-    async def _propose(self) -> None:
-        """Agent 0, elsewhere, has joined: fetch with what, if it says so and nobody has said it before."""
-        link = self._link(0)
-        if (self.folder / MODEL).exists() or (found := await link.ask(link.peer.proposal())) is None:
-            return
-        with arriving("What agent 0 has joined with"):
-            said, text, words, vectors = found
-            to, layout = self.arrivals.text(text)
-            raw, about = self.arrivals.version(layout, words, vectors), json.loads(said)
-            if not isinstance(about["about"]["algorithm"], str) or not isinstance(about["needed"], list):
-                raise ValueError("it does not say which algorithm")
-            (self.folder / INITIAL).unlink(missing_ok=True)  # a gateway before this one was killed here
-            Slots.create(self.folder / INITIAL, layout, to).put(words, raw)
-            write_atomically(self.folder / MODEL, said)
 
     async def _deal(self, machine: int) -> None:
         while True:

@@ -21,6 +21,11 @@ INLINE = 4_000_000  # of all pieces of an answer
 Version: TypeAlias = tuple[int, bytes, Raw]
 """Of a register: which version, the words before its vectors (tag, numbers, stamps), the vectors."""
 
+Proposal: TypeAlias = tuple[bytes, bytes, bytes, Raw]
+"""What agent 0 has joined with: the JSON; a register with the model where all start, as its text, words and
+vectors.
+"""
+
 
 class Peer(Protocol):
     """The gateway of another machine. `Exchange` is one for agents of its own; a Ray actor, through `Handle`.
@@ -36,10 +41,8 @@ class Peer(Protocol):
         the answer said whose checksum was `seen`, else at the next beat. 0: nothing has been seen.
         """
 
-    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
-        """What agent 0 has joined with: the JSON, and the register of the model where all start, as its text,
-        words and vectors; None before that, or where it does not live there.
-        """
+    async def proposal(self) -> Proposal | None:
+        """What agent 0 has joined with; None as long as it is not known there."""
 
     async def register(self, agent: int, incarnation: int, k: int) -> bytes:
         """The text of a register: whom it is for and its layout, as JSON. Empty if there is none."""
@@ -73,8 +76,8 @@ class Asked(Peer):
         answer: bytes = await self._ask("rows", seen)
         return answer
 
-    async def proposal(self) -> tuple[bytes, bytes, bytes, Raw] | None:
-        answer: tuple[bytes, bytes, bytes, Raw] | None = await self._ask("proposal")
+    async def proposal(self) -> Proposal | None:
+        answer: Proposal | None = await self._ask("proposal")
         return answer
 
     async def register(self, agent: int, incarnation: int, k: int) -> bytes:
