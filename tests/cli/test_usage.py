@@ -48,6 +48,8 @@ def test_a_file_that_lacks_its_ending_is_named(call: Call) -> None:
 def test_lists_take_several_names_and_say_what_they_know(call: Call) -> None:
     both = call("list", "algorithms", "d2,sgp").out
     assert "arXiv:1803.07068" in both and "push_sum" in both
+    every = call("list", "algorithms", "all").out
+    assert "arXiv:1803.07068" in every and "arXiv:2505.10322" in every
     assert "h_i / 2" in call("list", "tasks", "quadratic").out
     assert "factor" in call("list", "schedules", "step").out
     assert "Did you mean 'grid'?" in call("list", "topologies", "gird").refused().said

@@ -59,14 +59,17 @@ def test_savings_are_paired_by_seed_and_never_is_at_least(one: Run) -> None:
 
 
 def test_each_learning_rate_is_a_reading(one: Run) -> None:
+    """And each form of an algorithm, which has its name in the runs that are asked."""
     runs = [*made(one, "adsgd", [10]), *made(one, "rfast", [15], lr=0.09), *made(one, "rfast", [90], lr=0.04)]
-    found = by_rate(
-        Evidence(runs), "rfast", lambda some, reading: Finding(CONFIRMED, str(len(some.runs)), reading)
-    )
+    runs += made(one, "rfast:matched", [30])
+
+    def asked(some: Evidence, reading: str) -> Finding:
+        return Finding(CONFIRMED, str(some.where(algorithm="rfast")), str(len(some.runs)) + reading)
+
+    found = by_rate(Evidence(runs), "rfast", asked)
     assert [(each.reading, each.measured) for each in found] == [
-        ("rfast at 0.09", "2"),
-        ("rfast at 0.04", "2"),
-    ]
+        ("2rfast at 0.09", "15"), ("2rfast at 0.04", "90"), ("2rfast:matched at 0.01", "30"),
+    ]  # fmt: skip
 
 
 def paper(one: Run, rfast: float, dsgd: float, adpsgd: float | None) -> Evidence:
@@ -119,7 +122,7 @@ def test_the_whole_grid_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert grid["fixed"]["data"] == "folder"
     assert "device" not in grid["fixed"]
     count = math.prod(map(len, grid["grid"].values()))
-    assert count == 5 * 3 * 5 * 5
+    assert count == 5 * 3 * 6 * 5
     assert set(grid["grid"]["case"]) == {*CASES}
     named = [each.name for each in adsgd.LR.claims]
     assert sorted(named, key=lambda name: int(name[1:])) == [
@@ -133,17 +136,17 @@ def test_the_whole_grid_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     small = replace(adsgd.LR, quick={
         "fixed": {"task": "digits", "until": 20, "eval_every": 10, "target": 0.3, "skew": 1.0, "seed": 0},
-        "grid": {"case": ["base", "comm-straggler"], "algorithm": ["adsgd", "rfast", "dsgd"]},
+        "grid": {"case": ["base", "comm-straggler"], "algorithm": ["adsgd", "rfast", "rfast:matched"]},
     })  # fmt: skip
     making = Making(PAPERS["adsgd"], small, tmp_path, quick=True)
     every = making.points()
-    assert len(every) == 2 * (1 + 2 + 1), "two learning rates of rfast"
+    assert len(every) == 2 * (1 + 2), "two steps of rfast"
     cost = making.cost(every)
-    assert (cost.runs, cost.total) == (8, 8)
+    assert (cost.runs, cost.total) == (6, 6)
     assert cost.seconds > 0
-    assert "8 of 8 runs to do: at most about" in cost.text(2)
+    assert "6 of 6 runs to do: at most about" in cost.text(2)
     assert sweep(every, making.table, workers=1) == []
-    assert making.cost(every).text(2) == "All 8 runs are done."
+    assert making.cost(every).text(2) == "All 6 runs are done."
     runs = load(making.table).runs
     written = making.write(runs, every)
     names = {path.name for path in written}
@@ -153,14 +156,14 @@ def test_a_part_is_swept_resumed_and_written(tmp_path: Path) -> None:
     assert {row[0] for row in rows} == {f"| {each.name}" for each in small.claims}
     assert {row[3] for row in rows} <= {*VERDICTS}
     assert "rfast at 0.09" in text
-    assert "rfast at 0.04" in text
+    assert "rfast:matched at 0.01" in text
     assert "    offbeat reproduce adsgd --part lr --quick\n" in text
     page = (tmp_path / "adsgd-lr-quick.html").read_text()
     assert "A quick run is of a smaller problem" in page
     first = {path: path.read_bytes() for path in written}
     assert {path: path.read_bytes() for path in making.write(runs, every)} == first, "the same bytes"
     making.write(runs[:2], every)
-    assert "Of 8 runs 2 are done" in (tmp_path / "adsgd-lr-quick.md").read_text()
+    assert "Of 6 runs 2 are done" in (tmp_path / "adsgd-lr-quick.md").read_text()
 
 
 def test_an_unknown_device_is_refused_before_anything_runs(tmp_path: Path) -> None:

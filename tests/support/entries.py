@@ -62,6 +62,7 @@ ENTRIES: dict[str, Entry] = {
     "adpsgd:atomic+wait": Entry(0.02, 800, "as adpsgd", near=0.02, expected=True),
     "adpsgd:local_steps=3": Entry(0.02, 800, "as adpsgd", near=LOCAL),
     "rfast": Entry(0.5, 1500, tracked_mass, near=1e-6),
+    "rfast:matched": Entry(0.1, 1500, tracked_mass, near=1e-6),
     "dsgd": Entry(0.3, 300, ROWS_ONLY),
     "dsgd:after": Entry(0.3, 450, ROWS_ONLY),
     "dsgd:local_steps=3": Entry(0.1, 800, ROWS_ONLY, near=LOCAL),

@@ -126,7 +126,11 @@ def with_options(row: Algorithm, chosen: Mapping[str, float]) -> Algorithm:
     for name, value in chosen.items():
         if not isinstance(value, bool):
             base.parameters[name].read(base.name, name, value)
-    return replace(row, name=spelt(base.name, has, base.parameters), prototype=type(row.prototype)(**has))
+    plain = any(value and base.options[name].plain_lr for name, value in has.items())
+    return replace(
+        row, name=spelt(base.name, has, base.parameters), prototype=type(row.prototype)(**has),
+        scale_lr_by_n=base.scale_lr_by_n and not plain,
+    )  # fmt: skip
 
 
 def with_local_steps(spec: Algorithm, steps: int | None) -> Algorithm:

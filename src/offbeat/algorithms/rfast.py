@@ -41,9 +41,11 @@ class RFAST(Agent):
     makes v_i before the gradient and sends both after it; zhalf is summed as (z - g_old) + g + fresh mass, so
     that one agent alone is SGD to the bit; the step is the local rule applied to z.
     Ours: when j is lost, i takes back `given[j]` and returns `used[j]`, which restores the sum among those
-    that are left; j returns with nothing given and nothing used.
+    that are left; j returns with nothing given and nothing used. `matched`: lr (2 - w_ii) / a_ii for lr, by
+    which the average model goes as far as SGD's where what is mixed is one round old (`theory.steps`).
     """
 
+    matched: bool = False
     sends_models = (*[Stepped],)
     z: Vector = field(init=False, repr=False)
     g: Vector = field(init=False, repr=False)
@@ -71,10 +73,10 @@ class RFAST(Agent):
         for j, rho in self.got.items():
             half = half + rho - self.used[j] if j in self.used else half + rho
             self.used[j] = pin(rho)
-        self.got = {}
-        self.g = g
+        self.got, self.g = {}, g
         self.give(half)
-        v = self.x - self.rule(self.z)
+        w_ii, a_ii = self.view.w[self.me], self.view.a[self.me]
+        v = self.x - self.rule((2 - w_ii) / a_ii * self.z if self.matched else self.z)
         self.offer(v)
         self.x = mix(self.view.w, self.heard, own=v)
         self.compute(self.x)

@@ -29,11 +29,13 @@ class Option(Bounds):
         usual: what an agent does without it; continues "an agent ...", as `chosen` does
         chosen: what it does with it; `{}` is its number
         unscripted: why what has it cannot run in a user's script
+        plain_lr: whether what has it takes the others' learning rate, where it would take n times that
     """
 
     usual: str
     chosen: str
     unscripted: str = ""
+    plain_lr: bool = False
 
 
 LOCAL = Option("", "makes {} steps for each exchange", low=1)

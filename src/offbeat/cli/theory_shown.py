@@ -17,6 +17,7 @@ from offbeat.cli.theory_table2 import Section
 from offbeat.core.rounds import Rounds
 from offbeat.theory.bounds import Given, Pair, bounds
 from offbeat.theory.rates import DERIVED, RATES
+from offbeat.theory.steps import tracked_step
 from offbeat.theory.table2 import memory, traffic
 from offbeat.world.changing import Graphs
 from offbeat.world.topology import Topology
@@ -28,6 +29,7 @@ SOURCE = {
     "1 - max |lambda|": "spectral gap",
     "least w_ii": "what an agent keeps of its own model",
     "rho": "lambda_2 of the mean of averaging random pairs",
+    "R-FAST's step": "in lr, if what is mixed is one round old; of 'rfast:matched' 1",
 }
 
 NOTES = (
@@ -121,7 +123,7 @@ def _sections(graph: Topology, given: Given, pair: Pair) -> list[Section]:
 
 def _weights(given: Given) -> dict[str, float]:
     w = given.w
-    values = (w.second, w.last, 1 - w.second, w.gap, w.own, w.pairs)
+    values = (w.second, w.last, 1 - w.second, w.gap, w.own, w.pairs, tracked_step(w))
     return dict(zip(SOURCE, values, strict=True))
 
 

@@ -33,8 +33,8 @@ TASKS_ARE: dict[str, type] = {
     "shakespeare": NetworkTask,
 }  # the others are logistic regressions
 NAMED = (
-    "Names with commas between: all that is known of these. Of an algorithm its equation, what its symbols "
-    "are called here, how it differs from the paper."
+    "Names with commas between, or all: all that is known of these. Of an algorithm its equation, what its "
+    "symbols are called here, how it differs from the paper."
 )
 KINDS = (
     "algorithms, topologies, weights, tasks, models, partitions, optimizers, schedules, metrics, worlds, "
@@ -80,7 +80,9 @@ def list_(
         raise unknown("list", what, tables)
     out = Out()
     if name is not None:
-        told = [_told(str(what), each.strip(), tables[str(what)], out.width) for each in separated(name)]
+        rows = tables[str(what)]
+        names = [*rows] if name == "all" else [each.strip() for each in separated(name)]
+        told = [_told(str(what), each, rows, out.width) for each in names]
         out.print(Text("\n\n".join(told)))
         return
     for title, rows in tables.items():

@@ -11,7 +11,7 @@ from math import nan
 import numpy as np
 import torch
 
-from offbeat.algorithms import row_of
+from offbeat.algorithms import find, row_of
 from offbeat.core.rates import Rate
 from offbeat.core.settings import as_word
 from offbeat.results.differences import World, asked_for
@@ -162,7 +162,7 @@ def _lrs(comparison: ComparisonValues) -> list[str] | None:
     for (name, lr, _), runs in comparison.groups().items():
         if isinstance(runs[0].tuning, Halving) and lr_tuned(runs[0]):
             continue
-        row = row_of(name)
+        row = find(name) if row_of(name) else None
         scale = runs[0].settings["agents"] if row is not None and row.scale_lr_by_n else 1
         bases = (float(f"{lr / scale:.12g}"), lr / scale)
         base_lr: float | str = next((x for x in bases if x * scale == lr), nan)  # nan: only its own

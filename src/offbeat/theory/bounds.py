@@ -31,6 +31,7 @@ class Spectrum:
         least: the least positive entry of W
         pairs: lambda_2 of the expectation of averaging random pairs, each agent asking as often as any other
             one of its neighbours: I - 1/(2n) sum_{edges ij} (1/d_i + 1/d_j) (e_i - e_j)(e_i - e_j)^T
+        kept: the mean of all w_ii
     """
 
     second: float
@@ -38,6 +39,7 @@ class Spectrum:
     own: float
     least: float
     pairs: float
+    kept: float
 
     @property
     def gap(self) -> float:
@@ -70,7 +72,8 @@ def spectrum(topology: Topology) -> Spectrum:
     walk = edges / edges.sum(1, keepdims=True)
     asked = (walk + walk.T) / (2 * topology.n)
     drawn = np.linalg.eigvalsh(np.eye(topology.n) + asked - np.diag(asked.sum(1)))
-    return Spectrum(*map(float, (values[-2], values[0], w.diagonal().min(), w[w > 0].min(), drawn[-2])))
+    own = w.diagonal()
+    return Spectrum(*map(float, (values[-2], values[0], own.min(), w[w > 0].min(), drawn[-2], own.mean())))
 
 
 @dataclass(frozen=True)

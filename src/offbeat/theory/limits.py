@@ -239,7 +239,7 @@ OUTER = "of phi, which the agents' models are at outer steps alone"
 LIMITS: dict[str, Known] = {
     "adsgd": Known(mixing, ("theta",), most=no_step_nearer),
     "adpsgd": Known(averaged_pairs, ("wait", "atomic"), how=EXPECTED),
-    "rfast": Known(optimum),
+    "rfast": Known(optimum, ("matched",)),
     "kungurtsev": Known(optimum),
     "dsgd": Known(mixing, ("after",), most=in_rounds),
     "dpsgd": Known(adapted_first, most=no_step_nearer),

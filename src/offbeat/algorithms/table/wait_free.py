@@ -78,6 +78,11 @@ ROWS = (
         scale_lr_by_n=True, vectors=(4.0, 4.0), keeps=(5, 4),
         sends="its model to all neighbours, and to each another sum of tracked gradients",
         no_local=TRACKS,
+        options={"matched": Option(
+            "", "makes steps of lr (2 - w_ii) / a_ii, by which the average model goes as far as that of SGD "
+            "with lr, if what is mixed is one round old; its default learning rate is that of the others",
+            plain_lr=True,
+        )},
         bound="rates that shrink exponentially in B, D and n (recalled, constants uncertain)",
     ),
     Algorithm(

@@ -6,7 +6,15 @@ from functools import cache
 import numpy as np
 
 from offbeat.algorithms import find
-from offbeat.experiments.reproduction.evidence import Evidence, by_rate, opposite, others, sooner, verdict
+from offbeat.experiments.reproduction.evidence import (
+    Evidence,
+    base,
+    by_rate,
+    opposite,
+    others,
+    sooner,
+    verdict,
+)
 from offbeat.results.reproduction import ELSEWHERE, Finding
 from offbeat.results.run import Comparison
 from offbeat.results.speedup import speedups
@@ -116,7 +124,9 @@ def larger_where_more_alike(evidence: Evidence) -> list[Finding]:
     """What ADSGD saves over each other one, the more uniform the data."""
     made = []
     skews = sorted(evidence.values("partition"), key=lambda text: float(text.partition(":")[2]))
-    for rival in (name for name in evidence.values("algorithm") if name != "adsgd"):
+    for rival in dict.fromkeys(map(base, evidence.values("algorithm"))):
+        if rival == "adsgd":
+            continue
 
         def found(some: Evidence, reading: str, rival: str = rival) -> Finding:
             holds, words = list[bool | None](), list[str]()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -137,14 +137,20 @@ def verdict(holds: Iterable[bool | None]) -> str:
 
 
 def by_rate(evidence: Evidence, algorithm: str, found: Callable[[Evidence, str], Finding]) -> list[Finding]:
-    """A finding for each learning rate of an algorithm, with the others as they are.
+    """A finding for each form and learning rate of an algorithm, with the others as they are.
 
     Args:
-        found: from these runs, and what the rate is called
+        found: from these runs, in which that form has the algorithm's name, and what it is called
     """
-    rates = evidence.where(algorithm=algorithm).values("lr")
-    others = [run for run in evidence.runs if run.algorithm != algorithm]
-    return [
-        found(Evidence([*others, *evidence.where(algorithm=algorithm, lr=lr).runs]), f"{algorithm} at {lr:g}")
-        for lr in rates
-    ]  # fmt: skip
+    others = [run for run in evidence.runs if base(run.algorithm) != algorithm]
+    mine = [run for run in evidence.runs if base(run.algorithm) == algorithm]
+    findings = []
+    for name, lr in dict.fromkeys((run.algorithm, run.lr) for run in mine):
+        runs = [replace(run, algorithm=algorithm) for run in Evidence(mine).where(algorithm=name, lr=lr).runs]
+        findings.append(found(Evidence([*others, *runs]), f"{name} at {lr:g}"))
+    return findings
+
+
+def base(algorithm: str) -> str:
+    """Its name without options."""
+    return algorithm.partition(":")[0]
