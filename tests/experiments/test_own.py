@@ -315,7 +315,7 @@ def test_a_ray_cluster_runs_it_and_gives_the_same_bytes(folder: Path) -> None:
     )
     assert sweep(points(ON_A_CLUSTER), folder / "here.parquet", workers=1) == []
     words = ["sweep", "grid.toml", "--out", "there.parquet", "--ray", "local:1", "--workers", "2"]
-    done = finished(folder, *words)
+    done = finished(folder, *words, seconds=250)
     assert done.code == 0, done.said + done.complained
     assert (folder / "there.parquet").read_bytes() == (folder / "here.parquet").read_bytes()
 

@@ -263,6 +263,18 @@ async def test_a_machine_that_comes_late_learns_what_was_agreed_from_any_other()
         await agreed(there[2])
 
 
+@at_once
+async def test_an_experiment_has_nothing_to_agree_on() -> None:
+    """Its settings say all: agents are let in, and nobody is asked for what there is not."""
+    async with machines(0, 1, experiment={}) as there:
+        first, looks = there[0].agent(0), there[1].exchange
+        first.row[Row.STATE] = State.JOINED
+        await until(lambda: there[1].board.row(0)[Row.STATE] == State.JOINED)
+        assert looks is not None
+        await asyncio.wait_for(looks.agreed(), 1.0)
+        assert there[1].links[0].asked["proposal"] == 0
+
+
 def test_no_more_than_two_copies_of_a_version_are_held() -> None:
     """By both gateways together, beside the registers themselves; nothing once it has arrived."""
     numbers = 1_000_000

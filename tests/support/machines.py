@@ -5,9 +5,10 @@ and every schedule comes out the same.
 """
 
 import asyncio
+import json
 import selectors
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -134,8 +135,9 @@ class Between(Asked):
 class Machine:
     """A run folder and its gateway, which can be killed and started again. links: from it to others."""
 
-    def __init__(self, folder: Path, number: int, hosts: list[int]) -> None:
+    def __init__(self, folder: Path, number: int, hosts: list[int], about: Mapping[str, Any]) -> None:
         folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({**about}))
         self.folder, self.number, self.hosts = folder, number, hosts
         self.board = Board.create(folder / "board", len(hosts))
         self.board.begin()
@@ -185,11 +187,13 @@ class Machine:
 
 
 @asynccontextmanager
-async def machines(*hosts: int, count: int = 0) -> AsyncIterator[list[Machine]]:
-    """The machines of a run whose agents live on these, with links between all; their gateways run."""
+async def machines(*hosts: int, count: int = 0, **about: Any) -> AsyncIterator[list[Machine]]:
+    """The machines of a run whose agents live on these, with links between all; their gateways run. `about`:
+    the settings of the run, if anything is looked for there.
+    """
     with TemporaryDirectory(dir="/dev/shm", prefix="offbeat-test-") as folder:
         numbers = range(max(count, max(hosts) + 1))
-        there = [Machine(Path(folder) / str(k), k, [*hosts]) for k in numbers]
+        there = [Machine(Path(folder) / str(k), k, [*hosts], about) for k in numbers]
         for machine in there:
             machine.links = {other.number: Between(other) for other in there if other is not machine}
             machine.start()

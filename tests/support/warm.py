@@ -25,6 +25,8 @@ from typing import Any
 
 import pytest
 
+from offbeat.core.system.signals import end_with_parent
+
 SHARED = Path("/dev/shm")
 needs_shared_memory = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine().lower() not in ("x86_64", "amd64") or not SHARED.is_dir(),
@@ -304,6 +306,7 @@ def serve() -> None:
 
 def _launcher(request: Mapping[str, Any]) -> None:
     os.setsid()
+    end_with_parent()  # so also with a test that is killed
     os.chdir(request["folder"])
     new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     _standard(os.open("stdout", new), os.open("stderr", new))

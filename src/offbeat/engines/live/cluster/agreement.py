@@ -1,10 +1,12 @@
 """What agent 0 has joined with: every machine keeps it, and any that has it tells one that has not.
 
-So a machine that comes late learns it though agent 0, and the machine where it lived, may be gone.
+So a machine that comes late learns it though agent 0, and the machine where it lived, may be gone. Of an
+experiment the settings say all, and nobody waits for more.
 """
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from offbeat.core.system.files import write_atomically
@@ -23,6 +25,16 @@ class Agreement:
     @property
     def known(self) -> bool:
         return (self.folder / MODEL).exists()
+
+    @cached_property
+    def needed(self) -> bool:
+        """Whether the agents run a script, which says there what it trains."""
+        return "experiment" not in json.loads((self.folder / "run.json").read_text())
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is still to come."""
+        return self.needed and not self.known
 
     def shown(self) -> Proposal | None:
         """For other machines; None as long as it is not known here."""

@@ -124,8 +124,8 @@ class Exchange:
         return json.dumps({"pid": os.getpid(), "links": links, "registers": kept, "waiting": self.waiting})
 
     async def agreed(self) -> None:
-        """Until it is known here what agent 0 has joined with: before that nobody is to be let in."""
-        while not self.agreement.known:
+        """Until it is known here what agents agree on: before that nobody is to be let in."""
+        while self.agreement.missing:
             await asyncio.sleep(BEAT / LOOKS)
 
     # -- what others ask: `Peer` -----------------------------------------------------------------------
@@ -234,7 +234,7 @@ class Exchange:
             self.mirrors[agent, k] = Mirror(self.folder, agent, life, k, text, self.arrivals)
             mine[Row.REGISTERS] = max(mine[Row.REGISTERS], k + 1)
         mine[Row.MODEL] = min(int(row[Row.MODEL]), mine[Row.REGISTERS])
-        if row[Row.STATE] and not self.agreement.known:
+        if row[Row.STATE] and self.agreement.missing:
             self.agreement.keep(await link.ask(link.peer.proposal(), FIRST), self.arrivals)
         mine[Row.STATE] = int(row[Row.STATE])
 
