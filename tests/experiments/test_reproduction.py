@@ -14,6 +14,7 @@ from offbeat.core.errors import SettingError
 from offbeat.experiments.loading import load
 from offbeat.experiments.reproduction import adsgd
 from offbeat.experiments.reproduction import adsgd_claims as claims
+from offbeat.experiments.reproduction.adsgd_vgg import VGG
 from offbeat.experiments.reproduction.evidence import Evidence, by_rate, verdict
 from offbeat.experiments.reproduction.part import Paper, Part
 from offbeat.experiments.reproduction.running import PAPERS, Making
@@ -99,6 +100,32 @@ def test_verdicts_follow_the_numbers(one: Run) -> None:
         (nothing,) = claim(Evidence(made(one, "rfast", []))) or [Finding(UNTESTABLE, "")]
         assert nothing.verdict == UNTESTABLE
     assert [each.verdict for each in claims.slow_sending(paper(one, 90.0, 1.0, 1.0))] == [NOT]
+
+
+def test_verdicts_of_networks_follow_the_numbers(one: Run) -> None:
+    """Times are as the paper has them; then R-FAST diverges, as it has it too, and all others are slow."""
+    times: dict[str, list[float | None]] = {
+        "adsgd": [10.0], "adpsgd": [12.0], "rfast": [11.5], "dsgd": [20.0], "allreduce": [20.0],
+    }  # fmt: skip
+
+    def ran(**more: list[float | None]) -> list[Run]:
+        said = times | more
+        return [
+            run for case in CASES for name, each in said.items()
+            for run in made(one, name, each if case != "base" or name != "allreduce" else [9.0], case=case)
+        ]  # fmt: skip
+
+    def verdicts(runs: list[Run]) -> dict[str, str]:
+        return {each.name: each.found(Evidence(runs))[0].verdict for each in VGG.claims}
+
+    assert verdicts(ran()) == {
+        "A11": NOT, "A12": CONFIRMED, "A13": CONFIRMED, "A14": NOT, "A15": NOT, "A16": CONFIRMED,
+        "A18": UNTESTABLE,
+    }  # fmt: skip
+    lost = [replace(run, diverged_at=3.0) if run.algorithm == "rfast" else run for run in ran(rfast=[None])]
+    assert (verdicts(lost)["A15"], verdicts(lost)["A16"]) == (CONFIRMED, NOT)
+    never = ran(adsgd=[None], adpsgd=[None], rfast=[None])
+    assert (verdicts(never)["A12"], verdicts(never)["A16"]) == (NOT, UNDECIDED)
 
 
 def test_what_is_counted_confirms_the_traffic_and_the_four_models() -> None:

@@ -34,7 +34,7 @@ def sorted_data(evidence: Evidence) -> Evidence:
     return evidence.where(partition="skew:1")
 
 
-def _savings(evidence: Evidence, rivals: Sequence[str], low: float, high: float = 1.0) -> Finding:
+def savings(evidence: Evidence, rivals: Sequence[str], low: float, high: float = 1.0) -> Finding:
     """Whether ADSGD saves that share of the time of each of these in each case."""
     found = {
         (case, rival): evidence.where(case=case, algorithm="adsgd").saved_over(
@@ -49,7 +49,7 @@ def _savings(evidence: Evidence, rivals: Sequence[str], low: float, high: float 
 
 def sooner_than_asynchronous(evidence: Evidence) -> list[Finding]:
     def found(some: Evidence, reading: str) -> Finding:
-        made = _savings(some, others(some), 0.5)
+        made = savings(some, others(some), 0.5)
         return Finding(made.verdict, made.measured, reading)
 
     return by_rate(sorted_data(evidence), "rfast", found)
@@ -80,7 +80,7 @@ def slow_sending(evidence: Evidence) -> list[Finding]:
 
 
 def sooner_than_synchronous(evidence: Evidence) -> list[Finding]:
-    return [_savings(sorted_data(evidence), ["dsgd"], 0.28, 0.75)]
+    return [savings(sorted_data(evidence), ["dsgd"], 0.28, 0.75)]
 
 
 def biased(evidence: Evidence) -> list[Finding]:
