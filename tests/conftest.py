@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from one_agent import Join
 
     from offbeat import Comparison
+
+gc.disable()  # until `pytest_collection_finish`: imports and tests are not garbage
 
 settings.register_profile("offbeat", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("offbeat")
@@ -70,6 +73,12 @@ def pytest_configure() -> None:
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, usual)
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests are there to the end: no collection of garbage looks through them again."""
+    gc.freeze()
+    gc.enable()
 
 
 # -- comparisons that tests of tables, figures and pages look at, made once for all of them ------------

@@ -27,7 +27,9 @@ def known(node: Documented) -> set[str]:
         n.target.id for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
     names |= {
-        n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"
+        n.attr
+        for n in ast.walk(node)
+        if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "self"
     }
     methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
     return (
