@@ -232,7 +232,7 @@ def propose(first: Transport) -> None:
     """Agent 0 joins, and says with what: with a model of twos."""
     layout = layout_of(Model(vector(0.0)))
     Register.create(first.folder / "initial", layout).put(
-        struct.pack("<qqddqq", 0, 0, 0.0, 0.0, -1, -1), vector(2.0).parts[0].numpy().view("u1")
+        struct.pack("<qqddqqq", 0, 0, 0.0, 0.0, -1, -1, -1), vector(2.0).parts[0].numpy().view("u1")
     )
     said = b'{"about": {"algorithm": "adsgd"}, "returns": true, "needed": []}'
     (first.folder / "model.json").write_bytes(said)

@@ -75,8 +75,9 @@ WRONG: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "no version": ("newest", lambda answer: ("1", *answer[1:]), ""),
     "a time": ("newest", words_with(3, "<d", float("nan")), "its tag is"),
     "a membership": ("newest", words_with(1, "<q", -1), "its tag is"),
-    "an agent": ("newest", words_with(4, "<q", 1 << 40), "there are 2 agents"),
-    "a model's version": ("newest", words_with(5, "<q", -5), "there are 2 agents"),
+    "a number of letters": ("newest", words_with(4, "<q", -2), "its tag is"),
+    "an agent": ("newest", words_with(5, "<q", 1 << 40), "there are 2 agents"),
+    "a model's version": ("newest", words_with(6, "<q", -5), "there are 2 agents"),
     "rows cut off": ("rows", lambda rows: rows[:-8], "are not 1 rows"),
     "no rows": ("rows", lambda rows: b"", ""),
     "registers": (

@@ -7,13 +7,14 @@ from random import Random
 
 import pytest
 import torch
+from accumulating import Accumulating, all_arrived
 from machines import Machine, at_once, machines, until
 from warm import needs_shared_memory
 
-from offbeat import SGD, Vector, World
-from offbeat.algorithms import find
+from offbeat import SGD, Agent, Vector, World
+from offbeat.algorithms import MemoryEfficientADSGD, find
 from offbeat.core.summed import Summed
-from offbeat.engines.events import SumAdded, rows_of
+from offbeat.engines.events import SumAdded, SumEnds, rows_of
 from offbeat.engines.live.node import transport as mailing
 from offbeat.engines.live.node.driver import Driver
 from offbeat.engines.live.node.link import Link
@@ -29,7 +30,7 @@ pytestmark = needs_shared_memory
 HOSTS, SKEW, LENGTH, ROOM = [0, 0, 1, 1], 0.05, 10, 1500
 """Of agents; seconds between the machines' clocks; of a model; bytes of a mailbox beside two models."""
 
-NEW, RING = find("adsgd:memory-efficient").new, build("ring", len(HOSTS))
+RING = build("ring", len(HOSTS))
 BEGIN = (torch.linspace(-1.0, 1.0, LENGTH, dtype=torch.float64),)
 
 
@@ -46,9 +47,9 @@ def rule() -> SGD:
 class Training:
     """An agent that trains, without a process; its clock is the loop's, and wrong by where it is."""
 
-    def __init__(self, machine: Machine, me: int, random: Random) -> None:
+    def __init__(self, algorithm: Agent, machine: Machine, me: int, random: Random) -> None:
         self.me, self.random, self.log = me, random, machine.folder / f"agent-{me}.trace"
-        agent, transport = NEW(), machine.agent(me, size=8 * LENGTH)
+        agent, transport = find(algorithm).new(), machine.agent(me, size=8 * LENGTH)
         agent.join(me, len(HOSTS), Vector(BEGIN), RING.view(me, range(len(HOSTS))), rule(), Random(me))
         world = World(seed=random.randrange(1000), communication=parse("lognormal 1 mean 0.05"))
         self.link = transport.link = Link(world, me, 8 * LENGTH)
@@ -82,8 +83,7 @@ class Training:
             self.steps += 1
 
     def rests(self) -> bool:
-        """Answer the mail; whether all that was sent has left, and all that has come been read."""
-        self.driver._serve()
+        """Whether all that was sent has left, and all that has come been read."""
         waits = [box.queue for box in [self.link.outbox, *self.performer.backlog.values()]]
         unread = [box.written - box.taken for box in self.transport.incoming.values()]
         return not (self.link.coming or any(waits) or any(unread))
@@ -104,19 +104,21 @@ async def disturb(there: list[Machine], random: Random) -> None:
             link.cut = ""
 
 
-async def trained(seed: int) -> tuple[list[Training], Trace]:
+async def trained(algorithm: Agent, seed: int, seconds: float = 8.0) -> tuple[list[Training], Trace]:
     """Agents whose mail has all arrived, and what they logged."""
     random = Random(seed)
     async with machines(*HOSTS) as there:
         for machine in there:
             for i in range(len(HOSTS)):
                 machine.board.change(i, 1)
-        agents = [Training(there[host], i, random) for i, host in enumerate(HOSTS)]
-        await asyncio.gather(disturb(there, random), *(each.train(8.0) for each in agents))
+        agents = [Training(algorithm, there[host], i, random) for i, host in enumerate(HOSTS)]
+        await asyncio.gather(disturb(there, random), *(each.train(seconds) for each in agents))
 
         def settled() -> bool:
-            busy = [each for each in agents if not each.rests()]  # each of them answers its mail
-            return not busy and not sum(each.exchange.waiting for each in there if each.exchange is not None)
+            for each in agents:  # an answer may be for one that has looked
+                each.driver._serve()
+            on_its_way = sum(each.exchange.waiting for each in there if each.exchange is not None)
+            return all(each.rests() for each in agents) and not on_its_way
 
         await until(settled, 60.0, look=0.01)
         for each in agents:
@@ -131,15 +133,32 @@ async def test_what_is_summed_behind_a_link_and_for_room_all_arrives_and_is_repl
 ) -> None:
     """Every agent's sum is that of its neighbours' models as they are, up to rounding."""
     monkeypatch.setattr(mailing, "SLACK", ROOM)
-    agents, trace = await trained(seed)
+    agents, trace = await trained(MemoryEfficientADSGD(), seed)
     assert len(rows_of(trace.events, SumAdded)) > 10 and min(each.steps for each in agents) > 100
     for each in agents:
         weights = RING.view(each.me, range(len(HOSTS))).w
         others = [w * agents[j].model for j, w in weights.items() if j != each.me]
         assert torch.allclose(each.sum, torch.stack(others).sum(dim=0), rtol=0.0, atol=1e-12)
-    replay = Replay(trace, RING, NEW, rule, lambda i, k: Random(i), BEGIN, gradient)
+    replayed(MemoryEfficientADSGD(), agents, trace)
+
+
+def replayed(algorithm: Agent, agents: list[Training], trace: Trace) -> None:
+    """Fresh agents that meet the same events do the same, to the bit."""
+    new = find(algorithm).new
+    replay = Replay(trace, RING, new, rule, lambda i, k: Random(i), BEGIN, gradient)
     again = replay.run()
     for name, table in trace.tables.items():
         assert again.tables[name].tobytes() == table.tobytes(), name
     for each, replayed in zip(agents, replay.agents, strict=True):
         assert torch.equal(each.model, replayed.actor.model.parts[0])
+
+
+@at_once
+async def test_what_is_accumulated_in_every_way_arrives_and_is_replayed_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mailing, "SLACK", ROOM)
+    agents, trace = await trained(Accumulating(), 1, seconds=2.0)
+    assert len(rows_of(trace.events, SumAdded)) > 10 and len(rows_of(trace.events, SumEnds)) > 50
+    all_arrived([each.driver.agent for each in agents], 1e-9)
+    replayed(Accumulating(), agents, trace)

@@ -32,6 +32,7 @@ from offbeat.engines.events import (
     Saved,
     Started,
     SumAdded,
+    SumEnds,
     ViewChanged,
     records,
     rows_of,
@@ -252,7 +253,7 @@ RECORDS: list[Event] = [
     MailReceived(1.0, 2, 3, 4, 5, 6.5, 7.5), RegisterRead(1.0, 2, 3, 4, 5, 6.5, 7.5), AlarmRang(1.0, 2),
     ViewChanged(1.0, 2, 3, True, 4), ViewChanged(1.0, 2, 3, False), Crashed(1.0, 2), LossKnown(1.0, 2, 0),
     RegisterMoved(1.0, 2, 3, 4, 5, 6.5, 7.5), Saved(1.0, 2, 3), Resumed(1.0, 2, 3), PeerMet(1.0, 2, 3, 4),
-    BatchTaken(1.0, 2, 0, 3, 4), Regrouped(1.0, 2, 3), SumAdded(1.0, 2, 3, 4, 5),
+    BatchTaken(1.0, 2, 0, 3, 4), Regrouped(1.0, 2, 3), SumAdded(1.0, 2, 3, 4, 5), SumEnds(1.0, 2, 3, 4),
 ]  # fmt: skip
 
 

@@ -13,7 +13,8 @@ What the engine promises
    none ever goes back. Registers are read at one moment: what is new is handed to `on_message` just before
    `on_gradient`, one version of each. What came out of a register is late bound: kept in a field, it moves
    on with the register. `pin(v)` keeps the value.
-6. `accumulate` is exactly once: what has not left yet is summed into one message, and then it is mail.
+6. `accumulate` is exactly once: what has not left yet is summed into one message, and then it is mail. Sums
+   of two types, or for other receivers of which one is the same, are kept apart: mail keeps its order.
 7. `on_gradient(g)` answers the one outstanding `compute(x)`, with the gradient *at that x*, on a fresh
    minibatch from the agent's own stream.
 8. When a peer is lost or returns, `on_view` brings the new weights: a lost peer's weight is on the diagonal.

@@ -69,6 +69,17 @@ class MailReceived(Heard):
     __slots__ = ()
 
 
+class SumEnds(NamedTuple):
+    """The next letter from this source has what it accumulated up to this number (see `Actor.letter`), which
+    is not the version in it.
+    """
+
+    time: float
+    agent: int
+    source: int
+    number: int
+
+
 class RegisterRead(Heard):
     """The newest version in a register is handed to the agent."""
 
@@ -158,19 +169,19 @@ class Regrouped(NamedTuple):
 
 class SumAdded(NamedTuple):
     """Live only: what left the agent as one was added, as one, to what waits for this receiver, which is up
-    to this version.
+    to this number.
     """
 
     time: float
     agent: int
     receiver: int
     kind: int
-    version: int
+    number: int
 
 
 Event = (
     Started | Rejoined | GradientDone | Heard | AlarmRang | ViewChanged | Crashed | LossKnown | Saved
-    | Resumed | PeerMet | BatchTaken | Regrouped | SumAdded
+    | Resumed | PeerMet | BatchTaken | Regrouped | SumAdded | SumEnds
 )  # fmt: skip
 
 KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
@@ -189,7 +200,8 @@ KINDS: dict[type[Event], tuple[str, str, dict[str, str]]] = {
     PeerMet: ("met", "", {"peer": "source", "incarnation": "version"}),
     BatchTaken: ("batch", "", {"loader": "start", "epoch": "end", "number": "version"}),
     Regrouped: ("regroup", "resume_on", {}),
-    SumAdded: ("added", "", {"receiver": "source"}),
+    SumAdded: ("added", "", {"receiver": "source", "number": "version"}),
+    SumEnds: ("ends", "", {"number": "version"}),
 }
 """Every kind's name, the handler that it calls, and the columns of fields that are not called as these."""
 

@@ -24,10 +24,13 @@ from offbeat.core.errors import ContractError
 from offbeat.core.forms import zero
 from offbeat.core.sums import finite
 from offbeat.core.vector import Scope, Stamp, Vector
-from offbeat.engines.events import HANDLERS, Event, GradientDone, Rejoined, ViewChanged
+from offbeat.engines.events import HANDLERS, Event, GradientDone, Regrouped, Rejoined, Resumed, ViewChanged
 from offbeat.engines.outbox import Medium, vectors
 
 GIVEN = Send, Publish, Accumulate
+BEGIN_ANEW = Rejoined, Resumed, Regrouped
+"""The events with which an agent begins that has been another before."""
+
 Mixed = Sequence[Stamp] | None
 """The versions of others that entered what was written; None if nothing was."""
 
@@ -54,7 +57,9 @@ class Engine(Protocol):
         """Start a gradient at x."""
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        """Have a message, whose vectors are fixed and stamped, on its way."""
+        """Have a message, whose vectors are fixed and stamped, on its way. What is accumulated has the number
+        `actor.letter`.
+        """
 
     def alarm(self, actor: Actor, after: float, name: str) -> None: ...
 
@@ -85,6 +90,8 @@ class Actor:
     Attributes:
         model, version, steps: the newest model, how often it was written, how many gradients were applied
         at: where the gradient is taken that is outstanding; None: the agent has not asked for one
+        letter: the number of what was accumulated last: the version then or, if there is one of that number,
+            the next. It says up to where a sum goes; each life begins anew
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class Actor:
     ) -> None:
         self.agent, self.me, self.model, self.version, self.steps = agent, agent.me, agent.x, 0, 0
         self.at: Vector | None = None
+        self.letter = -1
         self._engine, self._record, self._guard = engine, record, guard
         self._neighbours = agent.view.peers
         self._allowed: set[tuple[type, type, tuple[int, ...]]] = set()  # what was found right to send
@@ -101,6 +109,8 @@ class Actor:
         agent, kind, idle = self.agent, type(event), self._engine.idle
         handler = HANDLERS[kind]
         agent.now = event.time
+        if kind in BEGIN_ANEW:
+            self.letter = -1
         try:
             local = kind is GradientDone and agent.local_steps > 1
             returned = getattr(agent, "take" if local else handler)(*args)
@@ -145,6 +155,8 @@ class Actor:
                 message = effect.message
                 if late:
                     message = replace(message, **{name: _fixed(v) for name, v in vectors(message).items()})
+                if type(effect) is Accumulate:
+                    self.letter = max(self.letter + 1, self.version)
                 engine.give(self, type(effect), effect.to, message)
 
     def _versions(self, entered: list[Vector]) -> Sequence[Stamp]:

@@ -1,10 +1,8 @@
 """What an agent has to send: one server, first come first served. What a reader holds of a register."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
-from itertools import pairwise
 
 from offbeat.core.agent import Accumulate, Agent, Message, Publish, Send
 from offbeat.core.codecs import Codec
@@ -34,6 +32,7 @@ class Transmission:
     membership: int = 0  # in a live run: how many changes of the membership the sender knew of
     kind: int = -1  # in a simulation: what the trace says of the message
     version: int = -1
+    letter: int = -1  # of what is accumulated: the number of the last that is in it
     given_to: tuple[int, ...] = ()  # by unicast: all receivers that it was given to
     missed: frozenset[int] | None = None  # in a simulation: the receivers that lose it, once that is drawn
     packed: Mapping[str, Packed] | None = None  # compressed: its vectors as they are sent; None: not yet
@@ -127,6 +126,7 @@ class Outbox:
             if (older := self.waiting.get(place)) is not None:
                 newest_wins = medium is Publish
                 older.message = item.message if newest_wins else added(older.message, item.message)
+                older.letter = item.letter
                 return
         if medium is not Publish and (self.waiting or self.kept):
             self._close(item)
@@ -211,15 +211,3 @@ def added(older: Message, newer: Message) -> Message:
         sums[name] = before[name] + v
         sums[name].stamp = v.stamp
     return replace(newer, **sums)
-
-
-def total(messages: Sequence[Message], ends: Callable[[Message], bool]) -> Message:
-    """All of them as one, added in this order. `ends`: whether what begins behind this one is a sum of its
-    own, which is added to those before it as one.
-    """
-    sums = [[messages[0]]]
-    for older, newer in pairwise(messages):
-        if ends(older):
-            sums.append([])
-        sums[-1].append(newer)
-    return reduce(added, map(partial(reduce, added), sums))

@@ -52,13 +52,16 @@ class Links:
         self._lost = [BufferedStream(uniform, seed, Purpose.LOSS, i) for i in agents]
         self._liars = {each.agent: Liar(each, seed) for each in world.byzantine}
 
-    def give(self, sender: int, medium: Medium, to: tuple[int, ...], message: Message) -> None:
+    def give(
+        self, sender: int, medium: Medium, to: tuple[int, ...], message: Message, letter: int = -1
+    ) -> None:
         """Send something, or have it wait for the sender's link: as one, or for each receiver by itself."""
         incarnation = self.heap.incarnation
         copies: list[tuple[int, ...]] = [(j,) for j in to] if self.unicast else [to]
         for each in copies:
             lives = tuple([incarnation[j] for j in each])
-            self._give(Transmission(sender, medium, each, message, incarnations=lives, given_to=to))
+            item = Transmission(sender, medium, each, message, incarnations=lives, letter=letter, given_to=to)
+            self._give(item)
 
     def _give(self, item: Transmission) -> None:
         outbox = self.outbox[item.sender]

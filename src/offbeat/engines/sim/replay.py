@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish, View
 from offbeat.core.codecs import Codec
@@ -21,22 +21,15 @@ from offbeat.core.rules import Rule
 from offbeat.core.vector import Parts, Scope, Vector
 from offbeat.engines import events
 from offbeat.engines.handler_step import Actor, Engine, Mixed, SkipNotFinite
-from offbeat.engines.outbox import Compression, LateBound, Medium, added, total, version_of
+from offbeat.engines.outbox import Compression, LateBound, Medium, added, version_of
 from offbeat.engines.recorder import Recorder
 from offbeat.engines.sim.executors import stacked
+from offbeat.engines.sim.letters import Letter, sums_end, total
 from offbeat.engines.trace import Trace, in_order
 from offbeat.world.topology import Topology
 
 Gradient = Callable[[int, int, Vector], Vector]
 """(agent, how many gradients it had asked for before, model) -> the gradient."""
-
-
-class Letter(NamedTuple):
-    """Mail, of this version of its sender; whether it is to be added to what has not left yet."""
-
-    message: Message
-    version: int
-    summed: bool
 
 
 MailOf = tuple[int, int, int]  # incarnation, receiver, incarnation of the receiver
@@ -65,17 +58,19 @@ class Replayed:
     asked: int = 0
     resumed: int = 0  # how often it went on from a checkpoint
     incarnation: int = 1
+    begun: int = 0  # how often it has begun anew
     known: dict[int, int] = field(default_factory=dict)  # the newest incarnations of others, if not 1
     alarms: list[tuple[float, int, str]] = field(default_factory=list)  # time, number, name: a heap
-    mail: dict[MailOf, deque["Letter"]] = field(default_factory=lambda: defaultdict(deque))
+    mail: dict[MailOf, deque[Letter]] = field(default_factory=lambda: defaultdict(deque))
     kept: dict[tuple[MailOf, str], tuple[int, Message]] = field(default_factory=dict)
-    """By message type, where messages are compressed: what has not arrived, up to which version."""
+    """By message type, where messages are compressed: what has not arrived, up to which number."""
     published: dict[tuple[str, int], dict[int, Message]] = field(default_factory=lambda: defaultdict(dict))
     """What it put into registers, by message type and receiver: version -> message."""
     bound: dict[tuple[int, str], LateBound] = field(default_factory=lambda: defaultdict(LateBound))
     """What it holds of others' registers, by source and message type."""
     saved: dict[int, tuple[Any, ...]] = field(default_factory=dict)  # with each version
     saved_on: dict[int, tuple[int, int]] = field(default_factory=dict)  # in which stage, of how many agents
+    ends: dict[int, int] = field(default_factory=dict)  # source -> up to which number its next letter goes
 
 
 class Replay(Engine):
@@ -116,8 +111,7 @@ class Replay(Engine):
         returns = events.rows_of(trace.events, events.Rejoined)
         self.wanted = {*zip(returns["donor"].tolist(), returns["version"].tolist(), strict=True)}
         self.donated = {(i, 0): (Vector(initial), 0) for i in everyone}  # of these: model and round
-        ends = events.rows_of(trace.events, events.SumAdded)[["agent", "receiver", "kind", "version"]]
-        self.sums_end = {*ends.tolist()}  # of whose mail to whom, by kind: with which versions sums ended
+        self.sums_end = sums_end(trace)
 
     def _known(self, i: int, time: float) -> tuple[int, int, frozenset[int]]:
         """Of an agent that begins then, or goes on: stage, how many it knows of, and who lives."""
@@ -181,7 +175,8 @@ class Replay(Engine):
                 return True
             if not letters or not letters[0].summed:
                 return bool(letters)
-            return any(letter.summed and letter.version >= event.version for letter in letters)
+            number = self._number(event)
+            return any(letter.summed and letter.number >= number for letter in letters)
         return event.version in self._versions(event)
 
     def _happens(self, event: events.Event) -> None:
@@ -211,6 +206,8 @@ class Replay(Engine):
                     del versions[old]  # is not read any more
                 held = each.bound[event.source, self.trace.kinds[event.kind]]
                 return event.source, held.moved_on(versions[event.version])
+            case events.SumEnds(source=source):
+                each.ends[source] = event.number
             case events.AlarmRang():
                 return (heappop(each.alarms)[2],)
             case events.ViewChanged(peer=peer, back=True):
@@ -260,6 +257,8 @@ class Replay(Engine):
         actor, (model, round_) = each.actor, self.donated[event.donor, event.version]
         x = Vector(model.parts, model.stamp)
         agent = self._agent(event.agent, each.stage, each.n, each.alive, x, event.asked)
+        each.begun += 1
+        each.ends.clear()
         actor.agent, actor.model, actor.at = agent, x, None
         actor.agent.round = round_
         each.asked, each.incarnation, each.alarms = event.asked, event.incarnation, []
@@ -274,8 +273,8 @@ class Replay(Engine):
         actor.agent, actor.model, actor.steps, actor.at, each.asked, each.alarms = saved
         each.resumed, each.alive = each.stage or each.resumed + 1, frozenset(range(each.n))
         actor.agent.view = self._view(i, each, i)
-        each.incarnation = 1  # the launcher counts anew
-        for kept in (each.known, each.mail, each.kept, each.published, each.bound):
+        each.incarnation, each.begun = 1, each.begun + 1  # the launcher counts anew
+        for kept in (each.known, each.mail, each.kept, each.published, each.bound, each.ends):
             kept.clear()
 
     # -- what was sent -------------------------------------------------------------------------------
@@ -287,25 +286,29 @@ class Replay(Engine):
         if (left := self._left_of(event)) is not None:
             del source.kept[kept]
             return left
-        taken = [letters.popleft()]
-        while taken[0].summed and letters and letters[0].summed and letters[0].version <= event.version:
+        taken, number = [letters.popleft()], self._number(event)
+        self.agents[event.agent].ends.pop(event.source, None)
+        while taken[0].summed and letters and letters[0].summed and letters[0].number <= number:
             taken.append(letters.popleft())
-        of = event.source, event.agent, event.kind
-        message = total([each.message for each in taken], lambda m: (*of, version_of(m)) in self.sums_end)
+        message = total(taken)
         if not taken[0].summed or self.compression is None:
             return message
         if kept in source.kept:
             message = added(source.kept.pop(kept)[1], message)
         message, _, left = self.compression.fixed(Accumulate, message)
         if left is not None:
-            source.kept[kept] = event.version, left
+            source.kept[kept] = number, left
         return message
 
     def _left_of(self, event: events.MailReceived) -> Message | None:
         """What was kept of summed letters, if that arrives: nothing newer has been added to it."""
         kept = self._mail_of(event), self.trace.kinds[event.kind]
-        version, message = self.agents[event.source].kept.get(kept, (-1, None))
-        return message if version >= event.version else None
+        number, message = self.agents[event.source].kept.get(kept, (-1, None))
+        return message if number >= self._number(event) else None
+
+    def _number(self, event: events.MailReceived) -> int:
+        """Up to which number this letter goes, if it was accumulated."""
+        return self.agents[event.agent].ends.get(event.source, event.version)
 
     def _mail_of(self, event: events.Heard) -> MailOf:
         """Which mail of its source: that of what the agent takes for the source's present incarnation."""
@@ -333,12 +336,15 @@ class Replay(Engine):
         heappush(alarms, (actor.agent.now + after, len(alarms), name))
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        each, version = self.agents[actor.me], version_of(message)
+        each, kind = self.agents[actor.me], type(message).__name__
         if medium is not Accumulate and self.compression is not None:
             message, _, _ = self.compression.fixed(medium, message)
         for j in to:
             if medium is Publish:
-                each.published[type(message).__name__, j][version] = message
+                each.published[kind, j][version_of(message)] = message
             else:
-                letter = Letter(message, version, medium is Accumulate)
+                letter = Letter(message)
+                if medium is Accumulate:
+                    ends = (actor.me, each.begun, j, kind, actor.letter) in self.sums_end
+                    letter = Letter(message, actor.letter, ends)
                 each.mail[each.incarnation, j, each.known.get(j, 1)].append(letter)

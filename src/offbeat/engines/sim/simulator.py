@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from offbeat.core.agent import Agent, Effect, Message
+from offbeat.core.agent import Accumulate, Agent, Effect, Message
 from offbeat.core.codecs import Codec
 from offbeat.core.forms import pin
 from offbeat.core.rules import Rule
@@ -143,7 +143,7 @@ class Simulator(Engine):
         self.heap.at(end, GRADIENT, i, self._gradient, now)
 
     def give(self, actor: Actor, medium: Medium, to: tuple[int, ...], message: Message) -> None:
-        self.links.give(actor.me, medium, to, message)
+        self.links.give(actor.me, medium, to, message, actor.letter if medium is Accumulate else -1)
 
     def alarm(self, actor: Actor, after: float, name: str) -> None:
         self.heap.at(self.heap.now + after, ALARM, actor.me, self._ring, name)
@@ -161,6 +161,8 @@ class Simulator(Engine):
     def _deliver(self, kind: type[events.Heard], i: int, item: Transmission, message: Message) -> None:
         source = item.sender
         event = kind(self.heap.now, i, source, item.kind, item.version, item.start, item.end)
+        if item.letter >= 0 and item.letter != item.version:
+            self.recorder.event(events.SumEnds(self.heap.now, i, source, item.letter))
         self.actors[i].handle(event, source, message)
 
     def _ring(self, i: int, name: str) -> None:

@@ -93,7 +93,8 @@ class Arrivals:
 
     def words(self, layout: Layout, words: Words) -> None:
         tag = Tag.of(words)
-        if not (0 <= tag.membership <= CHANGES and math.isfinite(tag.start) and math.isfinite(tag.end)):
+        times = math.isfinite(tag.start) and math.isfinite(tag.end)
+        if not (0 <= tag.membership <= CHANGES and times and -1 <= tag.letter < MOST):
             raise ValueError(f"its tag is {tag}")
         for agent, version in filter(None, layout.origins(words)):
             if not (agent < self.agents and 0 <= version < MOST):

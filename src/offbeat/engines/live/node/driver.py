@@ -288,6 +288,8 @@ class Driver:
     ) -> None:
         number, version = self.log.rows.kind(message), version_of(message)
         event = kind(self.clock.now(), self.me, source, number, version, tag.start, tag.end)
+        if tag.letter >= 0 and tag.letter != version:
+            self.log.rows.event(events.SumEnds(event.time, self.me, source, tag.letter))
         self.performer.handle(event, source, message)
 
     def attend(self) -> None:

@@ -9,7 +9,7 @@ from heapq import heappush
 
 import torch
 
-from offbeat.core.agent import Agent, Effect, Message, Publish
+from offbeat.core.agent import Accumulate, Agent, Effect, Message, Publish
 from offbeat.core.errors import ContractError
 from offbeat.core.forms import pin
 from offbeat.core.system import kernel
@@ -22,7 +22,7 @@ from offbeat.engines.live.node.transport import Bound, Reader, Transport
 from offbeat.engines.live.shm.board import Row
 from offbeat.engines.live.shm.layout import Tag
 from offbeat.engines.live.shm.register import Register
-from offbeat.engines.outbox import Compression, Medium, Outbox, Transmission, vectors, version_of
+from offbeat.engines.outbox import Compression, Medium, Outbox, Transmission, vectors
 
 
 def digest(x: Vector) -> str:
@@ -144,6 +144,8 @@ class Performer:
             return  # it has been placed
         lives, membership = tuple(self.transport.alive.get(j, 0) for j in to), self.transport.membership
         item = Transmission(self.me, medium, to, message, incarnations=lives, membership=membership)
+        if medium is Accumulate:
+            item.letter = actor.letter
         now = self.clock.now()
         with Scope():  # accumulated messages may be added up
             (self.outbox if self.link is None else self.link).put(item)
@@ -234,8 +236,8 @@ class Performer:
         box = self.backlog.setdefault(to, Outbox())
         older = box.waiting.get(item.place) if item.packed is None and self.link is not None else None
         if older is not None:
-            kind, version = self.log.rows.kind(older.message), version_of(older.message)
-            self.log.rows.event(SumAdded(self.clock.now(), self.me, to, kind, version))
+            kind = self.log.rows.kind(older.message)
+            self.log.rows.event(SumAdded(self.clock.now(), self.me, to, kind, older.letter))
             self.log.flush()  # it may be read before this agent's next event
         with Scope():
             box.put(item)
@@ -248,7 +250,7 @@ class Performer:
         return self.transport.post(to, item.message, self._tag(item), item.packed)
 
     def _tag(self, item: Transmission) -> Tag:
-        return Tag(self.agent.round, item.membership, item.start, item.end)
+        return Tag(self.agent.round, item.membership, item.start, item.end, item.letter)
 
     def _log_moved(self, reader: Reader) -> None:
         stamp, tag, kind = reader.vectors[0].stamp, reader.tag, self.log.rows.kind(reader.message)

@@ -46,6 +46,7 @@ class Tag(NamedTuple):
     membership: int = 0  # how many changes of the membership the sender knew of
     start: float = -1.0  # of the transmission
     end: float = -1.0
+    letter: int = -1  # of what was accumulated: the number of the last that is in it
 
     @staticmethod
     def of(words: Words) -> "Tag":
@@ -73,7 +74,7 @@ class Layout:
     @cached_property
     def words(self) -> struct.Struct:
         numbers = "".join("d" if type_ == "float" else "q" for _, type_ in self.numbers)
-        return struct.Struct("<qqdd" + numbers + "qq" * len(self.vectors))
+        return struct.Struct("<qqddq" + numbers + "qq" * len(self.vectors))
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
