@@ -19,7 +19,7 @@ import pytest
 from certificates import certificates
 from cluster_drill import Drilled, drill, schedule, script, until
 from raylets import Raylets, raylets
-from warm import needs_shared_memory
+from warm import Started, needs_shared_memory, start
 
 from offbeat.core.errors import SettingError
 from offbeat.core.system.ray_tls import USE
@@ -53,6 +53,13 @@ def launch(nodes: Raylets, folder: Path, *arguments: str) -> "subprocess.Complet
     (folder / "train.py").write_text(SCRIPT)
     command = [sys.executable, "-m", "offbeat", "launch", "--ray", nodes.address, *arguments]
     return subprocess.run(command, cwd=folder, env=nodes.env, capture_output=True, text=True, timeout=300)
+
+
+def warmly(nodes: Raylets, folder: Path, *words: str) -> Started:
+    """`offbeat` with these words, at once; all that it says is in `said`."""
+    (folder / "stdout").write_text("")  # what one before it said
+    setup = f"import os; os.dup2(1, 2); os.environ.clear(); os.environ.update({nodes.env!r})"
+    return start(folder, *words, setup=setup)
 
 
 @pytest.mark.cluster
@@ -118,9 +125,10 @@ def test_strangers_are_told_so_at_once(nodes: Raylets, tmp_path: Path, lacks: st
     env = {name: value for name, value in nodes.env.items() if not name.startswith(lacks)}
     if lacks == USE and USE not in nodes.env:
         pytest.skip("needs the openssl command")
-    ended = launch(replace(nodes, env=env), tmp_path, "train.py")
-    assert ended.returncode == 2
-    begins, error = ended.stderr.splitlines()
+    (tmp_path / "train.py").write_text(SCRIPT)
+    launcher = warmly(replace(nodes, env=env), tmp_path, "launch", "--ray", nodes.address, "train.py")
+    assert launcher.wait(200.0) == 2
+    begins, error = launcher.said.splitlines()
     assert begins == f"Connecting to Ray at {nodes.address}."
     assert said in error
 
@@ -284,10 +292,10 @@ def test_an_agent_finds_on_any_machine_what_it_goes_on_with(tmp_path: Path) -> N
     assert path_of(agent_folder(there, 2), 30).read_text() == "2 at 30"
 
 
-@pytest.mark.cluster
 def test_after_each_of_three_kills_the_run_goes_on_and_nothing_is_left_of_it(
     nodes: Raylets, tmp_path: Path
 ) -> None:
     """A gateway, a launcher, a machine: of the twenty that `make drill-cluster` has."""
     _, kills = schedule(0)[0]
-    drill(nodes, tmp_path, "adsgd", [each for each in kills if each.what != "agent"], agents=2)
+    some = [each for each in kills if each.what != "agent"]
+    drill(nodes, tmp_path, "adsgd", some, agents=2, start=warmly)

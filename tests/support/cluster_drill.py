@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from raylets import Raylets, raylets
 
@@ -66,6 +66,7 @@ SCRIPT = script("not Path(sys.argv[1]).exists()", 0.02)
 ALGORITHMS = "adsgd", "dsgd", "adpsgd", "rfast"
 FIRST, LAST = ("agent", "gateway", "launcher"), ("machine", "head", "keeper")
 ON = 10  # steps that every agent is to make after a kill
+DIES = 60.0  # seconds that a process may take to be gone that was killed
 FATAL = "machine", "keeper"  # of which the end of logs may be lost
 
 
@@ -111,6 +112,45 @@ def until(what: Callable[[], Any], seconds: float = 200.0) -> Any:
     return found
 
 
+class Launching(Protocol):
+    """A launcher that has been started. `said`: what it has printed."""
+
+    def poll(self) -> int | None: ...
+    def wait(self, seconds: float) -> int: ...
+    def kill(self) -> None: ...
+    @property
+    def said(self) -> str: ...
+
+
+@dataclass
+class Cold:
+    """One in an interpreter of its own, as a user has it."""
+
+    process: "subprocess.Popen[str]"
+    path: Path
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def wait(self, seconds: float) -> int:
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    @property
+    def said(self) -> str:
+        return self.path.read_text()
+
+
+def cold(nodes: Raylets, folder: Path, *words: str) -> Launching:
+    """Start one there: `offbeat` with these words."""
+    path = folder / f"said-{len([*folder.glob('said-*')])}"
+    about: dict[str, Any] = {"cwd": folder, "env": nodes.env, "stderr": subprocess.STDOUT, "text": True}
+    with path.open("w") as out:
+        return Cold(subprocess.Popen([sys.executable, "-m", "offbeat", *words], stdout=out, **about), path)
+
+
 @dataclass
 class Drilled:
     """A run over the nodes, and its launchers."""
@@ -120,7 +160,8 @@ class Drilled:
     agents: int
     algorithm: str
     name: str = ""
-    launchers: list["subprocess.Popen[str]"] = field(default_factory=list)
+    start: Callable[..., Launching] = cold
+    launchers: list[Launching] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)  # of its folders in shared memory
 
     def begin(self) -> None:
@@ -145,16 +186,11 @@ class Drilled:
     @property
     def said(self) -> str:
         """What the newest launcher has printed."""
-        return (self.folder / f"said-{len(self.launchers)}").read_text()
+        return self.launchers[-1].said
 
     def _launch(self, *arguments: str) -> None:
-        path = self.folder / f"said-{len(self.launchers) + 1}"
-        command = [sys.executable, "-m", "offbeat", "launch", "--ray", self.nodes.address, *arguments]
-        with path.open("w") as out:
-            started = subprocess.Popen(
-                command, cwd=self.folder, env=self.nodes.env, stdout=out, stderr=subprocess.STDOUT, text=True
-            )
-        self.launchers.append(started)
+        words = "launch", "--ray", self.nodes.address, *arguments
+        self.launchers.append(self.start(self.nodes, self.folder, *words))
 
     def _ended(self) -> bool:
         assert self.launchers[-1].poll() is None, self.said
@@ -240,10 +276,17 @@ class Drilled:
 
     def _launcher(self, _: int = 0) -> None:
         self.launchers[-1].kill()
-        self.launchers[-1].wait()
+        self.launchers[-1].wait(DIES)
         self.go_on()
+        before = len(self._seen)
         self._launch("--attach", self.name)
-        until(lambda: f"{self.agents} running" in self.said or self._ended())
+        until(lambda: self._seen[before:].count("running") >= self.agents or self._ended())
+
+    @property
+    def _seen(self) -> list[str]:
+        """In what state launchers have seen each agent, one look after the other."""
+        lines = (self.folder / "offbeat-runs" / "train-0" / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["state"] for line in lines]
 
     def _keeper(self, victim: int) -> None:
         kept = json.loads((self.shared[victim] / STATE).read_text())
@@ -269,7 +312,7 @@ class Drilled:
     def end(self, kills: Sequence[Kill]) -> str:
         """Have it end in order; what there is to say of it."""
         self.done.touch()
-        code = self.launchers[-1].wait(timeout=200)
+        code = self.launchers[-1].wait(200.0)
         assert code == 0, self.said
         with suppress(AssertionError):
             until(lambda: not self.left, 20.0)
@@ -303,8 +346,9 @@ class Drilled:
         """After something went wrong: nothing is to go on."""
         self.done.touch()
         for launcher in self.launchers:
-            launcher.kill()
-            launcher.wait()
+            if launcher.poll() is None:
+                launcher.kill()
+                launcher.wait(DIES)
         for victim in self.shared:
             with suppress(OSError, ValueError):
                 self._keeper(victim)
@@ -316,10 +360,14 @@ def _lives(pid: int) -> bool:
 
 def drill(
     nodes: Raylets, folder: Path, algorithm: str, kills: Sequence[Kill], agents: int = 4,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print, start: Callable[..., Launching] = cold,
 ) -> None:  # fmt: skip
-    """A run that meets these kills. Raises AssertionError if it does not go on as it should."""
-    run = Drilled(nodes, folder, agents, algorithm)
+    """A run that meets these kills. Raises AssertionError if it does not go on as it should.
+
+    Args:
+        start: starts a launcher, as `cold` does
+    """
+    run = Drilled(nodes, folder, agents, algorithm, start=start)
     try:
         run.begin()
         for each in kills:

@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from offbeat.core.errors import SettingError
 from offbeat.engines.live.cluster.keeper import Ended
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.members import Members
@@ -14,6 +15,26 @@ from offbeat.engines.live.shm.board import Order, Row, State
 
 Known = Mapping[str, Any]
 """What `Gateway.state` gives."""
+
+QUIET = 2.0  # seconds since a launcher was heard of, after which it counts as dead
+
+
+def alone(run: str, ask: Callable[[], dict[int, Any]]) -> dict[int, Any]:
+    """What the gateways know, as `ask` has it, once it is certain that the run's launcher is dead, which may
+    have been just now. Raises SettingError if it lives.
+    """
+    states = ask()
+    if (passed := _since_heard(states)) < QUIET:
+        time.sleep(QUIET - passed)
+        states = ask()
+    if _since_heard(states) < QUIET:
+        raise SettingError(f"Run {run} has a launcher, which was heard of just now: expected a dead one.")
+    return states
+
+
+def _since_heard(states: Mapping[int, Known]) -> float:
+    """Seconds since any of these gateways heard of a launcher."""
+    return min(float(state["looked"]) for state in states.values())
 
 
 def newest(states: Mapping[int, Known]) -> Known:

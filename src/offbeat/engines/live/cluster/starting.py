@@ -20,7 +20,7 @@ from offbeat.core.system.files import write_atomically
 from offbeat.core.system.reading import json_in, reading
 from offbeat.engines.live.cluster import placement
 from offbeat.engines.live.cluster.actor import Named, name_of
-from offbeat.engines.live.cluster.attaching import members_of, newest
+from offbeat.engines.live.cluster.attaching import alone, members_of, newest
 from offbeat.engines.live.cluster.fleet import ENDS, Machine, RayFleet, machines_of, plan_of, why
 from offbeat.engines.live.cluster.keeper import MARK, Plan, tidy
 from offbeat.engines.live.cluster.remote import RemoteChildren
@@ -29,8 +29,6 @@ from offbeat.engines.live.launcher.children import OnOutput
 from offbeat.engines.live.launcher.launch import Launcher
 from offbeat.engines.live.node.faults import check_machine
 from offbeat.engines.live.settings import RunSettings
-
-QUIET = 2.0  # seconds since a launcher was heard of, after which it counts as dead
 
 
 @contextmanager
@@ -96,16 +94,19 @@ class Cluster:
         if run not in runs:
             some = f"these go on: {', '.join(sorted(runs))}" if runs else "none goes on"
             raise SettingError(f"There is no run {run} on this cluster; {some}.")
+        mine = [name for name in actors if name.rpartition(".")[0] == run]
+        return Found(self, run, alone(run, lambda: self._states(mine)))
+
+    def _states(self, gateways: Sequence[str]) -> dict[int, Any]:
+        """What each of these knows, by machine. Raises SettingError for one that does not answer."""
         states = {}
-        for name in [name for name in actors if name.rpartition(".")[0] == run]:
+        for name in gateways:
             try:
                 answer = self.ray.get(Named(name).state.remote(), timeout=ENDS)
                 states[int(name.rpartition(".")[2])] = answer
             except Exception as error:
                 raise SettingError(f"The gateway {name} does not answer: {why(error, ENDS)}") from None
-        if min(state["looked"] for state in states.values()) < QUIET:
-            raise SettingError(f"Run {run} has a launcher, which was heard of just now: expected a dead one.")
-        return Found(self, run, states)
+        return states
 
 
 @dataclass
